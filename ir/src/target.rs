@@ -1,0 +1,215 @@
+//! What the machine can do, as plain data.
+//!
+//! A [`TargetDesc`] is a value: it is never probed here (the one CPUID probe lives in `codegen`), so a pass or a
+//! code generator can be run for any machine on any machine. Its text form (`x86_64+avx+avx2+fma`) stands in the header
+//! of a laid-out module and in plan files.
+//!
+//! Invariants: features are known names, kept sorted and without duplicates.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+/// Instruction set family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Arch {
+    /// 64-bit x86. The generated code's floor is SSE4.1.
+    X86_64,
+    /// 64-bit Arm. NEON is always there.
+    Aarch64,
+}
+
+macro_rules! features {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal in $arch:ident,)+) => {
+        /// A CPU feature that changes which instructions may be generated.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Feature { $($(#[$doc])* $variant,)+ }
+
+        impl Feature {
+            /// All features, in the order in which they are printed.
+            pub const ALL: &[Feature] = &[$(Feature::$variant,)+];
+            /// The name in text forms and on the command line.
+            pub fn name(self) -> &'static str { match self { $(Feature::$variant => $name,)+ } }
+            /// The family in which the feature exists.
+            pub fn arch(self) -> Arch { match self { $(Feature::$variant => Arch::$arch,)+ } }
+        }
+    };
+}
+
+features! {
+    /// SSE4.1 (with SSSE3): the floor of generated x86-64 code.
+    Sse41 = "sse4.1" in X86_64,
+    /// SSE4.2.
+    Sse42 = "sse4.2" in X86_64,
+    /// AVX: three-operand encodings; ymm for floats.
+    Avx = "avx" in X86_64,
+    /// AVX2: ymm for integers.
+    Avx2 = "avx2" in X86_64,
+    /// Fused multiply-add.
+    Fma = "fma" in X86_64,
+    /// Conversions between f16 and f32.
+    F16c = "f16c" in X86_64,
+    /// VEX-encoded VNNI (`vpdpbusd` on xmm/ymm).
+    AvxVnni = "avxvnni" in X86_64,
+    /// AVX-512 foundation.
+    Avx512f = "avx512f" in X86_64,
+    /// AVX-512 bytes and words.
+    Avx512bw = "avx512bw" in X86_64,
+    /// AVX-512 double and quad words.
+    Avx512dq = "avx512dq" in X86_64,
+    /// AVX-512 on xmm and ymm.
+    Avx512vl = "avx512vl" in X86_64,
+    /// AVX-512 VNNI.
+    Avx512vnni = "avx512vnni" in X86_64,
+    /// AVX-512 byte permutes.
+    Avx512vbmi = "avx512vbmi" in X86_64,
+    /// `sdot`/`udot`.
+    Dotprod = "dotprod" in Aarch64,
+    /// `usdot` and the int8 matrix instructions.
+    I8mm = "i8mm" in Aarch64,
+}
+
+/// A machine as the compiler sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetDesc {
+    /// Instruction set family.
+    pub arch: Arch,
+    features: BTreeSet<Feature>,
+    /// Bytes of level-1 data cache per core.
+    pub l1d_bytes: u32,
+    /// Bytes of level-2 cache per core.
+    pub l2_bytes: u32,
+    /// Threads that the schedule is made for.
+    pub threads: u32,
+}
+
+/// Why a target text was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// The first word is no architecture.
+    #[error("unknown architecture `{0}`: expected x86_64 or aarch64")]
+    Arch(String),
+    /// A feature name is not known, or belongs to another architecture.
+    #[error("unknown feature `{feature}` for {arch}: known are {known}")]
+    Feature {
+        /// The word as written.
+        feature: String,
+        /// The architecture that was named.
+        arch: Arch,
+        /// The names that would have been accepted.
+        known: String,
+    },
+}
+
+impl TargetDesc {
+    /// The least that generated code needs on `arch`: SSE4.1 or NEON.
+    pub fn baseline(arch: Arch) -> Self {
+        let mut features = BTreeSet::new();
+        if arch == Arch::X86_64 {
+            features.insert(Feature::Sse41);
+        }
+        Self { arch, features, l1d_bytes: 32 << 10, l2_bytes: 1 << 20, threads: 1 }
+    }
+
+    /// Whether `feature` may be used.
+    pub fn has(&self, feature: Feature) -> bool {
+        self.features.contains(&feature)
+    }
+
+    /// The same machine with `feature`.
+    #[must_use]
+    pub fn with(mut self, feature: Feature) -> Self {
+        self.features.insert(feature);
+        self
+    }
+
+    /// The same machine without `feature`.
+    #[must_use]
+    pub fn without(mut self, feature: Feature) -> Self {
+        self.features.remove(&feature);
+        self
+    }
+
+    /// The features, in printing order.
+    pub fn features(&self) -> impl Iterator<Item = Feature> + '_ {
+        self.features.iter().copied()
+    }
+
+    /// The features that `self` has and `host` lacks: what stops code for `self` from running on `host`.
+    pub fn missing_on(&self, host: &TargetDesc) -> Vec<Feature> {
+        self.features.difference(&host.features).copied().collect()
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Arch::X86_64 => "x86_64",
+            Arch::Aarch64 => "aarch64",
+        })
+    }
+}
+
+impl fmt::Display for TargetDesc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.arch)?;
+        for feature in &self.features {
+            write!(f, "+{}", feature.name())?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for TargetDesc {
+    type Err = TargetError;
+
+    /// Parses the text form. Cache sizes and thread count, which have no text form, are those of [`Self::baseline`].
+    fn from_str(s: &str) -> Result<Self, TargetError> {
+        let mut words = s.split('+');
+        let arch = match words.next().unwrap_or_default() {
+            "x86_64" => Arch::X86_64,
+            "aarch64" => Arch::Aarch64,
+            other => return Err(TargetError::Arch(other.to_owned())),
+        };
+        let mut target = Self::baseline(arch);
+        for word in words {
+            let known = Feature::ALL.iter().copied().filter(|f| f.arch() == arch);
+            match known.clone().find(|f| f.name() == word) {
+                Some(feature) => target = target.with(feature),
+                None => {
+                    let known = known.map(Feature::name).collect::<Vec<_>>().join(", ");
+                    return Err(TargetError::Feature { feature: word.to_owned(), arch, known });
+                }
+            }
+        }
+        Ok(target)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_round_trips() {
+        for text in ["x86_64+sse4.1", "x86_64+sse4.1+avx+avx2+fma+avx512vnni", "aarch64", "aarch64+dotprod+i8mm"] {
+            assert_eq!(text.parse::<TargetDesc>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_word() {
+        assert!("riscv64".parse::<TargetDesc>().unwrap_err().to_string().contains("riscv64"));
+        let e = "aarch64+avx2".parse::<TargetDesc>().unwrap_err().to_string();
+        assert!(e.contains("avx2") && e.contains("dotprod"), "{e}");
+    }
+
+    #[test]
+    fn missing_features_are_named() {
+        let host = TargetDesc::baseline(Arch::X86_64);
+        let wide = host.clone().with(Feature::Avx512f);
+        assert_eq!(wide.missing_on(&host), [Feature::Avx512f]);
+        assert!(host.missing_on(&wide).is_empty());
+    }
+}
