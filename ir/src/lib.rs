@@ -1,3 +1,41 @@
-//! The typed dataflow IR of bitnetc.
+//! The typed dataflow IR of bitnetc: what a ternary language model computes, in text and in memory.
+//!
+//! A [`Module`] holds the weights by name and the entry points `@decode`, `@prefill` and `@head`. Ops are defined once,
+//! in [`ops`]; their meaning is the interpreter's. The IR knows nothing of GGUF files, of machine code or of the host.
+//!
+//! Invariants: no IO and no `unsafe` here; the text form is complete ([`text`] prints and parses it and the two are
+//! inverse); nothing outside [`verify`] is trusted to have checked a module that came from outside.
+#![forbid(unsafe_code)]
+
+pub mod attr;
+pub mod build;
+pub mod entity;
+pub mod graph;
+pub mod infer;
+pub mod module;
+pub mod ops;
+pub mod partition;
+pub mod plan;
+pub mod stage;
+pub mod storage;
 pub mod target;
+pub mod types;
+pub mod weights;
+
+pub use attr::{Attr, Epilogue, Pairs, Sizes};
+pub use build::{BuildError, FuncBuilder};
+pub use entity::{Entity, EntityVec, FuncId, NodeId, ParamId, ValueId};
+pub use graph::{Func, Node, Operand, TokenCount, ValueData, ValueDef};
+pub use infer::TypeRule;
+pub use module::{ContentHash, Module, ParamDecl, ParamDef};
+pub use ops::{ALL_OPS, Op, OpInfo, Slot, Tolerance};
+pub use partition::Units;
+pub use plan::{FuncPlan, Place};
+pub use stage::{Stage, StageRange};
 pub use target::{Arch, Feature, TargetDesc, TargetError};
+pub use types::{CacheDims, DType, Dim, Layout, Rows, Shape, Type};
+pub use weights::{WeightBytes, WeightSource};
+
+/// Key positions in one block of attention: scores are reduced block by block, and blocks are merged in rising order, so
+/// that decode and prefill, and any number of threads, give the same bits. Capacities of caches are multiples of it.
+pub const KEY_BLOCK: u32 = 64;

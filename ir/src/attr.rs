@@ -1,0 +1,112 @@
+//! Attributes of ops: values fixed when the op is built. Each attribute type prints itself, parses what it prints, and
+//! offers candidates from which random graphs are made.
+
+use std::fmt;
+
+/// An attribute type.
+pub trait Attr: Sized + Clone + PartialEq + fmt::Debug {
+    /// What a text of this type looks like, for error messages.
+    const EXPECTED: &'static str;
+    /// The text form.
+    fn print(&self) -> String;
+    /// The attribute that prints as `text`.
+    fn parse(text: &str) -> Option<Self>;
+    /// Values worth trying on operands whose last dimensions are `widths`.
+    fn candidates(widths: &[u32]) -> Vec<Self>;
+}
+
+impl Attr for f32 {
+    const EXPECTED: &'static str = "a finite number such as 1e-5";
+    fn print(&self) -> String {
+        format!("{self:?}")
+    }
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().filter(|x: &f32| x.is_finite())
+    }
+    fn candidates(_: &[u32]) -> Vec<Self> {
+        vec![1e-5, 1e-6, 0.125, 1.0, 10000.0, 500000.0]
+    }
+}
+
+impl Attr for u32 {
+    const EXPECTED: &'static str = "a whole number below 2^32";
+    fn print(&self) -> String {
+        self.to_string()
+    }
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+    fn candidates(widths: &[u32]) -> Vec<Self> {
+        let mut all: Vec<u32> = widths
+            .iter()
+            .flat_map(|&w| [w, w / 2, w / 3, w / 4])
+            .chain([1, 2, 3, 4, 6, 8, 16, 40, 64])
+            .filter(|&n| n > 0)
+            .collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
+/// A list of sizes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sizes(pub Vec<u32>);
+
+impl Attr for Sizes {
+    const EXPECTED: &'static str = "a list of sizes such as [2560,640]";
+    fn print(&self) -> String {
+        let items: Vec<String> = self.0.iter().map(u32::to_string).collect();
+        format!("[{}]", items.join(","))
+    }
+    fn parse(text: &str) -> Option<Self> {
+        let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+        inner.split(',').map(|t| t.trim().parse().ok()).collect::<Option<Vec<u32>>>().map(Sizes)
+    }
+    fn candidates(widths: &[u32]) -> Vec<Self> {
+        widths.iter().filter(|&&w| w >= 3).flat_map(|&w| [Sizes(vec![w / 2, w - w / 2]), Sizes(vec![1, 1, w - 2])]).collect()
+    }
+}
+
+macro_rules! word_attr {
+    ($(#[$doc:meta])* $name:ident, $expected:literal { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant,)+ }
+
+        impl Attr for $name {
+            const EXPECTED: &'static str = $expected;
+            fn print(&self) -> String {
+                match self { $($name::$variant => $word,)+ }.to_owned()
+            }
+            fn parse(text: &str) -> Option<Self> {
+                match text { $($word => Some($name::$variant),)+ _ => None }
+            }
+            fn candidates(_: &[u32]) -> Vec<Self> {
+                vec![$($name::$variant,)+]
+            }
+        }
+    };
+}
+
+word_attr! {
+    /// Which elements of a head RoPE turns together.
+    Pairs, "`halves` or `interleaved`" {
+        /// j and j + rot/2 (GPT-NeoX).
+        Halves = "halves",
+        /// 2j and 2j + 1 (the original form).
+        Interleaved = "interleaved",
+    }
+}
+
+word_attr! {
+    /// What `bitlinear` does with its sums before it stores them.
+    Epilogue, "`none`, `add` or `relu2_mul`" {
+        /// Nothing more than the scales.
+        None = "none",
+        /// Adds the residual operand.
+        Add = "add",
+        /// Rows come in blocks of 16 gate rows and 16 up rows; the result is relu²(gate)·up, half as wide.
+        Relu2Mul = "relu2_mul",
+    }
+}

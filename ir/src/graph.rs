@@ -1,0 +1,370 @@
+//! A function: SSA values and the ops between them, in program order.
+//!
+//! Producers and consumers are the nodes and edges of a petgraph graph, which stays private: the rest of the project
+//! sees typed entities and an order. The order is a topological order of the graph; passes keep it so by inserting new
+//! nodes before the ones they replace.
+//!
+//! Invariants: every edge runs from the producer of a value to a node that has it as an operand, one edge for each slot;
+//! a node's results are values defined by it.
+
+use petgraph::Direction;
+use petgraph::stable_graph::{NodeIndex, StableDiGraph};
+use petgraph::visit::EdgeRef;
+
+use crate::entity::{Entity, EntityVec, NodeId, ParamId, ValueId};
+use crate::infer::TypeRule;
+use crate::ops::Op;
+use crate::plan::FuncPlan;
+use crate::types::Type;
+
+/// What an op reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operand {
+    /// A value of the function.
+    Value(ValueId),
+    /// A weight of the module.
+    Param(ParamId),
+}
+
+impl From<ValueId> for Operand {
+    fn from(value: ValueId) -> Self {
+        Operand::Value(value)
+    }
+}
+
+impl From<ParamId> for Operand {
+    fn from(param: ParamId) -> Self {
+        Operand::Param(param)
+    }
+}
+
+/// An op, what it reads and what it makes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// The op with its attributes.
+    pub op: Op,
+    /// Required operands, then optional ones.
+    pub operands: Vec<Operand>,
+    /// Results, in the order of the op table.
+    pub results: Vec<ValueId>,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueDef {
+    /// The input of this position.
+    Input(u32),
+    /// The result of this position of a node.
+    Result(NodeId, u32),
+}
+
+/// A value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValueData {
+    /// Its type.
+    pub ty: Type,
+    /// Its origin.
+    pub def: ValueDef,
+    /// The name of an input, without the `%`; results have none.
+    pub name: Option<String>,
+}
+
+/// How many tokens one call of a function handles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TokenCount {
+    /// One: there is no `T` in its types.
+    One,
+    /// At most so many.
+    UpTo(u32),
+}
+
+impl TokenCount {
+    /// The most tokens of a call.
+    pub fn max(self) -> u32 {
+        match self {
+            TokenCount::One => 1,
+            TokenCount::UpTo(n) => n,
+        }
+    }
+}
+
+/// An entry point.
+#[derive(Clone, Debug)]
+pub struct Func {
+    name: String,
+    tokens: TokenCount,
+    graph: StableDiGraph<Node, u32>,
+    values: EntityVec<ValueId, ValueData>,
+    inputs: Vec<ValueId>,
+    outputs: Vec<ValueId>,
+    order: Vec<NodeId>,
+    /// Memory and schedule; there in stage `planned`.
+    pub plan: Option<FuncPlan>,
+}
+
+fn raw(id: NodeId) -> NodeIndex<u32> {
+    NodeIndex::new(id.index())
+}
+
+impl Func {
+    /// A function without inputs and ops.
+    pub fn new(name: impl Into<String>, tokens: TokenCount) -> Self {
+        Self {
+            name: name.into(),
+            tokens,
+            graph: StableDiGraph::new(),
+            values: EntityVec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            order: Vec::new(),
+            plan: None,
+        }
+    }
+
+    /// The name, without the `@`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+    /// Tokens of one call.
+    pub fn tokens(&self) -> TokenCount {
+        self.tokens
+    }
+    /// Sets the most tokens of one call; the plan, which was made for another number, is dropped.
+    pub fn set_max_tokens(&mut self, max: u32) {
+        if let TokenCount::UpTo(n) = &mut self.tokens {
+            *n = max;
+            self.plan = None;
+        }
+    }
+    /// Inputs, in order.
+    pub fn inputs(&self) -> &[ValueId] {
+        &self.inputs
+    }
+    /// Outputs, in order.
+    pub fn outputs(&self) -> &[ValueId] {
+        &self.outputs
+    }
+    /// Nodes in program order, which is a topological order.
+    pub fn order(&self) -> &[NodeId] {
+        &self.order
+    }
+    /// A value's data.
+    pub fn value(&self, id: ValueId) -> &ValueData {
+        &self.values[id]
+    }
+    /// A value's type.
+    pub fn ty(&self, id: ValueId) -> &Type {
+        &self.values[id].ty
+    }
+    /// The live values: inputs, then results in program order.
+    pub fn values(&self) -> impl Iterator<Item = ValueId> + '_ {
+        let results = self.order.iter().flat_map(|&n| self.node(n).results.iter().copied());
+        self.inputs.iter().copied().chain(results)
+    }
+    /// Whether the node exists.
+    pub fn contains(&self, id: NodeId) -> bool {
+        self.graph.contains_node(raw(id))
+    }
+    /// A node.
+    ///
+    /// # Panics
+    /// If the node was removed.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.graph[raw(id)]
+    }
+    /// Adds an input.
+    pub fn add_input(&mut self, name: impl Into<String>, ty: Type) -> ValueId {
+        let def = ValueDef::Input(self.inputs.len() as u32);
+        let id = self.values.push(ValueData { ty, def, name: Some(name.into()) });
+        self.inputs.push(id);
+        id
+    }
+    /// Sets the outputs.
+    pub fn set_outputs(&mut self, outputs: Vec<ValueId>) {
+        self.outputs = outputs;
+    }
+    /// Changes the type of an input, as a layout choice for a cache does; [`Func::retype`] then carries it on.
+    pub fn set_input_type(&mut self, position: usize, ty: Type) {
+        let id = self.inputs[position];
+        self.values[id].ty = ty;
+    }
+
+    /// Adds a node before `anchor`, or last; results get the types given.
+    pub fn insert(&mut self, anchor: Option<NodeId>, op: Op, operands: Vec<Operand>, types: Vec<Type>) -> NodeId {
+        let index = self.graph.add_node(Node { op, operands: operands.clone(), results: Vec::new() });
+        let id = NodeId::from_index(index.index());
+        let results = types.into_iter().enumerate().map(|(i, ty)| {
+            self.values.push(ValueData { ty, def: ValueDef::Result(id, i as u32), name: None })
+        });
+        self.graph[index].results = results.collect();
+        for (slot, operand) in operands.iter().enumerate() {
+            self.link(*operand, id, slot as u32);
+        }
+        let at = anchor.and_then(|a| self.order.iter().position(|&n| n == a)).unwrap_or(self.order.len());
+        self.order.insert(at, id);
+        id
+    }
+
+    fn link(&mut self, operand: Operand, to: NodeId, slot: u32) {
+        if let Operand::Value(v) = operand
+            && let ValueDef::Result(from, _) = self.values[v].def
+        {
+            self.graph.add_edge(raw(from), raw(to), slot);
+        }
+    }
+
+    /// The nodes that read `value`, each once, in program order; outputs are not among them.
+    pub fn users(&self, value: ValueId) -> Vec<NodeId> {
+        let reads = |n: &NodeId| self.node(*n).operands.contains(&Operand::Value(value));
+        match self.values[value].def {
+            ValueDef::Input(_) => self.order.iter().copied().filter(reads).collect(),
+            ValueDef::Result(node, _) => {
+                let mut users: Vec<NodeId> = self
+                    .graph
+                    .neighbors_directed(raw(node), Direction::Outgoing)
+                    .map(|n| NodeId::from_index(n.index()))
+                    .filter(reads)
+                    .collect();
+                users.sort_unstable();
+                users.dedup();
+                if users.len() > 1 {
+                    users.sort_by_key(|n| self.order.iter().position(|m| m == n));
+                }
+                users
+            }
+        }
+    }
+    /// Whether the function returns `value`.
+    pub fn is_output(&self, value: ValueId) -> bool {
+        self.outputs.contains(&value)
+    }
+    /// The only node that reads `value`, where there is exactly one and the function does not return the value.
+    pub fn sole_user(&self, value: ValueId) -> Option<NodeId> {
+        match self.users(value)[..] {
+            [user] if !self.is_output(value) => Some(user),
+            _ => None,
+        }
+    }
+    /// The node that makes `value`, unless it is an input.
+    pub fn producer(&self, value: ValueId) -> Option<NodeId> {
+        match self.values[value].def {
+            ValueDef::Result(node, _) => Some(node),
+            ValueDef::Input(_) => None,
+        }
+    }
+
+    /// Makes every reader of `old`, and the outputs, read `new`.
+    pub fn replace_uses(&mut self, old: ValueId, new: ValueId) {
+        for user in self.users(old) {
+            for slot in 0..self.node(user).operands.len() {
+                if self.node(user).operands[slot] == Operand::Value(old) {
+                    self.set_operand(user, slot, Operand::Value(new));
+                }
+            }
+        }
+        for output in &mut self.outputs {
+            if *output == old {
+                *output = new;
+            }
+        }
+    }
+    /// Sets one operand of a node.
+    pub fn set_operand(&mut self, node: NodeId, slot: usize, operand: Operand) {
+        let stale: Vec<_> = self
+            .graph
+            .edges_directed(raw(node), Direction::Incoming)
+            .filter(|e| *e.weight() == slot as u32)
+            .map(|e| e.id())
+            .collect();
+        for edge in stale {
+            self.graph.remove_edge(edge);
+        }
+        self.graph[raw(node)].operands[slot] = operand;
+        self.link(operand, node, slot as u32);
+    }
+    /// Removes a node whose results nobody reads; returns whether it did.
+    pub fn remove(&mut self, node: NodeId) -> bool {
+        let unread = self.node(node).results.iter().all(|&r| self.users(r).is_empty() && !self.is_output(r));
+        if unread {
+            self.graph.remove_node(raw(node));
+            self.order.retain(|&n| n != node);
+        }
+        unread
+    }
+    /// Infers all result types again, in program order, after a parameter or input has changed its type.
+    ///
+    /// # Errors
+    /// The first node whose rule the new types break.
+    pub fn retype(&mut self, param_type: &dyn Fn(ParamId) -> Type) -> Result<(), (NodeId, TypeRule)> {
+        for id in self.order.clone() {
+            let types: Vec<Type> =
+                self.node(id).operands.iter().map(|&o| self.operand_type(o, param_type)).collect();
+            let refs: Vec<&Type> = types.iter().collect();
+            let results = self.node(id).op.infer(&refs).map_err(|rule| (id, rule))?;
+            for (value, ty) in self.node(id).results.clone().into_iter().zip(results) {
+                self.values[value].ty = ty;
+            }
+        }
+        Ok(())
+    }
+    /// The type of an operand.
+    pub fn operand_type(&self, operand: Operand, param_type: &dyn Fn(ParamId) -> Type) -> Type {
+        match operand {
+            Operand::Value(v) => self.values[v].ty.clone(),
+            Operand::Param(p) => param_type(p),
+        }
+    }
+    /// The weights that its ops read, each once.
+    pub fn params_used(&self) -> Vec<ParamId> {
+        let mut all: Vec<ParamId> = self
+            .order
+            .iter()
+            .flat_map(|&n| &self.node(n).operands)
+            .filter_map(|o| match o {
+                Operand::Param(p) => Some(*p),
+                Operand::Value(_) => None,
+            })
+            .collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+    pub(crate) fn renumber_params(&mut self, new_ids: &[Option<ParamId>]) {
+        for id in self.order.clone() {
+            for operand in &mut self.graph[raw(id)].operands {
+                if let Operand::Param(p) = operand {
+                    *p = new_ids[p.index()].expect("a used parameter is kept");
+                }
+            }
+        }
+    }
+
+    /// Puts the nodes in another order.
+    ///
+    /// # Errors
+    /// The order given back if it is no topological order of all nodes.
+    pub fn set_order(&mut self, order: Vec<NodeId>) -> Result<(), Vec<NodeId>> {
+        let mut place = std::collections::BTreeMap::new();
+        for (i, n) in order.iter().enumerate() {
+            place.insert(*n, i);
+        }
+        let complete = place.len() == order.len() && order.len() == self.order.len();
+        let sorted = complete
+            && self.graph.edge_indices().all(|e| {
+                let (a, b) = self.graph.edge_endpoints(e).expect("edge of this graph");
+                let at = |n: NodeIndex<u32>| place.get(&NodeId::from_index(n.index()));
+                matches!((at(a), at(b)), (Some(a), Some(b)) if a < b)
+            });
+        match sorted {
+            true => {
+                self.order = order;
+                Ok(())
+            }
+            false => Err(order),
+        }
+    }
+    /// Whether the dependences have a cycle; only a graph that was built around the builder can.
+    pub fn is_cyclic(&self) -> bool {
+        petgraph::algo::is_cyclic_directed(&self.graph)
+    }
+}

@@ -1,0 +1,197 @@
+//! Result types of ops, and the rules that their operand types must keep. One function for each rule set; the op table
+//! names them. Slots (dtype and rank) have been checked before these run.
+
+use crate::attr::Epilogue;
+use crate::ops::Op;
+use crate::types::{DType, Rows, Type};
+use crate::weights::TILE_ROWS;
+
+/// A rule that operand types break, in words that name the sizes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct TypeRule(pub String);
+
+type Inferred = Result<Vec<Type>, TypeRule>;
+
+fn rule<T>(text: impl Into<String>) -> Result<T, TypeRule> {
+    Err(TypeRule(text.into()))
+}
+
+fn rows(ty: &Type) -> Result<Rows, TypeRule> {
+    ty.as_rows().ok_or_else(|| TypeRule(format!("{ty} has no rows")))
+}
+
+fn matrix(ty: &Type) -> Result<(u32, u32), TypeRule> {
+    ty.as_matrix().ok_or_else(|| TypeRule(format!("{ty} is no matrix")))
+}
+
+pub(crate) fn embed(_: &Op, t: &[&Type]) -> Inferred {
+    let (_, width) = matrix(t[1])?;
+    let per_token = matches!(t[0].shape.0[..], [crate::types::Dim::Tokens]);
+    Ok(vec![Type::rows(DType::F32, Rows { per_token, width })])
+}
+
+fn norm_weight(t: &[&Type]) -> Result<Rows, TypeRule> {
+    let x = rows(t[0])?;
+    if t[1].elements() != Some(u64::from(x.width)) {
+        return rule(format!("the weight {} must have {} elements, as x has", t[1], x.width));
+    }
+    Ok(x)
+}
+
+fn positive_eps(op: &Op) -> Result<(), TypeRule> {
+    match op {
+        Op::RmsNorm { eps } | Op::RmsNormQuant { eps } if !(*eps > 0.0 && eps.is_finite()) => {
+            rule(format!("eps is {eps:?}, must be positive and finite"))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn rms_norm(op: &Op, t: &[&Type]) -> Inferred {
+    positive_eps(op)?;
+    Ok(vec![Type::rows(DType::F32, norm_weight(t)?)])
+}
+
+pub(crate) fn rms_norm_quant(op: &Op, t: &[&Type]) -> Inferred {
+    positive_eps(op)?;
+    Ok(vec![Type::rows(DType::Q8, norm_weight(t)?)])
+}
+
+pub(crate) fn quant_absmax(_: &Op, t: &[&Type]) -> Inferred {
+    Ok(vec![Type::rows(DType::Q8, rows(t[0])?)])
+}
+
+fn product(t: &[&Type]) -> Result<Rows, TypeRule> {
+    let x = rows(t[0])?;
+    let (out, cols) = matrix(t[1])?;
+    if x.width != cols {
+        return rule(format!("x has {} columns but the matrix {} has {cols}", x.width, t[1]));
+    }
+    Ok(Rows { per_token: x.per_token, width: out })
+}
+
+pub(crate) fn ternary_matmul(_: &Op, t: &[&Type]) -> Inferred {
+    Ok(vec![Type::rows(DType::F32, product(t)?)])
+}
+
+pub(crate) fn matmul(_: &Op, t: &[&Type]) -> Inferred {
+    Ok(vec![Type::rows(DType::F32, product(t)?)])
+}
+
+pub(crate) fn bitlinear(op: &Op, t: &[&Type]) -> Inferred {
+    let Op::Bitlinear { epilogue } = op else { return rule("not a bitlinear") };
+    let mut y = product(t)?;
+    match (epilogue, t.get(2)) {
+        (Epilogue::Add, Some(residual)) => {
+            if rows(residual)? != y {
+                return rule(format!("the residual {residual} must have the type of the result, width {}", y.width));
+            }
+        }
+        (Epilogue::Add, None) => return rule("epilogue=add needs a residual operand"),
+        (_, Some(_)) => return rule("a residual operand needs epilogue=add"),
+        (Epilogue::Relu2Mul, None) => {
+            if !y.width.is_multiple_of(2 * TILE_ROWS) {
+                return rule(format!("epilogue=relu2_mul needs rows in blocks of 16 + 16, the matrix has {}", y.width));
+            }
+            y.width /= 2;
+        }
+        (Epilogue::None, None) => {}
+    }
+    Ok(vec![Type::rows(DType::F32, y)])
+}
+
+fn head_dims(x: Rows, head: u32, rot: u32) -> Result<u32, TypeRule> {
+    if head == 0 || !x.width.is_multiple_of(head) {
+        return rule(format!("{} columns are not heads of {head}", x.width));
+    }
+    if rot == 0 || !rot.is_multiple_of(2) || rot > head {
+        return rule(format!("rot={rot} must be even, at least 2 and at most head={head}"));
+    }
+    Ok(x.width / head)
+}
+
+fn positive_theta(theta: f32) -> Result<(), TypeRule> {
+    match theta > 0.0 && theta.is_finite() {
+        true => Ok(()),
+        false => rule(format!("theta is {theta:?}, must be positive and finite")),
+    }
+}
+
+pub(crate) fn rope(op: &Op, t: &[&Type]) -> Inferred {
+    let Op::Rope { theta, head, rot, .. } = op else { return rule("not a rope") };
+    positive_theta(*theta)?;
+    head_dims(rows(t[0])?, *head, *rot)?;
+    Ok(vec![t[0].clone()])
+}
+
+fn cache_pair(kc: &Type, vc: &Type, k: &Type, v: &Type) -> Result<Vec<Type>, TypeRule> {
+    let (Some(kd), Some(vd)) = (kc.as_cache(), vc.as_cache()) else { return rule("caches must be [kv_heads x C x head_dim]") };
+    if kd != vd || kc.dtype != vc.dtype {
+        return rule(format!("the caches differ: {kc} and {vc}"));
+    }
+    let width = u64::from(kd.kv_heads) * u64::from(kd.head_dim);
+    let (kr, vr) = (rows(k)?, rows(v)?);
+    if kr != vr || u64::from(kr.width) != width {
+        return rule(format!("k and v must both have {width} columns for caches {kc}, they are {k} and {v}"));
+    }
+    Ok(vec![kc.clone(), vc.clone()])
+}
+
+pub(crate) fn kv_append(_: &Op, t: &[&Type]) -> Inferred {
+    cache_pair(t[0], t[1], t[2], t[3])
+}
+
+pub(crate) fn rope_kv_append(op: &Op, t: &[&Type]) -> Inferred {
+    let Op::RopeKvAppend { theta, head, rot, .. } = op else { return rule("not a rope_kv_append") };
+    positive_theta(*theta)?;
+    let (q, k) = (rows(t[0])?, rows(t[1])?);
+    head_dims(q, *head, *rot)?;
+    head_dims(k, *head, *rot)?;
+    if q.per_token != k.per_token {
+        return rule("q and k must have the same tokens");
+    }
+    let caches = cache_pair(t[3], t[4], t[1], t[2])?;
+    if t[3].as_cache().map(|c| c.head_dim) != Some(*head) {
+        return rule(format!("head={head} is not the head size of the cache {}", t[3]));
+    }
+    Ok([vec![t[0].clone()], caches].concat())
+}
+
+pub(crate) fn attention(op: &Op, t: &[&Type]) -> Inferred {
+    let Op::Attention { heads, kv_heads, scale } = op else { return rule("not an attention") };
+    let (Some(kd), Some(vd)) = (t[1].as_cache(), t[2].as_cache()) else { return rule("caches must be [kv_heads x C x head_dim]") };
+    if kd != vd || t[1].dtype != t[2].dtype {
+        return rule(format!("the caches differ: {} and {}", t[1], t[2]));
+    }
+    if kd.kv_heads != *kv_heads {
+        return rule(format!("kv_heads={kv_heads} but the cache is {}", t[1]));
+    }
+    if *heads == 0 || *kv_heads == 0 || !heads.is_multiple_of(*kv_heads) {
+        return rule(format!("heads={heads} must be a multiple of kv_heads={kv_heads}"));
+    }
+    if u64::from(rows(t[0])?.width) != u64::from(*heads) * u64::from(kd.head_dim) {
+        return rule(format!("q is {}, expected {heads} heads of {}", t[0], kd.head_dim));
+    }
+    if !(*scale > 0.0 && scale.is_finite()) {
+        return rule(format!("scale is {scale:?}, must be positive and finite"));
+    }
+    Ok(vec![t[0].clone()])
+}
+
+pub(crate) fn elementwise(_: &Op, t: &[&Type]) -> Inferred {
+    match t.get(1) {
+        Some(b) if *b != t[0] => rule(format!("operands differ: {} and {b}", t[0])),
+        _ => Ok(vec![t[0].clone()]),
+    }
+}
+
+pub(crate) fn split(op: &Op, t: &[&Type]) -> Inferred {
+    let Op::Split { sizes } = op else { return rule("not a split") };
+    let x = rows(t[0])?;
+    let sum: u64 = sizes.0.iter().map(|&n| u64::from(n)).sum();
+    if sizes.0.contains(&0) || sum != u64::from(x.width) {
+        return rule(format!("sizes {:?} must be positive and add up to {}", sizes.0, x.width));
+    }
+    Ok(sizes.0.iter().map(|&width| Type::rows(DType::F32, Rows { per_token: x.per_token, width })).collect())
+}

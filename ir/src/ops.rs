@@ -1,0 +1,453 @@
+//! THE op table. An op is defined here once: mnemonic, doc, operands, attributes, results, the stages in which it is
+//! legal, and the tolerance against an outside reference. The table yields the [`Op`] enum, the typed builder methods,
+//! the printer and parser of attributes, the arity and kind checks of the verifier and the generator of random graphs.
+//! Only the interpreter and the kernel lowering match on ops by hand, so a new op fails to compile exactly there.
+//!
+//! What each op computes, to the bit, is in `docs/numerics.md` and in the interpreter (`crate::interp`).
+//!
+//! Invariants: mnemonics are unique; optional operands follow the required ones; an op has no effect besides its results.
+
+use crate::attr::{Attr, Epilogue, Pairs, Sizes};
+use crate::build::FuncBuilder;
+use crate::graph::Operand;
+use crate::infer;
+use crate::stage::{Stage, StageRange};
+use crate::types::{DType, Type};
+
+/// What may stand in an operand slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// An f32 activation, `[n]` or `[T, n]`.
+    Act,
+    /// A quantised activation.
+    Quant,
+    /// Token ids, `idx[1]` or `idx[T]`.
+    Tokens,
+    /// The position of the first token, a scalar `idx`.
+    Position,
+    /// A KV cache.
+    Cache,
+    /// An f32 vector parameter.
+    VectorParam,
+    /// A dense matrix parameter (f32, f16 or bf16).
+    DenseParam,
+    /// A ternary matrix parameter.
+    TernaryParam,
+}
+
+impl Slot {
+    /// Whether the slot takes a parameter (and not a value).
+    pub fn takes_param(self) -> bool {
+        matches!(self, Slot::VectorParam | Slot::DenseParam | Slot::TernaryParam)
+    }
+
+    /// What the slot takes, for messages.
+    pub fn expected(self) -> &'static str {
+        match self {
+            Slot::Act => "an f32 activation [n] or [Txn]",
+            Slot::Quant => "a q8 activation [n] or [Txn]",
+            Slot::Tokens => "token ids idx[1] or idx[T]",
+            Slot::Position => "a scalar idx",
+            Slot::Cache => "an f16 or f32 cache [kv_heads x C x head_dim]",
+            Slot::VectorParam => "an f32 vector parameter",
+            Slot::DenseParam => "an f32, f16 or bf16 matrix parameter",
+            Slot::TernaryParam => "a ter matrix parameter",
+        }
+    }
+
+    /// Whether a value or parameter of type `ty` may stand here.
+    pub fn accepts(self, ty: &Type, is_param: bool) -> bool {
+        if is_param != self.takes_param() {
+            return false;
+        }
+        match self {
+            Slot::Act => ty.dtype == DType::F32 && ty.as_rows().is_some(),
+            Slot::Quant => ty.dtype == DType::Q8 && ty.as_rows().is_some(),
+            Slot::Tokens => {
+                use crate::types::Dim;
+                ty.dtype == DType::Idx && matches!(ty.shape.0[..], [Dim::N(1)] | [Dim::Tokens])
+            }
+            Slot::Position => ty.dtype == DType::Idx && ty.shape.0.is_empty(),
+            Slot::Cache => matches!(ty.dtype, DType::F16 | DType::F32) && ty.as_cache().is_some(),
+            Slot::VectorParam => ty.dtype == DType::F32 && ty.shape.0.len() == 1 && ty.elements().is_some(),
+            Slot::DenseParam => {
+                matches!(ty.dtype, DType::F32 | DType::F16 | DType::Bf16) && ty.as_matrix().is_some()
+            }
+            Slot::TernaryParam => ty.dtype == DType::Ter && ty.as_matrix().is_some(),
+        }
+    }
+}
+
+/// How an op's result may differ from an outside reference that computes the same formula.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tolerance {
+    /// Not at all: data movement and integer arithmetic.
+    Exact,
+    /// By the rounding of f32 sums in another order: 1e-5 of the largest magnitude of the result.
+    Rounding,
+    /// Codes of values within 1e-4 of a half may differ by one.
+    Code,
+}
+
+impl Tolerance {
+    /// Greatest relative difference, as a share of the largest magnitude of the result.
+    pub fn relative(self) -> f32 {
+        match self {
+            Tolerance::Exact => 0.0,
+            Tolerance::Rounding | Tolerance::Code => 1e-5,
+        }
+    }
+}
+
+/// One row of the op table.
+#[derive(Clone, Copy, Debug)]
+pub struct OpInfo {
+    /// The name in the text form.
+    pub mnemonic: &'static str,
+    /// The first paragraph of the doc comment.
+    pub doc: &'static str,
+    /// Required operands, in order.
+    pub operands: &'static [(&'static str, Slot)],
+    /// Optional operands, after the required ones.
+    pub optional: &'static [(&'static str, Slot)],
+    /// Names of the attributes, in printing order.
+    pub attrs: &'static [&'static str],
+    /// Names of the results; empty where their number depends on the attributes.
+    pub results: &'static [&'static str],
+    /// Where the op is legal.
+    pub stages: StageRange,
+    /// Against an outside reference.
+    pub tolerance: Tolerance,
+}
+
+/// Why attributes did not parse.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttrError {
+    /// No op has this mnemonic.
+    #[error("unknown op `{0}`")]
+    UnknownOp(String),
+    /// An attribute that the op needs is not there.
+    #[error("`{op}` needs the attribute `{attr}`, {expected}")]
+    Missing {
+        /// The op.
+        op: &'static str,
+        /// The attribute.
+        attr: &'static str,
+        /// What would have been accepted.
+        expected: &'static str,
+    },
+    /// The text is no value of the attribute's type.
+    #[error("`{op}`: attribute `{attr}` is `{text}`, expected {expected}")]
+    Value {
+        /// The op.
+        op: &'static str,
+        /// The attribute.
+        attr: &'static str,
+        /// As written.
+        text: String,
+        /// What would have been accepted.
+        expected: &'static str,
+    },
+    /// The op has no attribute of this name.
+    #[error("`{op}` has no attribute `{attr}`")]
+    Unknown {
+        /// The op.
+        op: &'static str,
+        /// As written.
+        attr: String,
+    },
+}
+
+macro_rules! define_ops {
+    ($(
+        $(#[doc = $doc:literal])+
+        $variant:ident = $mnemonic:literal, $method:ident {
+            operands: [$($operand:ident: $slot:ident),*],
+            optional: [$($opt:ident: $opt_slot:ident),*],
+            attrs: {$($attr:ident: $attr_ty:ty),*},
+            results: $results:tt,
+            stages: $stages:expr,
+            tolerance: $tolerance:ident,
+            infer: $infer:path,
+        }
+    )+) => {
+        /// An op with its attributes.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Op {
+            $($(#[doc = $doc])+ $variant {
+                $(#[doc = concat!("Attribute `", stringify!($attr), "`.")] $attr: $attr_ty),*
+            },)+
+        }
+
+        /// All rows of the table, in its order.
+        pub const ALL_OPS: &[OpInfo] = &[$(OpInfo {
+            mnemonic: $mnemonic,
+            doc: concat!($($doc, "\n"),+),
+            operands: &[$((stringify!($operand), Slot::$slot)),*],
+            optional: &[$((stringify!($opt), Slot::$opt_slot)),*],
+            attrs: &[$(stringify!($attr)),*],
+            results: define_ops!(@names $results),
+            stages: $stages,
+            tolerance: Tolerance::$tolerance,
+        },)+];
+
+        impl Op {
+            fn row(&self) -> usize {
+                #[allow(non_camel_case_types)]
+                enum Row { $($variant,)+ }
+                match self { $(Op::$variant { .. } => Row::$variant as usize,)+ }
+            }
+
+            /// The op's row of the table.
+            pub fn info(&self) -> &'static OpInfo {
+                &ALL_OPS[self.row()]
+            }
+
+            /// The attributes in printing order, as text.
+            pub fn print_attrs(&self) -> Vec<(&'static str, String)> {
+                match self { $(
+                    Op::$variant { $($attr),* } => vec![$((stringify!($attr), Attr::print($attr))),*],
+                )+ }
+            }
+
+            /// The op `mnemonic` with attributes from their text.
+            ///
+            /// # Errors
+            /// An unknown mnemonic; an attribute that is missing, unknown or does not parse.
+            pub fn parse(mnemonic: &str, attrs: &[(&str, &str)]) -> Result<Op, AttrError> {
+                match mnemonic {
+                    $($mnemonic => {
+                        let known: &[&str] = &[$(stringify!($attr)),*];
+                        if let Some((name, _)) = attrs.iter().find(|(name, _)| !known.contains(name)) {
+                            return Err(AttrError::Unknown { op: $mnemonic, attr: (*name).to_owned() });
+                        }
+                        Ok(Op::$variant { $($attr: {
+                            let name = stringify!($attr);
+                            let expected = <$attr_ty as Attr>::EXPECTED;
+                            let (_, text) = attrs.iter().find(|(n, _)| *n == name).copied()
+                                .ok_or(AttrError::Missing { op: $mnemonic, attr: name, expected })?;
+                            <$attr_ty as Attr>::parse(text).ok_or_else(|| {
+                                AttrError::Value { op: $mnemonic, attr: name, text: text.to_owned(), expected }
+                            })?
+                        }),* })
+                    })+
+                    other => Err(AttrError::UnknownOp(other.to_owned())),
+                }
+            }
+
+            /// The ops of row `row` for each choice that `pick` makes among the candidates of each attribute.
+            pub fn sample(row: usize, widths: &[u32], pick: &mut dyn FnMut(usize) -> usize) -> Option<Op> {
+                let _ = widths;
+                let mut at = 0usize;
+                $(
+                    if row == at {
+                        return Some(Op::$variant { $($attr: {
+                            let all = <$attr_ty as Attr>::candidates(widths);
+                            if all.is_empty() { return None; }
+                            let i = pick(all.len());
+                            all.into_iter().nth(i)?
+                        }),* });
+                    }
+                    at += 1;
+                )+
+                let _ = at;
+                None
+            }
+
+            /// The result types for operands of these types, required ones first.
+            ///
+            /// # Errors
+            /// The rule of the op that the types break.
+            pub fn infer(&self, operands: &[&Type]) -> Result<Vec<Type>, infer::TypeRule> {
+                match self { $(Op::$variant { .. } => $infer(self, operands),)+ }
+            }
+        }
+
+        /// One method for each op of the table.
+        #[allow(clippy::too_many_arguments)]
+        impl FuncBuilder<'_> {
+            $(
+                define_ops!(@method $(#[doc = $doc])+ $variant, $method,
+                    [$($operand),*], [$($opt),*], {$($attr: $attr_ty),*}, $results);
+            )+
+        }
+    };
+    (@names [$($name:ident),+]) => { &[$(stringify!($name)),+] };
+    (@names variadic) => { &[] };
+    (@method $(#[doc = $doc:literal])+ $variant:ident, $method:ident,
+        [$($operand:ident),*], [$($opt:ident),*], {$($attr:ident: $attr_ty:ty),*}, $results:tt) => {
+        $(#[doc = $doc])+
+        ///
+        /// # Errors
+        /// Operands of the wrong kind, or types that break the op's rule.
+        pub fn $method(
+            &mut self, $($operand: impl Into<Operand>,)* $($opt: Option<Operand>,)* $($attr: $attr_ty),*
+        ) -> Result<define_ops!(@ret $results), crate::build::BuildError> {
+            #[allow(unused_mut)]
+            let mut operands: Vec<Operand> = vec![$($operand.into()),*];
+            $(operands.extend($opt);)*
+            let results = self.push(Op::$variant { $($attr),* }, operands)?;
+            define_ops!(@pack results, $results)
+        }
+    };
+    (@ret [$one:ident]) => { crate::entity::ValueId };
+    (@ret [$($name:ident),+]) => { [crate::entity::ValueId; [$(stringify!($name)),+].len()] };
+    (@ret variadic) => { Vec<crate::entity::ValueId> };
+    (@pack $r:ident, [$one:ident]) => { Ok($r[0]) };
+    (@pack $r:ident, [$($name:ident),+]) => { Ok($r.try_into().expect("infer gives as many results as the table")) };
+    (@pack $r:ident, variadic) => { Ok($r) };
+}
+
+define_ops! {
+    /// The rows of an embedding table that belong to the tokens, as f32.
+    Embed = "embed", embed {
+        operands: [tokens: Tokens, table: DenseParam],
+        optional: [],
+        attrs: {},
+        results: [y],
+        stages: StageRange::ALL,
+        tolerance: Exact,
+        infer: infer::embed,
+    }
+    /// Root-mean-square norm: x / sqrt(mean(x²) + eps) · w (Zhang and Sennrich 2019).
+    RmsNorm = "rms_norm", rms_norm {
+        operands: [x: Act, w: VectorParam],
+        optional: [],
+        attrs: {eps: f32},
+        results: [y],
+        stages: StageRange::ALL,
+        tolerance: Rounding,
+        infer: infer::rms_norm,
+    }
+    /// Per-token absmax quantisation to int8 (BitNet b1.58, arXiv 2402.17764).
+    QuantAbsmax = "quant_absmax", quant_absmax {
+        operands: [x: Act],
+        optional: [],
+        attrs: {},
+        results: [q],
+        stages: StageRange::ALL,
+        tolerance: Code,
+        infer: infer::quant_absmax,
+    }
+    /// Ternary matrix times quantised activation, rescaled to f32.
+    TernaryMatmul = "ternary_matmul", ternary_matmul {
+        operands: [x: Quant, w: TernaryParam],
+        optional: [],
+        attrs: {},
+        results: [y],
+        stages: StageRange::ALL,
+        tolerance: Rounding,
+        infer: infer::ternary_matmul,
+    }
+    /// Rotary position embedding of every head; the first token stands at `pos` (Su et al. 2021).
+    Rope = "rope", rope {
+        operands: [x: Act, pos: Position],
+        optional: [],
+        attrs: {theta: f32, head: u32, rot: u32, pairs: Pairs},
+        results: [y],
+        stages: StageRange::ALL,
+        tolerance: Rounding,
+        infer: infer::rope,
+    }
+    /// Stores the keys and values of the tokens in the caches, from position `pos` on.
+    KvAppend = "kv_append", kv_append {
+        operands: [kc: Cache, vc: Cache, k: Act, v: Act, pos: Position],
+        optional: [],
+        attrs: {},
+        results: [kc, vc],
+        stages: StageRange::ALL,
+        tolerance: Rounding,
+        infer: infer::kv_append,
+    }
+    /// Causal grouped-query attention of the tokens from `pos` on over the caches, in blocks of 64 keys.
+    Attention = "attention", attention {
+        operands: [q: Act, kc: Cache, vc: Cache, pos: Position],
+        optional: [],
+        attrs: {heads: u32, kv_heads: u32, scale: f32},
+        results: [y],
+        stages: StageRange::ALL,
+        tolerance: Rounding,
+        infer: infer::attention,
+    }
+    /// Sum, element by element.
+    Add = "add", add {
+        operands: [a: Act, b: Act],
+        optional: [],
+        attrs: {},
+        results: [y],
+        stages: StageRange::ALL,
+        tolerance: Rounding,
+        infer: infer::elementwise,
+    }
+    /// Product, element by element.
+    Mul = "mul", mul {
+        operands: [a: Act, b: Act],
+        optional: [],
+        attrs: {},
+        results: [y],
+        stages: StageRange::ALL,
+        tolerance: Rounding,
+        infer: infer::elementwise,
+    }
+    /// max(x, 0)², element by element.
+    Relu2 = "relu2", relu2 {
+        operands: [x: Act],
+        optional: [],
+        attrs: {},
+        results: [y],
+        stages: StageRange::ALL,
+        tolerance: Rounding,
+        infer: infer::elementwise,
+    }
+    /// Dense matrix times f32 activation: the language-model head.
+    Matmul = "matmul", matmul {
+        operands: [x: Act, w: DenseParam],
+        optional: [],
+        attrs: {},
+        results: [y],
+        stages: StageRange::ALL,
+        tolerance: Rounding,
+        infer: infer::matmul,
+    }
+    /// `rms_norm` and `quant_absmax` in one.
+    RmsNormQuant = "rms_norm_quant", rms_norm_quant {
+        operands: [x: Act, w: VectorParam],
+        optional: [],
+        attrs: {eps: f32},
+        results: [q],
+        stages: StageRange::from(Stage::Fused),
+        tolerance: Code,
+        infer: infer::rms_norm_quant,
+    }
+    /// `ternary_matmul` with an epilogue; the residual is there exactly with `epilogue=add`.
+    Bitlinear = "bitlinear", bitlinear {
+        operands: [x: Quant, w: TernaryParam],
+        optional: [residual: Act],
+        attrs: {epilogue: Epilogue},
+        results: [y],
+        stages: StageRange::from(Stage::Fused),
+        tolerance: Rounding,
+        infer: infer::bitlinear,
+    }
+    /// Parts of a row, as views.
+    Split = "split", split {
+        operands: [x: Act],
+        optional: [],
+        attrs: {sizes: Sizes},
+        results: variadic,
+        stages: StageRange::from(Stage::Fused),
+        tolerance: Exact,
+        infer: infer::split,
+    }
+    /// `rope` on the queries, and `rope` on the keys followed by `kv_append`, in one.
+    RopeKvAppend = "rope_kv_append", rope_kv_append {
+        operands: [q: Act, k: Act, v: Act, kc: Cache, vc: Cache, pos: Position],
+        optional: [],
+        attrs: {theta: f32, head: u32, rot: u32, pairs: Pairs},
+        results: [q, kc, vc],
+        stages: StageRange::from(Stage::Fused),
+        tolerance: Rounding,
+        infer: infer::rope_kv_append,
+    }
+}

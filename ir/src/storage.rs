@@ -1,0 +1,66 @@
+//! How activations and caches lie in memory: the one place that turns a type into byte sizes and offsets.
+//!
+//! - An activation is one row per token; rows start at multiples of 64 bytes ([`row_stride`]).
+//! - A `q8` row is the codes, filled up to a multiple of 64 bytes, then the f32 factor `a` and the i32 sum of the codes
+//!   ([`Q8_A`], [`Q8_SUM`] bytes after [`q8_tail`]), filled up to 64 bytes.
+//! - A V cache (layout `rows`) holds element `(head, position, j)` at index `(head·C + position)·head_dim + j`.
+//! - A K cache in layout `keys16` holds it at `((head·C/16 + position/16)·head_dim + j)·16 + position%16`: one vector of
+//!   16 positions for each j, so that 16 scores are made at once without adding across lanes.
+//!
+//! Invariants: every buffer that generated code reads is followed by at least [`PADDING`] readable bytes; the context
+//! capacity C is a multiple of [`crate::KEY_BLOCK`].
+
+use crate::types::{CacheDims, DType, Layout, Type};
+
+/// Alignment of rows, buffers and sections, in bytes.
+pub const ALIGN: u64 = 64;
+/// Readable bytes that follow every buffer.
+pub const PADDING: u64 = 64;
+/// Offset of the factor `a` behind the codes of a `q8` row.
+pub const Q8_A: u64 = 0;
+/// Offset of the sum of codes behind the codes of a `q8` row.
+pub const Q8_SUM: u64 = 4;
+/// Most token rows that a buffer may be made for; keeps every byte size far below 2^63.
+pub const MAX_TOKENS: u32 = 1 << 16;
+
+/// `n` filled up to a multiple of [`ALIGN`]. Sizes here are at most 2^40, so this cannot wrap.
+pub fn align(n: u64) -> u64 {
+    n.next_multiple_of(ALIGN)
+}
+
+/// Offset of the tail of a `q8` row of `width` codes.
+pub fn q8_tail(width: u32) -> u64 {
+    align(u64::from(width))
+}
+
+/// Bytes from one token's row to the next, for an activation type (`[n]` or `[T, n]`, f32 or q8).
+pub fn row_stride(ty: &Type) -> Option<u64> {
+    let width = ty.as_rows()?.width;
+    match ty.dtype {
+        DType::Q8 => Some(q8_tail(width) + ALIGN),
+        DType::Ter => None,
+        dtype => Some(align(u64::from(width) * u64::from(dtype.element_bytes()?))),
+    }
+}
+
+/// Bytes of an activation for at most `tokens` tokens.
+pub fn activation_bytes(ty: &Type, tokens: u32) -> Option<u64> {
+    let rows = if ty.as_rows()?.per_token { tokens.min(MAX_TOKENS) } else { 1 };
+    Some(row_stride(ty)? * u64::from(rows))
+}
+
+/// Bytes of a KV cache with room for `capacity` positions.
+pub fn cache_bytes(ty: &Type, capacity: u32) -> Option<u64> {
+    let CacheDims { kv_heads, head_dim } = ty.as_cache()?;
+    let elements = u64::from(kv_heads).checked_mul(u64::from(head_dim))?.checked_mul(u64::from(capacity))?;
+    elements.checked_mul(u64::from(ty.dtype.element_bytes()?))
+}
+
+/// Index of an element in a KV cache of `capacity` positions (a multiple of [`crate::KEY_BLOCK`]), in elements.
+pub fn cache_index(layout: Layout, dims: CacheDims, capacity: u64, head: u64, position: u64, j: u64) -> u64 {
+    let d = u64::from(dims.head_dim);
+    match layout {
+        Layout::Keys16 => ((head * (capacity / 16) + position / 16) * d + j) * 16 + position % 16,
+        _ => (head * capacity + position) * d + j,
+    }
+}

@@ -1,0 +1,226 @@
+//! Types of values and parameters: `dtype[shape]@layout`.
+//!
+//! The layout is part of the type because the same ternary matrix exists in several, and the file format that names one
+//! of them (`I2_S`) does not say which bytes it means. What each layout means, byte by byte, is in [`crate::weights`]
+//! for parameters and in [`crate::storage`] for activations and caches.
+//!
+//! Invariants: the `T` (tokens) dimension is the first of an activation and appears in functions over a chunk only;
+//! the `C` (context capacity) dimension is the second of a cache. Static dimensions are at least 1.
+
+use std::fmt;
+
+/// Element type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DType {
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary16.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// 32-bit signed integer.
+    I32,
+    /// 8-bit signed integer.
+    I8,
+    /// Ternary weight, −1, 0 or +1, with scales kept beside the matrix.
+    Ter,
+    /// Quantised activation: i8 codes, the f32 factor `a` with x ≈ code / a, and the i32 sum of the codes, per token.
+    Q8,
+    /// Token id or position, unsigned 32-bit.
+    Idx,
+}
+
+impl DType {
+    /// All element types.
+    pub const ALL: &[DType] =
+        &[DType::F32, DType::F16, DType::Bf16, DType::I32, DType::I8, DType::Ter, DType::Q8, DType::Idx];
+
+    /// The name in the text form.
+    pub fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::Bf16 => "bf16",
+            DType::I32 => "i32",
+            DType::I8 => "i8",
+            DType::Ter => "ter",
+            DType::Q8 => "q8",
+            DType::Idx => "idx",
+        }
+    }
+
+    /// Bytes of one element, where elements are stored one by one (not for `ter`, whose layouts share bytes).
+    pub fn element_bytes(self) -> Option<u32> {
+        match self {
+            DType::F32 | DType::I32 | DType::Idx => Some(4),
+            DType::F16 | DType::Bf16 => Some(2),
+            DType::I8 | DType::Q8 => Some(1),
+            DType::Ter => None,
+        }
+    }
+}
+
+/// One dimension of a shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dim {
+    /// A size known when the module is built.
+    N(u32),
+    /// Tokens in the chunk, known per call; printed `T`.
+    Tokens,
+    /// Positions that the KV cache has room for, known per session; printed `C`. A multiple of [`crate::KEY_BLOCK`].
+    Ctx,
+}
+
+/// Sizes, slowest first: a matrix is `[rows, columns]` with contiguous columns.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Shape(pub Vec<Dim>);
+
+/// How the elements of a value or parameter lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Layout {
+    /// Row-major, element by element. Not printed. For `ter`: the logical matrix, which no kernel reads.
+    Rows,
+    /// `ter` as in GGUF `I2_S` files, 128 elements in 32 bytes.
+    I2s128,
+    /// `ter` for compute: 16 rows × 16 columns in 64 bytes; see [`crate::weights`].
+    Tile16,
+    /// A K cache with 16 positions interleaved; see [`crate::storage`].
+    Keys16,
+}
+
+impl Layout {
+    /// All layouts.
+    pub const ALL: &[Layout] = &[Layout::Rows, Layout::I2s128, Layout::Tile16, Layout::Keys16];
+
+    /// The name in the text form, after `@`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layout::Rows => "rows",
+            Layout::I2s128 => "i2s128",
+            Layout::Tile16 => "tile16",
+            Layout::Keys16 => "keys16",
+        }
+    }
+}
+
+/// The type of a value or parameter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Type {
+    /// Element type.
+    pub dtype: DType,
+    /// Dimensions; empty for a scalar.
+    pub shape: Shape,
+    /// Placement of the elements.
+    pub layout: Layout,
+}
+
+/// A value with one row per token: how many tokens, and how wide a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rows {
+    /// Whether there is a row for each token of a chunk (`T` leads the shape).
+    pub per_token: bool,
+    /// Elements in a row.
+    pub width: u32,
+}
+
+/// The dimensions of a KV cache `[kv_heads, C, head_dim]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheDims {
+    /// Key/value heads.
+    pub kv_heads: u32,
+    /// Elements of one head.
+    pub head_dim: u32,
+}
+
+impl Type {
+    /// A type in row-major layout.
+    pub fn new(dtype: DType, dims: &[Dim]) -> Self {
+        Self { dtype, shape: Shape(dims.to_vec()), layout: Layout::Rows }
+    }
+    /// A scalar.
+    pub fn scalar(dtype: DType) -> Self {
+        Self::new(dtype, &[])
+    }
+    /// One row of `width` elements, or one for each token.
+    pub fn rows(dtype: DType, rows: Rows) -> Self {
+        match rows.per_token {
+            true => Self::new(dtype, &[Dim::Tokens, Dim::N(rows.width)]),
+            false => Self::new(dtype, &[Dim::N(rows.width)]),
+        }
+    }
+    /// A vector parameter.
+    pub fn vector(dtype: DType, n: u32) -> Self {
+        Self::new(dtype, &[Dim::N(n)])
+    }
+    /// A matrix parameter.
+    pub fn matrix(dtype: DType, rows: u32, cols: u32) -> Self {
+        Self::new(dtype, &[Dim::N(rows), Dim::N(cols)])
+    }
+    /// A KV cache.
+    pub fn cache(dtype: DType, dims: CacheDims) -> Self {
+        Self::new(dtype, &[Dim::N(dims.kv_heads), Dim::Ctx, Dim::N(dims.head_dim)])
+    }
+    /// The same type in another layout.
+    #[must_use]
+    pub fn with_layout(mut self, layout: Layout) -> Self {
+        self.layout = layout;
+        self
+    }
+
+    /// The row view of an activation: `[n]` or `[T, n]`.
+    pub fn as_rows(&self) -> Option<Rows> {
+        match self.shape.0[..] {
+            [Dim::N(width)] => Some(Rows { per_token: false, width }),
+            [Dim::Tokens, Dim::N(width)] => Some(Rows { per_token: true, width }),
+            _ => None,
+        }
+    }
+    /// The rows and columns of a matrix.
+    pub fn as_matrix(&self) -> Option<(u32, u32)> {
+        match self.shape.0[..] {
+            [Dim::N(rows), Dim::N(cols)] => Some((rows, cols)),
+            _ => None,
+        }
+    }
+    /// The dimensions of a KV cache.
+    pub fn as_cache(&self) -> Option<CacheDims> {
+        match self.shape.0[..] {
+            [Dim::N(kv_heads), Dim::Ctx, Dim::N(head_dim)] => Some(CacheDims { kv_heads, head_dim }),
+            _ => None,
+        }
+    }
+    /// Number of elements, where every dimension is static and the product fits.
+    pub fn elements(&self) -> Option<u64> {
+        self.shape.0.iter().try_fold(1u64, |n, dim| match dim {
+            Dim::N(d) => n.checked_mul(u64::from(*d)),
+            Dim::Tokens | Dim::Ctx => None,
+        })
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Dim::N(n) => write!(f, "{n}"),
+            Dim::Tokens => f.write_str("T"),
+            Dim::Ctx => f.write_str("C"),
+        }
+    }
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.dtype.name())?;
+        if let Some((first, rest)) = self.shape.0.split_first() {
+            write!(f, "[{first}")?;
+            for dim in rest {
+                write!(f, "x{dim}")?;
+            }
+            f.write_str("]")?;
+        }
+        match self.layout {
+            Layout::Rows => Ok(()),
+            layout => write!(f, "@{}", layout.name()),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Text to token ids and back: byte-level BPE as GGUF files describe it.
+//!
+//! Three separate jobs live here. [`TokenizerSpec`] is plain data (what a plan file stores). [`BpeTokenizer`] is
+//! built from it and does the work behind the small trait [`Tokenize`], so that another algorithm can be put in
+//! its place. [`StreamDecoder`] turns the bytes of tokens, which may end in the middle of a character, into text.
+//!
+//! Invariants:
+//! - a control token is never produced from text unless the caller asks with `parse_special`;
+//! - `decode(encode(text))` without special tokens returns exactly the bytes of `text`;
+//! - time is O(n log n) in the length of the text, whatever the text is;
+//! - nothing here panics, whatever the specification or the text contains.
+
+mod bpe;
+mod byte_level;
+mod error;
+mod spec;
+mod split;
+mod stream;
+
+pub use bpe::BpeTokenizer;
+pub use error::TokenizerError;
+pub use spec::{PreTokenizer, TokenType, TokenizerSpec, pack_merges};
+pub use stream::StreamDecoder;
+
+/// Index of a token in the vocabulary, and of its row in the embedding and in the logits.
+pub type TokenId = u32;
+
+/// What the rest of the runtime needs from a tokenizer.
+pub trait Tokenize: Send + Sync {
+    /// The ids of `text`.
+    ///
+    /// `add_special` puts the beginning-of-sequence token in front and the end-of-sequence token behind, each only
+    /// if the model asks for it. `parse_special` lets control and user-defined tokens that are spelled out in the
+    /// text become those tokens; leave it off for text that a user wrote.
+    fn encode(
+        &self,
+        text: &str,
+        add_special: bool,
+        parse_special: bool,
+    ) -> Result<Vec<TokenId>, TokenizerError>;
+
+    /// All bytes of a token, control tokens included. Empty for an id outside the vocabulary.
+    fn token_bytes(&self, id: TokenId) -> &[u8];
+
+    /// The kind of a token; `None` for an id outside the vocabulary.
+    fn token_type(&self, id: TokenId) -> Option<TokenType>;
+
+    /// Number of tokens.
+    fn vocab_size(&self) -> usize;
+
+    /// Beginning-of-sequence token.
+    fn bos(&self) -> Option<TokenId>;
+
+    /// End-of-sequence token as the file names it. To know when to stop use [`Tokenize::is_end`].
+    fn eos(&self) -> Option<TokenId>;
+
+    /// Whether generation stops at this token (end of sequence, end of turn and the like).
+    fn is_end(&self, id: TokenId) -> bool;
+
+    /// The bytes that a token contributes to the output: nothing for control and unknown tokens unless
+    /// `render_special`, nothing for unused ones.
+    fn piece(&self, id: TokenId, render_special: bool) -> &[u8] {
+        match self.token_type(id) {
+            Some(TokenType::Normal | TokenType::UserDefined | TokenType::Byte) => self.token_bytes(id),
+            Some(TokenType::Control | TokenType::Unknown) if render_special => self.token_bytes(id),
+            Some(TokenType::Control | TokenType::Unknown | TokenType::Unused) | None => &[],
+        }
+    }
+
+    /// The bytes of a sequence of tokens; see [`Tokenize::piece`].
+    fn decode(&self, ids: &[TokenId], render_special: bool) -> Vec<u8> {
+        ids.iter().flat_map(|&id| self.piece(id, render_special)).copied().collect()
+    }
+
+    /// The text of a sequence of tokens, with U+FFFD for bytes that are not UTF-8.
+    fn decode_lossy(&self, ids: &[TokenId], render_special: bool) -> String {
+        String::from_utf8_lossy(&self.decode(ids, render_special)).into_owned()
+    }
+}

@@ -1,0 +1,255 @@
+//! The tokenizer as plain data: what a model file declares and what a plan file stores.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::shortened;
+use super::{TokenId, TokenizerError};
+
+/// Kind of a token, with the meaning of `tokenizer.ggml.token_type` in GGUF.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum TokenType {
+    /// Ordinary text (GGUF 1).
+    Normal,
+    /// Stands for text that has no token (GGUF 2).
+    Unknown,
+    /// Steers the model and is not text (GGUF 3).
+    Control,
+    /// Text added after training, spelled as it is (GGUF 4).
+    UserDefined,
+    /// Place holder (GGUF 5).
+    Unused,
+    /// A single byte (GGUF 6).
+    Byte,
+}
+
+impl TokenType {
+    /// The type with this number in GGUF.
+    pub fn from_gguf(value: i64) -> Option<Self> {
+        Some(match value {
+            1 => Self::Normal,
+            2 => Self::Unknown,
+            3 => Self::Control,
+            4 => Self::UserDefined,
+            5 => Self::Unused,
+            6 => Self::Byte,
+            _ => return None,
+        })
+    }
+}
+
+/// How text is cut into pieces before the merges are applied (`tokenizer.ggml.pre` in GGUF).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PreTokenizer {
+    /// `llama-bpe`, the rule of LLaMA 3. A piece that is itself a token is taken without applying merges.
+    LlamaBpe,
+}
+
+/// A byte-level BPE tokenizer, complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenizerSpec {
+    /// Token texts by id: ordinary tokens in the byte alphabet, the others as they are.
+    pub tokens: Vec<String>,
+    /// Token types by id.
+    pub types: Vec<TokenType>,
+    /// Merge rules, first has priority: ids of the left and the right token. See [`pack_merges`].
+    pub merges: Vec<(TokenId, TokenId)>,
+    /// The rule that cuts text into pieces.
+    pub pre: PreTokenizer,
+    /// Beginning-of-sequence token.
+    pub bos: Option<TokenId>,
+    /// End-of-sequence token.
+    pub eos: Option<TokenId>,
+    /// All tokens that end generation.
+    pub eog: Vec<TokenId>,
+    /// Whether the model wants `bos` in front of a text.
+    pub add_bos: bool,
+    /// Whether the model wants `eos` behind a text.
+    pub add_eos: bool,
+}
+
+impl TokenizerSpec {
+    /// Largest number of tokens.
+    pub const MAX_TOKENS: usize = 1 << 24;
+    /// Largest sum of the lengths of control, unknown and user-defined tokens, in bytes.
+    pub const MAX_SPECIAL_BYTES: usize = 1 << 20;
+
+    /// Checks everything that can be checked without building the encoder.
+    pub fn validate(&self) -> Result<(), TokenizerError> {
+        let tokens = self.tokens.len();
+        if tokens == 0 {
+            return Err(TokenizerError::EmptyVocabulary);
+        }
+        if tokens > Self::MAX_TOKENS {
+            return Err(TokenizerError::TooManyTokens { tokens, limit: Self::MAX_TOKENS });
+        }
+        if tokens != self.types.len() {
+            return Err(TokenizerError::TypeCount { tokens, types: self.types.len() });
+        }
+        let in_range = |id: TokenId| (id as usize) < tokens;
+        let named = self.bos.iter().map(|&id| ("bos", id));
+        let named = named.chain(self.eos.iter().map(|&id| ("eos", id)));
+        for (role, id) in named.chain(self.eog.iter().map(|&id| ("end-of-generation", id))) {
+            if !in_range(id) {
+                return Err(TokenizerError::IdOutOfRange { role, id, tokens });
+            }
+        }
+        for (index, &(left, right)) in self.merges.iter().enumerate() {
+            if let Some(id) = [left, right].into_iter().find(|&id| !in_range(id)) {
+                return Err(TokenizerError::MergeIdOutOfRange { index, id, tokens });
+            }
+        }
+        let bytes = self.special_tokens().map(|(_, text)| text.len()).sum();
+        if bytes > Self::MAX_SPECIAL_BYTES {
+            return Err(TokenizerError::SpecialTokensTooLong { bytes, limit: Self::MAX_SPECIAL_BYTES });
+        }
+        Ok(())
+    }
+
+    /// Control, unknown and user-defined tokens: those that are matched as whole words or not at all.
+    pub(super) fn special_tokens(&self) -> impl Iterator<Item = (TokenId, &str)> {
+        self.typed_tokens()
+            .filter(|(_, _, kind)| {
+                matches!(kind, TokenType::Control | TokenType::Unknown | TokenType::UserDefined)
+            })
+            .map(|(id, text, _)| (id, text))
+    }
+
+    /// Tokens that the merges work on.
+    pub(super) fn ordinary_tokens(&self) -> impl Iterator<Item = (TokenId, &str)> {
+        self.typed_tokens()
+            .filter(|(_, _, kind)| matches!(kind, TokenType::Normal | TokenType::Byte))
+            .map(|(id, text, _)| (id, text))
+    }
+
+    fn typed_tokens(&self) -> impl Iterator<Item = (TokenId, &str, TokenType)> {
+        (0..).zip(&self.tokens).zip(&self.types).map(|((id, text), &kind)| (id, text.as_str(), kind))
+    }
+}
+
+/// Turns merge rules as GGUF writes them (`"left right"`) into pairs of token ids.
+///
+/// The rule is cut at its first space that is not its first character. Only [`TokenType::Normal`] and
+/// [`TokenType::Byte`] tokens count, since nothing else may come out of plain text.
+pub fn pack_merges<S: AsRef<str>>(
+    tokens: &[String],
+    types: &[TokenType],
+    merges: &[S],
+) -> Result<Vec<(TokenId, TokenId)>, TokenizerError> {
+    if tokens.len() != types.len() {
+        return Err(TokenizerError::TypeCount { tokens: tokens.len(), types: types.len() });
+    }
+    let ids: HashMap<&str, TokenId> = (0..)
+        .zip(tokens)
+        .zip(types)
+        .filter(|(_, kind)| matches!(kind, TokenType::Normal | TokenType::Byte))
+        .map(|((id, text), _)| (text.as_str(), id))
+        .collect();
+    let mut pairs = Vec::with_capacity(merges.len());
+    for (index, merge) in merges.iter().map(AsRef::as_ref).enumerate() {
+        let cut = merge.char_indices().skip(1).find(|&(_, ch)| ch == ' ').map(|(at, _)| at);
+        let Some((left, right)) = cut.map(|at| (&merge[..at], &merge[at + 1..])) else {
+            return Err(TokenizerError::MalformedMerge { index, text: shortened(merge) });
+        };
+        let id = |token: &str| {
+            ids.get(token)
+                .copied()
+                .ok_or_else(|| TokenizerError::MergeUnknownToken { index, token: shortened(token) })
+        };
+        pairs.push((id(left)?, id(right)?));
+    }
+    Ok(pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strings(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|&text| text.to_owned()).collect()
+    }
+
+    #[test]
+    fn merges_become_ids() {
+        let tokens = strings(&["a", "b", "ab", "<end>"]);
+        let mut types = vec![TokenType::Normal; 4];
+        assert_eq!(pack_merges(&tokens, &types, &["a b", "ab a"]), Ok(vec![(0, 1), (2, 0)]));
+        assert!(matches!(
+            pack_merges(&tokens, &types, &["a b", "ab"]),
+            Err(TokenizerError::MalformedMerge { index: 1, .. })
+        ));
+        assert!(matches!(
+            pack_merges(&tokens, &types, &["a c"]),
+            Err(TokenizerError::MergeUnknownToken { index: 0, .. })
+        ));
+        types[3] = TokenType::Control;
+        assert!(matches!(
+            pack_merges(&tokens, &types, &["a <end>"]),
+            Err(TokenizerError::MergeUnknownToken { index: 0, .. })
+        ));
+        assert!(matches!(
+            pack_merges(&tokens, &types[1..], &["a b"]),
+            Err(TokenizerError::TypeCount { tokens: 4, types: 3 })
+        ));
+    }
+
+    #[test]
+    fn validation_names_the_fault() {
+        let good = TokenizerSpec {
+            tokens: strings(&["a", "b", "ab"]),
+            types: vec![TokenType::Normal; 3],
+            merges: vec![(0, 1)],
+            pre: PreTokenizer::LlamaBpe,
+            bos: Some(0),
+            eos: Some(2),
+            eog: vec![2],
+            add_bos: true,
+            add_eos: false,
+        };
+        assert_eq!(good.validate(), Ok(()));
+        let check = |change: &dyn Fn(&mut TokenizerSpec), expected: TokenizerError| {
+            let mut spec = good.clone();
+            change(&mut spec);
+            assert_eq!(spec.validate(), Err(expected));
+        };
+        check(&|spec| spec.tokens.clear(), TokenizerError::EmptyVocabulary);
+        check(&|spec| spec.types.truncate(1), TokenizerError::TypeCount { tokens: 3, types: 1 });
+        check(&|spec| spec.bos = Some(3), TokenizerError::IdOutOfRange { role: "bos", id: 3, tokens: 3 });
+        check(
+            &|spec| spec.eog.push(9),
+            TokenizerError::IdOutOfRange { role: "end-of-generation", id: 9, tokens: 3 },
+        );
+        check(
+            &|spec| spec.merges.push((0, 7)),
+            TokenizerError::MergeIdOutOfRange { index: 1, id: 7, tokens: 3 },
+        );
+        check(
+            &|spec| {
+                spec.types[2] = TokenType::Control;
+                spec.tokens[2] = "x".repeat(TokenizerSpec::MAX_SPECIAL_BYTES + 1);
+            },
+            TokenizerError::SpecialTokensTooLong {
+                bytes: TokenizerSpec::MAX_SPECIAL_BYTES + 1,
+                limit: TokenizerSpec::MAX_SPECIAL_BYTES,
+            },
+        );
+    }
+
+    #[test]
+    fn stored_form_round_trips() {
+        let spec = TokenizerSpec {
+            tokens: strings(&["Ġ", "b", "<|end|>"]),
+            types: vec![TokenType::Normal, TokenType::Byte, TokenType::Control],
+            merges: vec![(0, 1)],
+            pre: PreTokenizer::LlamaBpe,
+            bos: None,
+            eos: Some(2),
+            eog: vec![2],
+            add_bos: false,
+            add_eos: true,
+        };
+        let bytes = postcard::to_stdvec(&spec).unwrap();
+        assert_eq!(postcard::from_bytes::<TokenizerSpec>(&bytes).unwrap(), spec);
+    }
+}
