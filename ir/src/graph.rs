@@ -152,6 +152,10 @@ impl Func {
     pub fn value(&self, id: ValueId) -> &ValueData {
         &self.values[id]
     }
+    /// A value's data, if the value is one of this function.
+    pub fn get_value(&self, id: ValueId) -> Option<&ValueData> {
+        self.values.get(id)
+    }
     /// A value's type.
     pub fn ty(&self, id: ValueId) -> &Type {
         &self.values[id].ty
@@ -363,8 +367,19 @@ impl Func {
             false => Err(order),
         }
     }
-    /// Whether the dependences have a cycle; only a graph that was built around the builder can.
+    /// Whether the dependences have a cycle; only a graph that was built around the builder can. Takes no stack in
+    /// proportion to the graph, which may be one long chain.
     pub fn is_cyclic(&self) -> bool {
-        petgraph::algo::is_cyclic_directed(&self.graph)
+        petgraph::algo::toposort(&self.graph, None).is_err()
+    }
+    /// The dependences as the graph holds them: producer, reader, and the reader's operand slot.
+    pub fn edges(&self) -> impl Iterator<Item = (NodeId, NodeId, u32)> + '_ {
+        let id = |n: NodeIndex<u32>| NodeId::from_index(n.index());
+        self.graph.edge_references().map(move |e| (id(e.source()), id(e.target()), *e.weight()))
+    }
+    /// Takes all edges away, which nothing but a mistake in this file could do.
+    #[cfg(test)]
+    pub(crate) fn forget_edges(&mut self) {
+        self.graph.clear_edges();
     }
 }

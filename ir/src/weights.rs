@@ -14,7 +14,7 @@
 
 use std::borrow::Cow;
 
-use crate::types::Layout;
+use crate::types::{DType, Layout, Type};
 
 /// Bytes and scales of one stored parameter, in the layout that its type names.
 #[derive(Clone, Debug)]
@@ -67,5 +67,18 @@ pub fn ternary_position(layout: Layout, cols: u32, r: u32, c: u32) -> Option<(u6
             Some((group * 64 + 4 * (row % 16) + col % 4, 2 * ((c % 16) / 4)))
         }
         Layout::Rows | Layout::Keys16 => None,
+    }
+}
+
+/// Bytes that the elements of a parameter of this type take as kernels read them, and bytes of its scales (f32, one per
+/// row, filled up to a multiple of 16 rows); `None` for a type that no kernel reads.
+pub fn packed_bytes(ty: &Type) -> Option<(u64, u64)> {
+    match (ty.dtype, ty.as_matrix()) {
+        (DType::Ter, Some((rows, cols))) => {
+            let bytes = ternary_bytes(ty.layout, rows, cols)?;
+            Some((bytes, u64::from(rows).next_multiple_of(u64::from(TILE_ROWS)) * 4))
+        }
+        (DType::Ter, None) => None,
+        (dtype, _) => Some((ty.elements()?.checked_mul(u64::from(dtype.element_bytes()?))?, 0)),
     }
 }

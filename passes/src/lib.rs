@@ -1,1 +1,35 @@
-//! bitnetc crate.
+//! The passes of bitnetc: from the module that the front-end lowered to one that is fused, laid out and planned.
+//!
+//! [`run`] runs a [`Pipeline`] over a module. Passes that rewrite return a [`Patch`] and never change what they look at;
+//! the manager applies it, verifies, times and counts. Passes that decide (layouts, order, memory) annotate the module.
+//! [`check_plan`] proves a plan again with code of its own.
+//!
+//! Invariants: no pass changes a bit of what a module computes; every pass but the two that a planned module cannot do
+//! without can be left out; no IO here (dumps and reproducers are text given to the caller).
+#![forbid(unsafe_code)]
+
+pub mod assign_layout;
+pub mod canonicalise;
+pub mod check_plan;
+pub mod cse;
+pub mod dce;
+pub mod error;
+pub mod fuse_bitlinear;
+pub mod fuse_norm_quant;
+pub mod fuse_rope_kv;
+pub mod manager;
+pub mod merge_projections;
+mod names;
+pub mod patch;
+pub mod pipeline;
+pub mod plan_memory;
+pub mod reproducer;
+pub mod schedule;
+
+pub use check_plan::{PlanViolation, check_plan};
+pub use error::{PassError, PassFailure};
+pub use manager::{PassContext, PassReport, RunReport, run};
+pub use patch::{Patch, PatchError, PatchRef};
+pub use pipeline::{ALL_PASSES, PassInfo, Pipeline, PipelineError, Rewrite, Transform};
+pub use plan_memory::PlanError;
+pub use reproducer::{Reproducer, ReproducerError};

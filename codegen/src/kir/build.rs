@@ -100,8 +100,7 @@ impl KernelBuilder {
         let b = b.into_operand(self).value();
         let (then, shape) = self.block(then);
         let (otherwise, _) = self.block(otherwise);
-        let results: Vec<_> =
-            then.yields.iter().map(|v| self.types[v.index()]).collect::<Vec<_>>().into_iter().map(|ty| self.new_value(ty)).collect();
+        let results: Vec<_> = then.yields.iter().map(|v| self.new_value(self.types[v.index()])).collect();
         let state = shape.rebuild(&mut results.iter().copied());
         self.scope().stmts.push(Stmt::If(If { cond, a, b, then, otherwise, results }));
         state

@@ -65,6 +65,11 @@ macro_rules! result_handle {
     ($t:ident) => { $t };
 }
 
+macro_rules! attr_argument {
+    (F32) => { f32 };
+    ($t:ident) => { $t };
+}
+
 macro_rules! emit {
     ($b:ident, $op:expr, Unit) => { $b.push(None, $op) };
     ($b:ident, $op:expr, $t:ident) => {{
@@ -76,7 +81,7 @@ macro_rules! emit {
 
 macro_rules! define_ops {
     ($( $(#[doc = $doc:literal])+ $variant:ident = $name:ident
-        ($($operand:ident: $operand_ty:ident),*) {$($attr:ident: $attr_ty:ty),*} -> $result:ident; )+) => {
+        ($($operand:ident: $operand_ty:ident),*) {$($attr:ident: $attr_ty:ident),*} -> $result:ident; )+) => {
         /// A straight-line op. Fields named by a [`Value`] are operands, the others attributes.
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         #[allow(missing_docs, reason = "the fields are documented by the op's own text")]
@@ -126,7 +131,7 @@ macro_rules! define_ops {
 
         impl KernelBuilder {
             $( $(#[doc = $doc])+
-            pub fn $name(&mut self, $($operand: impl IntoOperand<$operand_ty>,)* $($attr: impl Into<$attr_ty>,)*)
+            pub fn $name(&mut self, $($operand: impl IntoOperand<$operand_ty>,)* $($attr: attr_argument!($attr_ty),)*)
                 -> result_handle!($result)
             {
                 $(let $operand = $operand.into_operand(self).value();)*

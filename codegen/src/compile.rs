@@ -1,0 +1,98 @@
+//! From a planned module to running code: programs, one kernel for each distinct spec, one image.
+//!
+//! Kernels are generated and compiled in parallel; a model of 30 layers has about two dozen. Nothing of this is stored:
+//! a plan file holds the module, and code is made again at load.
+
+use rayon::prelude::*;
+
+use bitnetc_ir::{Entity, Module, TargetDesc, weights};
+
+use crate::clif;
+use crate::error::CodegenError;
+use crate::image::{Image, ImageBuilder, KernelEntry};
+use crate::kernels::{KernelError, KernelIndex};
+use crate::kir::Kernel;
+use crate::program::{self, ProgramError, Programs};
+
+/// Why a planned module could not be compiled.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// The module could not be flattened.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// A kernel could not be generated.
+    #[error("kernel {name}: {source}")]
+    Kernel {
+        /// The kernel.
+        name: String,
+        /// Why.
+        source: KernelError,
+    },
+    /// A kernel could not be turned into code.
+    #[error("kernel {name}: {source}")]
+    Code {
+        /// The kernel.
+        name: String,
+        /// Why.
+        source: CodegenError,
+    },
+    /// Code could not be made executable.
+    #[error(transparent)]
+    Image(#[from] CodegenError),
+}
+
+/// A module as programs and code.
+#[derive(Debug)]
+pub struct Compiled {
+    /// What to call.
+    pub programs: Programs,
+    /// Bytes of elements of each weight, by index.
+    pub weight_sizes: Vec<u64>,
+    /// The kernels as they were generated, by kernel index.
+    pub kernels: Vec<Kernel>,
+    image: Image,
+}
+
+impl Compiled {
+    /// The entry of a kernel.
+    pub fn entry(&self, kernel: KernelIndex) -> KernelEntry {
+        self.image.entry(kernel.index())
+    }
+    /// The executable image.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+}
+
+/// Compiles a planned module for `target`, which must be the host or less.
+///
+/// # Errors
+/// A module that is not planned or has an op without kernel; a kernel that cannot be compiled.
+pub fn compile(module: &Module, target: &TargetDesc) -> Result<Compiled, CompileError> {
+    let programs = program::lower(module)?;
+    let specs: Vec<_> = programs.kernels.values().collect();
+    let compiled: Vec<_> = specs
+        .par_iter()
+        .map(|spec| {
+            let kernel =
+                spec.build(target).map_err(|source| CompileError::Kernel { name: spec.name(), source })?;
+            let code = clif::compile(&kernel, target)
+                .map_err(|source| CompileError::Code { name: spec.name(), source })?;
+            Ok((kernel, code))
+        })
+        .collect::<Result<_, CompileError>>()?;
+    let mut builder = ImageBuilder::new(target)?;
+    let mut kernels = Vec::with_capacity(compiled.len());
+    for (kernel, code) in compiled {
+        builder.define(&kernel.name, &code)?;
+        kernels.push(kernel);
+    }
+    let image = builder.finish()?;
+    let weight_sizes = programs
+        .weights
+        .values()
+        .map(|&p| weights::packed_bytes(&module.params()[p].ty).map_or(0, |(bytes, _)| bytes))
+        .collect();
+    Ok(Compiled { programs, weight_sizes, kernels, image })
+}

@@ -1,0 +1,385 @@
+//! From a planned module to steps: which kernel runs on which buffers, over which units, and where the threads meet.
+//!
+//! A [`Program`] is one function of the module, flattened: every word of every kernel call is an address known when a
+//! session binds its buffers, or one of five numbers that change per call. The runtime walks the steps; it never looks
+//! at the IR.
+//!
+//! Invariants: every arena range of a step lies in `arena_bytes` (checked here again, although the plan checker has
+//! proved it, because a plan file is untrusted); weights and RoPE tables are listed once; kernels are shared by spec.
+
+use std::collections::HashMap;
+
+use bitnetc_ir::entity::EntityVec;
+use bitnetc_ir::{
+    DType, Entity, Func, FuncId, Module, NodeId, Op, Operand, Pairs, ParamId, Place, TokenCount, Type, Units,
+    ValueDef, ValueId, partition, storage,
+};
+
+use crate::kernels::{Arg, KernelIndex, KernelSpec, SpecError, TokenMode};
+
+macro_rules! index_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(u32);
+
+        impl Entity for $name {
+            fn from_index(index: usize) -> Self {
+                Self(u32::try_from(index).expect("fewer than 2^32 items"))
+            }
+            fn index(self) -> usize {
+                self.0 as usize
+            }
+        }
+    };
+}
+
+index_type! {
+    /// A weight that kernels read.
+    WeightIndex
+}
+index_type! {
+    /// A RoPE table.
+    RopeIndex
+}
+
+/// What a RoPE table holds: see [`Arg::RopeTable`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RopeSpec {
+    /// Bits of the base.
+    pub theta: u32,
+    /// Elements of a head that are turned.
+    pub rot: u32,
+    /// Which go together.
+    pub pairs: Pairs,
+}
+
+/// One word of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// Address of a byte of the arena.
+    Arena(u64),
+    /// Address of a byte of an input's buffer.
+    Input {
+        /// Position of the input.
+        index: u32,
+        /// Byte in it.
+        offset: u64,
+    },
+    /// Address of the buffer of an output that is not a cache.
+    Output {
+        /// Position of the output.
+        index: u32,
+    },
+    /// Address of a weight's bytes.
+    Weight(WeightIndex),
+    /// Address of a weight's scales.
+    Scales(WeightIndex),
+    /// Address of a RoPE table.
+    Rope(RopeIndex),
+    /// Address of the scratch memory of the thread.
+    Scratch,
+    /// Position of the first token.
+    Position,
+    /// Number of tokens.
+    Tokens,
+    /// Capacity of the caches.
+    Capacity,
+    /// First unit of the thread.
+    UnitBegin,
+    /// First unit behind the thread's.
+    UnitEnd,
+}
+
+/// One kernel call of every thread.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The op, for profiles and messages.
+    pub mnemonic: &'static str,
+    /// The kernel.
+    pub kernel: KernelIndex,
+    /// Its words.
+    pub words: Vec<Word>,
+    /// The work to divide.
+    pub units: Units,
+    /// Whether all threads meet afterwards.
+    pub barrier: bool,
+}
+
+/// An input or output of a program as the runtime must provide it.
+#[derive(Clone, Debug)]
+pub struct Buffer {
+    /// Name of the input; empty for an output.
+    pub name: String,
+    /// Its type.
+    pub ty: Type,
+}
+
+/// One function, ready to be bound to buffers.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Name of the function.
+    pub name: String,
+    /// Tokens of a call.
+    pub tokens: TokenCount,
+    /// Bytes of the arena.
+    pub arena_bytes: u64,
+    /// Inputs, in order.
+    pub inputs: Vec<Buffer>,
+    /// Outputs, in order.
+    pub outputs: Vec<Buffer>,
+    /// The calls.
+    pub steps: Vec<Step>,
+}
+
+/// What the functions of a module share.
+#[derive(Clone, Debug, Default)]
+pub struct Programs {
+    /// One for each function, in the module's order.
+    pub programs: Vec<Program>,
+    /// The distinct kernels.
+    pub kernels: EntityVec<KernelIndex, KernelSpec>,
+    /// The weights that kernels read.
+    pub weights: EntityVec<WeightIndex, ParamId>,
+    /// The RoPE tables.
+    pub ropes: EntityVec<RopeIndex, RopeSpec>,
+}
+
+/// Why a module could not be turned into programs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProgramError {
+    /// The function has not been planned.
+    #[error("@{func} has no memory plan: run plan-memory")]
+    NotPlanned {
+        /// The function.
+        func: String,
+    },
+    /// An op has no kernel.
+    #[error("@{func}: {source}")]
+    Spec {
+        /// The function.
+        func: String,
+        /// Why.
+        source: SpecError,
+    },
+    /// A value's place is missing or does not lie in its buffer.
+    #[error("@{func}: `{op}` uses a value whose place is {why}")]
+    Place {
+        /// The function.
+        func: String,
+        /// The op.
+        op: &'static str,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+/// Where a value's first byte is, after following views and aliases, and the stride of its rows.
+#[derive(Clone, Copy)]
+struct Location {
+    word: Word,
+    stride: u64,
+}
+
+struct Lowering<'m> {
+    module: &'m Module,
+    shared: Programs,
+    kernel_ids: HashMap<KernelSpec, KernelIndex>,
+    weight_ids: HashMap<ParamId, WeightIndex>,
+    rope_ids: HashMap<RopeSpec, RopeIndex>,
+}
+
+/// Flattens all functions of a planned module.
+///
+/// # Errors
+/// A function without plan, an op without kernel, a place outside its buffer.
+pub fn lower(module: &Module) -> Result<Programs, ProgramError> {
+    let mut lowering = Lowering {
+        module,
+        shared: Programs::default(),
+        kernel_ids: HashMap::new(),
+        weight_ids: HashMap::new(),
+        rope_ids: HashMap::new(),
+    };
+    for id in module.funcs().keys() {
+        let program = lowering.function(id)?;
+        lowering.shared.programs.push(program);
+    }
+    Ok(lowering.shared)
+}
+
+impl Lowering<'_> {
+    fn function(&mut self, id: FuncId) -> Result<Program, ProgramError> {
+        let func = &self.module.funcs()[id];
+        let plan =
+            func.plan.as_ref().ok_or_else(|| ProgramError::NotPlanned { func: func.name().to_owned() })?;
+        let mut steps = Vec::new();
+        for &node in func.order() {
+            if let Some(step) = self.step(func, node, plan.barriers.contains(&node))? {
+                steps.push(step);
+            } else if plan.barriers.contains(&node)
+                && let Some(last) = steps.last_mut()
+            {
+                last.barrier = true;
+            }
+        }
+        let buffer = |&value: &ValueId| Buffer {
+            name: func.value(value).name.clone().unwrap_or_default(),
+            ty: func.ty(value).clone(),
+        };
+        Ok(Program {
+            name: func.name().to_owned(),
+            tokens: func.tokens(),
+            arena_bytes: plan.arena_bytes,
+            inputs: func.inputs().iter().map(buffer).collect(),
+            outputs: func.outputs().iter().map(buffer).collect(),
+            steps,
+        })
+    }
+
+    fn step(&mut self, func: &Func, id: NodeId, barrier: bool) -> Result<Option<Step>, ProgramError> {
+        let node = func.node(id);
+        let op = node.op.info().mnemonic;
+        let module = self.module;
+        let param_type = |p: ParamId| module.params()[p].ty.clone();
+        let operand_types: Vec<Type> =
+            node.operands.iter().map(|&o| func.operand_type(o, &param_type)).collect();
+        let operand_refs: Vec<&Type> = operand_types.iter().collect();
+        let result_refs: Vec<&Type> = node.results.iter().map(|&r| func.ty(r)).collect();
+        let Some(units) = partition::units(&node.op, &operand_refs, &result_refs) else { return Ok(None) };
+
+        let place_error = |why| ProgramError::Place { func: func.name().to_owned(), op, why };
+        let mut locations = Vec::with_capacity(node.operands.len());
+        for &operand in &node.operands {
+            locations.push(match operand {
+                Operand::Value(v) => Some(locate(func, v).map_err(place_error)?),
+                Operand::Param(_) => None,
+            });
+        }
+        let mut results = Vec::with_capacity(node.results.len());
+        for &result in &node.results {
+            results.push(locate(func, result).map_err(place_error)?);
+        }
+
+        let tokens = match func.tokens() {
+            TokenCount::One => TokenMode::One,
+            TokenCount::UpTo(_) => TokenMode::Many,
+        };
+        let is_activation = |ty: &Type| matches!(ty.dtype, DType::F32 | DType::Q8) && ty.as_rows().is_some();
+        let strides = match tokens {
+            TokenMode::One => Vec::new(),
+            TokenMode::Many => {
+                let ins = locations.iter().zip(&operand_types);
+                let outs = results.iter().zip(&result_refs);
+                let ins = ins.filter_map(|(l, ty)| l.filter(|_| is_activation(ty)).map(|l| l.stride));
+                ins.chain(outs.filter(|(_, ty)| is_activation(ty)).map(|(l, _)| l.stride)).collect()
+            }
+        };
+        let spec = KernelSpec::of(&node.op, &operand_refs, tokens, strides)
+            .map_err(|source| ProgramError::Spec { func: func.name().to_owned(), source })?;
+        let Some(spec) = spec else { return Ok(None) };
+
+        let mut words = Vec::new();
+        for arg in spec.args() {
+            words.push(match arg {
+                Arg::Operand(i) => match node.operands.get(usize::from(i)) {
+                    Some(Operand::Param(p)) => Word::Weight(self.weight(*p)),
+                    _ => locations
+                        .get(usize::from(i))
+                        .copied()
+                        .flatten()
+                        .map(|l| l.word)
+                        .ok_or_else(|| place_error("missing"))?,
+                },
+                Arg::Scales(i) => match node.operands.get(usize::from(i)) {
+                    Some(Operand::Param(p)) => Word::Scales(self.weight(*p)),
+                    _ => return Err(place_error("no parameter")),
+                },
+                Arg::Result(i) => {
+                    results.get(usize::from(i)).map(|l| l.word).ok_or_else(|| place_error("missing"))?
+                }
+                Arg::RopeTable => Word::Rope(self.rope(&node.op).ok_or_else(|| place_error("no RoPE table"))?),
+                Arg::Scratch => Word::Scratch,
+                Arg::Position => Word::Position,
+                Arg::Tokens => Word::Tokens,
+                Arg::Capacity => Word::Capacity,
+                Arg::UnitBegin => Word::UnitBegin,
+                Arg::UnitEnd => Word::UnitEnd,
+            });
+        }
+        let kernel = self.kernel(spec);
+        Ok(Some(Step { mnemonic: op, kernel, words, units, barrier }))
+    }
+
+    fn kernel(&mut self, spec: KernelSpec) -> KernelIndex {
+        let kernels = &mut self.shared.kernels;
+        *self.kernel_ids.entry(spec).or_insert_with_key(|spec| kernels.push(spec.clone()))
+    }
+
+    fn weight(&mut self, param: ParamId) -> WeightIndex {
+        let weights = &mut self.shared.weights;
+        *self.weight_ids.entry(param).or_insert_with(|| weights.push(param))
+    }
+
+    fn rope(&mut self, op: &Op) -> Option<RopeIndex> {
+        let (Op::Rope { theta, rot, pairs, .. } | Op::RopeKvAppend { theta, rot, pairs, .. }) = op else {
+            return None;
+        };
+        let spec = RopeSpec { theta: theta.to_bits(), rot: *rot, pairs: *pairs };
+        let ropes = &mut self.shared.ropes;
+        Some(*self.rope_ids.entry(spec).or_insert_with(|| ropes.push(spec)))
+    }
+}
+
+/// Follows views and aliases of `value` to bytes of the arena or of a buffer of the caller.
+fn locate(func: &Func, value: ValueId) -> Result<Location, &'static str> {
+    let plan = func.plan.as_ref().ok_or("not planned")?;
+    let ty = func.ty(value);
+    let mut stride = storage::row_stride(ty).unwrap_or(0);
+    let mut offset = 0u64;
+    let mut at = value;
+    // A chain visits each value at most once.
+    for _ in 0..=plan.places.len() {
+        let input = func.inputs().iter().position(|&v| v == at);
+        match (input, plan.places.get(&at)) {
+            (Some(index), _) => {
+                return Ok(Location { word: Word::Input { index: index as u32, offset }, stride });
+            }
+            (None, Some(Place::Arena { offset: start, size })) => {
+                let rows = if ty.as_rows().is_some_and(|r| r.per_token) { func.tokens().max() } else { 1 };
+                let last = u64::from(rows.max(1) - 1).checked_mul(stride).ok_or("too large")?;
+                let own = storage::activation_bytes(ty, 1).unwrap_or(stride).min(stride);
+                let width = ty.as_rows().map_or(0, |r| u64::from(r.width));
+                // A view ends with its last element, the whole row of another value otherwise.
+                let row = match (offset > 0 || at != value, ty.dtype) {
+                    (true, DType::F32) => width * 4,
+                    _ => own,
+                };
+                let end = offset.checked_add(last).and_then(|n| n.checked_add(row)).ok_or("too large")?;
+                let arena_end = start.checked_add(*size).ok_or("too large")?;
+                if end > *size || arena_end > plan.arena_bytes {
+                    return Err("outside its buffer");
+                }
+                let first = start.checked_add(offset).ok_or("too large")?;
+                return Ok(Location { word: Word::Arena(first), stride });
+            }
+            (None, Some(Place::View { of, offset: part })) => {
+                offset = offset.checked_add(*part).ok_or("too large")?;
+                stride = storage::row_stride(func.ty(*of)).ok_or("a view of no row")?;
+                at = *of;
+            }
+            (None, Some(Place::Alias { of })) => at = *of,
+            (None, Some(Place::Extern)) => {
+                let index = func.outputs().iter().position(|&v| v == at).ok_or("extern but no output")?;
+                let is_result = matches!(func.value(at).def, ValueDef::Result(..));
+                return match offset == 0 && is_result {
+                    true => Ok(Location { word: Word::Output { index: index as u32 }, stride }),
+                    false => Err("a view of an output"),
+                };
+            }
+            (None, None) => return Err("missing"),
+        }
+    }
+    Err("a chain without end")
+}

@@ -1,0 +1,261 @@
+//! Hyper-parameters: read from the metadata, checked against each other, with every default on record.
+//!
+//! Nothing here depends on tensors; [`crate::model`] checks the tensors' shapes against these values before anything
+//! is allocated from them.
+
+use crate::arch::{self, Family, Neutral};
+use crate::error::{GgufError, printable};
+use crate::limits;
+use crate::note::Note;
+use crate::reader::Gguf;
+use crate::value::Value;
+
+/// The sizes and constants of a decoder model.
+///
+/// All widths are at least 1 and at most [`limits::MAX_WIDTH`]; `heads` is a multiple of `kv_heads`; `rope_dim` is even
+/// and at most `head_dim`.
+#[derive(Debug, Clone)]
+pub struct HyperParams {
+    /// Family of the model.
+    pub family: &'static Family,
+    /// The value of `general.architecture`, which prefixes the keys.
+    pub architecture: &'static str,
+    /// Rows of the embedding, and tokens of the vocabulary.
+    pub vocab: usize,
+    /// Positions that the model was made for, at most [`limits::MAX_CONTEXT`].
+    pub context: usize,
+    /// Elements of the residual stream.
+    pub hidden: usize,
+    /// Decoder layers.
+    pub layers: usize,
+    /// Elements of the feed-forward activation.
+    pub ffn: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Elements of a head. `heads · head_dim` need not be `hidden`.
+    pub head_dim: usize,
+    /// Elements of a head that are rotated.
+    pub rope_dim: usize,
+    /// Base of the rotary embedding.
+    pub rope_theta: f32,
+    /// Epsilon of every RMSNorm.
+    pub eps: f32,
+}
+
+impl HyperParams {
+    /// Elements of the concatenated query heads.
+    pub fn attention_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Elements of the concatenated key (or value) heads.
+    pub fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Reads and checks the hyper-parameters; also returns the defaults that were used.
+    ///
+    /// # Errors
+    /// `MissingKey`, `WrongKeyType`, `UnsupportedArch` or `BadHyperparam`.
+    pub fn read(gguf: &Gguf<'_>) -> Result<(Self, Vec<Note>), GgufError> {
+        let (family, architecture) = read_architecture(gguf)?;
+        let mut keys = Keys { gguf, architecture, notes: Vec::new() };
+        for &(suffix, neutral) in family.neutral_keys {
+            keys.require_neutral(suffix, neutral)?;
+        }
+        let vocab = keys.required("vocab_size", limits::MAX_VOCAB)?;
+        let context = keys.context(family.default_context)?;
+        let hidden = keys.required("embedding_length", limits::MAX_WIDTH)?;
+        let layers = keys.required("block_count", limits::MAX_LAYERS)?;
+        let ffn = keys.required("feed_forward_length", limits::MAX_WIDTH)?;
+        let heads = keys.required("attention.head_count", limits::MAX_HEADS)?;
+        let kv_heads = match keys.count("attention.head_count_kv", limits::MAX_HEADS)? {
+            Some(n) => n,
+            None => keys.default("attention.head_count_kv", heads, "as many as attention heads"),
+        };
+        if !heads.is_multiple_of(kv_heads) {
+            let why = format!("the {heads} attention heads cannot share {kv_heads} key/value heads evenly");
+            return Err(keys.bad("attention.head_count_kv", kv_heads, why));
+        }
+        let head_dim = keys.head_dim(hidden, heads)?;
+        if heads * head_dim > limits::MAX_WIDTH as usize {
+            let why =
+                format!("{heads} heads of {head_dim} elements are more than {} in all", limits::MAX_WIDTH);
+            return Err(keys.bad("attention.head_count", heads, why));
+        }
+        let rope_dim = match keys.count("rope.dimension_count", limits::MAX_WIDTH)? {
+            Some(n) => n,
+            None => keys.default("rope.dimension_count", head_dim, "the whole head"),
+        };
+        if rope_dim > head_dim || !rope_dim.is_multiple_of(2) {
+            let why = format!("it must be even and at most the head dimension, {head_dim}");
+            return Err(keys.bad("rope.dimension_count", rope_dim, why));
+        }
+        let rope_theta = match keys.positive("rope.freq_base")? {
+            Some(theta) => theta,
+            None => {
+                let theta = family.default_rope_theta;
+                keys.default("rope.freq_base", theta, "the default of GGUF readers")
+            }
+        };
+        let eps = keys.positive("attention.layer_norm_rms_epsilon")?;
+        let eps = eps.ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))?;
+        let params = Self {
+            family,
+            architecture,
+            vocab,
+            context,
+            hidden,
+            layers,
+            ffn,
+            heads,
+            kv_heads,
+            head_dim,
+            rope_dim,
+            rope_theta,
+            eps,
+        };
+        Ok((params, keys.notes))
+    }
+}
+
+fn read_architecture(gguf: &Gguf<'_>) -> Result<(&'static Family, &'static str), GgufError> {
+    const KEY: &str = "general.architecture";
+    let found = gguf.string(KEY)?.ok_or_else(|| GgufError::MissingKey {
+        key: KEY.into(),
+        remedy: "without it the file is no model: convert the model again",
+    })?;
+    arch::find(found).ok_or_else(|| GgufError::UnsupportedArch {
+        found: printable(found),
+        supported: arch::FAMILIES.iter().flat_map(|f| f.architectures).copied().collect::<Vec<_>>().join(", "),
+        hint: match found {
+            "bitnet" => {
+                "; a file of BitNet b1.58 2B-4T with this architecture was made by another converter: use the \
+                 published GGUF file"
+            }
+            _ => "",
+        },
+    })
+}
+
+/// Reads keys below `<architecture>.` and records the defaults used.
+struct Keys<'g, 'a> {
+    gguf: &'g Gguf<'a>,
+    architecture: &'static str,
+    notes: Vec<Note>,
+}
+
+impl Keys<'_, '_> {
+    fn key(&self, suffix: &str) -> String {
+        format!("{}.{suffix}", self.architecture)
+    }
+
+    fn bad(&self, suffix: &str, value: impl ToString, why: impl Into<String>) -> GgufError {
+        GgufError::BadHyperparam { key: self.key(suffix), value: value.to_string(), why: why.into() }
+    }
+
+    fn missing(&self, suffix: &str) -> GgufError {
+        GgufError::MissingKey {
+            key: self.key(suffix),
+            remedy: "it has no default: convert the model again with a converter that writes it",
+        }
+    }
+
+    fn default<T: std::fmt::Display + Copy>(&mut self, suffix: &str, value: T, why: &str) -> T {
+        self.notes.push(Note::default_used(self.key(suffix), value, why));
+        value
+    }
+
+    /// An integer from 1 to `max`.
+    fn count(&self, suffix: &str, max: u64) -> Result<Option<usize>, GgufError> {
+        let Some(n) = self.gguf.integer(&self.key(suffix))? else { return Ok(None) };
+        match usize::try_from(n) {
+            Ok(count) if (1..=i128::from(max)).contains(&n) => Ok(Some(count)),
+            _ => Err(self.bad(suffix, n, format!("it must be from 1 to {max}"))),
+        }
+    }
+
+    fn required(&self, suffix: &str, max: u64) -> Result<usize, GgufError> {
+        self.count(suffix, max)?.ok_or_else(|| self.missing(suffix))
+    }
+
+    /// A finite float above zero.
+    fn positive(&self, suffix: &str) -> Result<Option<f32>, GgufError> {
+        let Some(x) = self.gguf.float(&self.key(suffix))? else { return Ok(None) };
+        if x.is_finite() && x > 0.0 {
+            Ok(Some(x))
+        } else {
+            Err(self.bad(suffix, x, "it must be finite and above zero"))
+        }
+    }
+
+    /// The context length: absent → default, above the limit → the limit; both on record.
+    fn context(&mut self, default: u64) -> Result<usize, GgufError> {
+        const SUFFIX: &str = "context_length";
+        let Some(n) = self.gguf.integer(&self.key(SUFFIX))? else {
+            return Ok(self.default(
+                SUFFIX,
+                default as usize,
+                "the context that the family was trained with",
+            ));
+        };
+        if n < 1 {
+            return Err(self.bad(SUFFIX, n, "it must be at least 1"));
+        }
+        if n > i128::from(limits::MAX_CONTEXT) {
+            let text = format!("is {n}; it is taken as {}", limits::MAX_CONTEXT);
+            self.notes.push(Note::warning(self.key(SUFFIX), text));
+        }
+        let capped = n.min(i128::from(limits::MAX_CONTEXT));
+        usize::try_from(capped).map_err(|_| self.bad(SUFFIX, n, "it is too large"))
+    }
+
+    /// Elements of a head: `key_length` and `value_length` where given (they must agree), else `hidden / heads`.
+    fn head_dim(&self, hidden: usize, heads: usize) -> Result<usize, GgufError> {
+        const KEY: &str = "attention.key_length";
+        const VALUE: &str = "attention.value_length";
+        let derived = hidden.is_multiple_of(heads).then_some(hidden / heads);
+        let key = self.count(KEY, limits::MAX_WIDTH)?;
+        let value = self.count(VALUE, limits::MAX_WIDTH)?;
+        match (key.or(derived), value.or(key).or(derived)) {
+            (Some(key), Some(value)) if key == value => Ok(key),
+            (Some(key), Some(value)) => {
+                Err(self.bad(VALUE, value, format!("keys have {key} elements a head, and both must agree")))
+            }
+            _ => {
+                let why = format!("it does not divide the embedding length {hidden}, and {KEY} is absent");
+                Err(self.bad("attention.head_count", heads, why))
+            }
+        }
+    }
+
+    /// Refuses a key whose value would change the computation.
+    fn require_neutral(&self, suffix: &str, neutral: Neutral) -> Result<(), GgufError> {
+        let key = self.key(suffix);
+        let Some(entry) = self.gguf.entry(&key) else { return Ok(()) };
+        let wrong_type = |expected| GgufError::WrongKeyType {
+            offset: entry.offset,
+            key: key.clone(),
+            found: entry.value.type_name(),
+            expected,
+        };
+        let (neutral, shown) = match (neutral, entry.value) {
+            (Neutral::OneOf(accepted), Value::String(s)) => (accepted.contains(&s), printable(s)),
+            (Neutral::OneOf(_), _) => return Err(wrong_type("a string")),
+            (Neutral::Bool(accepted), Value::Bool(b)) => (accepted == b, b.to_string()),
+            (Neutral::Bool(_), _) => return Err(wrong_type("a bool")),
+            (Neutral::Number(accepted), value) => {
+                let found = value.as_f32().or_else(|| value.as_integer().map(|n| n as f32));
+                let found = found.ok_or_else(|| wrong_type("a number"))?;
+                (found == accepted, found.to_string())
+            }
+        };
+        if neutral {
+            Ok(())
+        } else {
+            Err(self.bad(suffix, shown, "this variant of the model is not supported"))
+        }
+    }
+}

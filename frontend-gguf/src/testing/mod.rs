@@ -1,0 +1,11 @@
+//! Makes GGUF files for tests, of this crate and of others: any container, and small models of any shape.
+//!
+//! Not part of the public interface. It writes what it is told, so that broken files can be made too.
+
+mod rng;
+mod tiny;
+mod writer;
+
+pub use rng::Rng;
+pub use tiny::TinyModel;
+pub use writer::{GgufWriter, Mark, MetaValue, TensorData};

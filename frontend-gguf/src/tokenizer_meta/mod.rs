@@ -1,0 +1,312 @@
+//! The tokenizer's tables as the metadata holds them, borrowed from the file and fully checked.
+//!
+//! Only byte-level BPE with the LLaMA-3 pre-tokenizer is known (`tokenizer.ggml.model` = `gpt2`, `tokenizer.ggml.pre` =
+//! `llama-bpe` or a synonym), because that is what the supported models use; anything else is refused by name instead
+//! of giving other token ids than the model was trained with.
+//!
+//! Invariants of a [`TokenizerMeta`]: token strings are unique and not empty; there is a type for every token; every
+//! merge is two known tokens whose concatenation is a known token; every id is below the number of tokens.
+
+pub mod byte_level;
+mod merges;
+mod vocab;
+
+use crate::error::{GgufError, printable};
+use crate::limits;
+use crate::note::Note;
+use crate::reader::Gguf;
+use crate::value::{Array, ValueType};
+
+pub use merges::Merges;
+
+/// Index of a token in the vocabulary.
+pub type TokenId = u32;
+
+/// What a token is for; the discriminant is the number in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum TokenType {
+    /// Text, written in the byte-level alphabet.
+    Normal = 1,
+    /// The token for what has no other.
+    Unknown = 2,
+    /// A control token: literal text that only a template may produce.
+    Control = 3,
+    /// Literal text that is matched before the vocabulary is applied.
+    UserDefined = 4,
+    /// Not in use.
+    Unused = 5,
+    /// A single byte.
+    Byte = 6,
+}
+
+impl TokenType {
+    /// The type with this number.
+    pub fn from_id(id: i32) -> Option<Self> {
+        use TokenType::*;
+        [Normal, Unknown, Control, UserDefined, Unused, Byte].into_iter().find(|&t| t as i32 == id)
+    }
+}
+
+/// How text is split before merges apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PreTokenizer {
+    /// The LLaMA-3 expression; a piece that is a token as a whole is not merged (`ignore_merges`).
+    LlamaBpe,
+}
+
+/// Ids of tokens with a meaning of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SpecialIds {
+    /// Begin of sequence.
+    pub bos: Option<TokenId>,
+    /// End of sequence.
+    pub eos: Option<TokenId>,
+    /// End of a turn.
+    pub eot: Option<TokenId>,
+    /// End of a message that expects a tool's answer.
+    pub eom: Option<TokenId>,
+    /// Padding.
+    pub pad: Option<TokenId>,
+    /// Unknown.
+    pub unk: Option<TokenId>,
+}
+
+/// A checked view of the tokenizer metadata.
+#[derive(Debug, Clone)]
+pub struct TokenizerMeta<'a> {
+    pre: PreTokenizer,
+    tokens: Vec<&'a str>,
+    types: Vec<TokenType>,
+    merges: Array<'a>,
+    special: SpecialIds,
+    end_of_generation: Vec<TokenId>,
+    add_bos: bool,
+    add_eos: bool,
+    missing_bytes: Vec<u8>,
+    chat_template: Option<&'a str>,
+    notes: Vec<Note>,
+}
+
+pub(crate) const MODEL: &str = "tokenizer.ggml.model";
+pub(crate) const PRE: &str = "tokenizer.ggml.pre";
+pub(crate) const TOKENS: &str = "tokenizer.ggml.tokens";
+pub(crate) const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
+pub(crate) const SCORES: &str = "tokenizer.ggml.scores";
+pub(crate) const MERGES: &str = "tokenizer.ggml.merges";
+const BOS: &str = "tokenizer.ggml.bos_token_id";
+const EOS: &str = "tokenizer.ggml.eos_token_id";
+const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
+const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
+
+/// Control tokens that end generation whatever the metadata says.
+const END_NAMES: [&str; 6] =
+    ["<|eot_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>", "<end_of_turn>", "<|eom_id|>"];
+
+impl<'a> TokenizerMeta<'a> {
+    /// Reads and checks the tokenizer metadata of a file, which may hold a vocabulary and nothing else.
+    ///
+    /// # Errors
+    /// `MissingKey`, `WrongKeyType` or `BadTokenizer`.
+    pub fn read(gguf: &Gguf<'a>) -> Result<Self, GgufError> {
+        let mut notes = Vec::new();
+        let model = gguf.string(MODEL)?.ok_or_else(|| missing(MODEL))?;
+        if model != "gpt2" {
+            return Err(bad(MODEL, format!("\"{}\" is not supported, \"gpt2\" is", printable(model))));
+        }
+        let tokens = vocab::read_tokens(gguf)?;
+        let types = vocab::read_types(gguf, tokens.len())?;
+        vocab::check_scores(gguf, tokens.len())?;
+        let ids = vocab::index(&tokens)?;
+        let merges = merges::read(gguf, &ids)?;
+        let missing_bytes = vocab::check_alphabet(&tokens, &types, &ids, &mut notes);
+        let pre = read_pre(gguf, &tokens, &mut notes)?;
+        let special = read_special(gguf, tokens.len())?;
+        let end_of_generation = end_of_generation(&special, &tokens, &types);
+        if end_of_generation.is_empty() {
+            notes.push(Note::warning(
+                EOS,
+                "is absent and no token is known to end a text; generation will not end by itself",
+            ));
+        }
+        let add_bos = match gguf.bool(ADD_BOS)? {
+            Some(add) => add,
+            None => {
+                let add = special.bos.is_some();
+                notes.push(Note::default_used(ADD_BOS, add, "as llama-bpe models do if they have the token"));
+                add
+            }
+        };
+        let add_eos = gguf.bool(ADD_EOS)?.unwrap_or(false);
+        for (add, id, key, id_key) in
+            [(add_bos, special.bos, ADD_BOS, BOS), (add_eos, special.eos, ADD_EOS, EOS)]
+        {
+            if add && id.is_none() {
+                return Err(bad(key, format!("is true, but {id_key} is absent")));
+            }
+        }
+        let chat_template = read_template(gguf, &mut notes)?;
+        Ok(Self {
+            pre,
+            tokens,
+            types,
+            merges,
+            special,
+            end_of_generation,
+            add_bos,
+            add_eos,
+            missing_bytes,
+            chat_template,
+            notes,
+        })
+    }
+
+    /// How text is split.
+    pub fn pre(&self) -> PreTokenizer {
+        self.pre
+    }
+
+    /// The token strings by id. Normal tokens are in the byte-level alphabet ([`byte_level`]).
+    pub fn tokens(&self) -> &[&'a str] {
+        &self.tokens
+    }
+
+    /// The token types by id; as many as there are tokens.
+    pub fn types(&self) -> &[TokenType] {
+        &self.types
+    }
+
+    /// The merges, highest priority first.
+    pub fn merges(&self) -> Merges<'a> {
+        Merges::new(&self.merges)
+    }
+
+    /// Special ids.
+    pub fn special(&self) -> &SpecialIds {
+        &self.special
+    }
+
+    /// Ids after which generation stops, ascending.
+    pub fn end_of_generation(&self) -> &[TokenId] {
+        &self.end_of_generation
+    }
+
+    /// Whether a text starts with the begin-of-sequence token, which then exists.
+    pub fn add_bos(&self) -> bool {
+        self.add_bos
+    }
+
+    /// Whether a text ends with the end-of-sequence token, which then exists.
+    pub fn add_eos(&self) -> bool {
+        self.add_eos
+    }
+
+    /// Bytes that no token stands for, ascending: a text that contains one cannot be encoded.
+    pub fn missing_bytes(&self) -> &[u8] {
+        &self.missing_bytes
+    }
+
+    /// The chat template; at most [`limits::MAX_TEMPLATE_BYTES`] bytes, otherwise unchecked.
+    pub fn chat_template(&self) -> Option<&'a str> {
+        self.chat_template
+    }
+
+    /// Defaults used and oddities let pass.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// Refuses a vocabulary that is not as large as the model's embedding.
+    pub(crate) fn require_len(&self, vocab: usize) -> Result<(), GgufError> {
+        if self.tokens.len() == vocab {
+            return Ok(());
+        }
+        Err(bad(TOKENS, format!("there are {} tokens, but the model has {vocab}", self.tokens.len())))
+    }
+}
+
+pub(crate) fn bad(key: &'static str, why: impl Into<String>) -> GgufError {
+    GgufError::BadTokenizer { key, why: why.into() }
+}
+
+pub(crate) fn missing(key: &'static str) -> GgufError {
+    GgufError::MissingKey {
+        key: key.into(),
+        remedy: "the tokenizer cannot be built without it: convert the model again together with its tokenizer",
+    }
+}
+
+/// An array of strings that has to be there.
+pub(crate) fn string_array<'a>(gguf: &Gguf<'a>, key: &'static str) -> Result<Array<'a>, GgufError> {
+    let array = gguf.array(key, "an array of strings", |a| a.elem() == ValueType::String)?;
+    array.ok_or_else(|| missing(key))
+}
+
+fn read_pre(gguf: &Gguf<'_>, tokens: &[&str], notes: &mut Vec<Note>) -> Result<PreTokenizer, GgufError> {
+    // The names that converters give to the LLaMA-3 expression.
+    const LLAMA_BPE: [&str; 5] = ["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon_e"];
+    match gguf.string(PRE)? {
+        Some(name) if LLAMA_BPE.contains(&name) => Ok(PreTokenizer::LlamaBpe),
+        Some(name) => Err(bad(PRE, format!("\"{}\" is not supported, \"llama-bpe\" is", printable(name)))),
+        // The published 2B-4T file has no such key.
+        None if tokens.len() == 128_256 && tokens.get(128_000) == Some(&"<|begin_of_text|>") => {
+            notes.push(Note::default_used(PRE, "llama-bpe", "the vocabulary is that of LLaMA 3"));
+            Ok(PreTokenizer::LlamaBpe)
+        }
+        None => Err(GgufError::MissingKey {
+            key: PRE.into(),
+            remedy: "how text is split cannot be guessed: add the key (\"llama-bpe\" for a LLaMA-3 tokenizer)",
+        }),
+    }
+}
+
+fn read_special(gguf: &Gguf<'_>, tokens: usize) -> Result<SpecialIds, GgufError> {
+    let id = |key: &'static str| {
+        let Some(id) = gguf.integer(key)? else { return Ok(None) };
+        match TokenId::try_from(id) {
+            Ok(token) if (token as usize) < tokens => Ok(Some(token)),
+            _ => Err(bad(key, format!("is {id}, but there are {tokens} tokens"))),
+        }
+    };
+    // Not used, but out of range they are a sign of a damaged or mixed-up file.
+    for key in
+        ["tokenizer.ggml.seperator_token_id", "tokenizer.ggml.cls_token_id", "tokenizer.ggml.mask_token_id"]
+    {
+        id(key)?;
+    }
+    Ok(SpecialIds {
+        bos: id(BOS)?,
+        eos: id(EOS)?,
+        eot: id("tokenizer.ggml.eot_token_id")?,
+        eom: id("tokenizer.ggml.eom_token_id")?,
+        pad: id("tokenizer.ggml.padding_token_id")?,
+        unk: id("tokenizer.ggml.unknown_token_id")?,
+    })
+}
+
+fn end_of_generation(special: &SpecialIds, tokens: &[&str], types: &[TokenType]) -> Vec<TokenId> {
+    let named = tokens
+        .iter()
+        .zip(types)
+        .zip(0..)
+        .filter(|((text, ty), _)| **ty == TokenType::Control && END_NAMES.contains(text))
+        .map(|(_, id)| id);
+    let mut ids: Vec<TokenId> = named.chain(special.eos).chain(special.eot).chain(special.eom).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+fn read_template<'a>(gguf: &Gguf<'a>, notes: &mut Vec<Note>) -> Result<Option<&'a str>, GgufError> {
+    let template = gguf.string(CHAT_TEMPLATE)?;
+    if let Some(text) = template
+        && text.len() > limits::MAX_TEMPLATE_BYTES
+    {
+        let limit = limits::MAX_TEMPLATE_BYTES;
+        let text = format!("has {} bytes, more than {limit}, and is ignored", text.len());
+        notes.push(Note::warning(CHAT_TEMPLATE, text));
+        return Ok(None);
+    }
+    Ok(template)
+}

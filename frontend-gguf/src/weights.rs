@@ -1,0 +1,57 @@
+//! The check of the weights themselves: every byte of every tensor that the model uses is read once.
+//!
+//! Apart from [`crate::Model::open`], because it reads the whole file (1.2 GB for the 2B-4T model) and `inspect` need
+//! not. What it refuses: NaN and infinity in floats and scales, and the ternary code 3.
+
+use crate::decode::I2s;
+use crate::error::{GgufError, printable};
+use crate::model::{Model, Weights};
+use crate::tensors::TensorInfo;
+
+impl Model<'_> {
+    /// Checks the data of every tensor that the model uses.
+    ///
+    /// # Errors
+    /// `BadWeights` with tensor, element and byte offset of the first bad element.
+    pub fn check_weights(&self) -> Result<(), GgufError> {
+        self.tensors().try_for_each(|tensor| self.check_tensor(tensor))
+    }
+
+    /// Checks the data of one tensor.
+    ///
+    /// # Errors
+    /// As [`Model::check_weights`].
+    pub fn check_tensor(&self, tensor: &TensorInfo<'_>) -> Result<(), GgufError> {
+        let bad = |element: usize, byte: usize, found: String| {
+            Err(GgufError::BadWeights {
+                offset: (tensor.range().start + byte) as u64,
+                tensor: printable(tensor.name()),
+                element: element as u64,
+                found,
+            })
+        };
+        match self.weights(tensor) {
+            Some(Weights::Floats(floats)) => match floats.first_non_finite() {
+                Some((element, value)) => {
+                    bad(element, element * floats.format().bytes(), format!("the value {value}"))
+                }
+                None => Ok(()),
+            },
+            Some(Weights::Ternary(ternary)) => {
+                if !ternary.scale().is_finite() {
+                    // The scale stands where the element after the last would.
+                    let elements = ternary.rows() * ternary.cols();
+                    return bad(elements, ternary.packed().len(), format!("the scale {}", ternary.scale()));
+                }
+                match ternary.first_invalid() {
+                    Some(invalid) => {
+                        let byte = I2s::byte_of(invalid.element);
+                        bad(invalid.element, byte, "the invalid ternary code 3".into())
+                    }
+                    None => Ok(()),
+                }
+            }
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The outside corpus of malformed files: every file gets the outcome, and the kind of error, that its manifest asks for.
+//!
+//! `BITNETC_TEST_DATA` names the folder with `malformed/manifest.json`; without it, `../shared/data` next to the
+//! repository is tried. The corpus is not part of the repository: `tests/faults.rs` makes the same classes of faults
+//! from scratch.
+
+use std::path::PathBuf;
+
+use bitnetc_frontend_gguf::{GgufError, Model};
+use serde_json::Value;
+
+fn corpus() -> Option<PathBuf> {
+    let data = match std::env::var_os("BITNETC_TEST_DATA") {
+        Some(dir) => PathBuf::from(dir),
+        None => PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data")),
+    };
+    Some(data.join("malformed")).filter(|dir| dir.join("manifest.json").is_file())
+}
+
+fn open(bytes: &[u8]) -> Result<(), GgufError> {
+    Model::open(bytes)?.check_weights()
+}
+
+#[test]
+fn every_file_has_the_outcome_of_the_manifest() {
+    let Some(dir) = corpus() else {
+        println!("skipped: no corpus (set BITNETC_TEST_DATA)");
+        return;
+    };
+    let manifest: Value = serde_json::from_slice(&std::fs::read(dir.join("manifest.json")).unwrap()).unwrap();
+    let cases = manifest["cases"].as_array().unwrap();
+    assert!(!cases.is_empty());
+    let mut wrong = Vec::new();
+    for case in cases {
+        let file = case["file"].as_str().unwrap();
+        let bytes = std::fs::read(dir.join(file)).unwrap();
+        let found = open(&bytes);
+        // A chat template is not rendered here: what is wrong with it must not refuse the model.
+        let expect = match case["layer"].as_str() {
+            Some("chat") => "accept",
+            _ => case["expect"].as_str().unwrap(),
+        };
+        let also = case["also"].as_array().unwrap().iter().chain([&case["kind"]]);
+        let kinds: Vec<&str> = also.filter_map(Value::as_str).collect();
+        let right = match (&found, expect) {
+            (Ok(()), "accept" | "either") | (Err(_), "either") => true,
+            (Err(e), "reject") => kinds.contains(&e.kind()),
+            _ => false,
+        };
+        if !right {
+            wrong.push(format!("{file}: expected {expect} {kinds:?}, got {found:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} files wrong:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    println!("{} files", cases.len());
+}

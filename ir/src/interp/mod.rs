@@ -1,0 +1,166 @@
+//! The reference interpreter: the meaning of every op, in the order of operations that `docs/numerics.md` fixes.
+//!
+//! It is slow and obvious, and shares no code with the kernels: what a pass or a code generator makes is compared with it
+//! bit by bit. It works on logical elements ([`Tensor`]): layouts, memory plans and schedules change nothing here.
+//!
+//! Invariants: a module that breaks the rules of the verifier, inputs of the wrong type and weights of the wrong length
+//! give an error and never a panic. Results depend on nothing but module, weights and inputs.
+
+mod attention;
+mod elementwise;
+mod error;
+mod frame;
+mod linear;
+mod norm;
+mod rope;
+pub mod scalar;
+mod tensor;
+mod weights;
+
+pub use error::{InterpError, MAX_QUANT_WIDTH, ParamRule};
+pub use tensor::{Cache, CacheData, Tensor};
+pub use weights::Ternary;
+
+use frame::{Args, Frame};
+use weights::Weights;
+
+use crate::entity::{FuncId, ParamId, ValueId};
+use crate::graph::Node;
+use crate::module::Module;
+use crate::ops::Op;
+use crate::weights::WeightSource;
+
+/// Runs the functions of one module over one set of weights. A weight is decoded when it is first read, and kept.
+pub struct Interpreter<'a> {
+    module: &'a Module,
+    weights: Weights<'a>,
+}
+
+impl<'a> Interpreter<'a> {
+    /// An interpreter of `module`, whose parameters `source` holds.
+    pub fn new(module: &'a Module, source: &'a dyn WeightSource) -> Self {
+        Self { module, weights: Weights::new(module, source) }
+    }
+
+    /// Runs a function. Inputs stand in the function's order; the results are its outputs. The number of tokens follows
+    /// from the inputs. A cache is changed in place where its old value is not read again.
+    ///
+    /// # Errors
+    /// See [`InterpError`].
+    pub fn run(&self, func: FuncId, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, InterpError> {
+        self.run_observed(func, inputs, &mut |_, _| {})
+    }
+
+    /// [`Interpreter::run`], calling `on_value` for each input and then for each result of an op, in program order.
+    ///
+    /// # Errors
+    /// See [`InterpError`].
+    pub fn run_observed(
+        &self,
+        func: FuncId,
+        inputs: Vec<Tensor>,
+        on_value: &mut dyn FnMut(ValueId, &Tensor),
+    ) -> Result<Vec<Tensor>, InterpError> {
+        let func = self.module.funcs().get(func).ok_or(InterpError::UnknownFunc)?;
+        let mut frame = Frame::new(func, inputs)?;
+        for &input in func.inputs() {
+            frame.observe(input, on_value);
+        }
+        for &id in func.order() {
+            let node = func.node(id);
+            frame::check_types(self.module, func, node)?;
+            let results = self.eval(&mut frame, node)?;
+            frame.finish(node, results, on_value);
+        }
+        frame.outputs()
+    }
+
+    /// The logical elements of a ternary parameter.
+    ///
+    /// # Errors
+    /// No bytes, bytes of the wrong length, a code that is not ternary, or a parameter of another type.
+    pub fn ternary(&self, param: ParamId) -> Result<&Ternary, InterpError> {
+        self.weights.ternary(param)
+    }
+
+    /// The results of one op.
+    fn eval(&self, frame: &mut Frame<'_>, node: &Node) -> Result<Vec<Tensor>, InterpError> {
+        let one = |tensor: Tensor| Ok(vec![tensor]);
+        let args = Args { frame: &*frame, weights: &self.weights, node };
+        match &node.op {
+            Op::Embed {} => one(linear::embed(args.tokens(0)?, args.dense(1)?)?),
+            Op::RmsNorm { eps } => {
+                let x = args.act(0)?;
+                one(norm::rms_norm(x.rows, x.width, x.data, args.vector(1)?, *eps))
+            }
+            Op::QuantAbsmax {} => {
+                let x = args.act(0)?;
+                one(norm::quant_absmax(x.rows, x.width, x.data)?)
+            }
+            Op::RmsNormQuant { eps } => {
+                let x = args.act(0)?;
+                let normed = norm::rms_norm(x.rows, x.width, x.data, args.vector(1)?, *eps);
+                one(norm::quant_absmax(x.rows, x.width, normed.as_f32().unwrap_or_default())?)
+            }
+            Op::TernaryMatmul {} => {
+                let x = args.quant(0)?;
+                one(linear::ternary_matmul(x.codes, x.a, args.ternary(1)?))
+            }
+            Op::Bitlinear { epilogue } => {
+                let x = args.quant(0)?;
+                let residual = if node.operands.len() > 2 { Some(args.act(2)?.data) } else { None };
+                one(linear::bitlinear(x.codes, x.a, args.ternary(1)?, *epilogue, residual))
+            }
+            Op::Matmul {} => {
+                let x = args.act(0)?;
+                one(linear::matmul(x.rows, x.data, args.dense(1)?))
+            }
+            Op::Add {} => {
+                let (a, b) = (args.act(0)?, args.act(1)?);
+                one(elementwise::zip(a.rows, a.width, a.data, b.data, |a, b| a + b))
+            }
+            Op::Mul {} => {
+                let (a, b) = (args.act(0)?, args.act(1)?);
+                one(elementwise::zip(a.rows, a.width, a.data, b.data, |a, b| a * b))
+            }
+            Op::Relu2 {} => {
+                let x = args.act(0)?;
+                one(elementwise::map(x.rows, x.width, x.data, scalar::relu2))
+            }
+            Op::Split { sizes } => {
+                let x = args.act(0)?;
+                Ok(elementwise::split(x.rows, x.width, x.data, &sizes.0))
+            }
+            Op::Rope { theta, head, rot, pairs } => {
+                let (x, pos) = (args.act(0)?, args.position(1)?);
+                let turn = rope::Turn { theta: *theta, head: *head, rot: *rot, pairs: *pairs };
+                one(rope::rope(x.rows, x.width, x.data, pos, turn))
+            }
+            Op::KvAppend {} => {
+                let (mut kc, mut vc) = (frame.take_cache(node, 0)?, frame.take_cache(node, 1)?);
+                let args = Args { frame: &*frame, weights: &self.weights, node };
+                let pos = args.position(4)?;
+                attention::append(&mut kc, args.act(2)?.data, pos)?;
+                attention::append(&mut vc, args.act(3)?.data, pos)?;
+                Ok(vec![Tensor::Cache(kc), Tensor::Cache(vc)])
+            }
+            Op::RopeKvAppend { theta, head, rot, pairs } => {
+                let (mut kc, mut vc) = (frame.take_cache(node, 3)?, frame.take_cache(node, 4)?);
+                let args = Args { frame: &*frame, weights: &self.weights, node };
+                let (q, k, v, pos) = (args.act(0)?, args.act(1)?, args.act(2)?, args.position(5)?);
+                let turn = rope::Turn { theta: *theta, head: *head, rot: *rot, pairs: *pairs };
+                let turned = rope::rope(k.rows, k.width, k.data, pos, turn);
+                attention::append(&mut kc, turned.as_f32().unwrap_or_default(), pos)?;
+                attention::append(&mut vc, v.data, pos)?;
+                let q = rope::rope(q.rows, q.width, q.data, pos, turn);
+                Ok(vec![q, Tensor::Cache(kc), Tensor::Cache(vc)])
+            }
+            Op::Attention { heads, kv_heads, scale } => {
+                let (q, kc, vc) = (args.act(0)?, args.cache(1)?, args.cache(2)?);
+                let spec =
+                    attention::Heads { heads: *heads as usize, kv_heads: *kv_heads as usize, scale: *scale };
+                one(attention::attention(q.rows, q.data, kc, vc, args.position(3)?, spec)?)
+            }
+        }
+    }
+}

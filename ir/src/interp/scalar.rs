@@ -1,0 +1,108 @@
+//! Scalar functions and reductions, each with one order of operations: what `docs/numerics.md` calls sum16, seq, absmax,
+//! relu and exp. Nothing here depends on the machine: `mul_add` is a single rounding on every build.
+
+use half::{bf16, f16};
+
+/// Lanes of a virtual vector: partial sums of every f32 reduction.
+pub const LANES: usize = 16;
+
+/// Elements `16·group ..` of `x`, filled up with +0.0.
+fn group(x: &[f32], group: usize) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
+    let rest = &x[group * LANES..];
+    let n = rest.len().min(LANES);
+    lanes[..n].copy_from_slice(&rest[..n]);
+    lanes
+}
+
+/// Adds the lanes as a tree: i + 8, i + 4, i + 2, i + 1.
+fn tree(mut lanes: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+    }
+    lanes[0]
+}
+
+/// The sum of `x` in 16 lanes and a tree.
+pub fn sum16(x: &[f32]) -> f32 {
+    let mut acc = [0.0; LANES];
+    for g in 0..x.len().div_ceil(LANES) {
+        let x = group(x, g);
+        for l in 0..LANES {
+            acc[l] += x[l];
+        }
+    }
+    tree(acc)
+}
+
+/// The sum of the products `a·b` in 16 lanes, each by fma, and a tree. Both have the same length.
+pub fn dot16(a: &[f32], b: &[f32]) -> f32 {
+    debug_assert_eq!(a.len(), b.len());
+    let mut acc = [0.0f32; LANES];
+    for g in 0..a.len().div_ceil(LANES) {
+        let (a, b) = (group(a, g), group(b, g));
+        for l in 0..LANES {
+            acc[l] = a[l].mul_add(b[l], acc[l]);
+        }
+    }
+    tree(acc)
+}
+
+/// The sum of the products `a·b` by fma in rising order, from +0.0.
+pub fn dot_seq(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).fold(0.0f32, |acc, (&a, &b)| a.mul_add(b, acc))
+}
+
+/// The greatest `bits(x) & 0x7fff_ffff`: the bits of the greatest magnitude, or of a NaN if there is one.
+pub fn absmax_bits(x: &[f32]) -> u32 {
+    x.iter().map(|x| x.to_bits() & 0x7fff_ffff).max().unwrap_or(0)
+}
+
+/// max(x, 0), with NaN staying NaN and −0.0 staying −0.0.
+pub fn relu(x: f32) -> f32 {
+    if 0.0 > x { 0.0 } else { x }
+}
+
+/// relu(x)².
+pub fn relu2(x: f32) -> f32 {
+    let r = relu(x);
+    r * r
+}
+
+/// Coefficients of the polynomial of Cephes' `expf`, highest power first, with the digits of their source.
+#[allow(clippy::excessive_precision)]
+const EXP_COEFFICIENTS: [f32; 6] =
+    [1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1];
+
+/// e^x for x ≤ 0: the polynomial of Cephes' `expf`, and 0 below −87. NaN gives NaN.
+#[allow(clippy::excessive_precision)]
+pub fn exp(x: f32) -> f32 {
+    if x < -87.0 {
+        return 0.0;
+    }
+    let n = (x * 1.44269504).round_ties_even();
+    let r = n.mul_add(-0.693359375, x);
+    let r = n.mul_add(2.12194440e-4, r);
+    let [first, rest @ ..] = EXP_COEFFICIENTS;
+    let p = rest.iter().fold(first, |p, &c| p.mul_add(r, c));
+    let y = p.mul_add(r * r, r) + 1.0;
+    // A NaN has n = 0 here and so stays as it is.
+    f32::from_bits(y.to_bits().wrapping_add((n as i32 as u32) << 23))
+}
+
+/// f32 to the bits of the nearest f16 (ties to even; overflow to infinity).
+pub fn f16_bits(x: f32) -> u16 {
+    f16::from_f32(x).to_bits()
+}
+
+/// The f16 with these bits.
+pub fn f16_value(bits: u16) -> f32 {
+    f16::from_bits(bits).to_f32()
+}
+
+/// The bf16 with these bits.
+pub fn bf16_value(bits: u16) -> f32 {
+    bf16::from_bits(bits).to_f32()
+}

@@ -1,0 +1,177 @@
+//! A model ready to run: programs, their code, and the packed weights that they read. Sessions share it.
+//!
+//! Invariants: every weight region is as large as its parameter's type says and is followed by readable padding, which
+//! [`Model::new`] checks, because both may come from an untrusted plan file; code and weights live as long as the model.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bitnetc_codegen::compile::Compiled;
+use bitnetc_codegen::image::KernelEntry;
+use bitnetc_codegen::program::{Programs, WeightIndex};
+use bitnetc_ir::{DType, Entity, EntityVec, Module, storage, weights};
+
+/// Memory that weights lie in: a mapped plan file, or a buffer.
+pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// Bytes and scales of one packed parameter, as ranges of a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightRange {
+    /// The parameter's name.
+    pub name: String,
+    /// Its bytes, from a multiple of 64 on.
+    pub bytes: Range<u64>,
+    /// Its scales (f32, one per row, filled up to a multiple of 16); empty for dense parameters.
+    pub scales: Range<u64>,
+}
+
+/// Why packed weights do not fit a module.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A parameter that an op reads has no bytes.
+    #[error("weight @{0} is missing: compile the model again")]
+    Missing(String),
+    /// The bytes are not as many as the type says, or lie outside the blob.
+    #[error("weight @{name} ({ty}): {what} are {got} bytes at {start}, expected {expected} inside {blob}: compile the model again")]
+    Range {
+        /// The parameter.
+        name: String,
+        /// Its type.
+        ty: String,
+        /// Elements or scales.
+        what: &'static str,
+        /// Bytes found.
+        got: u64,
+        /// First byte.
+        start: u64,
+        /// Bytes needed.
+        expected: u64,
+        /// Size of the blob.
+        blob: u64,
+    },
+    /// The vocabulary cannot be told from the module.
+    #[error("the module's @decode does not return logits: compile the model again")]
+    NoLogits,
+}
+
+/// A model ready to run.
+pub struct Model {
+    compiled: Compiled,
+    entries: Vec<KernelEntry>,
+    blob: Bytes,
+    weights: EntityVec<WeightIndex, (u64, u64)>,
+    weight_bytes: u64,
+    vocab: u32,
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model").field("vocab", &self.vocab).field("weights", &self.weights.len()).finish_non_exhaustive()
+    }
+}
+
+impl Model {
+    /// Joins code with weights. `module` is the planned module that `compiled` was made from.
+    ///
+    /// # Errors
+    /// A weight that is missing or has another size than its type.
+    pub fn new(
+        module: &Module,
+        compiled: Compiled,
+        blob: Bytes,
+        ranges: &[WeightRange],
+    ) -> Result<Self, ModelError> {
+        let size = (*blob).as_ref().len() as u64;
+        let by_name: std::collections::HashMap<&str, &WeightRange> =
+            ranges.iter().map(|r| (r.name.as_str(), r)).collect();
+        let mut found = EntityVec::new();
+        let mut weight_bytes = 0;
+        for &param in compiled.programs.weights.values() {
+            let decl = &module.params()[param];
+            let range = by_name.get(decl.name.as_str()).ok_or_else(|| ModelError::Missing(decl.name.clone()))?;
+            let (bytes, scales) = weights::packed_bytes(&decl.ty).ok_or_else(|| ModelError::Missing(decl.name.clone()))?;
+            for (what, range, expected) in [("elements", &range.bytes, bytes), ("scales", &range.scales, scales)] {
+                let got = range.end.saturating_sub(range.start);
+                let inside = range.end.checked_add(storage::PADDING).is_some_and(|end| end <= size);
+                if got != expected || range.start > range.end || (expected > 0 && !inside) || range.start % 4 != 0 {
+                    return Err(ModelError::Range {
+                        name: decl.name.clone(),
+                        ty: decl.ty.to_string(),
+                        what,
+                        got,
+                        start: range.start,
+                        expected,
+                        blob: size,
+                    });
+                }
+            }
+            weight_bytes += bytes + scales;
+            found.push((range.bytes.start, range.scales.start));
+        }
+        let decode = compiled.programs.programs.iter().find(|p| p.name == "decode");
+        let vocab = decode
+            .and_then(|p| p.outputs.first())
+            .filter(|b| b.ty.dtype == DType::F32)
+            .and_then(|b| b.ty.as_rows())
+            .map(|rows| rows.width)
+            .ok_or(ModelError::NoLogits)?;
+        let entries = compiled.programs.kernels.keys().map(|k| compiled.entry(k)).collect();
+        Ok(Self { compiled, entries, blob, weights: found, weight_bytes, vocab })
+    }
+
+    /// The programs of the module's functions.
+    pub fn programs(&self) -> &Programs {
+        &self.compiled.programs
+    }
+    /// The compiled kernels.
+    pub fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+    /// Entry addresses of the kernels, by kernel index.
+    pub fn entries(&self) -> &[KernelEntry] {
+        &self.entries
+    }
+    /// Tokens of the vocabulary, and so logits of a token.
+    pub fn vocab(&self) -> u32 {
+        self.vocab
+    }
+    /// Bytes of the weights that kernels read.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
+    }
+    /// Largest scratch memory that a kernel wants of each thread.
+    pub fn scratch_bytes(&self) -> u64 {
+        self.compiled.programs.kernels.values().map(|k| k.scratch_bytes()).max().unwrap_or(0)
+    }
+    /// Bytes of weights that one decode step reads, each weight once, the embedding one row only.
+    pub fn bytes_per_token(&self) -> u64 {
+        use bitnetc_codegen::program::Word;
+        let Some(decode) = self.programs().programs.iter().find(|p| p.name == "decode") else { return 0 };
+        let mut seen = std::collections::BTreeSet::new();
+        for step in decode.steps.iter().filter(|s| s.mnemonic != "embed") {
+            for word in &step.words {
+                if let Word::Weight(w) = word {
+                    seen.insert(*w);
+                }
+            }
+        }
+        seen.into_iter().map(|w| self.region_bytes(w)).sum()
+    }
+
+    fn region_bytes(&self, weight: WeightIndex) -> u64 {
+        self.compiled.weight_sizes[weight.index()]
+    }
+
+    fn address(&self, offset: u64) -> u64 {
+        (*self.blob).as_ref().as_ptr().expose_provenance() as u64 + offset
+    }
+    /// Address of a weight's elements.
+    pub(crate) fn weight_address(&self, weight: WeightIndex) -> u64 {
+        self.address(self.weights[weight].0)
+    }
+    /// Address of a weight's scales.
+    pub(crate) fn scales_address(&self, weight: WeightIndex) -> u64 {
+        self.address(self.weights[weight].1)
+    }
+}

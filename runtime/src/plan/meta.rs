@@ -1,0 +1,54 @@
+//! The descriptive data of a plan.
+
+use serde::{Deserialize, Serialize};
+
+/// Settings that decide whether a plan fits a machine. They stand at the start of the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanSettings {
+    /// CPU features without which the layouts of this plan are of no use, by their names in Rust's target
+    /// features (`avx512vnni`, `dotprod`). Sorted.
+    pub required_features: Vec<String>,
+    /// Settings of the code generator, as pairs of name and value.
+    pub options: Vec<(String, String)>,
+}
+
+/// The file that a plan was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFile {
+    /// BLAKE3 of the whole file.
+    pub hash: [u8; 32],
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// Description of the model and of how the plan was made. Not needed to run the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanMeta {
+    /// Name of the model, as its file gives it.
+    pub model_name: String,
+    /// Architecture, as the model file gives it (`bitnet-b1.58`).
+    pub architecture: String,
+    /// Hyper-parameters as pairs of name and value.
+    pub hyper_parameters: Vec<(String, String)>,
+    /// Where the plan comes from.
+    pub source: SourceFile,
+    /// What the model file left out and what was taken instead, one sentence each.
+    pub defaults_used: Vec<String>,
+    /// Options of the compilation as pairs of name and value.
+    pub creation_options: Vec<(String, String)>,
+    /// Name and version of the program that wrote the plan.
+    pub producer: String,
+}
+
+/// A weight in the weights section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightEntry {
+    /// Name of the weight in the module.
+    pub name: String,
+    /// How its bytes are to be read: the type of the weight in IR text.
+    pub kind: String,
+    /// Distance from the start of the weights section, a multiple of 64.
+    pub offset: u64,
+    /// Length in bytes.
+    pub length: u64,
+}

@@ -1,0 +1,491 @@
+//! A session: one sequence over a model, with its KV cache, its buffers and its threads.
+//!
+//! [`Session::feed`] takes tokens and gives the logits behind the last of them: one token goes through `@decode`, more
+//! through `@prefill` in chunks and one `@head`. Both ways give the same bits. [`Session::score`] gives the logits behind
+//! every token.
+//!
+//! Invariants: the capacity is a multiple of the key block and is what the caches were made for; a call is refused before
+//! anything is computed when a token id is not in the vocabulary or the context would overflow; after an error the
+//! position is what it was before the call.
+
+use std::sync::Arc;
+
+use bitnetc_codegen::program::Word;
+use bitnetc_ir::{DType, Dim, Entity, KEY_BLOCK, Layout, Pairs, TokenCount, rope, storage};
+
+use crate::call::{Addresses, Engine};
+use crate::map::AlignedBuffer;
+use crate::model::Model;
+use crate::team::{Job, Team};
+
+/// What a session is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Positions that the KV cache must have room for; filled up to a multiple of 64.
+    pub context: u32,
+    /// Threads, the caller among them.
+    pub threads: u32,
+}
+
+/// Why a session could not be made or a call was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// Memory for a buffer could not be had.
+    #[error("cannot allocate {bytes} bytes for the {what}: {source}; ask for a smaller context with --ctx-size")]
+    Memory {
+        /// Which buffer.
+        what: &'static str,
+        /// Its size.
+        bytes: u64,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The threads could not be started.
+    #[error("cannot start the threads: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+    /// No token was given.
+    #[error("no tokens to run: give at least one")]
+    Empty,
+    /// A token id that the model does not have.
+    #[error("token id {id} at position {position} is not in the vocabulary of {vocab} tokens")]
+    Token {
+        /// As given.
+        id: u32,
+        /// Where it would have stood.
+        position: u64,
+        /// Size of the vocabulary.
+        vocab: u32,
+    },
+    /// More tokens than the context holds.
+    #[error(
+        "{tokens} tokens do not fit behind the {position} in the context of {capacity}: shorten the prompt or ask for a larger --ctx-size"
+    )]
+    ContextFull {
+        /// Tokens given.
+        tokens: u64,
+        /// Tokens already there.
+        position: u32,
+        /// Room.
+        capacity: u32,
+    },
+    /// The model computed a NaN: broken weights, or a bug.
+    #[error("the logits behind position {position} are NaN (first at token {index}); the model's weights or scales are out of range: run `bitnetc inspect`")]
+    NotANumber {
+        /// Position of the token that was fed.
+        position: u32,
+        /// Vocabulary index of the first NaN.
+        index: usize,
+    },
+    /// A module without one of the three entry points, or with other inputs.
+    #[error("the plan's module has no usable @{0}: compile the model again")]
+    Entry(&'static str),
+}
+
+struct RopeTable {
+    buffer: AlignedBuffer,
+}
+
+/// The buffers of a session.
+struct Buffers {
+    arena: AlignedBuffer,
+    tokens: AlignedBuffer,
+    hidden: AlignedBuffer,
+    logits: AlignedBuffer,
+    caches: Vec<AlignedBuffer>,
+    ropes: Vec<RopeTable>,
+    scratch: AlignedBuffer,
+    scratch_bytes: u64,
+}
+
+/// Where each input and output of a program lives.
+struct Binding<'a> {
+    buffers: &'a Buffers,
+    model: &'a Model,
+    inputs: Vec<Vec<Place>>,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Tokens,
+    Position,
+    Hidden,
+    Cache(usize),
+}
+
+impl Addresses for Binding<'_> {
+    fn address(&self, program: usize, word: Word) -> Option<u64> {
+        let at = |buffer: &AlignedBuffer, offset: u64| buffer.address() + offset;
+        Some(match word {
+            Word::Arena(offset) => at(&self.buffers.arena, offset),
+            Word::Input { index, offset } => match self.inputs[program][index as usize] {
+                Place::Tokens => at(&self.buffers.tokens, offset),
+                Place::Position => return None,
+                Place::Hidden => at(&self.buffers.hidden, offset),
+                Place::Cache(i) => at(&self.buffers.caches[i], offset),
+            },
+            Word::Output { .. } => match self.model.programs().programs[program].name.as_str() {
+                "prefill" => at(&self.buffers.hidden, 0),
+                _ => at(&self.buffers.logits, 0),
+            },
+            Word::Weight(w) => self.model.weight_address(w),
+            Word::Scales(w) => self.model.scales_address(w),
+            Word::Rope(r) => at(&self.buffers.ropes[r.index()].buffer, 0),
+            Word::Scratch | Word::Position | Word::Tokens | Word::Capacity | Word::UnitBegin | Word::UnitEnd => {
+                return None;
+            }
+        })
+    }
+
+    fn row_stride(&self, program: usize, word: Word) -> u64 {
+        match word {
+            Word::Input { index, .. } => match self.inputs[program][index as usize] {
+                Place::Hidden => {
+                    let ty = &self.model.programs().programs[program].inputs[index as usize].ty;
+                    storage::row_stride(ty).unwrap_or(0)
+                }
+                _ => 0,
+            },
+            _ => 0,
+        }
+    }
+
+    fn scratch(&self, thread: u32) -> u64 {
+        self.buffers.scratch.address() + u64::from(thread) * self.buffers.scratch_bytes
+    }
+}
+
+/// Indices of the three entry points among the programs.
+#[derive(Clone, Copy, Debug)]
+struct Entries {
+    decode: u32,
+    prefill: u32,
+    head: u32,
+}
+
+/// One sequence over a model.
+pub struct Session {
+    team: Team<Engine<Arc<Model>>>,
+    model: Arc<Model>,
+    buffers: Buffers,
+    entries: Entries,
+    capacity: u32,
+    chunk: u32,
+    head_rows: u32,
+    position: u32,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("capacity", &self.capacity)
+            .field("position", &self.position)
+            .field("threads", &self.team.threads())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Memory that a session takes, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Packed weights with their scales.
+    pub weights: u64,
+    /// KV cache at full context.
+    pub kv_cache: u64,
+    /// Activations.
+    pub arena: u64,
+    /// Token ids, hidden states, logits, RoPE tables, scratch.
+    pub io: u64,
+}
+
+impl MemoryUse {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.kv_cache + self.arena + self.io
+    }
+}
+
+fn buffer(what: &'static str, bytes: u64) -> Result<AlignedBuffer, SessionError> {
+    usize::try_from(bytes)
+        .map_err(|_| std::io::Error::from(std::io::ErrorKind::OutOfMemory))
+        .and_then(AlignedBuffer::zeroed)
+        .map_err(|source| SessionError::Memory { what, bytes, source })
+}
+
+fn rope_table(theta: f32, rot: u32, pairs: Pairs, capacity: u32) -> Result<RopeTable, SessionError> {
+    let row = 2 * rot as usize;
+    let mut buffer = buffer("RoPE table", u64::from(capacity) * row as u64 * 4)?;
+    let frequencies = rope::frequencies(theta, rot);
+    let half = rot as usize / 2;
+    for (position, bytes) in buffer.as_mut_slice().chunks_exact_mut(row * 4).take(capacity as usize).enumerate() {
+        for (j, &frequency) in frequencies.iter().enumerate() {
+            let (cos, sin) = rope::cos_sin_at(frequency, position as u32);
+            let (first, second) = match pairs {
+                Pairs::Halves => (j, j + half),
+                Pairs::Interleaved => (2 * j, 2 * j + 1),
+            };
+            for (element, value) in
+                [(first, cos), (second, cos), (row / 2 + first, -sin), (row / 2 + second, sin)]
+            {
+                bytes[element * 4..element * 4 + 4].copy_from_slice(&value.to_le_bytes());
+            }
+        }
+    }
+    Ok(RopeTable { buffer })
+}
+
+impl Session {
+    /// A session over `model`, at position 0.
+    ///
+    /// # Errors
+    /// Memory or threads that could not be had; a module without the three entry points.
+    pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Self, SessionError> {
+        let programs = model.programs();
+        let find = |name: &'static str| {
+            programs
+                .programs
+                .iter()
+                .position(|p| p.name == name)
+                .map(|i| i as u32)
+                .ok_or(SessionError::Entry(name))
+        };
+        let entries = Entries { decode: find("decode")?, prefill: find("prefill")?, head: find("head")? };
+        let capacity = options.context.max(1).checked_next_multiple_of(KEY_BLOCK).unwrap_or(u32::MAX - KEY_BLOCK + 1);
+
+        let decode = &programs.programs[entries.decode as usize];
+        let caches: Vec<_> = decode.inputs.iter().filter(|b| b.ty.as_cache().is_some()).collect();
+        let mut inputs = Vec::new();
+        for program in &programs.programs {
+            let mut places = Vec::new();
+            for input in &program.inputs {
+                places.push(match (input.ty.dtype, &input.ty.shape.0[..]) {
+                    (DType::Idx, []) => Place::Position,
+                    (DType::Idx, [Dim::N(1)] | [Dim::Tokens]) => Place::Tokens,
+                    (DType::F32, [Dim::Tokens, Dim::N(_)]) if program.name == "head" => Place::Hidden,
+                    (_, [_, Dim::Ctx, _]) => {
+                        let i = caches.iter().position(|c| c.name == input.name && c.ty == input.ty);
+                        Place::Cache(i.ok_or(SessionError::Entry("decode"))?)
+                    }
+                    _ => return Err(SessionError::Entry("head")),
+                });
+            }
+            inputs.push(places);
+        }
+
+        let chunk = programs.programs[entries.prefill as usize].tokens.max();
+        let head_rows = match programs.programs[entries.head as usize].tokens {
+            TokenCount::UpTo(n) => n.min(chunk),
+            TokenCount::One => return Err(SessionError::Entry("head")),
+        };
+        let output_stride = |entry: u32, name| {
+            let first = programs.programs[entry as usize].outputs.first();
+            first.and_then(|b| storage::row_stride(&b.ty)).ok_or(SessionError::Entry(name))
+        };
+        let hidden_stride = output_stride(entries.prefill, "prefill")?;
+        let logits_stride = output_stride(entries.head, "head")?;
+        let widths_agree = output_stride(entries.decode, "decode")? == logits_stride
+            && programs.programs[entries.head as usize].inputs.first().map(|b| &b.ty)
+                == programs.programs[entries.prefill as usize].outputs.first().map(|b| &b.ty);
+        if !widths_agree {
+            return Err(SessionError::Entry("head"));
+        }
+
+        let arena_bytes = programs.programs.iter().map(|p| p.arena_bytes).max().unwrap_or(0);
+        let scratch_bytes = storage::align(model.scratch_bytes());
+        let mut cache_buffers = Vec::with_capacity(caches.len());
+        for cache in &caches {
+            let bytes = storage::cache_bytes(&cache.ty, capacity).unwrap_or(u64::MAX);
+            cache_buffers.push(buffer("KV cache", bytes)?);
+        }
+        let mut ropes = Vec::new();
+        for spec in programs.ropes.values() {
+            ropes.push(rope_table(f32::from_bits(spec.theta), spec.rot, spec.pairs, capacity)?);
+        }
+        let buffers = Buffers {
+            arena: buffer("activations", arena_bytes)?,
+            tokens: buffer("token ids", u64::from(chunk) * 4)?,
+            hidden: buffer("hidden states", hidden_stride * u64::from(chunk))?,
+            logits: buffer("logits", logits_stride * u64::from(head_rows))?,
+            caches: cache_buffers,
+            ropes,
+            scratch: buffer("scratch memory", scratch_bytes * u64::from(options.threads.max(1)))?,
+            scratch_bytes,
+        };
+        let threads = options.threads.max(1);
+        let engine = {
+            let binding = Binding { buffers: &buffers, model: &model, inputs };
+            Engine::bind(
+                &programs.programs,
+                model.entries(),
+                &binding,
+                capacity,
+                threads,
+                Arc::clone(&model),
+            )
+        };
+        let team = Team::new(Arc::new(engine), threads)?;
+        Ok(Self { team, model, buffers, entries, capacity, chunk, head_rows, position: 0 })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+    /// Tokens fed so far.
+    pub fn position(&self) -> u32 {
+        self.position
+    }
+    /// Positions that there is room for.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
+    }
+    /// Threads.
+    pub fn threads(&self) -> u32 {
+        self.team.threads()
+    }
+    /// Most tokens of one prefill call.
+    pub fn chunk(&self) -> u32 {
+        self.chunk
+    }
+
+    /// Forgets all tokens from `position` on (0: everything).
+    pub fn truncate(&mut self, position: u32) {
+        self.position = self.position.min(position);
+    }
+
+    /// What the session takes.
+    pub fn memory(&self) -> MemoryUse {
+        let b = &self.buffers;
+        let ropes: u64 = b.ropes.iter().map(|r| r.buffer.len() as u64).sum();
+        MemoryUse {
+            weights: self.model.weight_bytes(),
+            kv_cache: b.caches.iter().map(|c| c.len() as u64).sum(),
+            arena: b.arena.len() as u64,
+            io: (b.tokens.len() + b.hidden.len() + b.logits.len() + b.scratch.len()) as u64 + ropes,
+        }
+    }
+
+    fn check(&self, tokens: &[u32]) -> Result<(), SessionError> {
+        if tokens.is_empty() {
+            return Err(SessionError::Empty);
+        }
+        if tokens.len() as u64 > u64::from(self.capacity - self.position) {
+            return Err(SessionError::ContextFull {
+                tokens: tokens.len() as u64,
+                position: self.position,
+                capacity: self.capacity,
+            });
+        }
+        let vocab = self.model.vocab();
+        match tokens.iter().position(|&id| id >= vocab) {
+            Some(i) => Err(SessionError::Token {
+                id: tokens[i],
+                position: u64::from(self.position) + i as u64,
+                vocab,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn job(&mut self, program: u32, tokens: &[u32], offset: u32) {
+        for (slot, id) in self.buffers.tokens.as_mut_slice().chunks_exact_mut(4).zip(tokens) {
+            slot.copy_from_slice(&id.to_le_bytes());
+        }
+        let job = Job { program, position: self.position + offset, tokens: tokens.len() as u32, row: 0 };
+        self.team.run(job);
+    }
+
+    fn logits_row(&self, row: u32) -> &[f32] {
+        let stride = storage::align(u64::from(self.model.vocab()) * 4) as usize / 4;
+        let start = row as usize * stride;
+        &self.buffers.logits.as_f32()[start..start + self.model.vocab() as usize]
+    }
+
+    fn checked_logits(&self, row: u32, position: u32) -> Result<&[f32], SessionError> {
+        let logits = self.logits_row(row);
+        match first_nan(logits) {
+            Some(index) => Err(SessionError::NotANumber { position, index }),
+            None => Ok(logits),
+        }
+    }
+
+    /// Appends `tokens` and returns the logits behind the last one (`vocab` numbers). One token allocates nothing.
+    ///
+    /// # Errors
+    /// No tokens, an unknown token, a full context, NaN logits.
+    pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f32], SessionError> {
+        self.check(tokens)?;
+        if let [_] = tokens {
+            self.job(self.entries.decode, tokens, 0);
+        } else {
+            self.prefill(tokens)?;
+            let last = (tokens.len() as u32 - 1) % self.chunk;
+            self.head(last, 1);
+        }
+        let position = self.position + tokens.len() as u32 - 1;
+        if let Some(index) = first_nan(self.logits_row(0)) {
+            return Err(SessionError::NotANumber { position, index });
+        }
+        self.position = position + 1;
+        Ok(self.logits_row(0))
+    }
+
+    fn prefill(&mut self, tokens: &[u32]) -> Result<(), SessionError> {
+        let mut done = 0;
+        for chunk in tokens.chunks(self.chunk as usize) {
+            self.job(self.entries.prefill, chunk, done);
+            done += chunk.len() as u32;
+        }
+        Ok(())
+    }
+
+    fn head(&mut self, row: u32, rows: u32) {
+        self.team.run(Job { program: self.entries.head, position: 0, tokens: rows, row });
+    }
+
+    /// Appends `tokens` and gives the logits behind each of them to `sink`, with its index in `tokens`. `sink` may stop
+    /// early by returning false; the tokens are appended all the same.
+    ///
+    /// # Errors
+    /// As for [`Session::feed`].
+    pub fn score(
+        &mut self,
+        tokens: &[u32],
+        mut sink: impl FnMut(usize, &[f32]) -> bool,
+    ) -> Result<(), SessionError> {
+        self.check(tokens)?;
+        let (mut done, mut wanted) = (0u32, true);
+        for chunk in tokens.chunks(self.chunk as usize) {
+            self.job(self.entries.prefill, chunk, done);
+            let mut row = 0;
+            while wanted && row < chunk.len() as u32 {
+                let rows = self.head_rows.min(chunk.len() as u32 - row);
+                self.head(row, rows);
+                for i in 0..rows {
+                    let logits = self.checked_logits(i, self.position + done + row + i)?;
+                    wanted = wanted && sink((done + row + i) as usize, logits);
+                }
+                row += rows;
+            }
+            done += chunk.len() as u32;
+        }
+        self.position += done;
+        Ok(())
+    }
+}
+
+/// Index of the first NaN.
+fn first_nan(values: &[f32]) -> Option<usize> {
+    // A vectorisable look at everything first: almost always there is none.
+    let any = values.iter().fold(false, |any, x| any | x.is_nan());
+    if any { values.iter().position(|x| x.is_nan()) } else { None }
+}
+
+/// Bytes of KV cache that each token adds, over all layers of `model`.
+pub fn kv_bytes_per_token(model: &Model) -> u64 {
+    let decode = model.programs().programs.iter().find(|p| p.name == "decode");
+    let caches = decode.into_iter().flat_map(|p| &p.inputs).filter(|b| {
+        b.ty.as_cache().is_some() && matches!(b.ty.layout, Layout::Rows | Layout::Keys16)
+    });
+    caches.filter_map(|b| storage::cache_bytes(&b.ty, KEY_BLOCK)).map(|n| n / u64::from(KEY_BLOCK)).sum()
+}

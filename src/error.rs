@@ -1,0 +1,135 @@
+//! What can go wrong between a file and its text, with the exit code that each has on the command line.
+
+use std::path::PathBuf;
+
+use bitnetc_codegen::compile::CompileError;
+use bitnetc_codegen::pack::PackError;
+use bitnetc_frontend_gguf::GgufError;
+use bitnetc_ir::interp::InterpError;
+use bitnetc_passes::PassError;
+use bitnetc_runtime::map::MapError;
+use bitnetc_runtime::model::ModelError;
+use bitnetc_runtime::plan::PlanError;
+use bitnetc_runtime::sampling::{ParamError, SampleError};
+use bitnetc_runtime::session::SessionError;
+use bitnetc_runtime::tokenizer::TokenizerError;
+
+/// An error of the library facade.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model file could not be opened.
+    #[error(transparent)]
+    Open(#[from] MapError),
+    /// The file is neither a GGUF nor a plan.
+    #[error(
+        "{}: neither a GGUF file nor a plan (it begins with {found}); give a .gguf model or a plan made by `bitnetc compile`",
+        path.display()
+    )]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its first bytes, printable.
+        found: String,
+    },
+    /// The GGUF is malformed or holds a model that is not supported.
+    #[error("{}: {source}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: GgufError,
+    },
+    /// The plan is malformed or was made for another machine.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The plan's module does not parse, verify or check.
+    #[error("{}: the plan's module is not usable: {reason}; compile the model again", path.display())]
+    PlanModule {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Something is missing from the plan.
+    #[error("{}: the plan has no {what}; compile the model again", path.display())]
+    PlanLacks {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        what: &'static str,
+    },
+    /// The model could not be lowered to IR.
+    #[error(transparent)]
+    Lower(#[from] bitnetc_frontend_gguf::LowerError),
+    /// A pass failed.
+    #[error(transparent)]
+    Pass(#[from] PassError),
+    /// A weight could not be packed.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// Code generation failed.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// Weights and module do not fit.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A session could not be made, or refused a call.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The interpreter refused.
+    #[error(transparent)]
+    Interp(#[from] InterpError),
+    /// The tokenizer's tables are not usable.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Sampling failed.
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+    /// A sampling parameter is out of range.
+    #[error(transparent)]
+    Param(#[from] ParamError),
+    /// Memory for the weights could not be had.
+    #[error("cannot allocate {bytes} bytes for the packed weights: {source}")]
+    Memory {
+        /// Bytes.
+        bytes: u64,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A cache dtype that is no cache dtype.
+    #[error("{0}")]
+    Cache(String),
+}
+
+/// Exit codes of the command line.
+pub mod exit {
+    /// It worked.
+    pub const OK: u8 = 0;
+    /// It failed.
+    pub const FAILURE: u8 = 1;
+    /// The command line is wrong.
+    pub const USAGE: u8 = 2;
+    /// The model file is bad or not supported.
+    pub const MODEL: u8 = 3;
+    /// Interrupted by Ctrl-C.
+    pub const INTERRUPTED: u8 = 130;
+}
+
+impl Error {
+    /// The exit code of a command that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::UnknownFormat { .. }
+            | Error::Gguf { .. }
+            | Error::PlanModule { .. }
+            | Error::PlanLacks { .. }
+            | Error::Lower(_)
+            | Error::Model(_)
+            | Error::Tokenizer(_) => exit::MODEL,
+            Error::Plan(PlanError::InFile { .. }) => exit::MODEL,
+            Error::Param(_) => exit::USAGE,
+            _ => exit::FAILURE,
+        }
+    }
+}
