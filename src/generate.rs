@@ -122,7 +122,6 @@ pub fn generate(
             out.stop = Stop::EndToken(id);
             break;
         }
-        sampler.accept(id);
         out.tokens.push(id);
         text.clear();
         decoder.push(tokenizer.piece(id, false), &mut text);

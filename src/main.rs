@@ -1,1 +1,10 @@
-fn main() {}
+//! The `bitnetc` command.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+mod cli;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,5 +1,18 @@
 //! Code generation: from kernel specifications to machine code in memory.
 //!
 //! - [`kir`]: the kernel IR, its verifier, printer and interpreter.
+//! - [`kernels`]: from a kernel's specification to its kernel IR.
+//! - [`pack`]: from stored weights to the bytes that kernels read.
+//! - [`clif`]: the Cranelift instruction selector.
+//! - [`machine_code`]: what a selector yields. [`image`]: executable memory.
+//! - [`host`]: the one CPU probe.
+#![deny(unsafe_code)]
 
+pub mod clif;
+pub mod error;
+pub mod host;
+pub mod image;
+pub mod kernels;
 pub mod kir;
+pub mod pack;
+pub mod machine_code;

@@ -1,7 +1,8 @@
 //! GGUF files: from bytes to a checked view, to hyper-parameters and weights, to an imported IR module.
 //!
 //! [`Gguf::parse`] checks the container, [`Model::open`] also that it holds a complete model of a supported
-//! architecture with a usable tokenizer, [`Model::check_weights`] also the weights themselves.
+//! architecture with a usable tokenizer, [`Model::check_weights`] also the weights themselves. [`Model::lower`] makes the IR module and [`GgufWeights`] serves
+//! the bytes of its parameters.
 //!
 //! Invariants: no file IO and no `unsafe`; the input is not trusted, so no byte sequence makes these functions panic,
 //! hang, or allocate more than a small multiple of the header; nothing is copied from the file that can be borrowed;
@@ -14,9 +15,11 @@ pub mod decode;
 pub mod error;
 pub mod hparams;
 pub mod limits;
+pub mod lower;
 pub mod model;
 pub mod note;
 pub mod reader;
+pub mod source;
 pub mod tensor_type;
 pub mod tensors;
 #[doc(hidden)]
@@ -25,12 +28,14 @@ pub mod tokenizer_meta;
 pub mod value;
 mod weights;
 
-pub use arch::{Activation, Family, LayerRole, RopePairs, TensorClass};
+pub use arch::{Activation, Family, LayerRole, TensorClass};
 pub use error::{GgufError, printable};
 pub use hparams::HyperParams;
+pub use lower::{KvType, LowerError, LowerOptions};
 pub use model::{Model, Weights};
 pub use note::{Note, NoteLevel};
 pub use reader::{Entry, Gguf};
+pub use source::GgufWeights;
 pub use tensor_type::TensorType;
 pub use tensors::{Dims, TensorId, TensorInfo};
 pub use tokenizer_meta::{PreTokenizer, TokenType, TokenizerMeta};

@@ -171,7 +171,9 @@ impl Binder<'_, '_> {
         }
         const FLOATS: &[TensorType] = &[TensorType::F16, TensorType::Bf16, TensorType::F32];
         let (accepted, expected, remedy): (&[TensorType], _, _) = match class {
-            TensorClass::Norm => (FLOATS, "F32, F16 or BF16 is needed", "convert the model again with norms kept in F32"),
+            TensorClass::Norm => {
+                (FLOATS, "F32, F16 or BF16 is needed", "convert the model again with norms kept in F32")
+            }
             TensorClass::Linear => (
                 &[TensorType::I2S],
                 "I2_S is needed",

@@ -9,7 +9,7 @@
 
 use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
-use petgraph::visit::EdgeRef;
+use petgraph::visit::{EdgeRef, IntoEdgeReferences};
 
 use crate::entity::{Entity, EntityVec, NodeId, ParamId, ValueId};
 use crate::infer::TypeRule;

@@ -9,7 +9,10 @@
 
 pub mod attr;
 pub mod build;
+pub mod cache;
 pub mod entity;
+pub mod extract;
+pub mod generate;
 pub mod graph;
 pub mod infer;
 pub mod interp;
@@ -21,7 +24,9 @@ pub mod rope;
 pub mod stage;
 pub mod storage;
 pub mod target;
+pub mod text;
 pub mod types;
+pub mod verify;
 pub mod weights;
 
 pub use attr::{Attr, Epilogue, Pairs, Sizes};

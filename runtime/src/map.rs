@@ -64,7 +64,9 @@ pub enum MapError {
         bytes: u64,
     },
     /// The file became shorter while it was read.
-    #[error("{path:?} was {expected} bytes long, but only {found} could be read; it changed meanwhile, try again")]
+    #[error(
+        "{path:?} was {expected} bytes long, but only {found} could be read; it changed meanwhile, try again"
+    )]
     Shrunk {
         /// The file.
         path: PathBuf,
@@ -94,8 +96,7 @@ impl Mapping {
     /// lost pages (SIGBUS). Writers that replace a file by renaming another one over it, as this crate does, are
     /// harmless. Where that cannot be relied on use [`MapMode::Copied`].
     pub fn open(path: &Path, mode: MapMode) -> Result<Self, MapError> {
-        let io_error =
-            |operation, source| MapError::Io { operation, path: path.to_owned(), source };
+        let io_error = |operation, source| MapError::Io { operation, path: path.to_owned(), source };
         let mut options = OpenOptions::new();
         options.read(true);
         // Without this, opening a named pipe waits for a writer.

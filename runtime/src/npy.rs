@@ -20,7 +20,8 @@ pub struct NpyWriter<W> {
 impl<W: Write> NpyWriter<W> {
     /// Writes the header of an array of `rows` × `columns` f32.
     pub fn new(mut out: W, rows: usize, columns: usize) -> io::Result<Self> {
-        let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
+        let mut header =
+            format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
         let total = (PREFIX + header.len() + 1).next_multiple_of(64);
         header.extend(std::iter::repeat_n(' ', total - PREFIX - header.len() - 1));
         header.push('\n');
@@ -79,7 +80,8 @@ mod tests {
         let header = std::str::from_utf8(&bytes[10..128]).unwrap();
         assert_eq!(header.trim_end(), "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }");
         assert!(header.ends_with(" \n"));
-        let data: Vec<f32> = bytes[128..].chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        let data: Vec<f32> =
+            bytes[128..].chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
         assert_eq!(data[..5], [1.0, 2.0, 3.0, 4.0, -0.0]);
         assert!(data[5].is_nan() && data.len() == 6);
     }

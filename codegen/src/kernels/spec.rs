@@ -164,6 +164,9 @@ pub enum Arg {
     Tokens,
     /// Capacity C of the caches, a multiple of 64.
     Capacity,
+    /// Address of [`KernelSpec::scratch_bytes`] bytes, 64-byte aligned, that no other thread uses meanwhile. What is in
+    /// them before and after a call does not matter.
+    Scratch,
     /// First unit to do (see `bitnetc_ir::partition`).
     UnitBegin,
     /// First unit not to do.
@@ -276,12 +279,23 @@ impl KernelSpec {
                 Position,
                 Capacity,
             ],
-            KernelKind::Attention { .. } => vec![Operand(0), Operand(1), Operand(2), Result(0), Position, Capacity],
+            KernelKind::Attention { .. } => {
+                vec![Operand(0), Operand(1), Operand(2), Result(0), Position, Capacity, Arg::Scratch]
+            }
             KernelKind::Elementwise { op: Elementwise::Relu2, .. } => vec![Operand(0), Result(0)],
             KernelKind::Elementwise { .. } => vec![Operand(0), Operand(1), Result(0)],
         };
         args.extend([Arg::Tokens, Arg::UnitBegin, Arg::UnitEnd]);
         args
+    }
+
+    /// Bytes of working memory that each thread of a call needs: what [`Arg::Scratch`] points to. 0 for kernels without
+    /// that word.
+    pub fn scratch_bytes(&self) -> u64 {
+        match self.kind {
+            KernelKind::Attention { .. } => super::attention::SCRATCH_BYTES,
+            _ => 0,
+        }
     }
 
     /// A readable name, unique for each spec: the name of the kernel in dumps.
@@ -324,7 +338,8 @@ impl KernelSpec {
                 name.push_str(&format!("_{stride}"));
             }
         }
-        name
+        // The kernel IR has no `-` in names; here it stands only in exponents.
+        name.replace('-', "_")
     }
 }
 

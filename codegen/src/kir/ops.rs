@@ -315,11 +315,13 @@ define_ops! {
     ReduceUmaxI32 = reduce_umax_i32(v: Vi) {} -> Vi;
 }
 
-/// How an op uses memory: `bytes` at `ptr + offset`, or for a strided store `count` elements `stride` apart.
+/// How an op uses memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryUse {
     /// The address operand.
     pub ptr: Value,
+    /// What is added to it, in bytes.
+    pub offset: i32,
     /// Whether memory is written; otherwise it is read.
     pub write: bool,
 }
@@ -328,23 +330,23 @@ impl Op {
     /// How the op uses memory, if it does. A prefetch is a read here, although it never faults.
     pub fn memory_use(&self) -> Option<MemoryUse> {
         match *self {
-            Op::LoadScalar { ptr, .. }
-            | Op::LoadF32 { ptr, .. }
-            | Op::LoadI32 { ptr, .. }
-            | Op::LoadBytes { ptr, .. }
-            | Op::LoadF16 { ptr, .. }
-            | Op::LoadBf16 { ptr, .. }
-            | Op::LoadI8 { ptr, .. }
-            | Op::BroadcastF32 { ptr, .. }
-            | Op::BroadcastI32 { ptr, .. }
-            | Op::Prefetch { ptr, .. } => Some(MemoryUse { ptr, write: false }),
-            Op::StoreScalar { ptr, .. }
-            | Op::StoreF32 { ptr, .. }
-            | Op::StoreI32 { ptr, .. }
-            | Op::StoreBytes { ptr, .. }
-            | Op::StoreF16 { ptr, .. }
-            | Op::StoreF16Strided { ptr, .. }
-            | Op::StoreI8 { ptr, .. } => Some(MemoryUse { ptr, write: true }),
+            Op::LoadScalar { ptr, offset, .. }
+            | Op::LoadF32 { ptr, offset, .. }
+            | Op::LoadI32 { ptr, offset, .. }
+            | Op::LoadBytes { ptr, offset, .. }
+            | Op::LoadF16 { ptr, offset, .. }
+            | Op::LoadBf16 { ptr, offset, .. }
+            | Op::LoadI8 { ptr, offset, .. }
+            | Op::BroadcastF32 { ptr, offset }
+            | Op::BroadcastI32 { ptr, offset }
+            | Op::Prefetch { ptr, offset } => Some(MemoryUse { ptr, offset, write: false }),
+            Op::StoreScalar { ptr, offset, .. }
+            | Op::StoreF32 { ptr, offset, .. }
+            | Op::StoreI32 { ptr, offset, .. }
+            | Op::StoreBytes { ptr, offset, .. }
+            | Op::StoreF16 { ptr, offset, .. }
+            | Op::StoreF16Strided { ptr, offset, .. }
+            | Op::StoreI8 { ptr, offset, .. } => Some(MemoryUse { ptr, offset, write: true }),
             _ => None,
         }
     }

@@ -22,7 +22,7 @@
 //!
 //! Attributes
 //! - `attribute`: lanes are 1..=16, bytes 1..=64, lane numbers 0..=15, shifts below the width, divisors at least 1,
-//!   strides at least 2, `u_max` at most 128.
+//!   strides at least 2, `u_max` at most 128; offsets and strides are at most 2^30 in magnitude.
 //!
 //! Memory
 //! - `address`: the address of a memory op derives from exactly one pointer parameter, through `add` and `sub` of
@@ -67,6 +67,9 @@ rules! {
     Address = "address",
     ReadOnly = "read-only",
 }
+
+/// Largest magnitude of an offset or stride, so that the end of an access fits in an instruction's displacement.
+const OFFSET_LIMIT: i32 = 1 << 30;
 
 /// One violation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -310,6 +313,9 @@ impl Verifier<'_> {
         }
         self.attributes(op);
         if let Some(memory) = op.memory_use() {
+            if !(-OFFSET_LIMIT..=OFFSET_LIMIT).contains(&memory.offset) {
+                self.report(Rule::Attribute, "the offset is out of range".to_owned());
+            }
             match self.origin_of(memory.ptr) {
                 Origin::Pointer(position) => {
                     let param = &self.kernel.params[position];
@@ -375,7 +381,7 @@ impl Verifier<'_> {
             | Op::StoreI8 { lanes, .. } => bad(lane_count(lanes), "the lane count"),
             Op::StoreF16Strided { lanes, stride, .. } => {
                 bad(lane_count(lanes), "the lane count");
-                bad(stride >= 2, "the stride");
+                bad((2..=OFFSET_LIMIT).contains(&stride), "the stride");
             }
             Op::LoadBytes { bytes, .. } | Op::StoreBytes { bytes, .. } => {
                 bad((1..=VECTOR_BYTES).contains(&usize::from(bytes)), "the byte count");

@@ -6,7 +6,9 @@
 //! halves. The head is the transposed embedding unless `output.weight` is there. Sources: `build_bitnet_158` of
 //! ik_llama.cpp, `models/bitnet/modeling_bitnet.py` of transformers.
 
-use super::{Activation, Family, LayerRole, LayerTensor, Neutral, RopePairs, TensorClass};
+use bitnetc_ir::Pairs;
+
+use super::{Activation, Family, LayerRole, LayerTensor, Neutral, TensorClass};
 use crate::hparams::HyperParams;
 use crate::tensors::Dims;
 
@@ -14,7 +16,7 @@ pub(super) static FAMILY: Family = Family {
     name: "BitNet b1.58",
     architectures: &["bitnet-b1.58", "bitnet-25"],
     activation: Activation::Relu2,
-    rope: RopePairs::Halves,
+    rope: Pairs::Halves,
     default_context: 4096,
     // What every ggml-based reader takes when the key is absent.
     default_rope_theta: 10_000.0,

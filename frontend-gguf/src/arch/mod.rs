@@ -5,6 +5,8 @@
 
 mod bitnet_b158;
 
+use bitnetc_ir::Pairs;
+
 use crate::hparams::HyperParams;
 use crate::tensors::Dims;
 
@@ -18,7 +20,7 @@ pub struct Family {
     /// Activation of the feed-forward gate.
     pub activation: Activation,
     /// Pairing of elements in the rotary embedding.
-    pub rope: RopePairs,
+    pub rope: Pairs,
     /// Context length if the file has none.
     pub default_context: u64,
     /// Base of the rotary embedding if the file has none.
@@ -34,13 +36,6 @@ pub struct Family {
 pub enum Activation {
     /// relu(x)².
     Relu2,
-}
-
-/// Which elements of a head are rotated together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RopePairs {
-    /// Elements j and j + rot/2.
-    Halves,
 }
 
 /// The place of a tensor in a decoder layer.

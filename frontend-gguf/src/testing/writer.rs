@@ -162,43 +162,33 @@ impl GgufWriter {
     }
 
     /// Sets a key, in its place if it is there and at the end otherwise.
-    pub fn set(&mut self, key: &str, value: MetaValue) -> &mut Self {
+    pub fn set(&mut self, key: &str, value: MetaValue) {
         match self.entries.iter_mut().find(|(k, _)| k == key.as_bytes()) {
             Some(entry) => entry.1 = value,
             None => self.entries.push((key.into(), value)),
         }
-        self
     }
 
     /// Removes a key.
-    pub fn remove(&mut self, key: &str) -> &mut Self {
+    pub fn remove(&mut self, key: &str) {
         self.entries.retain(|(k, _)| k != key.as_bytes());
-        self
     }
 
     /// Adds a tensor.
-    pub fn tensor(&mut self, name: &str, dims: &[u64], ty: TensorType, data: Vec<u8>) -> &mut Self {
+    pub fn tensor(&mut self, name: &str, dims: &[u64], ty: TensorType, data: Vec<u8>) {
         let tensor = TensorData { name: name.into(), dims: dims.to_vec(), ty: ty.id(), data, offset: None };
         self.tensors.push(tensor);
-        self
     }
 
     /// Adds a tensor of F32.
-    pub fn f32_tensor(&mut self, name: &str, dims: &[u64], values: &[f32]) -> &mut Self {
+    pub fn f32_tensor(&mut self, name: &str, dims: &[u64], values: &[f32]) {
         let data = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        self.tensor(name, dims, TensorType::F32, data)
+        self.tensor(name, dims, TensorType::F32, data);
     }
 
     /// Adds a ternary matrix of `rows` rows.
-    pub fn i2s_tensor(
-        &mut self,
-        name: &str,
-        row: usize,
-        rows: usize,
-        weights: &[i8],
-        scale: f32,
-    ) -> &mut Self {
-        self.tensor(name, &[row as u64, rows as u64], TensorType::I2S, i2s::pack(weights, scale))
+    pub fn i2s_tensor(&mut self, name: &str, row: usize, rows: usize, weights: &[i8], scale: f32) {
+        self.tensor(name, &[row as u64, rows as u64], TensorType::I2S, i2s::pack(weights, scale));
     }
 
     /// The tensor with this name.
@@ -211,9 +201,8 @@ impl GgufWriter {
     }
 
     /// Removes a tensor.
-    pub fn remove_tensor(&mut self, name: &str) -> &mut Self {
+    pub fn remove_tensor(&mut self, name: &str) {
         self.tensors.retain(|t| t.name != name.as_bytes());
-        self
     }
 
     /// The file.

@@ -82,7 +82,7 @@ pub fn exp(x: f32) -> f32 {
     if x < -87.0 {
         return 0.0;
     }
-    let n = (x * 1.44269504).round_ties_even();
+    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
     let r = n.mul_add(-0.693359375, x);
     let r = n.mul_add(2.12194440e-4, r);
     let [first, rest @ ..] = EXP_COEFFICIENTS;

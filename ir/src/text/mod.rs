@@ -48,6 +48,8 @@ pub const MAX_NAME: usize = 256;
 pub const MAX_ENTITIES: usize = 1 << 20;
 /// Most dimensions of a type.
 pub const MAX_DIMS: usize = 4;
+/// Characters after which a message, which may quote the text, is cut.
+const MAX_MESSAGE: usize = 1000;
 
 /// Whether `name` may name a parameter, a function or an input.
 pub fn is_name(name: &str) -> bool {
@@ -73,13 +75,18 @@ pub struct ParseError {
 
 impl ParseError {
     fn new(source: &str, span: Range<usize>, message: impl Into<String>) -> Self {
+        let mut message: String = message.into();
+        if let Some((cut, _)) = message.char_indices().nth(MAX_MESSAGE) {
+            message.truncate(cut);
+            message.push('…');
+        }
         let before = source.get(..span.start).unwrap_or(source);
         let line_start = before.rfind('\n').map_or(0, |i| i + 1);
         Self {
             line: before.bytes().filter(|&b| b == b'\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
             span,
-            message: message.into(),
+            message,
         }
     }
 }

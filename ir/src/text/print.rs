@@ -88,14 +88,9 @@ fn print_param(module: &Module, decl: &ParamDecl) -> String {
 pub fn print_func(module: &Module, func: &Func) -> String {
     let names = ValueNames::new(func);
     let mut text = format!("func @{}(", func.name());
-    for (i, &input) in func.inputs().iter().enumerate() {
-        let comma = if i + 1 < func.inputs().len() { "," } else { "\n" };
-        let start = if i == 0 { "\n" } else { "" };
-        let _ = write!(text, "{start}  {}: {}{comma}", names.value(input), func.ty(input));
-        if comma == "," {
-            text.push('\n');
-        }
-    }
+    let inputs = func.inputs().iter().map(|&v| format!("\n  {}: {}", names.value(v), func.ty(v)));
+    text.push_str(&inputs.collect::<Vec<_>>().join(","));
+    text.push_str(if func.inputs().is_empty() { "" } else { "\n" });
     let outputs = func.outputs().iter().map(|&v| func.get_value(v).map_or("?".to_owned(), |d| d.ty.to_string()));
     let _ = write!(text, ") -> ({})", join(outputs));
     let _ = match func.tokens() {

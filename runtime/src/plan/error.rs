@@ -26,7 +26,9 @@ pub enum PlanError {
     #[error("this is not a bitnetc plan; give a file made by `bitnetc compile`")]
     NotAPlan,
     /// The format is older or newer than this program.
-    #[error("the plan has format version {found}, this program reads version {supported}; compile the model again")]
+    #[error(
+        "the plan has format version {found}, this program reads version {supported}; compile the model again"
+    )]
     UnsupportedVersion {
         /// Version in the file.
         found: u32,
@@ -34,13 +36,17 @@ pub enum PlanError {
         supported: u32,
     },
     /// The end of the file is missing.
-    #[error("the plan is incomplete ({what}); it was cut off or not written to the end, compile the model again")]
+    #[error(
+        "the plan is incomplete ({what}); it was cut off or not written to the end, compile the model again"
+    )]
     Incomplete {
         /// What shows that.
         what: String,
     },
     /// A part reaches outside of the room that there is for it.
-    #[error("the plan is damaged: {what} at {offset}, {length} bytes long, leaves its {room} bytes; compile again")]
+    #[error(
+        "the plan is damaged: {what} at {offset}, {length} bytes long, leaves its {room} bytes; compile again"
+    )]
     OutOfBounds {
         /// The part.
         what: &'static str,
@@ -58,7 +64,9 @@ pub enum PlanError {
         what: String,
     },
     /// A section's bytes are not those that were written.
-    #[error("the plan is damaged: the contents of the {section} do not match their hash; compile the model again")]
+    #[error(
+        "the plan is damaged: the contents of the {section} do not match their hash; compile the model again"
+    )]
     HashMismatch {
         /// The part of the file.
         section: String,

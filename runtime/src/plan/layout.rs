@@ -45,14 +45,8 @@ pub enum SectionKind {
 
 impl SectionKind {
     /// All kinds.
-    pub const ALL: [Self; 6] = [
-        Self::Module,
-        Self::Weights,
-        Self::WeightIndex,
-        Self::Tokenizer,
-        Self::ChatTemplate,
-        Self::Meta,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Module, Self::Weights, Self::WeightIndex, Self::Tokenizer, Self::ChatTemplate, Self::Meta];
 
     pub(super) fn id(self) -> u32 {
         match self {
@@ -105,7 +99,12 @@ impl fmt::Display for SectionKind {
 
 /// The range of `length` bytes from `offset`, if it lies within `room` bytes. Everything that a plan says about
 /// places goes through here.
-pub(super) fn range(what: &'static str, offset: u64, length: u64, room: usize) -> Result<Range<usize>, PlanError> {
+pub(super) fn range(
+    what: &'static str,
+    offset: u64,
+    length: u64,
+    room: usize,
+) -> Result<Range<usize>, PlanError> {
     let error = || PlanError::OutOfBounds { what, offset, length, room: room as u64 };
     let start = usize::try_from(offset).map_err(|_| error())?;
     let end = usize::try_from(length).ok().and_then(|length| start.checked_add(length)).ok_or_else(error)?;
@@ -136,7 +135,8 @@ impl Prelude {
 
     /// Reads the start of a file of any length.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, PlanError> {
-        if bytes.len() >= MAGIC.len() && !bytes.starts_with(&MAGIC) || !MAGIC.starts_with(&bytes[..bytes.len().min(8)])
+        if bytes.len() >= MAGIC.len() && !bytes.starts_with(&MAGIC)
+            || !MAGIC.starts_with(&bytes[..bytes.len().min(8)])
         {
             return Err(PlanError::NotAPlan);
         }
@@ -148,7 +148,9 @@ impl Prelude {
         let settings_length = u32_at(record, 12);
         check_limit("the length of the settings", settings_length.into(), limit::SETTINGS_BYTES)?;
         if record[16..].iter().any(|&byte| byte != 0) {
-            return Err(PlanError::Damaged { what: "the first 64 bytes are not as they are written".to_owned() });
+            return Err(PlanError::Damaged {
+                what: "the first 64 bytes are not as they are written".to_owned(),
+            });
         }
         Ok(Self { settings_length })
     }
@@ -180,7 +182,8 @@ impl TableRow {
     pub(super) fn decode(record: &[u8; RECORD]) -> Result<Self, PlanError> {
         let id = u32_at(record, 0);
         let damaged = |what| PlanError::Damaged { what };
-        let kind = SectionKind::from_id(id).ok_or_else(|| damaged(format!("section kind {id} is unknown")))?;
+        let kind =
+            SectionKind::from_id(id).ok_or_else(|| damaged(format!("section kind {id} is unknown")))?;
         if record[4..8].iter().chain(&record[24..32]).any(|&byte| byte != 0) {
             return Err(damaged(format!("the table row of the {kind} is not as it is written")));
         }

@@ -6,9 +6,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use super::layout::{
-    ALIGN, Prelude, RECORD, SectionKind, TableRow, Trailer, check_limit, limit, range,
-};
+use super::layout::{ALIGN, Prelude, RECORD, SectionKind, TableRow, Trailer, check_limit, limit, range};
 use super::write::hash_chunk;
 use super::{PlanError, PlanMeta, PlanSettings, WeightEntry};
 use crate::map::{MapMode, Mapping};
@@ -64,8 +62,12 @@ impl PlanIndex {
         let trailer_at = file.len() - RECORD;
         let settings_range =
             range("the settings", RECORD as u64, prelude.settings_length.into(), trailer_at)?;
-        let table_range =
-            range("the table", trailer.table_offset, u64::from(trailer.sections) * RECORD as u64, trailer_at)?;
+        let table_range = range(
+            "the table",
+            trailer.table_offset,
+            u64::from(trailer.sections) * RECORD as u64,
+            trailer_at,
+        )?;
         if table_range.end != trailer_at {
             return Err(damaged("the table does not end where the trailer begins"));
         }

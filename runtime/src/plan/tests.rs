@@ -159,7 +159,8 @@ fn weights_are_hashed_only_on_request() {
     let (_, place) = PlanIndex::parse(&bytes, &ANY).unwrap().weight("l0.k").unwrap();
     bytes[place.start + 2] ^= 0x10;
     std::fs::write(&path, &bytes).unwrap();
-    let is_mismatch = |error: &PlanError| matches!(error, PlanError::HashMismatch { section } if section == "weights");
+    let is_mismatch =
+        |error: &PlanError| matches!(error, PlanError::HashMismatch { section } if section == "weights");
     assert!(is_mismatch(&PlanIndex::parse(&bytes, &ANY).unwrap_err()));
     let plan = Plan::load(&path, &LoadOptions { verify_weights: false, ..ANY }).unwrap();
     assert!(is_mismatch(&plan.verify_weights().unwrap_err()));

@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::layout::{
-    ALIGN, Prelude, RECORD, SectionKind, TableRow, Trailer, check_limit, limit,
-};
+use super::layout::{ALIGN, Prelude, RECORD, SectionKind, TableRow, Trailer, check_limit, limit};
 use super::{PlanError, PlanMeta, PlanSettings, WeightEntry};
 use crate::tokenizer::TokenizerSpec;
 

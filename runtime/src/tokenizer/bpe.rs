@@ -4,6 +4,8 @@
 //! of special tokens are done here. The crate's builder writes out of bounds of a buffer, and so panics, for a
 //! merge whose result is no token, hence every merge is checked before it is handed over.
 
+use std::collections::HashSet;
+
 use aho_corasick::{AhoCorasick, MatchKind};
 use tokenizers::Model;
 use tokenizers::models::bpe::{BPE, Vocab};
@@ -115,8 +117,13 @@ impl BpeTokenizer {
             }
         };
         let mut merges = Vec::with_capacity(spec.merges.len());
+        let mut seen = HashSet::with_capacity(spec.merges.len());
         let mut product = String::new();
         for (index, &(left, right)) in spec.merges.iter().enumerate() {
+            // The crate lets the last of equal rules win; the first has the priority that the file gives it.
+            if !seen.insert((left, right)) {
+                continue;
+            }
             let (left, right) = (token(index, left)?, token(index, right)?);
             product.clear();
             product.push_str(left);
@@ -214,7 +221,9 @@ mod tests {
     fn spec() -> TokenizerSpec {
         let alphabet = ByteAlphabet::new();
         let mut tokens: Vec<String> = (0..=u8::MAX).map(|byte| alphabet.char(byte).to_string()).collect();
-        tokens.extend(["ab", "abc", "wholeword", "<|end|>", "<|end|>!", "<user>", "<unk>", "unused"].map(String::from));
+        tokens.extend(
+            ["ab", "abc", "wholeword", "<|end|>", "<|end|>!", "<user>", "<unk>", "unused"].map(String::from),
+        );
         let mut types = vec![TokenType::Normal; tokens.len()];
         types[259..].copy_from_slice(&[
             TokenType::Control,
@@ -226,7 +235,7 @@ mod tests {
         TokenizerSpec {
             tokens,
             types,
-            merges: vec![(u32::from(b'a') , u32::from(b'b')), (256, u32::from(b'c'))],
+            merges: vec![(u32::from(b'a'), u32::from(b'b')), (256, u32::from(b'c'))],
             pre: PreTokenizer::LlamaBpe,
             bos: Some(259),
             eos: Some(260),
@@ -247,6 +256,16 @@ mod tests {
         assert_eq!(tokenizer.encode("wholeword", false, false).unwrap(), [258]);
         assert_eq!(tokenizer.encode(" wholeword", false, false).unwrap(), ids(b" wholeword"));
         assert!(tokenizer.encode("", false, false).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_first_of_equal_merges_counts() {
+        let mut spec = spec();
+        spec.tokens[258] = "bc".to_owned();
+        spec.merges = vec![(u32::from(b'a'), u32::from(b'b')), (u32::from(b'b'), u32::from(b'c'))];
+        spec.merges.push(spec.merges[0]);
+        let tokenizer = BpeTokenizer::new(&spec).unwrap();
+        assert_eq!(tokenizer.encode("xabc", false, false).unwrap(), [u32::from(b'x'), 256, u32::from(b'c')]);
     }
 
     #[test]

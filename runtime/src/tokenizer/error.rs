@@ -35,14 +35,6 @@ pub enum TokenizerError {
         /// Number of tokens.
         tokens: usize,
     },
-    /// A merge rule is not two tokens separated by one space.
-    #[error("merge {index} ({text:?}) is not two tokens with a space between them")]
-    MalformedMerge {
-        /// Position in the list of merges.
-        index: usize,
-        /// The rule, shortened.
-        text: String,
-    },
     /// A merge rule uses or makes a token that plain text may not contain or that does not exist.
     #[error("merge {index} needs the token {token:?}, which is not an ordinary token of the vocabulary")]
     MergeUnknownToken {

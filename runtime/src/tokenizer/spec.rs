@@ -128,14 +128,13 @@ impl TokenizerSpec {
     }
 }
 
-/// Turns merge rules as GGUF writes them (`"left right"`) into pairs of token ids.
+/// Turns merge rules, pairs of token texts, into pairs of token ids.
 ///
-/// The rule is cut at its first space that is not its first character. Only [`TokenType::Normal`] and
-/// [`TokenType::Byte`] tokens count, since nothing else may come out of plain text.
-pub fn pack_merges<S: AsRef<str>>(
-    tokens: &[String],
+/// Only [`TokenType::Normal`] and [`TokenType::Byte`] tokens count, since nothing else may come out of plain text.
+pub fn pack_merges<'m, S: AsRef<str>>(
+    tokens: &[S],
     types: &[TokenType],
-    merges: &[S],
+    merges: impl IntoIterator<Item = (&'m str, &'m str)>,
 ) -> Result<Vec<(TokenId, TokenId)>, TokenizerError> {
     if tokens.len() != types.len() {
         return Err(TokenizerError::TypeCount { tokens: tokens.len(), types: types.len() });
@@ -144,22 +143,18 @@ pub fn pack_merges<S: AsRef<str>>(
         .zip(tokens)
         .zip(types)
         .filter(|(_, kind)| matches!(kind, TokenType::Normal | TokenType::Byte))
-        .map(|((id, text), _)| (text.as_str(), id))
+        .map(|((id, text), _)| (text.as_ref(), id))
         .collect();
-    let mut pairs = Vec::with_capacity(merges.len());
-    for (index, merge) in merges.iter().map(AsRef::as_ref).enumerate() {
-        let cut = merge.char_indices().skip(1).find(|&(_, ch)| ch == ' ').map(|(at, _)| at);
-        let Some((left, right)) = cut.map(|at| (&merge[..at], &merge[at + 1..])) else {
-            return Err(TokenizerError::MalformedMerge { index, text: shortened(merge) });
-        };
-        let id = |token: &str| {
-            ids.get(token)
-                .copied()
-                .ok_or_else(|| TokenizerError::MergeUnknownToken { index, token: shortened(token) })
-        };
-        pairs.push((id(left)?, id(right)?));
-    }
-    Ok(pairs)
+    let resolve = |index: usize, token: &str| {
+        ids.get(token)
+            .copied()
+            .ok_or_else(|| TokenizerError::MergeUnknownToken { index, token: shortened(token) })
+    };
+    merges
+        .into_iter()
+        .enumerate()
+        .map(|(index, (left, right))| Ok((resolve(index, left)?, resolve(index, right)?)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -174,24 +169,20 @@ mod tests {
     fn merges_become_ids() {
         let tokens = strings(&["a", "b", "ab", "<end>"]);
         let mut types = vec![TokenType::Normal; 4];
-        assert_eq!(pack_merges(&tokens, &types, &["a b", "ab a"]), Ok(vec![(0, 1), (2, 0)]));
-        assert!(matches!(
-            pack_merges(&tokens, &types, &["a b", "ab"]),
-            Err(TokenizerError::MalformedMerge { index: 1, .. })
-        ));
-        assert!(matches!(
-            pack_merges(&tokens, &types, &["a c"]),
-            Err(TokenizerError::MergeUnknownToken { index: 0, .. })
-        ));
+        assert_eq!(pack_merges(&tokens, &types, [("a", "b"), ("ab", "a")]), Ok(vec![(0, 1), (2, 0)]));
+        assert_eq!(
+            pack_merges(&tokens, &types, [("a", "b"), ("a", "c")]),
+            Err(TokenizerError::MergeUnknownToken { index: 1, token: "c".to_owned() })
+        );
         types[3] = TokenType::Control;
-        assert!(matches!(
-            pack_merges(&tokens, &types, &["a <end>"]),
-            Err(TokenizerError::MergeUnknownToken { index: 0, .. })
-        ));
-        assert!(matches!(
-            pack_merges(&tokens, &types[1..], &["a b"]),
+        assert_eq!(
+            pack_merges(&tokens, &types, [("a", "<end>")]),
+            Err(TokenizerError::MergeUnknownToken { index: 0, token: "<end>".to_owned() })
+        );
+        assert_eq!(
+            pack_merges(&tokens, &types[1..], []),
             Err(TokenizerError::TypeCount { tokens: 4, types: 3 })
-        ));
+        );
     }
 
     #[test]

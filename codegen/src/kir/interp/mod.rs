@@ -100,10 +100,10 @@ impl Memory {
     }
 
     fn describe(&self, address: i64) -> String {
-        let nearest = (address + REGION_SPAN / 2) / REGION_SPAN;
+        let nearest = (i128::from(address) + i128::from(REGION_SPAN) / 2) / i128::from(REGION_SPAN);
         match usize::try_from(nearest - 1).ok().and_then(|r| self.regions.get(r).map(|found| (r, found))) {
             Some((r, found)) => {
-                let offset = address - nearest * REGION_SPAN;
+                let offset = i128::from(address) - nearest * i128::from(REGION_SPAN);
                 format!("buffer {r} (of {} bytes) at offset {offset}", found.bytes.len())
             }
             None => format!("address {address:#x}, which is in no buffer"),

@@ -1,0 +1,72 @@
+//! Why a kernel could not be turned into running code.
+
+use crate::kir::VerifyError;
+
+/// Why a kernel could not be turned into running code.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodegenError {
+    /// The kernel breaks a rule of the kernel IR: a defect of its generator.
+    #[error(transparent)]
+    Malformed(#[from] VerifyError),
+    /// Generated code needs more than this CPU has.
+    #[error("this CPU lacks {missing}, which generated code needs at least")]
+    HostFloor {
+        /// The missing features.
+        missing: String,
+    },
+    /// Code is generated for x86-64 and aarch64 only.
+    #[error("code generation for this machine ({arch}) is not supported: use an x86-64 or aarch64 machine")]
+    UnsupportedHost {
+        /// The machine's architecture.
+        arch: &'static str,
+    },
+    /// Code for one target was to be run on another.
+    #[error("code for {target} cannot run here: missing {missing}; compile for {host} or less")]
+    WrongTarget {
+        /// What the code is for.
+        target: String,
+        /// What the machine is.
+        host: String,
+        /// The features that the machine lacks, or its architecture.
+        missing: String,
+    },
+    /// The instruction selector refused the kernel.
+    #[error("kernel `{kernel}`: the code generator failed (a defect, please report it): {reason}")]
+    Backend {
+        /// The kernel's name.
+        kernel: String,
+        /// What the code generator says.
+        reason: String,
+    },
+    /// The kernel's code is too long.
+    #[error("kernel `{kernel}` needs {bytes} bytes of code; the limit is {limit}: choose a smaller tile")]
+    TooLarge {
+        /// The kernel's name.
+        kernel: String,
+        /// Bytes of its code.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The code refers to something outside of itself, which no kernel may.
+    #[error("kernel `{kernel}`: the code refers to `{symbol}`; kernels must be self-contained (a defect)")]
+    Relocation {
+        /// The kernel's name.
+        kernel: String,
+        /// What the first reference is to.
+        symbol: String,
+    },
+    /// Two kernels of one image have the same name.
+    #[error("kernel `{kernel}` is defined twice in one image")]
+    Duplicate {
+        /// The kernel's name.
+        kernel: String,
+    },
+    /// Executable memory could not be had.
+    #[error("could not make memory executable: {reason}")]
+    Memory {
+        /// What the system says.
+        reason: String,
+    },
+}

@@ -1,0 +1,48 @@
+//! One token: every weight is used once, so the loop should do little more than load them.
+
+use super::{Form, Matrix, tile};
+use crate::kernels::Args;
+use crate::kernels::lanes::{for_tiles, halvings};
+use crate::kir::{I64, KernelBuilder};
+
+/// How the loop is blocked.
+struct Blocking {
+    form: Form,
+    /// Row tiles that go together and share the activation's broadcasts.
+    tiles: usize,
+    /// Groups per iteration.
+    unroll: u32,
+}
+
+impl Blocking {
+    fn new(vectors: usize) -> Self {
+        match vectors {
+            24.. => Self { form: Form::InPlace, tiles: 4, unroll: 2 },
+            8.. => Self { form: Form::InPlace, tiles: 1, unroll: 4 },
+            _ => Self { form: Form::Halves, tiles: 1, unroll: 2 },
+        }
+    }
+}
+
+pub(super) fn gemv(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
+    let Blocking { form, tiles, unroll } = Blocking::new(args.registers.vectors());
+    let per_unit = matrix.tiles_per_unit();
+    let (begin, end) = (args.word(crate::kernels::Arg::UnitBegin), args.word(crate::kernels::Arg::UnitEnd));
+    let (x, w) = (args.operand(0), args.operand(1));
+    let token = b.int(0);
+    for_tiles(b, begin, end, &halvings(tiles / per_unit), |b, unit, units| {
+        let at = b.mul(unit, per_unit as i64 * matrix.tile_bytes());
+        let w = b.add(w, at);
+        let weights: Vec<I64> = (0..units * per_unit).map(|i| b.add(w, i as i64 * matrix.tile_bytes())).collect();
+        // A block of tiles that fits in registers; a pair that does not is done one tile after the other.
+        let mut sums = Vec::new();
+        for block in weights.chunks(tiles) {
+            let of_block = tile::dot(b, form, block, &[x], matrix.groups(), unroll);
+            sums.extend(of_block.into_iter().map(|of_rows| of_rows[0]));
+        }
+        for (i, sums) in sums.chunks(per_unit).enumerate() {
+            let unit = b.add(unit, i as i64);
+            matrix.finish(b, args, unit, token, x, sums);
+        }
+    });
+}

@@ -1,0 +1,114 @@
+//! Ternary matrix times quantised activations: exact integer sums, then the scales and an epilogue.
+//!
+//! [`tile`] is the inner product of a few row tiles with a few tokens; [`gemv`] and [`gemm`] choose how many, and walk
+//! the units. The layout of the matrix (`tile16`) is in `bitnetc_ir::weights`, that of an activation row in
+//! `bitnetc_ir::storage`. A stored code is the weight plus 1, so the sum of the codes' products exceeds the sum of the
+//! weights' products by the sum of the activation's codes, which its row carries.
+
+mod gemm;
+mod gemv;
+mod tile;
+
+use bitnetc_ir::Epilogue;
+use bitnetc_ir::storage::{Q8_A, Q8_SUM, q8_tail};
+use bitnetc_ir::weights::{TILE_COLS, TILE_ROWS};
+
+use super::elementwise::relu2;
+use super::{Arg, Args};
+use crate::kir::{I64, IntCond, KernelBuilder, LANES, Vf, Vi};
+
+pub(super) use tile::Form;
+
+/// Bytes of one group of 16 rows × 16 columns.
+const GROUP_BYTES: i64 = 64;
+
+/// The matrix and what happens to its sums.
+#[derive(Clone, Copy)]
+pub(super) struct Matrix {
+    pub(super) rows: u32,
+    pub(super) cols: u32,
+    pub(super) epilogue: Epilogue,
+}
+
+/// A unit is a tile of 16 rows, or a pair of a gate tile and an up tile, for all tokens.
+pub(super) fn bitlinear(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
+    if args.one() {
+        gemv::gemv(b, args, matrix);
+    } else {
+        gemm::gemm(b, args, matrix);
+    }
+}
+
+impl Matrix {
+    /// Groups in a row tile.
+    fn groups(self) -> u32 {
+        self.cols.div_ceil(TILE_COLS)
+    }
+
+    /// Bytes of a row tile.
+    fn tile_bytes(self) -> i64 {
+        i64::from(self.groups()) * GROUP_BYTES
+    }
+
+    fn paired(self) -> bool {
+        self.epilogue == Epilogue::Relu2Mul
+    }
+
+    /// Row tiles in a unit.
+    fn tiles_per_unit(self) -> usize {
+        if self.paired() { 2 } else { 1 }
+    }
+
+    /// Index of the result's stride.
+    fn result_stride(self) -> usize {
+        if self.epilogue == Epilogue::Add { 2 } else { 1 }
+    }
+
+    /// Finishes a unit of one token: `sums` are those of its tiles, `x` is the activation row.
+    fn finish(self, b: &mut KernelBuilder, args: &Args, unit: I64, token: I64, x: I64, sums: &[Vi]) {
+        let tail = q8_tail(self.cols) as i32;
+        let a = b.broadcast_f32(x, tail + Q8_A as i32);
+        let offset = b.broadcast_i32(x, tail + Q8_SUM as i32);
+        let scales = args.word(Arg::Scales(1));
+        let tiles = sums.len() as i64;
+        let at = b.mul(unit, tiles * 4 * i64::from(TILE_ROWS));
+        let scales = b.add(scales, at);
+        let rescaled: Vec<Vf> = sums
+            .iter()
+            .zip(0..)
+            .map(|(&sum, tile)| {
+                let acc = b.isub(sum, offset);
+                let acc = b.cvt_i32_f32(acc);
+                let y = b.fdiv(acc, a);
+                let scale = b.load_f32(scales, tile * 4 * TILE_ROWS as i32, LANES as u8);
+                b.fmul(y, scale)
+            })
+            .collect();
+        let y = args.row(b, args.result(), self.result_stride(), token);
+        let at = b.mul(unit, 4 * i64::from(TILE_ROWS));
+        let y = b.add(y, at);
+        let left = self.rows % TILE_ROWS;
+        let store = |b: &mut KernelBuilder, lanes: u8| {
+            let value = match (self.epilogue, &rescaled[..]) {
+                (Epilogue::Relu2Mul, &[gate, up]) => {
+                    let gate = relu2(b, gate);
+                    b.fmul(gate, up)
+                }
+                (Epilogue::Add, _) => {
+                    let residual = args.row(b, args.operand(2), 1, token);
+                    let residual = b.add(residual, at);
+                    let residual = b.load_f32(residual, 0, lanes);
+                    b.fadd(rescaled[0], residual)
+                }
+                _ => rescaled[0],
+            };
+            b.store_f32(y, value, 0, lanes);
+        };
+        if left == 0 {
+            store(b, LANES as u8);
+        } else {
+            let last = i64::from(self.rows / TILE_ROWS);
+            b.if_else(unit, IntCond::Lt, last, |b| store(b, LANES as u8), |b| store(b, left as u8));
+        }
+    }
+}

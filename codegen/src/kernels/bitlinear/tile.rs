@@ -1,0 +1,123 @@
+//! The inner product of row tiles with activation rows.
+//!
+//! One 64-byte group holds 16 rows × 16 columns: in each 32-bit lane one row, in each two-bit field of its four bytes
+//! four neighbouring columns. Four neighbouring codes of the activation, in all lanes, meet one field of a group in one
+//! `dot_u8i8`. [`Form`] says how a field is made ready.
+
+use super::GROUP_BYTES;
+use crate::kir::{I64, KernelBuilder, Vb, Vi};
+
+/// Columns per field and byte lane.
+const FIELD_COLS: i32 = 4;
+/// Activation bytes per group.
+const GROUP_CODES: i32 = 16;
+
+/// How the fields of a group are separated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::kernels) enum Form {
+    /// By masks only: the field f is 4^f times the code, has an accumulator of its own, and this is shifted out at the
+    /// end. Fewest instructions, four accumulators per tile and token.
+    InPlace,
+    /// By masks, after the upper two fields have been shifted down: two accumulators, for codes and for four times the
+    /// codes.
+    Halves,
+    /// Each field shifted down: one accumulator, most instructions; for many tokens, which share them.
+    Shifted,
+}
+
+impl Form {
+    /// Shift before the mask, and accumulator, of each field. Accumulator i holds 4^i times its sum.
+    fn fields(self) -> [(u8, usize); 4] {
+        match self {
+            Form::InPlace => [(0, 0), (0, 1), (0, 2), (0, 3)],
+            Form::Halves => [(0, 0), (0, 1), (4, 0), (4, 1)],
+            Form::Shifted => [(0, 0), (2, 0), (4, 0), (6, 0)],
+        }
+    }
+
+    /// Accumulators per tile and token.
+    pub(super) fn accumulators(self) -> usize {
+        match self {
+            Form::InPlace => 4,
+            Form::Halves => 2,
+            Form::Shifted => 1,
+        }
+    }
+}
+
+/// Sums of codes times activation codes for every tile at `tiles` and every row at `rows`, as `[tile][row]`: one lane
+/// per matrix row. `unroll` groups make one iteration.
+pub(super) fn dot(
+    b: &mut KernelBuilder,
+    form: Form,
+    tiles: &[I64],
+    rows: &[I64],
+    groups: u32,
+    unroll: u32,
+) -> Vec<Vec<Vi>> {
+    let masks: Vec<Vi> = (0..form.accumulators()).map(|i| b.splat_i32(0x0303_0303 << (2 * i))).collect();
+    let zero = b.splat_i32(0);
+    let mut sums = vec![vec![vec![zero; form.accumulators()]; rows.len()]; tiles.len()];
+    let step = |b: &mut KernelBuilder, tiles: &[I64], rows: &[I64], groups: u32, mut sums: Vec<Vec<Vec<Vi>>>| {
+        for group in 0..groups as i32 {
+            let vectors: Vec<Vi> = tiles
+                .iter()
+                .map(|&tile| {
+                    let v = b.load_bytes(tile, group * GROUP_BYTES as i32, 64);
+                    b.as_vi(v)
+                })
+                .collect();
+            let mut shifted = (0, vectors.clone());
+            for (field, (shift, slot)) in (0..).zip(form.fields()) {
+                if shifted.0 != shift {
+                    shifted = (shift, vectors.iter().map(|&v| b.ushr(v, shift)).collect());
+                }
+                let fields: Vec<Vb> = shifted
+                    .1
+                    .iter()
+                    .map(|&v| {
+                        let v = b.band(v, masks[slot]);
+                        b.as_vb(v)
+                    })
+                    .collect();
+                for (row, &x) in rows.iter().enumerate() {
+                    let codes = b.broadcast_i32(x, group * GROUP_CODES + field * FIELD_COLS);
+                    let codes = b.as_vb(codes);
+                    for (tile, &field) in fields.iter().enumerate() {
+                        let sum = &mut sums[tile][row][slot];
+                        *sum = b.dot_u8i8(*sum, field, codes, 2 << (2 * slot));
+                    }
+                }
+            }
+        }
+        sums
+    };
+    let whole = groups / unroll * unroll;
+    if whole > 0 {
+        let end = i64::from(whole) * i64::from(GROUP_CODES);
+        let stride = i64::from(unroll) * i64::from(GROUP_CODES);
+        sums = b.for_loop(0, end, stride, sums, |b, at, sums| {
+            let rows: Vec<I64> = rows.iter().map(|&x| b.add(x, at)).collect();
+            let at = b.shl(at, 2);
+            let tiles: Vec<I64> = tiles.iter().map(|&t| b.add(t, at)).collect();
+            step(b, &tiles, &rows, unroll, sums)
+        });
+    }
+    if groups > whole {
+        let at = i64::from(whole) * i64::from(GROUP_CODES);
+        let rows: Vec<I64> = rows.iter().map(|&x| b.add(x, at)).collect();
+        let tiles: Vec<I64> = tiles.iter().map(|&t| b.add(t, 4 * at)).collect();
+        sums = step(b, &tiles, &rows, groups - whole, sums);
+    }
+    sums.into_iter().map(|tile| tile.into_iter().map(|sums| combine(b, sums)).collect()).collect()
+}
+
+/// Σ sums\[i\] / 4^i; each is a multiple of 4^i.
+fn combine(b: &mut KernelBuilder, sums: Vec<Vi>) -> Vi {
+    let mut total = sums[0];
+    for (i, sum) in (1..).zip(sums.into_iter().skip(1)) {
+        let sum = b.sshr(sum, 2 * i);
+        total = b.iadd(total, sum);
+    }
+    total
+}

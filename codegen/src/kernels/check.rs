@@ -1,0 +1,112 @@
+//! What a spec must keep so that its kernel can be built: sizes within the reach of offsets, dtypes that have loads,
+//! one stride per activation.
+
+use bitnetc_ir::weights::TILE_ROWS;
+use bitnetc_ir::{DType, Epilogue};
+
+use super::{CacheShape, KernelError, KernelKind, KernelSpec, MAX_STRIDE, MAX_WIDTH, RopeShape, TokenMode};
+
+impl KernelSpec {
+    /// Checks the sizes, dtypes and strides.
+    pub(super) fn check(&self) -> Result<(), KernelError> {
+        match self.kind {
+            KernelKind::Embed { width, dtype } => {
+                self.width("the width", width)?;
+                self.dense("the table", dtype)?;
+            }
+            KernelKind::RmsNorm { width, .. }
+            | KernelKind::QuantAbsmax { width }
+            | KernelKind::Elementwise { width, .. } => self.width("the width", width)?,
+            KernelKind::Bitlinear { rows, cols, epilogue } => {
+                self.width("the number of rows", rows)?;
+                self.width("the number of columns", cols)?;
+                let paired = epilogue == Epilogue::Relu2Mul;
+                self.rule(!paired || rows.is_multiple_of(2 * TILE_ROWS), "gate and up rows come in blocks of 16 + 16")?;
+            }
+            KernelKind::Matmul { rows, cols, dtype } => {
+                self.width("the number of rows", rows)?;
+                self.width("the number of columns", cols)?;
+                self.dense("the matrix", dtype)?;
+            }
+            KernelKind::Rope { width, rope } => self.rope(width, rope)?,
+            KernelKind::KvAppend { cache } => self.cache(cache)?,
+            KernelKind::RopeKvAppend { q_width, rope, cache } => {
+                self.rope(q_width, rope)?;
+                self.cache(cache)?;
+                self.rule(rope.head == cache.head_dim, "the heads of keys and of the cache are equally wide")?;
+            }
+            KernelKind::Attention { heads, cache, .. } => {
+                self.cache(cache)?;
+                self.size("the number of heads", heads, u64::from(MAX_WIDTH) / u64::from(cache.head_dim))?;
+                self.rule(heads.is_multiple_of(cache.kv_heads), "key/value heads divide the heads")?;
+            }
+        }
+        let expected = if self.tokens == TokenMode::One { 0 } else { self.activations() };
+        let sound = self.strides.iter().all(|&s| s.is_multiple_of(4) && (1..=MAX_STRIDE).contains(&s));
+        match self.strides.len() == expected && sound {
+            true => Ok(()),
+            false => Err(KernelError::Strides { kernel: self.name(), expected, got: self.strides.len() }),
+        }
+    }
+
+    /// Activation operands and results: those that have a stride.
+    pub fn activations(&self) -> usize {
+        use crate::kernels::Elementwise::Relu2;
+        match self.kind {
+            KernelKind::Embed { .. } => 1,
+            KernelKind::Bitlinear { epilogue: Epilogue::Add, .. } => 3,
+            KernelKind::Elementwise { op: Relu2, .. } => 2,
+            KernelKind::Elementwise { .. } => 3,
+            KernelKind::RopeKvAppend { .. } => 4,
+            KernelKind::RmsNorm { .. }
+            | KernelKind::QuantAbsmax { .. }
+            | KernelKind::Bitlinear { .. }
+            | KernelKind::Matmul { .. }
+            | KernelKind::Rope { .. }
+            | KernelKind::KvAppend { .. }
+            | KernelKind::Attention { .. } => 2,
+        }
+    }
+
+    fn size(&self, what: &'static str, value: u32, max: u64) -> Result<(), KernelError> {
+        match (1..=max).contains(&u64::from(value)) {
+            true => Ok(()),
+            false => Err(KernelError::Size { kernel: self.name(), what, value: value.into(), max }),
+        }
+    }
+
+    fn width(&self, what: &'static str, value: u32) -> Result<(), KernelError> {
+        self.size(what, value, MAX_WIDTH.into())
+    }
+
+    fn rule(&self, holds: bool, rule: &'static str) -> Result<(), KernelError> {
+        match holds {
+            true => Ok(()),
+            false => Err(KernelError::Shape { kernel: self.name(), rule }),
+        }
+    }
+
+    fn dense(&self, what: &'static str, dtype: DType) -> Result<(), KernelError> {
+        match dtype {
+            DType::F32 | DType::F16 | DType::Bf16 => Ok(()),
+            _ => Err(KernelError::DType { kernel: self.name(), what, dtype: dtype.name() }),
+        }
+    }
+
+    fn rope(&self, width: u32, rope: RopeShape) -> Result<(), KernelError> {
+        self.width("the width", width)?;
+        self.width("the width of a head", rope.head)?;
+        self.rule(width.is_multiple_of(rope.head), "heads divide the width")?;
+        let even = rope.rot >= 2 && rope.rot.is_multiple_of(2) && rope.rot <= rope.head;
+        self.rule(even, "what is turned of a head is even, at least 2 and at most the head")
+    }
+
+    fn cache(&self, cache: CacheShape) -> Result<(), KernelError> {
+        self.width("the width of a head", cache.head_dim)?;
+        self.size("the number of key/value heads", cache.kv_heads, u64::from(MAX_WIDTH / cache.head_dim))?;
+        match cache.dtype {
+            DType::F16 | DType::F32 => Ok(()),
+            dtype => Err(KernelError::DType { kernel: self.name(), what: "a cache", dtype: dtype.name() }),
+        }
+    }
+}

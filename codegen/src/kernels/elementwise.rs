@@ -1,0 +1,36 @@
+//! Element-by-element functions. The result may take the place of either operand.
+
+use super::lanes::for_groups;
+use super::{Args, Elementwise};
+use crate::kir::{KernelBuilder, Vf};
+
+/// A unit is a token.
+pub(super) fn elementwise(b: &mut KernelBuilder, args: &Args, op: Elementwise, width: u32) {
+    args.for_units(b, |b, token| {
+        let x = args.row(b, args.operand(0), 0, token);
+        let second = (op != Elementwise::Relu2).then(|| args.row(b, args.operand(1), 1, token));
+        let y = args.row(b, args.result(), if second.is_some() { 2 } else { 1 }, token);
+        for_groups(b, width, (), |b, group, ()| {
+            let xv = group.load(b, x);
+            let value = match (op, second) {
+                (Elementwise::Add, Some(other)) => {
+                    let other = group.load(b, other);
+                    b.fadd(xv, other)
+                }
+                (Elementwise::Mul, Some(other)) => {
+                    let other = group.load(b, other);
+                    b.fmul(xv, other)
+                }
+                _ => relu2(b, xv),
+            };
+            group.store(b, y, value);
+        });
+    });
+}
+
+/// relu(x)²: relu is `if 0 > x { 0 } else { x }`, so that NaN stays NaN.
+pub(super) fn relu2(b: &mut KernelBuilder, x: Vf) -> Vf {
+    let zero = b.splat_f32(0.0);
+    let relu = b.fmax_gt(zero, x);
+    b.fmul(relu, relu)
+}

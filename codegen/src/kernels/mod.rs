@@ -1,0 +1,264 @@
+//! Kernels: from a [`KernelSpec`] to the kernel IR that computes it.
+//!
+//! Each family has a file; what they share is here: the parameter words ([`Args`]), loops over the lanes of a row and
+//! over tiles of a range, and [`Registers`], the one fact about the machine that a generator needs. Blocking follows
+//! from it and never changes a bit: `docs/numerics.md` fixes every rounding, and the tests compare with it.
+//!
+//! Invariants: a kernel takes exactly the words of [`KernelSpec::args`], in that order; it writes only its results (or,
+//! for caches, the operands that hold them) and its scratch; what it computes for a unit depends neither on the range
+//! of units nor on the registers. A result may share its memory with the activation operand that the planner may put in
+//! its place (see [`KernelSpec::in_place`]), so everything that a store overwrites has been read before.
+
+mod attention;
+mod bitlinear;
+mod check;
+mod elementwise;
+mod embed;
+mod kv_append;
+mod lanes;
+mod matmul;
+mod norm;
+mod rope;
+mod spec;
+
+use bitnetc_ir::{Arch, Feature, TargetDesc};
+
+pub use spec::{
+    Arg, CacheShape, Elementwise, KernelIndex, KernelKind, KernelSpec, RopeShape, SpecError, TokenMode,
+};
+
+use crate::kir::{Access, I64, Kernel, KernelBuilder, VerifyError};
+
+/// Most elements in a row: bounds every offset inside a row far below 2^31 bytes.
+const MAX_WIDTH: u32 = 1 << 26;
+
+/// Greatest distance in bytes between the rows of two tokens.
+const MAX_STRIDE: u64 = 1 << 40;
+
+/// Why a kernel could not be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// A size is 0 or beyond what generated code can address.
+    #[error("kernel `{kernel}`: {what} is {value}, must be 1 to {max}: the model is outside of what bitnetc can run")]
+    Size {
+        /// The kernel's name.
+        kernel: String,
+        /// The size.
+        what: &'static str,
+        /// As given.
+        value: u64,
+        /// The greatest value that works.
+        max: u64,
+    },
+    /// Sizes that do not go together; the IR's verifier refuses the op.
+    #[error("kernel `{kernel}`: {rule}; the op breaks a rule of the IR")]
+    Shape {
+        /// The kernel's name.
+        kernel: String,
+        /// What does not hold.
+        rule: &'static str,
+    },
+    /// A dtype for which there is no code.
+    #[error("kernel `{kernel}`: no kernel reads {what} of {dtype}")]
+    DType {
+        /// The kernel's name.
+        kernel: String,
+        /// Which operand.
+        what: &'static str,
+        /// Its dtype.
+        dtype: &'static str,
+    },
+    /// The spec's strides do not fit its kind.
+    #[error("kernel `{kernel}`: {got} strides for {expected} activations (or one is 0, odd or too large)")]
+    Strides {
+        /// The kernel's name.
+        kernel: String,
+        /// Activation operands and results.
+        expected: usize,
+        /// As given.
+        got: usize,
+    },
+    /// The generator made a kernel that the kernel IR refuses: a defect of the generator.
+    #[error(transparent)]
+    Malformed(#[from] VerifyError),
+}
+
+/// How many virtual vectors an instruction selector can hold in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Registers {
+    vectors: u8,
+}
+
+impl Registers {
+    /// `count` physical registers of `bits` bits (128, 256 or 512).
+    pub const fn new(bits: u32, count: u8) -> Self {
+        let parts = if bits >= 512 { 1 } else if bits >= 256 { 2 } else { 4 };
+        Self { vectors: count / parts }
+    }
+
+    /// What the Cranelift selector has on `target`: 128-bit registers.
+    pub fn cranelift(target: &TargetDesc) -> Self {
+        match target.arch {
+            Arch::X86_64 => Self { vectors: 16 / 4 },
+            Arch::Aarch64 => Self { vectors: 32 / 4 },
+        }
+    }
+
+    /// What a selector for the widest vectors of `target` has.
+    pub fn widest(target: &TargetDesc) -> Self {
+        match target.arch {
+            Arch::X86_64 if target.has(Feature::Avx512f) => Self { vectors: 32 },
+            Arch::X86_64 if target.has(Feature::Avx2) => Self { vectors: 16 / 2 },
+            _ => Self::cranelift(target),
+        }
+    }
+
+    /// Virtual vectors that fit.
+    pub fn vectors(self) -> usize {
+        usize::from(self.vectors)
+    }
+
+    /// Whether a virtual vector is one register of a large file.
+    pub(crate) fn is_wide(self) -> bool {
+        self.vectors >= 32
+    }
+}
+
+impl KernelSpec {
+    /// The kernel for the Cranelift selector on `target`.
+    ///
+    /// # Errors
+    /// As [`KernelSpec::build_for`].
+    pub fn build(&self, target: &TargetDesc) -> Result<Kernel, KernelError> {
+        self.build_for(Registers::cranelift(target))
+    }
+
+    /// The kernel, blocked for a selector that has these registers.
+    ///
+    /// # Errors
+    /// A spec whose sizes, dtypes or strides do not go together.
+    pub fn build_for(&self, registers: Registers) -> Result<Kernel, KernelError> {
+        self.check()?;
+        let mut b = KernelBuilder::new(self.name());
+        let args = Args::declare(self, registers, &mut b);
+        match self.kind {
+            KernelKind::Embed { width, dtype } => embed::embed(&mut b, &args, width, dtype),
+            KernelKind::RmsNorm { width, eps, quant: false } => norm::rms_norm(&mut b, &args, width, eps),
+            KernelKind::RmsNorm { width, eps, quant: true } => norm::rms_norm_quant(&mut b, &args, width, eps),
+            KernelKind::QuantAbsmax { width } => norm::quant_absmax(&mut b, &args, width),
+            KernelKind::Bitlinear { rows, cols, epilogue } => {
+                bitlinear::bitlinear(&mut b, &args, bitlinear::Matrix { rows, cols, epilogue });
+            }
+            KernelKind::Matmul { rows, cols, dtype } => matmul::matmul(&mut b, &args, rows, cols, dtype),
+            KernelKind::Rope { width, rope } => rope::rope(&mut b, &args, width, rope),
+            KernelKind::KvAppend { cache } => kv_append::kv_append(&mut b, &args, cache),
+            KernelKind::RopeKvAppend { q_width, rope, cache } => {
+                rope::rope_kv_append(&mut b, &args, q_width, rope, cache);
+            }
+            KernelKind::Attention { heads, cache, scale } => {
+                attention::attention(&mut b, &args, heads, cache, f32::from_bits(scale));
+            }
+            KernelKind::Elementwise { op, width } => elementwise::elementwise(&mut b, &args, op, width),
+        }
+        Ok(b.finish()?)
+    }
+
+    /// The operand whose memory result 0 may take over, row by row, if there is one.
+    pub fn in_place(&self) -> Option<u8> {
+        match self.kind {
+            KernelKind::Rope { .. } | KernelKind::RopeKvAppend { .. } | KernelKind::Elementwise { .. } => Some(0),
+            KernelKind::RmsNorm { quant: false, .. } => Some(0),
+            KernelKind::Bitlinear { epilogue: bitnetc_ir::Epilogue::Add, .. } => Some(2),
+            _ => None,
+        }
+    }
+}
+
+/// The parameter words of the kernel under construction.
+pub(crate) struct Args {
+    words: Vec<(Arg, I64)>,
+    strides: Vec<i64>,
+    tokens: TokenMode,
+    /// What the selector has.
+    pub(crate) registers: Registers,
+}
+
+impl Args {
+    fn declare(spec: &KernelSpec, registers: Registers, b: &mut KernelBuilder) -> Self {
+        let changed: &[u8] = match spec.kind {
+            KernelKind::KvAppend { .. } => &[0, 1],
+            KernelKind::RopeKvAppend { .. } => &[3, 4],
+            _ => &[],
+        };
+        let mut words = Vec::new();
+        for arg in spec.args() {
+            let word = match arg {
+                Arg::Operand(i) if changed.contains(&i) => b.ptr(format!("operand{i}"), Access::ReadWrite),
+                Arg::Operand(i) => b.ptr(format!("operand{i}"), Access::ReadOnly),
+                Arg::Scales(i) => b.ptr(format!("scales{i}"), Access::ReadOnly),
+                Arg::Result(i) => b.ptr(format!("result{i}"), Access::ReadWrite),
+                Arg::RopeTable => b.ptr("rope_table", Access::ReadOnly),
+                Arg::Scratch => b.ptr("scratch", Access::ReadWrite),
+                Arg::Position => b.int_param("position"),
+                Arg::Tokens => b.int_param("tokens"),
+                Arg::Capacity => b.int_param("capacity"),
+                Arg::UnitBegin => b.int_param("unit_begin"),
+                Arg::UnitEnd => b.int_param("unit_end"),
+            };
+            words.push((arg, word));
+        }
+        let strides = spec.strides.iter().map(|&s| s as i64).collect();
+        Self { words, strides, tokens: spec.tokens, registers }
+    }
+
+    /// The word of `arg`, which must be one of the spec's.
+    pub(crate) fn word(&self, arg: Arg) -> I64 {
+        let found = self.words.iter().find(|(a, _)| *a == arg);
+        found.map(|&(_, word)| word).expect("a generator asks for words of its own spec")
+    }
+
+    pub(crate) fn operand(&self, i: u8) -> I64 {
+        self.word(Arg::Operand(i))
+    }
+
+    pub(crate) fn result(&self) -> I64 {
+        self.word(Arg::Result(0))
+    }
+
+    /// Whether the kernel handles one token.
+    pub(crate) fn one(&self) -> bool {
+        self.tokens == TokenMode::One
+    }
+
+    /// Address of the row of `token` in the buffer at `base`, whose stride is the spec's `index`-th.
+    pub(crate) fn row(&self, b: &mut KernelBuilder, base: I64, index: usize, token: I64) -> I64 {
+        match self.tokens {
+            TokenMode::One => base,
+            TokenMode::Many => {
+                let offset = b.mul(token, self.strides[index]);
+                b.add(base, offset)
+            }
+        }
+    }
+
+    /// Distance in bytes of two tokens' rows; 0 where there is one token.
+    pub(crate) fn stride(&self, index: usize) -> i64 {
+        self.strides.get(index).copied().unwrap_or(0)
+    }
+
+    /// Runs `body` for each unit of the range.
+    pub(crate) fn for_units(&self, b: &mut KernelBuilder, body: impl FnOnce(&mut KernelBuilder, I64)) {
+        let (begin, end) = (self.word(Arg::UnitBegin), self.word(Arg::UnitEnd));
+        b.for_loop(begin, end, 1, (), |b, unit, ()| body(b, unit));
+    }
+
+    /// `position + token`: where the token stands.
+    pub(crate) fn position_of(&self, b: &mut KernelBuilder, token: I64) -> I64 {
+        let position = self.word(Arg::Position);
+        match self.tokens {
+            TokenMode::One => position,
+            TokenMode::Many => b.add(position, token),
+        }
+    }
+}

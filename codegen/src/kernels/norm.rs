@@ -1,0 +1,122 @@
+//! RMSNorm and absmax quantisation, apart and in one.
+//!
+//! The fused kernel gives the bits of the two ops in turn: it computes each normalised element twice, once for the
+//! maximum and once for the code, by the same instructions, and so needs no memory in between.
+
+use bitnetc_ir::storage::{Q8_A, Q8_SUM, q8_tail};
+
+use super::Args;
+use super::lanes::{Group, for_groups};
+use crate::kir::{I64, KernelBuilder, LANES, Vf};
+
+/// Codes are divided by this: the greatest code.
+const CODE_MAX: f32 = 127.0;
+
+/// The least maximum, so that a row of zeros has a finite factor.
+const ABSMAX_MIN: f32 = 1e-5;
+
+/// A unit is a token. The result may take the place of x.
+pub(super) fn rms_norm(b: &mut KernelBuilder, args: &Args, width: u32, eps: u32) {
+    args.for_units(b, |b, token| {
+        let x = args.row(b, args.operand(0), 0, token);
+        let y = args.row(b, args.result(), 1, token);
+        let norm = Norm::new(b, x, args.operand(1), width, eps);
+        for_groups(b, width, (), |b, group, ()| {
+            let v = norm.element(b, group);
+            group.store(b, y, v);
+        });
+    });
+}
+
+/// A unit is a token.
+pub(super) fn rms_norm_quant(b: &mut KernelBuilder, args: &Args, width: u32, eps: u32) {
+    args.for_units(b, |b, token| {
+        let x = args.row(b, args.operand(0), 0, token);
+        let q = args.row(b, args.result(), 1, token);
+        let norm = Norm::new(b, x, args.operand(1), width, eps);
+        quantise(b, width, q, |b, group| norm.element(b, group));
+    });
+}
+
+/// A unit is a token.
+pub(super) fn quant_absmax(b: &mut KernelBuilder, args: &Args, width: u32) {
+    args.for_units(b, |b, token| {
+        let x = args.row(b, args.operand(0), 0, token);
+        let q = args.row(b, args.result(), 1, token);
+        quantise(b, width, q, |b, group| group.load(b, x));
+    });
+}
+
+/// A row whose root mean square is known.
+struct Norm {
+    x: I64,
+    w: I64,
+    /// r in all lanes.
+    root: Vf,
+}
+
+impl Norm {
+    fn new(b: &mut KernelBuilder, x: I64, w: I64, width: u32, eps: u32) -> Self {
+        let zero = b.splat_f32(0.0);
+        let squares = for_groups(b, width, zero, |b, group, sum| {
+            let v = group.load(b, x);
+            b.fma(v, v, sum)
+        });
+        let sum = b.reduce_add_f32(squares);
+        let n = b.splat_f32(width as f32);
+        let mean = b.fdiv(sum, n);
+        let eps = b.splat_f32(f32::from_bits(eps));
+        let shifted = b.fadd(mean, eps);
+        let root = b.sqrt(shifted);
+        Self { x, w, root }
+    }
+
+    /// x / r · w
+    fn element(&self, b: &mut KernelBuilder, group: Group) -> Vf {
+        let x = group.load(b, self.x);
+        let w = group.load(b, self.w);
+        let scaled = b.fdiv(x, self.root);
+        b.fmul(scaled, w)
+    }
+}
+
+/// Writes the `q8` row of the elements that `element` gives (twice, the same ones; lanes beyond the width give 0).
+fn quantise(b: &mut KernelBuilder, width: u32, q: I64, element: impl Fn(&mut KernelBuilder, Group) -> Vf) {
+    let zero = b.splat_i32(0);
+    let magnitude = b.splat_i32(0x7fff_ffff);
+    let largest = for_groups(b, width, zero, |b, group, largest| {
+        let v = element(b, group);
+        let bits = b.as_vi(v);
+        let bits = b.band(bits, magnitude);
+        b.umax(largest, bits)
+    });
+    let largest = b.reduce_umax_i32(largest);
+    let least = b.splat_i32(ABSMAX_MIN.to_bits() as i32);
+    let largest = b.umax(largest, least);
+    let largest = b.as_vf(largest);
+    let code_max = b.splat_f32(CODE_MAX);
+    let a = b.fdiv(code_max, largest);
+    // |x| is at most the maximum, so the product is at most 127 after rounding, whatever x: no code needs clamping, and
+    // none is too large for the conversion. NaN is converted to 0. Lanes beyond the width hold 0 or 0·NaN and give the
+    // code 0.
+    let sum = for_groups(b, width, zero, |b, group, sum| {
+        let v = element(b, group);
+        let v = b.fmul(v, a);
+        let codes = b.cvt_f32_i32(v);
+        let at = group.of(b, q, bitnetc_ir::DType::I8);
+        b.store_i8(at, codes, 0, LANES as u8);
+        b.iadd(sum, codes)
+    });
+    let written = width.next_multiple_of(LANES as u32);
+    let tail = q8_tail(width);
+    let fill = tail - u64::from(written);
+    if fill > 0 {
+        let zeros = b.as_vb(zero);
+        let at = b.add(q, i64::from(written));
+        b.store_bytes(at, zeros, 0, fill as u8);
+    }
+    let sum = b.reduce_add_i32(sum);
+    let at = b.add(q, tail as i64);
+    b.store_f32(at, a, Q8_A as i32, 1);
+    b.store_i32(at, sum, Q8_SUM as i32, 1);
+}

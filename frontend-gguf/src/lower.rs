@@ -1,0 +1,296 @@
+//! Lowering: from a checked model to an IR module in stage `imported`.
+//!
+//! Three entry points come from the same builder of a layer: `@decode` (one token, to logits), `@prefill` (a chunk of
+//! tokens, to the residual stream) and `@head` (residual stream to logits). Ops stand as the model defines them, one by
+//! one; that one quantised activation feeds several projections is expressed by sharing the value. Fusing and choosing
+//! layouts is left to the passes.
+
+use bitnetc_ir::storage::MAX_TOKENS;
+use bitnetc_ir::{
+    BuildError, CacheDims, DType, Dim, Func, FuncBuilder, Module, ParamId, Rows, TokenCount, Type, ValueId,
+};
+use thiserror::Error;
+
+use crate::arch::{Activation, LayerRole};
+use crate::error::printable;
+use crate::hparams::HyperParams;
+use crate::model::Model;
+use crate::source::{self, layer_param};
+
+/// Element type of the KV cache at import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum KvType {
+    /// Half precision.
+    #[default]
+    F16,
+    /// Single precision: twice the memory, and the precision that the reference uses.
+    F32,
+}
+
+/// What can be chosen when a model is lowered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LowerOptions {
+    /// Element type of the KV cache.
+    pub kv: KvType,
+    /// Most tokens of one `@prefill` or `@head` call, 1 to [`MAX_TOKENS`].
+    pub chunk: u32,
+}
+
+impl Default for LowerOptions {
+    fn default() -> Self {
+        Self { kv: KvType::F16, chunk: 256 }
+    }
+}
+
+/// Why a model could not be lowered.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum LowerError {
+    /// The chunk is out of range.
+    #[error("a prefill chunk of {chunk} tokens cannot be compiled; choose 1 to {MAX_TOKENS}")]
+    Chunk {
+        /// As given.
+        chunk: u32,
+    },
+    /// A tensor cannot be a parameter. A checked model has none of these, so this is a bug.
+    #[error("tensor \"{tensor}\" cannot be a parameter; this is a bug in bitnetc, please report it")]
+    Param {
+        /// Its name in the file.
+        tensor: String,
+    },
+    /// The IR refused an op. A checked model gives only legal ops, so this is a bug.
+    #[error("@{func}: {source}; this is a bug in bitnetc, please report it")]
+    Build {
+        /// The entry point.
+        func: &'static str,
+        /// What the IR says.
+        source: BuildError,
+    },
+}
+
+impl Model<'_> {
+    /// Lowers the model. Reads all weights once, for their content hashes; does not check them.
+    ///
+    /// A separate head that holds the same bytes as the embedding is treated as tied to it.
+    ///
+    /// # Errors
+    /// A chunk out of range; anything else would be a bug.
+    pub fn lower(&self, options: &LowerOptions) -> Result<Module, LowerError> {
+        if !(1..=MAX_TOKENS).contains(&options.chunk) {
+            return Err(LowerError::Chunk { chunk: options.chunk });
+        }
+        let mut module = Module::new();
+        let params = declare_params(self, &mut module)?;
+        let chunk = TokenCount::UpTo(options.chunk);
+        let lowering = |module, func, tokens| Lowering {
+            params: &params,
+            hparams: self.hparams(),
+            kv: match options.kv {
+                KvType::F16 => DType::F16,
+                KvType::F32 => DType::F32,
+            },
+            tokens,
+            builder: FuncBuilder::new(module, func, tokens),
+        };
+        let named = |func| move |source| LowerError::Build { func, source };
+        let decode = lowering(&module, "decode", TokenCount::One).decode().map_err(named("decode"))?;
+        let prefill = lowering(&module, "prefill", chunk).prefill().map_err(named("prefill"))?;
+        let head = lowering(&module, "head", chunk).head_only().map_err(named("head"))?;
+        for func in [decode, prefill, head] {
+            module.add_func(func);
+        }
+        Ok(module)
+    }
+}
+
+/// The parameters of a model by place.
+struct Params {
+    token_embd: ParamId,
+    output_norm: ParamId,
+    output: ParamId,
+    layers: Vec<LayerParams>,
+}
+
+struct LayerParams {
+    attn_norm: ParamId,
+    q: ParamId,
+    k: ParamId,
+    v: ParamId,
+    attn_sub_norm: ParamId,
+    o: ParamId,
+    ffn_norm: ParamId,
+    gate: ParamId,
+    up: ParamId,
+    ffn_sub_norm: ParamId,
+    down: ParamId,
+}
+
+/// Declares the model's parameters in `module`.
+fn declare_params(model: &Model<'_>, module: &mut Module) -> Result<Params, LowerError> {
+    let mut ids = std::collections::HashMap::new();
+    for (name, tensor) in source::params(model) {
+        let refused = || LowerError::Param { tensor: printable(tensor.name()) };
+        let decl = source::declare(model, name.clone(), tensor).ok_or_else(refused)?;
+        let same_as_embedding = name == source::OUTPUT && {
+            let embedding = module.params().values().find(|p| p.name == source::TOKEN_EMBD);
+            embedding.is_some_and(|e| e.ty == decl.ty && same_content(e, &decl))
+        };
+        if !same_as_embedding {
+            ids.insert(name, module.add_param(decl));
+        }
+    }
+    let get =
+        |name: &str| ids.get(name).copied().ok_or_else(|| LowerError::Param { tensor: printable(name) });
+    let token_embd = get(source::TOKEN_EMBD)?;
+    let layer = |layer: usize| {
+        let get = |role| get(&layer_param(layer, role));
+        Ok(LayerParams {
+            attn_norm: get(LayerRole::AttnNorm)?,
+            q: get(LayerRole::AttnQ)?,
+            k: get(LayerRole::AttnK)?,
+            v: get(LayerRole::AttnV)?,
+            attn_sub_norm: get(LayerRole::AttnSubNorm)?,
+            o: get(LayerRole::AttnOutput)?,
+            ffn_norm: get(LayerRole::FfnNorm)?,
+            gate: get(LayerRole::FfnGate)?,
+            up: get(LayerRole::FfnUp)?,
+            ffn_sub_norm: get(LayerRole::FfnSubNorm)?,
+            down: get(LayerRole::FfnDown)?,
+        })
+    };
+    Ok(Params {
+        token_embd,
+        output_norm: get(source::OUTPUT_NORM)?,
+        output: get(source::OUTPUT).unwrap_or(token_embd),
+        layers: (0..model.hparams().layers).map(layer).collect::<Result<_, LowerError>>()?,
+    })
+}
+
+fn same_content(a: &bitnetc_ir::ParamDecl, b: &bitnetc_ir::ParamDecl) -> bool {
+    use bitnetc_ir::ParamDef::File;
+    matches!((&a.def, &b.def), (File { hash: a, .. }, File { hash: b, .. }) if a == b)
+}
+
+/// A function in the making.
+struct Lowering<'m> {
+    params: &'m Params,
+    hparams: &'m HyperParams,
+    kv: DType,
+    tokens: TokenCount,
+    builder: FuncBuilder<'m>,
+}
+
+/// Caches of a layer: keys and values.
+type Caches = (ValueId, ValueId);
+
+/// Sizes are bounded by [`crate::limits`], far below 2^32.
+fn size(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+impl Lowering<'_> {
+    /// `(tok, pos, caches) -> (logits, caches)` for one token.
+    fn decode(mut self) -> Result<Func, BuildError> {
+        let (stream, caches) = self.stack()?;
+        let logits = self.head(stream)?;
+        Ok(self.finish(logits, caches))
+    }
+
+    /// `(tok, pos, caches) -> (residual stream, caches)` for a chunk.
+    fn prefill(mut self) -> Result<Func, BuildError> {
+        let (stream, caches) = self.stack()?;
+        Ok(self.finish(stream, caches))
+    }
+
+    /// `(residual stream) -> logits` for a chunk.
+    fn head_only(mut self) -> Result<Func, BuildError> {
+        let rows = Rows { per_token: true, width: size(self.hparams.hidden) };
+        let stream = self.builder.input("x", Type::rows(DType::F32, rows));
+        let logits = self.head(stream)?;
+        Ok(self.finish(logits, Vec::new()))
+    }
+
+    fn finish(self, result: ValueId, caches: Vec<Caches>) -> Func {
+        let caches = caches.into_iter().flat_map(|(kc, vc)| [kc, vc]);
+        self.builder.finish(std::iter::once(result).chain(caches).collect())
+    }
+
+    /// Inputs, embedding and all layers; gives the residual stream and the new caches.
+    fn stack(&mut self) -> Result<(ValueId, Vec<Caches>), BuildError> {
+        let tokens = match self.tokens {
+            TokenCount::One => Dim::N(1),
+            TokenCount::UpTo(_) => Dim::Tokens,
+        };
+        let tok = self.builder.input("tok", Type::new(DType::Idx, &[tokens]));
+        let pos = self.builder.input("pos", Type::scalar(DType::Idx));
+        let dims = CacheDims { kv_heads: size(self.hparams.kv_heads), head_dim: size(self.hparams.head_dim) };
+        let cache = Type::cache(self.kv, dims);
+        let inputs: Vec<Caches> = (0..self.params.layers.len())
+            .map(|l| {
+                let kc = self.builder.input(format!("l{l}.kc"), cache.clone());
+                (kc, self.builder.input(format!("l{l}.vc"), cache.clone()))
+            })
+            .collect();
+        let mut stream = self.builder.embed(tok, self.params.token_embd)?;
+        let mut caches = Vec::with_capacity(inputs.len());
+        for (layer, input) in self.params.layers.iter().zip(inputs) {
+            let (next, cache) = self.attention(layer, stream, input, pos)?;
+            stream = self.feed_forward(layer, next)?;
+            caches.push(cache);
+        }
+        Ok((stream, caches))
+    }
+
+    /// The attention half of a layer, with its residual sum.
+    fn attention(
+        &mut self,
+        p: &LayerParams,
+        stream: ValueId,
+        (kc, vc): Caches,
+        pos: ValueId,
+    ) -> Result<(ValueId, Caches), BuildError> {
+        let h = self.hparams;
+        let x = self.norm_quant(stream, p.attn_norm)?;
+        let q = self.builder.ternary_matmul(x, p.q)?;
+        let k = self.builder.ternary_matmul(x, p.k)?;
+        let v = self.builder.ternary_matmul(x, p.v)?;
+        let q = self.rope(q, pos)?;
+        let k = self.rope(k, pos)?;
+        let [kc, vc] = self.builder.kv_append(kc, vc, k, v, pos)?;
+        let scale = 1.0 / (h.head_dim as f32).sqrt();
+        let heads = self.builder.attention(q, kc, vc, pos, size(h.heads), size(h.kv_heads), scale)?;
+        let x = self.norm_quant(heads, p.attn_sub_norm)?;
+        let o = self.builder.ternary_matmul(x, p.o)?;
+        Ok((self.builder.add(stream, o)?, (kc, vc)))
+    }
+
+    /// The feed-forward half of a layer, with its residual sum.
+    fn feed_forward(&mut self, p: &LayerParams, stream: ValueId) -> Result<ValueId, BuildError> {
+        let x = self.norm_quant(stream, p.ffn_norm)?;
+        let gate = self.builder.ternary_matmul(x, p.gate)?;
+        let up = self.builder.ternary_matmul(x, p.up)?;
+        let gate = match self.hparams.family.activation {
+            Activation::Relu2 => self.builder.relu2(gate)?,
+        };
+        let product = self.builder.mul(gate, up)?;
+        let x = self.norm_quant(product, p.ffn_sub_norm)?;
+        let down = self.builder.ternary_matmul(x, p.down)?;
+        self.builder.add(stream, down)
+    }
+
+    fn norm_quant(&mut self, x: ValueId, weight: ParamId) -> Result<ValueId, BuildError> {
+        let x = self.builder.rms_norm(x, weight, self.hparams.eps)?;
+        self.builder.quant_absmax(x)
+    }
+
+    fn rope(&mut self, x: ValueId, pos: ValueId) -> Result<ValueId, BuildError> {
+        let h = self.hparams;
+        self.builder.rope(x, pos, h.rope_theta, size(h.head_dim), size(h.rope_dim), h.family.rope)
+    }
+
+    /// Final norm and logits.
+    fn head(&mut self, stream: ValueId) -> Result<ValueId, BuildError> {
+        let x = self.builder.rms_norm(stream, self.params.output_norm, self.hparams.eps)?;
+        self.builder.matmul(x, self.params.output)
+    }
+}

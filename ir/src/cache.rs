@@ -1,0 +1,92 @@
+//! Which element type a model's KV caches have: the one choice about an imported module that its user makes afterwards.
+
+use crate::entity::FuncId;
+use crate::infer::TypeRule;
+use crate::module::Module;
+use crate::types::DType;
+
+/// Why the caches cannot have an element type.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CacheError {
+    /// Not a type that caches have.
+    #[error("a cache cannot be made of {}: expected f16 or f32", .0.name())]
+    DType(DType),
+    /// An op of the module, which was not sound before, does not take the caches.
+    #[error("@{func}: {rule}")]
+    Rule {
+        /// The function.
+        func: String,
+        /// What its op says.
+        rule: TypeRule,
+    },
+}
+
+/// Gives every cache of the module the element type `dtype`, f16 or f32, and infers the types of what they become. Plans
+/// stay as they are: caches are not in the arena. On error the module is unchanged.
+///
+/// # Errors
+/// Another element type, or a module that the verifier refuses.
+pub fn set_cache_dtype(module: &mut Module, dtype: DType) -> Result<(), CacheError> {
+    if !matches!(dtype, DType::F16 | DType::F32) {
+        return Err(CacheError::DType(dtype));
+    }
+    let params = module.params().clone();
+    let mut changed = Vec::new();
+    for (id, func) in module.funcs().iter() {
+        let mut func = func.clone();
+        for position in 0..func.inputs().len() {
+            let ty = func.ty(func.inputs()[position]);
+            if ty.as_cache().is_some() && ty.dtype != dtype {
+                let ty = crate::types::Type { dtype, ..ty.clone() };
+                func.set_input_type(position, ty);
+            }
+        }
+        func.retype(&|p| params[p].ty.clone())
+            .map_err(|(_, rule)| CacheError::Rule { func: func.name().to_owned(), rule })?;
+        changed.push((id, func));
+    }
+    for (id, func) in changed {
+        let id: FuncId = id;
+        *module.func_mut(id) = func;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::{GenOptions, random_module};
+    use crate::stage::Stage;
+    use crate::text::print;
+    use crate::verify::verify;
+
+    #[test]
+    fn caches_change_and_nothing_else() {
+        let mut with_caches = 0;
+        for seed in 0..40 {
+            let options = GenOptions { stage: Stage::Planned, ..GenOptions::default() };
+            let (mut module, _) = random_module(seed, &options);
+            set_cache_dtype(&mut module, DType::F16).unwrap();
+            let before = print(&module);
+            set_cache_dtype(&mut module, DType::F32).unwrap();
+            assert_eq!(verify(&module), Ok(()));
+            let text = print(&module);
+            let is_cache = |line: &str| line.contains("xCx");
+            with_caches += usize::from(text != before);
+            for (a, b) in before.lines().zip(text.lines()) {
+                assert!(!is_cache(b) || !b.contains("f16["), "{b}");
+                assert!(a == b || is_cache(a));
+            }
+            set_cache_dtype(&mut module, DType::F16).unwrap();
+            assert_eq!(print(&module), before);
+        }
+        assert!(with_caches > 20);
+    }
+
+    #[test]
+    fn other_types_are_refused() {
+        let error = set_cache_dtype(&mut Module::new(), DType::I8).unwrap_err();
+        assert_eq!(error.to_string(), "a cache cannot be made of i8: expected f16 or f32");
+    }
+}

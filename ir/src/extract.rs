@@ -1,0 +1,180 @@
+//! Taking one layer out of a function, as a module of its own that can be run, timed and compared.
+//!
+//! A layer has no mark in the IR other than the names of its parameters, `l{N}.…`. The ops of layer N are a contiguous
+//! range in program order: from the first op that reads a parameter of the layer, up to the first op after it that reads
+//! one of another layer or of none. An op right before such a first op, whose results only that op reads, belongs to it.
+//!
+//! Invariants: the module is in the stage of the one it was taken from, and passes the verifier if that one did.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::entity::{FuncId, NodeId, ValueId};
+use crate::graph::{Func, Operand};
+use crate::module::Module;
+use crate::ops::Op;
+use crate::plan::{FuncPlan, Place};
+use crate::storage::{ALIGN, activation_bytes, align};
+use crate::text::ValueNames;
+use crate::types::Type;
+
+/// The ops of layer `layer` of a function, as the only function of a new module with the parameters that it needs. What
+/// the ops read from outside becomes inputs, in the order of use and by the printed name (`%12` becomes `%v12`); what
+/// others read from them becomes outputs, in order. In a plan, places stay; a value that has become an output lives with
+/// the caller, and one that was in its place, or in that of a value from outside, gets a place at the end of the arena.
+///
+/// `None` where the function has no such layer, or where a part of a `split` would have to be returned.
+pub fn layer(module: &Module, func: FuncId, layer: u32) -> Option<Module> {
+    let old = module.funcs().get(func)?;
+    let nodes = layer_range(module, old, layer)?;
+    let inside: HashSet<NodeId> = nodes.iter().copied().collect();
+    let mut used_outside: HashSet<ValueId> = old.outputs().iter().copied().collect();
+    for &id in old.order().iter().filter(|n| !inside.contains(n)) {
+        used_outside.extend(values_read(old, id));
+    }
+
+    let names = ValueNames::new(old);
+    let mut taken: HashSet<String> =
+        old.inputs().iter().filter_map(|&v| old.value(v).name.clone()).collect();
+    let mut new = Func::new(old.name(), old.tokens());
+    let mut map: HashMap<ValueId, ValueId> = HashMap::new();
+    let made: HashSet<ValueId> = nodes.iter().flat_map(|&n| &old.node(n).results).copied().collect();
+    for value in nodes.iter().flat_map(|&id| values_read(old, id)) {
+        if !made.contains(&value) && !map.contains_key(&value) {
+            let name = match &old.value(value).name {
+                Some(name) => name.clone(),
+                None => fresh(&mut taken, &names.value(value).replace('%', "v")),
+            };
+            map.insert(value, new.add_input(name, old.ty(value).clone()));
+        }
+    }
+    let mut outputs = Vec::new();
+    let mut node_map = BTreeMap::new();
+    for &id in nodes {
+        let node = old.node(id);
+        let operands = node.operands.iter().map(|&operand| match operand {
+            Operand::Value(v) => map.get(&v).copied().map(Operand::Value),
+            Operand::Param(p) => Some(Operand::Param(p)),
+        });
+        let types: Vec<Type> = node.results.iter().map(|&v| old.ty(v).clone()).collect();
+        let copy = new.insert(None, node.op.clone(), operands.collect::<Option<_>>()?, types);
+        node_map.insert(id, copy);
+        for (&from, &to) in node.results.iter().zip(&new.node(copy).results.clone()) {
+            map.insert(from, to);
+            if used_outside.contains(&from) {
+                if matches!(node.op, Op::Split { .. }) {
+                    return None;
+                }
+                outputs.push(to);
+            }
+        }
+    }
+    new.set_outputs(outputs);
+    if let Some(plan) = &old.plan {
+        new.plan = Some(take_plan(plan, old, &new, nodes, &map, &node_map));
+    }
+    let mut result = Module::new();
+    result.stage = module.stage;
+    result.target = module.target.clone();
+    for decl in module.params().values() {
+        result.add_param(decl.clone());
+    }
+    result.add_func(new);
+    result.remove_unused_params();
+    Some(result)
+}
+
+fn values_read(func: &Func, id: NodeId) -> impl Iterator<Item = ValueId> + '_ {
+    func.node(id).operands.iter().filter_map(|o| match o {
+        Operand::Value(v) => Some(*v),
+        Operand::Param(_) => None,
+    })
+}
+
+fn fresh(taken: &mut HashSet<String>, wish: &str) -> String {
+    let mut name = wish.to_owned();
+    while !taken.insert(name.clone()) {
+        name.push('_');
+    }
+    name
+}
+
+/// The layer of the first parameter that an op reads: nothing for an op without parameters, `Some(None)` for a parameter
+/// of no layer.
+fn layer_read(module: &Module, func: &Func, id: NodeId) -> Option<Option<u32>> {
+    let param = func.node(id).operands.iter().find_map(|o| match o {
+        Operand::Param(p) => module.params().get(*p),
+        Operand::Value(_) => None,
+    })?;
+    let number = param.name.strip_prefix('l').and_then(|rest| rest.split_once('.'));
+    Some(number.and_then(|(digits, _)| digits.parse().ok()))
+}
+
+fn layer_range<'f>(module: &Module, func: &'f Func, layer: u32) -> Option<&'f [NodeId]> {
+    let order = func.order();
+    let first = order.iter().position(|&id| layer_read(module, func, id) == Some(Some(layer)))?;
+    let after = (first..order.len())
+        .find(|&i| layer_read(module, func, order[i]).is_some_and(|read| read != Some(layer)));
+    let start = with_producers(module, func, first, 0);
+    let end = after.map_or(order.len(), |i| with_producers(module, func, i, first + 1));
+    order.get(start..end)
+}
+
+/// Where the run of ops begins that ends in the op at `at` and in which each op serves the next one only.
+fn with_producers(module: &Module, func: &Func, mut at: usize, least: usize) -> usize {
+    let order = func.order();
+    while at > least {
+        let before = order[at - 1];
+        let serves = layer_read(module, func, before).is_none()
+            && func.node(before).results.iter().all(|&v| func.sole_user(v) == Some(order[at]));
+        if !serves {
+            break;
+        }
+        at -= 1;
+    }
+    at
+}
+
+fn take_plan(
+    plan: &FuncPlan,
+    old: &Func,
+    new: &Func,
+    nodes: &[NodeId],
+    map: &HashMap<ValueId, ValueId>,
+    node_map: &BTreeMap<NodeId, NodeId>,
+) -> FuncPlan {
+    let mut taken = FuncPlan { arena_bytes: plan.arena_bytes, ..FuncPlan::default() };
+    taken.places.extend(new.inputs().iter().map(|&v| (v, Place::Extern)));
+    // Values whose bytes are, or lead to, a place in the arena.
+    let mut in_arena: HashSet<ValueId> = HashSet::new();
+    for value in nodes.iter().flat_map(|&id| &old.node(id).results) {
+        let (Some(&to), Some(&place)) = (map.get(value), plan.places.get(value)) else { continue };
+        let cache = new.ty(to).as_cache().is_some();
+        let mapped = |of: &ValueId| map.get(of).copied();
+        let kept = match place {
+            _ if new.is_output(to) && !cache => Some(Place::Extern),
+            Place::Arena { .. } => Some(place),
+            Place::View { of, offset } => mapped(&of).map(|of| Place::View { of, offset }),
+            Place::Alias { of } => {
+                mapped(&of).filter(|of| cache || in_arena.contains(of)).map(|of| Place::Alias { of })
+            }
+            Place::Extern => None,
+        };
+        let place = kept.unwrap_or_else(|| {
+            let offset = align(taken.arena_bytes);
+            let size = align(activation_bytes(new.ty(to), new.tokens().max()).unwrap_or(ALIGN));
+            taken.arena_bytes = offset + size;
+            Place::Arena { offset, size }
+        });
+        let leads_to_arena = match place {
+            Place::Arena { .. } => true,
+            Place::View { of, .. } | Place::Alias { of } => in_arena.contains(&of),
+            Place::Extern => false,
+        };
+        if leads_to_arena {
+            in_arena.insert(to);
+        }
+        taken.places.insert(to, place);
+    }
+    taken.barriers = plan.barriers.iter().filter_map(|n| node_map.get(n).copied()).collect();
+    taken
+}

@@ -1,0 +1,127 @@
+//! Chooses layouts: from here on a module is made for one target.
+//!
+//! - Every ternary matrix that an op reads is replaced by a `relayout` of it to `tile16`, the layout that every ternary
+//!   kernel of every target reads, named `NAME.tile16`.
+//! - Every cache that holds keys gets `keys16`, in all functions in which an input has its name, because functions hand
+//!   caches to each other by name. Value caches stay in rows.
+//!
+//! What a layout means is written in `ir`, how it is packed in `codegen`. Dense matrices and vectors keep their layout:
+//! there is one for each.
+
+use std::collections::BTreeMap;
+
+use bitnetc_ir::{
+    DType, Func, FuncId, Layout, Module, NodeId, Op, Operand, ParamDecl, ParamDef, ParamId, ValueDef, ValueId,
+};
+
+use crate::error::PassFailure;
+use crate::manager::PassContext;
+use crate::patch::intern;
+use crate::pipeline::Transform;
+use crate::schedule::cache_operand;
+
+/// See the module.
+#[derive(Debug)]
+pub struct AssignLayout;
+
+impl Transform for AssignLayout {
+    fn run(&self, module: &mut Module, context: &PassContext<'_>) -> Result<bool, PassFailure> {
+        let mut changed = module.target.as_ref() != Some(&context.target);
+        module.target = Some(context.target.clone());
+        let funcs: Vec<FuncId> = module.funcs().keys().collect();
+        for &func in &funcs {
+            changed |= tile_weights(module, func);
+        }
+        let key_caches = key_caches(module)?;
+        for &func in &funcs {
+            changed |= lay_out_caches(module.func_mut(func), &key_caches);
+            let types: Vec<_> = module.params().values().map(|p| p.ty.clone()).collect();
+            let param_type = |p: ParamId| types[bitnetc_ir::Entity::index(p)].clone();
+            let body = module.func_mut(func);
+            let name = body.name().to_owned();
+            body.retype(&param_type).map_err(|(_, source)| PassFailure::Retype { func: name, source })?;
+        }
+        Ok(changed)
+    }
+}
+
+/// Makes the ops of `func` read ternary matrices in `tile16`.
+fn tile_weights(module: &mut Module, func: FuncId) -> bool {
+    let body = &module.funcs()[func];
+    let mut reads: Vec<(NodeId, usize, ParamId)> = Vec::new();
+    for &node in body.order() {
+        for (slot, &operand) in body.node(node).operands.iter().enumerate() {
+            if let Operand::Param(p) = operand {
+                let ty = &module.params()[p].ty;
+                if ty.dtype == DType::Ter && ty.layout != Layout::Tile16 {
+                    reads.push((node, slot, p));
+                }
+            }
+        }
+    }
+    for &(node, slot, param) in &reads {
+        let source = &module.params()[param];
+        let decl = ParamDecl {
+            name: format!("{}.tile16", source.name),
+            ty: source.ty.clone().with_layout(Layout::Tile16),
+            def: ParamDef::Relayout(param),
+        };
+        let tiled = intern(module, &decl);
+        module.func_mut(func).set_operand(node, slot, Operand::Param(tiled));
+    }
+    !reads.is_empty()
+}
+
+/// The input that `cache` is an appended form of.
+fn cache_input(func: &Func, mut cache: ValueId) -> Option<ValueId> {
+    loop {
+        let ValueDef::Result(node, result) = func.value(cache).def else { return Some(cache) };
+        let node = func.node(node);
+        let Operand::Value(before) = node.operands[cache_operand(&node.op, result as usize)?] else { return None };
+        cache = before;
+    }
+}
+
+/// Names of the caches that hold keys.
+fn key_caches(module: &Module) -> Result<BTreeMap<String, String>, PassFailure> {
+    let mut keys: BTreeMap<String, String> = BTreeMap::new();
+    let mut values: BTreeMap<String, String> = BTreeMap::new();
+    for func in module.funcs().values() {
+        for &node in func.order() {
+            let node = func.node(node);
+            let (k, v) = match node.op {
+                Op::KvAppend {} => (0, 1),
+                Op::RopeKvAppend { .. } => (3, 4),
+                Op::Attention { .. } => (1, 2),
+                _ => continue,
+            };
+            for (slot, role) in [(k, &mut keys), (v, &mut values)] {
+                if let Operand::Value(cache) = node.operands[slot]
+                    && let Some(name) = cache_input(func, cache).and_then(|c| func.value(c).name.clone())
+                {
+                    role.entry(name).or_insert_with(|| func.name().to_owned());
+                }
+            }
+        }
+    }
+    match keys.iter().find_map(|(cache, k)| values.get(cache).map(|v| (cache, k, v))) {
+        Some((cache, k, v)) => {
+            Err(PassFailure::CacheRole { cache: cache.clone(), keys: k.clone(), values: v.clone() })
+        }
+        None => Ok(keys),
+    }
+}
+
+fn lay_out_caches(func: &mut Func, keys: &BTreeMap<String, String>) -> bool {
+    let mut changed = false;
+    for position in 0..func.inputs().len() {
+        let input = func.value(func.inputs()[position]);
+        let is_key = input.name.as_ref().is_some_and(|name| keys.contains_key(name));
+        if is_key && input.ty.as_cache().is_some() && input.ty.layout != Layout::Keys16 {
+            let ty = input.ty.clone().with_layout(Layout::Keys16);
+            func.set_input_type(position, ty);
+            changed = true;
+        }
+    }
+    changed
+}

@@ -1,0 +1,425 @@
+//! Proves a memory plan and its barriers, from the IR alone: nothing here is shared with the planner or the scheduler.
+//!
+//! The checker runs the function on *claims* instead of bytes. A claim says: these bytes hold this value, written in
+//! this phase. It walks the nodes in order and keeps these rules:
+//!
+//! 1. Every value has one place, and the place suits what made the value: inputs and non-cache outputs lie in buffers of
+//!    the caller; a part of a split is exactly that part of the operand's rows; an appended cache is the cache appended to; anything else has
+//!    aligned arena bytes, enough for the most tokens of a call and inside the arena, or takes over an operand of the
+//!    same type of an op that reads, for each unit, only what it writes.
+//! 2. An op reads a value only while the value's claim stands, that is while no op has written to any of its bytes.
+//! 3. An op reads a value only in a later phase than it was written. Within a phase, what one op writes no other op
+//!    reads or writes.
+//! 4. What an op writes does not meet what it reads itself, but for the operand that its result takes over, in the slot
+//!    in which this is allowed, and what its other results are written to.
+//! 5. At the end the claims of all outputs stand, and no two outputs are the same value in a buffer of the caller.
+//!
+//! Byte sets are taken for the most tokens; fewer tokens touch the first rows of the same sets. A write counts up to the
+//! next multiple of 64 bytes in each row, because kernels store whole vectors. Different buffers of the caller are taken
+//! not to overlap. An op is taken to touch all of an operand and all of a result from any thread: no dependence inside a
+//! phase is accepted on the grounds that the same thread does both sides.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bitnetc_ir::{
+    DType, Epilogue, Func, FuncPlan, NodeId, Op, Operand, Place, Sizes, TokenCount, ValueDef, ValueId, storage,
+};
+
+use crate::names::value_name;
+
+/// What is wrong with a plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanViolation {
+    /// There is no plan.
+    #[error("there is no plan")]
+    NoPlan,
+    /// A value without a place, or a place for something that is no value of the function.
+    #[error("{value} has no place, or is no value and has one")]
+    Unplaced {
+        /// The value.
+        value: String,
+    },
+    /// A place that the value must not have.
+    #[error("{value} must not lie where it does: {why}")]
+    WrongPlace {
+        /// The value.
+        value: String,
+        /// What it should be.
+        why: &'static str,
+    },
+    /// A view or alias of a value that it cannot be a view or alias of.
+    #[error("{value} cannot be a part of {of} at byte {offset} of its rows, or take its place")]
+    WrongBase {
+        /// The value.
+        value: String,
+        /// The value whose bytes it claims.
+        of: String,
+        /// Bytes from the start of the row.
+        offset: u64,
+    },
+    /// An arena place that is too small, not aligned, or not inside the arena.
+    #[error("{value} needs {needed} bytes at a multiple of 64 and has {offset}+{size} in an arena of {arena}")]
+    Bounds {
+        /// The value.
+        value: String,
+        /// Bytes that it needs.
+        needed: u64,
+        /// Where it starts.
+        offset: u64,
+        /// Bytes that it has.
+        size: u64,
+        /// Bytes of the arena.
+        arena: u64,
+    },
+    /// A barrier after something that no thread executes.
+    #[error("a barrier stands after a view or after no op of the function")]
+    Barrier,
+    /// A value is read after its bytes were written for another value.
+    #[error("{reader} reads {value}, but its bytes were overwritten with {by}")]
+    Overwritten {
+        /// The value.
+        value: String,
+        /// What its bytes hold now.
+        by: String,
+        /// Who reads it.
+        reader: String,
+    },
+    /// A value is read in the phase in which it is written.
+    #[error("{reader} reads {value} without a barrier after it was written")]
+    MissingBarrier {
+        /// The value.
+        value: String,
+        /// Who reads it.
+        reader: String,
+    },
+    /// Two ops of one phase touch the same bytes, and one writes.
+    #[error("{first} and {second} share bytes in one phase, and one of them is written")]
+    Race {
+        /// What the first op reads or writes.
+        first: String,
+        /// What the second op reads or writes.
+        second: String,
+    },
+    /// An op writes bytes that it reads otherwise, or writes two results to the same bytes.
+    #[error("{result} shares bytes with {other} of the same op")]
+    SelfOverlap {
+        /// The result.
+        result: String,
+        /// An operand or another result.
+        other: String,
+    },
+    /// Two outputs are one value.
+    #[error("{value} is returned twice")]
+    ReturnedTwice {
+        /// The value.
+        value: String,
+    },
+}
+
+/// Memory in which offsets can be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Region {
+    Arena,
+    Caller(ValueId),
+}
+
+/// `rows` times `row` bytes, `stride` apart.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    region: Region,
+    start: u64,
+    row: u64,
+    stride: u64,
+    rows: u64,
+}
+
+impl Extent {
+    fn end(&self) -> u64 {
+        self.start + self.stride * (self.rows - 1) + self.row
+    }
+
+    /// As a kernel may write it.
+    fn written(mut self) -> Extent {
+        self.row = self.row.next_multiple_of(64);
+        self
+    }
+
+    /// Whether a byte may be in both; exact for one row and for equal strides.
+    fn meets(&self, other: &Extent) -> bool {
+        if self.region != other.region || self.start >= other.end() || other.start >= self.end() {
+            return false;
+        }
+        if self.stride != other.stride || (self.rows == 1 && other.rows == 1) {
+            return true;
+        }
+        let stride = i128::from(self.stride.max(1));
+        let apart = (i128::from(other.start) - i128::from(self.start)).rem_euclid(stride);
+        apart < i128::from(self.row) || apart + i128::from(other.row) > stride
+    }
+}
+
+/// Bytes that hold a value since a phase; `None` for what the caller wrote.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    extent: Extent,
+    since: Option<u32>,
+}
+
+/// Proves the plan of `func`.
+///
+/// # Errors
+/// The first rule that the plan breaks, with the values that show it.
+pub fn check_plan(func: &Func) -> Result<(), PlanViolation> {
+    let plan = func.plan.as_ref().ok_or(PlanViolation::NoPlan)?;
+    let name = |v: ValueId| value_name(func, v);
+    let values: BTreeSet<ValueId> = func.values().collect();
+    if let Some(&stray) = plan.places.keys().find(|v| !values.contains(v)) {
+        return Err(PlanViolation::Unplaced { value: format!("{stray:?}") });
+    }
+    let executed: BTreeSet<NodeId> =
+        func.order().iter().copied().filter(|&n| !matches!(func.node(n).op, Op::Split { .. })).collect();
+    if !plan.barriers.is_subset(&executed) {
+        return Err(PlanViolation::Barrier);
+    }
+    let mut returned = BTreeSet::new();
+    if let Some(&value) = func.outputs().iter().find(|&&v| !returned.insert(v)) {
+        return Err(PlanViolation::ReturnedTwice { value: name(value) });
+    }
+    let extents = extents(func, plan)?;
+    Machine { func, plan, extents, claims: BTreeMap::new(), lost: BTreeMap::new(), touched: Vec::new(), phase: 0 }
+        .run()
+}
+
+/// Which operand slots result `result` of `op` may take over.
+fn replaceable(op: &Op, result: usize) -> &'static [usize] {
+    match (op, result) {
+        (Op::Add {} | Op::Mul {}, 0) => &[0, 1],
+        (Op::Relu2 {} | Op::Rope { .. } | Op::RopeKvAppend { .. }, 0) => &[0],
+        (Op::Bitlinear { epilogue: Epilogue::Add }, 0) => &[2],
+        (Op::KvAppend {}, 0) => &[0],
+        (Op::KvAppend {}, 1) => &[1],
+        (Op::RopeKvAppend { .. }, 1) => &[3],
+        (Op::RopeKvAppend { .. }, 2) => &[4],
+        _ => &[],
+    }
+}
+
+fn is_cache(func: &Func, value: ValueId) -> bool {
+    func.ty(value).as_cache().is_some()
+}
+
+/// Rule 1: the bytes of every value.
+fn extents(func: &Func, plan: &FuncPlan) -> Result<BTreeMap<ValueId, Extent>, PlanViolation> {
+    let name = |v: ValueId| value_name(func, v);
+    let mut known: BTreeMap<ValueId, Extent> = BTreeMap::new();
+    for value in func.values() {
+        let place = *plan.places.get(&value).ok_or_else(|| PlanViolation::Unplaced { value: name(value) })?;
+        let wrong = |why| PlanViolation::WrongPlace { value: name(value), why };
+        let extent = match func.value(value).def {
+            ValueDef::Input(_) => match place {
+                Place::Extern => own_extent(func, value, Region::Caller(value), 0),
+                _ => return Err(wrong("an input is a buffer of the caller")),
+            },
+            ValueDef::Result(node, result) => {
+                let (node, result) = (func.node(node), result as usize);
+                let is_part = matches!(node.op, Op::Split { .. });
+                if func.is_output(value) && !is_cache(func, value) && (is_part || place != Place::Extern) {
+                    return Err(wrong("an output is written to a buffer of the caller"));
+                }
+                match place {
+                    Place::View { of, offset } => {
+                        part(func, &known, value, of, offset).ok_or_else(|| PlanViolation::WrongBase {
+                            value: name(value),
+                            of: name(of),
+                            offset,
+                        })?
+                    }
+                    _ if is_part => return Err(wrong("a part of a split is a view")),
+                    Place::Alias { of } => {
+                        let slots = replaceable(&node.op, result);
+                        let of_slot = slots.iter().any(|&s| node.operands.get(s) == Some(&Operand::Value(of)));
+                        let base = known.get(&of).copied();
+                        let ours = base.filter(|e| is_cache(func, value) || e.region == Region::Arena);
+                        match ours {
+                            Some(extent) if of_slot && func.ty(of) == func.ty(value) => extent,
+                            _ => {
+                                let (value, of) = (name(value), name(of));
+                                return Err(PlanViolation::WrongBase { value, of, offset: 0 });
+                            }
+                        }
+                    }
+                    _ if is_cache(func, value) => return Err(wrong("an appended cache is the cache appended to")),
+                    Place::Extern if func.is_output(value) => own_extent(func, value, Region::Caller(value), 0),
+                    Place::Extern => return Err(wrong("it is no output")),
+                    Place::Arena { offset, size } => {
+                        let extent = own_extent(func, value, Region::Arena, offset);
+                        let needed = extent.stride.checked_mul(extent.rows).unwrap_or(u64::MAX);
+                        let end = offset.checked_add(size);
+                        let inside = end.is_some_and(|end| end <= plan.arena_bytes);
+                        if !offset.is_multiple_of(64) || size < needed || !inside {
+                            let arena = plan.arena_bytes;
+                            return Err(PlanViolation::Bounds { value: name(value), needed, offset, size, arena });
+                        }
+                        extent
+                    }
+                }
+            }
+        };
+        known.insert(value, extent);
+    }
+    Ok(known)
+}
+
+/// The bytes of a value that has a buffer of its own from `start` on.
+fn own_extent(func: &Func, value: ValueId, region: Region, start: u64) -> Extent {
+    let ty = func.ty(value);
+    match (storage::row_stride(ty), ty.as_rows()) {
+        (Some(stride), Some(rows)) => {
+            let rows = match (rows.per_token, func.tokens()) {
+                (true, TokenCount::UpTo(max)) => u64::from(max.max(1)),
+                _ => 1,
+            };
+            Extent { region, start, row: stride, stride, rows }
+        }
+        // Caches, token ids and positions: a buffer of their own, which only the same cache can share.
+        _ => Extent { region, start, row: 1, stride: 1, rows: 1 },
+    }
+}
+
+/// The bytes of `value` as a part of `of`, if it is the part that starts at byte `offset`.
+fn part(
+    func: &Func,
+    known: &BTreeMap<ValueId, Extent>,
+    value: ValueId,
+    of: ValueId,
+    offset: u64,
+) -> Option<Extent> {
+    let ValueDef::Result(node, result) = func.value(value).def else { return None };
+    let node = func.node(node);
+    let Op::Split { sizes: Sizes(sizes) } = &node.op else { return None };
+    let before: u64 = sizes.get(..result as usize)?.iter().map(|&n| 4 * u64::from(n)).sum();
+    let base = known.get(&of)?;
+    let right = node.operands[..] == [Operand::Value(of)] && func.ty(of).dtype == DType::F32 && before == offset;
+    // A part of a buffer of the caller is readable only where the caller gave it as an input.
+    let readable = match base.region {
+        Region::Caller(root) => func.inputs().contains(&root),
+        Region::Arena => true,
+    };
+    let row = 4 * u64::from(*sizes.get(result as usize)?);
+    (right && readable && offset + row <= base.row).then_some(Extent { start: base.start + offset, row, ..*base })
+}
+
+struct Machine<'f> {
+    func: &'f Func,
+    plan: &'f FuncPlan,
+    extents: BTreeMap<ValueId, Extent>,
+    claims: BTreeMap<ValueId, Claim>,
+    /// Values whose claim fell, with the value that was written over them.
+    lost: BTreeMap<ValueId, ValueId>,
+    /// What ops of this phase read (`false`) and wrote (`true`).
+    touched: Vec<(ValueId, Extent, bool)>,
+    phase: u32,
+}
+
+impl Machine<'_> {
+    fn run(mut self) -> Result<(), PlanViolation> {
+        for &input in self.func.inputs() {
+            self.claims.insert(input, Claim { extent: self.extents[&input], since: None });
+        }
+        for &id in self.func.order() {
+            match self.func.node(id).op {
+                Op::Split { .. } => self.split(id),
+                _ => self.execute(id)?,
+            }
+            if self.plan.barriers.contains(&id) {
+                self.phase += 1;
+                self.touched.clear();
+            }
+        }
+        for &output in self.func.outputs() {
+            if !self.claims.contains_key(&output) {
+                return Err(self.overwritten(output, "the caller".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Parts hold what the whole holds.
+    fn split(&mut self, id: NodeId) {
+        let node = self.func.node(id);
+        let Some(&Operand::Value(whole)) = node.operands.first() else { return };
+        for &part in &node.results {
+            match (self.claims.get(&whole), self.lost.get(&whole)) {
+                (Some(&Claim { since, .. }), _) => {
+                    self.claims.insert(part, Claim { extent: self.extents[&part], since });
+                }
+                (None, Some(&by)) => {
+                    self.lost.insert(part, by);
+                }
+                (None, None) => {}
+            }
+        }
+    }
+
+    fn execute(&mut self, id: NodeId) -> Result<(), PlanViolation> {
+        let node = self.func.node(id);
+        let name = |v: ValueId| value_name(self.func, v);
+        let reader = || format!("`{}`", node.op.info().mnemonic);
+        let mut now: Vec<(ValueId, Extent, bool)> = Vec::new();
+        for &operand in &node.operands {
+            let Operand::Value(value) = operand else { continue };
+            let claim = *self.claims.get(&value).ok_or_else(|| self.overwritten(value, reader()))?;
+            if claim.since == Some(self.phase) {
+                return Err(PlanViolation::MissingBarrier { value: name(value), reader: reader() });
+            }
+            now.push((value, claim.extent, false));
+        }
+        for (result, &value) in node.results.iter().enumerate() {
+            let extent = self.extents[&value].written();
+            let taken_over = match self.plan.places.get(&value) {
+                Some(&Place::Alias { of }) => Some(of),
+                _ => None,
+            };
+            for (slot, &operand) in node.operands.iter().enumerate() {
+                let Operand::Value(read) = operand else { continue };
+                let allowed = taken_over == Some(read) && replaceable(&node.op, result).contains(&slot);
+                if !allowed && extent.meets(&self.extents[&read]) {
+                    return Err(PlanViolation::SelfOverlap { result: name(value), other: name(read) });
+                }
+            }
+            for &other in &node.results[..result] {
+                if extent.meets(&self.extents[&other].written()) {
+                    return Err(PlanViolation::SelfOverlap { result: name(value), other: name(other) });
+                }
+            }
+            now.push((value, extent, true));
+        }
+        for (first, a, a_writes) in &self.touched {
+            for (second, b, b_writes) in &now {
+                if (*a_writes || *b_writes) && a.meets(b) {
+                    return Err(PlanViolation::Race { first: name(*first), second: name(*second) });
+                }
+            }
+        }
+        for &value in &node.results {
+            let extent = self.extents[&value].written();
+            let fallen: Vec<ValueId> =
+                self.claims.iter().filter(|(_, c)| c.extent.meets(&extent)).map(|(&v, _)| v).collect();
+            for old in fallen {
+                self.claims.remove(&old);
+                self.lost.insert(old, value);
+            }
+        }
+        for &value in &node.results {
+            self.claims.insert(value, Claim { extent: self.extents[&value], since: Some(self.phase) });
+        }
+        self.touched.extend(now);
+        Ok(())
+    }
+
+    fn overwritten(&self, value: ValueId, reader: String) -> PlanViolation {
+        let by = self.lost.get(&value).map_or_else(|| "nothing yet".to_owned(), |&v| value_name(self.func, v));
+        PlanViolation::Overwritten { value: value_name(self.func, value), by, reader }
+    }
+}

@@ -1,0 +1,87 @@
+//! What can go wrong in a run of a pipeline.
+
+use bitnetc_ir::{Stage, TypeRule};
+
+use crate::check_plan::PlanViolation;
+use crate::patch::PatchError;
+use crate::plan_memory::PlanError;
+
+/// A run that ended early: where, why, and how to see it again.
+#[derive(Debug, thiserror::Error)]
+#[error("{pass}: {failure}")]
+pub struct PassError {
+    /// The pass that failed; `input` if the module was bad before the first.
+    pub pass: &'static str,
+    /// Why.
+    #[source]
+    pub failure: PassFailure,
+    /// The text form of the module before that pass, with the rest of the pipeline; [`crate::Reproducer`] reads it.
+    pub reproducer: String,
+}
+
+/// Why a pass failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PassFailure {
+    /// The pass may not run in the module's stage.
+    #[error("runs in stages {first} to {last}, but the module is in stage {stage}: move it in the pipeline")]
+    Stage {
+        /// The module's.
+        stage: Stage,
+        /// First allowed.
+        first: Stage,
+        /// Last allowed.
+        last: Stage,
+    },
+    /// The module does not keep the rules of the IR.
+    #[error("the module is not valid: {0}")]
+    Verify(String),
+    /// The plan is wrong.
+    #[error("@{func}: the plan is wrong: {source}")]
+    Plan {
+        /// The function.
+        func: String,
+        /// What is wrong.
+        source: PlanViolation,
+    },
+    /// A function cannot be planned.
+    #[error("@{func} cannot be planned: {source}")]
+    Unplannable {
+        /// The function.
+        func: String,
+        /// Why.
+        source: PlanError,
+    },
+    /// A cache is read as keys and as values, which have different layouts.
+    #[error("the cache %{cache} is used for keys (in @{keys}) and for values (in @{values}); use one cache for each")]
+    CacheRole {
+        /// Name of the input.
+        cache: String,
+        /// A function that uses it for keys.
+        keys: String,
+        /// A function that uses it for values.
+        values: String,
+    },
+    /// A rewrite made a bad patch.
+    #[error(transparent)]
+    Patch(#[from] PatchError),
+    /// Types do not fit after a layout was chosen.
+    #[error("@{func}: {source}")]
+    Retype {
+        /// The function.
+        func: String,
+        /// The rule.
+        source: TypeRule,
+    },
+    /// A rewrite finds something to do again and again.
+    #[error("@{func}: still patching after {sweeps} sweeps over the function")]
+    Diverges {
+        /// The function.
+        func: String,
+        /// Sweeps made.
+        sweeps: usize,
+    },
+    /// The pass panicked.
+    #[error("panicked: {0}")]
+    Panic(String),
+}

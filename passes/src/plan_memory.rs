@@ -1,0 +1,335 @@
+//! The memory plan: where every value lives, and after which nodes threads meet.
+//!
+//! One arena holds all values that are not the caller's. Time is counted in phases ([`crate::schedule`]): within a phase
+//! ops run at once, so a value lives from the phase of the op that makes it to the phase of its last reader, both
+//! included, and values that live in one phase do not share bytes. In order:
+//!
+//! 1. Inputs, and outputs that are no caches, are buffers of the caller.
+//! 2. Parts of a `split` are views of its operand's rows.
+//! 3. Appended caches are the caches appended to. Whoever reads the older state must have done so before.
+//! 4. Results of `add`, `mul`, `relu2`, `rope`, the queries of `rope_kv_append` and the sum of `bitlinear
+//!    {epilogue=add}` take over an operand of the same type, if it dies there: these ops read, for each unit of work, the elements
+//!    that they write and no others. The operand dies if all other readers of its bytes ran in earlier phases.
+//! 5. The rest gets arena bytes, largest first, each in the smallest gap that holds it; sizes are those of the most
+//!    tokens of a call, and everything is aligned to 64 bytes.
+//!
+//! A plan is proved again by [`crate::check_plan`], which shares no code with this file.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bitnetc_ir::{
+    DType, Epilogue, Func, FuncId, FuncPlan, Module, NodeId, Op, Operand, Place, Sizes, ValueDef, ValueId, storage,
+};
+
+use crate::error::PassFailure;
+use crate::manager::PassContext;
+use crate::names::value_name;
+use crate::pipeline::Transform;
+use crate::schedule::{Phases, cache_operand, is_view, phases, whole};
+
+/// See the module.
+#[derive(Debug)]
+pub struct PlanMemory;
+
+/// Why a function has no plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// An append changes a cache in place, and something wants its older state afterwards.
+    #[error("the cache {cache} is read after it was appended to; read it before, or read the appended cache")]
+    CacheReadAfterAppend {
+        /// The older state.
+        cache: String,
+    },
+    /// An output that no op can write to the caller's buffer.
+    #[error("output {position} is {value}, {why}")]
+    Output {
+        /// Position of the output.
+        position: usize,
+        /// The value.
+        value: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A value whose size the storage rules do not give.
+    #[error("{value} has no size in memory")]
+    NoSize {
+        /// The value.
+        value: String,
+    },
+}
+
+impl Transform for PlanMemory {
+    fn run(&self, module: &mut Module, _: &PassContext<'_>) -> Result<bool, PassFailure> {
+        let mut changed = false;
+        let funcs: Vec<FuncId> = module.funcs().keys().collect();
+        for func in funcs {
+            let body = module.func_mut(func);
+            let plan = plan(body)
+                .map_err(|source| PassFailure::Unplannable { func: body.name().to_owned(), source })?;
+            changed |= body.plan.as_ref() != Some(&plan);
+            body.plan = Some(plan);
+        }
+        Ok(changed)
+    }
+}
+
+/// Plans one function in its present order.
+///
+/// # Errors
+/// What the function asks for and memory cannot give.
+pub fn plan(func: &Func) -> Result<FuncPlan, PlanError> {
+    check_outputs(func)?;
+    check_caches(func)?;
+    let planner = Planner { func, phases: phases(func) };
+    let mut places = BTreeMap::new();
+    for value in func.values() {
+        places.insert(value, planner.place(value)?);
+    }
+    let arena_bytes = planner.fill_arena(&mut places);
+    Ok(FuncPlan { arena_bytes, places, barriers: planner.phases.barriers })
+}
+
+fn is_cache(func: &Func, value: ValueId) -> bool {
+    func.ty(value).as_cache().is_some()
+}
+
+/// Outputs are written by an op, whole and once.
+fn check_outputs(func: &Func) -> Result<(), PlanError> {
+    for (position, &value) in func.outputs().iter().enumerate() {
+        let why = match func.value(value).def {
+            _ if func.outputs()[..position].contains(&value) => "which is an output already",
+            _ if is_cache(func, value) => continue,
+            ValueDef::Input(_) => "an input that no op has changed",
+            ValueDef::Result(node, _) if is_view(func, node) => "part of another value",
+            ValueDef::Result(..) if func.users(value).iter().any(|&u| is_view(func, u)) => {
+                "which is split; parts of the caller's buffer have no place"
+            }
+            ValueDef::Result(..) => continue,
+        };
+        return Err(PlanError::Output { position, value: value_name(func, value), why });
+    }
+    Ok(())
+}
+
+/// Only the op that appends to a cache uses its older state from then on.
+fn check_caches(func: &Func) -> Result<(), PlanError> {
+    let mut overwritten: BTreeSet<ValueId> = BTreeSet::new();
+    let stale = |cache| PlanError::CacheReadAfterAppend { cache: value_name(func, cache) };
+    for &id in func.order() {
+        let node = func.node(id);
+        for &operand in &node.operands {
+            if let Operand::Value(v) = operand
+                && overwritten.contains(&v)
+            {
+                return Err(stale(v));
+            }
+        }
+        for slot in (0..node.results.len()).filter_map(|r| cache_operand(&node.op, r)) {
+            // Keys and values of one append in one cache are the second overwriting the first.
+            if let Operand::Value(cache) = node.operands[slot]
+                && !overwritten.insert(cache)
+            {
+                return Err(stale(cache));
+            }
+        }
+    }
+    match func.outputs().iter().find(|v| overwritten.contains(v)) {
+        Some(&cache) => Err(stale(cache)),
+        None => Ok(()),
+    }
+}
+
+struct Planner<'f> {
+    func: &'f Func,
+    phases: Phases,
+}
+
+/// Bytes of a row of a whole value that a view covers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Columns {
+    start: u64,
+    end: u64,
+}
+
+impl Columns {
+    fn meets(self, other: Columns) -> bool {
+        self.start < other.end && other.start < self.end
+    }
+}
+
+impl Planner<'_> {
+    fn place(&self, value: ValueId) -> Result<Place, PlanError> {
+        let func = self.func;
+        let ValueDef::Result(id, result) = func.value(value).def else { return Ok(Place::Extern) };
+        let (node, result) = (func.node(id), result as usize);
+        if let (Op::Split { sizes: Sizes(sizes) }, Operand::Value(of)) = (&node.op, node.operands[0]) {
+            let offset = sizes[..result].iter().map(|&n| u64::from(n) * 4).sum();
+            return Ok(Place::View { of, offset });
+        }
+        if let Some(slot) = cache_operand(&node.op, result)
+            && let Operand::Value(of) = node.operands[slot]
+        {
+            return Ok(Place::Alias { of });
+        }
+        if func.is_output(value) {
+            return Ok(Place::Extern);
+        }
+        if let Some(of) = self.taken_over(id, value) {
+            return Ok(Place::Alias { of });
+        }
+        let size = storage::activation_bytes(func.ty(value), func.tokens().max())
+            .ok_or_else(|| PlanError::NoSize { value: value_name(func, value) })?;
+        Ok(Place::Arena { offset: 0, size })
+    }
+
+    /// The operand of `id` whose bytes `value` takes over.
+    fn taken_over(&self, id: NodeId, value: ValueId) -> Option<ValueId> {
+        let node = self.func.node(id);
+        let slots: &[usize] = match node.op {
+            Op::Add {} | Op::Mul {} => &[0, 1],
+            Op::Relu2 {} | Op::Rope { .. } | Op::RopeKvAppend { .. } => &[0],
+            Op::Bitlinear { epilogue: Epilogue::Add } => &[2],
+            _ => &[],
+        };
+        slots.iter().find_map(|&slot| match node.operands[slot] {
+            Operand::Value(of) if self.func.ty(of) == self.func.ty(value) && self.dies_at(of, id, slot) => Some(of),
+            _ => None,
+        })
+    }
+
+    /// Whether nothing but operand `slot` of `id` reads the bytes of `value` in the phase of `id` or later.
+    fn dies_at(&self, value: ValueId, id: NodeId, slot: usize) -> bool {
+        let func = self.func;
+        let root = whole(func, value);
+        if matches!(func.value(root).def, ValueDef::Input(_)) || func.is_output(root) {
+            return false;
+        }
+        let own = self.columns(value);
+        // Kernels write whole vectors; inside a row of another value these must be vectors of this one.
+        let aligned = |n: u64| n.is_multiple_of(storage::ALIGN);
+        if value != root && !(aligned(own.start) && aligned(own.end)) {
+            return false;
+        }
+        let here = self.phases.of[&id];
+        self.views(root).into_iter().filter(|&v| self.columns(v).meets(own)).all(|v| {
+            !func.is_output(v)
+                && func.users(v).into_iter().filter(|&u| !is_view(func, u)).all(|user| match user == id {
+                    true => {
+                        let reads = |(s, &o): (usize, &Operand)| o == Operand::Value(v) && s != slot;
+                        !func.node(id).operands.iter().enumerate().any(reads)
+                    }
+                    false => self.phases.of[&user] < here,
+                })
+        })
+    }
+
+    /// `root` and every view of it.
+    fn views(&self, root: ValueId) -> Vec<ValueId> {
+        let mut all = vec![root];
+        let mut at = 0;
+        while let Some(&value) = all.get(at) {
+            for user in self.func.users(value) {
+                if is_view(self.func, user) {
+                    all.extend(&self.func.node(user).results);
+                }
+            }
+            at += 1;
+        }
+        all
+    }
+
+    /// Where `value` lies in the rows of its whole value.
+    fn columns(&self, value: ValueId) -> Columns {
+        let func = self.func;
+        let ty = func.ty(value);
+        let width = ty.as_rows().map_or(0, |r| u64::from(r.width));
+        let bytes = match ty.dtype {
+            DType::F32 => width * 4,
+            _ => storage::row_stride(ty).unwrap_or(0),
+        };
+        let mut start = 0;
+        let mut at = value;
+        while let ValueDef::Result(node, result) = func.value(at).def
+            && let (Op::Split { sizes: Sizes(sizes) }, Operand::Value(of)) =
+                (&func.node(node).op, func.node(node).operands[0])
+        {
+            start += sizes[..result as usize].iter().map(|&n| u64::from(n) * 4).sum::<u64>();
+            at = of;
+        }
+        Columns { start, end: start + bytes }
+    }
+
+    /// Gives every arena place its offset; returns the size of the arena.
+    fn fill_arena(&self, places: &mut BTreeMap<ValueId, Place>) -> u64 {
+        let func = self.func;
+        // A buffer lives as long as anything that is in it.
+        let mut lives: BTreeMap<ValueId, (u32, u32)> = BTreeMap::new();
+        for value in func.values() {
+            let mut buffer = value;
+            while let Some(Place::View { of, .. } | Place::Alias { of }) = places.get(&buffer) {
+                buffer = *of;
+            }
+            if !matches!(places.get(&buffer), Some(Place::Arena { .. })) {
+                continue;
+            }
+            let born = func.producer(value).and_then(|n| self.phases.of.get(&n)).copied();
+            let reads = func.users(value).into_iter().filter_map(|u| self.phases.of.get(&u)).copied();
+            for phase in reads.chain(born) {
+                let life = lives.entry(buffer).or_insert((phase, phase));
+                *life = (life.0.min(phase), life.1.max(phase));
+            }
+        }
+        let size_of = |v: &ValueId| match places.get(v) {
+            Some(Place::Arena { size, .. }) => *size,
+            _ => 0,
+        };
+        let mut buffers: Vec<(ValueId, u64, (u32, u32))> =
+            lives.into_iter().map(|(v, life)| (v, size_of(&v), life)).collect();
+        buffers.sort_by_key(|&(_, size, (born, _))| (std::cmp::Reverse(size), born));
+
+        let mut placed: Vec<(u64, u64, (u32, u32))> = Vec::new();
+        let mut arena = 0;
+        for (value, size, life) in buffers {
+            let mut taken: Vec<(u64, u64)> = placed
+                .iter()
+                .filter(|(_, _, other)| life.0 <= other.1 && other.0 <= life.1)
+                .map(|&(start, end, _)| (start, end))
+                .collect();
+            taken.sort_unstable();
+            let offset = smallest_gap(&taken, size);
+            placed.push((offset, offset + size, life));
+            arena = arena.max(offset + size);
+            places.insert(value, Place::Arena { offset, size });
+        }
+        arena
+    }
+}
+
+/// Start of the smallest gap between the ranges `taken` (by start) that holds `size` bytes, else the end of them all.
+fn smallest_gap(taken: &[(u64, u64)], size: u64) -> u64 {
+    let mut end = 0;
+    let mut best: Option<(u64, u64)> = None;
+    for &(start, stop) in taken {
+        let gap = start.saturating_sub(end);
+        if gap >= size && best.is_none_or(|(b, _)| gap < b) {
+            best = Some((gap, end));
+        }
+        end = end.max(stop);
+    }
+    best.map_or(end, |(_, start)| start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::smallest_gap;
+
+    #[test]
+    fn the_smallest_gap_that_fits_is_taken() {
+        assert_eq!(smallest_gap(&[], 64), 0);
+        assert_eq!(smallest_gap(&[(0, 64)], 64), 64);
+        assert_eq!(smallest_gap(&[(256, 320), (384, 448)], 64), 320);
+        assert_eq!(smallest_gap(&[(64, 128), (128, 192)], 128), 192);
+        assert_eq!(smallest_gap(&[(0, 512), (64, 128), (640, 704)], 128), 512);
+    }
+}

@@ -1,0 +1,173 @@
+//! The schedule: in which order ops run, and after which of them all threads meet.
+//!
+//! The machine that this is made for: each of N threads walks the nodes in order; for each node that is no view it runs
+//! the kernel on its contiguous share of the node's units; after a node with a barrier it waits for the others. A
+//! *phase* is what lies between two barriers. Within a phase nothing orders two threads, so
+//!
+//! - an op that reads a value runs in a later phase than the op that made it (also where both have one unit: which
+//!   thread has it is not known here);
+//! - an append to a cache, which changes its bytes, runs in a later phase than every reader of the cache before it.
+//!
+//! The pass orders nodes by the longest chain of such dependences that leads to them; [`phases`] then starts a new phase
+//! at the first node that the current one is too early for. The number of phases is the length of the longest chain, which no order can
+//! beat. Views do no work and never need a barrier.
+//!
+//! The pass changes the order only. The barriers are part of the plan, so `plan-memory` takes [`phases`] of whatever
+//! order it finds: a module is never in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bitnetc_ir::{Func, FuncId, Module, NodeId, Op, Operand, ValueDef, ValueId};
+
+use crate::error::PassFailure;
+use crate::manager::PassContext;
+use crate::pipeline::Transform;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Schedule;
+
+impl Transform for Schedule {
+    fn run(&self, module: &mut Module, _: &PassContext<'_>) -> Result<bool, PassFailure> {
+        let mut changed = false;
+        let funcs: Vec<FuncId> = module.funcs().keys().collect();
+        for func in funcs {
+            let body = module.func_mut(func);
+            if let Some(order) = by_chain_length(body)
+                && order != body.order()
+            {
+                // A sort by a key that grows along every edge gives a topological order.
+                changed |= body.set_order(order).is_ok();
+            }
+        }
+        Ok(changed)
+    }
+}
+
+/// The operand whose bytes result `result` of `op` goes on using, where the result is a cache.
+pub(crate) fn cache_operand(op: &Op, result: usize) -> Option<usize> {
+    match (op, result) {
+        (Op::KvAppend {}, 0 | 1) => Some(result),
+        (Op::RopeKvAppend { .. }, 1 | 2) => Some(result + 2),
+        _ => None,
+    }
+}
+
+/// Whether the node is a view, which no thread executes.
+pub(crate) fn is_view(func: &Func, node: NodeId) -> bool {
+    matches!(func.node(node).op, Op::Split { .. })
+}
+
+/// The value whose bytes `value` is part of: the operand of the split that made it, and so on.
+pub(crate) fn whole(func: &Func, mut value: ValueId) -> ValueId {
+    while let ValueDef::Result(node, _) = func.value(value).def
+        && let Op::Split { .. } = func.node(node).op
+        && let Operand::Value(of) = func.node(node).operands[0]
+    {
+        value = of;
+    }
+    value
+}
+
+fn values(operands: &[Operand]) -> impl Iterator<Item = ValueId> + '_ {
+    operands.iter().filter_map(|&o| match o {
+        Operand::Value(v) => Some(v),
+        Operand::Param(_) => None,
+    })
+}
+
+/// The nodes in order of the longest chain that leads to them; `None` where a cache is read after an append that depends
+/// on the reader, or the other way round, so that there is no order at all.
+fn by_chain_length(func: &Func) -> Option<Vec<NodeId>> {
+    // Edges: operands, and from each reader of a cache to the op that appends to it.
+    let mut befores: BTreeMap<NodeId, BTreeSet<NodeId>> = BTreeMap::new();
+    for &node in func.order() {
+        let before: BTreeSet<NodeId> =
+            values(&func.node(node).operands).filter_map(|v| func.producer(v)).collect();
+        befores.entry(node).or_default().extend(before);
+        for result in 0..func.node(node).results.len() {
+            if let Some(slot) = cache_operand(&func.node(node).op, result)
+                && let Operand::Value(cache) = func.node(node).operands[slot]
+            {
+                let readers = func.users(cache).into_iter().filter(|&r| r != node);
+                befores.entry(node).or_default().extend(readers);
+            }
+        }
+    }
+    let mut afters: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
+    let mut open: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for (&node, before) in &befores {
+        open.insert(node, before.len());
+        for &b in before {
+            afters.entry(b).or_default().push(node);
+        }
+    }
+    // The phase in which a node can run at the earliest, and the one from which its results can be read. Views do no
+    // work: they stand with what they are a view of.
+    let mut runs: BTreeMap<NodeId, u32> = BTreeMap::new();
+    let mut readable: BTreeMap<NodeId, u32> = BTreeMap::new();
+    let mut ready: Vec<NodeId> = func.order().iter().copied().filter(|n| open[n] == 0).collect();
+    while let Some(node) = ready.pop() {
+        let earliest = befores[&node].iter().map(|b| readable[b]).max().unwrap_or(0);
+        let (run, read) = match is_view(func, node) {
+            true => (earliest.saturating_sub(1), earliest),
+            false => (earliest, earliest + 1),
+        };
+        runs.insert(node, run);
+        readable.insert(node, read);
+        for &after in afters.get(&node).into_iter().flatten() {
+            let left = open.entry(after).or_default();
+            *left -= 1;
+            if *left == 0 {
+                ready.push(after);
+            }
+        }
+    }
+    if runs.len() != func.order().len() {
+        return None;
+    }
+    let mut order = func.order().to_vec();
+    order.sort_by_key(|n| runs[n]);
+    Some(order)
+}
+
+/// The phases of a function in its present order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Phases {
+    /// The phase of every node that is no view.
+    pub of: BTreeMap<NodeId, u32>,
+    /// The nodes after which all threads meet: the last of each phase but the last.
+    pub barriers: BTreeSet<NodeId>,
+}
+
+/// Divides the nodes, in their present order, into as few phases as possible.
+pub fn phases(func: &Func) -> Phases {
+    let mut of = BTreeMap::new();
+    let mut barriers = BTreeSet::new();
+    let mut phase = 0;
+    let mut last = None;
+    // What the current phase makes, and which caches it reads.
+    let mut made: BTreeSet<ValueId> = BTreeSet::new();
+    let mut read: BTreeSet<ValueId> = BTreeSet::new();
+    for &id in func.order() {
+        if is_view(func, id) {
+            continue;
+        }
+        let node = func.node(id);
+        let overwrites = (0..node.results.len())
+            .filter_map(|r| cache_operand(&node.op, r))
+            .any(|slot| values(&node.operands[slot..=slot]).any(|cache| read.contains(&cache)));
+        let too_early = values(&node.operands).any(|v| made.contains(&whole(func, v)));
+        if overwrites || too_early {
+            barriers.extend(last);
+            phase += 1;
+            made.clear();
+            read.clear();
+        }
+        made.extend(node.results.iter().copied());
+        read.extend(values(&node.operands).filter(|&v| func.ty(v).as_cache().is_some()));
+        of.insert(id, phase);
+        last = Some(id);
+    }
+    Phases { of, barriers }
+}

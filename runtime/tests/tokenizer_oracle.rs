@@ -1,0 +1,186 @@
+//! Token ids compared with outside references, through the GGUF front-end.
+//!
+//! The small models' references are part of the repository. The vocabulary of LLaMA 3 is not (its licence), so those
+//! tests look for it under `BITNETC_TEST_DATA`, by default `../shared/data` beside the repository, and say so when
+//! they are skipped.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bitnetc_frontend_gguf::{Gguf, TokenizerMeta};
+use bitnetc_runtime::tokenizer::{
+    BpeTokenizer, PreTokenizer, TokenId, TokenType, Tokenize, TokenizerSpec, pack_merges,
+};
+use serde_json::Value;
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// A file of the outside data, or `None` with a notice.
+fn outside(name: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("BITNETC_TEST_DATA")
+        .map_or_else(|| repository().join("../shared/data"), PathBuf::from);
+    let path = root.join(name);
+    if !path.exists() {
+        println!("skipped: {} is not there (set BITNETC_TEST_DATA)", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+fn spec_of(gguf: &Path) -> TokenizerSpec {
+    let bytes = std::fs::read(gguf).unwrap();
+    let gguf = Gguf::parse(&bytes).unwrap();
+    let meta = TokenizerMeta::read(&gguf).unwrap();
+    let types: Vec<TokenType> =
+        meta.types().iter().map(|&kind| TokenType::from_gguf(kind as i64).unwrap()).collect();
+    TokenizerSpec {
+        tokens: meta.tokens().iter().map(|&token| token.to_owned()).collect(),
+        merges: pack_merges(meta.tokens(), &types, meta.merges()).unwrap(),
+        types,
+        pre: PreTokenizer::LlamaBpe,
+        bos: meta.special().bos,
+        eos: meta.special().eos,
+        eog: meta.end_of_generation().to_vec(),
+        add_bos: meta.add_bos(),
+        add_eos: meta.add_eos(),
+    }
+}
+
+fn ids(value: &Value) -> Vec<TokenId> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as TokenId).collect()
+}
+
+/// Compares all of `cases` (`text` and `ids`) and returns how many there are.
+fn compare(tokenizer: &BpeTokenizer, cases: &Value, parse_special: bool) -> usize {
+    let cases = cases.as_array().unwrap();
+    for case in cases {
+        let text = case["text"].as_str().unwrap();
+        let expected = ids(&case["ids"]);
+        assert_eq!(tokenizer.encode(text, false, parse_special).unwrap(), expected, "{text:?}");
+        assert_eq!(tokenizer.decode(&expected, true), text.as_bytes());
+    }
+    cases.len()
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn small_models_match_their_reference() {
+    let data = repository().join("tests/data");
+    for (model, cases) in
+        [("model_A_i2_s.gguf", "tokenizer_A.json"), ("model_C_i2_s.gguf", "tokenizer_C.json")]
+    {
+        let tokenizer = BpeTokenizer::new(&spec_of(&data.join(model))).unwrap();
+        assert!(compare(&tokenizer, &json(&data.join(cases)), false) >= 5);
+        let text = "The capital of France is";
+        let with_bos = tokenizer.encode(text, true, false).unwrap();
+        assert_eq!(Some(with_bos[0]), tokenizer.bos());
+        assert_eq!(with_bos[1..], tokenizer.encode(text, false, false).unwrap());
+    }
+}
+
+#[test]
+fn special_tokens_at_the_end_of_a_small_vocabulary() {
+    let Some(model) = outside("shakespeare/shakespeare-5m-i2_s.gguf") else { return };
+    let spec = spec_of(&model);
+    assert_eq!(spec.tokens.len(), 2048);
+    let tokenizer = BpeTokenizer::new(&spec).unwrap();
+    for id in [2046, 2047] {
+        assert_eq!(tokenizer.token_type(id), Some(TokenType::Control));
+        let text = String::from_utf8(tokenizer.token_bytes(id).to_vec()).unwrap();
+        assert_eq!(tokenizer.encode(&text, false, true).unwrap(), [id]);
+        assert!(tokenizer.encode(&text, false, false).unwrap().iter().all(|&id| id < 2046));
+        assert!(tokenizer.piece(id, false).is_empty());
+    }
+    let validation = json(&model.with_file_name("validation_ids.json"));
+    let expected = ids(validation.get("ids").unwrap_or(&validation));
+    let text = String::from_utf8(tokenizer.decode(&expected, true)).unwrap();
+    assert_eq!(tokenizer.encode(&text, false, true).unwrap(), expected);
+}
+
+#[test]
+fn llama_3_vectors() {
+    let Some(model) = outside("tokenizer/llama3_vocab.gguf") else { return };
+    let tokenizer = BpeTokenizer::new(&spec_of(&model)).unwrap();
+    let vectors = json(&model.with_file_name("llama3_tokenizer_vectors.json"));
+    assert_eq!(compare(&tokenizer, &vectors["plain"], false), 293);
+    assert_eq!(compare(&tokenizer, &vectors["special"], true), 10);
+    assert!(tokenizer.is_end(128_001) && tokenizer.is_end(128_009) && !tokenizer.is_end(128_000));
+
+    let texts = std::fs::read_to_string(model.with_file_name("llama-bpe.inp")).unwrap();
+    let lines = std::fs::read_to_string(model.with_file_name("llama-bpe.out")).unwrap();
+    let mut texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
+    assert_eq!(texts.pop(), Some(""));
+    let lines: Vec<&str> = lines.lines().collect();
+    assert_eq!((texts.len(), lines.len()), (46, 46));
+    for (text, line) in texts.iter().zip(lines) {
+        let expected: Vec<TokenId> = line.split_whitespace().map(|id| id.parse().unwrap()).collect();
+        assert_eq!(tokenizer.encode(text, false, false).unwrap(), expected, "{text:?}");
+    }
+}
+
+#[test]
+fn a_file_without_pre_tokenizer_gives_the_same_tokenizer() {
+    let Some(named) = outside("tokenizer/llama3_vocab.gguf") else { return };
+    let Some(unnamed) = outside("tokenizer/bitnet2b_vocab_nopre.gguf") else { return };
+    let (named, unnamed) = (spec_of(&named), spec_of(&unnamed));
+    assert_eq!(named.tokens, unnamed.tokens);
+    assert_eq!(named.merges, unnamed.merges);
+    assert_eq!(named.pre, unnamed.pre);
+}
+
+#[test]
+fn the_stored_form_of_a_large_tokenizer_round_trips() {
+    let Some(model) = outside("tokenizer/llama3_vocab.gguf") else { return };
+    let spec = spec_of(&model);
+    let bytes = postcard::to_stdvec(&spec).unwrap();
+    assert!(bytes.len() < 4 << 20, "{} bytes", bytes.len());
+    assert_eq!(postcard::from_bytes::<TokenizerSpec>(&bytes).unwrap(), spec);
+}
+
+/// Time for a megabyte of each kind of text, and that twice the text takes not much more than twice the time.
+#[test]
+fn long_monotonous_texts_take_linear_time() {
+    let Some(model) = outside("tokenizer/llama3_vocab.gguf") else { return };
+    let start = Instant::now();
+    let tokenizer = BpeTokenizer::new(&spec_of(&model)).unwrap();
+    println!("tokenizer built in {:?}", start.elapsed());
+    // An unoptimised build is slower by a factor, not by an order.
+    let limit = Duration::from_millis(if cfg!(debug_assertions) { 10_000 } else { 1_000 });
+    let units = [
+        "a",
+        " ",
+        "\n",
+        "^",
+        "0",
+        "'",
+        "\t",
+        " \n",
+        "ab ",
+        "日",
+        "é\u{301}",
+        "\u{a0}",
+        "😀",
+        " a",
+        "<|",
+        "a\r\n",
+    ];
+    for unit in units {
+        let mut times = [Duration::ZERO; 2];
+        for (time, size) in times.iter_mut().zip([500_000, 1_000_000]) {
+            let text = unit.repeat(size / unit.len());
+            let start = Instant::now();
+            let ids = tokenizer.encode(&text, false, true).unwrap();
+            *time = start.elapsed();
+            assert!(!ids.is_empty() && ids.len() <= text.len());
+            assert_eq!(tokenizer.decode(&ids, false), text.as_bytes());
+        }
+        println!("{unit:?}: {:?}, twice as long {:?}", times[0], times[1]);
+        assert!(times[1] < limit, "{unit:?}: {:?}", times[1]);
+        assert!(times[1] < times[0] * 5 + Duration::from_millis(100), "{unit:?}: {times:?}");
+    }
+}

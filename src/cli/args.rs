@@ -1,0 +1,300 @@
+//! The arguments of every command. Names, short forms and defaults are llama.cpp's where it has the option.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A compiler for ternary (BitNet b1.58) language models on CPUs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bitnetc",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Examples:\n  bitnetc run                                   the built-in model\n  bitnetc compile model.gguf -o model.plan      compile once\n  bitnetc run model.plan -p \"ROMEO:\" -n 64       run the plan"
+)]
+pub(crate) struct Cli {
+    /// Say nothing on stderr but errors
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Generate text
+    Run(RunArgs),
+    /// Compile a GGUF model to a plan file
+    Compile(CompileArgs),
+    /// Show what a GGUF model or a plan holds
+    Inspect(InspectArgs),
+    /// Dump and check the IR
+    Ir(IrArgs),
+    /// Write the logits behind every token as .npy
+    Logits(LogitsArgs),
+    /// Perplexity of a text
+    Perplexity(PerplexityArgs),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KvType {
+    /// 2 bytes an element
+    F16,
+    /// 4 bytes an element
+    F32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HeadType {
+    /// As the file has it
+    F16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineKind {
+    /// Compiled kernels
+    Jit,
+    /// The IR interpreter: slow, and the definition of every op
+    Interpreter,
+}
+
+/// Options of every command that runs a model.
+#[derive(Debug, Args)]
+pub(crate) struct EngineArgs {
+    /// Threads (default: the cores that this process may use)
+    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
+    /// Element type of the KV cache
+    #[arg(long, value_name = "TYPE", default_value = "f16")]
+    pub(crate) kv_type: KvType,
+    /// Element type of the language-model head
+    #[arg(long, value_name = "TYPE", default_value = "f16")]
+    pub(crate) head: HeadType,
+    /// Read files into memory instead of mapping them
+    #[arg(long)]
+    pub(crate) no_mmap: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  bitnetc run\n  bitnetc run model.plan -p \"ROMEO:\" -n 64 --temp 0\n  bitnetc run model.gguf -f prompt.txt --perf"
+)]
+pub(crate) struct RunArgs {
+    /// A .gguf model or a plan (default: the built-in model)
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// The same, as an option
+    #[arg(short = 'm', long = "model", value_name = "MODEL", conflicts_with = "model", env = "BITNETC_MODEL")]
+    pub(crate) model_option: Option<PathBuf>,
+    /// The text to go on from (default: the model's begin-of-text token alone)
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) prompt: Option<String>,
+    /// Read the prompt from a file
+    #[arg(short, long, value_name = "FILE", conflicts_with = "prompt")]
+    pub(crate) file: Option<PathBuf>,
+    /// Tokens to generate (-1: until the model ends or the context is full)
+    #[arg(short, long = "n-predict", visible_alias = "predict", value_name = "N", default_value_t = -1, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
+    pub(crate) n_predict: i64,
+    /// Room for this many tokens, prompt included (0: the model's own context)
+    #[arg(short, long, value_name = "N", default_value_t = 0, env = "BITNETC_CTX_SIZE")]
+    pub(crate) ctx_size: u32,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    /// Never end by an end token
+    #[arg(long)]
+    pub(crate) ignore_eos: bool,
+    /// Do not print the prompt before the generated text
+    #[arg(long)]
+    pub(crate) no_display_prompt: bool,
+    /// Print one JSON object instead of streaming text
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print times, speeds and memory to stderr
+    #[arg(long)]
+    pub(crate) perf: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SamplingArgs {
+    /// Seed (-1: a random one)
+    #[arg(short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
+    pub(crate) seed: i64,
+    /// Temperature; 0 takes the most likely token each time
+    #[arg(long = "temp", visible_alias = "temperature", value_name = "T", default_value_t = 0.8)]
+    pub(crate) temp: f32,
+    /// Choose among the K most likely tokens (0: all)
+    #[arg(long, value_name = "K", default_value_t = 40)]
+    pub(crate) top_k: usize,
+    /// Choose among the most likely tokens that make up this share (1: all)
+    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    pub(crate) top_p: f32,
+    /// Choose among tokens at least this likely, relative to the likeliest (0: all)
+    #[arg(long, value_name = "P", default_value_t = 0.05)]
+    pub(crate) min_p: f32,
+    /// Make tokens of the last 64 less likely (1: no)
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub(crate) repeat_penalty: f32,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  bitnetc compile model.gguf -o model.plan")]
+pub(crate) struct CompileArgs {
+    /// A .gguf model
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// The plan to write (default: the model's name with .plan)
+    #[arg(short, long, value_name = "PLAN")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) lowering: LoweringArgs,
+    /// Read the model into memory instead of mapping it
+    #[arg(long)]
+    pub(crate) no_mmap: bool,
+    /// Print the summary as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of everything that runs the passes.
+#[derive(Debug, Args)]
+pub(crate) struct LoweringArgs {
+    /// Element type of the KV cache
+    #[arg(long, value_name = "TYPE", default_value = "f16")]
+    pub(crate) kv_type: KvType,
+    /// Tokens that one prefill step handles at most
+    #[arg(short, long, value_name = "N", default_value_t = bitnetc::DEFAULT_CHUNK, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) batch_size: u32,
+    /// Run these passes instead of the default pipeline, e.g. `fuse-norm-quant,assign-layout,plan-memory`
+    #[arg(long, value_name = "PIPELINE")]
+    pub(crate) passes: Option<String>,
+    /// Leave a pass out (may be given more than once)
+    #[arg(long, value_name = "PASS")]
+    pub(crate) disable_pass: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// A .gguf model or a plan (default: the built-in model)
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// List every tensor or weight
+    #[arg(long)]
+    pub(crate) tensors: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IrArgs {
+    #[command(subcommand)]
+    pub(crate) command: IrCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IrCommand {
+    /// Print a model's IR
+    Dump(IrDumpArgs),
+    /// Parse, verify and print an IR file
+    Check(IrCheckArgs),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum StageArg {
+    /// As the front-end made it
+    Imported,
+    /// After the fusions
+    Fused,
+    /// With layouts chosen
+    LaidOut,
+    /// With memory and schedule
+    Planned,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EntryArg {
+    /// One token
+    Decode,
+    /// A chunk of tokens
+    Prefill,
+    /// Logits from the residual stream
+    Head,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  bitnetc ir dump model.gguf --stage fused --entry decode --layer 0")]
+pub(crate) struct IrDumpArgs {
+    /// A .gguf model or a plan (default: the built-in model)
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// How far to lower (a plan is always `planned`)
+    #[arg(long, value_name = "STAGE", default_value = "planned")]
+    pub(crate) stage: StageArg,
+    /// Only this entry point
+    #[arg(long, value_name = "ENTRY")]
+    pub(crate) entry: Option<EntryArg>,
+    /// Only this layer of the entry point (default entry: decode)
+    #[arg(long, value_name = "N")]
+    pub(crate) layer: Option<u32>,
+    #[command(flatten)]
+    pub(crate) lowering: LoweringArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IrCheckArgs {
+    /// A .bir file (`-`: standard input)
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  bitnetc logits model.gguf --tokens 1,2,3 -o out.npy")]
+pub(crate) struct LogitsArgs {
+    /// A .gguf model or a plan (default: the built-in model)
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// Token ids, taken as they are
+    #[arg(long, value_name = "IDS", value_delimiter = ',', required_unless_present = "text")]
+    pub(crate) tokens: Vec<u32>,
+    /// Text, tokenised with the begin-of-text token where the model asks for it
+    #[arg(long, value_name = "TEXT", conflicts_with = "tokens")]
+    pub(crate) text: Option<String>,
+    /// The .npy to write: f32 [tokens, vocabulary]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// What computes
+    #[arg(long = "engine", value_name = "ENGINE", default_value = "jit")]
+    pub(crate) engine_kind: EngineKind,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    /// Print shape, ids and the likeliest next tokens as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  bitnetc perplexity model.plan -f text.txt --ctx 512")]
+pub(crate) struct PerplexityArgs {
+    /// A .gguf model or a plan (default: the built-in model)
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// A text, tokenised once, with the begin-of-text token where the model asks for it
+    #[arg(short, long, value_name = "FILE", required_unless_present = "ids")]
+    pub(crate) file: Option<PathBuf>,
+    /// A JSON array of token ids, taken as they are
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    pub(crate) ids: Option<PathBuf>,
+    /// Tokens in a window (0: the model's own context)
+    #[arg(short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 0)]
+    pub(crate) ctx: u32,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,116 @@
+//! `bitnetc compile`: a GGUF model to a plan file.
+
+use std::time::Instant;
+
+use bitnetc::compile::{CompileOptions, PlanSummary, plan_model};
+use bitnetc::load::Source;
+use bitnetc::error::exit;
+use bitnetc_ir::DType;
+use bitnetc_passes::Pipeline;
+use bitnetc_runtime::map::MapMode;
+
+use super::args::{CompileArgs, KvType, LoweringArgs};
+use super::failure::Failure;
+use super::{Outcome, output, progress};
+
+/// The facade's options for these arguments.
+pub(crate) fn compile_options(args: &LoweringArgs) -> Result<CompileOptions, Failure> {
+    let mut pipeline = match &args.passes {
+        Some(text) => {
+            text.parse::<Pipeline>().map_err(|e| Failure::new(exit::USAGE, format!("--passes: {e}")))?
+        }
+        None => Pipeline::default(),
+    };
+    for name in &args.disable_pass {
+        pipeline =
+            pipeline.without(name).map_err(|e| Failure::new(exit::USAGE, format!("--disable-pass: {e}")))?;
+    }
+    let kv_type = match args.kv_type {
+        KvType::F16 => DType::F16,
+        KvType::F32 => DType::F32,
+    };
+    Ok(CompileOptions { kv_type, chunk: args.batch_size, pipeline, ..CompileOptions::for_host()? })
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
+    let options = compile_options(&args.lowering)?;
+    let output_path = args.output.clone().unwrap_or_else(|| args.model.with_extension("plan"));
+    if output_path == args.model {
+        return Err(Failure::new(exit::USAGE, "the plan would replace the model: give another --output"));
+    }
+    let clock = Instant::now();
+    let source = Source::open(Some(&args.model), if args.no_mmap { MapMode::Copied } else { MapMode::Mapped })?;
+    let model = source.gguf_model()?;
+    let planned = plan_model(&args.model, &model, &options)?;
+    for note in &planned.notes {
+        output::say(quiet, note);
+    }
+    let bar = progress::bar("packing", planned.weight_bytes(), quiet || args.json);
+    let summary = planned.write(&output_path, |done| bar.set_position(done))?;
+    bar.finish_and_clear();
+    let seconds = clock.elapsed().as_secs_f64();
+    if args.json {
+        output::print_json(&json(&summary, &output_path, seconds))?;
+    } else {
+        output::print(&text(&summary, &output_path, seconds))?;
+    }
+    Ok(exit::OK)
+}
+
+fn text(summary: &PlanSummary, path: &std::path::Path, seconds: f64) -> String {
+    let mut text = format!("{:<20} {:>8} {:>9} {:>12}\n", "pass", "patches", "ops", "time");
+    for pass in &summary.passes {
+        text += &format!(
+            "{:<20} {:>8} {:>9} {:>9.2} ms\n",
+            pass.name,
+            pass.patches,
+            format!("{}→{}", pass.nodes_before, pass.nodes_after),
+            pass.seconds * 1e3
+        );
+    }
+    let s = summary;
+    text += &format!("\nkernels          {} distinct, {} steps per token, {} barriers\n", s.kernels, s.steps, s.barriers);
+    text += &format!("bytes per token  {} of weights, and {} of KV cache per position\n", output::bytes(s.bytes_per_token), output::bytes(s.kv_bytes_per_position));
+    text += &format!(
+        "peak memory      {} at a context of {}: weights {}, KV cache {}, activations {}, other buffers {}\n",
+        output::bytes(s.memory.total()),
+        s.context,
+        output::bytes(s.memory.weights),
+        output::bytes(s.memory.kv_cache),
+        output::bytes(s.memory.arena),
+        output::bytes(s.memory.io)
+    );
+    text += &format!("plan             {} ({}), in {seconds:.2} s\n", path.display(), output::bytes(s.file_bytes));
+    text
+}
+
+fn json(s: &PlanSummary, path: &std::path::Path, seconds: f64) -> serde_json::Value {
+    serde_json::json!({
+        "schema": "bitnetc.compile/1",
+        "plan": path.display().to_string(),
+        "plan_bytes": s.file_bytes,
+        "seconds": seconds,
+        "passes": s.passes.iter().map(|p| serde_json::json!({
+            "name": p.name,
+            "patches": p.patches,
+            "changed": p.changed,
+            "ops_before": p.nodes_before,
+            "ops_after": p.nodes_after,
+            "ms": p.seconds * 1e3,
+        })).collect::<Vec<_>>(),
+        "kernels": s.kernels,
+        "steps_per_token": s.steps,
+        "barriers_per_token": s.barriers,
+        "weight_bytes_per_token": s.bytes_per_token,
+        "kv_bytes_per_position": s.kv_bytes_per_position,
+        "context": s.context,
+        "memory": {
+            "planned_bytes": s.memory.total(),
+            "weights_bytes": s.memory.weights,
+            "kv_cache_bytes": s.memory.kv_cache,
+            "activation_bytes": s.memory.arena,
+            "other_bytes": s.memory.io,
+        },
+    })
+}

@@ -1,0 +1,253 @@
+//! `bitnetc run`: text from a prompt.
+
+use std::time::Instant;
+
+use bitnetc::error::exit;
+use bitnetc::generate::{GenerateOptions, Generated, Stop, generate};
+use bitnetc::load::{LoadOptions, Loaded, load};
+use bitnetc_runtime::map::MapMode;
+use bitnetc_runtime::sampling::{Sampler, SamplingParams};
+use bitnetc_runtime::session::{MemoryUse, Session, SessionOptions, kv_bytes_per_token};
+use bitnetc_runtime::tokenizer::Tokenize;
+
+use super::args::{EngineArgs, KvType, RunArgs, SamplingArgs};
+use super::failure::Failure;
+use super::{Outcome, interrupt, output};
+
+/// Threads when none are asked for: the cores that this process may use.
+pub(crate) fn threads(asked: Option<u32>) -> u32 {
+    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32))
+}
+
+/// The facade's options for these arguments.
+pub(crate) fn load_options(args: &EngineArgs) -> LoadOptions {
+    LoadOptions {
+        kv_type: match args.kv_type {
+            KvType::F16 => bitnetc_ir::DType::F16,
+            KvType::F32 => bitnetc_ir::DType::F32,
+        },
+        map_mode: if args.no_mmap { MapMode::Copied } else { MapMode::Mapped },
+        ..LoadOptions::default()
+    }
+}
+
+/// Says which model is used where none was named, and what the front-end has to say about it.
+pub(crate) fn announce(loaded: &Loaded, named: bool, quiet: bool) {
+    if !named {
+        output::say(quiet, format!("no model given: using {}", loaded.name));
+    }
+    for note in &loaded.notes {
+        output::say(quiet, note);
+    }
+}
+
+fn sampling(args: &SamplingArgs) -> Result<(SamplingParams, bool), Failure> {
+    let random = args.seed < 0;
+    let seed = match u64::try_from(args.seed) {
+        Ok(seed) => seed,
+        // The hasher of a new map is keyed by the system's random source.
+        Err(_) => {
+            use std::hash::{BuildHasher, Hasher};
+            u64::from(std::collections::hash_map::RandomState::new().build_hasher().finish() as u32)
+        }
+    };
+    let params = SamplingParams {
+        temperature: args.temp,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        repeat_penalty: args.repeat_penalty,
+        seed,
+        ..SamplingParams::default()
+    };
+    params.validate()?;
+    Ok((params, random))
+}
+
+fn prompt_text(args: &RunArgs) -> Result<String, Failure> {
+    match (&args.prompt, &args.file) {
+        (Some(text), _) => Ok(text.clone()),
+        (None, Some(path)) => {
+            let mut text = std::fs::read_to_string(path)
+                .map_err(|e| Failure::new(exit::FAILURE, format!("cannot read the prompt {}: {e}", path.display())))?;
+            if text.ends_with('\n') {
+                text.pop();
+            }
+            Ok(text)
+        }
+        (None, None) => Ok(String::new()),
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
+    interrupt::listen();
+    let (params, random_seed) = sampling(&args.sampling)?;
+    let text = prompt_text(args)?;
+    let path = args.model.as_deref().or(args.model_option.as_deref());
+    let clock = Instant::now();
+    let loaded = load(path, &load_options(&args.engine))?;
+    announce(&loaded, path.is_some(), quiet);
+
+    let mut prompt = loaded.tokenizer.encode(&text, true, true)?;
+    if prompt.is_empty() {
+        let first = loaded.tokenizer.bos().or(loaded.tokenizer.eos());
+        prompt.push(first.ok_or_else(|| {
+            Failure::new(exit::USAGE, "this model has no begin-of-text token: give a prompt with --prompt")
+        })?);
+    }
+    let context = if args.ctx_size == 0 { loaded.context } else { args.ctx_size };
+    if prompt.len() as u64 > u64::from(context) {
+        let message = format!(
+            "the prompt has {} tokens but the context holds {context}: shorten it or give a larger --ctx-size",
+            prompt.len()
+        );
+        return Err(Failure::new(exit::FAILURE, message));
+    }
+    if context > loaded.context {
+        output::say(
+            quiet,
+            format!("warning: --ctx-size {context} is more than the {} that the model was trained for", loaded.context),
+        );
+    }
+    let options = SessionOptions { context, threads: threads(args.engine.threads) };
+    let mut session = Session::new(loaded.model.clone(), options)?;
+    let load_time = clock.elapsed();
+    if random_seed && params.temperature > 0.0 {
+        output::say(quiet, format!("seed: {}", params.seed));
+    }
+
+    let seed = params.seed;
+    let mut sampler = Sampler::new(params)?;
+    let options = GenerateOptions { limit: u64::try_from(args.n_predict).ok(), ignore_end: args.ignore_eos };
+    let streaming = !args.json;
+    if streaming && !args.no_display_prompt {
+        output::print(&loaded.tokenizer.decode_lossy(&prompt, false))?;
+    }
+    let mut text_out = String::new();
+    let mut broken = None;
+    let result = generate(&mut session, &loaded.tokenizer, &mut sampler, &prompt, &options, |piece| {
+        text_out.push_str(piece);
+        if streaming && let Err(failure) = output::print(piece) {
+            broken = Some(failure);
+            return false;
+        }
+        !interrupt::requested()
+    })?;
+    if let Some(failure) = broken {
+        return Err(failure);
+    }
+    if streaming {
+        output::print("\n")?;
+    }
+    if result.stop == Stop::ContextFull {
+        output::say(quiet, format!("the context of {} tokens is full", session.capacity()));
+    }
+    let timings = Timings { load: load_time, result: &result, memory: session.memory(), loaded: &loaded, session: &session };
+    if args.json {
+        output::print_json(&timings.json(&text_out, &loaded, seed))?;
+    }
+    if args.perf {
+        output::say(false, timings.text());
+    }
+    Ok(if result.stop == Stop::Interrupted { exit::INTERRUPTED } else { exit::OK })
+}
+
+/// What `--perf` and `--json` report.
+struct Timings<'a> {
+    load: std::time::Duration,
+    result: &'a Generated,
+    memory: MemoryUse,
+    loaded: &'a Loaded,
+    session: &'a Session,
+}
+
+impl Timings<'_> {
+    fn rate(tokens: usize, time: std::time::Duration) -> f64 {
+        if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() }
+    }
+
+    /// Bytes that one decode step at the middle of the run has read.
+    fn bytes_per_token(&self) -> u64 {
+        let middle = self.result.prompt_tokens + self.result.decode_steps / 2;
+        self.loaded.model.bytes_per_token() + kv_bytes_per_token(&self.loaded.model) * middle as u64
+    }
+
+    fn gigabytes_per_second(&self) -> f64 {
+        Self::rate(self.result.decode_steps, self.result.decode_time) * self.bytes_per_token() as f64 / 1e9
+    }
+
+    fn text(&self) -> String {
+        let r = self.result;
+        let line = |name: &str, time: std::time::Duration, tokens: usize| {
+            format!(
+                "{name:>12} time = {:10.2} ms / {tokens:5} tokens ({:8.2} ms per token, {:8.2} tokens per second)\n",
+                output::ms(time),
+                output::ms(time) / tokens.max(1) as f64,
+                Self::rate(tokens, time)
+            )
+        };
+        let m = &self.memory;
+        let mut text = format!("\n{:>12} time = {:10.2} ms\n", "load", output::ms(self.load));
+        text += &line("prompt eval", r.prompt_time, r.prompt_tokens);
+        text += &line("eval", r.decode_time, r.decode_steps);
+        text += &line("sampling", r.sample_time, r.tokens.len());
+        text += &format!(
+            "{:>12}      = {} threads, {} read per token, {:.2} GB/s\n",
+            "decode",
+            self.session.threads(),
+            output::bytes(self.bytes_per_token()),
+            self.gigabytes_per_second()
+        );
+        text += &format!(
+            "{:>12}      = {} planned: weights {}, KV cache {}, activations {}, other buffers {}",
+            "memory",
+            output::bytes(m.total()),
+            output::bytes(m.weights),
+            output::bytes(m.kv_cache),
+            output::bytes(m.arena),
+            output::bytes(m.io)
+        );
+        if let Some(rss) = output::peak_rss() {
+            text += &format!("; peak RSS {}", output::bytes(rss));
+        }
+        text
+    }
+
+    fn json(&self, text: &str, loaded: &Loaded, seed: u64) -> serde_json::Value {
+        let r = self.result;
+        let end = match r.stop {
+            Stop::EndToken(id) => Some(id),
+            _ => None,
+        };
+        serde_json::json!({
+            "schema": "bitnetc.run/1",
+            "model": loaded.name,
+            "text": text,
+            "tokens": r.tokens,
+            "stop": r.stop.name(),
+            "end_token": end,
+            "seed": seed,
+            "threads": self.session.threads(),
+            "prompt_tokens": r.prompt_tokens,
+            "timings": {
+                "load_ms": output::ms(self.load),
+                "prompt_ms": output::ms(r.prompt_time),
+                "prompt_tokens_per_second": Self::rate(r.prompt_tokens, r.prompt_time),
+                "decode_ms": output::ms(r.decode_time),
+                "decode_steps": r.decode_steps,
+                "decode_tokens_per_second": Self::rate(r.decode_steps, r.decode_time),
+                "decode_gigabytes_per_second": self.gigabytes_per_second(),
+                "sampling_ms": output::ms(r.sample_time),
+            },
+            "memory": {
+                "planned_bytes": self.memory.total(),
+                "weights_bytes": self.memory.weights,
+                "kv_cache_bytes": self.memory.kv_cache,
+                "activation_bytes": self.memory.arena,
+                "other_bytes": self.memory.io,
+                "peak_rss_bytes": output::peak_rss(),
+            },
+        })
+    }
+}

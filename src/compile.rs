@@ -1,0 +1,281 @@
+//! From a GGUF to a planned module, and on to a plan file or to memory.
+//!
+//! Invariants: what runs from memory and what runs from a plan file went through the same steps with the same options;
+//! weights are packed one parameter at a time, so a plan is written with little more memory than its largest weight.
+
+use std::path::Path;
+
+use bitnetc_codegen::compile::CompileError;
+use bitnetc_codegen::pack::Packer;
+use bitnetc_codegen::{host, program};
+use bitnetc_frontend_gguf as gguf;
+use bitnetc_ir::{DType, Entity, Module, ParamId, TargetDesc, storage, text, weights};
+use bitnetc_passes::{PassContext, PassReport, Pipeline};
+use bitnetc_runtime::map::AlignedBuffer;
+use bitnetc_runtime::model::WeightRange;
+use bitnetc_runtime::plan::{PlanEncoder, PlanError, PlanMeta, PlanSettings, SourceFile, write_plan};
+use bitnetc_runtime::session::{MemoryUse, Session, SessionOptions, kv_bytes_per_token};
+use bitnetc_runtime::tokenizer::TokenizerSpec;
+
+use crate::error::Error;
+use crate::tokenizer_spec::tokenizer_spec;
+
+/// Tokens that one prefill step handles at most, unless asked otherwise.
+pub const DEFAULT_CHUNK: u32 = 64;
+
+/// How a model is compiled.
+#[derive(Clone, Debug)]
+pub struct CompileOptions {
+    /// Element type of the KV cache, f16 or f32.
+    pub kv_type: DType,
+    /// Tokens that one prefill step handles at most.
+    pub chunk: u32,
+    /// The passes.
+    pub pipeline: Pipeline,
+    /// The machine to lay out and to generate code for; the host unless set.
+    pub target: TargetDesc,
+}
+
+impl CompileOptions {
+    /// The defaults for this machine.
+    ///
+    /// # Errors
+    /// A machine that code cannot be generated for.
+    pub fn for_host() -> Result<Self, Error> {
+        let target = host::probe().map_err(CompileError::from)?;
+        Ok(Self { kv_type: DType::F16, chunk: DEFAULT_CHUNK, pipeline: Pipeline::default(), target })
+    }
+}
+
+/// A planned module with everything that a plan file holds besides packed weights.
+pub struct Planned<'m, 'a> {
+    /// The module, in stage `planned`.
+    pub module: Module,
+    /// What each pass did.
+    pub passes: Vec<PassReport>,
+    /// Remarks of the front-end.
+    pub notes: Vec<String>,
+    /// The tokenizer.
+    pub tokenizer: TokenizerSpec,
+    /// The chat template, as the file has it.
+    pub chat_template: Option<String>,
+    /// Description.
+    pub meta: PlanMeta,
+    /// The model's own context.
+    pub context: u32,
+    weights: gguf::GgufWeights<'m, 'a>,
+}
+
+/// What `bitnetc compile` reports.
+#[derive(Clone, Debug)]
+pub struct PlanSummary {
+    /// What each pass did.
+    pub passes: Vec<PassReport>,
+    /// Distinct kernels.
+    pub kernels: usize,
+    /// Kernel calls of a decode step.
+    pub steps: usize,
+    /// Barriers of a decode step.
+    pub barriers: usize,
+    /// Weight bytes that a decode step reads.
+    pub bytes_per_token: u64,
+    /// Bytes of KV cache that each position adds.
+    pub kv_bytes_per_position: u64,
+    /// The context that `memory` is for.
+    pub context: u32,
+    /// Planned memory.
+    pub memory: MemoryUse,
+    /// Size of the plan file.
+    pub file_bytes: u64,
+}
+
+/// Checks the weights of a model, lowers it and plans it. `path` is for messages.
+///
+/// # Errors
+/// Weights that are not finite or not ternary; a pass that fails.
+pub fn plan_model<'m, 'a>(
+    path: &Path,
+    model: &'m gguf::Model<'a>,
+    options: &CompileOptions,
+) -> Result<Planned<'m, 'a>, Error> {
+    let bytes = model.gguf().bytes();
+    let (checked, hash) =
+        rayon::join(|| model.check_weights(), || blake3::Hasher::new().update_rayon(bytes).finalize());
+    checked.map_err(|source| Error::Gguf { path: path.to_owned(), source })?;
+    let imported = import(model, options)?;
+    let context = PassContext::new(options.target.clone());
+    let (module, report) = bitnetc_passes::run(&options.pipeline, imported, &context)?;
+
+    let hparams = model.hparams();
+    let name = model.gguf().string("general.name").ok().flatten().unwrap_or("unnamed").to_owned();
+    let notes: Vec<String> = model.notes().iter().map(ToString::to_string).collect();
+    let number = |name: &str, value: String| (name.to_owned(), value);
+    let meta = PlanMeta {
+        model_name: name,
+        architecture: hparams.architecture.to_owned(),
+        hyper_parameters: vec![
+            number("vocab", hparams.vocab.to_string()),
+            number("context", hparams.context.to_string()),
+            number("hidden", hparams.hidden.to_string()),
+            number("layers", hparams.layers.to_string()),
+            number("ffn", hparams.ffn.to_string()),
+            number("heads", hparams.heads.to_string()),
+            number("kv_heads", hparams.kv_heads.to_string()),
+            number("head_dim", hparams.head_dim.to_string()),
+            number("rope_dim", hparams.rope_dim.to_string()),
+            number("rope_theta", hparams.rope_theta.to_string()),
+            number("eps", hparams.eps.to_string()),
+        ],
+        source: SourceFile { hash: *hash.as_bytes(), bytes: bytes.len() as u64 },
+        defaults_used: notes.clone(),
+        creation_options: vec![
+            number("kv_type", options.kv_type.name().to_owned()),
+            number("batch_size", options.chunk.to_string()),
+            number("passes", options.pipeline.to_string()),
+        ],
+        producer: format!("bitnetc {}", env!("CARGO_PKG_VERSION")),
+    };
+    Ok(Planned {
+        module,
+        passes: report.passes,
+        notes,
+        tokenizer: tokenizer_spec(model.tokenizer())?,
+        chat_template: model.tokenizer().chat_template().map(str::to_owned),
+        meta,
+        context: u32::try_from(hparams.context).unwrap_or(u32::MAX),
+        weights: gguf::GgufWeights::new(model),
+    })
+}
+
+/// The imported module of a model.
+///
+/// # Errors
+/// A model that cannot be expressed in the IR.
+pub fn import(model: &gguf::Model<'_>, options: &CompileOptions) -> Result<Module, Error> {
+    let kv = match options.kv_type {
+        DType::F32 => gguf::KvType::F32,
+        _ => gguf::KvType::F16,
+    };
+    Ok(model.lower(&gguf::LowerOptions { kv, chunk: options.chunk })?)
+}
+
+/// The parameters that ops of the module read, in the order in which they are stored.
+pub(crate) fn stored_params(module: &Module) -> Vec<ParamId> {
+    let mut all: Vec<ParamId> = module.funcs().values().flat_map(|f| f.params_used()).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+impl Planned<'_, '_> {
+    /// Bytes of all packed weights.
+    pub fn weight_bytes(&self) -> u64 {
+        let sizes = stored_params(&self.module)
+            .into_iter()
+            .filter_map(|p| weights::packed_bytes(&self.module.params()[p].ty));
+        sizes.map(|(bytes, scales)| bytes + scales).sum()
+    }
+
+    /// Writes the plan file; `progress` is told the bytes of weights written so far.
+    ///
+    /// # Errors
+    /// A weight that cannot be packed, a file that cannot be written. An older plan is kept then.
+    pub fn write(&self, path: &Path, mut progress: impl FnMut(u64)) -> Result<PlanSummary, Error> {
+        let settings = PlanSettings { required_features: Vec::new(), options: self.meta.creation_options.clone() };
+        let file_bytes = write_plan(path, &settings, |encoder: &mut PlanEncoder<'_>| {
+            self.encode(encoder, &mut progress)
+        })?;
+        self.summary(file_bytes)
+    }
+
+    fn encode(&self, encoder: &mut PlanEncoder<'_>, progress: &mut dyn FnMut(u64)) -> Result<(), Error> {
+        encoder.meta(&self.meta)?;
+        encoder.module(&text::print(&self.module))?;
+        encoder.tokenizer(&self.tokenizer)?;
+        if let Some(template) = &self.chat_template {
+            encoder.chat_template(template)?;
+        }
+        let packer = Packer::new(&self.module, &self.weights);
+        let mut done = 0;
+        let mut buffer = Vec::new();
+        encoder.weights(|sink| -> Result<(), Error> {
+            for param in stored_params(&self.module) {
+                let name = &self.module.params()[param].name;
+                let packed = packer.pack(param, &mut buffer)?;
+                sink.push(name, ELEMENTS, packed.bytes)?;
+                if !packed.scales.is_empty() {
+                    let scales: Vec<u8> = packed.scales.iter().flat_map(|s| s.to_le_bytes()).collect();
+                    sink.push(&scales_name(name), SCALES, &scales)?;
+                }
+                done += packed.bytes.len() as u64;
+                progress(done);
+            }
+            // What the kernels may read behind the last weight.
+            sink.push(PADDING_NAME, PADDING_NAME, &[0; storage::PADDING as usize])?;
+            Ok(())
+        })
+    }
+
+    /// Packs the weights into one buffer.
+    ///
+    /// # Errors
+    /// A weight that cannot be packed; memory that cannot be had.
+    pub fn pack(&self) -> Result<(AlignedBuffer, Vec<WeightRange>), Error> {
+        let params = stored_params(&self.module);
+        let mut ranges = Vec::with_capacity(params.len());
+        let mut end = 0u64;
+        for &param in &params {
+            let decl = &self.module.params()[param];
+            let (bytes, scales) = weights::packed_bytes(&decl.ty).unwrap_or((0, 0));
+            let start = storage::align(end);
+            let scales_start = storage::align(start + bytes);
+            end = scales_start + scales;
+            let (bytes, scales) = (start..start + bytes, scales_start..end);
+            ranges.push(WeightRange { name: decl.name.clone(), bytes, scales });
+        }
+        let total = storage::align(end) + storage::PADDING;
+        let mut buffer = usize::try_from(total)
+            .map_err(|_| std::io::Error::from(std::io::ErrorKind::OutOfMemory))
+            .and_then(AlignedBuffer::zeroed)
+            .map_err(|source| Error::Memory { bytes: total, source })?;
+        let packer = Packer::new(&self.module, &self.weights);
+        for (&param, range) in params.iter().zip(&ranges) {
+            let all = buffer.as_mut_slice();
+            let place = |r: &std::ops::Range<u64>| r.start as usize..r.end as usize;
+            let scales = packer.pack_into(param, &mut all[place(&range.bytes)])?;
+            for (slot, scale) in all[place(&range.scales)].chunks_exact_mut(4).zip(scales) {
+                slot.copy_from_slice(&scale.to_le_bytes());
+            }
+        }
+        Ok((buffer, ranges))
+    }
+
+    fn summary(&self, file_bytes: u64) -> Result<PlanSummary, Error> {
+        let programs = program::lower(&self.module).map_err(CompileError::from)?;
+        let decode = programs.programs.iter().find(|p| p.name == "decode");
+        let steps = decode.map(|p| p.steps.as_slice()).unwrap_or_default();
+        let needs = bitnetc_runtime::session::memory_needs(&self.module, &programs, self.context, 1);
+        Ok(PlanSummary {
+            passes: self.passes.clone(),
+            kernels: programs.kernels.len(),
+            steps: steps.len(),
+            barriers: steps.iter().filter(|s| s.barrier).count(),
+            bytes_per_token: bitnetc_runtime::model::bytes_per_token(&self.module, &programs),
+            kv_bytes_per_position: bitnetc_runtime::session::kv_bytes_per_position(&programs),
+            context: self.context,
+            memory: needs,
+            file_bytes,
+        })
+    }
+}
+
+/// Kinds of entries in a plan's weight index.
+pub(crate) const ELEMENTS: &str = "elements";
+/// See [`ELEMENTS`].
+pub(crate) const SCALES: &str = "scales";
+const PADDING_NAME: &str = "padding";
+
+/// Name of the entry with a weight's scales.
+pub(crate) fn scales_name(name: &str) -> String {
+    format!("{name}#scales")
+}

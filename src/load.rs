@@ -1,0 +1,347 @@
+//! Opening models: a GGUF is compiled in memory, a plan is mapped; both end as the same [`Loaded`].
+//!
+//! Invariants: the kind of a file is told by its first bytes, never by its name; a plan's module is verified and its memory
+//! plan is proved again before anything runs, since the file is not trusted.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bitnetc_codegen::compile::compile;
+use bitnetc_codegen::host;
+use bitnetc_frontend_gguf as gguf;
+use bitnetc_ir::interp::{Interpreter, Tensor};
+use bitnetc_ir::{DType, KEY_BLOCK, Layout, Module, Stage, cache, text, verify, weights};
+use bitnetc_ir::{WeightBytes, WeightSource};
+use bitnetc_passes::{PassContext, Pipeline, check_plan};
+use bitnetc_runtime::map::{MapMode, Mapping};
+use bitnetc_runtime::model::{Bytes, Model, WeightRange};
+use bitnetc_runtime::plan::{self, LoadOptions as PlanOptions, Plan};
+use bitnetc_runtime::tokenizer::{BpeTokenizer, TokenizerSpec};
+
+use crate::builtin;
+use crate::compile::{CompileOptions, ELEMENTS, import, plan_model, scales_name, stored_params};
+use crate::error::Error;
+
+/// How a model is opened.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Element type of the KV cache, f16 or f32.
+    pub kv_type: DType,
+    /// How files are brought into memory.
+    pub map_mode: MapMode,
+    /// How a GGUF is compiled; `kv_type` above counts. The defaults for this machine if there is nothing.
+    pub compile: Option<CompileOptions>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { kv_type: DType::F16, map_mode: MapMode::Mapped, compile: None }
+    }
+}
+
+/// A model file, opened and told apart.
+pub enum Source {
+    /// A GGUF file, or the built-in one.
+    Gguf {
+        /// For messages.
+        path: PathBuf,
+        /// The file; nothing for the built-in model.
+        file: Option<Mapping>,
+    },
+    /// A plan file.
+    Plan {
+        /// For messages.
+        path: PathBuf,
+        /// The plan, with all hashes but the weights' checked.
+        plan: Plan,
+    },
+}
+
+impl Source {
+    /// Opens the file, or the built-in model.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is neither GGUF nor plan, or is a damaged plan.
+    pub fn open(path: Option<&Path>, map_mode: MapMode) -> Result<Self, Error> {
+        let Some(path) = path else {
+            return Ok(Source::Gguf { path: PathBuf::from(builtin::NAME), file: None });
+        };
+        let file = Mapping::open(path, map_mode)?;
+        let start = &file.as_slice()[..file.as_slice().len().min(8)];
+        if start.starts_with(&plan::MAGIC[..plan::MAGIC.len().min(4)]) {
+            drop(file);
+            let options = PlanOptions { map_mode, ..PlanOptions::default() };
+            return Ok(Source::Plan { path: path.to_owned(), plan: Plan::load(path, &options)? });
+        }
+        if start.starts_with(b"GGUF") || start.len() < 4 || path.extension().is_some_and(|e| e == "gguf") {
+            // Too short or not a GGUF after all: the front-end says so, with the offset.
+            return Ok(Source::Gguf { path: path.to_owned(), file: Some(file) });
+        }
+        let found = format!("\"{}\"", start.escape_ascii());
+        Err(Error::UnknownFormat { path: path.to_owned(), found })
+    }
+
+    /// The file's name for messages.
+    pub fn name(&self) -> String {
+        match self {
+            Source::Gguf { path, .. } | Source::Plan { path, .. } => path.display().to_string(),
+        }
+    }
+
+    /// The file's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Source::Gguf { file: None, .. } => builtin::GGUF,
+            Source::Gguf { file: Some(file), .. } => file.as_slice(),
+            Source::Plan { plan, .. } => plan.file(),
+        }
+    }
+
+    /// Parses the GGUF.
+    ///
+    /// # Errors
+    /// A file that is malformed, not supported, or a plan.
+    pub fn gguf_model(&self) -> Result<gguf::Model<'_>, Error> {
+        match self {
+            Source::Gguf { path, .. } => gguf::Model::open(self.bytes())
+                .map_err(|source| Error::Gguf { path: path.clone(), source }),
+            Source::Plan { path, .. } => {
+                Err(Error::PlanLacks { path: path.clone(), what: "GGUF container; give the .gguf file" })
+            }
+        }
+    }
+}
+
+/// A model that can be run, with what belongs to it.
+pub struct Loaded {
+    /// The file's name, or the built-in model's.
+    pub name: String,
+    /// Code and weights.
+    pub model: Arc<Model>,
+    /// The planned module that the code was made from.
+    pub module: Module,
+    /// The tokenizer.
+    pub tokenizer: BpeTokenizer,
+    /// The chat template, as the file has it.
+    pub chat_template: Option<String>,
+    /// The model's own context.
+    pub context: u32,
+    /// Remarks on the file: defaults that were used and the like.
+    pub notes: Vec<String>,
+    blob: Bytes,
+    ranges: Vec<WeightRange>,
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Opens the model at `path`, or the built-in one, and makes it ready to run.
+///
+/// # Errors
+/// A file that cannot be read, is malformed or not supported; code that cannot be generated.
+pub fn load(path: Option<&Path>, options: &LoadOptions) -> Result<Loaded, Error> {
+    load_source(Source::open(path, options.map_mode)?, options)
+}
+
+/// As [`load`], for an opened file.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_source(source: Source, options: &LoadOptions) -> Result<Loaded, Error> {
+    let mut compile_options = match &options.compile {
+        Some(options) => options.clone(),
+        None => CompileOptions::for_host()?,
+    };
+    compile_options.kv_type = options.kv_type;
+    match source {
+        Source::Gguf { .. } => load_gguf(&source, &compile_options),
+        Source::Plan { path, plan } => load_plan(&path, plan, &compile_options),
+    }
+}
+
+/// Builds the tokenizer beside the work of `other`: for 128,000 tokens it takes as long as everything else.
+fn beside_tokenizer<T: Send>(
+    spec: &TokenizerSpec,
+    other: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<(BpeTokenizer, T), Error> {
+    let (tokenizer, other) = rayon::join(|| BpeTokenizer::new(spec), other);
+    Ok((tokenizer?, other?))
+}
+
+fn load_gguf(source: &Source, options: &CompileOptions) -> Result<Loaded, Error> {
+    let path = PathBuf::from(source.name());
+    let model = source.gguf_model()?;
+    let planned = plan_model(&path, &model, options)?;
+    let (tokenizer, (compiled, (blob, ranges))) = beside_tokenizer(&planned.tokenizer, || {
+        let compiled = compile(&planned.module, &options.target)?;
+        Ok((compiled, planned.pack()?))
+    })?;
+    let blob: Bytes = Arc::new(blob);
+    Ok(Loaded {
+        name: source.name(),
+        model: Arc::new(Model::new(&planned.module, compiled, Arc::clone(&blob), &ranges)?),
+        module: planned.module,
+        tokenizer,
+        chat_template: planned.chat_template,
+        context: planned.context,
+        notes: planned.notes,
+        blob,
+        ranges,
+    })
+}
+
+/// The module of a plan, parsed, verified, and with its memory plan proved.
+///
+/// # Errors
+/// Text that does not parse, a module that breaks a rule, a plan that is wrong.
+pub fn plan_module(path: &Path, plan: &Plan) -> Result<Module, Error> {
+    let bad = |reason: String| Error::PlanModule { path: path.to_owned(), reason };
+    let module = text::parse(plan.index().module_text()).map_err(|e| bad(e.to_string()))?;
+    check_module(&module).map_err(bad)?;
+    match module.stage {
+        Stage::Planned => Ok(module),
+        stage => Err(bad(format!("it is in stage {stage}, not planned"))),
+    }
+}
+
+/// Verifies a module and proves the plans of its functions.
+///
+/// # Errors
+/// All that is wrong, as text.
+pub fn check_module(module: &Module) -> Result<(), String> {
+    if let Err(errors) = verify::verify(module) {
+        return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+    }
+    if module.stage == Stage::Planned {
+        for func in module.funcs().values() {
+            check_plan(func).map_err(|e| e.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+fn load_plan(path: &Path, plan: Plan, options: &CompileOptions) -> Result<Loaded, Error> {
+    let lacks = |what| Error::PlanLacks { path: path.to_owned(), what };
+    let spec = plan.tokenizer()?.ok_or_else(|| lacks("tokenizer"))?;
+    let (tokenizer, (module, compiled)) = beside_tokenizer(&spec, || {
+        let mut module = plan_module(path, &plan)?;
+        cache::set_cache_dtype(&mut module, options.kv_type).map_err(|e| Error::Cache(e.to_string()))?;
+        let compiled = compile(&module, &options.target)?;
+        Ok((module, compiled))
+    })?;
+    let index = plan.index();
+    let mut ranges = Vec::new();
+    for param in stored_params(&module) {
+        let name = &module.params()[param].name;
+        let find = |name: &str| index.weight(name).map(|(_, r)| r.start as u64..r.end as u64);
+        if let Some(bytes) = find(name) {
+            let scales = find(&scales_name(name)).unwrap_or(0..0);
+            ranges.push(WeightRange { name: name.clone(), bytes, scales });
+        }
+    }
+    let stored = index.meta().hyper_parameters.iter().find(|(k, _)| k == "context");
+    let context = stored.and_then(|(_, v)| v.parse().ok()).filter(|&n| n > 0).unwrap_or(2048);
+    let (chat_template, notes) = (index.chat_template().map(str::to_owned), index.meta().defaults_used.clone());
+    let blob: Bytes = Arc::new(PlanBytes(plan));
+    Ok(Loaded {
+        name: path.display().to_string(),
+        model: Arc::new(Model::new(&module, compiled, Arc::clone(&blob), &ranges)?),
+        module,
+        tokenizer,
+        chat_template,
+        context,
+        notes,
+        blob,
+        ranges,
+    })
+}
+
+struct PlanBytes(Plan);
+
+impl AsRef<[u8]> for PlanBytes {
+    fn as_ref(&self) -> &[u8] {
+        self.0.file()
+    }
+}
+
+/// The module of a model in a stage, for dumps.
+///
+/// # Errors
+/// As [`load`]; a plan has no earlier stage than `planned`.
+pub fn dump_module(source: &Source, stage: Stage, options: &CompileOptions) -> Result<Module, Error> {
+    if let Source::Plan { path, plan } = source {
+        return match stage {
+            Stage::Planned => plan_module(path, plan),
+            _ => Err(Error::PlanLacks { path: path.clone(), what: "earlier stages; dump them from the .gguf file" }),
+        };
+    }
+    let model = source.gguf_model()?;
+    let imported = import(&model, options)?;
+    let passes = options.pipeline.passes().iter().copied();
+    let up_to: Vec<_> = match stage {
+        Stage::Imported => Vec::new(),
+        Stage::Fused => passes.take_while(|p| p.name != "assign-layout").collect(),
+        Stage::LaidOut => passes.take_while(|p| p.name != "plan-memory").collect(),
+        Stage::Planned => passes.collect(),
+    };
+    let context = PassContext::new(options.target.clone());
+    Ok(bitnetc_passes::run(&Pipeline::new(up_to), imported, &context)?.0)
+}
+
+/// The packed weights of a loaded model, for the interpreter.
+impl WeightSource for Loaded {
+    fn weight(&self, name: &str) -> Option<WeightBytes<'_>> {
+        let range = self.ranges.iter().find(|r| r.name == name)?;
+        let decl = &self.module.params()[self.module.param_named(name)?];
+        let all = (*self.blob).as_ref();
+        let place = |r: &std::ops::Range<u64>| all.get(r.start as usize..r.end as usize);
+        // Scales are filled up to whole tiles; the matrix has one for each row.
+        let rows = match decl.ty.layout {
+            Layout::Tile16 => decl.ty.as_matrix()?.0 as usize,
+            _ => 0,
+        };
+        let scales = place(&range.scales)?.as_chunks::<4>().0.iter().take(rows).map(|&b| f32::from_le_bytes(b));
+        Some(WeightBytes { bytes: Cow::Borrowed(place(&range.bytes)?), scales: Cow::Owned(scales.collect()) })
+    }
+}
+
+/// The logits behind every token by the interpreter, given to `sink` as [`bitnetc_runtime::session::Session::score`] does.
+///
+/// # Errors
+/// What the interpreter refuses.
+pub fn score_by_interpreter(
+    loaded: &Loaded,
+    tokens: &[u32],
+    sink: &mut dyn FnMut(usize, &[f32]) -> bool,
+) -> Result<(), Error> {
+    let module = &loaded.module;
+    let interpreter = Interpreter::new(module, loaded);
+    let decode = module.func_named("decode").ok_or(bitnetc_runtime::session::SessionError::Entry("decode"))?;
+    let capacity = u32::try_from(tokens.len()).unwrap_or(u32::MAX - KEY_BLOCK).next_multiple_of(KEY_BLOCK);
+    let func = &module.funcs()[decode];
+    let types: Vec<_> = func.inputs().iter().map(|&v| func.ty(v).clone()).collect();
+    let mut caches: Vec<Tensor> = types.iter().filter_map(|ty| Tensor::empty_cache(ty, capacity)).collect();
+    for (position, &token) in tokens.iter().enumerate() {
+        let mut free = std::mem::take(&mut caches).into_iter();
+        let inputs = types
+            .iter()
+            .map(|ty| match (ty.as_cache(), ty.shape.0.is_empty()) {
+                (Some(_), _) => free.next().unwrap_or(Tensor::Position(0)),
+                (None, true) => Tensor::Position(position as u32),
+                (None, false) => Tensor::Tokens(vec![token]),
+            })
+            .collect();
+        let mut outputs = interpreter.run(decode, inputs)?.into_iter();
+        let logits = outputs.next();
+        caches = outputs.collect();
+        let wanted = logits.as_ref().and_then(Tensor::as_f32).is_some_and(|row| sink(position, row));
+        if !wanted {
+            break;
+        }
+    }
+    Ok(())
+}
