@@ -6,15 +6,15 @@
 use std::path::Path;
 
 use bitnetc_codegen::compile::CompileError;
-use bitnetc_codegen::pack::Packer;
+use bitnetc_codegen::pack::{pack_into, pack_param};
 use bitnetc_codegen::{host, program};
 use bitnetc_frontend_gguf as gguf;
-use bitnetc_ir::{DType, Entity, Module, ParamId, TargetDesc, storage, text, weights};
+use bitnetc_ir::{DType, Module, ParamId, TargetDesc, storage, text, weights};
 use bitnetc_passes::{PassContext, PassReport, Pipeline};
 use bitnetc_runtime::map::AlignedBuffer;
-use bitnetc_runtime::model::WeightRange;
+use bitnetc_runtime::model::{WeightRange, bytes_per_token};
 use bitnetc_runtime::plan::{PlanEncoder, PlanError, PlanMeta, PlanSettings, SourceFile, write_plan};
-use bitnetc_runtime::session::{MemoryUse, Session, SessionOptions, kv_bytes_per_token};
+use bitnetc_runtime::session::{MemoryUse, kv_bytes_per_position, memory_needs};
 use bitnetc_runtime::tokenizer::TokenizerSpec;
 
 use crate::error::Error;
@@ -195,14 +195,12 @@ impl Planned<'_, '_> {
         if let Some(template) = &self.chat_template {
             encoder.chat_template(template)?;
         }
-        let packer = Packer::new(&self.module, &self.weights);
         let mut done = 0;
-        let mut buffer = Vec::new();
         encoder.weights(|sink| -> Result<(), Error> {
             for param in stored_params(&self.module) {
                 let name = &self.module.params()[param].name;
-                let packed = packer.pack(param, &mut buffer)?;
-                sink.push(name, ELEMENTS, packed.bytes)?;
+                let packed = pack_param(&self.module, param, &self.weights)?;
+                sink.push(name, ELEMENTS, &packed.bytes)?;
                 if !packed.scales.is_empty() {
                     let scales: Vec<u8> = packed.scales.iter().flat_map(|s| s.to_le_bytes()).collect();
                     sink.push(&scales_name(name), SCALES, &scales)?;
@@ -238,11 +236,10 @@ impl Planned<'_, '_> {
             .map_err(|_| std::io::Error::from(std::io::ErrorKind::OutOfMemory))
             .and_then(AlignedBuffer::zeroed)
             .map_err(|source| Error::Memory { bytes: total, source })?;
-        let packer = Packer::new(&self.module, &self.weights);
         for (&param, range) in params.iter().zip(&ranges) {
             let all = buffer.as_mut_slice();
             let place = |r: &std::ops::Range<u64>| r.start as usize..r.end as usize;
-            let scales = packer.pack_into(param, &mut all[place(&range.bytes)])?;
+            let scales = pack_into(&self.module, param, &self.weights, &mut all[place(&range.bytes)])?;
             for (slot, scale) in all[place(&range.scales)].chunks_exact_mut(4).zip(scales) {
                 slot.copy_from_slice(&scale.to_le_bytes());
             }
@@ -254,14 +251,14 @@ impl Planned<'_, '_> {
         let programs = program::lower(&self.module).map_err(CompileError::from)?;
         let decode = programs.programs.iter().find(|p| p.name == "decode");
         let steps = decode.map(|p| p.steps.as_slice()).unwrap_or_default();
-        let needs = bitnetc_runtime::session::memory_needs(&self.module, &programs, self.context, 1);
+        let needs = memory_needs(&self.module, &programs, self.context);
         Ok(PlanSummary {
             passes: self.passes.clone(),
             kernels: programs.kernels.len(),
             steps: steps.len(),
             barriers: steps.iter().filter(|s| s.barrier).count(),
-            bytes_per_token: bitnetc_runtime::model::bytes_per_token(&self.module, &programs),
-            kv_bytes_per_position: bitnetc_runtime::session::kv_bytes_per_position(&programs),
+            bytes_per_token: bytes_per_token(&self.module, &programs),
+            kv_bytes_per_position: kv_bytes_per_position(&programs),
             context: self.context,
             memory: needs,
             file_bytes,

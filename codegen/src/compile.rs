@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use bitnetc_ir::{Entity, Module, TargetDesc, weights};
+use bitnetc_ir::{Entity, Module, TargetDesc};
 
 use crate::clif;
 use crate::error::CodegenError;
@@ -29,17 +29,9 @@ pub enum CompileError {
         /// Why.
         source: KernelError,
     },
-    /// A kernel could not be turned into code.
-    #[error("kernel {name}: {source}")]
-    Code {
-        /// The kernel.
-        name: String,
-        /// Why.
-        source: CodegenError,
-    },
-    /// Code could not be made executable.
+    /// A kernel could not be turned into executable code.
     #[error(transparent)]
-    Image(#[from] CodegenError),
+    Code(#[from] CodegenError),
 }
 
 /// A module as programs and code.
@@ -47,8 +39,6 @@ pub enum CompileError {
 pub struct Compiled {
     /// What to call.
     pub programs: Programs,
-    /// Bytes of elements of each weight, by index.
-    pub weight_sizes: Vec<u64>,
     /// The kernels as they were generated, by kernel index.
     pub kernels: Vec<Kernel>,
     image: Image,
@@ -77,8 +67,7 @@ pub fn compile(module: &Module, target: &TargetDesc) -> Result<Compiled, Compile
         .map(|spec| {
             let kernel =
                 spec.build(target).map_err(|source| CompileError::Kernel { name: spec.name(), source })?;
-            let code = clif::compile(&kernel, target)
-                .map_err(|source| CompileError::Code { name: spec.name(), source })?;
+            let code = clif::compile(&kernel, target)?;
             Ok((kernel, code))
         })
         .collect::<Result<_, CompileError>>()?;
@@ -89,10 +78,5 @@ pub fn compile(module: &Module, target: &TargetDesc) -> Result<Compiled, Compile
         kernels.push(kernel);
     }
     let image = builder.finish()?;
-    let weight_sizes = programs
-        .weights
-        .values()
-        .map(|&p| weights::packed_bytes(&module.params()[p].ty).map_or(0, |(bytes, _)| bytes))
-        .collect();
-    Ok(Compiled { programs, weight_sizes, kernels, image })
+    Ok(Compiled { programs, kernels, image })
 }

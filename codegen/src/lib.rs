@@ -5,14 +5,17 @@
 //! - [`pack`]: from stored weights to the bytes that kernels read.
 //! - [`clif`]: the Cranelift instruction selector.
 //! - [`machine_code`]: what a selector yields. [`image`]: executable memory.
+//! - [`program`]: from a planned module to kernel calls. [`compile`]: all of it at once.
 //! - [`host`]: the one CPU probe.
 #![deny(unsafe_code)]
 
 pub mod clif;
+pub mod compile;
 pub mod error;
 pub mod host;
 pub mod image;
 pub mod kernels;
 pub mod kir;
-pub mod pack;
 pub mod machine_code;
+pub mod pack;
+pub mod program;

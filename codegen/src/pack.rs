@@ -13,7 +13,7 @@ mod tile16;
 
 use std::borrow::Cow;
 
-use bitnetc_ir::weights::{TILE_ROWS, ternary_bytes};
+use bitnetc_ir::weights::{TILE_COLS, TILE_ROWS, ternary_bytes};
 use bitnetc_ir::{DType, EntityVec, Layout, Module, ParamDecl, ParamId, WeightSource};
 use rayon::prelude::*;
 
@@ -133,7 +133,7 @@ pub fn pack_into(
         return Ok(Vec::new());
     };
     let map = RowMap::resolve(module.params(), param, source)?;
-    let tile_bytes = cols.div_ceil(TILE_ROWS) as usize * 64;
+    let tile_bytes = cols.div_ceil(TILE_COLS) as usize * 64;
     out.par_chunks_mut(tile_bytes).enumerate().try_for_each(|(tile, out)| {
         let first = tile as u32 * TILE_ROWS;
         let rows = (first..rows.min(first + TILE_ROWS)).map(|r| map.row(r));

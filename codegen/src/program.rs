@@ -85,6 +85,8 @@ pub enum Word {
     Tokens,
     /// Capacity of the caches.
     Capacity,
+    /// Address of the thread's scratch: [`KernelSpec::scratch_bytes`] bytes, 64-byte aligned.
+    Scratch,
     /// First unit of the thread.
     UnitBegin,
     /// First unit behind the thread's.
@@ -304,6 +306,7 @@ impl Lowering<'_> {
                 Arg::Position => Word::Position,
                 Arg::Tokens => Word::Tokens,
                 Arg::Capacity => Word::Capacity,
+                Arg::Scratch => Word::Scratch,
                 Arg::UnitBegin => Word::UnitBegin,
                 Arg::UnitEnd => Word::UnitEnd,
             });

@@ -64,7 +64,11 @@ impl Attr for Sizes {
         inner.split(',').map(|t| t.trim().parse().ok()).collect::<Option<Vec<u32>>>().map(Sizes)
     }
     fn candidates(widths: &[u32]) -> Vec<Self> {
-        widths.iter().filter(|&&w| w >= 3).flat_map(|&w| [Sizes(vec![w / 2, w - w / 2]), Sizes(vec![1, 1, w - 2])]).collect()
+        widths
+            .iter()
+            .filter(|&&w| w >= 3)
+            .flat_map(|&w| [Sizes(vec![w / 2, w - w / 2]), Sizes(vec![1, 1, w - 2])])
+            .collect()
     }
 }
 

@@ -58,7 +58,12 @@ pub fn check_op(op: &Op, operands: &[(Type, bool)]) -> Result<Vec<Type>, BuildEr
     for ((ty, is_param), (name, slot)) in operands.iter().zip(info.operands.iter().chain(info.optional)) {
         if !slot.accepts(ty, *is_param) {
             let got = format!("{} {ty}", if *is_param { "the parameter" } else { "the value" });
-            return Err(BuildError::Kind { op: info.mnemonic, operand: name, got, expected: slot.expected() });
+            return Err(BuildError::Kind {
+                op: info.mnemonic,
+                operand: name,
+                got,
+                expected: slot.expected(),
+            });
         }
     }
     let types: Vec<&Type> = operands.iter().map(|(ty, _)| ty).collect();

@@ -2,7 +2,8 @@
 //!
 //! A layer has no mark in the IR other than the names of its parameters, `l{N}.…`. The ops of layer N are a contiguous
 //! range in program order: from the first op that reads a parameter of the layer, up to the first op after it that reads
-//! one of another layer or of none. An op right before such a first op, whose results only that op reads, belongs to it.
+//! one of another layer or of none. Ops without parameters right before the layer, each of which serves only the op after
+//! it, are part of it unless they are of the layer before.
 //!
 //! Invariants: the module is in the stage of the one it was taken from, and passes the verifier if that one did.
 
@@ -33,8 +34,7 @@ pub fn layer(module: &Module, func: FuncId, layer: u32) -> Option<Module> {
     }
 
     let names = ValueNames::new(old);
-    let mut taken: HashSet<String> =
-        old.inputs().iter().filter_map(|&v| old.value(v).name.clone()).collect();
+    let mut taken: HashSet<String> = old.inputs().iter().filter_map(|&v| old.value(v).name.clone()).collect();
     let mut new = Func::new(old.name(), old.tokens());
     let mut map: HashMap<ValueId, ValueId> = HashMap::new();
     let made: HashSet<ValueId> = nodes.iter().flat_map(|&n| &old.node(n).results).copied().collect();
@@ -114,24 +114,26 @@ fn layer_range<'f>(module: &Module, func: &'f Func, layer: u32) -> Option<&'f [N
     let first = order.iter().position(|&id| layer_read(module, func, id) == Some(Some(layer)))?;
     let after = (first..order.len())
         .find(|&i| layer_read(module, func, order[i]).is_some_and(|read| read != Some(layer)));
-    let start = with_producers(module, func, first, 0);
-    let end = after.map_or(order.len(), |i| with_producers(module, func, i, first + 1));
-    order.get(start..end)
+    order.get(with_producers(module, func, first)..after.unwrap_or(order.len()))
 }
 
-/// Where the run of ops begins that ends in the op at `at` and in which each op serves the next one only.
-fn with_producers(module: &Module, func: &Func, mut at: usize, least: usize) -> usize {
+/// Where the run of ops begins that ends in the op at `first` and in which each op serves the next one only; `first` itself
+/// where these ops end another layer.
+fn with_producers(module: &Module, func: &Func, first: usize) -> usize {
     let order = func.order();
-    while at > least {
-        let before = order[at - 1];
+    if let Some(Some(_)) = order[..first].iter().rev().find_map(|&id| layer_read(module, func, id)) {
+        return first;
+    }
+    let mut start = first;
+    while let Some(&before) = order[..start].last() {
         let serves = layer_read(module, func, before).is_none()
-            && func.node(before).results.iter().all(|&v| func.sole_user(v) == Some(order[at]));
+            && func.node(before).results.iter().all(|&v| func.sole_user(v) == Some(order[start]));
         if !serves {
             break;
         }
-        at -= 1;
+        start -= 1;
     }
-    at
+    start
 }
 
 fn take_plan(

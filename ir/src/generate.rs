@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::build::check_op;
-use crate::entity::{Entity, ParamId, ValueId};
+use crate::entity::{ParamId, ValueId};
 use crate::graph::{Func, Operand, TokenCount, ValueDef};
 use crate::module::{ContentHash, Module, ParamDecl, ParamDef};
 use crate::ops::{ALL_OPS, Op, OpInfo, Slot};
@@ -121,7 +121,10 @@ pub type Weights = BTreeMap<String, WeightBytes<'static>>;
 /// # Panics
 /// If the options are empty: no widths, no head sizes or no functions, or head sizes below 2.
 pub fn random_module(seed: u64, options: &GenOptions) -> (Module, Weights) {
-    assert!(options.funcs > 0 && options.head_dims.iter().all(|&d| d >= 2), "options for no module: {options:?}");
+    assert!(
+        options.funcs > 0 && options.head_dims.iter().all(|&d| d >= 2),
+        "options for no module: {options:?}"
+    );
     let mut rng = SplitMix::new(seed);
     let mut widths: Vec<u32> = (0..4).map(|_| rng.pick(&options.widths)).collect();
     let blocks: Vec<u32> = vec![rng.pick(&[128, 256, 384]), 128];
@@ -131,7 +134,11 @@ pub fn random_module(seed: u64, options: &GenOptions) -> (Module, Weights) {
         cache: heads,
         rot: 2 * (1 + rng.below((heads.head_dim / 2) as usize) as u32),
         cache_dtype: rng.pick(&[DType::F16, DType::F32]),
-        columns: if options.stored_tiles { [&blocks[..], &widths].concat() } else { blocks.clone() },
+        columns: if options.stored_tiles && options.stage >= Stage::LaidOut {
+            [&blocks[..], &widths].concat()
+        } else {
+            blocks.clone()
+        },
         widths: {
             widths.extend(&blocks);
             widths.extend([heads.kv_heads * heads.head_dim]);
@@ -389,7 +396,8 @@ impl Generator<'_> {
 
     fn ternary(&mut self, rows: u32, cols: u32, op: &Op) -> ParamId {
         let ty = Type::matrix(DType::Ter, rows, cols);
-        if !cols.is_multiple_of(128) || (self.options.stored_tiles && self.rng.chance(30)) {
+        if !cols.is_multiple_of(128) || (self.laid_out() && self.options.stored_tiles && self.rng.chance(30))
+        {
             return self.file(ty.with_layout(Layout::Tile16));
         }
         let derived = self.options.stage >= Stage::Fused;
@@ -477,7 +485,9 @@ pub fn plain_plan(func: &Func) -> FuncPlan {
         let mut offset = 0;
         for (i, &result) in node.results.iter().enumerate() {
             let ty = func.ty(result);
-            let updated = cache_slots(node.op.info()).find(|(.., r)| *r == Some(i)).map(|(slot, ..)| node.operands[slot]);
+            let updated = cache_slots(node.op.info())
+                .find(|(.., r)| *r == Some(i))
+                .map(|(slot, ..)| node.operands[slot]);
             let place = match (updated, &node.op, node.operands.first()) {
                 (Some(Operand::Value(of)), ..) => Place::Alias { of },
                 (_, Op::Split { .. }, Some(&Operand::Value(of))) => {

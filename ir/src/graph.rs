@@ -194,7 +194,13 @@ impl Func {
     }
 
     /// Adds a node before `anchor`, or last; results get the types given.
-    pub fn insert(&mut self, anchor: Option<NodeId>, op: Op, operands: Vec<Operand>, types: Vec<Type>) -> NodeId {
+    pub fn insert(
+        &mut self,
+        anchor: Option<NodeId>,
+        op: Op,
+        operands: Vec<Operand>,
+        types: Vec<Type>,
+    ) -> NodeId {
         let index = self.graph.add_node(Node { op, operands: operands.clone(), results: Vec::new() });
         let id = NodeId::from_index(index.index());
         let results = types.into_iter().enumerate().map(|(i, ty)| {

@@ -85,14 +85,20 @@ pub(crate) fn bitlinear(op: &Op, t: &[&Type]) -> Inferred {
     match (epilogue, t.get(2)) {
         (Epilogue::Add, Some(residual)) => {
             if rows(residual)? != y {
-                return rule(format!("the residual {residual} must have the type of the result, width {}", y.width));
+                return rule(format!(
+                    "the residual {residual} must have the type of the result, width {}",
+                    y.width
+                ));
             }
         }
         (Epilogue::Add, None) => return rule("epilogue=add needs a residual operand"),
         (_, Some(_)) => return rule("a residual operand needs epilogue=add"),
         (Epilogue::Relu2Mul, None) => {
             if !y.width.is_multiple_of(2 * TILE_ROWS) {
-                return rule(format!("epilogue=relu2_mul needs rows in blocks of 16 + 16, the matrix has {}", y.width));
+                return rule(format!(
+                    "epilogue=relu2_mul needs rows in blocks of 16 + 16, the matrix has {}",
+                    y.width
+                ));
             }
             y.width /= 2;
         }
@@ -126,7 +132,9 @@ pub(crate) fn rope(op: &Op, t: &[&Type]) -> Inferred {
 }
 
 fn cache_pair(kc: &Type, vc: &Type, k: &Type, v: &Type) -> Result<Vec<Type>, TypeRule> {
-    let (Some(kd), Some(vd)) = (kc.as_cache(), vc.as_cache()) else { return rule("caches must be [kv_heads x C x head_dim]") };
+    let (Some(kd), Some(vd)) = (kc.as_cache(), vc.as_cache()) else {
+        return rule("caches must be [kv_heads x C x head_dim]");
+    };
     if kd != vd || kc.dtype != vc.dtype {
         return rule(format!("the caches differ: {kc} and {vc}"));
     }
@@ -160,7 +168,9 @@ pub(crate) fn rope_kv_append(op: &Op, t: &[&Type]) -> Inferred {
 
 pub(crate) fn attention(op: &Op, t: &[&Type]) -> Inferred {
     let Op::Attention { heads, kv_heads, scale } = op else { return rule("not an attention") };
-    let (Some(kd), Some(vd)) = (t[1].as_cache(), t[2].as_cache()) else { return rule("caches must be [kv_heads x C x head_dim]") };
+    let (Some(kd), Some(vd)) = (t[1].as_cache(), t[2].as_cache()) else {
+        return rule("caches must be [kv_heads x C x head_dim]");
+    };
     if kd != vd || t[1].dtype != t[2].dtype {
         return rule(format!("the caches differ: {} and {}", t[1], t[2]));
     }

@@ -106,6 +106,14 @@ impl Module {
     pub fn func_named(&self, name: &str) -> Option<FuncId> {
         self.funcs.iter().find(|(_, f)| f.name() == name).map(|(id, _)| id)
     }
+    /// Removes the entry points for which `keep` is false, and then the weights that nothing refers to.
+    pub fn retain_funcs(&mut self, keep: impl Fn(&Func) -> bool) {
+        let all = std::mem::take(&mut self.funcs);
+        for func in all.values().filter(|f| keep(f)) {
+            self.funcs.push(func.clone());
+        }
+        self.remove_unused_params();
+    }
     /// Removes the weights that neither an op nor another kept weight refers to, and returns their names. Entities of the
     /// rest are renumbered in all functions.
     pub fn remove_unused_params(&mut self) -> Vec<String> {
@@ -129,7 +137,8 @@ impl Module {
             let keep = used[crate::entity::Entity::index(id)];
             new_ids.push(keep.then(|| {
                 let map = |p: &ParamId| -> ParamId {
-                    let new: Option<ParamId> = new_ids.get(crate::entity::Entity::index(*p)).copied().flatten();
+                    let new: Option<ParamId> =
+                        new_ids.get(crate::entity::Entity::index(*p)).copied().flatten();
                     new.expect("a source is kept and stands before its user")
                 };
                 let def = match &decl.def {

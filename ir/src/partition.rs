@@ -33,7 +33,9 @@ pub fn units(op: &Op, operands: &[&Type], results: &[&Type]) -> Option<Units> {
     let tile_rows = |ty: &Type| ty.as_matrix().map_or(1, |(rows, _)| rows.div_ceil(TILE_ROWS));
     match op {
         Op::Split { .. } => None,
-        Op::TernaryMatmul { .. } | Op::Matmul { .. } => Some(Units { count: tile_rows(operands[1]), per_token: false }),
+        Op::TernaryMatmul { .. } | Op::Matmul { .. } => {
+            Some(Units { count: tile_rows(operands[1]), per_token: false })
+        }
         // A unit of the gated form is a pair of tiles.
         Op::Bitlinear { epilogue } => {
             let tiles = tile_rows(operands[1]);

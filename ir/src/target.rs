@@ -193,7 +193,9 @@ mod tests {
 
     #[test]
     fn text_round_trips() {
-        for text in ["x86_64+sse4.1", "x86_64+sse4.1+avx+avx2+fma+avx512vnni", "aarch64", "aarch64+dotprod+i8mm"] {
+        for text in
+            ["x86_64+sse4.1", "x86_64+sse4.1+avx+avx2+fma+avx512vnni", "aarch64", "aarch64+dotprod+i8mm"]
+        {
             assert_eq!(text.parse::<TargetDesc>().unwrap().to_string(), text);
         }
     }

@@ -33,7 +33,8 @@ pub trait WeightSource: Sync {
 
 impl WeightSource for std::collections::BTreeMap<String, WeightBytes<'_>> {
     fn weight(&self, name: &str) -> Option<WeightBytes<'_>> {
-        self.get(name).map(|w| WeightBytes { bytes: Cow::Borrowed(&w.bytes), scales: Cow::Borrowed(&w.scales) })
+        self.get(name)
+            .map(|w| WeightBytes { bytes: Cow::Borrowed(&w.bytes), scales: Cow::Borrowed(&w.scales) })
     }
 }
 
@@ -47,9 +48,10 @@ pub fn ternary_bytes(layout: Layout, rows: u32, cols: u32) -> Option<u64> {
     let (rows, cols) = (u64::from(rows), u64::from(cols));
     match layout {
         Layout::I2s128 => (cols % 128 == 0).then(|| rows * cols / 4),
-        Layout::Tile16 => {
-            rows.div_ceil(u64::from(TILE_ROWS)).checked_mul(cols.div_ceil(u64::from(TILE_COLS)))?.checked_mul(64)
-        }
+        Layout::Tile16 => rows
+            .div_ceil(u64::from(TILE_ROWS))
+            .checked_mul(cols.div_ceil(u64::from(TILE_COLS)))?
+            .checked_mul(64),
         Layout::Rows | Layout::Keys16 => None,
     }
 }

@@ -11,7 +11,8 @@
 use std::collections::BTreeMap;
 
 use bitnetc_ir::{
-    DType, Func, FuncId, Layout, Module, NodeId, Op, Operand, ParamDecl, ParamDef, ParamId, ValueDef, ValueId,
+    DType, Entity, Func, FuncId, Layout, Module, NodeId, Operand, ParamDecl, ParamDef, ParamId, Slot,
+    ValueDef, ValueId,
 };
 
 use crate::error::PassFailure;
@@ -36,7 +37,7 @@ impl Transform for AssignLayout {
         for &func in &funcs {
             changed |= lay_out_caches(module.func_mut(func), &key_caches);
             let types: Vec<_> = module.params().values().map(|p| p.ty.clone()).collect();
-            let param_type = |p: ParamId| types[bitnetc_ir::Entity::index(p)].clone();
+            let param_type = |p: ParamId| types[p.index()].clone();
             let body = module.func_mut(func);
             let name = body.name().to_owned();
             body.retype(&param_type).map_err(|(_, source)| PassFailure::Retype { func: name, source })?;
@@ -77,7 +78,9 @@ fn cache_input(func: &Func, mut cache: ValueId) -> Option<ValueId> {
     loop {
         let ValueDef::Result(node, result) = func.value(cache).def else { return Some(cache) };
         let node = func.node(node);
-        let Operand::Value(before) = node.operands[cache_operand(&node.op, result as usize)?] else { return None };
+        let Operand::Value(before) = node.operands[cache_operand(&node.op, result as usize)?] else {
+            return None;
+        };
         cache = before;
     }
 }
@@ -89,14 +92,13 @@ fn key_caches(module: &Module) -> Result<BTreeMap<String, String>, PassFailure> 
     for func in module.funcs().values() {
         for &node in func.order() {
             let node = func.node(node);
-            let (k, v) = match node.op {
-                Op::KvAppend {} => (0, 1),
-                Op::RopeKvAppend { .. } => (3, 4),
-                Op::Attention { .. } => (1, 2),
-                _ => continue,
-            };
-            for (slot, role) in [(k, &mut keys), (v, &mut values)] {
-                if let Operand::Value(cache) = node.operands[slot]
+            for (&(slot, kind), &operand) in node.op.info().operands.iter().zip(&node.operands) {
+                let role = match slot {
+                    _ if kind != Slot::Cache => continue,
+                    "kc" => &mut keys,
+                    _ => &mut values,
+                };
+                if let Operand::Value(cache) = operand
                     && let Some(name) = cache_input(func, cache).and_then(|c| func.value(c).name.clone())
                 {
                     role.entry(name).or_insert_with(|| func.name().to_owned());

@@ -22,7 +22,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bitnetc_ir::{
-    DType, Epilogue, Func, FuncPlan, NodeId, Op, Operand, Place, Sizes, TokenCount, ValueDef, ValueId, storage,
+    DType, Epilogue, Func, FuncPlan, NodeId, Op, Operand, Place, Sizes, TokenCount, ValueDef, ValueId,
+    storage,
 };
 
 use crate::names::value_name;
@@ -59,7 +60,9 @@ pub enum PlanViolation {
         offset: u64,
     },
     /// An arena place that is too small, not aligned, or not inside the arena.
-    #[error("{value} needs {needed} bytes at a multiple of 64 and has {offset}+{size} in an arena of {arena}")]
+    #[error(
+        "{value} needs {needed} bytes at a multiple of 64 and has {offset}+{size} in an arena of {arena}"
+    )]
     Bounds {
         /// The value.
         value: String,
@@ -187,8 +190,16 @@ pub fn check_plan(func: &Func) -> Result<(), PlanViolation> {
         return Err(PlanViolation::ReturnedTwice { value: name(value) });
     }
     let extents = extents(func, plan)?;
-    Machine { func, plan, extents, claims: BTreeMap::new(), lost: BTreeMap::new(), touched: Vec::new(), phase: 0 }
-        .run()
+    Machine {
+        func,
+        plan,
+        extents,
+        claims: BTreeMap::new(),
+        lost: BTreeMap::new(),
+        touched: Vec::new(),
+        phase: 0,
+    }
+    .run()
 }
 
 /// Which operand slots result `result` of `op` may take over.
@@ -228,17 +239,14 @@ fn extents(func: &Func, plan: &FuncPlan) -> Result<BTreeMap<ValueId, Extent>, Pl
                     return Err(wrong("an output is written to a buffer of the caller"));
                 }
                 match place {
-                    Place::View { of, offset } => {
-                        part(func, &known, value, of, offset).ok_or_else(|| PlanViolation::WrongBase {
-                            value: name(value),
-                            of: name(of),
-                            offset,
-                        })?
-                    }
+                    Place::View { of, offset } => part(func, &known, value, of, offset).ok_or_else(|| {
+                        PlanViolation::WrongBase { value: name(value), of: name(of), offset }
+                    })?,
                     _ if is_part => return Err(wrong("a part of a split is a view")),
                     Place::Alias { of } => {
                         let slots = replaceable(&node.op, result);
-                        let of_slot = slots.iter().any(|&s| node.operands.get(s) == Some(&Operand::Value(of)));
+                        let of_slot =
+                            slots.iter().any(|&s| node.operands.get(s) == Some(&Operand::Value(of)));
                         let base = known.get(&of).copied();
                         let ours = base.filter(|e| is_cache(func, value) || e.region == Region::Arena);
                         match ours {
@@ -249,17 +257,27 @@ fn extents(func: &Func, plan: &FuncPlan) -> Result<BTreeMap<ValueId, Extent>, Pl
                             }
                         }
                     }
-                    _ if is_cache(func, value) => return Err(wrong("an appended cache is the cache appended to")),
-                    Place::Extern if func.is_output(value) => own_extent(func, value, Region::Caller(value), 0),
+                    _ if is_cache(func, value) => {
+                        return Err(wrong("an appended cache is the cache appended to"));
+                    }
+                    Place::Extern if func.is_output(value) => {
+                        own_extent(func, value, Region::Caller(value), 0)
+                    }
                     Place::Extern => return Err(wrong("it is no output")),
                     Place::Arena { offset, size } => {
                         let extent = own_extent(func, value, Region::Arena, offset);
-                        let needed = extent.stride.checked_mul(extent.rows).unwrap_or(u64::MAX);
+                        let needed = extent.stride.saturating_mul(extent.rows);
                         let end = offset.checked_add(size);
                         let inside = end.is_some_and(|end| end <= plan.arena_bytes);
                         if !offset.is_multiple_of(64) || size < needed || !inside {
                             let arena = plan.arena_bytes;
-                            return Err(PlanViolation::Bounds { value: name(value), needed, offset, size, arena });
+                            return Err(PlanViolation::Bounds {
+                                value: name(value),
+                                needed,
+                                offset,
+                                size,
+                                arena,
+                            });
                         }
                         extent
                     }
@@ -300,14 +318,19 @@ fn part(
     let Op::Split { sizes: Sizes(sizes) } = &node.op else { return None };
     let before: u64 = sizes.get(..result as usize)?.iter().map(|&n| 4 * u64::from(n)).sum();
     let base = known.get(&of)?;
-    let right = node.operands[..] == [Operand::Value(of)] && func.ty(of).dtype == DType::F32 && before == offset;
+    let right =
+        node.operands[..] == [Operand::Value(of)] && func.ty(of).dtype == DType::F32 && before == offset;
     // A part of a buffer of the caller is readable only where the caller gave it as an input.
     let readable = match base.region {
         Region::Caller(root) => func.inputs().contains(&root),
         Region::Arena => true,
     };
     let row = 4 * u64::from(*sizes.get(result as usize)?);
-    (right && readable && offset + row <= base.row).then_some(Extent { start: base.start + offset, row, ..*base })
+    (right && readable && offset + row <= base.row).then_some(Extent {
+        start: base.start + offset,
+        row,
+        ..*base
+    })
 }
 
 struct Machine<'f> {
@@ -419,7 +442,8 @@ impl Machine<'_> {
     }
 
     fn overwritten(&self, value: ValueId, reader: String) -> PlanViolation {
-        let by = self.lost.get(&value).map_or_else(|| "nothing yet".to_owned(), |&v| value_name(self.func, v));
+        let by =
+            self.lost.get(&value).map_or_else(|| "nothing yet".to_owned(), |&v| value_name(self.func, v));
         PlanViolation::Overwritten { value: value_name(self.func, value), by, reader }
     }
 }

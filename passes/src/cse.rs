@@ -20,7 +20,11 @@ impl Rewrite for Cse {
         let equal = earlier.map(|&n| func.node(n)).find(|other| {
             other.op == this.op
                 && other.operands == this.operands
-                && !other.results.iter().zip(&this.results).any(|(&a, &b)| func.is_output(a) && func.is_output(b))
+                && !other
+                    .results
+                    .iter()
+                    .zip(&this.results)
+                    .any(|(&a, &b)| func.is_output(a) && func.is_output(b))
         })?;
         let mut patch = Patch::new("cse", node);
         for (&old, &new) in this.results.iter().zip(&equal.results) {

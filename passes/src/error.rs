@@ -1,5 +1,6 @@
 //! What can go wrong in a run of a pipeline.
 
+use bitnetc_ir::verify::VerifyError;
 use bitnetc_ir::{Stage, TypeRule};
 
 use crate::check_plan::PlanViolation;
@@ -14,7 +15,7 @@ pub struct PassError {
     pub pass: &'static str,
     /// Why.
     #[source]
-    pub failure: PassFailure,
+    pub failure: Box<PassFailure>,
     /// The text form of the module before that pass, with the rest of the pipeline; [`crate::Reproducer`] reads it.
     pub reproducer: String,
 }
@@ -34,8 +35,8 @@ pub enum PassFailure {
         last: Stage,
     },
     /// The module does not keep the rules of the IR.
-    #[error("the module is not valid: {0}")]
-    Verify(String),
+    #[error("the module breaks {} rules, first {}", .0.len(), first(.0))]
+    Verify(Vec<VerifyError>),
     /// The plan is wrong.
     #[error("@{func}: the plan is wrong: {source}")]
     Plan {
@@ -53,7 +54,9 @@ pub enum PassFailure {
         source: PlanError,
     },
     /// A cache is read as keys and as values, which have different layouts.
-    #[error("the cache %{cache} is used for keys (in @{keys}) and for values (in @{values}); use one cache for each")]
+    #[error(
+        "the cache %{cache} is used for keys (in @{keys}) and for values (in @{values}); use one cache for each"
+    )]
     CacheRole {
         /// Name of the input.
         cache: String,
@@ -84,4 +87,8 @@ pub enum PassFailure {
     /// The pass panicked.
     #[error("panicked: {0}")]
     Panic(String),
+}
+
+fn first(errors: &[VerifyError]) -> String {
+    errors.first().map_or_else(String::new, VerifyError::to_string)
 }

@@ -17,7 +17,9 @@ pub struct FuseNormQuant;
 impl Rewrite for FuseNormQuant {
     fn matches(&self, _: &Module, func: &Func, node: NodeId) -> Option<Patch> {
         let quant = func.node(node);
-        let (Op::QuantAbsmax {}, [Operand::Value(normed)]) = (&quant.op, &quant.operands[..]) else { return None };
+        let (Op::QuantAbsmax {}, [Operand::Value(normed)]) = (&quant.op, &quant.operands[..]) else {
+            return None;
+        };
         let norm_id = func.producer(*normed)?;
         let norm = func.node(norm_id);
         let Op::RmsNorm { eps } = norm.op else { return None };

@@ -26,7 +26,8 @@ fn rope_of(func: &Func, value: ValueId) -> Option<(NodeId, ValueId, Operand)> {
 impl Rewrite for FuseRopeKv {
     fn matches(&self, _: &Module, func: &Func, node: NodeId) -> Option<Patch> {
         let append = func.node(node);
-        let (Op::KvAppend {}, &[kc, vc, Operand::Value(k), v, pos]) = (&append.op, &append.operands[..]) else {
+        let (Op::KvAppend {}, &[kc, vc, Operand::Value(k), v, pos]) = (&append.op, &append.operands[..])
+        else {
             return None;
         };
         let (k_rope, k_plain, k_pos) = rope_of(func, k)?;
@@ -39,7 +40,8 @@ impl Rewrite for FuseRopeKv {
         }
         let (q_rope, q, q_plain) = func.users(append.results[0]).into_iter().find_map(|user| {
             let attention = func.node(user);
-            let (Op::Attention { .. }, &[Operand::Value(q), kc, _, _]) = (&attention.op, &attention.operands[..])
+            let (Op::Attention { .. }, &[Operand::Value(q), kc, _, _]) =
+                (&attention.op, &attention.operands[..])
             else {
                 return None;
             };

@@ -17,6 +17,9 @@ use crate::error::{PassError, PassFailure};
 use crate::pipeline::{PassBody, PassInfo, Pipeline, Rewrite};
 use crate::reproducer::Reproducer;
 
+/// Gets a file name and a text.
+pub type Dump<'a> = &'a dyn Fn(&str, &str);
+
 /// What a run depends on besides the module and the pipeline.
 #[derive(Clone)]
 pub struct PassContext<'a> {
@@ -28,7 +31,7 @@ pub struct PassContext<'a> {
     pub stop_after: Option<u64>,
     /// Gets a file name (`003_fuse-bitlinear.bir`; the number is the position in the pipeline) and the text of the module
     /// for the input and after every pass that changed it.
-    pub dump: Option<&'a dyn Fn(&str, &str)>,
+    pub dump: Option<Dump<'a>>,
 }
 
 impl PassContext<'_> {
@@ -82,10 +85,15 @@ pub fn run(
     let reproducer = |module: &Module, from: usize, budget: u64| {
         let rest = Pipeline::new(pipeline.passes()[from..].to_vec());
         let stop_after = context.stop_after.map(|_| budget);
-        Reproducer { pipeline: rest, target: context.target.clone(), stop_after, module: module.clone() }.to_string()
+        Reproducer { pipeline: rest, target: context.target.clone(), stop_after, module: module.clone() }
+            .to_string()
     };
     if let Err(failure) = check(&module) {
-        return Err(PassError { pass: "input", failure, reproducer: reproducer(&module, 0, budget) });
+        return Err(PassError {
+            pass: "input",
+            failure: failure.into(),
+            reproducer: reproducer(&module, 0, budget),
+        });
     }
     let dump = |name: String, module: &Module| {
         if let Some(dump) = context.dump {
@@ -114,12 +122,19 @@ pub fn run(
             Ok(changed) => changed,
             Err(failure) => {
                 let reproducer = reproducer(&before, i, budget_before);
-                return Err(PassError { pass: pass.name, failure, reproducer });
+                return Err(PassError { pass: pass.name, failure: failure.into(), reproducer });
             }
         };
         let patches = budget_before - budget;
         let nodes_after = nodes(&module);
-        report.passes.push(PassReport { name: pass.name, seconds, patches, changed, nodes_before, nodes_after });
+        report.passes.push(PassReport {
+            name: pass.name,
+            seconds,
+            patches,
+            changed,
+            nodes_before,
+            nodes_after,
+        });
         if changed {
             dump(format!("{:03}_{}.bir", i + 1, pass.name), &module);
         }
@@ -137,11 +152,10 @@ fn nodes(module: &Module) -> usize {
 }
 
 fn check(module: &Module) -> Result<(), PassFailure> {
-    verify::verify(module).map_err(|e| PassFailure::Verify(e.to_string()))?;
+    verify::verify(module).map_err(PassFailure::Verify)?;
     if module.stage == Stage::Planned {
         for func in module.funcs().values() {
-            check_plan(func)
-                .map_err(|source| PassFailure::Plan { func: func.name().to_owned(), source })?;
+            check_plan(func).map_err(|source| PassFailure::Plan { func: func.name().to_owned(), source })?;
         }
     }
     Ok(())
@@ -164,7 +178,8 @@ fn run_pass(
             for func in funcs {
                 sweep(rewrite.as_ref(), module, func, budget)?;
             }
-            *budget != before || rewrite.finish(module)
+            let finished = rewrite.finish(module);
+            *budget != before || finished
         }
         PassBody::Transform(transform) => transform.run(module, context)?,
     };

@@ -7,12 +7,13 @@
 //! - Any others (q, k and v) become one `ternary_matmul` of their rows one after the other, and a `split`.
 //!
 //! The rows of each matrix keep their scales and their sums, hence their bits. Left alone: matrices whose rows do not fill
-//! whole tiles of 16 (a tile would then span two of them); a pair of which anything else is read (it counts among
+//! whole tiles of 16 (a tile would then span two of them); a product that the function returns, as a part of a split cannot be; a pair of which anything else is read (it counts among
 //! the others); one matrix read twice (`cse` joins those); weights that already have a compute layout.
 
 use bitnetc_ir::weights::TILE_ROWS;
 use bitnetc_ir::{
-    DType, Epilogue, Func, Layout, Module, NodeId, Op, Operand, ParamDecl, ParamDef, ParamId, Sizes, Type, ValueId,
+    DType, Epilogue, Func, Layout, Module, NodeId, Op, Operand, ParamDecl, ParamDef, ParamId, Sizes, Type,
+    ValueId,
 };
 
 use crate::patch::{Patch, PatchRef};
@@ -99,7 +100,7 @@ fn concatenated(module: &Module, func: &Func, node: NodeId) -> Option<Patch> {
     let mut group: Vec<Product> = Vec::new();
     for user in func.users(first.x) {
         let Some(p) = product(module, func, user) else { continue };
-        if !is_gated(module, func, p.y) && group.iter().all(|q| q.w != p.w) {
+        if !func.is_output(p.y) && !is_gated(module, func, p.y) && group.iter().all(|q| q.w != p.w) {
             group.push(p);
         }
     }

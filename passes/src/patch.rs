@@ -213,8 +213,7 @@ impl Patch {
 
     /// Every operand of the ops that the patch touched stands before them.
     fn check_order(&self, func: &Func, touched: &[NodeId]) -> Result<(), PatchError> {
-        let place: BTreeMap<NodeId, usize> =
-            func.order().iter().enumerate().map(|(i, &n)| (n, i)).collect();
+        let place: BTreeMap<NodeId, usize> = func.order().iter().enumerate().map(|(i, &n)| (n, i)).collect();
         for node in touched {
             let Some(&at) = place.get(node) else { continue };
             for &operand in &func.node(*node).operands {

@@ -18,7 +18,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bitnetc_ir::{
-    DType, Epilogue, Func, FuncId, FuncPlan, Module, NodeId, Op, Operand, Place, Sizes, ValueDef, ValueId, storage,
+    DType, Epilogue, Func, FuncId, FuncPlan, Module, NodeId, Op, Operand, Place, Sizes, ValueDef, ValueId,
+    storage,
 };
 
 use crate::error::PassFailure;
@@ -193,7 +194,9 @@ impl Planner<'_> {
             _ => &[],
         };
         slots.iter().find_map(|&slot| match node.operands[slot] {
-            Operand::Value(of) if self.func.ty(of) == self.func.ty(value) && self.dies_at(of, id, slot) => Some(of),
+            Operand::Value(of) if self.func.ty(of) == self.func.ty(value) && self.dies_at(of, id, slot) => {
+                Some(of)
+            }
             _ => None,
         })
     }

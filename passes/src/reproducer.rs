@@ -51,8 +51,8 @@ pub enum ReproducerError {
     #[error("`; stop-after: {0}` is no number")]
     StopAfter(String),
     /// The module does not parse.
-    #[error("{0}")]
-    Module(String),
+    #[error(transparent)]
+    Module(#[from] text::ParseError),
 }
 
 impl Reproducer {
@@ -83,7 +83,9 @@ impl FromStr for Reproducer {
     fn from_str(s: &str) -> Result<Self, ReproducerError> {
         let comments = || s.lines().map_while(|line| line.strip_prefix(';')).map(str::trim);
         let find = |key: &str| {
-            comments().find_map(|c| c.strip_prefix(key)?.strip_prefix(':')).map(|value| value.trim().to_owned())
+            comments()
+                .find_map(|c| c.strip_prefix(key)?.strip_prefix(':'))
+                .map(|value| value.trim().to_owned())
         };
         let pipeline = find("pipeline").ok_or(ReproducerError::Missing("pipeline"))?.parse()?;
         let target = find("target").ok_or(ReproducerError::Missing("target"))?.parse()?;
@@ -91,7 +93,7 @@ impl FromStr for Reproducer {
             Some(n) => Some(n.parse().map_err(|_| ReproducerError::StopAfter(n))?),
             None => None,
         };
-        let module = text::parse(s).map_err(|e| ReproducerError::Module(e.to_string()))?;
+        let module = text::parse(s)?;
         Ok(Self { pipeline, target, stop_after, module })
     }
 }

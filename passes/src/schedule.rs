@@ -17,7 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bitnetc_ir::{Func, FuncId, Module, NodeId, Op, Operand, ValueDef, ValueId};
+use bitnetc_ir::{Func, FuncId, Module, NodeId, Op, Operand, Slot, ValueDef, ValueId};
 
 use crate::error::PassFailure;
 use crate::manager::PassContext;
@@ -44,13 +44,12 @@ impl Transform for Schedule {
     }
 }
 
-/// The operand whose bytes result `result` of `op` goes on using, where the result is a cache.
+/// The operand whose bytes result `result` of `op` goes on using, where the result is a cache: the one of the same name
+/// in the op table.
 pub(crate) fn cache_operand(op: &Op, result: usize) -> Option<usize> {
-    match (op, result) {
-        (Op::KvAppend {}, 0 | 1) => Some(result),
-        (Op::RopeKvAppend { .. }, 1 | 2) => Some(result + 2),
-        _ => None,
-    }
+    let info = op.info();
+    let name = info.results.get(result)?;
+    info.operands.iter().position(|(operand, slot)| operand == name && *slot == Slot::Cache)
 }
 
 /// Whether the node is a view, which no thread executes.

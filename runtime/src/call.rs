@@ -9,9 +9,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bitnetc_codegen::image::KernelEntry;
+use bitnetc_codegen::image::{KernelEntry, KernelFn};
 use bitnetc_codegen::program::{Program, Word};
-use bitnetc_ir::Units;
+use bitnetc_ir::{Entity, Units};
 
 use crate::team::{Barrier, Job, Work};
 
@@ -36,7 +36,7 @@ enum Patch {
 
 #[derive(Clone, Copy, Debug)]
 struct BoundStep {
-    entry: KernelEntry,
+    function: KernelFn,
     first_word: u32,
     patches: (u32, u32),
     units: Units,
@@ -70,7 +70,6 @@ impl<K> Engine<K> {
         threads: u32,
         keep: K,
     ) -> Self {
-        use bitnetc_ir::Entity;
         let mut bound = Vec::with_capacity(programs.len());
         for (index, program) in programs.iter().enumerate() {
             let mut steps = Vec::with_capacity(program.steps.len());
@@ -100,7 +99,7 @@ impl<K> Engine<K> {
                     template.push(value);
                 }
                 steps.push(BoundStep {
-                    entry: entries[step.kernel.index()],
+                    function: entries[step.kernel.index()].function(),
                     first_word,
                     patches: (first_patch, patches.len() as u32),
                     units: step.units,
@@ -145,7 +144,7 @@ impl<K: Send + Sync + 'static> Work for Engine<K> {
                 // the session own for the life of the engine and that are large enough for the job, which the session
                 // has checked; ranges that two threads touch between barriers do not overlap, which the plan checker
                 // has proved. `AtomicU64` has the layout of `u64`, and this thread alone writes its copy.
-                unsafe { (step.entry)(args) };
+                unsafe { (step.function)(args) };
             }
             if step.barrier {
                 barrier.wait();

@@ -3,8 +3,13 @@
 #![deny(unsafe_code)]
 
 #[allow(unsafe_code)]
+mod call;
+#[allow(unsafe_code)]
 pub mod map;
+pub mod model;
 pub mod npy;
 pub mod plan;
 pub mod sampling;
+pub mod session;
+mod team;
 pub mod tokenizer;

@@ -199,6 +199,7 @@ fn kind_of(file_type: std::fs::FileType) -> &'static str {
 #[derive(Debug)]
 pub struct AlignedBuffer {
     map: MmapMut,
+    address: usize,
     len: usize,
 }
 
@@ -211,13 +212,14 @@ impl AlignedBuffer {
 
     /// A buffer of `len` bytes, all 0.
     pub fn zeroed(len: usize) -> io::Result<Self> {
-        let map = MmapMut::map_anon(len.max(1))?;
+        let mut map = MmapMut::map_anon(len.max(1))?;
+        let address = map.as_mut_ptr().expose_provenance();
         #[cfg(target_os = "linux")]
         if len >= Self::HUGE_PAGE {
             // Advice: a kernel without huge pages refuses it and everything works as well, only slower.
             let _ = map.advise(memmap2::Advice::HugePage);
         }
-        Ok(Self { map, len })
+        Ok(Self { map, address, len })
     }
 
     /// Length in bytes.
@@ -248,6 +250,20 @@ impl AlignedBuffer {
     /// Address of the first byte, for writing; a multiple of [`AlignedBuffer::ALIGNMENT`].
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
         self.map.as_mut_ptr()
+    }
+
+    /// Address of the first byte for code that Rust does not see, such as generated kernels, to read and write. It was
+    /// taken, with its provenance exposed, when the memory was made, and stays the same for the buffer's life.
+    pub fn address(&self) -> u64 {
+        self.address as u64
+    }
+
+    /// The bytes as f32, as many as are whole.
+    pub fn as_f32(&self) -> &[f32] {
+        let bytes = self.as_slice();
+        // SAFETY: the bytes are initialised (zeroed when mapped), aligned to pages, and every bit pattern is an f32; the
+        // slice covers at most the bytes and borrows them.
+        unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast::<f32>(), bytes.len() / 4) }
     }
 }
 

@@ -3,13 +3,14 @@
 //! Invariants: every weight region is as large as its parameter's type says and is followed by readable padding, which
 //! [`Model::new`] checks, because both may come from an untrusted plan file; code and weights live as long as the model.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bitnetc_codegen::compile::Compiled;
 use bitnetc_codegen::image::KernelEntry;
-use bitnetc_codegen::program::{Programs, WeightIndex};
-use bitnetc_ir::{DType, Entity, EntityVec, Module, storage, weights};
+use bitnetc_codegen::program::{Programs, WeightIndex, Word};
+use bitnetc_ir::{DType, EntityVec, Module, storage, weights};
 
 /// Memory that weights lie in: a mapped plan file, or a buffer.
 pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -62,6 +63,7 @@ pub struct Model {
     blob: Bytes,
     weights: EntityVec<WeightIndex, (u64, u64)>,
     weight_bytes: u64,
+    bytes_per_token: u64,
     vocab: u32,
 }
 
@@ -116,8 +118,9 @@ impl Model {
             .and_then(|b| b.ty.as_rows())
             .map(|rows| rows.width)
             .ok_or(ModelError::NoLogits)?;
+        let bytes_per_token = bytes_per_token(module, &compiled.programs);
         let entries = compiled.programs.kernels.keys().map(|k| compiled.entry(k)).collect();
-        Ok(Self { compiled, entries, blob, weights: found, weight_bytes, vocab })
+        Ok(Self { compiled, entries, blob, weights: found, weight_bytes, bytes_per_token, vocab })
     }
 
     /// The programs of the module's functions.
@@ -140,27 +143,9 @@ impl Model {
     pub fn weight_bytes(&self) -> u64 {
         self.weight_bytes
     }
-    /// Largest scratch memory that a kernel wants of each thread.
-    pub fn scratch_bytes(&self) -> u64 {
-        self.compiled.programs.kernels.values().map(|k| k.scratch_bytes()).max().unwrap_or(0)
-    }
-    /// Bytes of weights that one decode step reads, each weight once, the embedding one row only.
+    /// Bytes of weights that one decode step reads; see [`bytes_per_token`].
     pub fn bytes_per_token(&self) -> u64 {
-        use bitnetc_codegen::program::Word;
-        let Some(decode) = self.programs().programs.iter().find(|p| p.name == "decode") else { return 0 };
-        let mut seen = std::collections::BTreeSet::new();
-        for step in decode.steps.iter().filter(|s| s.mnemonic != "embed") {
-            for word in &step.words {
-                if let Word::Weight(w) = word {
-                    seen.insert(*w);
-                }
-            }
-        }
-        seen.into_iter().map(|w| self.region_bytes(w)).sum()
-    }
-
-    fn region_bytes(&self, weight: WeightIndex) -> u64 {
-        self.compiled.weight_sizes[weight.index()]
+        self.bytes_per_token
     }
 
     fn address(&self, offset: u64) -> u64 {
@@ -174,4 +159,26 @@ impl Model {
     pub(crate) fn scales_address(&self, weight: WeightIndex) -> u64 {
         self.address(self.weights[weight].1)
     }
+}
+
+/// Bytes of weights (elements and scales) that one decode step reads, each weight once; of the embedding it is one row.
+pub fn bytes_per_token(module: &Module, programs: &Programs) -> u64 {
+    let Some(decode) = programs.programs.iter().find(|p| p.name == "decode") else { return 0 };
+    let size = |w: &WeightIndex| weights::packed_bytes(&module.params()[programs.weights[*w]].ty);
+    let (mut whole, mut tables) = (BTreeSet::new(), BTreeSet::new());
+    for step in &decode.steps {
+        for word in &step.words {
+            match word {
+                Word::Weight(w) if step.mnemonic == "embed" => tables.insert(*w),
+                Word::Weight(w) => whole.insert(*w),
+                _ => false,
+            };
+        }
+    }
+    let row = |w: &WeightIndex| {
+        let rows = module.params()[programs.weights[*w]].ty.as_matrix().map_or(1, |(rows, _)| rows);
+        size(w).map_or(0, |(bytes, _)| bytes / u64::from(rows.max(1)))
+    };
+    let whole_bytes: u64 = whole.iter().filter_map(size).map(|(bytes, scales)| bytes + scales).sum();
+    whole_bytes + tables.difference(&whole).map(row).sum::<u64>()
 }

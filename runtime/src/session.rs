@@ -10,13 +10,16 @@
 
 use std::sync::Arc;
 
-use bitnetc_codegen::program::Word;
-use bitnetc_ir::{DType, Dim, Entity, KEY_BLOCK, Layout, Pairs, TokenCount, rope, storage};
+use bitnetc_codegen::program::{Programs, Word};
+use bitnetc_ir::{DType, Dim, Entity, KEY_BLOCK, Module, Pairs, TokenCount, rope, storage, weights};
 
 use crate::call::{Addresses, Engine};
 use crate::map::AlignedBuffer;
 use crate::model::Model;
 use crate::team::{Job, Team};
+
+/// Most rows of logits that are computed at once: bounds the memory of scoring.
+const HEAD_ROWS: u32 = 16;
 
 /// What a session is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,8 +209,12 @@ impl MemoryUse {
 }
 
 fn buffer(what: &'static str, bytes: u64) -> Result<AlignedBuffer, SessionError> {
-    usize::try_from(bytes)
-        .map_err(|_| std::io::Error::from(std::io::ErrorKind::OutOfMemory))
+    // What kernels may read behind the end.
+    bytes
+        .checked_add(storage::PADDING)
+        .and_then(|n| usize::try_from(n).ok())
+        .ok_or(())
+        .map_err(|()| std::io::Error::from(std::io::ErrorKind::OutOfMemory))
         .and_then(AlignedBuffer::zeroed)
         .map_err(|source| SessionError::Memory { what, bytes, source })
 }
@@ -250,7 +257,7 @@ impl Session {
                 .ok_or(SessionError::Entry(name))
         };
         let entries = Entries { decode: find("decode")?, prefill: find("prefill")?, head: find("head")? };
-        let capacity = options.context.max(1).checked_next_multiple_of(KEY_BLOCK).unwrap_or(u32::MAX - KEY_BLOCK + 1);
+        let capacity = round_up(options.context);
 
         let decode = &programs.programs[entries.decode as usize];
         let caches: Vec<_> = decode.inputs.iter().filter(|b| b.ty.as_cache().is_some()).collect();
@@ -274,7 +281,7 @@ impl Session {
 
         let chunk = programs.programs[entries.prefill as usize].tokens.max();
         let head_rows = match programs.programs[entries.head as usize].tokens {
-            TokenCount::UpTo(n) => n.min(chunk),
+            TokenCount::UpTo(n) => n.min(chunk).min(HEAD_ROWS),
             TokenCount::One => return Err(SessionError::Entry("head")),
         };
         let output_stride = |entry: u32, name| {
@@ -291,7 +298,7 @@ impl Session {
         }
 
         let arena_bytes = programs.programs.iter().map(|p| p.arena_bytes).max().unwrap_or(0);
-        let scratch_bytes = storage::align(model.scratch_bytes());
+        let scratch_bytes = scratch_bytes(programs);
         let mut cache_buffers = Vec::with_capacity(caches.len());
         for cache in &caches {
             let bytes = storage::cache_bytes(&cache.ty, capacity).unwrap_or(u64::MAX);
@@ -481,11 +488,37 @@ fn first_nan(values: &[f32]) -> Option<usize> {
     if any { values.iter().position(|x| x.is_nan()) } else { None }
 }
 
-/// Bytes of KV cache that each token adds, over all layers of `model`.
-pub fn kv_bytes_per_token(model: &Model) -> u64 {
-    let decode = model.programs().programs.iter().find(|p| p.name == "decode");
-    let caches = decode.into_iter().flat_map(|p| &p.inputs).filter(|b| {
-        b.ty.as_cache().is_some() && matches!(b.ty.layout, Layout::Rows | Layout::Keys16)
-    });
+/// Bytes of KV cache that each position adds, over all layers.
+pub fn kv_bytes_per_position(programs: &Programs) -> u64 {
+    let decode = programs.programs.iter().find(|p| p.name == "decode");
+    let caches = decode.into_iter().flat_map(|p| &p.inputs).filter(|b| b.ty.as_cache().is_some());
     caches.filter_map(|b| storage::cache_bytes(&b.ty, KEY_BLOCK)).map(|n| n / u64::from(KEY_BLOCK)).sum()
+}
+
+/// What a session of one thread over a module would take with this context, before anything is allocated.
+pub fn memory_needs(module: &Module, programs: &Programs, context: u32) -> MemoryUse {
+    let capacity = round_up(context);
+    let chunk = programs.programs.iter().find(|p| p.name == "prefill").map_or(1, |p| p.tokens.max());
+    let outputs = |name: &str, rows: u32| {
+        let program = programs.programs.iter().find(|p| p.name == name);
+        let output = program.and_then(|p| p.outputs.first());
+        output.and_then(|b| storage::activation_bytes(&b.ty, rows)).unwrap_or(0)
+    };
+    let ropes: u64 = programs.ropes.values().map(|r| u64::from(capacity) * u64::from(r.rot) * 8).sum();
+    let packed = programs.weights.values().filter_map(|&p| weights::packed_bytes(&module.params()[p].ty));
+    MemoryUse {
+        weights: packed.map(|(bytes, scales)| bytes + scales).sum(),
+        kv_cache: kv_bytes_per_position(programs) * u64::from(capacity),
+        arena: programs.programs.iter().map(|p| p.arena_bytes).max().unwrap_or(0),
+        io: u64::from(chunk) * 4 + outputs("prefill", chunk) + outputs("head", HEAD_ROWS.min(chunk)) + ropes + scratch_bytes(programs),
+    }
+}
+
+/// Bytes of scratch memory for each thread.
+fn scratch_bytes(programs: &Programs) -> u64 {
+    storage::align(programs.kernels.values().map(|k| k.scratch_bytes()).max().unwrap_or(0)) + storage::PADDING
+}
+
+fn round_up(context: u32) -> u32 {
+    context.max(1).checked_next_multiple_of(KEY_BLOCK).unwrap_or(u32::MAX - KEY_BLOCK + 1)
 }

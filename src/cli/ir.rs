@@ -42,7 +42,10 @@ fn dump(args: &IrDumpArgs) -> Outcome {
             Some(layer) => extract::layer(&module, func, layer).ok_or_else(|| {
                 Failure::new(exit::FAILURE, format!("@{entry} has no layer {layer}; layers count from 0"))
             })?,
-            None => extract::entry(&module, func),
+            None => {
+                module.retain_funcs(|f| f.name() == entry);
+                module
+            }
         };
     }
     output::print(&text::print(&module))?;

@@ -7,7 +7,7 @@ use bitnetc::generate::{GenerateOptions, Generated, Stop, generate};
 use bitnetc::load::{LoadOptions, Loaded, load};
 use bitnetc_runtime::map::MapMode;
 use bitnetc_runtime::sampling::{Sampler, SamplingParams};
-use bitnetc_runtime::session::{MemoryUse, Session, SessionOptions, kv_bytes_per_token};
+use bitnetc_runtime::session::{MemoryUse, Session, SessionOptions, kv_bytes_per_position};
 use bitnetc_runtime::tokenizer::Tokenize;
 
 use super::args::{EngineArgs, KvType, RunArgs, SamplingArgs};
@@ -170,7 +170,7 @@ impl Timings<'_> {
     /// Bytes that one decode step at the middle of the run has read.
     fn bytes_per_token(&self) -> u64 {
         let middle = self.result.prompt_tokens + self.result.decode_steps / 2;
-        self.loaded.model.bytes_per_token() + kv_bytes_per_token(&self.loaded.model) * middle as u64
+        self.loaded.model.bytes_per_token() + kv_bytes_per_position(self.loaded.model.programs()) * middle as u64
     }
 
     fn gigabytes_per_second(&self) -> f64 {

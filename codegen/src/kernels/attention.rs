@@ -9,7 +9,7 @@
 //! Masked keys get the score −∞, which the exponential turns into the +0.0 that fills up a vector; the values of masked
 //! keys are never read. Lanes of keys beyond the last position may hold anything, so they are replaced, not added to.
 
-use bitnetc_ir::{DType, KEY_BLOCK};
+use bitnetc_ir::KEY_BLOCK;
 
 use super::lanes::{for_groups, for_tiles_of, halvings, load_dense};
 use super::{Arg, Args, CacheShape};

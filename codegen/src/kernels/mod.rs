@@ -118,11 +118,6 @@ impl Registers {
     pub fn vectors(self) -> usize {
         usize::from(self.vectors)
     }
-
-    /// Whether a virtual vector is one register of a large file.
-    pub(crate) fn is_wide(self) -> bool {
-        self.vectors >= 32
-    }
 }
 
 impl KernelSpec {

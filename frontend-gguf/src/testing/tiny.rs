@@ -9,8 +9,8 @@ use crate::tokenizer_meta::byte_level;
 
 /// A model to be made. Equal fields give equal files.
 ///
-/// `hidden`, `heads · head_dim` and `ffn` are multiples of 128, `vocab` is at least 259: a token for each byte, merges,
-/// then `<|begin_of_text|>`, `<|end_of_text|>` and `<|eot_id|>`.
+/// `hidden`, `heads · head_dim` and `ffn` are multiples of 128. The vocabulary is a token for each byte, merges, then
+/// `<|begin_of_text|>`, `<|end_of_text|>` and `<|eot_id|>`; with `vocab` below 259 the last bytes have no token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TinyModel {
     /// Elements of the residual stream.
@@ -108,9 +108,10 @@ impl TinyModel {
 
     fn write_tokenizer(&self, w: &mut GgufWriter) {
         const CONTROL: [&str; 3] = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"];
-        let mut tokens: Vec<String> = (0..=255).map(|b| byte_level::char_of_byte(b).to_string()).collect();
-        let merges = self.extend_by_merges(&mut tokens, self.vocab.saturating_sub(CONTROL.len()));
-        let normal = tokens.len();
+        let normal = self.vocab.saturating_sub(CONTROL.len());
+        let alphabet = (0..=255).map(|b| byte_level::char_of_byte(b).to_string());
+        let mut tokens: Vec<String> = alphabet.take(normal).collect();
+        let merges = self.extend_by_merges(&mut tokens, normal);
         tokens.extend(CONTROL.map(String::from));
         let types = (0..tokens.len()).map(|id| if id < normal { 1 } else { 3 }).collect();
         w.set("tokenizer.ggml.model", MetaValue::String("gpt2".into()));

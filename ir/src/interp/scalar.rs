@@ -106,3 +106,87 @@ pub fn f16_value(bits: u16) -> f32 {
 pub fn bf16_value(bits: u16) -> f32 {
     bf16::from_bits(bits).to_f32()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sum16_adds_lane_by_lane_and_then_as_a_tree() {
+        // Lane 0: 10⁸ + 1 loses the 1; lane 1: −10⁸ + 1 too.
+        let mut x = vec![0.0; 32];
+        (x[0], x[1], x[16], x[17]) = (1e8, -1e8, 1.0, 1.0);
+        assert_eq!(sum16(&x), 0.0);
+        // Lanes 0 and 8 meet first and cancel out, so the 1 in lane 4 survives; in lane 8 it would not.
+        let mut x = vec![0.0; 16];
+        (x[0], x[8], x[4]) = (1e8, -1e8, 1.0);
+        assert_eq!(sum16(&x), 1.0);
+        (x[0], x[4], x[8]) = (1e8, -1e8, 1.0);
+        assert_eq!(sum16(&x), 0.0);
+        // Then 4, then 2, then 1.
+        for (a, b) in [(4, 2), (2, 1)] {
+            let mut x = vec![0.0; 16];
+            (x[0], x[a], x[b]) = (1e8, -1e8, 1.0);
+            assert_eq!(sum16(&x), 1.0, "{a} before {b}");
+        }
+        assert_eq!(sum16(&[]), 0.0);
+        assert_eq!(sum16(&[1.0; 37]), 37.0);
+    }
+
+    #[test]
+    fn a_short_group_is_filled_up_with_positive_zeros() {
+        // The product underflows to −0.0; what is added behind it makes the sum +0.0.
+        let (a, b) = ([-1e-30; 17], [1e-30; 17]);
+        assert_eq!(dot16(&a[..1], &b[..1]).to_bits(), 0.0f32.to_bits());
+        assert_eq!(dot_seq(&a[..1], &b[..1]).to_bits(), (-0.0f32).to_bits());
+    }
+
+    #[test]
+    fn absmax_prefers_nan_and_ignores_signs() {
+        assert_eq!(absmax_bits(&[1.0, -3.0, 2.0]), 3.0f32.to_bits());
+        assert!(f32::from_bits(absmax_bits(&[f32::INFINITY, -f32::NAN, 2.0])).is_nan());
+        assert_eq!(absmax_bits(&[-0.0]), 0);
+    }
+
+    #[test]
+    fn relu_keeps_nan_and_squares() {
+        assert_eq!(relu(-0.0).to_bits(), (-0.0f32).to_bits());
+        assert_eq!((relu(-1e-40), relu2(-5.0), relu2(-0.0).to_bits(), relu2(3.0)), (0.0, 0.0, 0, 9.0));
+        assert!(relu(f32::NAN).is_nan() && relu2(-f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn exp_is_close_to_the_exponential_and_exact_where_it_must_be() {
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(-0.0), 1.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(-87.000_01), 0.0);
+        assert!(exp(-87.0) >= f32::MIN_POSITIVE);
+        assert!(exp(f32::NAN).is_nan() && exp(-f32::NAN).is_nan());
+        let mut x = -87.0f32;
+        let mut last = 0.0;
+        while x < 0.0 {
+            let (got, expected) = (exp(x), f64::from(x).exp());
+            assert!((f64::from(got) - expected).abs() <= 1.3e-7 * expected, "exp({x}) = {got}, {expected}");
+            assert!(got >= last * (1.0 - 1e-6));
+            (last, x) = (got, x + 0.000_7);
+        }
+    }
+
+    #[test]
+    fn exp_has_these_bits() {
+        // Worked out from the formula with exact rational arithmetic and one rounding for each operation.
+        for (x, bits) in [
+            (-0.1, 0x3f67a36d),
+            (-0.346_573_6, 0x3f3504f3),
+            (-0.5, 0x3f1b4598),
+            (-1.0, 0x3ebc5ab2),
+            (-2.75, 0x3d82ec9c),
+            (-10.3, 0x380d1141),
+            (-43.7, 0x1ff8014a),
+            (-86.99, 0xb503b6),
+        ] {
+            assert_eq!(exp(x).to_bits(), bits, "exp({x})");
+        }
+    }
+}

@@ -110,12 +110,11 @@ impl SourceMap {
     /// itself and for entities that were made after parsing.
     pub fn span(&self, module: &Module, anchor: Anchor) -> Range<usize> {
         let node_span = |f: &FuncSpans, node: NodeId| f.nodes.get(node.index()).cloned();
-        let value_span = |f: &FuncSpans, func, value: ValueId| {
-            match module.funcs().get(func)?.get_value(value)?.def {
+        let value_span =
+            |f: &FuncSpans, func, value: ValueId| match module.funcs().get(func)?.get_value(value)?.def {
                 ValueDef::Input(i) => f.inputs.get(i as usize).cloned(),
                 ValueDef::Result(node, _) => node_span(f, node),
-            }
-        };
+            };
         let found = match anchor {
             Anchor::Module => None,
             Anchor::Param(p) => self.params.get(p.index()).cloned(),

@@ -74,7 +74,10 @@ impl<'a> Parser<'a> {
     }
     fn expected<T>(&self, what: &str) -> Parsed<T> {
         let found = match self.next.tok {
-            Tok::End => "the end of the text".to_owned(),
+            // Where the text breaks off, not behind the blanks and comments that follow.
+            Tok::End => {
+                return self.fail(self.end..self.end, format!("expected {what}, found the end of the text"));
+            }
             _ => {
                 let text = &self.lexer.source[self.next.span.clone()];
                 let short: String = text.chars().take(40).collect();
@@ -186,7 +189,10 @@ impl<'a> Parser<'a> {
         let (word, span) = self.word(what)?;
         let Some(&dtype) = DType::ALL.iter().find(|d| d.name() == word) else {
             let known: Vec<&str> = DType::ALL.iter().map(|d| d.name()).collect();
-            return self.fail(span, format!("expected {what} (element types: {}), found `{word}`", known.join(", ")));
+            return self.fail(
+                span,
+                format!("expected {what} (element types: {}), found `{word}`", known.join(", ")),
+            );
         };
         let mut dims = Vec::new();
         if self.eat(Tok::Punct('['))? {
@@ -195,14 +201,17 @@ impl<'a> Parser<'a> {
                 let dim = match text {
                     "T" => Some(Dim::Tokens),
                     "C" => Some(Dim::Ctx),
-                    n if n.bytes().all(|b| b.is_ascii_digit()) => n.parse().ok().filter(|&n| n > 0).map(Dim::N),
+                    n if n.bytes().all(|b| b.is_ascii_digit()) => {
+                        n.parse().ok().filter(|&n| n > 0).map(Dim::N)
+                    }
                     _ => None,
                 };
                 match dim {
                     Some(dim) if dims.len() < MAX_DIMS => dims.push(dim),
                     Some(_) => return self.fail(span, format!("a type has at most {MAX_DIMS} dimensions")),
                     None => {
-                        let message = format!("`{text}` is no dimension: expected a number from 1 to 2^32 - 1, T or C");
+                        let message =
+                            format!("`{text}` is no dimension: expected a number from 1 to 2^32 - 1, T or C");
                         return self.fail(span, message);
                     }
                 }
@@ -265,7 +274,9 @@ impl<'a> Parser<'a> {
         let (word, span) = self.word(what)?;
         match word {
             "file" => {
-                let Tok::Str(raw) = self.next.tok else { return self.expected("the tensor's name in quotes") };
+                let Tok::Str(raw) = self.next.tok else {
+                    return self.expected("the tensor's name in quotes");
+                };
                 let span = self.bump()?.span;
                 let tensor = match unescape(raw) {
                     Ok(tensor) if tensor.len() <= MAX_NAME => tensor,
@@ -310,7 +321,9 @@ impl<'a> Parser<'a> {
         self.punct('(', "`(` and the inputs")?;
         if !self.eat(Tok::Punct(')'))? {
             loop {
-                let Tok::Value(input) = self.next.tok else { return self.expected("an input, `%name: type`") };
+                let Tok::Value(input) = self.next.tok else {
+                    return self.expected("an input, `%name: type`");
+                };
                 let span = self.bump()?.span;
                 let input = self.checked_name(input, &span)?;
                 self.limit(inputs.len(), "inputs", &span)?;
@@ -332,7 +345,8 @@ impl<'a> Parser<'a> {
         let mut plan = None;
         if self.next.tok == Tok::Word("arena") {
             self.key("arena")?;
-            plan = Some(FuncPlan { arena_bytes: self.number("the bytes of the arena")?, ..FuncPlan::default() });
+            plan =
+                Some(FuncPlan { arena_bytes: self.number("the bytes of the arena")?, ..FuncPlan::default() });
         }
         self.punct('{', "`{` and the ops")?;
 
@@ -397,7 +411,10 @@ impl<'a> Parser<'a> {
                         );
                         return self.fail(span, message);
                     }
-                    None => return self.fail(span, format!("the head of the function has {} outputs", types.len())),
+                    None => {
+                        return self
+                            .fail(span, format!("the head of the function has {} outputs", types.len()));
+                    }
                 }
                 if !self.eat(Tok::Punct(','))? {
                     break;
@@ -405,7 +422,8 @@ impl<'a> Parser<'a> {
             }
         }
         if outputs.len() < types.len() {
-            let message = format!("{} outputs, but the head of the function has {}", outputs.len(), types.len());
+            let message =
+                format!("{} outputs, but the head of the function has {}", outputs.len(), types.len());
             return self.fail(end.saturating_sub("return".len())..end, message);
         }
         body.func.set_outputs(outputs);
@@ -426,7 +444,9 @@ impl<'a> Parser<'a> {
         self.ops += 1;
         let mut names: Vec<(&'a str, Range<usize>)> = Vec::new();
         loop {
-            let Tok::Value(name) = self.next.tok else { return self.expected("a name for a result, `%name`") };
+            let Tok::Value(name) = self.next.tok else {
+                return self.expected("a name for a result, `%name`");
+            };
             let span = self.bump()?.span;
             if name.len() > MAX_NAME {
                 return self.fail(span, format!("a name has at most {MAX_NAME} bytes"));
@@ -476,7 +496,8 @@ impl<'a> Parser<'a> {
             return self.fail(at.start..self.end, message);
         }
         if let Some((i, (ty, span))) = written.iter().enumerate().find(|(i, (ty, _))| *ty != inferred[*i]) {
-            let message = format!("result {i} of `{mnemonic}` is {} for these operands, not {ty}", inferred[i]);
+            let message =
+                format!("result {i} of `{mnemonic}` is {} for these operands, not {ty}", inferred[i]);
             return self.fail(span.clone(), message);
         }
         let node = body.func.insert(None, op, operands, inferred);

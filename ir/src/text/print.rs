@@ -91,7 +91,8 @@ pub fn print_func(module: &Module, func: &Func) -> String {
     let inputs = func.inputs().iter().map(|&v| format!("\n  {}: {}", names.value(v), func.ty(v)));
     text.push_str(&inputs.collect::<Vec<_>>().join(","));
     text.push_str(if func.inputs().is_empty() { "" } else { "\n" });
-    let outputs = func.outputs().iter().map(|&v| func.get_value(v).map_or("?".to_owned(), |d| d.ty.to_string()));
+    let outputs =
+        func.outputs().iter().map(|&v| func.get_value(v).map_or("?".to_owned(), |d| d.ty.to_string()));
     let _ = write!(text, ") -> ({})", join(outputs));
     let _ = match func.tokens() {
         TokenCount::One => write!(text, " tokens=1"),

@@ -15,7 +15,9 @@ use crate::types::{DType, Dim, Layout, Type};
 
 /// The operands of an op that are caches: slot number, slot name, and the result that is the cache after the op, if the op
 /// updates it. By the table's convention, that result has the operand's name.
-pub(crate) fn cache_slots(info: &'static OpInfo) -> impl Iterator<Item = (usize, &'static str, Option<usize>)> {
+pub(crate) fn cache_slots(
+    info: &'static OpInfo,
+) -> impl Iterator<Item = (usize, &'static str, Option<usize>)> {
     let slots = info.operands.iter().chain(info.optional).enumerate();
     slots.filter(|(_, (_, slot))| *slot == Slot::Cache).map(|(i, (name, _))| {
         let result = info.results.iter().position(|r| r == name);
@@ -101,11 +103,21 @@ fn check_input(module: &Module, scope: &mut Scope<'_, '_>, input: ValueId, ty: &
     }
 }
 
-fn check_node(module: &Module, scope: &mut Scope<'_, '_>, id: NodeId, node: &Node, defined: &HashSet<ValueId>) {
+fn check_node(
+    module: &Module,
+    scope: &mut Scope<'_, '_>,
+    id: NodeId,
+    node: &Node,
+    defined: &HashSet<ValueId>,
+) {
     let info = node.op.info();
     if !info.stages.contains(module.stage) {
-        let message =
-            format!("`{}` is legal from stage {} on, this is {}", info.mnemonic, info.stages.first(), module.stage);
+        let message = format!(
+            "`{}` is legal from stage {} on, this is {}",
+            info.mnemonic,
+            info.stages.first(),
+            module.stage
+        );
         scope.node(Rule::OpStage, id, message);
     }
     for (i, &result) in node.results.iter().enumerate() {
@@ -116,7 +128,9 @@ fn check_node(module: &Module, scope: &mut Scope<'_, '_>, id: NodeId, node: &Nod
     let mut typed: Vec<(Type, bool)> = Vec::with_capacity(node.operands.len());
     for (i, operand) in node.operands.iter().enumerate() {
         let ty = match operand {
-            Operand::Value(v) if defined.contains(v) => scope.func.get_value(*v).map(|d| (d.ty.clone(), false)),
+            Operand::Value(v) if defined.contains(v) => {
+                scope.func.get_value(*v).map(|d| (d.ty.clone(), false))
+            }
             Operand::Param(p) => module.params().get(*p).map(|d| (d.ty.clone(), true)),
             Operand::Value(_) => None,
         };
@@ -216,19 +230,24 @@ impl Caches {
             let Some(Operand::Value(cache)) = node.operands.get(slot).copied() else { continue };
             let origin = self.origin.get(&cache).copied().unwrap_or(cache);
             if *self.roles.entry(origin).or_insert(name) != name {
-                let message = format!("{} is used as `{name}` and elsewhere under another role", scope.name(cache));
+                let message =
+                    format!("{} is used as `{name}` and elsewhere under another role", scope.name(cache));
                 scope.node(Rule::CacheRole, id, message);
             }
             if self.updated.contains(&cache) || changed.contains(&cache) {
-                let message = format!("{} has been changed by an update, its old contents are gone", scope.name(cache));
+                let message =
+                    format!("{} has been changed by an update, its old contents are gone", scope.name(cache));
                 scope.node(Rule::CacheLinear, id, message);
             }
             if module.stage >= Stage::LaidOut
                 && let Some(layout) = scope.func.get_value(cache).map(|d| d.ty.layout)
                 && layout != cache_layout(name)
             {
-                let message =
-                    format!("`{name}` is in layout {}, expected {}", layout.name(), cache_layout(name).name());
+                let message = format!(
+                    "`{name}` is in layout {}, expected {}",
+                    layout.name(),
+                    cache_layout(name).name()
+                );
                 scope.node(Rule::CacheLayout, id, message);
             }
             if let Some(new) = result.and_then(|r| node.results.get(r)) {

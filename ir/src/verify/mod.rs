@@ -174,7 +174,9 @@ pub fn verify(module: &Module) -> Result<(), Vec<VerifyError>> {
     let mut errors = Errors { list: Vec::new() };
     if module.target.is_some() != (module.stage >= Stage::LaidOut) {
         let message = match module.target {
-            Some(_) => format!("stage {} has no target, a target belongs to laid_out and planned", module.stage),
+            Some(_) => {
+                format!("stage {} has no target, a target belongs to laid_out and planned", module.stage)
+            }
             None => format!("stage {} needs a target in the head of the module", module.stage),
         };
         errors.add(Rule::TargetStage, Anchor::Module, "the module", message);

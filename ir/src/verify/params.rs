@@ -17,8 +17,7 @@ pub(super) fn check(module: &Module, errors: &mut Errors) {
     let mut names = HashSet::new();
     for (id, decl) in module.params().iter() {
         let place = format!("@{}", decl.name);
-        let mut report =
-            |rule: Rule, message: String| errors.add(rule, Anchor::Param(id), &place, message);
+        let mut report = |rule: Rule, message: String| errors.add(rule, Anchor::Param(id), &place, message);
         if !is_name(&decl.name) {
             report(Rule::NameSyntax, "this is no name of the text form".to_owned());
         }
@@ -76,7 +75,12 @@ fn well_made(module: &Module, id: ParamId, decl: &ParamDecl) -> Result<(), (Rule
     for source in decl.def.sources() {
         match module.params().get(source) {
             Some(s) if source.index() < id.index() => sources.push(s),
-            _ => return Err((Rule::ParamOrder, "it is made of a parameter that is not declared before it".to_owned())),
+            _ => {
+                return Err((
+                    Rule::ParamOrder,
+                    "it is made of a parameter that is not declared before it".to_owned(),
+                ));
+            }
         }
     }
     // The rows and columns of a ternary source.
@@ -101,7 +105,8 @@ fn well_made(module: &Module, id: ParamId, decl: &ParamDecl) -> Result<(), (Rule
                 return Err((Rule::NameSyntax, message));
             }
             if decl.ty.dtype == DType::Ter && !matches!(decl.ty.layout, Layout::I2s128 | Layout::Tile16) {
-                let message = format!("{} has no bytes that a file could hold: expected i2s128 or tile16", decl.ty);
+                let message =
+                    format!("{} has no bytes that a file could hold: expected i2s128 or tile16", decl.ty);
                 return Err((Rule::ParamFile, message));
             }
             Ok(())
@@ -113,7 +118,10 @@ fn well_made(module: &Module, id: ParamId, decl: &ParamDecl) -> Result<(), (Rule
                 let (r, c) = matrix(source, rule)?;
                 rows += u64::from(r);
                 if *cols.get_or_insert(c) != c {
-                    return Err((rule, format!("@{} has {c} columns, the sources before it another number", source.name)));
+                    return Err((
+                        rule,
+                        format!("@{} has {c} columns, the sources before it another number", source.name),
+                    ));
                 }
             }
             match cols {

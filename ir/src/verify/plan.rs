@@ -33,14 +33,19 @@ struct Places<'p> {
 /// Checks the plan of a function that is sound without it.
 pub(super) fn check(plan: &FuncPlan, scope: &mut Scope<'_, '_>) {
     if plan.arena_bytes > MAX_ARENA {
-        scope.func(Rule::PlanArena, format!("an arena of {} bytes, the most is {MAX_ARENA}", plan.arena_bytes));
+        scope.func(
+            Rule::PlanArena,
+            format!("an arena of {} bytes, the most is {MAX_ARENA}", plan.arena_bytes),
+        );
     }
     let func = scope.func;
     let mut places = Places { plan, bytes: HashMap::new() };
     for &input in func.inputs() {
         match plan.places.get(&input) {
             Some(Place::Extern) => {}
-            Some(_) => scope.value(Rule::PlanInput, input, "an input lives with the caller, its place is extern"),
+            Some(_) => {
+                scope.value(Rule::PlanInput, input, "an input lives with the caller, its place is extern")
+            }
             None => scope.value(Rule::PlanComplete, input, "the plan has no place for this input"),
         }
         places.bytes.insert(input, Bytes { root: input, offset: 0, viewed: false });
@@ -73,7 +78,9 @@ impl Places<'_> {
                 self.bytes.insert(result, Bytes { root: result, offset: 0, viewed: false });
                 continue;
             };
-            let updated = cache_slots(node.op.info()).find(|(.., r)| *r == Some(i)).map(|(slot, ..)| node.operands[slot]);
+            let updated = cache_slots(node.op.info())
+                .find(|(.., r)| *r == Some(i))
+                .map(|(slot, ..)| node.operands[slot]);
             let checked = match (&node.op, updated) {
                 (_, Some(cache)) => self.cache(place, cache),
                 (Op::Split { .. }, None) => self.part(place, node.operands[0], part_offset),
@@ -124,7 +131,13 @@ impl Places<'_> {
     }
 
     /// The place of an activation that its op stores.
-    fn stored(&self, scope: &mut Scope<'_, '_>, place: Place, ty: &Type, output: bool) -> Result<(), (Rule, String)> {
+    fn stored(
+        &self,
+        scope: &mut Scope<'_, '_>,
+        place: Place,
+        ty: &Type,
+        output: bool,
+    ) -> Result<(), (Rule, String)> {
         let most = scope.func.tokens().max();
         if output != (place == Place::Extern) {
             let message = match output {
@@ -141,7 +154,10 @@ impl Places<'_> {
                 let message = if !offset.is_multiple_of(ALIGN) {
                     format!("offset {offset} is no multiple of {ALIGN}")
                 } else if needed.is_none_or(|n| size < n) {
-                    format!("{size} bytes for {ty}, which takes {} for {most} tokens", needed.unwrap_or_default())
+                    format!(
+                        "{size} bytes for {ty}, which takes {} for {most} tokens",
+                        needed.unwrap_or_default()
+                    )
                 } else if !within {
                     format!("{offset}+{size} does not lie in the arena of {} bytes", self.plan.arena_bytes)
                 } else {
@@ -157,14 +173,18 @@ impl Places<'_> {
                     return Err((Rule::PlanAlias, "an alias is of an earlier value in the arena".to_owned()));
                 };
                 let other = scope.func.ty(of);
-                let equal = row_stride(ty).is_some() && activation_bytes(ty, most) == activation_bytes(other, most);
+                let equal =
+                    row_stride(ty).is_some() && activation_bytes(ty, most) == activation_bytes(other, most);
                 match (equal, bytes.viewed) {
                     (true, false) => Ok(()),
                     (true, true) if ty == other => Ok(()),
-                    (true, true) => {
-                        Err((Rule::PlanAlias, format!("an alias of a part of a row, {other}, must have its type, not {ty}")))
+                    (true, true) => Err((
+                        Rule::PlanAlias,
+                        format!("an alias of a part of a row, {other}, must have its type, not {ty}"),
+                    )),
+                    (false, _) => {
+                        Err((Rule::PlanAlias, format!("{ty} does not take as many bytes as {other}")))
                     }
-                    (false, _) => Err((Rule::PlanAlias, format!("{ty} does not take as many bytes as {other}"))),
                 }
             }
         }

@@ -126,15 +126,17 @@ fn reference(case: &Case, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
 fn attention_is_softmax_for_all_groupings_and_block_edges() {
     for (heads, kv_heads) in [(2, 2), (4, 2), (4, 1), (8, 2), (3, 1)] {
         for (pos, tokens) in [(0, 1), (62, 1), (63, 1), (64, 1), (129, 1), (0, 70), (60, 70)] {
-            let case =
-                Case { heads, kv: CacheDims { kv_heads, head_dim: 8 }, scale: 0.353_553_4, pos };
+            let case = Case { heads, kv: CacheDims { kv_heads, head_dim: 8 }, scale: 0.353_553_4, pos };
             let mut random = Random(u64::from(heads * 1000 + pos));
             let q = random.f32s(tokens * heads as usize * 8, 3.0);
             let n = (pos as usize + tokens) * kv_heads as usize * 8;
             let (k, v) = (random.f32s(n, 3.0), random.f32s(n, 1.0));
             let y = attention(&case, &q, &k, &v).expect("runs");
             for (y, expected) in data(&y).iter().zip(reference(&case, &q, &k, &v)) {
-                assert!((f64::from(*y) - expected).abs() < 2e-6, "{heads}/{kv_heads} at {pos}: {y} {expected}");
+                assert!(
+                    (f64::from(*y) - expected).abs() < 2e-6,
+                    "{heads}/{kv_heads} at {pos}: {y} {expected}"
+                );
             }
         }
     }
@@ -177,13 +179,8 @@ fn append(dtype: DType, pos: u32, k: &[f32], v: &[f32]) -> Result<Vec<Tensor>, I
         Ok(b.kv_append(kc, vc, k, v, pos)?.to_vec())
     });
     let empty = || Tensor::empty_cache(&ty, 64).expect("a cache type");
-    let inputs = vec![
-        empty(),
-        empty(),
-        Tensor::f32(4, k.to_vec()),
-        Tensor::f32(4, v.to_vec()),
-        Tensor::Position(pos),
-    ];
+    let inputs =
+        vec![empty(), empty(), Tensor::f32(4, k.to_vec()), Tensor::f32(4, v.to_vec()), Tensor::Position(pos)];
     m.try_run(f, inputs)
 }
 
@@ -227,8 +224,7 @@ fn rope_kv_append_is_rope_and_kv_append() {
             let (q, k, v) = (b.input("q", act(32)), b.input("k", act(16)), b.input("v", act(16)));
             let (kc, vc) = (b.input("kc", ty.clone()), b.input("vc", ty.clone()));
             let pos = b.input("pos", position());
-            let (tq, tk) =
-                (b.rope(q, pos, 1e4, 8, 6, pairs)?, b.rope(k, pos, 1e4, 8, 6, pairs)?);
+            let (tq, tk) = (b.rope(q, pos, 1e4, 8, 6, pairs)?, b.rope(k, pos, 1e4, 8, 6, pairs)?);
             let [ka, va] = b.kv_append(kc, vc, tk, v, pos)?;
             let [fq, fk, fv] = b.rope_kv_append(q, k, v, kc, vc, pos, 1e4, 8, 6, pairs)?;
             Ok(vec![tq, ka, va, fq, fk, fv])

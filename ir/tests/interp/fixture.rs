@@ -11,39 +11,40 @@ use bitnetc_ir::{
 };
 
 /// A module and its weights.
-pub struct Fixture {
-    pub module: Module,
-    pub weights: BTreeMap<String, WeightBytes<'static>>,
+pub(crate) struct Fixture {
+    pub(crate) module: Module,
+    pub(crate) weights: BTreeMap<String, WeightBytes<'static>>,
 }
 
 /// The type of activations of a chunk.
-pub fn act(width: u32) -> Type {
+pub(crate) fn act(width: u32) -> Type {
     Type::rows(DType::F32, Rows { per_token: true, width })
 }
 
 /// The type of quantised activations of a chunk.
-pub fn quant(width: u32) -> Type {
+pub(crate) fn quant(width: u32) -> Type {
     Type::rows(DType::Q8, Rows { per_token: true, width })
 }
 
 /// The type of the position.
-pub fn position() -> Type {
+pub(crate) fn position() -> Type {
     Type::scalar(DType::Idx)
 }
 
 /// The type of the token ids of a chunk.
-pub fn tokens() -> Type {
+pub(crate) fn tokens() -> Type {
     Type::new(DType::Idx, &[Dim::Tokens])
 }
 
 /// The bytes of f32.
-pub fn f32_bytes(data: &[f32]) -> Vec<u8> {
+pub(crate) fn f32_bytes(data: &[f32]) -> Vec<u8> {
     data.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
 /// The bytes of a ternary matrix in a layout; bits that no element has are those of code 1.
-pub fn pack(layout: Layout, rows: u32, cols: u32, codes: &[i8]) -> Vec<u8> {
-    let mut bytes = vec![0b0101_0101u8; ternary_bytes(layout, rows, cols).expect("the layout has bytes") as usize];
+pub(crate) fn pack(layout: Layout, rows: u32, cols: u32, codes: &[i8]) -> Vec<u8> {
+    let mut bytes =
+        vec![0b0101_0101u8; ternary_bytes(layout, rows, cols).expect("the layout has bytes") as usize];
     for (i, &code) in codes.iter().enumerate() {
         let (r, c) = (i as u32 / cols, i as u32 % cols);
         let (byte, shift) = ternary_position(layout, cols, r, c).expect("the layout has bytes");
@@ -54,34 +55,42 @@ pub fn pack(layout: Layout, rows: u32, cols: u32, codes: &[i8]) -> Vec<u8> {
 }
 
 impl Fixture {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut module = Module::new();
         module.stage = Stage::Fused;
         Self { module, weights: BTreeMap::new() }
     }
 
-    fn file(&mut self, name: &str, ty: Type) -> ParamId {
+    /// A stored parameter; [`Fixture::store`] gives it bytes.
+    pub(crate) fn file(&mut self, name: &str, ty: Type) -> ParamId {
         let def = ParamDef::File { tensor: name.to_owned(), hash: ContentHash([0; 16]) };
         self.module.add_param(ParamDecl { name: name.to_owned(), ty, def })
     }
 
     /// The bytes and scales of a parameter.
-    pub fn store(&mut self, name: &str, bytes: Vec<u8>, scales: &[f32]) {
+    pub(crate) fn store(&mut self, name: &str, bytes: Vec<u8>, scales: &[f32]) {
         let weight = WeightBytes { bytes: Cow::Owned(bytes), scales: Cow::Owned(scales.to_vec()) };
         self.weights.insert(name.to_owned(), weight);
     }
 
-    pub fn vector(&mut self, name: &str, data: &[f32]) -> ParamId {
+    pub(crate) fn vector(&mut self, name: &str, data: &[f32]) -> ParamId {
         self.store(name, f32_bytes(data), &[]);
         self.file(name, Type::vector(DType::F32, data.len() as u32))
     }
 
-    pub fn dense(&mut self, name: &str, dtype: DType, rows: u32, cols: u32, bytes: Vec<u8>) -> ParamId {
+    pub(crate) fn dense(
+        &mut self,
+        name: &str,
+        dtype: DType,
+        rows: u32,
+        cols: u32,
+        bytes: Vec<u8>,
+    ) -> ParamId {
         self.store(name, bytes, &[]);
         self.file(name, Type::matrix(dtype, rows, cols))
     }
 
-    pub fn ternary(
+    pub(crate) fn ternary(
         &mut self,
         name: &str,
         layout: Layout,
@@ -93,14 +102,20 @@ impl Fixture {
         self.file(name, Type::matrix(DType::Ter, size.0, size.1).with_layout(layout))
     }
 
+    /// A ternary parameter that is said to be stored, in the layout that has no bytes.
+    pub(crate) fn ternary_without_bytes(&mut self, name: &str, size: (u32, u32)) -> ParamId {
+        self.store(name, Vec::new(), &[]);
+        self.file(name, Type::matrix(DType::Ter, size.0, size.1))
+    }
+
     /// A ternary parameter made of others.
-    pub fn derived(&mut self, name: &str, layout: Layout, size: (u32, u32), def: ParamDef) -> ParamId {
+    pub(crate) fn derived(&mut self, name: &str, layout: Layout, size: (u32, u32), def: ParamDef) -> ParamId {
         let ty = Type::matrix(DType::Ter, size.0, size.1).with_layout(layout);
         self.module.add_param(ParamDecl { name: name.to_owned(), ty, def })
     }
 
     /// A function over chunks.
-    pub fn func(
+    pub(crate) fn func(
         &mut self,
         build: impl FnOnce(&mut FuncBuilder<'_>) -> Result<Vec<ValueId>, BuildError>,
     ) -> FuncId {
@@ -111,43 +126,43 @@ impl Fixture {
         self.module.add_func(func)
     }
 
-    pub fn try_run(&self, func: FuncId, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, InterpError> {
+    pub(crate) fn try_run(&self, func: FuncId, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, InterpError> {
         Interpreter::new(&self.module, &self.weights).run(func, inputs)
     }
 
-    pub fn run(&self, func: FuncId, inputs: Vec<Tensor>) -> Vec<Tensor> {
+    pub(crate) fn run(&self, func: FuncId, inputs: Vec<Tensor>) -> Vec<Tensor> {
         self.try_run(func, inputs).expect("the test's function runs")
     }
 }
 
 /// The elements of f32 rows.
-pub fn data(tensor: &Tensor) -> &[f32] {
+pub(crate) fn data(tensor: &Tensor) -> &[f32] {
     tensor.as_f32().expect("f32 rows")
 }
 
 /// Fails with the first difference.
-pub fn assert_same(a: &Tensor, b: &Tensor, what: &str) {
+pub(crate) fn assert_same(a: &Tensor, b: &Tensor, what: &str) {
     if let Some(difference) = a.first_difference(b) {
         panic!("{what}: {difference}");
     }
 }
 
 /// A stream of pseudo-random numbers (an LCG with the constants of Knuth's MMIX).
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn bits(&mut self) -> u32 {
+    pub(crate) fn bits(&mut self) -> u32 {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.0 >> 33) as u32
     }
 
     /// Uniform in −scale … scale.
-    pub fn f32s(&mut self, n: usize, scale: f32) -> Vec<f32> {
+    pub(crate) fn f32s(&mut self, n: usize, scale: f32) -> Vec<f32> {
         (0..n).map(|_| (self.bits() as f32 / (1u32 << 30) as f32 - 1.0) * scale).collect()
     }
 
     /// −1, 0 and +1.
-    pub fn ternary(&mut self, n: u32) -> Vec<i8> {
+    pub(crate) fn ternary(&mut self, n: u32) -> Vec<i8> {
         (0..n).map(|_| (self.bits() % 3) as i8 - 1).collect()
     }
 }

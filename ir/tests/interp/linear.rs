@@ -21,10 +21,15 @@ fn product(codes: &[i8], a: f32, rows: u32, w: &[i8], scales: &[f32]) -> Vec<f32
 
 #[test]
 fn a_sum_is_divided_by_the_factor_and_then_scaled() {
-    // 10 − 20 + 0 = −10 and 20 + 30 = 50, with a = 3.
-    let y = product(&[10, 20, 30], 3.0, 2, &[1, -1, 0, 0, 1, 1], &[0.7, -2.0]);
-    assert_eq!(y, [-10.0f32 / 3.0 * 0.7, 50.0f32 / 3.0 * -2.0]);
-    assert_ne!(y[0], -10.0 * (0.7f32 / 3.0), "the order of division and product shows in these numbers");
+    // 10 − 20 + 0 = −10 in the even rows and 20 + 30 = 50 in the odd ones, with a = 3.
+    let scales = Random(1).f32s(32, 9.0);
+    assert!(scales.iter().any(|&s| s < 0.0), "negative scales are among them");
+    let y = product(&[10, 20, 30], 3.0, 32, &[1, -1, 0, 0, 1, 1].repeat(16), &scales);
+    let each = |f: fn(f32, f32) -> f32| -> Vec<f32> {
+        scales.iter().zip([-10.0, 50.0].into_iter().cycle()).map(|(&s, sum)| f(sum, s)).collect()
+    };
+    assert_eq!(y, each(|sum, s| sum / 3.0 * s));
+    assert_ne!(y, each(|sum, s| sum * s / 3.0), "the order shows in these numbers");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod attention;
 mod call;
+mod files;
 mod fixture;
 mod gguf;
 mod layer;
@@ -10,4 +11,5 @@ mod linear;
 mod norm;
 mod oracle;
 mod params;
+mod random;
 mod rope;

@@ -35,11 +35,12 @@ fn rms_norm_divides_by_the_root_of_mean_and_eps() {
 
 #[test]
 fn rms_norm_divides_before_it_multiplies() {
-    // 1/3·w and w/3 differ for this w.
-    let w = 5.000_001;
-    let y = rms_norm(&[5.0, -3.0, 1.0, 0.0], &[1.0, 1.0, w, 1.0], 0.25);
-    assert_eq!(y[2], 1.0f32 / 3.0 * w);
-    assert_ne!(y[2], w / 3.0);
+    let x = [5.0f32, -3.0, 1.0, 0.0].repeat(4);
+    let w = Random(1).f32s(16, 9.0);
+    let y = rms_norm(&x, &w, 0.25);
+    let each = |f: fn(f32, f32) -> f32| -> Vec<f32> { x.iter().zip(&w).map(|(&x, &w)| f(x, w)).collect() };
+    assert_eq!(y, each(|x, w| x / 3.0 * w));
+    assert_ne!(y, each(|x, w| x * w / 3.0), "the order shows in these numbers");
 }
 
 #[test]
@@ -56,15 +57,14 @@ fn rms_norm_of_zeros_is_zero() {
 
 #[test]
 fn rms_norm_sums_in_sixteen_lanes() {
-    // Lane 0 holds 2^24 and 1 (which is lost), lane 1 holds 1: the sum is 2^24 + 1 rounded, and not 2^24 + 2.
-    let mut x = vec![0.0; 32];
-    (x[0], x[16], x[1]) = (4096.0, 1.0, 1.0);
-    let y = rms_norm(&x, &[1.0; 32], 1e-5);
-    let in_lanes = (16_777_216.0f32 / 32.0 + 1e-5).sqrt();
-    assert_eq!(y[1], 1.0 / in_lanes);
-    let exact = (16_777_218.0f32 / 32.0 + 1e-5).sqrt();
-    assert_ne!(16_777_216.0f32 / 32.0, 16_777_218.0f32 / 32.0);
-    assert_eq!(in_lanes == exact, 1.0 / in_lanes == 1.0 / exact);
+    // 2^24 and 1023 ones: the 63 ones in the lane of 2^24 are lost one by one, the 960 others are not.
+    let mut x = vec![1.0; 1024];
+    x[0] = 4096.0;
+    let y = rms_norm(&x, &[1.0; 1024], 1e-5);
+    let root = |sum: f32| (sum / 1024.0 + 1e-5).sqrt();
+    assert_eq!(y[0], 4096.0 / root(16_777_216.0 + 960.0));
+    assert_ne!(y[0], 4096.0 / root(16_777_216.0 + 1023.0), "an exact sum would show");
+    assert_ne!(y[0], 4096.0 / root(16_777_216.0), "a sum in sequence would show");
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn one_pair_turns_by_the_position_in_radians() {
     let spec = Spec { width: 2, head: 2, rot: 2, pairs: Pairs::Halves };
     // Two tokens, at positions 1 and 2.
     let y = rope(&spec, 10_000.0, 1, &[1.0, 0.0, 0.0, 1.0]);
-    assert_eq!(y, [0.540_302_3, 0.841_471, -0.909_297_4, -0.416_146_84]);
+    assert_eq!(y, [0.540_302_3, 0.841_470_96, -0.909_297_4, -0.416_146_84]);
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use super::PlanError;
 
-pub(super) const MAGIC: [u8; 8] = *b"BNPLAN\0\x01";
+/// The first bytes of every plan file.
+pub const MAGIC: [u8; 8] = *b"BNPLAN\0\x01";
 pub(super) const END_MAGIC: [u8; 8] = *b"BNPLEND\x01";
 pub(super) const VERSION: u32 = 1;
 /// Alignment of all parts of the file and of the weights within their section.

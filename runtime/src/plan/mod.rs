@@ -36,7 +36,7 @@ mod read;
 mod write;
 
 pub use error::PlanError;
-pub use layout::SectionKind;
+pub use layout::{MAGIC, SectionKind};
 pub use meta::{PlanMeta, PlanSettings, SourceFile, WeightEntry};
 pub use read::{HostFeatures, LoadOptions, Plan, PlanIndex};
 pub use write::{PlanEncoder, WeightSink, write_plan};

@@ -134,6 +134,15 @@ impl PlanIndex {
         self.chat_template.as_deref()
     }
 
+    /// Decodes the tokenizer; `None` if the plan has none. `file` is the file that was parsed.
+    pub fn tokenizer(&self, file: &[u8]) -> Result<Option<TokenizerSpec>, PlanError> {
+        let Some(bytes) = &self.tokenizer else { return Ok(None) };
+        let bytes = range("the tokenizer", bytes.start as u64, bytes.len() as u64, file.len())?;
+        let spec: TokenizerSpec = from_postcard(SectionKind::Tokenizer.name(), &file[bytes])?;
+        spec.validate()?;
+        Ok(Some(spec))
+    }
+
     /// The weights in the order in which they were written.
     pub fn weights(&self) -> &[WeightEntry] {
         &self.entries
@@ -281,10 +290,7 @@ impl Plan {
 
     /// The tokenizer; `None` if the plan has none.
     pub fn tokenizer(&self) -> Result<Option<TokenizerSpec>, PlanError> {
-        let Some(range) = self.index.tokenizer.clone() else { return Ok(None) };
-        let spec: TokenizerSpec = from_postcard(SectionKind::Tokenizer.name(), &self.file()[range])?;
-        spec.validate()?;
-        Ok(Some(spec))
+        self.index.tokenizer(self.file())
     }
 
     /// Checks the hash of the weights, reading all of them, with several threads.

@@ -1,14 +1,15 @@
 //! Byte-level BPE over the model of the `tokenizers` crate.
 //!
 //! Only the merge algorithm of that crate is used (a heap, O(n log n)); cutting, the byte alphabet and the matching
-//! of special tokens are done here. The crate's builder writes out of bounds of a buffer, and so panics, for a
-//! merge whose result is no token, hence every merge is checked before it is handed over.
+//! of special tokens are done here. The crate's builder panics on a merge whose result is longer than every token,
+//! hence lengths are checked before the merges are handed over.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use tokenizers::Model;
-use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::models::bpe::{BPE, Error as BpeError, Vocab};
 
 use super::byte_level::ByteAlphabet;
 use super::error::shortened;
@@ -104,43 +105,35 @@ impl BpeTokenizer {
     }
 
     fn build_merges(spec: &TokenizerSpec, vocab: Vocab) -> Result<BPE, TokenizerError> {
-        let token = |index: usize, id: TokenId| {
-            let text = spec.tokens.get(id as usize).ok_or(TokenizerError::MergeIdOutOfRange {
-                index,
-                id,
-                tokens: spec.tokens.len(),
-            })?;
-            if vocab.contains_key(text) {
-                Ok(text)
-            } else {
-                Err(TokenizerError::MergeUnknownToken { index, token: shortened(text) })
-            }
+        let longest = spec.ordinary_tokens().map(|(_, text)| text.len()).max().unwrap_or(0);
+        let ordinary = |index: usize, id: TokenId| match spec.types.get(id as usize) {
+            Some(TokenType::Normal | TokenType::Byte) => Ok(&spec.tokens[id as usize]),
+            Some(_) => Err(unknown(index, &spec.tokens[id as usize])),
+            None => Err(TokenizerError::MergeIdOutOfRange { index, id, tokens: spec.tokens.len() }),
         };
-        let mut merges = Vec::with_capacity(spec.merges.len());
-        let mut seen = HashSet::with_capacity(spec.merges.len());
-        let mut product = String::new();
-        for (index, &(left, right)) in spec.merges.iter().enumerate() {
-            // The crate lets the last of equal rules win; the first has the priority that the file gives it.
-            if !seen.insert((left, right)) {
-                continue;
-            }
-            let (left, right) = (token(index, left)?, token(index, right)?);
-            product.clear();
-            product.push_str(left);
-            product.push_str(right);
-            if !vocab.contains_key(&product) {
-                return Err(TokenizerError::MergeUnknownToken { index, token: shortened(&product) });
+        let rules = without_repetitions(&spec.merges);
+        let mut merges = Vec::with_capacity(rules.len());
+        for (index, &(left, right)) in rules.iter().enumerate() {
+            let (left, right) = (ordinary(index, left)?, ordinary(index, right)?);
+            if left.len() + right.len() > longest {
+                return Err(unknown(index, &format!("{left}{right}")));
             }
             merges.push((left.clone(), right.clone()));
         }
         let ignore_merges = match spec.pre {
             PreTokenizer::LlamaBpe => true,
         };
-        BPE::builder()
-            .vocab_and_merges(vocab, merges)
-            .ignore_merges(ignore_merges)
-            .build()
-            .map_err(|error| TokenizerError::Build { reason: error.to_string() })
+        let built = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(ignore_merges).build();
+        built.map_err(|error| match error.downcast_ref() {
+            Some(BpeError::MergeTokenOutOfVocabulary(product)) => {
+                let text = |id: TokenId| spec.tokens[id as usize].as_str();
+                let is_it = |&(left, right): &(TokenId, TokenId)| {
+                    product.strip_prefix(text(left)).is_some_and(|rest| rest == text(right))
+                };
+                unknown(rules.iter().position(is_it).unwrap_or(0), product)
+            }
+            _ => TokenizerError::Build { reason: error.to_string() },
+        })
     }
 
     /// Appends the ids of text that has no special tokens in it.
@@ -160,6 +153,22 @@ impl BpeTokenizer {
         }
         Ok(())
     }
+}
+
+fn unknown(index: usize, token: &str) -> TokenizerError {
+    TokenizerError::MergeUnknownToken { index, token: shortened(token) }
+}
+
+/// The rules, each at its first place only: the crate lets the last of equal rules win, but the first has the priority
+/// that the file gives it.
+fn without_repetitions(rules: &[(TokenId, TokenId)]) -> Cow<'_, [(TokenId, TokenId)]> {
+    let mut sorted = rules.to_vec();
+    sorted.sort_unstable();
+    if sorted.windows(2).all(|pair| pair[0] != pair[1]) {
+        return Cow::Borrowed(rules);
+    }
+    let mut seen = HashSet::with_capacity(rules.len());
+    Cow::Owned(rules.iter().copied().filter(|rule| seen.insert(*rule)).collect())
 }
 
 impl Tokenize for BpeTokenizer {
@@ -308,6 +317,11 @@ mod tests {
         assert!(matches!(
             BpeTokenizer::new(&spec),
             Err(TokenizerError::MergeUnknownToken { index: 2, token }) if token == "wholewordwholeword"
+        ));
+        spec.merges[2] = (0, 1);
+        assert!(matches!(
+            BpeTokenizer::new(&spec),
+            Err(TokenizerError::MergeUnknownToken { index: 2, token }) if token == "ĀāĂ"[..4]
         ));
         spec.merges[2] = (259, 0);
         assert!(matches!(

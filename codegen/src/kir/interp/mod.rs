@@ -1,8 +1,8 @@
 //! Interpreter: what a kernel means, slowly, with every access checked.
 //!
-//! A kernel runs over a [`Memory`] of separate buffers. An address is a number that encodes buffer and offset, so
-//! pointer arithmetic is ordinary arithmetic, and an access outside of the buffer that a pointer was made for is an
-//! error whatever the arithmetic was. Contracts that the selectors rely on (masks, `u_max`, `finite`) are checked too.
+//! A kernel runs over a [`Memory`] of separate buffers. An address is a number, so pointer arithmetic is ordinary
+//! arithmetic; buffers are so far apart (2^40 bytes) that an access outside of the buffer that a pointer was made for is
+//! an error unless the offset was wrong by terabytes. Contracts that the selectors rely on (masks, `u_max`, `finite`) are checked too.
 //!
 //! This module is the definition that the selectors are tested against; it shares no code with them.
 

@@ -1,0 +1,13 @@
+//! Every kernel kind against the IR interpreter: one suite ([`trial::Trial::run`]) that all of them go through.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod attention;
+mod linear;
+mod pack;
+mod random;
+mod rejected;
+mod rows;
+mod snapshots;
+mod trial;

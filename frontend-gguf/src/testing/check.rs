@@ -1,0 +1,76 @@
+//! What must hold for every input, whatever its bytes: the property behind the fuzz target and the replay of its seeds.
+
+use super::writer::GgufWriter;
+use crate::lower::LowerOptions;
+use crate::model::Model;
+use crate::reader::Gguf;
+use crate::tokenizer_meta::TokenizerMeta;
+
+/// How far a file was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// Refused, with this kind of error.
+    Refused(&'static str),
+    /// A container, but no model; refused with this kind of error.
+    Container(&'static str),
+    /// A model; its weights were refused with this kind of error.
+    Model(&'static str),
+    /// A model with good weights.
+    Complete,
+}
+
+/// Runs everything on `bytes`. An accepted container, written again, must parse to the same contents; an accepted model
+/// must lower to a module that the verifier accepts.
+///
+/// # Panics
+/// If one of these properties does not hold.
+pub fn check_parse(bytes: &[u8]) -> Outcome {
+    let gguf = match Gguf::parse(bytes) {
+        Ok(gguf) => gguf,
+        Err(e) => {
+            assert!(!e.to_string().is_empty());
+            return Outcome::Refused(e.kind());
+        }
+    };
+    let written = GgufWriter::of(&gguf).build();
+    match Gguf::parse(&written) {
+        Ok(again) => {
+            assert_eq!(GgufWriter::of(&again).build(), written, "writing and parsing are not inverse");
+            let tensors = gguf.tensors().iter().zip(again.tensors());
+            assert!(
+                tensors.clone().all(|(a, b)| (a.name(), a.dims(), a.ty()) == (b.name(), b.dims(), b.ty()))
+            );
+            assert!(tensors.clone().all(|(a, b)| gguf.data(a) == again.data(b)));
+            assert_eq!(
+                (gguf.entries().len(), gguf.tensors().len()),
+                (again.entries().len(), again.tensors().len())
+            );
+        }
+        Err(e) => panic!("an accepted file, written again, is refused: {e}"),
+    }
+    if let Ok(tokenizer) = TokenizerMeta::read(&gguf) {
+        assert_eq!(tokenizer.tokens().len(), tokenizer.types().len());
+        assert_eq!(tokenizer.merges().count(), tokenizer.merges().len());
+        assert!(tokenizer.end_of_generation().iter().all(|&id| (id as usize) < tokenizer.tokens().len()));
+    }
+    let model = match Model::from_gguf(gguf) {
+        Ok(model) => model,
+        Err(e) => {
+            assert!(!e.to_string().is_empty());
+            return Outcome::Container(e.kind());
+        }
+    };
+    assert!(model.notes().iter().all(|note| !note.to_string().contains(char::is_control)));
+    match model.lower(&LowerOptions::default()) {
+        Ok(module) => {
+            if let Err(errors) = bitnetc_ir::verify::verify(&module) {
+                panic!("the verifier refuses the imported module: {errors:?}");
+            }
+        }
+        Err(e) => panic!("an accepted model is not lowered: {e}"),
+    }
+    match model.check_weights() {
+        Ok(()) => Outcome::Complete,
+        Err(e) => Outcome::Model(e.kind()),
+    }
+}

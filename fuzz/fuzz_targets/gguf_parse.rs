@@ -1,0 +1,11 @@
+//! Any bytes as a GGUF file: no panic, bounded memory, and what is accepted survives being written and parsed again.
+//! The property itself is in the front-end's test support, where stable Rust replays the seeds.
+//!
+//! `cargo +nightly fuzz run gguf_parse seeds/gguf_parse -- -malloc_limit_mb=64`
+#![no_main]
+
+use bitnetc_frontend_gguf::testing::check_parse;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    check_parse(bytes);
+});

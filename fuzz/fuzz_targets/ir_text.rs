@@ -1,0 +1,38 @@
+//! Any bytes as module text: the parser refuses them, or gives a module whose text is stable; the verifier takes whatever
+//! the parser gives, and passes over it only what layer extraction and cache retyping take, too.
+#![no_main]
+
+use bitnetc_ir::text::{parse_mapped, print};
+use bitnetc_ir::verify::verify;
+use bitnetc_ir::{DType, cache, extract};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (mut module, spans) = match parse_mapped(text) {
+        Ok(parsed) => parsed,
+        Err(e) => {
+            assert!(text.get(e.span.clone()).is_some(), "{e}: {:?}", e.span);
+            return;
+        }
+    };
+    let printed = print(&module);
+    let (again, _) = parse_mapped(&printed).expect("printed text parses");
+    assert_eq!(print(&again), printed);
+    match verify(&module) {
+        Err(errors) => {
+            for error in errors {
+                let _ = spans.span(&module, error.anchor);
+            }
+        }
+        Ok(()) => {
+            for func in module.funcs().keys() {
+                if let Some(layer) = extract::layer(&module, func, 0) {
+                    assert_eq!(verify(&layer), Ok(()), "{}", print(&layer));
+                }
+            }
+            cache::set_cache_dtype(&mut module, DType::F32).expect("a sound module can change its caches");
+            assert_eq!(verify(&module), Ok(()), "{}", print(&module));
+        }
+    }
+});

@@ -1,0 +1,147 @@
+//! Properties of every pass and of pipelines, over random modules: the same bits, verified, idempotent.
+
+mod common;
+
+use bitnetc_ir::generate::{GenOptions, SplitMix, random_module};
+use bitnetc_ir::{Module, Stage, TokenCount, text};
+use bitnetc_passes::{ALL_PASSES, PassContext, PassFailure, Pipeline, run};
+use common::*;
+
+/// Modules with weights: random ops, decoders that stray from the usual layer, nested splits.
+fn subjects() -> Vec<(String, Module, Weights)> {
+    let mut all = Vec::new();
+    for seed in 0..48 {
+        let options = GenOptions {
+            stage: if seed % 2 == 0 { Stage::Imported } else { Stage::Fused },
+            tokens: if seed % 4 < 2 { TokenCount::One } else { TokenCount::UpTo(5) },
+            ..GenOptions::default()
+        };
+        let (module, weights) = random_module(seed, &options);
+        all.push((format!("random {seed}"), module, weights));
+    }
+    for seed in 0..40 {
+        let module = random_decoder(seed, 2, Straying(if seed == 0 { 0 } else { 5 + seed as usize % 20 }));
+        let weights = weights_for(&module);
+        all.push((format!("decoder {seed}"), module, weights));
+    }
+    for seed in 0..12 {
+        let module = nested_splits(seed);
+        let weights = weights_for(&module);
+        all.push((format!("splits {seed}"), module, weights));
+    }
+    all
+}
+
+#[test]
+fn every_pass_alone_keeps_the_bits_and_is_idempotent() {
+    let mut patches = vec![0; ALL_PASSES.len()];
+    for (name, module, weights) in subjects() {
+        for (i, pass) in ALL_PASSES.iter().enumerate().filter(|(_, p)| p.name != "plan-memory") {
+            let what = format!("{name}, {}", pass.name);
+            let (once, report) =
+                run_text(pass.name, &module).unwrap_or_else(|e| panic!("{what}: {e}\n{}", e.reproducer));
+            patches[i] += report.patches();
+            assert_same_bits(&module, &once, &weights, &what);
+            let (twice, report) = run_text(pass.name, &once).unwrap_or_else(|e| panic!("{what} again: {e}"));
+            assert_eq!((report.patches(), report.passes[0].changed), (0, false), "{what} again");
+            assert_eq!(text::print(&once), text::print(&twice), "{what} again");
+        }
+    }
+    for (pass, patches) in ALL_PASSES.iter().zip(patches) {
+        let rewrites = !matches!(pass.name, "assign-layout" | "schedule" | "plan-memory");
+        assert!(!rewrites || patches > 20, "{} found only {patches} things to do", pass.name);
+    }
+}
+
+/// Runs a lowering pipeline; `None` where a function cannot be planned because it returns a value that it splits.
+fn lowered(what: &str, pipeline: &Pipeline, module: &Module) -> Option<Module> {
+    match run(pipeline, module.clone(), &PassContext::new(target())) {
+        Ok((planned, _)) => Some(planned),
+        Err(e) => match *e.failure {
+            PassFailure::Unplannable { .. } if e.to_string().contains("which is split") => None,
+            _ => panic!("{what}: {e}\n{}", e.reproducer),
+        },
+    }
+}
+
+#[test]
+fn pipelines_keep_the_bits_whatever_is_left_out() {
+    let mut planned = 0;
+    let mut refused = 0;
+    for (seed, (name, module, weights)) in subjects().into_iter().enumerate() {
+        let mut pipelines = vec![Pipeline::default()];
+        if seed % 4 == 0 {
+            let optional = ALL_PASSES.iter().filter(|p| !p.required);
+            pipelines.extend(optional.map(|p| Pipeline::default().without(p.name).unwrap()));
+        }
+        let mut rng = SplitMix::new(seed as u64);
+        for _ in 0..3 {
+            let all = rewrites(Stage::Fused);
+            let mut passes: Vec<&str> = (0..rng.below(9)).map(|_| rng.pick(&all)).collect();
+            passes.extend(["assign-layout", "cse", "schedule", "dce", "plan-memory"]);
+            pipelines.push(pipeline(&passes.join(",")));
+        }
+        for pipeline in pipelines {
+            let what = format!("{name}, {pipeline}");
+            match lowered(&what, &pipeline, &module) {
+                Some(after) => {
+                    assert_eq!(after.stage, Stage::Planned);
+                    assert_same_bits(&module, &after, &weights, &what);
+                    planned += 1;
+                }
+                None => refused += 1,
+            }
+        }
+    }
+    assert!(planned > 5 * refused, "{planned} planned, {refused} refused");
+}
+
+#[test]
+fn patches_can_be_bisected() {
+    let module = random_decoder(3, 1, Straying(10));
+    let weights = weights_for(&module);
+    let full = run_text(&Pipeline::default().to_string(), &module).unwrap();
+    let patches = full.1.patches();
+    assert!(patches > 10);
+    for n in 0..=patches {
+        let context = PassContext { stop_after: Some(n), ..PassContext::new(target()) };
+        let (after, report) = run(&Pipeline::default(), module.clone(), &context).unwrap();
+        assert_eq!(report.patches(), n);
+        assert_eq!(after.stage, Stage::Planned);
+        assert_same_bits(&module, &after, &weights, &format!("first {n} patches"));
+        if n == patches {
+            assert_eq!(text::print(&after), text::print(&full.0));
+        }
+    }
+}
+
+#[test]
+fn the_usual_layer_becomes_the_least_ops_and_phases() {
+    let module = random_decoder(0, 2, Straying(0));
+    let (after, _) = run_text(&Pipeline::default().to_string(), &module).unwrap();
+    for func in after.funcs().values() {
+        let layer = [
+            "rms_norm_quant",
+            "bitlinear",
+            "split",
+            "rope_kv_append",
+            "attention",
+            "rms_norm_quant",
+            "bitlinear",
+            "rms_norm_quant",
+            "bitlinear",
+            "rms_norm_quant",
+            "bitlinear",
+        ];
+        let expected = [&["embed"][..], &layer, &layer, &["rms_norm", "matmul"]].concat();
+        let got: Vec<&str> = ops(func).iter().map(|op| op.info().mnemonic).collect();
+        assert_eq!(got, expected);
+        // Every op that does work waits for the one before it.
+        let plan = func.plan.as_ref().unwrap();
+        assert_eq!(plan.barriers.len(), 1 + 2 * 10 + 1);
+    }
+    let decode = after.funcs().values().next().unwrap();
+    // While attention runs, the residual stream, q, k and v, and its result are alive; no phase has more.
+    let (residual, qkv, attention) = (128 * 4, 256 * 4, 128 * 4);
+    assert_eq!(decode.plan.as_ref().unwrap().arena_bytes, residual + qkv + attention);
+}
