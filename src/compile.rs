@@ -13,7 +13,7 @@ use bitnetc_ir::{DType, Module, ParamId, TargetDesc, storage, text, weights};
 use bitnetc_passes::{PassContext, PassReport, Pipeline};
 use bitnetc_runtime::map::AlignedBuffer;
 use bitnetc_runtime::model::{WeightRange, bytes_per_token};
-use bitnetc_runtime::plan::{PlanEncoder, PlanError, PlanMeta, PlanSettings, SourceFile, write_plan};
+use bitnetc_runtime::plan::{PlanEncoder, PlanMeta, PlanSettings, SourceFile, write_plan};
 use bitnetc_runtime::session::{MemoryUse, kv_bytes_per_position, memory_needs};
 use bitnetc_runtime::tokenizer::TokenizerSpec;
 
@@ -267,9 +267,9 @@ impl Planned<'_, '_> {
 }
 
 /// Kinds of entries in a plan's weight index.
-pub(crate) const ELEMENTS: &str = "elements";
+const ELEMENTS: &str = "elements";
 /// See [`ELEMENTS`].
-pub(crate) const SCALES: &str = "scales";
+const SCALES: &str = "scales";
 const PADDING_NAME: &str = "padding";
 
 /// Name of the entry with a weight's scales.

@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bitnetc_codegen::compile::compile;
-use bitnetc_codegen::host;
 use bitnetc_frontend_gguf as gguf;
 use bitnetc_ir::interp::{Interpreter, Tensor};
-use bitnetc_ir::{DType, KEY_BLOCK, Layout, Module, Stage, cache, text, verify, weights};
+use bitnetc_ir::{DType, KEY_BLOCK, Layout, Module, Stage, cache, text, verify};
 use bitnetc_ir::{WeightBytes, WeightSource};
 use bitnetc_passes::{PassContext, Pipeline, check_plan};
 use bitnetc_runtime::map::{MapMode, Mapping};
@@ -20,7 +19,7 @@ use bitnetc_runtime::plan::{self, LoadOptions as PlanOptions, Plan};
 use bitnetc_runtime::tokenizer::{BpeTokenizer, TokenizerSpec};
 
 use crate::builtin;
-use crate::compile::{CompileOptions, ELEMENTS, import, plan_model, scales_name, stored_params};
+use crate::compile::{CompileOptions, import, plan_model, scales_name, stored_params};
 use crate::error::Error;
 
 /// How a model is opened.

@@ -78,7 +78,11 @@ impl ImageBuilder {
         let kernels = self
             .entries
             .into_iter()
-            .map(|e| Loaded { name: e.name, address: module.get_finalized_function(e.id) as usize, code: e.code })
+            .map(|e| Loaded {
+                name: e.name,
+                address: module.get_finalized_function(e.id) as usize,
+                code: e.code,
+            })
             .collect();
         Ok(Image { shared: Arc::new(Shared { kernels, _pages: Mutex::new(self.module) }) })
     }

@@ -39,25 +39,29 @@ impl MachineCode {
     }
 }
 
-/// Decodes up to the first byte that an instruction refers to as data.
+/// Decodes up to the return behind which no branch leads; what follows is padding and constants.
 fn disassemble_x86(bytes: &[u8]) -> String {
-    use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
+    use iced_x86::{Decoder, DecoderOptions, FlowControl, Formatter, Instruction, NasmFormatter};
 
     let mut decoder = Decoder::with_ip(64, bytes, 0, DecoderOptions::NONE);
     let mut formatter = NasmFormatter::new();
     let mut instruction = Instruction::default();
-    let mut end = bytes.len() as u64;
+    let mut furthest = 0;
     let mut text = String::new();
     let mut line = String::new();
-    while decoder.can_decode() && decoder.ip() < end {
+    while decoder.can_decode() {
         decoder.decode_out(&mut instruction);
-        if instruction.is_ip_rel_memory_operand() && instruction.ip_rel_memory_address() > instruction.ip() {
-            end = end.min(instruction.ip_rel_memory_address());
-        }
         line.clear();
         formatter.format(&instruction, &mut line);
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{:6x}  {line}", instruction.ip());
+        match instruction.flow_control() {
+            FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch => {
+                furthest = furthest.max(instruction.near_branch_target());
+            }
+            FlowControl::Return if decoder.ip() > furthest => break,
+            _ => {}
+        }
     }
     text
 }

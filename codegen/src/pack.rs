@@ -24,10 +24,14 @@ use rows::RowMap;
 #[non_exhaustive]
 pub enum PackError {
     /// The source does not hold a parameter that is needed.
-    #[error("weight `@{0}` is missing from the model file: the file is incomplete or not the one that was compiled")]
+    #[error(
+        "weight `@{0}` is missing from the model file: the file is incomplete or not the one that was compiled"
+    )]
     Missing(String),
     /// Stored bytes or scales whose number does not fit the type.
-    #[error("weight `@{param}` of type {ty} has {got} {what}, expected {expected}: the model file is damaged")]
+    #[error(
+        "weight `@{param}` of type {ty} has {got} {what}, expected {expected}: the model file is damaged"
+    )]
     Size {
         /// The parameter.
         param: String,
@@ -41,7 +45,9 @@ pub enum PackError {
         expected: u64,
     },
     /// A code that stands for no weight.
-    #[error("weight `@{param}` has the code 3, which is no ternary weight, in row {row}: the model file is damaged")]
+    #[error(
+        "weight `@{param}` has the code 3, which is no ternary weight, in row {row}: the model file is damaged"
+    )]
     Code {
         /// The stored parameter.
         param: String,
@@ -165,7 +171,10 @@ fn file(params: &EntityVec<ParamId, ParamDecl>, param: ParamId) -> Result<&Param
     let decl = &params[param];
     match decl.def {
         bitnetc_ir::ParamDef::File { .. } => Ok(decl),
-        _ => Err(PackError::Definition { param: decl.name.clone(), what: "only ternary weights are made of others" }),
+        _ => Err(PackError::Definition {
+            param: decl.name.clone(),
+            what: "only ternary weights are made of others",
+        }),
     }
 }
 

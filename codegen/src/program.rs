@@ -85,8 +85,6 @@ pub enum Word {
     Tokens,
     /// Capacity of the caches.
     Capacity,
-    /// Address of the thread's scratch: [`KernelSpec::scratch_bytes`] bytes, 64-byte aligned.
-    Scratch,
     /// First unit of the thread.
     UnitBegin,
     /// First unit behind the thread's.
@@ -302,7 +300,6 @@ impl Lowering<'_> {
                     results.get(usize::from(i)).map(|l| l.word).ok_or_else(|| place_error("missing"))?
                 }
                 Arg::RopeTable => Word::Rope(self.rope(&node.op).ok_or_else(|| place_error("no RoPE table"))?),
-                Arg::Scratch => Word::Scratch,
                 Arg::Position => Word::Position,
                 Arg::Tokens => Word::Tokens,
                 Arg::Capacity => Word::Capacity,

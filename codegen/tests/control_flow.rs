@@ -48,7 +48,8 @@ fn integer_ops_agree() {
         b.store_scalar(out, result, 8 * i as i32, Scalar::I64);
     }
     let kernel = b.finish().unwrap();
-    let edges = [0, 1, -1, 2, 63, 64, 1 << 31, -(1 << 31), 1 << 40, i64::MAX, i64::MIN, 0x0123_4567_89ab_cdef];
+    let edges =
+        [0, 1, -1, 2, 63, 64, 1 << 31, -(1 << 31), 1 << 40, i64::MAX, i64::MIN, 0x0123_4567_89ab_cdef];
     for x in edges {
         for y in edges {
             let found = numbers(&kernel, ops.len(), &[x, y]);
@@ -93,7 +94,9 @@ fn loops_run_as_often_as_they_say() {
         b.store_scalar(out, sum, 16 * i as i32 + 8, Scalar::I64);
     }
     let kernel = b.finish().unwrap();
-    for (lo, hi) in [(0, 0), (0, 1), (5, 3), (-3, 4), (0, 100), (i64::MIN, i64::MIN + 5), (i64::MAX - 20, i64::MAX - 7)] {
+    for (lo, hi) in
+        [(0, 0), (0, 1), (5, 3), (-3, 4), (0, 100), (i64::MIN, i64::MIN + 5), (i64::MAX - 20, i64::MAX - 7)]
+    {
         let found = numbers(&kernel, 6, &[lo, hi]);
         for (i, step) in [1usize, 2, 7].into_iter().enumerate() {
             let expected: Vec<i64> = (lo..hi).step_by(step).collect();

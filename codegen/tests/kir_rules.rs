@@ -156,7 +156,8 @@ fn every_rule_is_enforced() {
     for (op, result) in attributes {
         expect(Rule::Attribute, &|k| append(k, op.clone(), *result));
     }
-    let with_bits: &[fn(Value) -> (Op, Type)] = &[
+    type OnVi = fn(Value) -> (Op, Type);
+    let with_bits: &[OnVi] = &[
         |v| (Op::Ishl { a: v, bits: 32 }, Type::Vi),
         |v| (Op::Ushr { a: v, bits: 32 }, Type::Vi),
         |v| (Op::Sshr { a: v, bits: 32 }, Type::Vi),
@@ -273,7 +274,8 @@ fn the_interpreter_stops_at_every_wrong_access() {
     }
     let error = go(Arg::Ptr(x, 0), Arg::Ptr(y, 0), 20).unwrap_err().to_string();
     assert!(error.contains("buffer 0 (of 32 bytes) at offset 20") && error.contains("load_i32"), "{error}");
-    let wrong = |r: Result<(), InterpError>| assert!(matches!(r, Err(InterpError::Arguments { .. })), "{r:?}");
+    let wrong =
+        |r: Result<(), InterpError>| assert!(matches!(r, Err(InterpError::Arguments { .. })), "{r:?}");
     wrong(go(Arg::Ptr(x, 0), Arg::Ptr(x, 0), 0));
     wrong(go(Arg::Ptr(x, 33), Arg::Ptr(y, 0), 0));
     wrong(go(Arg::Int(0), Arg::Ptr(y, 0), 0));

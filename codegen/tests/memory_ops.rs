@@ -12,7 +12,12 @@ use half::f16;
 use common::{Case, Elements, FLOATS, INTS, Rng, check, check_case};
 
 /// Loads with `load` from a buffer of exactly `bytes` bytes (at an odd offset in it too) and stores the vector.
-fn check_load(name: &str, bytes: usize, how: Elements, load: impl Fn(&mut KernelBuilder, I64, i32) -> Vi) -> BTreeSet<&'static str> {
+fn check_load(
+    name: &str,
+    bytes: usize,
+    how: Elements,
+    load: impl Fn(&mut KernelBuilder, I64, i32) -> Vi,
+) -> BTreeSet<&'static str> {
     let mut b = KernelBuilder::new(name);
     let (src, dst) = (b.ptr("src", Access::ReadOnly), b.ptr("dst", Access::ReadWrite));
     let whole = load(&mut b, src, 0);
@@ -108,8 +113,12 @@ fn loads_agree_for_every_count() {
     for input in float.iter().chain(&int) {
         for lanes in 1..=16u8 {
             let n = usize::from(lanes);
-            found.extend(check_store("store_i32", 4 * n, Elements::Bits, input, |b, p, v| b.store_i32(p, v, 0, lanes)));
-            found.extend(check_store("store_i8", n, Elements::Bits, input, |b, p, v| b.store_i8(p, v, 0, lanes)));
+            found.extend(check_store("store_i32", 4 * n, Elements::Bits, input, |b, p, v| {
+                b.store_i32(p, v, 0, lanes)
+            }));
+            found.extend(check_store("store_i8", n, Elements::Bits, input, |b, p, v| {
+                b.store_i8(p, v, 0, lanes)
+            }));
             found.extend(check_store("store_f32", 4 * n, Elements::Bits, input, |b, p, v| {
                 let v = b.as_vf(v);
                 b.store_f32(p, v, 0, lanes);
@@ -145,7 +154,9 @@ trait Words {
 }
 
 fn groups(words: Vec<u32>) -> Vec<[u32; 16]> {
-    (0..words.len().div_ceil(16)).map(|g| std::array::from_fn(|i| words[(16 * g + i) % words.len()])).collect()
+    (0..words.len().div_ceil(16))
+        .map(|g| std::array::from_fn(|i| words[(16 * g + i) % words.len()]))
+        .collect()
 }
 
 impl Words for [f32] {
@@ -180,7 +191,11 @@ fn scalars_agree() {
 }
 
 /// A kernel over `n` (a multiple of 16) elements of `step` bytes in and `out_step` bytes out.
-fn convert(step: i64, out_step: i64, body: impl Fn(&mut KernelBuilder, I64, I64)) -> bitnetc_codegen::kir::Kernel {
+fn convert(
+    step: i64,
+    out_step: i64,
+    body: impl Fn(&mut KernelBuilder, I64, I64),
+) -> bitnetc_codegen::kir::Kernel {
     let mut b = KernelBuilder::new("convert");
     let (src, dst) = (b.ptr("src", Access::ReadOnly), b.ptr("dst", Access::ReadWrite));
     let n = b.int_param("n");
@@ -192,7 +207,13 @@ fn convert(step: i64, out_step: i64, body: impl Fn(&mut KernelBuilder, I64, I64)
     b.finish().unwrap()
 }
 
-fn check_conversion(kernel: &bitnetc_codegen::kir::Kernel, src: Vec<u8>, out_bytes: usize, n: usize, how: Elements) {
+fn check_conversion(
+    kernel: &bitnetc_codegen::kir::Kernel,
+    src: Vec<u8>,
+    out_bytes: usize,
+    n: usize,
+    how: Elements,
+) {
     let mut memory = Memory::new();
     let src = memory.add(src, Access::ReadOnly);
     let dst = memory.add(vec![0; out_bytes], Access::ReadWrite);

@@ -4,10 +4,8 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use bitnetc_codegen::kir::{
-    Access, FloatCond, IntCond, Kernel, KernelBuilder, LANES, OPS, Stmt, Vb, Vf, Vi,
-};
 use bitnetc_codegen::kir::interp::{Arg, Memory};
+use bitnetc_codegen::kir::{Access, FloatCond, IntCond, Kernel, KernelBuilder, LANES, OPS, Stmt, Vb, Vf, Vi};
 
 use common::{Case, Elements, FLOATS, INTS, Rng, check_case};
 
@@ -89,29 +87,38 @@ fn float_builds() -> Vec<(String, Build)> {
     for lane in 0..LANES as u8 {
         add(&format!("splat_lane_f32.{lane}"), float1(move |b, x| b.splat_lane_f32(x, lane)));
     }
-    add("cvt_f32_i32", Box::new(|b, [x, ..]| {
-        let x = b.as_vf(x);
-        b.cvt_f32_i32(x)
-    }));
+    add(
+        "cvt_f32_i32",
+        Box::new(|b, [x, ..]| {
+            let x = b.as_vf(x);
+            b.cvt_f32_i32(x)
+        }),
+    );
     for &cond in FloatCond::ALL {
-        add(&format!("fcmp.{cond}"), Box::new(move |b, [x, y, _]| {
-            let (x, y) = (b.as_vf(x), b.as_vf(y));
-            b.fcmp(x, y, cond)
-        }));
+        add(
+            &format!("fcmp.{cond}"),
+            Box::new(move |b, [x, y, _]| {
+                let (x, y) = (b.as_vf(x), b.as_vf(y));
+                b.fcmp(x, y, cond)
+            }),
+        );
     }
-    add("fselect", Box::new(|b, [x, y, z]| {
-        let (x, y, z) = (b.as_vf(x), b.as_vf(y), b.as_vf(z));
-        let mask = b.fcmp(x, y, FloatCond::Lt);
-        let chosen = b.fselect(mask, z, y);
-        b.as_vi(chosen)
-    }));
+    add(
+        "fselect",
+        Box::new(|b, [x, y, z]| {
+            let (x, y, z) = (b.as_vf(x), b.as_vf(y), b.as_vf(z));
+            let mask = b.fcmp(x, y, FloatCond::Lt);
+            let chosen = b.fselect(mask, z, y);
+            b.as_vi(chosen)
+        }),
+    );
     add("exp", float1(exp));
     all
 }
 
 /// The project's exp, as a chain of many ops.
 fn exp(b: &mut KernelBuilder, x: Vf) -> Vf {
-    let log2e = b.splat_f32(1.442_695);
+    let log2e = b.splat_f32(std::f32::consts::LOG2_E);
     let scaled = b.fmul(x, log2e);
     let n = b.fround(scaled);
     let (hi, lo) = (b.splat_f32(-0.693_359_4), b.splat_f32(2.121_944_4e-4));
@@ -152,11 +159,14 @@ fn int_builds() -> Vec<(String, Build)> {
     for &cond in IntCond::ALL {
         add(&format!("icmp.{cond}"), int2(move |b, x, y| b.icmp(x, y, cond)));
     }
-    add("iselect", Box::new(|b, [x, y, z]| {
-        let (p, q) = (b.icmp(x, y, IntCond::Lt), b.icmp(y, z, IntCond::Ne));
-        let mask = b.band(p, q);
-        b.iselect(mask, z, x)
-    }));
+    add(
+        "iselect",
+        Box::new(|b, [x, y, z]| {
+            let (p, q) = (b.icmp(x, y, IntCond::Lt), b.icmp(y, z, IntCond::Ne));
+            let mask = b.band(p, q);
+            b.iselect(mask, z, x)
+        }),
+    );
     for bits in [0, 1, 7, 16, 31] {
         add(&format!("ishl.{bits}"), int1(move |b, x| b.ishl(x, bits)));
         add(&format!("ushr.{bits}"), int1(move |b, x| b.ushr(x, bits)));
@@ -164,35 +174,53 @@ fn int_builds() -> Vec<(String, Build)> {
     }
     for lane in 0..LANES as u8 {
         add(&format!("splat_lane_i32.{lane}"), int1(move |b, x| b.splat_lane_i32(x, lane)));
-        add(&format!("extract_i32.{lane}"), int1(move |b, x| {
-            let lane = b.extract_i32(x, lane);
-            let shifted = b.shr(lane, 3);
-            b.splat_i64(shifted)
-        }));
+        add(
+            &format!("extract_i32.{lane}"),
+            int1(move |b, x| {
+                let lane = b.extract_i32(x, lane);
+                let shifted = b.shr(lane, 3);
+                b.splat_i64(shifted)
+            }),
+        );
     }
     add("reduce_add_i32", int1(|b, x| b.reduce_add_i32(x)));
     add("reduce_umax_i32", int1(|b, x| b.reduce_umax_i32(x)));
-    add("iota", int1(|b, x| {
-        let iota = b.iota();
-        b.iadd(x, iota)
-    }));
-    add("splat_i32", int1(|b, x| {
-        let splat = b.splat_i32(-0x1234_5678);
-        b.bxor(x, splat)
-    }));
-    add("cvt_i32_f32", int1(|b, x| {
-        let f = b.cvt_i32_f32(x);
-        b.as_vi(f)
-    }));
-    add("dot_i8i8", Box::new(|b, [acc, x, y]| {
-        let (x, y) = (b.as_vb(x), b.as_vb(y));
-        b.dot_i8i8(acc, x, y)
-    }));
+    add(
+        "iota",
+        int1(|b, x| {
+            let iota = b.iota();
+            b.iadd(x, iota)
+        }),
+    );
+    add(
+        "splat_i32",
+        int1(|b, x| {
+            let splat = b.splat_i32(-0x1234_5678);
+            b.bxor(x, splat)
+        }),
+    );
+    add(
+        "cvt_i32_f32",
+        int1(|b, x| {
+            let f = b.cvt_i32_f32(x);
+            b.as_vi(f)
+        }),
+    );
+    add(
+        "dot_i8i8",
+        Box::new(|b, [acc, x, y]| {
+            let (x, y) = (b.as_vb(x), b.as_vb(y));
+            b.dot_i8i8(acc, x, y)
+        }),
+    );
     for u_max in [2, 8, 32, 127, 128] {
-        add(&format!("dot_u8i8.{u_max}"), Box::new(move |b, [acc, x, y]| {
-            let (u, s) = (bytes_up_to(b, x, u_max), b.as_vb(y));
-            b.dot_u8i8(acc, u, s, u_max)
-        }));
+        add(
+            &format!("dot_u8i8.{u_max}"),
+            Box::new(move |b, [acc, x, y]| {
+                let (u, s) = (bytes_up_to(b, x, u_max), b.as_vb(y));
+                b.dot_u8i8(acc, u, s, u_max)
+            }),
+        );
     }
     all
 }
@@ -229,7 +257,8 @@ fn int_inputs() -> Vec<[u32; 3]> {
     }
     // Bytes at the ends of their ranges.
     for _ in 0..500 {
-        let mut ends = |values: [u8; 4]| u32::from_le_bytes(std::array::from_fn(|_| values[rng.below(4) as usize]));
+        let mut ends =
+            |values: [u8; 4]| u32::from_le_bytes(std::array::from_fn(|_| values[rng.below(4) as usize]));
         rows.push([7, ends([128, 255, 0, 127]), ends([128, 127, 129, 255])]);
     }
     rows.push([0, 0x8080_8080, 0x8080_8080]);
@@ -260,7 +289,8 @@ fn int_ops_agree() {
 fn fma_inputs() -> Vec<[u32; 3]> {
     let mut rng = Rng(3);
     let mut rows = Vec::new();
-    let ends = [0.0f32, -0.0, 1.0, -3.0, 1e-45, -f32::MIN_POSITIVE, f32::MAX, f32::INFINITY, f32::NAN, 1e-20, 3e19];
+    let ends =
+        [0.0f32, -0.0, 1.0, -3.0, 1e-45, -f32::MIN_POSITIVE, f32::MAX, f32::INFINITY, f32::NAN, 1e-20, 3e19];
     for x in ends {
         for y in ends {
             for z in ends {
@@ -338,6 +368,10 @@ fn every_op_without_a_pointer_is_covered() {
     let elsewhere = ["sub", "mul", "and", "min", "max", "shl", "udiv", "urem"];
     for op in OPS {
         let pointer = op.operands.first().is_some_and(|(name, _)| *name == "ptr");
-        assert!(pointer || elsewhere.contains(&op.mnemonic) || found.contains(op.mnemonic), "{} is not tested", op.mnemonic);
+        assert!(
+            pointer || elsewhere.contains(&op.mnemonic) || found.contains(op.mnemonic),
+            "{} is not tested",
+            op.mnemonic
+        );
     }
 }

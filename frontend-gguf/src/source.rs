@@ -1,6 +1,6 @@
 //! The weights of a model by parameter name: which tensor each IR parameter is, its type, its hash and its bytes.
 //!
-//! One table, [`params`], connects parameter names and tensors; lowering declares parameters from it and
+//! One table, `params`, connects parameter names and tensors; lowering declares parameters from it and
 //! [`GgufWeights`] serves bytes by it, so that the two cannot disagree.
 
 use std::borrow::Cow;

@@ -1,7 +1,7 @@
 //! The tensor directory: names, shapes, types and byte ranges.
 //!
-//! [`byte_range`] is the only place that turns a shape and an offset into a range of file bytes. Every range it gives
-//! lies inside the file; after [`check_layout`] no two of them overlap.
+//! `byte_range` is the only place that turns a shape and an offset into a range of file bytes. Every range it gives
+//! lies inside the file; after `check_layout` no two of them overlap.
 
 use std::collections::HashMap;
 use std::fmt;

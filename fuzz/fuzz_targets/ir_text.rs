@@ -1,5 +1,7 @@
-//! Any bytes as module text: the parser refuses them, or gives a module whose text is stable; the verifier takes whatever
-//! the parser gives, and passes over it only what layer extraction and cache retyping take, too.
+//! Any bytes as the text of a module: the parser refuses them or gives a module whose text is stable, and what the
+//! verifier then accepts stays acceptable when a layer is taken out or the caches change their type.
+//!
+//! `cargo +nightly fuzz run ir_text ../tests/filetests/parse ../tests/filetests/verify`
 #![no_main]
 
 use bitnetc_ir::text::{parse_mapped, print};

@@ -17,13 +17,15 @@ use crate::plan::{FuncPlan, Place};
 use crate::storage::{ALIGN, activation_bytes, align};
 use crate::text::ValueNames;
 use crate::types::Type;
+use crate::verify::MAX_ARENA;
 
 /// The ops of layer `layer` of a function, as the only function of a new module with the parameters that it needs. What
 /// the ops read from outside becomes inputs, in the order of use and by the printed name (`%12` becomes `%v12`); what
 /// others read from them becomes outputs, in order. In a plan, places stay; a value that has become an output lives with
 /// the caller, and one that was in its place, or in that of a value from outside, gets a place at the end of the arena.
 ///
-/// `None` where the function has no such layer, or where a part of a `split` would have to be returned.
+/// `None` where the function has no such layer, where a part of a `split` would have to be returned, or where the arena would
+/// grow beyond what the verifier accepts.
 pub fn layer(module: &Module, func: FuncId, layer: u32) -> Option<Module> {
     let old = module.funcs().get(func)?;
     let nodes = layer_range(module, old, layer)?;
@@ -70,7 +72,7 @@ pub fn layer(module: &Module, func: FuncId, layer: u32) -> Option<Module> {
     }
     new.set_outputs(outputs);
     if let Some(plan) = &old.plan {
-        new.plan = Some(take_plan(plan, old, &new, nodes, &map, &node_map));
+        new.plan = Some(take_plan(plan, old, &new, nodes, &map, &node_map)?);
     }
     let mut result = Module::new();
     result.stage = module.stage;
@@ -143,7 +145,7 @@ fn take_plan(
     nodes: &[NodeId],
     map: &HashMap<ValueId, ValueId>,
     node_map: &BTreeMap<NodeId, NodeId>,
-) -> FuncPlan {
+) -> Option<FuncPlan> {
     let mut taken = FuncPlan { arena_bytes: plan.arena_bytes, ..FuncPlan::default() };
     taken.places.extend(new.inputs().iter().map(|&v| (v, Place::Extern)));
     // Values whose bytes are, or lead to, a place in the arena.
@@ -178,5 +180,5 @@ fn take_plan(
         taken.places.insert(to, place);
     }
     taken.barriers = plan.barriers.iter().filter_map(|n| node_map.get(n).copied()).collect();
-    taken
+    (taken.arena_bytes <= MAX_ARENA.max(plan.arena_bytes)).then_some(taken)
 }

@@ -565,7 +565,7 @@ mod tests {
             stage: Stage::ALL[seed as usize % 4],
             tokens: if seed % 8 < 4 { TokenCount::One } else { TokenCount::UpTo(5) },
             funcs: 1 + (seed / 8 % 2) as u32,
-            stored_tiles: seed % 3 == 0,
+            stored_tiles: seed.is_multiple_of(3),
             ..GenOptions::default()
         }
     }

@@ -1,9 +1,11 @@
 //! The text form over random modules: printing and parsing are inverse, and no text makes the parser panic.
 
+use bitnetc_ir::cache::set_cache_dtype;
+use bitnetc_ir::extract::layer;
 use bitnetc_ir::generate::{GenOptions, SplitMix, random_module};
 use bitnetc_ir::text::{parse, print, print_func};
 use bitnetc_ir::verify::verify;
-use bitnetc_ir::{Stage, TokenCount};
+use bitnetc_ir::{DType, Entity, FuncId, Stage, TokenCount};
 use proptest::prelude::*;
 
 fn options() -> impl Strategy<Value = GenOptions> {
@@ -119,19 +121,24 @@ fn mutate(text: &str, rng: &mut SplitMix) -> String {
 #[test]
 fn damaged_text_is_refused_or_stable() {
     let mut rng = SplitMix::new(1);
-    let (mut refused, mut accepted) = (0, 0);
+    let (mut refused, mut accepted, mut sound) = (0, 0, 0);
     for seed in 0..50 {
         let options = GenOptions { stage: Stage::ALL[seed as usize % 4], ops: 12, ..GenOptions::default() };
         let text = print(&random_module(seed, &options).0);
         for _ in 0..200 {
             let damaged = mutate(&text, &mut rng);
             match parse(&damaged) {
-                Ok(module) => {
+                Ok(mut module) => {
                     accepted += 1;
                     let printed = print(&module);
                     assert_eq!(print(&parse(&printed).unwrap_or_else(|e| panic!("{e}\n{printed}"))), printed);
-                    // Errors or not, it must come back.
-                    let _ = verify(&module).is_ok();
+                    if verify(&module).is_ok() {
+                        sound += 1;
+                        set_cache_dtype(&mut module, DType::F32).unwrap();
+                        assert_eq!(verify(&module), Ok(()));
+                        let part = layer(&module, FuncId::from_index(0), 0);
+                        assert!(part.is_none_or(|part| verify(&part).is_ok()), "{}", print(&module));
+                    }
                 }
                 Err(e) => {
                     refused += 1;
@@ -141,7 +148,10 @@ fn damaged_text_is_refused_or_stable() {
             }
         }
     }
-    assert!(refused > 5000 && accepted > 100, "{refused} refused, {accepted} accepted");
+    assert!(
+        refused > 5000 && accepted > sound && sound > 100,
+        "{refused} refused, {accepted} accepted, {sound} sound"
+    );
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! Chooses layouts: from here on a module is made for one target.
 //!
-//! - Every ternary matrix that an op reads is replaced by a `relayout` of it to `tile16`, the layout that every ternary
-//!   kernel of every target reads, named `NAME.tile16`.
-//! - Every cache that holds keys gets `keys16`, in all functions in which an input has its name, because functions hand
-//!   caches to each other by name. Value caches stay in rows.
+//! - Every ternary matrix that an op reads is replaced by a `relayout` of it to `tile16`, the layout that
+//!   every ternary kernel of every target reads, named `NAME.tile16`.
+//! - Every cache that holds keys gets `keys16`, in all functions in which an input has its name, because
+//!   functions hand caches to each other by name. Value caches stay in rows.
 //!
-//! What a layout means is written in `ir`, how it is packed in `codegen`. Dense matrices and vectors keep their layout:
-//! there is one for each.
+//! What a layout means is written in `ir`, how it is packed in `codegen`. Dense matrices and vectors keep
+//! their layout: there is one for each.
 
 use std::collections::BTreeMap;
 

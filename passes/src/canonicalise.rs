@@ -2,12 +2,13 @@
 //!
 //! - `add`: a ternary product that nobody else reads stands second, the residual first (`fuse-bitlinear`).
 //! - `mul`: `relu2` stands second only if both operands are; otherwise first (`merge-projections`).
-//! - `bitlinear {epilogue=none}` becomes `ternary_matmul`, which is the same op (`merge-projections` looks for this one).
+//! - `bitlinear {epilogue=none}` becomes `ternary_matmul`, which is the same op (`merge-projections` looks
+//!   for this one).
 //! - `split` into one part is its operand.
 //! - `split` of a part of a `split` is one `split`, if nothing else reads the part.
 //!
-//! All of these keep the bits: f32 addition and multiplication commute, and splits move nothing. Reassociation would not
-//! and is done nowhere.
+//! All of these keep the bits: f32 addition and multiplication commute, and splits move nothing.
+//! Reassociation would not and is done nowhere.
 
 use bitnetc_ir::{Epilogue, Func, Module, NodeId, Op, Operand, Sizes, ValueDef, ValueId};
 

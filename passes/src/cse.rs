@@ -1,8 +1,10 @@
-//! Common subexpressions: of two ops with the same attributes and operands the later one reads the earlier one's results.
+//! Common subexpressions: of two ops with the same attributes and operands the later one reads the earlier
+//! one's results.
 //!
-//! Ops are pure, so equal ops give equal bits. Left alone: two ops of which both have results that the function returns
-//! at the same position of their results, because one value cannot be written to two buffers of the caller. Finding
-//! `a + b` equal to `b + a` is not done here; `canonicalise` gives such pairs one order where it matters.
+//! Ops are pure, so equal ops give equal bits. Left alone: two ops of which both have results that the
+//! function returns at the same position of their results, because one value cannot be written to two buffers
+//! of the caller. Finding `a + b` equal to `b + a` is not done here; `canonicalise` gives such pairs one
+//! order where it matters.
 
 use bitnetc_ir::{Func, Module, NodeId};
 

@@ -1,7 +1,7 @@
 //! Dead code: removes ops whose results nobody reads, then weights that no op and no kept weight refers to.
 //!
-//! Ops have no effect besides their results, so an unread op is a dead op, a KV append included. Runs in every stage in
-//! which there is no plan yet. Inputs of entry points stay: they are part of the interface.
+//! Ops have no effect besides their results, so an unread op is a dead op, a KV append included. Runs in
+//! every stage in which there is no plan yet. Inputs of entry points stay: they are part of the interface.
 
 use bitnetc_ir::{Func, Module, NodeId};
 

@@ -14,9 +14,9 @@ pub struct PassError {
     /// The pass that failed; `input` if the module was bad before the first.
     pub pass: &'static str,
     /// Why.
-    #[source]
     pub failure: Box<PassFailure>,
-    /// The text form of the module before that pass, with the rest of the pipeline; [`crate::Reproducer`] reads it.
+    /// The text form of the module before that pass, with the rest of the pipeline; [`crate::Reproducer`]
+    /// reads it.
     pub reproducer: String,
 }
 

@@ -1,11 +1,12 @@
 //! Ternary products become `bitlinear`, the op that the kernels implement, together with what follows them:
 //!
-//! - `add(residual, y)`, y a product that nothing else reads, becomes `bitlinear {epilogue=add}` with the residual as third operand: the sum is made
-//!   while the row is in a register, and the residual can be updated in place.
+//! - `add(residual, y)`, y a product that nothing else reads, becomes `bitlinear {epilogue=add}` with the
+//!   residual as third operand: the sum is made while the row is in a register, and the residual can be
+//!   updated in place.
 //! - Any other `ternary_matmul` becomes `bitlinear {epilogue=none}`.
 //!
-//! The gated epilogue needs both matrices interleaved and is made by `merge-projections`. Left alone: a sum whose second
-//! operand is read elsewhere too, or is no product (`canonicalise` puts the product second).
+//! The gated epilogue needs both matrices interleaved and is made by `merge-projections`. Left alone: a sum
+//! whose second operand is read elsewhere too, or is no product (`canonicalise` puts the product second).
 
 use bitnetc_ir::{Epilogue, Func, Module, NodeId, Op, Operand};
 

@@ -1,9 +1,9 @@
-//! `rms_norm` followed by `quant_absmax` becomes `rms_norm_quant`, which keeps the normed row in registers and cache
-//! instead of writing it and meeting at a barrier.
+//! `rms_norm` followed by `quant_absmax` becomes `rms_norm_quant`, which keeps the normed row in registers
+//! and cache instead of writing it and meeting at a barrier.
 //!
-//! Left alone: a norm that anything else reads or that the function returns, because it has to be written then anyway.
-//! A norm whose quantised value is shared by several products is the usual case and is fused; two `quant_absmax` of one
-//! norm are made one by `cse` first.
+//! Left alone: a norm that anything else reads or that the function returns, because it has to be written
+//! then anyway. A norm whose quantised value is shared by several products is the usual case and is fused;
+//! two `quant_absmax` of one norm are made one by `cse` first.
 
 use bitnetc_ir::{Func, Module, NodeId, Op, Operand};
 

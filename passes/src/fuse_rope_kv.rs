@@ -1,8 +1,10 @@
-//! `rope` on the queries, `rope` on the keys and `kv_append` become `rope_kv_append`: one op and one barrier for three.
+//! `rope` on the queries, `rope` on the keys and `kv_append` become `rope_kv_append`: one op and one barrier
+//! for three.
 //!
-//! The queries are those of an attention over the caches that the append returns. Left alone: keys that anything else
-//! reads after their rotation; rotations that differ in an attribute or in the position; queries that are not rotated or
-//! are read before the append; caches whose heads are not the heads of the rotation.
+//! The queries are those of an attention over the caches that the append returns. Left alone: keys that
+//! anything else reads after their rotation; rotations that differ in an attribute or in the position;
+//! queries that are not rotated or are read before the append; caches whose heads are not the heads of the
+//! rotation.
 
 use bitnetc_ir::{Func, Module, NodeId, Op, Operand, ValueId};
 

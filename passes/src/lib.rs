@@ -1,11 +1,12 @@
-//! The passes of bitnetc: from the module that the front-end lowered to one that is fused, laid out and planned.
+//! The passes of bitnetc: from the module that the front-end lowered to one that is fused, laid out and
+//! planned.
 //!
-//! [`run`] runs a [`Pipeline`] over a module. Passes that rewrite return a [`Patch`] and never change what they look at;
-//! the manager applies it, verifies, times and counts. Passes that decide (layouts, order, memory) annotate the module.
-//! [`check_plan`] proves a plan again with code of its own.
+//! [`run`] runs a [`Pipeline`] over a module. Passes that rewrite return a [`Patch`] and never change what
+//! they look at; the manager applies it, verifies, times and counts. Passes that decide (layouts, order,
+//! memory) annotate the module. [`check_plan()`] proves a plan again with code of its own.
 //!
-//! Invariants: no pass changes a bit of what a module computes; every pass but the two that a planned module cannot do
-//! without can be left out; no IO here (dumps and reproducers are text given to the caller).
+//! Invariants: no pass changes a bit of what a module computes; every pass but the two that a planned module
+//! cannot do without can be left out; no IO here (dumps and reproducers are text given to the caller).
 #![forbid(unsafe_code)]
 
 pub mod assign_layout;

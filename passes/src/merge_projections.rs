@@ -1,14 +1,16 @@
-//! Ternary products of one activation become one product of a larger matrix: fewer ops, and rows that divide more evenly
-//! among threads.
+//! Ternary products of one activation become one product of a larger matrix: fewer ops, and rows that divide
+//! more evenly among threads.
 //!
-//! - Gate and up of a gated feed-forward, `mul(relu2(gate), up)`, become one `bitlinear {epilogue=relu2_mul}` over the
-//!   two matrices interleaved in blocks of 16 rows, so that the thread that makes 16 gates makes the 16 ups they belong to.
-//!   An interleaved matrix has no meaning without this epilogue, so both are made at once.
+//! - Gate and up of a gated feed-forward, `mul(relu2(gate), up)`, become one `bitlinear {epilogue=relu2_mul}`
+//!   over the two matrices interleaved in blocks of 16 rows, so that the thread that makes 16 gates makes the
+//!   16 ups they belong to. An interleaved matrix has no meaning without this epilogue, so both are made at
+//!   once.
 //! - Any others (q, k and v) become one `ternary_matmul` of their rows one after the other, and a `split`.
 //!
-//! The rows of each matrix keep their scales and their sums, hence their bits. Left alone: matrices whose rows do not fill
-//! whole tiles of 16 (a tile would then span two of them); a product that the function returns, as a part of a split cannot be; a pair of which anything else is read (it counts among
-//! the others); one matrix read twice (`cse` joins those); weights that already have a compute layout.
+//! The rows of each matrix keep their scales and their sums, hence their bits. Left alone: matrices whose
+//! rows do not fill whole tiles of 16 (a tile would then span two of them); a product that the function
+//! returns, as a part of a split cannot be; a pair of which anything else is read (it counts among the
+//! others); one matrix read twice (`cse` joins those); weights that already have a compute layout.
 
 use bitnetc_ir::weights::TILE_ROWS;
 use bitnetc_ir::{

@@ -1,12 +1,13 @@
 //! A patch: what a rewrite wants to change, as data.
 //!
-//! Matching never mutates; a rewrite looks at a function and describes new weights, new ops in front of an anchor, which
-//! values they replace and which nodes go. [`Patch::apply`] is the only place that changes a function on behalf of a
-//! rewrite, and it checks what a rewrite must keep: replaced values keep their type, and nothing reads a value before it
-//! is made. So each rewrite is one unit that can be counted, printed and bisected.
+//! Matching never mutates; a rewrite looks at a function and describes new weights, new ops in front of an
+//! anchor, which values they replace and which nodes go. [`Patch::apply`] is the only place that changes a
+//! function on behalf of a rewrite, and it checks what a rewrite must keep: replaced values keep their type,
+//! and nothing reads a value before it is made. So each rewrite is one unit that can be counted, printed and
+//! bisected.
 //!
-//! Invariants: new ops are typed by the op table, never by the rewrite; a new weight that is already declared (same type,
-//! same origin) is shared, and one whose name is taken by another weight gets a free name.
+//! Invariants: new ops are typed by the op table, never by the rewrite; a new weight that is already declared
+//! (same type, same origin) is shared, and one whose name is taken by another weight gets a free name.
 
 use std::collections::BTreeMap;
 

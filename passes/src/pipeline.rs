@@ -1,11 +1,11 @@
 //! Pipelines: which passes run, in which order, as text that round-trips (`canonicalise,cse,dce,…`).
 //!
-//! Every pass is named once, in the list below, with what it does, the stages in which it may run, the stage that the
-//! module is in afterwards, and whether a planned module can do without it. `--help` texts, errors and the default
-//! pipeline come from this list.
+//! Every pass is named once, in the list below, with what it does, the stages in which it may run, the stage
+//! that the module is in afterwards, and whether a planned module can do without it. `--help` texts, errors
+//! and the default pipeline come from this list.
 //!
-//! A stage is raised by the pass, not by what it finds: after `fuse-*` a module is in stage `fused` even if nothing was
-//! fused, because from there on fused ops are legal.
+//! A stage is raised by the pass, not by what it finds: after `fuse-*` a module is in stage `fused` even if
+//! nothing was fused, because from there on fused ops are legal.
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,7 +28,8 @@ pub trait Rewrite {
     fn backwards(&self) -> bool {
         false
     }
-    /// Runs once when no patch is left; returns whether it changed the module. It must not change what is computed.
+    /// Runs once when no patch is left; returns whether it changed the module. It must not change what is
+    /// computed.
     fn finish(&self, _module: &mut Module) -> bool {
         false
     }
@@ -201,7 +202,8 @@ impl fmt::Display for Pipeline {
 impl FromStr for Pipeline {
     type Err = PipelineError;
 
-    /// Names with commas between them; blanks around a name are allowed, and the empty text is the empty pipeline.
+    /// Names with commas between them; blanks around a name are allowed, and the empty text is the empty
+    /// pipeline.
     fn from_str(text: &str) -> Result<Self, PipelineError> {
         if text.trim().is_empty() {
             return Ok(Self { passes: Vec::new() });

@@ -1,19 +1,20 @@
 //! The memory plan: where every value lives, and after which nodes threads meet.
 //!
-//! One arena holds all values that are not the caller's. Time is counted in phases ([`crate::schedule`]): within a phase
-//! ops run at once, so a value lives from the phase of the op that makes it to the phase of its last reader, both
-//! included, and values that live in one phase do not share bytes. In order:
+//! One arena holds all values that are not the caller's. Time is counted in phases ([`crate::schedule`]):
+//! within a phase ops run at once, so a value lives from the phase of the op that makes it to the phase of
+//! its last reader, both included, and values that live in one phase do not share bytes. In order:
 //!
 //! 1. Inputs, and outputs that are no caches, are buffers of the caller.
 //! 2. Parts of a `split` are views of its operand's rows.
 //! 3. Appended caches are the caches appended to. Whoever reads the older state must have done so before.
 //! 4. Results of `add`, `mul`, `relu2`, `rope`, the queries of `rope_kv_append` and the sum of `bitlinear
-//!    {epilogue=add}` take over an operand of the same type, if it dies there: these ops read, for each unit of work, the elements
-//!    that they write and no others. The operand dies if all other readers of its bytes ran in earlier phases.
-//! 5. The rest gets arena bytes, largest first, each in the smallest gap that holds it; sizes are those of the most
-//!    tokens of a call, and everything is aligned to 64 bytes.
+//!    {epilogue=add}` take over an operand of the same type, if it dies there: these ops read, for each unit
+//!    of work, the elements that they write and no others. The operand dies if all other readers of its bytes
+//!    ran in earlier phases.
+//! 5. The rest gets arena bytes, largest first, each in the smallest gap that holds it; sizes are those of
+//!    the most tokens of a call, and everything is aligned to 64 bytes.
 //!
-//! A plan is proved again by [`crate::check_plan`], which shares no code with this file.
+//! A plan is proved again by [`crate::check_plan()`], which shares no code with this file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -309,7 +310,8 @@ impl Planner<'_> {
     }
 }
 
-/// Start of the smallest gap between the ranges `taken` (by start) that holds `size` bytes, else the end of them all.
+/// Start of the smallest gap between the ranges `taken` (by start) that holds `size` bytes, else the end of
+/// them all.
 fn smallest_gap(taken: &[(u64, u64)], size: u64) -> u64 {
     let mut end = 0;
     let mut best: Option<(u64, u64)> = None;
@@ -325,7 +327,74 @@ fn smallest_gap(taken: &[(u64, u64)], size: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::smallest_gap;
+    use bitnetc_ir::{CacheDims, Rows, TokenCount, Type};
+
+    use super::*;
+
+    /// A function over f32 rows of 32 and a pair of caches with heads of 16; `build` adds ops and says the
+    /// outputs.
+    fn refused(build: impl Fn(&mut Func, &[ValueId]) -> Vec<ValueId>) -> String {
+        let row = Type::rows(DType::F32, Rows { per_token: false, width: 32 });
+        let cache = Type::cache(DType::F16, CacheDims { kv_heads: 2, head_dim: 16 });
+        let mut func = Func::new("f", TokenCount::One);
+        let inputs = [
+            func.add_input("x", row),
+            func.add_input("kc", cache.clone()),
+            func.add_input("vc", cache),
+            func.add_input("pos", Type::scalar(DType::Idx)),
+        ];
+        let outputs = build(&mut func, &inputs);
+        func.set_outputs(outputs);
+        plan(&func).unwrap_err().to_string()
+    }
+
+    fn add(func: &mut Func, op: Op, operands: &[ValueId]) -> Vec<ValueId> {
+        let types: Vec<Type> = operands.iter().map(|&v| func.ty(v).clone()).collect();
+        let results = op.infer(&types.iter().collect::<Vec<_>>()).unwrap();
+        let node = func.insert(None, op, operands.iter().map(|&v| v.into()).collect(), results);
+        func.node(node).results.clone()
+    }
+
+    #[test]
+    fn what_memory_cannot_give_is_refused_by_name() {
+        let attention = Op::Attention { heads: 2, kv_heads: 2, scale: 0.25 };
+        let append =
+            |func: &mut Func, i: &[ValueId]| add(func, Op::KvAppend {}, &[i[1], i[2], i[0], i[0], i[3]]);
+        let late = refused(|f, i| {
+            let caches = append(f, i);
+            let y = add(f, attention.clone(), &[i[0], i[1], i[2], i[3]]);
+            [y, caches].concat()
+        });
+        assert!(late.starts_with("the cache %kc is read after it was appended to"), "{late}");
+        let returned = refused(|f, i| {
+            append(f, i);
+            vec![i[2]]
+        });
+        assert!(returned.starts_with("the cache %vc is read after"), "{returned}");
+        let twice = refused(|f, i| [append(f, i), append(f, i)].concat());
+        assert!(twice.starts_with("the cache %kc is read after"), "{twice}");
+        let both = refused(|f, i| add(f, Op::KvAppend {}, &[i[1], i[1], i[0], i[0], i[3]]));
+        assert!(both.starts_with("the cache %kc is read after"), "{both}");
+        assert_eq!(refused(|_, i| vec![i[0]]), "output 0 is %x, an input that no op has changed");
+        let relu2 = |f: &mut Func, i: &[ValueId]| add(f, Op::Relu2 {}, &[i[0]])[0];
+        let again = refused(|f, i| {
+            let y = relu2(f, i);
+            vec![y, y]
+        });
+        assert_eq!(again, "output 1 is %0, which is an output already");
+        let halves = |f: &mut Func, x: ValueId| add(f, Op::Split { sizes: Sizes(vec![16, 16]) }, &[x]);
+        let part = refused(|f, i| {
+            let y = relu2(f, i);
+            vec![halves(f, y)[1]]
+        });
+        assert_eq!(part, "output 0 is %2, part of another value");
+        let split = refused(|f, i| {
+            let y = relu2(f, i);
+            halves(f, y);
+            vec![y]
+        });
+        assert!(split.starts_with("output 0 is %0, which is split"), "{split}");
+    }
 
     #[test]
     fn the_smallest_gap_that_fits_is_taken() {

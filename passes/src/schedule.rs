@@ -1,19 +1,20 @@
 //! The schedule: in which order ops run, and after which of them all threads meet.
 //!
-//! The machine that this is made for: each of N threads walks the nodes in order; for each node that is no view it runs
-//! the kernel on its contiguous share of the node's units; after a node with a barrier it waits for the others. A
-//! *phase* is what lies between two barriers. Within a phase nothing orders two threads, so
+//! The machine that this is made for: each of N threads walks the nodes in order; for each node that is no
+//! view it runs the kernel on its contiguous share of the node's units; after a node with a barrier it waits
+//! for the others. A *phase* is what lies between two barriers. Within a phase nothing orders two threads, so
 //!
-//! - an op that reads a value runs in a later phase than the op that made it (also where both have one unit: which
-//!   thread has it is not known here);
-//! - an append to a cache, which changes its bytes, runs in a later phase than every reader of the cache before it.
+//! - an op that reads a value runs in a later phase than the op that made it (also where both have one unit:
+//!   which thread has it is not known here);
+//! - an append to a cache, which changes its bytes, runs in a later phase than every reader of the cache
+//!   before it.
 //!
-//! The pass orders nodes by the longest chain of such dependences that leads to them; [`phases`] then starts a new phase
-//! at the first node that the current one is too early for. The number of phases is the length of the longest chain, which no order can
-//! beat. Views do no work and never need a barrier.
+//! The pass orders nodes by the longest chain of such dependences that leads to them; [`phases`] then starts
+//! a new phase at the first node that the current one is too early for. The number of phases is the length of
+//! the longest chain, which no order can beat. Views do no work and never need a barrier.
 //!
-//! The pass changes the order only. The barriers are part of the plan, so `plan-memory` takes [`phases`] of whatever
-//! order it finds: a module is never in between.
+//! The pass changes the order only. The barriers are part of the plan, so `plan-memory` takes [`phases`] of
+//! whatever order it finds: a module is never in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,8 +45,8 @@ impl Transform for Schedule {
     }
 }
 
-/// The operand whose bytes result `result` of `op` goes on using, where the result is a cache: the one of the same name
-/// in the op table.
+/// The operand whose bytes result `result` of `op` goes on using, where the result is a cache: the one of the
+/// same name in the op table.
 pub(crate) fn cache_operand(op: &Op, result: usize) -> Option<usize> {
     let info = op.info();
     let name = info.results.get(result)?;
@@ -75,8 +76,8 @@ fn values(operands: &[Operand]) -> impl Iterator<Item = ValueId> + '_ {
     })
 }
 
-/// The nodes in order of the longest chain that leads to them; `None` where a cache is read after an append that depends
-/// on the reader, or the other way round, so that there is no order at all.
+/// The nodes in order of the longest chain that leads to them; `None` where a cache is read after an append
+/// that depends on the reader, or the other way round, so that there is no order at all.
 fn by_chain_length(func: &Func) -> Option<Vec<NodeId>> {
     // Edges: operands, and from each reader of a cache to the op that appends to it.
     let mut befores: BTreeMap<NodeId, BTreeSet<NodeId>> = BTreeMap::new();
@@ -169,4 +170,72 @@ pub fn phases(func: &Func) -> Phases {
         last = Some(id);
     }
     Phases { of, barriers }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitnetc_ir::text;
+
+    use super::*;
+
+    fn order_and_barriers(text: &str) -> (Vec<&'static str>, Vec<usize>) {
+        let mut module = text::parse(text).unwrap();
+        let id = module.func_named("f").unwrap();
+        let order = by_chain_length(&module.funcs()[id]).unwrap();
+        module.func_mut(id).set_order(order).unwrap();
+        let func = &module.funcs()[id];
+        let barriers = phases(func).barriers;
+        let places = func.order().iter().enumerate().filter(|(_, n)| barriers.contains(n)).map(|(i, _)| i);
+        (func.order().iter().map(|&n| func.node(n).op.info().mnemonic).collect(), places.collect())
+    }
+
+    #[test]
+    fn the_append_waits_for_readers_of_the_old_cache() {
+        let (order, barriers) = order_and_barriers(
+            "bir 1 stage=imported
+            func @f(%q: f32[32], %k: f32[32], %kc: f16[2xCx16], %vc: f16[2xCx16], %pos: idx)
+              -> (f32[32], f16[2xCx16], f16[2xCx16]) tokens=1 {
+              %r = relu2 %q : f32[32]
+              %a = attention %r, %kc, %vc, %pos {heads=2, kv_heads=2, scale=0.25} : f32[32]
+              %k1, %v1 = kv_append %kc, %vc, %k, %k, %pos : f16[2xCx16], f16[2xCx16]
+              return %a, %k1, %v1
+            }",
+        );
+        assert_eq!((order, barriers), (vec!["relu2", "attention", "kv_append"], vec![0, 1]));
+    }
+
+    #[test]
+    fn parts_of_inputs_cost_no_phase() {
+        let (order, barriers) = order_and_barriers(
+            "bir 1 stage=fused
+            func @f(%x: f32[32]) -> (f32[16]) tokens=1 {
+              %r = relu2 %x : f32[32]
+              %c, %d = split %r {sizes=[16,16]} : f32[16], f32[16]
+              %s = mul %c, %d : f32[16]
+              %a, %b = split %x {sizes=[16,16]} : f32[16], f32[16]
+              %t = mul %a, %b : f32[16]
+              %u = add %s, %t : f32[16]
+              return %u
+            }",
+        );
+        assert_eq!(order, ["relu2", "split", "split", "mul", "mul", "add"]);
+        assert_eq!(barriers, [3, 4]);
+    }
+
+    #[test]
+    fn an_order_that_cannot_be_is_left_alone() {
+        let module = text::parse(
+            "bir 1 stage=imported
+            func @f(%k: f32[32], %kc: f16[2xCx16], %vc: f16[2xCx16], %pos: idx)
+              -> (f32[32], f16[2xCx16], f16[2xCx16]) tokens=1 {
+              %k1, %v1 = kv_append %kc, %vc, %k, %k, %pos : f16[2xCx16], f16[2xCx16]
+              %a = attention %k, %k1, %v1, %pos {heads=2, kv_heads=2, scale=0.25} : f32[32]
+              %b = attention %a, %kc, %vc, %pos {heads=2, kv_heads=2, scale=0.25} : f32[32]
+              return %b, %k1, %v1
+            }",
+        );
+        // The reader of the old cache waits for the append that must wait for it.
+        let module = module.unwrap();
+        assert_eq!(module.funcs().values().next().map(by_chain_length), Some(None));
+    }
 }

@@ -1,8 +1,9 @@
 //! Runs `tests/filetests/passes/*/*.bir` and compares with snapshots.
 //!
-//! The first line says what to run: `; test pass=PIPELINE`, or `; test default pipeline` for one snapshot after every pass
-//! that changed something. A second line `; expect unchanged` demands that no patch is made and nothing but the stage
-//! changes. Every file is also checked for the properties of passes: same bits, nothing to do the second time.
+//! The first line says what to run: `; test pass=PIPELINE`, or `; test default pipeline` for one snapshot
+//! after every pass that changed something. A second line `; expect unchanged` demands that no patch is made
+//! and nothing but the stage changes. Every file is also checked for the properties of passes: same bits,
+//! nothing to do the second time.
 
 mod common;
 
@@ -52,7 +53,7 @@ fn check_pass(name: &str, passes: &str, unchanged: bool, module: &Module) {
             format!("; {passes}: error\n{e}\n")
         }
         Ok((after, report)) => {
-            assert_same_bits(module, &after, &weights_for(module), name);
+            Expected::of(module, weights_for(module)).assert_same_bits(&after, name);
             let (again, second) = run_text(passes, &after).unwrap_or_else(|e| panic!("{name} again: {e}"));
             assert_eq!(second.patches(), 0, "{name} again");
             assert_eq!(text::print(&again), text::print(&after), "{name} again");
@@ -70,7 +71,7 @@ fn check_pass(name: &str, passes: &str, unchanged: bool, module: &Module) {
 }
 
 fn check_pipeline(name: &str, module: &Module) {
-    let weights = weights_for(module);
+    let expected = Expected::of(module, weights_for(module));
     let dumps = RefCell::new(Vec::new());
     let dump = |file: &str, text: &str| dumps.borrow_mut().push((file.to_owned(), text.to_owned()));
     let context = PassContext { dump: Some(&dump), ..PassContext::new(target()) };
@@ -87,7 +88,7 @@ fn check_pipeline(name: &str, module: &Module) {
     assert_eq!(names[1..], changed);
     for (file, text) in &dumps {
         let parsed = text::parse(text).unwrap_or_else(|e| panic!("{file}: {e}"));
-        assert_same_bits(module, &parsed, &weights, file);
+        expected.assert_same_bits(&parsed, file);
         let snapshot = format!("{name}_{}", file.trim_end_matches(".bir"));
         settings().bind(|| insta::assert_snapshot!(snapshot, text));
     }

@@ -16,7 +16,7 @@ use bitnetc_ir::{Entity, Units};
 use crate::team::{Barrier, Job, Work};
 
 /// Addresses of the buffers of a session, for binding.
-pub trait Addresses {
+pub(crate) trait Addresses {
     /// Address for a word that is a place in a buffer; `None` for words that change per call.
     fn address(&self, program: usize, word: Word) -> Option<u64>;
     /// Bytes between the rows of the input that the word lies in, if calls may start at another row.
@@ -53,7 +53,7 @@ struct BoundProgram {
 
 /// All programs of a model, bound to one session's buffers.
 #[derive(Debug)]
-pub struct Engine<K> {
+pub(crate) struct Engine<K> {
     programs: Vec<BoundProgram>,
     threads: u32,
     /// Keeps code and weights alive as long as their addresses are in use.
@@ -62,7 +62,7 @@ pub struct Engine<K> {
 
 impl<K> Engine<K> {
     /// Binds `programs`; `entries` gives the code of each kernel.
-    pub fn bind(
+    pub(crate) fn bind(
         programs: &[Program],
         entries: &[KernelEntry],
         addresses: &dyn Addresses,

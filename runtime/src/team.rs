@@ -18,20 +18,20 @@ const SPINS: u32 = 1 << 12;
 
 /// A job: which program, and the numbers that change per call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Job {
+pub(crate) struct Job {
     /// Index of the program.
-    pub program: u32,
+    pub(crate) program: u32,
     /// Position of the first token.
-    pub position: u32,
+    pub(crate) position: u32,
     /// Tokens of the call.
-    pub tokens: u32,
+    pub(crate) tokens: u32,
     /// Row of the bound output or input buffers at which the call starts.
-    pub row: u32,
+    pub(crate) row: u32,
 }
 
 /// A barrier for a fixed number of threads: arrive, then spin (and after a while yield) until all have.
 #[derive(Debug)]
-pub struct Barrier {
+pub(crate) struct Barrier {
     threads: u32,
     arrived: AtomicU32,
     generation: AtomicU32,
@@ -39,12 +39,12 @@ pub struct Barrier {
 
 impl Barrier {
     /// For `threads` threads.
-    pub fn new(threads: u32) -> Self {
+    pub(crate) fn new(threads: u32) -> Self {
         Self { threads, arrived: AtomicU32::new(0), generation: AtomicU32::new(0) }
     }
 
     /// Returns when all threads have called it; what they wrote before is visible afterwards.
-    pub fn wait(&self) {
+    pub(crate) fn wait(&self) {
         if self.threads <= 1 {
             return;
         }
@@ -67,7 +67,7 @@ impl Barrier {
 }
 
 /// What every thread of a team runs.
-pub trait Work: Send + Sync + 'static {
+pub(crate) trait Work: Send + Sync + 'static {
     /// Runs `job` as thread `thread`; called by all threads of the team at the same time. Must use `barrier` equally
     /// often on all of them.
     fn run(&self, job: Job, thread: u32, barrier: &Barrier);
@@ -92,7 +92,7 @@ struct Worker {
 }
 
 /// The threads, and the work they share.
-pub struct Team<W: Work> {
+pub(crate) struct Team<W: Work> {
     work: Arc<W>,
     shared: Arc<Shared>,
     pool: Option<rayon::ThreadPool>,
@@ -110,7 +110,7 @@ impl<W: Work> Team<W> {
     ///
     /// # Errors
     /// The pool's threads could not be started.
-    pub fn new(work: Arc<W>, threads: u32) -> Result<Self, rayon::ThreadPoolBuildError> {
+    pub(crate) fn new(work: Arc<W>, threads: u32) -> Result<Self, rayon::ThreadPoolBuildError> {
         let threads = threads.max(1);
         let workers = (1..threads).map(|_| Worker::default()).collect();
         let shared = Arc::new(Shared {
@@ -139,17 +139,12 @@ impl<W: Work> Team<W> {
     }
 
     /// Threads of the team.
-    pub fn threads(&self) -> u32 {
+    pub(crate) fn threads(&self) -> u32 {
         self.threads
     }
 
-    /// The shared work.
-    pub fn work(&self) -> &Arc<W> {
-        &self.work
-    }
-
     /// Runs a job on all threads and returns when it is done. Allocates nothing.
-    pub fn run(&mut self, job: Job) {
+    pub(crate) fn run(&mut self, job: Job) {
         let shared = &*self.shared;
         if self.pool.is_some() {
             shared.program.store(job.program, Ordering::Relaxed);

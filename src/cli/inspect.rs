@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use bitnetc::error::exit;
 use bitnetc::load::Source;
-use bitnetc_frontend_gguf as gguf;
 use bitnetc_runtime::map::MapMode;
 use bitnetc_runtime::plan::Plan;
 use serde_json::{Value, json};
@@ -17,7 +16,7 @@ pub(crate) fn run(args: &InspectArgs) -> Outcome {
     let source = Source::open(args.model.as_deref(), MapMode::Mapped)?;
     let report = match &source {
         Source::Gguf { .. } => gguf_report(&source, args.tensors)?,
-        Source::Plan { plan, .. } => plan_report(source.name(), plan, args.tensors)?,
+        Source::Plan { plan, .. } => plan_report(&source.name(), plan, args.tensors)?,
     };
     if args.json {
         output::print_json(&report)?;
@@ -41,7 +40,7 @@ fn gguf_report(source: &Source, list: bool) -> Result<Value, bitnetc::Error> {
     for tensor in model.gguf().tensors() {
         let entry = types.entry(tensor.ty().name()).or_default();
         entry.0 += 1;
-        entry.1 += tensor.data_len() as u64;
+        entry.1 += tensor.range().len() as u64;
     }
     let tokenizer = model.tokenizer();
     let special = tokenizer.special();
@@ -77,7 +76,7 @@ fn gguf_report(source: &Source, list: bool) -> Result<Value, bitnetc::Error> {
             "model": "gpt2",
             "pre": "llama-bpe",
             "tokens": tokenizer.tokens().len(),
-            "merges": tokenizer.merge_count(),
+            "merges": tokenizer.merges().count(),
             "bos": special.bos,
             "eos": special.eos,
             "end_tokens": tokenizer.end_of_generation(),
@@ -96,7 +95,7 @@ fn gguf_report(source: &Source, list: bool) -> Result<Value, bitnetc::Error> {
                     "name": safe(t.name()),
                     "type": t.ty().name(),
                     "dims": t.dims().to_string(),
-                    "bytes": t.data_len(),
+                    "bytes": t.range().len(),
                 })
             })
             .collect();

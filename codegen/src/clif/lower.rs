@@ -3,7 +3,6 @@
 //! Virtual vectors are kept as four CLIF values, `f32x4`, `i32x4` or `i8x16` by their kernel IR type. Loops are
 //! emitted with the test at the bottom and, unless both bounds are constants, a guard in front.
 
-use bitnetc_ir::TargetDesc;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{
     self, AbiParam, Block, BlockArg, ConstantData, Function, InstBuilder, MemFlagsData, UserFuncName, types,
@@ -23,7 +22,7 @@ pub(super) type Parts = [ir::Value; PARTS];
 /// Lowers a verified kernel into `func`.
 pub(super) fn lower(
     kernel: &Kernel,
-    target: &TargetDesc,
+    features: Features,
     isa: &dyn TargetIsa,
     func: &mut Function,
     ctx: &mut FunctionBuilderContext,
@@ -37,8 +36,7 @@ pub(super) fn lower(
     b.switch_to_block(entry);
     b.seal_block(entry);
     let args = b.block_params(entry)[0];
-    let mut lower =
-        Lower { b, kernel, features: Features::of(target), values: vec![[args; PARTS]; kernel.types.len()] };
+    let mut lower = Lower { b, kernel, features, values: vec![[args; PARTS]; kernel.types.len()] };
     for (i, param) in (0..).zip(&kernel.params) {
         let word = lower.b.ins().load(types::I64, memory_flags(), args, 8 * i);
         lower.values[param.value.index()] = [word; PARTS];
@@ -147,7 +145,8 @@ impl Lower<'_> {
 
     fn loop_stmt(&mut self, l: &kir::Loop) {
         let (lo, hi) = (self.int(l.lo), self.int(l.hi));
-        let certain = matches!((self.constant_of(l.lo), self.constant_of(l.hi)), (Some(lo), Some(hi)) if lo < hi);
+        let certain =
+            matches!((self.constant_of(l.lo), self.constant_of(l.hi)), (Some(lo), Some(hi)) if lo < hi);
         let inits = self.flat_args(l.carries.iter().map(|c| c.init));
         let (body, exit) = (self.b.create_block(), self.b.create_block());
         self.bind_params(body, l.index);
@@ -217,7 +216,11 @@ impl Lower<'_> {
         self.b.ins().bitcast(ty, flags, v)
     }
 
-    pub(super) fn each(&mut self, a: kir::Value, mut f: impl FnMut(&mut Self, ir::Value) -> ir::Value) -> Parts {
+    pub(super) fn each(
+        &mut self,
+        a: kir::Value,
+        mut f: impl FnMut(&mut Self, ir::Value) -> ir::Value,
+    ) -> Parts {
         self.parts(a).map(|a| f(self, a))
     }
 
@@ -268,8 +271,12 @@ impl Lower<'_> {
 
             Op::LoadScalar { ptr, offset, kind } => self.load_scalar(ptr, offset, kind),
             Op::StoreScalar { ptr, value, offset, kind } => self.store_scalar(ptr, value, offset, kind),
-            Op::LoadF32 { ptr, offset, lanes } => self.load_words(types::F32X4, ptr, offset, 4 * usize::from(lanes)),
-            Op::LoadI32 { ptr, offset, lanes } => self.load_words(types::I32X4, ptr, offset, 4 * usize::from(lanes)),
+            Op::LoadF32 { ptr, offset, lanes } => {
+                self.load_words(types::F32X4, ptr, offset, 4 * usize::from(lanes))
+            }
+            Op::LoadI32 { ptr, offset, lanes } => {
+                self.load_words(types::I32X4, ptr, offset, 4 * usize::from(lanes))
+            }
             Op::LoadBytes { ptr, offset, bytes } => self.load_words(types::I8X16, ptr, offset, bytes.into()),
             Op::LoadF16 { ptr, offset, lanes, finite } => self.load_f16(ptr, offset, lanes, finite),
             Op::LoadBf16 { ptr, offset, lanes } => self.load_bf16(ptr, offset, lanes),
@@ -336,7 +343,9 @@ impl Lower<'_> {
             Op::CvtF32I32 { a } => self.each(a, Self::cvt_f32_i32),
             Op::CvtI32F32 { a } => self.each(a, |l, a| l.b.ins().fcvt_from_sint(types::F32X4, a)),
 
-            Op::DotU8I8 { acc, u, s, u_max } => self.zip3([acc, u, s], |l, acc, u, s| l.dot_u8i8(acc, u, s, u_max)),
+            Op::DotU8I8 { acc, u, s, u_max } => {
+                self.zip3([acc, u, s], |l, acc, u, s| l.dot_u8i8(acc, u, s, u_max))
+            }
             Op::DotI8I8 { acc, a, b } => self.zip3([acc, a, b], Self::dot_i8i8),
             Op::ReduceAddF32 { v } => self.reduce(v, |l, lo, hi| l.b.ins().fadd(lo, hi)),
             Op::ReduceMaxF32 { v } => self.reduce(v, |l, lo, hi| l.fmax_gt(hi, lo)),

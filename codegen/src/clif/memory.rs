@@ -14,13 +14,15 @@ const PART_BYTES: usize = 16;
 /// The scalar accesses that make up `bytes` (below 16): offset and type of each.
 fn pieces(bytes: usize) -> impl Iterator<Item = (usize, ir::Type)> {
     let mut offset = 0;
-    [(8, types::I64), (4, types::I32), (2, types::I16), (1, types::I8)].into_iter().filter_map(move |(size, ty)| {
-        let here = offset;
-        (bytes & size != 0).then(|| {
-            offset += size;
-            (here, ty)
-        })
-    })
+    [(8, types::I64), (4, types::I32), (2, types::I16), (1, types::I8)].into_iter().filter_map(
+        move |(size, ty)| {
+            let here = offset;
+            (bytes & size != 0).then(|| {
+                offset += size;
+                (here, ty)
+            })
+        },
+    )
 }
 
 /// The 128-bit vector of `ty`.
@@ -46,7 +48,13 @@ impl Lower<'_> {
         [word; PARTS]
     }
 
-    pub(super) fn store_scalar(&mut self, ptr: kir::Value, value: kir::Value, offset: i32, kind: Scalar) -> Parts {
+    pub(super) fn store_scalar(
+        &mut self,
+        ptr: kir::Value,
+        value: kir::Value,
+        offset: i32,
+        kind: Scalar,
+    ) -> Parts {
         let (ptr, value, flags) = (self.int(ptr), self.int(value), memory_flags());
         match kind {
             Scalar::U8 | Scalar::I8 => self.b.ins().istore8(flags, value, ptr, offset),
@@ -67,7 +75,9 @@ impl Lower<'_> {
             let scalar = self.b.ins().load(piece, memory_flags(), ptr, offset + at as i32);
             let lanes = vector_of(piece);
             part = Some(match part {
-                None if piece == types::I64 || piece == types::I32 => self.b.ins().scalar_to_vector(lanes, scalar),
+                None if piece == types::I64 || piece == types::I32 => {
+                    self.b.ins().scalar_to_vector(lanes, scalar)
+                }
                 before => {
                     let before = match before {
                         Some(before) => self.cast(lanes, before),
@@ -205,10 +215,11 @@ impl Lower<'_> {
         self.nothing()
     }
 
-    /// One dword of memory in all lanes.
+    /// One dword of memory in all lanes. It is loaded as f32 whatever it is: an i32 would go through a general register.
     pub(super) fn broadcast(&mut self, ty: ir::Type, ptr: kir::Value, offset: i32) -> Parts {
         let ptr = self.int(ptr);
-        let scalar = self.b.ins().load(ty.lane_type(), memory_flags(), ptr, offset);
-        [self.b.ins().splat(ty, scalar); PARTS]
+        let scalar = self.b.ins().load(types::F32, memory_flags(), ptr, offset);
+        let splat = self.b.ins().splat(types::F32X4, scalar);
+        [self.cast(ty, splat); PARTS]
     }
 }

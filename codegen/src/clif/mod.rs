@@ -10,6 +10,8 @@
 
 mod dot;
 mod float;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod foreign_tests;
 mod isa;
 mod lanes;
 mod lower;
@@ -22,6 +24,7 @@ use cranelift_frontend::FunctionBuilderContext;
 
 pub use isa::target_isa;
 
+use self::isa::Features;
 use crate::error::CodegenError;
 use crate::kir::{Kernel, verify};
 use crate::machine_code::MachineCode;
@@ -43,27 +46,37 @@ pub struct Listing {
 /// # Errors
 /// The kernel is malformed, too large, or hits a defect of the backend.
 pub fn compile(kernel: &Kernel, target: &TargetDesc) -> Result<MachineCode, CodegenError> {
-    Ok(translate(kernel, target, false)?.0)
+    Ok(translate(kernel, target, Features::of(target), false)?.0)
 }
 
 /// Compiles a kernel and also says how.
 ///
 /// # Errors
 /// As [`compile`].
-pub fn compile_with_listing(kernel: &Kernel, target: &TargetDesc) -> Result<(MachineCode, Listing), CodegenError> {
-    translate(kernel, target, true)
+pub fn compile_with_listing(
+    kernel: &Kernel,
+    target: &TargetDesc,
+) -> Result<(MachineCode, Listing), CodegenError> {
+    translate(kernel, target, Features::of(target), true)
 }
 
-fn translate(kernel: &Kernel, target: &TargetDesc, list: bool) -> Result<(MachineCode, Listing), CodegenError> {
+/// Lowers for `features` and lets Cranelift select instructions for `target`; the tests give features of another machine.
+fn translate(
+    kernel: &Kernel,
+    target: &TargetDesc,
+    features: Features,
+    list: bool,
+) -> Result<(MachineCode, Listing), CodegenError> {
     verify(kernel)?;
     let isa = target_isa(target)?;
     let failed = |reason: String| CodegenError::Backend { kernel: kernel.name.clone(), reason };
 
     let mut ctx = Context::new();
     ctx.set_disasm(list);
-    lower::lower(kernel, target, &*isa, &mut ctx.func, &mut FunctionBuilderContext::new());
+    lower::lower(kernel, features, &*isa, &mut ctx.func, &mut FunctionBuilderContext::new());
     let clif = if list { ctx.func.display().to_string() } else { String::new() };
-    let compiled = ctx.compile(&*isa, &mut Default::default()).map_err(|e| failed(format!("{:?}", e.inner)))?;
+    let compiled =
+        ctx.compile(&*isa, &mut Default::default()).map_err(|e| failed(format!("{:?}", e.inner)))?;
     let vcode = compiled.vcode.clone().unwrap_or_default();
     let bytes = compiled.code_buffer().to_vec();
     let align = compiled.buffer.alignment;
@@ -75,7 +88,11 @@ fn translate(kernel: &Kernel, target: &TargetDesc, list: bool) -> Result<(Machin
         return Err(CodegenError::Relocation { kernel: kernel.name.clone(), symbol });
     }
     if bytes.len() > CODE_LIMIT {
-        return Err(CodegenError::TooLarge { kernel: kernel.name.clone(), bytes: bytes.len(), limit: CODE_LIMIT });
+        return Err(CodegenError::TooLarge {
+            kernel: kernel.name.clone(),
+            bytes: bytes.len(),
+            limit: CODE_LIMIT,
+        });
     }
     Ok((MachineCode { target: target.clone(), bytes, align }, Listing { clif, vcode }))
 }

@@ -24,6 +24,7 @@ const SCORES: i32 = 4 * KEY_BLOCK as i32;
 /// Offsets of the running maximum, the running sum and the two factors of a merge, behind the scores of all heads.
 const STATE: i32 = MAX_TILE as i32 * SCORES;
 const STATE_BYTES: i32 = 16;
+const MAX: i32 = 0;
 const SUM: i32 = 4;
 const OLD_FACTOR: i32 = 8;
 const NEW_FACTOR: i32 = 12;
@@ -123,9 +124,7 @@ impl Tile {
             let offset = b.mul(first, self.cached_bytes);
             let (k, v) = (b.add(self.k, offset), b.add(self.v, offset));
             self.scores(b, k, count);
-            for head in 0..self.q.len() {
-                self.softmax(b, head, first, count);
-            }
+            self.softmax(b, first, count);
             self.weigh_values(b, v, first, count);
         });
         for (head, &y) in self.y.iter().enumerate() {
@@ -172,8 +171,7 @@ impl Tile {
             };
             let dims = i64::from(self.cache.head_dim);
             let unroll = if dims % 4 == 0 { 4 } else { 1 };
-            let sums =
-                b.for_loop(0, dims, unroll, sums, |b, d, sums| products(b, d, unroll as i32, sums));
+            let sums = b.for_loop(0, dims, unroll, sums, |b, d, sums| products(b, d, unroll as i32, sums));
             let scale = b.splat_f32(self.scale.get());
             let masked = b.splat_f32(f32::NEG_INFINITY);
             let lane = b.iota();
@@ -193,51 +191,63 @@ impl Tile {
         });
     }
 
-    /// Turns the scores of a block into exponentials, and merges its maximum and sum into the state of `head`.
-    fn softmax(&self, b: &mut KernelBuilder, head: usize, first: I64, count: I64) {
-        let scores = head as i32 * SCORES;
-        let state = state(head);
-        let masked = b.splat_f32(f32::NEG_INFINITY);
-        let largest = b.for_loop(0, count, LANES as i64, masked, |b, at, largest| {
-            let at = b.shl(at, 2);
-            let at = b.add(self.scratch, at);
-            let score = b.load_f32(at, scores, LANES as u8);
-            b.fmax_gt(score, largest)
+    /// Turns the scores of a block into exponentials, and merges its maxima and sums into the state of each head. A loop,
+    /// since the exponential is long and the scores are few.
+    fn softmax(&self, b: &mut KernelBuilder, first: I64, count: I64) {
+        let heads = self.q.len() as i64;
+        b.for_loop(0, heads, 1, (), |b, head, ()| {
+            let offset = b.mul(head, i64::from(SCORES));
+            let scores = b.add(self.scratch, offset);
+            let offset = b.mul(head, i64::from(STATE_BYTES));
+            let state = b.add(self.scratch, offset);
+
+            let masked = b.splat_f32(f32::NEG_INFINITY);
+            let largest = b.for_loop(0, count, LANES as i64, masked, |b, at, largest| {
+                let at = b.shl(at, 2);
+                let at = b.add(scores, at);
+                let score = b.load_f32(at, 0, LANES as u8);
+                b.fmax_gt(score, largest)
+            });
+            let largest = b.reduce_max_f32(largest);
+            let zero = b.splat_f32(0.0);
+            let sum = b.for_loop(0, count, LANES as i64, zero, |b, at, sum| {
+                let at = b.shl(at, 2);
+                let at = b.add(scores, at);
+                let score = b.load_f32(at, 0, LANES as u8);
+                let difference = b.fsub(score, largest);
+                let p = exp(b, difference);
+                b.store_f32(at, p, 0, LANES as u8);
+                b.fadd(sum, p)
+            });
+            let sum = b.reduce_add_f32(sum);
+            b.if_else(
+                first,
+                IntCond::Eq,
+                0,
+                |b| {
+                    b.store_f32(state, largest, STATE + MAX, 1);
+                    b.store_f32(state, sum, STATE + SUM, 1);
+                },
+                |b| {
+                    let old = b.broadcast_f32(state, STATE + MAX);
+                    let merged = b.fmax_gt(largest, old);
+                    b.store_f32(state, merged, STATE + MAX, 1);
+                    // Both factors in one exponential.
+                    let (from_old, from_new) = (b.fsub(old, merged), b.fsub(largest, merged));
+                    b.store_f32(state, from_old, STATE + OLD_FACTOR, 1);
+                    b.store_f32(state, from_new, STATE + NEW_FACTOR, 1);
+                    let factors = b.load_f32(state, STATE + OLD_FACTOR, 2);
+                    let factors = exp(b, factors);
+                    b.store_f32(state, factors, STATE + OLD_FACTOR, 2);
+                    let alpha = b.splat_lane_f32(factors, 0);
+                    let beta = b.splat_lane_f32(factors, 1);
+                    let old_sum = b.broadcast_f32(state, STATE + SUM);
+                    let (left, right) = (b.fmul(old_sum, alpha), b.fmul(sum, beta));
+                    let sum = b.fadd(left, right);
+                    b.store_f32(state, sum, STATE + SUM, 1);
+                },
+            );
         });
-        let largest = b.reduce_max_f32(largest);
-        let zero = b.splat_f32(0.0);
-        let sum = b.for_loop(0, count, LANES as i64, zero, |b, at, sum| {
-            let at = b.shl(at, 2);
-            let at = b.add(self.scratch, at);
-            let score = b.load_f32(at, scores, LANES as u8);
-            let difference = b.fsub(score, largest);
-            let p = exp(b, difference);
-            b.store_f32(at, p, scores, LANES as u8);
-            b.fadd(sum, p)
-        });
-        let sum = b.reduce_add_f32(sum);
-        b.if_else(
-            first,
-            IntCond::Eq,
-            0,
-            |b| {
-                b.store_f32(self.scratch, largest, state, 1);
-                b.store_f32(self.scratch, sum, state + SUM, 1);
-            },
-            |b| {
-                let old = b.broadcast_f32(self.scratch, state);
-                let merged = b.fmax_gt(largest, old);
-                let (from_old, from_new) = (b.fsub(old, merged), b.fsub(largest, merged));
-                let (alpha, beta) = (exp(b, from_old), exp(b, from_new));
-                let old_sum = b.broadcast_f32(self.scratch, state + SUM);
-                let (left, right) = (b.fmul(old_sum, alpha), b.fmul(sum, beta));
-                let sum = b.fadd(left, right);
-                b.store_f32(self.scratch, merged, state, 1);
-                b.store_f32(self.scratch, sum, state + SUM, 1);
-                b.store_f32(self.scratch, alpha, state + OLD_FACTOR, 1);
-                b.store_f32(self.scratch, beta, state + NEW_FACTOR, 1);
-            },
-        );
     }
 
     /// Adds the values of a block, weighted by the exponentials, to the results.
@@ -349,3 +359,4 @@ fn exp(b: &mut KernelBuilder, x: Vf) -> Vf {
 }
 
 const _: () = assert!(KEY_BLOCK as usize % (4 * LANES) == 0 && SCRATCH_BYTES % 64 == 0);
+const _: () = assert!(NEW_FACTOR == OLD_FACTOR + 4);

@@ -21,7 +21,10 @@ impl KernelSpec {
                 self.width("the number of rows", rows)?;
                 self.width("the number of columns", cols)?;
                 let paired = epilogue == Epilogue::Relu2Mul;
-                self.rule(!paired || rows.is_multiple_of(2 * TILE_ROWS), "gate and up rows come in blocks of 16 + 16")?;
+                self.rule(
+                    !paired || rows.is_multiple_of(2 * TILE_ROWS),
+                    "gate and up rows come in blocks of 16 + 16",
+                )?;
             }
             KernelKind::Matmul { rows, cols, dtype } => {
                 self.width("the number of rows", rows)?;
@@ -33,7 +36,10 @@ impl KernelSpec {
             KernelKind::RopeKvAppend { q_width, rope, cache } => {
                 self.rope(q_width, rope)?;
                 self.cache(cache)?;
-                self.rule(rope.head == cache.head_dim, "the heads of keys and of the cache are equally wide")?;
+                self.rule(
+                    rope.head == cache.head_dim,
+                    "the heads of keys and of the cache are equally wide",
+                )?;
             }
             KernelKind::Attention { heads, cache, .. } => {
                 self.cache(cache)?;

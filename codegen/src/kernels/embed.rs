@@ -2,8 +2,8 @@
 
 use bitnetc_ir::DType;
 
-use super::lanes::{for_groups, load_dense};
 use super::Args;
+use super::lanes::{for_groups, load_dense};
 use crate::kir::KernelBuilder;
 
 /// A unit is a token. Ids are below the number of rows: the caller has checked them.

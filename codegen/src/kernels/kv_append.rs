@@ -80,7 +80,14 @@ impl Place {
 }
 
 /// Stores elements `first + (the group's first) ..` of the key whose element 0 lies at `keys`, 16 elements apart.
-pub(super) fn store_key(b: &mut KernelBuilder, cache: CacheShape, keys: I64, group: Group, first: u32, v: Vf) {
+pub(super) fn store_key(
+    b: &mut KernelBuilder,
+    cache: CacheShape,
+    keys: I64,
+    group: Group,
+    first: u32,
+    v: Vf,
+) {
     let stride = KEYS * element_bytes(cache);
     let base = b.add(keys, i64::from(first) * stride);
     let at = group.strided(b, base, stride);

@@ -126,7 +126,14 @@ pub(crate) fn halvings(largest: usize) -> Vec<usize> {
 }
 
 /// Loads `lanes` elements of `dtype` (f32, f16 or bf16) as f32. `finite`: no element is infinite or NaN.
-pub(crate) fn load_dense(b: &mut KernelBuilder, at: I64, offset: i32, lanes: u8, dtype: DType, finite: bool) -> Vf {
+pub(crate) fn load_dense(
+    b: &mut KernelBuilder,
+    at: I64,
+    offset: i32,
+    lanes: u8,
+    dtype: DType,
+    finite: bool,
+) -> Vf {
     match dtype {
         DType::F16 => b.load_f16(at, offset, lanes, finite),
         DType::Bf16 => b.load_bf16(at, offset, lanes),

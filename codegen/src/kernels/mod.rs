@@ -40,7 +40,9 @@ const MAX_STRIDE: u64 = 1 << 40;
 #[non_exhaustive]
 pub enum KernelError {
     /// A size is 0 or beyond what generated code can address.
-    #[error("kernel `{kernel}`: {what} is {value}, must be 1 to {max}: the model is outside of what bitnetc can run")]
+    #[error(
+        "kernel `{kernel}`: {what} is {value}, must be 1 to {max}: the model is outside of what bitnetc can run"
+    )]
     Size {
         /// The kernel's name.
         kernel: String,
@@ -93,7 +95,13 @@ pub struct Registers {
 impl Registers {
     /// `count` physical registers of `bits` bits (128, 256 or 512).
     pub const fn new(bits: u32, count: u8) -> Self {
-        let parts = if bits >= 512 { 1 } else if bits >= 256 { 2 } else { 4 };
+        let parts = if bits >= 512 {
+            1
+        } else if bits >= 256 {
+            2
+        } else {
+            4
+        };
         Self { vectors: count / parts }
     }
 
@@ -140,7 +148,9 @@ impl KernelSpec {
         match self.kind {
             KernelKind::Embed { width, dtype } => embed::embed(&mut b, &args, width, dtype),
             KernelKind::RmsNorm { width, eps, quant: false } => norm::rms_norm(&mut b, &args, width, eps),
-            KernelKind::RmsNorm { width, eps, quant: true } => norm::rms_norm_quant(&mut b, &args, width, eps),
+            KernelKind::RmsNorm { width, eps, quant: true } => {
+                norm::rms_norm_quant(&mut b, &args, width, eps)
+            }
             KernelKind::QuantAbsmax { width } => norm::quant_absmax(&mut b, &args, width),
             KernelKind::Bitlinear { rows, cols, epilogue } => {
                 bitlinear::bitlinear(&mut b, &args, bitlinear::Matrix { rows, cols, epilogue });
@@ -162,7 +172,9 @@ impl KernelSpec {
     /// The operand whose memory result 0 may take over, row by row, if there is one.
     pub fn in_place(&self) -> Option<u8> {
         match self.kind {
-            KernelKind::Rope { .. } | KernelKind::RopeKvAppend { .. } | KernelKind::Elementwise { .. } => Some(0),
+            KernelKind::Rope { .. } | KernelKind::RopeKvAppend { .. } | KernelKind::Elementwise { .. } => {
+                Some(0)
+            }
             KernelKind::RmsNorm { quant: false, .. } => Some(0),
             KernelKind::Bitlinear { epilogue: bitnetc_ir::Epilogue::Add, .. } => Some(2),
             _ => None,

@@ -20,7 +20,13 @@ pub(super) fn rope(b: &mut KernelBuilder, args: &Args, width: u32, shape: RopeSh
 }
 
 /// A unit is a token. The result may take the place of the queries.
-pub(super) fn rope_kv_append(b: &mut KernelBuilder, args: &Args, q_width: u32, shape: RopeShape, cache: CacheShape) {
+pub(super) fn rope_kv_append(
+    b: &mut KernelBuilder,
+    args: &Args,
+    q_width: u32,
+    shape: RopeShape,
+    cache: CacheShape,
+) {
     args.for_units(b, |b, token| {
         let turn = Turn::new(b, args, shape, token);
         let q = args.row(b, args.operand(0), 0, token);

@@ -202,7 +202,12 @@ impl KernelSpec {
     ///
     /// # Errors
     /// A layout that no kernel reads, or types that the op's rule refuses.
-    pub fn of(op: &Op, operands: &[&Type], tokens: TokenMode, strides: Vec<u64>) -> Result<Option<Self>, SpecError> {
+    pub fn of(
+        op: &Op,
+        operands: &[&Type],
+        tokens: TokenMode,
+        strides: Vec<u64>,
+    ) -> Result<Option<Self>, SpecError> {
         let name = op.info().mnemonic;
         let bad = || SpecError::Types { op: name };
         let width = |i: usize| operands.get(i).and_then(|t| t.as_rows()).map(|r| r.width).ok_or_else(bad);
@@ -227,7 +232,9 @@ impl KernelSpec {
             Op::Split { .. } => return Ok(None),
             Op::Embed {} => KernelKind::Embed { width: matrix(1)?.1, dtype: operands[1].dtype },
             Op::RmsNorm { eps } => KernelKind::RmsNorm { width: width(0)?, eps: eps.to_bits(), quant: false },
-            Op::RmsNormQuant { eps } => KernelKind::RmsNorm { width: width(0)?, eps: eps.to_bits(), quant: true },
+            Op::RmsNormQuant { eps } => {
+                KernelKind::RmsNorm { width: width(0)?, eps: eps.to_bits(), quant: true }
+            }
             Op::QuantAbsmax {} => KernelKind::QuantAbsmax { width: width(0)? },
             Op::TernaryMatmul {} => bitlinear(Epilogue::None)?,
             Op::Bitlinear { epilogue } => bitlinear(*epilogue)?,
@@ -235,9 +242,10 @@ impl KernelSpec {
                 let (rows, cols) = matrix(1)?;
                 KernelKind::Matmul { rows, cols, dtype: operands[1].dtype }
             }
-            Op::Rope { head, rot, pairs, .. } => {
-                KernelKind::Rope { width: width(0)?, rope: RopeShape { head: *head, rot: *rot, pairs: *pairs } }
-            }
+            Op::Rope { head, rot, pairs, .. } => KernelKind::Rope {
+                width: width(0)?,
+                rope: RopeShape { head: *head, rot: *rot, pairs: *pairs },
+            },
             Op::KvAppend {} => KernelKind::KvAppend { cache: caches(0, 1)? },
             Op::RopeKvAppend { head, rot, pairs, .. } => KernelKind::RopeKvAppend {
                 q_width: width(0)?,
@@ -267,7 +275,9 @@ impl KernelSpec {
             KernelKind::Bitlinear { .. } => vec![Operand(0), Operand(1), Scales(1), Result(0)],
             KernelKind::Matmul { .. } => vec![Operand(0), Operand(1), Result(0)],
             KernelKind::Rope { .. } => vec![Operand(0), Result(0), RopeTable, Position],
-            KernelKind::KvAppend { .. } => vec![Operand(0), Operand(1), Operand(2), Operand(3), Position, Capacity],
+            KernelKind::KvAppend { .. } => {
+                vec![Operand(0), Operand(1), Operand(2), Operand(3), Position, Capacity]
+            }
             KernelKind::RopeKvAppend { .. } => vec![
                 Operand(0),
                 Operand(1),

@@ -14,7 +14,9 @@
 use std::fmt;
 
 use super::build::KernelBuilder;
-use super::types::{AnyVec, F32, FloatCond, Handle, I64, IntCond, IntoOperand, Scalar, Type, Value, Vb, Vf, Vi};
+use super::types::{
+    AnyVec, F32, FloatCond, Handle, I64, IntCond, IntoOperand, Scalar, Type, Value, Vb, Vf, Vi,
+};
 
 /// What an operand may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,27 +53,45 @@ pub struct OpInfo {
 }
 
 macro_rules! operand_type {
-    (AnyVec) => { OperandType::AnyVector };
-    ($t:ident) => { OperandType::Exactly(Type::$t) };
+    (AnyVec) => {
+        OperandType::AnyVector
+    };
+    ($t:ident) => {
+        OperandType::Exactly(Type::$t)
+    };
 }
 
 macro_rules! result_type {
-    (Unit) => { None };
-    ($t:ident) => { Some(Type::$t) };
+    (Unit) => {
+        None
+    };
+    ($t:ident) => {
+        Some(Type::$t)
+    };
 }
 
 macro_rules! result_handle {
-    (Unit) => { () };
-    ($t:ident) => { $t };
+    (Unit) => {
+        ()
+    };
+    ($t:ident) => {
+        $t
+    };
 }
 
 macro_rules! attr_argument {
-    (F32) => { f32 };
-    ($t:ident) => { $t };
+    (F32) => {
+        f32
+    };
+    ($t:ident) => {
+        $t
+    };
 }
 
 macro_rules! emit {
-    ($b:ident, $op:expr, Unit) => { $b.push(None, $op) };
+    ($b:ident, $op:expr, Unit) => {
+        $b.push(None, $op)
+    };
     ($b:ident, $op:expr, $t:ident) => {{
         let result = $b.new_value(Type::$t);
         $b.push(Some(result), $op);

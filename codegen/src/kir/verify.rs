@@ -155,7 +155,10 @@ impl Verifier<'_> {
         let mut names = HashSet::new();
         for (position, param) in kernel.params.iter().enumerate() {
             if !is_name(&param.name) || !names.insert(&param.name) {
-                self.report(Rule::Name, format!("parameter name `{}` is malformed or used twice", param.name));
+                self.report(
+                    Rule::Name,
+                    format!("parameter name `{}` is malformed or used twice", param.name),
+                );
             }
             self.define(param.value, Some(Type::I64));
             if let ParamKind::Ptr(_) = param.kind {
@@ -390,7 +393,9 @@ impl Verifier<'_> {
                 bad(usize::from(lane) < LANES, "the lane");
             }
             Op::Shl { bits, .. } | Op::Shr { bits, .. } => bad(bits < 64, "the shift"),
-            Op::Ishl { bits, .. } | Op::Ushr { bits, .. } | Op::Sshr { bits, .. } => bad(bits < 32, "the shift"),
+            Op::Ishl { bits, .. } | Op::Ushr { bits, .. } | Op::Sshr { bits, .. } => {
+                bad(bits < 32, "the shift")
+            }
             Op::Udiv { divisor, .. } | Op::Urem { divisor, .. } => bad(divisor >= 1, "the divisor"),
             Op::DotU8I8 { u_max, .. } => bad(u_max <= 128, "u_max"),
             _ => {}

@@ -19,7 +19,11 @@ const ZEROS: u8 = 0x55;
 const LOW_BITS: u64 = 0x5555_5555_5555_5555;
 
 /// Writes the tile of `rows` (at most 16) to `out`, which holds exactly one tile.
-pub(super) fn write<'a>(rows: impl Iterator<Item = Row<'a>>, cols: u32, out: &mut [u8]) -> Result<(), PackError> {
+pub(super) fn write<'a>(
+    rows: impl Iterator<Item = Row<'a>>,
+    cols: u32,
+    out: &mut [u8],
+) -> Result<(), PackError> {
     let mut written = 0;
     for (r, row) in rows.enumerate() {
         match row.stored.layout {
@@ -42,7 +46,9 @@ fn from_i2s128(row: Row<'_>, cols: usize, r: usize, out: &mut [u8]) -> Result<()
     let mut threes = 0u64;
     for (source, out) in source.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<{ 8 * GROUP }>().0) {
         // Word i of the first 16 bytes in the low half of words[i], that of the second in the high half.
-        let word = |i: usize| u64::from(u32::from_le_bytes([source[i], source[i + 1], source[i + 2], source[i + 3]]));
+        let word = |i: usize| {
+            u64::from(u32::from_le_bytes([source[i], source[i + 1], source[i + 2], source[i + 3]]))
+        };
         let words: [u64; 4] = std::array::from_fn(|i| word(4 * i) | word(4 * i + 16) << 32);
         for w in words {
             threes |= w & (w >> 1) & LOW_BITS;
@@ -74,7 +80,8 @@ fn transposed([mut a, mut b, mut c, mut d]: [u64; 4]) -> [u64; 4] {
 /// For layouts that are not worth a fast path: element by element.
 fn by_element(row: Row<'_>, r: usize, out: &mut [u8]) -> Result<(), PackError> {
     let cols = row.stored.cols;
-    let position = |layout, r, c| ternary_position(layout, cols, r, c).map(|(at, shift)| (at as usize, shift));
+    let position =
+        |layout, r, c| ternary_position(layout, cols, r, c).map(|(at, shift)| (at as usize, shift));
     for group in out.chunks_exact_mut(GROUP) {
         group[4 * r..4 * r + 4].fill(ZEROS);
     }

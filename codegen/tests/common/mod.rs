@@ -73,10 +73,12 @@ pub(crate) fn check_case(case: &Case) -> Memory {
         let image = load(&case.kernel, &level);
         let found = run_native(&image, &case.memory, &case.args);
         for (region, _) in expected.regions() {
-            let how = case.elements.iter().find(|(r, _)| *r == region).map_or(Elements::Bits, |(_, how)| *how);
+            let how =
+                case.elements.iter().find(|(r, _)| *r == region).map_or(Elements::Bits, |(_, how)| *how);
             if let Some(at) = first_difference(expected.bytes(region), found.bytes(region), how) {
                 let start = at & !3;
-                let show = |m: &Memory| m.bytes(region).iter().copied().skip(start).take(16).collect::<Vec<u8>>();
+                let show =
+                    |m: &Memory| m.bytes(region).iter().copied().skip(start).take(16).collect::<Vec<u8>>();
                 panic!(
                     "{level}: buffer {} differs at byte {at}: interpreter {:02x?}, native {:02x?}\n{}",
                     region.index(),
@@ -121,7 +123,8 @@ pub(crate) fn load(kernel: &Kernel, level: &TargetDesc) -> Image {
 ///
 /// The arguments must be such that the interpreter runs the kernel without a fault.
 pub(crate) fn run_native(image: &Image, memory: &Memory, args: &[Arg]) -> Memory {
-    let buffers: Vec<_> = memory.regions().map(|(region, _)| GuardedBuffer::new(memory.bytes(region))).collect();
+    let buffers: Vec<_> =
+        memory.regions().map(|(region, _)| GuardedBuffer::new(memory.bytes(region))).collect();
     let words: Vec<u64> = args
         .iter()
         .map(|arg| match *arg {
@@ -308,5 +311,22 @@ pub(crate) const FLOATS: &[f32] = &[
 ];
 
 /// i32 that break things.
-pub(crate) const INTS: &[i32] =
-    &[0, 1, -1, 2, 127, 128, -128, -129, 255, 256, 32767, -32768, 65536, i32::MAX, i32::MIN, i32::MIN + 1, 0x0103_0201];
+pub(crate) const INTS: &[i32] = &[
+    0,
+    1,
+    -1,
+    2,
+    127,
+    128,
+    -128,
+    -129,
+    255,
+    256,
+    32767,
+    -32768,
+    65536,
+    i32::MAX,
+    i32::MIN,
+    i32::MIN + 1,
+    0x0103_0201,
+];

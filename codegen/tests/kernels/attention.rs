@@ -9,7 +9,13 @@ use super::rows::{TOKENS, act, position, random_act};
 use super::trial::{Input, Trial};
 
 /// A cache whose elements are `number()`, stored as `dtype`.
-fn cache(dims: CacheDims, capacity: u32, dtype: DType, layout: Layout, mut number: impl FnMut() -> f32) -> Input {
+fn cache(
+    dims: CacheDims,
+    capacity: u32,
+    dtype: DType,
+    layout: Layout,
+    mut number: impl FnMut() -> f32,
+) -> Input {
     let n = (dims.kv_heads * dims.head_dim * capacity) as usize;
     let data = match dtype {
         DType::F16 => CacheData::F16((0..n).map(|_| f16::from_f32(number()).to_bits()).collect()),
@@ -44,7 +50,8 @@ fn kv_append() {
 
 #[test]
 fn kv_append_rounds_to_f16() {
-    let special = [65519.0, 65520.0, 1e30, f32::INFINITY, f32::NAN, 6e-8, 3e-8, 2.9e-8, 1e-40, 2049.0, 2051.0, -0.0];
+    let special =
+        [65519.0, 65520.0, 1e30, f32::INFINITY, f32::NAN, 6e-8, 3e-8, 2.9e-8, 1e-40, 2049.0, 2051.0, -0.0];
     let dims = CacheDims { kv_heads: 1, head_dim: special.len() as u32 };
     let [kc, vc] = caches(&mut Random(22), dims, 64, DType::F16);
     let row = act(None, dims.head_dim, special.to_vec());
@@ -63,7 +70,10 @@ fn rope_kv_append() {
                     let [kc, vc] = caches(&mut random, dims, 128, dtype);
                     let at = random.below(120) as u32;
                     let q = random_act(&mut random, tokens, 6 * head);
-                    let (k, v) = (random_act(&mut random, tokens, 2 * head), random_act(&mut random, tokens, 2 * head));
+                    let (k, v) = (
+                        random_act(&mut random, tokens, 2 * head),
+                        random_act(&mut random, tokens, 2 * head),
+                    );
                     let op = Op::RopeKvAppend { theta: 10_000.0, head, rot, pairs };
                     let inputs = vec![q, k, v, kc, vc, position(at)];
                     Trial { op, inputs, tokens, position: at, capacity: 128 }.run();
@@ -74,7 +84,15 @@ fn rope_kv_append() {
 }
 
 /// Attention of `group` query heads for each of 2 key/value heads.
-fn attend(random: &mut Random, head_dim: u32, group: u32, dtype: DType, tokens: Option<u32>, at: u32, capacity: u32) {
+fn attend(
+    random: &mut Random,
+    head_dim: u32,
+    group: u32,
+    dtype: DType,
+    tokens: Option<u32>,
+    at: u32,
+    capacity: u32,
+) {
     let dims = CacheDims { kv_heads: 2, head_dim };
     let [kc, vc] = caches(random, dims, capacity, dtype);
     let q = random_act(random, tokens, 2 * group * head_dim);
@@ -128,7 +146,8 @@ fn attention_does_not_read_masked_keys() {
             });
             let q = random_act(&mut random, None, 3 * dims.head_dim);
             let op = Op::Attention { heads: 3, kv_heads: 1, scale: 0.25 };
-            Trial { op, inputs: vec![q, kc, vc, position(at)], tokens: None, position: at, capacity: 128 }.run();
+            Trial { op, inputs: vec![q, kc, vc, position(at)], tokens: None, position: at, capacity: 128 }
+                .run();
         }
     }
 }
@@ -147,7 +166,8 @@ fn attention_of_special_scores() {
             let vc = cache(dims, 128, DType::F16, Layout::Rows, || random.unit());
             let q = act(None, 32, (0..32).map(|i| if i % 16 == 1 { 50.0 } else { 0.1 * i as f32 }).collect());
             let op = Op::Attention { heads: 2, kv_heads: 1, scale: 1.0 };
-            Trial { op, inputs: vec![q, kc, vc, position(90)], tokens: None, position: 90, capacity: 128 }.run();
+            Trial { op, inputs: vec![q, kc, vc, position(90)], tokens: None, position: 90, capacity: 128 }
+                .run();
         }
     }
 }
@@ -166,6 +186,7 @@ fn attention_with_far_apart_maxima() {
         let vc = cache(dims, 192, DType::F32, Layout::Rows, || random.number());
         let q = act(None, 16, vec![0.3; 16]);
         let op = Op::Attention { heads: 1, kv_heads: 1, scale: 0.5 };
-        Trial { op, inputs: vec![q, kc, vc, position(150)], tokens: None, position: 150, capacity: 192 }.run();
+        Trial { op, inputs: vec![q, kc, vc, position(150)], tokens: None, position: 150, capacity: 192 }
+            .run();
     }
 }

@@ -26,7 +26,10 @@ fn ternary(random: &mut Random, rows: u32, cols: u32, mut code: impl FnMut(&mut 
 fn quantised(tokens: Option<u32>, width: u32, codes: Vec<i8>, a: Vec<f32>) -> Input {
     let sums = codes.chunks(width as usize).map(|row| row.iter().map(|&c| i32::from(c)).sum()).collect();
     let rows = tokens.unwrap_or(1) as usize;
-    Input::Value(rows_type(DType::Q8, tokens, width), Tensor::Q8 { rows, width: width as usize, codes, a, sums })
+    Input::Value(
+        rows_type(DType::Q8, tokens, width),
+        Tensor::Q8 { rows, width: width as usize, codes, a, sums },
+    )
 }
 
 fn random_quantised(random: &mut Random, tokens: Option<u32>, width: u32) -> Input {
@@ -45,16 +48,14 @@ fn bitlinear_of_every_shape() {
     let mut random = Random(11);
     for rows in [1, 15, 16, 17, 33, 80] {
         for cols in [1, 15, 16, 17, 47, 64, 80, 160] {
-            for tokens in TOKENS {
-                let x = random_quantised(&mut random, tokens, cols);
-                let w = ternary(&mut random, rows, cols, |r| r.below(3) as u8);
-                if tokens == Some(1) {
-                    run(Op::TernaryMatmul {}, vec![x, w], tokens);
-                } else {
-                    let residual = random_act(&mut random, tokens, rows);
-                    run(Op::Bitlinear { epilogue: Epilogue::Add }, vec![x, w, residual], tokens);
-                }
-            }
+            // One token, and sometimes many.
+            let many = TOKENS[random.below(3) as usize];
+            let x = random_quantised(&mut random, many, cols);
+            let w = ternary(&mut random, rows, cols, |r| r.below(3) as u8);
+            run(Op::TernaryMatmul {}, vec![x, w.clone()], many);
+            let (x, residual) =
+                (random_quantised(&mut random, None, cols), random_act(&mut random, None, rows));
+            run(Op::Bitlinear { epilogue: Epilogue::Add }, vec![x, w, residual], None);
         }
     }
 }

@@ -29,7 +29,8 @@ impl Model {
     fn stored(&mut self, random: &mut Random, layout: Layout, rows: u32, cols: u32) -> ParamId {
         let ty = Type::matrix(DType::Ter, rows, cols).with_layout(layout);
         let id = self.add(ty, ParamDef::File { tensor: "t".into(), hash: ContentHash([0; 16]) });
-        let codes: Vec<Vec<u8>> = (0..rows).map(|_| (0..cols).map(|_| random.below(3) as u8).collect()).collect();
+        let codes: Vec<Vec<u8>> =
+            (0..rows).map(|_| (0..cols).map(|_| random.below(3) as u8).collect()).collect();
         let mut bytes = vec![0u8; ternary_bytes(layout, rows, cols).unwrap() as usize];
         for (r, row) in (0..).zip(&codes) {
             for (c, code) in (0..).zip(row) {
@@ -220,5 +221,7 @@ fn definitions_that_do_not_fit_are_refused() {
         let def = ParamDef::Relayout(chain);
         chain = model.module.add_param(ParamDecl { name: format!("chain{i}"), ty: matrix(16), def });
     }
-    assert!(pack_param(&model.module, chain, &model.source).unwrap_err().to_string().contains("too many steps"));
+    assert!(
+        pack_param(&model.module, chain, &model.source).unwrap_err().to_string().contains("too many steps")
+    );
 }

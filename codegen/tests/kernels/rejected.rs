@@ -1,6 +1,8 @@
 //! Specs that have no kernel are refused with a reason.
 
-use bitnetc_codegen::kernels::{CacheShape, Elementwise, KernelError, KernelKind, KernelSpec, RopeShape, TokenMode};
+use bitnetc_codegen::kernels::{
+    CacheShape, Elementwise, KernelError, KernelKind, KernelSpec, RopeShape, TokenMode,
+};
 use bitnetc_ir::{Arch, DType, Epilogue, Pairs, TargetDesc};
 
 fn refused(kind: KernelKind) -> KernelError {
@@ -80,6 +82,9 @@ fn strides_that_do_not_fit() {
     for (tokens, strides) in cases {
         let spec = KernelSpec { kind, tokens, strides };
         let error = spec.build(&TargetDesc::baseline(Arch::X86_64)).unwrap_err();
-        assert!(matches!(error, KernelError::Strides { expected, .. } if expected == 2 * usize::from(tokens == TokenMode::Many)), "{error}");
+        assert!(
+            matches!(error, KernelError::Strides { expected, .. } if expected == 2 * usize::from(tokens == TokenMode::Many)),
+            "{error}"
+        );
     }
 }

@@ -42,7 +42,8 @@ fn elementwise() {
     let mut random = Random(1);
     for width in WIDTHS {
         for tokens in TOKENS {
-            let mut two = || vec![random_act(&mut random, tokens, width), random_act(&mut random, tokens, width)];
+            let mut two =
+                || vec![random_act(&mut random, tokens, width), random_act(&mut random, tokens, width)];
             run(Op::Add {}, two(), tokens);
             run(Op::Mul {}, two(), tokens);
             run(Op::Relu2 {}, vec![random_act(&mut random, tokens, width)], tokens);

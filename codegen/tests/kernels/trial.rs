@@ -8,8 +8,8 @@ use bitnetc_codegen::kir::interp::{self, Arg, Memory, RegionId};
 use bitnetc_codegen::kir::{Access, Kernel};
 use bitnetc_ir::interp::{CacheData, Interpreter, Tensor};
 use bitnetc_ir::{
-    ContentHash, DType, FuncBuilder, Module, Op, Operand, Pairs, ParamDecl, ParamDef, TokenCount, Type, WeightBytes,
-    partition, rope, storage,
+    ContentHash, DType, FuncBuilder, Module, Op, Operand, Pairs, ParamDecl, ParamDef, TokenCount, Type,
+    WeightBytes, partition, rope, storage,
 };
 
 use super::common::{self, Case, Elements};
@@ -61,7 +61,12 @@ impl Trial {
             let args = with_units(&spec, &setup.args, 0, units);
             let after = if registers == REGISTERS[0] {
                 let elements = setup.elements.clone();
-                common::check_case(&Case { kernel: kernel.clone(), memory: setup.memory.clone(), args, elements })
+                common::check_case(&Case {
+                    kernel: kernel.clone(),
+                    memory: setup.memory.clone(),
+                    args,
+                    elements,
+                })
             } else {
                 interpreted(kernel, &setup.memory, &args)
             };
@@ -72,7 +77,12 @@ impl Trial {
                 // Another blocking may leave other things in the scratch, but no other bit in a result.
                 Some(first) => {
                     for &(region, ..) in &setup.results {
-                        assert_eq!(first.bytes(region), after.bytes(region), "{registers:?}: {}", kernel.name);
+                        assert_eq!(
+                            first.bytes(region),
+                            after.bytes(region),
+                            "{registers:?}: {}",
+                            kernel.name
+                        );
                     }
                 }
             }
@@ -104,7 +114,11 @@ impl Trial {
             memory = interpreted(kernel, &memory, &args);
         }
         for &(region, ..) in &setup.results {
-            assert_eq!(memory.bytes(region), whole.bytes(region), "split at {a} and {b} of {units}: {kernel}");
+            assert_eq!(
+                memory.bytes(region),
+                whole.bytes(region),
+                "split at {a} and {b} of {units}: {kernel}"
+            );
         }
     }
 
@@ -123,7 +137,11 @@ impl Trial {
 
     fn units(&self, _: &[Tensor]) -> u64 {
         let (types, results) = (self.types(), self.result_types());
-        let units = partition::units(&self.op, &types.iter().collect::<Vec<_>>(), &results.iter().collect::<Vec<_>>());
+        let units = partition::units(
+            &self.op,
+            &types.iter().collect::<Vec<_>>(),
+            &results.iter().collect::<Vec<_>>(),
+        );
         units.unwrap().total(self.tokens.unwrap_or(1))
     }
 
@@ -137,7 +155,8 @@ impl Trial {
                 let name = format!("w{i}");
                 let def = ParamDef::File { tensor: name.clone(), hash: ContentHash([0; 16]) };
                 params.push(module.add_param(ParamDecl { name: name.clone(), ty: ty.clone(), def }));
-                let weight = WeightBytes { bytes: Cow::Borrowed(&bytes[..]), scales: Cow::Borrowed(&scales[..]) };
+                let weight =
+                    WeightBytes { bytes: Cow::Borrowed(&bytes[..]), scales: Cow::Borrowed(&scales[..]) };
                 source.insert(name, weight);
             }
         }
@@ -220,7 +239,8 @@ impl Trial {
         }
         // Results: caches are their operands.
         let mut results = Vec::new();
-        let mut caches = (0..).zip(&self.inputs).filter(|(_, i)| matches!(i, Input::Value(_, Tensor::Cache(_))));
+        let mut caches =
+            (0..).zip(&self.inputs).filter(|(_, i)| matches!(i, Input::Value(_, Tensor::Cache(_))));
         for ty in self.result_types() {
             let found = if ty.as_cache().is_some() {
                 let (at, _) = caches.next().unwrap();
@@ -270,7 +290,8 @@ impl Trial {
 
     /// As `Arg::RopeTable` says, for every position that the call may reach.
     fn rope_table(&self) -> Option<Vec<f32>> {
-        let (Op::Rope { theta, rot, pairs, .. } | Op::RopeKvAppend { theta, rot, pairs, .. }) = &self.op else {
+        let (Op::Rope { theta, rot, pairs, .. } | Op::RopeKvAppend { theta, rot, pairs, .. }) = &self.op
+        else {
             return None;
         };
         let (mut table, rot) = (Vec::new(), *rot as usize);
@@ -292,7 +313,9 @@ impl Trial {
 
     /// Compares the results, and what lies around them with what was there before.
     fn compare(&self, how: &str, setup: &Setup, after: &Memory, expected: &[Tensor]) {
-        for ((&(region, at, stride), expected), ty) in setup.results.iter().zip(expected).zip(self.result_types()) {
+        for ((&(region, at, stride), expected), ty) in
+            setup.results.iter().zip(expected).zip(self.result_types())
+        {
             let (before, after) = (setup.memory.bytes(region), after.bytes(region));
             let found = decode(after, at, stride, &ty, expected);
             if let Some(difference) = expected.first_difference(&found) {
@@ -379,8 +402,12 @@ fn encode(tensor: &Tensor, ty: &Type, stride: u64) -> Option<Vec<u8>> {
         Tensor::Cache(cache) => {
             let mut bytes = vec![0; storage::cache_bytes(ty, cache.capacity).unwrap() as usize];
             for_cache(ty, cache.capacity, |logical, stored| match &cache.data {
-                CacheData::F16(data) => bytes[2 * stored..2 * stored + 2].copy_from_slice(&data[logical].to_le_bytes()),
-                CacheData::F32(data) => bytes[4 * stored..4 * stored + 4].copy_from_slice(&data[logical].to_le_bytes()),
+                CacheData::F16(data) => {
+                    bytes[2 * stored..2 * stored + 2].copy_from_slice(&data[logical].to_le_bytes())
+                }
+                CacheData::F32(data) => {
+                    bytes[4 * stored..4 * stored + 4].copy_from_slice(&data[logical].to_le_bytes())
+                }
             });
             bytes
         }
@@ -395,7 +422,10 @@ fn for_cache(ty: &Type, capacity: u32, mut visit: impl FnMut(usize, usize)) {
         for position in 0..capacity {
             for j in 0..dims.head_dim {
                 let (head, position, j) = (u64::from(head), u64::from(position), u64::from(j));
-                visit(logical, storage::cache_index(ty.layout, dims, capacity.into(), head, position, j) as usize);
+                visit(
+                    logical,
+                    storage::cache_index(ty.layout, dims, capacity.into(), head, position, j) as usize,
+                );
                 logical += 1;
             }
         }

@@ -161,6 +161,9 @@ pub enum ParamRule {
     /// Made of a parameter that does not stand before it.
     #[error("it is made of a parameter that does not stand before it")]
     Order,
+    /// Made of a parameter that is made of a parameter, and so on, beyond any use.
+    #[error("it is made of other parameters over too many steps")]
+    Chain,
     /// Made of parameters whose sizes do not add up to its own.
     #[error("the sizes of the parameters that it is made of do not add up to its own")]
     Sizes,

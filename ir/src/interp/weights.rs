@@ -13,6 +13,9 @@ use crate::module::{Module, ParamDecl, ParamDef};
 use crate::types::{DType, Layout};
 use crate::weights::{TILE_ROWS, WeightBytes, WeightSource, ternary_bytes, ternary_position};
 
+/// Longest chain of definitions behind a parameter; the passes make chains of three.
+const MAX_CHAIN: u32 = 32;
+
 /// A ternary matrix, element by element.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ternary {
@@ -112,7 +115,7 @@ impl<'a> Weights<'a> {
             return Ok(weight);
         }
         let weight = match (decl.ty.dtype, decl.ty.as_matrix()) {
-            (DType::Ter, Some(_)) => Weight::Ternary(self.evaluate_ternary(id)?.into_owned()),
+            (DType::Ter, Some(_)) => Weight::Ternary(self.evaluate_ternary(id, 0)?.into_owned()),
             (DType::F32 | DType::F16 | DType::Bf16, Some((rows, cols))) => {
                 Weight::Dense(Dense { rows, cols, dtype: decl.ty.dtype, bytes: self.dense_bytes(decl)? })
             }
@@ -136,8 +139,9 @@ impl<'a> Weights<'a> {
         Ok(stored.bytes)
     }
 
-    /// The ternary matrix, from its bytes or its sources. Sources are not kept, unless an op reads them too.
-    fn evaluate_ternary(&self, id: ParamId) -> Result<Cow<'_, Ternary>, InterpError> {
+    /// The ternary matrix, from its bytes or its sources, at the end of a chain of `depth` definitions. Sources are not
+    /// kept, unless an op reads them too.
+    fn evaluate_ternary(&self, id: ParamId, depth: u32) -> Result<Cow<'_, Ternary>, InterpError> {
         if let Some(Weight::Ternary(w)) = self.memo.get(id.index()).and_then(OnceLock::get) {
             return Ok(Cow::Borrowed(w));
         }
@@ -155,7 +159,8 @@ impl<'a> Weights<'a> {
             return decode(decl, rows, cols, &stored).map(Cow::Owned);
         }
         let source = |source: ParamId| match source.index() < id.index() {
-            true => self.evaluate_ternary(source),
+            true if depth == MAX_CHAIN => Err(rule(ParamRule::Chain)),
+            true => self.evaluate_ternary(source, depth + 1),
             false => Err(rule(ParamRule::Order)),
         };
         let made = match &decl.def {

@@ -1,6 +1,6 @@
 //! The text form of a module, `*.bir`: printing it and reading it back.
 //!
-//! The form is complete: [`parse`] of what [`print`] wrote gives an equal module, and printing that gives the same text,
+//! The form is complete: [`parse`] of what [`print()`] wrote gives an equal module, and printing that gives the same text,
 //! in every stage. (Of a target, the text holds architecture and features; cache sizes and thread count are not part of
 //! a module's meaning.) Weights appear by name and content hash; their bytes are elsewhere.
 //!

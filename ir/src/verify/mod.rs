@@ -68,6 +68,7 @@ use crate::stage::Stage;
 use crate::text::{ValueNames, is_name};
 
 pub(crate) use func::{cache_layout, cache_slots};
+pub(crate) use plan::MAX_ARENA;
 
 /// Errors after which the verifier stops.
 pub const MAX_ERRORS: usize = 256;

@@ -46,12 +46,10 @@ pub(super) fn check(module: &Module, errors: &mut Errors) {
 }
 
 fn well_typed(ty: &Type) -> Result<(), String> {
-    let fits = match (ty.dtype, &ty.shape.0[..]) {
-        (DType::F32, [Dim::N(1..)]) => true,
-        (DType::F32 | DType::F16 | DType::Bf16 | DType::Ter, [Dim::N(1..), Dim::N(1..)]) => true,
-        _ => false,
-    };
-    match fits {
+    let vector = ty.dtype == DType::F32 && matches!(ty.shape.0[..], [Dim::N(1..)]);
+    let matrix = matches!(ty.dtype, DType::F32 | DType::F16 | DType::Bf16 | DType::Ter)
+        && matches!(ty.shape.0[..], [Dim::N(1..), Dim::N(1..)]);
+    match vector || matrix {
         true => Ok(()),
         false => Err(format!("{ty} is neither an f32 vector, nor a f32, f16, bf16 or ter matrix")),
     }

@@ -12,7 +12,7 @@ use crate::storage::{ALIGN, activation_bytes, row_stride};
 use crate::types::Type;
 
 /// Most bytes of an arena.
-const MAX_ARENA: u64 = 1 << 40;
+pub(crate) const MAX_ARENA: u64 = 1 << 40;
 
 /// The bytes that a place leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -167,4 +167,14 @@ fn definitions_that_break_the_rules_are_errors() {
     let id = m.ternary_without_bytes("bare", (16, 2));
     let error = InterpError::ParamRule { param: "bare".into(), rule: ParamRule::Layout };
     assert_eq!(ternary(&m, id), Err(error));
+    // A chain of 100000 parameters must not exhaust the stack.
+    let mut last = a;
+    for i in 0..100_000 {
+        let next = m.derived(&format!("chain{i}"), Layout::Rows, (16, 2), ParamDef::Relayout(last));
+        if i == 2 {
+            assert!(ternary(&m, next).is_ok());
+        }
+        last = next;
+    }
+    assert!(matches!(ternary(&m, last), Err(InterpError::ParamRule { rule: ParamRule::Chain, .. })));
 }

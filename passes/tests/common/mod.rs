@@ -1,5 +1,5 @@
-//! What the tests of passes share: weights and inputs for any module, comparison by bits, and random decoder layers with
-//! deviations that passes must notice.
+//! What the tests of passes share: weights and inputs for any module, comparison by bits, and random decoder
+//! layers with deviations that passes must notice.
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::borrow::Cow;
@@ -15,25 +15,25 @@ use bitnetc_ir::{
 };
 use bitnetc_passes::{ALL_PASSES, PassContext, PassError, Pipeline, RunReport, run};
 
-pub type Weights = BTreeMap<String, WeightBytes<'static>>;
+pub(crate) type Weights = BTreeMap<String, WeightBytes<'static>>;
 
 /// Positions in caches.
 const CAPACITY: u32 = 64;
 
-pub fn target() -> TargetDesc {
+pub(crate) fn target() -> TargetDesc {
     TargetDesc::baseline(Arch::X86_64)
 }
 
-pub fn pipeline(text: &str) -> Pipeline {
+pub(crate) fn pipeline(text: &str) -> Pipeline {
     text.parse().unwrap_or_else(|e| panic!("{e}"))
 }
 
-pub fn run_text(passes: &str, module: &Module) -> Result<(Module, RunReport), PassError> {
+pub(crate) fn run_text(passes: &str, module: &Module) -> Result<(Module, RunReport), PassError> {
     run(&pipeline(passes), module.clone(), &PassContext::new(target()))
 }
 
 /// Bytes for every parameter from a file.
-pub fn weights_for(module: &Module) -> Weights {
+pub(crate) fn weights_for(module: &Module) -> Weights {
     let mut rng = SplitMix::new(7);
     let mut all = BTreeMap::new();
     for decl in module.params().values() {
@@ -59,7 +59,7 @@ pub fn weights_for(module: &Module) -> Weights {
 }
 
 /// Arguments for a call of `func` with `tokens` tokens.
-pub fn inputs_for(func: &Func, tokens: u32, seed: u64) -> Vec<Tensor> {
+pub(crate) fn inputs_for(func: &Func, tokens: u32, seed: u64) -> Vec<Tensor> {
     let mut rng = SplitMix::new(seed);
     let mut tensors = Vec::new();
     for &input in func.inputs() {
@@ -100,21 +100,41 @@ pub fn inputs_for(func: &Func, tokens: u32, seed: u64) -> Vec<Tensor> {
     tensors
 }
 
-/// Asserts that all functions compute the same bits in both modules.
-pub fn assert_same_bits(before: &Module, after: &Module, weights: &Weights, what: &str) {
-    let (a, b) = (Interpreter::new(before, weights), Interpreter::new(after, weights));
-    for (id, func) in before.funcs().iter() {
-        let most = func.tokens().max();
-        for tokens in if most == 1 { vec![1] } else { vec![1, most] } {
-            let inputs = inputs_for(func, tokens, 11 + u64::from(tokens));
-            let expected = a.run(id, inputs.clone()).unwrap_or_else(|e| panic!("{what}: before: {e}"));
-            let got =
-                b.run(id, inputs).unwrap_or_else(|e| panic!("{what}: after: {e}\n{}", text::print(after)));
+/// What the functions of a module compute for some inputs.
+pub(crate) struct Expected {
+    weights: Weights,
+    module: Module,
+    calls: Vec<(FuncId, Vec<Tensor>, Vec<Tensor>)>,
+}
+
+impl Expected {
+    pub(crate) fn of(module: &Module, weights: Weights) -> Self {
+        let mut calls = Vec::new();
+        let interpreter = Interpreter::new(module, &weights);
+        for (id, func) in module.funcs().iter() {
+            let most = func.tokens().max();
+            for tokens in if most == 1 { vec![1] } else { vec![1, most] } {
+                let inputs = inputs_for(func, tokens, 11 + u64::from(tokens));
+                let outputs = interpreter.run(id, inputs.clone()).unwrap_or_else(|e| panic!("{e}"));
+                calls.push((id, inputs, outputs));
+            }
+        }
+        drop(interpreter);
+        Self { weights, module: module.clone(), calls }
+    }
+
+    /// Asserts that `after` computes the same bits.
+    pub(crate) fn assert_same_bits(&self, after: &Module, what: &str) {
+        let interpreter = Interpreter::new(after, &self.weights);
+        for (id, inputs, expected) in &self.calls {
+            let got = interpreter
+                .run(*id, inputs.clone())
+                .unwrap_or_else(|e| panic!("{what}: {e}\n{}", text::print(after)));
             assert_eq!(expected.len(), got.len(), "{what}");
             for (i, (x, y)) in expected.iter().zip(&got).enumerate() {
                 if let Some(difference) = x.first_difference(y) {
-                    let (before, after) = (text::print(before), text::print(after));
-                    panic!("{what}: @{} output {i}: {difference}\n{before}\n{after}", func.name());
+                    let (before, after) = (text::print(&self.module), text::print(after));
+                    panic!("{what}: {id:?} output {i}: {difference}\n{before}\n{after}");
                 }
             }
         }
@@ -122,14 +142,14 @@ pub fn assert_same_bits(before: &Module, after: &Module, weights: &Weights, what
 }
 
 /// The optional passes that may run in `stage`, before layouts are chosen.
-pub fn rewrites(stage: Stage) -> Vec<&'static str> {
+pub(crate) fn rewrites(stage: Stage) -> Vec<&'static str> {
     let runs = |p: &&bitnetc_passes::PassInfo| !p.required && p.stages.0 <= stage && stage <= p.stages.1;
     ALL_PASSES.iter().filter(runs).map(|p| p.name).collect()
 }
 
 /// How often, in percent, a random decoder strays from the layer that front-ends make.
 #[derive(Clone, Copy)]
-pub struct Straying(pub usize);
+pub(crate) struct Straying(pub(crate) usize);
 
 const HIDDEN: u32 = 128;
 const FFN: u32 = 256;
@@ -138,7 +158,7 @@ const HEADS: u32 = 4;
 const KV_HEADS: u32 = 2;
 
 /// A decoder of `layers` layers with functions `@decode` and `@prefill` over the same weights.
-pub fn random_decoder(seed: u64, layers: u32, straying: Straying) -> Module {
+pub(crate) fn random_decoder(seed: u64, layers: u32, straying: Straying) -> Module {
     let mut module = Module::new();
     let mut add = |name: String, ty: Type| {
         let def = ParamDef::File { tensor: name.clone(), hash: ContentHash([seed as u8; 16]) };
@@ -348,7 +368,7 @@ fn ropes_of(b: &mut FuncBuilder<'_>, x: ValueId, pos: ValueId, r: RopeParams) ->
 }
 
 /// A function in stage `fused` with splits of splits and single parts over a product, for `canonicalise`.
-pub fn nested_splits(seed: u64) -> Module {
+pub(crate) fn nested_splits(seed: u64) -> Module {
     let mut rng = SplitMix::new(seed);
     let mut module = Module::new();
     module.stage = Stage::Fused;
@@ -377,16 +397,16 @@ pub fn nested_splits(seed: u64) -> Module {
 }
 
 /// All functions of a module.
-pub fn func_ids(module: &Module) -> Vec<FuncId> {
+pub(crate) fn func_ids(module: &Module) -> Vec<FuncId> {
     module.funcs().keys().collect()
 }
 
 /// Whether an op of this mnemonic stands anywhere.
-pub fn has_op(module: &Module, mnemonic: &str) -> bool {
+pub(crate) fn has_op(module: &Module, mnemonic: &str) -> bool {
     module.funcs().values().any(|f| f.order().iter().any(|&n| f.node(n).op.info().mnemonic == mnemonic))
 }
 
 /// Every op of a function, in order.
-pub fn ops(func: &Func) -> Vec<&Op> {
+pub(crate) fn ops(func: &Func) -> Vec<&Op> {
     func.order().iter().map(|&n| &func.node(n).op).collect()
 }

@@ -18,6 +18,10 @@ struct Blocking {
 
 impl Blocking {
     fn new(vectors: usize) -> Self {
+        if let Ok(v) = std::env::var("GEMM") {
+            let n: Vec<usize> = v.split(',').map(|x| x.parse().unwrap()).collect();
+            return Self { tokens: n[0], tiles: n[1], unroll: n[2] as u32 };
+        }
         match vectors {
             24.. => Self { tokens: 8, tiles: 2, unroll: 1 },
             8.. => Self { tokens: 4, tiles: 1, unroll: 1 },
@@ -35,7 +39,8 @@ pub(super) fn gemm(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
     for_tiles(b, begin, end, &halvings(tiles / per_unit), |b, unit, units| {
         let at = b.mul(unit, per_unit as i64 * matrix.tile_bytes());
         let w = b.add(args.operand(1), at);
-        let weights: Vec<I64> = (0..units * per_unit).map(|i| b.add(w, i as i64 * matrix.tile_bytes())).collect();
+        let weights: Vec<I64> =
+            (0..units * per_unit).map(|i| b.add(w, i as i64 * matrix.tile_bytes())).collect();
         for_tiles(b, zero, all, &halvings(tokens), |b, token, tokens| {
             let x = args.row(b, args.operand(0), 0, token);
             let x: Vec<I64> = (0..tokens as i64).map(|i| b.add(x, i * args.stride(0))).collect();

@@ -16,6 +16,10 @@ struct Blocking {
 
 impl Blocking {
     fn new(vectors: usize) -> Self {
+        if let Ok(v) = std::env::var("GEMV") {
+            let n: Vec<usize> = v.split(',').map(|x| x.parse().unwrap()).collect();
+            return Self { form: [Form::InPlace, Form::Halves, Form::Shifted][n[0]], tiles: n[1], unroll: n[2] as u32 };
+        }
         match vectors {
             24.. => Self { form: Form::InPlace, tiles: 4, unroll: 2 },
             8.. => Self { form: Form::InPlace, tiles: 1, unroll: 4 },
@@ -33,7 +37,8 @@ pub(super) fn gemv(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
     for_tiles(b, begin, end, &halvings(tiles / per_unit), |b, unit, units| {
         let at = b.mul(unit, per_unit as i64 * matrix.tile_bytes());
         let w = b.add(w, at);
-        let weights: Vec<I64> = (0..units * per_unit).map(|i| b.add(w, i as i64 * matrix.tile_bytes())).collect();
+        let weights: Vec<I64> =
+            (0..units * per_unit).map(|i| b.add(w, i as i64 * matrix.tile_bytes())).collect();
         // A block of tiles that fits in registers; a pair that does not is done one tile after the other.
         let mut sums = Vec::new();
         for block in weights.chunks(tiles) {

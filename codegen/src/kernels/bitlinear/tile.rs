@@ -58,40 +58,41 @@ pub(super) fn dot(
     let masks: Vec<Vi> = (0..form.accumulators()).map(|i| b.splat_i32(0x0303_0303 << (2 * i))).collect();
     let zero = b.splat_i32(0);
     let mut sums = vec![vec![vec![zero; form.accumulators()]; rows.len()]; tiles.len()];
-    let step = |b: &mut KernelBuilder, tiles: &[I64], rows: &[I64], groups: u32, mut sums: Vec<Vec<Vec<Vi>>>| {
-        for group in 0..groups as i32 {
-            let vectors: Vec<Vi> = tiles
-                .iter()
-                .map(|&tile| {
-                    let v = b.load_bytes(tile, group * GROUP_BYTES as i32, 64);
-                    b.as_vi(v)
-                })
-                .collect();
-            let mut shifted = (0, vectors.clone());
-            for (field, (shift, slot)) in (0..).zip(form.fields()) {
-                if shifted.0 != shift {
-                    shifted = (shift, vectors.iter().map(|&v| b.ushr(v, shift)).collect());
-                }
-                let fields: Vec<Vb> = shifted
-                    .1
+    let step =
+        |b: &mut KernelBuilder, tiles: &[I64], rows: &[I64], groups: u32, mut sums: Vec<Vec<Vec<Vi>>>| {
+            for group in 0..groups as i32 {
+                let vectors: Vec<Vi> = tiles
                     .iter()
-                    .map(|&v| {
-                        let v = b.band(v, masks[slot]);
-                        b.as_vb(v)
+                    .map(|&tile| {
+                        let v = b.load_bytes(tile, group * GROUP_BYTES as i32, 64);
+                        b.as_vi(v)
                     })
                     .collect();
-                for (row, &x) in rows.iter().enumerate() {
-                    let codes = b.broadcast_i32(x, group * GROUP_CODES + field * FIELD_COLS);
-                    let codes = b.as_vb(codes);
-                    for (tile, &field) in fields.iter().enumerate() {
-                        let sum = &mut sums[tile][row][slot];
-                        *sum = b.dot_u8i8(*sum, field, codes, 2 << (2 * slot));
+                let mut shifted = (0, vectors.clone());
+                for (field, (shift, slot)) in (0..).zip(form.fields()) {
+                    if shifted.0 != shift {
+                        shifted = (shift, vectors.iter().map(|&v| b.ushr(v, shift)).collect());
+                    }
+                    let fields: Vec<Vb> = shifted
+                        .1
+                        .iter()
+                        .map(|&v| {
+                            let v = b.band(v, masks[slot]);
+                            b.as_vb(v)
+                        })
+                        .collect();
+                    for (row, &x) in rows.iter().enumerate() {
+                        let codes = b.broadcast_i32(x, group * GROUP_CODES + field * FIELD_COLS);
+                        let codes = b.as_vb(codes);
+                        for (tile, &field) in fields.iter().enumerate() {
+                            let sum = &mut sums[tile][row][slot];
+                            *sum = b.dot_u8i8(*sum, field, codes, 2 << (2 * slot));
+                        }
                     }
                 }
             }
-        }
-        sums
-    };
+            sums
+        };
     let whole = groups / unroll * unroll;
     if whole > 0 {
         let end = i64::from(whole) * i64::from(GROUP_CODES);

@@ -104,7 +104,7 @@ fn to_i32(x: f32) -> i32 {
     let r = f64::from(x.round_ties_even());
     match r {
         r if r.is_nan() => 0,
-        r if r < -2147483648.0 || r > 2147483647.0 => i32::MIN,
+        r if !(-2147483648.0..=2147483647.0).contains(&r) => i32::MIN,
         r => r as i32,
     }
 }
@@ -137,14 +137,18 @@ pub(super) fn eval(m: &mut Machine<'_>, op: &Op) -> Result<Option<Datum>, Fault>
         Op::LoadF32 { ptr, offset, lanes } | Op::LoadI32 { ptr, offset, lanes } => {
             from_bytes(m.memory.load(m.address(ptr, offset), 4 * usize::from(lanes))?)
         }
-        Op::LoadBytes { ptr, offset, bytes } => from_bytes(m.memory.load(m.address(ptr, offset), bytes.into())?),
-        Op::LoadF16 { ptr, offset, lanes, finite } => m.load_lanes(m.address(ptr, offset), lanes, 2, |b| {
-            let half = f16_bits(b);
-            match finite && !half.is_finite() {
-                true => contract(format!("f16 {half} where finite numbers were promised")),
-                false => Ok(half.to_f32().to_bits()),
-            }
-        })?,
+        Op::LoadBytes { ptr, offset, bytes } => {
+            from_bytes(m.memory.load(m.address(ptr, offset), bytes.into())?)
+        }
+        Op::LoadF16 { ptr, offset, lanes, finite } => {
+            m.load_lanes(m.address(ptr, offset), lanes, 2, |b| {
+                let half = f16_bits(b);
+                match finite && !half.is_finite() {
+                    true => contract(format!("f16 {half} where finite numbers were promised")),
+                    false => Ok(half.to_f32().to_bits()),
+                }
+            })?
+        }
         Op::LoadBf16 { ptr, offset, lanes } => m.load_lanes(m.address(ptr, offset), lanes, 2, |b| {
             Ok(u32::from(bf16::from_le_bytes([b[0], b[1]]).to_bits()) << 16)
         })?,
@@ -159,7 +163,9 @@ pub(super) fn eval(m: &mut Machine<'_>, op: &Op) -> Result<Option<Datum>, Fault>
         Op::SplatI32 { value } => [value as u32; LANES],
         Op::SplatI64 { a } => [m.int(a) as u32; LANES],
         Op::Iota {} => from_fn(|l| l as u32),
-        Op::SplatLaneF32 { v, lane } | Op::SplatLaneI32 { v, lane } => [m.vector(v)[usize::from(lane)]; LANES],
+        Op::SplatLaneF32 { v, lane } | Op::SplatLaneI32 { v, lane } => {
+            [m.vector(v)[usize::from(lane)]; LANES]
+        }
         Op::SwapPairsF32 { v } => {
             let v = m.vector(v);
             from_fn(|l| v[l ^ 1])
@@ -217,7 +223,9 @@ pub(super) fn eval(m: &mut Machine<'_>, op: &Op) -> Result<Option<Datum>, Fault>
         }
         Op::DotI8I8 { acc, a, b } => m.dot(acc, a, b, |a, b| i32::from(a as i8) * i32::from(b as i8)),
         Op::ReduceAddF32 { v } => m.reduce(v, |x, y| (f32::from_bits(x) + f32::from_bits(y)).to_bits()),
-        Op::ReduceMaxF32 { v } => m.reduce(v, |x, y| if f32::from_bits(y) > f32::from_bits(x) { y } else { x }),
+        Op::ReduceMaxF32 { v } => {
+            m.reduce(v, |x, y| if f32::from_bits(y) > f32::from_bits(x) { y } else { x })
+        }
         Op::ReduceAddI32 { v } => m.reduce(v, u32::wrapping_add),
         Op::ReduceUmaxI32 { v } => m.reduce(v, u32::max),
     };
@@ -266,7 +274,8 @@ fn store(m: &mut Machine<'_>, op: &Op) -> Result<(), Fault> {
             m.memory.store(m.address(ptr, offset), &all[..usize::from(bytes)])
         }
         Op::StoreF16 { ptr, v, offset, lanes } => {
-            let bytes: Vec<u8> = m.halves(v)[..usize::from(lanes)].iter().flat_map(|h| h.to_le_bytes()).collect();
+            let bytes: Vec<u8> =
+                m.halves(v)[..usize::from(lanes)].iter().flat_map(|h| h.to_le_bytes()).collect();
             m.memory.store(m.address(ptr, offset), &bytes)
         }
         Op::StoreF16Strided { ptr, v, offset, stride, lanes } => {

@@ -286,7 +286,8 @@ impl Machine<'_> {
                     }
                 }
                 Stmt::If(i) => {
-                    let taken = if i.cond.holds(self.int(i.a), self.int(i.b)) { &i.then } else { &i.otherwise };
+                    let taken =
+                        if i.cond.holds(self.int(i.a), self.int(i.b)) { &i.then } else { &i.otherwise };
                     self.block(taken)?;
                     for (result, value) in i.results.iter().zip(&taken.yields) {
                         self.data[result.index()] = self.data[value.index()];

@@ -1,0 +1,267 @@
+//! Throughput of kernels on one core: `cargo bench -p bitnetc-codegen [-- FILTER]`.
+//!
+//! Each line is the best and the median of many short runs, in time that this thread was running. Weights come from the second-level cache (a range of units
+//! that fits, over and over) or from memory (several copies of the matrix in turn). Without `--bench` (as `cargo test`
+//! runs it) every kernel runs once.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use bitnetc_codegen::clif;
+use bitnetc_codegen::host;
+use bitnetc_codegen::image::{Image, ImageBuilder};
+use bitnetc_codegen::kernels::{Arg, CacheShape, KernelKind, KernelSpec, RopeShape, TokenMode};
+use bitnetc_ir::weights::{TILE_ROWS, ternary_bytes};
+use bitnetc_ir::{DType, Epilogue, Layout, Pairs, TargetDesc, storage};
+
+/// Weights that fit in the second-level cache beside the activations.
+const CACHED: u64 = 768 << 10;
+
+/// Weights that fit in no cache, for a run from memory.
+const UNCACHED: u64 = 640 << 20;
+
+/// A buffer that starts at a multiple of 64 bytes.
+struct Buffer {
+    words: Vec<[u64; 8]>,
+}
+
+impl Buffer {
+    fn new(bytes: u64, word: u64) -> Self {
+        Self { words: vec![[word; 8]; bytes.div_ceil(64) as usize + 2] }
+    }
+    /// Ternary codes.
+    fn ternary(bytes: u64) -> Self {
+        Self::new(bytes, 0x2424_1818_2121_0606)
+    }
+    /// Numbers near 1 or 0.01, whether they are read as f16, bf16 or f32.
+    fn dense(bytes: u64) -> Self {
+        Self::new(bytes, 0x3c3c_3c3c_3c3c_3c3c)
+    }
+    fn address(&self) -> u64 {
+        self.words.as_ptr() as u64
+    }
+}
+
+struct Bench {
+    filter: Option<String>,
+    measure: bool,
+    target: TargetDesc,
+}
+
+/// One kernel with its buffers.
+struct Subject {
+    name: String,
+    image: Image,
+    words: Vec<u64>,
+    begin: usize,
+    end: usize,
+    _buffers: Vec<Buffer>,
+}
+
+impl Subject {
+    /// The kernel of `kind`; `bytes` gives the size of each buffer word, `number` each other word.
+    fn new(bench: &Bench, kind: KernelKind, strides: &[u64], bytes: impl Fn(Arg) -> u64, tokens: u64) -> Self {
+        let mode = if strides.is_empty() { TokenMode::One } else { TokenMode::Many };
+        let spec = KernelSpec { kind, tokens: mode, strides: strides.to_vec() };
+        let kernel = spec.build(&bench.target).expect("the kernel can be built");
+        let code = clif::compile(&kernel, &bench.target).expect("the kernel can be compiled");
+        let mut builder = ImageBuilder::new(&bench.target).expect("the target is this machine");
+        builder.define(&kernel.name, &code).expect("the name is new");
+        let image = builder.finish().expect("memory can be made executable");
+        let mut buffers = Vec::new();
+        let mut words = Vec::new();
+        for arg in spec.args() {
+            words.push(match arg {
+                Arg::Position => POSITION,
+                Arg::Capacity => CAPACITY,
+                Arg::Tokens => tokens,
+                Arg::UnitBegin | Arg::UnitEnd => 0,
+                Arg::Scratch => keep(&mut buffers, Buffer::dense(spec.scratch_bytes())),
+                Arg::Operand(1) if matches!(kind, KernelKind::Bitlinear { .. }) => {
+                    keep(&mut buffers, Buffer::ternary(bytes(arg)))
+                }
+                _ => keep(&mut buffers, Buffer::dense(bytes(arg))),
+            });
+        }
+        let at = |arg| spec.args().iter().position(|&a| a == arg).expect("every kernel has a range of units");
+        let (begin, end) = (at(Arg::UnitBegin), at(Arg::UnitEnd));
+        Self { name: kernel.name, image, words, begin, end, _buffers: buffers }
+    }
+
+    fn run(&mut self, units: std::ops::Range<u64>) {
+        (self.words[self.begin], self.words[self.end]) = (units.start, units.end);
+        let entry = self.image.entry(0);
+        // SAFETY: `new` made a word for each parameter of the kernel; the buffers are as large as its shapes, ranges of
+        // units and numbers of tokens need, live as long as `self`, and are not shared.
+        unsafe { entry.function()(black_box(self.words.as_ptr())) };
+    }
+}
+
+fn keep(buffers: &mut Vec<Buffer>, new: Buffer) -> u64 {
+    let address = new.address();
+    buffers.push(new);
+    address
+}
+
+/// Time that this thread has been running, so that other processes disturb less.
+#[cfg(unix)]
+fn now() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[cfg(not(unix))]
+fn now() -> Duration {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}
+
+/// Where attention and the appends stand.
+const POSITION: u64 = 511;
+const CAPACITY: u64 = 1024;
+
+impl Bench {
+    fn wants(&self, name: &str) -> bool {
+        self.filter.as_ref().is_none_or(|f| name.contains(f.as_str()))
+    }
+
+    /// Best and median time of `run`, which is called for about a second.
+    fn time(&self, mut run: impl FnMut()) -> (Duration, Duration) {
+        run();
+        let mut times = Vec::new();
+        let start = Instant::now();
+        while self.measure && (times.len() < 5 || start.elapsed() < Duration::from_millis(1000)) || times.is_empty() {
+            let before = now();
+            run();
+            times.push(now() - before);
+        }
+        times.sort();
+        (times[0], times[times.len() / 2])
+    }
+
+    fn rate(&self, name: &str, what: &str, amount: f64, unit: &str, run: impl FnMut()) {
+        let (best, median) = self.time(run);
+        let rate = |t: Duration| amount / t.as_secs_f64() / 1e9;
+        println!("{name:<46} {what:<10} {:>8.2} {unit} (median {:.2})", rate(best), rate(median));
+    }
+
+    fn gemv(&self, rows: u32, cols: u32, epilogue: Epilogue) {
+        let per_unit = if epilogue == Epilogue::Relu2Mul { 2 } else { 1 };
+        let unit_bytes = per_unit * u64::from(cols.div_ceil(16)) * 64;
+        let units = u64::from(rows.div_ceil(TILE_ROWS)) / per_unit;
+        let kind = KernelKind::Bitlinear { rows, cols, epilogue };
+        let name = format!("gemv {rows}x{cols} {epilogue:?}");
+        if !self.wants(&name) {
+            return;
+        }
+        let bytes = |arg| match arg {
+            Arg::Operand(0) => storage::q8_tail(cols) + 64,
+            Arg::Operand(1) => ternary_bytes(Layout::Tile16, rows, cols).expect("tile16 holds every shape"),
+            _ => u64::from(rows) * 4,
+        };
+        let mut subject = Subject::new(self, kind, &[], bytes, 1);
+        let cached = (CACHED / unit_bytes).min(units);
+        let times = (8 * units / cached).max(1);
+        self.rate(&name, "cache", (times * cached * unit_bytes) as f64, "GB/s", || {
+            (0..times).for_each(|_| subject.run(0..cached));
+        });
+        let all = units * unit_bytes;
+        let copies: Vec<Buffer> = (0..(UNCACHED / all).max(1)).map(|_| Buffer::ternary(all)).collect();
+        self.rate(&name, "memory", (all * copies.len() as u64) as f64, "GB/s", || {
+            for copy in &copies {
+                subject.words[1] = copy.address();
+                subject.run(0..units);
+            }
+        });
+    }
+
+    fn gemm(&self, rows: u32, cols: u32, tokens: u64) {
+        let strides = [storage::q8_tail(cols) + 64, u64::from(rows) * 4];
+        let kind = KernelKind::Bitlinear { rows, cols, epilogue: Epilogue::None };
+        let name = format!("gemm {rows}x{cols} tokens {tokens}");
+        if !self.wants(&name) {
+            return;
+        }
+        let bytes = |arg| match arg {
+            Arg::Operand(0) => strides[0] * tokens,
+            Arg::Operand(1) => ternary_bytes(Layout::Tile16, rows, cols).expect("tile16 holds every shape"),
+            Arg::Scales(_) => u64::from(rows) * 4,
+            _ => strides[1] * tokens,
+        };
+        let mut subject = Subject::new(self, kind, &strides, bytes, tokens);
+        let units = u64::from(rows.div_ceil(TILE_ROWS));
+        let products = u64::from(rows) * u64::from(cols) * tokens;
+        self.rate(&name, "", products as f64, "GMAC/s", || subject.run(0..units));
+    }
+
+    fn matmul(&self, rows: u32, cols: u32, dtype: DType, tokens: u64) {
+        let strides = [u64::from(cols) * 4, u64::from(rows) * 4];
+        let one = tokens == 1;
+        let element = u64::from(dtype.element_bytes().expect("dense"));
+        let kind = KernelKind::Matmul { rows, cols, dtype };
+        let name = format!("matmul {} {rows}x{cols} tokens {tokens}", dtype.name());
+        if !self.wants(&name) {
+            return;
+        }
+        let bytes = |arg| match arg {
+            Arg::Operand(0) => strides[0] * tokens,
+            Arg::Operand(1) => u64::from(rows) * u64::from(cols) * element,
+            _ => strides[1] * tokens,
+        };
+        let mut subject = Subject::new(self, kind, if one { &[] } else { &strides }, bytes, tokens);
+        let unit_bytes = u64::from(TILE_ROWS) * u64::from(cols) * element;
+        let units = u64::from(rows.div_ceil(TILE_ROWS));
+        let cached = (CACHED / unit_bytes).max(1);
+        self.rate(&name, "cache", (10 * cached * unit_bytes) as f64, "GB/s", || {
+            (0..10).for_each(|_| subject.run(0..cached));
+        });
+        self.rate(&name, "memory", (units * unit_bytes) as f64, "GB/s", || subject.run(0..units));
+    }
+
+    fn small(&self, name: &str, kind: KernelKind, bytes: u64, units: u64) {
+        if !self.wants(name) {
+            return;
+        }
+        let mut subject = Subject::new(self, kind, &[], |_| bytes, 1);
+        let (best, median) = self.time(|| (0..100).for_each(|_| subject.run(0..units)));
+        let micros = |t: Duration| t.as_secs_f64() * 1e6 / 100.0;
+        println!("{name:<46} {:<10} {:>8.2} µs (median {:.2})", subject.name.len(), micros(best), micros(median));
+    }
+}
+
+fn main() {
+    let mut args = std::env::args().skip(1).filter(|a| a != "--test");
+    let mut bench = Bench { filter: None, measure: false, target: host::probe().expect("this machine is supported") };
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--bench" => bench.measure = true,
+            "--target" => {
+                let target = args.next().expect("--target takes a target such as x86_64+sse4.1+avx2");
+                bench.target = target.parse().expect("--target takes a target such as x86_64+sse4.1+avx2");
+            }
+            filter => bench.filter = Some(filter.to_owned()),
+        }
+    }
+    println!("{}", bench.target);
+    bench.gemv(2560, 2560, Epilogue::Add);
+    bench.gemv(13824, 2560, Epilogue::Relu2Mul);
+    bench.gemv(2560, 6912, Epilogue::Add);
+    for tokens in [1, 4, 64] {
+        bench.gemm(2560, 2560, tokens);
+    }
+    bench.gemm(2560, 6912, 64);
+    for dtype in [DType::F16, DType::Bf16, DType::F32] {
+        bench.matmul(32768, 2560, dtype, 1);
+    }
+    bench.matmul(32768, 2560, DType::F16, 8);
+    let eps = 1e-5f32.to_bits();
+    bench.small("rms_norm_quant 2560", KernelKind::RmsNorm { width: 2560, eps, quant: true }, 16 << 10, 1);
+    bench.small("rms_norm_quant 6912", KernelKind::RmsNorm { width: 6912, eps, quant: true }, 32 << 10, 1);
+    let cache = CacheShape { kv_heads: 5, head_dim: 128, dtype: DType::F16 };
+    let cache_bytes = CAPACITY * 5 * 128 * 2;
+    let rope = RopeShape { head: 128, rot: 128, pairs: Pairs::Halves };
+    let kind = KernelKind::RopeKvAppend { q_width: 2560, rope, cache };
+    bench.small("rope_kv_append 20+5 heads of 128", kind, cache_bytes, 1);
+    let kind = KernelKind::Attention { heads: 20, cache, scale: 0.088f32.to_bits() };
+    bench.small("attention 20/5 heads of 128, 512 keys", kind, cache_bytes, 5);
+}

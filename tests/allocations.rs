@@ -1,0 +1,54 @@
+//! A decode step allocates nothing: counted by the global allocator, with one thread and with several.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bitnetc_ir::DType;
+use bitnetc_runtime::sampling::{Sampler, SamplingParams};
+use common::{open, options, root, session};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call is handed on to the system allocator unchanged; counting has no effect on memory.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the caller's contract is the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's contract is the system allocator's.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static GLOBAL: Counting = Counting;
+
+#[test]
+fn a_decode_step_allocates_nothing() {
+    let loaded = open(&root().join("models/shakespeare/shakespeare-5m-i2_s.gguf"), &options(DType::F16));
+    for threads in [1, 2, 3] {
+        let mut session = session(&loaded, 256, threads);
+        let mut sampler = Sampler::new(SamplingParams { seed: 1, ..SamplingParams::default() }).unwrap();
+        // Warm: buffers of the sampler grow once, threads have started.
+        let mut next = 7;
+        for _ in 0..8 {
+            next = sampler.sample(session.feed(&[next]).unwrap()).unwrap();
+        }
+        let before = ALLOCATIONS.load(Ordering::SeqCst);
+        for _ in 0..100 {
+            next = sampler.sample(session.feed(&[next]).unwrap()).unwrap();
+        }
+        let made = ALLOCATIONS.load(Ordering::SeqCst) - before;
+        assert_eq!(made, 0, "{made} allocations in 100 steps with {threads} threads");
+        // The counter counts: the next line allocates.
+        let before = ALLOCATIONS.load(Ordering::SeqCst);
+        assert_eq!(std::hint::black_box(vec![1u8; 100]).len(), 100);
+        assert!(ALLOCATIONS.load(Ordering::SeqCst) > before);
+    }
+}

@@ -1,0 +1,134 @@
+//! Bad input through the whole front door: typed refusals that name what, where and why, and the right exit code; never
+//! a crash, a hang or a large allocation.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use bitnetc_frontend_gguf::testing::TinyModel;
+use common::{random_tokens, write_model};
+
+fn bitnetc(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bitnetc")).args(args).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn refusals_have_the_exit_code_of_their_kind() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+    let good = TinyModel::default().to_gguf();
+    write("good.gguf", &good);
+    write("short.gguf", &good[..good.len() / 2]);
+    write("empty.gguf", b"");
+    write("text.txt", b"hello, this is no model");
+    for command in ["run", "inspect", "logits"] {
+        let mut more = Vec::new();
+        let out = path("out.npy");
+        if command == "logits" {
+            more = vec!["--tokens", "1", "-o", &out];
+        }
+        for (file, code, words) in [
+            ("short.gguf", 3, vec!["short.gguf"]),
+            ("empty.gguf", 3, vec!["empty.gguf"]),
+            ("text.txt", 3, vec!["text.txt", "neither", "GGUF", "compile"]),
+            ("absent.gguf", 1, vec!["absent.gguf"]),
+        ] {
+            let file = path(file);
+            let output = bitnetc(&[&[command, &file][..], &more].concat());
+            let text = stderr(&output).replace('\n', " ");
+            assert_eq!(output.status.code(), Some(code), "{command} {file}: {text}");
+            for word in words {
+                assert!(text.contains(word), "{command} {file} does not say {word}: {text}");
+            }
+            assert!(output.stdout.is_empty());
+        }
+    }
+    assert!(!Path::new(&path("out.npy")).exists());
+    let usage = bitnetc(&["run", "--temp", "hot"]);
+    assert_eq!(usage.status.code(), Some(2));
+    let range = bitnetc(&["run", "--min-p", "1.5"]);
+    assert_eq!(range.status.code(), Some(2), "{}", stderr(&range));
+    let token = bitnetc(&["logits", &path("good.gguf"), "--tokens", "1,999999", "-o", &path("out.npy")]);
+    assert_eq!(token.status.code(), Some(1));
+    assert!(stderr(&token).contains("999999"), "{}", stderr(&token));
+}
+
+#[test]
+fn a_damaged_plan_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write_model(&TinyModel::default());
+    let plan = folder.path().join("model.plan").display().to_string();
+    let compiled = bitnetc(&["compile", file.path().to_str().unwrap(), "-o", &plan]);
+    assert!(compiled.status.success(), "{}", stderr(&compiled));
+    let good = std::fs::read(&plan).unwrap();
+    let weights = good.len() * 3 / 4;
+    for position in [0, 4, 9, 70, 200, good.len() - 1, good.len() - 40] {
+        let mut bad = good.clone();
+        bad[position] ^= 0x10;
+        std::fs::write(&plan, &bad).unwrap();
+        let output = bitnetc(&["run", &plan, "-n", "1"]);
+        assert_eq!(output.status.code(), Some(3), "byte {position}: {}", stderr(&output));
+    }
+    for length in [0, 1, 63, 64, weights, good.len() - 1] {
+        std::fs::write(&plan, &good[..length]).unwrap();
+        let output = bitnetc(&["run", &plan, "-n", "1"]);
+        assert_eq!(output.status.code(), Some(3), "cut at {length}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn an_interrupted_compile_keeps_the_old_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = write_model(&TinyModel::default());
+    let plan = folder.path().join("model.plan");
+    let plan_text = plan.display().to_string();
+    assert!(bitnetc(&["compile", good.path().to_str().unwrap(), "-o", &plan_text]).status.success());
+    let before = std::fs::read(&plan).unwrap();
+    let mut bytes = TinyModel { seed: 9, ..TinyModel::default() }.to_gguf();
+    bytes.truncate(bytes.len() - 100);
+    let bad = folder.path().join("bad.gguf");
+    std::fs::write(&bad, bytes).unwrap();
+    assert_eq!(bitnetc(&["compile", bad.to_str().unwrap(), "-o", &plan_text]).status.code(), Some(3));
+    assert_eq!(std::fs::read(&plan).unwrap(), before);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary file is left");
+}
+
+#[test]
+fn corrupted_headers_never_crash_the_command() {
+    let good = TinyModel { layers: 2, ..TinyModel::default() }.to_gguf();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flipped.gguf");
+    let positions = random_tokens(99, 24, 6000);
+    for (i, position) in positions.into_iter().enumerate() {
+        let mut bad = good.clone();
+        bad[position as usize % good.len()] ^= 1 << (i % 8);
+        std::fs::write(&path, &bad).unwrap();
+        let clock = Instant::now();
+        let output = bitnetc(&["inspect", path.to_str().unwrap()]);
+        let code = output.status.code();
+        assert!(matches!(code, Some(0 | 3)), "flip at {position}: {code:?} {}", stderr(&output));
+        assert!(clock.elapsed() < Duration::from_secs(20), "flip at {position} hangs");
+    }
+}
+
+#[test]
+fn weights_that_overflow_give_an_error_and_no_token() {
+    // An embedding of 6e4 with norms of 1e38 makes the residual stream infinite and the logits NaN.
+    let model = TinyModel::default();
+    let mut writer = model.writer();
+    let norm = vec![3.0e38f32; model.hidden];
+    writer.tensor_mut("output_norm.weight").data = norm.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let mut file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
+    std::io::Write::write_all(&mut file, &writer.build()).unwrap();
+    let output = bitnetc(&["run", file.path().to_str().unwrap(), "-n", "2", "--temp", "0"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let text = stderr(&output).replace('\n', " ");
+    assert!(text.contains("NaN") || text.contains("infinite") || text.contains("inf"), "{text}");
+}
