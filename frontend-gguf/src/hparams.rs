@@ -65,7 +65,7 @@ impl HyperParams {
         for &(suffix, neutral) in family.neutral_keys {
             keys.require_neutral(suffix, neutral)?;
         }
-        let vocab = keys.required("vocab_size", limits::MAX_VOCAB)?;
+        let vocab = keys.vocab()?;
         let context = keys.context(family.default_context)?;
         let hidden = keys.required("embedding_length", limits::MAX_WIDTH)?;
         let layers = keys.required("block_count", limits::MAX_LAYERS)?;
@@ -166,6 +166,18 @@ impl Keys<'_, '_> {
     fn default<T: std::fmt::Display + Copy>(&mut self, suffix: &str, value: T, why: &str) -> T {
         self.notes.push(Note::default_used(self.key(suffix), value, why));
         value
+    }
+
+    /// The size of the vocabulary: as declared, or as many as there are tokens, as llama.cpp has it.
+    fn vocab(&mut self) -> Result<usize, GgufError> {
+        if let Some(declared) = self.count("vocab_size", limits::MAX_VOCAB)? {
+            return Ok(declared);
+        }
+        let tokens = crate::tokenizer_meta::string_array(self.gguf, crate::tokenizer_meta::TOKENS)?.len();
+        match (1..=limits::MAX_VOCAB).contains(&(tokens as u64)) {
+            true => Ok(self.default("vocab_size", tokens, "the number of tokens")),
+            false => Err(self.missing("vocab_size")),
+        }
     }
 
     /// An integer from 1 to `max`.

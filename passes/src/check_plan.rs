@@ -153,7 +153,7 @@ impl Extent {
         self
     }
 
-    /// Whether a byte may be in both; exact for one row and for equal strides.
+    /// Whether a byte may be in both: exact for single rows; for equal strides, whether their columns overlap.
     fn meets(&self, other: &Extent) -> bool {
         if self.region != other.region || self.start >= other.end() || other.start >= self.end() {
             return false;
@@ -448,5 +448,37 @@ impl Machine<'_> {
         let by =
             self.lost.get(&value).map_or_else(|| "nothing yet".to_owned(), |&v| value_name(self.func, v));
         PlanViolation::Overwritten { value: value_name(self.func, value), by, reader }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitnetc_ir::generate::SplitMix;
+
+    use super::*;
+
+    #[test]
+    fn extents_that_share_a_byte_meet() {
+        let mut rng = SplitMix::new(1);
+        let mut apart = 0;
+        for _ in 0..20_000 {
+            let strides = [8, 8 + rng.below(2) as u64 * 4];
+            let [a, b] = strides.map(|stride| Extent {
+                region: Region::Arena,
+                start: rng.below(40) as u64,
+                row: 1 + rng.below(stride as usize) as u64,
+                stride,
+                rows: 1 + rng.below(4) as u64,
+            });
+            let bytes = |e: &Extent| -> BTreeSet<u64> {
+                (0..e.rows).flat_map(|r| (0..e.row).map(move |c| e.start + r * e.stride + c)).collect()
+            };
+            let share = !bytes(&a).is_disjoint(&bytes(&b));
+            assert!(!share || (a.meets(&b) && b.meets(&a)), "{a:?} {b:?}");
+            let single = a.rows == 1 && b.rows == 1;
+            assert!(!single || share == a.meets(&b), "{a:?} {b:?}");
+            apart += usize::from(!a.meets(&b) && a.start < b.end() && b.start < a.end());
+        }
+        assert!(apart > 100, "only {apart} pairs of interleaved extents were told apart");
     }
 }

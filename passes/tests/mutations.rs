@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use bitnetc_ir::generate::{GenOptions, SplitMix, plain_plan, random_module};
 use bitnetc_ir::{
     DType, Entity, Epilogue, Func, FuncPlan, NodeId, Op, Operand, Place, Sizes, TokenCount, ValueDef,
-    ValueId, storage,
+    ValueId, storage, text,
 };
 use bitnetc_passes::{Pipeline, PlanViolation, check_plan};
 use common::*;
@@ -437,4 +437,68 @@ fn refusals_name_both_values() {
         plan.barriers.insert(NodeId::from_index(9999));
     });
     assert_eq!(barrier, "a barrier stands after an op that the function does not have");
+}
+
+/// The checker's word on a function with a plan, in text.
+fn verdict(func: &str) -> String {
+    let head = "bir 1 stage=planned target=x86_64+sse4.1\n";
+    let module = text::parse(&format!("{head}{func}")).unwrap_or_else(|e| panic!("{e}"));
+    check_plan(module.funcs().values().next().unwrap())
+        .map_or_else(|e| e.to_string(), |()| "accepted".to_owned())
+}
+
+#[test]
+fn an_operand_is_taken_over_in_the_slot_that_allows_it() {
+    let func = |keys: &str| {
+        format!(
+            "func @f(%x: f32[32], %v: f32[32], %kc: f16[2xCx16]@keys16, %vc: f16[2xCx16], %pos: idx)
+              -> (f16[2xCx16]@keys16, f16[2xCx16], f32[32]) tokens=1 arena=256 {{
+              %q = relu2 %x : f32[32] at 0+128
+              %k = relu2 %v : f32[32] at 128+128 barrier
+              %r, %k1, %v1 = rope_kv_append %q, {keys}, %v, %kc, %vc, %pos
+                {{theta=10000.0, head=16, rot=16, pairs=halves}} : f32[32], f16[2xCx16]@keys16, f16[2xCx16]
+                alias %q, alias %kc, alias %vc barrier
+              %y = relu2 %r : f32[32] extern
+              return %k1, %v1, %y
+            }}"
+        )
+    };
+    assert_eq!(verdict(&func("%k")), "accepted");
+    assert_eq!(verdict(&func("%q")), "%2 shares bytes with %0 of the same op");
+}
+
+#[test]
+fn writes_count_in_whole_vectors() {
+    let func = |width: u32, rest: u32| {
+        let half = 4 * width;
+        format!(
+            "func @f(%x: f32[Tx64]) -> (f32[Tx{width}], f32[Tx{rest}]) tokens<=3 arena=768 {{
+              %a = relu2 %x : f32[Tx64] at 0+768 barrier
+              %b, %c = split %a {{sizes=[{width},{rest}]}} : f32[Tx{width}], f32[Tx{rest}] view %a+0, view %a+{half}
+              %d = relu2 %b : f32[Tx{width}] alias %b barrier
+              %e = relu2 %d : f32[Tx{width}] extern
+              %f = relu2 %c : f32[Tx{rest}] extern
+              return %e, %f
+            }}"
+        )
+    };
+    assert_eq!(verdict(&func(48, 16)), "accepted");
+    assert_eq!(verdict(&func(40, 24)), "`relu2` reads %2, but its bytes were overwritten with %3");
+}
+
+#[test]
+fn parts_of_inputs_are_readable_and_parts_of_outputs_are_not() {
+    let input = "func @f(%x: f32[32]) -> (f32[16]) tokens=1 arena=0 {
+        %a, %b = split %x {sizes=[16,16]} : f32[16], f32[16] view %x+0, view %x+64
+        %c = mul %a, %b : f32[16] extern
+        return %c
+    }";
+    assert_eq!(verdict(input), "accepted");
+    let output = "func @f(%x: f32[32]) -> (f32[32], f32[16]) tokens=1 arena=0 {
+        %y = relu2 %x : f32[32] extern barrier
+        %a, %b = split %y {sizes=[16,16]} : f32[16], f32[16] view %y+0, view %y+64
+        %c = mul %a, %b : f32[16] extern
+        return %y, %c
+    }";
+    assert_eq!(verdict(output), "%1 cannot be a part of %0 at byte 0 of its rows, or take its place");
 }

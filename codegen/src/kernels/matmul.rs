@@ -22,10 +22,6 @@ struct Blocking {
 
 impl Blocking {
     fn new(vectors: usize, one: bool) -> Self {
-        if let Ok(v) = std::env::var("MATMUL") {
-            let n: Vec<usize> = v.split(',').map(|x| x.parse().unwrap()).collect();
-            return Self { rows: n[0], tokens: n[1], unroll: n[2] as u32 };
-        }
         match (vectors, one) {
             (24.., true) => Self { rows: 8, tokens: 1, unroll: 2 },
             (24.., false) => Self { rows: 4, tokens: 4, unroll: 1 },

@@ -249,15 +249,13 @@ fn read_pre(gguf: &Gguf<'_>, tokens: &[&str], notes: &mut Vec<Note>) -> Result<P
     match gguf.string(PRE)? {
         Some(name) if LLAMA_BPE.contains(&name) => Ok(PreTokenizer::LlamaBpe),
         Some(name) => Err(bad(PRE, format!("\"{}\" is not supported, \"llama-bpe\" is", printable(name)))),
-        // The published 2B-4T file has no such key.
-        None if tokens.len() == 128_256 && tokens.get(128_000) == Some(&"<|begin_of_text|>") => {
-            notes.push(Note::default_used(PRE, "llama-bpe", "the vocabulary is that of LLaMA 3"));
+        // The published 2B-4T file has no such key, and llama.cpp then splits otherwise than the model was trained.
+        None => {
+            let llama3 = tokens.len() == 128_256 && tokens.get(128_000) == Some(&"<|begin_of_text|>");
+            let why = if llama3 { "the vocabulary is that of LLaMA 3" } else { "the rule of the architectures read here" };
+            notes.push(Note::default_used(PRE, "llama-bpe", why));
             Ok(PreTokenizer::LlamaBpe)
         }
-        None => Err(GgufError::MissingKey {
-            key: PRE.into(),
-            remedy: "how text is split cannot be guessed: add the key (\"llama-bpe\" for a LLaMA-3 tokenizer)",
-        }),
     }
 }
 

@@ -18,10 +18,6 @@ struct Blocking {
 
 impl Blocking {
     fn new(vectors: usize) -> Self {
-        if let Ok(v) = std::env::var("GEMM") {
-            let n: Vec<usize> = v.split(',').map(|x| x.parse().unwrap()).collect();
-            return Self { tokens: n[0], tiles: n[1], unroll: n[2] as u32 };
-        }
         match vectors {
             24.. => Self { tokens: 8, tiles: 2, unroll: 1 },
             8.. => Self { tokens: 4, tiles: 1, unroll: 1 },

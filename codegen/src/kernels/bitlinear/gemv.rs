@@ -16,10 +16,6 @@ struct Blocking {
 
 impl Blocking {
     fn new(vectors: usize) -> Self {
-        if let Ok(v) = std::env::var("GEMV") {
-            let n: Vec<usize> = v.split(',').map(|x| x.parse().unwrap()).collect();
-            return Self { form: [Form::InPlace, Form::Halves, Form::Shifted][n[0]], tiles: n[1], unroll: n[2] as u32 };
-        }
         match vectors {
             24.. => Self { form: Form::InPlace, tiles: 4, unroll: 2 },
             8.. => Self { form: Form::InPlace, tiles: 1, unroll: 4 },
