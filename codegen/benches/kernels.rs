@@ -60,7 +60,13 @@ struct Subject {
 
 impl Subject {
     /// The kernel of `kind`; `bytes` gives the size of each buffer word, `number` each other word.
-    fn new(bench: &Bench, kind: KernelKind, strides: &[u64], bytes: impl Fn(Arg) -> u64, tokens: u64) -> Self {
+    fn new(
+        bench: &Bench,
+        kind: KernelKind,
+        strides: &[u64],
+        bytes: impl Fn(Arg) -> u64,
+        tokens: u64,
+    ) -> Self {
         let mode = if strides.is_empty() { TokenMode::One } else { TokenMode::Many };
         let spec = KernelSpec { kind, tokens: mode, strides: strides.to_vec() };
         let kernel = spec.build(&bench.target).expect("the kernel can be built");
@@ -130,7 +136,9 @@ impl Bench {
         run();
         let mut times = Vec::new();
         let start = Instant::now();
-        while self.measure && (times.len() < 5 || start.elapsed() < Duration::from_millis(1000)) || times.is_empty() {
+        while self.measure && (times.len() < 5 || start.elapsed() < Duration::from_millis(1000))
+            || times.is_empty()
+        {
             let before = now();
             run();
             times.push(now() - before);
@@ -225,13 +233,19 @@ impl Bench {
         let mut subject = Subject::new(self, kind, &[], |_| bytes, 1);
         let (best, median) = self.time(|| (0..100).for_each(|_| subject.run(0..units)));
         let micros = |t: Duration| t.as_secs_f64() * 1e6 / 100.0;
-        println!("{name:<46} {:<10} {:>8.2} µs (median {:.2})", subject.name.len(), micros(best), micros(median));
+        println!(
+            "{name:<46} {:<10} {:>8.2} µs (median {:.2})",
+            subject.name.len(),
+            micros(best),
+            micros(median)
+        );
     }
 }
 
 fn main() {
     let mut args = std::env::args().skip(1).filter(|a| a != "--test");
-    let mut bench = Bench { filter: None, measure: false, target: host::probe().expect("this machine is supported") };
+    let mut bench =
+        Bench { filter: None, measure: false, target: host::probe().expect("this machine is supported") };
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--bench" => bench.measure = true,

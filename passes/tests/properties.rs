@@ -13,7 +13,7 @@ use common::*;
 /// Modules and what they compute: random ops, decoders that stray from the usual layer, nested splits.
 fn subjects() -> Vec<(String, Module, Expected)> {
     let mut all = Vec::new();
-    for seed in 0..40 {
+    for seed in 0..32 {
         let options = GenOptions {
             stage: if seed % 2 == 0 { Stage::Imported } else { Stage::Fused },
             tokens: if seed % 4 < 2 { TokenCount::One } else { TokenCount::UpTo(5) },
@@ -23,7 +23,7 @@ fn subjects() -> Vec<(String, Module, Expected)> {
         let expected = Expected::of(&module, weights);
         all.push((format!("random {seed}"), module, expected));
     }
-    for seed in 0..28 {
+    for seed in 0..16 {
         let module = random_decoder(seed, 2, Straying(if seed == 0 { 0 } else { 5 + seed as usize % 20 }));
         let expected = Expected::of(&module, weights_for(&module));
         all.push((format!("decoder {seed}"), module, expected));
@@ -80,7 +80,7 @@ fn pipelines_keep_the_bits_whatever_is_left_out() {
             pipelines.extend(optional.map(|p| Pipeline::default().without(p.name).unwrap()));
         }
         let mut rng = SplitMix::new(seed as u64);
-        for _ in 0..3 {
+        for _ in 0..2 {
             let all = rewrites(Stage::Fused);
             let mut passes: Vec<&str> = (0..rng.below(9)).map(|_| rng.pick(&all)).collect();
             passes.extend(["assign-layout", "cse", "schedule", "dce", "plan-memory"]);

@@ -175,7 +175,9 @@ fn render(value: &Value, indent: usize, out: &mut String) {
     let pad = " ".repeat(indent);
     let Value::Object(map) = value else { return };
     for (key, value) in map.iter().filter(|(key, value)| *key != "schema" && !value.is_null()) {
-        let title = key.replace('_', " ");
+        // Keys of ours are words; names of types stay as they are.
+        let is_word = key.chars().all(|c| c.is_lowercase() || c == '_');
+        let title = if is_word { key.replace('_', " ") } else { key.clone() };
         match value {
             Value::Object(_) => {
                 *out += &format!("{pad}{title}\n");
@@ -193,6 +195,7 @@ fn render(value: &Value, indent: usize, out: &mut String) {
                     *out += &format!("{pad}{}\n", scalar(item));
                 }
             }
+            Value::Array(items) if items.is_empty() => {}
             Value::Array(items) => {
                 let cells: Vec<String> = items.iter().map(scalar).collect();
                 *out += &format!("{pad}{title:<18} {}\n", cells.join(" "));

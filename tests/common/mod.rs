@@ -1,5 +1,5 @@
 //! What the integration tests share: opening models with chosen options, logits of a session, and the data folder.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use std::path::{Path, PathBuf};
 

@@ -1,36 +1,53 @@
-//! Causal attention of one query token and one group of query heads (those that share a key/value head).
+//! Causal attention of one query token and the query heads that share one key/value head.
 //!
 //! Blocks of 64 keys, merged in rising order. Within a block: the scores of 16 keys at a time (a vector of 16 positions
 //! for each element of the head), their maximum, the exponentials; then the sum of values weighted by them, 16 elements
-//! of the head at a time. A tile of query heads goes through all blocks together and shares the loads of keys and
-//! values. Scores and the running maximum and sum of each head are in the scratch, the running output is in the result
-//! row.
+//! of the head at a time. Query heads go through both products in tiles that share the loads of keys and values. Scores
+//! and the running maximum and sum of each head are in the scratch, the running output is in the result row. Where more
+//! than one tile would convert the same f16, the block is converted once, into the scratch.
 //!
 //! Masked keys get the score −∞, which the exponential turns into the +0.0 that fills up a vector; the values of masked
 //! keys are never read. Lanes of keys beyond the last position may hold anything, so they are replaced, not added to.
 
-use bitnetc_ir::KEY_BLOCK;
+use bitnetc_ir::{DType, KEY_BLOCK, storage};
 
 use super::lanes::{for_groups, for_tiles_of, halvings, load_dense};
 use super::{Arg, Args, CacheShape};
-use crate::kir::{F32, I64, IntCond, KernelBuilder, LANES, Vf};
+use crate::kir::{FloatCond, I64, IntCond, KernelBuilder, LANES, Vf};
 
-/// Most query heads that go together.
-const MAX_TILE: usize = 4;
-
-/// Bytes of the scores of one head.
+/// Bytes of the scores of one head, in the scratch.
 const SCORES: i32 = 4 * KEY_BLOCK as i32;
 
-/// Offsets of the running maximum, the running sum and the two factors of a merge, behind the scores of all heads.
-const STATE: i32 = MAX_TILE as i32 * SCORES;
-const STATE_BYTES: i32 = 16;
+/// The state of one head, in the scratch: running maximum, running sum, and the two factors of a merge.
+const STATE: i32 = 16;
 const MAX: i32 = 0;
 const SUM: i32 = 4;
 const OLD_FACTOR: i32 = 8;
 const NEW_FACTOR: i32 = 12;
 
+const _: () = assert!(NEW_FACTOR == OLD_FACTOR + 4);
+
+/// Where the states and the converted block are in the scratch, and how long it is.
+struct ScratchLayout {
+    states: u64,
+    converted: u64,
+    bytes: u64,
+}
+
+impl ScratchLayout {
+    fn new(heads: u32, cache: CacheShape) -> Self {
+        let group = u64::from(heads / cache.kv_heads.max(1));
+        let states = group * SCORES as u64;
+        let converted = states + storage::align(group * STATE as u64);
+        let block = 4 * u64::from(KEY_BLOCK) * u64::from(cache.head_dim);
+        Self { states, converted, bytes: converted + block }
+    }
+}
+
 /// Scratch of the kernel.
-pub(super) const SCRATCH_BYTES: u64 = (STATE + MAX_TILE as i32 * STATE_BYTES) as u64;
+pub(super) fn scratch_bytes(heads: u32, cache: CacheShape) -> u64 {
+    ScratchLayout::new(heads, cache).bytes
+}
 
 /// How the two products are blocked.
 struct Blocking {
@@ -56,109 +73,176 @@ impl Blocking {
 pub(super) fn attention(b: &mut KernelBuilder, args: &Args, heads: u32, cache: CacheShape, scale: f32) {
     let CacheShape { kv_heads, head_dim, .. } = cache;
     let group = heads / kv_heads;
-    let blocking = Blocking::new(args.registers.vectors());
     let head_bytes = 4 * i64::from(head_dim);
-    let cached_bytes = i64::from(head_dim) * i64::from(cache.dtype.element_bytes().unwrap_or(4));
+    let layout = ScratchLayout::new(heads, cache);
+    let scores = args.word(Arg::Scratch);
+    let states = b.add(scores, layout.states as i64);
+    let converted = b.add(scores, layout.converted as i64);
     args.for_units(b, |b, unit| {
         let token = b.udiv(unit, kv_heads.into());
         let kv_head = b.urem(unit, kv_heads.into());
         let position = args.position_of(b, token);
         let keys = b.add(position, 1);
         let offset = b.mul(kv_head, args.word(Arg::Capacity));
-        let offset = b.mul(offset, cached_bytes);
+        let stored = Stored { dtype: cache.dtype, head_dim };
+        let offset = b.mul(offset, stored.row_bytes());
         let (k, v) = (b.add(args.operand(1), offset), b.add(args.operand(2), offset));
         let offset = b.mul(kv_head, i64::from(group) * head_bytes);
         let q = args.row(b, args.operand(0), 0, token);
         let y = args.row(b, args.result(), 1, token);
         let (q, y) = (b.add(q, offset), b.add(y, offset));
-        for_tiles_of(b, group, &halvings(blocking.heads), |b, first, size| {
-            let offset = b.mul(first, head_bytes);
-            let (q, y) = (b.add(q, offset), b.add(y, offset));
-            let rows = |b: &mut KernelBuilder, base: I64| -> Vec<I64> {
-                (0..size as i64).map(|i| b.add(base, i * head_bytes)).collect()
-            };
-            let (q, y) = (rows(b, q), rows(b, y));
-            let tile = Tile {
-                q,
-                y,
-                keys,
-                k,
-                v,
-                cache,
-                cached_bytes,
-                scale: scale.into(),
-                scratch: args.word(Arg::Scratch),
-                key_vectors: blocking.keys,
-                value_vectors: blocking.values,
-            };
-            tile.run(b);
-        });
+        let blocking = Blocking::new(args.registers.vectors());
+        Group { group, q, y, keys, k, v, stored, scale, scores, states, converted, blocking }.run(b);
     });
 }
 
-/// Some query heads of one token, over all keys.
-struct Tile {
-    /// Query rows.
-    q: Vec<I64>,
-    /// Result rows.
-    y: Vec<I64>,
+/// How a block of keys or values lies in memory.
+#[derive(Clone, Copy)]
+struct Stored {
+    dtype: DType,
+    head_dim: u32,
+}
+
+impl Stored {
+    fn element_bytes(self) -> i32 {
+        self.dtype.element_bytes().unwrap_or(4) as i32
+    }
+    /// Bytes of one key or value.
+    fn row_bytes(self) -> i64 {
+        i64::from(self.head_dim) * i64::from(self.element_bytes())
+    }
+    /// Bytes of one element of 16 keys, and of 16 elements of one value.
+    fn vector_bytes(self) -> i32 {
+        LANES as i32 * self.element_bytes()
+    }
+}
+
+/// The query heads of one token that share a key/value head, over all keys.
+struct Group {
+    /// Number of query heads.
+    group: u32,
+    /// First query row and first result row.
+    q: I64,
+    y: I64,
     /// Number of keys that are not masked.
     keys: I64,
     /// Key 0 and value 0 of the head.
     k: I64,
     v: I64,
-    cache: CacheShape,
-    /// Bytes of one key or value.
-    cached_bytes: i64,
-    scale: F32,
-    scratch: I64,
-    key_vectors: usize,
-    value_vectors: usize,
+    stored: Stored,
+    scale: f32,
+    /// Parts of the scratch.
+    scores: I64,
+    states: I64,
+    converted: I64,
+    blocking: Blocking,
 }
 
-impl Tile {
+/// Some of the heads.
+struct Tile {
+    /// Query rows and result rows.
+    q: Vec<I64>,
+    y: Vec<I64>,
+    /// Scores and state of the first head; those of the others follow.
+    scores: I64,
+    states: I64,
+}
+
+impl Group {
     fn run(&self, b: &mut KernelBuilder) {
+        let convert = self.stored.dtype != DType::F32 && self.group as usize > self.blocking.heads;
+        let tiles = halvings(self.blocking.heads);
         b.for_loop(0, self.keys, KEY_BLOCK.into(), (), |b, first, ()| {
             let left = b.sub(self.keys, first);
             let count = b.min(left, i64::from(KEY_BLOCK));
-            let offset = b.mul(first, self.cached_bytes);
+            let offset = b.mul(first, self.stored.row_bytes());
             let (k, v) = (b.add(self.k, offset), b.add(self.v, offset));
-            self.scores(b, k, count);
+            let block = |b: &mut KernelBuilder, at: I64| match convert {
+                true => self.convert(b, at, count),
+                false => (at, self.stored),
+            };
+            let (k, stored) = block(b, k);
+            for_tiles_of(b, self.group, &tiles, |b, head, size| {
+                let tile = self.tile(b, head, size);
+                self.score(b, &tile, k, stored, count);
+            });
             self.softmax(b, first, count);
-            self.weigh_values(b, v, first, count);
+            let (v, stored) = block(b, v);
+            for_tiles_of(b, self.group, &tiles, |b, head, size| {
+                let tile = self.tile(b, head, size);
+                self.weigh(b, &tile, v, stored, first, count);
+            });
         });
-        for (head, &y) in self.y.iter().enumerate() {
-            let sum = b.broadcast_f32(self.scratch, state(head) + SUM);
-            for_groups(b, self.cache.head_dim, (), |b, group, ()| {
+        let head_bytes = 4 * i64::from(self.stored.head_dim);
+        b.for_loop(0, self.group, 1, (), |b, head, ()| {
+            let offset = b.mul(head, head_bytes);
+            let y = b.add(self.y, offset);
+            let offset = b.mul(head, i64::from(STATE));
+            let state = b.add(self.states, offset);
+            let sum = b.broadcast_f32(state, SUM);
+            for_groups(b, self.stored.head_dim, (), |b, group, ()| {
                 let o = group.load(b, y);
                 let o = b.fdiv(o, sum);
                 group.store(b, y, o);
             });
-        }
+        });
     }
 
-    /// Scaled and masked scores of a block into the scratch.
-    fn scores(&self, b: &mut KernelBuilder, k: I64, count: I64) {
-        let dtype = self.cache.dtype;
-        let element = dtype.element_bytes().unwrap_or(4) as i32;
-        let vector_bytes = LANES as i64 * self.cached_bytes;
-        let step = (self.key_vectors * LANES) as i64;
+    fn tile(&self, b: &mut KernelBuilder, head: I64, size: usize) -> Tile {
+        let head_bytes = 4 * i64::from(self.stored.head_dim);
+        let rows = |b: &mut KernelBuilder, base: I64| -> Vec<I64> {
+            let offset = b.mul(head, head_bytes);
+            let base = b.add(base, offset);
+            (0..size as i64).map(|i| b.add(base, i * head_bytes)).collect()
+        };
+        let (q, y) = (rows(b, self.q), rows(b, self.y));
+        let offset = b.mul(head, i64::from(SCORES));
+        let scores = b.add(self.scores, offset);
+        let offset = b.mul(head, i64::from(STATE));
+        let states = b.add(self.states, offset);
+        Tile { q, y, scores, states }
+    }
+
+    /// Converts a block of `count` keys or values at `at` to f32, in the scratch. Both are contiguous. Up to 15 keys, or
+    /// elements, behind them are converted too: a block that is not full does not end the cache.
+    fn convert(&self, b: &mut KernelBuilder, at: I64, count: I64) -> (I64, Stored) {
+        let whole = b.add(count, LANES as i64 - 1);
+        let whole = b.and(whole, -(LANES as i64));
+        let elements = b.mul(whole, i64::from(self.stored.head_dim));
+        let element = self.stored.element_bytes().into();
+        b.for_loop(0, elements, LANES as i64, (), |b, i, ()| {
+            let offset = b.mul(i, element);
+            let from = b.add(at, offset);
+            let v = load_dense(b, from, 0, LANES as u8, self.stored.dtype, false);
+            let offset = b.shl(i, 2);
+            let to = b.add(self.converted, offset);
+            b.store_f32(to, v, 0, LANES as u8);
+        });
+        (self.converted, Stored { dtype: DType::F32, ..self.stored })
+    }
+
+    /// Scaled and masked scores of a block.
+    fn score(&self, b: &mut KernelBuilder, tile: &Tile, k: I64, stored: Stored, count: I64) {
+        let heads = tile.q.len();
+        let step = (self.blocking.keys * LANES) as i64;
         b.for_loop(0, count, step, (), |b, at, ()| {
-            let offset = b.mul(at, self.cached_bytes);
+            let offset = b.mul(at, stored.row_bytes());
             let k = b.add(k, offset);
             let zero = b.splat_f32(0.0);
-            let sums = vec![vec![zero; self.q.len()]; self.key_vectors];
+            let sums = vec![vec![zero; heads]; self.blocking.keys];
             // Element d of 16 keys is 16 neighbouring elements of the cache, element d of a query is one.
-            let products = |b: &mut KernelBuilder, d: I64, unroll: i32, mut sums: Vec<Vec<Vf>>| {
-                let offset = b.mul(d, i64::from(LANES as i32 * element));
+            let dims = i64::from(stored.head_dim);
+            let unroll = if dims % 4 == 0 { 4 } else { 1 };
+            let sums = b.for_loop(0, dims, unroll, sums, |b, d, mut sums| {
+                let offset = b.mul(d, i64::from(stored.vector_bytes()));
                 let k = b.add(k, offset);
                 let offset = b.shl(d, 2);
-                let q: Vec<I64> = self.q.iter().map(|&q| b.add(q, offset)).collect();
-                for i in 0..unroll {
+                let q: Vec<I64> = tile.q.iter().map(|&q| b.add(q, offset)).collect();
+                for i in 0..unroll as i32 {
                     let mut vectors = Vec::new();
-                    for v in 0..self.key_vectors {
-                        let at = v as i32 * vector_bytes as i32 + i * LANES as i32 * element;
-                        vectors.push(load_dense(b, k, at, LANES as u8, dtype, false));
+                    for v in 0..self.blocking.keys as i32 {
+                        let at = v * LANES as i32 * stored.row_bytes() as i32 + i * stored.vector_bytes();
+                        vectors.push(load_dense(b, k, at, LANES as u8, stored.dtype, false));
                     }
                     for (head, &q) in q.iter().enumerate() {
                         let q = b.broadcast_f32(q, 4 * i);
@@ -168,15 +252,12 @@ impl Tile {
                     }
                 }
                 sums
-            };
-            let dims = i64::from(self.cache.head_dim);
-            let unroll = if dims % 4 == 0 { 4 } else { 1 };
-            let sums = b.for_loop(0, dims, unroll, sums, |b, d, sums| products(b, d, unroll as i32, sums));
-            let scale = b.splat_f32(self.scale.get());
+            });
+            let scale = b.splat_f32(self.scale);
             let masked = b.splat_f32(f32::NEG_INFINITY);
             let lane = b.iota();
             let to = b.shl(at, 2);
-            let to = b.add(self.scratch, to);
+            let to = b.add(tile.scores, to);
             let left = b.sub(count, at);
             for (v, sums) in sums.into_iter().enumerate() {
                 let left = b.sub(left, (v * LANES) as i64);
@@ -194,12 +275,11 @@ impl Tile {
     /// Turns the scores of a block into exponentials, and merges its maxima and sums into the state of each head. A loop,
     /// since the exponential is long and the scores are few.
     fn softmax(&self, b: &mut KernelBuilder, first: I64, count: I64) {
-        let heads = self.q.len() as i64;
-        b.for_loop(0, heads, 1, (), |b, head, ()| {
+        b.for_loop(0, self.group, 1, (), |b, head, ()| {
             let offset = b.mul(head, i64::from(SCORES));
-            let scores = b.add(self.scratch, offset);
-            let offset = b.mul(head, i64::from(STATE_BYTES));
-            let state = b.add(self.scratch, offset);
+            let scores = b.add(self.scores, offset);
+            let offset = b.mul(head, i64::from(STATE));
+            let state = b.add(self.states, offset);
 
             let masked = b.splat_f32(f32::NEG_INFINITY);
             let largest = b.for_loop(0, count, LANES as i64, masked, |b, at, largest| {
@@ -225,61 +305,71 @@ impl Tile {
                 IntCond::Eq,
                 0,
                 |b| {
-                    b.store_f32(state, largest, STATE + MAX, 1);
-                    b.store_f32(state, sum, STATE + SUM, 1);
+                    b.store_f32(state, largest, MAX, 1);
+                    b.store_f32(state, sum, SUM, 1);
                 },
                 |b| {
-                    let old = b.broadcast_f32(state, STATE + MAX);
+                    let old = b.broadcast_f32(state, MAX);
                     let merged = b.fmax_gt(largest, old);
-                    b.store_f32(state, merged, STATE + MAX, 1);
+                    b.store_f32(state, merged, MAX, 1);
                     // Both factors in one exponential.
                     let (from_old, from_new) = (b.fsub(old, merged), b.fsub(largest, merged));
-                    b.store_f32(state, from_old, STATE + OLD_FACTOR, 1);
-                    b.store_f32(state, from_new, STATE + NEW_FACTOR, 1);
-                    let factors = b.load_f32(state, STATE + OLD_FACTOR, 2);
+                    b.store_f32(state, from_old, OLD_FACTOR, 1);
+                    b.store_f32(state, from_new, NEW_FACTOR, 1);
+                    let factors = b.load_f32(state, OLD_FACTOR, 2);
                     let factors = exp(b, factors);
-                    b.store_f32(state, factors, STATE + OLD_FACTOR, 2);
+                    b.store_f32(state, factors, OLD_FACTOR, 2);
                     let alpha = b.splat_lane_f32(factors, 0);
                     let beta = b.splat_lane_f32(factors, 1);
-                    let old_sum = b.broadcast_f32(state, STATE + SUM);
+                    let old_sum = b.broadcast_f32(state, SUM);
                     let (left, right) = (b.fmul(old_sum, alpha), b.fmul(sum, beta));
                     let sum = b.fadd(left, right);
-                    b.store_f32(state, sum, STATE + SUM, 1);
+                    b.store_f32(state, sum, SUM, 1);
                 },
             );
         });
     }
 
     /// Adds the values of a block, weighted by the exponentials, to the results.
-    fn weigh_values(&self, b: &mut KernelBuilder, v: I64, first: I64, count: I64) {
+    fn weigh(&self, b: &mut KernelBuilder, tile: &Tile, v: I64, stored: Stored, first: I64, count: I64) {
         let lanes = LANES as u32;
-        let whole = self.cache.head_dim / lanes;
-        for_tiles_of(b, whole, &halvings(self.value_vectors), |b, at, vectors| {
+        let whole = stored.head_dim / lanes;
+        for_tiles_of(b, whole, &halvings(self.blocking.values), |b, at, vectors| {
             let at = b.mul(at, i64::from(lanes));
-            self.weigh_vectors(b, v, first, count, at, &vec![LANES as u8; vectors]);
+            tile.weigh(b, v, stored, first, count, at, &vec![LANES as u8; vectors]);
         });
-        if !self.cache.head_dim.is_multiple_of(lanes) {
+        if !stored.head_dim.is_multiple_of(lanes) {
             let at = b.int(i64::from(whole * lanes));
-            self.weigh_vectors(b, v, first, count, at, &[(self.cache.head_dim % lanes) as u8]);
+            tile.weigh(b, v, stored, first, count, at, &[(stored.head_dim % lanes) as u8]);
         }
     }
+}
 
-    /// The same for the vectors from element `at` on, with `lanes` elements each.
-    fn weigh_vectors(&self, b: &mut KernelBuilder, v: I64, first: I64, count: I64, at: I64, lanes: &[u8]) {
-        let dtype = self.cache.dtype;
-        let element = i64::from(dtype.element_bytes().unwrap_or(4));
-        let offset = b.mul(at, element);
+impl Tile {
+    /// [`Group::weigh`] for the vectors from element `at` on, with `lanes` elements each.
+    #[allow(clippy::too_many_arguments, reason = "the loop's whole context")]
+    fn weigh(
+        &self,
+        b: &mut KernelBuilder,
+        v: I64,
+        stored: Stored,
+        first: I64,
+        count: I64,
+        at: I64,
+        lanes: &[u8],
+    ) {
+        let offset = b.mul(at, i64::from(stored.element_bytes()));
         let v = b.add(v, offset);
         let zero = b.splat_f32(0.0);
         let sums = vec![vec![zero; self.q.len()]; lanes.len()];
         let sums = b.for_loop(0, count, 1, sums, |b, key, mut sums| {
-            let offset = b.mul(key, self.cached_bytes);
+            let offset = b.mul(key, stored.row_bytes());
             let v = b.add(v, offset);
             let offset = b.shl(key, 2);
-            let p = b.add(self.scratch, offset);
+            let p = b.add(self.scores, offset);
             let mut vectors = Vec::new();
-            for (i, &lanes) in lanes.iter().enumerate() {
-                vectors.push(load_dense(b, v, (i * LANES) as i32 * element as i32, lanes, dtype, false));
+            for (i, &lanes) in (0..).zip(lanes) {
+                vectors.push(load_dense(b, v, i * stored.vector_bytes(), lanes, stored.dtype, false));
             }
             for head in 0..self.q.len() {
                 let p = b.broadcast_f32(p, head as i32 * SCORES);
@@ -304,8 +394,8 @@ impl Tile {
             },
             |b| {
                 for (head, &y) in y.iter().enumerate() {
-                    let alpha = b.broadcast_f32(self.scratch, state(head) + OLD_FACTOR);
-                    let beta = b.broadcast_f32(self.scratch, state(head) + NEW_FACTOR);
+                    let alpha = b.broadcast_f32(self.states, head as i32 * STATE + OLD_FACTOR);
+                    let beta = b.broadcast_f32(self.states, head as i32 * STATE + NEW_FACTOR);
                     for (i, sums) in sums.iter().enumerate() {
                         let offset = (4 * i * LANES) as i32;
                         let old = b.load_f32(y, offset, lanes[i]);
@@ -317,10 +407,6 @@ impl Tile {
             },
         );
     }
-}
-
-fn state(head: usize) -> i32 {
-    STATE + head as i32 * STATE_BYTES
 }
 
 /// exp(x) for x <= 0, by the polynomial of Cephes `expf`; see `docs/numerics.md`.
@@ -353,10 +439,7 @@ fn exp(b: &mut KernelBuilder, x: Vf) -> Vf {
     let bits = b.iadd(bits, n);
     let y = b.as_vf(bits);
     let least = b.splat_f32(LEAST);
-    let tiny = b.fcmp(x, least, crate::kir::FloatCond::Lt);
+    let tiny = b.fcmp(x, least, FloatCond::Lt);
     let zero = b.splat_f32(0.0);
     b.fselect(tiny, zero, y)
 }
-
-const _: () = assert!(KEY_BLOCK as usize % (4 * LANES) == 0 && SCRATCH_BYTES % 64 == 0);
-const _: () = assert!(NEW_FACTOR == OLD_FACTOR + 4);

@@ -27,7 +27,7 @@ impl Blocking {
             (24.., false) => Self { rows: 4, tokens: 4, unroll: 1 },
             (8.., true) => Self { rows: 4, tokens: 1, unroll: 2 },
             (8.., false) => Self { rows: 2, tokens: 2, unroll: 1 },
-            (_, true) => Self { rows: 2, tokens: 1, unroll: 2 },
+            (_, true) => Self { rows: 2, tokens: 1, unroll: 1 },
             (_, false) => Self { rows: 1, tokens: 2, unroll: 1 },
         }
     }

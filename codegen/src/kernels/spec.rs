@@ -303,7 +303,7 @@ impl KernelSpec {
     /// that word.
     pub fn scratch_bytes(&self) -> u64 {
         match self.kind {
-            KernelKind::Attention { .. } => super::attention::SCRATCH_BYTES,
+            KernelKind::Attention { heads, cache, .. } => super::attention::scratch_bytes(heads, cache),
             _ => 0,
         }
     }

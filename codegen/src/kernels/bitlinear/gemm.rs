@@ -21,7 +21,7 @@ impl Blocking {
         match vectors {
             24.. => Self { tokens: 8, tiles: 2, unroll: 1 },
             8.. => Self { tokens: 4, tiles: 1, unroll: 1 },
-            _ => Self { tokens: 2, tiles: 1, unroll: 1 },
+            _ => Self { tokens: 2, tiles: 2, unroll: 1 },
         }
     }
 }

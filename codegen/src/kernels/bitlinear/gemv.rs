@@ -19,7 +19,7 @@ impl Blocking {
         match vectors {
             24.. => Self { form: Form::InPlace, tiles: 4, unroll: 2 },
             8.. => Self { form: Form::InPlace, tiles: 1, unroll: 4 },
-            _ => Self { form: Form::Halves, tiles: 1, unroll: 2 },
+            _ => Self { form: Form::Halves, tiles: 2, unroll: 1 },
         }
     }
 }
