@@ -4,6 +4,7 @@
 //! that fits, over and over) or from memory (several copies of the matrix in turn). Without `--bench` (as `cargo test`
 //! runs it) every kernel runs once.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,12 @@ use bitnetc_codegen::clif;
 use bitnetc_codegen::host;
 use bitnetc_codegen::image::{Image, ImageBuilder};
 use bitnetc_codegen::kernels::{Arg, CacheShape, KernelKind, KernelSpec, RopeShape, TokenMode};
+use bitnetc_codegen::pack;
 use bitnetc_ir::weights::{TILE_ROWS, ternary_bytes};
-use bitnetc_ir::{DType, Epilogue, Layout, Pairs, TargetDesc, storage};
+use bitnetc_ir::{
+    ContentHash, DType, Epilogue, Layout, Module, Pairs, ParamDecl, ParamDef, TargetDesc, Type, WeightBytes,
+    storage,
+};
 
 /// Weights that fit in the second-level cache beside the activations.
 const CACHED: u64 = 768 << 10;
@@ -174,7 +179,7 @@ impl Bench {
             (0..times).for_each(|_| subject.run(0..cached));
         });
         let all = units * unit_bytes;
-        let copies: Vec<Buffer> = (0..(UNCACHED / all).max(1)).map(|_| Buffer::ternary(all)).collect();
+        let copies: Vec<Buffer> = (0..if self.measure { (UNCACHED / all).max(1) } else { 1 }).map(|_| Buffer::ternary(all)).collect();
         self.rate(&name, "memory", (all * copies.len() as u64) as f64, "GB/s", || {
             for copy in &copies {
                 subject.words[1] = copy.address();
@@ -226,6 +231,33 @@ impl Bench {
         self.rate(&name, "memory", (units * unit_bytes) as f64, "GB/s", || subject.run(0..units));
     }
 
+    /// Bytes written by all threads, from an I2_S matrix.
+    fn pack(&self, rows: u32, cols: u32) {
+        let name = format!("pack {rows}x{cols}");
+        if !self.wants(&name) {
+            return;
+        }
+        let mut module = Module::new();
+        let ty = |layout| Type::matrix(DType::Ter, rows, cols).with_layout(layout);
+        let def = ParamDef::File { tensor: "w".into(), hash: ContentHash([0; 16]) };
+        let w = module.add_param(ParamDecl { name: "w".into(), ty: ty(Layout::I2s128), def });
+        let def = ParamDef::Relayout(w);
+        let packed = module.add_param(ParamDecl { name: "packed".into(), ty: ty(Layout::Tile16), def });
+        let bytes = vec![0x24; ternary_bytes(Layout::I2s128, rows, cols).expect("128 columns") as usize];
+        let weight = WeightBytes { bytes: bytes.into(), scales: vec![1.0].into() };
+        let source = BTreeMap::from([("w".to_owned(), weight)]);
+        let size = pack::packed_size(&module, packed).expect("tile16 is packed");
+        let mut out = vec![0; size as usize];
+        let (mut best, mut runs) = (Duration::MAX, 0);
+        while runs == 0 || self.measure && runs < 50 {
+            let start = Instant::now();
+            pack::pack_into(&module, packed, &source, &mut out).expect("the codes are valid");
+            best = best.min(start.elapsed());
+            runs += 1;
+        }
+        println!("{name:<46} {:<10} {:>8.2} GB/s", "threads", size as f64 / best.as_secs_f64() / 1e9);
+    }
+
     fn small(&self, name: &str, kind: KernelKind, bytes: u64, units: u64) {
         if !self.wants(name) {
             return;
@@ -268,6 +300,7 @@ fn main() {
         bench.matmul(32768, 2560, dtype, 1);
     }
     bench.matmul(32768, 2560, DType::F16, 8);
+    bench.pack(13824, 2560);
     let eps = 1e-5f32.to_bits();
     bench.small("rms_norm_quant 2560", KernelKind::RmsNorm { width: 2560, eps, quant: true }, 16 << 10, 1);
     bench.small("rms_norm_quant 6912", KernelKind::RmsNorm { width: 6912, eps, quant: true }, 32 << 10, 1);

@@ -233,3 +233,11 @@ impl fmt::Debug for KernelEntry {
         write!(f, "KernelEntry({})", self.name())
     }
 }
+
+/// Calls a kernel, for unit tests of the selectors: the test has run the same words in the kernel interpreter, which checks
+/// every access.
+#[cfg(test)]
+pub(crate) fn call_in_test(entry: &KernelEntry, words: &[u64]) {
+    // SAFETY: the caller has seen the interpreter accept these words, which bounds every access; `entry` keeps the code.
+    unsafe { entry.function()(words.as_ptr()) }
+}

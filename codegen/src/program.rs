@@ -163,6 +163,16 @@ pub enum ProgramError {
         /// Why.
         source: SpecError,
     },
+    /// A function over a chunk has an activation with one row for all tokens; kernels step through rows by token.
+    #[error("@{func} handles a chunk of tokens, but `{op}` has an activation {ty} without a row for each")]
+    Rows {
+        /// The function.
+        func: String,
+        /// The op.
+        op: &'static str,
+        /// Type of the activation.
+        ty: String,
+    },
     /// A value's place is missing or does not lie in its buffer.
     #[error("@{func}: `{op}` uses a value whose place is {why}")]
     Place {
@@ -266,6 +276,12 @@ impl Lowering<'_> {
             TokenCount::One => TokenMode::One,
             TokenCount::UpTo(_) => TokenMode::Many,
         };
+        let all = operand_types.iter().zip(&node.operands).filter(|(_, o)| matches!(o, Operand::Value(_)));
+        let mut all = all.map(|(ty, _)| ty).chain(result_refs.iter().copied());
+        let single = all.find(|ty| ty.as_rows().is_some_and(|r| r.per_token != (tokens == TokenMode::Many)));
+        if let Some(ty) = single {
+            return Err(ProgramError::Rows { func: func.name().to_owned(), op, ty: ty.to_string() });
+        }
         let is_activation = |ty: &Type| matches!(ty.dtype, DType::F32 | DType::Q8) && ty.as_rows().is_some();
         let strides = match tokens {
             TokenMode::One => Vec::new(),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bitnetc_codegen::compile::Compiled;
 use bitnetc_codegen::image::KernelEntry;
 use bitnetc_codegen::program::{Programs, WeightIndex, Word};
-use bitnetc_ir::{DType, EntityVec, Module, storage, weights};
+use bitnetc_ir::{DType, EntityVec, Module, Op, Operand, storage, weights};
 
 /// Memory that weights lie in: a mapped plan file, or a buffer.
 pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -50,6 +50,16 @@ pub enum ModelError {
         expected: u64,
         /// Size of the blob.
         blob: u64,
+    },
+    /// A token id may be looked up that the table has no row for.
+    #[error("the embedding @{table} has {rows} rows but the vocabulary {vocab} tokens: compile the model again")]
+    Embedding {
+        /// The table.
+        table: String,
+        /// Its rows.
+        rows: u32,
+        /// Tokens that may be fed.
+        vocab: u32,
     },
     /// The vocabulary cannot be told from the module.
     #[error("the module's @decode does not return logits: compile the model again")]
@@ -118,6 +128,17 @@ impl Model {
             .and_then(|b| b.ty.as_rows())
             .map(|rows| rows.width)
             .ok_or(ModelError::NoLogits)?;
+        for func in module.funcs().values() {
+            for node in func.order().iter().map(|&n| func.node(n)) {
+                if let (Op::Embed {}, Some(Operand::Param(table))) = (&node.op, node.operands.get(1)) {
+                    let table = &module.params()[*table];
+                    let rows = table.ty.as_matrix().map_or(0, |(rows, _)| rows);
+                    if rows < vocab {
+                        return Err(ModelError::Embedding { table: table.name.clone(), rows, vocab });
+                    }
+                }
+            }
+        }
         let bytes_per_token = bytes_per_token(module, &compiled.programs);
         let entries = compiled.programs.kernels.keys().map(|k| compiled.entry(k)).collect();
         Ok(Self { compiled, entries, blob, weights: found, weight_bytes, bytes_per_token, vocab })

@@ -221,7 +221,8 @@ fn buffer(what: &'static str, bytes: u64) -> Result<AlignedBuffer, SessionError>
 
 fn rope_table(theta: f32, rot: u32, pairs: Pairs, capacity: u32) -> Result<RopeTable, SessionError> {
     let row = 2 * rot as usize;
-    let mut buffer = buffer("RoPE table", u64::from(capacity) * row as u64 * 4)?;
+    let bytes = u64::from(capacity).checked_mul(row as u64 * 4).unwrap_or(u64::MAX);
+    let mut buffer = buffer("RoPE table", bytes)?;
     let frequencies = rope::frequencies(theta, rot);
     let half = rot as usize / 2;
     for (position, bytes) in buffer.as_mut_slice().chunks_exact_mut(row * 4).take(capacity as usize).enumerate() {
@@ -284,6 +285,13 @@ impl Session {
             TokenCount::UpTo(n) => n.min(chunk).min(HEAD_ROWS),
             TokenCount::One => return Err(SessionError::Entry("head")),
         };
+        // Outputs but the first are caches, which change in place: only the first has a buffer.
+        for (entry, name) in [(entries.decode, "decode"), (entries.prefill, "prefill"), (entries.head, "head")] {
+            let outputs = &programs.programs[entry as usize].outputs;
+            if outputs.iter().skip(1).any(|b| b.ty.as_cache().is_none()) {
+                return Err(SessionError::Entry(name));
+            }
+        }
         let output_stride = |entry: u32, name| {
             let first = programs.programs[entry as usize].outputs.first();
             first.and_then(|b| storage::row_stride(&b.ty)).ok_or(SessionError::Entry(name))
@@ -504,13 +512,16 @@ pub fn memory_needs(module: &Module, programs: &Programs, context: u32) -> Memor
         let output = program.and_then(|p| p.outputs.first());
         output.and_then(|b| storage::activation_bytes(&b.ty, rows)).unwrap_or(0)
     };
-    let ropes: u64 = programs.ropes.values().map(|r| u64::from(capacity) * u64::from(r.rot) * 8).sum();
+    let ropes = programs.ropes.values().map(|r| u64::from(capacity).saturating_mul(u64::from(r.rot) * 8));
+    let ropes = ropes.fold(0, u64::saturating_add);
     let packed = programs.weights.values().filter_map(|&p| weights::packed_bytes(&module.params()[p].ty));
     MemoryUse {
         weights: packed.map(|(bytes, scales)| bytes + scales).sum(),
-        kv_cache: kv_bytes_per_position(programs) * u64::from(capacity),
+        kv_cache: kv_bytes_per_position(programs).saturating_mul(u64::from(capacity)),
         arena: programs.programs.iter().map(|p| p.arena_bytes).max().unwrap_or(0),
-        io: u64::from(chunk) * 4 + outputs("prefill", chunk) + outputs("head", HEAD_ROWS.min(chunk)) + ropes + scratch_bytes(programs),
+        io: u64::from(chunk) * 4 + outputs("prefill", chunk) + outputs("head", HEAD_ROWS.min(chunk))
+            + scratch_bytes(programs)
+            + ropes.min(u64::MAX / 4),
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! CLIF has one meaning on all machines, so this checks everything of the aarch64 lowering but Cranelift's own choice of
 //! aarch64 instructions.
-#![allow(unsafe_code)]
 
 use super::isa::{DotIsa, Features};
 use super::translate;
@@ -82,9 +81,9 @@ fn aarch64_lowering_agrees_with_the_interpreter() {
             run(&kernel, &mut memory, &[Arg::Ptr(src, 0), Arg::Ptr(dst, 0)]).unwrap();
             let mut found = [0u8; 512];
             let words = [input.as_ptr() as u64, found.as_mut_ptr() as u64];
-            // SAFETY: The kernel reads 192 bytes through its first parameter and writes 512 through its second, as the
-            // interpreter has just confirmed; `entry` lives on.
-            unsafe { entry.function()(words.as_ptr()) };
+            // The kernel reads 192 bytes through its first parameter and writes 512 through its second, as the interpreter
+            // has just confirmed.
+            crate::image::call_in_test(&entry, &words);
             assert_eq!(memory.bytes(dst), found, "{dot:?}");
         }
     }

@@ -209,7 +209,7 @@ impl Group {
         let whole = b.add(count, LANES as i64 - 1);
         let whole = b.and(whole, -(LANES as i64));
         let elements = b.mul(whole, i64::from(self.stored.head_dim));
-        let element = self.stored.element_bytes().into();
+        let element = i64::from(self.stored.element_bytes());
         b.for_loop(0, elements, LANES as i64, (), |b, i, ()| {
             let offset = b.mul(i, element);
             let from = b.add(at, offset);

@@ -46,8 +46,8 @@ fn run(op: Op, inputs: Vec<Input>, tokens: Option<u32>) {
 #[test]
 fn bitlinear_of_every_shape() {
     let mut random = Random(11);
-    for rows in [1, 15, 16, 17, 33, 80] {
-        for cols in [1, 15, 16, 17, 47, 64, 80, 160] {
+    for rows in [1, 15, 16, 17, 80] {
+        for cols in [1, 15, 17, 64, 80, 112] {
             // One token, and sometimes many.
             let many = TOKENS[random.below(3) as usize];
             let x = random_quantised(&mut random, many, cols);
@@ -127,8 +127,8 @@ fn dense(random: &mut Random, dtype: DType, rows: u32, cols: u32) -> Input {
 #[test]
 fn matmul_of_every_shape() {
     let mut random = Random(16);
-    for rows in [1, 7, 15, 16, 17, 40] {
-        for cols in [1, 15, 16, 17, 63, 64, 100] {
+    for rows in [1, 7, 16, 17, 40] {
+        for cols in [1, 15, 17, 63, 64, 100] {
             for dtype in [DType::F32, DType::F16, DType::Bf16] {
                 let tokens = TOKENS[random.below(3) as usize];
                 let x = random_act(&mut random, tokens, cols);

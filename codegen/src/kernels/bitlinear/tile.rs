@@ -73,20 +73,31 @@ pub(super) fn dot(
                     if shifted.0 != shift {
                         shifted = (shift, vectors.iter().map(|&v| b.ushr(v, shift)).collect());
                     }
-                    let fields: Vec<Vb> = shifted
-                        .1
-                        .iter()
-                        .map(|&v| {
-                            let v = b.band(v, masks[slot]);
-                            b.as_vb(v)
-                        })
-                        .collect();
-                    for (row, &x) in rows.iter().enumerate() {
-                        let codes = b.broadcast_i32(x, group * GROUP_CODES + field * FIELD_COLS);
-                        let codes = b.as_vb(codes);
-                        for (tile, &field) in fields.iter().enumerate() {
-                            let sum = &mut sums[tile][row][slot];
-                            *sum = b.dot_u8i8(*sum, field, codes, 2 << (2 * slot));
+                    let mask = masks[slot];
+                    let field_of = |b: &mut KernelBuilder, tile: usize| {
+                        let v = b.band(shifted.1[tile], mask);
+                        b.as_vb(v)
+                    };
+                    let codes_of = |b: &mut KernelBuilder, row: usize| {
+                        let codes = b.broadcast_i32(rows[row], group * GROUP_CODES + field * FIELD_COLS);
+                        b.as_vb(codes)
+                    };
+                    let mut dot = |b: &mut KernelBuilder, tile: usize, row: usize, field: Vb, codes: Vb| {
+                        let sum = &mut sums[tile][row][slot];
+                        *sum = b.dot_u8i8(*sum, field, codes, 2 << (2 * slot));
+                    };
+                    // What there are fewer of is kept in registers while the others pass.
+                    if tiles.len() <= rows.len() {
+                        let fields: Vec<Vb> = (0..tiles.len()).map(|tile| field_of(b, tile)).collect();
+                        for row in 0..rows.len() {
+                            let codes = codes_of(b, row);
+                            (0..).zip(&fields).for_each(|(tile, &field)| dot(b, tile, row, field, codes));
+                        }
+                    } else {
+                        let codes: Vec<Vb> = (0..rows.len()).map(|row| codes_of(b, row)).collect();
+                        for tile in 0..tiles.len() {
+                            let field = field_of(b, tile);
+                            (0..).zip(&codes).for_each(|(row, &codes)| dot(b, tile, row, field, codes));
                         }
                     }
                 }
