@@ -28,7 +28,16 @@ fn two_billion() -> TinyModel {
 }
 
 fn tiny() -> TinyModel {
-    TinyModel { hidden: 1024, layers: 8, heads: 8, kv_heads: 2, head_dim: 128, ffn: 2816, vocab: 8192, ..TinyModel::default() }
+    TinyModel {
+        hidden: 1024,
+        layers: 8,
+        heads: 8,
+        kv_heads: 2,
+        head_dim: 128,
+        ffn: 2816,
+        vocab: 8192,
+        ..TinyModel::default()
+    }
 }
 
 /// The file of a synthetic model, made once.
@@ -82,7 +91,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let clock = Instant::now();
     let loaded = load(Some(&path), &LoadOptions::default())?;
-    println!("loaded in {:.2} s; {:.1} MB read per token", clock.elapsed().as_secs_f64(), loaded.model.bytes_per_token() as f64 / 1e6);
+    println!(
+        "loaded in {:.2} s; {:.1} MB read per token",
+        clock.elapsed().as_secs_f64(),
+        loaded.model.bytes_per_token() as f64 / 1e6
+    );
     let mut buffer = AlignedBuffer::zeroed(768 << 20)?;
     buffer.as_mut_slice().fill(1);
     for threads in threads {

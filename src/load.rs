@@ -103,8 +103,9 @@ impl Source {
     /// A file that is malformed, not supported, or a plan.
     pub fn gguf_model(&self) -> Result<gguf::Model<'_>, Error> {
         match self {
-            Source::Gguf { path, .. } => gguf::Model::open(self.bytes())
-                .map_err(|source| Error::Gguf { path: path.clone(), source }),
+            Source::Gguf { path, .. } => {
+                gguf::Model::open(self.bytes()).map_err(|source| Error::Gguf { path: path.clone(), source })
+            }
             Source::Plan { path, .. } => {
                 Err(Error::PlanLacks { path: path.clone(), what: "GGUF container; give the .gguf file" })
             }
@@ -244,7 +245,8 @@ fn load_plan(path: &Path, plan: Plan, options: &CompileOptions) -> Result<Loaded
     }
     let stored = index.meta().hyper_parameters.iter().find(|(k, _)| k == "context");
     let context = stored.and_then(|(_, v)| v.parse().ok()).filter(|&n| n > 0).unwrap_or(2048);
-    let (chat_template, notes) = (index.chat_template().map(str::to_owned), index.meta().defaults_used.clone());
+    let (chat_template, notes) =
+        (index.chat_template().map(str::to_owned), index.meta().defaults_used.clone());
     let blob: Bytes = Arc::new(PlanBytes(plan));
     Ok(Loaded {
         name: path.display().to_string(),
@@ -275,7 +277,10 @@ pub fn dump_module(source: &Source, stage: Stage, options: &CompileOptions) -> R
     if let Source::Plan { path, plan } = source {
         return match stage {
             Stage::Planned => plan_module(path, plan),
-            _ => Err(Error::PlanLacks { path: path.clone(), what: "earlier stages; dump them from the .gguf file" }),
+            _ => Err(Error::PlanLacks {
+                path: path.clone(),
+                what: "earlier stages; dump them from the .gguf file",
+            }),
         };
     }
     let model = source.gguf_model()?;
@@ -303,7 +308,8 @@ impl WeightSource for Loaded {
             Layout::Tile16 => decl.ty.as_matrix()?.0 as usize,
             _ => 0,
         };
-        let scales = place(&range.scales)?.as_chunks::<4>().0.iter().take(rows).map(|&b| f32::from_le_bytes(b));
+        let scales =
+            place(&range.scales)?.as_chunks::<4>().0.iter().take(rows).map(|&b| f32::from_le_bytes(b));
         Some(WeightBytes { bytes: Cow::Borrowed(place(&range.bytes)?), scales: Cow::Owned(scales.collect()) })
     }
 }
@@ -319,7 +325,8 @@ pub fn score_by_interpreter(
 ) -> Result<(), Error> {
     let module = &loaded.module;
     let interpreter = Interpreter::new(module, loaded);
-    let decode = module.func_named("decode").ok_or(bitnetc_runtime::session::SessionError::Entry("decode"))?;
+    let decode =
+        module.func_named("decode").ok_or(bitnetc_runtime::session::SessionError::Entry("decode"))?;
     let capacity = u32::try_from(tokens.len()).unwrap_or(u32::MAX - KEY_BLOCK).next_multiple_of(KEY_BLOCK);
     let func = &module.funcs()[decode];
     let types: Vec<_> = func.inputs().iter().map(|&v| func.ty(v).clone()).collect();

@@ -54,7 +54,11 @@ fn threads_do_not_change_a_bit() {
     let one = score(&loaded, &tokens, 1);
     for threads in [2, 3, 5, 16] {
         assert_same(&format!("prefill, {threads} threads"), &one, &score(&loaded, &tokens, threads));
-        assert_same(&format!("decode, {threads} threads"), &one[..40], &decode(&loaded, &tokens[..40], threads));
+        assert_same(
+            &format!("decode, {threads} threads"),
+            &one[..40],
+            &decode(&loaded, &tokens[..40], threads),
+        );
     }
 }
 
@@ -66,10 +70,15 @@ fn every_pass_can_be_left_out() {
         let expected = score(&open(file.path(), &options(DType::F16)), &tokens, 2);
         let mut left_out = 0;
         for pass in ALL_PASSES.iter().filter(|p| !p.required) {
-            let changed = options_with(DType::F16, |c| c.pipeline = c.pipeline.clone().without(pass.name).unwrap());
+            let changed =
+                options_with(DType::F16, |c| c.pipeline = c.pipeline.clone().without(pass.name).unwrap());
             let loaded = open(file.path(), &changed);
             assert_same(&format!("without {}", pass.name), &expected, &score(&loaded, &tokens, 2));
-            assert_same(&format!("decode without {}", pass.name), &expected[..20], &decode(&loaded, &tokens[..20], 2));
+            assert_same(
+                &format!("decode without {}", pass.name),
+                &expected[..20],
+                &decode(&loaded, &tokens[..20], 2),
+            );
             left_out += 1;
         }
         assert!(left_out >= 7);
@@ -86,7 +95,10 @@ fn a_plan_from_disk_equals_compiling_in_memory() {
         let plan = folder.path().join(format!("{i}.plan"));
         let source = Source::open(Some(file.path()), MapMode::Mapped).unwrap();
         let gguf = source.gguf_model().unwrap();
-        plan_model(file.path(), &gguf, &CompileOptions::for_host().unwrap()).unwrap().write(&plan, |_| ()).unwrap();
+        plan_model(file.path(), &gguf, &CompileOptions::for_host().unwrap())
+            .unwrap()
+            .write(&plan, |_| ())
+            .unwrap();
         let tokens = random_tokens(3, 40, model.vocab as u32);
         for kv_type in [DType::F16, DType::F32] {
             let memory = score(&open(file.path(), &options(kv_type)), &tokens, 2);

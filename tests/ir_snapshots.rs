@@ -20,7 +20,15 @@ fn snapshot(name: &str, text: &str) {
 
 /// A two-layer model with grouped heads.
 fn model() -> (tempfile::NamedTempFile, CompileOptions) {
-    let model = TinyModel { layers: 2, hidden: 256, heads: 4, kv_heads: 2, head_dim: 64, ffn: 384, ..TinyModel::default() };
+    let model = TinyModel {
+        layers: 2,
+        hidden: 256,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 64,
+        ffn: 384,
+        ..TinyModel::default()
+    };
     let mut file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
     file.write_all(&model.to_gguf()).unwrap();
     let mut options = CompileOptions::for_host().unwrap();

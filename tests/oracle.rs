@@ -85,7 +85,11 @@ fn check_model(name: &str) {
             if exact {
                 let greedy = ids(&prompt["greedy_64"]);
                 let safe = prompt["greedy_safe_prefix"].as_u64().unwrap() as usize;
-                assert_eq!(continue_greedily(&loaded, &tokens, safe), greedy[..safe], "{what}: greedy prefix");
+                assert_eq!(
+                    continue_greedily(&loaded, &tokens, safe),
+                    greedy[..safe],
+                    "{what}: greedy prefix"
+                );
                 let forced: Vec<u32> = tokens.iter().chain(&greedy).copied().collect();
                 let rows = score(&loaded, &forced, 2);
                 for (step, margin) in floats(&prompt["greedy_margins"]).into_iter().enumerate() {
@@ -96,7 +100,10 @@ fn check_model(name: &str) {
                 }
             }
         }
-        println!("{name} {}: flip-free {free_good}/{free}, rows within 1e-3 {rows_good}/{rows}", kv_type.name());
+        println!(
+            "{name} {}: flip-free {free_good}/{free}, rows within 1e-3 {rows_good}/{rows}",
+            kv_type.name()
+        );
         if exact {
             assert!(free_good * 5 >= free * 4, "{name}: only {free_good} of {free} flip-free prompts agree");
             assert!(rows_good * 4 >= rows, "{name}: only {rows_good} of {rows} positions agree");
@@ -134,7 +141,11 @@ fn tokenizers_agree() {
         assert!(!cases.is_empty());
         for case in cases {
             let text = case["text"].as_str().unwrap();
-            assert_eq!(loaded.tokenizer.encode(text, false, false).unwrap(), ids(&case["ids"]), "{name}: {text:?}");
+            assert_eq!(
+                loaded.tokenizer.encode(text, false, false).unwrap(),
+                ids(&case["ids"]),
+                "{name}: {text:?}"
+            );
         }
     }
 }
@@ -161,7 +172,11 @@ fn the_built_in_model_agrees_with_its_recipe() {
         let ours = continue_greedily(&loaded, &tokens, greedy.len());
         let margins = floats(&prompt["greedy_margins"]);
         if let Some(step) = ours.iter().zip(&greedy).position(|(a, b)| a != b) {
-            assert!(margins[step] <= 0.2 * 4.0, "{text:?}: step {step} differs although it leads by {}", margins[step]);
+            assert!(
+                margins[step] <= 0.2 * 4.0,
+                "{text:?}: step {step} differs although it leads by {}",
+                margins[step]
+            );
         }
     }
     println!("built-in model: {good} of {rows} positions within 1e-3");

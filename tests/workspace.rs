@@ -73,7 +73,9 @@ fn unsafe_stands_in_three_files_only() {
             assert!(!found, "{}:{}: {line}", file.display(), number + 1);
         }
     }
-    for krate in ["src/lib.rs", "src/main.rs", "ir/src/lib.rs", "frontend-gguf/src/lib.rs", "passes/src/lib.rs"] {
+    for krate in
+        ["src/lib.rs", "src/main.rs", "ir/src/lib.rs", "frontend-gguf/src/lib.rs", "passes/src/lib.rs"]
+    {
         let text = fs::read_to_string(root().join(krate)).unwrap();
         assert!(text.contains("#![forbid(unsafe_code)]"), "{krate} must forbid unsafe code");
     }
@@ -98,7 +100,10 @@ fn every_dependency_has_its_reason() {
     for line in section.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#')) {
         let name = line.split([' ', '=']).next().unwrap();
         if !name.starts_with("bitnetc-") {
-            assert!(reasons.contains(&format!("`{name}`")), "docs/dependencies.md does not say why `{name}` is there");
+            assert!(
+                reasons.contains(&format!("`{name}`")),
+                "docs/dependencies.md does not say why `{name}` is there"
+            );
         }
     }
 }

@@ -179,7 +179,9 @@ impl Bench {
             (0..times).for_each(|_| subject.run(0..cached));
         });
         let all = units * unit_bytes;
-        let copies: Vec<Buffer> = (0..if self.measure { (UNCACHED / all).max(1) } else { 1 }).map(|_| Buffer::ternary(all)).collect();
+        let copies: Vec<Buffer> = (0..if self.measure { (UNCACHED / all).max(1) } else { 1 })
+            .map(|_| Buffer::ternary(all))
+            .collect();
         self.rate(&name, "memory", (all * copies.len() as u64) as f64, "GB/s", || {
             for copy in &copies {
                 subject.words[1] = copy.address();

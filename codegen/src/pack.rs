@@ -2,7 +2,7 @@
 //!
 //! A parameter that an op reads is either dense, and then its stored bytes are used as they are, or ternary in `tile16`,
 //! and then its definition says which rows of which stored matrices it is made of (`relayout`, `concat`, `interleave16`).
-//! Those rows are resolved first ([`rows`]); then every tile of 16 rows is written on its own, in parallel ([`tile16`]),
+//! Those rows are resolved first (`rows`); then every tile of 16 rows is written on its own, in parallel (`tile16`),
 //! into memory that the caller gives, so that a plan file can be packed straight into its mapping.
 //!
 //! Invariants: what is written equals `bitnetc_ir::weights::ternary_position` element by element; code 3, which stands for no

@@ -315,7 +315,9 @@ impl Lowering<'_> {
                 Arg::Result(i) => {
                     results.get(usize::from(i)).map(|l| l.word).ok_or_else(|| place_error("missing"))?
                 }
-                Arg::RopeTable => Word::Rope(self.rope(&node.op).ok_or_else(|| place_error("no RoPE table"))?),
+                Arg::RopeTable => {
+                    Word::Rope(self.rope(&node.op).ok_or_else(|| place_error("no RoPE table"))?)
+                }
                 Arg::Position => Word::Position,
                 Arg::Tokens => Word::Tokens,
                 Arg::Capacity => Word::Capacity,

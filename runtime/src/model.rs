@@ -34,7 +34,9 @@ pub enum ModelError {
     #[error("weight @{0} is missing: compile the model again")]
     Missing(String),
     /// The bytes are not as many as the type says, or lie outside the blob.
-    #[error("weight @{name} ({ty}): {what} are {got} bytes at {start}, expected {expected} inside {blob}: compile the model again")]
+    #[error(
+        "weight @{name} ({ty}): {what} are {got} bytes at {start}, expected {expected} inside {blob}: compile the model again"
+    )]
     Range {
         /// The parameter.
         name: String,
@@ -52,7 +54,9 @@ pub enum ModelError {
         blob: u64,
     },
     /// A token id may be looked up that the table has no row for.
-    #[error("the embedding @{table} has {rows} rows but the vocabulary {vocab} tokens: compile the model again")]
+    #[error(
+        "the embedding @{table} has {rows} rows but the vocabulary {vocab} tokens: compile the model again"
+    )]
     Embedding {
         /// The table.
         table: String,
@@ -79,7 +83,10 @@ pub struct Model {
 
 impl std::fmt::Debug for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Model").field("vocab", &self.vocab).field("weights", &self.weights.len()).finish_non_exhaustive()
+        f.debug_struct("Model")
+            .field("vocab", &self.vocab)
+            .field("weights", &self.weights.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -101,12 +108,20 @@ impl Model {
         let mut weight_bytes = 0;
         for &param in compiled.programs.weights.values() {
             let decl = &module.params()[param];
-            let range = by_name.get(decl.name.as_str()).ok_or_else(|| ModelError::Missing(decl.name.clone()))?;
-            let (bytes, scales) = weights::packed_bytes(&decl.ty).ok_or_else(|| ModelError::Missing(decl.name.clone()))?;
-            for (what, range, expected) in [("elements", &range.bytes, bytes), ("scales", &range.scales, scales)] {
+            let range =
+                by_name.get(decl.name.as_str()).ok_or_else(|| ModelError::Missing(decl.name.clone()))?;
+            let (bytes, scales) =
+                weights::packed_bytes(&decl.ty).ok_or_else(|| ModelError::Missing(decl.name.clone()))?;
+            for (what, range, expected) in
+                [("elements", &range.bytes, bytes), ("scales", &range.scales, scales)]
+            {
                 let got = range.end.saturating_sub(range.start);
                 let inside = range.end.checked_add(storage::PADDING).is_some_and(|end| end <= size);
-                if got != expected || range.start > range.end || (expected > 0 && !inside) || range.start % 4 != 0 {
+                if got != expected
+                    || range.start > range.end
+                    || (expected > 0 && !inside)
+                    || range.start % 4 != 0
+                {
                     return Err(ModelError::Range {
                         name: decl.name.clone(),
                         ty: decl.ty.to_string(),

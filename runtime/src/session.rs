@@ -35,7 +35,9 @@ pub struct SessionOptions {
 #[non_exhaustive]
 pub enum SessionError {
     /// Memory for a buffer could not be had.
-    #[error("cannot allocate {bytes} bytes for the {what}: {source}; ask for a smaller context with --ctx-size")]
+    #[error(
+        "cannot allocate {bytes} bytes for the {what}: {source}; ask for a smaller context with --ctx-size"
+    )]
     Memory {
         /// Which buffer.
         what: &'static str,
@@ -73,7 +75,9 @@ pub enum SessionError {
         capacity: u32,
     },
     /// The model computed a NaN: broken weights, or a bug.
-    #[error("the logits behind position {position} are NaN (first at token {index}); the model's weights or scales are out of range: run `bitnetc inspect`")]
+    #[error(
+        "the logits behind position {position} are NaN (first at token {index}); the model's weights or scales are out of range: run `bitnetc inspect`"
+    )]
     NotANumber {
         /// Position of the token that was fed.
         position: u32,
@@ -134,7 +138,12 @@ impl Addresses for Binding<'_> {
             Word::Weight(w) => self.model.weight_address(w),
             Word::Scales(w) => self.model.scales_address(w),
             Word::Rope(r) => at(&self.buffers.ropes[r.index()].buffer, 0),
-            Word::Scratch | Word::Position | Word::Tokens | Word::Capacity | Word::UnitBegin | Word::UnitEnd => {
+            Word::Scratch
+            | Word::Position
+            | Word::Tokens
+            | Word::Capacity
+            | Word::UnitBegin
+            | Word::UnitEnd => {
                 return None;
             }
         })
@@ -225,7 +234,9 @@ fn rope_table(theta: f32, rot: u32, pairs: Pairs, capacity: u32) -> Result<RopeT
     let mut buffer = buffer("RoPE table", bytes)?;
     let frequencies = rope::frequencies(theta, rot);
     let half = rot as usize / 2;
-    for (position, bytes) in buffer.as_mut_slice().chunks_exact_mut(row * 4).take(capacity as usize).enumerate() {
+    for (position, bytes) in
+        buffer.as_mut_slice().chunks_exact_mut(row * 4).take(capacity as usize).enumerate()
+    {
         for (j, &frequency) in frequencies.iter().enumerate() {
             let (cos, sin) = rope::cos_sin_at(frequency, position as u32);
             let (first, second) = match pairs {
@@ -286,7 +297,9 @@ impl Session {
             TokenCount::One => return Err(SessionError::Entry("head")),
         };
         // Outputs but the first are caches, which change in place: only the first has a buffer.
-        for (entry, name) in [(entries.decode, "decode"), (entries.prefill, "prefill"), (entries.head, "head")] {
+        for (entry, name) in
+            [(entries.decode, "decode"), (entries.prefill, "prefill"), (entries.head, "head")]
+        {
             let outputs = &programs.programs[entry as usize].outputs;
             if outputs.iter().skip(1).any(|b| b.ty.as_cache().is_none()) {
                 return Err(SessionError::Entry(name));
@@ -329,14 +342,7 @@ impl Session {
         let threads = options.threads.max(1);
         let engine = {
             let binding = Binding { buffers: &buffers, model: &model, inputs };
-            Engine::bind(
-                &programs.programs,
-                model.entries(),
-                &binding,
-                capacity,
-                threads,
-                Arc::clone(&model),
-            )
+            Engine::bind(&programs.programs, model.entries(), &binding, capacity, threads, Arc::clone(&model))
         };
         let team = Team::new(Arc::new(engine), threads)?;
         Ok(Self { team, model, buffers, entries, capacity, chunk, head_rows, position: 0 })
@@ -519,7 +525,9 @@ pub fn memory_needs(module: &Module, programs: &Programs, context: u32) -> Memor
         weights: packed.map(|(bytes, scales)| bytes + scales).sum(),
         kv_cache: kv_bytes_per_position(programs).saturating_mul(u64::from(capacity)),
         arena: programs.programs.iter().map(|p| p.arena_bytes).max().unwrap_or(0),
-        io: u64::from(chunk) * 4 + outputs("prefill", chunk) + outputs("head", HEAD_ROWS.min(chunk))
+        io: u64::from(chunk) * 4
+            + outputs("prefill", chunk)
+            + outputs("head", HEAD_ROWS.min(chunk))
             + scratch_bytes(programs)
             + ropes.min(u64::MAX / 4),
     }

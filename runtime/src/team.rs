@@ -9,9 +9,9 @@
 //! worker that has seen `stop` never touches a job again, and [`Team::drop`] waits for all of them.
 
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::Thread;
-use std::sync::OnceLock;
 
 /// Rounds of spinning before a waiting thread yields or parks.
 const SPINS: u32 = 1 << 12;

@@ -86,7 +86,13 @@ pub(crate) struct RunArgs {
     #[arg(value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
     /// The same, as an option
-    #[arg(short = 'm', long = "model", value_name = "MODEL", conflicts_with = "model", env = "BITNETC_MODEL")]
+    #[arg(
+        short = 'm',
+        long = "model",
+        value_name = "MODEL",
+        conflicts_with = "model",
+        env = "BITNETC_MODEL"
+    )]
     pub(crate) model_option: Option<PathBuf>,
     /// The text to go on from (default: the model's begin-of-text token alone)
     #[arg(short, long, value_name = "TEXT")]

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use bitnetc::compile::{CompileOptions, PlanSummary, plan_model};
-use bitnetc::load::Source;
 use bitnetc::error::exit;
+use bitnetc::load::Source;
 use bitnetc_ir::DType;
 use bitnetc_passes::Pipeline;
 use bitnetc_runtime::map::MapMode;
@@ -40,7 +40,8 @@ pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
         return Err(Failure::new(exit::USAGE, "the plan would replace the model: give another --output"));
     }
     let clock = Instant::now();
-    let source = Source::open(Some(&args.model), if args.no_mmap { MapMode::Copied } else { MapMode::Mapped })?;
+    let source =
+        Source::open(Some(&args.model), if args.no_mmap { MapMode::Copied } else { MapMode::Mapped })?;
     let model = source.gguf_model()?;
     let planned = plan_model(&args.model, &model, &options)?;
     for note in &planned.notes {
@@ -70,8 +71,15 @@ fn text(summary: &PlanSummary, path: &std::path::Path, seconds: f64) -> String {
         );
     }
     let s = summary;
-    text += &format!("\nkernels          {} distinct, {} steps per token, {} barriers\n", s.kernels, s.steps, s.barriers);
-    text += &format!("bytes per token  {} of weights, and {} of KV cache per position\n", output::bytes(s.bytes_per_token), output::bytes(s.kv_bytes_per_position));
+    text += &format!(
+        "\nkernels          {} distinct, {} steps per token, {} barriers\n",
+        s.kernels, s.steps, s.barriers
+    );
+    text += &format!(
+        "bytes per token  {} of weights, and {} of KV cache per position\n",
+        output::bytes(s.bytes_per_token),
+        output::bytes(s.kv_bytes_per_position)
+    );
     text += &format!(
         "peak memory      {} at a context of {}: weights {}, KV cache {}, activations {}, other buffers {}\n",
         output::bytes(s.memory.total()),
@@ -81,7 +89,11 @@ fn text(summary: &PlanSummary, path: &std::path::Path, seconds: f64) -> String {
         output::bytes(s.memory.arena),
         output::bytes(s.memory.io)
     );
-    text += &format!("plan             {} ({}), in {seconds:.2} s\n", path.display(), output::bytes(s.file_bytes));
+    text += &format!(
+        "plan             {} ({}), in {seconds:.2} s\n",
+        path.display(),
+        output::bytes(s.file_bytes)
+    );
     text
 }
 

@@ -56,7 +56,8 @@ impl Failure {
         span: std::ops::Range<usize>,
         label: String,
     ) -> Self {
-        let error = TextError { message, help, source: NamedSource::new(name, text), span: span.into(), label };
+        let error =
+            TextError { message, help, source: NamedSource::new(name, text), span: span.into(), label };
         Self { code: exit::FAILURE, report: Some(miette::Report::new(error)) }
     }
     /// The reader of stdout has gone: nothing to say.
@@ -69,7 +70,10 @@ impl Failure {
         if let Some(report) = self.report {
             let text = format!("{report:?}");
             // Nothing can be done if stderr is closed too.
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{}\n", text.trim_end()).as_bytes());
+            let _ = std::io::Write::write_all(
+                &mut std::io::stderr(),
+                format!("{}\n", text.trim_end()).as_bytes(),
+            );
         }
         ExitCode::from(self.code)
     }

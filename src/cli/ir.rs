@@ -79,8 +79,9 @@ fn check(args: &IrCheckArgs) -> Outcome {
     }
     if module.stage == Stage::Planned {
         for func in module.funcs().values() {
-            bitnetc_passes::check_plan(func)
-                .map_err(|e| Failure::new(exit::FAILURE, format!("{name}: the plan of @{} is wrong: {e}", func.name())))?;
+            bitnetc_passes::check_plan(func).map_err(|e| {
+                Failure::new(exit::FAILURE, format!("{name}: the plan of @{} is wrong: {e}", func.name()))
+            })?;
         }
     }
     output::print(&text::print(&module))?;

@@ -34,7 +34,8 @@ pub(crate) fn run(args: &LogitsArgs, quiet: bool) -> Outcome {
     };
     let temporary = tempfile::NamedTempFile::new_in(directory).map_err(|e| unwritable(&e))?;
     let vocab = loaded.model.vocab() as usize;
-    let mut writer = NpyWriter::new(std::io::BufWriter::new(temporary), ids.len(), vocab).map_err(|e| unwritable(&e))?;
+    let mut writer =
+        NpyWriter::new(std::io::BufWriter::new(temporary), ids.len(), vocab).map_err(|e| unwritable(&e))?;
     let mut last = Vec::new();
     let mut failed = None;
     let mut sink = |_: usize, logits: &[f32]| {

@@ -29,7 +29,8 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are results; everything else is a usage error, which clap sends to stderr.
-            let code = if error.use_stderr() { bitnetc::error::exit::USAGE } else { bitnetc::error::exit::OK };
+            let code =
+                if error.use_stderr() { bitnetc::error::exit::USAGE } else { bitnetc::error::exit::OK };
             return match error.print() {
                 Ok(()) => ExitCode::from(code),
                 Err(_) => ExitCode::from(bitnetc::error::exit::FAILURE),

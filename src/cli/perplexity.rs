@@ -30,14 +30,22 @@ pub(crate) fn run(args: &PerplexityArgs, quiet: bool) -> Outcome {
             let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
             loaded.tokenizer.encode(&text, true, false)?
         }
-        (None, None) => return Err(Failure::new(exit::USAGE, "give a text with --file or token ids with --ids")),
+        (None, None) => {
+            return Err(Failure::new(exit::USAGE, "give a text with --file or token ids with --ids"));
+        }
     };
     let window = if args.ctx == 0 { loaded.context } else { args.ctx };
     if window < 2 {
-        return Err(Failure::new(exit::USAGE, "--ctx must be at least 2: a window's first token is not scored"));
+        return Err(Failure::new(
+            exit::USAGE,
+            "--ctx must be at least 2: a window's first token is not scored",
+        ));
     }
     if ids.len() < 2 {
-        return Err(Failure::new(exit::FAILURE, format!("{} tokens are too few: at least 2 are needed", ids.len())));
+        return Err(Failure::new(
+            exit::FAILURE,
+            format!("{} tokens are too few: at least 2 are needed", ids.len()),
+        ));
     }
     let context = window.min(u32::try_from(ids.len()).unwrap_or(u32::MAX));
     let options = SessionOptions { context, threads: threads(args.engine.threads) };

@@ -68,8 +68,9 @@ fn prompt_text(args: &RunArgs) -> Result<String, Failure> {
     match (&args.prompt, &args.file) {
         (Some(text), _) => Ok(text.clone()),
         (None, Some(path)) => {
-            let mut text = std::fs::read_to_string(path)
-                .map_err(|e| Failure::new(exit::FAILURE, format!("cannot read the prompt {}: {e}", path.display())))?;
+            let mut text = std::fs::read_to_string(path).map_err(|e| {
+                Failure::new(exit::FAILURE, format!("cannot read the prompt {}: {e}", path.display()))
+            })?;
             if text.ends_with('\n') {
                 text.pop();
             }
@@ -107,7 +108,10 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     if context > loaded.context {
         output::say(
             quiet,
-            format!("warning: --ctx-size {context} is more than the {} that the model was trained for", loaded.context),
+            format!(
+                "warning: --ctx-size {context} is more than the {} that the model was trained for",
+                loaded.context
+            ),
         );
     }
     let options = SessionOptions { context, threads: threads(args.engine.threads) };
@@ -143,7 +147,13 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     if result.stop == Stop::ContextFull {
         output::say(quiet, format!("the context of {} tokens is full", session.capacity()));
     }
-    let timings = Timings { load: load_time, result: &result, memory: session.memory(), loaded: &loaded, session: &session };
+    let timings = Timings {
+        load: load_time,
+        result: &result,
+        memory: session.memory(),
+        loaded: &loaded,
+        session: &session,
+    };
     if args.json {
         output::print_json(&timings.json(&text_out, &loaded, seed))?;
     }
@@ -170,7 +180,8 @@ impl Timings<'_> {
     /// Bytes that one decode step at the middle of the run has read.
     fn bytes_per_token(&self) -> u64 {
         let middle = self.result.prompt_tokens + self.result.decode_steps / 2;
-        self.loaded.model.bytes_per_token() + kv_bytes_per_position(self.loaded.model.programs()) * middle as u64
+        self.loaded.model.bytes_per_token()
+            + kv_bytes_per_position(self.loaded.model.programs()) * middle as u64
     }
 
     fn gigabytes_per_second(&self) -> f64 {

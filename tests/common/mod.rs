@@ -95,9 +95,38 @@ pub fn shapes() -> Vec<TinyModel> {
     vec![
         base.clone(),
         TinyModel { layers: 2, heads: 8, kv_heads: 1, head_dim: 16, vocab: 301, seed: 2, ..base.clone() },
-        TinyModel { hidden: 384, heads: 16, kv_heads: 4, head_dim: 40, ffn: 640, vocab: 259, tied: false, seed: 3, ..base.clone() },
-        TinyModel { hidden: 256, heads: 4, kv_heads: 4, head_dim: 96, ffn: 128, arch: "bitnet-25", seed: 4, ..base.clone() },
-        TinyModel { hidden: 640, layers: 2, heads: 20, kv_heads: 5, head_dim: 32, ffn: 896, vocab: 515, seed: 5, ..base.clone() },
+        TinyModel {
+            hidden: 384,
+            heads: 16,
+            kv_heads: 4,
+            head_dim: 40,
+            ffn: 640,
+            vocab: 259,
+            tied: false,
+            seed: 3,
+            ..base.clone()
+        },
+        TinyModel {
+            hidden: 256,
+            heads: 4,
+            kv_heads: 4,
+            head_dim: 96,
+            ffn: 128,
+            arch: "bitnet-25",
+            seed: 4,
+            ..base.clone()
+        },
+        TinyModel {
+            hidden: 640,
+            layers: 2,
+            heads: 20,
+            kv_heads: 5,
+            head_dim: 32,
+            ffn: 896,
+            vocab: 515,
+            seed: 5,
+            ..base.clone()
+        },
         TinyModel { heads: 64, kv_heads: 32, head_dim: 2, ffn: 384, seed: 6, ..base.clone() },
         TinyModel { hidden: 256, heads: 2, kv_heads: 1, head_dim: 128, ffn: 256, seed: 7, ..base },
     ]

@@ -1,6 +1,6 @@
 //! Kernels: from a [`KernelSpec`] to the kernel IR that computes it.
 //!
-//! Each family has a file; what they share is here: the parameter words ([`Args`]), loops over the lanes of a row and
+//! Each family has a file; what they share is here: the parameter words (`Args`), loops over the lanes of a row and
 //! over tiles of a range, and [`Registers`], the one fact about the machine that a generator needs. Blocking follows
 //! from it and never changes a bit: `docs/numerics.md` fixes every rounding, and the tests compare with it.
 //!

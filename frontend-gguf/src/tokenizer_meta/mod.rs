@@ -252,7 +252,11 @@ fn read_pre(gguf: &Gguf<'_>, tokens: &[&str], notes: &mut Vec<Note>) -> Result<P
         // The published 2B-4T file has no such key, and llama.cpp then splits otherwise than the model was trained.
         None => {
             let llama3 = tokens.len() == 128_256 && tokens.get(128_000) == Some(&"<|begin_of_text|>");
-            let why = if llama3 { "the vocabulary is that of LLaMA 3" } else { "the rule of the architectures read here" };
+            let why = if llama3 {
+                "the vocabulary is that of LLaMA 3"
+            } else {
+                "the rule of the architectures read here"
+            };
             notes.push(Note::default_used(PRE, "llama-bpe", why));
             Ok(PreTokenizer::LlamaBpe)
         }
