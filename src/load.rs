@@ -53,7 +53,7 @@ pub enum Source {
         /// For messages.
         path: PathBuf,
         /// The plan, with all hashes but the weights' checked.
-        plan: Plan,
+        plan: Box<Plan>,
     },
 }
 
@@ -71,7 +71,7 @@ impl Source {
         if start.starts_with(&plan::MAGIC[..plan::MAGIC.len().min(4)]) {
             drop(file);
             let options = PlanOptions { map_mode, ..PlanOptions::default() };
-            return Ok(Source::Plan { path: path.to_owned(), plan: Plan::load(path, &options)? });
+            return Ok(Source::Plan { path: path.to_owned(), plan: Box::new(Plan::load(path, &options)?) });
         }
         if start.starts_with(b"GGUF") || start.len() < 4 || path.extension().is_some_and(|e| e == "gguf") {
             // Too short or not a GGUF after all: the front-end says so, with the offset.
@@ -159,7 +159,7 @@ pub fn load_source(source: Source, options: &LoadOptions) -> Result<Loaded, Erro
     compile_options.kv_type = options.kv_type;
     match source {
         Source::Gguf { .. } => load_gguf(&source, &compile_options),
-        Source::Plan { path, plan } => load_plan(&path, plan, &compile_options),
+        Source::Plan { path, plan } => load_plan(&path, *plan, &compile_options),
     }
 }
 

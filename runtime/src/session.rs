@@ -230,7 +230,7 @@ fn buffer(what: &'static str, bytes: u64) -> Result<AlignedBuffer, SessionError>
 
 fn rope_table(theta: f32, rot: u32, pairs: Pairs, capacity: u32) -> Result<RopeTable, SessionError> {
     let row = 2 * rot as usize;
-    let bytes = u64::from(capacity).checked_mul(row as u64 * 4).unwrap_or(u64::MAX);
+    let bytes = u64::from(capacity).saturating_mul(row as u64 * 4);
     let mut buffer = buffer("RoPE table", bytes)?;
     let frequencies = rope::frequencies(theta, rot);
     let half = rot as usize / 2;
