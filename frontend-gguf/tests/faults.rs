@@ -197,7 +197,6 @@ const TOKENIZER: &[Case] = &[
     ("MissingKey", "tokenizer.ggml.tokens", |w| w.remove("tokenizer.ggml.tokens")),
     ("MissingKey", "tokenizer.ggml.merges", |w| w.remove("tokenizer.ggml.merges")),
     ("MissingKey", "token_type", |w| w.remove("tokenizer.ggml.token_type")),
-    ("MissingKey", "tokenizer.ggml.pre", |w| w.remove("tokenizer.ggml.pre")),
     ("BadTokenizer", "llama-bpe", |w| w.set("tokenizer.ggml.pre", MetaValue::String("qwen2".into()))),
     ("BadTokenizer", "gpt2", |w| w.set("tokenizer.ggml.model", MetaValue::String("llama".into()))),
     ("WrongKeyType", "array of u8", |w| w.set("tokenizer.ggml.tokens", array(0, 288, &[1; 288]))),

@@ -173,6 +173,19 @@ fn harmless_variants_are_accepted_silently() {
 }
 
 #[test]
+fn absent_vocabulary_size_and_split_rule_have_defaults_on_record() {
+    let mut w = TinyModel::default().writer();
+    w.remove("bitnet-b1.58.vocab_size");
+    w.remove("tokenizer.ggml.pre");
+    let bytes = w.build();
+    let model = Model::open(&bytes).unwrap();
+    assert_eq!(model.hparams().vocab, TinyModel::default().vocab);
+    let defaults = notes(&model, NoteLevel::Default).join("; ");
+    assert!(defaults.contains("vocab_size") && defaults.contains("tokenizer.ggml.pre"), "{defaults}");
+    assert!(defaults.contains("llama-bpe"), "{defaults}");
+}
+
+#[test]
 fn every_value_type_is_read() {
     let mut w = GgufWriter::default();
     let numbers = [
