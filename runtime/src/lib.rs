@@ -4,6 +4,7 @@
 
 #[allow(unsafe_code)]
 mod call;
+pub mod execute;
 #[allow(unsafe_code)]
 pub mod map;
 pub mod model;

@@ -89,10 +89,6 @@ pub enum SessionError {
     Entry(&'static str),
 }
 
-struct RopeTable {
-    buffer: AlignedBuffer,
-}
-
 /// The buffers of a session.
 struct Buffers {
     arena: AlignedBuffer,
@@ -100,7 +96,7 @@ struct Buffers {
     hidden: AlignedBuffer,
     logits: AlignedBuffer,
     caches: Vec<AlignedBuffer>,
-    ropes: Vec<RopeTable>,
+    ropes: Vec<AlignedBuffer>,
     scratch: AlignedBuffer,
     scratch_bytes: u64,
 }
@@ -137,7 +133,7 @@ impl Addresses for Binding<'_> {
             },
             Word::Weight(w) => self.model.weight_address(w),
             Word::Scales(w) => self.model.scales_address(w),
-            Word::Rope(r) => at(&self.buffers.ropes[r.index()].buffer, 0),
+            Word::Rope(r) => at(&self.buffers.ropes[r.index()], 0),
             Word::Scratch
             | Word::Position
             | Word::Tokens
@@ -228,7 +224,8 @@ fn buffer(what: &'static str, bytes: u64) -> Result<AlignedBuffer, SessionError>
         .map_err(|source| SessionError::Memory { what, bytes, source })
 }
 
-fn rope_table(theta: f32, rot: u32, pairs: Pairs, capacity: u32) -> Result<RopeTable, SessionError> {
+/// The table that kernels turn by; see `bitnetc_codegen::kernels::Arg::RopeTable`.
+pub(crate) fn rope_table(theta: f32, rot: u32, pairs: Pairs, capacity: u32) -> Result<AlignedBuffer, SessionError> {
     let row = 2 * rot as usize;
     let bytes = u64::from(capacity).saturating_mul(row as u64 * 4);
     let mut buffer = buffer("RoPE table", bytes)?;
@@ -250,7 +247,7 @@ fn rope_table(theta: f32, rot: u32, pairs: Pairs, capacity: u32) -> Result<RopeT
             }
         }
     }
-    Ok(RopeTable { buffer })
+    Ok(buffer)
 }
 
 impl Session {
@@ -377,7 +374,7 @@ impl Session {
     /// What the session takes.
     pub fn memory(&self) -> MemoryUse {
         let b = &self.buffers;
-        let ropes: u64 = b.ropes.iter().map(|r| r.buffer.len() as u64).sum();
+        let ropes: u64 = b.ropes.iter().map(|r| r.len() as u64).sum();
         MemoryUse {
             weights: self.model.weight_bytes(),
             kv_cache: b.caches.iter().map(|c| c.len() as u64).sum(),
