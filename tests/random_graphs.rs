@@ -21,7 +21,9 @@ fn inputs(module: &Module, func: FuncId, random: &mut SplitMix, tokens: u32, pos
         all.push(if let Some(mut cache) = Tensor::empty_cache(ty, CAPACITY) {
             if let Tensor::Cache(cache) = &mut cache {
                 match &mut cache.data {
-                    CacheData::F16(data) => data.iter_mut().for_each(|x| *x = 0x3000 | (random.next_u64() as u16 & 0x8fff)),
+                    CacheData::F16(data) => {
+                        data.iter_mut().for_each(|x| *x = 0x3000 | (random.next_u64() as u16 & 0x8fff))
+                    }
                     CacheData::F32(data) => data.iter_mut().for_each(|x| *x = number(random)),
                 }
             }
@@ -29,7 +31,9 @@ fn inputs(module: &Module, func: FuncId, random: &mut SplitMix, tokens: u32, pos
         } else if ty.dtype == DType::Idx {
             match ty.shape.0.is_empty() {
                 true => Tensor::Position(position),
-                false => Tensor::Tokens((0..tokens).map(|_| (random.next_u64() % u64::from(MIN_VOCAB)) as u32).collect()),
+                false => Tensor::Tokens(
+                    (0..tokens).map(|_| (random.next_u64() % u64::from(MIN_VOCAB)) as u32).collect(),
+                ),
             }
         } else {
             let shape = ty.as_rows().unwrap();
@@ -37,8 +41,10 @@ fn inputs(module: &Module, func: FuncId, random: &mut SplitMix, tokens: u32, pos
             let width = shape.width as usize;
             match ty.dtype {
                 DType::Q8 => {
-                    let codes: Vec<i8> = (0..rows as usize * width).map(|_| random.next_u64() as i8).collect();
-                    let sums = codes.chunks(width).map(|row| row.iter().map(|&q| i32::from(q)).sum()).collect();
+                    let codes: Vec<i8> =
+                        (0..rows as usize * width).map(|_| random.next_u64() as i8).collect();
+                    let sums =
+                        codes.chunks(width).map(|row| row.iter().map(|&q| i32::from(q)).sum()).collect();
                     let a = (0..rows).map(|_| number(random).abs() + 0.5).collect();
                     Tensor::Q8 { rows: rows as usize, width, codes, a, sums }
                 }

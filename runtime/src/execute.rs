@@ -6,14 +6,14 @@
 
 use std::sync::Arc;
 
-use bitnetc_codegen::compile::{Compiled, CompileError, compile};
+use bitnetc_codegen::compile::{CompileError, Compiled, compile};
 use bitnetc_codegen::image::KernelEntry;
 use bitnetc_codegen::pack::{PackError, pack_into};
 use bitnetc_codegen::program::Word;
 use bitnetc_ir::interp::{Cache, CacheData, Tensor};
 use bitnetc_ir::{
-    DType, Entity, Func, FuncId, KEY_BLOCK, Module, Place, TargetDesc, TokenCount, Type, ValueId, WeightSource, storage,
-    weights,
+    DType, Entity, Func, FuncId, KEY_BLOCK, Module, Place, TargetDesc, TokenCount, Type, ValueId,
+    WeightSource, storage, weights,
 };
 
 use crate::call::{Addresses, Engine};
@@ -76,7 +76,12 @@ impl Addresses for Buffers {
             Word::Weight(w) => self.weights[w.index()].0.address(),
             Word::Scales(w) => self.weights[w.index()].1.address(),
             Word::Rope(r) => self.ropes[r.index()].address(),
-            Word::Scratch | Word::Position | Word::Tokens | Word::Capacity | Word::UnitBegin | Word::UnitEnd => {
+            Word::Scratch
+            | Word::Position
+            | Word::Tokens
+            | Word::Capacity
+            | Word::UnitBegin
+            | Word::UnitEnd => {
                 return None;
             }
         })
@@ -135,7 +140,8 @@ pub fn execute(
             return Err(wrong(index, "has more rows than the function handles"));
         }
     }
-    if u64::from(position) + u64::from(tokens) > u64::from(capacity) && inputs.iter().any(|t| matches!(t, Tensor::Cache(_)))
+    if u64::from(position) + u64::from(tokens) > u64::from(capacity)
+        && inputs.iter().any(|t| matches!(t, Tensor::Cache(_)))
     {
         return Err(wrong(0, "stands behind the capacity of the caches"));
     }
@@ -148,7 +154,9 @@ pub fn execute(
         weights: pack(module, &compiled, source)?,
         ropes: Vec::new(),
         scratch: padded(0)?,
-        scratch_bytes: storage::align(compiled.programs.kernels.values().map(|k| k.scratch_bytes()).max().unwrap_or(0)),
+        scratch_bytes: storage::align(
+            compiled.programs.kernels.values().map(|k| k.scratch_bytes()).max().unwrap_or(0),
+        ),
     };
     buffers.scratch = padded(buffers.scratch_bytes * u64::from(threads.max(1)))?;
     for spec in compiled.programs.ropes.values() {
@@ -216,7 +224,12 @@ fn input_behind(func: &Func, value: ValueId) -> Option<usize> {
 }
 
 /// A tensor in a buffer of its own, laid out as kernels read it; `None` if it is not of this type.
-fn store(tensor: &Tensor, ty: &Type, most: u32, capacity: u32) -> Result<Option<AlignedBuffer>, std::io::Error> {
+fn store(
+    tensor: &Tensor,
+    ty: &Type,
+    most: u32,
+    capacity: u32,
+) -> Result<Option<AlignedBuffer>, std::io::Error> {
     let stride = storage::row_stride(ty).unwrap_or(4) as usize;
     let width = ty.as_rows().map_or(0, |r| r.width as usize);
     let mut buffer = match ty.as_cache() {
@@ -308,7 +321,8 @@ fn fetch(bytes: &[u8], ty: &Type, tokens: u32, capacity: u32) -> Option<Tensor> 
     let number = |row: &[u8], at: usize| [row[at], row[at + 1], row[at + 2], row[at + 3]];
     Some(match ty.dtype {
         DType::F32 => {
-            let data = all.flat_map(|row| (0..width).map(move |i| f32::from_le_bytes(number(row, i * 4)))).collect();
+            let data =
+                all.flat_map(|row| (0..width).map(move |i| f32::from_le_bytes(number(row, i * 4)))).collect();
             Tensor::f32(width, data)
         }
         DType::Q8 => {

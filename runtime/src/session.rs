@@ -225,7 +225,12 @@ fn buffer(what: &'static str, bytes: u64) -> Result<AlignedBuffer, SessionError>
 }
 
 /// The table that kernels turn by; see `bitnetc_codegen::kernels::Arg::RopeTable`.
-pub(crate) fn rope_table(theta: f32, rot: u32, pairs: Pairs, capacity: u32) -> Result<AlignedBuffer, SessionError> {
+pub(crate) fn rope_table(
+    theta: f32,
+    rot: u32,
+    pairs: Pairs,
+    capacity: u32,
+) -> Result<AlignedBuffer, SessionError> {
     let row = 2 * rot as usize;
     let bytes = u64::from(capacity).saturating_mul(row as u64 * 4);
     let mut buffer = buffer("RoPE table", bytes)?;
