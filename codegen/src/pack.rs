@@ -13,7 +13,7 @@ mod tile16;
 
 use std::borrow::Cow;
 
-use bitnetc_ir::weights::{TILE_COLS, TILE_ROWS, ternary_bytes};
+use bitnetc_ir::weights::{TILE_COLS, TILE_ROWS, packed_bytes};
 use bitnetc_ir::{DType, EntityVec, Layout, Module, ParamDecl, ParamId, WeightSource};
 use rayon::prelude::*;
 
@@ -90,14 +90,11 @@ pub struct PackedWeight<'a> {
 pub fn packed_size(module: &Module, param: ParamId) -> Result<u64, PackError> {
     let decl = &module.params()[param];
     let refuse = |what| PackError::Definition { param: decl.name.clone(), what };
-    if decl.ty.dtype != DType::Ter {
-        return dense_bytes(decl).ok_or_else(|| refuse("a dense weight needs a static shape"));
-    }
-    match (decl.ty.layout, decl.ty.as_matrix()) {
-        (Layout::Tile16, Some((rows, cols))) => {
-            ternary_bytes(Layout::Tile16, rows, cols).ok_or_else(|| refuse("the matrix is too large"))
-        }
-        _ => Err(refuse("kernels read ternary matrices in the layout tile16")),
+    let size = || packed_bytes(&decl.ty).map(|(bytes, _)| bytes);
+    match (decl.ty.dtype, decl.ty.layout) {
+        (DType::Ter, Layout::Tile16) => size().ok_or_else(|| refuse("the matrix is too large")),
+        (DType::Ter, _) => Err(refuse("kernels read ternary matrices in the layout tile16")),
+        _ => size().ok_or_else(|| refuse("a dense weight needs a static shape")),
     }
 }
 
@@ -148,10 +145,6 @@ pub fn pack_into(
     let mut scales: Vec<f32> = (0..rows).map(|r| map.row(r).scale()).collect();
     scales.resize(scales.len().next_multiple_of(TILE_ROWS as usize), 0.0);
     Ok(scales)
-}
-
-fn dense_bytes(decl: &ParamDecl) -> Option<u64> {
-    decl.ty.elements()?.checked_mul(decl.ty.dtype.element_bytes()?.into())
 }
 
 /// The stored bytes of a dense parameter.
