@@ -133,7 +133,7 @@ pub fn generate(
             out.stop = Stop::Limit;
             break;
         }
-        if session.position() == session.capacity() {
+        if session.position() == session.context() {
             out.stop = Stop::ContextFull;
             break;
         }

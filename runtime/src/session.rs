@@ -4,7 +4,7 @@
 //! through `@prefill` in chunks and one `@head`. Both ways give the same bits. [`Session::score`] gives the logits behind
 //! every token.
 //!
-//! Invariants: the capacity is a multiple of the key block and is what the caches were made for; a call is refused before
+//! Invariants: the context is at most the capacity that the caches were made for, a multiple of the key block; a call is refused before
 //! anything is computed when a token id is not in the vocabulary or the context would overflow; after an error the
 //! position is what it was before the call.
 
@@ -24,7 +24,7 @@ const HEAD_ROWS: u32 = 16;
 /// What a session is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// Positions that the KV cache must have room for; filled up to a multiple of 64.
+    /// Tokens that may be fed in all; the KV cache gets room for the next multiple of 64.
     pub context: u32,
     /// Threads, the caller among them.
     pub threads: u32,
@@ -64,7 +64,7 @@ pub enum SessionError {
     },
     /// More tokens than the context holds.
     #[error(
-        "{tokens} tokens do not fit behind the {position} in the context of {capacity}: shorten the prompt or ask for a larger --ctx-size"
+        "{tokens} tokens do not fit behind the {position} in the context of {context}: shorten the prompt or ask for a larger --ctx-size"
     )]
     ContextFull {
         /// Tokens given.
@@ -72,7 +72,7 @@ pub enum SessionError {
         /// Tokens already there.
         position: u32,
         /// Room.
-        capacity: u32,
+        context: u32,
     },
     /// The model computed a NaN: broken weights, or a bug.
     #[error(
@@ -177,7 +177,7 @@ pub struct Session {
     model: Arc<Model>,
     buffers: Buffers,
     entries: Entries,
-    capacity: u32,
+    context: u32,
     chunk: u32,
     head_rows: u32,
     position: u32,
@@ -186,7 +186,7 @@ pub struct Session {
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session")
-            .field("capacity", &self.capacity)
+            .field("context", &self.context)
             .field("position", &self.position)
             .field("threads", &self.team.threads())
             .finish_non_exhaustive()
@@ -347,7 +347,8 @@ impl Session {
             Engine::bind(&programs.programs, model.entries(), &binding, capacity, threads, Arc::clone(&model))
         };
         let team = Team::new(Arc::new(engine), threads)?;
-        Ok(Self { team, model, buffers, entries, capacity, chunk, head_rows, position: 0 })
+        let context = options.context.clamp(1, capacity);
+        Ok(Self { team, model, buffers, entries, context, chunk, head_rows, position: 0 })
     }
 
     /// The model.
@@ -358,9 +359,9 @@ impl Session {
     pub fn position(&self) -> u32 {
         self.position
     }
-    /// Positions that there is room for.
-    pub fn capacity(&self) -> u32 {
-        self.capacity
+    /// Tokens that may be fed in all.
+    pub fn context(&self) -> u32 {
+        self.context
     }
     /// Threads.
     pub fn threads(&self) -> u32 {
@@ -392,11 +393,11 @@ impl Session {
         if tokens.is_empty() {
             return Err(SessionError::Empty);
         }
-        if tokens.len() as u64 > u64::from(self.capacity - self.position) {
+        if tokens.len() as u64 > u64::from(self.context - self.position) {
             return Err(SessionError::ContextFull {
                 tokens: tokens.len() as u64,
                 position: self.position,
-                capacity: self.capacity,
+                context: self.context,
             });
         }
         let vocab = self.model.vocab();

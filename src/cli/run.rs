@@ -145,7 +145,7 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
         output::print("\n")?;
     }
     if result.stop == Stop::ContextFull {
-        output::say(quiet, format!("the context of {} tokens is full", session.capacity()));
+        output::say(quiet, format!("the context of {} tokens is full", session.context()));
     }
     let timings = Timings {
         load: load_time,
