@@ -1,0 +1,81 @@
+//! What parsing allocates: at most 64 MiB at any time, whatever the file says, and far less for a good one. Truncations at
+//! every structure boundary, random flips of the header, and lying counts are tried under a counting allocator.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bitnetc_frontend_gguf::testing::{Rng, TinyModel};
+use bitnetc_frontend_gguf::{Model, TokenizerMeta};
+
+struct Tracking;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is handed on to the system allocator unchanged; counting has no effect on memory.
+unsafe impl GlobalAlloc for Tracking {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let live = LIVE.fetch_add(layout.size(), Ordering::SeqCst) + layout.size();
+        PEAK.fetch_max(live, Ordering::SeqCst);
+        // SAFETY: the caller's contract is the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::SeqCst);
+        // SAFETY: the caller's contract is the system allocator's.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static GLOBAL: Tracking = Tracking;
+
+const LIMIT: usize = 64 << 20;
+
+/// Bytes allocated at the worst moment of reading `bytes`.
+fn peak(bytes: &[u8]) -> usize {
+    let before = LIVE.load(Ordering::SeqCst);
+    PEAK.store(before, Ordering::SeqCst);
+    if let Ok(model) = Model::open(bytes) {
+        let _ = model.check_weights();
+    }
+    if let Ok(gguf) = bitnetc_frontend_gguf::Gguf::parse(bytes) {
+        let _ = TokenizerMeta::read(&gguf);
+    }
+    PEAK.load(Ordering::SeqCst) - before
+}
+
+#[test]
+fn no_file_makes_the_parser_allocate_much() {
+    let (good, marks) = TinyModel { layers: 2, ..TinyModel::default() }.writer().build_marked();
+    let base = peak(&good);
+    assert!(base > 0 && base < 4 << 20, "a file of {} bytes takes {base}", good.len());
+
+    for mark in &marks {
+        for end in [mark.offset.saturating_sub(1), mark.offset, mark.offset + 1] {
+            let used = peak(&good[..end.min(good.len())]);
+            assert!(used < LIMIT, "cut at {end} ({}): {used}", mark.what);
+        }
+    }
+    assert!(marks.len() > 50);
+
+    let header =
+        marks.iter().map(|m| m.offset).filter(|&o| o < good.len() / 2).max().unwrap_or(good.len() / 2);
+    let mut rng = Rng::new(64);
+    for round in 0..1000 {
+        let mut bad = good.clone();
+        let (byte, bit) = (rng.below(header), rng.below(8));
+        bad[byte] ^= 1 << bit;
+        let used = peak(&bad);
+        assert!(used < LIMIT, "round {round}, byte {byte}, bit {bit}: {used}");
+    }
+
+    // Eight bytes of ones, wherever a count or length may stand.
+    for mark in &marks {
+        let mut bad = good.clone();
+        let end = (mark.offset + 8).min(bad.len());
+        bad[mark.offset.min(end)..end].fill(0xff);
+        let used = peak(&bad);
+        assert!(used < LIMIT, "ones at {} ({}): {used}", mark.offset, mark.what);
+    }
+}
