@@ -176,11 +176,11 @@ impl Planned<'_, '_> {
         sizes.map(|(bytes, scales)| bytes + scales).sum()
     }
 
-    /// Writes the plan file; `progress` is told the bytes of weights written so far.
+    /// Writes the plan file; `progress` is told the bytes of weights written so far, and stops the work by returning false.
     ///
     /// # Errors
     /// A weight that cannot be packed, a file that cannot be written. An older plan is kept then.
-    pub fn write(&self, path: &Path, mut progress: impl FnMut(u64)) -> Result<PlanSummary, Error> {
+    pub fn write(&self, path: &Path, mut progress: impl FnMut(u64) -> bool) -> Result<PlanSummary, Error> {
         let settings =
             PlanSettings { required_features: Vec::new(), options: self.meta.creation_options.clone() };
         let file_bytes =
@@ -188,7 +188,11 @@ impl Planned<'_, '_> {
         self.summary(file_bytes)
     }
 
-    fn encode(&self, encoder: &mut PlanEncoder<'_>, progress: &mut dyn FnMut(u64)) -> Result<(), Error> {
+    fn encode(
+        &self,
+        encoder: &mut PlanEncoder<'_>,
+        progress: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<(), Error> {
         encoder.meta(&self.meta)?;
         encoder.module(&text::print(&self.module))?;
         encoder.tokenizer(&self.tokenizer)?;
@@ -206,7 +210,9 @@ impl Planned<'_, '_> {
                     sink.push(&scales_name(name), SCALES, &scales)?;
                 }
                 done += packed.bytes.len() as u64;
-                progress(done);
+                if !progress(done) {
+                    return Err(Error::Interrupted);
+                }
             }
             // What the kernels may read behind the last weight.
             sink.push(PADDING_NAME, PADDING_NAME, &[0; storage::PADDING as usize])?;

@@ -59,6 +59,17 @@ pub enum Error {
         /// What is missing.
         what: &'static str,
     },
+    /// Something was asked of a plan that only the model file has.
+    #[error("{}: {what}", path.display())]
+    NotInPlan {
+        /// The file.
+        path: PathBuf,
+        /// What was asked, and what to do.
+        what: &'static str,
+    },
+    /// Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
     /// The model could not be lowered to IR.
     #[error(transparent)]
     Lower(#[from] bitnetc_frontend_gguf::LowerError),
@@ -127,7 +138,15 @@ impl Error {
             | Error::Lower(_)
             | Error::Model(_)
             | Error::Tokenizer(_) => exit::MODEL,
-            Error::Plan(PlanError::InFile { .. }) => exit::MODEL,
+            // What a plan file says, as against what the system says.
+            Error::Plan(PlanError::Io { .. } | PlanError::Write { .. } | PlanError::NotAFile { .. }) => {
+                exit::FAILURE
+            }
+            Error::Plan(PlanError::Map(_)) => exit::FAILURE,
+            Error::Plan(_) | Error::Cache(_) | Error::Session(SessionError::Entry(_)) => exit::MODEL,
+            Error::Compile(CompileError::Program(_) | CompileError::Kernel { .. }) => exit::MODEL,
+            Error::NotInPlan { .. } => exit::USAGE,
+            Error::Interrupted | Error::Session(SessionError::Interrupted) => exit::INTERRUPTED,
             Error::Param(_) => exit::USAGE,
             _ => exit::FAILURE,
         }

@@ -15,7 +15,7 @@ use bitnetc_ir::{WeightBytes, WeightSource};
 use bitnetc_passes::{PassContext, Pipeline, check_plan};
 use bitnetc_runtime::map::{MapMode, Mapping};
 use bitnetc_runtime::model::{Bytes, Model, WeightRange};
-use bitnetc_runtime::plan::{self, LoadOptions as PlanOptions, Plan};
+use bitnetc_runtime::plan::{self, LoadOptions as PlanOptions, Plan, PlanError};
 use bitnetc_runtime::tokenizer::{BpeTokenizer, TokenizerSpec};
 
 use crate::builtin;
@@ -25,17 +25,17 @@ use crate::error::Error;
 /// How a model is opened.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// Element type of the KV cache, f16 or f32.
-    pub kv_type: DType,
+    /// Element type of the KV cache, f16 or f32; what the plan was made with, or f16, if there is nothing.
+    pub kv_type: Option<DType>,
     /// How files are brought into memory.
     pub map_mode: MapMode,
-    /// How a GGUF is compiled; `kv_type` above counts. The defaults for this machine if there is nothing.
+    /// How a GGUF is compiled; `kv_type` above counts if it is there. The defaults for this machine if there is nothing.
     pub compile: Option<CompileOptions>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { kv_type: DType::F16, map_mode: MapMode::Mapped, compile: None }
+        Self { kv_type: None, map_mode: MapMode::Mapped, compile: None }
     }
 }
 
@@ -106,9 +106,10 @@ impl Source {
             Source::Gguf { path, .. } => {
                 gguf::Model::open(self.bytes()).map_err(|source| Error::Gguf { path: path.clone(), source })
             }
-            Source::Plan { path, .. } => {
-                Err(Error::PlanLacks { path: path.clone(), what: "GGUF container; give the .gguf file" })
-            }
+            Source::Plan { path, .. } => Err(Error::NotInPlan {
+                path: path.clone(),
+                what: "this is a plan already; give the .gguf file",
+            }),
         }
     }
 }
@@ -156,10 +157,10 @@ pub fn load_source(source: Source, options: &LoadOptions) -> Result<Loaded, Erro
         Some(options) => options.clone(),
         None => CompileOptions::for_host()?,
     };
-    compile_options.kv_type = options.kv_type;
+    compile_options.kv_type = options.kv_type.unwrap_or(compile_options.kv_type);
     match source {
         Source::Gguf { .. } => load_gguf(&source, &compile_options),
-        Source::Plan { path, plan } => load_plan(&path, *plan, &compile_options),
+        Source::Plan { path, plan } => load_plan(&path, *plan, &compile_options, options.kv_type),
     }
 }
 
@@ -194,6 +195,9 @@ fn load_gguf(source: &Source, options: &CompileOptions) -> Result<Loaded, Error>
     })
 }
 
+/// Most ops of a function in a plan: 512 layers of 25 ops, and more. Proving a plan takes time by its square.
+const MAX_OPS: usize = 1 << 14;
+
 /// The module of a plan, parsed, verified, and with its memory plan proved.
 ///
 /// # Errors
@@ -201,6 +205,9 @@ fn load_gguf(source: &Source, options: &CompileOptions) -> Result<Loaded, Error>
 pub fn plan_module(path: &Path, plan: &Plan) -> Result<Module, Error> {
     let bad = |reason: String| Error::PlanModule { path: path.to_owned(), reason };
     let module = text::parse(plan.index().module_text()).map_err(|e| bad(e.to_string()))?;
+    if let Some(func) = module.funcs().values().find(|f| f.order().len() > MAX_OPS) {
+        return Err(bad(format!("@{} has {} ops, more than {MAX_OPS}", func.name(), func.order().len())));
+    }
     check_module(&module).map_err(bad)?;
     match module.stage {
         Stage::Planned => Ok(module),
@@ -224,15 +231,29 @@ pub fn check_module(module: &Module) -> Result<(), String> {
     Ok(())
 }
 
-fn load_plan(path: &Path, plan: Plan, options: &CompileOptions) -> Result<Loaded, Error> {
+fn load_plan(
+    path: &Path,
+    plan: Plan,
+    options: &CompileOptions,
+    kv_type: Option<DType>,
+) -> Result<Loaded, Error> {
     let lacks = |what| Error::PlanLacks { path: path.to_owned(), what };
     let spec = plan.tokenizer()?.ok_or_else(|| lacks("tokenizer"))?;
-    let (tokenizer, (module, compiled)) = beside_tokenizer(&spec, || {
-        let mut module = plan_module(path, &plan)?;
-        cache::set_cache_dtype(&mut module, options.kv_type).map_err(|e| Error::Cache(e.to_string()))?;
-        let compiled = compile(&module, &options.target)?;
-        Ok((module, compiled))
-    })?;
+    let (verified, made) = rayon::join(
+        || plan.verify_weights(),
+        || {
+            beside_tokenizer(&spec, || {
+                let mut module = plan_module(path, &plan)?;
+                if let Some(kv_type) = kv_type {
+                    cache::set_cache_dtype(&mut module, kv_type).map_err(|e| Error::Cache(e.to_string()))?;
+                }
+                let compiled = compile(&module, &options.target)?;
+                Ok((module, compiled))
+            })
+        },
+    );
+    verified.map_err(|source| PlanError::InFile { path: path.to_owned(), source: Box::new(source) })?;
+    let (tokenizer, (module, compiled)) = made?;
     let index = plan.index();
     let mut ranges = Vec::new();
     for param in stored_params(&module) {
@@ -244,7 +265,11 @@ fn load_plan(path: &Path, plan: Plan, options: &CompileOptions) -> Result<Loaded
         }
     }
     let stored = index.meta().hyper_parameters.iter().find(|(k, _)| k == "context");
-    let context = stored.and_then(|(_, v)| v.parse().ok()).filter(|&n| n > 0).unwrap_or(2048);
+    let context = stored
+        .and_then(|(_, v)| v.parse().ok())
+        .filter(|&n| n > 0)
+        .unwrap_or(2048)
+        .min(gguf::limits::MAX_CONTEXT as u32);
     let (chat_template, notes) =
         (index.chat_template().map(str::to_owned), index.meta().defaults_used.clone());
     let blob: Bytes = Arc::new(PlanBytes(plan));
@@ -277,9 +302,9 @@ pub fn dump_module(source: &Source, stage: Stage, options: &CompileOptions) -> R
     if let Source::Plan { path, plan } = source {
         return match stage {
             Stage::Planned => plan_module(path, plan),
-            _ => Err(Error::PlanLacks {
+            _ => Err(Error::NotInPlan {
                 path: path.clone(),
-                what: "earlier stages; dump them from the .gguf file",
+                what: "a plan holds the planned module only; dump earlier stages from the .gguf file",
             }),
         };
     }

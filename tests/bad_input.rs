@@ -69,7 +69,8 @@ fn a_damaged_plan_is_refused() {
     assert!(compiled.status.success(), "{}", stderr(&compiled));
     let good = std::fs::read(&plan).unwrap();
     let weights = good.len() * 3 / 4;
-    for position in [0, 4, 9, 70, 200, good.len() - 1, good.len() - 40] {
+    // The header, the tables, the trailer, and weights.
+    for position in [0, 4, 9, 70, 200, good.len() - 1, good.len() - 40, weights, weights / 2 + 5000] {
         let mut bad = good.clone();
         bad[position] ^= 0x10;
         std::fs::write(&plan, &bad).unwrap();
@@ -80,6 +81,53 @@ fn a_damaged_plan_is_refused() {
         std::fs::write(&plan, &good[..length]).unwrap();
         let output = bitnetc(&["run", &plan, "-n", "1"]);
         assert_eq!(output.status.code(), Some(3), "cut at {length}: {}", stderr(&output));
+    }
+}
+
+/// A plan whose module was changed by `change` and sealed again, as a hostile writer would.
+fn hostile_plan(folder: &Path, change: impl Fn(String) -> String) -> String {
+    use bitnetc_runtime::plan::{LoadOptions, Plan, PlanError, write_plan};
+    let file = write_model(&TinyModel::default());
+    let plan = folder.join("honest.plan");
+    assert!(
+        bitnetc(&["compile", file.path().to_str().unwrap(), "-o", plan.to_str().unwrap()]).status.success()
+    );
+    let honest = Plan::load(&plan, &LoadOptions::default()).unwrap();
+    let hostile = folder.join("hostile.plan");
+    let index = honest.index();
+    let text = change(index.module_text().to_owned());
+    assert_ne!(text, index.module_text(), "the change must change something");
+    write_plan(&hostile, index.settings(), |out| -> Result<(), PlanError> {
+        out.meta(index.meta())?;
+        out.module(&text)?;
+        out.tokenizer(&honest.tokenizer()?.unwrap())?;
+        out.weights(|sink| -> Result<(), PlanError> {
+            for entry in index.weights() {
+                sink.push(&entry.name, &entry.kind, honest.weight(&entry.name).unwrap())?;
+            }
+            Ok(())
+        })
+    })
+    .unwrap();
+    hostile.display().to_string()
+}
+
+#[test]
+fn a_sealed_plan_with_a_hostile_module_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let barrier = |text: String| text.replacen(" barrier", "", 1);
+    let renamed = |text: String| text.replace("func @head(", "func @tail(");
+    let second = |text: String| {
+        let (before, head) = text.split_once("func @head(").unwrap();
+        format!("{before}func @head(\n  %g: f32[Tx16777216],{head}")
+    };
+    let arena = |text: String| text.replacen(" at 0+", " at 1099511627776+", 1);
+    let changes: [(&str, &dyn Fn(String) -> String); 4] =
+        [("barrier", &barrier), ("renamed", &renamed), ("second input", &second), ("arena", &arena)];
+    for (what, change) in changes {
+        let plan = hostile_plan(folder.path(), change);
+        let output = bitnetc(&["run", &plan, "-n", "1", "--temp", "0", "-p", "ab"]);
+        assert_eq!(output.status.code(), Some(3), "{what}: {}", stderr(&output));
     }
 }
 

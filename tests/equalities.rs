@@ -97,7 +97,7 @@ fn a_plan_from_disk_equals_compiling_in_memory() {
         let gguf = source.gguf_model().unwrap();
         plan_model(file.path(), &gguf, &CompileOptions::for_host().unwrap())
             .unwrap()
-            .write(&plan, |_| ())
+            .write(&plan, |_| true)
             .unwrap();
         let tokens = random_tokens(3, 40, model.vocab as u32);
         for kv_type in [DType::F16, DType::F32] {

@@ -1,8 +1,9 @@
 //! Running one function of any planned module on tensors: the counterpart of the interpreter's `run`, with compiled
 //! kernels. Sessions are for models; this is for whole graphs of any kind, in tests and tools.
 //!
-//! Invariants: buffers are as large as the types say for the function's most tokens and the given cache capacity; inputs
-//! are compared with the types before anything runs.
+//! Invariants: the module verifies (checked here) and its plan has been proved by the checker in `passes` (the caller's part,
+//! since this crate cannot see it); buffers are as large as the types say for the function's most tokens and the given
+//! cache capacity; inputs are compared with the types, and token ids with the tables, before anything runs.
 
 use std::sync::Arc;
 
@@ -12,19 +13,22 @@ use bitnetc_codegen::pack::{PackError, pack_into};
 use bitnetc_codegen::program::Word;
 use bitnetc_ir::interp::{Cache, CacheData, Tensor};
 use bitnetc_ir::{
-    DType, Entity, Func, FuncId, KEY_BLOCK, Module, Place, TargetDesc, TokenCount, Type, ValueId,
-    WeightSource, storage, weights,
+    DType, Entity, Func, FuncId, KEY_BLOCK, Module, Op, Operand, Place, TargetDesc, TokenCount, Type,
+    ValueId, WeightSource, storage, verify, weights,
 };
 
 use crate::call::{Addresses, Engine};
 use crate::map::AlignedBuffer;
-use crate::session::rope_table;
+use crate::rope_table::RopeTable;
 use crate::team::{Job, Team};
 
 /// Why a function could not be run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExecuteError {
+    /// The module breaks a rule of the verifier.
+    #[error("{0}")]
+    Module(String),
     /// The module could not be compiled.
     #[error(transparent)]
     Compile(#[from] CompileError),
@@ -62,7 +66,7 @@ struct Buffers {
     inputs: Vec<AlignedBuffer>,
     outputs: Vec<AlignedBuffer>,
     weights: Vec<(AlignedBuffer, AlignedBuffer)>,
-    ropes: Vec<AlignedBuffer>,
+    ropes: Vec<RopeTable>,
     scratch: AlignedBuffer,
     scratch_bytes: u64,
 }
@@ -112,6 +116,7 @@ pub fn execute(
     inputs: Vec<Tensor>,
     threads: u32,
 ) -> Result<Vec<Tensor>, ExecuteError> {
+    verify::verify(module).map_err(|errors| ExecuteError::Module(errors[0].to_string()))?;
     let compiled = compile(module, target)?;
     let function = &module.funcs()[func];
     let program = compiled.programs.programs[func.index()].clone();
@@ -123,12 +128,18 @@ pub fn execute(
         TokenCount::One => 1,
         TokenCount::UpTo(n) => n,
     };
+    let rows = fewest_embedding_rows(module, function);
     let (mut position, mut tokens, mut capacity) = (0, 1, KEY_BLOCK);
     for (index, (tensor, buffer)) in inputs.iter().zip(&program.inputs).enumerate() {
         let per_token = buffer.ty.as_rows().is_some_and(|r| r.per_token);
         match tensor {
             Tensor::Position(p) => position = *p,
-            Tensor::Tokens(ids) => tokens = ids.len() as u32,
+            Tensor::Tokens(ids) => {
+                tokens = ids.len() as u32;
+                if ids.iter().any(|&id| id >= rows) {
+                    return Err(wrong(index, "has a token id that a table has no row for"));
+                }
+            }
             Tensor::F32 { rows, .. } | Tensor::Q8 { rows, .. } if per_token => tokens = *rows as u32,
             Tensor::F32 { .. } | Tensor::Q8 { .. } => {}
             Tensor::Cache(cache) => capacity = cache.capacity,
@@ -160,7 +171,9 @@ pub fn execute(
     };
     buffers.scratch = padded(buffers.scratch_bytes * u64::from(threads.max(1)))?;
     for spec in compiled.programs.ropes.values() {
-        buffers.ropes.push(rope_table(f32::from_bits(spec.theta), spec.rot, spec.pairs, table_rows)?);
+        let mut table = RopeTable::new(spec, table_rows)?;
+        table.fill_to(table_rows);
+        buffers.ropes.push(table);
     }
     for (index, (tensor, buffer)) in inputs.iter().zip(&program.inputs).enumerate() {
         let filled = store(tensor, &buffer.ty, most, capacity)?;
@@ -187,6 +200,16 @@ pub fn execute(
         results.push(fetch(buffer.as_slice(), &output.ty, tokens, capacity).ok_or_else(missing)?);
     }
     Ok(results)
+}
+
+/// Rows of the smallest table that the function looks tokens up in.
+pub(crate) fn fewest_embedding_rows(module: &Module, func: &Func) -> u32 {
+    let tables =
+        func.order().iter().filter_map(|&n| match (&func.node(n).op, func.node(n).operands.get(1)) {
+            (Op::Embed {}, Some(Operand::Param(table))) => module.params()[*table].ty.as_matrix(),
+            _ => None,
+        });
+    tables.map(|(rows, _)| rows).min().unwrap_or(u32::MAX)
 }
 
 fn pack(

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use bitnetc_codegen::compile::Compiled;
 use bitnetc_codegen::image::KernelEntry;
 use bitnetc_codegen::program::{Programs, WeightIndex, Word};
-use bitnetc_ir::{DType, EntityVec, Module, Op, Operand, storage, weights};
+use bitnetc_ir::{DType, EntityVec, Module, storage, weights};
+
+use crate::execute::fewest_embedding_rows;
 
 /// Memory that weights lie in: a mapped plan file, or a buffer.
 pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -55,11 +57,11 @@ pub enum ModelError {
     },
     /// A token id may be looked up that the table has no row for.
     #[error(
-        "the embedding @{table} has {rows} rows but the vocabulary {vocab} tokens: compile the model again"
+        "@{func} looks tokens up in a table of {rows} rows but the vocabulary has {vocab}: compile the model again"
     )]
     Embedding {
-        /// The table.
-        table: String,
+        /// The function.
+        func: String,
         /// Its rows.
         rows: u32,
         /// Tokens that may be fed.
@@ -144,14 +146,9 @@ impl Model {
             .map(|rows| rows.width)
             .ok_or(ModelError::NoLogits)?;
         for func in module.funcs().values() {
-            for node in func.order().iter().map(|&n| func.node(n)) {
-                if let (Op::Embed {}, Some(Operand::Param(table))) = (&node.op, node.operands.get(1)) {
-                    let table = &module.params()[*table];
-                    let rows = table.ty.as_matrix().map_or(0, |(rows, _)| rows);
-                    if rows < vocab {
-                        return Err(ModelError::Embedding { table: table.name.clone(), rows, vocab });
-                    }
-                }
+            let rows = fewest_embedding_rows(module, func);
+            if rows < vocab {
+                return Err(ModelError::Embedding { func: func.name().to_owned(), rows, vocab });
             }
         }
         let bytes_per_token = bytes_per_token(module, &compiled.programs);

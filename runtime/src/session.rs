@@ -11,11 +11,12 @@
 use std::sync::Arc;
 
 use bitnetc_codegen::program::{Programs, Word};
-use bitnetc_ir::{DType, Dim, Entity, KEY_BLOCK, Module, Pairs, TokenCount, rope, storage, weights};
+use bitnetc_ir::{DType, Dim, Entity, KEY_BLOCK, Module, TokenCount, storage, weights};
 
 use crate::call::{Addresses, Engine};
 use crate::map::AlignedBuffer;
 use crate::model::Model;
+use crate::rope_table::RopeTable;
 use crate::team::{Job, Team};
 
 /// Most rows of logits that are computed at once: bounds the memory of scoring.
@@ -84,6 +85,9 @@ pub enum SessionError {
         /// Vocabulary index of the first NaN.
         index: usize,
     },
+    /// [`Session::set_keep_going`]'s function said no.
+    #[error("interrupted")]
+    Interrupted,
     /// A module without one of the three entry points, or with other inputs.
     #[error("the plan's module has no usable @{0}: compile the model again")]
     Entry(&'static str),
@@ -96,7 +100,7 @@ struct Buffers {
     hidden: AlignedBuffer,
     logits: AlignedBuffer,
     caches: Vec<AlignedBuffer>,
-    ropes: Vec<AlignedBuffer>,
+    ropes: Vec<RopeTable>,
     scratch: AlignedBuffer,
     scratch_bytes: u64,
 }
@@ -133,7 +137,7 @@ impl Addresses for Binding<'_> {
             },
             Word::Weight(w) => self.model.weight_address(w),
             Word::Scales(w) => self.model.scales_address(w),
-            Word::Rope(r) => at(&self.buffers.ropes[r.index()], 0),
+            Word::Rope(r) => self.buffers.ropes[r.index()].address(),
             Word::Scratch
             | Word::Position
             | Word::Tokens
@@ -181,6 +185,7 @@ pub struct Session {
     chunk: u32,
     head_rows: u32,
     position: u32,
+    keep_going: fn() -> bool,
 }
 
 impl std::fmt::Debug for Session {
@@ -213,8 +218,8 @@ impl MemoryUse {
     }
 }
 
-fn buffer(what: &'static str, bytes: u64) -> Result<AlignedBuffer, SessionError> {
-    // What kernels may read behind the end.
+/// Zeroed memory, and behind it what kernels may read.
+pub(crate) fn buffer(what: &'static str, bytes: u64) -> Result<AlignedBuffer, SessionError> {
     bytes
         .checked_add(storage::PADDING)
         .and_then(|n| usize::try_from(n).ok())
@@ -222,37 +227,6 @@ fn buffer(what: &'static str, bytes: u64) -> Result<AlignedBuffer, SessionError>
         .map_err(|()| std::io::Error::from(std::io::ErrorKind::OutOfMemory))
         .and_then(AlignedBuffer::zeroed)
         .map_err(|source| SessionError::Memory { what, bytes, source })
-}
-
-/// The table that kernels turn by; see `bitnetc_codegen::kernels::Arg::RopeTable`.
-pub(crate) fn rope_table(
-    theta: f32,
-    rot: u32,
-    pairs: Pairs,
-    capacity: u32,
-) -> Result<AlignedBuffer, SessionError> {
-    let row = 2 * rot as usize;
-    let bytes = u64::from(capacity).saturating_mul(row as u64 * 4);
-    let mut buffer = buffer("RoPE table", bytes)?;
-    let frequencies = rope::frequencies(theta, rot);
-    let half = rot as usize / 2;
-    for (position, bytes) in
-        buffer.as_mut_slice().chunks_exact_mut(row * 4).take(capacity as usize).enumerate()
-    {
-        for (j, &frequency) in frequencies.iter().enumerate() {
-            let (cos, sin) = rope::cos_sin_at(frequency, position as u32);
-            let (first, second) = match pairs {
-                Pairs::Halves => (j, j + half),
-                Pairs::Interleaved => (2 * j, 2 * j + 1),
-            };
-            for (element, value) in
-                [(first, cos), (second, cos), (row / 2 + first, -sin), (row / 2 + second, sin)]
-            {
-                bytes[element * 4..element * 4 + 4].copy_from_slice(&value.to_le_bytes());
-            }
-        }
-    }
-    Ok(buffer)
 }
 
 impl Session {
@@ -275,6 +249,7 @@ impl Session {
 
         let decode = &programs.programs[entries.decode as usize];
         let caches: Vec<_> = decode.inputs.iter().filter(|b| b.ty.as_cache().is_some()).collect();
+        let hidden = programs.programs[entries.prefill as usize].outputs.first();
         let mut inputs = Vec::new();
         for program in &programs.programs {
             let mut places = Vec::new();
@@ -282,7 +257,13 @@ impl Session {
                 places.push(match (input.ty.dtype, &input.ty.shape.0[..]) {
                     (DType::Idx, []) => Place::Position,
                     (DType::Idx, [Dim::N(1)] | [Dim::Tokens]) => Place::Tokens,
-                    (DType::F32, [Dim::Tokens, Dim::N(_)]) if program.name == "head" => Place::Hidden,
+                    // Only what @prefill has left there: one input, of exactly its type.
+                    (DType::F32, [Dim::Tokens, Dim::N(_)]) if program.name == "head" => {
+                        if !hidden.is_some_and(|h| h.ty == input.ty) {
+                            return Err(SessionError::Entry("head"));
+                        }
+                        Place::Hidden
+                    }
                     (_, [_, Dim::Ctx, _]) => {
                         let i = caches.iter().position(|c| c.name == input.name && c.ty == input.ty);
                         Place::Cache(i.ok_or(SessionError::Entry("decode"))?)
@@ -313,11 +294,14 @@ impl Session {
         };
         let hidden_stride = output_stride(entries.prefill, "prefill")?;
         let logits_stride = output_stride(entries.head, "head")?;
-        let widths_agree = output_stride(entries.decode, "decode")? == logits_stride
-            && programs.programs[entries.head as usize].inputs.first().map(|b| &b.ty)
-                == programs.programs[entries.prefill as usize].outputs.first().map(|b| &b.ty);
-        if !widths_agree {
-            return Err(SessionError::Entry("head"));
+        let logits_type = |entry: u32| {
+            let ty = &programs.programs[entry as usize].outputs.first()?.ty;
+            Some((ty.dtype, ty.as_rows()?.width))
+        };
+        for (entry, name) in [(entries.decode, "decode"), (entries.head, "head")] {
+            if logits_type(entry) != Some((DType::F32, model.vocab())) {
+                return Err(SessionError::Entry(name));
+            }
         }
 
         let arena_bytes = programs.programs.iter().map(|p| p.arena_bytes).max().unwrap_or(0);
@@ -329,7 +313,7 @@ impl Session {
         }
         let mut ropes = Vec::new();
         for spec in programs.ropes.values() {
-            ropes.push(rope_table(f32::from_bits(spec.theta), spec.rot, spec.pairs, capacity)?);
+            ropes.push(RopeTable::new(spec, capacity)?);
         }
         let buffers = Buffers {
             arena: buffer("activations", arena_bytes)?,
@@ -348,7 +332,17 @@ impl Session {
         };
         let team = Team::new(Arc::new(engine), threads)?;
         let context = options.context.clamp(1, capacity);
-        Ok(Self { team, model, buffers, entries, context, chunk, head_rows, position: 0 })
+        Ok(Self {
+            team,
+            model,
+            buffers,
+            entries,
+            context,
+            chunk,
+            head_rows,
+            position: 0,
+            keep_going: || true,
+        })
     }
 
     /// The model.
@@ -372,6 +366,12 @@ impl Session {
         self.chunk
     }
 
+    /// Has `keep_going` asked before every chunk of a prompt; when it says no, the call ends with
+    /// [`SessionError::Interrupted`] and the tokens are not appended.
+    pub fn set_keep_going(&mut self, keep_going: fn() -> bool) {
+        self.keep_going = keep_going;
+    }
+
     /// Forgets all tokens from `position` on (0: everything).
     pub fn truncate(&mut self, position: u32) {
         self.position = self.position.min(position);
@@ -380,7 +380,7 @@ impl Session {
     /// What the session takes.
     pub fn memory(&self) -> MemoryUse {
         let b = &self.buffers;
-        let ropes: u64 = b.ropes.iter().map(|r| r.len() as u64).sum();
+        let ropes: u64 = b.ropes.iter().map(RopeTable::len).sum();
         MemoryUse {
             weights: self.model.weight_bytes(),
             kv_cache: b.caches.iter().map(|c| c.len() as u64).sum(),
@@ -412,6 +412,11 @@ impl Session {
     }
 
     fn job(&mut self, program: u32, tokens: &[u32], offset: u32) {
+        let end = self.position + offset + tokens.len() as u32;
+        for table in &mut self.buffers.ropes {
+            // @head runs at position 0 with up to so many rows.
+            table.fill_to(end.max(HEAD_ROWS));
+        }
         for (slot, id) in self.buffers.tokens.as_mut_slice().chunks_exact_mut(4).zip(tokens) {
             slot.copy_from_slice(&id.to_le_bytes());
         }
@@ -457,10 +462,15 @@ impl Session {
     fn prefill(&mut self, tokens: &[u32]) -> Result<(), SessionError> {
         let mut done = 0;
         for chunk in tokens.chunks(self.chunk as usize) {
+            self.ask()?;
             self.job(self.entries.prefill, chunk, done);
             done += chunk.len() as u32;
         }
         Ok(())
+    }
+
+    fn ask(&self) -> Result<(), SessionError> {
+        if (self.keep_going)() { Ok(()) } else { Err(SessionError::Interrupted) }
     }
 
     fn head(&mut self, row: u32, rows: u32) {
@@ -480,6 +490,7 @@ impl Session {
         self.check(tokens)?;
         let (mut done, mut wanted) = (0u32, true);
         for chunk in tokens.chunks(self.chunk as usize) {
+            self.ask()?;
             self.job(self.entries.prefill, chunk, done);
             let mut row = 0;
             while wanted && row < chunk.len() as u32 {

@@ -1,7 +1,7 @@
 //! The threads of a session: one leader (the caller) and workers of a rayon pool that stay in one loop for the life of
 //! the session, so that a step costs two atomic hand-overs and no allocation.
 //!
-//! A job is a program index and five numbers, published under a growing epoch. Workers wait for the next epoch: they
+//! A job is a program index and three numbers, published under a growing epoch. Workers wait for the next epoch: they
 //! spin for a while, then park. Everybody runs the same job with their own thread index and meets at the barriers inside
 //! it; the last barrier of a job is also what gives it back to the leader.
 //!

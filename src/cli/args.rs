@@ -66,9 +66,9 @@ pub(crate) struct EngineArgs {
     /// Threads (default: the cores that this process may use)
     #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) threads: Option<u32>,
-    /// Element type of the KV cache
-    #[arg(long, value_name = "TYPE", default_value = "f16")]
-    pub(crate) kv_type: KvType,
+    /// Element type of the KV cache (default: what the plan was made with; f16 for a .gguf)
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) kv_type: Option<KvType>,
     /// Element type of the language-model head
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     pub(crate) head: HeadType,
@@ -130,11 +130,17 @@ pub(crate) struct SamplingArgs {
     #[arg(short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
     pub(crate) seed: i64,
     /// Temperature; 0 takes the most likely token each time
-    #[arg(long = "temp", visible_alias = "temperature", value_name = "T", default_value_t = 0.8)]
+    #[arg(
+        long = "temp",
+        visible_alias = "temperature",
+        value_name = "T",
+        default_value_t = 0.8,
+        allow_negative_numbers = true
+    )]
     pub(crate) temp: f32,
-    /// Choose among the K most likely tokens (0: all)
-    #[arg(long, value_name = "K", default_value_t = 40)]
-    pub(crate) top_k: usize,
+    /// Choose among the K most likely tokens (0 or less: all)
+    #[arg(long, value_name = "K", default_value_t = 40, allow_negative_numbers = true)]
+    pub(crate) top_k: i32,
     /// Choose among the most likely tokens that make up this share (1: all)
     #[arg(long, value_name = "P", default_value_t = 0.95)]
     pub(crate) top_p: f32,

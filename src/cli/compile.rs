@@ -11,7 +11,7 @@ use bitnetc_runtime::map::MapMode;
 
 use super::args::{CompileArgs, KvType, LoweringArgs};
 use super::failure::Failure;
-use super::{Outcome, output, progress};
+use super::{Outcome, interrupt, output, progress};
 
 /// The facade's options for these arguments.
 pub(crate) fn compile_options(args: &LoweringArgs) -> Result<CompileOptions, Failure> {
@@ -39,6 +39,7 @@ pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
     if output_path == args.model {
         return Err(Failure::new(exit::USAGE, "the plan would replace the model: give another --output"));
     }
+    interrupt::listen();
     let clock = Instant::now();
     let source =
         Source::open(Some(&args.model), if args.no_mmap { MapMode::Copied } else { MapMode::Mapped })?;
@@ -48,7 +49,10 @@ pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
         output::say(quiet, note);
     }
     let bar = progress::bar("packing", planned.weight_bytes(), quiet || args.json);
-    let summary = planned.write(&output_path, |done| bar.set_position(done))?;
+    let summary = planned.write(&output_path, |done| {
+        bar.set_position(done);
+        !interrupt::requested()
+    })?;
     bar.finish_and_clear();
     let seconds = clock.elapsed().as_secs_f64();
     if args.json {

@@ -7,11 +7,12 @@ use bitnetc::load::{load, score_by_interpreter};
 use bitnetc_runtime::npy::NpyWriter;
 use bitnetc_runtime::session::{Session, SessionOptions};
 use bitnetc_runtime::tokenizer::Tokenize;
+use bitnetc_runtime::whole_file::WholeFile;
 
 use super::args::{EngineKind, LogitsArgs};
 use super::failure::Failure;
 use super::run::{announce, load_options, threads};
-use super::{Outcome, output};
+use super::{Outcome, interrupt, output};
 
 /// Runs the command.
 pub(crate) fn run(args: &LogitsArgs, quiet: bool) -> Outcome {
@@ -27,38 +28,38 @@ pub(crate) fn run(args: &LogitsArgs, quiet: bool) -> Outcome {
     let unwritable = |e: &dyn std::fmt::Display| {
         Failure::new(exit::FAILURE, format!("cannot write {}: {e}", args.output.display()))
     };
-    // The file appears whole or not at all.
-    let directory = match args.output.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => std::path::Path::new("."),
-    };
-    let temporary = tempfile::NamedTempFile::new_in(directory).map_err(|e| unwritable(&e))?;
+    interrupt::listen();
+    let file = WholeFile::create(&args.output).map_err(|e| Failure::new(exit::FAILURE, e))?;
     let vocab = loaded.model.vocab() as usize;
     let mut writer =
-        NpyWriter::new(std::io::BufWriter::new(temporary), ids.len(), vocab).map_err(|e| unwritable(&e))?;
+        NpyWriter::new(std::io::BufWriter::new(file.file()), ids.len(), vocab).map_err(|e| unwritable(&e))?;
     let mut last = Vec::new();
     let mut failed = None;
     let mut sink = |_: usize, logits: &[f32]| {
         last.clear();
         last.extend_from_slice(logits);
-        writer.row(logits).map_err(|e| failed = Some(e)).is_ok()
+        writer.row(logits).map_err(|e| failed = Some(e)).is_ok() && !interrupt::requested()
     };
     match args.engine_kind {
         EngineKind::Jit => {
             let context = u32::try_from(ids.len()).unwrap_or(u32::MAX);
             let options = SessionOptions { context, threads: threads(args.engine.threads) };
-            Session::new(loaded.model.clone(), options)?.score(&ids, &mut sink)?;
+            let mut session = Session::new(loaded.model.clone(), options)?;
+            session.set_keep_going(|| !interrupt::requested());
+            session.score(&ids, &mut sink)?;
         }
         EngineKind::Interpreter => score_by_interpreter(&loaded, &ids, &mut sink)?,
+    }
+    if interrupt::requested() {
+        return Ok(exit::INTERRUPTED);
     }
     if let Some(e) = failed {
         return Err(unwritable(&e));
     }
     let mut buffered = writer.finish().map_err(|e| unwritable(&e))?;
     buffered.flush().map_err(|e| unwritable(&e))?;
-    let temporary = buffered.into_inner().map_err(|e| unwritable(&e))?;
-    temporary.as_file().sync_all().map_err(|e| unwritable(&e))?;
-    temporary.persist(&args.output).map_err(|e| unwritable(&e.error))?;
+    drop(buffered);
+    file.commit().map_err(|e| Failure::new(exit::FAILURE, e))?;
 
     let mut order: Vec<u32> = (0..last.len() as u32).collect();
     order.sort_by(|&a, &b| last[b as usize].total_cmp(&last[a as usize]).then(a.cmp(&b)));

@@ -9,7 +9,7 @@ use bitnetc_runtime::tokenizer::Tokenize;
 
 use super::args::PerplexityArgs;
 use super::failure::Failure;
-use super::run::{announce, load_options, threads};
+use super::run::{announce, load_options, read_text, threads};
 use super::{Outcome, interrupt, output, progress};
 
 /// Runs the command.
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &PerplexityArgs, quiet: bool) -> Outcome {
                 .map_err(|e| unreadable(path, &format!("expected a JSON array of token ids: {e}")))?
         }
         (None, Some(path)) => {
-            let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
+            let text = read_text(path)?;
             loaded.tokenizer.encode(&text, true, false)?
         }
         (None, None) => {
@@ -50,6 +50,7 @@ pub(crate) fn run(args: &PerplexityArgs, quiet: bool) -> Outcome {
     let context = window.min(u32::try_from(ids.len()).unwrap_or(u32::MAX));
     let options = SessionOptions { context, threads: threads(args.engine.threads) };
     let mut session = Session::new(loaded.model.clone(), options)?;
+    session.set_keep_going(|| !interrupt::requested());
     let clock = Instant::now();
     let bar = progress::bar("perplexity", ids.len() as u64, quiet || args.json);
     let result = bitnetc::perplexity::perplexity(&mut session, &ids, window as usize, |done| {

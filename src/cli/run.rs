@@ -22,10 +22,10 @@ pub(crate) fn threads(asked: Option<u32>) -> u32 {
 /// The facade's options for these arguments.
 pub(crate) fn load_options(args: &EngineArgs) -> LoadOptions {
     LoadOptions {
-        kv_type: match args.kv_type {
+        kv_type: args.kv_type.map(|kv_type| match kv_type {
             KvType::F16 => bitnetc_ir::DType::F16,
             KvType::F32 => bitnetc_ir::DType::F32,
-        },
+        }),
         map_mode: if args.no_mmap { MapMode::Copied } else { MapMode::Mapped },
         ..LoadOptions::default()
     }
@@ -53,7 +53,7 @@ fn sampling(args: &SamplingArgs) -> Result<(SamplingParams, bool), Failure> {
     };
     let params = SamplingParams {
         temperature: args.temp,
-        top_k: args.top_k,
+        top_k: usize::try_from(args.top_k).unwrap_or(0),
         top_p: args.top_p,
         min_p: args.min_p,
         repeat_penalty: args.repeat_penalty,
@@ -64,13 +64,21 @@ fn sampling(args: &SamplingArgs) -> Result<(SamplingParams, bool), Failure> {
     Ok((params, random))
 }
 
+/// A text file.
+pub(crate) fn read_text(path: &std::path::Path) -> Result<String, Failure> {
+    let unreadable =
+        |why: String| Failure::new(exit::FAILURE, format!("cannot read {}: {why}", path.display()));
+    let bytes = std::fs::read(path).map_err(|e| unreadable(e.to_string()))?;
+    String::from_utf8(bytes).map_err(|e| {
+        unreadable(format!("it is not UTF-8 at byte {}; convert it to UTF-8", e.utf8_error().valid_up_to()))
+    })
+}
+
 fn prompt_text(args: &RunArgs) -> Result<String, Failure> {
     match (&args.prompt, &args.file) {
         (Some(text), _) => Ok(text.clone()),
         (None, Some(path)) => {
-            let mut text = std::fs::read_to_string(path).map_err(|e| {
-                Failure::new(exit::FAILURE, format!("cannot read the prompt {}: {e}", path.display()))
-            })?;
+            let mut text = read_text(path)?;
             if text.ends_with('\n') {
                 text.pop();
             }
@@ -130,6 +138,7 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     }
     let mut text_out = String::new();
     let mut broken = None;
+    session.set_keep_going(|| !interrupt::requested());
     let result = generate(&mut session, &loaded.tokenizer, &mut sampler, &prompt, &options, |piece| {
         text_out.push_str(piece);
         if streaming && let Err(failure) = output::print(piece) {

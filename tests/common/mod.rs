@@ -21,7 +21,7 @@ pub fn data(name: &str) -> PathBuf {
 
 /// Options for this KV cache type.
 pub fn options(kv_type: DType) -> LoadOptions {
-    LoadOptions { kv_type, ..LoadOptions::default() }
+    LoadOptions { kv_type: Some(kv_type), ..LoadOptions::default() }
 }
 
 /// Options with a changed compile configuration.
@@ -29,7 +29,7 @@ pub fn options_with(kv_type: DType, change: impl FnOnce(&mut CompileOptions)) ->
     let mut compile = CompileOptions::for_host().unwrap();
     compile.kv_type = kv_type;
     change(&mut compile);
-    LoadOptions { kv_type, compile: Some(compile), ..LoadOptions::default() }
+    LoadOptions { kv_type: Some(kv_type), compile: Some(compile), ..LoadOptions::default() }
 }
 
 /// Opens a model.
@@ -127,6 +127,8 @@ pub fn shapes() -> Vec<TinyModel> {
             seed: 5,
             ..base.clone()
         },
+        // Two kv rows: far from a multiple of 16.
+        TinyModel { heads: 64, kv_heads: 1, head_dim: 2, seed: 8, ..base.clone() },
         TinyModel { heads: 64, kv_heads: 32, head_dim: 2, ffn: 384, seed: 6, ..base.clone() },
         TinyModel { hidden: 256, heads: 2, kv_heads: 1, head_dim: 128, ffn: 256, seed: 7, ..base },
     ]

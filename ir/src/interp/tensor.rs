@@ -89,7 +89,12 @@ impl Tensor {
     /// A cache of zeros for a value of type `ty`, or `None` where `ty` is no f16 or f32 cache type.
     pub fn empty_cache(ty: &Type, capacity: u32) -> Option<Self> {
         let dims = ty.as_cache()?;
-        let n = dims.kv_heads as usize * dims.head_dim as usize * capacity as usize;
+        let n =
+            (dims.kv_heads as usize).checked_mul(dims.head_dim as usize)?.checked_mul(capacity as usize)?;
+        // More than any machine has; asking for it would abort.
+        if n > 1 << 40 {
+            return None;
+        }
         let data = match ty.dtype {
             DType::F16 => CacheData::F16(vec![0; n]),
             DType::F32 => CacheData::F32(vec![0.0; n]),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::SectionKind;
 use crate::map::MapError;
 use crate::tokenizer::TokenizerError;
+use crate::whole_file::WholeFileError;
 
 /// Why a plan cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -148,4 +149,13 @@ pub enum PlanError {
         /// The path.
         path: PathBuf,
     },
+}
+
+impl From<WholeFileError> for PlanError {
+    fn from(error: WholeFileError) -> Self {
+        match error {
+            WholeFileError::NotAFile { path } => PlanError::NotAFile { path },
+            WholeFileError::Io { operation, path, source } => PlanError::Io { operation, path, source },
+        }
+    }
 }

@@ -1,15 +1,15 @@
 //! Writing plans: a streaming encoder, and its use with a temporary file.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufWriter, Write};
+use std::path::Path;
 
 use serde::Serialize;
 
 use super::layout::{ALIGN, Prelude, RECORD, SectionKind, TableRow, Trailer, check_limit, limit};
 use super::{PlanError, PlanMeta, PlanSettings, WeightEntry};
 use crate::tokenizer::TokenizerSpec;
+use crate::whole_file::WholeFile;
 
 /// Chunks from this size on are hashed by several threads.
 const PARALLEL_HASH_BYTES: usize = 512 << 10;
@@ -218,48 +218,13 @@ pub fn write_plan<E: From<PlanError>>(
     settings: &PlanSettings,
     fill: impl FnOnce(&mut PlanEncoder<'_>) -> Result<(), E>,
 ) -> Result<u64, E> {
-    let io_error = |operation, path: &Path| {
-        let path = path.to_owned();
-        move |source: io::Error| PlanError::Io { operation, path, source }
-    };
-    match fs::metadata(path) {
-        Ok(metadata) if !metadata.is_file() => {
-            return Err(PlanError::NotAFile { path: path.to_owned() }.into());
-        }
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(io_error("examine", path)(error).into()),
-    }
-    let directory = directory_of(path);
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".bitnetc-plan-").suffix(".tmp").rand_bytes(16);
-    // The usual mode of a new file, less the umask; it becomes the mode of the plan.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let temporary =
-        builder.tempfile_in(&directory).map_err(io_error("create a temporary file in", &directory))?;
-
-    let mut out = BufWriter::with_capacity(BUFFER_BYTES, temporary);
+    let file = WholeFile::create(path).map_err(PlanError::from)?;
+    let mut out = BufWriter::with_capacity(BUFFER_BYTES, file.file());
     let mut encoder = PlanEncoder::new(&mut out, settings)?;
     fill(&mut encoder)?;
     encoder.finish()?;
 
-    let temporary = out.into_inner().map_err(|error| io_error("write", path)(error.into_error()))?;
-    temporary.as_file().sync_all().map_err(io_error("write to the disk", path))?;
-    let file = temporary.persist(path).map_err(|error| io_error("replace", path)(error.error))?;
-    sync_directory(&directory).map_err(io_error("write to the disk", &directory))?;
-    let length = file.metadata().map_err(io_error("examine", path))?.len();
-    Ok(length)
-}
-
-fn directory_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    }
-}
-
-/// Makes a rename in `directory` survive a loss of power.
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
+    let flushed = out.into_inner().map(drop).map_err(|error| error.into_error());
+    flushed.map_err(|source| PlanError::Io { operation: "write", path: path.to_owned(), source })?;
+    Ok(file.commit().map_err(PlanError::from)?)
 }
