@@ -13,6 +13,7 @@ use bitnetc_runtime::plan::PlanError;
 use bitnetc_runtime::sampling::{ParamError, SampleError};
 use bitnetc_runtime::session::SessionError;
 use bitnetc_runtime::tokenizer::TokenizerError;
+use bitnetc_runtime::whole_file::WholeFileError;
 
 /// An error of the library facade.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,9 @@ pub enum Error {
         /// What was asked, and what to do.
         what: &'static str,
     },
+    /// A result file could not be written.
+    #[error(transparent)]
+    File(#[from] WholeFileError),
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,

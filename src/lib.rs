@@ -30,6 +30,7 @@ pub mod error;
 pub mod generate;
 pub mod load;
 pub mod perplexity;
+pub mod synth;
 mod tokenizer_spec;
 
 pub use compile::DEFAULT_CHUNK;

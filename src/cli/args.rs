@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Logits(LogitsArgs),
     /// Perplexity of a text
     Perplexity(PerplexityArgs),
+    /// Write a model with random weights
+    Synth(SynthArgs),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -309,4 +311,24 @@ pub(crate) struct PerplexityArgs {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = super::synth::help())]
+pub(crate) struct SynthArgs {
+    /// The shape (see below)
+    #[arg(long, value_name = "NAME", value_parser = super::synth::parse_preset)]
+    pub(crate) preset: &'static bitnetc_frontend_gguf::synth::Preset,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Seed of weights and vocabulary: equal seeds give equal files
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Tokens: `full` as the preset has them, `small` for 4096 at most, or a number
+    #[arg(long, value_name = "SIZE", default_value = "full", value_parser = super::synth::parse_vocabulary)]
+    pub(crate) vocab: super::synth::VocabularyArg,
+    /// Layers instead of the preset's
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub(crate) layers: Option<u32>,
 }

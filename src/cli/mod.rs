@@ -15,6 +15,7 @@ mod output;
 mod perplexity;
 mod progress;
 mod run;
+mod synth;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Ir(args) => ir::run(&args),
         Command::Logits(args) => logits::run(&args, cli.quiet),
         Command::Perplexity(args) => perplexity::run(&args, cli.quiet),
+        Command::Synth(args) => synth::run(&args, cli.quiet),
     };
     match result {
         Ok(code) => ExitCode::from(code),
