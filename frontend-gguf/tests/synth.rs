@@ -5,7 +5,11 @@ use bitnetc_frontend_gguf::{Gguf, Model};
 
 fn bytes(model: &SyntheticModel) -> Vec<u8> {
     let mut out = Vec::new();
-    let length = model.write(|piece| Ok::<_, ()>(out.extend_from_slice(piece))).unwrap();
+    let mut take = |piece: &[u8]| -> Result<(), ()> {
+        out.extend_from_slice(piece);
+        Ok(())
+    };
+    let length = model.write(&mut take).unwrap();
     assert_eq!(length, out.len() as u64);
     out
 }
