@@ -10,7 +10,8 @@ use bitnetc_ir::{Entity, Module, TargetDesc};
 use crate::clif;
 use crate::error::CodegenError;
 use crate::image::{Image, ImageBuilder, KernelEntry};
-use crate::kernels::{KernelError, KernelIndex};
+use crate::kernels::roofline::RooflineKind;
+use crate::kernels::{KernelError, KernelIndex, Registers};
 use crate::kir::Kernel;
 use crate::program::{self, ProgramError, Programs};
 
@@ -53,6 +54,39 @@ impl Compiled {
     pub fn image(&self) -> &Image {
         &self.image
     }
+}
+
+/// A kernel that belongs to no module, compiled, with the registers that it was blocked for.
+#[derive(Debug)]
+pub struct RooflineCode {
+    /// What it measures.
+    pub kind: RooflineKind,
+    /// What the selector that compiled it has.
+    pub registers: Registers,
+    /// The code.
+    pub entry: KernelEntry,
+}
+
+/// Compiles the kernels that measure a machine's limits, by the selector that [`compile`] would take.
+///
+/// # Errors
+/// A kernel that cannot be compiled.
+pub fn compile_roofline(
+    kinds: &[RooflineKind],
+    target: &TargetDesc,
+) -> Result<Vec<RooflineCode>, CompileError> {
+    let mut builder = ImageBuilder::new(target)?;
+    let mut built = Vec::with_capacity(kinds.len());
+    for &kind in kinds {
+        let registers = Registers::cranelift(target);
+        let malformed = |e| CompileError::Kernel { name: kind.name(), source: KernelError::Malformed(e) };
+        let kernel = kind.build(registers).map_err(malformed)?;
+        builder.define(&kernel.name, &clif::compile(&kernel, target)?)?;
+        built.push((kind, registers));
+    }
+    let image = builder.finish()?;
+    let code = |(i, (kind, registers))| RooflineCode { kind, registers, entry: image.entry(i) };
+    Ok(built.into_iter().enumerate().map(code).collect())
 }
 
 /// Compiles a planned module for `target`, which must be the host or less.

@@ -18,6 +18,7 @@ mod kv_append;
 mod lanes;
 mod matmul;
 mod norm;
+pub mod roofline;
 mod rope;
 mod spec;
 
