@@ -12,7 +12,7 @@ use bitnetc_ir::{
     WeightBytes, partition, rope, storage,
 };
 
-use super::common::{self, Case, Elements};
+use super::common::{self, Backend, Case, Elements};
 use super::random::Random;
 
 /// What an operand is.
@@ -38,6 +38,12 @@ const REGISTERS: [Registers; 3] = [Registers::new(128, 16), Registers::new(256, 
 /// What buffers hold before anything is written.
 const FILL: u8 = 0xa7;
 
+/// What runs kernels that are blocked for `registers` on this machine. The narrowest blocking runs everywhere.
+fn backends(registers: Registers) -> Vec<Backend> {
+    let everywhere = registers == REGISTERS[0];
+    common::backends().into_iter().filter(|b| everywhere || b.registers() == registers).collect()
+}
+
 /// Where the parts of a trial are in memory.
 struct Setup {
     memory: Memory,
@@ -59,17 +65,9 @@ impl Trial {
         let mut first: Option<Memory> = None;
         for (kernel, registers) in kernels.iter().zip(REGISTERS) {
             let args = with_units(&spec, &setup.args, 0, units);
-            let after = if registers == REGISTERS[0] {
-                let elements = setup.elements.clone();
-                common::check_case(&Case {
-                    kernel: kernel.clone(),
-                    memory: setup.memory.clone(),
-                    args,
-                    elements,
-                })
-            } else {
-                interpreted(kernel, &setup.memory, &args)
-            };
+            let elements = setup.elements.clone();
+            let case = Case { kernel: kernel.clone(), memory: setup.memory.clone(), args, elements };
+            let after = common::check_on(&case, &backends(registers));
             self.compare(&format!("{registers:?}"), &setup, &after, &expected);
             self.check_splits(&spec, kernel, &setup, units, &after);
             match &first {
@@ -90,14 +88,14 @@ impl Trial {
         if let Some(operand) = spec.in_place() {
             let spec = self.spec(true);
             let setup = self.setup(&spec, Some(operand));
-            let kernel = spec.build_for(REGISTERS[0]).unwrap();
-            let args = with_units(&spec, &setup.args, 0, units);
-            let elements = setup.elements.clone();
-            let after = common::check_case(&Case { kernel, memory: setup.memory.clone(), args, elements });
-            self.compare("in place", &setup, &after, &expected);
-            let kernel = spec.build_for(REGISTERS[2]).unwrap();
-            let args = with_units(&spec, &setup.args, 0, units);
-            self.compare("in place, wide", &setup, &interpreted(&kernel, &setup.memory, &args), &expected);
+            for registers in REGISTERS {
+                let kernel = spec.build_for(registers).unwrap();
+                let args = with_units(&spec, &setup.args, 0, units);
+                let elements = setup.elements.clone();
+                let case = Case { kernel, memory: setup.memory.clone(), args, elements };
+                let after = common::check_on(&case, &backends(registers));
+                self.compare(&format!("in place, {registers:?}"), &setup, &after, &expected);
+            }
         }
     }
 
