@@ -86,13 +86,11 @@ fn check_input(module: &Module, scope: &mut Scope<'_, '_>, input: ValueId, ty: &
     let kind = match ty.dtype {
         DType::F32 if cache => true,
         DType::F16 => cache,
-        DType::F32 | DType::Q8 => ty.as_rows().is_some(),
+        DType::F32 | DType::Q8 | DType::Q8b | DType::I32 => ty.as_rows().is_some(),
         DType::Idx => matches!(dims[..], [] | [Dim::N(1)] | [Dim::Tokens]),
         DType::Bf16
-        | DType::I32
         | DType::I8
         | DType::Ter
-        | DType::Q8b
         | DType::W8
         | DType::W6
         | DType::W4 => false,

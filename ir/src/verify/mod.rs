@@ -33,7 +33,7 @@
 //!
 //! Functions
 //! - `tokens-range`: a call takes at least one token and at most [`crate::storage::MAX_TOKENS`].
-//! - `input-type`: an input is an activation (f32 or q8), token ids, a position, or an f16 or f32 cache; sizes are at
+//! - `input-type`: an input is an activation (f32, q8, q8b or i32), token ids, a position, or an f16 or f32 cache; sizes are at
 //!   least 1; only a cache has a layout.
 //! - `token-dim`: no type of a function with `tokens=1` has the dimension `T`.
 //! - `ctx-dim`: only caches have the dimension `C`, in the middle of three.
