@@ -96,7 +96,9 @@ pub fn packed_size(module: &Module, param: ParamId) -> Result<u64, PackError> {
     let refuse = |what| PackError::Definition { param: decl.name.clone(), what };
     let size = || packed_bytes(&decl.ty).map(|(bytes, _)| bytes);
     match (decl.ty.dtype, decl.ty.layout) {
-        (DType::Ter | DType::W8 | DType::W6 | DType::W4, Layout::Tile16) => size().ok_or_else(|| refuse("the matrix is too large")),
+        (DType::Ter | DType::W8 | DType::W6 | DType::W4, Layout::Tile16) => {
+            size().ok_or_else(|| refuse("the matrix is too large"))
+        }
         (DType::Ter | DType::W8 | DType::W6 | DType::W4, _) => {
             Err(refuse("kernels read ternary and block-quantised matrices in the layout tile16"))
         }

@@ -226,7 +226,9 @@ pub(crate) fn merge_screened(_: &Op, t: &[&Type]) -> Inferred {
     let (y, chosen, exact) = (rows(t[0])?, rows(t[1])?, rows(t[2])?);
     match chosen == exact && chosen.per_token == y.per_token {
         true => Ok(vec![t[0].clone()]),
-        false => rule(format!("{} and {} must have a number for a number, in the tokens of {}", t[1], t[2], t[0])),
+        false => {
+            rule(format!("{} and {} must have a number for a number, in the tokens of {}", t[1], t[2], t[0]))
+        }
     }
 }
 

@@ -11,8 +11,8 @@
 use std::collections::BTreeMap;
 
 use bitnetc_ir::{
-    BlockFormat, DType, Entity, Func, FuncId, Layout, Module, NodeId, Operand, ParamDecl, ParamDef, ParamId, Slot,
-    ValueDef, ValueId,
+    BlockFormat, DType, Entity, Func, FuncId, Layout, Module, NodeId, Operand, ParamDecl, ParamDef, ParamId,
+    Slot, ValueDef, ValueId,
 };
 
 use crate::error::PassFailure;

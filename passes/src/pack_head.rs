@@ -44,7 +44,9 @@ impl HeadFormat {
 
 /// A text that names no head format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown head `{text}`: expected f16, q8, q6, q4, screened, or screened:N with N exact rows from 1 on")]
+#[error(
+    "unknown head `{text}`: expected f16, q8, q6, q4, screened, or screened:N with N exact rows from 1 on"
+)]
 pub struct HeadFormatError {
     /// As written.
     pub text: String,

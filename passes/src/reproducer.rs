@@ -67,11 +67,8 @@ impl Reproducer {
     /// # Errors
     /// As [`run`].
     pub fn run(self) -> Result<(Module, RunReport), PassError> {
-        let context = PassContext {
-            head: self.head,
-            stop_after: self.stop_after,
-            ..PassContext::new(self.target)
-        };
+        let context =
+            PassContext { head: self.head, stop_after: self.stop_after, ..PassContext::new(self.target) };
         run(&self.pipeline, self.module, &context)
     }
 }

@@ -141,12 +141,14 @@ fn packing_puts_every_code_and_scale_in_its_place() {
                 let (bytes, numbers): (Vec<u8>, Vec<f32>) = match dtype {
                     DType::F16 => {
                         let bytes = random.f16_bytes(n);
-                        let numbers = bytes.chunks(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32());
+                        let numbers =
+                            bytes.chunks(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32());
                         (bytes.clone(), numbers.collect())
                     }
                     DType::Bf16 => {
                         let bytes = random.bf16_bytes(n);
-                        let numbers = bytes.chunks(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32());
+                        let numbers =
+                            bytes.chunks(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32());
                         (bytes.clone(), numbers.collect())
                     }
                     _ => {
@@ -185,7 +187,11 @@ fn packing_puts_every_code_and_scale_in_its_place() {
                     assert_eq!(found.scales[r as usize].to_bits(), expected.factor.to_bits());
                     for c in 0..cols.next_multiple_of(32) {
                         let code = format.code(&found.bytes, cols, r, c);
-                        assert_eq!(code, Some(i32::from(expected.codes[c as usize])), "{format:?} ({r}, {c})");
+                        assert_eq!(
+                            code,
+                            Some(i32::from(expected.codes[c as usize])),
+                            "{format:?} ({r}, {c})"
+                        );
                         for piece in format.code_pieces(cols, r, c) {
                             written[piece.byte as usize] |= (0xff >> (8 - piece.bits)) << piece.shift;
                         }

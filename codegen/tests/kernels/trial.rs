@@ -8,8 +8,8 @@ use bitnetc_codegen::kir::interp::{self, Arg, Memory, RegionId};
 use bitnetc_codegen::kir::{Access, Kernel};
 use bitnetc_ir::interp::{CacheData, Interpreter, Tensor};
 use bitnetc_ir::{
-    BlockFormat, ContentHash, DType, FuncBuilder, Module, Op, Operand, Pairs, ParamDecl, ParamDef, TokenCount, Type,
-    WeightBytes, partition, rope, storage,
+    BlockFormat, ContentHash, DType, FuncBuilder, Module, Op, Operand, Pairs, ParamDecl, ParamDef,
+    TokenCount, Type, WeightBytes, partition, rope, storage,
 };
 
 use super::common::{self, Case, Elements};
@@ -222,10 +222,9 @@ impl Trial {
                 }
                 Input::Value(ty, tensor) => {
                     let stride = match tensor {
-                        Tensor::F32 { .. }
-                        | Tensor::Q8 { .. }
-                        | Tensor::Q8b { .. }
-                        | Tensor::I32 { .. } => stride_of(ty),
+                        Tensor::F32 { .. } | Tensor::Q8 { .. } | Tensor::Q8b { .. } | Tensor::I32 { .. } => {
+                            stride_of(ty)
+                        }
                         _ => 0,
                     };
                     let changed = in_place == Some(i as u8) || matches!(tensor, Tensor::Cache(_));

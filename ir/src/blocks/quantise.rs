@@ -145,7 +145,10 @@ impl QuantisedRow {
                     .flat_map(|b| {
                         let z = block(b);
                         let halves = z.as_chunks::<{ HALF_BLOCK as usize }>().0;
-                        [search(&halves[0], &RATIOS_W6, -32.0, 31.0), search(&halves[1], &RATIOS_W6, -32.0, 31.0)]
+                        [
+                            search(&halves[0], &RATIOS_W6, -32.0, 31.0),
+                            search(&halves[1], &RATIOS_W6, -32.0, 31.0),
+                        ]
                     })
                     .collect();
                 let step = absmax(&scales) / 127.0;
@@ -157,8 +160,12 @@ impl QuantisedRow {
                     for (h, z) in z.as_chunks::<{ HALF_BLOCK as usize }>().0.iter().enumerate() {
                         let k = round(clamp(scales[2 * b + h] * per_step, -127.0, 127.0));
                         let at = h * HALF_BLOCK as usize;
-                        both[at..at + HALF_BLOCK as usize]
-                            .copy_from_slice(&codes(z, inverse(k * step), -32.0, 31.0));
+                        both[at..at + HALF_BLOCK as usize].copy_from_slice(&codes(
+                            z,
+                            inverse(k * step),
+                            -32.0,
+                            31.0,
+                        ));
                         self.steps.push(k as i8);
                     }
                     self.put(b, &both);
@@ -226,7 +233,8 @@ mod tests {
 
     #[test]
     fn errors_of_normal_deviates_are_small_at_every_magnitude() {
-        for (format, most) in [(BlockFormat::W8, 0.0054), (BlockFormat::W6, 0.0175), (BlockFormat::W4, 0.081)] {
+        for (format, most) in [(BlockFormat::W8, 0.0054), (BlockFormat::W6, 0.0175), (BlockFormat::W4, 0.081)]
+        {
             for scale in [1.0, 1e-5, 3e4, 1e-30, 1e30] {
                 let error = error(format, scale);
                 println!("{format:?} at {scale:e}: {error:.5}");

@@ -88,12 +88,7 @@ fn check_input(module: &Module, scope: &mut Scope<'_, '_>, input: ValueId, ty: &
         DType::F16 => cache,
         DType::F32 | DType::Q8 | DType::Q8b | DType::I32 => ty.as_rows().is_some(),
         DType::Idx => matches!(dims[..], [] | [Dim::N(1)] | [Dim::Tokens]),
-        DType::Bf16
-        | DType::I8
-        | DType::Ter
-        | DType::W8
-        | DType::W6
-        | DType::W4 => false,
+        DType::Bf16 | DType::I8 | DType::Ter | DType::W8 | DType::W6 | DType::W4 => false,
     };
     let layout = ty.layout == Layout::Rows || (ty.layout == Layout::Keys16 && cache);
     if !kind || !layout || dims.contains(&Dim::N(0)) {

@@ -54,7 +54,9 @@ fn well_typed(ty: &Type) -> Result<(), String> {
     ) && matches!(ty.shape.0[..], [Dim::N(1..), Dim::N(1..)]);
     match vector || matrix {
         true => Ok(()),
-        false => Err(format!("{ty} is neither an f32 vector, nor a f32, f16, bf16, ter, w8, w6 or w4 matrix")),
+        false => {
+            Err(format!("{ty} is neither an f32 vector, nor a f32, f16, bf16, ter, w8, w6 or w4 matrix"))
+        }
     }
 }
 
