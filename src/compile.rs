@@ -10,7 +10,7 @@ use bitnetc_codegen::pack::{pack_into, pack_param};
 use bitnetc_codegen::{host, program};
 use bitnetc_frontend_gguf as gguf;
 use bitnetc_ir::{DType, Module, ParamId, TargetDesc, storage, text, weights};
-use bitnetc_passes::{PassContext, PassReport, Pipeline};
+use bitnetc_passes::{HeadFormat, PassContext, PassReport, Pipeline};
 use bitnetc_runtime::map::AlignedBuffer;
 use bitnetc_runtime::model::{WeightRange, bytes_per_token};
 use bitnetc_runtime::plan::{PlanEncoder, PlanMeta, PlanSettings, SourceFile, write_plan};
@@ -28,6 +28,8 @@ pub const DEFAULT_CHUNK: u32 = 64;
 pub struct CompileOptions {
     /// Element type of the KV cache, f16 or f32.
     pub kv_type: DType,
+    /// How the language-model head is computed.
+    pub head: HeadFormat,
     /// Tokens that one prefill step handles at most.
     pub chunk: u32,
     /// The passes.
@@ -43,7 +45,8 @@ impl CompileOptions {
     /// A machine that code cannot be generated for.
     pub fn for_host() -> Result<Self, Error> {
         let target = host::probe().map_err(CompileError::from)?;
-        Ok(Self { kv_type: DType::F16, chunk: DEFAULT_CHUNK, pipeline: Pipeline::default(), target })
+        let pipeline = Pipeline::default();
+        Ok(Self { kv_type: DType::F16, head: HeadFormat::Q8, chunk: DEFAULT_CHUNK, pipeline, target })
     }
 }
 
@@ -103,8 +106,7 @@ pub fn plan_model<'m, 'a>(
         rayon::join(|| model.check_weights(), || blake3::Hasher::new().update_rayon(bytes).finalize());
     checked.map_err(|source| Error::Gguf { path: path.to_owned(), source })?;
     let imported = import(model, options)?;
-    let context = PassContext::new(options.target.clone());
-    let (module, report) = bitnetc_passes::run(&options.pipeline, imported, &context)?;
+    let (module, report) = bitnetc_passes::run(&options.pipeline, imported, &pass_context(options))?;
 
     let hparams = model.hparams();
     let name = model.gguf().string("general.name").ok().flatten().unwrap_or("unnamed").to_owned();
@@ -130,6 +132,7 @@ pub fn plan_model<'m, 'a>(
         defaults_used: notes.clone(),
         creation_options: vec![
             number("kv_type", options.kv_type.name().to_owned()),
+            number(HEAD_OPTION, made_head(options).to_string()),
             number("batch_size", options.chunk.to_string()),
             number("passes", options.pipeline.to_string()),
         ],
@@ -145,6 +148,20 @@ pub fn plan_model<'m, 'a>(
         context: u32::try_from(hparams.context).unwrap_or(u32::MAX),
         weights: gguf::GgufWeights::new(model),
     })
+}
+
+/// The option of a plan that names its head.
+pub(crate) const HEAD_OPTION: &str = "head";
+
+/// The head that comes out of the passes.
+fn made_head(options: &CompileOptions) -> HeadFormat {
+    let packs = options.pipeline.passes().iter().any(|pass| pass.name == "pack-head");
+    if packs { options.head } else { HeadFormat::Stored }
+}
+
+/// What the passes are run with.
+pub(crate) fn pass_context(options: &CompileOptions) -> PassContext<'static> {
+    PassContext { head: options.head, ..PassContext::new(options.target.clone()) }
 }
 
 /// The imported module of a model.

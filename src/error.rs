@@ -72,6 +72,19 @@ pub enum Error {
     /// A result file could not be written.
     #[error(transparent)]
     File(#[from] WholeFileError),
+    /// A plan has another head than the one asked for.
+    #[error(
+        "{}: the plan was compiled with --head {has}; leave --head out, or compile the model again with --head {asked}",
+        path.display()
+    )]
+    HeadOfPlan {
+        /// The file.
+        path: PathBuf,
+        /// The head that it has.
+        has: String,
+        /// The head that was asked for.
+        asked: String,
+    },
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,
@@ -153,7 +166,7 @@ impl Error {
             Error::Plan(PlanError::Map(_)) => exit::FAILURE,
             Error::Plan(_) | Error::Cache(_) | Error::Session(SessionError::Entry(_)) => exit::MODEL,
             Error::Compile(CompileError::Program(_) | CompileError::Kernel { .. }) => exit::MODEL,
-            Error::NotInPlan { .. } => exit::USAGE,
+            Error::NotInPlan { .. } | Error::HeadOfPlan { .. } => exit::USAGE,
             Error::Interrupted | Error::Session(SessionError::Interrupted) => exit::INTERRUPTED,
             Error::Param(_) => exit::USAGE,
             _ => exit::FAILURE,

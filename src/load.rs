@@ -12,14 +12,16 @@ use bitnetc_frontend_gguf as gguf;
 use bitnetc_ir::interp::{Interpreter, Tensor};
 use bitnetc_ir::{DType, KEY_BLOCK, Layout, Module, Stage, cache, text, verify};
 use bitnetc_ir::{WeightBytes, WeightSource};
-use bitnetc_passes::{PassContext, Pipeline, check_plan};
+use bitnetc_passes::{HeadFormat, Pipeline, check_plan};
 use bitnetc_runtime::map::{MapMode, Mapping};
 use bitnetc_runtime::model::{Bytes, Model, WeightRange};
 use bitnetc_runtime::plan::{self, LoadOptions as PlanOptions, Plan, PlanError};
 use bitnetc_runtime::tokenizer::{BpeTokenizer, TokenizerSpec};
 
 use crate::builtin;
-use crate::compile::{CompileOptions, import, plan_model, scales_name, stored_params};
+use crate::compile::{
+    CompileOptions, HEAD_OPTION, import, pass_context, plan_model, scales_name, stored_params,
+};
 use crate::error::Error;
 
 /// How a model is opened.
@@ -27,15 +29,18 @@ use crate::error::Error;
 pub struct LoadOptions {
     /// Element type of the KV cache, f16 or f32; what the plan was made with, or f16, if there is nothing.
     pub kv_type: Option<DType>,
+    /// How the language-model head is computed; what the plan was made with, or q8, if there is nothing. A plan has one
+    /// head and refuses another.
+    pub head: Option<HeadFormat>,
     /// How files are brought into memory.
     pub map_mode: MapMode,
-    /// How a GGUF is compiled; `kv_type` above counts if it is there. The defaults for this machine if there is nothing.
+    /// How a GGUF is compiled; `kv_type` and `head` above count if they are there. The defaults for this machine if there is nothing.
     pub compile: Option<CompileOptions>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { kv_type: None, map_mode: MapMode::Mapped, compile: None }
+        Self { kv_type: None, head: None, map_mode: MapMode::Mapped, compile: None }
     }
 }
 
@@ -158,9 +163,27 @@ pub fn load_source(source: Source, options: &LoadOptions) -> Result<Loaded, Erro
         None => CompileOptions::for_host()?,
     };
     compile_options.kv_type = options.kv_type.unwrap_or(compile_options.kv_type);
+    compile_options.head = options.head.unwrap_or(compile_options.head);
     match source {
         Source::Gguf { .. } => load_gguf(&source, &compile_options),
-        Source::Plan { path, plan } => load_plan(&path, *plan, &compile_options, options.kv_type),
+        Source::Plan { path, plan } => {
+            check_head(&path, &plan, options.head)?;
+            load_plan(&path, *plan, &compile_options, options.kv_type)
+        }
+    }
+}
+
+/// Whether the plan has the head that was asked for.
+fn check_head(path: &Path, plan: &Plan, asked: Option<HeadFormat>) -> Result<(), Error> {
+    let Some(asked) = asked.map(|head| head.to_string()) else { return Ok(()) };
+    let options = &plan.index().meta().creation_options;
+    let has = options.iter().find(|(name, _)| name == HEAD_OPTION).map_or("f16", |(_, value)| value.as_str());
+    match has == asked {
+        true => Ok(()),
+        false => {
+            let has = has.escape_debug().to_string();
+            Err(Error::HeadOfPlan { path: path.to_owned(), has, asked })
+        }
     }
 }
 
@@ -317,8 +340,7 @@ pub fn dump_module(source: &Source, stage: Stage, options: &CompileOptions) -> R
         Stage::LaidOut => passes.take_while(|p| p.name != "plan-memory").collect(),
         Stage::Planned => passes.collect(),
     };
-    let context = PassContext::new(options.target.clone());
-    Ok(bitnetc_passes::run(&Pipeline::new(up_to), imported, &context)?.0)
+    Ok(bitnetc_passes::run(&Pipeline::new(up_to), imported, &pass_context(options))?.0)
 }
 
 /// The packed weights of a loaded model, for the interpreter.

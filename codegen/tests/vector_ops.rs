@@ -213,7 +213,7 @@ fn int_builds() -> Vec<(String, Build)> {
             b.dot_i8i8(acc, x, y)
         }),
     );
-    for u_max in [2, 8, 32, 127, 128] {
+    for u_max in [2, 8, 32, 127, 128, 255] {
         add(
             &format!("dot_u8i8.{u_max}"),
             Box::new(move |b, [acc, x, y]| {

@@ -10,10 +10,13 @@
 //!   One scale per row.
 //! - `rows`: the logical matrix; it has no bytes.
 //!
+//! Block-quantised matrices are in [`crate::blocks`].
+//!
 //! The activation of a padded column is 0, so what a padded code says does not matter; code 1 makes it 0 either way.
 
 use std::borrow::Cow;
 
+use crate::blocks;
 use crate::types::{DType, Layout, Type};
 
 /// Bytes and scales of one stored parameter, in the layout that its type names.
@@ -21,7 +24,8 @@ use crate::types::{DType, Layout, Type};
 pub struct WeightBytes<'a> {
     /// The elements.
     pub bytes: Cow<'a, [u8]>,
-    /// For `ter`: one scale for the matrix (`i2s128`) or one per row (`tile16`); empty for other dtypes.
+    /// For `ter`: one scale for the matrix (`i2s128`) or one per row (`tile16`). For block-quantised matrices: the factor of
+    /// each row. Empty for other dtypes.
     pub scales: Cow<'a, [f32]>,
 }
 
@@ -81,6 +85,10 @@ pub fn packed_bytes(ty: &Type) -> Option<(u64, u64)> {
             Some((bytes, u64::from(rows).next_multiple_of(u64::from(TILE_ROWS)) * 4))
         }
         (DType::Ter, None) => None,
+        (DType::W8 | DType::W6 | DType::W4, matrix) => {
+            let (rows, _) = matrix?;
+            Some((blocks::packed_bytes(ty)?, u64::from(rows).next_multiple_of(u64::from(TILE_ROWS)) * 4))
+        }
         (dtype, _) => Some((ty.elements()?.checked_mul(u64::from(dtype.element_bytes()?))?, 0)),
     }
 }

@@ -1,7 +1,7 @@
 //! Chooses layouts: from here on a module is made for one target.
 //!
-//! - Every ternary matrix that an op reads is replaced by a `relayout` of it to `tile16`, the layout that
-//!   every ternary kernel of every target reads, named `NAME.tile16`.
+//! - Every ternary or block-quantised matrix that an op reads is replaced by a `relayout` of it to `tile16`, the
+//!   layout that every kernel of every target reads, named `NAME.tile16`.
 //! - Every cache that holds keys gets `keys16`, in all functions in which an input has its name, because
 //!   functions hand caches to each other by name. Value caches stay in rows.
 //!
@@ -11,8 +11,8 @@
 use std::collections::BTreeMap;
 
 use bitnetc_ir::{
-    DType, Entity, Func, FuncId, Layout, Module, NodeId, Operand, ParamDecl, ParamDef, ParamId, Slot,
-    ValueDef, ValueId,
+    BlockFormat, DType, Entity, Func, FuncId, Layout, Module, NodeId, Operand, ParamDecl, ParamDef, ParamId,
+    Slot, ValueDef, ValueId,
 };
 
 use crate::error::PassFailure;
@@ -46,7 +46,7 @@ impl Transform for AssignLayout {
     }
 }
 
-/// Makes the ops of `func` read ternary matrices in `tile16`.
+/// Makes the ops of `func` read ternary and block-quantised matrices in `tile16`.
 fn tile_weights(module: &mut Module, func: FuncId) -> bool {
     let body = &module.funcs()[func];
     let mut reads: Vec<(NodeId, usize, ParamId)> = Vec::new();
@@ -54,7 +54,8 @@ fn tile_weights(module: &mut Module, func: FuncId) -> bool {
         for (slot, &operand) in body.node(node).operands.iter().enumerate() {
             if let Operand::Param(p) = operand {
                 let ty = &module.params()[p].ty;
-                if ty.dtype == DType::Ter && ty.layout != Layout::Tile16 {
+                let tiled = ty.dtype == DType::Ter || BlockFormat::of(ty.dtype).is_some();
+                if tiled && ty.layout != Layout::Tile16 {
                     reads.push((node, slot, p));
                 }
             }

@@ -10,7 +10,7 @@
 //! …
 //! ```
 //!
-//! `; stop-after` stands there only if patches were counted.
+//! `; stop-after` stands there only if patches were counted, `; head: q8` only if the head was to be packed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,6 +19,7 @@ use bitnetc_ir::{Module, TargetDesc, TargetError, text};
 
 use crate::error::PassError;
 use crate::manager::{PassContext, RunReport, run};
+use crate::pack_head::{HeadFormat, HeadFormatError};
 use crate::pipeline::{Pipeline, PipelineError};
 
 /// What to run on which module.
@@ -28,6 +29,8 @@ pub struct Reproducer {
     pub pipeline: Pipeline,
     /// The target of the run.
     pub target: TargetDesc,
+    /// The head that was asked for.
+    pub head: HeadFormat,
     /// Patches that were left to apply, if they were counted.
     pub stop_after: Option<u64>,
     /// The module before the failing pass.
@@ -47,6 +50,9 @@ pub enum ReproducerError {
     /// The target is none.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// The head is none.
+    #[error(transparent)]
+    Head(#[from] HeadFormatError),
     /// The number of patches is none.
     #[error("`; stop-after: {0}` is no number")]
     StopAfter(String),
@@ -61,7 +67,8 @@ impl Reproducer {
     /// # Errors
     /// As [`run`].
     pub fn run(self) -> Result<(Module, RunReport), PassError> {
-        let context = PassContext { stop_after: self.stop_after, ..PassContext::new(self.target) };
+        let context =
+            PassContext { head: self.head, stop_after: self.stop_after, ..PassContext::new(self.target) };
         run(&self.pipeline, self.module, &context)
     }
 }
@@ -70,6 +77,9 @@ impl fmt::Display for Reproducer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "; pipeline: {}", self.pipeline)?;
         writeln!(f, "; target: {}", self.target)?;
+        if self.head != HeadFormat::Stored {
+            writeln!(f, "; head: {}", self.head)?;
+        }
         if let Some(patches) = self.stop_after {
             writeln!(f, "; stop-after: {patches}")?;
         }
@@ -89,11 +99,12 @@ impl FromStr for Reproducer {
         };
         let pipeline = find("pipeline").ok_or(ReproducerError::Missing("pipeline"))?.parse()?;
         let target = find("target").ok_or(ReproducerError::Missing("target"))?.parse()?;
+        let head = find("head").map_or(Ok(HeadFormat::Stored), |text| text.parse())?;
         let stop_after = match find("stop-after") {
             Some(n) => Some(n.parse().map_err(|_| ReproducerError::StopAfter(n))?),
             None => None,
         };
         let module = text::parse(s)?;
-        Ok(Self { pipeline, target, stop_after, module })
+        Ok(Self { pipeline, target, head, stop_after, module })
     }
 }

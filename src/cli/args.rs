@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bitnetc_passes::HeadFormat;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A compiler for ternary (BitNet b1.58) language models on CPUs.
@@ -51,12 +52,6 @@ pub(crate) enum KvType {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum HeadType {
-    /// As the file has it
-    F16,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EngineKind {
     /// Compiled kernels
     Jit,
@@ -73,9 +68,10 @@ pub(crate) struct EngineArgs {
     /// Element type of the KV cache (default: what the plan was made with; f16 for a .gguf)
     #[arg(long, value_name = "TYPE")]
     pub(crate) kv_type: Option<KvType>,
-    /// Element type of the language-model head
-    #[arg(long, value_name = "TYPE", default_value = "f16")]
-    pub(crate) head: HeadType,
+    /// The language-model head: f16 (as the file has it), q8, q6, q4, or screened (4 bits for all rows, the best 256
+    /// exactly; screened:N for N) (default: what the plan was made with; q8 for a .gguf)
+    #[arg(long, value_name = "HEAD")]
+    pub(crate) head: Option<HeadFormat>,
     /// Read files into memory instead of mapping them
     #[arg(long)]
     pub(crate) no_mmap: bool,
@@ -181,6 +177,10 @@ pub(crate) struct LoweringArgs {
     /// Element type of the KV cache
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     pub(crate) kv_type: KvType,
+    /// The language-model head: f16 (as the file has it), q8, q6, q4, or screened (4 bits for all rows, the best 256
+    /// exactly; screened:N for N)
+    #[arg(long, value_name = "HEAD", default_value_t = HeadFormat::Q8)]
+    pub(crate) head: HeadFormat,
     /// Tokens that one prefill step handles at most
     #[arg(short, long, value_name = "N", default_value_t = bitnetc::DEFAULT_CHUNK, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) batch_size: u32,

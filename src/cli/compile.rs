@@ -29,7 +29,8 @@ pub(crate) fn compile_options(args: &LoweringArgs) -> Result<CompileOptions, Fai
         KvType::F16 => DType::F16,
         KvType::F32 => DType::F32,
     };
-    Ok(CompileOptions { kv_type, chunk: args.batch_size, pipeline, ..CompileOptions::for_host()? })
+    let (head, chunk) = (args.head, args.batch_size);
+    Ok(CompileOptions { kv_type, head, chunk, pipeline, ..CompileOptions::for_host()? })
 }
 
 /// Runs the command.

@@ -17,17 +17,24 @@ enum Widen {
 }
 
 impl Lower<'_> {
-    /// `acc` plus four products `u * s` per dword, with every byte of `u` at most `u_max <= 128`.
+    /// `acc` plus four products `u * s` per dword, with every byte of `u` at most `u_max`.
     pub(super) fn dot_u8i8(&mut self, acc: ir::Value, u: ir::Value, s: ir::Value, u_max: u8) -> ir::Value {
         use Widen::{Signed, Unsigned};
         match self.features.dot {
             DotIsa::Vnni => self.dot_tree(acc, (s, Signed), (u, Unsigned)),
             DotIsa::I8mm | DotIsa::Neon => self.dot_tree(acc, (u, Unsigned), (s, Signed)),
             // Two products of one lane of `pmaddubsw` are between -2*128*128 and 2*128*127, so nothing saturates.
-            DotIsa::Maddubs => {
+            DotIsa::Maddubs if u_max <= 128 => {
                 let pairs = self.b.ins().x86_pmaddubsw(s, u);
                 let ones = self.constant(types::I16X8, [1, 0].repeat(8));
                 let quads = self.madd_words(pairs, ones);
+                self.b.ins().iadd(acc, quads)
+            }
+            DotIsa::Maddubs => {
+                let (u_low, s_low) = (self.b.ins().uwiden_low(u), self.b.ins().swiden_low(s));
+                let (u_high, s_high) = (self.b.ins().uwiden_high(u), self.b.ins().swiden_high(s));
+                let (low, high) = (self.madd_words(u_low, s_low), self.madd_words(u_high, s_high));
+                let quads = self.b.ins().iadd_pairwise(low, high);
                 self.b.ins().iadd(acc, quads)
             }
             DotIsa::Dotprod if u_max <= 127 => self.dot_tree(acc, (u, Signed), (s, Signed)),

@@ -318,9 +318,9 @@ define_ops! {
 
     /// Per lane, `acc` plus the sum of four products of an unsigned byte of `u` and a signed byte of `s`; exact.
     ///
-    /// Contract: no byte of `u` is above `u_max`, and `u_max <= 128`. Then two neighbouring products add up to
-    /// something between -2·128·128 = -32768 and 2·128·127 = 32512, which fits in 16 bits, so that `pmaddubsw`
-    /// (which saturates) is exact too.
+    /// Contract: no byte of `u` is above `u_max`. With `u_max <= 128` two neighbouring products add up to something
+    /// between -2·128·128 = -32768 and 2·128·127 = 32512, which fits in 16 bits, so that `pmaddubsw` (which
+    /// saturates) is exact too. Above, a machine without `vpdpbusd` or `usdot` needs more instructions.
     DotU8I8 = dot_u8i8(acc: Vi, u: Vb, s: Vb) {u_max: u8} -> Vi;
     /// Per lane, `acc` plus the sum of four products of signed bytes of `a` and `b`; exact for all values.
     DotI8I8 = dot_i8i8(acc: Vi, a: Vb, b: Vb) {} -> Vi;

@@ -397,7 +397,6 @@ impl Verifier<'_> {
                 bad(bits < 32, "the shift")
             }
             Op::Udiv { divisor, .. } | Op::Urem { divisor, .. } => bad(divisor >= 1, "the divisor"),
-            Op::DotU8I8 { u_max, .. } => bad(u_max <= 128, "u_max"),
             _ => {}
         }
     }

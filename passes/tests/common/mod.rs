@@ -141,6 +141,25 @@ impl Expected {
     }
 }
 
+impl Expected {
+    /// Asserts that `after` computes f32 outputs whose root mean squared difference is below `share` of their root mean
+    /// square.
+    pub(crate) fn assert_close(&self, after: &Module, what: &str, share: f64) {
+        let interpreter = Interpreter::new(after, &self.weights);
+        for (id, inputs, expected) in &self.calls {
+            let got = interpreter.run(*id, inputs.clone()).unwrap_or_else(|e| panic!("{what}: {e}"));
+            for (x, y) in expected.iter().zip(&got) {
+                let (x, y) = (x.as_f32().unwrap(), y.as_f32().unwrap());
+                assert_eq!(x.len(), y.len(), "{what}");
+                let squares = |v: &mut dyn Iterator<Item = f32>| v.map(|x| f64::from(x).powi(2)).sum::<f64>();
+                let (wrong, all) =
+                    (squares(&mut x.iter().zip(y).map(|(x, y)| x - y)), squares(&mut x.iter().copied()));
+                assert!(wrong > 0.0 && wrong.sqrt() < share * all.sqrt(), "{what}: {wrong} of {all}");
+            }
+        }
+    }
+}
+
 /// The optional passes that may run in `stage`, before layouts are chosen.
 pub(crate) fn rewrites(stage: Stage) -> Vec<&'static str> {
     let runs = |p: &&bitnetc_passes::PassInfo| !p.required && p.stages.0 <= stage && stage <= p.stages.1;
