@@ -14,6 +14,7 @@ use crate::kernels::roofline::RooflineKind;
 use crate::kernels::{KernelError, KernelIndex, Registers};
 use crate::kir::Kernel;
 use crate::program::{self, ProgramError, Programs};
+use crate::x64;
 
 /// Why a planned module could not be compiled.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +68,7 @@ pub struct RooflineCode {
     pub entry: KernelEntry,
 }
 
-/// Compiles the kernels that measure a machine's limits, by the selector that [`compile`] would take.
+/// Compiles the kernels that measure a machine's limits, with the widest registers that `target` has.
 ///
 /// # Errors
 /// A kernel that cannot be compiled.
@@ -77,11 +78,20 @@ pub fn compile_roofline(
 ) -> Result<Vec<RooflineCode>, CompileError> {
     let mut builder = ImageBuilder::new(target)?;
     let mut built = Vec::with_capacity(kinds.len());
+    let level = x64::Level::of(target).filter(|_| x64::available());
     for &kind in kinds {
-        let registers = Registers::cranelift(target);
-        let malformed = |e| CompileError::Kernel { name: kind.name(), source: KernelError::Malformed(e) };
-        let kernel = kind.build(registers).map_err(malformed)?;
-        builder.define(&kernel.name, &clif::compile(&kernel, target)?)?;
+        let build = |registers| {
+            let malformed = |e| CompileError::Kernel { name: kind.name(), source: KernelError::Malformed(e) };
+            kind.build(registers).map_err(malformed)
+        };
+        let (registers, code) = match level {
+            Some(level) => (level.registers(), x64::compile(&build(level.registers())?, target)?),
+            None => {
+                let registers = Registers::cranelift(target);
+                (registers, clif::compile(&build(registers)?, target)?)
+            }
+        };
+        builder.define(&kind.name(), &code)?;
         built.push((kind, registers));
     }
     let image = builder.finish()?;

@@ -1,6 +1,6 @@
 //! The machine's limits, and how far they let a piece of work go.
 
-use super::accounting::Work;
+use bitnetc_ir::work::Work;
 
 /// What bounds a piece of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

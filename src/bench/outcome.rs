@@ -1,6 +1,7 @@
 //! What a test gave, and what follows from it.
 
-use super::accounting::Work;
+use bitnetc_ir::work::Work;
+
 use super::limits::{LimitKind, Limits};
 use super::run::Test;
 

@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-use bitnetc_ir::TargetDesc;
+use bitnetc_codegen::compile::CompileError;
+use bitnetc_codegen::host;
+use bitnetc_ir::work::Accounts;
 use bitnetc_runtime::roofline::{Rate, Roofline, default_buffer_bytes};
 use bitnetc_runtime::session::{Session, SessionError, SessionOptions};
 
-use super::accounting::Accounts;
 use super::limits::Limits;
 use super::outcome::Outcome;
 use crate::error::Error;
@@ -58,8 +59,6 @@ pub struct BenchOptions {
     pub context: u32,
     /// Bytes that the read bandwidth is measured over; [`default_buffer_bytes`] if there is nothing.
     pub buffer_bytes: Option<u64>,
-    /// The machine that code is generated for.
-    pub target: TargetDesc,
     /// Asked between steps; false ends the test.
     pub keep_going: fn() -> bool,
 }
@@ -97,7 +96,9 @@ impl<'a> Bench<'a> {
     /// Memory that cannot be had, code that cannot be generated.
     pub fn new(loaded: &'a Loaded, options: BenchOptions) -> Result<Self, Error> {
         let bytes = options.buffer_bytes.unwrap_or_else(default_buffer_bytes);
-        let roofline = Roofline::new(&options.target, bytes)?;
+        // The machine's limit is what all of it can do, whatever the model's code is made for.
+        let host = host::probe().map_err(CompileError::from)?;
+        let roofline = Roofline::new(&host, bytes)?;
         let accounts = Accounts::of(&loaded.module);
         Ok(Self { loaded, options, roofline, accounts, session: None, filled: 0, interrupted: false })
     }

@@ -199,7 +199,6 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
         warm_up: !args.no_warmup,
         context: tests.iter().map(Test::context).max().unwrap_or(1),
         buffer_bytes: args.limits_buffer.map(|mib| mib << 20),
-        target,
         keep_going: || !interrupt::requested(),
     };
     let mut bench = Bench::new(&loaded, options)?;

@@ -1,17 +1,22 @@
-//! What a test has to read and to multiply at least, counted from the planned module.
+//! What running a module has to read and to multiply at least: the one place that counts it.
 //!
 //! - Weights: every parameter that an entry point reads counts once per call, with its scales, in the form in which it is
-//!   stored; of a table that is only looked up, one row for each token.
+//!   stored; of a matrix of which only some rows are read (the embedding, the exact rows of a screened head), those rows
+//!   for each token.
 //! - KV cache: attention reads the keys and values of all positions up to the last token of the call, once per call.
-//! - Multiply-adds: rows × columns of every matrix for each token that passes it; in attention two (score and sum) for
+//! - Multiply-adds: rows × columns of every matrix (the rows that are read) for each token that passes it; in attention two (score and sum) for
 //!   each query element and each key that a token sees.
 //!
 //! Activations are not counted: they stay in the caches. Nothing here knows kernels or layouts, so a faster kernel does not
 //! change what is counted; a smaller packing does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bitnetc_ir::{DType, Func, Module, Op, Operand, ParamId, Type, storage, weights};
+use crate::graph::{Func, Operand};
+use crate::module::Module;
+use crate::ops::Op;
+use crate::types::{DType, Type};
+use crate::{KEY_BLOCK, ParamId, storage, weights};
 
 /// Bytes and multiply-adds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,7 +76,9 @@ impl Entry {
     fn of(module: &Module, func: &Func) -> Self {
         let param_type = |p: ParamId| module.params()[p].ty.clone();
         let stored = |p: ParamId| weights::packed_bytes(&module.params()[p].ty).map_or(0, |(b, s)| b + s);
-        let (mut whole, mut looked_up) = (BTreeSet::new(), BTreeSet::new());
+        let mut whole = BTreeSet::new();
+        // Rows of each parameter that are read for each token.
+        let mut rows_read: BTreeMap<ParamId, u64> = BTreeMap::new();
         let mut entry = Self { tokens: func.tokens().max(), ..Self::default() };
         for &id in func.order() {
             let node = func.node(id);
@@ -84,12 +91,23 @@ impl Entry {
             }
             for (&operand, ty) in node.operands.iter().zip(&types) {
                 let Operand::Param(param) = operand else { continue };
-                if matches!(node.op, Op::Embed {}) {
-                    looked_up.insert(param);
-                    continue;
-                }
-                whole.insert(param);
-                let macs = ty.as_matrix().map_or(0, |(rows, cols)| u64::from(rows) * u64::from(cols));
+                let (rows, cols) = ty.as_matrix().map_or((0, 0), |(r, c)| (u64::from(r), u64::from(c)));
+                let macs = match node.op {
+                    Op::Embed {} => {
+                        *rows_read.entry(param).or_default() += 1;
+                        0
+                    }
+                    Op::MatmulRows {} => {
+                        let wanted = types.get(1).and_then(Type::as_rows).map_or(0, |r| u64::from(r.width));
+                        let read = wanted.min(rows);
+                        *rows_read.entry(param).or_default() += read;
+                        read * cols
+                    }
+                    _ => {
+                        whole.insert(param);
+                        rows * cols
+                    }
+                };
                 match ty.dtype {
                     DType::Ter => entry.ternary_macs += macs,
                     _ => entry.dense_macs += macs,
@@ -98,10 +116,10 @@ impl Entry {
         }
         entry.weight_bytes = whole.iter().map(|&p| stored(p)).sum();
         // What is read as a whole anyway is not read again for a row.
-        let rows = looked_up.difference(&whole);
-        entry.row_bytes = rows
-            .map(|&p| stored(p) / param_type(p).as_matrix().map_or(1, |(rows, _)| u64::from(rows.max(1))))
-            .sum();
+        let row_bytes =
+            |p: ParamId| stored(p) / param_type(p).as_matrix().map_or(1, |(rows, _)| u64::from(rows.max(1)));
+        let parts = rows_read.iter().filter(|(p, _)| !whole.contains(p));
+        entry.row_bytes = parts.map(|(&p, &rows)| rows * row_bytes(p)).sum();
         entry
     }
 
@@ -120,8 +138,7 @@ impl Entry {
 
 /// Bytes that one position takes in a cache.
 fn bytes_per_position(cache: &Type) -> Option<u64> {
-    let block = bitnetc_ir::KEY_BLOCK;
-    storage::cache_bytes(cache, block).map(|bytes| bytes / u64::from(block))
+    storage::cache_bytes(cache, KEY_BLOCK).map(|bytes| bytes / u64::from(KEY_BLOCK))
 }
 
 /// What the entry points of a model need.
@@ -140,6 +157,11 @@ impl Accounts {
             None => Entry::default(),
         };
         Self { decode: entry("decode"), prefill: entry("prefill"), head: entry("head") }
+    }
+
+    /// Bytes of keys and values that each position adds.
+    pub fn kv_bytes_per_position(&self) -> u64 {
+        self.decode.kv_bytes
     }
 
     /// Tokens that one prefill call handles at most.
