@@ -82,15 +82,17 @@ pub enum Layout {
     Rows,
     /// `ter` as in GGUF `I2_S` files, 128 elements in 32 bytes.
     I2s128,
-    /// `ter` for compute: 16 rows × 16 columns in 64 bytes; see [`crate::weights`].
+    /// `ter` for compute, 2 bits a weight: 16 rows × 16 columns in 64 bytes; see [`crate::weights`].
     Tile16,
+    /// `ter` for compute, 1.6 bits a weight: 16 rows × 20 columns in 64 bytes; see [`crate::weights`].
+    Trits16,
     /// A K cache with 16 positions interleaved; see [`crate::storage`].
     Keys16,
 }
 
 impl Layout {
     /// All layouts.
-    pub const ALL: &[Layout] = &[Layout::Rows, Layout::I2s128, Layout::Tile16, Layout::Keys16];
+    pub const ALL: &[Layout] = &[Layout::Rows, Layout::I2s128, Layout::Tile16, Layout::Trits16, Layout::Keys16];
 
     /// The name in the text form, after `@`.
     pub fn name(self) -> &'static str {
@@ -98,8 +100,14 @@ impl Layout {
             Layout::Rows => "rows",
             Layout::I2s128 => "i2s128",
             Layout::Tile16 => "tile16",
+            Layout::Trits16 => "trits16",
             Layout::Keys16 => "keys16",
         }
+    }
+
+    /// Whether kernels read ternary matrices in this layout.
+    pub fn is_packed_ternary(self) -> bool {
+        matches!(self, Layout::Tile16 | Layout::Trits16)
     }
 }
 

@@ -150,8 +150,9 @@ fn check_node(
     }
     if module.stage >= Stage::LaidOut {
         for (i, (ty, is_param)) in typed.iter().enumerate() {
-            if *is_param && ty.dtype == DType::Ter && ty.layout != Layout::Tile16 {
-                scope.node(Rule::WeightLayout, id, format!("operand {i} is {ty}, kernels read tile16"));
+            if *is_param && ty.dtype == DType::Ter && !ty.layout.is_packed_ternary() {
+                let message = format!("operand {i} is {ty}, kernels read tile16 or trits16");
+                scope.node(Rule::WeightLayout, id, message);
             }
         }
     }
