@@ -13,6 +13,7 @@ use std::time::Instant;
 use bitnetc_ir::{FuncId, Module, Stage, TargetDesc, text, verify};
 
 use crate::check_plan::check_plan;
+use crate::cost::WeightPacking;
 use crate::error::{PassError, PassFailure};
 use crate::pipeline::{PassBody, PassInfo, Pipeline, Rewrite};
 use crate::reproducer::Reproducer;
@@ -25,6 +26,8 @@ pub type Dump<'a> = &'a dyn Fn(&str, &str);
 pub struct PassContext<'a> {
     /// The machine that `assign-layout` lays out for.
     pub target: TargetDesc,
+    /// How `assign-layout` packs ternary weights.
+    pub weights: WeightPacking,
     /// Whether to verify after every pass.
     pub verify_each: bool,
     /// How many patches to apply in the whole run; all if there is no number.
@@ -35,9 +38,9 @@ pub struct PassContext<'a> {
 }
 
 impl PassContext<'_> {
-    /// Verifies after every pass, applies all patches, dumps nothing.
+    /// Packs weights in 2 bits, verifies after every pass, applies all patches, dumps nothing.
     pub fn new(target: TargetDesc) -> Self {
-        Self { target, verify_each: true, stop_after: None, dump: None }
+        Self { target, weights: WeightPacking::TwoBits, verify_each: true, stop_after: None, dump: None }
     }
 }
 
@@ -85,8 +88,8 @@ pub fn run(
     let reproducer = |module: &Module, from: usize, budget: u64| {
         let rest = Pipeline::new(pipeline.passes()[from..].to_vec());
         let stop_after = context.stop_after.map(|_| budget);
-        Reproducer { pipeline: rest, target: context.target.clone(), stop_after, module: module.clone() }
-            .to_string()
+        let (target, weights) = (context.target.clone(), context.weights);
+        Reproducer { pipeline: rest, target, weights, stop_after, module: module.clone() }.to_string()
     };
     if let Err(failure) = check(&module) {
         return Err(PassError {

@@ -5,18 +5,20 @@
 //! ```text
 //! ; pipeline: fuse-bitlinear,dce
 //! ; target: x86_64+sse4.1
+//! ; weights: 1.6bit
 //! ; stop-after: 3
 //! bir 1 stage=fused
 //! …
 //! ```
 //!
-//! `; stop-after` stands there only if patches were counted.
+//! `; weights` stands there only if they are not packed in 2 bits, `; stop-after` only if patches were counted.
 
 use std::fmt;
 use std::str::FromStr;
 
 use bitnetc_ir::{Module, TargetDesc, TargetError, text};
 
+use crate::cost::{UnknownPacking, WeightPacking};
 use crate::error::PassError;
 use crate::manager::{PassContext, RunReport, run};
 use crate::pipeline::{Pipeline, PipelineError};
@@ -28,6 +30,8 @@ pub struct Reproducer {
     pub pipeline: Pipeline,
     /// The target of the run.
     pub target: TargetDesc,
+    /// How weights were to be packed.
+    pub weights: WeightPacking,
     /// Patches that were left to apply, if they were counted.
     pub stop_after: Option<u64>,
     /// The module before the failing pass.
@@ -47,6 +51,9 @@ pub enum ReproducerError {
     /// The target is none.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// The packing of weights is none.
+    #[error(transparent)]
+    Weights(#[from] UnknownPacking),
     /// The number of patches is none.
     #[error("`; stop-after: {0}` is no number")]
     StopAfter(String),
@@ -61,7 +68,8 @@ impl Reproducer {
     /// # Errors
     /// As [`run`].
     pub fn run(self) -> Result<(Module, RunReport), PassError> {
-        let context = PassContext { stop_after: self.stop_after, ..PassContext::new(self.target) };
+        let (weights, stop_after) = (self.weights, self.stop_after);
+        let context = PassContext { weights, stop_after, ..PassContext::new(self.target) };
         run(&self.pipeline, self.module, &context)
     }
 }
@@ -70,6 +78,9 @@ impl fmt::Display for Reproducer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "; pipeline: {}", self.pipeline)?;
         writeln!(f, "; target: {}", self.target)?;
+        if self.weights != WeightPacking::default() {
+            writeln!(f, "; weights: {}", self.weights)?;
+        }
         if let Some(patches) = self.stop_after {
             writeln!(f, "; stop-after: {patches}")?;
         }
@@ -89,11 +100,12 @@ impl FromStr for Reproducer {
         };
         let pipeline = find("pipeline").ok_or(ReproducerError::Missing("pipeline"))?.parse()?;
         let target = find("target").ok_or(ReproducerError::Missing("target"))?.parse()?;
+        let weights = find("weights").map(|w| w.parse()).transpose()?.unwrap_or_default();
         let stop_after = match find("stop-after") {
             Some(n) => Some(n.parse().map_err(|_| ReproducerError::StopAfter(n))?),
             None => None,
         };
         let module = text::parse(s)?;
-        Ok(Self { pipeline, target, stop_after, module })
+        Ok(Self { pipeline, target, weights, stop_after, module })
     }
 }

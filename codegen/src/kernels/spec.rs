@@ -339,7 +339,8 @@ impl KernelSpec {
                     Epilogue::Add => "_add",
                     Epilogue::Relu2Mul => "_relu2_mul",
                 };
-                format!("bitlinear_{}_{rows}x{cols}{suffix}", layout.name())
+                let layout = if layout == Layout::Trits16 { "_trits16" } else { "" };
+                format!("bitlinear{layout}_{rows}x{cols}{suffix}")
             }
             KernelKind::Matmul { rows, cols, dtype } => format!("matmul_{}_{rows}x{cols}", dtype.name()),
             KernelKind::Rope { width, rope } => format!("rope_{width}_{}", rope.name()),

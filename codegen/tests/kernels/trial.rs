@@ -32,8 +32,13 @@ pub(crate) struct Trial {
     pub(crate) capacity: u32,
 }
 
-/// Blocking for narrow, middle and wide register files.
-const REGISTERS: [Registers; 3] = [Registers::new(128, 16), Registers::new(256, 16), Registers::new(512, 32)];
+/// Blocking for narrow, middle and wide register files, and the forms for machines that multiply bytes otherwise.
+const REGISTERS: [Registers; 4] = [
+    Registers::new(128, 16),
+    Registers::new(256, 16),
+    Registers::new(512, 32),
+    Registers::new(128, 16).without_whole_byte_dot(),
+];
 
 /// What buffers hold before anything is written.
 const FILL: u8 = 0xa7;
@@ -59,7 +64,8 @@ impl Trial {
         let mut first: Option<Memory> = None;
         for (kernel, registers) in kernels.iter().zip(REGISTERS) {
             let args = with_units(&spec, &setup.args, 0, units);
-            let after = if registers == REGISTERS[0] {
+            let other_form = !registers.whole_byte_dot() && *kernel != kernels[0];
+            let after = if registers == REGISTERS[0] || other_form {
                 let elements = setup.elements.clone();
                 common::check_case(&Case {
                     kernel: kernel.clone(),
