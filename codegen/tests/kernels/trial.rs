@@ -32,8 +32,15 @@ pub(crate) struct Trial {
     pub(crate) capacity: u32,
 }
 
-/// Blocking for narrow, middle and wide register files.
-const REGISTERS: [Registers; 3] = [Registers::new(128, 16), Registers::new(256, 16), Registers::new(512, 32)];
+/// Blocking for narrow, middle and wide register files, and the forms for machines that multiply bytes otherwise.
+const REGISTERS: [Registers; 6] = [
+    Registers::new(128, 16),
+    Registers::new(256, 16),
+    Registers::new(512, 32),
+    Registers::new(128, 16).without_whole_byte_dot(),
+    Registers::new(256, 16).without_whole_byte_dot(),
+    Registers::new(512, 32).without_whole_byte_dot(),
+];
 
 /// What buffers hold before anything is written.
 const FILL: u8 = 0xa7;
