@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use bitnetc_codegen::compile::CompileError;
+use bitnetc_codegen::compile::{Codegen, CompileError};
 use bitnetc_codegen::pack::{pack_into, pack_param};
 use bitnetc_codegen::{host, program};
 use bitnetc_frontend_gguf as gguf;
@@ -34,6 +34,8 @@ pub struct CompileOptions {
     pub pipeline: Pipeline,
     /// The machine to lay out and to generate code for; the host unless set.
     pub target: TargetDesc,
+    /// The instruction selector.
+    pub codegen: Codegen,
 }
 
 impl CompileOptions {
@@ -43,7 +45,8 @@ impl CompileOptions {
     /// A machine that code cannot be generated for.
     pub fn for_host() -> Result<Self, Error> {
         let target = host::probe().map_err(CompileError::from)?;
-        Ok(Self { kv_type: DType::F16, chunk: DEFAULT_CHUNK, pipeline: Pipeline::default(), target })
+        let (pipeline, codegen) = (Pipeline::default(), Codegen::default());
+        Ok(Self { kv_type: DType::F16, chunk: DEFAULT_CHUNK, pipeline, target, codegen })
     }
 }
 
