@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use bitnetc_codegen::compile::CompileError;
+use bitnetc_codegen::compile::{Codegen, CompileError};
 use bitnetc_codegen::pack::{pack_into, pack_param};
 use bitnetc_codegen::{host, program};
 use bitnetc_frontend_gguf as gguf;
@@ -39,6 +39,8 @@ pub struct CompileOptions {
     pub weights: WeightPacking,
     /// The machine to lay out and to generate code for; the host unless set.
     pub target: TargetDesc,
+    /// The instruction selector.
+    pub codegen: Codegen,
 }
 
 impl CompileOptions {
@@ -48,8 +50,9 @@ impl CompileOptions {
     /// A machine that code cannot be generated for.
     pub fn for_host() -> Result<Self, Error> {
         let target = host::probe().map_err(CompileError::from)?;
-        let (pipeline, head, weights) = (Pipeline::default(), HeadFormat::Q8, WeightPacking::Auto);
-        Ok(Self { kv_type: DType::F16, head, chunk: DEFAULT_CHUNK, pipeline, weights, target })
+        let (pipeline, codegen) = (Pipeline::default(), Codegen::default());
+        let (head, weights) = (HeadFormat::Q8, WeightPacking::Auto);
+        Ok(Self { kv_type: DType::F16, head, chunk: DEFAULT_CHUNK, pipeline, weights, target, codegen })
     }
 }
 

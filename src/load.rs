@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnetc_codegen::compile::compile;
+use bitnetc_codegen::compile::compile_with;
 use bitnetc_frontend_gguf as gguf;
 use bitnetc_ir::interp::{Interpreter, Tensor};
 use bitnetc_ir::weights::ternary_bytes;
@@ -207,7 +207,7 @@ fn load_gguf(source: &Source, options: &CompileOptions) -> Result<Loaded, Error>
     let model = source.gguf_model()?;
     let planned = plan_model(&path, &model, options)?;
     let (tokenizer, (compiled, (blob, ranges))) = beside_tokenizer(&planned.tokenizer, || {
-        let compiled = compile(&planned.module, &options.target)?;
+        let compiled = compile_with(&planned.module, &options.target, options.codegen)?;
         Ok((compiled, planned.pack()?))
     })?;
     let blob: Bytes = Arc::new(blob);
@@ -305,7 +305,7 @@ fn load_plan(
                 if let Some(kv_type) = demanded.kv_type {
                     cache::set_cache_dtype(&mut module, kv_type).map_err(|e| Error::Cache(e.to_string()))?;
                 }
-                let compiled = compile(&module, &options.target)?;
+                let compiled = compile_with(&module, &options.target, options.codegen)?;
                 Ok((module, compiled))
             })
         },
