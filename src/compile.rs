@@ -10,12 +10,13 @@ use bitnetc_codegen::compile::{Codegen, CompileError};
 use bitnetc_codegen::pack::{pack_into, pack_param};
 use bitnetc_codegen::{host, program};
 use bitnetc_frontend_gguf as gguf;
+use bitnetc_ir::work::Accounts;
 use bitnetc_ir::{DType, Layout, Module, ParamId, TargetDesc, storage, text, weights};
 use bitnetc_passes::{HeadFormat, PassContext, PassReport, Pipeline, WeightPacking};
 use bitnetc_runtime::map::AlignedBuffer;
-use bitnetc_runtime::model::{WeightRange, bytes_per_token};
+use bitnetc_runtime::model::WeightRange;
 use bitnetc_runtime::plan::{PlanEncoder, PlanMeta, PlanSettings, SourceFile, write_plan};
-use bitnetc_runtime::session::{MemoryUse, kv_bytes_per_position, memory_needs};
+use bitnetc_runtime::session::{MemoryUse, memory_needs};
 use bitnetc_runtime::tokenizer::TokenizerSpec;
 
 use crate::error::Error;
@@ -301,14 +302,15 @@ impl Planned<'_, '_> {
         let programs = program::lower(&self.module).map_err(CompileError::from)?;
         let decode = programs.programs.iter().find(|p| p.name == "decode");
         let steps = decode.map(|p| p.steps.as_slice()).unwrap_or_default();
+        let accounts = Accounts::of(&self.module);
         let needs = memory_needs(&self.module, &programs, self.context);
         Ok(PlanSummary {
             passes: self.passes.clone(),
             kernels: programs.kernels.len(),
             steps: steps.len(),
             barriers: steps.iter().filter(|s| s.barrier).count(),
-            bytes_per_token: bytes_per_token(&self.module, &programs),
-            kv_bytes_per_position: kv_bytes_per_position(&programs),
+            bytes_per_token: accounts.step(0).weight_bytes,
+            kv_bytes_per_position: accounts.kv_bytes_per_position(),
             context: self.context,
             memory: needs,
             file_bytes,

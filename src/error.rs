@@ -10,6 +10,7 @@ use bitnetc_passes::PassError;
 use bitnetc_runtime::map::MapError;
 use bitnetc_runtime::model::ModelError;
 use bitnetc_runtime::plan::PlanError;
+use bitnetc_runtime::roofline::RooflineError;
 use bitnetc_runtime::sampling::{ParamError, SampleError};
 use bitnetc_runtime::session::SessionError;
 use bitnetc_runtime::tokenizer::TokenizerError;
@@ -105,6 +106,9 @@ pub enum Error {
     /// A session could not be made, or refused a call.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// The machine's limits could not be measured.
+    #[error(transparent)]
+    Roofline(#[from] RooflineError),
     /// The interpreter refused.
     #[error(transparent)]
     Interp(#[from] InterpError),

@@ -105,7 +105,7 @@ pub struct RooflineCode {
     pub entry: KernelEntry,
 }
 
-/// Compiles the kernels that measure a machine's limits, by the selector that [`compile`] would take.
+/// Compiles the kernels that measure a machine's limits, with the widest registers that `target` has.
 ///
 /// # Errors
 /// A kernel that cannot be compiled.

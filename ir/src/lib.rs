@@ -29,6 +29,7 @@ pub mod text;
 pub mod types;
 pub mod verify;
 pub mod weights;
+pub mod work;
 
 pub use attr::{Attr, Epilogue, Pairs, Sizes};
 pub use blocks::BlockFormat;

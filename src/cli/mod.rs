@@ -5,6 +5,7 @@
 //! quietly.
 
 mod args;
+mod bench;
 mod compile;
 mod failure;
 mod inspect;
@@ -15,6 +16,7 @@ mod output;
 mod perplexity;
 mod progress;
 mod run;
+mod startup;
 mod synth;
 
 use std::process::ExitCode;
@@ -40,6 +42,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(&args, cli.quiet),
+        Command::Bench(args) => bench::run(&args, cli.quiet),
         Command::Compile(args) => compile::run(&args, cli.quiet),
         Command::Inspect(args) => inspect::run(&args),
         Command::Ir(args) => ir::run(&args),
