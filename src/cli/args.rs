@@ -52,6 +52,28 @@ pub(crate) enum KvType {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Weights {
+    /// Two bits a weight
+    #[value(name = "2bit")]
+    TwoBits,
+    /// Five weights a byte: less to read from memory, more to compute, the same results
+    #[value(name = "1.6bit")]
+    Trits,
+    /// What is predicted to generate faster with the threads in use
+    Auto,
+}
+
+impl From<Weights> for bitnetc_passes::WeightPacking {
+    fn from(weights: Weights) -> Self {
+        match weights {
+            Weights::TwoBits => Self::TwoBits,
+            Weights::Trits => Self::Trits,
+            Weights::Auto => Self::Auto,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EngineKind {
     /// Compiled kernels
     Jit,
@@ -72,6 +94,9 @@ pub(crate) struct EngineArgs {
     /// exactly; screened:N for N) (default: what the plan was made with; q8 for a .gguf)
     #[arg(long, value_name = "HEAD")]
     pub(crate) head: Option<HeadFormat>,
+    /// Packing of the ternary weights (default: the plan's; auto for a .gguf)
+    #[arg(long, value_name = "PACKING")]
+    pub(crate) weights: Option<Weights>,
     /// Read files into memory instead of mapping them
     #[arg(long)]
     pub(crate) no_mmap: bool,
@@ -184,6 +209,12 @@ pub(crate) struct LoweringArgs {
     /// Tokens that one prefill step handles at most
     #[arg(short, long, value_name = "N", default_value_t = bitnetc::DEFAULT_CHUNK, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) batch_size: u32,
+    /// Packing of the ternary weights
+    #[arg(long, value_name = "PACKING", default_value = "auto")]
+    pub(crate) weights: Weights,
+    /// Threads that will run the model, for `--weights auto` (default: the cores that this process may use)
+    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
     /// Run these passes instead of the default pipeline, e.g. `fuse-norm-quant,assign-layout,plan-memory`
     #[arg(long, value_name = "PIPELINE")]
     pub(crate) passes: Option<String>,

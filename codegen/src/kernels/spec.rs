@@ -75,12 +75,14 @@ pub enum KernelKind {
         /// Columns.
         width: u32,
     },
-    /// Ternary matrix in `tile16` times q8.
+    /// Ternary matrix times q8.
     Bitlinear {
         /// Rows of the matrix.
         rows: u32,
         /// Columns.
         cols: u32,
+        /// Of the matrix: `tile16` or `trits16`.
+        layout: Layout,
         /// What happens to the sums.
         epilogue: Epilogue,
     },
@@ -263,9 +265,12 @@ impl KernelSpec {
             Ok(CacheShape { kv_heads: dims.kv_heads, head_dim: dims.head_dim, dtype: operands[k].dtype })
         };
         let bitlinear = |epilogue| {
-            layout(1, Layout::Tile16, "tile16")?;
+            let ty = operands.get(1).ok_or_else(bad)?;
+            if !ty.layout.is_packed_ternary() {
+                layout(1, Layout::Tile16, "tile16 or trits16")?;
+            }
             let (rows, cols) = matrix(1)?;
-            Ok(KernelKind::Bitlinear { rows, cols, epilogue })
+            Ok(KernelKind::Bitlinear { rows, cols, layout: ty.layout, epilogue })
         };
         let kind = match op {
             Op::Split { .. } => return Ok(None),
@@ -353,6 +358,9 @@ impl KernelSpec {
             KernelKind::Elementwise { op: Elementwise::Relu2, .. } => vec![Operand(0), Result(0)],
             KernelKind::Elementwise { .. } => vec![Operand(0), Operand(1), Result(0)],
         };
+        if self.expands_trits() {
+            args.push(Arg::Scratch);
+        }
         args.extend([Arg::Tokens, Arg::UnitBegin, Arg::UnitEnd]);
         args
     }
@@ -363,8 +371,17 @@ impl KernelSpec {
         match self.kind {
             KernelKind::Attention { heads, cache, .. } => super::attention::scratch_bytes(heads, cache),
             KernelKind::Screen { width, .. } => super::screen::scratch_bytes(width),
+            KernelKind::Bitlinear { cols, .. } if self.expands_trits() => {
+                super::bitlinear::trits::scratch_bytes(cols)
+            }
             _ => 0,
         }
+    }
+
+    /// Whether the kernel brings tiles of `trits16` into the form of `tile16` before it uses them.
+    fn expands_trits(&self) -> bool {
+        let trits = matches!(self.kind, KernelKind::Bitlinear { layout: Layout::Trits16, .. });
+        trits && self.tokens == TokenMode::Many
     }
 
     /// A readable name, unique for each spec: the name of the kernel in dumps.
@@ -375,13 +392,13 @@ impl KernelSpec {
                 format!("rms_norm{}_{width}_eps{:?}", if quant { "_quant" } else { "" }, f32::from_bits(eps))
             }
             KernelKind::QuantAbsmax { width } => format!("quant_absmax_{width}"),
-            KernelKind::Bitlinear { rows, cols, epilogue } => {
+            KernelKind::Bitlinear { rows, cols, layout, epilogue } => {
                 let suffix = match epilogue {
                     Epilogue::None => "",
                     Epilogue::Add => "_add",
                     Epilogue::Relu2Mul => "_relu2_mul",
                 };
-                format!("bitlinear_{rows}x{cols}{suffix}")
+                format!("bitlinear_{}_{rows}x{cols}{suffix}", layout.name())
             }
             KernelKind::Matmul { rows, cols, dtype } => format!("matmul_{}_{rows}x{cols}", dtype.name()),
             KernelKind::QuantBlocks { width } => format!("quant_blocks_{width}"),

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use bitnetc_codegen::error::CodegenError;
 use bitnetc_codegen::kernels::{Arg as Word, KernelSpec, Registers, TokenMode};
 use bitnetc_codegen::kir::interp::{self, Arg, Memory, RegionId};
 use bitnetc_codegen::kir::{Access, Kernel};
@@ -32,16 +33,28 @@ pub(crate) struct Trial {
     pub(crate) capacity: u32,
 }
 
-/// Blocking for narrow, middle and wide register files.
-const REGISTERS: [Registers; 3] = [Registers::new(128, 16), Registers::new(256, 16), Registers::new(512, 32)];
+/// Blocking for narrow, middle and wide register files, and the forms for machines that multiply bytes otherwise.
+const REGISTERS: [Registers; 6] = [
+    Registers::new(128, 16),
+    Registers::new(256, 16),
+    Registers::new(512, 32),
+    Registers::new(128, 16).without_whole_byte_dot(),
+    Registers::new(256, 16).without_whole_byte_dot(),
+    Registers::new(512, 32).without_whole_byte_dot(),
+];
 
 /// What buffers hold before anything is written.
 const FILL: u8 = 0xa7;
 
-/// What runs kernels that are blocked for `registers` on this machine. The narrowest blocking runs everywhere.
-fn backends(registers: Registers) -> Vec<Backend> {
+/// What runs a kernel that is blocked for `registers` on this machine: the backends with these registers and, for the
+/// narrowest, all others too, unless they find that a blocking which is not theirs does not fit.
+fn backends(registers: Registers, kernel: &Kernel) -> Vec<Backend> {
     let everywhere = registers == REGISTERS[0];
-    common::backends().into_iter().filter(|b| everywhere || b.registers() == registers).collect()
+    let fits = |b: &Backend| {
+        b.registers() == registers
+            || everywhere && !matches!(b.compile(kernel), Err(CodegenError::Registers { .. }))
+    };
+    common::backends().into_iter().filter(fits).collect()
 }
 
 /// Where the parts of a trial are in memory.
@@ -67,7 +80,7 @@ impl Trial {
             let args = with_units(&spec, &setup.args, 0, units);
             let elements = setup.elements.clone();
             let case = Case { kernel: kernel.clone(), memory: setup.memory.clone(), args, elements };
-            let after = common::check_on(&case, &backends(registers));
+            let after = common::check_on(&case, &backends(registers, &case.kernel));
             self.compare(&format!("{registers:?}"), &setup, &after, &expected);
             self.check_splits(&spec, kernel, &setup, units, &after);
             match &first {
@@ -93,7 +106,7 @@ impl Trial {
                 let args = with_units(&spec, &setup.args, 0, units);
                 let elements = setup.elements.clone();
                 let case = Case { kernel, memory: setup.memory.clone(), args, elements };
-                let after = common::check_on(&case, &backends(registers));
+                let after = common::check_on(&case, &backends(registers, &case.kernel));
                 self.compare(&format!("in place, {registers:?}"), &setup, &after, &expected);
             }
         }
