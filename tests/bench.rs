@@ -6,7 +6,7 @@ use bitnetc::compile::{CompileOptions, import};
 use bitnetc_frontend_gguf::synth::{ModelShape, SyntheticModel, preset};
 use bitnetc_ir::work::Accounts;
 use bitnetc_ir::{DType, Module};
-use bitnetc_passes::{HeadFormat, PassContext};
+use bitnetc_passes::{HeadFormat, PassContext, WeightPacking};
 use bitnetc_runtime::map::{MapMode, Mapping};
 use serde_json::Value;
 
@@ -21,7 +21,8 @@ fn planned(shape: ModelShape, head: HeadFormat, kv_type: DType) -> Module {
     let gguf = bitnetc_frontend_gguf::Model::open(bytes.as_slice()).unwrap();
     let options = CompileOptions { kv_type, chunk: 64, ..CompileOptions::for_host().unwrap() };
     let imported = import(&gguf, &options).unwrap();
-    let context = PassContext { head, ..PassContext::new(options.target.clone()) };
+    let context =
+        PassContext { head, weights: WeightPacking::TwoBits, ..PassContext::new(options.target.clone()) };
     bitnetc_passes::run(&options.pipeline, imported, &context).unwrap().0
 }
 

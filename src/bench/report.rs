@@ -3,6 +3,9 @@
 //! Units in CSV and JSON are plain: tokens per second, bytes, multiply-adds, and both of these per second; shares are from
 //! 0 to 1 (above 1 where a model fits in the caches). Markdown is for people.
 
+use std::collections::BTreeSet;
+
+use bitnetc_ir::{DType, Layout, Module, Op, Operand, ParamId};
 use serde_json::{Value, json};
 
 use super::limits::LimitKind;
@@ -24,9 +27,10 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// A loaded model, called `model`.
+    /// A loaded model, called `model`; its options are read off the planned module.
     pub fn of(loaded: &Loaded, model: String, chunk: u32) -> Self {
-        Self { model, options: Vec::new(), weight_bytes: loaded.model.weight_bytes(), chunk }
+        let options = options_of(&loaded.module);
+        Self { model, options, weight_bytes: loaded.model.weight_bytes(), chunk }
     }
 
     /// Name and options in one line.
@@ -34,6 +38,36 @@ impl Subject {
         let options = self.options.iter().map(|(name, value)| format!(", {name} {value}"));
         format!("{}{}", self.model, options.collect::<String>())
     }
+}
+
+/// How a planned module stores what a step reads: head, ternary weights and KV cache.
+fn options_of(module: &Module) -> Vec<(&'static str, String)> {
+    let Some(decode) = module.func_named("decode").map(|id| &module.funcs()[id]) else { return Vec::new() };
+    let param_type = |p: ParamId| module.params()[p].ty.clone();
+    let (mut heads, mut packings, mut caches) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for &id in decode.order() {
+        let node = decode.node(id);
+        for &operand in &node.operands {
+            let ty = decode.operand_type(operand, &param_type);
+            let param = matches!(operand, Operand::Param(_));
+            match (&node.op, ty.dtype, ty.layout) {
+                (Op::MatmulRows {}, ..) => drop(heads.insert("screened")),
+                (Op::Matmul {}, dtype, _) if param => drop(heads.insert(dtype.name())),
+                (Op::BlockMatmul {}, DType::W8, _) => drop(heads.insert("q8")),
+                (Op::BlockMatmul {}, DType::W6, _) => drop(heads.insert("q6")),
+                (Op::BlockMatmul {}, DType::W4, _) => drop(heads.insert("q4")),
+                (_, DType::Ter, Layout::Tile16) => drop(packings.insert("2bit")),
+                (_, DType::Ter, Layout::Trits16) => drop(packings.insert("1.6bit")),
+                (_, dtype, _) if ty.as_cache().is_some() => drop(caches.insert(dtype.name())),
+                _ => {}
+            }
+        }
+    }
+    if heads.contains("screened") {
+        heads.retain(|&head| head == "screened");
+    }
+    let list = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join("+");
+    vec![("head", list(heads)), ("weights", list(packings)), ("kv", list(caches))]
 }
 
 /// Limits of so many threads, over all tests, in bytes and multiply-adds per second.
