@@ -60,11 +60,12 @@ impl Quality {
 
 /// Packed heads, the most of 1,000 steps in which each may choose another token of the built-in model, and the most that it
 /// may add to the mean negative log-likelihood.
-const HEADS: [(HeadFormat, f64, f64); 4] = [
-    (HeadFormat::Q8, 8.0, 0.0005),
-    (HeadFormat::Q6, 20.0, 0.002),
-    (HeadFormat::Q4, 80.0, 0.02),
-    (HeadFormat::Screened { rows: 64 }, 0.5, 0.05),
+const HEADS: [(HeadFormat, f64, f64); 5] = [
+    (HeadFormat::Q8, 12.0, 0.002),
+    (HeadFormat::Q6, 30.0, 0.004),
+    (HeadFormat::Q4, 120.0, 0.03),
+    (HeadFormat::Screened { rows: 64 }, 0.0, 0.05),
+    (HeadFormat::Screened { rows: HeadFormat::SCREENED_ROWS }, 0.0, 0.01),
 ];
 
 fn compare(count: usize) {
