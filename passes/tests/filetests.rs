@@ -60,6 +60,8 @@ fn check_pass(name: &str, passes: &str, unchanged: bool, head: HeadFormat, modul
             let expected = Expected::of(module, weights_for(module));
             match head {
                 HeadFormat::Stored => expected.assert_same_bits(&after, name),
+                // Capped logits are far below what they were.
+                HeadFormat::Screened { .. } => expected.assert_close(&after, name, 0.6),
                 _ => expected.assert_close(&after, name, 0.15),
             }
             let (again, second) = run_text(passes, &after).unwrap_or_else(|e| panic!("{name} again: {e}"));
