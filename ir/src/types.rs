@@ -92,7 +92,8 @@ pub enum Layout {
 
 impl Layout {
     /// All layouts.
-    pub const ALL: &[Layout] = &[Layout::Rows, Layout::I2s128, Layout::Tile16, Layout::Trits16, Layout::Keys16];
+    pub const ALL: &[Layout] =
+        &[Layout::Rows, Layout::I2s128, Layout::Tile16, Layout::Trits16, Layout::Keys16];
 
     /// The name in the text form, after `@`.
     pub fn name(self) -> &'static str {

@@ -69,7 +69,8 @@ fn weight_layouts(module: &Module, context: &PassContext<'_>) -> BTreeMap<ParamI
     let resident = step_bytes <= cost::cache_bytes(&context.target);
     let layout = |(param, one_token): (ParamId, bool)| {
         let ty = &module.params()[param].ty;
-        let (rows, cols) = ty.as_matrix().filter(|_| ty.dtype == DType::Ter && !ty.layout.is_packed_ternary())?;
+        let (rows, cols) =
+            ty.as_matrix().filter(|_| ty.dtype == DType::Ter && !ty.layout.is_packed_ternary())?;
         let (packing, target) = (context.weights, &context.target);
         Some((param, cost::ternary_layout(packing, target, rows, cols, one_token, resident)))
     };

@@ -191,9 +191,7 @@ mod tests {
     #[test]
     fn two_bits_where_weights_stay_in_the_caches_or_no_single_token_reads_them() {
         let target = server(2);
-        let layout = |one, resident| {
-            ternary_layout(WeightPacking::Auto, &target, 13824, 2560, one, resident)
-        };
+        let layout = |one, resident| ternary_layout(WeightPacking::Auto, &target, 13824, 2560, one, resident);
         assert_eq!(layout(true, false), Layout::Trits16);
         assert_eq!(layout(true, true), Layout::Tile16);
         assert_eq!(layout(false, false), Layout::Tile16);

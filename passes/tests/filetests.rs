@@ -1,6 +1,6 @@
 //! Runs `tests/filetests/passes/*/*.bir` and compares with snapshots.
 //!
-//! The first line says what to run: `; test pass=PIPELINE`, or `; test default pipeline` for one snapshot
+//! The first line says what to run: `; test pass=PIPELINE` (perhaps with ` weights=PACKING`), or `; test default pipeline` for one snapshot
 //! after every pass that changed something. A second line `; expect unchanged` demands that no patch is made
 //! and nothing but the stage changes. Every file is also checked for the properties of passes: same bits,
 //! nothing to do the second time.
@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bitnetc_ir::{Module, Stage, text};
-use bitnetc_passes::{ALL_PASSES, PassContext, Pipeline, run};
+use bitnetc_passes::{ALL_PASSES, PassContext, Pipeline, WeightPacking, run};
 use common::*;
 
 fn root() -> PathBuf {
@@ -46,15 +46,16 @@ fn count(patches: u64) -> String {
     format!("{patches} patch{}", if patches == 1 { "" } else { "es" })
 }
 
-fn check_pass(name: &str, passes: &str, unchanged: bool, module: &Module) {
-    let snapshot = match run_text(passes, module) {
+fn check_pass(name: &str, passes: &str, packing: WeightPacking, unchanged: bool, module: &Module) {
+    let snapshot = match run_packed(passes, packing, module) {
         Err(e) => {
             assert!(!unchanged, "{name}: {e}");
             format!("; {passes}: error\n{e}\n")
         }
         Ok((after, report)) => {
             Expected::of(module, weights_for(module)).assert_same_bits(&after, name);
-            let (again, second) = run_text(passes, &after).unwrap_or_else(|e| panic!("{name} again: {e}"));
+            let (again, second) =
+                run_packed(passes, packing, &after).unwrap_or_else(|e| panic!("{name} again: {e}"));
             assert_eq!(second.patches(), 0, "{name} again");
             assert_eq!(text::print(&again), text::print(&after), "{name} again");
             if unchanged {
@@ -109,8 +110,12 @@ fn files_match_their_snapshots() {
             Some("default pipeline") => check_pipeline(&name, &module),
             Some(test) => {
                 let passes = test.strip_prefix("pass=").unwrap_or_else(|| panic!("{name}: {header}"));
+                let (passes, packing) = match passes.split_once(" weights=") {
+                    Some((passes, packing)) => (passes, packing.parse().unwrap()),
+                    None => (passes, WeightPacking::TwoBits),
+                };
                 assert_eq!(name.split("__").next(), Some(passes), "file in the directory of its pass");
-                check_pass(&name, passes, unchanged, &module);
+                check_pass(&name, passes, packing, unchanged, &module);
                 tested.push(passes.to_owned());
             }
             None => panic!("{name}: the first line must be `; test …`, it is {header}"),

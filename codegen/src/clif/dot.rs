@@ -25,8 +25,10 @@ impl Lower<'_> {
             DotIsa::I8mm | DotIsa::Neon => self.dot_tree(acc, (u, Unsigned), (s, Signed)),
             DotIsa::Maddubs if u_max <= 128 => self.dot_maddubs(acc, u, s),
             DotIsa::Maddubs => {
-                let (low, high) =
-                    (self.constant(types::I8X16, vec![0x7f; 16]), self.constant(types::I8X16, vec![0x80; 16]));
+                let (low, high) = (
+                    self.constant(types::I8X16, vec![0x7f; 16]),
+                    self.constant(types::I8X16, vec![0x80; 16]),
+                );
                 let (low, high) = (self.b.ins().band(u, low), self.b.ins().band(u, high));
                 let acc = self.dot_maddubs(acc, low, s);
                 self.dot_maddubs(acc, high, s)

@@ -23,7 +23,8 @@ fn gemv() {
 
 #[test]
 fn gemv_of_trits() {
-    let kind = KernelKind::Bitlinear { rows: 16, cols: 60, layout: Layout::Trits16, epilogue: Epilogue::None };
+    let kind =
+        KernelKind::Bitlinear { rows: 16, cols: 60, layout: Layout::Trits16, epilogue: Epilogue::None };
     check("gemv_trits_wide", kind, TokenMode::One, &[], WIDE);
     check("gemv_trits_digits", kind, TokenMode::One, &[], NARROW.without_whole_byte_dot());
     check("gemm_trits_narrow", kind, TokenMode::Many, &[128, 64], NARROW);
@@ -31,7 +32,8 @@ fn gemv_of_trits() {
 
 #[test]
 fn gated_gemm() {
-    let kind = KernelKind::Bitlinear { rows: 64, cols: 160, layout: Layout::Tile16, epilogue: Epilogue::Relu2Mul };
+    let kind =
+        KernelKind::Bitlinear { rows: 64, cols: 160, layout: Layout::Tile16, epilogue: Epilogue::Relu2Mul };
     check("gemm_relu2_mul_narrow", kind, TokenMode::Many, &[256, 128], NARROW);
 }
 

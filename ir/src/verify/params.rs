@@ -35,7 +35,9 @@ pub(super) fn check(module: &Module, errors: &mut Errors) {
         if let Err(message) = well_laid(&decl.ty) {
             report(Rule::ParamLayout, message);
         }
-        if module.stage < Stage::LaidOut && (decl.ty.layout.is_packed_ternary() || decl.ty.layout == Layout::Keys16) {
+        if module.stage < Stage::LaidOut
+            && (decl.ty.layout.is_packed_ternary() || decl.ty.layout == Layout::Keys16)
+        {
             let message = format!("layout {} in stage {}", decl.ty.layout.name(), module.stage);
             report(Rule::LayoutEarly, message);
         }

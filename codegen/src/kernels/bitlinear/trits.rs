@@ -166,12 +166,7 @@ pub(in crate::kernels) fn scratch_bytes(cols: u32) -> u64 {
 
 /// Row tiles in the form of `tile16`, with their number of groups: those at `tiles` (neighbours, as stored) themselves, or
 /// copies in the scratch.
-pub(super) fn tile16(
-    b: &mut KernelBuilder,
-    args: &Args,
-    matrix: Matrix,
-    tiles: Vec<I64>,
-) -> (Vec<I64>, u32) {
+pub(super) fn tile16(b: &mut KernelBuilder, args: &Args, matrix: Matrix, tiles: Vec<I64>) -> (Vec<I64>, u32) {
     let groups = matrix.groups();
     if matrix.layout != Layout::Trits16 {
         return (tiles, groups);
