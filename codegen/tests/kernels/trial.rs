@@ -386,9 +386,17 @@ fn row_bytes(ty: &Type) -> u64 {
     }
 }
 
+/// Bytes of a row that a kernel may read: those of a q8 row to the end of its tail.
+fn readable_bytes(ty: &Type) -> u64 {
+    match ty.dtype {
+        DType::Q8 => storage::q8_tail(ty.as_rows().unwrap().width) + storage::ALIGN,
+        _ => row_bytes(ty),
+    }
+}
+
 /// The bytes of a value; `None` for a position.
 fn encode(tensor: &Tensor, ty: &Type, stride: u64) -> Option<Vec<u8>> {
-    let rows_of = |rows: usize| vec![FILL; stride as usize * (rows - 1) + row_bytes(ty) as usize];
+    let rows_of = |rows: usize| vec![FILL; stride as usize * (rows - 1) + readable_bytes(ty) as usize];
     Some(match tensor {
         Tensor::F32 { rows, width, data } => {
             let mut bytes = rows_of(*rows);
