@@ -129,6 +129,7 @@ rules! {
     PlanArena = "plan-arena",
     PlanView = "plan-view",
     PlanAlias = "plan-alias",
+    PlanPrivate = "plan-private",
 }
 
 impl fmt::Display for Rule {
