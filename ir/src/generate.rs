@@ -618,6 +618,7 @@ mod tests {
     use super::*;
     use crate::text::print;
     use crate::verify::verify;
+    use crate::weights::ternary_code;
 
     fn options(seed: u64) -> GenOptions {
         GenOptions {
@@ -671,8 +672,9 @@ mod tests {
                 assert!(data.scales.iter().all(|s| s.is_finite()));
                 if let (DType::Ter, Some((rows, cols))) = (decl.ty.dtype, decl.ty.as_matrix()) {
                     assert_eq!(Some(data.bytes.len() as u64), ternary_bytes(decl.ty.layout, rows, cols));
-                    let codes = data.bytes.iter().flat_map(|b| [b & 3, b >> 2 & 3, b >> 4 & 3, b >> 6]);
-                    assert!(codes.max() < Some(3));
+                    let code = |r, c| ternary_code(decl.ty.layout, cols, &data.bytes, r, c);
+                    let codes = (0..rows).flat_map(|r| (0..cols).map(move |c| code(r, c)));
+                    assert!(codes.into_iter().all(|code| code < Some(3)));
                 } else if BlockFormat::of(decl.ty.dtype).is_some() {
                     assert_eq!(Some(data.bytes.len() as u64), packed_bytes(&decl.ty).map(|(b, _)| b));
                     assert_eq!(Some(data.scales.len() as u32), decl.ty.as_matrix().map(|(rows, _)| rows));

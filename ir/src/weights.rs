@@ -211,23 +211,43 @@ mod tests {
         assert_eq!(ternary_bytes(Layout::Trits16, u32::MAX, 20), Some((1 << 28) * 64));
     }
 
-    #[test]
-    fn codes_are_read_where_they_were_written() {
-        for (layout, rows, cols) in
-            [(Layout::I2s128, 3, 128), (Layout::Tile16, 18, 37), (Layout::Trits16, 18, 43)]
-        {
+    proptest::proptest! {
+        #[test]
+        fn codes_are_read_where_they_were_written(
+            layout in proptest::sample::select(vec![Layout::I2s128, Layout::Tile16, Layout::Trits16]),
+            rows in 1u32..40,
+            cols in 1u32..90,
+            codes in proptest::collection::vec(0u8..3, 40 * 128),
+            writes in proptest::collection::vec(0usize..40 * 128, 20),
+        ) {
+            let cols = if layout == Layout::I2s128 { 128 } else { cols };
+            let mut codes = codes[..(rows * cols) as usize].to_vec();
             let mut bytes = vec![0u8; ternary_bytes(layout, rows, cols).unwrap() as usize];
-            let code = |r: u32, c: u32| ((r * 7 + c * 5 + r * c) % 3) as u8;
-            let all = || (0..rows).flat_map(|r| (0..cols).map(move |c| (r, c)));
-            for (r, c) in all() {
-                assert!(set_ternary_code(layout, cols, &mut bytes, r, c, code(r, c)));
+            let place = |i: usize| (i as u32 / cols, i as u32 % cols);
+            for (i, &code) in codes.iter().enumerate() {
+                let (r, c) = place(i);
+                assert!(set_ternary_code(layout, cols, &mut bytes, r, c, code));
             }
-            for (r, c) in all() {
-                assert_eq!(ternary_code(layout, cols, &bytes, r, c), Some(code(r, c)), "{layout:?} {r} {c}");
+            // A later write changes one element only.
+            let n = codes.len();
+            for i in writes.into_iter().map(|i| i % n) {
+                let (r, c) = place(i);
+                codes[i] = (codes[i] + 1) % 3;
+                assert!(set_ternary_code(layout, cols, &mut bytes, r, c, codes[i]));
             }
-            assert_eq!(ternary_code(layout, cols, &bytes[..0], 0, 0), None);
+            for (i, &code) in codes.iter().enumerate() {
+                let (r, c) = place(i);
+                assert_eq!(ternary_code(layout, cols, &bytes, r, c), Some(code), "{layout:?} {r} {c}");
+            }
         }
+    }
+
+    #[test]
+    fn what_is_not_there_has_no_code() {
+        assert_eq!(ternary_code(Layout::Trits16, 20, &[0; 63], 15, 19), None);
+        assert_eq!(ternary_code(Layout::Tile16, 16, &[], 0, 0), None);
         assert_eq!(ternary_code(Layout::Rows, 4, &[0; 64], 0, 0), None);
         assert!(!set_ternary_code(Layout::Keys16, 4, &mut [0; 64], 0, 0, 1));
+        assert!(!set_ternary_code(Layout::Trits16, 20, &mut [0; 64], 16, 0, 1));
     }
 }
