@@ -5,6 +5,7 @@ use std::time::Instant;
 use bitnetc_codegen::compile::CompileError;
 use bitnetc_codegen::host;
 use bitnetc_ir::work::Accounts;
+use bitnetc_runtime::profile::Profile;
 use bitnetc_runtime::roofline::{Roofline, default_buffer_bytes};
 use bitnetc_runtime::session::{Session, SessionError, SessionOptions};
 
@@ -57,6 +58,8 @@ pub struct BenchOptions {
     pub warm_up: bool,
     /// Tokens that the sessions' context holds: the most that any test needs.
     pub context: u32,
+    /// Whether each test is run once more behind its samples, with a clock at every step and barrier.
+    pub profile: bool,
     /// Asked between steps; false ends the test.
     pub keep_going: fn() -> bool,
 }
@@ -66,6 +69,8 @@ pub struct BenchOptions {
 pub enum Progress {
     /// The context is being filled up to the test's depth.
     Filling,
+    /// The repetitions are done, the recorded run begins.
+    Profiling,
     /// So many of the repetitions are done, the last one at this speed.
     Sample {
         /// Repetitions done.
@@ -137,7 +142,7 @@ impl<'a> Bench<'a> {
         self.fill(test.depth)?;
         let mut work = self.accounts.prompt(test.depth, test.prompt);
         work += self.accounts.generation(test.depth + test.prompt, test.generate);
-        let mut outcome = Outcome { test, samples: Vec::new(), limits: Vec::new(), work };
+        let mut outcome = Outcome { test, samples: Vec::new(), limits: Vec::new(), work, profile: None };
         if self.options.warm_up {
             let generate = test.generate.min(WARM_UP_STEPS);
             self.sample(Test { generate, ..test })?;
@@ -158,7 +163,38 @@ impl<'a> Bench<'a> {
             outcome.limits.push(self.limits(test.threads)?);
             progress(Progress::Sample { done, rate });
         }
+        if self.options.profile && !self.interrupted {
+            progress(Progress::Profiling);
+            match self.profile(test) {
+                Err(Error::Interrupted | Error::Session(SessionError::Interrupted)) => {
+                    self.interrupted = true
+                }
+                profile => outcome.profile = profile?,
+            }
+        }
         Ok(outcome)
+    }
+
+    /// Runs the test twice in a session that records, which takes the place of the usual one for this long; what the
+    /// second run took.
+    fn profile(&mut self, test: Test) -> Result<Option<Profile>, Error> {
+        let options = SessionOptions { context: self.options.context, threads: test.threads };
+        let mut recording = Session::profiled(self.loaded.model.clone(), options)?;
+        recording.set_keep_going(self.options.keep_going);
+        let usual = (self.session.replace(recording), std::mem::take(&mut self.filled));
+        let result = self.recorded(test);
+        (self.session, self.filled) = usual;
+        result
+    }
+
+    fn recorded(&mut self, test: Test) -> Result<Option<Profile>, Error> {
+        self.fill(test.depth)?;
+        self.sample(Test { generate: test.generate.min(WARM_UP_STEPS), ..test })?;
+        if let Some(session) = &mut self.session {
+            session.reset_profile();
+        }
+        self.sample(test)?;
+        Ok(self.session.as_ref().and_then(Session::profile))
     }
 
     /// One round: the median of a few passes each.

@@ -420,6 +420,9 @@ pub(crate) struct BenchArgs {
     /// Do not run a test before it is timed
     #[arg(long)]
     pub(crate) no_warmup: bool,
+    /// Also show where the time goes, by op and barrier: each test is run once more with a clock at every step (not in CSV)
+    #[arg(long)]
+    pub(crate) profile: bool,
     /// Also measure compiling, loading to the first token, and peak memory
     #[arg(long)]
     pub(crate) startup: bool,

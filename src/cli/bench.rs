@@ -89,6 +89,7 @@ struct Report {
     machine: Machine,
     build: Build,
     tests: Vec<Value>,
+    profiles: String,
 }
 
 impl Report {
@@ -102,7 +103,10 @@ impl Report {
 
     fn test(&mut self, subject: &Subject, outcome: &Outcome) -> Result<(), Failure> {
         match self.format {
-            ReportFormat::Md => output::print(&report::markdown_row(subject, outcome)),
+            ReportFormat::Md => {
+                self.profiles += &report::markdown_profile(subject, outcome);
+                output::print(&report::markdown_row(subject, outcome))
+            }
             ReportFormat::Csv => output::print(&report::csv_row(subject, outcome)),
             ReportFormat::Jsonl => output::print(&format!("{}\n", report::json_test(subject, outcome))),
             ReportFormat::Json => {
@@ -120,7 +124,7 @@ impl Report {
     ) -> Result<(), Failure> {
         match self.format {
             ReportFormat::Md => {
-                let mut text = report::markdown_limits(limits, buffer_bytes);
+                let mut text = report::markdown_limits(limits, buffer_bytes) + &self.profiles;
                 if let Some(startup) = startup {
                     text += &startup.markdown();
                 }
@@ -236,6 +240,7 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
         machine: Machine::describe(&host),
         build: Build::this(),
         tests: Vec::new(),
+        profiles: String::new(),
     };
     if report.build.profile == "debug" {
         output::say(
@@ -259,6 +264,7 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
         let options = BenchOptions {
             repetitions: args.repetitions,
             warm_up: !args.no_warmup,
+            profile: args.profile,
             context: variant.tests.iter().map(Test::context).max().unwrap_or(1),
             keep_going: || !interrupt::requested(),
         };
@@ -289,6 +295,7 @@ fn show(bar: &ProgressBar, test: Test, progress: Progress) {
     match progress {
         Progress::Filling if test.depth > 0 => bar.set_message(format!("{what}: to depth {}", test.depth)),
         Progress::Filling => bar.set_message(what),
+        Progress::Profiling => bar.set_message(format!("{what}: profile")),
         Progress::Sample { rate, .. } => {
             bar.set_message(format!("{what}: {rate:.1}/s"));
             bar.inc(1);
