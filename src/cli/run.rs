@@ -5,10 +5,11 @@ use std::time::Instant;
 use bitnetc::error::exit;
 use bitnetc::generate::{GenerateOptions, Generated, Stop, generate};
 use bitnetc::load::{LoadOptions, Loaded, load};
+use bitnetc_ir::work::Accounts;
 use bitnetc_runtime::cpus::Cpus;
 use bitnetc_runtime::map::MapMode;
 use bitnetc_runtime::sampling::{Sampler, SamplingParams};
-use bitnetc_runtime::session::{MemoryUse, Session, SessionOptions, kv_bytes_per_position};
+use bitnetc_runtime::session::{MemoryUse, Session, SessionOptions};
 use bitnetc_runtime::tokenizer::Tokenize;
 
 use super::args::{EngineArgs, KvType, RunArgs, SamplingArgs};
@@ -193,8 +194,7 @@ impl Timings<'_> {
     /// Bytes that one decode step at the middle of the run has read.
     fn bytes_per_token(&self) -> u64 {
         let middle = self.result.prompt_tokens + self.result.decode_steps / 2;
-        self.loaded.model.bytes_per_token()
-            + kv_bytes_per_position(self.loaded.model.programs()) * middle as u64
+        Accounts::of(&self.loaded.module).step(middle as u32).bytes()
     }
 
     fn gigabytes_per_second(&self) -> f64 {
