@@ -3,7 +3,7 @@
 use bitnetc_ir::generate::{GenOptions, MIN_VOCAB, SplitMix, random_module};
 use bitnetc_ir::interp::{CacheData, Interpreter, Tensor};
 use bitnetc_ir::{DType, FuncId, Module, Stage, TokenCount};
-use bitnetc_passes::{PassContext, Pipeline, run};
+use bitnetc_passes::{PassContext, Pipeline, WeightPacking, run};
 use bitnetc_runtime::execute::execute;
 
 const CAPACITY: u32 = 128;
@@ -59,7 +59,10 @@ fn check(seed: u64, stage: Stage, tokens_mode: TokenCount, pipeline: &Pipeline) 
     let options = GenOptions { stage, tokens: tokens_mode, ..GenOptions::default() };
     let (module, weights) = random_module(seed, &options);
     let target = bitnetc_codegen::host::probe().unwrap();
-    let Ok((planned, _)) = run(pipeline, module.clone(), &PassContext::new(target.clone())) else { return 0 };
+    let weights_of = [WeightPacking::TwoBits, WeightPacking::Trits];
+    let packing = weights_of[seed as usize % weights_of.len()];
+    let context = PassContext { weights: packing, ..PassContext::new(target.clone()) };
+    let Ok((planned, _)) = run(pipeline, module.clone(), &context) else { return 0 };
     let mut random = SplitMix::new(seed);
     let mut done = 0;
     for func in module.funcs().keys() {

@@ -168,31 +168,34 @@ impl Bench {
         println!("{name:<46} {what:<10} {:>8.2} {unit} (median {:.2})", rate(best), rate(median));
     }
 
-    fn gemv(&self, rows: u32, cols: u32, epilogue: Epilogue) {
+    fn gemv(&self, rows: u32, cols: u32, layout: Layout, epilogue: Epilogue) {
         let per_unit = if epilogue == Epilogue::Relu2Mul { 2 } else { 1 };
-        let unit_bytes = per_unit * u64::from(cols.div_ceil(16)) * 64;
+        let tile_bytes = ternary_bytes(layout, TILE_ROWS, cols).expect("the layout holds every shape");
+        let unit_bytes = per_unit * tile_bytes;
+        let unit_weights = per_unit * u64::from(TILE_ROWS * cols);
         let units = u64::from(rows.div_ceil(TILE_ROWS)) / per_unit;
-        let kind = KernelKind::Bitlinear { rows, cols, epilogue };
-        let name = format!("gemv {rows}x{cols} {epilogue:?}");
+        let kind = KernelKind::Bitlinear { rows, cols, layout, epilogue };
+        let name = format!("gemv {} {rows}x{cols} {epilogue:?}", layout.name());
         if !self.wants(&name) {
             return;
         }
         let bytes = |arg| match arg {
             Arg::Operand(0) => storage::q8_tail(cols) + 64,
-            Arg::Operand(1) => ternary_bytes(Layout::Tile16, rows, cols).expect("tile16 holds every shape"),
+            Arg::Operand(1) => tile_bytes * u64::from(rows.div_ceil(TILE_ROWS)),
             _ => u64::from(rows) * 4,
         };
         let mut subject = Subject::new(self, kind, &[], bytes, 1);
         let cached = (CACHED / unit_bytes).min(units);
         let times = (8 * units / cached).max(1);
-        self.rate(&name, "cache", (times * cached * unit_bytes) as f64, "GB/s", || {
+        self.rate(&name, "cache", (times * cached * unit_weights) as f64, "Gweights/s", || {
             (0..times).for_each(|_| subject.run(0..cached));
         });
         let all = units * unit_bytes;
         let copies: Vec<Buffer> = (0..if self.measure { (UNCACHED / all).max(1) } else { 1 })
             .map(|_| Buffer::ternary(all))
             .collect();
-        self.rate(&name, "memory", (all * copies.len() as u64) as f64, "GB/s", || {
+        let weights = units * unit_weights * copies.len() as u64;
+        self.rate(&name, "memory", weights as f64, "Gweights/s", || {
             for copy in &copies {
                 subject.words[1] = copy.address();
                 subject.run(0..units);
@@ -200,16 +203,16 @@ impl Bench {
         });
     }
 
-    fn gemm(&self, rows: u32, cols: u32, tokens: u64) {
+    fn gemm(&self, rows: u32, cols: u32, layout: Layout, tokens: u64) {
         let strides = [storage::q8_tail(cols) + 64, u64::from(rows) * 4];
-        let kind = KernelKind::Bitlinear { rows, cols, epilogue: Epilogue::None };
-        let name = format!("gemm {rows}x{cols} tokens {tokens}");
+        let kind = KernelKind::Bitlinear { rows, cols, layout, epilogue: Epilogue::None };
+        let name = format!("gemm {} {rows}x{cols} tokens {tokens}", layout.name());
         if !self.wants(&name) {
             return;
         }
         let bytes = |arg| match arg {
             Arg::Operand(0) => strides[0] * tokens,
-            Arg::Operand(1) => ternary_bytes(Layout::Tile16, rows, cols).expect("tile16 holds every shape"),
+            Arg::Operand(1) => ternary_bytes(layout, rows, cols).expect("the layout holds every shape"),
             Arg::Scales(_) => u64::from(rows) * 4,
             _ => strides[1] * tokens,
         };
@@ -352,9 +355,9 @@ impl Bench {
         println!("{name:<46} {:<10} {:>8.2} GB/s", "threads", size as f64 / best.as_secs_f64() / 1e9);
     }
 
-    /// Bytes written by all threads, from an I2_S matrix.
-    fn pack(&self, rows: u32, cols: u32) {
-        let name = format!("pack {rows}x{cols}");
+    /// Weights written by all threads, from an I2_S matrix.
+    fn pack(&self, rows: u32, cols: u32, layout: Layout) {
+        let name = format!("pack {} {rows}x{cols}", layout.name());
         if !self.wants(&name) {
             return;
         }
@@ -363,11 +366,11 @@ impl Bench {
         let def = ParamDef::File { tensor: "w".into(), hash: ContentHash([0; 16]) };
         let w = module.add_param(ParamDecl { name: "w".into(), ty: ty(Layout::I2s128), def });
         let def = ParamDef::Relayout(w);
-        let packed = module.add_param(ParamDecl { name: "packed".into(), ty: ty(Layout::Tile16), def });
+        let packed = module.add_param(ParamDecl { name: "packed".into(), ty: ty(layout), def });
         let bytes = vec![0x24; ternary_bytes(Layout::I2s128, rows, cols).expect("128 columns") as usize];
         let weight = WeightBytes { bytes: bytes.into(), scales: vec![1.0].into() };
         let source = BTreeMap::from([("w".to_owned(), weight)]);
-        let size = pack::packed_size(&module, packed).expect("tile16 is packed");
+        let size = pack::packed_size(&module, packed).expect("the layout is packed");
         let mut out = vec![0; size as usize];
         let (mut best, mut runs) = (Duration::MAX, 0);
         while runs == 0 || self.measure && runs < 50 {
@@ -376,7 +379,8 @@ impl Bench {
             best = best.min(start.elapsed());
             runs += 1;
         }
-        println!("{name:<46} {:<10} {:>8.2} GB/s", "threads", size as f64 / best.as_secs_f64() / 1e9);
+        let weights = f64::from(rows) * f64::from(cols);
+        println!("{name:<46} {:<10} {:>8.2} Gweights/s", "threads", weights / best.as_secs_f64() / 1e9);
     }
 
     fn small(&self, name: &str, kind: KernelKind, bytes: u64, units: u64) {
@@ -410,18 +414,20 @@ fn main() {
         }
     }
     println!("{}", bench.target);
-    bench.gemv(2560, 2560, Epilogue::Add);
-    bench.gemv(13824, 2560, Epilogue::Relu2Mul);
-    bench.gemv(2560, 6912, Epilogue::Add);
-    for tokens in [1, 4, 64] {
-        bench.gemm(2560, 2560, tokens);
+    for layout in [Layout::Tile16, Layout::Trits16] {
+        bench.gemv(2560, 2560, layout, Epilogue::Add);
+        bench.gemv(13824, 2560, layout, Epilogue::Relu2Mul);
+        bench.gemv(2560, 6912, layout, Epilogue::Add);
+        for tokens in [1, 4, 64] {
+            bench.gemm(2560, 2560, layout, tokens);
+        }
+        bench.gemm(2560, 6912, layout, 64);
+        bench.pack(13824, 2560, layout);
     }
-    bench.gemm(2560, 6912, 64);
     for dtype in [DType::F16, DType::Bf16, DType::F32] {
         bench.matmul(32768, 2560, dtype, 1);
     }
     bench.matmul(32768, 2560, DType::F16, 8);
-    bench.pack(13824, 2560);
     for &format in BlockFormat::ALL {
         bench.block_matmul(format, 32768, 2560, 1);
         bench.block_matmul(format, 8192, 2560, 16);

@@ -1,21 +1,24 @@
 //! Weight packing: from stored bytes to the bytes that kernels read.
 //!
 //! A parameter that an op reads is either dense, and then its stored bytes are used as they are, or block-quantised
-//! (`blocks`), or ternary in `tile16`, and then its definition says which rows of which stored matrices it is made of (`relayout`, `concat`, `interleave16`).
-//! Those rows are resolved first (`rows`); then every tile of 16 rows is written on its own, in parallel (`tile16`),
-//! into memory that the caller gives, so that a plan file can be packed straight into its mapping.
+//! (`blocks`), or ternary in `tile16` or `trits16`, and then its definition says which rows of which stored matrices it
+//! is made of (`relayout`, `concat`, `interleave16`).
+//! Those rows are resolved first (`rows`); then every tile of 16 rows is written on its own, in parallel (`tile16`,
+//! `trits16`), into memory that the caller gives, so that a plan file can be packed straight into its mapping.
 //!
-//! Invariants: what is written equals `bitnetc_ir::weights::ternary_position` element by element; code 3, which stands for no
-//! weight, is refused wherever it is; every byte of the output is written, padding with code 1.
+//! Invariants: what is written is what `bitnetc_ir::weights::ternary_code` reads, element by element; code 3, which stands
+//! for no weight, is refused wherever it is; every byte of the output is written, padding with code 1 in `tile16` and code
+//! 0 in `trits16`.
 
 mod blocks;
 mod rows;
 mod tile16;
+mod trits16;
 
 use std::borrow::Cow;
 
 use bitnetc_ir::blocks::block_matrix;
-use bitnetc_ir::weights::{TILE_COLS, TILE_ROWS, packed_bytes};
+use bitnetc_ir::weights::{TILE_ROWS, packed_bytes, ternary_bytes};
 use bitnetc_ir::{BlockFormat, DType, EntityVec, Layout, Module, ParamDecl, ParamId, WeightSource};
 use rayon::prelude::*;
 
@@ -89,19 +92,23 @@ pub struct PackedWeight<'a> {
 /// Bytes of the parameter as kernels read it.
 ///
 /// # Errors
-/// A parameter that no kernel reads: ternary or block-quantised in another layout than `tile16`, or without a static
-/// size.
+/// A parameter that no kernel reads: ternary in another layout than `tile16` and `trits16`, block-quantised in another
+/// than `tile16`, or without a static size.
 pub fn packed_size(module: &Module, param: ParamId) -> Result<u64, PackError> {
     let decl = &module.params()[param];
     let refuse = |what| PackError::Definition { param: decl.name.clone(), what };
     let size = || packed_bytes(&decl.ty).map(|(bytes, _)| bytes);
     match (decl.ty.dtype, decl.ty.layout) {
-        (DType::Ter | DType::W8 | DType::W6 | DType::W4, Layout::Tile16) => {
+        (DType::W8 | DType::W6 | DType::W4, Layout::Tile16) => {
             size().ok_or_else(|| refuse("the matrix is too large"))
         }
-        (DType::Ter | DType::W8 | DType::W6 | DType::W4, _) => {
-            Err(refuse("kernels read ternary and block-quantised matrices in the layout tile16"))
+        (DType::W8 | DType::W6 | DType::W4, _) => {
+            Err(refuse("kernels read block-quantised matrices in the layout tile16"))
         }
+        (DType::Ter, layout) if layout.is_packed_ternary() => {
+            size().ok_or_else(|| refuse("the matrix is too large for its layout"))
+        }
+        (DType::Ter, _) => Err(refuse("kernels read ternary matrices in the layout tile16 or trits16")),
         _ => size().ok_or_else(|| refuse("a dense weight needs a static shape")),
     }
 }
@@ -149,11 +156,14 @@ pub fn pack_into(
         return Ok(Vec::new());
     };
     let map = RowMap::resolve(module.params(), param, source)?;
-    let tile_bytes = cols.div_ceil(TILE_COLS) as usize * 64;
+    let tile_bytes = ternary_bytes(decl.ty.layout, TILE_ROWS, cols).unwrap_or(expected) as usize;
     out.par_chunks_mut(tile_bytes).enumerate().try_for_each(|(tile, out)| {
         let first = tile as u32 * TILE_ROWS;
         let rows = (first..rows.min(first + TILE_ROWS)).map(|r| map.row(r));
-        tile16::write(rows, cols, out)
+        match decl.ty.layout {
+            Layout::Trits16 => trits16::write(rows, cols, out),
+            _ => tile16::write(rows, cols, out),
+        }
     })?;
     let mut scales: Vec<f32> = (0..rows).map(|r| map.row(r).scale()).collect();
     scales.resize(scales.len().next_multiple_of(TILE_ROWS as usize), 0.0);

@@ -25,7 +25,7 @@ use crate::storage::{activation_bytes, align};
 use crate::target::{Arch, TargetDesc};
 use crate::types::{CacheDims, DType, Dim, Layout, Rows, Type};
 use crate::verify::{cache_layout, cache_slots};
-use crate::weights::{TILE_ROWS, WeightBytes, packed_bytes, ternary_bytes, ternary_position};
+use crate::weights::{TILE_ROWS, WeightBytes, packed_bytes, set_ternary_code, ternary_bytes};
 
 /// Least rows of a table that tokens index.
 pub const MIN_VOCAB: u32 = 15;
@@ -49,7 +49,8 @@ pub struct GenOptions {
     pub head_dims: Vec<u32>,
     /// The machine, in stages that have one.
     pub target: TargetDesc,
-    /// Whether, from `laid_out` on, ternary parameters may also be stored as `tile16`, with any number of columns.
+    /// Whether, from `laid_out` on, ternary parameters may also be stored as `tile16` or `trits16`, with any
+    /// number of columns.
     pub stored_tiles: bool,
 }
 
@@ -419,7 +420,8 @@ impl Generator<'_> {
         let ty = Type::matrix(DType::Ter, rows, cols);
         if !cols.is_multiple_of(128) || (self.laid_out() && self.options.stored_tiles && self.rng.chance(30))
         {
-            return self.file(ty.with_layout(Layout::Tile16));
+            let layout = self.packed_layout();
+            return self.file(ty.with_layout(layout));
         }
         let derived = self.options.stage >= Stage::Fused;
         let gated = op.print_attrs().iter().any(|(_, text)| text == "relu2_mul");
@@ -437,7 +439,10 @@ impl Generator<'_> {
             _ => self.file(stored(rows)),
         };
         match self.laid_out() {
-            true => self.declare(ty.with_layout(Layout::Tile16), ParamDef::Relayout(logical)),
+            true => {
+                let layout = self.packed_layout();
+                self.declare(ty.with_layout(layout), ParamDef::Relayout(logical))
+            }
             false => logical,
         }
     }
@@ -453,6 +458,14 @@ impl Generator<'_> {
         let dense = self.file(Type::matrix(dense, rows, cols));
         let logical = self.declare(ty, ParamDef::Quantise(dense));
         if self.laid_out() { self.declare(tiled, ParamDef::Relayout(logical)) } else { logical }
+    }
+
+    /// A layout in which kernels read ternary matrices.
+    fn packed_layout(&mut self) -> Layout {
+        match self.laid_out() && self.rng.chance(40) {
+            true => Layout::Trits16,
+            false => Layout::Tile16,
+        }
     }
 
     fn declare(&mut self, ty: Type, def: ParamDef) -> ParamId {
@@ -550,14 +563,13 @@ fn random_weight(rng: &mut SplitMix, ty: &Type) -> WeightBytes<'static> {
     let mut scales = Vec::new();
     match (ty.dtype, ty.as_matrix()) {
         (DType::Ter, Some((rows, cols))) => {
-            // Code 1 in the padding, as the layout has it.
-            bytes = vec![0x55; ternary_bytes(ty.layout, rows, cols).unwrap_or(0) as usize];
+            // The padding as the layout has it: codes 0 in `trits16`, 1 in `tile16`.
+            let padding = if ty.layout == Layout::Trits16 { 0 } else { 0x55 };
+            bytes = vec![padding; ternary_bytes(ty.layout, rows, cols).unwrap_or(0) as usize];
             for r in 0..rows {
                 for c in 0..cols {
-                    if let Some((at, shift)) = ternary_position(ty.layout, cols, r, c) {
-                        let byte = &mut bytes[at as usize];
-                        *byte = *byte & !(3 << shift) | (rng.below(3) as u8) << shift;
-                    }
+                    let code = rng.below(3) as u8;
+                    set_ternary_code(ty.layout, cols, &mut bytes, r, c, code);
                 }
             }
             scales = (0..if ty.layout == Layout::I2s128 { 1 } else { rows }).map(|_| rng.number()).collect();
@@ -606,6 +618,7 @@ mod tests {
     use super::*;
     use crate::text::print;
     use crate::verify::verify;
+    use crate::weights::ternary_code;
 
     fn options(seed: u64) -> GenOptions {
         GenOptions {
@@ -659,8 +672,9 @@ mod tests {
                 assert!(data.scales.iter().all(|s| s.is_finite()));
                 if let (DType::Ter, Some((rows, cols))) = (decl.ty.dtype, decl.ty.as_matrix()) {
                     assert_eq!(Some(data.bytes.len() as u64), ternary_bytes(decl.ty.layout, rows, cols));
-                    let codes = data.bytes.iter().flat_map(|b| [b & 3, b >> 2 & 3, b >> 4 & 3, b >> 6]);
-                    assert!(codes.max() < Some(3));
+                    let code = |r, c| ternary_code(decl.ty.layout, cols, &data.bytes, r, c);
+                    let codes = (0..rows).flat_map(|r| (0..cols).map(move |c| code(r, c)));
+                    assert!(codes.into_iter().all(|code| code < Some(3)));
                 } else if BlockFormat::of(decl.ty.dtype).is_some() {
                     assert_eq!(Some(data.bytes.len() as u64), packed_bytes(&decl.ty).map(|(b, _)| b));
                     assert_eq!(Some(data.scales.len() as u32), decl.ty.as_matrix().map(|(rows, _)| rows));

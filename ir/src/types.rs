@@ -107,15 +107,19 @@ pub enum Layout {
     Rows,
     /// `ter` as in GGUF `I2_S` files, 128 elements in 32 bytes.
     I2s128,
-    /// 16 rows interleaved, for compute: `ter` (see [`crate::weights`]) and `w8`, `w6`, `w4` (see [`crate::blocks`]).
+    /// 16 rows interleaved, for compute: `ter`, 2 bits a weight, 16 rows × 16 columns in 64 bytes (see
+    /// [`crate::weights`]), and `w8`, `w6`, `w4` (see [`crate::blocks`]).
     Tile16,
+    /// `ter` for compute, 1.6 bits a weight: 16 rows × 20 columns in 64 bytes; see [`crate::weights`].
+    Trits16,
     /// A K cache with 16 positions interleaved; see [`crate::storage`].
     Keys16,
 }
 
 impl Layout {
     /// All layouts.
-    pub const ALL: &[Layout] = &[Layout::Rows, Layout::I2s128, Layout::Tile16, Layout::Keys16];
+    pub const ALL: &[Layout] =
+        &[Layout::Rows, Layout::I2s128, Layout::Tile16, Layout::Trits16, Layout::Keys16];
 
     /// The name in the text form, after `@`.
     pub fn name(self) -> &'static str {
@@ -123,8 +127,14 @@ impl Layout {
             Layout::Rows => "rows",
             Layout::I2s128 => "i2s128",
             Layout::Tile16 => "tile16",
+            Layout::Trits16 => "trits16",
             Layout::Keys16 => "keys16",
         }
+    }
+
+    /// Whether kernels read ternary matrices in this layout.
+    pub fn is_packed_ternary(self) -> bool {
+        matches!(self, Layout::Tile16 | Layout::Trits16)
     }
 }
 

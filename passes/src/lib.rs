@@ -12,6 +12,7 @@
 pub mod assign_layout;
 pub mod canonicalise;
 pub mod check_plan;
+pub mod cost;
 pub mod cse;
 pub mod dce;
 pub mod error;
@@ -29,6 +30,7 @@ pub mod reproducer;
 pub mod schedule;
 
 pub use check_plan::{PlanViolation, check_plan};
+pub use cost::WeightPacking;
 pub use error::{PassError, PassFailure};
 pub use manager::{PassContext, PassReport, RunReport, run};
 pub use pack_head::{HeadFormat, HeadFormatError};

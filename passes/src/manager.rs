@@ -13,6 +13,7 @@ use std::time::Instant;
 use bitnetc_ir::{FuncId, Module, Stage, TargetDesc, text, verify};
 
 use crate::check_plan::check_plan;
+use crate::cost::WeightPacking;
 use crate::error::{PassError, PassFailure};
 use crate::pack_head::HeadFormat;
 use crate::pipeline::{PassBody, PassInfo, Pipeline, Rewrite};
@@ -28,6 +29,8 @@ pub struct PassContext<'a> {
     pub target: TargetDesc,
     /// The head that `pack-head` makes.
     pub head: HeadFormat,
+    /// How `assign-layout` packs ternary weights.
+    pub weights: WeightPacking,
     /// Whether to verify after every pass.
     pub verify_each: bool,
     /// How many patches to apply in the whole run; all if there is no number.
@@ -38,9 +41,11 @@ pub struct PassContext<'a> {
 }
 
 impl PassContext<'_> {
-    /// Keeps the head as it is stored, verifies after every pass, applies all patches, dumps nothing.
+    /// Keeps the head as it is stored, packs weights in 2 bits, verifies after every pass, applies all patches, dumps
+    /// nothing.
     pub fn new(target: TargetDesc) -> Self {
-        Self { target, head: HeadFormat::Stored, verify_each: true, stop_after: None, dump: None }
+        let (head, weights) = (HeadFormat::Stored, WeightPacking::TwoBits);
+        Self { target, head, weights, verify_each: true, stop_after: None, dump: None }
     }
 }
 
@@ -92,6 +97,7 @@ pub fn run(
             pipeline: rest,
             target: context.target.clone(),
             head: context.head,
+            weights: context.weights,
             stop_after,
             module: module.clone(),
         }

@@ -1,6 +1,6 @@
 //! Runs `tests/filetests/passes/*/*.bir` and compares with snapshots.
 //!
-//! The first line says what to run: `; test pass=PIPELINE`, or `; test default pipeline` for one snapshot
+//! The first line says what to run: `; test pass=PIPELINE` (perhaps with ` weights=PACKING`), or `; test default pipeline` for one snapshot
 //! after every pass that changed something. A second line `; expect unchanged` demands that no patch is made
 //! and nothing but the stage changes. A second line `; head: FORMAT` asks for a packed head: then the results may differ
 //! by its rounding. Every file is also checked for the properties of passes: same bits,
@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bitnetc_ir::{Module, Stage, text};
-use bitnetc_passes::{ALL_PASSES, HeadFormat, PassContext, Pipeline, run};
+use bitnetc_passes::{ALL_PASSES, HeadFormat, PassContext, Pipeline, WeightPacking, run};
 use common::*;
 
 fn root() -> PathBuf {
@@ -47,9 +47,19 @@ fn count(patches: u64) -> String {
     format!("{patches} patch{}", if patches == 1 { "" } else { "es" })
 }
 
-fn check_pass(name: &str, passes: &str, unchanged: bool, head: HeadFormat, module: &Module) {
+/// What a file asks for beside its passes.
+#[derive(Clone, Copy)]
+struct Asked {
+    packing: WeightPacking,
+    head: HeadFormat,
+    unchanged: bool,
+}
+
+fn check_pass(name: &str, passes: &str, asked: Asked, module: &Module) {
+    let Asked { packing, head, unchanged } = asked;
     let run_text = |passes: &str, module: &Module| {
-        run(&pipeline(passes), module.clone(), &PassContext { head, ..PassContext::new(target()) })
+        let context = PassContext { weights: packing, head, ..PassContext::new(target()) };
+        run(&pipeline(passes), module.clone(), &context)
     };
     let snapshot = match run_text(passes, module) {
         Err(e) => {
@@ -121,8 +131,12 @@ fn files_match_their_snapshots() {
             Some("default pipeline") => check_pipeline(&name, &module),
             Some(test) => {
                 let passes = test.strip_prefix("pass=").unwrap_or_else(|| panic!("{name}: {header}"));
+                let (passes, packing) = match passes.split_once(" weights=") {
+                    Some((passes, packing)) => (passes, packing.parse().unwrap()),
+                    None => (passes, WeightPacking::TwoBits),
+                };
                 assert_eq!(name.split("__").next(), Some(passes), "file in the directory of its pass");
-                check_pass(&name, passes, unchanged, head, &module);
+                check_pass(&name, passes, Asked { packing, head, unchanged }, &module);
                 tested.push(passes.to_owned());
             }
             None => panic!("{name}: the first line must be `; test …`, it is {header}"),

@@ -29,8 +29,16 @@ pub(crate) fn compile_options(args: &LoweringArgs) -> Result<CompileOptions, Fai
         KvType::F16 => DType::F16,
         KvType::F32 => DType::F32,
     };
-    let (head, chunk) = (args.head, args.batch_size);
-    Ok(CompileOptions { kv_type, head, chunk, pipeline, ..CompileOptions::for_host()? })
+    let mut options = CompileOptions {
+        kv_type,
+        head: args.head,
+        chunk: args.batch_size,
+        pipeline,
+        weights: args.weights.into(),
+        ..CompileOptions::for_host()?
+    };
+    options.target.threads = args.threads.unwrap_or(options.target.threads);
+    Ok(options)
 }
 
 /// Runs the command.

@@ -1,8 +1,8 @@
 //! What a spec must keep so that its kernel can be built: sizes within the reach of offsets, dtypes that have loads,
 //! one stride per activation.
 
-use bitnetc_ir::weights::TILE_ROWS;
-use bitnetc_ir::{DType, Epilogue};
+use bitnetc_ir::weights::{TILE_ROWS, TRITS_MAX_COLS};
+use bitnetc_ir::{DType, Epilogue, Layout};
 
 use super::{CacheShape, KernelError, KernelKind, KernelSpec, MAX_STRIDE, MAX_WIDTH, RopeShape, TokenMode};
 
@@ -18,9 +18,13 @@ impl KernelSpec {
             | KernelKind::QuantAbsmax { width }
             | KernelKind::QuantBlocks { width }
             | KernelKind::Elementwise { width, .. } => self.width("the width", width)?,
-            KernelKind::Bitlinear { rows, cols, epilogue } => {
+            KernelKind::Bitlinear { rows, cols, layout, epilogue } => {
                 self.width("the number of rows", rows)?;
-                self.width("the number of columns", cols)?;
+                match layout {
+                    Layout::Trits16 => self.size("the number of columns", cols, TRITS_MAX_COLS.into())?,
+                    _ => self.width("the number of columns", cols)?,
+                }
+                self.rule(layout.is_packed_ternary(), "a ternary matrix is in tile16 or trits16")?;
                 let paired = epilogue == Epilogue::Relu2Mul;
                 self.rule(
                     !paired || rows.is_multiple_of(2 * TILE_ROWS),
@@ -60,7 +64,7 @@ impl KernelSpec {
                     "the heads of keys and of the cache are equally wide",
                 )?;
             }
-            KernelKind::Attention { heads, cache, .. } => {
+            KernelKind::Attention { heads, cache, .. } | KernelKind::AttentionMerge { heads, cache } => {
                 self.cache(cache)?;
                 self.size("the number of heads", heads, u64::from(MAX_WIDTH) / u64::from(cache.head_dim))?;
                 self.rule(heads.is_multiple_of(cache.kv_heads), "key/value heads divide the heads")?;
@@ -78,7 +82,7 @@ impl KernelSpec {
     pub fn activations(&self) -> usize {
         use crate::kernels::Elementwise::Relu2;
         match self.kind {
-            KernelKind::Embed { .. } => 1,
+            KernelKind::Embed { .. } | KernelKind::AttentionMerge { .. } => 1,
             KernelKind::Bitlinear { epilogue: Epilogue::Add, .. } => 3,
             KernelKind::Elementwise { op: Relu2, .. } => 2,
             KernelKind::Elementwise { .. } | KernelKind::MatmulRows { .. } => 3,

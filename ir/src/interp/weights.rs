@@ -13,7 +13,7 @@ use crate::blocks::{self, BLOCK, BlockFormat, HALF_BLOCK, block_matrix};
 use crate::entity::{Entity, ParamId};
 use crate::module::{Module, ParamDecl, ParamDef};
 use crate::types::{DType, Layout};
-use crate::weights::{TILE_ROWS, WeightBytes, WeightSource, ternary_bytes, ternary_position};
+use crate::weights::{TILE_ROWS, WeightBytes, WeightSource, ternary_bytes, ternary_code};
 
 /// Longest chain of definitions behind a parameter; the passes make chains of three.
 const MAX_CHAIN: u32 = 32;
@@ -318,9 +318,7 @@ fn decode(decl: &ParamDecl, rows: u32, cols: u32, stored: &WeightBytes<'_>) -> R
     let mut codes = Vec::with_capacity(rows as usize * cols as usize);
     for row in 0..rows {
         for col in 0..cols {
-            let code = ternary_position(layout, cols, row, col)
-                .and_then(|(byte, shift)| Some(stored.bytes.get(usize::try_from(byte).ok()?)? >> shift & 3));
-            match code {
+            match ternary_code(layout, cols, &stored.bytes, row, col) {
                 Some(code @ 0..=2) => codes.push(code as i8 - 1),
                 Some(_) => return Err(InterpError::TernaryCode { param: decl.name.clone(), row, col }),
                 None => {

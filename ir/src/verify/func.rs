@@ -150,9 +150,14 @@ fn check_node(
     }
     if module.stage >= Stage::LaidOut {
         for (i, (ty, is_param)) in typed.iter().enumerate() {
-            let tiled = ty.dtype == DType::Ter || crate::blocks::BlockFormat::of(ty.dtype).is_some();
-            if *is_param && tiled && ty.layout != Layout::Tile16 {
-                scope.node(Rule::WeightLayout, id, format!("operand {i} is {ty}, kernels read tile16"));
+            let is_blocks = crate::blocks::BlockFormat::of(ty.dtype).is_some();
+            let wrong = match ty.dtype {
+                DType::Ter => !ty.layout.is_packed_ternary(),
+                _ => is_blocks && ty.layout != Layout::Tile16,
+            };
+            if *is_param && wrong {
+                let readable = if is_blocks { "tile16" } else { "tile16 or trits16" };
+                scope.node(Rule::WeightLayout, id, format!("operand {i} is {ty}, kernels read {readable}"));
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::module::{Module, ParamDecl, ParamDef};
 use crate::stage::Stage;
 use crate::text::{MAX_NAME, is_name};
 use crate::types::{DType, Dim, Layout, Type};
-use crate::weights::{TILE_ROWS, ternary_bytes};
+use crate::weights::{TILE_ROWS, TRITS_MAX_COLS, ternary_bytes};
 
 /// Most elements of a parameter, exclusive; keeps byte counts and offsets far from overflow.
 const MAX_ELEMENTS: u64 = 1 << 40;
@@ -36,7 +36,9 @@ pub(super) fn check(module: &Module, errors: &mut Errors) {
         if let Err(message) = well_laid(&decl.ty) {
             report(Rule::ParamLayout, message);
         }
-        if module.stage < Stage::LaidOut && matches!(decl.ty.layout, Layout::Tile16 | Layout::Keys16) {
+        if module.stage < Stage::LaidOut
+            && (decl.ty.layout.is_packed_ternary() || decl.ty.layout == Layout::Keys16)
+        {
             let message = format!("layout {} in stage {}", decl.ty.layout.name(), module.stage);
             report(Rule::LayoutEarly, message);
         }
@@ -63,10 +65,15 @@ fn well_typed(ty: &Type) -> Result<(), String> {
 fn well_laid(ty: &Type) -> Result<(), String> {
     match (ty.layout, ty.as_matrix()) {
         (Layout::Rows, _) => Ok(()),
-        (layout @ (Layout::I2s128 | Layout::Tile16), Some((rows, cols))) if ty.dtype == DType::Ter => {
-            match ternary_bytes(layout, rows, cols) {
-                Some(_) => Ok(()),
-                None => Err(format!("{ty}: {cols} columns are not in blocks of 128")),
+        (layout @ (Layout::I2s128 | Layout::Tile16 | Layout::Trits16), Some((rows, cols)))
+            if ty.dtype == DType::Ter =>
+        {
+            match (ternary_bytes(layout, rows, cols), layout) {
+                (Some(_), _) => Ok(()),
+                (None, Layout::Trits16) => {
+                    Err(format!("{ty}: {cols} columns are more than the {TRITS_MAX_COLS} of trits16"))
+                }
+                (None, _) => Err(format!("{ty}: {cols} columns are not in blocks of 128")),
             }
         }
         (Layout::Tile16, Some(_)) if BlockFormat::of(ty.dtype).is_some() => Ok(()),
@@ -115,10 +122,16 @@ fn well_made(module: &Module, id: ParamId, decl: &ParamDecl) -> Result<(), (Rule
                 let message = format!("the tensor's name has {} bytes, more than {MAX_NAME}", tensor.len());
                 return Err((Rule::NameSyntax, message));
             }
-            let logical = decl.ty.dtype == DType::Ter || BlockFormat::of(decl.ty.dtype).is_some();
-            if logical && !matches!(decl.ty.layout, Layout::I2s128 | Layout::Tile16) {
-                let message =
-                    format!("{} has no bytes that a file could hold: expected i2s128 or tile16", decl.ty);
+            let blocks = BlockFormat::of(decl.ty.dtype).is_some();
+            let stored = match decl.ty.layout {
+                Layout::I2s128 | Layout::Tile16 => true,
+                layout => layout.is_packed_ternary() && !blocks,
+            };
+            if (decl.ty.dtype == DType::Ter || blocks) && !stored {
+                let message = format!(
+                    "{} has no bytes that a file could hold: expected i2s128, tile16 or trits16",
+                    decl.ty
+                );
                 return Err((Rule::ParamFile, message));
             }
             Ok(())
@@ -157,14 +170,15 @@ fn well_made(module: &Module, id: ParamId, decl: &ParamDecl) -> Result<(), (Rule
                 Some(m) if blocks => m,
                 _ => matrix(a, rule)?,
             };
-            if a.ty.layout == Layout::Tile16 {
+            if a.ty.layout == decl.ty.layout {
                 return Err((rule, format!("@{} is in this layout already", a.name)));
             }
             if blocks {
                 let expected = Type::matrix(a.ty.dtype, rows, cols).with_layout(Layout::Tile16);
                 return same(rule, decl, &expected);
             }
-            is(rule, u64::from(rows), cols, Layout::Tile16)
+            let layout = if decl.ty.layout.is_packed_ternary() { decl.ty.layout } else { Layout::Tile16 };
+            is(rule, u64::from(rows), cols, layout)
         }
         (ParamDef::Quantise(_), [a]) => {
             let rule = Rule::ParamQuantise;
