@@ -7,20 +7,20 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnetc_codegen::compile::compile;
+use bitnetc_codegen::compile::compile_with;
 use bitnetc_frontend_gguf as gguf;
 use bitnetc_ir::interp::{Interpreter, Tensor};
 use bitnetc_ir::weights::ternary_bytes;
 use bitnetc_ir::{DType, KEY_BLOCK, Layout, Module, ParamId, Stage, Type, cache, text, verify};
 use bitnetc_ir::{WeightBytes, WeightSource};
-use bitnetc_passes::{Pipeline, WeightPacking, check_plan};
+use bitnetc_passes::{HeadFormat, Pipeline, WeightPacking, check_plan};
 use bitnetc_runtime::map::{MapMode, Mapping};
 use bitnetc_runtime::model::{Bytes, Model, WeightRange};
 use bitnetc_runtime::plan::{self, LoadOptions as PlanOptions, Plan, PlanError};
 use bitnetc_runtime::tokenizer::{BpeTokenizer, TokenizerSpec};
 
 use crate::builtin;
-use crate::compile::{CompileOptions, import, plan_model, scales_name, stored_params};
+use crate::compile::{CompileOptions, HEAD_OPTION, import, plan_model, scales_name, stored_params};
 use crate::error::Error;
 
 /// How a model is opened.
@@ -28,6 +28,9 @@ use crate::error::Error;
 pub struct LoadOptions {
     /// Element type of the KV cache, f16 or f32; what the plan was made with, or f16, if there is nothing.
     pub kv_type: Option<DType>,
+    /// How the language-model head is computed; what the plan was made with, or q8, if there is nothing. A plan has one
+    /// head and refuses another.
+    pub head: Option<HeadFormat>,
     /// How ternary weights are packed: for a GGUF, what is done; of a plan, what is demanded.
     pub weights: Option<WeightPacking>,
     /// Threads that the model will run with, for the cost model; the target's if there is nothing.
@@ -40,7 +43,8 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { kv_type: None, weights: None, threads: None, map_mode: MapMode::Mapped, compile: None }
+        let map_mode = MapMode::Mapped;
+        Self { kv_type: None, head: None, weights: None, threads: None, map_mode, compile: None }
     }
 }
 
@@ -163,11 +167,29 @@ pub fn load_source(source: Source, options: &LoadOptions) -> Result<Loaded, Erro
         None => CompileOptions::for_host()?,
     };
     compile_options.kv_type = options.kv_type.unwrap_or(compile_options.kv_type);
+    compile_options.head = options.head.unwrap_or(compile_options.head);
     compile_options.weights = options.weights.unwrap_or(compile_options.weights);
     compile_options.target.threads = options.threads.unwrap_or(compile_options.target.threads);
     match source {
         Source::Gguf { .. } => load_gguf(&source, &compile_options),
-        Source::Plan { path, plan } => load_plan(&path, *plan, &compile_options, options),
+        Source::Plan { path, plan } => {
+            check_head(&path, &plan, options.head)?;
+            load_plan(&path, *plan, &compile_options, options)
+        }
+    }
+}
+
+/// Whether the plan has the head that was asked for.
+fn check_head(path: &Path, plan: &Plan, asked: Option<HeadFormat>) -> Result<(), Error> {
+    let Some(asked) = asked.map(|head| head.to_string()) else { return Ok(()) };
+    let options = &plan.index().meta().creation_options;
+    let has = options.iter().find(|(name, _)| name == HEAD_OPTION).map_or("f16", |(_, value)| value.as_str());
+    match has == asked {
+        true => Ok(()),
+        false => {
+            let has = has.escape_debug().to_string();
+            Err(Error::HeadOfPlan { path: path.to_owned(), has, asked })
+        }
     }
 }
 
@@ -185,7 +207,7 @@ fn load_gguf(source: &Source, options: &CompileOptions) -> Result<Loaded, Error>
     let model = source.gguf_model()?;
     let planned = plan_model(&path, &model, options)?;
     let (tokenizer, (compiled, (blob, ranges))) = beside_tokenizer(&planned.tokenizer, || {
-        let compiled = compile(&planned.module, &options.target)?;
+        let compiled = compile_with(&planned.module, &options.target, options.codegen)?;
         Ok((compiled, planned.pack()?))
     })?;
     let blob: Bytes = Arc::new(blob);
@@ -283,7 +305,7 @@ fn load_plan(
                 if let Some(kv_type) = demanded.kv_type {
                     cache::set_cache_dtype(&mut module, kv_type).map_err(|e| Error::Cache(e.to_string()))?;
                 }
-                let compiled = compile(&module, &options.target)?;
+                let compiled = compile_with(&module, &options.target, options.codegen)?;
                 Ok((module, compiled))
             })
         },

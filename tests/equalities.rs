@@ -7,7 +7,7 @@ use bitnetc::compile::{CompileOptions, plan_model};
 use bitnetc::load::{LoadOptions, Source, load, score_by_interpreter};
 use bitnetc_frontend_gguf::testing::TinyModel;
 use bitnetc_ir::{DType, Layout, TargetDesc};
-use bitnetc_passes::{ALL_PASSES, WeightPacking};
+use bitnetc_passes::{ALL_PASSES, HeadFormat, WeightPacking};
 use bitnetc_runtime::map::MapMode;
 use common::*;
 
@@ -67,11 +67,14 @@ fn every_pass_can_be_left_out() {
     for model in [&shapes()[2], &shapes()[4]] {
         let file = write_model(model);
         let tokens = random_tokens(8, 70, model.vocab as u32);
-        let expected = score(&open(file.path(), &options(DType::F16)), &tokens, 2);
+        let expected = score(&open(file.path(), &options_stored_head(DType::F16)), &tokens, 2);
         let mut left_out = 0;
         for pass in ALL_PASSES.iter().filter(|p| !p.required) {
-            let changed =
-                options_with(DType::F16, |c| c.pipeline = c.pipeline.clone().without(pass.name).unwrap());
+            let changed = options_with(DType::F16, |c| {
+                // Without the pass, the head is the stored one whatever is asked for.
+                c.head = if pass.name == "pack-head" { HeadFormat::Q8 } else { HeadFormat::Stored };
+                c.pipeline = c.pipeline.clone().without(pass.name).unwrap();
+            });
             let loaded = open(file.path(), &changed);
             assert_same(&format!("without {}", pass.name), &expected, &score(&loaded, &tokens, 2));
             assert_same(
@@ -150,6 +153,61 @@ fn a_plan_from_disk_equals_compiling_in_memory() {
             let memory = score(&open(file.path(), &options(kv_type)), &tokens, 2);
             let disk = score(&open(&plan, &options(kv_type)), &tokens, 2);
             assert_same(&format!("shape {i} {}", kv_type.name()), &memory, &disk);
+        }
+    }
+}
+
+#[test]
+fn packed_heads_equal_the_interpreter_on_every_engine() {
+    let folder = tempfile::tempdir().unwrap();
+    for (i, model) in [&shapes()[2], &shapes()[4]].into_iter().enumerate() {
+        let file = write_model(model);
+        let tokens = random_tokens(31, 36, model.vocab as u32);
+        let stored = score(&open(file.path(), &options_stored_head(DType::F16)), &tokens, 2);
+        for head in ["q8", "q6", "q4", "screened:20", "screened"] {
+            let head: HeadFormat = head.parse().unwrap();
+            let changed = options_with(DType::F16, |c| c.head = head);
+            let loaded = open(file.path(), &changed);
+            let mut expected = Vec::new();
+            score_by_interpreter(&loaded, &tokens, &mut |_, row| {
+                expected.push(row.to_vec());
+                true
+            })
+            .unwrap();
+            for threads in [1, 2, 3, 5] {
+                let what = format!("{head}, {threads} threads");
+                assert_same(&what, &expected, &score(&loaded, &tokens, threads));
+                assert_same(&what, &expected[..12], &decode(&loaded, &tokens[..12], threads));
+            }
+            for target in feature_levels() {
+                let what = format!("{head}, {target}");
+                let loaded =
+                    open(file.path(), &options_with(DType::F16, |c| (c.head, c.target) = (head, target)));
+                assert_same(&what, &expected[..20], &score(&loaded, &tokens[..20], 2));
+            }
+            let plan = folder.path().join(format!("{i}.{head}.plan"));
+            let source = Source::open(Some(file.path()), MapMode::Mapped).unwrap();
+            let options = CompileOptions { head, ..CompileOptions::for_host().unwrap() };
+            let gguf = source.gguf_model().unwrap();
+            plan_model(file.path(), &gguf, &options).unwrap().write(&plan, |_| true).unwrap();
+            let asked = LoadOptions { head: Some(head), ..LoadOptions::default() };
+            assert_same("plan", &expected, &score(&open(&plan, &asked), &tokens, 2));
+            let other = LoadOptions { head: Some(HeadFormat::Stored), ..LoadOptions::default() };
+            let refused = load(Some(&plan), &other).unwrap_err().to_string();
+            assert!(refused.contains(&format!("--head {head}")) && refused.contains("f16"), "{refused}");
+
+            if let HeadFormat::Screened { rows } = head {
+                for (row, (screened, stored)) in expected.iter().zip(&stored).enumerate() {
+                    let exact =
+                        screened.iter().zip(stored).filter(|(a, b)| a.to_bits() == b.to_bits()).count();
+                    assert!(
+                        exact >= rows.min(model.vocab as u32) as usize,
+                        "row {row}: {exact} exact logits"
+                    );
+                }
+            } else {
+                assert!(expected != stored, "{head} changes something");
+            }
         }
     }
 }

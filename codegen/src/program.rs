@@ -282,7 +282,9 @@ impl Lowering<'_> {
         if let Some(ty) = single {
             return Err(ProgramError::Rows { func: func.name().to_owned(), op, ty: ty.to_string() });
         }
-        let is_activation = |ty: &Type| matches!(ty.dtype, DType::F32 | DType::Q8) && ty.as_rows().is_some();
+        let is_activation = |ty: &Type| {
+            matches!(ty.dtype, DType::F32 | DType::Q8 | DType::Q8b | DType::I32) && ty.as_rows().is_some()
+        };
         let strides = match tokens {
             TokenMode::One => Vec::new(),
             TokenMode::Many => {

@@ -6,6 +6,9 @@ use crate::ops::Op;
 use crate::types::Type;
 use crate::weights::TILE_ROWS;
 
+/// Elements in a unit of `merge_screened`.
+pub const MERGE_UNIT: u32 = 4096;
+
 /// The units of an op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Units {
@@ -31,9 +34,10 @@ impl Units {
 /// The units of `op` on operands and results of these types; `None` for an op that does no work (a view).
 pub fn units(op: &Op, operands: &[&Type], results: &[&Type]) -> Option<Units> {
     let tile_rows = |ty: &Type| ty.as_matrix().map_or(1, |(rows, _)| rows.div_ceil(TILE_ROWS));
+    let parts = |ty: &Type, size: u32| ty.as_rows().map_or(1, |rows| rows.width.div_ceil(size));
     match op {
         Op::Split { .. } => None,
-        Op::TernaryMatmul { .. } | Op::Matmul { .. } => {
+        Op::TernaryMatmul { .. } | Op::Matmul { .. } | Op::BlockMatmul { .. } => {
             Some(Units { count: tile_rows(operands[1]), per_token: false })
         }
         // A unit of the gated form is a pair of tiles.
@@ -43,7 +47,12 @@ pub fn units(op: &Op, operands: &[&Type], results: &[&Type]) -> Option<Units> {
             Some(Units { count: if paired { tiles / 2 } else { tiles }, per_token: false })
         }
         Op::Attention { kv_heads, .. } => Some(Units { count: *kv_heads, per_token: true }),
-        Op::Embed { .. }
+        // 16 of the chosen rows, and 4096 elements.
+        Op::MatmulRows { .. } => Some(Units { count: parts(results[0], TILE_ROWS), per_token: true }),
+        Op::MergeScreened { .. } => Some(Units { count: parts(results[0], MERGE_UNIT), per_token: true }),
+        Op::QuantBlocks { .. }
+        | Op::Screen { .. }
+        | Op::Embed { .. }
         | Op::RmsNorm { .. }
         | Op::QuantAbsmax { .. }
         | Op::Rope { .. }

@@ -16,12 +16,15 @@
 //!   Codes of padded rows and columns are 0. One scale per row.
 //! - `rows`: the logical matrix; it has no bytes.
 //!
+//! Block-quantised matrices are in [`crate::blocks`].
+//!
 //! A padded column must add nothing to the sum of code times activation. In `tile16` its activation is 0 (rows of
 //! activations are filled up to a multiple of 64), so what the code says does not matter. Groups of `trits16` may end
 //! behind the codes of an activation row, so there the code is 0.
 
 use std::borrow::Cow;
 
+use crate::blocks;
 use crate::types::{DType, Layout, Type};
 
 /// Bytes and scales of one stored parameter, in the layout that its type names.
@@ -29,7 +32,8 @@ use crate::types::{DType, Layout, Type};
 pub struct WeightBytes<'a> {
     /// The elements.
     pub bytes: Cow<'a, [u8]>,
-    /// For `ter`: one scale for the matrix (`i2s128`) or one per row (`tile16`, `trits16`); empty for other dtypes.
+    /// For `ter`: one scale for the matrix (`i2s128`) or one per row (`tile16`, `trits16`). For block-quantised matrices:
+    /// the factor of each row. Empty for other dtypes.
     pub scales: Cow<'a, [f32]>,
 }
 
@@ -157,6 +161,10 @@ pub fn packed_bytes(ty: &Type) -> Option<(u64, u64)> {
             Some((bytes, u64::from(rows).next_multiple_of(u64::from(TILE_ROWS)) * 4))
         }
         (DType::Ter, None) => None,
+        (DType::W8 | DType::W6 | DType::W4, matrix) => {
+            let (rows, _) = matrix?;
+            Some((blocks::packed_bytes(ty)?, u64::from(rows).next_multiple_of(u64::from(TILE_ROWS)) * 4))
+        }
         (dtype, _) => Some((ty.elements()?.checked_mul(u64::from(dtype.element_bytes()?))?, 0)),
     }
 }

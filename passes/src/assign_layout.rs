@@ -3,6 +3,7 @@
 //! - Every ternary matrix that an op reads is replaced by a `relayout` of it to a layout that kernels read, `tile16` or
 //!   `trits16`, named `NAME.tile16` or `NAME.trits16`. Which one follows from [`PassContext::weights`], where asked by
 //!   the cost model ([`crate::cost`]). A matrix that is in such a layout already keeps it.
+//! - Every block-quantised matrix that an op reads is replaced by a `relayout` of it to `tile16`.
 //! - Every cache that holds keys gets `keys16`, in all functions in which an input has its name, because
 //!   functions hand caches to each other by name. Value caches stay in rows.
 //!
@@ -13,8 +14,8 @@ use std::collections::BTreeMap;
 
 use bitnetc_ir::weights::packed_bytes;
 use bitnetc_ir::{
-    DType, Entity, Func, FuncId, Layout, Module, NodeId, Operand, ParamDecl, ParamDef, ParamId, Slot,
-    TokenCount, ValueDef, ValueId,
+    BlockFormat, DType, Entity, Func, FuncId, Layout, Module, NodeId, Operand, ParamDecl, ParamDef, ParamId,
+    Slot, TokenCount, ValueDef, ValueId,
 };
 
 use crate::cost;
@@ -50,7 +51,7 @@ impl Transform for AssignLayout {
     }
 }
 
-/// The layout for every ternary matrix that an op reads and that is in none that kernels read.
+/// The layout for every ternary or block-quantised matrix that an op reads and that is in none that kernels read.
 fn weight_layouts(module: &Module, context: &PassContext<'_>) -> BTreeMap<ParamId, Layout> {
     let (mut read, mut step_bytes) = (BTreeMap::new(), 0u64);
     for func in module.funcs().values() {
@@ -58,7 +59,8 @@ fn weight_layouts(module: &Module, context: &PassContext<'_>) -> BTreeMap<ParamI
         let params = func.params_used();
         let bytes = |p: &ParamId| {
             let ty = &module.params()[*p].ty;
-            let compute = if ty.dtype == DType::Ter { Layout::Tile16 } else { ty.layout };
+            let tiled = ty.dtype == DType::Ter || BlockFormat::of(ty.dtype).is_some();
+            let compute = if tiled { Layout::Tile16 } else { ty.layout };
             packed_bytes(&ty.clone().with_layout(compute)).map_or(0, |(bytes, _)| bytes)
         };
         step_bytes = step_bytes.max(params.iter().map(bytes).fold(0, u64::saturating_add));
@@ -69,6 +71,9 @@ fn weight_layouts(module: &Module, context: &PassContext<'_>) -> BTreeMap<ParamI
     let resident = step_bytes <= cost::cache_bytes(&context.target);
     let layout = |(param, one_token): (ParamId, bool)| {
         let ty = &module.params()[param].ty;
+        if BlockFormat::of(ty.dtype).is_some() {
+            return (ty.layout != Layout::Tile16).then_some((param, Layout::Tile16));
+        }
         let (rows, cols) =
             ty.as_matrix().filter(|_| ty.dtype == DType::Ter && !ty.layout.is_packed_ternary())?;
         let (packing, target) = (context.weights, &context.target);
@@ -77,7 +82,7 @@ fn weight_layouts(module: &Module, context: &PassContext<'_>) -> BTreeMap<ParamI
     read.into_iter().filter_map(layout).collect()
 }
 
-/// Makes the ops of `func` read ternary matrices in these layouts.
+/// Makes the ops of `func` read matrices in these layouts.
 fn pack_weights(module: &mut Module, func: FuncId, layouts: &BTreeMap<ParamId, Layout>) -> bool {
     let body = &module.funcs()[func];
     let mut reads: Vec<(NodeId, usize, ParamId, Layout)> = Vec::new();

@@ -1,8 +1,9 @@
 //! Runs `tests/filetests/passes/*/*.bir` and compares with snapshots.
 //!
-//! The first line says what to run: `; test pass=PIPELINE` (perhaps with ` weights=PACKING`), or `; test default pipeline` for one snapshot
-//! after every pass that changed something. A second line `; expect unchanged` demands that no patch is made
-//! and nothing but the stage changes. Every file is also checked for the properties of passes: same bits,
+//! The first line says what to run: `; test pass=PIPELINE` (perhaps with ` weights=PACKING`), or `; test default
+//! pipeline` for one snapshot after every pass that changed something. A second line `; expect unchanged` demands that no patch is made
+//! and nothing but the stage changes. A second line `; head: FORMAT` asks for a packed head: then the results may differ
+//! by its rounding. Every file is also checked for the properties of passes: same bits,
 //! nothing to do the second time.
 
 mod common;
@@ -12,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bitnetc_ir::{Module, Stage, text};
-use bitnetc_passes::{ALL_PASSES, PassContext, Pipeline, WeightPacking, run};
+use bitnetc_passes::{ALL_PASSES, HeadFormat, PassContext, Pipeline, WeightPacking, run};
 use common::*;
 
 fn root() -> PathBuf {
@@ -46,16 +47,29 @@ fn count(patches: u64) -> String {
     format!("{patches} patch{}", if patches == 1 { "" } else { "es" })
 }
 
-fn check_pass(name: &str, passes: &str, packing: WeightPacking, unchanged: bool, module: &Module) {
-    let snapshot = match run_packed(passes, packing, module) {
+fn check_pass(
+    name: &str,
+    passes: &str,
+    (weights, head): (WeightPacking, HeadFormat),
+    unchanged: bool,
+    module: &Module,
+) {
+    let run_text = |passes: &str, module: &Module| {
+        let context = PassContext { weights, head, ..PassContext::new(target()) };
+        run(&pipeline(passes), module.clone(), &context)
+    };
+    let snapshot = match run_text(passes, module) {
         Err(e) => {
             assert!(!unchanged, "{name}: {e}");
             format!("; {passes}: error\n{e}\n")
         }
         Ok((after, report)) => {
-            Expected::of(module, weights_for(module)).assert_same_bits(&after, name);
-            let (again, second) =
-                run_packed(passes, packing, &after).unwrap_or_else(|e| panic!("{name} again: {e}"));
+            let expected = Expected::of(module, weights_for(module));
+            match head {
+                HeadFormat::Stored => expected.assert_same_bits(&after, name),
+                _ => expected.assert_close(&after, name, 0.15),
+            }
+            let (again, second) = run_text(passes, &after).unwrap_or_else(|e| panic!("{name} again: {e}"));
             assert_eq!(second.patches(), 0, "{name} again");
             assert_eq!(text::print(&again), text::print(&after), "{name} again");
             if unchanged {
@@ -105,7 +119,9 @@ fn files_match_their_snapshots() {
         let module = text::parse(&source).unwrap_or_else(|e| panic!("{name}: {e}"));
         let mut lines = source.lines();
         let header = lines.next().unwrap();
-        let unchanged = lines.next() == Some("; expect unchanged");
+        let second = lines.next().unwrap_or_default();
+        let unchanged = second == "; expect unchanged";
+        let head = second.strip_prefix("; head: ").map_or(HeadFormat::Stored, |head| head.parse().unwrap());
         match header.strip_prefix("; test ") {
             Some("default pipeline") => check_pipeline(&name, &module),
             Some(test) => {
@@ -115,7 +131,7 @@ fn files_match_their_snapshots() {
                     None => (passes, WeightPacking::TwoBits),
                 };
                 assert_eq!(name.split("__").next(), Some(passes), "file in the directory of its pass");
-                check_pass(&name, passes, packing, unchanged, &module);
+                check_pass(&name, passes, (packing, head), unchanged, &module);
                 tested.push(passes.to_owned());
             }
             None => panic!("{name}: the first line must be `; test …`, it is {header}"),

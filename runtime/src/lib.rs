@@ -10,6 +10,7 @@ pub mod map;
 pub mod model;
 pub mod npy;
 pub mod plan;
+pub mod roofline;
 mod rope_table;
 pub mod sampling;
 pub mod session;

@@ -11,16 +11,13 @@
 use std::sync::Arc;
 
 use bitnetc_codegen::program::{Programs, Word};
-use bitnetc_ir::{DType, Dim, Entity, KEY_BLOCK, Module, TokenCount, storage, weights};
+use bitnetc_ir::{DType, Dim, Entity, HEAD_ROWS, KEY_BLOCK, Module, TokenCount, storage, weights};
 
 use crate::call::{Addresses, Engine};
 use crate::map::AlignedBuffer;
 use crate::model::Model;
 use crate::rope_table::RopeTable;
 use crate::team::{Job, Team};
-
-/// Most rows of logits that are computed at once: bounds the memory of scoring.
-const HEAD_ROWS: u32 = 16;
 
 /// What a session is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,6 +31,7 @@ pub(crate) fn compile_options(args: &LoweringArgs) -> Result<CompileOptions, Fai
     };
     let mut options = CompileOptions {
         kv_type,
+        head: args.head,
         chunk: args.batch_size,
         pipeline,
         weights: args.weights.into(),

@@ -26,6 +26,7 @@ pub(crate) fn load_options(args: &EngineArgs) -> LoadOptions {
             KvType::F16 => bitnetc_ir::DType::F16,
             KvType::F32 => bitnetc_ir::DType::F32,
         }),
+        head: args.head,
         weights: args.weights.map(Into::into),
         threads: Some(threads(args.threads)),
         map_mode: if args.no_mmap { MapMode::Copied } else { MapMode::Mapped },

@@ -16,6 +16,7 @@ impl KernelSpec {
             }
             KernelKind::RmsNorm { width, .. }
             | KernelKind::QuantAbsmax { width }
+            | KernelKind::QuantBlocks { width }
             | KernelKind::Elementwise { width, .. } => self.width("the width", width)?,
             KernelKind::Bitlinear { rows, cols, layout, epilogue } => {
                 self.width("the number of rows", rows)?;
@@ -34,6 +35,24 @@ impl KernelSpec {
                 self.width("the number of rows", rows)?;
                 self.width("the number of columns", cols)?;
                 self.dense("the matrix", dtype)?;
+            }
+            KernelKind::BlockMatmul { rows, cols, .. } => {
+                self.width("the number of rows", rows)?;
+                self.width("the number of columns", cols)?;
+            }
+            KernelKind::Screen { width, n } => {
+                self.width("the width", width)?;
+                self.size("the number of rows to choose", n, width.into())?;
+            }
+            KernelKind::MatmulRows { rows, cols, dtype, n } => {
+                self.width("the number of rows", rows)?;
+                self.width("the number of columns", cols)?;
+                self.width("the number of chosen rows", n)?;
+                self.dense("the matrix", dtype)?;
+            }
+            KernelKind::MergeScreened { width, n } => {
+                self.width("the width", width)?;
+                self.width("the number of exact elements", n)?;
             }
             KernelKind::Rope { width, rope } => self.rope(width, rope)?,
             KernelKind::KvAppend { cache } => self.cache(cache)?,
@@ -66,12 +85,16 @@ impl KernelSpec {
             KernelKind::Embed { .. } => 1,
             KernelKind::Bitlinear { epilogue: Epilogue::Add, .. } => 3,
             KernelKind::Elementwise { op: Relu2, .. } => 2,
-            KernelKind::Elementwise { .. } => 3,
+            KernelKind::Elementwise { .. } | KernelKind::MatmulRows { .. } => 3,
+            KernelKind::MergeScreened { .. } => 4,
             KernelKind::RopeKvAppend { .. } => 4,
             KernelKind::RmsNorm { .. }
             | KernelKind::QuantAbsmax { .. }
             | KernelKind::Bitlinear { .. }
             | KernelKind::Matmul { .. }
+            | KernelKind::QuantBlocks { .. }
+            | KernelKind::BlockMatmul { .. }
+            | KernelKind::Screen { .. }
             | KernelKind::Rope { .. }
             | KernelKind::KvAppend { .. }
             | KernelKind::Attention { .. } => 2,

@@ -12,6 +12,7 @@
 
 mod attention;
 mod bitlinear;
+mod blocks;
 mod check;
 mod elementwise;
 mod embed;
@@ -19,7 +20,9 @@ mod kv_append;
 mod lanes;
 mod matmul;
 mod norm;
+pub mod roofline;
 mod rope;
+mod screen;
 mod spec;
 
 use bitnetc_ir::{Arch, Feature, TargetDesc};
@@ -182,6 +185,15 @@ impl KernelSpec {
                 bitlinear::bitlinear(&mut b, &args, bitlinear::Matrix { rows, cols, layout, epilogue });
             }
             KernelKind::Matmul { rows, cols, dtype } => matmul::matmul(&mut b, &args, rows, cols, dtype),
+            KernelKind::QuantBlocks { width } => blocks::quant_blocks(&mut b, &args, width),
+            KernelKind::BlockMatmul { rows, cols, format } => {
+                blocks::block_matmul(&mut b, &args, blocks::Matrix { rows, cols, format });
+            }
+            KernelKind::Screen { width, n } => screen::screen(&mut b, &args, width, n),
+            KernelKind::MatmulRows { rows, cols, dtype, n } => {
+                screen::matmul_rows(&mut b, &args, screen::Rows { rows, cols, dtype, n });
+            }
+            KernelKind::MergeScreened { width, n } => screen::merge_screened(&mut b, &args, width, n),
             KernelKind::Rope { width, rope } => rope::rope(&mut b, &args, width, rope),
             KernelKind::KvAppend { cache } => kv_append::kv_append(&mut b, &args, cache),
             KernelKind::RopeKvAppend { q_width, rope, cache } => {

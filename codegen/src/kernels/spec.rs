@@ -7,7 +7,7 @@
 //!
 //! Invariants: two ops with equal specs can share a kernel whatever buffers they use; strides are multiples of 4.
 
-use bitnetc_ir::{DType, Entity, Epilogue, Layout, Op, Pairs, Type};
+use bitnetc_ir::{BlockFormat, DType, Entity, Epilogue, Layout, Op, Pairs, Type, blocks};
 
 /// Whether a kernel handles one token or as many as the word `tokens` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -95,6 +95,45 @@ pub enum KernelKind {
         /// Of the matrix.
         dtype: DType,
     },
+    /// Quantisation in blocks of 32.
+    QuantBlocks {
+        /// Columns.
+        width: u32,
+    },
+    /// Block-quantised matrix in `tile16` times q8b.
+    BlockMatmul {
+        /// Rows of the matrix.
+        rows: u32,
+        /// Columns.
+        cols: u32,
+        /// How its elements are coded.
+        format: BlockFormat,
+    },
+    /// The numbers of the greatest elements of a row.
+    Screen {
+        /// Columns.
+        width: u32,
+        /// How many.
+        n: u32,
+    },
+    /// Some rows of a dense matrix times f32.
+    MatmulRows {
+        /// Rows of the matrix.
+        rows: u32,
+        /// Columns.
+        cols: u32,
+        /// Of the matrix.
+        dtype: DType,
+        /// How many rows.
+        n: u32,
+    },
+    /// Exact elements among approximate ones.
+    MergeScreened {
+        /// Columns.
+        width: u32,
+        /// Exact elements.
+        n: u32,
+    },
     /// RoPE of every head in a row of `width`.
     Rope {
         /// Columns.
@@ -152,7 +191,7 @@ pub enum Arg {
     /// Address of operand i of the op (row of the first token for activations; packed u32 for token ids; the bytes of a
     /// parameter). The position operand has no address: see [`Arg::Position`].
     Operand(u8),
-    /// Address of the scales of parameter operand i, one f32 per row, filled up to a multiple of 16.
+    /// Address of the scales (or factors) of parameter operand i, one f32 per row, filled up to a multiple of 16.
     Scales(u8),
     /// Address of result i. Caches are changed in place through their operand.
     Result(u8),
@@ -247,6 +286,19 @@ impl KernelSpec {
                 let (rows, cols) = matrix(1)?;
                 KernelKind::Matmul { rows, cols, dtype: operands[1].dtype }
             }
+            Op::QuantBlocks {} => KernelKind::QuantBlocks { width: width(0)? },
+            Op::BlockMatmul {} => {
+                layout(1, Layout::Tile16, "tile16")?;
+                let (format, rows, cols) =
+                    operands.get(1).and_then(|ty| blocks::block_matrix(ty)).ok_or_else(bad)?;
+                KernelKind::BlockMatmul { rows, cols, format }
+            }
+            Op::Screen { n } => KernelKind::Screen { width: width(0)?, n: *n },
+            Op::MatmulRows {} => {
+                let (rows, cols) = matrix(2)?;
+                KernelKind::MatmulRows { rows, cols, dtype: operands[2].dtype, n: width(1)? }
+            }
+            Op::MergeScreened {} => KernelKind::MergeScreened { width: width(0)?, n: width(1)? },
             Op::Rope { head, rot, pairs, .. } => KernelKind::Rope {
                 width: width(0)?,
                 rope: RopeShape { head: *head, rot: *rot, pairs: *pairs },
@@ -279,6 +331,12 @@ impl KernelSpec {
             }
             KernelKind::Bitlinear { .. } => vec![Operand(0), Operand(1), Scales(1), Result(0)],
             KernelKind::Matmul { .. } => vec![Operand(0), Operand(1), Result(0)],
+            KernelKind::QuantBlocks { .. } => vec![Operand(0), Result(0)],
+            KernelKind::BlockMatmul { .. } => vec![Operand(0), Operand(1), Scales(1), Result(0)],
+            KernelKind::Screen { .. } => vec![Operand(0), Result(0), Arg::Scratch],
+            KernelKind::MatmulRows { .. } | KernelKind::MergeScreened { .. } => {
+                vec![Operand(0), Operand(1), Operand(2), Result(0)]
+            }
             KernelKind::Rope { .. } => vec![Operand(0), Result(0), RopeTable, Position],
             KernelKind::KvAppend { .. } => {
                 vec![Operand(0), Operand(1), Operand(2), Operand(3), Position, Capacity]
@@ -312,6 +370,7 @@ impl KernelSpec {
     pub fn scratch_bytes(&self) -> u64 {
         match self.kind {
             KernelKind::Attention { heads, cache, .. } => super::attention::scratch_bytes(heads, cache),
+            KernelKind::Screen { width, .. } => super::screen::scratch_bytes(width),
             KernelKind::Bitlinear { cols, .. } if self.expands_trits() => {
                 super::bitlinear::trits::scratch_bytes(cols)
             }
@@ -339,10 +398,18 @@ impl KernelSpec {
                     Epilogue::Add => "_add",
                     Epilogue::Relu2Mul => "_relu2_mul",
                 };
-                let layout = if layout == Layout::Trits16 { "_trits16" } else { "" };
-                format!("bitlinear{layout}_{rows}x{cols}{suffix}")
+                format!("bitlinear_{}_{rows}x{cols}{suffix}", layout.name())
             }
             KernelKind::Matmul { rows, cols, dtype } => format!("matmul_{}_{rows}x{cols}", dtype.name()),
+            KernelKind::QuantBlocks { width } => format!("quant_blocks_{width}"),
+            KernelKind::BlockMatmul { rows, cols, format } => {
+                format!("block_matmul_{}_{rows}x{cols}", format.dtype().name())
+            }
+            KernelKind::Screen { width, n } => format!("screen_{n}of{width}"),
+            KernelKind::MatmulRows { rows, cols, dtype, n } => {
+                format!("matmul_rows_{}_{n}of{rows}x{cols}", dtype.name())
+            }
+            KernelKind::MergeScreened { width, n } => format!("merge_screened_{n}of{width}"),
             KernelKind::Rope { width, rope } => format!("rope_{width}_{}", rope.name()),
             KernelKind::KvAppend { cache } => format!("kv_append_{}", cache.name()),
             KernelKind::RopeKvAppend { q_width, rope, cache } => {

@@ -92,6 +92,7 @@ impl Resolver<'_, '_> {
                 (0..rows).map(|r| (stored, r)).collect()
             }
             ParamDef::Relayout(of) => self.rows(*of, depth + 1)?,
+            ParamDef::Quantise(_) => return Err(refuse("a ternary weight is not made by quantising")),
             ParamDef::Concat(parts) => {
                 let mut all = Vec::new();
                 for &part in parts {

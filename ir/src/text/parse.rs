@@ -270,7 +270,7 @@ impl<'a> Parser<'a> {
     }
 
     fn param_def(&mut self) -> Parsed<ParamDef> {
-        let what = "the parameter's origin: file, concat, interleave16 or relayout";
+        let what = "the parameter's origin: file, concat, interleave16, relayout or quantise";
         let (word, span) = self.word(what)?;
         match word {
             "file" => {
@@ -305,6 +305,7 @@ impl<'a> Parser<'a> {
                 Ok(ParamDef::Interleave16(first, self.param_ref()?))
             }
             "relayout" => Ok(ParamDef::Relayout(self.param_ref()?)),
+            "quantise" => Ok(ParamDef::Quantise(self.param_ref()?)),
             _ => self.fail(span, format!("expected {what}, found `{word}`")),
         }
     }

@@ -80,6 +80,7 @@ fn print_param(module: &Module, decl: &ParamDecl) -> String {
         ParamDef::Concat(all) => format!("concat {}", join(all.iter().map(name))),
         ParamDef::Interleave16(a, b) => format!("interleave16 {}, {}", name(a), name(b)),
         ParamDef::Relayout(a) => format!("relayout {}", name(a)),
+        ParamDef::Quantise(a) => format!("quantise {}", name(a)),
     };
     format!("param @{}: {} = {def}\n", decl.name, decl.ty)
 }

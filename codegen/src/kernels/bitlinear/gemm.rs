@@ -20,7 +20,7 @@ impl Blocking {
     fn new(vectors: usize) -> Self {
         match vectors {
             24.. => Self { tokens: 8, tiles: 2, unroll: 1 },
-            8.. => Self { tokens: 4, tiles: 1, unroll: 1 },
+            8.. => Self { tokens: 2, tiles: 1, unroll: 1 },
             _ => Self { tokens: 2, tiles: 2, unroll: 1 },
         }
     }
