@@ -127,7 +127,7 @@ fn a_sealed_plan_with_a_hostile_module_is_refused() {
         |text: String| text.replace("w8", "w4"),
         |text: String| text.replace(": w8[288x128]", ": w8[288x256]"),
     );
-    let logical = |text: String| text.replace("token_embd.w8.tile16\n", "token_embd.w8\n");
+    let logical = |text: String| text.replace("@token_embd.w8.tile16 : f32", "@token_embd.w8 : f32");
     let changes: [(&str, &dyn Fn(String) -> String); 7] = [
         ("barrier", &barrier),
         ("renamed", &renamed),

@@ -146,6 +146,7 @@ const PACKED: [(HeadFormat, f64); 4] = [
 
 #[test]
 fn packed_heads_stay_near_the_references() {
+    let mut compared = 0;
     for name in ["A", "C"] {
         let reference = json(&data(&format!("logits_{name}.json")));
         let bytes = std::fs::read(data(&format!("logits_{name}.bin"))).unwrap();
@@ -168,11 +169,15 @@ fn packed_heads_stay_near_the_references() {
                     all += std * std * a.len() as f64;
                 }
             }
-            let found = (wrong / all).sqrt();
-            println!("{name} {head}: {found:.5} of the deviation");
-            assert!(all > 0.0 && found <= share, "{name} {head}: {found}");
+            if all > 0.0 {
+                let found = (wrong / all).sqrt();
+                println!("{name} {head}: {found:.5} of the deviation");
+                assert!(found <= share, "{name} {head}: {found}");
+                compared += 1;
+            }
         }
     }
+    assert!(compared >= PACKED.len(), "no prompt without a rounding near a tie");
 }
 
 #[test]

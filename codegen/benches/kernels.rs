@@ -8,15 +8,16 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use bitnetc_codegen::clif;
+use bitnetc_codegen::compile::{Codegen, compile_kernel};
 use bitnetc_codegen::host;
 use bitnetc_codegen::image::{Image, ImageBuilder};
 use bitnetc_codegen::kernels::{Arg, CacheShape, KernelKind, KernelSpec, RopeShape, TokenMode};
 use bitnetc_codegen::pack;
+use bitnetc_ir::partition::MERGE_UNIT;
 use bitnetc_ir::weights::{TILE_ROWS, ternary_bytes};
 use bitnetc_ir::{
-    ContentHash, DType, Epilogue, Layout, Module, Pairs, ParamDecl, ParamDef, TargetDesc, Type, WeightBytes,
-    storage,
+    BlockFormat, ContentHash, DType, Epilogue, Layout, Module, Pairs, ParamDecl, ParamDef, TargetDesc, Type,
+    WeightBytes, storage,
 };
 
 /// Weights that fit in the second-level cache beside the activations.
@@ -51,6 +52,7 @@ struct Bench {
     filter: Option<String>,
     measure: bool,
     target: TargetDesc,
+    codegen: Codegen,
 }
 
 /// One kernel with its buffers.
@@ -60,7 +62,7 @@ struct Subject {
     words: Vec<u64>,
     begin: usize,
     end: usize,
-    _buffers: Vec<Buffer>,
+    buffers: Vec<Buffer>,
 }
 
 impl Subject {
@@ -74,8 +76,8 @@ impl Subject {
     ) -> Self {
         let mode = if strides.is_empty() { TokenMode::One } else { TokenMode::Many };
         let spec = KernelSpec { kind, tokens: mode, strides: strides.to_vec() };
-        let kernel = spec.build(&bench.target).expect("the kernel can be built");
-        let code = clif::compile(&kernel, &bench.target).expect("the kernel can be compiled");
+        let (kernel, code, _) =
+            compile_kernel(&spec, &bench.target, bench.codegen).expect("the kernel can be compiled");
         let mut builder = ImageBuilder::new(&bench.target).expect("the target is this machine");
         builder.define(&kernel.name, &code).expect("the name is new");
         let image = builder.finish().expect("memory can be made executable");
@@ -96,7 +98,16 @@ impl Subject {
         }
         let at = |arg| spec.args().iter().position(|&a| a == arg).expect("every kernel has a range of units");
         let (begin, end) = (at(Arg::UnitBegin), at(Arg::UnitEnd));
-        Self { name: kernel.name, image, words, begin, end, _buffers: buffers }
+        Self { name: kernel.name, image, words, begin, end, buffers }
+    }
+
+    /// Fills the buffer of word `index` (no other word before it may be a number) with 32-bit words.
+    fn fill(&mut self, index: usize, words: impl Iterator<Item = u32>) {
+        let mut slots = self.buffers[index].words.iter_mut().flatten();
+        let mut words = words;
+        while let (Some(slot), Some(low)) = (slots.next(), words.next()) {
+            *slot = u64::from(low) | u64::from(words.next().unwrap_or(0)) << 32;
+        }
     }
 
     fn run(&mut self, units: std::ops::Range<u64>) {
@@ -236,6 +247,115 @@ impl Bench {
         self.rate(&name, "memory", (units * unit_bytes) as f64, "GB/s", || subject.run(0..units));
     }
 
+    /// A packed head; bytes are those of codes and scales.
+    fn block_matmul(&self, format: BlockFormat, rows: u32, cols: u32, tokens: u64) {
+        let ty = Type::vector(DType::Q8b, cols);
+        let strides = [storage::row_stride(&ty).expect("a row"), u64::from(rows) * 4];
+        let kind = KernelKind::BlockMatmul { rows, cols, format };
+        let name = format!("block_matmul {} {rows}x{cols} tokens {tokens}", format.dtype().name());
+        if !self.wants(&name) {
+            return;
+        }
+        let size = format.bytes(rows, cols).expect("a size");
+        let bytes = |arg| match arg {
+            Arg::Operand(0) => strides[0] * tokens,
+            Arg::Operand(1) => size,
+            Arg::Scales(_) => u64::from(rows) * 4,
+            _ => strides[1] * tokens,
+        };
+        let one = tokens == 1;
+        let mut subject = Subject::new(self, kind, if one { &[] } else { &strides }, bytes, tokens);
+        let (units, unit_bytes) = (u64::from(rows.div_ceil(TILE_ROWS)), format.tile_bytes(cols));
+        let cached = (CACHED / unit_bytes).max(1);
+        self.rate(&name, "cache", (10 * cached * unit_bytes) as f64, "GB/s", || {
+            (0..10).for_each(|_| subject.run(0..cached));
+        });
+        self.rate(&name, "memory", size as f64, "GB/s", || subject.run(0..units));
+    }
+
+    /// What a screened head does behind the approximate logits.
+    fn screened(&self, rows: u32, cols: u32, n: u32) {
+        let mut state = 1u32;
+        let mut next = move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 8
+        };
+        let mut logits =
+            move || ((0..6).map(|_| next() as f32 / (1 << 24) as f32).sum::<f32>() - 3.0).to_bits();
+        for (name, kind, table, units) in [
+            ("screen", KernelKind::Screen { width: rows, n }, 0, 1),
+            (
+                "matmul_rows",
+                KernelKind::MatmulRows { rows, cols, dtype: DType::F16, n },
+                u64::from(rows) * u64::from(cols) * 2,
+                u64::from(n.div_ceil(TILE_ROWS)),
+            ),
+            (
+                "merge_screened",
+                KernelKind::MergeScreened { width: rows, n },
+                0,
+                u64::from(rows.div_ceil(MERGE_UNIT)),
+            ),
+        ] {
+            let name = format!("{name} {n} of {rows}x{cols}");
+            if !self.wants(&name) {
+                continue;
+            }
+            let bytes = |arg| match arg {
+                Arg::Operand(2) if table > 0 => table,
+                _ => u64::from(rows.max(cols)) * 4,
+            };
+            let mut subject = Subject::new(self, kind, &[], bytes, 1);
+            subject.fill(0, (0..rows).map(|_| logits()));
+            if !matches!(kind, KernelKind::Screen { .. }) {
+                subject.fill(1, (0..n).map(|i| (u64::from(i) * u64::from(rows) / u64::from(n)) as u32));
+            }
+            let (best, median) = self.time(|| subject.run(0..units));
+            let micros = |t: Duration| t.as_secs_f64() * 1e6;
+            println!("{name:<46} {:<10} {:>8.2} µs (median {:.2})", "", micros(best), micros(median));
+        }
+    }
+
+    /// Bytes written by all threads, from an F16 table.
+    fn pack_head(&self, format: BlockFormat, rows: u32, cols: u32) {
+        let name = format!("pack {} {rows}x{cols}", format.dtype().name());
+        if !self.wants(&name) {
+            return;
+        }
+        let mut module = Module::new();
+        let def = ParamDef::File { tensor: "w".into(), hash: ContentHash([0; 16]) };
+        let w =
+            module.add_param(ParamDecl { name: "w".into(), ty: Type::matrix(DType::F16, rows, cols), def });
+        let ty = Type::matrix(format.dtype(), rows, cols);
+        let quantised =
+            module.add_param(ParamDecl { name: "q".into(), ty: ty.clone(), def: ParamDef::Quantise(w) });
+        let packed = module.add_param(ParamDecl {
+            name: "packed".into(),
+            ty: ty.with_layout(Layout::Tile16),
+            def: ParamDef::Relayout(quantised),
+        });
+        // Finite f16 of all signs and of magnitudes from 0.25 to 4.
+        let elements = u64::from(rows) * u64::from(cols);
+        let bytes: Vec<u8> = (0..elements)
+            .flat_map(|i| {
+                let word = (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u16;
+                (0x3400 + (word & 0x0fff) | word & 0x8000).to_le_bytes()
+            })
+            .collect();
+        let weight = WeightBytes { bytes: bytes.into(), scales: Vec::new().into() };
+        let source = BTreeMap::from([("w".to_owned(), weight)]);
+        let size = pack::packed_size(&module, packed).expect("tile16 is packed");
+        let mut out = vec![0; size as usize];
+        let (mut best, mut runs) = (Duration::MAX, 0);
+        while runs == 0 || self.measure && runs < 5 {
+            let start = Instant::now();
+            pack::pack_into(&module, packed, &source, &mut out).expect("the numbers are finite");
+            best = best.min(start.elapsed());
+            runs += 1;
+        }
+        println!("{name:<46} {:<10} {:>8.2} GB/s", "threads", size as f64 / best.as_secs_f64() / 1e9);
+    }
+
     /// Weights written by all threads, from an I2_S matrix.
     fn pack(&self, rows: u32, cols: u32, layout: Layout) {
         let name = format!("pack {} {rows}x{cols}", layout.name());
@@ -282,11 +402,12 @@ impl Bench {
 
 fn main() {
     let mut args = std::env::args().skip(1).filter(|a| a != "--test");
-    let mut bench =
-        Bench { filter: None, measure: false, target: host::probe().expect("this machine is supported") };
+    let target = host::probe().expect("this machine is supported");
+    let mut bench = Bench { filter: None, measure: false, target, codegen: Codegen::Auto };
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--bench" => bench.measure = true,
+            "--cranelift" => bench.codegen = Codegen::Cranelift,
             "--target" => {
                 let target = args.next().expect("--target takes a target such as x86_64+sse4.1+avx2");
                 bench.target = target.parse().expect("--target takes a target such as x86_64+sse4.1+avx2");
@@ -309,6 +430,13 @@ fn main() {
         bench.matmul(32768, 2560, dtype, 1);
     }
     bench.matmul(32768, 2560, DType::F16, 8);
+    for &format in BlockFormat::ALL {
+        bench.block_matmul(format, 32768, 2560, 1);
+        bench.block_matmul(format, 8192, 2560, 16);
+        bench.pack_head(format, 16384, 2560);
+    }
+    bench.small("quant_blocks 2560", KernelKind::QuantBlocks { width: 2560 }, 16 << 10, 1);
+    bench.screened(128_256, 2560, 256);
     let eps = 1e-5f32.to_bits();
     bench.small("rms_norm_quant 2560", KernelKind::RmsNorm { width: 2560, eps, quant: true }, 16 << 10, 1);
     bench.small("rms_norm_quant 6912", KernelKind::RmsNorm { width: 6912, eps, quant: true }, 32 << 10, 1);

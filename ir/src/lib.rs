@@ -39,7 +39,7 @@ pub use graph::{Func, Node, Operand, TokenCount, ValueData, ValueDef};
 pub use infer::TypeRule;
 pub use module::{ContentHash, Module, ParamDecl, ParamDef};
 pub use ops::{ALL_OPS, Op, OpInfo, Slot, Tolerance};
-pub use partition::Units;
+pub use partition::{Extent, Units};
 pub use plan::{FuncPlan, Place};
 pub use stage::{Stage, StageRange};
 pub use target::{Arch, Feature, TargetDesc, TargetError};

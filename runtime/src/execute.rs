@@ -73,6 +73,9 @@ struct Buffers {
     ropes: Vec<RopeTable>,
     scratch: AlignedBuffer,
     scratch_bytes: u64,
+    private: AlignedBuffer,
+    private_bytes: u64,
+    workspace: AlignedBuffer,
 }
 
 impl Addresses for Buffers {
@@ -84,7 +87,9 @@ impl Addresses for Buffers {
             Word::Weight(w) => self.weights[w.index()].0.address(),
             Word::Scales(w) => self.weights[w.index()].1.address(),
             Word::Rope(r) => self.ropes[r.index()].address(),
+            Word::Workspace => self.workspace.address(),
             Word::Scratch
+            | Word::Private(_)
             | Word::Position
             | Word::Tokens
             | Word::Capacity
@@ -99,6 +104,9 @@ impl Addresses for Buffers {
     }
     fn scratch(&self, thread: u32) -> u64 {
         self.scratch.address() + u64::from(thread) * self.scratch_bytes
+    }
+    fn private(&self, thread: u32) -> u64 {
+        self.private.address() + u64::from(thread) * self.private_bytes
     }
 }
 
@@ -179,7 +187,13 @@ pub fn execute(
         scratch_bytes: storage::align(
             compiled.programs.kernels.values().map(|k| k.scratch_bytes()).max().unwrap_or(0),
         ),
+        private: padded(0)?,
+        private_bytes: storage::align(program.private_bytes) + storage::PADDING,
+        workspace: padded(
+            compiled.programs.kernels.values().map(|k| k.workspace_bytes(capacity)).max().unwrap_or(0),
+        )?,
     };
+    buffers.private = padded(buffers.private_bytes * u64::from(threads.max(1)))?;
     buffers.scratch = padded(buffers.scratch_bytes * u64::from(threads.max(1)))?;
     for spec in compiled.programs.ropes.values() {
         let mut table = RopeTable::new(spec, table_rows)?;
@@ -196,7 +210,7 @@ pub fn execute(
 
     let entries: Vec<KernelEntry> = compiled.programs.kernels.keys().map(|k| compiled.entry(k)).collect();
     let outputs = program.outputs.clone();
-    let engine = Engine::bind(&[program], &entries, &buffers, capacity, threads.max(1), compiled);
+    let engine = Engine::bind(&[program], &entries, &buffers, capacity, threads.max(1), None, compiled);
     let mut team = Team::new(Arc::new(engine), threads).map_err(crate::session::SessionError::from)?;
     team.run(Job { program: 0, position, tokens, row: 0 });
     drop(team);

@@ -17,6 +17,7 @@ use bitnetc_codegen::image::KernelEntry;
 use bitnetc_codegen::kernels::KernelIndex;
 use bitnetc_codegen::kernels::roofline::{READ_UNIT_BYTES, RooflineKind};
 use bitnetc_codegen::program::{Program, Step, Word};
+use bitnetc_ir::partition::Per;
 use bitnetc_ir::{Entity, TargetDesc, TokenCount, Units};
 use rayon::prelude::*;
 
@@ -126,6 +127,10 @@ impl Addresses for Places<'_> {
     }
     fn scratch(&self, thread: u32) -> u64 {
         self.sinks.address() + u64::from(thread) * SINK_BYTES
+    }
+    /// No step has private results.
+    fn private(&self, thread: u32) -> u64 {
+        self.scratch(thread)
     }
 }
 
@@ -242,7 +247,7 @@ impl Threads {
         let entries: Vec<KernelEntry> = shared.code.iter().map(|c| c.entry.clone()).collect();
         let places = Places { data: &shared.data, sinks: &sinks };
         let keep = Keep { _shared: Arc::clone(shared), _sinks: Arc::clone(&sinks) };
-        let engine = Engine::bind(&programs, &entries, &places, 0, count, keep);
+        let engine = Engine::bind(&programs, &entries, &places, 0, count, None, keep);
         let team = Team::new(Arc::new(engine), count).map_err(SessionError::from)?;
         Ok(Self { count, team, read: None, peak_units: [None; 2] })
     }
@@ -274,13 +279,15 @@ fn program(index: usize, code: &RooflineCode) -> Program {
         mnemonic: "roofline",
         kernel: KernelIndex::from_index(index),
         words: vec![Word::Input { index: 0, offset: 0 }, Word::Scratch, Word::UnitBegin, Word::UnitEnd],
-        units: Units { count: 1, per_token: true },
+        units: Units { count: 1, per: Per::Token },
+        replicated: false,
         barrier: false,
     };
     Program {
         name: code.kind.name(),
         tokens: TokenCount::UpTo(u32::MAX),
         arena_bytes: 0,
+        private_bytes: 0,
         inputs: Vec::new(),
         outputs: Vec::new(),
         steps: vec![step],

@@ -64,7 +64,7 @@ impl KernelSpec {
                     "the heads of keys and of the cache are equally wide",
                 )?;
             }
-            KernelKind::Attention { heads, cache, .. } => {
+            KernelKind::Attention { heads, cache, .. } | KernelKind::AttentionMerge { heads, cache } => {
                 self.cache(cache)?;
                 self.size("the number of heads", heads, u64::from(MAX_WIDTH) / u64::from(cache.head_dim))?;
                 self.rule(heads.is_multiple_of(cache.kv_heads), "key/value heads divide the heads")?;
@@ -82,7 +82,7 @@ impl KernelSpec {
     pub fn activations(&self) -> usize {
         use crate::kernels::Elementwise::Relu2;
         match self.kind {
-            KernelKind::Embed { .. } => 1,
+            KernelKind::Embed { .. } | KernelKind::AttentionMerge { .. } => 1,
             KernelKind::Bitlinear { epilogue: Epilogue::Add, .. } => 3,
             KernelKind::Elementwise { op: Relu2, .. } => 2,
             KernelKind::Elementwise { .. } | KernelKind::MatmulRows { .. } => 3,

@@ -6,7 +6,7 @@
 //! compare with it.
 //!
 //! Invariants: a kernel takes exactly the words of [`KernelSpec::args`], in that order; it writes only its results (or,
-//! for caches, the operands that hold them) and its scratch; what it computes for a unit depends neither on the range
+//! for caches, the operands that hold them), its scratch and its workspace; what it computes for a unit depends neither on the range
 //! of units nor on the registers. A result may share its memory with the activation operand that the planner may put in
 //! its place (see [`KernelSpec::in_place`]), so everything that a store overwrites has been read before.
 
@@ -202,6 +202,7 @@ impl KernelSpec {
             KernelKind::Attention { heads, cache, scale } => {
                 attention::attention(&mut b, &args, heads, cache, f32::from_bits(scale));
             }
+            KernelKind::AttentionMerge { heads, cache } => attention::merge(&mut b, &args, heads, cache),
             KernelKind::Elementwise { op, width } => elementwise::elementwise(&mut b, &args, op, width),
         }
         Ok(b.finish()?)
@@ -245,6 +246,7 @@ impl Args {
                 Arg::Result(i) => b.ptr(format!("result{i}"), Access::ReadWrite),
                 Arg::RopeTable => b.ptr("rope_table", Access::ReadOnly),
                 Arg::Scratch => b.ptr("scratch", Access::ReadWrite),
+                Arg::Workspace => b.ptr("workspace", Access::ReadWrite),
                 Arg::Position => b.int_param("position"),
                 Arg::Tokens => b.int_param("tokens"),
                 Arg::Capacity => b.int_param("capacity"),

@@ -7,7 +7,8 @@
 //!
 //! Invariants: two ops with equal specs can share a kernel whatever buffers they use; strides are multiples of 4.
 
-use bitnetc_ir::{BlockFormat, DType, Entity, Epilogue, Layout, Op, Pairs, Type, blocks};
+use bitnetc_ir::partition::Per;
+use bitnetc_ir::{BlockFormat, DType, Entity, Epilogue, Layout, Op, Pairs, Type, Units, blocks};
 
 /// Whether a kernel handles one token or as many as the word `tokens` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -155,7 +156,7 @@ pub enum KernelKind {
         /// The caches.
         cache: CacheShape,
     },
-    /// Causal attention over the caches.
+    /// Causal attention over the caches. For one token, the part before [`KernelSpec::after_barrier`].
     Attention {
         /// Query heads.
         heads: u32,
@@ -163,6 +164,13 @@ pub enum KernelKind {
         cache: CacheShape,
         /// Bits of the scale.
         scale: u32,
+    },
+    /// What is left of attention of one token when all threads have done their blocks of keys.
+    AttentionMerge {
+        /// Query heads.
+        heads: u32,
+        /// The caches.
+        cache: CacheShape,
     },
     /// Element by element.
     Elementwise {
@@ -208,6 +216,9 @@ pub enum Arg {
     /// Address of [`KernelSpec::scratch_bytes`] bytes, 64-byte aligned, that no other thread uses meanwhile. What is in
     /// them before and after a call does not matter.
     Scratch,
+    /// Address of [`KernelSpec::workspace_bytes`] bytes, 64-byte aligned, that all threads share: what a kernel hands to
+    /// the one that follows it behind a barrier. What is in them before and after both does not matter.
+    Workspace,
     /// First unit to do (see `bitnetc_ir::partition`).
     UnitBegin,
     /// First unit not to do.
@@ -353,8 +364,10 @@ impl KernelSpec {
                 Capacity,
             ],
             KernelKind::Attention { .. } => {
-                vec![Operand(0), Operand(1), Operand(2), Result(0), Position, Capacity, Arg::Scratch]
+                let to = if self.tokens == TokenMode::One { Arg::Workspace } else { Result(0) };
+                vec![Operand(0), Operand(1), Operand(2), to, Position, Capacity, Arg::Scratch]
             }
+            KernelKind::AttentionMerge { .. } => vec![Arg::Workspace, Result(0), Position, Capacity],
             KernelKind::Elementwise { op: Elementwise::Relu2, .. } => vec![Operand(0), Result(0)],
             KernelKind::Elementwise { .. } => vec![Operand(0), Operand(1), Result(0)],
         };
@@ -369,7 +382,9 @@ impl KernelSpec {
     /// that word.
     pub fn scratch_bytes(&self) -> u64 {
         match self.kind {
-            KernelKind::Attention { heads, cache, .. } => super::attention::scratch_bytes(heads, cache),
+            KernelKind::Attention { heads, cache, .. } => {
+                super::attention::scratch_bytes(heads, cache, self.tokens)
+            }
             KernelKind::Screen { width, .. } => super::screen::scratch_bytes(width),
             KernelKind::Bitlinear { cols, .. } if self.expands_trits() => {
                 super::bitlinear::trits::scratch_bytes(cols)
@@ -382,6 +397,33 @@ impl KernelSpec {
     fn expands_trits(&self) -> bool {
         let trits = matches!(self.kind, KernelKind::Bitlinear { layout: Layout::Trits16, .. });
         trits && self.tokens == TokenMode::Many
+    }
+
+    /// Bytes of shared memory that a call needs with caches of `capacity` positions: what [`Arg::Workspace`] points to. 0
+    /// for kernels without that word.
+    pub fn workspace_bytes(&self, capacity: u32) -> u64 {
+        match self.kind {
+            KernelKind::Attention { heads, cache, .. } if self.tokens == TokenMode::One => {
+                super::attention::workspace_bytes(heads, cache, capacity)
+            }
+            KernelKind::AttentionMerge { heads, cache } => {
+                super::attention::workspace_bytes(heads, cache, capacity)
+            }
+            _ => 0,
+        }
+    }
+
+    /// The kernel that finishes the op when all threads have run this one, with its name in profiles and its units; `None`
+    /// where this one does all.
+    pub fn after_barrier(&self) -> Option<(&'static str, Self, Units)> {
+        match self.kind {
+            KernelKind::Attention { heads, cache, .. } if self.tokens == TokenMode::One => {
+                let kind = KernelKind::AttentionMerge { heads, cache };
+                let units = Units { count: heads, per: Per::Call };
+                Some(("attention_merge", Self { kind, tokens: self.tokens, strides: Vec::new() }, units))
+            }
+            _ => None,
+        }
     }
 
     /// A readable name, unique for each spec: the name of the kernel in dumps.
@@ -417,6 +459,9 @@ impl KernelSpec {
             }
             KernelKind::Attention { heads, cache, scale } => {
                 format!("attention_h{heads}_{}_scale{:?}", cache.name(), f32::from_bits(scale))
+            }
+            KernelKind::AttentionMerge { heads, cache } => {
+                format!("attention_merge_h{heads}_{}", cache.name())
             }
             KernelKind::Elementwise { op, width } => {
                 let op = match op {

@@ -1,7 +1,7 @@
 //! The text of a few kernels, so that a change of a generator is seen as a change of its kernels.
 
 use bitnetc_codegen::kernels::{CacheShape, KernelKind, KernelSpec, Registers, RopeShape, TokenMode};
-use bitnetc_ir::{DType, Epilogue, Layout, Pairs};
+use bitnetc_ir::{BlockFormat, DType, Epilogue, Layout, Pairs};
 
 const NARROW: Registers = Registers::new(128, 16);
 const WIDE: Registers = Registers::new(512, 32);
@@ -41,6 +41,19 @@ fn gated_gemm() {
 fn matmul() {
     let kind = KernelKind::Matmul { rows: 100, cols: 40, dtype: DType::F16 };
     check("matmul_narrow", kind, TokenMode::One, &[], NARROW);
+}
+
+#[test]
+fn block_matmul() {
+    for (name, format) in [("w8", BlockFormat::W8), ("w6", BlockFormat::W6), ("w4", BlockFormat::W4)] {
+        let kind = KernelKind::BlockMatmul { rows: 40, cols: 192, format };
+        check(&format!("block_matmul_{name}_narrow"), kind, TokenMode::One, &[], NARROW);
+    }
+}
+
+#[test]
+fn screen() {
+    check("screen", KernelKind::Screen { width: 200, n: 8 }, TokenMode::One, &[], NARROW);
 }
 
 #[test]

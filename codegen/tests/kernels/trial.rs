@@ -9,7 +9,7 @@ use bitnetc_codegen::kir::interp::{self, Arg, Memory, RegionId};
 use bitnetc_codegen::kir::{Access, Kernel};
 use bitnetc_ir::interp::{CacheData, Interpreter, Tensor};
 use bitnetc_ir::{
-    BlockFormat, ContentHash, DType, FuncBuilder, Module, Op, Operand, Pairs, ParamDecl, ParamDef,
+    BlockFormat, ContentHash, DType, Extent, FuncBuilder, Module, Op, Operand, Pairs, ParamDecl, ParamDef,
     TokenCount, Type, WeightBytes, partition, rope, storage,
 };
 
@@ -61,6 +61,8 @@ fn backends(registers: Registers, kernel: &Kernel) -> Vec<Backend> {
 struct Setup {
     memory: Memory,
     args: Vec<Arg>,
+    /// The arguments of the kernel that runs after a barrier, if there is one.
+    second: Vec<Arg>,
     /// Region, first byte and stride of each result.
     results: Vec<(RegionId, usize, u64)>,
     elements: Vec<(RegionId, Elements)>,
@@ -78,11 +80,19 @@ impl Trial {
         let mut first: Option<Memory> = None;
         for (kernel, registers) in kernels.iter().zip(REGISTERS) {
             let args = with_units(&spec, &setup.args, 0, units);
-            let elements = setup.elements.clone();
-            let case = Case { kernel: kernel.clone(), memory: setup.memory.clone(), args, elements };
-            let after = common::check_on(&case, &backends(registers, &case.kernel));
+            let check = |kernel: Kernel, memory: &Memory, args: Vec<Arg>| {
+                let backends = backends(registers, &kernel);
+                let (memory, elements) = (memory.clone(), setup.elements.clone());
+                common::check_on(&Case { kernel, memory, args, elements }, &backends)
+            };
+            let mut after = check(kernel.clone(), &setup.memory, args);
+            if let Some((_, second, second_units)) = spec.after_barrier() {
+                let kernel = second.build_for(registers).unwrap();
+                let units = second_units.total(self.extent());
+                after = check(kernel, &after, with_units(&second, &setup.second, 0, units));
+            }
             self.compare(&format!("{registers:?}"), &setup, &after, &expected);
-            self.check_splits(&spec, kernel, &setup, units, &after);
+            self.check_splits(&spec, kernel, registers, &setup, units, &after);
             match &first {
                 None => first = Some(after),
                 // Another blocking may leave other things in the scratch, but no other bit in a result.
@@ -112,8 +122,17 @@ impl Trial {
         }
     }
 
-    /// Three contiguous ranges, in any order, give what the whole range gives.
-    fn check_splits(&self, spec: &KernelSpec, kernel: &Kernel, setup: &Setup, units: u64, whole: &Memory) {
+    /// Three contiguous ranges, in any order, give what the whole range gives; where a second kernel follows, whatever
+    /// ranges the first one had.
+    fn check_splits(
+        &self,
+        spec: &KernelSpec,
+        kernel: &Kernel,
+        registers: Registers,
+        setup: &Setup,
+        units: u64,
+        whole: &Memory,
+    ) {
         let mut random = Random(units);
         let (mut a, mut b) = (random.below(units + 1), random.below(units + 1));
         if a > b {
@@ -123,6 +142,15 @@ impl Trial {
         for (begin, end) in [(b, units), (0, a), (a, b)] {
             let args = with_units(spec, &setup.args, begin, end);
             memory = interpreted(kernel, &memory, &args);
+        }
+        if let Some((_, second, second_units)) = spec.after_barrier() {
+            let kernel = second.build_for(registers).unwrap();
+            let units = second_units.total(self.extent());
+            let middle = random.below(units + 1);
+            for (begin, end) in [(middle, units), (0, middle)] {
+                let args = with_units(&second, &setup.second, begin, end);
+                memory = interpreted(&kernel, &memory, &args);
+            }
         }
         for &(region, ..) in &setup.results {
             assert_eq!(
@@ -153,7 +181,11 @@ impl Trial {
             &types.iter().collect::<Vec<_>>(),
             &results.iter().collect::<Vec<_>>(),
         );
-        units.unwrap().total(self.tokens.unwrap_or(1))
+        units.unwrap().total(self.extent())
+    }
+
+    fn extent(&self) -> Extent {
+        Extent { position: self.position, tokens: self.tokens.unwrap_or(1) }
     }
 
     /// What the IR interpreter computes.
@@ -275,10 +307,10 @@ impl Trial {
             results.push(found);
         }
         let table = self.rope_table().map(|table| memory.add_f32(&table, Access::ReadOnly));
-        let args = spec
-            .args()
-            .into_iter()
-            .map(|word| match word {
+        let workspace =
+            memory.add(vec![FILL; spec.workspace_bytes(self.capacity) as usize], Access::ReadWrite);
+        let mut args_of = |spec: &KernelSpec| -> Vec<Arg> {
+            let word = |word| match word {
                 Word::Operand(i) => {
                     let (region, at, _) = operands[usize::from(i)].unwrap();
                     Arg::Ptr(region, at)
@@ -293,13 +325,17 @@ impl Trial {
                     let scratch = memory.add(vec![FILL; spec.scratch_bytes() as usize], Access::ReadWrite);
                     Arg::Ptr(scratch, 0)
                 }
+                Word::Workspace => Arg::Ptr(workspace, 0),
                 Word::Position => Arg::Int(self.position.into()),
                 Word::Tokens => Arg::Int(self.tokens.unwrap_or(1).into()),
                 Word::Capacity => Arg::Int(self.capacity.into()),
                 Word::UnitBegin | Word::UnitEnd => Arg::Int(0),
-            })
-            .collect();
-        Setup { memory, args, results, elements }
+            };
+            spec.args().into_iter().map(word).collect()
+        };
+        let args = args_of(spec);
+        let second = spec.after_barrier().map_or_else(Vec::new, |(_, second, _)| args_of(&second));
+        Setup { memory, args, second, results, elements }
     }
 
     /// As `Arg::RopeTable` says, for every position that the call may reach.
