@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use bitnetc_codegen::clif;
+use bitnetc_codegen::compile::{Codegen, compile_kernel};
 use bitnetc_codegen::host;
 use bitnetc_codegen::image::{Image, ImageBuilder};
 use bitnetc_codegen::kernels::{Arg, CacheShape, KernelKind, KernelSpec, RopeShape, TokenMode};
@@ -52,6 +52,7 @@ struct Bench {
     filter: Option<String>,
     measure: bool,
     target: TargetDesc,
+    codegen: Codegen,
 }
 
 /// One kernel with its buffers.
@@ -75,8 +76,8 @@ impl Subject {
     ) -> Self {
         let mode = if strides.is_empty() { TokenMode::One } else { TokenMode::Many };
         let spec = KernelSpec { kind, tokens: mode, strides: strides.to_vec() };
-        let kernel = spec.build(&bench.target).expect("the kernel can be built");
-        let code = clif::compile(&kernel, &bench.target).expect("the kernel can be compiled");
+        let (kernel, code, _) =
+            compile_kernel(&spec, &bench.target, bench.codegen).expect("the kernel can be compiled");
         let mut builder = ImageBuilder::new(&bench.target).expect("the target is this machine");
         builder.define(&kernel.name, &code).expect("the name is new");
         let image = builder.finish().expect("memory can be made executable");
@@ -401,11 +402,12 @@ impl Bench {
 
 fn main() {
     let mut args = std::env::args().skip(1).filter(|a| a != "--test");
-    let mut bench =
-        Bench { filter: None, measure: false, target: host::probe().expect("this machine is supported") };
+    let target = host::probe().expect("this machine is supported");
+    let mut bench = Bench { filter: None, measure: false, target, codegen: Codegen::Auto };
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--bench" => bench.measure = true,
+            "--cranelift" => bench.codegen = Codegen::Cranelift,
             "--target" => {
                 let target = args.next().expect("--target takes a target such as x86_64+sse4.1+avx2");
                 bench.target = target.parse().expect("--target takes a target such as x86_64+sse4.1+avx2");

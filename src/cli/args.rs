@@ -186,6 +186,9 @@ pub(crate) struct CompileArgs {
     /// The plan to write (default: the model's name with .plan)
     #[arg(short, long, value_name = "PLAN")]
     pub(crate) output: Option<PathBuf>,
+    /// Threads that will run the model, for `--weights auto` (default: the cores that this process may use)
+    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
     /// Read the model into memory instead of mapping it
@@ -212,9 +215,6 @@ pub(crate) struct LoweringArgs {
     /// Packing of the ternary weights
     #[arg(long, value_name = "PACKING", default_value = "auto")]
     pub(crate) weights: Weights,
-    /// Threads that will run the model, for `--weights auto` (default: the cores that this process may use)
-    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub(crate) threads: Option<u32>,
     /// Run these passes instead of the default pipeline, e.g. `fuse-norm-quant,assign-layout,plan-memory`
     #[arg(long, value_name = "PIPELINE")]
     pub(crate) passes: Option<String>,
@@ -288,6 +288,9 @@ pub(crate) struct IrDumpArgs {
     /// Only this layer of the entry point (default entry: decode)
     #[arg(long, value_name = "N")]
     pub(crate) layer: Option<u32>,
+    /// Threads that will run the model, for `--weights auto` (default: the cores that this process may use)
+    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
 }

@@ -168,7 +168,7 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
     if tests.is_empty() && !args.startup {
         return Err(Failure::new(exit::USAGE, "nothing to measure: give -p, -n or --pg a number above 0"));
     }
-    let compile = compile_options(&args.lowering)?;
+    let compile = compile_options(&args.lowering, args.threads.iter().copied().max())?;
     let target = compile.target.clone();
     let subjects = subject(args, quiet)?;
     let startup = match args.startup {

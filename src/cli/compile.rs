@@ -13,8 +13,8 @@ use super::args::{CompileArgs, KvType, LoweringArgs};
 use super::failure::Failure;
 use super::{Outcome, interrupt, output, progress};
 
-/// The facade's options for these arguments.
-pub(crate) fn compile_options(args: &LoweringArgs) -> Result<CompileOptions, Failure> {
+/// The facade's options for these arguments; `threads` will run the model, if that is known.
+pub(crate) fn compile_options(args: &LoweringArgs, threads: Option<u32>) -> Result<CompileOptions, Failure> {
     let mut pipeline = match &args.passes {
         Some(text) => {
             text.parse::<Pipeline>().map_err(|e| Failure::new(exit::USAGE, format!("--passes: {e}")))?
@@ -37,13 +37,13 @@ pub(crate) fn compile_options(args: &LoweringArgs) -> Result<CompileOptions, Fai
         weights: args.weights.into(),
         ..CompileOptions::for_host()?
     };
-    options.target.threads = args.threads.unwrap_or(options.target.threads);
+    options.target.threads = threads.unwrap_or(options.target.threads);
     Ok(options)
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
-    let options = compile_options(&args.lowering)?;
+    let options = compile_options(&args.lowering, args.threads)?;
     let output_path = args.output.clone().unwrap_or_else(|| args.model.with_extension("plan"));
     if output_path == args.model {
         return Err(Failure::new(exit::USAGE, "the plan would replace the model: give another --output"));
