@@ -423,15 +423,41 @@ pub(crate) struct BenchArgs {
     /// Do not run a test before it is timed
     #[arg(long)]
     pub(crate) no_warmup: bool,
+    /// Also show where the time goes, by op and barrier: each test is run once more with a clock at every step (not in CSV)
+    #[arg(long)]
+    pub(crate) profile: bool,
     /// Also measure compiling, loading to the first token, and peak memory
     #[arg(long)]
     pub(crate) startup: bool,
     /// Memory that the read bandwidth is measured over (default: 4 times the last-level cache, at least 1024)
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub(crate) limits_buffer: Option<u64>,
+    /// Element types of the KV cache (default: the plan's; f16 for a .gguf)
+    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
+    pub(crate) kv_type: Vec<KvType>,
+    /// Language-model heads, as for `run` (default: the plan's; q8 for a .gguf)
+    #[arg(long, value_name = "HEAD", value_delimiter = ',')]
+    pub(crate) head: Vec<HeadFormat>,
+    /// Packings of the ternary weights (default: the plan's; auto for a .gguf)
+    #[arg(long, value_name = "PACKING", value_delimiter = ',')]
+    pub(crate) weights: Vec<Weights>,
+    /// Tokens that one prefill step handles at most; not for a plan, which has its own
+    #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) batch_size: Vec<u32>,
+    /// Leave a pass out (may be given more than once); not for a plan
+    #[arg(long, value_name = "PASS")]
+    pub(crate) disable_pass: Vec<String>,
     /// Read files into memory instead of mapping them
     #[arg(long)]
     pub(crate) no_mmap: bool,
-    #[command(flatten)]
-    pub(crate) lowering: LoweringArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn no_two_options_of_a_command_share_a_name() {
+        super::Cli::command().debug_assert();
+    }
 }

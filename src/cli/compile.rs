@@ -13,18 +13,24 @@ use super::args::{CompileArgs, KvType, LoweringArgs};
 use super::failure::Failure;
 use super::{Outcome, interrupt, output, progress};
 
-/// The facade's options for these arguments; `threads` will run the model, if that is known.
-pub(crate) fn compile_options(args: &LoweringArgs, threads: Option<u32>) -> Result<CompileOptions, Failure> {
-    let mut pipeline = match &args.passes {
+/// The passes that `--passes` and `--disable-pass` ask for.
+pub(crate) fn pipeline(passes: Option<&str>, disabled: &[String]) -> Result<Pipeline, Failure> {
+    let mut pipeline = match passes {
         Some(text) => {
             text.parse::<Pipeline>().map_err(|e| Failure::new(exit::USAGE, format!("--passes: {e}")))?
         }
         None => Pipeline::default(),
     };
-    for name in &args.disable_pass {
+    for name in disabled {
         pipeline =
             pipeline.without(name).map_err(|e| Failure::new(exit::USAGE, format!("--disable-pass: {e}")))?;
     }
+    Ok(pipeline)
+}
+
+/// The facade's options for these arguments; `threads` will run the model, if that is known.
+pub(crate) fn compile_options(args: &LoweringArgs, threads: Option<u32>) -> Result<CompileOptions, Failure> {
+    let pipeline = pipeline(args.passes.as_deref(), &args.disable_pass)?;
     let kv_type = match args.kv_type {
         KvType::F16 => DType::F16,
         KvType::F32 => DType::F32,
