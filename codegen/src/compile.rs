@@ -70,6 +70,19 @@ impl Selector {
     }
 }
 
+/// A kernel in machine code.
+#[derive(Debug)]
+pub struct CompiledKernel {
+    /// As it was generated.
+    pub kernel: Kernel,
+    /// Its code.
+    pub code: MachineCode,
+    /// What made the code.
+    pub selector: Selector,
+    /// Why the wide selector did not, where [`Codegen::Auto`] asked it first.
+    pub refusal: Option<CodegenError>,
+}
+
 /// A module as programs and code.
 #[derive(Debug)]
 pub struct Compiled {
@@ -79,6 +92,8 @@ pub struct Compiled {
     pub kernels: Vec<Kernel>,
     /// Which selector made each kernel, by kernel index.
     pub selectors: Vec<Selector>,
+    /// Why the wide selector did not make a kernel that it was to make.
+    pub refusals: Vec<CodegenError>,
     image: Image,
 }
 
@@ -118,13 +133,15 @@ pub fn compile_with(
     let mut builder = ImageBuilder::new(target)?;
     let mut kernels = Vec::with_capacity(compiled.len());
     let mut selectors = Vec::with_capacity(compiled.len());
-    for (kernel, code, selector) in compiled {
+    let mut refusals = Vec::new();
+    for CompiledKernel { kernel, code, selector, refusal } in compiled {
         builder.define(&kernel.name, &code)?;
         kernels.push(kernel);
         selectors.push(selector);
+        refusals.extend(refusal);
     }
     let image = builder.finish()?;
-    Ok(Compiled { programs, kernels, selectors, image })
+    Ok(Compiled { programs, kernels, selectors, refusals, image })
 }
 
 /// Generates and compiles one kernel.
@@ -135,29 +152,34 @@ pub fn compile_kernel(
     spec: &KernelSpec,
     target: &TargetDesc,
     codegen: Codegen,
-) -> Result<(Kernel, MachineCode, Selector), CompileError> {
+) -> Result<CompiledKernel, CompileError> {
     let build = |registers: Registers| {
         spec.build_for(registers).map_err(|source| CompileError::Kernel { name: spec.name(), source })
     };
     let level = x64::Level::of(target).filter(|_| x64::available());
+    let mut refusal = None;
     match (codegen, level) {
         (Codegen::Auto, Some(level)) => {
             let kernel = build(level.registers())?;
             match x64::compile(&kernel, target) {
-                Ok(code) => return Ok((kernel, code, Selector::X64)),
-                Err(CodegenError::Registers { .. } | CodegenError::TooLarge { .. }) => {}
+                Ok(code) => {
+                    return Ok(CompiledKernel { kernel, code, selector: Selector::X64, refusal: None });
+                }
+                Err(e @ (CodegenError::Registers { .. } | CodegenError::TooLarge { .. })) => {
+                    refusal = Some(e)
+                }
                 Err(other) => return Err(other.into()),
             }
         }
         (Codegen::X64, Some(level)) => {
             let kernel = build(level.registers())?;
             let code = x64::compile(&kernel, target)?;
-            return Ok((kernel, code, Selector::X64));
+            return Ok(CompiledKernel { kernel, code, selector: Selector::X64, refusal: None });
         }
         (Codegen::X64, None) => return Err(CodegenError::Narrow { target: target.to_string() }.into()),
         (Codegen::Auto | Codegen::Cranelift, _) => {}
     }
     let kernel = build(Registers::cranelift(target))?;
     let code = clif::compile(&kernel, target)?;
-    Ok((kernel, code, Selector::Cranelift))
+    Ok(CompiledKernel { kernel, code, selector: Selector::Cranelift, refusal })
 }
