@@ -30,6 +30,9 @@ use crate::error::CodegenError;
 use crate::kir::{Kernel, verify};
 use crate::machine_code::{CODE_LIMIT, MachineCode};
 
+/// Largest frame of a kernel, in bytes.
+const FRAME_LIMIT: usize = 16 << 10;
+
 /// Whether this machine calls functions as this selector's code expects.
 pub fn available() -> bool {
     cfg!(all(target_arch = "x86_64", unix))
@@ -38,7 +41,8 @@ pub fn available() -> bool {
 /// Compiles a verified or unverified kernel for `target`, which need not be this machine.
 ///
 /// # Errors
-/// The kernel is malformed or too large, the target has no level of this selector, or its registers do not suffice.
+/// The kernel is malformed, its code or frame too large, the target has no level of this selector, or its registers do
+/// not suffice.
 pub fn compile(kernel: &Kernel, target: &TargetDesc) -> Result<MachineCode, CodegenError> {
     verify(kernel)?;
     let level = Level::of(target).ok_or_else(|| CodegenError::Narrow { target: target.to_string() })?;
@@ -51,6 +55,11 @@ pub fn compile(kernel: &Kernel, target: &TargetDesc) -> Result<MachineCode, Code
             needed,
             available,
         })?;
+    let frame = emit::frame(&code).1 as usize;
+    if frame > FRAME_LIMIT {
+        let kernel = kernel.name.clone();
+        return Err(CodegenError::Frame { kernel, bytes: frame, limit: FRAME_LIMIT });
+    }
     let bytes = emit::emit(&code, &assignment, wide)
         .map_err(|reason| CodegenError::Backend { kernel: kernel.name.clone(), reason })?;
     if bytes.len() > CODE_LIMIT {
