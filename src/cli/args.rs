@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bitnetc_codegen::compile::Codegen;
 use bitnetc_passes::HeadFormat;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -81,6 +82,26 @@ pub(crate) enum EngineKind {
     Interpreter,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CodegenArg {
+    /// Wide registers where the CPU has them, Cranelift elsewhere
+    Auto,
+    /// 128-bit registers
+    Cranelift,
+    /// AVX2 or AVX-512, or an error
+    X64,
+}
+
+impl From<CodegenArg> for Codegen {
+    fn from(arg: CodegenArg) -> Self {
+        match arg {
+            CodegenArg::Auto => Codegen::Auto,
+            CodegenArg::Cranelift => Codegen::Cranelift,
+            CodegenArg::X64 => Codegen::X64,
+        }
+    }
+}
+
 /// Options of every command that runs a model.
 #[derive(Debug, Args)]
 pub(crate) struct EngineArgs {
@@ -100,6 +121,12 @@ pub(crate) struct EngineArgs {
     /// Read files into memory instead of mapping them
     #[arg(long)]
     pub(crate) no_mmap: bool,
+    /// What generates machine code
+    #[arg(long, value_name = "SELECTOR", default_value = "auto", env = "BITNETC_CODEGEN")]
+    pub(crate) codegen: CodegenArg,
+    /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni` (each brings what it implies)
+    #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
+    pub(crate) cpu_features: String,
 }
 
 #[derive(Debug, Args)]
@@ -221,6 +248,9 @@ pub(crate) struct LoweringArgs {
     /// Leave a pass out (may be given more than once)
     #[arg(long, value_name = "PASS")]
     pub(crate) disable_pass: Vec<String>,
+    /// Compile for these CPU features only: `native`, or a list such as `avx2` or `avx512vnni`
+    #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
+    pub(crate) cpu_features: String,
 }
 
 #[derive(Debug, Args)]
@@ -450,6 +480,18 @@ pub(crate) struct BenchArgs {
     /// Read files into memory instead of mapping them
     #[arg(long)]
     pub(crate) no_mmap: bool,
+    /// What generates machine code
+    #[arg(
+        long,
+        value_name = "SELECTOR",
+        value_delimiter = ',',
+        default_value = "auto",
+        env = "BITNETC_CODEGEN"
+    )]
+    pub(crate) codegen: Vec<CodegenArg>,
+    /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni` (each brings what it implies)
+    #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
+    pub(crate) cpu_features: String,
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::time::Instant;
 use bitnetc::compile::{CompileOptions, PlanSummary, plan_model};
 use bitnetc::error::exit;
 use bitnetc::load::Source;
-use bitnetc_ir::DType;
+use bitnetc_codegen::features::restrict;
+use bitnetc_ir::{DType, TargetDesc};
 use bitnetc_passes::Pipeline;
 use bitnetc_runtime::map::MapMode;
 
@@ -35,16 +36,24 @@ pub(crate) fn compile_options(args: &LoweringArgs, threads: Option<u32>) -> Resu
         KvType::F16 => DType::F16,
         KvType::F32 => DType::F32,
     };
+    let target = target(&args.cpu_features)?;
     let mut options = CompileOptions {
         kv_type,
         head: args.head,
         chunk: args.batch_size,
         pipeline,
         weights: args.weights.into(),
+        target,
         ..CompileOptions::for_host()?
     };
     options.target.threads = threads.unwrap_or(options.target.threads);
     Ok(options)
+}
+
+/// This machine with the features of `--cpu-features`.
+pub(crate) fn target(features: &str) -> Result<TargetDesc, Failure> {
+    let host = CompileOptions::for_host()?.target;
+    restrict(&host, features).map_err(|e| Failure::new(exit::USAGE, format!("--cpu-features: {e}")))
 }
 
 /// Runs the command.
