@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bitnetc_passes::HeadFormat;
+use bitnetc_runtime::map::MapMode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A compiler for ternary (BitNet b1.58) language models on CPUs.
@@ -97,9 +98,29 @@ pub(crate) struct EngineArgs {
     /// Packing of the ternary weights (default: the plan's; auto for a .gguf)
     #[arg(long, value_name = "PACKING")]
     pub(crate) weights: Option<Weights>,
-    /// Read files into memory instead of mapping them
+    #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
+    /// Check the hash of a plan's weights first, which reads all of them
     #[arg(long)]
+    pub(crate) verify: bool,
+}
+
+/// How files are brought into memory.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct MemoryArgs {
+    /// Map files into memory (the default): starts at once, and other processes share the pages
+    #[arg(long, overrides_with = "no_mmap")]
+    pub(crate) mmap: bool,
+    /// Copy files into memory of our own, on huge pages where the system has them
+    #[arg(long, overrides_with = "mmap")]
     pub(crate) no_mmap: bool,
+}
+
+impl MemoryArgs {
+    /// The last of the two options counts.
+    pub(crate) fn map_mode(self) -> MapMode {
+        if self.no_mmap && !self.mmap { MapMode::Copied } else { MapMode::Mapped }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -188,9 +209,8 @@ pub(crate) struct CompileArgs {
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
-    /// Read the model into memory instead of mapping it
-    #[arg(long)]
-    pub(crate) no_mmap: bool,
+    #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
     /// Print the summary as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -426,9 +446,8 @@ pub(crate) struct BenchArgs {
     /// Memory that the read bandwidth is measured over (default: 4 times the last-level cache, at least 1024)
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub(crate) limits_buffer: Option<u64>,
-    /// Read files into memory instead of mapping them
-    #[arg(long)]
-    pub(crate) no_mmap: bool,
+    #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
 }

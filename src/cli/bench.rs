@@ -9,7 +9,6 @@ use bitnetc::bench::{Bench, BenchOptions, Outcome, Progress, Test};
 use bitnetc::error::exit;
 use bitnetc::load::{LoadOptions, Loaded, load};
 use bitnetc_frontend_gguf::synth::SyntheticModel;
-use bitnetc_runtime::map::MapMode;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
@@ -187,11 +186,8 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
             "warning: this is a debug build; build with --release for figures that mean something",
         );
     }
-    let options = LoadOptions {
-        map_mode: if args.no_mmap { MapMode::Copied } else { MapMode::Mapped },
-        compile: Some(compile),
-        ..LoadOptions::default()
-    };
+    let options =
+        LoadOptions { map_mode: args.memory.map_mode(), compile: Some(compile), ..LoadOptions::default() };
     let loaded = load(subjects.path.as_deref(), &options)?;
     announce(&loaded, subjects.path.is_some(), quiet);
     let options = BenchOptions {
