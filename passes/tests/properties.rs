@@ -169,6 +169,7 @@ fn longest_chain(func: &Func) -> usize {
                 | Op::RmsNorm { .. }
                 | Op::RmsNormQuant { .. }
                 | Op::QuantAbsmax { .. }
+                | Op::QuantBlocks { .. }
                 | Op::Rope { .. }
                 | Op::Add { .. }
                 | Op::Mul { .. }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bitnetc_codegen::compile::Codegen;
 use bitnetc_passes::HeadFormat;
+use bitnetc_runtime::map::MapMode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A compiler for ternary (BitNet b1.58) language models on CPUs.
@@ -118,15 +119,35 @@ pub(crate) struct EngineArgs {
     /// Packing of the ternary weights (default: the plan's; auto for a .gguf)
     #[arg(long, value_name = "PACKING")]
     pub(crate) weights: Option<Weights>,
-    /// Read files into memory instead of mapping them
+    #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
+    /// Check the hash of a plan's weights first, which reads all of them
     #[arg(long)]
-    pub(crate) no_mmap: bool,
+    pub(crate) verify: bool,
     /// What generates machine code
     #[arg(long, value_name = "SELECTOR", default_value = "auto", env = "BITNETC_CODEGEN")]
     pub(crate) codegen: CodegenArg,
     /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni` (each brings what it implies)
     #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
     pub(crate) cpu_features: String,
+}
+
+/// How files are brought into memory.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct MemoryArgs {
+    /// Map files into memory (the default): starts at once, and other processes share the pages
+    #[arg(long, overrides_with = "no_mmap")]
+    pub(crate) mmap: bool,
+    /// Copy files into memory of our own, on huge pages where the system has them
+    #[arg(long, overrides_with = "mmap")]
+    pub(crate) no_mmap: bool,
+}
+
+impl MemoryArgs {
+    /// The last of the two options counts.
+    pub(crate) fn map_mode(self) -> MapMode {
+        if self.no_mmap && !self.mmap { MapMode::Copied } else { MapMode::Mapped }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -218,9 +239,8 @@ pub(crate) struct CompileArgs {
     pub(crate) threads: Option<u32>,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
-    /// Read the model into memory instead of mapping it
-    #[arg(long)]
-    pub(crate) no_mmap: bool,
+    #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
     /// Print the summary as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -477,9 +497,8 @@ pub(crate) struct BenchArgs {
     /// Leave a pass out (may be given more than once); not for a plan
     #[arg(long, value_name = "PASS")]
     pub(crate) disable_pass: Vec<String>,
-    /// Read files into memory instead of mapping them
-    #[arg(long)]
-    pub(crate) no_mmap: bool,
+    #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
     /// What generates machine code
     #[arg(
         long,

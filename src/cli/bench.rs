@@ -196,7 +196,8 @@ fn variants(args: &BenchArgs, tests: &[Test], plan: bool) -> Vec<Variant> {
                                 kv_type,
                                 head,
                                 weights,
-                                no_mmap: args.no_mmap,
+                                memory: args.memory,
+                                verify: false,
                                 codegen,
                                 cpu_features: args.cpu_features.clone(),
                             };

@@ -8,7 +8,6 @@ use bitnetc::load::Source;
 use bitnetc_codegen::features::restrict;
 use bitnetc_ir::{DType, TargetDesc};
 use bitnetc_passes::Pipeline;
-use bitnetc_runtime::map::MapMode;
 
 use super::args::{CompileArgs, KvType, LoweringArgs};
 use super::failure::Failure;
@@ -65,8 +64,7 @@ pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
     }
     interrupt::listen();
     let clock = Instant::now();
-    let source =
-        Source::open(Some(&args.model), if args.no_mmap { MapMode::Copied } else { MapMode::Mapped })?;
+    let source = Source::open(Some(&args.model), args.memory.map_mode())?;
     let model = source.gguf_model()?;
     let planned = plan_model(&args.model, &model, &options)?;
     for note in &planned.notes {
