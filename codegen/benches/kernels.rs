@@ -10,17 +10,17 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use bitnetc_codegen::compile::{Codegen, CompiledKernel, compile_kernel};
+use bitnetc_codegen::compile::{Codegen, CompiledKernel, compile_kernel, compile_roofline};
 use bitnetc_codegen::host;
-use bitnetc_codegen::image::{Image, ImageBuilder};
+use bitnetc_codegen::image::{Image, ImageBuilder, KernelEntry};
+use bitnetc_codegen::kernels::roofline::{READ_UNIT_BYTES, RooflineKind};
 use bitnetc_codegen::kernels::{Arg, CacheShape, KernelKind, KernelSpec, RopeShape, TokenMode};
-use bitnetc_codegen::kir::{Access, Kernel, KernelBuilder};
-use bitnetc_codegen::machine_code::MachineCode;
-use bitnetc_codegen::{clif, pack, x64};
+use bitnetc_codegen::pack;
+use bitnetc_ir::partition::MERGE_UNIT;
 use bitnetc_ir::weights::{TILE_ROWS, ternary_bytes};
 use bitnetc_ir::{
-    ContentHash, DType, Epilogue, Layout, Module, Pairs, ParamDecl, ParamDef, TargetDesc, Type, WeightBytes,
-    storage,
+    BlockFormat, ContentHash, DType, Epilogue, Layout, Module, Pairs, ParamDecl, ParamDef, TargetDesc, Type,
+    WeightBytes, storage,
 };
 
 /// Weights that fit in the second-level cache beside the activations.
@@ -56,8 +56,6 @@ struct Bench {
     measure: bool,
     target: TargetDesc,
     codegen: Codegen,
-    /// 10^9 byte products a second.
-    products: f64,
     /// 10^9 bytes a second from the second-level cache.
     cache: f64,
     /// 10^9 bytes a second from memory.
@@ -67,7 +65,6 @@ struct Bench {
 /// What a rate is compared with.
 #[derive(Clone, Copy)]
 enum Limit {
-    Products,
     Cache,
     Memory,
 }
@@ -79,7 +76,7 @@ struct Subject {
     words: Vec<u64>,
     begin: usize,
     end: usize,
-    _buffers: Vec<Buffer>,
+    buffers: Vec<Buffer>,
 }
 
 impl Subject {
@@ -115,7 +112,16 @@ impl Subject {
         }
         let at = |arg| spec.args().iter().position(|&a| a == arg).expect("every kernel has a range of units");
         let (begin, end) = (at(Arg::UnitBegin), at(Arg::UnitEnd));
-        Self { name: kernel.name, image, words, begin, end, _buffers: buffers }
+        Self { name: kernel.name, image, words, begin, end, buffers }
+    }
+
+    /// Fills the buffer of word `index` (no other word before it may be a number) with 32-bit words.
+    fn fill(&mut self, index: usize, words: impl Iterator<Item = u32>) {
+        let mut slots = self.buffers[index].words.iter_mut().flatten();
+        let mut words = words;
+        while let (Some(slot), Some(low)) = (slots.next(), words.next()) {
+            *slot = u64::from(low) | u64::from(words.next().unwrap_or(0)) << 32;
+        }
     }
 
     fn run(&mut self, units: std::ops::Range<u64>) {
@@ -150,44 +156,27 @@ fn now() -> Duration {
 const POSITION: u64 = 511;
 const CAPACITY: u64 = 1024;
 
-/// `rounds` times one product of 64 bytes into each of so many accumulators.
-fn products_kernel(accumulators: u64) -> Kernel {
-    let mut b = KernelBuilder::new("products");
-    let out = b.ptr("out", Access::ReadWrite);
-    let rounds = b.int_param("rounds");
-    let codes = b.load_bytes(out, 0, 64);
-    let (zero, mask) = (b.splat_i32(0), b.splat_i32(0x0303_0303));
-    let weights = b.as_vi(codes);
-    let weights = b.band(weights, mask);
-    let weights = b.as_vb(weights);
-    let sums = b.for_loop(0, rounds, 1, vec![zero; accumulators as usize], |b, _, sums| {
-        sums.into_iter().map(|sum| b.dot_u8i8(sum, weights, codes, 3)).collect()
-    });
-    let total = sums.into_iter().reduce(|a, c| b.iadd(a, c)).expect("there are accumulators");
-    b.store_i32(out, total, 0, 16);
-    b.finish().expect("the kernel is well-formed")
+/// A kernel that does nothing but what a limit is made of.
+struct Roofline {
+    entry: KernelEntry,
+    data: Buffer,
+    sink: Buffer,
+    /// Products, or bytes, in a unit.
+    work: u64,
 }
 
-/// `times` times all `bytes` (a multiple of 1024) at `from`.
-fn reads_kernel() -> Kernel {
-    let mut b = KernelBuilder::new("reads");
-    let out = b.ptr("out", Access::ReadWrite);
-    let from = b.ptr("from", Access::ReadOnly);
-    let (bytes, times) = (b.int_param("bytes"), b.int_param("times"));
-    let zero = b.splat_i32(0);
-    let sums = b.for_loop(0, times, 1, vec![zero; 4], |b, _, sums| {
-        b.for_loop(0, bytes, 1024, sums, |b, at, mut sums| {
-            let at = b.add(from, at);
-            for i in 0..16 {
-                let v = b.load_i32(at, 64 * i, 16);
-                sums[i as usize % 4] = b.bxor(sums[i as usize % 4], v);
-            }
-            sums
-        })
-    });
-    let total = sums.into_iter().reduce(|a, c| b.iadd(a, c)).expect("there are accumulators");
-    b.store_i32(out, total, 0, 16);
-    b.finish().expect("the kernel is well-formed")
+impl Roofline {
+    fn new(target: &TargetDesc, kind: RooflineKind, bytes: u64) -> Self {
+        let code = compile_roofline(&[kind], target).expect("the kernel can be compiled").remove(0);
+        let work = kind.work_per_unit(code.registers);
+        Self { entry: code.entry, data: Buffer::ternary(bytes), sink: Buffer::dense(64), work }
+    }
+
+    fn run(&mut self, units: u64) {
+        let words = [self.data.address(), self.sink.address(), 0, units];
+        // SAFETY: the kernel reads as many units of `data` as it holds (or none), and writes 64 bytes to `sink`.
+        unsafe { self.entry.function()(black_box(words.as_ptr())) };
+    }
 }
 
 impl Bench {
@@ -211,118 +200,130 @@ impl Bench {
         (times[0], times[times.len() / 2])
     }
 
-    fn rate(&self, name: &str, what: &str, amount: f64, limit: Limit, run: impl FnMut()) {
+    /// Shows how fast `run` reads so many bytes, and returns it in GB/s.
+    fn rate(&self, name: &str, what: &str, amount: f64, limit: Limit, run: impl FnMut()) -> f64 {
         let (best, median) = self.time(run);
         let rate = |t: Duration| amount / t.as_secs_f64() / 1e9;
-        let (unit, most) = match limit {
-            Limit::Products => ("GMAC/s", self.products),
-            Limit::Cache => ("GB/s", self.cache),
-            Limit::Memory => ("GB/s", self.memory),
+        let most = match limit {
+            Limit::Cache => self.cache,
+            Limit::Memory => self.memory,
         };
         let share = 100.0 * rate(best) / most;
         let (best, median) = (rate(best), rate(median));
-        println!("{name:<46} {what:<10} {best:>8.2} {unit} {share:>5.1} % (median {median:.2})");
+        println!("{name:<46} {what:<10} {best:>8.2} GB/s {share:>5.1} % (median {median:.2})");
+        best
     }
 
-    /// Measures the limits by kernels that do nothing else.
+    /// Measures the limits.
     fn limits(&mut self) {
-        let rate = |bench: &Bench, name: &str, kernel: &Kernel, words: &[u64], amount: f64| {
-            let image = bench.load(kernel);
-            let (best, median) = bench.time(|| {
-                // SAFETY: the kernels of this function read what their words say, which are buffers of their caller.
-                unsafe { image.entry(0).function()(black_box(words.as_ptr())) };
-            });
+        let limit = |name: &str, what: &str, mut roofline: Roofline, units: u64, repeat: u64| {
+            let amount = (roofline.work * units * repeat) as f64;
+            let (best, median) = self.time(|| (0..repeat).for_each(|_| roofline.run(units)));
             let rate = |t: Duration| amount / t.as_secs_f64() / 1e9;
-            println!("{name:<46} {:<10} {:>8.2} (median {:.2})", "limit", rate(best), rate(median));
+            println!("{name:<46} {:<10} {:>8.2} {what} (median {:.2})", "limit", rate(best), rate(median));
             rate(best)
         };
-        let out = Buffer::dense(64);
-        let (rounds, accumulators) = (1 << 16, if self.wide() { 24 } else { 5 });
-        let products = (rounds * accumulators * 64) as f64;
-        let words = [out.address(), rounds];
-        self.products = rate(
-            self,
-            "byte products in registers, 10^9/s",
-            &products_kernel(accumulators),
-            &words,
-            products,
-        );
-        let reads = reads_kernel();
-        for (name, bytes, times) in
-            [("reads, second-level cache, GB/s", CACHED, 64), ("reads, memory, GB/s", UNCACHED, 1)]
+        limit("products of bytes in registers", "GMAC/s", self.int8(), 64, 1);
+        let read = RooflineKind::Read { sequences: 1, prefetch: 0 };
+        let (cached, all) =
+            if self.measure { (CACHED, UNCACHED) } else { (READ_UNIT_BYTES, READ_UNIT_BYTES) };
+        let units = |bytes: u64| bytes / READ_UNIT_BYTES;
+        let cache = Roofline::new(&self.target, read, cached);
+        let cache = limit("reads of the second-level cache", "GB/s", cache, units(cached), 32);
+        let memory = Roofline::new(&self.target, read, all);
+        let memory = limit("reads of memory", "GB/s", memory, units(all), 1);
+        (self.cache, self.memory) = (cache, memory);
+    }
+
+    fn int8(&self) -> Roofline {
+        Roofline::new(&self.target, RooflineKind::Int8, 64)
+    }
+
+    /// As [`Self::rate`] for a kernel that is bound by products: each run stands beside one of the limit, since both
+    /// change with what else the machine does. The shares are the best against the best, and the median of all pairs.
+    fn share_of_products(&self, name: &str, amount: f64, mut run: impl FnMut()) {
+        let mut roofline = self.int8();
+        let units = 256;
+        let most = (roofline.work * units) as f64;
+        run();
+        let mut pairs = Vec::new();
+        let start = Instant::now();
+        while self.measure && (pairs.len() < 5 || start.elapsed() < Duration::from_millis(2000))
+            || pairs.is_empty()
         {
-            let bytes = if self.measure { bytes } else { 1 << 16 };
-            let buffer = Buffer::ternary(bytes);
-            let words = [out.address(), buffer.address(), bytes / 1024 * 1024, times];
-            let found = rate(self, name, &reads, &words, (bytes / 1024 * 1024 * times) as f64);
-            if bytes == UNCACHED { self.memory = found } else { self.cache = found }
+            let before = now();
+            roofline.run(units);
+            let between = now();
+            run();
+            let (limit, kernel) =
+                (most / (between - before).as_secs_f64(), amount / (now() - between).as_secs_f64());
+            pairs.push((kernel / 1e9, limit / 1e9));
         }
+        let best = |f: fn(&(f64, f64)) -> f64| pairs.iter().map(f).fold(0.0, f64::max);
+        let mut shares: Vec<f64> = pairs.iter().map(|(kernel, limit)| 100.0 * kernel / limit).collect();
+        shares.sort_by(f64::total_cmp);
+        let (kernel, limit) = (best(|p| p.0), best(|p| p.1));
+        println!(
+            "{name:<46} {:<10} {kernel:>8.2} GMAC/s {:>5.1} % (median {:.1} %)",
+            "",
+            100.0 * kernel / limit,
+            shares[shares.len() / 2]
+        );
     }
 
-    fn wide(&self) -> bool {
-        self.codegen != Codegen::Cranelift
-            && x64::Level::of(&self.target).is_some_and(|l| l.registers().vectors() >= 24)
-    }
-
-    fn load(&self, kernel: &Kernel) -> Image {
-        let wide = self.codegen != Codegen::Cranelift && x64::Level::of(&self.target).is_some();
-        let compile: fn(&Kernel, &TargetDesc) -> Result<MachineCode, _> =
-            if wide { x64::compile } else { clif::compile };
-        let code = compile(kernel, &self.target).expect("the kernel can be compiled");
-        let mut builder = ImageBuilder::new(&self.target).expect("the target is this machine");
-        builder.define(&kernel.name, &code).expect("the name is new");
-        builder.finish().expect("memory can be made executable")
-    }
-
-    fn gemv(&self, rows: u32, cols: u32, epilogue: Epilogue) {
+    fn gemv(&self, rows: u32, cols: u32, layout: Layout, epilogue: Epilogue) {
         let per_unit = if epilogue == Epilogue::Relu2Mul { 2 } else { 1 };
-        let unit_bytes = per_unit * u64::from(cols.div_ceil(16)) * 64;
+        let tile_bytes = ternary_bytes(layout, TILE_ROWS, cols).expect("the layout holds every shape");
+        let unit_bytes = per_unit * tile_bytes;
+        let unit_weights = per_unit * u64::from(TILE_ROWS * cols);
         let units = u64::from(rows.div_ceil(TILE_ROWS)) / per_unit;
-        let kind = KernelKind::Bitlinear { rows, cols, epilogue };
-        let name = format!("gemv {rows}x{cols} {epilogue:?}");
+        let kind = KernelKind::Bitlinear { rows, cols, layout, epilogue };
+        let name = format!("gemv {} {rows}x{cols} {epilogue:?}", layout.name());
         if !self.wants(&name) {
             return;
         }
         let bytes = |arg| match arg {
             Arg::Operand(0) => storage::q8_tail(cols) + 64,
-            Arg::Operand(1) => ternary_bytes(Layout::Tile16, rows, cols).expect("tile16 holds every shape"),
+            Arg::Operand(1) => tile_bytes * u64::from(rows.div_ceil(TILE_ROWS)),
             _ => u64::from(rows) * 4,
         };
         let mut subject = Subject::new(self, kind, &[], bytes, 1);
         let cached = (CACHED / unit_bytes).min(units);
         let times = (8 * units / cached).max(1);
-        self.rate(&name, "cache", (times * cached * unit_bytes) as f64, Limit::Cache, || {
+        let weights_per_byte = unit_weights as f64 / unit_bytes as f64;
+        let weights = |rate: f64| println!("{:<57} {:>8.2} Gweights/s", "", rate * weights_per_byte);
+        weights(self.rate(&name, "cache", (times * cached * unit_bytes) as f64, Limit::Cache, || {
             (0..times).for_each(|_| subject.run(0..cached));
-        });
+        }));
         let all = units * unit_bytes;
         let copies: Vec<Buffer> = (0..if self.measure { (UNCACHED / all).max(1) } else { 1 })
             .map(|_| Buffer::ternary(all))
             .collect();
-        self.rate(&name, "memory", (all * copies.len() as u64) as f64, Limit::Memory, || {
+        weights(self.rate(&name, "memory", (all * copies.len() as u64) as f64, Limit::Memory, || {
             for copy in &copies {
                 subject.words[1] = copy.address();
                 subject.run(0..units);
             }
-        });
+        }));
     }
 
-    fn gemm(&self, rows: u32, cols: u32, tokens: u64) {
+    fn gemm(&self, rows: u32, cols: u32, layout: Layout, tokens: u64) {
         let strides = [storage::q8_tail(cols) + 64, u64::from(rows) * 4];
-        let kind = KernelKind::Bitlinear { rows, cols, epilogue: Epilogue::None };
-        let name = format!("gemm {rows}x{cols} tokens {tokens}");
+        let kind = KernelKind::Bitlinear { rows, cols, layout, epilogue: Epilogue::None };
+        let name = format!("gemm {} {rows}x{cols} tokens {tokens}", layout.name());
         if !self.wants(&name) {
             return;
         }
         let bytes = |arg| match arg {
             Arg::Operand(0) => strides[0] * tokens,
-            Arg::Operand(1) => ternary_bytes(Layout::Tile16, rows, cols).expect("tile16 holds every shape"),
+            Arg::Operand(1) => ternary_bytes(layout, rows, cols).expect("the layout holds every shape"),
             Arg::Scales(_) => u64::from(rows) * 4,
             _ => strides[1] * tokens,
         };
         let mut subject = Subject::new(self, kind, &strides, bytes, tokens);
         let units = u64::from(rows.div_ceil(TILE_ROWS));
         let products = u64::from(rows) * u64::from(cols) * tokens;
-        self.rate(&name, "", products as f64, Limit::Products, || subject.run(0..units));
+        self.share_of_products(&name, products as f64, || subject.run(0..units));
     }
 
     fn matmul(&self, rows: u32, cols: u32, dtype: DType, tokens: u64) {
@@ -349,9 +350,118 @@ impl Bench {
         self.rate(&name, "memory", (units * unit_bytes) as f64, Limit::Memory, || subject.run(0..units));
     }
 
-    /// Bytes written by all threads, from an I2_S matrix.
-    fn pack(&self, rows: u32, cols: u32) {
-        let name = format!("pack {rows}x{cols}");
+    /// A packed head; bytes are those of codes and scales.
+    fn block_matmul(&self, format: BlockFormat, rows: u32, cols: u32, tokens: u64) {
+        let ty = Type::vector(DType::Q8b, cols);
+        let strides = [storage::row_stride(&ty).expect("a row"), u64::from(rows) * 4];
+        let kind = KernelKind::BlockMatmul { rows, cols, format };
+        let name = format!("block_matmul {} {rows}x{cols} tokens {tokens}", format.dtype().name());
+        if !self.wants(&name) {
+            return;
+        }
+        let size = format.bytes(rows, cols).expect("a size");
+        let bytes = |arg| match arg {
+            Arg::Operand(0) => strides[0] * tokens,
+            Arg::Operand(1) => size,
+            Arg::Scales(_) => u64::from(rows) * 4,
+            _ => strides[1] * tokens,
+        };
+        let one = tokens == 1;
+        let mut subject = Subject::new(self, kind, if one { &[] } else { &strides }, bytes, tokens);
+        let (units, unit_bytes) = (u64::from(rows.div_ceil(TILE_ROWS)), format.tile_bytes(cols));
+        let cached = (CACHED / unit_bytes).max(1);
+        self.rate(&name, "cache", (10 * cached * unit_bytes) as f64, Limit::Cache, || {
+            (0..10).for_each(|_| subject.run(0..cached));
+        });
+        self.rate(&name, "memory", size as f64, Limit::Memory, || subject.run(0..units));
+    }
+
+    /// What a screened head does behind the approximate logits.
+    fn screened(&self, rows: u32, cols: u32, n: u32) {
+        let mut state = 1u32;
+        let mut next = move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 8
+        };
+        let mut logits =
+            move || ((0..6).map(|_| next() as f32 / (1 << 24) as f32).sum::<f32>() - 3.0).to_bits();
+        for (name, kind, table, units) in [
+            ("screen", KernelKind::Screen { width: rows, n }, 0, 1),
+            (
+                "matmul_rows",
+                KernelKind::MatmulRows { rows, cols, dtype: DType::F16, n },
+                u64::from(rows) * u64::from(cols) * 2,
+                u64::from(n.div_ceil(TILE_ROWS)),
+            ),
+            (
+                "merge_screened",
+                KernelKind::MergeScreened { width: rows, n },
+                0,
+                u64::from(rows.div_ceil(MERGE_UNIT)),
+            ),
+        ] {
+            let name = format!("{name} {n} of {rows}x{cols}");
+            if !self.wants(&name) {
+                continue;
+            }
+            let bytes = |arg| match arg {
+                Arg::Operand(2) if table > 0 => table,
+                _ => u64::from(rows.max(cols)) * 4,
+            };
+            let mut subject = Subject::new(self, kind, &[], bytes, 1);
+            subject.fill(0, (0..rows).map(|_| logits()));
+            if !matches!(kind, KernelKind::Screen { .. }) {
+                subject.fill(1, (0..n).map(|i| (u64::from(i) * u64::from(rows) / u64::from(n)) as u32));
+            }
+            let (best, median) = self.time(|| subject.run(0..units));
+            let micros = |t: Duration| t.as_secs_f64() * 1e6;
+            println!("{name:<46} {:<10} {:>8.2} µs (median {:.2})", "", micros(best), micros(median));
+        }
+    }
+
+    /// Bytes written by all threads, from an F16 table.
+    fn pack_head(&self, format: BlockFormat, rows: u32, cols: u32) {
+        let name = format!("pack {} {rows}x{cols}", format.dtype().name());
+        if !self.wants(&name) {
+            return;
+        }
+        let mut module = Module::new();
+        let def = ParamDef::File { tensor: "w".into(), hash: ContentHash([0; 16]) };
+        let w =
+            module.add_param(ParamDecl { name: "w".into(), ty: Type::matrix(DType::F16, rows, cols), def });
+        let ty = Type::matrix(format.dtype(), rows, cols);
+        let quantised =
+            module.add_param(ParamDecl { name: "q".into(), ty: ty.clone(), def: ParamDef::Quantise(w) });
+        let packed = module.add_param(ParamDecl {
+            name: "packed".into(),
+            ty: ty.with_layout(Layout::Tile16),
+            def: ParamDef::Relayout(quantised),
+        });
+        // Finite f16 of all signs and of magnitudes from 0.25 to 4.
+        let elements = u64::from(rows) * u64::from(cols);
+        let bytes: Vec<u8> = (0..elements)
+            .flat_map(|i| {
+                let word = (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u16;
+                (0x3400 + (word & 0x0fff) | word & 0x8000).to_le_bytes()
+            })
+            .collect();
+        let weight = WeightBytes { bytes: bytes.into(), scales: Vec::new().into() };
+        let source = BTreeMap::from([("w".to_owned(), weight)]);
+        let size = pack::packed_size(&module, packed).expect("tile16 is packed");
+        let mut out = vec![0; size as usize];
+        let (mut best, mut runs) = (Duration::MAX, 0);
+        while runs == 0 || self.measure && runs < 5 {
+            let start = Instant::now();
+            pack::pack_into(&module, packed, &source, &mut out).expect("the numbers are finite");
+            best = best.min(start.elapsed());
+            runs += 1;
+        }
+        println!("{name:<46} {:<10} {:>8.2} GB/s", "threads", size as f64 / best.as_secs_f64() / 1e9);
+    }
+
+    /// Weights written by all threads, from an I2_S matrix.
+    fn pack(&self, rows: u32, cols: u32, layout: Layout) {
+        let name = format!("pack {} {rows}x{cols}", layout.name());
         if !self.wants(&name) {
             return;
         }
@@ -360,11 +470,11 @@ impl Bench {
         let def = ParamDef::File { tensor: "w".into(), hash: ContentHash([0; 16]) };
         let w = module.add_param(ParamDecl { name: "w".into(), ty: ty(Layout::I2s128), def });
         let def = ParamDef::Relayout(w);
-        let packed = module.add_param(ParamDecl { name: "packed".into(), ty: ty(Layout::Tile16), def });
+        let packed = module.add_param(ParamDecl { name: "packed".into(), ty: ty(layout), def });
         let bytes = vec![0x24; ternary_bytes(Layout::I2s128, rows, cols).expect("128 columns") as usize];
         let weight = WeightBytes { bytes: bytes.into(), scales: vec![1.0].into() };
         let source = BTreeMap::from([("w".to_owned(), weight)]);
-        let size = pack::packed_size(&module, packed).expect("tile16 is packed");
+        let size = pack::packed_size(&module, packed).expect("the layout is packed");
         let mut out = vec![0; size as usize];
         let (mut best, mut runs) = (Duration::MAX, 0);
         while runs == 0 || self.measure && runs < 50 {
@@ -373,7 +483,8 @@ impl Bench {
             best = best.min(start.elapsed());
             runs += 1;
         }
-        println!("{name:<46} {:<10} {:>8.2} GB/s", "threads", size as f64 / best.as_secs_f64() / 1e9);
+        let weights = f64::from(rows) * f64::from(cols);
+        println!("{name:<46} {:<10} {:>8.2} Gweights/s", "threads", weights / best.as_secs_f64() / 1e9);
     }
 
     fn small(&self, name: &str, kind: KernelKind, bytes: u64, units: u64) {
@@ -401,7 +512,6 @@ fn main() {
         measure: false,
         target,
         codegen: Codegen::Auto,
-        products: nothing,
         cache: nothing,
         memory: nothing,
     };
@@ -424,22 +534,31 @@ fn main() {
     }
     println!("{}", bench.target);
     bench.limits();
-    bench.gemv(2560, 2560, Epilogue::Add);
-    bench.gemv(13824, 2560, Epilogue::Relu2Mul);
-    bench.gemv(2560, 6912, Epilogue::Add);
-    for tokens in [1, 2, 4, 8, 16, 64] {
-        bench.gemm(2560, 2560, tokens);
-    }
-    for (rows, cols) in [(3840, 2560), (2560, 2560), (13824, 2560), (2560, 6912)] {
-        for tokens in [128, 512] {
-            bench.gemm(rows, cols, tokens);
+    for layout in [Layout::Tile16, Layout::Trits16] {
+        bench.gemv(2560, 2560, layout, Epilogue::Add);
+        bench.gemv(13824, 2560, layout, Epilogue::Relu2Mul);
+        bench.gemv(2560, 6912, layout, Epilogue::Add);
+        for tokens in [1, 2, 4, 8, 16, 64] {
+            bench.gemm(2560, 2560, layout, tokens);
         }
+        for (rows, cols) in [(3840, 2560), (2560, 2560), (13824, 2560), (2560, 6912)] {
+            for tokens in [128, 512] {
+                bench.gemm(rows, cols, layout, tokens);
+            }
+        }
+        bench.pack(13824, 2560, layout);
     }
     for dtype in [DType::F16, DType::Bf16, DType::F32] {
         bench.matmul(32768, 2560, dtype, 1);
     }
     bench.matmul(32768, 2560, DType::F16, 8);
-    bench.pack(13824, 2560);
+    for &format in BlockFormat::ALL {
+        bench.block_matmul(format, 32768, 2560, 1);
+        bench.block_matmul(format, 8192, 2560, 16);
+        bench.pack_head(format, 16384, 2560);
+    }
+    bench.small("quant_blocks 2560", KernelKind::QuantBlocks { width: 2560 }, 16 << 10, 1);
+    bench.screened(128_256, 2560, 256);
     let eps = 1e-5f32.to_bits();
     bench.small("rms_norm_quant 2560", KernelKind::RmsNorm { width: 2560, eps, quant: true }, 16 << 10, 1);
     bench.small("rms_norm_quant 6912", KernelKind::RmsNorm { width: 6912, eps, quant: true }, 32 << 10, 1);

@@ -13,6 +13,7 @@ use bitnetc_ir::{Entity, Module, TargetDesc};
 use crate::clif;
 use crate::error::CodegenError;
 use crate::image::{Image, ImageBuilder, KernelEntry};
+use crate::kernels::roofline::RooflineKind;
 use crate::kernels::{KernelError, KernelIndex, KernelSpec, Registers};
 use crate::kir::Kernel;
 use crate::machine_code::MachineCode;
@@ -79,6 +80,8 @@ pub struct CompiledKernel {
     pub code: MachineCode,
     /// What made the code.
     pub selector: Selector,
+    /// The registers that it was blocked for.
+    pub registers: Registers,
     /// Why the wide selector did not, where [`Codegen::Auto`] asked it first.
     pub refusal: Option<CodegenError>,
 }
@@ -108,6 +111,39 @@ impl Compiled {
     }
 }
 
+/// A kernel that belongs to no module, compiled, with the registers that it was blocked for.
+#[derive(Debug)]
+pub struct RooflineCode {
+    /// What it measures.
+    pub kind: RooflineKind,
+    /// What the selector that compiled it has.
+    pub registers: Registers,
+    /// The code.
+    pub entry: KernelEntry,
+}
+
+/// Compiles the kernels that measure a machine's limits, with the widest registers that `target` has.
+///
+/// # Errors
+/// A kernel that cannot be compiled.
+pub fn compile_roofline(
+    kinds: &[RooflineKind],
+    target: &TargetDesc,
+) -> Result<Vec<RooflineCode>, CompileError> {
+    let mut builder = ImageBuilder::new(target)?;
+    let mut built = Vec::with_capacity(kinds.len());
+    for &kind in kinds {
+        let malformed = |e| CompileError::Kernel { name: kind.name(), source: KernelError::Malformed(e) };
+        let build = |registers: Registers| kind.build(registers).map_err(malformed);
+        let CompiledKernel { kernel, code, registers, .. } = select(&build, target, Codegen::Auto)?;
+        builder.define(&kernel.name, &code)?;
+        built.push((kind, registers));
+    }
+    let image = builder.finish()?;
+    let code = |(i, (kind, registers))| RooflineCode { kind, registers, entry: image.entry(i) };
+    Ok(built.into_iter().enumerate().map(code).collect())
+}
+
 /// Compiles a planned module for `target`, which must be the host or less, by [`Codegen::Auto`].
 ///
 /// # Errors
@@ -134,7 +170,7 @@ pub fn compile_with(
     let mut kernels = Vec::with_capacity(compiled.len());
     let mut selectors = Vec::with_capacity(compiled.len());
     let mut refusals = Vec::new();
-    for CompiledKernel { kernel, code, selector, refusal } in compiled {
+    for CompiledKernel { kernel, code, selector, refusal, .. } in compiled {
         builder.define(&kernel.name, &code)?;
         kernels.push(kernel);
         selectors.push(selector);
@@ -156,30 +192,34 @@ pub fn compile_kernel(
     let build = |registers: Registers| {
         spec.build_for(registers).map_err(|source| CompileError::Kernel { name: spec.name(), source })
     };
+    select(&build, target, codegen)
+}
+
+/// Compiles what `build` generates for the registers of the selector that `codegen` asks for.
+fn select(
+    build: &dyn Fn(Registers) -> Result<Kernel, CompileError>,
+    target: &TargetDesc,
+    codegen: Codegen,
+) -> Result<CompiledKernel, CompileError> {
     let level = x64::Level::of(target).filter(|_| x64::available());
     let mut refusal = None;
-    match (codegen, level) {
-        (Codegen::Auto, Some(level)) => {
-            let kernel = build(level.registers())?;
-            match x64::compile(&kernel, target) {
-                Ok(code) => {
-                    return Ok(CompiledKernel { kernel, code, selector: Selector::X64, refusal: None });
-                }
-                Err(e @ (CodegenError::Registers { .. } | CodegenError::TooLarge { .. })) => {
-                    refusal = Some(e)
-                }
-                Err(other) => return Err(other.into()),
-            }
+    if let (Codegen::Auto | Codegen::X64, Some(level)) = (codegen, level) {
+        let (registers, selector) = (level.registers(), Selector::X64);
+        let kernel = build(registers)?;
+        match x64::compile(&kernel, target) {
+            Ok(code) => return Ok(CompiledKernel { kernel, code, selector, registers, refusal }),
+            Err(
+                why @ (CodegenError::Registers { .. }
+                | CodegenError::Frame { .. }
+                | CodegenError::TooLarge { .. }),
+            ) if codegen == Codegen::Auto => refusal = Some(why),
+            Err(other) => return Err(other.into()),
         }
-        (Codegen::X64, Some(level)) => {
-            let kernel = build(level.registers())?;
-            let code = x64::compile(&kernel, target)?;
-            return Ok(CompiledKernel { kernel, code, selector: Selector::X64, refusal: None });
-        }
-        (Codegen::X64, None) => return Err(CodegenError::Narrow { target: target.to_string() }.into()),
-        (Codegen::Auto | Codegen::Cranelift, _) => {}
+    } else if codegen == Codegen::X64 {
+        return Err(CodegenError::Narrow { target: target.to_string() }.into());
     }
-    let kernel = build(Registers::cranelift(target))?;
+    let (registers, selector) = (Registers::cranelift(target), Selector::Cranelift);
+    let kernel = build(registers)?;
     let code = clif::compile(&kernel, target)?;
-    Ok(CompiledKernel { kernel, code, selector: Selector::Cranelift, refusal })
+    Ok(CompiledKernel { kernel, code, selector, registers, refusal })
 }

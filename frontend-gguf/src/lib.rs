@@ -20,6 +20,7 @@ pub mod model;
 pub mod note;
 pub mod reader;
 pub mod source;
+pub mod synth;
 pub mod tensor_type;
 pub mod tensors;
 #[doc(hidden)]
@@ -27,6 +28,7 @@ pub mod testing;
 pub mod tokenizer_meta;
 pub mod value;
 mod weights;
+pub mod write;
 
 pub use arch::{Activation, Family, LayerRole, TensorClass};
 pub use error::{GgufError, printable};

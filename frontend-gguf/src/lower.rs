@@ -7,7 +7,8 @@
 
 use bitnetc_ir::storage::MAX_TOKENS;
 use bitnetc_ir::{
-    BuildError, CacheDims, DType, Dim, Func, FuncBuilder, Module, ParamId, Rows, TokenCount, Type, ValueId,
+    BuildError, CacheDims, DType, Dim, Func, FuncBuilder, HEAD_ROWS, Module, ParamId, Rows, TokenCount, Type,
+    ValueId,
 };
 use thiserror::Error;
 
@@ -32,7 +33,7 @@ pub enum KvType {
 pub struct LowerOptions {
     /// Element type of the KV cache.
     pub kv: KvType,
-    /// Most tokens of one `@prefill` or `@head` call, 1 to [`MAX_TOKENS`].
+    /// Most tokens of one `@prefill` call, 1 to [`MAX_TOKENS`]. `@head` takes as many, but no more than [`HEAD_ROWS`].
     pub chunk: u32,
 }
 
@@ -95,7 +96,8 @@ impl Model<'_> {
         let named = |func| move |source| LowerError::Build { func, source };
         let decode = lowering(&module, "decode", TokenCount::One).decode().map_err(named("decode"))?;
         let prefill = lowering(&module, "prefill", chunk).prefill().map_err(named("prefill"))?;
-        let head = lowering(&module, "head", chunk).head_only().map_err(named("head"))?;
+        let rows = TokenCount::UpTo(options.chunk.min(HEAD_ROWS));
+        let head = lowering(&module, "head", rows).head_only().map_err(named("head"))?;
         for func in [decode, prefill, head] {
             module.add_func(func);
         }

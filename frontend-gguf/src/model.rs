@@ -23,9 +23,9 @@ pub struct Model<'a> {
     notes: Vec<Note>,
 }
 
-const TOKEN_EMBD: &str = "token_embd.weight";
-const OUTPUT_NORM: &str = "output_norm.weight";
-const OUTPUT: &str = "output.weight";
+pub(crate) const TOKEN_EMBD: &str = "token_embd.weight";
+pub(crate) const OUTPUT_NORM: &str = "output_norm.weight";
+pub(crate) const OUTPUT: &str = "output.weight";
 
 impl<'a> Model<'a> {
     /// Parses a file and checks all but its weights.

@@ -196,6 +196,42 @@ pub(crate) fn elementwise(_: &Op, t: &[&Type]) -> Inferred {
     }
 }
 
+pub(crate) fn quant_blocks(_: &Op, t: &[&Type]) -> Inferred {
+    Ok(vec![Type::rows(DType::Q8b, rows(t[0])?)])
+}
+
+pub(crate) fn block_matmul(_: &Op, t: &[&Type]) -> Inferred {
+    Ok(vec![Type::rows(DType::F32, product(t)?)])
+}
+
+pub(crate) fn screen(op: &Op, t: &[&Type]) -> Inferred {
+    let Op::Screen { n } = op else { return rule("not a screen") };
+    let y = rows(t[0])?;
+    match (1..=y.width).contains(n) {
+        true => Ok(vec![Type::rows(DType::I32, Rows { width: *n, ..y })]),
+        false => rule(format!("n={n} must be 1 to {}, the elements of a row", y.width)),
+    }
+}
+
+pub(crate) fn matmul_rows(_: &Op, t: &[&Type]) -> Inferred {
+    let chosen = rows(t[1])?;
+    let all = product(&[t[0], t[2]])?;
+    match chosen.per_token == all.per_token {
+        true => Ok(vec![Type::rows(DType::F32, chosen)]),
+        false => rule("x and the row numbers must have the same tokens"),
+    }
+}
+
+pub(crate) fn merge_screened(_: &Op, t: &[&Type]) -> Inferred {
+    let (y, chosen, exact) = (rows(t[0])?, rows(t[1])?, rows(t[2])?);
+    match chosen == exact && chosen.per_token == y.per_token {
+        true => Ok(vec![t[0].clone()]),
+        false => {
+            rule(format!("{} and {} must have a number for a number, in the tokens of {}", t[1], t[2], t[0]))
+        }
+    }
+}
+
 pub(crate) fn split(op: &Op, t: &[&Type]) -> Inferred {
     let Op::Split { sizes } = op else { return rule("not a split") };
     let x = rows(t[0])?;

@@ -30,8 +30,17 @@ pub(crate) fn compile_options(args: &LoweringArgs) -> Result<CompileOptions, Fai
         KvType::F16 => DType::F16,
         KvType::F32 => DType::F32,
     };
-    let target = target(&args.cpu_features)?;
-    Ok(CompileOptions { kv_type, chunk: args.batch_size, pipeline, target, ..CompileOptions::for_host()? })
+    let mut options = CompileOptions {
+        kv_type,
+        head: args.head,
+        chunk: args.batch_size,
+        pipeline,
+        weights: args.weights.into(),
+        target: target(&args.cpu_features)?,
+        ..CompileOptions::for_host()?
+    };
+    options.target.threads = args.threads.unwrap_or(options.target.threads);
+    Ok(options)
 }
 
 /// This machine with the features of `--cpu-features`.

@@ -36,10 +36,11 @@ impl Level {
 
     /// The register file, as kernels are blocked for it.
     pub fn registers(self) -> Registers {
-        match self.wide() {
+        let registers = match self.wide() {
             true => Registers::new(512, 32),
             false => Registers::new(256, 16),
-        }
+        };
+        if self.vnni() { registers } else { registers.without_whole_byte_dot() }
     }
 
     /// Whether vectors have 512 bits; else 256.

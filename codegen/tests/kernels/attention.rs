@@ -117,6 +117,10 @@ fn attention_of_every_group_size() {
     for group in 1..=9 {
         attend(&mut random, 20, group, DType::F16, None, 70, 128);
     }
+    // Chunks that begin and end inside of tiles of tokens, with whole blocks before the diagonal.
+    for (group, tokens, at) in [(1, 35, 50), (2, 18, 100), (3, 17, 60), (4, 33, 47), (6, 2, 127)] {
+        attend(&mut random, 20, group, DType::F16, Some(tokens), at, 192);
+    }
 }
 
 #[test]

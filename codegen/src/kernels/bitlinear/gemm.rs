@@ -4,7 +4,7 @@
 //! for the weights as much as a full one. All tokens pass a row tile before the next one is read. Where the activations of
 //! all tokens do not fit in the second-level cache, they are cut into chunks that do, and the matrix is read for each.
 
-use super::{Form, Matrix, passes, tile};
+use super::{Form, Matrix, passes, tile, trits};
 use crate::kernels::lanes::{for_tiles, halvings};
 use crate::kernels::{Arg, Args};
 use crate::kir::{I64, KernelBuilder};
@@ -70,8 +70,9 @@ impl Gemm<'_> {
             let w = b.add(self.args.operand(1), at);
             let weights: Vec<I64> =
                 (0..units * per_unit).map(|i| b.add(w, i as i64 * self.matrix.tile_bytes())).collect();
+            let (weights, groups) = trits::tile16(b, self.args, self.matrix, weights);
             let block = |b: &mut KernelBuilder, token: I64, tokens: usize| {
-                self.block(b, unit, &weights, token, tokens);
+                self.block(b, unit, (&weights, groups), token, tokens);
             };
             match units == full {
                 true => self.balanced(b, first, end, block),
@@ -109,14 +110,20 @@ impl Gemm<'_> {
         }
     }
 
-    /// Some row tiles times some tokens.
-    fn block(&self, b: &mut KernelBuilder, unit: I64, weights: &[I64], token: I64, tokens: usize) {
+    /// Some row tiles (their addresses, and the groups of each) times some tokens.
+    fn block(
+        &self,
+        b: &mut KernelBuilder,
+        unit: I64,
+        (weights, groups): (&[I64], u32),
+        token: I64,
+        tokens: usize,
+    ) {
         let (args, matrix) = (self.args, self.matrix);
         let x = args.row(b, args.operand(0), 0, token);
         let x: Vec<I64> = (0..tokens as i64).map(|i| b.add(x, i * args.stride(0))).collect();
         let mut sums = Vec::new();
         for tiles in weights.chunks(self.blocking.tiles) {
-            let groups = matrix.groups();
             sums.extend(if tokens <= self.blocking.few {
                 tile::dot(b, self.few, tiles, &x, groups, 1)
             } else if groups <= passes::MOST_GROUPS {

@@ -8,12 +8,15 @@ use crate::kir::Value;
 /// 16 times the word 1.
 const ONES: Constant = Constant::Splat(0x0001_0001);
 
+/// 64 times the byte 127.
+const LOW_BITS: Constant = Constant::Splat(0x7f7f_7f7f);
+
 /// 64 times the byte 128, which as an exclusive or adds 128 to a signed byte and makes it unsigned.
 const OFFSET: Constant = Constant::Splat(0x8080_8080);
 
 impl Select<'_> {
-    /// `acc` plus four products of unsigned bytes (at most 128) and signed bytes.
-    pub(super) fn dot_u8i8(&mut self, acc: Value, u: Value, s: Value) -> Held {
+    /// `acc` plus four products of unsigned bytes (at most `u_max`) and signed bytes.
+    pub(super) fn dot_u8i8(&mut self, acc: Value, u: Value, s: Value, u_max: u8) -> Held {
         if self.level.vnni() {
             return self.each_part(&[acc, u, s], |this, part| {
                 let dst = this.copied(acc, part);
@@ -21,6 +24,9 @@ impl Select<'_> {
                 this.form(forms::PDPBUSD, &operands, First::ReadWrite, 2);
                 dst
             });
+        }
+        if u_max > 128 {
+            return self.dot_split(acc, u, s);
         }
         // Two products of a word are between -2*128*128 and 2*128*127: nothing saturates.
         self.each_part(&[acc, u, s], |this, part| {
@@ -32,6 +38,28 @@ impl Select<'_> {
             let operands = [this.vector(dst), this.vector(quads), this.source(acc, part)];
             this.form(forms::PADDD, &operands, First::Write, 2);
             dst
+        })
+    }
+
+    /// `acc` plus four products of unsigned bytes and signed bytes, the lower seven bits and the highest bit of `u` apart,
+    /// so that the two products of a word never saturate.
+    fn dot_split(&mut self, acc: Value, u: Value, s: Value) -> Held {
+        self.each_part(&[acc, u, s], |this, part| {
+            let mut sum = this.source(acc, part);
+            let mut dst = None;
+            for bits in [LOW_BITS, OFFSET] {
+                let [masked, pairs, quads, next] = std::array::from_fn(|_| this.new_vector());
+                let operands = [this.vector(masked), this.source(u, part), Operand::Constant(bits)];
+                this.form(forms::PAND, &operands, First::Write, 2);
+                let operands = [this.vector(pairs), this.vector(masked), this.source(s, part)];
+                this.form(forms::PMADDUBSW, &operands, First::Write, 2);
+                let operands = [this.vector(quads), this.vector(pairs), Operand::Constant(ONES)];
+                this.form(forms::PMADDWD, &operands, First::Write, 2);
+                this.form(forms::PADDD, &[this.vector(next), this.vector(quads), sum], First::Write, 2);
+                sum = this.vector(next);
+                dst = Some(next);
+            }
+            dst.unwrap_or_else(|| this.new_vector())
         })
     }
 

@@ -105,7 +105,9 @@ impl Select<'_> {
             Op::CvtF32I32 { a } => self.convert_to_ints(a),
             Op::CvtI32F32 { a } => self.unary(forms::CVTDQ2PS, a),
 
-            Op::DotU8I8 { acc, u, s, .. } => self.dot_u8i8(acc, u, s),
+            Op::Badd { a, b } => self.commutative(forms::PADDB, a, b),
+            Op::Bavg { a, b } => self.commutative(forms::PAVGB, a, b),
+            Op::DotU8I8 { acc, u, s, u_max } => self.dot_u8i8(acc, u, s, u_max),
             Op::DotI8I8 { acc, a, b } => self.dot_i8i8(acc, a, b),
             Op::ReduceAddF32 { v } => self.reduce(v, forms::ADDPS, forms::NARROW_ADDPS),
             Op::ReduceMaxF32 { v } => self.reduce(v, forms::MAXPS, forms::NARROW_MAXPS),
