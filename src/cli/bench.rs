@@ -195,9 +195,21 @@ fn variants(args: &BenchArgs, tests: &[Test], plan: bool) -> Vec<Variant> {
             for &kv_type in &or_default(&args.kv_type) {
                 for &batch_size in &or_default(&args.batch_size) {
                     let mut add = |threads: Option<u32>| {
-                        let engine = EngineArgs { threads, kv_type, head, weights, no_mmap: args.no_mmap };
-                        let tests = tests.iter().copied().filter(|t| threads.is_none_or(|n| n == t.threads));
-                        all.push(Variant { engine, batch_size, tests: tests.collect() });
+                        for &codegen in &args.codegen {
+                            let engine = EngineArgs {
+                                threads,
+                                kv_type,
+                                head,
+                                weights,
+                                memory: args.memory,
+                                verify: false,
+                                codegen,
+                                cpu_features: args.cpu_features.clone(),
+                            };
+                            let tests =
+                                tests.iter().copied().filter(|t| threads.is_none_or(|n| n == t.threads));
+                            all.push(Variant { engine, batch_size, tests: tests.collect() });
+                        }
                     };
                     if plan || !matches!(weights, None | Some(Weights::Auto)) {
                         add(None);
@@ -214,10 +226,11 @@ fn variants(args: &BenchArgs, tests: &[Test], plan: bool) -> Vec<Variant> {
 
 impl Variant {
     fn load_options(&self, args: &BenchArgs) -> Result<LoadOptions, Failure> {
-        let mut compile = CompileOptions::for_host()?;
+        let options = load_options(&self.engine)?;
+        let mut compile = options.compile.clone().map_or_else(CompileOptions::for_host, Ok)?;
         compile.chunk = self.batch_size.unwrap_or(compile.chunk);
         compile.pipeline = pipeline(None, &args.disable_pass)?;
-        Ok(LoadOptions { compile: Some(compile), ..load_options(&self.engine) })
+        Ok(LoadOptions { compile: Some(compile), ..options })
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use bitnetc::error::exit;
+use bitnetc_runtime::map::MapMode;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
@@ -167,7 +168,7 @@ pub(crate) fn startup(args: &BenchArgs, path: Option<&Path>, quiet: bool) -> Res
         if let Some(threads) = args.threads.iter().max() {
             call_args.extend([text("-t"), threads.to_string().into()]);
         }
-        if args.no_mmap {
+        if args.memory.map_mode() == MapMode::Copied {
             call_args.push(text("--no-mmap"));
         }
         let run = call(call_args)?;
