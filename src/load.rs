@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnetc_codegen::compile::compile_with;
+use bitnetc_codegen::compile::{Compiled, compile_with};
 use bitnetc_frontend_gguf as gguf;
 use bitnetc_ir::interp::{Interpreter, Tensor};
 use bitnetc_ir::weights::ternary_bytes;
@@ -211,6 +211,11 @@ fn beside_tokenizer<T: Send>(
     Ok((tokenizer?, other?))
 }
 
+/// What to say about kernels that are slower than they were to be.
+fn refusals(compiled: &Compiled) -> Vec<String> {
+    compiled.refusals.iter().map(|why| format!("{why}; made by cranelift")).collect()
+}
+
 fn load_gguf(source: &Source, options: &CompileOptions) -> Result<Loaded, Error> {
     let path = PathBuf::from(source.name());
     let model = source.gguf_model()?;
@@ -220,6 +225,7 @@ fn load_gguf(source: &Source, options: &CompileOptions) -> Result<Loaded, Error>
         Ok((compiled, planned.pack()?))
     })?;
     let blob: Bytes = Arc::new(blob);
+    let refusals = refusals(&compiled);
     Ok(Loaded {
         name: source.name(),
         model: Arc::new(Model::new(&planned.module, compiled, Arc::clone(&blob), &ranges)?),
@@ -227,7 +233,7 @@ fn load_gguf(source: &Source, options: &CompileOptions) -> Result<Loaded, Error>
         tokenizer,
         chat_template: planned.chat_template,
         context: planned.context,
-        notes: planned.notes,
+        notes: planned.notes.into_iter().chain(refusals).collect(),
         blob,
         ranges,
     })
@@ -337,8 +343,9 @@ fn load_plan(
         .filter(|&n| n > 0)
         .unwrap_or(2048)
         .min(gguf::limits::MAX_CONTEXT as u32);
-    let (chat_template, notes) =
+    let (chat_template, mut notes) =
         (index.chat_template().map(str::to_owned), index.meta().defaults_used.clone());
+    notes.extend(refusals(&compiled));
     let blob: Bytes = Arc::new(PlanBytes(plan));
     Ok(Loaded {
         name: path.display().to_string(),
