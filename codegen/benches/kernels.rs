@@ -648,5 +648,10 @@ fn main() {
     for tokens in [16, 128, 512] {
         bench.chunk_attention(kind, cache_bytes, tokens);
     }
-    bench.small("attention_merge", KernelKind::AttentionMerge { heads: 20, cache }, cache_bytes, 20);
+    bench.small(
+        "attention_merge 20 heads of one range each",
+        KernelKind::AttentionMerge { heads: 20, cache },
+        cache_bytes,
+        20,
+    );
 }
