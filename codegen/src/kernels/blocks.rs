@@ -113,9 +113,7 @@ impl Blocking {
         match (vectors, one) {
             (24.., true) => Self { tiles: 4, tokens: 1 },
             (24.., false) => Self { tiles: 2, tokens: 4 },
-            (_, true) => Self { tiles: 1, tokens: 1 },
-            (8.., false) => Self { tiles: 1, tokens: 2 },
-            (_, false) => Self { tiles: 1, tokens: 1 },
+            _ => Self { tiles: 1, tokens: 1 },
         }
     }
 }
