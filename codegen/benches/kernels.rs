@@ -463,7 +463,7 @@ impl Bench {
         let bytes: Vec<u8> = (0..elements)
             .flat_map(|i| {
                 let word = (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u16;
-                (0x3400 + (word & 0x0fff) | word & 0x8000).to_le_bytes()
+                ((0x3400 + (word & 0x0fff)) | (word & 0x8000)).to_le_bytes()
             })
             .collect();
         let weight = WeightBytes { bytes: bytes.into(), scales: Vec::new().into() };
