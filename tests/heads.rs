@@ -198,9 +198,9 @@ fn a_screened_head_of_random_rows_chooses_as_the_stored_one() {
 
 /// The vocabulary of BitNet b1.58 2B-4T, at a quarter of its width: logits of random rows spread alike at every width.
 #[test]
-#[ignore = "minutes of work, two gigabytes of memory"]
+#[ignore = "minutes of work, four gigabytes of memory"]
 fn heads_of_the_vocabulary_of_a_large_model() {
-    let (others, others_of_40, steps) = synthetic(128_256, 640, 2048, 5);
+    let (others, others_of_40, steps) = synthetic(128_256, 640, 5120, 2);
     println!(
         "q8, q6, q4, screened: {others:?} other choices, {others_of_40} other lists of 40 in {steps} steps"
     );
