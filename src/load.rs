@@ -277,7 +277,7 @@ fn check_packing(path: &Path, module: &Module, demanded: WeightPacking) -> Resul
     };
     let wrong = |p: ParamId| {
         let ty = &module.params()[p].ty;
-        ty.layout == other && packable(ty)
+        ty.dtype == DType::Ter && ty.layout == other && packable(ty)
     };
     match stored_params(module).into_iter().any(wrong) {
         true => Err(Error::NotInPlan { path: path.to_owned(), what }),

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use bitnetc_frontend_gguf::{GgufWeights, KvType, LowerOptions, Model};
 use bitnetc_ir::interp::{Interpreter, Tensor};
-use bitnetc_ir::{FuncId, Module, Type};
+use bitnetc_ir::{FuncId, HEAD_ROWS, Module, Type};
 use serde_json::Value;
 
 const CAPACITY: u32 = 192;
@@ -82,8 +82,14 @@ impl<'m> Session<'m> {
         let inputs = inputs.into_iter().chain(self.caches.iter().map(empty)).collect();
         let mut caches = self.interp.run(self.prefill, inputs).expect("prefill runs");
         let residual = caches.remove(0);
-        let logits = self.interp.run(self.head, vec![residual]).expect("head runs");
-        (logits[0].as_f32().expect("logits").to_vec(), caches)
+        let Tensor::F32 { rows, width, data } = residual else { panic!("{residual:?}") };
+        assert_eq!(data.len(), rows * width);
+        let logits = data.chunks(HEAD_ROWS as usize * width).flat_map(|part| {
+            let part = Tensor::F32 { rows: part.len() / width, width, data: part.to_vec() };
+            let logits = self.interp.run(self.head, vec![part]).expect("head runs");
+            logits[0].as_f32().expect("logits").to_vec()
+        });
+        (logits.collect(), caches)
     }
 
     /// Logits of one more token.
