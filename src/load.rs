@@ -37,6 +37,8 @@ pub struct LoadOptions {
     pub threads: Option<u32>,
     /// How files are brought into memory.
     pub map_mode: MapMode,
+    /// Whether the hash of a plan's weights is checked, which reads all of them. Everything else of a plan always is.
+    pub verify: bool,
     /// How a GGUF is compiled; what stands above counts if it is there. The defaults for this machine if there is nothing.
     pub compile: Option<CompileOptions>,
 }
@@ -44,7 +46,15 @@ pub struct LoadOptions {
 impl Default for LoadOptions {
     fn default() -> Self {
         let map_mode = MapMode::Mapped;
-        Self { kv_type: None, head: None, weights: None, threads: None, map_mode, compile: None }
+        Self {
+            kv_type: None,
+            head: None,
+            weights: None,
+            threads: None,
+            map_mode,
+            verify: false,
+            compile: None,
+        }
     }
 }
 
@@ -78,9 +88,8 @@ impl Source {
         let file = Mapping::open(path, map_mode)?;
         let start = &file.as_slice()[..file.as_slice().len().min(8)];
         if start.starts_with(&plan::MAGIC[..plan::MAGIC.len().min(4)]) {
-            drop(file);
-            let options = PlanOptions { map_mode, ..PlanOptions::default() };
-            return Ok(Source::Plan { path: path.to_owned(), plan: Box::new(Plan::load(path, &options)?) });
+            let plan = Box::new(Plan::from_file(file, path, &PlanOptions::default())?);
+            return Ok(Source::Plan { path: path.to_owned(), plan });
         }
         if start.starts_with(b"GGUF") || start.len() < 4 || path.extension().is_some_and(|e| e == "gguf") {
             // Too short or not a GGUF after all: the front-end says so, with the offset.
@@ -301,7 +310,7 @@ fn load_plan(
     let lacks = |what| Error::PlanLacks { path: path.to_owned(), what };
     let spec = plan.tokenizer()?.ok_or_else(|| lacks("tokenizer"))?;
     let (verified, made) = rayon::join(
-        || plan.verify_weights(),
+        || if demanded.verify { plan.verify_weights() } else { Ok(()) },
         || {
             beside_tokenizer(&spec, || {
                 let mut module = plan_module(path, &plan)?;

@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use bitnetc_codegen::compile::{Codegen, CompiledKernel, compile_kernel, compile_roofline};
+use bitnetc_codegen::compile::{Codegen, CompiledKernel, compile_kernel};
 use bitnetc_codegen::host;
-use bitnetc_codegen::image::{Image, ImageBuilder, KernelEntry};
-use bitnetc_codegen::kernels::roofline::{READ_UNIT_BYTES, RooflineKind};
+use bitnetc_codegen::image::{Image, ImageBuilder};
 use bitnetc_codegen::kernels::{Arg, CacheShape, KernelKind, KernelSpec, RopeShape, TokenMode};
-use bitnetc_codegen::pack;
+use bitnetc_codegen::kir::{Access, Kernel, KernelBuilder};
+use bitnetc_codegen::machine_code::MachineCode;
+use bitnetc_codegen::{clif, pack, x64};
 use bitnetc_ir::partition::MERGE_UNIT;
 use bitnetc_ir::weights::{TILE_ROWS, ternary_bytes};
 use bitnetc_ir::{
@@ -56,6 +57,8 @@ struct Bench {
     measure: bool,
     target: TargetDesc,
     codegen: Codegen,
+    /// 10^9 byte products a second.
+    products: f64,
     /// 10^9 bytes a second from the second-level cache.
     cache: f64,
     /// 10^9 bytes a second from memory.
@@ -65,6 +68,7 @@ struct Bench {
 /// What a rate is compared with.
 #[derive(Clone, Copy)]
 enum Limit {
+    Products,
     Cache,
     Memory,
 }
@@ -156,27 +160,44 @@ fn now() -> Duration {
 const POSITION: u64 = 511;
 const CAPACITY: u64 = 1024;
 
-/// A kernel that does nothing but what a limit is made of.
-struct Roofline {
-    entry: KernelEntry,
-    data: Buffer,
-    sink: Buffer,
-    /// Products, or bytes, in a unit.
-    work: u64,
+/// `rounds` times one product of 64 bytes into each of so many accumulators.
+fn products_kernel(accumulators: u64) -> Kernel {
+    let mut b = KernelBuilder::new("products");
+    let out = b.ptr("out", Access::ReadWrite);
+    let rounds = b.int_param("rounds");
+    let codes = b.load_bytes(out, 0, 64);
+    let (zero, mask) = (b.splat_i32(0), b.splat_i32(0x0303_0303));
+    let weights = b.as_vi(codes);
+    let weights = b.band(weights, mask);
+    let weights = b.as_vb(weights);
+    let sums = b.for_loop(0, rounds, 1, vec![zero; accumulators as usize], |b, _, sums| {
+        sums.into_iter().map(|sum| b.dot_u8i8(sum, weights, codes, 3)).collect()
+    });
+    let total = sums.into_iter().reduce(|a, c| b.iadd(a, c)).expect("there are accumulators");
+    b.store_i32(out, total, 0, 16);
+    b.finish().expect("the kernel is well-formed")
 }
 
-impl Roofline {
-    fn new(target: &TargetDesc, kind: RooflineKind, bytes: u64) -> Self {
-        let code = compile_roofline(&[kind], target).expect("the kernel can be compiled").remove(0);
-        let work = kind.work_per_unit(code.registers);
-        Self { entry: code.entry, data: Buffer::ternary(bytes), sink: Buffer::dense(64), work }
-    }
-
-    fn run(&mut self, units: u64) {
-        let words = [self.data.address(), self.sink.address(), 0, units];
-        // SAFETY: the kernel reads as many units of `data` as it holds (or none), and writes 64 bytes to `sink`.
-        unsafe { self.entry.function()(black_box(words.as_ptr())) };
-    }
+/// `times` times all `bytes` (a multiple of 1024) at `from`.
+fn reads_kernel() -> Kernel {
+    let mut b = KernelBuilder::new("reads");
+    let out = b.ptr("out", Access::ReadWrite);
+    let from = b.ptr("from", Access::ReadOnly);
+    let (bytes, times) = (b.int_param("bytes"), b.int_param("times"));
+    let zero = b.splat_i32(0);
+    let sums = b.for_loop(0, times, 1, vec![zero; 4], |b, _, sums| {
+        b.for_loop(0, bytes, 1024, sums, |b, at, mut sums| {
+            let at = b.add(from, at);
+            for i in 0..16 {
+                let v = b.load_i32(at, 64 * i, 16);
+                sums[i as usize % 4] = b.bxor(sums[i as usize % 4], v);
+            }
+            sums
+        })
+    });
+    let total = sums.into_iter().reduce(|a, c| b.iadd(a, c)).expect("there are accumulators");
+    b.store_i32(out, total, 0, 16);
+    b.finish().expect("the kernel is well-formed")
 }
 
 impl Bench {
@@ -200,75 +221,73 @@ impl Bench {
         (times[0], times[times.len() / 2])
     }
 
-    /// Shows how fast `run` reads so many bytes, and returns it in GB/s.
-    fn rate(&self, name: &str, what: &str, amount: f64, limit: Limit, run: impl FnMut()) -> f64 {
+    fn rate(&self, name: &str, what: &str, amount: f64, limit: Limit, run: impl FnMut()) -> Duration {
         let (best, median) = self.time(run);
         let rate = |t: Duration| amount / t.as_secs_f64() / 1e9;
-        let most = match limit {
-            Limit::Cache => self.cache,
-            Limit::Memory => self.memory,
+        let (unit, most) = match limit {
+            Limit::Products => ("GMAC/s", self.products),
+            Limit::Cache => ("GB/s", self.cache),
+            Limit::Memory => ("GB/s", self.memory),
         };
         let share = 100.0 * rate(best) / most;
-        let (best, median) = (rate(best), rate(median));
-        println!("{name:<46} {what:<10} {best:>8.2} GB/s {share:>5.1} % (median {median:.2})");
+        let (fastest, middle) = (rate(best), rate(median));
+        println!("{name:<46} {what:<10} {fastest:>8.2} {unit} {share:>5.1} % (median {middle:.2})");
         best
     }
 
-    /// Measures the limits.
+    /// The same in weights, by which layouts are compared.
+    fn weights(&self, name: &str, what: &str, weights: u64, best: Duration) {
+        println!("{name:<46} {what:<10} {:>8.2} Gweights/s", weights as f64 / best.as_secs_f64() / 1e9);
+    }
+
+    /// Measures the limits by kernels that do nothing else.
     fn limits(&mut self) {
-        let limit = |name: &str, what: &str, mut roofline: Roofline, units: u64, repeat: u64| {
-            let amount = (roofline.work * units * repeat) as f64;
-            let (best, median) = self.time(|| (0..repeat).for_each(|_| roofline.run(units)));
+        let rate = |bench: &Bench, name: &str, kernel: &Kernel, words: &[u64], amount: f64| {
+            let image = bench.load(kernel);
+            let (best, median) = bench.time(|| {
+                // SAFETY: the kernels of this function read what their words say, which are buffers of their caller.
+                unsafe { image.entry(0).function()(black_box(words.as_ptr())) };
+            });
             let rate = |t: Duration| amount / t.as_secs_f64() / 1e9;
-            println!("{name:<46} {:<10} {:>8.2} {what} (median {:.2})", "limit", rate(best), rate(median));
+            println!("{name:<46} {:<10} {:>8.2} (median {:.2})", "limit", rate(best), rate(median));
             rate(best)
         };
-        limit("products of bytes in registers", "GMAC/s", self.int8(), 64, 1);
-        let read = RooflineKind::Read { sequences: 1, prefetch: 0 };
-        let (cached, all) =
-            if self.measure { (CACHED, UNCACHED) } else { (READ_UNIT_BYTES, READ_UNIT_BYTES) };
-        let units = |bytes: u64| bytes / READ_UNIT_BYTES;
-        let cache = Roofline::new(&self.target, read, cached);
-        let cache = limit("reads of the second-level cache", "GB/s", cache, units(cached), 32);
-        let memory = Roofline::new(&self.target, read, all);
-        let memory = limit("reads of memory", "GB/s", memory, units(all), 1);
-        (self.cache, self.memory) = (cache, memory);
-    }
-
-    fn int8(&self) -> Roofline {
-        Roofline::new(&self.target, RooflineKind::Int8, 64)
-    }
-
-    /// As [`Self::rate`] for a kernel that is bound by products: each run stands beside one of the limit, since both
-    /// change with what else the machine does. The shares are the best against the best, and the median of all pairs.
-    fn share_of_products(&self, name: &str, amount: f64, mut run: impl FnMut()) {
-        let mut roofline = self.int8();
-        let units = 256;
-        let most = (roofline.work * units) as f64;
-        run();
-        let mut pairs = Vec::new();
-        let start = Instant::now();
-        while self.measure && (pairs.len() < 5 || start.elapsed() < Duration::from_millis(2000))
-            || pairs.is_empty()
-        {
-            let before = now();
-            roofline.run(units);
-            let between = now();
-            run();
-            let (limit, kernel) =
-                (most / (between - before).as_secs_f64(), amount / (now() - between).as_secs_f64());
-            pairs.push((kernel / 1e9, limit / 1e9));
-        }
-        let best = |f: fn(&(f64, f64)) -> f64| pairs.iter().map(f).fold(0.0, f64::max);
-        let mut shares: Vec<f64> = pairs.iter().map(|(kernel, limit)| 100.0 * kernel / limit).collect();
-        shares.sort_by(f64::total_cmp);
-        let (kernel, limit) = (best(|p| p.0), best(|p| p.1));
-        println!(
-            "{name:<46} {:<10} {kernel:>8.2} GMAC/s {:>5.1} % (median {:.1} %)",
-            "",
-            100.0 * kernel / limit,
-            shares[shares.len() / 2]
+        let out = Buffer::dense(64);
+        let (rounds, accumulators) = (1 << 16, if self.wide() { 24 } else { 5 });
+        let products = (rounds * accumulators * 64) as f64;
+        let words = [out.address(), rounds];
+        self.products = rate(
+            self,
+            "byte products in registers, 10^9/s",
+            &products_kernel(accumulators),
+            &words,
+            products,
         );
+        let reads = reads_kernel();
+        for (name, bytes, times) in
+            [("reads, second-level cache, GB/s", CACHED, 64), ("reads, memory, GB/s", UNCACHED, 1)]
+        {
+            let bytes = if self.measure { bytes } else { 1 << 16 };
+            let buffer = Buffer::ternary(bytes);
+            let words = [out.address(), buffer.address(), bytes / 1024 * 1024, times];
+            let found = rate(self, name, &reads, &words, (bytes / 1024 * 1024 * times) as f64);
+            if bytes == UNCACHED { self.memory = found } else { self.cache = found }
+        }
+    }
+
+    fn wide(&self) -> bool {
+        self.codegen != Codegen::Cranelift
+            && x64::Level::of(&self.target).is_some_and(|l| l.registers().vectors() >= 24)
+    }
+
+    fn load(&self, kernel: &Kernel) -> Image {
+        let wide = self.codegen != Codegen::Cranelift && x64::Level::of(&self.target).is_some();
+        let compile: fn(&Kernel, &TargetDesc) -> Result<MachineCode, _> =
+            if wide { x64::compile } else { clif::compile };
+        let code = compile(kernel, &self.target).expect("the kernel can be compiled");
+        let mut builder = ImageBuilder::new(&self.target).expect("the target is this machine");
+        builder.define(&kernel.name, &code).expect("the name is new");
+        builder.finish().expect("memory can be made executable")
     }
 
     fn gemv(&self, rows: u32, cols: u32, layout: Layout, epilogue: Epilogue) {
@@ -290,21 +309,23 @@ impl Bench {
         let mut subject = Subject::new(self, kind, &[], bytes, 1);
         let cached = (CACHED / unit_bytes).min(units);
         let times = (8 * units / cached).max(1);
-        let weights_per_byte = unit_weights as f64 / unit_bytes as f64;
-        let weights = |rate: f64| println!("{:<57} {:>8.2} Gweights/s", "", rate * weights_per_byte);
-        weights(self.rate(&name, "cache", (times * cached * unit_bytes) as f64, Limit::Cache, || {
+        let weights = |bytes: u64| bytes / unit_bytes * unit_weights;
+        let best = self.rate(&name, "cache", (times * cached * unit_bytes) as f64, Limit::Cache, || {
             (0..times).for_each(|_| subject.run(0..cached));
-        }));
+        });
+        self.weights(&name, "cache", weights(times * cached * unit_bytes), best);
         let all = units * unit_bytes;
         let copies: Vec<Buffer> = (0..if self.measure { (UNCACHED / all).max(1) } else { 1 })
             .map(|_| Buffer::ternary(all))
             .collect();
-        weights(self.rate(&name, "memory", (all * copies.len() as u64) as f64, Limit::Memory, || {
+        let bytes = all * copies.len() as u64;
+        let best = self.rate(&name, "memory", bytes as f64, Limit::Memory, || {
             for copy in &copies {
                 subject.words[1] = copy.address();
                 subject.run(0..units);
             }
-        }));
+        });
+        self.weights(&name, "memory", weights(bytes), best);
     }
 
     fn gemm(&self, rows: u32, cols: u32, layout: Layout, tokens: u64) {
@@ -323,7 +344,7 @@ impl Bench {
         let mut subject = Subject::new(self, kind, &strides, bytes, tokens);
         let units = u64::from(rows.div_ceil(TILE_ROWS));
         let products = u64::from(rows) * u64::from(cols) * tokens;
-        self.share_of_products(&name, products as f64, || subject.run(0..units));
+        self.rate(&name, "", products as f64, Limit::Products, || subject.run(0..units));
     }
 
     fn matmul(&self, rows: u32, cols: u32, dtype: DType, tokens: u64) {
@@ -512,12 +533,14 @@ fn main() {
         measure: false,
         target,
         codegen: Codegen::Auto,
+        products: nothing,
         cache: nothing,
         memory: nothing,
     };
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--bench" => bench.measure = true,
+            "--cranelift" => bench.codegen = Codegen::Cranelift,
             "--target" => {
                 let target = args.next().expect("--target takes a target such as x86_64+sse4.1+avx2");
                 bench.target = target.parse().expect("--target takes a target such as x86_64+sse4.1+avx2");

@@ -80,10 +80,10 @@ pub struct CompiledKernel {
     pub code: MachineCode,
     /// What made the code.
     pub selector: Selector,
-    /// The registers that it was blocked for.
-    pub registers: Registers,
     /// Why the wide selector did not, where [`Codegen::Auto`] asked it first.
     pub refusal: Option<CodegenError>,
+    /// The registers that it was blocked for.
+    pub registers: Registers,
 }
 
 /// A module as programs and code.
@@ -208,11 +208,11 @@ fn select(
         let kernel = build(registers)?;
         match x64::compile(&kernel, target) {
             Ok(code) => return Ok(CompiledKernel { kernel, code, selector, registers, refusal }),
-            Err(
-                why @ (CodegenError::Registers { .. }
-                | CodegenError::Frame { .. }
-                | CodegenError::TooLarge { .. }),
-            ) if codegen == Codegen::Auto => refusal = Some(why),
+            Err(e @ (CodegenError::Registers { .. } | CodegenError::TooLarge { .. }))
+                if codegen == Codegen::Auto =>
+            {
+                refusal = Some(e);
+            }
             Err(other) => return Err(other.into()),
         }
     } else if codegen == Codegen::X64 {

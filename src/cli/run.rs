@@ -7,7 +7,6 @@ use bitnetc::error::exit;
 use bitnetc::generate::{GenerateOptions, Generated, Stop, generate};
 use bitnetc::load::{LoadOptions, Loaded, load};
 use bitnetc_runtime::cpus::Cpus;
-use bitnetc_runtime::map::MapMode;
 use bitnetc_runtime::sampling::{Sampler, SamplingParams};
 use bitnetc_runtime::session::{MemoryUse, Session, SessionOptions, kv_bytes_per_position};
 use bitnetc_runtime::tokenizer::Tokenize;
@@ -34,7 +33,8 @@ pub(crate) fn load_options(args: &EngineArgs) -> Result<LoadOptions, Failure> {
         head: args.head,
         weights: args.weights.map(Into::into),
         threads: Some(threads(args.threads)),
-        map_mode: if args.no_mmap { MapMode::Copied } else { MapMode::Mapped },
+        map_mode: args.memory.map_mode(),
+        verify: args.verify,
         compile: Some(compile),
     })
 }

@@ -72,7 +72,7 @@ impl Gemm<'_> {
                 (0..units * per_unit).map(|i| b.add(w, i as i64 * self.matrix.tile_bytes())).collect();
             let (weights, groups) = trits::tile16(b, self.args, self.matrix, weights);
             let block = |b: &mut KernelBuilder, token: I64, tokens: usize| {
-                self.block(b, unit, (&weights, groups), token, tokens);
+                self.block(b, unit, &weights, groups, token, tokens);
             };
             match units == full {
                 true => self.balanced(b, first, end, block),
@@ -110,12 +110,13 @@ impl Gemm<'_> {
         }
     }
 
-    /// Some row tiles (their addresses, and the groups of each) times some tokens.
+    /// Some row tiles of so many groups, in the form of `tile16`, times some tokens.
     fn block(
         &self,
         b: &mut KernelBuilder,
         unit: I64,
-        (weights, groups): (&[I64], u32),
+        weights: &[I64],
+        groups: u32,
         token: I64,
         tokens: usize,
     ) {
