@@ -221,9 +221,10 @@ impl Timings<'_> {
         text += &line("eval", r.decode_time, r.decode_steps);
         text += &line("sampling", r.sample_time, r.tokens.len());
         text += &format!(
-            "{:>12}      = {} threads, {} read per token, {:.2} GB/s\n",
+            "{:>12}      = {} threads ({}), {} read per token, {:.2} GB/s\n",
             "decode",
             self.session.threads(),
+            Cpus::probe(),
             output::bytes(self.bytes_per_token()),
             self.gigabytes_per_second()
         );
