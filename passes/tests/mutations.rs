@@ -466,10 +466,10 @@ fn refusals_name_both_values() {
             *size -= 64;
         }
     });
-    assert!(short.starts_with("%0 needs 512 bytes at a multiple of 64 and has "), "{short}");
+    assert!(short.starts_with("%0 needs 3072 bytes at a multiple of 64 and has "), "{short}");
     let attended = func.node(node("attention")).results[0];
     let clobbered = refuse(&|plan| {
-        plan.places.insert(attended, Place::Arena { offset, size: 512 });
+        plan.places.insert(attended, Place::Arena { offset, size: 3072 });
     });
     assert_eq!(clobbered, "`bitlinear` reads %0, but its bytes were overwritten with %9");
     let none = refuse(&|plan| {
