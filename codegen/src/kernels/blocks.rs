@@ -112,12 +112,10 @@ impl Blocking {
     fn new(vectors: usize, one: bool, format: BlockFormat) -> Self {
         match (vectors, one) {
             (24.., true) => Self { tiles: 4, tokens: 1 },
-            // Gathering the codes of the last columns takes registers.
-            (24.., false) if format == BlockFormat::W6 => Self { tiles: 1, tokens: 4 },
+            // Taking six-bit codes apart needs more registers.
+            (24.., false) if format == BlockFormat::W6 => Self { tiles: 2, tokens: 2 },
             (24.., false) => Self { tiles: 2, tokens: 4 },
-            (_, true) => Self { tiles: 1, tokens: 1 },
-            (8.., false) => Self { tiles: 1, tokens: 2 },
-            (_, false) => Self { tiles: 1, tokens: 1 },
+            _ => Self { tiles: 1, tokens: 1 },
         }
     }
 }
