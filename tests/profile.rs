@@ -68,8 +68,8 @@ fn a_layer_has_seven_phases() {
         "bitlinear",
         "bitlinear",
     ];
-    let layers = vec![&layer[..]; model.layers as usize].concat();
+    let layers = vec![&layer[..]; model.layers].concat();
     assert_eq!(barriers[..layers.len()], layers);
     // Behind them is only the head.
-    assert!(program.steps.iter().filter(|s| s.replicated).count() >= 4 * model.layers as usize);
+    assert!(program.steps.iter().filter(|s| s.replicated).count() >= 4 * model.layers);
 }
