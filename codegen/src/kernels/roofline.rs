@@ -59,7 +59,9 @@ impl RooflineKind {
             RooflineKind::Read { .. } => LINES,
             RooflineKind::Int8 | RooflineKind::Fma => 24,
         };
-        registers.vectors().saturating_sub(2).clamp(1, most)
+        // Where there is no `vpdpbusd`, products pass through a register of their own.
+        let others = if registers.whole_byte_dot() { 2 } else { 3 };
+        registers.vectors().saturating_sub(others).clamp(1, most)
     }
 
     /// What a unit is: bytes read, or multiply-adds.
