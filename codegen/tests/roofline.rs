@@ -3,23 +3,36 @@
 
 mod common;
 
+use bitnetc_codegen::error::CodegenError;
 use bitnetc_codegen::kernels::Registers;
 use bitnetc_codegen::kernels::roofline::{READ_UNIT_BYTES, RooflineKind};
 use bitnetc_codegen::kir::Access;
 use bitnetc_codegen::kir::interp::{Arg, Memory};
 
-use common::check;
+use common::Case;
 
-const REGISTERS: [Registers; 3] = [Registers::new(128, 16), Registers::new(256, 16), Registers::new(512, 32)];
+const REGISTERS: [Registers; 5] = [
+    Registers::new(128, 16),
+    Registers::new(256, 16),
+    Registers::new(512, 32),
+    Registers::new(256, 16).without_whole_byte_dot(),
+    Registers::new(512, 32).without_whole_byte_dot(),
+];
 
-/// Runs the units `range` of a kernel over `data`; the 16 lanes that it leaves.
+/// Runs the units `range` of a kernel over `data`, by all backends that have these registers or can do with their own; the
+/// 16 lanes that it leaves.
 fn lanes(kind: RooflineKind, registers: Registers, data: &[u8], range: [i64; 2]) -> Vec<i32> {
     let kernel = kind.build(registers).unwrap();
     let mut memory = Memory::new();
     let data = memory.add(data.to_vec(), Access::ReadOnly);
     let sink = memory.add(vec![0xee; 64], Access::ReadWrite);
     let args = [Arg::Ptr(data, 0), Arg::Ptr(sink, 0), Arg::Int(range[0]), Arg::Int(range[1])];
-    let after = check(&kernel, &memory, &args);
+    let fits = |b: &common::Backend| {
+        b.registers() == registers || !matches!(b.compile(&kernel), Err(CodegenError::Registers { .. }))
+    };
+    let backends: Vec<_> = common::backends().into_iter().filter(fits).collect();
+    let case = Case { kernel: kernel.clone(), memory, args: args.to_vec(), elements: Vec::new() };
+    let after = common::check_on(&case, &backends);
     after.bytes(sink).as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b)).collect()
 }
 
