@@ -3,7 +3,7 @@
 //! Nothing here depends on tensors; [`crate::model`] checks the tensors' shapes against these values before anything
 //! is allocated from them.
 
-use crate::arch::{self, Family, Neutral};
+use crate::arch::{self, Activation, Family, NEUTRAL_KEYS, Neutral};
 use crate::error::{GgufError, printable};
 use crate::limits;
 use crate::note::Note;
@@ -42,6 +42,8 @@ pub struct HyperParams {
     pub rope_theta: f32,
     /// Epsilon of every RMSNorm.
     pub eps: f32,
+    /// Activation of the feed-forward gate.
+    pub activation: Activation,
 }
 
 impl HyperParams {
@@ -55,18 +57,19 @@ impl HyperParams {
         self.kv_heads * self.head_dim
     }
 
-    /// Reads and checks the hyper-parameters; also returns the defaults that were used.
+    /// Reads and checks the hyper-parameters; also returns the defaults that were used. An `activation` that the user
+    /// asks for stands instead of that of the file.
     ///
     /// # Errors
     /// `MissingKey`, `WrongKeyType`, `UnsupportedArch` or `BadHyperparam`.
-    pub fn read(gguf: &Gguf<'_>) -> Result<(Self, Vec<Note>), GgufError> {
+    pub fn read(gguf: &Gguf<'_>, activation: Option<Activation>) -> Result<(Self, Vec<Note>), GgufError> {
         let (family, architecture) = read_architecture(gguf)?;
         let mut keys = Keys { gguf, architecture, notes: Vec::new() };
-        for &(suffix, neutral) in family.neutral_keys {
+        for &(suffix, neutral) in NEUTRAL_KEYS.iter().chain(family.neutral_keys) {
             keys.require_neutral(suffix, neutral)?;
         }
         let vocab = keys.vocab()?;
-        let context = keys.context(family.default_context)?;
+        let context = keys.context(family.defaults.context)?;
         let hidden = keys.required("embedding_length", limits::MAX_WIDTH)?;
         let layers = keys.required("block_count", limits::MAX_LAYERS)?;
         let ffn = keys.required("feed_forward_length", limits::MAX_WIDTH)?;
@@ -96,13 +99,15 @@ impl HyperParams {
         let rope_theta = match keys.positive("rope.freq_base")? {
             Some(theta) => theta,
             None => {
-                let theta = family.default_rope_theta;
+                let theta = family.defaults.rope_theta;
                 keys.default("rope.freq_base", theta, "the default of GGUF readers")
             }
         };
         let eps = keys.positive("attention.layer_norm_rms_epsilon")?;
         let eps = eps.ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))?;
+        let activation = keys.activation(family, activation)?;
         let params = Self {
+            activation,
             family,
             architecture,
             vocab,
@@ -130,13 +135,7 @@ fn read_architecture(gguf: &Gguf<'_>) -> Result<(&'static Family, &'static str),
     arch::find(found).ok_or_else(|| GgufError::UnsupportedArch {
         found: printable(found),
         supported: arch::FAMILIES.iter().flat_map(|f| f.architectures).copied().collect::<Vec<_>>().join(", "),
-        hint: match found {
-            "bitnet" => {
-                "; a file of BitNet b1.58 2B-4T with this architecture was made by another converter: use the \
-                 published GGUF file"
-            }
-            _ => "",
-        },
+        hint: "; models of other architectures are not ternary, or not known to this version",
     })
 }
 
@@ -177,6 +176,39 @@ impl Keys<'_, '_> {
         match (1..=limits::MAX_VOCAB).contains(&(tokens as u64)) {
             true => Ok(self.default("vocab_size", tokens, "the number of tokens")),
             false => Err(self.missing("vocab_size")),
+        }
+    }
+
+    /// The activation of the gate: the one asked for, else that of the file, else the family's first.
+    fn activation(&mut self, family: &Family, asked: Option<Activation>) -> Result<Activation, GgufError> {
+        const SUFFIX: &str = "hidden_activation";
+        let named = self.gguf.string(&self.key(SUFFIX))?;
+        let found = match named {
+            None => None,
+            Some("relu2" | "relu_squared" | "squared_relu") => Some(Activation::Relu2),
+            Some("silu" | "swish") => Some(Activation::Silu),
+            Some(other) => return Err(self.bad(SUFFIX, printable(other), "relu2 and silu are supported")),
+        };
+        if let Some(asked) = asked {
+            if found != Some(asked) {
+                let text = format!("is {}; {} is used, as asked for", named.unwrap_or("absent"), asked.name());
+                self.notes.push(Note::warning(self.key(SUFFIX), text));
+            }
+            return Ok(asked);
+        }
+        match (found, family.activations) {
+            (Some(found), accepted) if accepted.contains(&found) => Ok(found),
+            (Some(found), _) => {
+                Err(self.bad(SUFFIX, found.name(), "models of this architecture have another activation"))
+            }
+            (None, &[first, ..]) => {
+                if family.activation_varies {
+                    let why = "the rule of llama.cpp; BitNet b1.58 2B-4T needs relu2, see --hidden-activation";
+                    self.notes.push(Note::default_used(self.key(SUFFIX), first.name(), why));
+                }
+                Ok(first)
+            }
+            (None, []) => Err(self.missing(SUFFIX)),
         }
     }
 

@@ -103,14 +103,23 @@ word_attr! {
     }
 }
 
+impl Epilogue {
+    /// Whether rows come in pairs of blocks, gate and up, and the result is half as wide.
+    pub fn is_gated(self) -> bool {
+        matches!(self, Self::Relu2Mul | Self::SiluMul)
+    }
+}
+
 word_attr! {
     /// What `bitlinear` does with its sums before it stores them.
-    Epilogue, "`none`, `add` or `relu2_mul`" {
+    Epilogue, "`none`, `add`, `relu2_mul` or `silu_mul`" {
         /// Nothing more than the scales.
         None = "none",
         /// Adds the residual operand.
         Add = "add",
         /// Rows come in blocks of 16 gate rows and 16 up rows; the result is relu²(gate)·up, half as wide.
         Relu2Mul = "relu2_mul",
+        /// As `relu2_mul`, with silu(gate)·up.
+        SiluMul = "silu_mul",
     }
 }

@@ -400,6 +400,26 @@ define_ops! {
         tolerance: Rounding,
         infer: infer::elementwise,
     }
+    /// x / (1 + e^−x), element by element.
+    Silu = "silu", silu {
+        operands: [x: Act],
+        optional: [],
+        attrs: {},
+        results: [y],
+        stages: StageRange::ALL,
+        tolerance: Rounding,
+        infer: infer::elementwise,
+    }
+    /// `rms_norm` of each head of `head` elements apart, with the same weights for all.
+    RmsNormHeads = "rms_norm_heads", rms_norm_heads {
+        operands: [x: Act, w: VectorParam],
+        optional: [],
+        attrs: {eps: f32, head: u32},
+        results: [y],
+        stages: StageRange::ALL,
+        tolerance: Rounding,
+        infer: infer::rms_norm_heads,
+    }
     /// Dense matrix times f32 activation: the language-model head.
     Matmul = "matmul", matmul {
         operands: [x: Act, w: DenseParam],

@@ -39,12 +39,14 @@ pub fn units(op: &Op, operands: &[&Type], results: &[&Type]) -> Option<Units> {
         // A unit of the gated form is a pair of tiles.
         Op::Bitlinear { epilogue } => {
             let tiles = tile_rows(operands[1]);
-            let paired = *epilogue == crate::attr::Epilogue::Relu2Mul;
+            let paired = epilogue.is_gated();
             Some(Units { count: if paired { tiles / 2 } else { tiles }, per_token: false })
         }
         Op::Attention { kv_heads, .. } => Some(Units { count: *kv_heads, per_token: true }),
         Op::Embed { .. }
         | Op::RmsNorm { .. }
+        | Op::RmsNormHeads { .. }
+        | Op::Silu { .. }
         | Op::QuantAbsmax { .. }
         | Op::Rope { .. }
         | Op::KvAppend { .. }
