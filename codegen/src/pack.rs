@@ -13,7 +13,7 @@ mod tile16;
 
 use std::borrow::Cow;
 
-use bitnetc_ir::weights::{TILE_COLS, TILE_ROWS, packed_bytes};
+use bitnetc_ir::weights::{TILE_COLS, TILE_ROWS, packed_bytes, packed_scale_index};
 use bitnetc_ir::{DType, EntityVec, Layout, Module, ParamDecl, ParamId, WeightSource};
 use rayon::prelude::*;
 
@@ -79,7 +79,8 @@ pub enum PackError {
 pub struct PackedWeight<'a> {
     /// The elements.
     pub bytes: Cow<'a, [u8]>,
-    /// For `ter`: one scale per row, filled up with 0.0 to a multiple of 16; empty otherwise.
+    /// For `ter`: one scale per row, filled up with 0.0 to a multiple of 16, or those of the groups in the order of
+    /// `bitnetc_ir::weights`; empty otherwise.
     pub scales: Vec<f32>,
 }
 
@@ -142,8 +143,14 @@ pub fn pack_into(
         let rows = (first..rows.min(first + TILE_ROWS)).map(|r| map.row(r));
         tile16::write(rows, cols, out)
     })?;
-    let mut scales: Vec<f32> = (0..rows).map(|r| map.row(r).scale()).collect();
-    scales.resize(scales.len().next_multiple_of(TILE_ROWS as usize), 0.0);
+    let groups = decl.ty.scale_groups();
+    let mut scales = vec![0.0; rows.next_multiple_of(TILE_ROWS) as usize * groups as usize];
+    for r in 0..rows {
+        let row = map.row(r);
+        for g in 0..groups {
+            scales[packed_scale_index(groups, r, g) as usize] = row.scale(g);
+        }
+    }
     Ok(scales)
 }
 

@@ -209,7 +209,7 @@ pub fn check_plan(func: &Func) -> Result<(), PlanViolation> {
 fn replaceable(op: &Op, result: usize) -> &'static [usize] {
     match (op, result) {
         (Op::Add {} | Op::Mul {}, 0) => &[0, 1],
-        (Op::Relu2 {} | Op::Rope { .. } | Op::RopeKvAppend { .. }, 0) => &[0],
+        (Op::Relu2 {} | Op::Silu {} | Op::Rope { .. } | Op::RopeKvAppend { .. }, 0) => &[0],
         (Op::Bitlinear { epilogue: Epilogue::Add }, 0) => &[2],
         (Op::KvAppend {}, 0) => &[0],
         (Op::KvAppend {}, 1) => &[1],

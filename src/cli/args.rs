@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bitnetc_frontend_gguf::{Activation, I2sLayout, ModelOptions};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A compiler for ternary (BitNet b1.58) language models on CPUs.
@@ -60,6 +61,55 @@ pub(crate) enum EngineKind {
     Interpreter,
 }
 
+/// What a GGUF file does not say; without effect on a plan.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// Order of the weights in I2_S tensors (default: x86-128, as in all published files)
+    #[arg(long, value_name = "LAYOUT")]
+    pub(crate) i2s_layout: Option<I2sLayoutArg>,
+    /// Activation of the feed-forward gate, instead of the file's
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hidden_activation: Option<ActivationArg>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum I2sLayoutArg {
+    /// Blocks of 128: x86 builds, converters, ARM builds before November 2025
+    #[value(name = "x86-128")]
+    X86,
+    /// Blocks of 64: ARM builds since November 2025
+    #[value(name = "arm-64")]
+    Arm,
+    /// Four rows a byte: x86 builds since November 2025 without ACT_PARALLEL
+    #[value(name = "rows-1x4")]
+    Rows,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ActivationArg {
+    /// max(x, 0)²
+    Relu2,
+    /// x · sigmoid(x)
+    Silu,
+}
+
+impl ModelArgs {
+    /// As the front-end takes them.
+    pub(crate) fn to_options(&self) -> ModelOptions {
+        ModelOptions {
+            i2s_layout: match self.i2s_layout {
+                None | Some(I2sLayoutArg::X86) => I2sLayout::Blocks128,
+                Some(I2sLayoutArg::Arm) => I2sLayout::Blocks64,
+                Some(I2sLayoutArg::Rows) => I2sLayout::Rows4,
+            },
+            activation: self.hidden_activation.map(|activation| match activation {
+                ActivationArg::Relu2 => Activation::Relu2,
+                ActivationArg::Silu => Activation::Silu,
+            }),
+        }
+    }
+}
+
 /// Options of every command that runs a model.
 #[derive(Debug, Args)]
 pub(crate) struct EngineArgs {
@@ -75,6 +125,8 @@ pub(crate) struct EngineArgs {
     /// Read files into memory instead of mapping them
     #[arg(long)]
     pub(crate) no_mmap: bool,
+    #[command(flatten)]
+    pub(crate) options: ModelArgs,
 }
 
 #[derive(Debug, Args)]
@@ -163,6 +215,8 @@ pub(crate) struct CompileArgs {
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
+    #[command(flatten)]
+    pub(crate) options: ModelArgs,
     /// Read the model into memory instead of mapping it
     #[arg(long)]
     pub(crate) no_mmap: bool,
@@ -196,6 +250,8 @@ pub(crate) struct InspectArgs {
     /// List every tensor or weight
     #[arg(long)]
     pub(crate) tensors: bool,
+    #[command(flatten)]
+    pub(crate) options: ModelArgs,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -255,6 +311,8 @@ pub(crate) struct IrDumpArgs {
     pub(crate) layer: Option<u32>,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
+    #[command(flatten)]
+    pub(crate) options: ModelArgs,
 }
 
 #[derive(Debug, Args)]

@@ -42,7 +42,8 @@ pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
     interrupt::listen();
     let clock = Instant::now();
     let source =
-        Source::open(Some(&args.model), if args.no_mmap { MapMode::Copied } else { MapMode::Mapped })?;
+        Source::open(Some(&args.model), if args.no_mmap { MapMode::Copied } else { MapMode::Mapped })?
+            .with_options(args.options.to_options());
     let model = source.gguf_model()?;
     let planned = plan_model(&args.model, &model, &options)?;
     for note in &planned.notes {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bitnetc::error::exit;
 use bitnetc::load::Source;
+use bitnetc_frontend_gguf::PreTokenizer;
 use bitnetc_runtime::map::MapMode;
 use bitnetc_runtime::plan::Plan;
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use super::{Outcome, output};
 
 /// Runs the command.
 pub(crate) fn run(args: &InspectArgs) -> Outcome {
-    let source = Source::open(args.model.as_deref(), MapMode::Mapped)?;
+    let source = Source::open(args.model.as_deref(), MapMode::Mapped)?.with_options(args.options.to_options());
     let report = match &source {
         Source::Gguf { .. } => gguf_report(&source, args.tensors)?,
         Source::Plan { plan, .. } => plan_report(&source.name(), plan, args.tensors)?,
@@ -48,7 +49,7 @@ fn gguf_report(source: &Source, list: bool) -> Result<Value, bitnetc::Error> {
         "schema": "bitnetc.inspect/1",
         "kind": "gguf",
         "file": source.name(),
-        "bytes": source.bytes().len(),
+        "bytes": source.parts().iter().map(|part| part.len()).sum::<usize>(),
         "version": model.gguf().version(),
         "name": model.gguf().string("general.name").ok().flatten().map(safe),
         "architecture": hparams.architecture,
@@ -64,6 +65,7 @@ fn gguf_report(source: &Source, list: bool) -> Result<Value, bitnetc::Error> {
             "rope_dim": hparams.rope_dim,
             "rope_theta": hparams.rope_theta,
             "eps": hparams.eps,
+            "activation": hparams.activation.name(),
             "tied_head": model.output().is_none(),
         },
         "tensors": {
@@ -74,7 +76,10 @@ fn gguf_report(source: &Source, list: bool) -> Result<Value, bitnetc::Error> {
         },
         "tokenizer": {
             "model": "gpt2",
-            "pre": "llama-bpe",
+            "pre": match tokenizer.pre() {
+                PreTokenizer::LlamaBpe => "llama-bpe",
+                PreTokenizer::Qwen2 => "qwen2",
+            },
             "tokens": tokenizer.tokens().len(),
             "merges": tokenizer.merges().count(),
             "bos": special.bos,

@@ -27,6 +27,7 @@ pub(crate) fn load_options(args: &EngineArgs) -> LoadOptions {
             KvType::F32 => bitnetc_ir::DType::F32,
         }),
         map_mode: if args.no_mmap { MapMode::Copied } else { MapMode::Mapped },
+        model: args.options.to_options(),
         ..LoadOptions::default()
     }
 }

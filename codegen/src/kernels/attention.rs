@@ -415,7 +415,7 @@ impl Tile {
     clippy::approx_constant,
     reason = "the digits are those of the definition"
 )]
-fn exp(b: &mut KernelBuilder, x: Vf) -> Vf {
+pub(super) fn exp(b: &mut KernelBuilder, x: Vf) -> Vf {
     const LOG2_E: f32 = 1.44269504;
     const LN2_HIGH: f32 = 0.693359375;
     const LN2_LOW: f32 = 2.12194440e-4;

@@ -4,6 +4,7 @@
 
 mod check;
 mod rng;
+pub mod store;
 mod tiny;
 mod writer;
 
