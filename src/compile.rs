@@ -3,18 +3,20 @@
 //! Invariants: what runs from memory and what runs from a plan file went through the same steps with the same options;
 //! weights are packed one parameter at a time, so a plan is written with little more memory than its largest weight.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use bitnetc_codegen::compile::CompileError;
+use bitnetc_codegen::compile::{Codegen, CompileError};
 use bitnetc_codegen::pack::{pack_into, pack_param};
 use bitnetc_codegen::{host, program};
 use bitnetc_frontend_gguf as gguf;
-use bitnetc_ir::{DType, Module, ParamId, TargetDesc, storage, text, weights};
-use bitnetc_passes::{PassContext, PassReport, Pipeline};
+use bitnetc_ir::work::Accounts;
+use bitnetc_ir::{DType, Layout, Module, ParamId, TargetDesc, storage, text, weights};
+use bitnetc_passes::{HeadFormat, PassContext, PassReport, Pipeline, WeightPacking};
 use bitnetc_runtime::map::AlignedBuffer;
-use bitnetc_runtime::model::{WeightRange, bytes_per_token};
+use bitnetc_runtime::model::WeightRange;
 use bitnetc_runtime::plan::{PlanEncoder, PlanMeta, PlanSettings, SourceFile, write_plan};
-use bitnetc_runtime::session::{MemoryUse, kv_bytes_per_position, memory_needs};
+use bitnetc_runtime::session::{MemoryUse, memory_needs};
 use bitnetc_runtime::tokenizer::TokenizerSpec;
 
 use crate::error::Error;
@@ -28,12 +30,18 @@ pub const DEFAULT_CHUNK: u32 = 64;
 pub struct CompileOptions {
     /// Element type of the KV cache, f16 or f32.
     pub kv_type: DType,
+    /// How the language-model head is computed.
+    pub head: HeadFormat,
     /// Tokens that one prefill step handles at most.
     pub chunk: u32,
     /// The passes.
     pub pipeline: Pipeline,
+    /// How ternary weights are packed.
+    pub weights: WeightPacking,
     /// The machine to lay out and to generate code for; the host unless set.
     pub target: TargetDesc,
+    /// The instruction selector.
+    pub codegen: Codegen,
 }
 
 impl CompileOptions {
@@ -43,7 +51,33 @@ impl CompileOptions {
     /// A machine that code cannot be generated for.
     pub fn for_host() -> Result<Self, Error> {
         let target = host::probe().map_err(CompileError::from)?;
-        Ok(Self { kv_type: DType::F16, chunk: DEFAULT_CHUNK, pipeline: Pipeline::default(), target })
+        let (pipeline, codegen) = (Pipeline::default(), Codegen::default());
+        let (head, weights) = (HeadFormat::Q8, WeightPacking::Auto);
+        Ok(Self { kv_type: DType::F16, head, chunk: DEFAULT_CHUNK, pipeline, weights, target, codegen })
+    }
+}
+
+impl CompileOptions {
+    /// What the passes are told.
+    pub(crate) fn pass_context(&self) -> PassContext<'static> {
+        let (head, weights) = (self.head, self.weights);
+        PassContext { head, weights, ..PassContext::new(self.target.clone()) }
+    }
+}
+
+/// The packings that ops of a module read, for what was asked.
+fn weights_used(asked: WeightPacking, module: &Module) -> String {
+    let params = stored_params(module).into_iter().map(|p| &module.params()[p].ty);
+    let layouts: BTreeSet<Layout> = params.filter(|ty| ty.dtype == DType::Ter).map(|ty| ty.layout).collect();
+    let name = |layout: &Layout| match layout {
+        Layout::Tile16 => Some(WeightPacking::TwoBits.name()),
+        Layout::Trits16 => Some(WeightPacking::Trits.name()),
+        _ => None,
+    };
+    let used: Vec<&str> = layouts.iter().filter_map(name).collect();
+    match asked {
+        WeightPacking::Auto => format!("{asked}: {}", used.join(", ")),
+        _ => used.join(", "),
     }
 }
 
@@ -110,7 +144,7 @@ pub fn plan_model<'m, 'a>(
     );
     checked.map_err(|source| Error::Gguf { path: path.to_owned(), source })?;
     let imported = import(model, options)?;
-    let context = PassContext::new(options.target.clone());
+    let context = options.pass_context();
     let (module, report) = bitnetc_passes::run(&options.pipeline, imported, &context)?;
 
     let hparams = model.hparams();
@@ -139,8 +173,10 @@ pub fn plan_model<'m, 'a>(
         defaults_used: notes.clone(),
         creation_options: vec![
             number("kv_type", options.kv_type.name().to_owned()),
+            number(HEAD_OPTION, made_head(options).to_string()),
             number("batch_size", options.chunk.to_string()),
             number("passes", options.pipeline.to_string()),
+            number("weights", weights_used(options.weights, &module)),
         ],
         producer: format!("bitnetc {}", env!("CARGO_PKG_VERSION")),
     };
@@ -154,6 +190,15 @@ pub fn plan_model<'m, 'a>(
         context: u32::try_from(hparams.context).unwrap_or(u32::MAX),
         weights: gguf::GgufWeights::new(model),
     })
+}
+
+/// The option of a plan that names its head.
+pub(crate) const HEAD_OPTION: &str = "head";
+
+/// The head that comes out of the passes.
+fn made_head(options: &CompileOptions) -> HeadFormat {
+    let packs = options.pipeline.passes().iter().any(|pass| pass.name == "pack-head");
+    if packs { options.head } else { HeadFormat::Stored }
 }
 
 /// The imported module of a model.
@@ -266,14 +311,15 @@ impl Planned<'_, '_> {
         let programs = program::lower(&self.module).map_err(CompileError::from)?;
         let decode = programs.programs.iter().find(|p| p.name == "decode");
         let steps = decode.map(|p| p.steps.as_slice()).unwrap_or_default();
+        let accounts = Accounts::of(&self.module);
         let needs = memory_needs(&self.module, &programs, self.context);
         Ok(PlanSummary {
             passes: self.passes.clone(),
             kernels: programs.kernels.len(),
             steps: steps.len(),
             barriers: steps.iter().filter(|s| s.barrier).count(),
-            bytes_per_token: bytes_per_token(&self.module, &programs),
-            kv_bytes_per_position: kv_bytes_per_position(&programs),
+            bytes_per_token: accounts.step(0).weight_bytes,
+            kv_bytes_per_position: accounts.kv_bytes_per_position(),
             context: self.context,
             memory: needs,
             file_bytes,

@@ -10,9 +10,11 @@ use bitnetc_passes::PassError;
 use bitnetc_runtime::map::MapError;
 use bitnetc_runtime::model::ModelError;
 use bitnetc_runtime::plan::PlanError;
+use bitnetc_runtime::roofline::RooflineError;
 use bitnetc_runtime::sampling::{ParamError, SampleError};
 use bitnetc_runtime::session::SessionError;
 use bitnetc_runtime::tokenizer::TokenizerError;
+use bitnetc_runtime::whole_file::WholeFileError;
 
 /// An error of the library facade.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +69,22 @@ pub enum Error {
         /// What was asked, and what to do.
         what: &'static str,
     },
+    /// A result file could not be written.
+    #[error(transparent)]
+    File(#[from] WholeFileError),
+    /// A plan has another head than the one asked for.
+    #[error(
+        "{}: the plan was compiled with --head {has}; leave --head out, or compile the model again with --head {asked}",
+        path.display()
+    )]
+    HeadOfPlan {
+        /// The file.
+        path: PathBuf,
+        /// The head that it has.
+        has: String,
+        /// The head that was asked for.
+        asked: String,
+    },
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,
@@ -88,6 +106,9 @@ pub enum Error {
     /// A session could not be made, or refused a call.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// The machine's limits could not be measured.
+    #[error(transparent)]
+    Roofline(#[from] RooflineError),
     /// The interpreter refused.
     #[error(transparent)]
     Interp(#[from] InterpError),
@@ -145,7 +166,7 @@ impl Error {
             Error::Plan(PlanError::Map(_)) => exit::FAILURE,
             Error::Plan(_) | Error::Cache(_) | Error::Session(SessionError::Entry(_)) => exit::MODEL,
             Error::Compile(CompileError::Program(_) | CompileError::Kernel { .. }) => exit::MODEL,
-            Error::NotInPlan { .. } => exit::USAGE,
+            Error::NotInPlan { .. } | Error::HeadOfPlan { .. } => exit::USAGE,
             Error::Interrupted | Error::Session(SessionError::Interrupted) => exit::INTERRUPTED,
             Error::Param(_) => exit::USAGE,
             _ => exit::FAILURE,

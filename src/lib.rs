@@ -24,13 +24,16 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod builtin;
 pub mod compile;
 pub mod error;
 pub mod generate;
 pub mod load;
 pub mod perplexity;
+pub mod synth;
 mod tokenizer_spec;
+pub mod verify;
 
 pub use compile::DEFAULT_CHUNK;
 pub use error::Error;

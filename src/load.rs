@@ -7,21 +7,21 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnetc_codegen::compile::compile;
+use bitnetc_codegen::compile::compile_with;
 use bitnetc_frontend_gguf as gguf;
 use bitnetc_frontend_gguf::split::PartName;
 use bitnetc_ir::interp::{Interpreter, Tensor};
-use bitnetc_ir::{DType, KEY_BLOCK, Layout, Module, Stage, cache, text, verify};
-use bitnetc_ir::weights::packed_scale_index;
+use bitnetc_ir::weights::{packed_scale_index, ternary_bytes};
+use bitnetc_ir::{DType, KEY_BLOCK, Layout, Module, ParamId, Stage, Type, cache, text, verify};
 use bitnetc_ir::{WeightBytes, WeightSource};
-use bitnetc_passes::{PassContext, Pipeline, check_plan};
+use bitnetc_passes::{HeadFormat, Pipeline, WeightPacking, check_plan};
 use bitnetc_runtime::map::{MapMode, Mapping};
 use bitnetc_runtime::model::{Bytes, Model, WeightRange};
 use bitnetc_runtime::plan::{self, LoadOptions as PlanOptions, Plan, PlanError};
 use bitnetc_runtime::tokenizer::{BpeTokenizer, TokenizerSpec};
 
 use crate::builtin;
-use crate::compile::{CompileOptions, import, plan_model, scales_name, stored_params};
+use crate::compile::{CompileOptions, HEAD_OPTION, import, plan_model, scales_name, stored_params};
 use crate::error::Error;
 
 /// How a model is opened.
@@ -29,22 +29,25 @@ use crate::error::Error;
 pub struct LoadOptions {
     /// Element type of the KV cache, f16 or f32; what the plan was made with, or f16, if there is nothing.
     pub kv_type: Option<DType>,
+    /// How the language-model head is computed; what the plan was made with, or q8, if there is nothing. A plan has one
+    /// head and refuses another.
+    pub head: Option<HeadFormat>,
+    /// How ternary weights are packed: for a GGUF, what is done; of a plan, what is demanded.
+    pub weights: Option<WeightPacking>,
+    /// Threads that the model will run with, for the cost model; the target's if there is nothing.
+    pub threads: Option<u32>,
     /// How files are brought into memory.
     pub map_mode: MapMode,
     /// What a GGUF file does not say and its user knows; of no effect on a plan.
     pub model: gguf::ModelOptions,
-    /// How a GGUF is compiled; `kv_type` above counts if it is there. The defaults for this machine if there is nothing.
+    /// How a GGUF is compiled; what stands above counts if it is there. The defaults for this machine if there is nothing.
     pub compile: Option<CompileOptions>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self {
-            kv_type: None,
-            map_mode: MapMode::Mapped,
-            model: gguf::ModelOptions::default(),
-            compile: None,
-        }
+        let (map_mode, model) = (MapMode::Mapped, gguf::ModelOptions::default());
+        Self { kv_type: None, head: None, weights: None, threads: None, map_mode, model, compile: None }
     }
 }
 
@@ -199,9 +202,29 @@ pub fn load_source(source: Source, options: &LoadOptions) -> Result<Loaded, Erro
         None => CompileOptions::for_host()?,
     };
     compile_options.kv_type = options.kv_type.unwrap_or(compile_options.kv_type);
+    compile_options.head = options.head.unwrap_or(compile_options.head);
+    compile_options.weights = options.weights.unwrap_or(compile_options.weights);
+    compile_options.target.threads = options.threads.unwrap_or(compile_options.target.threads);
     match source {
         Source::Gguf { .. } => load_gguf(&source, &compile_options),
-        Source::Plan { path, plan } => load_plan(&path, *plan, &compile_options, options.kv_type),
+        Source::Plan { path, plan } => {
+            check_head(&path, &plan, options.head)?;
+            load_plan(&path, *plan, &compile_options, options)
+        }
+    }
+}
+
+/// Whether the plan has the head that was asked for.
+fn check_head(path: &Path, plan: &Plan, asked: Option<HeadFormat>) -> Result<(), Error> {
+    let Some(asked) = asked.map(|head| head.to_string()) else { return Ok(()) };
+    let options = &plan.index().meta().creation_options;
+    let has = options.iter().find(|(name, _)| name == HEAD_OPTION).map_or("f16", |(_, value)| value.as_str());
+    match has == asked {
+        true => Ok(()),
+        false => {
+            let has = has.escape_debug().to_string();
+            Err(Error::HeadOfPlan { path: path.to_owned(), has, asked })
+        }
     }
 }
 
@@ -219,7 +242,7 @@ fn load_gguf(source: &Source, options: &CompileOptions) -> Result<Loaded, Error>
     let model = source.gguf_model()?;
     let planned = plan_model(&path, &model, options)?;
     let (tokenizer, (compiled, (blob, ranges))) = beside_tokenizer(&planned.tokenizer, || {
-        let compiled = compile(&planned.module, &options.target)?;
+        let compiled = compile_with(&planned.module, &options.target, options.codegen)?;
         Ok((compiled, planned.pack()?))
     })?;
     let blob: Bytes = Arc::new(blob);
@@ -256,6 +279,34 @@ pub fn plan_module(path: &Path, plan: &Plan) -> Result<Module, Error> {
     }
 }
 
+/// Refuses another packing of weights than the plan's: they are packed when a model is compiled.
+fn check_packing(path: &Path, module: &Module, demanded: WeightPacking) -> Result<(), Error> {
+    let (other, what) = match demanded {
+        WeightPacking::Auto => return Ok(()),
+        WeightPacking::TwoBits => (
+            Layout::Trits16,
+            "the plan's weights are packed in 1.6 bits; leave --weights out, or compile the model with --weights 2bit",
+        ),
+        WeightPacking::Trits => (
+            Layout::Tile16,
+            "the plan's weights are packed in 2 bits; leave --weights out, or compile the model with --weights 1.6bit",
+        ),
+    };
+    let packable = |ty: &Type| {
+        let one_scale = ty.group == 0;
+        one_scale
+            && ty.as_matrix().is_some_and(|(rows, cols)| ternary_bytes(Layout::Trits16, rows, cols).is_some())
+    };
+    let wrong = |p: ParamId| {
+        let ty = &module.params()[p].ty;
+        ty.layout == other && packable(ty)
+    };
+    match stored_params(module).into_iter().any(wrong) {
+        true => Err(Error::NotInPlan { path: path.to_owned(), what }),
+        false => Ok(()),
+    }
+}
+
 /// Verifies a module and proves the plans of its functions.
 ///
 /// # Errors
@@ -276,7 +327,7 @@ fn load_plan(
     path: &Path,
     plan: Plan,
     options: &CompileOptions,
-    kv_type: Option<DType>,
+    demanded: &LoadOptions,
 ) -> Result<Loaded, Error> {
     let lacks = |what| Error::PlanLacks { path: path.to_owned(), what };
     let spec = plan.tokenizer()?.ok_or_else(|| lacks("tokenizer"))?;
@@ -285,10 +336,13 @@ fn load_plan(
         || {
             beside_tokenizer(&spec, || {
                 let mut module = plan_module(path, &plan)?;
-                if let Some(kv_type) = kv_type {
+                if let Some(packing) = demanded.weights {
+                    check_packing(path, &module, packing)?;
+                }
+                if let Some(kv_type) = demanded.kv_type {
                     cache::set_cache_dtype(&mut module, kv_type).map_err(|e| Error::Cache(e.to_string()))?;
                 }
-                let compiled = compile(&module, &options.target)?;
+                let compiled = compile_with(&module, &options.target, options.codegen)?;
                 Ok((module, compiled))
             })
         },
@@ -358,8 +412,7 @@ pub fn dump_module(source: &Source, stage: Stage, options: &CompileOptions) -> R
         Stage::LaidOut => passes.take_while(|p| p.name != "plan-memory").collect(),
         Stage::Planned => passes.collect(),
     };
-    let context = PassContext::new(options.target.clone());
-    Ok(bitnetc_passes::run(&Pipeline::new(up_to), imported, &context)?.0)
+    Ok(bitnetc_passes::run(&Pipeline::new(up_to), imported, &options.pass_context())?.0)
 }
 
 /// The packed weights of a loaded model, for the interpreter.
@@ -371,7 +424,7 @@ impl WeightSource for Loaded {
         let place = |r: &std::ops::Range<u64>| all.get(r.start as usize..r.end as usize);
         // Scales are filled up to whole tiles and lie tile by tile; the matrix has one for each row or group of a row.
         let rows = match decl.ty.layout {
-            Layout::Tile16 => decl.ty.as_matrix()?.0,
+            layout if layout.is_packed_ternary() => decl.ty.as_matrix()?.0,
             _ => 0,
         };
         let packed = place(&range.scales)?.as_chunks::<4>().0;

@@ -63,7 +63,11 @@ fn plans_of_every_architecture_equal_their_models() {
         let direct = open(&path, &options(DType::F16));
         let planned = open(&plan, &options(DType::F16));
         assert_same(name, &score(&direct, &tokens, 1), &score(&planned, &tokens, 1));
-        assert_same(&format!("{name}, interpreter"), &interpreted(&planned, &tokens), &score(&planned, &tokens, 1));
+        assert_same(
+            &format!("{name}, interpreter"),
+            &interpreted(&planned, &tokens),
+            &score(&planned, &tokens, 1),
+        );
     }
 }
 
@@ -89,7 +93,8 @@ fn the_decoder_layer_of_every_architecture() {
 
 /// A model whose scales are f16 numbers, so that every storage holds its weights exactly.
 fn portable() -> GgufWriter {
-    let model = TinyModel { hidden: 256, heads: 4, kv_heads: 2, head_dim: 64, ffn: 512, ..TinyModel::default() };
+    let model =
+        TinyModel { hidden: 256, heads: 4, kv_heads: 2, head_dim: 64, ffn: 512, ..TinyModel::default() };
     let mut w = model.writer();
     for t in w.tensors.iter_mut().filter(|t| t.ty == TensorType::I2S.id()) {
         let end = t.data.len() - 32;

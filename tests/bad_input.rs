@@ -122,8 +122,21 @@ fn a_sealed_plan_with_a_hostile_module_is_refused() {
         format!("{before}func @head(\n  %g: f32[Tx16777216],{head}")
     };
     let arena = |text: String| text.replacen(" at 0+", " at 1099511627776+", 1);
-    let changes: [(&str, &dyn Fn(String) -> String); 4] =
-        [("barrier", &barrier), ("renamed", &renamed), ("second input", &second), ("arena", &arena)];
+    // Fewer bytes than are there, more, and a matrix in no layout that kernels read.
+    let (fewer, more) = (
+        |text: String| text.replace("w8", "w4"),
+        |text: String| text.replace(": w8[288x128]", ": w8[288x256]"),
+    );
+    let logical = |text: String| text.replace("@token_embd.w8.tile16 : f32", "@token_embd.w8 : f32");
+    let changes: [(&str, &dyn Fn(String) -> String); 7] = [
+        ("barrier", &barrier),
+        ("renamed", &renamed),
+        ("second input", &second),
+        ("arena", &arena),
+        ("narrower head", &fewer),
+        ("wider head", &more),
+        ("logical head", &logical),
+    ];
     for (what, change) in changes {
         let plan = hostile_plan(folder.path(), change);
         let output = bitnetc(&["run", &plan, "-n", "1", "--temp", "0", "-p", "ab"]);

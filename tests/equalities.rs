@@ -4,10 +4,10 @@
 mod common;
 
 use bitnetc::compile::{CompileOptions, plan_model};
-use bitnetc::load::{Source, score_by_interpreter};
+use bitnetc::load::{LoadOptions, Source, load, score_by_interpreter};
 use bitnetc_frontend_gguf::testing::TinyModel;
-use bitnetc_ir::{DType, TargetDesc};
-use bitnetc_passes::ALL_PASSES;
+use bitnetc_ir::{DType, Layout, TargetDesc};
+use bitnetc_passes::{ALL_PASSES, HeadFormat, WeightPacking};
 use bitnetc_runtime::map::MapMode;
 use common::*;
 
@@ -67,11 +67,14 @@ fn every_pass_can_be_left_out() {
     for model in [&shapes()[2], &shapes()[4]] {
         let file = write_model(model);
         let tokens = random_tokens(8, 70, model.vocab as u32);
-        let expected = score(&open(file.path(), &options(DType::F16)), &tokens, 2);
+        let expected = score(&open(file.path(), &options_stored_head(DType::F16)), &tokens, 2);
         let mut left_out = 0;
         for pass in ALL_PASSES.iter().filter(|p| !p.required) {
-            let changed =
-                options_with(DType::F16, |c| c.pipeline = c.pipeline.clone().without(pass.name).unwrap());
+            let changed = options_with(DType::F16, |c| {
+                // Without the pass, the head is the stored one whatever is asked for.
+                c.head = if pass.name == "pack-head" { HeadFormat::Q8 } else { HeadFormat::Stored };
+                c.pipeline = c.pipeline.clone().without(pass.name).unwrap();
+            });
             let loaded = open(file.path(), &changed);
             assert_same(&format!("without {}", pass.name), &expected, &score(&loaded, &tokens, 2));
             assert_same(
@@ -84,6 +87,52 @@ fn every_pass_can_be_left_out() {
         assert!(left_out >= 7);
         let bare = options_with(DType::F16, |c| c.pipeline = "assign-layout,plan-memory".parse().unwrap());
         assert_same("required passes only", &expected, &score(&open(file.path(), &bare), &tokens, 2));
+    }
+}
+
+#[test]
+fn packings_of_weights_give_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    for (i, model) in shapes().iter().enumerate() {
+        let file = write_model(model);
+        let tokens = random_tokens(17, 70, model.vocab as u32);
+        let packed = |weights| options_with(DType::F16, |c| c.weights = weights);
+        let expected = score(&open(file.path(), &packed(WeightPacking::TwoBits)), &tokens, 2);
+        let trits = open(file.path(), &packed(WeightPacking::Trits));
+        let used: Vec<_> =
+            trits.module.params().values().filter(|p| p.ty.layout == Layout::Trits16).collect();
+        assert!(!used.is_empty(), "shape {i}");
+        assert_same(&format!("shape {i}, prefill"), &expected, &score(&trits, &tokens, 2));
+        assert_same(&format!("shape {i}, decode"), &expected[..20], &decode(&trits, &tokens[..20], 3));
+        let mut interpreted = Vec::new();
+        score_by_interpreter(&trits, &tokens[..8], &mut |_, row| {
+            interpreted.push(row.to_vec());
+            true
+        })
+        .unwrap();
+        assert_same(&format!("shape {i}, interpreter"), &expected[..8], &interpreted);
+
+        // The same through a plan file, which knows how it is packed.
+        let plan = folder.path().join(format!("{i}.plan"));
+        let source = Source::open(Some(file.path()), MapMode::Mapped).unwrap();
+        let mut compile = CompileOptions::for_host().unwrap();
+        compile.weights = WeightPacking::Trits;
+        let gguf = source.gguf_model().unwrap();
+        let planned = plan_model(file.path(), &gguf, &compile).unwrap();
+        let recorded = planned.meta.creation_options.iter().find(|(name, _)| name == "weights");
+        assert_eq!(recorded.map(|(_, value)| value.as_str()), Some("1.6bit"));
+        planned.write(&plan, |_| true).unwrap();
+        let demand = |weights| LoadOptions { weights: Some(weights), ..LoadOptions::default() };
+        assert_same(
+            &format!("shape {i}, plan"),
+            &expected,
+            &score(&open(&plan, &options(DType::F16)), &tokens, 2),
+        );
+        for weights in [WeightPacking::Trits, WeightPacking::Auto] {
+            assert!(load(Some(&plan), &demand(weights)).is_ok());
+        }
+        let error = load(Some(&plan), &demand(WeightPacking::TwoBits)).unwrap_err();
+        assert!(error.to_string().contains("--weights 2bit"), "{error}");
     }
 }
 
@@ -104,6 +153,61 @@ fn a_plan_from_disk_equals_compiling_in_memory() {
             let memory = score(&open(file.path(), &options(kv_type)), &tokens, 2);
             let disk = score(&open(&plan, &options(kv_type)), &tokens, 2);
             assert_same(&format!("shape {i} {}", kv_type.name()), &memory, &disk);
+        }
+    }
+}
+
+#[test]
+fn packed_heads_equal_the_interpreter_on_every_engine() {
+    let folder = tempfile::tempdir().unwrap();
+    for (i, model) in [&shapes()[2], &shapes()[4]].into_iter().enumerate() {
+        let file = write_model(model);
+        let tokens = random_tokens(31, 36, model.vocab as u32);
+        let stored = score(&open(file.path(), &options_stored_head(DType::F16)), &tokens, 2);
+        for head in ["q8", "q6", "q4", "screened:20", "screened"] {
+            let head: HeadFormat = head.parse().unwrap();
+            let changed = options_with(DType::F16, |c| c.head = head);
+            let loaded = open(file.path(), &changed);
+            let mut expected = Vec::new();
+            score_by_interpreter(&loaded, &tokens, &mut |_, row| {
+                expected.push(row.to_vec());
+                true
+            })
+            .unwrap();
+            for threads in [1, 2, 3, 5] {
+                let what = format!("{head}, {threads} threads");
+                assert_same(&what, &expected, &score(&loaded, &tokens, threads));
+                assert_same(&what, &expected[..12], &decode(&loaded, &tokens[..12], threads));
+            }
+            for target in feature_levels() {
+                let what = format!("{head}, {target}");
+                let loaded =
+                    open(file.path(), &options_with(DType::F16, |c| (c.head, c.target) = (head, target)));
+                assert_same(&what, &expected[..20], &score(&loaded, &tokens[..20], 2));
+            }
+            let plan = folder.path().join(format!("{i}.{head}.plan"));
+            let source = Source::open(Some(file.path()), MapMode::Mapped).unwrap();
+            let options = CompileOptions { head, ..CompileOptions::for_host().unwrap() };
+            let gguf = source.gguf_model().unwrap();
+            plan_model(file.path(), &gguf, &options).unwrap().write(&plan, |_| true).unwrap();
+            let asked = LoadOptions { head: Some(head), ..LoadOptions::default() };
+            assert_same("plan", &expected, &score(&open(&plan, &asked), &tokens, 2));
+            let other = LoadOptions { head: Some(HeadFormat::Stored), ..LoadOptions::default() };
+            let refused = load(Some(&plan), &other).unwrap_err().to_string();
+            assert!(refused.contains(&format!("--head {head}")) && refused.contains("f16"), "{refused}");
+
+            if let HeadFormat::Screened { rows } = head {
+                for (row, (screened, stored)) in expected.iter().zip(&stored).enumerate() {
+                    let exact =
+                        screened.iter().zip(stored).filter(|(a, b)| a.to_bits() == b.to_bits()).count();
+                    assert!(
+                        exact >= rows.min(model.vocab as u32) as usize,
+                        "row {row}: {exact} exact logits"
+                    );
+                }
+            } else {
+                assert!(expected != stored, "{head} changes something");
+            }
         }
     }
 }
@@ -133,9 +237,13 @@ fn feature_levels_give_the_same_bits() {
     println!("{} feature levels", levels.len());
     for target in levels {
         let name = target.to_string();
-        let loaded = open(file.path(), &options_with(DType::F16, |c| c.target = target));
-        assert_same(&name, &expected, &score(&loaded, &tokens, 2));
-        assert_same(&format!("{name}, decode"), &expected[..10], &decode(&loaded, &tokens[..10], 1));
+        for weights in [WeightPacking::TwoBits, WeightPacking::Trits] {
+            let options = options_with(DType::F16, |c| (c.target, c.weights) = (target.clone(), weights));
+            let loaded = open(file.path(), &options);
+            let name = format!("{name}, {weights}");
+            assert_same(&name, &expected, &score(&loaded, &tokens, 2));
+            assert_same(&format!("{name}, decode"), &expected[..10], &decode(&loaded, &tokens[..10], 1));
+        }
     }
 }
 

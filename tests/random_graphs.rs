@@ -3,7 +3,7 @@
 use bitnetc_ir::generate::{GenOptions, MIN_VOCAB, SplitMix, random_module};
 use bitnetc_ir::interp::{CacheData, Interpreter, Tensor};
 use bitnetc_ir::{DType, FuncId, Module, Stage, TokenCount};
-use bitnetc_passes::{PassContext, Pipeline, run};
+use bitnetc_passes::{PassContext, Pipeline, WeightPacking, run};
 use bitnetc_runtime::execute::execute;
 
 const CAPACITY: u32 = 128;
@@ -55,11 +55,14 @@ fn inputs(module: &Module, func: FuncId, random: &mut SplitMix, tokens: u32, pos
     all
 }
 
-fn check(seed: u64, tokens_mode: TokenCount, pipeline: &Pipeline) -> usize {
-    let options = GenOptions { stage: Stage::Imported, tokens: tokens_mode, ..GenOptions::default() };
+fn check(seed: u64, stage: Stage, tokens_mode: TokenCount, pipeline: &Pipeline) -> usize {
+    let options = GenOptions { stage, tokens: tokens_mode, ..GenOptions::default() };
     let (module, weights) = random_module(seed, &options);
     let target = bitnetc_codegen::host::probe().unwrap();
-    let Ok((planned, _)) = run(pipeline, module.clone(), &PassContext::new(target.clone())) else { return 0 };
+    let weights_of = [WeightPacking::TwoBits, WeightPacking::Trits];
+    let packing = weights_of[seed as usize % weights_of.len()];
+    let context = PassContext { weights: packing, ..PassContext::new(target.clone()) };
+    let Ok((planned, _)) = run(pipeline, module.clone(), &context) else { return 0 };
     let mut random = SplitMix::new(seed);
     let mut done = 0;
     for func in module.funcs().keys() {
@@ -93,7 +96,7 @@ fn check(seed: u64, tokens_mode: TokenCount, pipeline: &Pipeline) -> usize {
 #[test]
 fn single_token_graphs() {
     let pipeline = Pipeline::default();
-    let done: usize = (0..60).map(|seed| check(seed, TokenCount::One, &pipeline)).sum();
+    let done: usize = (0..60).map(|seed| check(seed, Stage::Imported, TokenCount::One, &pipeline)).sum();
     println!("{done} functions");
     assert!(done >= 30, "only {done} functions could be run");
 }
@@ -101,7 +104,8 @@ fn single_token_graphs() {
 #[test]
 fn chunk_graphs() {
     let pipeline = Pipeline::default();
-    let done: usize = (100..160).map(|seed| check(seed, TokenCount::UpTo(7), &pipeline)).sum();
+    let done: usize =
+        (100..160).map(|seed| check(seed, Stage::Imported, TokenCount::UpTo(7), &pipeline)).sum();
     println!("{done} functions");
     assert!(done >= 30, "only {done} functions could be run");
 }
@@ -109,7 +113,18 @@ fn chunk_graphs() {
 #[test]
 fn unfused_graphs() {
     let bare: Pipeline = "assign-layout,plan-memory".parse().unwrap();
-    let done: usize = (200..230).map(|seed| check(seed, TokenCount::One, &bare)).sum();
+    let done: usize = (200..230).map(|seed| check(seed, Stage::Imported, TokenCount::One, &bare)).sum();
     println!("{done} functions");
     assert!(done >= 15, "only {done} functions could be run");
+}
+
+/// Ops that only passes make: packed and screened heads among them.
+#[test]
+fn fused_graphs() {
+    let pipeline = Pipeline::default();
+    for tokens in [TokenCount::One, TokenCount::UpTo(7)] {
+        let done: usize = (300..350).map(|seed| check(seed, Stage::Fused, tokens, &pipeline)).sum();
+        println!("{done} functions");
+        assert!(done >= 20, "only {done} functions could be run");
+    }
 }

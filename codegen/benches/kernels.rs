@@ -13,10 +13,11 @@ use bitnetc_codegen::host;
 use bitnetc_codegen::image::{Image, ImageBuilder};
 use bitnetc_codegen::kernels::{Arg, CacheShape, KernelKind, KernelSpec, RopeShape, TokenMode};
 use bitnetc_codegen::pack;
+use bitnetc_ir::partition::MERGE_UNIT;
 use bitnetc_ir::weights::{TILE_ROWS, ternary_bytes};
 use bitnetc_ir::{
-    ContentHash, DType, Epilogue, Layout, Module, Pairs, ParamDecl, ParamDef, TargetDesc, Type, WeightBytes,
-    storage,
+    BlockFormat, ContentHash, DType, Epilogue, Layout, Module, Pairs, ParamDecl, ParamDef, TargetDesc, Type,
+    WeightBytes, storage,
 };
 
 /// Weights that fit in the second-level cache beside the activations.
@@ -60,7 +61,7 @@ struct Subject {
     words: Vec<u64>,
     begin: usize,
     end: usize,
-    _buffers: Vec<Buffer>,
+    buffers: Vec<Buffer>,
 }
 
 impl Subject {
@@ -96,7 +97,16 @@ impl Subject {
         }
         let at = |arg| spec.args().iter().position(|&a| a == arg).expect("every kernel has a range of units");
         let (begin, end) = (at(Arg::UnitBegin), at(Arg::UnitEnd));
-        Self { name: kernel.name, image, words, begin, end, _buffers: buffers }
+        Self { name: kernel.name, image, words, begin, end, buffers }
+    }
+
+    /// Fills the buffer of word `index` (no other word before it may be a number) with 32-bit words.
+    fn fill(&mut self, index: usize, words: impl Iterator<Item = u32>) {
+        let mut slots = self.buffers[index].words.iter_mut().flatten();
+        let mut words = words;
+        while let (Some(slot), Some(low)) = (slots.next(), words.next()) {
+            *slot = u64::from(low) | u64::from(words.next().unwrap_or(0)) << 32;
+        }
     }
 
     fn run(&mut self, units: std::ops::Range<u64>) {
@@ -158,31 +168,34 @@ impl Bench {
         println!("{name:<46} {what:<10} {:>8.2} {unit} (median {:.2})", rate(best), rate(median));
     }
 
-    fn gemv(&self, rows: u32, cols: u32, epilogue: Epilogue) {
+    fn gemv(&self, rows: u32, cols: u32, layout: Layout, epilogue: Epilogue) {
         let per_unit = if epilogue == Epilogue::Relu2Mul { 2 } else { 1 };
-        let unit_bytes = per_unit * u64::from(cols.div_ceil(16)) * 64;
+        let tile_bytes = ternary_bytes(layout, TILE_ROWS, cols).expect("the layout holds every shape");
+        let unit_bytes = per_unit * tile_bytes;
+        let unit_weights = per_unit * u64::from(TILE_ROWS * cols);
         let units = u64::from(rows.div_ceil(TILE_ROWS)) / per_unit;
-        let kind = KernelKind::Bitlinear { rows, cols, epilogue };
-        let name = format!("gemv {rows}x{cols} {epilogue:?}");
+        let kind = KernelKind::Bitlinear { rows, cols, layout, epilogue };
+        let name = format!("gemv {} {rows}x{cols} {epilogue:?}", layout.name());
         if !self.wants(&name) {
             return;
         }
         let bytes = |arg| match arg {
             Arg::Operand(0) => storage::q8_tail(cols) + 64,
-            Arg::Operand(1) => ternary_bytes(Layout::Tile16, rows, cols).expect("tile16 holds every shape"),
+            Arg::Operand(1) => tile_bytes * u64::from(rows.div_ceil(TILE_ROWS)),
             _ => u64::from(rows) * 4,
         };
         let mut subject = Subject::new(self, kind, &[], bytes, 1);
         let cached = (CACHED / unit_bytes).min(units);
         let times = (8 * units / cached).max(1);
-        self.rate(&name, "cache", (times * cached * unit_bytes) as f64, "GB/s", || {
+        self.rate(&name, "cache", (times * cached * unit_weights) as f64, "Gweights/s", || {
             (0..times).for_each(|_| subject.run(0..cached));
         });
         let all = units * unit_bytes;
         let copies: Vec<Buffer> = (0..if self.measure { (UNCACHED / all).max(1) } else { 1 })
             .map(|_| Buffer::ternary(all))
             .collect();
-        self.rate(&name, "memory", (all * copies.len() as u64) as f64, "GB/s", || {
+        let weights = units * unit_weights * copies.len() as u64;
+        self.rate(&name, "memory", weights as f64, "Gweights/s", || {
             for copy in &copies {
                 subject.words[1] = copy.address();
                 subject.run(0..units);
@@ -190,16 +203,16 @@ impl Bench {
         });
     }
 
-    fn gemm(&self, rows: u32, cols: u32, tokens: u64) {
+    fn gemm(&self, rows: u32, cols: u32, layout: Layout, tokens: u64) {
         let strides = [storage::q8_tail(cols) + 64, u64::from(rows) * 4];
-        let kind = KernelKind::Bitlinear { rows, cols, epilogue: Epilogue::None };
-        let name = format!("gemm {rows}x{cols} tokens {tokens}");
+        let kind = KernelKind::Bitlinear { rows, cols, layout, epilogue: Epilogue::None };
+        let name = format!("gemm {} {rows}x{cols} tokens {tokens}", layout.name());
         if !self.wants(&name) {
             return;
         }
         let bytes = |arg| match arg {
             Arg::Operand(0) => strides[0] * tokens,
-            Arg::Operand(1) => ternary_bytes(Layout::Tile16, rows, cols).expect("tile16 holds every shape"),
+            Arg::Operand(1) => ternary_bytes(layout, rows, cols).expect("the layout holds every shape"),
             Arg::Scales(_) => u64::from(rows) * 4,
             _ => strides[1] * tokens,
         };
@@ -233,9 +246,118 @@ impl Bench {
         self.rate(&name, "memory", (units * unit_bytes) as f64, "GB/s", || subject.run(0..units));
     }
 
-    /// Bytes written by all threads, from an I2_S matrix.
-    fn pack(&self, rows: u32, cols: u32) {
-        let name = format!("pack {rows}x{cols}");
+    /// A packed head; bytes are those of codes and scales.
+    fn block_matmul(&self, format: BlockFormat, rows: u32, cols: u32, tokens: u64) {
+        let ty = Type::vector(DType::Q8b, cols);
+        let strides = [storage::row_stride(&ty).expect("a row"), u64::from(rows) * 4];
+        let kind = KernelKind::BlockMatmul { rows, cols, format };
+        let name = format!("block_matmul {} {rows}x{cols} tokens {tokens}", format.dtype().name());
+        if !self.wants(&name) {
+            return;
+        }
+        let size = format.bytes(rows, cols).expect("a size");
+        let bytes = |arg| match arg {
+            Arg::Operand(0) => strides[0] * tokens,
+            Arg::Operand(1) => size,
+            Arg::Scales(_) => u64::from(rows) * 4,
+            _ => strides[1] * tokens,
+        };
+        let one = tokens == 1;
+        let mut subject = Subject::new(self, kind, if one { &[] } else { &strides }, bytes, tokens);
+        let (units, unit_bytes) = (u64::from(rows.div_ceil(TILE_ROWS)), format.tile_bytes(cols));
+        let cached = (CACHED / unit_bytes).max(1);
+        self.rate(&name, "cache", (10 * cached * unit_bytes) as f64, "GB/s", || {
+            (0..10).for_each(|_| subject.run(0..cached));
+        });
+        self.rate(&name, "memory", size as f64, "GB/s", || subject.run(0..units));
+    }
+
+    /// What a screened head does behind the approximate logits.
+    fn screened(&self, rows: u32, cols: u32, n: u32) {
+        let mut state = 1u32;
+        let mut next = move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 8
+        };
+        let mut logits =
+            move || ((0..6).map(|_| next() as f32 / (1 << 24) as f32).sum::<f32>() - 3.0).to_bits();
+        for (name, kind, table, units) in [
+            ("screen", KernelKind::Screen { width: rows, n }, 0, 1),
+            (
+                "matmul_rows",
+                KernelKind::MatmulRows { rows, cols, dtype: DType::F16, n },
+                u64::from(rows) * u64::from(cols) * 2,
+                u64::from(n.div_ceil(TILE_ROWS)),
+            ),
+            (
+                "merge_screened",
+                KernelKind::MergeScreened { width: rows, n },
+                0,
+                u64::from(rows.div_ceil(MERGE_UNIT)),
+            ),
+        ] {
+            let name = format!("{name} {n} of {rows}x{cols}");
+            if !self.wants(&name) {
+                continue;
+            }
+            let bytes = |arg| match arg {
+                Arg::Operand(2) if table > 0 => table,
+                _ => u64::from(rows.max(cols)) * 4,
+            };
+            let mut subject = Subject::new(self, kind, &[], bytes, 1);
+            subject.fill(0, (0..rows).map(|_| logits()));
+            if !matches!(kind, KernelKind::Screen { .. }) {
+                subject.fill(1, (0..n).map(|i| (u64::from(i) * u64::from(rows) / u64::from(n)) as u32));
+            }
+            let (best, median) = self.time(|| subject.run(0..units));
+            let micros = |t: Duration| t.as_secs_f64() * 1e6;
+            println!("{name:<46} {:<10} {:>8.2} µs (median {:.2})", "", micros(best), micros(median));
+        }
+    }
+
+    /// Bytes written by all threads, from an F16 table.
+    fn pack_head(&self, format: BlockFormat, rows: u32, cols: u32) {
+        let name = format!("pack {} {rows}x{cols}", format.dtype().name());
+        if !self.wants(&name) {
+            return;
+        }
+        let mut module = Module::new();
+        let def = ParamDef::File { tensor: "w".into(), hash: ContentHash([0; 16]) };
+        let w =
+            module.add_param(ParamDecl { name: "w".into(), ty: Type::matrix(DType::F16, rows, cols), def });
+        let ty = Type::matrix(format.dtype(), rows, cols);
+        let quantised =
+            module.add_param(ParamDecl { name: "q".into(), ty: ty.clone(), def: ParamDef::Quantise(w) });
+        let packed = module.add_param(ParamDecl {
+            name: "packed".into(),
+            ty: ty.with_layout(Layout::Tile16),
+            def: ParamDef::Relayout(quantised),
+        });
+        // Finite f16 of all signs and of magnitudes from 0.25 to 4.
+        let elements = u64::from(rows) * u64::from(cols);
+        let bytes: Vec<u8> = (0..elements)
+            .flat_map(|i| {
+                let word = (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u16;
+                (0x3400 + (word & 0x0fff) | word & 0x8000).to_le_bytes()
+            })
+            .collect();
+        let weight = WeightBytes { bytes: bytes.into(), scales: Vec::new().into() };
+        let source = BTreeMap::from([("w".to_owned(), weight)]);
+        let size = pack::packed_size(&module, packed).expect("tile16 is packed");
+        let mut out = vec![0; size as usize];
+        let (mut best, mut runs) = (Duration::MAX, 0);
+        while runs == 0 || self.measure && runs < 5 {
+            let start = Instant::now();
+            pack::pack_into(&module, packed, &source, &mut out).expect("the numbers are finite");
+            best = best.min(start.elapsed());
+            runs += 1;
+        }
+        println!("{name:<46} {:<10} {:>8.2} GB/s", "threads", size as f64 / best.as_secs_f64() / 1e9);
+    }
+
+    /// Weights written by all threads, from an I2_S matrix.
+    fn pack(&self, rows: u32, cols: u32, layout: Layout) {
+        let name = format!("pack {} {rows}x{cols}", layout.name());
         if !self.wants(&name) {
             return;
         }
@@ -244,11 +366,11 @@ impl Bench {
         let def = ParamDef::File { tensor: "w".into(), hash: ContentHash([0; 16]) };
         let w = module.add_param(ParamDecl { name: "w".into(), ty: ty(Layout::I2s128), def });
         let def = ParamDef::Relayout(w);
-        let packed = module.add_param(ParamDecl { name: "packed".into(), ty: ty(Layout::Tile16), def });
+        let packed = module.add_param(ParamDecl { name: "packed".into(), ty: ty(layout), def });
         let bytes = vec![0x24; ternary_bytes(Layout::I2s128, rows, cols).expect("128 columns") as usize];
         let weight = WeightBytes { bytes: bytes.into(), scales: vec![1.0].into() };
         let source = BTreeMap::from([("w".to_owned(), weight)]);
-        let size = pack::packed_size(&module, packed).expect("tile16 is packed");
+        let size = pack::packed_size(&module, packed).expect("the layout is packed");
         let mut out = vec![0; size as usize];
         let (mut best, mut runs) = (Duration::MAX, 0);
         while runs == 0 || self.measure && runs < 50 {
@@ -257,7 +379,8 @@ impl Bench {
             best = best.min(start.elapsed());
             runs += 1;
         }
-        println!("{name:<46} {:<10} {:>8.2} GB/s", "threads", size as f64 / best.as_secs_f64() / 1e9);
+        let weights = f64::from(rows) * f64::from(cols);
+        println!("{name:<46} {:<10} {:>8.2} Gweights/s", "threads", weights / best.as_secs_f64() / 1e9);
     }
 
     fn small(&self, name: &str, kind: KernelKind, bytes: u64, units: u64) {
@@ -291,18 +414,27 @@ fn main() {
         }
     }
     println!("{}", bench.target);
-    bench.gemv(2560, 2560, Epilogue::Add);
-    bench.gemv(13824, 2560, Epilogue::Relu2Mul);
-    bench.gemv(2560, 6912, Epilogue::Add);
-    for tokens in [1, 4, 64] {
-        bench.gemm(2560, 2560, tokens);
+    for layout in [Layout::Tile16, Layout::Trits16] {
+        bench.gemv(2560, 2560, layout, Epilogue::Add);
+        bench.gemv(13824, 2560, layout, Epilogue::Relu2Mul);
+        bench.gemv(2560, 6912, layout, Epilogue::Add);
+        for tokens in [1, 4, 64] {
+            bench.gemm(2560, 2560, layout, tokens);
+        }
+        bench.gemm(2560, 6912, layout, 64);
+        bench.pack(13824, 2560, layout);
     }
-    bench.gemm(2560, 6912, 64);
     for dtype in [DType::F16, DType::Bf16, DType::F32] {
         bench.matmul(32768, 2560, dtype, 1);
     }
     bench.matmul(32768, 2560, DType::F16, 8);
-    bench.pack(13824, 2560);
+    for &format in BlockFormat::ALL {
+        bench.block_matmul(format, 32768, 2560, 1);
+        bench.block_matmul(format, 8192, 2560, 16);
+        bench.pack_head(format, 16384, 2560);
+    }
+    bench.small("quant_blocks 2560", KernelKind::QuantBlocks { width: 2560 }, 16 << 10, 1);
+    bench.screened(128_256, 2560, 256);
     let eps = 1e-5f32.to_bits();
     bench.small("rms_norm_quant 2560", KernelKind::RmsNorm { width: 2560, eps, quant: true }, 16 << 10, 1);
     bench.small("rms_norm_quant 6912", KernelKind::RmsNorm { width: 6912, eps, quant: true }, 32 << 10, 1);

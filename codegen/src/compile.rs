@@ -2,6 +2,9 @@
 //!
 //! Kernels are generated and compiled in parallel; a model of 30 layers has about two dozen. Nothing of this is stored:
 //! a plan file holds the module, and code is made again at load.
+//!
+//! Which instruction selector makes a kernel ([`Codegen`]) never changes a bit of what it computes; it does change how
+//! the generator blocks the kernel, since the selectors have different registers.
 
 use rayon::prelude::*;
 
@@ -10,9 +13,12 @@ use bitnetc_ir::{Entity, Module, TargetDesc};
 use crate::clif;
 use crate::error::CodegenError;
 use crate::image::{Image, ImageBuilder, KernelEntry};
-use crate::kernels::{KernelError, KernelIndex};
+use crate::kernels::roofline::RooflineKind;
+use crate::kernels::{KernelError, KernelIndex, KernelSpec, Registers};
 use crate::kir::Kernel;
+use crate::machine_code::MachineCode;
 use crate::program::{self, ProgramError, Programs};
+use crate::x64;
 
 /// Why a planned module could not be compiled.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +40,37 @@ pub enum CompileError {
     Code(#[from] CodegenError),
 }
 
+/// Which instruction selector is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Codegen {
+    /// The wide one where the target has wide registers, and Cranelift for kernels that it refuses.
+    #[default]
+    Auto,
+    /// Cranelift's 128-bit registers.
+    Cranelift,
+    /// The wide one, or an error.
+    X64,
+}
+
+/// The instruction selector that made a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Selector {
+    /// [`crate::clif`].
+    Cranelift,
+    /// [`crate::x64`].
+    X64,
+}
+
+impl Selector {
+    /// The name, as `--codegen` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Selector::Cranelift => "cranelift",
+            Selector::X64 => "x64",
+        }
+    }
+}
+
 /// A module as programs and code.
 #[derive(Debug)]
 pub struct Compiled {
@@ -41,6 +78,8 @@ pub struct Compiled {
     pub programs: Programs,
     /// The kernels as they were generated, by kernel index.
     pub kernels: Vec<Kernel>,
+    /// Which selector made each kernel, by kernel index.
+    pub selectors: Vec<Selector>,
     image: Image,
 }
 
@@ -55,28 +94,118 @@ impl Compiled {
     }
 }
 
+/// A kernel that belongs to no module, compiled, with the registers that it was blocked for.
+#[derive(Debug)]
+pub struct RooflineCode {
+    /// What it measures.
+    pub kind: RooflineKind,
+    /// What the selector that compiled it has.
+    pub registers: Registers,
+    /// The code.
+    pub entry: KernelEntry,
+}
+
+/// Compiles the kernels that measure a machine's limits, with the widest registers that `target` has.
+///
+/// # Errors
+/// A kernel that cannot be compiled.
+pub fn compile_roofline(
+    kinds: &[RooflineKind],
+    target: &TargetDesc,
+) -> Result<Vec<RooflineCode>, CompileError> {
+    let mut builder = ImageBuilder::new(target)?;
+    let mut built = Vec::with_capacity(kinds.len());
+    for &kind in kinds {
+        let malformed = |e| CompileError::Kernel { name: kind.name(), source: KernelError::Malformed(e) };
+        let build = |registers: Registers| kind.build(registers).map_err(malformed);
+        let Selected { kernel, code, registers, .. } = select(&build, target, Codegen::Auto)?;
+        builder.define(&kernel.name, &code)?;
+        built.push((kind, registers));
+    }
+    let image = builder.finish()?;
+    let code = |(i, (kind, registers))| RooflineCode { kind, registers, entry: image.entry(i) };
+    Ok(built.into_iter().enumerate().map(code).collect())
+}
+
+/// Compiles a planned module for `target`, which must be the host or less, by [`Codegen::Auto`].
+///
+/// # Errors
+/// As [`compile_with`].
+pub fn compile(module: &Module, target: &TargetDesc) -> Result<Compiled, CompileError> {
+    compile_with(module, target, Codegen::Auto)
+}
+
 /// Compiles a planned module for `target`, which must be the host or less.
 ///
 /// # Errors
-/// A module that is not planned or has an op without kernel; a kernel that cannot be compiled.
-pub fn compile(module: &Module, target: &TargetDesc) -> Result<Compiled, CompileError> {
+/// A module that is not planned or has an op without kernel; a kernel that cannot be compiled; with [`Codegen::X64`] a
+/// target without wide registers, or a kernel for which they do not suffice.
+pub fn compile_with(
+    module: &Module,
+    target: &TargetDesc,
+    codegen: Codegen,
+) -> Result<Compiled, CompileError> {
     let programs = program::lower(module)?;
     let specs: Vec<_> = programs.kernels.values().collect();
-    let compiled: Vec<_> = specs
-        .par_iter()
-        .map(|spec| {
-            let kernel =
-                spec.build(target).map_err(|source| CompileError::Kernel { name: spec.name(), source })?;
-            let code = clif::compile(&kernel, target)?;
-            Ok((kernel, code))
-        })
-        .collect::<Result<_, CompileError>>()?;
+    let compiled: Vec<_> =
+        specs.par_iter().map(|spec| compile_kernel(spec, target, codegen)).collect::<Result<_, _>>()?;
     let mut builder = ImageBuilder::new(target)?;
     let mut kernels = Vec::with_capacity(compiled.len());
-    for (kernel, code) in compiled {
+    let mut selectors = Vec::with_capacity(compiled.len());
+    for (kernel, code, selector) in compiled {
         builder.define(&kernel.name, &code)?;
         kernels.push(kernel);
+        selectors.push(selector);
     }
     let image = builder.finish()?;
-    Ok(Compiled { programs, kernels, image })
+    Ok(Compiled { programs, kernels, selectors, image })
+}
+
+/// Generates and compiles one kernel.
+///
+/// # Errors
+/// As [`compile_with`].
+pub fn compile_kernel(
+    spec: &KernelSpec,
+    target: &TargetDesc,
+    codegen: Codegen,
+) -> Result<(Kernel, MachineCode, Selector), CompileError> {
+    let build = |registers: Registers| {
+        spec.build_for(registers).map_err(|source| CompileError::Kernel { name: spec.name(), source })
+    };
+    let Selected { kernel, code, selector, .. } = select(&build, target, codegen)?;
+    Ok((kernel, code, selector))
+}
+
+/// A compiled kernel, and how it was made.
+struct Selected {
+    kernel: Kernel,
+    code: MachineCode,
+    selector: Selector,
+    registers: Registers,
+}
+
+/// Compiles what `build` generates for the registers of the selector that `codegen` asks for.
+fn select(
+    build: &dyn Fn(Registers) -> Result<Kernel, CompileError>,
+    target: &TargetDesc,
+    codegen: Codegen,
+) -> Result<Selected, CompileError> {
+    let level = x64::Level::of(target).filter(|_| x64::available());
+    if let (Codegen::Auto | Codegen::X64, Some(level)) = (codegen, level) {
+        let (registers, selector) = (level.registers(), Selector::X64);
+        let kernel = build(registers)?;
+        match x64::compile(&kernel, target) {
+            Ok(code) => return Ok(Selected { kernel, code, selector, registers }),
+            Err(CodegenError::Registers { .. } | CodegenError::TooLarge { .. })
+                if codegen == Codegen::Auto => {}
+            Err(other) => return Err(other.into()),
+        }
+    } else if codegen == Codegen::X64 {
+        return Err(CodegenError::Narrow { target: target.to_string() }.into());
+    }
+    let (registers, selector) = (Registers::cranelift(target), Selector::Cranelift);
+    let kernel = build(registers)?;
+    let code = clif::compile(&kernel, target)?;
+    Ok(Selected { kernel, code, selector, registers })
 }

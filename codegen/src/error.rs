@@ -39,6 +39,26 @@ pub enum CodegenError {
         /// What the code generator says.
         reason: String,
     },
+    /// The wide selector needs more registers than there are, in a loop where nothing may move to memory.
+    #[error(
+        "kernel `{kernel}` needs {needed} registers at once in an inner loop; there are {available}: choose a smaller tile"
+    )]
+    Registers {
+        /// The kernel's name.
+        kernel: String,
+        /// Values that are live at once.
+        needed: usize,
+        /// Registers that can hold them.
+        available: usize,
+    },
+    /// The wide selector was asked for code that this target has no registers for.
+    #[error(
+        "{target} has neither AVX2 with FMA and F16C nor AVX-512 F, BW, DQ and VL: use the Cranelift selector"
+    )]
+    Narrow {
+        /// The target.
+        target: String,
+    },
     /// The kernel's code is too long.
     #[error("kernel `{kernel}` needs {bytes} bytes of code; the limit is {limit}: choose a smaller tile")]
     TooLarge {

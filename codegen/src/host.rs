@@ -72,6 +72,11 @@ fn features() -> Result<TargetDesc, CodegenError> {
     Err(CodegenError::UnsupportedHost { arch: std::env::consts::ARCH })
 }
 
+/// Size of the largest cache that this machine publishes, shared by several cores or not.
+pub fn last_cache_bytes() -> Option<u32> {
+    (1..=4).rev().find_map(cache_bytes)
+}
+
 /// Size of the first core's data (or unified) cache at `level`, as Linux publishes it.
 fn cache_bytes(level: u32) -> Option<u32> {
     (0..8).find_map(|index| {

@@ -3,7 +3,7 @@
 //! - [`kir`]: the kernel IR, its verifier, printer and interpreter.
 //! - [`kernels`]: from a kernel's specification to its kernel IR.
 //! - [`pack`]: from stored weights to the bytes that kernels read.
-//! - [`clif`]: the Cranelift instruction selector.
+//! - [`clif`]: the Cranelift instruction selector. [`x64`]: the one for 256- and 512-bit x86-64.
 //! - [`machine_code`]: what a selector yields. [`image`]: executable memory.
 //! - [`program`]: from a planned module to kernel calls. [`compile`]: all of it at once.
 //! - [`host`]: the one CPU probe.
@@ -19,3 +19,4 @@ pub mod kir;
 pub mod machine_code;
 pub mod pack;
 pub mod program;
+pub mod x64;

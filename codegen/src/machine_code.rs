@@ -8,6 +8,9 @@ use std::fmt::Write as _;
 use bitnetc_ir::TargetDesc;
 use bitnetc_ir::target::Arch;
 
+/// Longest code of one kernel, in bytes: twice a first-level instruction cache, far above any sensible tile.
+pub const CODE_LIMIT: usize = 64 << 10;
+
 /// The compiled form of a kernel: an `extern "C" fn(args: *const u64)` that starts at the first byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineCode {

@@ -1,20 +1,25 @@
 //! Weight packing: from stored bytes to the bytes that kernels read.
 //!
-//! A parameter that an op reads is either dense, and then its stored bytes are used as they are, or ternary in `tile16`,
-//! and then its definition says which rows of which stored matrices it is made of (`relayout`, `concat`, `interleave16`).
-//! Those rows are resolved first (`rows`); then every tile of 16 rows is written on its own, in parallel (`tile16`),
-//! into memory that the caller gives, so that a plan file can be packed straight into its mapping.
+//! A parameter that an op reads is either dense, and then its stored bytes are used as they are, or block-quantised
+//! (`blocks`), or ternary in `tile16` or `trits16`, and then its definition says which rows of which stored matrices it
+//! is made of (`relayout`, `concat`, `interleave16`).
+//! Those rows are resolved first (`rows`); then every tile of 16 rows is written on its own, in parallel (`tile16`,
+//! `trits16`), into memory that the caller gives, so that a plan file can be packed straight into its mapping.
 //!
-//! Invariants: what is written equals `bitnetc_ir::weights::ternary_position` element by element; code 3, which stands for no
-//! weight, is refused wherever it is; every byte of the output is written, padding with code 1.
+//! Invariants: what is written is what `bitnetc_ir::weights::ternary_code` reads, element by element; code 3, which stands
+//! for no weight, is refused wherever it is; every byte of the output is written, padding with code 1 in `tile16` and code
+//! 0 in `trits16`.
 
+mod blocks;
 mod rows;
 mod tile16;
+mod trits16;
 
 use std::borrow::Cow;
 
-use bitnetc_ir::weights::{TILE_COLS, TILE_ROWS, packed_bytes, packed_scale_index};
-use bitnetc_ir::{DType, EntityVec, Layout, Module, ParamDecl, ParamId, WeightSource};
+use bitnetc_ir::blocks::block_matrix;
+use bitnetc_ir::weights::{TILE_ROWS, packed_bytes, packed_scale_index, ternary_bytes};
+use bitnetc_ir::{BlockFormat, DType, EntityVec, Layout, Module, ParamDecl, ParamId, WeightSource};
 use rayon::prelude::*;
 
 use rows::RowMap;
@@ -79,22 +84,31 @@ pub enum PackError {
 pub struct PackedWeight<'a> {
     /// The elements.
     pub bytes: Cow<'a, [u8]>,
-    /// For `ter`: one scale per row, filled up with 0.0 to a multiple of 16, or those of the groups in the order of
-    /// `bitnetc_ir::weights`; empty otherwise.
+    /// For `ter` one scale per row (or those of the groups, in the order of `bitnetc_ir::weights`), for block-quantised
+    /// matrices one factor per row, filled up with 0.0 to a multiple of 16 rows; empty otherwise.
     pub scales: Vec<f32>,
 }
 
 /// Bytes of the parameter as kernels read it.
 ///
 /// # Errors
-/// A parameter that no kernel reads: ternary in another layout than `tile16`, or without a static size.
+/// A parameter that no kernel reads: ternary in another layout than `tile16` and `trits16`, block-quantised in another
+/// than `tile16`, or without a static size.
 pub fn packed_size(module: &Module, param: ParamId) -> Result<u64, PackError> {
     let decl = &module.params()[param];
     let refuse = |what| PackError::Definition { param: decl.name.clone(), what };
     let size = || packed_bytes(&decl.ty).map(|(bytes, _)| bytes);
     match (decl.ty.dtype, decl.ty.layout) {
-        (DType::Ter, Layout::Tile16) => size().ok_or_else(|| refuse("the matrix is too large")),
-        (DType::Ter, _) => Err(refuse("kernels read ternary matrices in the layout tile16")),
+        (DType::W8 | DType::W6 | DType::W4, Layout::Tile16) => {
+            size().ok_or_else(|| refuse("the matrix is too large"))
+        }
+        (DType::W8 | DType::W6 | DType::W4, _) => {
+            Err(refuse("kernels read block-quantised matrices in the layout tile16"))
+        }
+        (DType::Ter, layout) if layout.is_packed_ternary() => {
+            size().ok_or_else(|| refuse("the matrix is too large for its layout"))
+        }
+        (DType::Ter, _) => Err(refuse("kernels read ternary matrices in the layout tile16 or trits16")),
         _ => size().ok_or_else(|| refuse("a dense weight needs a static shape")),
     }
 }
@@ -109,7 +123,7 @@ pub fn pack_param<'a>(
     source: &'a dyn WeightSource,
 ) -> Result<PackedWeight<'a>, PackError> {
     let decl = &module.params()[param];
-    if decl.ty.dtype != DType::Ter {
+    if decl.ty.dtype != DType::Ter && BlockFormat::of(decl.ty.dtype).is_none() {
         return Ok(PackedWeight { bytes: dense(module, param, source)?, scales: Vec::new() });
     }
     let mut bytes = vec![0; packed_size(module, param)? as usize];
@@ -132,16 +146,24 @@ pub fn pack_into(
     if out.len() as u64 != expected {
         return Err(PackError::Buffer { param: decl.name.clone(), got: out.len() as u64, expected });
     }
+    if let Some(matrix) = block_matrix(&decl.ty) {
+        let mut factors = blocks::pack(module, param, source, matrix, out)?;
+        factors.resize(factors.len().next_multiple_of(TILE_ROWS as usize), 0.0);
+        return Ok(factors);
+    }
     let Some((rows, cols)) = decl.ty.as_matrix().filter(|_| decl.ty.dtype == DType::Ter) else {
         out.copy_from_slice(&dense(module, param, source)?);
         return Ok(Vec::new());
     };
     let map = RowMap::resolve(module.params(), param, source)?;
-    let tile_bytes = cols.div_ceil(TILE_COLS) as usize * 64;
+    let tile_bytes = ternary_bytes(decl.ty.layout, TILE_ROWS, cols).unwrap_or(expected) as usize;
     out.par_chunks_mut(tile_bytes).enumerate().try_for_each(|(tile, out)| {
         let first = tile as u32 * TILE_ROWS;
         let rows = (first..rows.min(first + TILE_ROWS)).map(|r| map.row(r));
-        tile16::write(rows, cols, out)
+        match decl.ty.layout {
+            Layout::Trits16 => trits16::write(rows, cols, out),
+            _ => tile16::write(rows, cols, out),
+        }
     })?;
     let groups = decl.ty.scale_groups();
     let mut scales = vec![0.0; rows.next_multiple_of(TILE_ROWS) as usize * groups as usize];
@@ -173,7 +195,7 @@ fn file(params: &EntityVec<ParamId, ParamDecl>, param: ParamId) -> Result<&Param
         bitnetc_ir::ParamDef::File { .. } => Ok(decl),
         _ => Err(PackError::Definition {
             param: decl.name.clone(),
-            what: "only ternary weights are made of others",
+            what: "a dense weight is made of no other",
         }),
     }
 }

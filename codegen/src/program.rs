@@ -4,15 +4,18 @@
 //! session binds its buffers, or one of five numbers that change per call. The runtime walks the steps; it never looks
 //! at the IR.
 //!
-//! Invariants: every arena range of a step lies in `arena_bytes` (checked here again, although the plan checker has
+//! An op is one step, or two with a barrier between them where threads put together what each has done.
+//!
+//! Invariants: every arena range of a step lies in `arena_bytes`, every private one in `private_bytes` (checked here again, although the plan checker has
 //! proved it, because a plan file is untrusted); weights and RoPE tables are listed once; kernels are shared by spec.
 
 use std::collections::HashMap;
 
+use bitnetc_ir::rope::Theta;
 use bitnetc_ir::entity::EntityVec;
 use bitnetc_ir::{
-    DType, Entity, Func, FuncId, Module, NodeId, Op, Operand, Pairs, ParamId, Place, TokenCount, Type, Units,
-    ValueDef, ValueId, partition, storage,
+    DType, Entity, Func, FuncId, Module, Node, NodeId, Op, Operand, Pairs, ParamId, Place, TokenCount, Type,
+    Units, ValueDef, ValueId, partition, storage,
 };
 
 use crate::kernels::{Arg, KernelIndex, KernelSpec, SpecError, TokenMode};
@@ -46,8 +49,8 @@ index_type! {
 /// What a RoPE table holds: see [`Arg::RopeTable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RopeSpec {
-    /// Bits of the base.
-    pub theta: u32,
+    /// Base and scaling of the frequencies.
+    pub theta: Theta,
     /// Elements of a head that are turned.
     pub rot: u32,
     /// Which go together.
@@ -66,6 +69,8 @@ pub enum Word {
         /// Byte in it.
         offset: u64,
     },
+    /// Address of a byte of the private memory of the thread.
+    Private(u64),
     /// Address of the buffer of an output that is not a cache.
     Output {
         /// Position of the output.
@@ -79,6 +84,8 @@ pub enum Word {
     Rope(RopeIndex),
     /// Address of the scratch memory of the thread.
     Scratch,
+    /// Address of the workspace that the threads share.
+    Workspace,
     /// Position of the first token.
     Position,
     /// Number of tokens.
@@ -102,6 +109,8 @@ pub struct Step {
     pub words: Vec<Word>,
     /// The work to divide.
     pub units: Units,
+    /// Whether every thread does all of it, for itself, instead of a share.
+    pub replicated: bool,
     /// Whether all threads meet afterwards.
     pub barrier: bool,
 }
@@ -124,6 +133,8 @@ pub struct Program {
     pub tokens: TokenCount,
     /// Bytes of the arena.
     pub arena_bytes: u64,
+    /// Bytes of the private memory of each thread.
+    pub private_bytes: u64,
     /// Inputs, in order.
     pub inputs: Vec<Buffer>,
     /// Outputs, in order.
@@ -192,6 +203,20 @@ struct Location {
     stride: u64,
 }
 
+/// The steps of an op: one, or two with a barrier between them.
+struct Lowered {
+    first: Step,
+    second: Option<Step>,
+}
+
+/// An op with the places of its operands and results.
+struct Call<'a> {
+    func: &'a Func,
+    node: &'a Node,
+    locations: &'a [Option<Location>],
+    results: &'a [Location],
+}
+
 struct Lowering<'m> {
     module: &'m Module,
     shared: Programs,
@@ -227,7 +252,7 @@ impl Lowering<'_> {
         let mut steps = Vec::new();
         for &node in func.order() {
             if let Some(step) = self.step(func, node, plan.barriers.contains(&node))? {
-                steps.push(step);
+                self.push(&mut steps, step);
             } else if plan.barriers.contains(&node)
                 && let Some(last) = steps.last_mut()
             {
@@ -242,13 +267,28 @@ impl Lowering<'_> {
             name: func.name().to_owned(),
             tokens: func.tokens(),
             arena_bytes: plan.arena_bytes,
+            private_bytes: plan.private_bytes,
             inputs: func.inputs().iter().map(buffer).collect(),
             outputs: func.outputs().iter().map(buffer).collect(),
             steps,
         })
     }
 
-    fn step(&mut self, func: &Func, id: NodeId, barrier: bool) -> Result<Option<Step>, ProgramError> {
+    /// Adds the steps of an op. The workspace is one for all: between two ops that use it threads meet.
+    fn push(&mut self, steps: &mut Vec<Step>, lowered: Lowered) {
+        let uses = |step: &Step| step.words.contains(&Word::Workspace);
+        let phase = steps.iter().rev().take_while(|s| !s.barrier);
+        if uses(&lowered.first) && phase.into_iter().any(uses) {
+            // The one before it is in the same phase, so there is one.
+            if let Some(last) = steps.last_mut() {
+                last.barrier = true;
+            }
+        }
+        steps.push(lowered.first);
+        steps.extend(lowered.second);
+    }
+
+    fn step(&mut self, func: &Func, id: NodeId, barrier: bool) -> Result<Option<Lowered>, ProgramError> {
         let node = func.node(id);
         let op = node.op.info().mnemonic;
         let module = self.module;
@@ -282,7 +322,9 @@ impl Lowering<'_> {
         if let Some(ty) = single {
             return Err(ProgramError::Rows { func: func.name().to_owned(), op, ty: ty.to_string() });
         }
-        let is_activation = |ty: &Type| matches!(ty.dtype, DType::F32 | DType::Q8) && ty.as_rows().is_some();
+        let is_activation = |ty: &Type| {
+            matches!(ty.dtype, DType::F32 | DType::Q8 | DType::Q8b | DType::I32) && ty.as_rows().is_some()
+        };
         let strides = match tokens {
             TokenMode::One => Vec::new(),
             TokenMode::Many => {
@@ -296,38 +338,67 @@ impl Lowering<'_> {
             .map_err(|source| ProgramError::Spec { func: func.name().to_owned(), source })?;
         let Some(spec) = spec else { return Ok(None) };
 
+        let call = Call { func, node, locations: &locations, results: &results };
+        let words = self.words(&call, &spec)?;
+        let second = match spec.after_barrier() {
+            Some((name, spec, units)) => Some((name, self.words(&call, &spec)?, spec, units)),
+            None => None,
+        };
+        let replicated = results.iter().any(|l| matches!(l.word, Word::Private(_)));
+        let splits = second.is_some();
+        if replicated && splits {
+            return Err(place_error("private, but the op is divided among threads"));
+        }
+        let kernel = self.kernel(spec);
+        let first = Step { mnemonic: op, kernel, words, units, replicated, barrier: barrier || splits };
+        let second = second.map(|(mnemonic, words, spec, units)| Step {
+            mnemonic,
+            kernel: self.kernel(spec),
+            words,
+            units,
+            replicated: false,
+            barrier,
+        });
+        Ok(Some(Lowered { first, second }))
+    }
+
+    /// The words of one of the kernels of an op.
+    fn words(&mut self, call: &Call<'_>, spec: &KernelSpec) -> Result<Vec<Word>, ProgramError> {
+        let op = call.node.op.info().mnemonic;
+        let place_error = |why| ProgramError::Place { func: call.func.name().to_owned(), op, why };
         let mut words = Vec::new();
         for arg in spec.args() {
             words.push(match arg {
-                Arg::Operand(i) => match node.operands.get(usize::from(i)) {
+                Arg::Operand(i) => match call.node.operands.get(usize::from(i)) {
                     Some(Operand::Param(p)) => Word::Weight(self.weight(*p)),
-                    _ => locations
+                    _ => call
+                        .locations
                         .get(usize::from(i))
                         .copied()
                         .flatten()
                         .map(|l| l.word)
                         .ok_or_else(|| place_error("missing"))?,
                 },
-                Arg::Scales(i) => match node.operands.get(usize::from(i)) {
+                Arg::Scales(i) => match call.node.operands.get(usize::from(i)) {
                     Some(Operand::Param(p)) => Word::Scales(self.weight(*p)),
                     _ => return Err(place_error("no parameter")),
                 },
                 Arg::Result(i) => {
-                    results.get(usize::from(i)).map(|l| l.word).ok_or_else(|| place_error("missing"))?
+                    call.results.get(usize::from(i)).map(|l| l.word).ok_or_else(|| place_error("missing"))?
                 }
                 Arg::RopeTable => {
-                    Word::Rope(self.rope(&node.op).ok_or_else(|| place_error("no RoPE table"))?)
+                    Word::Rope(self.rope(&call.node.op).ok_or_else(|| place_error("no RoPE table"))?)
                 }
                 Arg::Position => Word::Position,
                 Arg::Tokens => Word::Tokens,
                 Arg::Capacity => Word::Capacity,
                 Arg::Scratch => Word::Scratch,
+                Arg::Workspace => Word::Workspace,
                 Arg::UnitBegin => Word::UnitBegin,
                 Arg::UnitEnd => Word::UnitEnd,
             });
         }
-        let kernel = self.kernel(spec);
-        Ok(Some(Step { mnemonic: op, kernel, words, units, barrier }))
+        Ok(words)
     }
 
     fn kernel(&mut self, spec: KernelSpec) -> KernelIndex {
@@ -344,7 +415,7 @@ impl Lowering<'_> {
         let (Op::Rope { theta, rot, pairs, .. } | Op::RopeKvAppend { theta, rot, pairs, .. }) = op else {
             return None;
         };
-        let spec = RopeSpec { theta: theta.to_bits(), rot: *rot, pairs: *pairs };
+        let spec = RopeSpec { theta: *theta, rot: *rot, pairs: *pairs };
         let ropes = &mut self.shared.ropes;
         Some(*self.rope_ids.entry(spec).or_insert_with(|| ropes.push(spec)))
     }
@@ -364,7 +435,12 @@ fn locate(func: &Func, value: ValueId) -> Result<Location, &'static str> {
             (Some(index), _) => {
                 return Ok(Location { word: Word::Input { index: index as u32, offset }, stride });
             }
-            (None, Some(Place::Arena { offset: start, size })) => {
+            (
+                None,
+                Some(place @ (Place::Arena { offset: start, size } | Place::Private { offset: start, size })),
+            ) => {
+                let private = matches!(place, Place::Private { .. });
+                let memory = if private { plan.private_bytes } else { plan.arena_bytes };
                 let rows = if ty.as_rows().is_some_and(|r| r.per_token) { func.tokens().max() } else { 1 };
                 let last = u64::from(rows.max(1) - 1).checked_mul(stride).ok_or("too large")?;
                 let own = storage::activation_bytes(ty, 1).unwrap_or(stride).min(stride);
@@ -376,11 +452,12 @@ fn locate(func: &Func, value: ValueId) -> Result<Location, &'static str> {
                 };
                 let end = offset.checked_add(last).and_then(|n| n.checked_add(row)).ok_or("too large")?;
                 let arena_end = start.checked_add(*size).ok_or("too large")?;
-                if end > *size || arena_end > plan.arena_bytes {
+                if end > *size || arena_end > memory {
                     return Err("outside its buffer");
                 }
                 let first = start.checked_add(offset).ok_or("too large")?;
-                return Ok(Location { word: Word::Arena(first), stride });
+                let word = if private { Word::Private(first) } else { Word::Arena(first) };
+                return Ok(Location { word, stride });
             }
             (None, Some(Place::View { of, offset: part })) => {
                 offset = offset.checked_add(*part).ok_or("too large")?;

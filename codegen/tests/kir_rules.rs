@@ -172,13 +172,6 @@ fn every_rule_is_enforced() {
             append(k, op, Some(ty));
         });
     }
-    expect(Rule::Attribute, &|k| {
-        append(k, Op::Iota {}, Some(Type::Vi));
-        let acc = Value(k.types.len() as u32 - 1);
-        append(k, Op::AsVb { v: acc }, Some(Type::Vb));
-        let u = Value(k.types.len() as u32 - 1);
-        append(k, Op::DotU8I8 { acc, u, s: u, u_max: 129 }, Some(Type::Vi));
-    });
 
     expect(Rule::Address, &|k| append(k, Op::LoadF32 { ptr: N, offset: 0, lanes: 1 }, Some(Type::Vf)));
     expect(Rule::Address, &|k| {

@@ -31,6 +31,7 @@ fn dot_kernel(dot: Dot) -> Kernel {
 
 fn unsigned(u_max: u8) -> Dot {
     match u_max {
+        255 => |b, acc, u, s| b.dot_u8i8(acc, u, s, 255),
         128 => |b, acc, u, s| b.dot_u8i8(acc, u, s, 128),
         _ => |b, acc, u, s| b.dot_u8i8(acc, u, s, 32),
     }
@@ -52,7 +53,7 @@ const EVEX_VNNI: &str = "x86_64+sse4.1+sse4.2+avx+avx2+fma+avx512f+avx512vl+avx5
 #[test]
 fn vnni_is_used_in_both_encodings() {
     for (target, evex) in [(VEX_VNNI, false), (EVEX_VNNI, true)] {
-        for u_max in [32, 128] {
+        for u_max in [32, 128, 255] {
             let (code, _) = compile(&dot_kernel(unsigned(u_max)), target);
             let text = code.disassemble();
             assert_eq!(count(&text, "vpdpbusd"), 4, "{target}\n{text}");

@@ -213,7 +213,23 @@ fn int_builds() -> Vec<(String, Build)> {
             b.dot_i8i8(acc, x, y)
         }),
     );
-    for u_max in [2, 8, 32, 127, 128] {
+    add(
+        "badd",
+        int2(|b, x, y| {
+            let (x, y) = (b.as_vb(x), b.as_vb(y));
+            let sum = b.badd(x, y);
+            b.as_vi(sum)
+        }),
+    );
+    add(
+        "bavg",
+        int2(|b, x, y| {
+            let (x, y) = (b.as_vb(x), b.as_vb(y));
+            let average = b.bavg(x, y);
+            b.as_vi(average)
+        }),
+    );
+    for u_max in [2, 8, 32, 127, 128, 192, 255] {
         add(
             &format!("dot_u8i8.{u_max}"),
             Box::new(move |b, [acc, x, y]| {
@@ -225,7 +241,7 @@ fn int_builds() -> Vec<(String, Build)> {
     all
 }
 
-/// Any bytes, made into bytes of at most `u_max`, which is a power of two or one less.
+/// Any bytes, made into bytes of at most `u_max` by a mask.
 fn bytes_up_to(b: &mut KernelBuilder, x: Vi, u_max: u8) -> Vb {
     let mask = b.splat_i32(i32::from_le_bytes([u_max; 4]));
     let masked = b.band(x, mask);

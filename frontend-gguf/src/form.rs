@@ -206,8 +206,7 @@ mod tests {
     use super::*;
 
     fn form(rows: usize, cols: usize, value: impl Fn(usize, usize) -> f32) -> (Form, Vec<u8>, Vec<f32>) {
-        let bytes: Vec<u8> =
-            (0..rows * cols).flat_map(|e| value(e / cols, e % cols).to_le_bytes()).collect();
+        let bytes: Vec<u8> = (0..rows * cols).flat_map(|e| value(e / cols, e % cols).to_le_bytes()).collect();
         let w = Weights::Floats(Floats::new(FloatFormat::F32, rows, cols, &bytes).unwrap());
         let form = w.linear_form();
         match form {

@@ -3,12 +3,19 @@
 //! Nothing here depends on tensors; [`crate::model`] checks the tensors' shapes against these values before anything
 //! is allocated from them.
 
+use bitnetc_ir::rope::{RopeScaling, Theta, frequency};
+
 use crate::arch::{self, Activation, Family, NEUTRAL_KEYS, Neutral};
+use crate::decode::{FloatFormat, Floats};
 use crate::error::{GgufError, printable};
 use crate::limits;
 use crate::note::Note;
 use crate::reader::Gguf;
+use crate::tensors::Dims;
 use crate::value::Value;
+
+/// The tensor with the divisors of rotary frequencies.
+pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
 
 /// The sizes and constants of a decoder model.
 ///
@@ -40,6 +47,10 @@ pub struct HyperParams {
     pub rope_dim: usize,
     /// Base of the rotary embedding.
     pub rope_theta: f32,
+    /// Scaling of its frequencies.
+    pub rope_scaling: RopeScaling,
+    /// Factor of rotated queries and keys: what YaRN asks for, else 1.
+    pub rope_magnitude: f32,
     /// Epsilon of every RMSNorm.
     pub eps: f32,
     /// Activation of the feed-forward gate.
@@ -103,6 +114,7 @@ impl HyperParams {
                 keys.default("rope.freq_base", theta, "the default of GGUF readers")
             }
         };
+        let (rope_scaling, rope_magnitude) = keys.rope_scaling(context, rope_dim, rope_theta)?;
         let eps = keys.positive("attention.layer_norm_rms_epsilon")?;
         let eps = eps.ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))?;
         let activation = keys.activation(family, activation)?;
@@ -120,6 +132,8 @@ impl HyperParams {
             head_dim,
             rope_dim,
             rope_theta,
+            rope_scaling,
+            rope_magnitude,
             eps,
         };
         Ok((params, keys.notes))
@@ -134,7 +148,12 @@ fn read_architecture(gguf: &Gguf<'_>) -> Result<(&'static Family, &'static str),
     })?;
     arch::find(found).ok_or_else(|| GgufError::UnsupportedArch {
         found: printable(found),
-        supported: arch::FAMILIES.iter().flat_map(|f| f.architectures).copied().collect::<Vec<_>>().join(", "),
+        supported: arch::FAMILIES
+            .iter()
+            .flat_map(|f| f.architectures)
+            .copied()
+            .collect::<Vec<_>>()
+            .join(", "),
         hint: "; models of other architectures are not ternary, or not known to this version",
     })
 }
@@ -179,6 +198,94 @@ impl Keys<'_, '_> {
         }
     }
 
+    /// The scaling of the rotary frequencies, by keys or by a tensor of divisors, and the factor that goes with it.
+    fn rope_scaling(
+        &mut self,
+        context: usize,
+        rope_dim: usize,
+        theta: f32,
+    ) -> Result<(RopeScaling, f32), GgufError> {
+        const TYPE: &str = "rope.scaling.type";
+        let factor = match self.positive("rope.scaling.factor")? {
+            Some(factor) => Some(factor),
+            None => self.positive("rope.scale_linear")?,
+        };
+        let attention = self.positive("rope.scaling.attn_factor")?.unwrap_or(1.0);
+        let kind = self.gguf.string(&self.key(TYPE))?;
+        let keyed = match (kind, factor) {
+            (None | Some("none"), _) if factor.is_none_or(|f| f == 1.0) => (RopeScaling::None, attention),
+            (Some("none"), Some(_)) => (RopeScaling::None, attention),
+            (None | Some("linear"), Some(factor)) if factor != 1.0 => {
+                (RopeScaling::Linear { factor }, attention)
+            }
+            (Some("linear"), _) => (RopeScaling::None, attention),
+            (Some("yarn"), Some(factor)) => {
+                let original = self.count("rope.scaling.original_context_length", limits::MAX_CONTEXT)?;
+                let original = match original {
+                    Some(n) => n,
+                    None => {
+                        let suffix = "rope.scaling.original_context_length";
+                        self.default(suffix, context, "the context length, as llama.cpp has it")
+                    }
+                };
+                let yarn = RopeScaling::Yarn {
+                    factor,
+                    original: original as f32,
+                    beta_fast: self.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
+                    beta_slow: self.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+                };
+                (yarn, attention * (1.0 + 0.1 * factor.ln()))
+            }
+            (Some("yarn"), None) => return Err(self.missing("rope.scaling.factor")),
+            (kind, _) => {
+                let why = "none, linear and yarn are supported";
+                return Err(self.bad(TYPE, printable(kind.unwrap_or_default()), why));
+            }
+        };
+        match (self.rope_divisors(rope_dim, theta)?, keyed.0) {
+            (None, _) => Ok(keyed),
+            (Some(scaling), RopeScaling::None) => Ok((scaling, keyed.1)),
+            (Some(_), _) => {
+                Err(self.bad(TYPE, printable(kind.unwrap_or_default()), "there is rope_freqs.weight too"))
+            }
+        }
+    }
+
+    /// The scaling that the divisors in `rope_freqs.weight` come from, if the file has them: none, or that of LLaMA 3.1,
+    /// which converters write in this form.
+    fn rope_divisors(&self, rope_dim: usize, theta: f32) -> Result<Option<RopeScaling>, GgufError> {
+        let Some(id) = self.gguf.find(ROPE_FREQS) else { return Ok(None) };
+        let tensor = self.gguf.tensor(id);
+        let refused = |why| GgufError::UnsupportedTensor {
+            offset: tensor.entry_offset(),
+            tensor: ROPE_FREQS.to_owned(),
+            why,
+        };
+        let data = self.gguf.data(tensor);
+        let floats =
+            FloatFormat::of(tensor.ty()).filter(|_| *tensor.dims() == Dims::vector(rope_dim as u64 / 2));
+        let divisors = floats.and_then(|format| Floats::new(format, 1, rope_dim / 2, data));
+        let divisors =
+            divisors.ok_or_else(|| refused("is not a vector of floats, one for each pair of a head"))?;
+        let divisors = divisors.decode();
+        if divisors.iter().all(|&d| d == 1.0) {
+            return Ok(None);
+        }
+        let factor = divisors.iter().copied().fold(1.0, f32::max);
+        let scaling = RopeScaling::Llama3 { factor, low: 1.0, high: 4.0, original: 8192.0 };
+        let turned = |scaling, j| frequency(Theta { base: theta, scaling }, rope_dim as u32, j);
+        let same = (0..).zip(&divisors).all(|(j, &d)| {
+            let expected = turned(RopeScaling::None, j) / turned(scaling, j);
+            (f64::from(d) / expected - 1.0).abs() < 1e-4
+        });
+        match same {
+            true => Ok(Some(scaling)),
+            false => Err(refused(
+                "scales rotary frequencies in another way than LLaMA 3.1, which is not supported",
+            )),
+        }
+    }
+
     /// The activation of the gate: the one asked for, else that of the file, else the family's first.
     fn activation(&mut self, family: &Family, asked: Option<Activation>) -> Result<Activation, GgufError> {
         const SUFFIX: &str = "hidden_activation";
@@ -191,7 +298,8 @@ impl Keys<'_, '_> {
         };
         if let Some(asked) = asked {
             if found != Some(asked) {
-                let text = format!("is {}; {} is used, as asked for", named.unwrap_or("absent"), asked.name());
+                let text =
+                    format!("is {}; {} is used, as asked for", named.unwrap_or("absent"), asked.name());
                 self.notes.push(Note::warning(self.key(SUFFIX), text));
             }
             return Ok(asked);
@@ -203,7 +311,8 @@ impl Keys<'_, '_> {
             }
             (None, &[first, ..]) => {
                 if family.activation_varies {
-                    let why = "the rule of llama.cpp; BitNet b1.58 2B-4T needs relu2, see --hidden-activation";
+                    let why =
+                        "the rule of llama.cpp; BitNet b1.58 2B-4T needs relu2, see --hidden-activation";
                     self.notes.push(Note::default_used(self.key(SUFFIX), first.name(), why));
                 }
                 Ok(first)

@@ -19,9 +19,12 @@ pub mod limits;
 pub mod lower;
 pub mod model;
 pub mod note;
+mod plausible;
 pub mod reader;
 pub mod source;
 pub mod split;
+pub mod stats;
+pub mod synth;
 pub mod tensor_type;
 pub mod tensors;
 #[doc(hidden)]
@@ -30,6 +33,7 @@ pub mod tokenizer_meta;
 mod type_ids;
 pub mod value;
 mod weights;
+pub mod write;
 
 pub use arch::{Activation, Family, LayerRole, TensorClass};
 pub use decode::I2sLayout;

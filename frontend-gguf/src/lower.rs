@@ -5,9 +5,11 @@
 //! one; that one quantised activation feeds several projections is expressed by sharing the value. Fusing and choosing
 //! layouts is left to the passes.
 
+use bitnetc_ir::rope::Theta;
 use bitnetc_ir::storage::MAX_TOKENS;
 use bitnetc_ir::{
-    BuildError, CacheDims, DType, Dim, Func, FuncBuilder, Module, ParamId, Rows, TokenCount, Type, ValueId,
+    BuildError, CacheDims, DType, Dim, Func, FuncBuilder, HEAD_ROWS, Module, ParamId, Rows, TokenCount, Type,
+    ValueId,
 };
 use thiserror::Error;
 
@@ -32,7 +34,7 @@ pub enum KvType {
 pub struct LowerOptions {
     /// Element type of the KV cache.
     pub kv: KvType,
-    /// Most tokens of one `@prefill` or `@head` call, 1 to [`MAX_TOKENS`].
+    /// Most tokens of one `@prefill` call, 1 to [`MAX_TOKENS`]. `@head` takes as many, but no more than [`HEAD_ROWS`].
     pub chunk: u32,
 }
 
@@ -96,7 +98,8 @@ impl Model<'_> {
         let named = |func| move |source| LowerError::Build { func, source };
         let decode = lowering(&module, "decode", TokenCount::One).decode().map_err(named("decode"))?;
         let prefill = lowering(&module, "prefill", chunk).prefill().map_err(named("prefill"))?;
-        let head = lowering(&module, "head", chunk).head_only().map_err(named("head"))?;
+        let rows = TokenCount::UpTo(options.chunk.min(HEAD_ROWS));
+        let head = lowering(&module, "head", rows).head_only().map_err(named("head"))?;
         for func in [decode, prefill, head] {
             module.add_func(func);
         }
@@ -273,7 +276,7 @@ impl Lowering<'_> {
         let q = self.rope(q, pos)?;
         let k = self.rope(k, pos)?;
         let [kc, vc] = self.builder.kv_append(kc, vc, k, v, pos)?;
-        let scale = 1.0 / (h.head_dim as f32).sqrt();
+        let scale = h.rope_magnitude * h.rope_magnitude / (h.head_dim as f32).sqrt();
         let heads = self.builder.attention(q, kc, vc, pos, size(h.heads), size(h.kv_heads), scale)?;
         let mut x = self.norm(heads, p.attn_sub_norm)?;
         let o = self.product(&mut x, p.o)?;
@@ -328,7 +331,8 @@ impl Lowering<'_> {
 
     fn rope(&mut self, x: ValueId, pos: ValueId) -> Result<ValueId, BuildError> {
         let h = self.hparams;
-        self.builder.rope(x, pos, h.rope_theta, size(h.head_dim), size(h.rope_dim), h.family.rope)
+        let theta = Theta { base: h.rope_theta, scaling: h.rope_scaling };
+        self.builder.rope(x, pos, theta, size(h.head_dim), size(h.rope_dim), h.family.rope)
     }
 
     /// Final norm and logits.

@@ -7,7 +7,7 @@ use crate::arch::{self, Activation, LayerRole, TensorClass};
 use crate::decode::{FloatFormat, Floats, I2s, I2sLayout, Quantised};
 use crate::error::{GgufError, printable};
 use crate::form::{Form, Weights};
-use crate::hparams::HyperParams;
+use crate::hparams::{HyperParams, ROPE_FREQS};
 use crate::note::Note;
 use crate::reader::Gguf;
 use crate::tensor_type::TensorType;
@@ -41,9 +41,9 @@ pub struct ModelOptions {
     pub activation: Option<Activation>,
 }
 
-const TOKEN_EMBD: &str = "token_embd.weight";
-const OUTPUT_NORM: &str = "output_norm.weight";
-const OUTPUT: &str = "output.weight";
+pub(crate) const TOKEN_EMBD: &str = "token_embd.weight";
+pub(crate) const OUTPUT_NORM: &str = "output_norm.weight";
+pub(crate) const OUTPUT: &str = "output.weight";
 
 impl<'a> Model<'a> {
     /// Parses a file and checks all but its weights.
@@ -74,6 +74,10 @@ impl<'a> Model<'a> {
         let vector = Dims::vector(hparams.hidden as u64);
         let token_embd = binder.bind(TOKEN_EMBD, table, TensorClass::Table)?;
         let output_norm = binder.bind(OUTPUT_NORM, vector, TensorClass::Norm)?;
+        if let Some(id) = gguf.find(ROPE_FREQS) {
+            // Read with the hyper-parameters.
+            binder.mark(id);
+        }
         let output = match gguf.find(OUTPUT) {
             Some(_) => Some(binder.bind(OUTPUT, table, TensorClass::Table)?),
             None => None,
@@ -88,7 +92,9 @@ impl<'a> Model<'a> {
                 let id = binder.bind(&name, (t.dims)(&hparams), t.class)?;
                 tensors.push(id);
                 let scale = format!("blk.{layer}.{}.scale", t.stem);
-                if t.class == TensorClass::Linear && hparams.family.scale_tensors && gguf.find(&scale).is_some()
+                if t.class == TensorClass::Linear
+                    && hparams.family.scale_tensors
+                    && gguf.find(&scale).is_some()
                 {
                     scales.insert(id, binder.bind(&scale, Dims::vector(1), TensorClass::Norm)?);
                 }
@@ -120,6 +126,11 @@ impl<'a> Model<'a> {
     /// The container.
     pub fn gguf(&self) -> &Gguf<'a> {
         &self.gguf
+    }
+
+    /// What the user has said about the file.
+    pub fn options(&self) -> &ModelOptions {
+        &self.options
     }
 
     /// The hyper-parameters.
@@ -287,10 +298,15 @@ impl Binder<'_, '_> {
                 why: "has rows that do not come in fours, so it cannot be in the layout rows-1x4",
             });
         }
+        self.mark(id);
+        Ok(id)
+    }
+
+    /// Notes that the model uses a tensor.
+    fn mark(&mut self, id: TensorId) {
         if let Some(used) = self.used.get_mut(id.index()) {
             *used = true;
         }
-        Ok(id)
     }
 
     /// Notes on tensors that the model does not use; refuses those that would change its results.

@@ -122,10 +122,9 @@ impl WeightSource for GgufWeights<'_, '_> {
         let vector = tensor.dims().as_slice().len() == 1;
         let form = if vector { Form::Dense(FloatFormat::F32) } else { self.model.form(tensor)? };
         Some(match (form, &weights) {
-            (Form::I2s128, Weights::Ternary(w)) => WeightBytes {
-                bytes: Cow::Borrowed(w.packed()),
-                scales: Cow::Owned(vec![w.scale() * scale]),
-            },
+            (Form::I2s128, Weights::Ternary(w)) => {
+                WeightBytes { bytes: Cow::Borrowed(w.packed()), scales: Cow::Owned(vec![w.scale() * scale]) }
+            }
             (Form::Dense(format), Weights::Floats(w)) if w.format() == format && scale == 1.0 => {
                 WeightBytes { bytes: Cow::Borrowed(w.bytes()), scales: none }
             }

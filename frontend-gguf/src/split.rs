@@ -35,7 +35,8 @@ impl<'n> PartName<'n> {
         let rest = rest.strip_suffix("-of-")?;
         let (rest, number) = rest.split_at_checked(rest.len().checked_sub(5)?)?;
         let prefix = rest.strip_suffix('-')?;
-        let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+        let digits =
+            |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
         let (number, count): (usize, usize) = (digits(number)?, digits(count)?);
         (1..=count.min(limits::MAX_PARTS)).contains(&number).then_some(Self { prefix, number, count })
     }
@@ -79,7 +80,8 @@ impl<'a> Gguf<'a> {
                 )),
             };
         }
-        let in_part = |part: usize| move |source| GgufError::InPart { part: part + 1, source: Box::new(source) };
+        let in_part =
+            |part: usize| move |source| GgufError::InPart { part: part + 1, source: Box::new(source) };
         let mut joined = Self::parse(first).map_err(in_part(0))?;
         joined.check_part(0, parts.len())?;
         for (part, &bytes) in parts.iter().enumerate().skip(1) {

@@ -78,7 +78,11 @@ fn measure(entries: &[Entry<'_>], data_len: u64) -> HashMap<u64, Span> {
     starts.sort_unstable();
     starts.dedup();
     let next = starts.iter().skip(1).map(|&s| (s, false)).chain([(data_len, true)]);
-    starts.iter().zip(next).map(|(&s, (end, last))| (s, Span { bytes: end.saturating_sub(s), last })).collect()
+    starts
+        .iter()
+        .zip(next)
+        .map(|(&s, (end, last))| (s, Span { bytes: end.saturating_sub(s), last }))
+        .collect()
 }
 
 fn decide(
@@ -101,39 +105,38 @@ fn decide(
         ([one], [_]) => Ok(*one),
         ([one], _) => {
             let subject = format!("tensor type {}", entry.id);
-            notes.push(Note::warning(subject, format!("is taken as {}, by the size of the tensors", one.name())));
+            notes.push(Note::warning(
+                subject,
+                format!("is taken as {}, by the size of the tensors", one.name()),
+            ));
             Ok(*one)
         }
         ([], _) => {
-            let rival = rivals(entry.id, entry.dims.row(), entry.dims.rows()).into_iter().find(|&(name, _)| {
-                fits(&|e: &Entry<'_>| {
-                    let of_entry = rivals(e.id, e.dims.row(), e.dims.rows());
-                    of_entry.into_iter().find(|(n, _)| *n == name).map(|(_, size)| size)
-                })
-            });
+            let rival =
+                rivals(entry.id, entry.dims.row(), entry.dims.rows()).into_iter().find(|&(name, _)| {
+                    fits(&|e: &Entry<'_>| {
+                        let of_entry = rivals(e.id, e.dims.row(), e.dims.rows());
+                        of_entry.into_iter().find(|(n, _)| *n == name).map(|(_, size)| size)
+                    })
+                });
             match (rival, known) {
                 (Some((name, _)), _) => Err(unknown(entry, name)),
-                // Of the only type that it can be, but not where it should be: the layout check says what is wrong.
-                (None, [one]) => Ok(*one),
-                (None, _) => Err(GgufError::AmbiguousTensorType {
-                    offset: entry.id_offset,
-                    tensor: printable(entry.name),
-                    id: entry.id,
-                    why: format!("its size is that of none of {}", names(known)),
-                }),
+                // I2_S is what the id stands for wherever models are published: the layout check says what is wrong.
+                (None, [TensorType::I2S]) => Ok(TensorType::I2S),
+                (None, _) => Err(unknown(entry, &format!("not of the size of {}", names(known, "or")))),
             }
         }
         (several, _) => Err(GgufError::AmbiguousTensorType {
             offset: entry.id_offset,
             tensor: printable(entry.name),
             id: entry.id,
-            why: format!("its size is that of {}", names(several)),
+            why: format!("its size is that of {}", names(several, "and")),
         }),
     }
 }
 
-fn names(types: &[TensorType]) -> String {
-    types.iter().map(|t| t.name()).collect::<Vec<_>>().join(" and of ")
+fn names(types: &[TensorType], joint: &str) -> String {
+    types.iter().map(|t| t.name()).collect::<Vec<_>>().join(&format!(" {joint} of "))
 }
 
 /// The name of an unreadable type: by its size, if that tells it.

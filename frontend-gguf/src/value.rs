@@ -214,7 +214,9 @@ impl<'a> Array<'a> {
         // All of this was checked when the array was read, so the loops run to the end.
         for _ in 0..self.len {
             if self.elem == ValueType::String {
-                let Ok(text) = c.string_bytes(limits::MAX_STRING_BYTES, format_args!("a string")) else { break };
+                let Ok(text) = c.string_bytes(limits::MAX_STRING_BYTES, format_args!("a string")) else {
+                    break;
+                };
                 out.extend((text.len() as u64).to_le_bytes());
                 out.extend(text);
             } else {
@@ -231,10 +233,8 @@ impl<'a> Array<'a> {
 
     /// The strings of an array of strings.
     pub fn strings(&self) -> Option<Strings<'a>> {
-        (self.elem == ValueType::String).then(|| Strings {
-            cursor: Cursor::with_width(self.raw, self.width),
-            left: self.len,
-        })
+        (self.elem == ValueType::String)
+            .then(|| Strings { cursor: Cursor::with_width(self.raw, self.width), left: self.len })
     }
 
     /// The numbers of an array of i32.

@@ -29,7 +29,8 @@ fn check(name: &str, options: &ModelOptions, inspect: impl FnOnce(&Model<'_>)) {
     let module = model.lower(&LowerOptions { kv: KvType::F32, chunk: 16 }).unwrap();
     let weights = GgufWeights::new(&model);
     let interpreter = Interpreter::new(&module, &weights);
-    let ids: Vec<u32> = record["ids"].as_array().unwrap().iter().map(|i| i.as_u64().unwrap() as u32).collect();
+    let ids: Vec<u32> =
+        record["ids"].as_array().unwrap().iter().map(|i| i.as_u64().unwrap() as u32).collect();
     let prefill = module.func_named("prefill").unwrap();
     let func = &module.funcs()[prefill];
     let caches = func.inputs()[2..].iter().map(|&v| Tensor::empty_cache(func.ty(v), KEY_BLOCK).unwrap());
@@ -63,7 +64,10 @@ fn bitnet_with_silu_and_scales_in_tensors_of_their_own() {
         assert!(scale > 0.0 && scale < 0.5);
         // The file does not say the activation, and models with either are in circulation.
         let notes: Vec<String> = model.notes().iter().map(ToString::to_string).collect();
-        assert!(notes.iter().any(|n| n.contains("bitnet.hidden_activation is absent; silu is used")), "{notes:?}");
+        assert!(
+            notes.iter().any(|n| n.contains("bitnet.hidden_activation is absent; silu is used")),
+            "{notes:?}"
+        );
     });
 }
 
@@ -101,7 +105,10 @@ fn qwen3() {
         assert_eq!(ty("l0.o").to_string(), "ter[128x256]@row16_g128");
         assert_eq!((ty("l0.q").dtype, ty("l0.q").layout), (DType::Ter, Layout::Row16));
         let notes: Vec<String> = model.notes().iter().map(ToString::to_string).collect();
-        assert!(notes.iter().any(|n| n.contains("tensor type 42 is taken as Q2_0 (groups of 128)")), "{notes:?}");
+        assert!(
+            notes.iter().any(|n| n.contains("tensor type 42 is taken as Q2_0 (groups of 128)")),
+            "{notes:?}"
+        );
     });
 }
 

@@ -146,9 +146,10 @@ fn take_plan(
     map: &HashMap<ValueId, ValueId>,
     node_map: &BTreeMap<NodeId, NodeId>,
 ) -> Option<FuncPlan> {
-    let mut taken = FuncPlan { arena_bytes: plan.arena_bytes, ..FuncPlan::default() };
+    let mut taken =
+        FuncPlan { arena_bytes: plan.arena_bytes, private_bytes: plan.private_bytes, ..FuncPlan::default() };
     taken.places.extend(new.inputs().iter().map(|&v| (v, Place::Extern)));
-    // Values whose bytes are, or lead to, a place in the arena.
+    // Values whose bytes are, or lead to, a place in the arena or in private memory.
     let mut in_arena: HashSet<ValueId> = HashSet::new();
     for value in nodes.iter().flat_map(|&id| &old.node(id).results) {
         let (Some(&to), Some(&place)) = (map.get(value), plan.places.get(value)) else { continue };
@@ -156,7 +157,7 @@ fn take_plan(
         let mapped = |of: &ValueId| map.get(of).copied();
         let kept = match place {
             _ if new.is_output(to) && !cache => Some(Place::Extern),
-            Place::Arena { .. } => Some(place),
+            Place::Arena { .. } | Place::Private { .. } => Some(place),
             Place::View { of, offset } => mapped(&of).map(|of| Place::View { of, offset }),
             Place::Alias { of } => {
                 mapped(&of).filter(|of| cache || in_arena.contains(of)).map(|of| Place::Alias { of })
@@ -170,7 +171,7 @@ fn take_plan(
             Place::Arena { offset, size }
         });
         let leads_to_arena = match place {
-            Place::Arena { .. } => true,
+            Place::Arena { .. } | Place::Private { .. } => true,
             Place::View { of, .. } | Place::Alias { of } => in_arena.contains(&of),
             Place::Extern => false,
         };
@@ -180,5 +181,14 @@ fn take_plan(
         taken.places.insert(to, place);
     }
     taken.barriers = plan.barriers.iter().filter_map(|n| node_map.get(n).copied()).collect();
+    // An op whose results were private and are no longer is not replicated any more: its readers wait for it.
+    for &id in nodes {
+        let was_private = |v: &&ValueId| plan.is_private(**v);
+        let shared = |v: &ValueId| map.get(v).is_some_and(|&to| !taken.is_private(to));
+        let view = matches!(old.node(id).op, Op::Split { .. });
+        if !view && old.node(id).results.iter().filter(was_private).any(shared) {
+            taken.barriers.extend(node_map.get(&id).copied());
+        }
+    }
     (taken.arena_bytes <= MAX_ARENA.max(plan.arena_bytes)).then_some(taken)
 }

@@ -13,6 +13,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use crate::blocks::{BLOCK, BlockFormat, GROUP, block_matrix};
 use crate::build::check_op;
 use crate::entity::{ParamId, ValueId};
 use crate::graph::{Func, Operand, TokenCount, ValueDef};
@@ -24,7 +25,7 @@ use crate::storage::{activation_bytes, align};
 use crate::target::{Arch, TargetDesc};
 use crate::types::{CacheDims, DType, Dim, Layout, Rows, Type};
 use crate::verify::{cache_layout, cache_slots};
-use crate::weights::{TILE_ROWS, WeightBytes, ternary_bytes, ternary_position};
+use crate::weights::{TILE_ROWS, WeightBytes, packed_bytes, set_ternary_code, ternary_bytes};
 
 /// Least rows of a table that tokens index.
 pub const MIN_VOCAB: u32 = 15;
@@ -48,7 +49,8 @@ pub struct GenOptions {
     pub head_dims: Vec<u32>,
     /// The machine, in stages that have one.
     pub target: TargetDesc,
-    /// Whether, from `laid_out` on, ternary parameters may also be stored as `tile16`, with any number of columns.
+    /// Whether, from `laid_out` on, ternary parameters may also be stored as `tile16` or `trits16`, with any
+    /// number of columns.
     pub stored_tiles: bool,
 }
 
@@ -282,6 +284,8 @@ impl Generator<'_> {
             types.push(match slot {
                 Slot::Act => rows(DType::F32, width),
                 Slot::Quant => rows(DType::Q8, width),
+                Slot::BlockQuant => rows(DType::Q8b, width),
+                Slot::RowNumbers => rows(DType::I32, width),
                 Slot::Tokens => Type::new(DType::Idx, &[if per_token { Dim::Tokens } else { Dim::N(1) }]),
                 Slot::Position => Type::scalar(DType::Idx),
                 Slot::Cache => {
@@ -294,6 +298,7 @@ impl Generator<'_> {
                     let rows = self.rng.pick(&self.dims.widths);
                     Type::matrix(dtype, if has(Slot::Tokens) { rows.max(MIN_VOCAB) } else { rows }, main)
                 }
+                Slot::BlockParam => Type::matrix(self.rng.pick(BlockFormat::ALL).dtype(), other, main),
                 Slot::TernaryParam => {
                     let rows = if self.rng.chance(25) { self.rng.pick(&[32, 64, 96, 256]) } else { other };
                     Type::matrix(DType::Ter, rows, main)
@@ -314,9 +319,16 @@ impl Generator<'_> {
         for (ty, (name, slot)) in types.into_iter().zip(slots) {
             operands.push(match slot {
                 Slot::TernaryParam => Operand::Param(self.param(ty, Some(&op))),
-                Slot::VectorParam | Slot::DenseParam => Operand::Param(self.param(ty, None)),
+                Slot::VectorParam | Slot::DenseParam | Slot::BlockParam => {
+                    Operand::Param(self.param(ty, None))
+                }
+                Slot::BlockQuant => Operand::Value(self.made_of(body, ty, Op::QuantBlocks {})),
+                Slot::RowNumbers => {
+                    let n = ty.as_rows().map_or(1, |r| r.width);
+                    Operand::Value(self.made_of(body, ty, Op::Screen { n }))
+                }
                 Slot::Cache => Operand::Value(self.cache(body, name, ty)),
-                Slot::Quant => Operand::Value(self.quant(body, ty)),
+                Slot::Quant => Operand::Value(self.made_of(body, ty, Op::QuantAbsmax {})),
                 Slot::Act | Slot::Tokens | Slot::Position => {
                     let name = match slot {
                         Slot::Act => "x",
@@ -355,14 +367,21 @@ impl Generator<'_> {
         id
     }
 
-    /// A quantised value, made from an activation if need be.
-    fn quant(&mut self, body: &mut Body, ty: Type) -> ValueId {
+    /// A value of a type that inputs do not have, made by `op` from an activation if need be.
+    fn made_of(&mut self, body: &mut Body, ty: Type, op: Op) -> ValueId {
         match body.by_type.get(&ty) {
             Some(known) if self.rng.chance(80) => self.rng.pick(known),
             _ => {
-                let from = Type { dtype: DType::F32, ..ty.clone() };
-                let x = self.value(body, "x", from);
-                let node = body.insert(Op::QuantAbsmax {}, vec![x.into()], vec![ty]);
+                let rows = ty.as_rows().unwrap_or(Rows { per_token: false, width: 1 });
+                let width = match op {
+                    Op::Screen { n } => {
+                        let wide: Vec<u32> = self.dims.widths.iter().copied().filter(|&w| w >= n).collect();
+                        if wide.is_empty() { n } else { self.rng.pick(&wide) }
+                    }
+                    _ => rows.width,
+                };
+                let x = self.value(body, "x", Type::rows(DType::F32, Rows { width, ..rows }));
+                let node = body.insert(op, vec![x.into()], vec![ty]);
                 body.func.node(node).results[0]
             }
         }
@@ -388,6 +407,9 @@ impl Generator<'_> {
         }
         let id = match (ty.as_matrix(), op) {
             (Some((rows, cols)), Some(op)) => self.ternary(rows, cols, op),
+            (Some((rows, cols)), None) if BlockFormat::of(ty.dtype).is_some() => {
+                self.blocks(ty.dtype, rows, cols)
+            }
             _ => self.file(ty),
         };
         self.params.entry(key).or_default().push(id);
@@ -403,7 +425,8 @@ impl Generator<'_> {
         let ty = Type::matrix(DType::Ter, rows, cols).with_group(group);
         if !cols.is_multiple_of(128) || (self.laid_out() && self.options.stored_tiles && self.rng.chance(30))
         {
-            return self.file(ty.with_layout(Layout::Tile16));
+            let layout = self.packed_layout();
+            return self.file(ty.with_layout(layout));
         }
         let derived = self.options.stage >= Stage::Fused;
         let gated = op.print_attrs().iter().any(|(_, text)| text.ends_with("_mul"));
@@ -425,8 +448,32 @@ impl Generator<'_> {
             _ => self.file(stored(rows)),
         };
         match self.laid_out() {
-            true => self.declare(ty.with_layout(Layout::Tile16), ParamDef::Relayout(logical)),
+            true => {
+                let layout = self.packed_layout();
+                self.declare(ty.with_layout(layout), ParamDef::Relayout(logical))
+            }
             false => logical,
+        }
+    }
+
+    /// A block-quantised matrix as an op reads it, in this stage.
+    fn blocks(&mut self, dtype: DType, rows: u32, cols: u32) -> ParamId {
+        let ty = Type::matrix(dtype, rows, cols);
+        let tiled = ty.clone().with_layout(Layout::Tile16);
+        if self.laid_out() && self.rng.chance(30) {
+            return self.file(tiled);
+        }
+        let dense = self.rng.pick(&[DType::F32, DType::F16, DType::Bf16]);
+        let dense = self.file(Type::matrix(dense, rows, cols));
+        let logical = self.declare(ty, ParamDef::Quantise(dense));
+        if self.laid_out() { self.declare(tiled, ParamDef::Relayout(logical)) } else { logical }
+    }
+
+    /// A layout in which kernels read ternary matrices.
+    fn packed_layout(&mut self) -> Layout {
+        match self.laid_out() && self.rng.chance(40) {
+            true => Layout::Trits16,
+            false => Layout::Tile16,
         }
     }
 
@@ -525,18 +572,30 @@ fn random_weight(rng: &mut SplitMix, ty: &Type) -> WeightBytes<'static> {
     let mut scales = Vec::new();
     match (ty.dtype, ty.as_matrix()) {
         (DType::Ter, Some((rows, cols))) => {
-            // Code 1 in the padding, as the layout has it.
-            bytes = vec![0x55; ternary_bytes(ty.layout, rows, cols).unwrap_or(0) as usize];
+            // The padding as the layout has it: codes 0 in `trits16`, 1 in `tile16`.
+            let padding = if ty.layout == Layout::Trits16 { 0 } else { 0x55 };
+            bytes = vec![padding; ternary_bytes(ty.layout, rows, cols).unwrap_or(0) as usize];
             for r in 0..rows {
                 for c in 0..cols {
-                    if let Some((at, shift)) = ternary_position(ty.layout, cols, r, c) {
-                        let byte = &mut bytes[at as usize];
-                        *byte = *byte & !(3 << shift) | (rng.below(3) as u8) << shift;
-                    }
+                    let code = rng.below(3) as u8;
+                    set_ternary_code(ty.layout, cols, &mut bytes, r, c, code);
                 }
             }
             let count = if ty.layout == Layout::I2s128 { 1 } else { rows * ty.scale_groups() };
             scales = (0..count).map(|_| rng.number()).collect();
+        }
+        (DType::W8 | DType::W6 | DType::W4, Some((rows, _))) => {
+            bytes = (0..packed_bytes(ty).map_or(0, |(b, _)| b)).map(|_| rng.next_u64() as u8).collect();
+            // Scales that are f16: finite ones.
+            if let Some((format @ (BlockFormat::W8 | BlockFormat::W4), rows, cols)) = block_matrix(ty) {
+                for r in 0..rows.next_multiple_of(TILE_ROWS) {
+                    for c in (0..cols.next_multiple_of(GROUP)).step_by(BLOCK as usize) {
+                        let at = format.scale_position(cols, r, c) as usize;
+                        bytes[at..at + 2].copy_from_slice(&half::f16::from_f32(rng.number()).to_le_bytes());
+                    }
+                }
+            }
+            scales = (0..rows).map(|_| rng.number()).collect();
         }
         (DType::F16, _) => {
             bytes.extend((0..n).flat_map(|_| half::f16::from_f32(rng.number()).to_le_bytes()));
@@ -569,6 +628,7 @@ mod tests {
     use super::*;
     use crate::text::print;
     use crate::verify::verify;
+    use crate::weights::ternary_code;
 
     fn options(seed: u64) -> GenOptions {
         GenOptions {
@@ -583,7 +643,7 @@ mod tests {
     #[test]
     fn modules_verify_and_cover_the_table() {
         let mut ops: BTreeMap<&str, usize> = BTreeMap::new();
-        let mut defs = [0; 4];
+        let mut defs = [0; 5];
         for seed in 0..500 {
             let (module, weights) = random_module(seed, &options(seed));
             if let Err(errors) = verify(&module) {
@@ -600,6 +660,7 @@ mod tests {
                     ParamDef::Concat(_) => 1,
                     ParamDef::Interleave16(..) => 2,
                     ParamDef::Relayout(_) => 3,
+                    ParamDef::Quantise(_) => 4,
                 };
                 defs[index] += 1;
                 assert_eq!(weights.contains_key(&decl.name), index == 0, "seed {seed}, @{}", decl.name);
@@ -621,8 +682,12 @@ mod tests {
                 assert!(data.scales.iter().all(|s| s.is_finite()));
                 if let (DType::Ter, Some((rows, cols))) = (decl.ty.dtype, decl.ty.as_matrix()) {
                     assert_eq!(Some(data.bytes.len() as u64), ternary_bytes(decl.ty.layout, rows, cols));
-                    let codes = data.bytes.iter().flat_map(|b| [b & 3, b >> 2 & 3, b >> 4 & 3, b >> 6]);
-                    assert!(codes.max() < Some(3));
+                    let code = |r, c| ternary_code(decl.ty.layout, cols, &data.bytes, r, c);
+                    let codes = (0..rows).flat_map(|r| (0..cols).map(move |c| code(r, c)));
+                    assert!(codes.into_iter().all(|code| code < Some(3)));
+                } else if BlockFormat::of(decl.ty.dtype).is_some() {
+                    assert_eq!(Some(data.bytes.len() as u64), packed_bytes(&decl.ty).map(|(b, _)| b));
+                    assert_eq!(Some(data.scales.len() as u32), decl.ty.as_matrix().map(|(rows, _)| rows));
                 } else {
                     let size = decl.ty.dtype.element_bytes().map(u64::from).unwrap();
                     assert_eq!(Some(data.bytes.len() as u64), decl.ty.elements().map(|n| n * size));

@@ -1,8 +1,10 @@
 //! Result types of ops, and the rules that their operand types must keep. One function for each rule set; the op table
 //! names them. Slots (dtype and rank) have been checked before these run.
 
+use crate::attr::Attr;
 use crate::attr::Epilogue;
 use crate::ops::Op;
+use crate::rope::Theta;
 use crate::types::{DType, Rows, Type};
 use crate::weights::TILE_ROWS;
 
@@ -42,7 +44,8 @@ fn norm_weight(t: &[&Type]) -> Result<Rows, TypeRule> {
 fn positive_eps(op: &Op) -> Result<(), TypeRule> {
     match op {
         Op::RmsNorm { eps } | Op::RmsNormQuant { eps } | Op::RmsNormHeads { eps, .. }
-            if !(*eps > 0.0 && eps.is_finite()) => {
+            if !(*eps > 0.0 && eps.is_finite()) =>
+        {
             rule(format!("eps is {eps:?}, must be positive and finite"))
         }
         _ => Ok(()),
@@ -64,10 +67,7 @@ pub(crate) fn rms_norm_heads(op: &Op, t: &[&Type]) -> Inferred {
     positive_eps(op)?;
     let (x, w) = (rows(t[0])?, rows(t[1])?);
     if *head == 0 || !x.width.is_multiple_of(*head) || w.width != *head {
-        return rule(format!(
-            "{} columns and {} weights do not make heads of {head}",
-            x.width, w.width
-        ));
+        return rule(format!("{} columns and {} weights do not make heads of {head}", x.width, w.width));
     }
     Ok(vec![t[0].clone()])
 }
@@ -131,10 +131,10 @@ fn head_dims(x: Rows, head: u32, rot: u32) -> Result<u32, TypeRule> {
     Ok(x.width / head)
 }
 
-fn positive_theta(theta: f32) -> Result<(), TypeRule> {
-    match theta > 0.0 && theta.is_finite() {
+fn positive_theta(theta: Theta) -> Result<(), TypeRule> {
+    match theta.is_sound() {
         true => Ok(()),
-        false => rule(format!("theta is {theta:?}, must be positive and finite")),
+        false => rule(format!("theta is {}, all its numbers must be positive and finite", theta.print())),
     }
 }
 
@@ -207,6 +207,42 @@ pub(crate) fn elementwise(_: &Op, t: &[&Type]) -> Inferred {
     match t.get(1) {
         Some(b) if *b != t[0] => rule(format!("operands differ: {} and {b}", t[0])),
         _ => Ok(vec![t[0].clone()]),
+    }
+}
+
+pub(crate) fn quant_blocks(_: &Op, t: &[&Type]) -> Inferred {
+    Ok(vec![Type::rows(DType::Q8b, rows(t[0])?)])
+}
+
+pub(crate) fn block_matmul(_: &Op, t: &[&Type]) -> Inferred {
+    Ok(vec![Type::rows(DType::F32, product(t)?)])
+}
+
+pub(crate) fn screen(op: &Op, t: &[&Type]) -> Inferred {
+    let Op::Screen { n } = op else { return rule("not a screen") };
+    let y = rows(t[0])?;
+    match (1..=y.width).contains(n) {
+        true => Ok(vec![Type::rows(DType::I32, Rows { width: *n, ..y })]),
+        false => rule(format!("n={n} must be 1 to {}, the elements of a row", y.width)),
+    }
+}
+
+pub(crate) fn matmul_rows(_: &Op, t: &[&Type]) -> Inferred {
+    let chosen = rows(t[1])?;
+    let all = product(&[t[0], t[2]])?;
+    match chosen.per_token == all.per_token {
+        true => Ok(vec![Type::rows(DType::F32, chosen)]),
+        false => rule("x and the row numbers must have the same tokens"),
+    }
+}
+
+pub(crate) fn merge_screened(_: &Op, t: &[&Type]) -> Inferred {
+    let (y, chosen, exact) = (rows(t[0])?, rows(t[1])?, rows(t[2])?);
+    match chosen == exact && chosen.per_token == y.per_token {
+        true => Ok(vec![t[0].clone()]),
+        false => {
+            rule(format!("{} and {} must have a number for a number, in the tokens of {}", t[1], t[2], t[0]))
+        }
     }
 }
 

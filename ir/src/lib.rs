@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attr;
+pub mod blocks;
 pub mod build;
 pub mod cache;
 pub mod entity;
@@ -28,15 +29,17 @@ pub mod text;
 pub mod types;
 pub mod verify;
 pub mod weights;
+pub mod work;
 
 pub use attr::{Attr, Epilogue, Pairs, Sizes};
+pub use blocks::BlockFormat;
 pub use build::{BuildError, FuncBuilder};
 pub use entity::{Entity, EntityVec, FuncId, NodeId, ParamId, ValueId};
 pub use graph::{Func, Node, Operand, TokenCount, ValueData, ValueDef};
 pub use infer::TypeRule;
 pub use module::{ContentHash, Module, ParamDecl, ParamDef};
 pub use ops::{ALL_OPS, Op, OpInfo, Slot, Tolerance};
-pub use partition::Units;
+pub use partition::{Extent, Units};
 pub use plan::{FuncPlan, Place};
 pub use stage::{Stage, StageRange};
 pub use target::{Arch, Feature, TargetDesc, TargetError};
@@ -46,3 +49,6 @@ pub use weights::{WeightBytes, WeightSource};
 /// Key positions in one block of attention: scores are reduced block by block, and blocks are merged in rising order, so
 /// that decode and prefill, and any number of threads, give the same bits. Capacities of caches are multiples of it.
 pub const KEY_BLOCK: u32 = 64;
+
+/// Most rows of one `@head` call: enough to read the head once for many rows of logits, few enough to keep them all.
+pub const HEAD_ROWS: u32 = 16;

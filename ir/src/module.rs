@@ -29,6 +29,9 @@ pub enum ParamDef {
     Interleave16(ParamId, ParamId),
     /// The same matrix in this parameter's layout.
     Relayout(ParamId),
+    /// A dense matrix, its rows rounded to the block format of this parameter's element type
+    /// ([`crate::blocks::quantise`]).
+    Quantise(ParamId),
 }
 
 impl ParamDef {
@@ -38,7 +41,7 @@ impl ParamDef {
             ParamDef::File { .. } => Vec::new(),
             ParamDef::Concat(all) => all.clone(),
             ParamDef::Interleave16(a, b) => vec![*a, *b],
-            ParamDef::Relayout(a) => vec![*a],
+            ParamDef::Relayout(a) | ParamDef::Quantise(a) => vec![*a],
         }
     }
 }
@@ -146,6 +149,7 @@ impl Module {
                     ParamDef::Concat(all) => ParamDef::Concat(all.iter().map(map).collect()),
                     ParamDef::Interleave16(a, b) => ParamDef::Interleave16(map(a), map(b)),
                     ParamDef::Relayout(a) => ParamDef::Relayout(map(a)),
+                    ParamDef::Quantise(a) => ParamDef::Quantise(map(a)),
                 };
                 self.params.push(ParamDecl { name: decl.name.clone(), ty: decl.ty.clone(), def })
             }));

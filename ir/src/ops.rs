@@ -11,6 +11,7 @@ use crate::attr::{Attr, Epilogue, Pairs, Sizes};
 use crate::build::FuncBuilder;
 use crate::graph::Operand;
 use crate::infer;
+use crate::rope::Theta;
 use crate::stage::{Stage, StageRange};
 use crate::types::{DType, Type};
 
@@ -21,6 +22,10 @@ pub enum Slot {
     Act,
     /// A quantised activation.
     Quant,
+    /// An activation quantised in blocks.
+    BlockQuant,
+    /// Numbers of matrix rows, as `screen` gives them.
+    RowNumbers,
     /// Token ids, `idx[1]` or `idx[T]`.
     Tokens,
     /// The position of the first token, a scalar `idx`.
@@ -33,12 +38,14 @@ pub enum Slot {
     DenseParam,
     /// A ternary matrix parameter.
     TernaryParam,
+    /// A block-quantised matrix parameter.
+    BlockParam,
 }
 
 impl Slot {
     /// Whether the slot takes a parameter (and not a value).
     pub fn takes_param(self) -> bool {
-        matches!(self, Slot::VectorParam | Slot::DenseParam | Slot::TernaryParam)
+        matches!(self, Slot::VectorParam | Slot::DenseParam | Slot::TernaryParam | Slot::BlockParam)
     }
 
     /// What the slot takes, for messages.
@@ -46,12 +53,15 @@ impl Slot {
         match self {
             Slot::Act => "an f32 activation [n] or [Txn]",
             Slot::Quant => "a q8 activation [n] or [Txn]",
+            Slot::BlockQuant => "a q8b activation [n] or [Txn]",
+            Slot::RowNumbers => "row numbers i32[n] or i32[Txn]",
             Slot::Tokens => "token ids idx[1] or idx[T]",
             Slot::Position => "a scalar idx",
             Slot::Cache => "an f16 or f32 cache [kv_heads x C x head_dim]",
             Slot::VectorParam => "an f32 vector parameter",
             Slot::DenseParam => "an f32, f16 or bf16 matrix parameter",
             Slot::TernaryParam => "a ter matrix parameter",
+            Slot::BlockParam => "a w8, w6 or w4 matrix parameter",
         }
     }
 
@@ -63,6 +73,8 @@ impl Slot {
         match self {
             Slot::Act => ty.dtype == DType::F32 && ty.as_rows().is_some(),
             Slot::Quant => ty.dtype == DType::Q8 && ty.as_rows().is_some(),
+            Slot::BlockQuant => ty.dtype == DType::Q8b && ty.as_rows().is_some(),
+            Slot::RowNumbers => ty.dtype == DType::I32 && ty.as_rows().is_some(),
             Slot::Tokens => {
                 use crate::types::Dim;
                 ty.dtype == DType::Idx && matches!(ty.shape.0[..], [Dim::N(1)] | [Dim::Tokens])
@@ -74,6 +86,7 @@ impl Slot {
                 matches!(ty.dtype, DType::F32 | DType::F16 | DType::Bf16) && ty.as_matrix().is_some()
             }
             Slot::TernaryParam => ty.dtype == DType::Ter && ty.as_matrix().is_some(),
+            Slot::BlockParam => crate::blocks::block_matrix(ty).is_some(),
         }
     }
 }
@@ -344,7 +357,7 @@ define_ops! {
     Rope = "rope", rope {
         operands: [x: Act, pos: Position],
         optional: [],
-        attrs: {theta: f32, head: u32, rot: u32, pairs: Pairs},
+        attrs: {theta: Theta, head: u32, rot: u32, pairs: Pairs},
         results: [y],
         stages: StageRange::ALL,
         tolerance: Rounding,
@@ -460,11 +473,61 @@ define_ops! {
         tolerance: Exact,
         infer: infer::split,
     }
+    /// Quantisation to int8 in blocks of 32 columns, each with its scale.
+    QuantBlocks = "quant_blocks", quant_blocks {
+        operands: [x: Act],
+        optional: [],
+        attrs: {},
+        results: [q],
+        stages: StageRange::from(Stage::Fused),
+        tolerance: Code,
+        infer: infer::quant_blocks,
+    }
+    /// Block-quantised matrix times block-quantised activation: a packed language-model head.
+    BlockMatmul = "block_matmul", block_matmul {
+        operands: [x: BlockQuant, w: BlockParam],
+        optional: [],
+        attrs: {},
+        results: [y],
+        stages: StageRange::from(Stage::Fused),
+        tolerance: Rounding,
+        infer: infer::block_matmul,
+    }
+    /// The numbers of the n greatest elements of a row, in rising order; of equal ones the first. NaN counts as greatest.
+    Screen = "screen", screen {
+        operands: [y: Act],
+        optional: [],
+        attrs: {n: u32},
+        results: [rows],
+        stages: StageRange::from(Stage::Fused),
+        tolerance: Exact,
+        infer: infer::screen,
+    }
+    /// What `matmul` gives for some rows of the matrix. A number beyond the last row stands for the last row.
+    MatmulRows = "matmul_rows", matmul_rows {
+        operands: [x: Act, rows: RowNumbers, w: DenseParam],
+        optional: [],
+        attrs: {},
+        results: [y],
+        stages: StageRange::from(Stage::Fused),
+        tolerance: Rounding,
+        infer: infer::matmul_rows,
+    }
+    /// `exact` in the places `rows`, and elsewhere y, but no more than the least of `exact`.
+    MergeScreened = "merge_screened", merge_screened {
+        operands: [y: Act, rows: RowNumbers, exact: Act],
+        optional: [],
+        attrs: {},
+        results: [z],
+        stages: StageRange::from(Stage::Fused),
+        tolerance: Exact,
+        infer: infer::merge_screened,
+    }
     /// `rope` on the queries, and `rope` on the keys followed by `kv_append`, in one.
     RopeKvAppend = "rope_kv_append", rope_kv_append {
         operands: [q: Act, k: Act, v: Act, kc: Cache, vc: Cache, pos: Position],
         optional: [],
-        attrs: {theta: f32, head: u32, rot: u32, pairs: Pairs},
+        attrs: {theta: Theta, head: u32, rot: u32, pairs: Pairs},
         results: [q, kc, vc],
         stages: StageRange::from(Stage::Fused),
         tolerance: Rounding,

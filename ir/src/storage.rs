@@ -3,6 +3,9 @@
 //! - An activation is one row per token; rows start at multiples of 64 bytes ([`row_stride`]).
 //! - A `q8` row is the codes, filled up to a multiple of 64 bytes, then the f32 factor `a` and the i32 sum of the codes
 //!   ([`Q8_A`], [`Q8_SUM`] bytes after [`q8_tail`]), filled up to 64 bytes.
+//! - A `q8b` row is the codes, filled up with 0 to a multiple of 64 bytes, then 16 bytes for each block of 32 codes: the
+//!   f32 scale ([`Q8B_SCALE`]), the i32 sums of the first and of the last 16 codes ([`Q8B_HALVES`]) and of all
+//!   ([`Q8B_SUM`]); filled up to 64 bytes.
 //! - A V cache (layout `rows`) holds element `(head, position, j)` at index `(head·C + position)·head_dim + j`.
 //! - A K cache in layout `keys16` holds it at `((head·C/16 + position/16)·head_dim + j)·16 + position%16`: one vector of
 //!   16 positions for each j, so that 16 scores are made at once without adding across lanes.
@@ -10,6 +13,7 @@
 //! Invariants: every buffer that generated code reads is followed by at least [`PADDING`] readable bytes; the context
 //! capacity C is a multiple of [`crate::KEY_BLOCK`].
 
+use crate::blocks::BLOCK;
 use crate::types::{CacheDims, DType, Layout, Type};
 
 /// Alignment of rows, buffers and sections, in bytes.
@@ -20,6 +24,14 @@ pub const PADDING: u64 = 64;
 pub const Q8_A: u64 = 0;
 /// Offset of the sum of codes behind the codes of a `q8` row.
 pub const Q8_SUM: u64 = 4;
+/// Bytes of what a `q8b` row holds for each block, behind [`q8_tail`].
+pub const Q8B_RECORD: u64 = 16;
+/// Offset of the scale in the record of a block.
+pub const Q8B_SCALE: u64 = 0;
+/// Offset of the sums of the first 16 and the last 16 codes in the record of a block.
+pub const Q8B_HALVES: u64 = 4;
+/// Offset of the sum of all codes in the record of a block.
+pub const Q8B_SUM: u64 = 12;
 /// Most token rows that a buffer may be made for; keeps every byte size far below 2^63.
 pub const MAX_TOKENS: u32 = 1 << 16;
 
@@ -28,17 +40,17 @@ pub fn align(n: u64) -> u64 {
     n.next_multiple_of(ALIGN)
 }
 
-/// Offset of the tail of a `q8` row of `width` codes.
+/// Offset of what follows the codes of a `q8` or `q8b` row of `width` codes.
 pub fn q8_tail(width: u32) -> u64 {
     align(u64::from(width))
 }
 
-/// Bytes from one token's row to the next, for an activation type (`[n]` or `[T, n]`, f32 or q8).
+/// Bytes from one token's row to the next, for an activation type (`[n]` or `[T, n]`; f32, q8, q8b or i32).
 pub fn row_stride(ty: &Type) -> Option<u64> {
     let width = ty.as_rows()?.width;
     match ty.dtype {
         DType::Q8 => Some(q8_tail(width) + ALIGN),
-        DType::Ter => None,
+        DType::Q8b => Some(q8_tail(width) + align(u64::from(width.div_ceil(BLOCK)) * Q8B_RECORD)),
         dtype => Some(align(u64::from(width) * u64::from(dtype.element_bytes()?))),
     }
 }

@@ -69,6 +69,49 @@ features! {
     I8mm = "i8mm" in Aarch64,
 }
 
+/// How fast a machine reads and multiplies: what a cost model needs besides features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Speeds {
+    /// What one thread reads from memory, in 10^6 bytes a second.
+    pub read_one_mb_s: u32,
+    /// What all threads together read from memory, in 10^6 bytes a second.
+    pub read_all_mb_s: u32,
+    /// int8 multiply-adds of one core, in 10^6 a second, with vectors of `vector_bytes`.
+    pub int8_core_mmac_s: u32,
+    /// Bytes of the vectors in generated code: 16, 32 or 64.
+    pub vector_bytes: u32,
+}
+
+impl Speeds {
+    /// What is assumed of a machine that nobody measured: 30 GB/s for one thread and 40 GB/s for all, and cores of 3 GHz
+    /// that start two vector instructions of the widest kind in a cycle.
+    pub fn assumed(target: &TargetDesc) -> Self {
+        let (vector_bytes, instructions) = match target.arch {
+            Arch::X86_64 if target.has(Feature::Avx512vnni) => (64, 1),
+            Arch::X86_64 if target.has(Feature::AvxVnni) => (32, 1),
+            Arch::X86_64 if target.has(Feature::Avx512bw) => (64, 3),
+            Arch::X86_64 if target.has(Feature::Avx2) => (32, 3),
+            Arch::Aarch64 if target.has(Feature::Dotprod) => (16, 1),
+            Arch::X86_64 | Arch::Aarch64 => (16, 3),
+        };
+        Self {
+            read_one_mb_s: 30_000,
+            read_all_mb_s: 40_000,
+            int8_core_mmac_s: 2 * 3_000 * vector_bytes / instructions,
+            vector_bytes,
+        }
+    }
+
+    /// What so many threads read from memory: they add up until all of it is used.
+    pub fn read_mb_s(&self, threads: u32) -> u64 {
+        match threads {
+            0 | 1 => self.read_one_mb_s.into(),
+            n => (u64::from(self.read_one_mb_s) * u64::from(n))
+                .min(self.read_all_mb_s.max(self.read_one_mb_s).into()),
+        }
+    }
+}
+
 /// A machine as the compiler sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetDesc {
@@ -81,6 +124,8 @@ pub struct TargetDesc {
     pub l2_bytes: u32,
     /// Threads that the schedule is made for.
     pub threads: u32,
+    /// What was measured on the machine, if anything.
+    pub measured: Option<Speeds>,
 }
 
 /// Why a target text was refused.
@@ -109,7 +154,12 @@ impl TargetDesc {
         if arch == Arch::X86_64 {
             features.insert(Feature::Sse41);
         }
-        Self { arch, features, l1d_bytes: 32 << 10, l2_bytes: 1 << 20, threads: 1 }
+        Self { arch, features, l1d_bytes: 32 << 10, l2_bytes: 1 << 20, threads: 1, measured: None }
+    }
+
+    /// The speeds that were measured, or else assumed.
+    pub fn speeds(&self) -> Speeds {
+        self.measured.unwrap_or_else(|| Speeds::assumed(self))
     }
 
     /// Whether `feature` may be used.
@@ -164,7 +214,8 @@ impl fmt::Display for TargetDesc {
 impl FromStr for TargetDesc {
     type Err = TargetError;
 
-    /// Parses the text form. Cache sizes and thread count, which have no text form, are those of [`Self::baseline`].
+    /// Parses the text form. Cache sizes, thread count and speeds, which have no text form, are those of
+    /// [`Self::baseline`].
     fn from_str(s: &str) -> Result<Self, TargetError> {
         let mut words = s.split('+');
         let arch = match words.next().unwrap_or_default() {
@@ -205,6 +256,18 @@ mod tests {
         assert!("riscv64".parse::<TargetDesc>().unwrap_err().to_string().contains("riscv64"));
         let e = "aarch64+avx2".parse::<TargetDesc>().unwrap_err().to_string();
         assert!(e.contains("avx2") && e.contains("dotprod"), "{e}");
+    }
+
+    #[test]
+    fn threads_add_up_to_what_memory_gives() {
+        let speeds = Speeds { read_one_mb_s: 12, read_all_mb_s: 40, int8_core_mmac_s: 1, vector_bytes: 16 };
+        assert_eq!([0, 1, 2, 3, 4, u32::MAX].map(|n| speeds.read_mb_s(n)), [12, 12, 24, 36, 40, 40]);
+        let odd = Speeds { read_all_mb_s: 5, ..speeds };
+        assert_eq!(odd.read_mb_s(2), 12);
+        let wide = TargetDesc::baseline(Arch::X86_64).with(Feature::Avx512vnni);
+        assert_eq!(wide.speeds(), Speeds::assumed(&wide));
+        assert_eq!((wide.speeds().vector_bytes, wide.speeds().int8_core_mmac_s), (64, 384_000));
+        assert_eq!(TargetDesc { measured: Some(speeds), ..wide }.speeds(), speeds);
     }
 
     #[test]

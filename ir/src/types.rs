@@ -27,14 +27,35 @@ pub enum DType {
     Ter,
     /// Quantised activation: i8 codes, the f32 factor `a` with x ≈ code / a, and the i32 sum of the codes, per token.
     Q8,
+    /// Activation quantised in blocks of 32: i8 codes, with an f32 scale and i32 sums of codes for each block; see
+    /// [`crate::blocks`].
+    Q8b,
+    /// Weight with an 8-bit code, in blocks; see [`crate::blocks`].
+    W8,
+    /// Weight with a 6-bit code, in blocks.
+    W6,
+    /// Weight with a 4-bit code, in blocks.
+    W4,
     /// Token id or position, unsigned 32-bit.
     Idx,
 }
 
 impl DType {
     /// All element types.
-    pub const ALL: &[DType] =
-        &[DType::F32, DType::F16, DType::Bf16, DType::I32, DType::I8, DType::Ter, DType::Q8, DType::Idx];
+    pub const ALL: &[DType] = &[
+        DType::F32,
+        DType::F16,
+        DType::Bf16,
+        DType::I32,
+        DType::I8,
+        DType::Ter,
+        DType::Q8,
+        DType::Q8b,
+        DType::W8,
+        DType::W6,
+        DType::W4,
+        DType::Idx,
+    ];
 
     /// The name in the text form.
     pub fn name(self) -> &'static str {
@@ -46,17 +67,21 @@ impl DType {
             DType::I8 => "i8",
             DType::Ter => "ter",
             DType::Q8 => "q8",
+            DType::Q8b => "q8b",
+            DType::W8 => "w8",
+            DType::W6 => "w6",
+            DType::W4 => "w4",
             DType::Idx => "idx",
         }
     }
 
-    /// Bytes of one element, where elements are stored one by one (not for `ter`, whose layouts share bytes).
+    /// Bytes of one element, where elements are stored one by one (not for weights whose layouts share bytes).
     pub fn element_bytes(self) -> Option<u32> {
         match self {
             DType::F32 | DType::I32 | DType::Idx => Some(4),
             DType::F16 | DType::Bf16 => Some(2),
-            DType::I8 | DType::Q8 => Some(1),
-            DType::Ter => None,
+            DType::I8 | DType::Q8 | DType::Q8b => Some(1),
+            DType::Ter | DType::W8 | DType::W6 | DType::W4 => None,
         }
     }
 }
@@ -79,21 +104,25 @@ pub struct Shape(pub Vec<Dim>);
 /// How the elements of a value or parameter lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Layout {
-    /// Row-major, element by element. Not printed. For `ter`: the logical matrix, which no kernel reads.
+    /// Row-major, element by element. Not printed. For `ter`, `w8`, `w6`, `w4`: the logical matrix, which no kernel reads.
     Rows,
     /// `ter` as in GGUF `I2_S` files, 128 elements in 32 bytes.
     I2s128,
     /// `ter` row by row, 16 columns in 4 bytes; see [`crate::weights`].
     Row16,
-    /// `ter` for compute: 16 rows × 16 columns in 64 bytes; see [`crate::weights`].
+    /// 16 rows interleaved, for compute: `ter`, 2 bits a weight, 16 rows × 16 columns in 64 bytes (see
+    /// [`crate::weights`]), and `w8`, `w6`, `w4` (see [`crate::blocks`]).
     Tile16,
+    /// `ter` for compute, 1.6 bits a weight: 16 rows × 20 columns in 64 bytes; see [`crate::weights`].
+    Trits16,
     /// A K cache with 16 positions interleaved; see [`crate::storage`].
     Keys16,
 }
 
 impl Layout {
     /// All layouts.
-    pub const ALL: &[Layout] = &[Layout::Rows, Layout::I2s128, Layout::Row16, Layout::Tile16, Layout::Keys16];
+    pub const ALL: &[Layout] =
+        &[Layout::Rows, Layout::I2s128, Layout::Row16, Layout::Tile16, Layout::Trits16, Layout::Keys16];
 
     /// The name in the text form, after `@`.
     pub fn name(self) -> &'static str {
@@ -102,8 +131,14 @@ impl Layout {
             Layout::I2s128 => "i2s128",
             Layout::Row16 => "row16",
             Layout::Tile16 => "tile16",
+            Layout::Trits16 => "trits16",
             Layout::Keys16 => "keys16",
         }
+    }
+
+    /// Whether kernels read ternary matrices in this layout.
+    pub fn is_packed_ternary(self) -> bool {
+        matches!(self, Layout::Tile16 | Layout::Trits16)
     }
 }
 

@@ -88,6 +88,7 @@ fn mutate(text: &str, rng: &mut SplitMix) -> String {
         "return",
         "barrier",
         "@tile16",
+        "@trits16",
         "@keys16",
         "planned",
         "{sizes=[0,1,]}",

@@ -1,7 +1,9 @@
 //! Chooses layouts: from here on a module is made for one target.
 //!
-//! - Every ternary matrix that an op reads is replaced by a `relayout` of it to `tile16`, the layout that
-//!   every ternary kernel of every target reads, named `NAME.tile16`.
+//! - Every ternary matrix that an op reads is replaced by a `relayout` of it to a layout that kernels read, `tile16` or
+//!   `trits16`, named `NAME.tile16` or `NAME.trits16`. Which one follows from [`PassContext::weights`], where asked by
+//!   the cost model ([`crate::cost`]). A matrix that is in such a layout already keeps it.
+//! - Every block-quantised matrix that an op reads is replaced by a `relayout` of it to `tile16`.
 //! - Every cache that holds keys gets `keys16`, in all functions in which an input has its name, because
 //!   functions hand caches to each other by name. Value caches stay in rows.
 //!
@@ -10,11 +12,13 @@
 
 use std::collections::BTreeMap;
 
+use bitnetc_ir::weights::packed_bytes;
 use bitnetc_ir::{
-    DType, Entity, Func, FuncId, Layout, Module, NodeId, Operand, ParamDecl, ParamDef, ParamId, Slot,
-    ValueDef, ValueId,
+    BlockFormat, DType, Entity, Func, FuncId, Layout, Module, NodeId, Operand, ParamDecl, ParamDef, ParamId,
+    Slot, TokenCount, ValueDef, ValueId,
 };
 
+use crate::cost;
 use crate::error::PassFailure;
 use crate::manager::PassContext;
 use crate::patch::intern;
@@ -30,8 +34,9 @@ impl Transform for AssignLayout {
         let mut changed = module.target.as_ref() != Some(&context.target);
         module.target = Some(context.target.clone());
         let funcs: Vec<FuncId> = module.funcs().keys().collect();
+        let layouts = weight_layouts(module, context);
         for &func in &funcs {
-            changed |= tile_weights(module, func);
+            changed |= pack_weights(module, func, &layouts);
         }
         let key_caches = key_caches(module)?;
         for &func in &funcs {
@@ -46,29 +51,63 @@ impl Transform for AssignLayout {
     }
 }
 
-/// Makes the ops of `func` read ternary matrices in `tile16`.
-fn tile_weights(module: &mut Module, func: FuncId) -> bool {
+/// The layout for every ternary or block-quantised matrix that an op reads and that is in none that kernels read.
+fn weight_layouts(module: &Module, context: &PassContext<'_>) -> BTreeMap<ParamId, Layout> {
+    let (mut read, mut step_bytes) = (BTreeMap::new(), 0u64);
+    for func in module.funcs().values() {
+        let one_token = func.tokens() == TokenCount::One;
+        let params = func.params_used();
+        let bytes = |p: &ParamId| {
+            let ty = &module.params()[*p].ty;
+            let tiled = ty.dtype == DType::Ter || BlockFormat::of(ty.dtype).is_some();
+            let compute = if tiled { Layout::Tile16 } else { ty.layout };
+            packed_bytes(&ty.clone().with_layout(compute)).map_or(0, |(bytes, _)| bytes)
+        };
+        step_bytes = step_bytes.max(params.iter().map(bytes).fold(0, u64::saturating_add));
+        for param in params {
+            *read.entry(param).or_insert(false) |= one_token;
+        }
+    }
+    let resident = step_bytes <= cost::cache_bytes(&context.target);
+    let layout = |(param, one_token): (ParamId, bool)| {
+        let ty = &module.params()[param].ty;
+        if BlockFormat::of(ty.dtype).is_some() {
+            return (ty.layout != Layout::Tile16).then_some((param, Layout::Tile16));
+        }
+        let (rows, cols) =
+            ty.as_matrix().filter(|_| ty.dtype == DType::Ter && !ty.layout.is_packed_ternary())?;
+        // Scales for groups of columns have kernels in this layout only.
+        if ty.group > 0 {
+            return Some((param, Layout::Tile16));
+        }
+        let (packing, target) = (context.weights, &context.target);
+        Some((param, cost::ternary_layout(packing, target, rows, cols, one_token, resident)))
+    };
+    read.into_iter().filter_map(layout).collect()
+}
+
+/// Makes the ops of `func` read matrices in these layouts.
+fn pack_weights(module: &mut Module, func: FuncId, layouts: &BTreeMap<ParamId, Layout>) -> bool {
     let body = &module.funcs()[func];
-    let mut reads: Vec<(NodeId, usize, ParamId)> = Vec::new();
+    let mut reads: Vec<(NodeId, usize, ParamId, Layout)> = Vec::new();
     for &node in body.order() {
         for (slot, &operand) in body.node(node).operands.iter().enumerate() {
-            if let Operand::Param(p) = operand {
-                let ty = &module.params()[p].ty;
-                if ty.dtype == DType::Ter && ty.layout != Layout::Tile16 {
-                    reads.push((node, slot, p));
-                }
+            if let Operand::Param(p) = operand
+                && let Some(&layout) = layouts.get(&p)
+            {
+                reads.push((node, slot, p, layout));
             }
         }
     }
-    for &(node, slot, param) in &reads {
+    for &(node, slot, param, layout) in &reads {
         let source = &module.params()[param];
         let decl = ParamDecl {
-            name: format!("{}.tile16", source.name),
-            ty: source.ty.clone().with_layout(Layout::Tile16),
+            name: format!("{}.{}", source.name, layout.name()),
+            ty: source.ty.clone().with_layout(layout),
             def: ParamDef::Relayout(param),
         };
-        let tiled = intern(module, &decl);
-        module.func_mut(func).set_operand(node, slot, Operand::Param(tiled));
+        let packed = intern(module, &decl);
+        module.func_mut(func).set_operand(node, slot, Operand::Param(packed));
     }
     !reads.is_empty()
 }

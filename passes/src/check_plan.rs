@@ -8,11 +8,12 @@
 //!    buffers of the caller; a part of a split is exactly that part of the operand's rows; an appended cache
 //!    is the cache appended to; anything else has aligned arena bytes, enough for the most tokens of a call
 //!    and inside the arena, or takes over an operand of the same type of an op that reads, for each unit,
-//!    only what it writes.
+//!    only what it writes. Likewise private bytes for all results of an op that may be replicated.
 //! 2. An op reads a value only while the value's claim stands, that is while no op has written to any of its
 //!    bytes.
 //! 3. An op reads a value only in a later phase than it was written. Within a phase, what one op writes no
-//!    other op reads or writes.
+//!    other op reads or writes. Private bytes are free of this rule: a replicated op is run whole by every thread, into
+//!    the copy of that thread, and everybody reads the copy of its own thread, in the order of the ops.
 //! 4. What an op writes does not meet what it reads itself, but for the operand that its result takes over,
 //!    in the slot in which this is allowed, and what its other results are written to.
 //! 5. At the end the claims of all outputs stand, and no two outputs are the same value in a buffer of the
@@ -66,7 +67,7 @@ pub enum PlanViolation {
     },
     /// An arena place that is too small, not aligned, or not inside the arena.
     #[error(
-        "{value} needs {needed} bytes at a multiple of 64 and has {offset}+{size} in an arena of {arena}"
+        "{value} needs {needed} bytes at a multiple of 64 and has {offset}+{size} in a memory of {arena}"
     )]
     Bounds {
         /// The value.
@@ -77,8 +78,16 @@ pub enum PlanViolation {
         offset: u64,
         /// Bytes that it has.
         size: u64,
-        /// Bytes of the arena.
+        /// Bytes of the arena, or of private memory.
         arena: u64,
+    },
+    /// A private result of an op that cannot be replicated, or of one that writes shared memory too.
+    #[error("{value} is private, but `{op}` is not an op that every thread can run for itself")]
+    NotReplicable {
+        /// The value.
+        value: String,
+        /// The op that makes it.
+        op: &'static str,
     },
     /// A barrier after something that is no op of the function.
     #[error("a barrier stands after an op that the function does not have")]
@@ -129,6 +138,8 @@ pub enum PlanViolation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Region {
     Arena,
+    /// Of each thread for itself.
+    Private,
     Caller(ValueId),
 }
 
@@ -193,6 +204,7 @@ pub fn check_plan(func: &Func) -> Result<(), PlanViolation> {
         return Err(PlanViolation::ReturnedTwice { value: name(value) });
     }
     let extents = extents(func, plan)?;
+    replicated(func, &extents)?;
     Machine {
         func,
         plan,
@@ -203,6 +215,37 @@ pub fn check_plan(func: &Func) -> Result<(), PlanViolation> {
         phase: 0,
     }
     .run()
+}
+
+/// Rule 1 for replicated ops: all of their results are private, one token, and no effect but the results.
+fn replicated(func: &Func, extents: &BTreeMap<ValueId, Extent>) -> Result<(), PlanViolation> {
+    for &id in func.order() {
+        let node = func.node(id);
+        let private = |v: &&ValueId| extents[v].region == Region::Private;
+        let Some(&value) = node.results.iter().find(private) else { continue };
+        let all = node.results.iter().all(|v| private(&v));
+        let over_a_row = matches!(
+            node.op,
+            Op::Embed { .. }
+                | Op::RmsNorm { .. }
+                | Op::RmsNormQuant { .. }
+                | Op::QuantAbsmax { .. }
+                | Op::Rope { .. }
+                | Op::Add { .. }
+                | Op::Mul { .. }
+                | Op::RmsNormHeads { .. }
+                | Op::Silu { .. }
+                | Op::Relu2 { .. }
+        );
+        let view = matches!(node.op, Op::Split { .. });
+        if !view && !(over_a_row && all && func.tokens() == TokenCount::One) {
+            return Err(PlanViolation::NotReplicable {
+                value: value_name(func, value),
+                op: node.op.info().mnemonic,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Which operand slots result `result` of `op` may take over.
@@ -251,7 +294,9 @@ fn extents(func: &Func, plan: &FuncPlan) -> Result<BTreeMap<ValueId, Extent>, Pl
                         let of_slot =
                             slots.iter().any(|&s| node.operands.get(s) == Some(&Operand::Value(of)));
                         let base = known.get(&of).copied();
-                        let ours = base.filter(|e| is_cache(func, value) || e.region == Region::Arena);
+                        let ours = base.filter(|e| {
+                            is_cache(func, value) || matches!(e.region, Region::Arena | Region::Private)
+                        });
                         match ours {
                             Some(extent) if of_slot && func.ty(of) == func.ty(value) => extent,
                             _ => {
@@ -267,13 +312,16 @@ fn extents(func: &Func, plan: &FuncPlan) -> Result<BTreeMap<ValueId, Extent>, Pl
                         own_extent(func, value, Region::Caller(value), 0)
                     }
                     Place::Extern => return Err(wrong("it is no output")),
-                    Place::Arena { offset, size } => {
-                        let extent = own_extent(func, value, Region::Arena, offset);
+                    Place::Arena { offset, size } | Place::Private { offset, size } => {
+                        let (region, arena) = match place {
+                            Place::Private { .. } => (Region::Private, plan.private_bytes),
+                            _ => (Region::Arena, plan.arena_bytes),
+                        };
+                        let extent = own_extent(func, value, region, offset);
                         let needed = extent.stride.saturating_mul(extent.rows);
                         let end = offset.checked_add(size);
-                        let inside = end.is_some_and(|end| end <= plan.arena_bytes);
+                        let inside = end.is_some_and(|end| end <= arena);
                         if !offset.is_multiple_of(64) || size < needed || !inside {
-                            let arena = plan.arena_bytes;
                             return Err(PlanViolation::Bounds {
                                 value: name(value),
                                 needed,
@@ -326,7 +374,7 @@ fn part(
     // A part of a buffer of the caller is readable only where the caller gave it as an input.
     let readable = match base.region {
         Region::Caller(root) => func.inputs().contains(&root),
-        Region::Arena => true,
+        Region::Arena | Region::Private => true,
     };
     let row = 4 * u64::from(*sizes.get(result as usize)?);
     (right && readable && offset + row <= base.row).then_some(Extent {
@@ -396,7 +444,7 @@ impl Machine<'_> {
         for &operand in &node.operands {
             let Operand::Value(value) = operand else { continue };
             let claim = *self.claims.get(&value).ok_or_else(|| self.overwritten(value, reader()))?;
-            if claim.since == Some(self.phase) {
+            if claim.since == Some(self.phase) && claim.extent.region != Region::Private {
                 return Err(PlanViolation::MissingBarrier { value: name(value), reader: reader() });
             }
             now.push((value, claim.extent, false));
@@ -423,7 +471,7 @@ impl Machine<'_> {
         }
         for (first, a, a_writes) in &self.touched {
             for (second, b, b_writes) in &now {
-                if (*a_writes || *b_writes) && a.meets(b) {
+                if (*a_writes || *b_writes) && a.region != Region::Private && a.meets(b) {
                     return Err(PlanViolation::Race { first: name(*first), second: name(*second) });
                 }
             }

@@ -5,13 +5,14 @@
 //! they look at; the manager applies it, verifies, times and counts. Passes that decide (layouts, order,
 //! memory) annotate the module. [`check_plan()`] proves a plan again with code of its own.
 //!
-//! Invariants: no pass changes a bit of what a module computes; every pass but the two that a planned module
+//! Invariants: no pass but `pack-head`, and that only as it is asked, changes a bit of what a module computes; every pass but the two that a planned module
 //! cannot do without can be left out; no IO here (dumps and reproducers are text given to the caller).
 #![forbid(unsafe_code)]
 
 pub mod assign_layout;
 pub mod canonicalise;
 pub mod check_plan;
+pub mod cost;
 pub mod cse;
 pub mod dce;
 pub mod error;
@@ -21,6 +22,7 @@ pub mod fuse_rope_kv;
 pub mod manager;
 pub mod merge_projections;
 mod names;
+pub mod pack_head;
 pub mod patch;
 pub mod pipeline;
 pub mod plan_memory;
@@ -28,8 +30,10 @@ pub mod reproducer;
 pub mod schedule;
 
 pub use check_plan::{PlanViolation, check_plan};
+pub use cost::WeightPacking;
 pub use error::{PassError, PassFailure};
 pub use manager::{PassContext, PassReport, RunReport, run};
+pub use pack_head::{HeadFormat, HeadFormatError};
 pub use patch::{Patch, PatchError, PatchRef};
 pub use pipeline::{ALL_PASSES, PassInfo, Pipeline, PipelineError, Rewrite, Transform};
 pub use plan_memory::PlanError;

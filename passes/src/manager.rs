@@ -13,7 +13,9 @@ use std::time::Instant;
 use bitnetc_ir::{FuncId, Module, Stage, TargetDesc, text, verify};
 
 use crate::check_plan::check_plan;
+use crate::cost::WeightPacking;
 use crate::error::{PassError, PassFailure};
+use crate::pack_head::HeadFormat;
 use crate::pipeline::{PassBody, PassInfo, Pipeline, Rewrite};
 use crate::reproducer::Reproducer;
 
@@ -25,6 +27,10 @@ pub type Dump<'a> = &'a dyn Fn(&str, &str);
 pub struct PassContext<'a> {
     /// The machine that `assign-layout` lays out for.
     pub target: TargetDesc,
+    /// The head that `pack-head` makes.
+    pub head: HeadFormat,
+    /// How `assign-layout` packs ternary weights.
+    pub weights: WeightPacking,
     /// Whether to verify after every pass.
     pub verify_each: bool,
     /// How many patches to apply in the whole run; all if there is no number.
@@ -35,9 +41,11 @@ pub struct PassContext<'a> {
 }
 
 impl PassContext<'_> {
-    /// Verifies after every pass, applies all patches, dumps nothing.
+    /// Keeps the head as it is stored, packs weights in 2 bits, verifies after every pass, applies all patches, dumps
+    /// nothing.
     pub fn new(target: TargetDesc) -> Self {
-        Self { target, verify_each: true, stop_after: None, dump: None }
+        let (head, weights) = (HeadFormat::Stored, WeightPacking::TwoBits);
+        Self { target, head, weights, verify_each: true, stop_after: None, dump: None }
     }
 }
 
@@ -85,8 +93,15 @@ pub fn run(
     let reproducer = |module: &Module, from: usize, budget: u64| {
         let rest = Pipeline::new(pipeline.passes()[from..].to_vec());
         let stop_after = context.stop_after.map(|_| budget);
-        Reproducer { pipeline: rest, target: context.target.clone(), stop_after, module: module.clone() }
-            .to_string()
+        Reproducer {
+            pipeline: rest,
+            target: context.target.clone(),
+            head: context.head,
+            weights: context.weights,
+            stop_after,
+            module: module.clone(),
+        }
+        .to_string()
     };
     if let Err(failure) = check(&module) {
         return Err(PassError {
@@ -172,7 +187,8 @@ fn run_pass(
         return Err(PassFailure::Stage { stage: module.stage, first, last });
     }
     let mut changed = match (pass.make)() {
-        PassBody::Rewrite(rewrite) => {
+        PassBody::Rewrite(mut rewrite) => {
+            rewrite.configure(context);
             let before = *budget;
             let funcs: Vec<FuncId> = module.funcs().keys().collect();
             for func in funcs {

@@ -54,7 +54,8 @@ fn product(module: &Module, func: &Func, node: NodeId) -> Option<Product> {
     };
     let ty = &module.params()[w].ty;
     let (rows, _) = ty.as_matrix()?;
-    let mergeable = matches!(ty.layout, Layout::Rows | Layout::I2s128 | Layout::Row16) && rows.is_multiple_of(TILE_ROWS);
+    let mergeable =
+        matches!(ty.layout, Layout::Rows | Layout::I2s128 | Layout::Row16) && rows.is_multiple_of(TILE_ROWS);
     mergeable.then_some(Product { node, x, w, rows, y: n.results[0] })
 }
 
@@ -140,7 +141,11 @@ fn merged(module: &Module, parts: &[Product], def: ParamDef) -> Option<ParamDecl
     let of_first = &module.params()[parts[0].w].ty;
     let (_, cols) = of_first.as_matrix()?;
     let names: Vec<&str> = parts.iter().map(|p| module.params()[p.w].name.as_str()).collect();
-    Some(ParamDecl { name: merged_name(&names), ty: Type::matrix(DType::Ter, rows, cols).with_group(of_first.group), def })
+    Some(ParamDecl {
+        name: merged_name(&names),
+        ty: Type::matrix(DType::Ter, rows, cols).with_group(of_first.group),
+        def,
+    })
 }
 
 /// `l0.q`, `l0.k`, `l0.v` give `l0.qkv`; `l0.gate`, `l0.up` give `l0.gate_up`.

@@ -17,11 +17,13 @@ use crate::manager::PassContext;
 use crate::patch::Patch;
 use crate::{
     assign_layout, canonicalise, cse, dce, fuse_bitlinear, fuse_norm_quant, fuse_rope_kv, merge_projections,
-    plan_memory, schedule,
+    pack_head, plan_memory, schedule,
 };
 
-/// A pass that replaces ops by others that compute the same bits.
+/// A pass that replaces ops by others that compute the same bits (`pack-head`: what it was asked for).
 pub trait Rewrite {
+    /// Takes from `context` what the rewrite depends on; called once, before the others.
+    fn configure(&mut self, _context: &PassContext<'_>) {}
     /// What to change at `node`, if anything.
     fn matches(&self, module: &Module, func: &Func, node: NodeId) -> Option<Patch>;
     /// Whether nodes are visited last first, as suits a rewrite that follows operands.
@@ -110,7 +112,9 @@ define_passes! {
     "merge-projections": optional Rewrite(merge_projections::MergeProjections), Imported..=Fused => Fused;
     /// Makes one op of a ternary product and the addition of the residual.
     "fuse-bitlinear": optional Rewrite(fuse_bitlinear::FuseBitlinear), Imported..=Fused => Fused;
-    /// Gives every ternary weight and K cache the layout that the kernels of the target read.
+    /// Computes the language-model head in the bits that were asked for (`--head`).
+    "pack-head": optional Rewrite(pack_head::PackHead::default()), Imported..=Fused => Fused;
+    /// Gives every packed weight and K cache the layout that the kernels of the target read.
     "assign-layout": required Transform(assign_layout::AssignLayout), Imported..=LaidOut => LaidOut;
     /// Orders ops so that as few barriers as possible are needed.
     "schedule": optional Transform(schedule::Schedule), Imported..=LaidOut;

@@ -1,8 +1,10 @@
 //! The memory plan: where every value lives, and after which nodes threads meet.
 //!
-//! One arena holds all values that are not the caller's. Time is counted in phases ([`crate::schedule`]):
-//! within a phase ops run at once, so a value lives from the phase of the op that makes it to the phase of
-//! its last reader, both included, and values that live in one phase do not share bytes. In order:
+//! One arena holds all values that are not the caller's and are shared by the threads. Time is counted in phases
+//! ([`crate::schedule`]): within a phase ops run at once, so a value lives from the phase of the op that makes it
+//! to the phase of its last reader, both included, and values that live in one phase do not share bytes. Results
+//! of replicated ops lie in the private memory that every thread has of its own; their time is counted in ops,
+//! since a thread runs one after the other. In order:
 //!
 //! 1. Inputs, and outputs that are no caches, are buffers of the caller.
 //! 2. Parts of a `split` are views of its operand's rows.
@@ -10,8 +12,8 @@
 //! 4. Results of `add`, `mul`, `relu2`, `rope`, the queries of `rope_kv_append` and the sum of `bitlinear
 //!    {epilogue=add}` take over an operand of the same type, if it dies there: these ops read, for each unit
 //!    of work, the elements that they write and no others. The operand dies if all other readers of its bytes
-//!    ran in earlier phases.
-//! 5. The rest gets arena bytes, largest first, each in the smallest gap that holds it; sizes are those of
+//!    ran in earlier phases. Shared values do not take over private ones, nor the other way round.
+//! 5. The rest gets bytes of the arena or of the private memory, largest first, each in the smallest gap that holds it; sizes are those of
 //!    the most tokens of a call, and everything is aligned to 64 bytes.
 //!
 //! A plan is proved again by [`crate::check_plan()`], which shares no code with this file.
@@ -27,7 +29,7 @@ use crate::error::PassFailure;
 use crate::manager::PassContext;
 use crate::names::value_name;
 use crate::pipeline::Transform;
-use crate::schedule::{Phases, cache_operand, is_view, phases, whole};
+use crate::schedule::{Phases, cache_operand, is_replicated, is_view, phases, whole};
 
 /// See the module.
 #[derive(Debug)]
@@ -88,8 +90,8 @@ pub fn plan(func: &Func) -> Result<FuncPlan, PlanError> {
     for value in func.values() {
         places.insert(value, planner.place(value)?);
     }
-    let arena_bytes = planner.fill_arena(&mut places);
-    Ok(FuncPlan { arena_bytes, places, barriers: planner.phases.barriers })
+    let (arena_bytes, private_bytes) = planner.give_offsets(&mut places);
+    Ok(FuncPlan { arena_bytes, private_bytes, places, barriers: planner.phases.barriers })
 }
 
 fn is_cache(func: &Func, value: ValueId) -> bool {
@@ -182,7 +184,15 @@ impl Planner<'_> {
         }
         let size = storage::activation_bytes(func.ty(value), func.tokens().max())
             .ok_or_else(|| PlanError::NoSize { value: value_name(func, value) })?;
-        Ok(Place::Arena { offset: 0, size })
+        Ok(match is_replicated(func, id) {
+            true => Place::Private { offset: 0, size },
+            false => Place::Arena { offset: 0, size },
+        })
+    }
+
+    /// Whether the bytes of `value` are private.
+    fn is_private(&self, value: ValueId) -> bool {
+        self.func.producer(whole(self.func, value)).is_some_and(|n| is_replicated(self.func, n))
     }
 
     /// The operand of `id` whose bytes `value` takes over.
@@ -206,6 +216,9 @@ impl Planner<'_> {
     fn dies_at(&self, value: ValueId, id: NodeId, slot: usize) -> bool {
         let func = self.func;
         let root = whole(func, value);
+        if self.is_private(value) != is_replicated(func, id) {
+            return false;
+        }
         if matches!(func.value(root).def, ValueDef::Input(_)) || func.is_output(root) {
             return false;
         }
@@ -264,9 +277,37 @@ impl Planner<'_> {
         Columns { start, end: start + bytes }
     }
 
-    /// Gives every arena place its offset; returns the size of the arena.
-    fn fill_arena(&self, places: &mut BTreeMap<ValueId, Place>) -> u64 {
+    /// Gives every place in the arena and in private memory its offset; returns the sizes of both.
+    fn give_offsets(&self, places: &mut BTreeMap<ValueId, Place>) -> (u64, u64) {
+        let arena = self.fill(
+            places,
+            |place| match place {
+                Place::Arena { offset, size } => Some((offset, size)),
+                _ => None,
+            },
+            &self.phases.of,
+        );
+        let order: BTreeMap<NodeId, u32> = self.func.order().iter().copied().zip(0..).collect();
+        let private = self.fill(
+            places,
+            |place| match place {
+                Place::Private { offset, size } => Some((offset, size)),
+                _ => None,
+            },
+            &order,
+        );
+        (arena, private)
+    }
+
+    /// Gives the places that `inside` opens their offsets; returns the size of the memory. `times` is when each op runs.
+    fn fill(
+        &self,
+        places: &mut BTreeMap<ValueId, Place>,
+        inside: fn(&mut Place) -> Option<(&mut u64, &mut u64)>,
+        times: &BTreeMap<NodeId, u32>,
+    ) -> u64 {
         let func = self.func;
+        let size_of = |place: Option<&Place>| inside(&mut place.copied()?).map(|(_, size)| *size);
         // A buffer lives as long as anything that is in it.
         let mut lives: BTreeMap<ValueId, (u32, u32)> = BTreeMap::new();
         for value in func.values() {
@@ -274,26 +315,22 @@ impl Planner<'_> {
             while let Some(Place::View { of, .. } | Place::Alias { of }) = places.get(&buffer) {
                 buffer = *of;
             }
-            if !matches!(places.get(&buffer), Some(Place::Arena { .. })) {
+            if size_of(places.get(&buffer)).is_none() {
                 continue;
             }
-            let born = func.producer(value).and_then(|n| self.phases.of.get(&n)).copied();
-            let reads = func.users(value).into_iter().filter_map(|u| self.phases.of.get(&u)).copied();
-            for phase in reads.chain(born) {
-                let life = lives.entry(buffer).or_insert((phase, phase));
-                *life = (life.0.min(phase), life.1.max(phase));
+            let born = func.producer(value).and_then(|n| times.get(&n)).copied();
+            let reads = func.users(value).into_iter().filter_map(|u| times.get(&u)).copied();
+            for time in reads.chain(born) {
+                let life = lives.entry(buffer).or_insert((time, time));
+                *life = (life.0.min(time), life.1.max(time));
             }
         }
-        let size_of = |v: &ValueId| match places.get(v) {
-            Some(Place::Arena { size, .. }) => *size,
-            _ => 0,
-        };
         let mut buffers: Vec<(ValueId, u64, (u32, u32))> =
-            lives.into_iter().map(|(v, life)| (v, size_of(&v), life)).collect();
+            lives.into_iter().map(|(v, life)| (v, size_of(places.get(&v)).unwrap_or(0), life)).collect();
         buffers.sort_by_key(|&(_, size, (born, _))| (std::cmp::Reverse(size), born));
 
         let mut placed: Vec<(u64, u64, (u32, u32))> = Vec::new();
-        let mut arena = 0;
+        let mut memory = 0;
         for (value, size, life) in buffers {
             let mut taken: Vec<(u64, u64)> = placed
                 .iter()
@@ -303,10 +340,12 @@ impl Planner<'_> {
             taken.sort_unstable();
             let offset = smallest_gap(&taken, size);
             placed.push((offset, offset + size, life));
-            arena = arena.max(offset + size);
-            places.insert(value, Place::Arena { offset, size });
+            memory = memory.max(offset + size);
+            if let Some((at, _)) = places.get_mut(&value).and_then(inside) {
+                *at = offset;
+            }
         }
-        arena
+        memory
     }
 }
 

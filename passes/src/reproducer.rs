@@ -5,20 +5,24 @@
 //! ```text
 //! ; pipeline: fuse-bitlinear,dce
 //! ; target: x86_64+sse4.1
+//! ; weights: 1.6bit
 //! ; stop-after: 3
 //! bir 1 stage=fused
 //! …
 //! ```
 //!
-//! `; stop-after` stands there only if patches were counted.
+//! `; weights` stands there only if they are not packed in 2 bits, `; stop-after` only if patches were counted,
+//! `; head: q8` only if the head was to be packed.
 
 use std::fmt;
 use std::str::FromStr;
 
 use bitnetc_ir::{Module, TargetDesc, TargetError, text};
 
+use crate::cost::{UnknownPacking, WeightPacking};
 use crate::error::PassError;
 use crate::manager::{PassContext, RunReport, run};
+use crate::pack_head::{HeadFormat, HeadFormatError};
 use crate::pipeline::{Pipeline, PipelineError};
 
 /// What to run on which module.
@@ -28,6 +32,10 @@ pub struct Reproducer {
     pub pipeline: Pipeline,
     /// The target of the run.
     pub target: TargetDesc,
+    /// The head that was asked for.
+    pub head: HeadFormat,
+    /// How weights were to be packed.
+    pub weights: WeightPacking,
     /// Patches that were left to apply, if they were counted.
     pub stop_after: Option<u64>,
     /// The module before the failing pass.
@@ -47,6 +55,12 @@ pub enum ReproducerError {
     /// The target is none.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// The head is none.
+    #[error(transparent)]
+    Head(#[from] HeadFormatError),
+    /// The packing of weights is none.
+    #[error(transparent)]
+    Weights(#[from] UnknownPacking),
     /// The number of patches is none.
     #[error("`; stop-after: {0}` is no number")]
     StopAfter(String),
@@ -61,7 +75,8 @@ impl Reproducer {
     /// # Errors
     /// As [`run`].
     pub fn run(self) -> Result<(Module, RunReport), PassError> {
-        let context = PassContext { stop_after: self.stop_after, ..PassContext::new(self.target) };
+        let (head, weights, stop_after) = (self.head, self.weights, self.stop_after);
+        let context = PassContext { head, weights, stop_after, ..PassContext::new(self.target) };
         run(&self.pipeline, self.module, &context)
     }
 }
@@ -70,6 +85,12 @@ impl fmt::Display for Reproducer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "; pipeline: {}", self.pipeline)?;
         writeln!(f, "; target: {}", self.target)?;
+        if self.head != HeadFormat::Stored {
+            writeln!(f, "; head: {}", self.head)?;
+        }
+        if self.weights != WeightPacking::default() {
+            writeln!(f, "; weights: {}", self.weights)?;
+        }
         if let Some(patches) = self.stop_after {
             writeln!(f, "; stop-after: {patches}")?;
         }
@@ -89,11 +110,13 @@ impl FromStr for Reproducer {
         };
         let pipeline = find("pipeline").ok_or(ReproducerError::Missing("pipeline"))?.parse()?;
         let target = find("target").ok_or(ReproducerError::Missing("target"))?.parse()?;
+        let head = find("head").map_or(Ok(HeadFormat::Stored), |text| text.parse())?;
+        let weights = find("weights").map(|w| w.parse()).transpose()?.unwrap_or_default();
         let stop_after = match find("stop-after") {
             Some(n) => Some(n.parse().map_err(|_| ReproducerError::StopAfter(n))?),
             None => None,
         };
         let module = text::parse(s)?;
-        Ok(Self { pipeline, target, stop_after, module })
+        Ok(Self { pipeline, target, head, weights, stop_after, module })
     }
 }

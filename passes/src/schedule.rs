@@ -5,20 +5,25 @@
 //! for the others. A *phase* is what lies between two barriers. Within a phase nothing orders two threads, so
 //!
 //! - an op that reads a value runs in a later phase than the op that made it (also where both have one unit:
-//!   which thread has it is not known here);
+//!   which thread has it is not known here), unless that op is *replicated*;
 //! - an append to a cache, which changes its bytes, runs in a later phase than every reader of the cache
 //!   before it.
 //!
+//! A replicated op is run whole by every thread, each into a copy of its own; who reads the copy of its own thread
+//! waits for nobody. All ops over the one row of a decode step are replicated if they can be and their results stay
+//! inside: one thread would need as long for them as all threads do at once, and the others would wait for it.
+//!
 //! The pass orders nodes by the longest chain of such dependences that leads to them; [`phases`] then starts
 //! a new phase at the first node that the current one is too early for. The number of phases is the length of
-//! the longest chain, which no order can beat. Views do no work and never need a barrier.
+//! the longest chain, which no order can beat. Views do no work and never need a barrier, and a replicated op adds
+//! nothing to a chain.
 //!
 //! The pass changes the order only. The barriers are part of the plan, so `plan-memory` takes [`phases`] of
 //! whatever order it finds: a module is never in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bitnetc_ir::{Func, FuncId, Module, NodeId, Op, Operand, Slot, ValueDef, ValueId};
+use bitnetc_ir::{Func, FuncId, Module, NodeId, Op, Operand, Slot, TokenCount, ValueDef, ValueId, partition};
 
 use crate::error::PassFailure;
 use crate::manager::PassContext;
@@ -56,6 +61,14 @@ pub(crate) fn cache_operand(op: &Op, result: usize) -> Option<usize> {
 /// Whether the node is a view, which no thread executes.
 pub(crate) fn is_view(func: &Func, node: NodeId) -> bool {
     matches!(func.node(node).op, Op::Split { .. })
+}
+
+/// Whether every thread runs all of the node for itself.
+pub(crate) fn is_replicated(func: &Func, node: NodeId) -> bool {
+    let node = func.node(node);
+    func.tokens() == TokenCount::One
+        && partition::can_replicate(&node.op)
+        && !node.results.iter().any(|&v| func.is_output(v))
 }
 
 /// The value whose bytes `value` is part of: the operand of the split that made it, and so on.
@@ -110,7 +123,8 @@ fn by_chain_length(func: &Func) -> Option<Vec<NodeId>> {
     while let Some(node) = ready.pop() {
         let earliest = befores[&node].iter().map(|b| readable[b]).max().unwrap_or(0);
         let (run, read) = match is_view(func, node) {
-            true => (earliest.saturating_sub(1), earliest),
+            true => (befores[&node].iter().map(|b| runs[b]).max().unwrap_or(0), earliest),
+            false if is_replicated(func, node) => (earliest, earliest),
             false => (earliest, earliest + 1),
         };
         runs.insert(node, run);
@@ -164,7 +178,9 @@ pub fn phases(func: &Func) -> Phases {
             made.clear();
             read.clear();
         }
-        made.extend(node.results.iter().copied());
+        if !is_replicated(func, id) {
+            made.extend(node.results.iter().copied());
+        }
         read.extend(values(&node.operands).filter(|&v| func.ty(v).as_cache().is_some()));
         of.insert(id, phase);
         last = Some(id);

@@ -52,7 +52,7 @@ fn every_pass_alone_keeps_the_bits_and_is_idempotent() {
         }
     }
     for (pass, patches) in ALL_PASSES.iter().zip(patches) {
-        let rewrites = !matches!(pass.name, "assign-layout" | "schedule" | "plan-memory");
+        let rewrites = !matches!(pass.name, "assign-layout" | "schedule" | "plan-memory" | "pack-head");
         assert!(!rewrites || patches > 20, "{} found only {patches} things to do", pass.name);
     }
 }

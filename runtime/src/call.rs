@@ -1,18 +1,22 @@
 //! Binding a program to addresses, and the one place where generated code is called.
 //!
 //! A [`BoundProgram`] is a program whose words are addresses. Words that change per call (position, tokens, units, rows)
-//! are patched into a copy that each thread owns; everything else stays as it was bound.
+//! are patched into a copy that each thread owns; everything else stays as it was bound, also the units of steps that
+//! always have as many.
 //!
 //! Invariants: an address word points to a buffer that lives as long as the [`Engine`] (it owns them through its
 //! `keep` handle) and that is large enough for every call with `position + tokens ≤ capacity` and `tokens ≤ max`; the
 //! session checks these two before it runs a job. The word list of a step has exactly the words of its kernel's spec.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bitnetc_codegen::image::{KernelEntry, KernelFn};
 use bitnetc_codegen::program::{Program, Word};
-use bitnetc_ir::{Entity, Units};
+use bitnetc_ir::partition::Per;
+use bitnetc_ir::{Entity, Extent, TokenCount, Units};
 
+use crate::profile::{Probe, Recorder, Silent};
 use crate::team::{Barrier, Job, Work};
 
 /// Addresses of the buffers of a session, for binding.
@@ -23,6 +27,8 @@ pub(crate) trait Addresses {
     fn row_stride(&self, program: usize, word: Word) -> u64;
     /// Address of the scratch memory of a thread.
     fn scratch(&self, thread: u32) -> u64;
+    /// Address of the private memory of a thread.
+    fn private(&self, thread: u32) -> u64;
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +46,21 @@ struct BoundStep {
     first_word: u32,
     patches: (u32, u32),
     units: Units,
+    replicated: bool,
+    /// Whether the share of a thread is the same in every call; then it is bound, and what is left to know is whether
+    /// there is any: see [`BoundProgram::idle`].
+    fixed: bool,
     barrier: bool,
+}
+
+impl BoundStep {
+    /// What a thread does of the step.
+    fn share(&self, call: Extent, thread: u32, threads: u32) -> std::ops::Range<u64> {
+        match self.replicated {
+            true => 0..self.units.total(call),
+            false => self.units.share(call, thread, threads),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -49,6 +69,8 @@ struct BoundProgram {
     patches: Vec<(u32, Patch)>,
     /// One copy of the words for each thread.
     words: Vec<Vec<AtomicU64>>,
+    /// For each thread and fixed step, whether the thread has nothing to do.
+    idle: Vec<Vec<bool>>,
 }
 
 /// All programs of a model, bound to one session's buffers.
@@ -56,18 +78,20 @@ struct BoundProgram {
 pub(crate) struct Engine<K> {
     programs: Vec<BoundProgram>,
     threads: u32,
+    recorder: Option<Arc<Recorder>>,
     /// Keeps code and weights alive as long as their addresses are in use.
     _keep: K,
 }
 
 impl<K> Engine<K> {
-    /// Binds `programs`; `entries` gives the code of each kernel.
+    /// Binds `programs`; `entries` gives the code of each kernel, `recorder` gets the times, if there is one.
     pub(crate) fn bind(
         programs: &[Program],
         entries: &[KernelEntry],
         addresses: &dyn Addresses,
         capacity: u32,
         threads: u32,
+        recorder: Option<Arc<Recorder>>,
         keep: K,
     ) -> Self {
         let mut bound = Vec::with_capacity(programs.len());
@@ -75,19 +99,28 @@ impl<K> Engine<K> {
             let mut steps = Vec::with_capacity(program.steps.len());
             let mut patches = Vec::new();
             let mut template = Vec::new();
-            let mut scratch = Vec::new();
+            // Words that differ from thread to thread.
+            let mut own: Vec<(u32, Own)> = Vec::new();
             for step in &program.steps {
                 let (first_word, first_patch) = (template.len() as u32, patches.len() as u32);
+                let fixed = match step.units.per {
+                    Per::Call => true,
+                    Per::Token => program.tokens == TokenCount::One,
+                    Per::KeyBlock | Per::QueryTile => false,
+                };
                 for &word in &step.words {
                     let at = template.len() as u32;
                     let mut value = 0;
                     match word {
                         Word::Position => patches.push((at, Patch::Position)),
                         Word::Tokens => patches.push((at, Patch::Tokens)),
+                        Word::UnitBegin if fixed => own.push((at, Own::UnitBegin(steps.len()))),
+                        Word::UnitEnd if fixed => own.push((at, Own::UnitEnd(steps.len()))),
                         Word::UnitBegin => patches.push((at, Patch::UnitBegin)),
                         Word::UnitEnd => patches.push((at, Patch::UnitEnd)),
                         Word::Capacity => value = u64::from(capacity),
-                        Word::Scratch => scratch.push(at),
+                        Word::Scratch => own.push((at, Own::Scratch)),
+                        Word::Private(offset) => own.push((at, Own::Private(offset))),
                         place => {
                             value = addresses.address(index, place).unwrap_or(0);
                             let stride = addresses.row_stride(index, place);
@@ -103,31 +136,51 @@ impl<K> Engine<K> {
                     first_word,
                     patches: (first_patch, patches.len() as u32),
                     units: step.units,
+                    replicated: step.replicated,
+                    fixed,
                     barrier: step.barrier,
                 });
             }
-            let words = (0..threads)
-                .map(|thread| {
-                    let words: Vec<AtomicU64> = template.iter().map(|&w| AtomicU64::new(w)).collect();
-                    for &at in &scratch {
-                        words[at as usize].store(addresses.scratch(thread), Ordering::Relaxed);
-                    }
-                    words
-                })
-                .collect();
-            bound.push(BoundProgram { steps, patches, words });
+            // Fixed shares are those of any call.
+            let any = Extent { position: 0, tokens: 1 };
+            let share = |step: usize, thread: u32| {
+                let step: &BoundStep = &steps[step];
+                step.share(any, thread, threads)
+            };
+            let words_of = |thread: u32| {
+                let words: Vec<AtomicU64> = template.iter().map(|&w| AtomicU64::new(w)).collect();
+                for &(at, what) in &own {
+                    let value = match what {
+                        Own::Scratch => addresses.scratch(thread),
+                        Own::Private(offset) => addresses.private(thread) + offset,
+                        Own::UnitBegin(step) => share(step, thread).start,
+                        Own::UnitEnd(step) => share(step, thread).end,
+                    };
+                    words[at as usize].store(value, Ordering::Relaxed);
+                }
+                words
+            };
+            let words = (0..threads).map(words_of).collect();
+            let is_idle = |step: usize, thread: u32| steps[step].fixed && share(step, thread).is_empty();
+            let idle = (0..threads).map(|t| (0..steps.len()).map(|s| is_idle(s, t)).collect()).collect();
+            bound.push(BoundProgram { steps, patches, words, idle });
         }
-        Self { programs: bound, threads, _keep: keep }
+        Self { programs: bound, threads, recorder, _keep: keep }
     }
-}
 
-impl<K: Send + Sync + 'static> Work for Engine<K> {
-    fn run(&self, job: Job, thread: u32, barrier: &Barrier) {
-        let program = &self.programs[job.program as usize];
+    /// Runs the steps of a job as one of the threads.
+    fn walk<P: Probe>(&self, job: Job, thread: u32, barrier: &Barrier, probe: P) {
+        let index = job.program as usize;
+        let program = &self.programs[index];
         let words = &program.words[thread as usize];
-        for step in &program.steps {
-            let share = Units::share(step.units.total(job.tokens), thread, self.threads);
-            if !share.is_empty() {
+        let idle = &program.idle[thread as usize];
+        let call = Extent { position: job.position, tokens: job.tokens };
+        let last = program.steps.len().wrapping_sub(1);
+        for (number, step) in program.steps.iter().enumerate() {
+            let started = probe.now();
+            let share = if step.fixed { 0..0 } else { step.share(call, thread, self.threads) };
+            let nothing = if step.fixed { idle[number] } else { share.is_empty() };
+            if !nothing {
                 for (at, patch) in &program.patches[step.patches.0 as usize..step.patches.1 as usize] {
                     let value = match *patch {
                         Patch::Position => u64::from(job.position),
@@ -145,10 +198,33 @@ impl<K: Send + Sync + 'static> Work for Engine<K> {
                 // has checked; ranges that two threads touch between barriers do not overlap, which the plan checker
                 // has proved. `AtomicU64` has the layout of `u64`, and this thread alone writes its copy.
                 unsafe { (step.function)(args) };
+                probe.busy(index, number, thread, started);
             }
-            if step.barrier {
+            let end = P::END && number == last;
+            if step.barrier || end {
+                let waiting = probe.now();
                 barrier.wait();
+                probe.waited(index, number, thread, waiting);
             }
+        }
+    }
+}
+
+/// A word that differs from thread to thread, and stays as it is bound.
+#[derive(Clone, Copy, Debug)]
+enum Own {
+    Scratch,
+    Private(u64),
+    /// Of the step with this number.
+    UnitBegin(usize),
+    UnitEnd(usize),
+}
+
+impl<K: Send + Sync + 'static> Work for Engine<K> {
+    fn run(&self, job: Job, thread: u32, barrier: &Barrier) {
+        match &self.recorder {
+            None => self.walk(job, thread, barrier, Silent),
+            Some(recorder) => self.walk(job, thread, barrier, &**recorder),
         }
     }
 }

@@ -11,6 +11,7 @@ use bitnetc_codegen::compile::{CompileError, Compiled, compile};
 use bitnetc_codegen::image::KernelEntry;
 use bitnetc_codegen::pack::{PackError, pack_into};
 use bitnetc_codegen::program::Word;
+use bitnetc_ir::blocks::{BLOCK, HALF_BLOCK};
 use bitnetc_ir::interp::{Cache, CacheData, Tensor};
 use bitnetc_ir::{
     DType, Entity, Func, FuncId, KEY_BLOCK, Module, Op, Operand, Place, TargetDesc, TokenCount, Type,
@@ -61,6 +62,9 @@ pub enum ExecuteError {
     Memory(#[from] std::io::Error),
 }
 
+/// Bytes of what a `q8b` row holds for each block.
+const RECORD: usize = storage::Q8B_RECORD as usize;
+
 struct Buffers {
     arena: AlignedBuffer,
     inputs: Vec<AlignedBuffer>,
@@ -69,6 +73,9 @@ struct Buffers {
     ropes: Vec<RopeTable>,
     scratch: AlignedBuffer,
     scratch_bytes: u64,
+    private: AlignedBuffer,
+    private_bytes: u64,
+    workspace: AlignedBuffer,
 }
 
 impl Addresses for Buffers {
@@ -80,7 +87,9 @@ impl Addresses for Buffers {
             Word::Weight(w) => self.weights[w.index()].0.address(),
             Word::Scales(w) => self.weights[w.index()].1.address(),
             Word::Rope(r) => self.ropes[r.index()].address(),
+            Word::Workspace => self.workspace.address(),
             Word::Scratch
+            | Word::Private(_)
             | Word::Position
             | Word::Tokens
             | Word::Capacity
@@ -95,6 +104,9 @@ impl Addresses for Buffers {
     }
     fn scratch(&self, thread: u32) -> u64 {
         self.scratch.address() + u64::from(thread) * self.scratch_bytes
+    }
+    fn private(&self, thread: u32) -> u64 {
+        self.private.address() + u64::from(thread) * self.private_bytes
     }
 }
 
@@ -140,8 +152,15 @@ pub fn execute(
                     return Err(wrong(index, "has a token id that a table has no row for"));
                 }
             }
-            Tensor::F32 { rows, .. } | Tensor::Q8 { rows, .. } if per_token => tokens = *rows as u32,
-            Tensor::F32 { .. } | Tensor::Q8 { .. } => {}
+            Tensor::F32 { rows, .. }
+            | Tensor::Q8 { rows, .. }
+            | Tensor::Q8b { rows, .. }
+            | Tensor::I32 { rows, .. }
+                if per_token =>
+            {
+                tokens = *rows as u32;
+            }
+            Tensor::F32 { .. } | Tensor::Q8 { .. } | Tensor::Q8b { .. } | Tensor::I32 { .. } => {}
             Tensor::Cache(cache) => capacity = cache.capacity,
         }
         if !tensor.is_well_formed() {
@@ -168,7 +187,13 @@ pub fn execute(
         scratch_bytes: storage::align(
             compiled.programs.kernels.values().map(|k| k.scratch_bytes()).max().unwrap_or(0),
         ),
+        private: padded(0)?,
+        private_bytes: storage::align(program.private_bytes) + storage::PADDING,
+        workspace: padded(
+            compiled.programs.kernels.values().map(|k| k.workspace_bytes(capacity)).max().unwrap_or(0),
+        )?,
     };
+    buffers.private = padded(buffers.private_bytes * u64::from(threads.max(1)))?;
     buffers.scratch = padded(buffers.scratch_bytes * u64::from(threads.max(1)))?;
     for spec in compiled.programs.ropes.values() {
         let mut table = RopeTable::new(spec, table_rows)?;
@@ -185,7 +210,7 @@ pub fn execute(
 
     let entries: Vec<KernelEntry> = compiled.programs.kernels.keys().map(|k| compiled.entry(k)).collect();
     let outputs = program.outputs.clone();
-    let engine = Engine::bind(&[program], &entries, &buffers, capacity, threads.max(1), compiled);
+    let engine = Engine::bind(&[program], &entries, &buffers, capacity, threads.max(1), None, compiled);
     let mut team = Team::new(Arc::new(engine), threads).map_err(crate::session::SessionError::from)?;
     team.run(Job { program: 0, position, tokens, row: 0 });
     drop(team);
@@ -289,6 +314,39 @@ fn store(
             }
             ty.dtype == DType::Q8 && *w == width
         }
+        Tensor::Q8b { width: w, codes, scales, .. } => {
+            let tail = storage::q8_tail(width as u32) as usize;
+            let blocks = width.div_ceil(BLOCK as usize).max(1);
+            let rows = codes.chunks(width.max(1)).zip(scales.chunks(blocks));
+            for (row, (codes, scales)) in bytes.chunks_exact_mut(stride).zip(rows) {
+                let (stored, records) = row.split_at_mut(tail);
+                let of_blocks = codes.chunks(BLOCK as usize).zip(scales);
+                let places = stored.chunks_mut(BLOCK as usize).zip(records.chunks_mut(RECORD));
+                for ((codes, scale), (stored, record)) in of_blocks.zip(places) {
+                    for (slot, code) in stored.iter_mut().zip(codes) {
+                        *slot = *code as u8;
+                    }
+                    let sum = |codes: &[i8]| codes.iter().map(|&q| i32::from(q)).sum::<i32>();
+                    let (first, second) = codes.split_at(codes.len().min(HALF_BLOCK as usize));
+                    let mut put = |at: u64, word: [u8; 4]| {
+                        record[at as usize..at as usize + 4].copy_from_slice(&word);
+                    };
+                    put(storage::Q8B_SCALE, scale.to_le_bytes());
+                    put(storage::Q8B_HALVES, sum(first).to_le_bytes());
+                    put(storage::Q8B_HALVES + 4, sum(second).to_le_bytes());
+                    put(storage::Q8B_SUM, sum(codes).to_le_bytes());
+                }
+            }
+            ty.dtype == DType::Q8b && *w == width
+        }
+        Tensor::I32 { width: w, data, .. } => {
+            for (row, values) in bytes.chunks_exact_mut(stride).zip(data.chunks(width.max(1))) {
+                for (slot, x) in row.chunks_exact_mut(4).zip(values) {
+                    slot.copy_from_slice(&x.to_le_bytes());
+                }
+            }
+            ty.dtype == DType::I32 && *w == width
+        }
         Tensor::Cache(cache) => {
             let fits = ty.as_cache() == Some(cache.dims) && cache.capacity == capacity;
             fits && cache_elements(ty, cache.capacity, |from, to| match &cache.data {
@@ -357,6 +415,21 @@ fn fetch(bytes: &[u8], ty: &Type, tokens: u32, capacity: u32) -> Option<Tensor> 
                 sums.push(i32::from_le_bytes(number(row, tail + storage::Q8_SUM as usize)));
             }
             Tensor::Q8 { rows, width, codes, a, sums }
+        }
+        DType::Q8b => {
+            let tail = storage::q8_tail(shape.width) as usize;
+            let (mut codes, mut scales) = (Vec::new(), Vec::new());
+            for row in all {
+                codes.extend(row[..width].iter().map(|&b| b as i8));
+                let records = row[tail..].chunks_exact(RECORD).take(width.div_ceil(BLOCK as usize));
+                scales.extend(records.map(|r| f32::from_le_bytes(number(r, storage::Q8B_SCALE as usize))));
+            }
+            Tensor::Q8b { rows, width, codes, scales }
+        }
+        DType::I32 => {
+            let data =
+                all.flat_map(|row| (0..width).map(move |i| i32::from_le_bytes(number(row, i * 4)))).collect();
+            Tensor::I32 { rows, width, data }
         }
         _ => return None,
     })

@@ -4,15 +4,19 @@
 
 #[allow(unsafe_code)]
 mod call;
+pub mod cpus;
 pub mod execute;
 #[allow(unsafe_code)]
 pub mod map;
 pub mod model;
 pub mod npy;
 pub mod plan;
+pub mod profile;
+pub mod roofline;
 mod rope_table;
 pub mod sampling;
 pub mod session;
+mod sleep;
 mod team;
 pub mod tokenizer;
 pub mod whole_file;

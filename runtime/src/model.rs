@@ -3,13 +3,13 @@
 //! Invariants: every weight region is as large as its parameter's type says and is followed by readable padding, which
 //! [`Model::new`] checks, because both may come from an untrusted plan file; code and weights live as long as the model.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bitnetc_codegen::compile::Compiled;
 use bitnetc_codegen::image::KernelEntry;
-use bitnetc_codegen::program::{Programs, WeightIndex, Word};
+use bitnetc_codegen::program::{Programs, WeightIndex};
+use bitnetc_ir::work::Accounts;
 use bitnetc_ir::{DType, EntityVec, Module, storage, weights};
 
 use crate::execute::fewest_embedding_rows;
@@ -151,7 +151,7 @@ impl Model {
                 return Err(ModelError::Embedding { func: func.name().to_owned(), rows, vocab });
             }
         }
-        let bytes_per_token = bytes_per_token(module, &compiled.programs);
+        let bytes_per_token = Accounts::of(module).step(0).weight_bytes;
         let entries = compiled.programs.kernels.keys().map(|k| compiled.entry(k)).collect();
         Ok(Self { compiled, entries, blob, weights: found, weight_bytes, bytes_per_token, vocab })
     }
@@ -176,7 +176,7 @@ impl Model {
     pub fn weight_bytes(&self) -> u64 {
         self.weight_bytes
     }
-    /// Bytes of weights that one decode step reads; see [`bytes_per_token`].
+    /// Bytes of weights that one decode step reads, as [`bitnetc_ir::work`] counts them.
     pub fn bytes_per_token(&self) -> u64 {
         self.bytes_per_token
     }
@@ -192,26 +192,4 @@ impl Model {
     pub(crate) fn scales_address(&self, weight: WeightIndex) -> u64 {
         self.address(self.weights[weight].1)
     }
-}
-
-/// Bytes of weights (elements and scales) that one decode step reads, each weight once; of the embedding it is one row.
-pub fn bytes_per_token(module: &Module, programs: &Programs) -> u64 {
-    let Some(decode) = programs.programs.iter().find(|p| p.name == "decode") else { return 0 };
-    let size = |w: &WeightIndex| weights::packed_bytes(&module.params()[programs.weights[*w]].ty);
-    let (mut whole, mut tables) = (BTreeSet::new(), BTreeSet::new());
-    for step in &decode.steps {
-        for word in &step.words {
-            match word {
-                Word::Weight(w) if step.mnemonic == "embed" => tables.insert(*w),
-                Word::Weight(w) => whole.insert(*w),
-                _ => false,
-            };
-        }
-    }
-    let row = |w: &WeightIndex| {
-        let rows = module.params()[programs.weights[*w]].ty.as_matrix().map_or(1, |(rows, _)| rows);
-        size(w).map_or(0, |(bytes, _)| bytes / u64::from(rows.max(1)))
-    };
-    let whole_bytes: u64 = whole.iter().filter_map(size).map(|(bytes, scales)| bytes + scales).sum();
-    whole_bytes + tables.difference(&whole).map(row).sum::<u64>()
 }

@@ -9,18 +9,17 @@
 //! position is what it was before the call.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bitnetc_codegen::program::{Programs, Word};
-use bitnetc_ir::{DType, Dim, Entity, KEY_BLOCK, Module, TokenCount, storage, weights};
+use bitnetc_ir::{DType, Dim, Entity, HEAD_ROWS, KEY_BLOCK, Module, TokenCount, storage, weights};
 
 use crate::call::{Addresses, Engine};
 use crate::map::AlignedBuffer;
 use crate::model::Model;
+use crate::profile::{Profile, Recorder};
 use crate::rope_table::RopeTable;
 use crate::team::{Job, Team};
-
-/// Most rows of logits that are computed at once: bounds the memory of scoring.
-const HEAD_ROWS: u32 = 16;
 
 /// What a session is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +102,10 @@ struct Buffers {
     ropes: Vec<RopeTable>,
     scratch: AlignedBuffer,
     scratch_bytes: u64,
+    /// The private memory of every thread.
+    private: AlignedBuffer,
+    private_bytes: u64,
+    workspace: AlignedBuffer,
 }
 
 /// Where each input and output of a program lives.
@@ -138,7 +141,9 @@ impl Addresses for Binding<'_> {
             Word::Weight(w) => self.model.weight_address(w),
             Word::Scales(w) => self.model.scales_address(w),
             Word::Rope(r) => self.buffers.ropes[r.index()].address(),
+            Word::Workspace => at(&self.buffers.workspace, 0),
             Word::Scratch
+            | Word::Private(_)
             | Word::Position
             | Word::Tokens
             | Word::Capacity
@@ -165,6 +170,10 @@ impl Addresses for Binding<'_> {
     fn scratch(&self, thread: u32) -> u64 {
         self.buffers.scratch.address() + u64::from(thread) * self.buffers.scratch_bytes
     }
+
+    fn private(&self, thread: u32) -> u64 {
+        self.buffers.private.address() + u64::from(thread) * self.buffers.private_bytes
+    }
 }
 
 /// Indices of the three entry points among the programs.
@@ -186,6 +195,7 @@ pub struct Session {
     head_rows: u32,
     position: u32,
     keep_going: fn() -> bool,
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl std::fmt::Debug for Session {
@@ -235,6 +245,18 @@ impl Session {
     /// # Errors
     /// Memory or threads that could not be had; a module without the three entry points.
     pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Self, SessionError> {
+        Self::make(model, options, false)
+    }
+
+    /// As [`Session::new`], with the time of every step and barrier recorded. The bits are the same.
+    ///
+    /// # Errors
+    /// As [`Session::new`].
+    pub fn profiled(model: Arc<Model>, options: SessionOptions) -> Result<Self, SessionError> {
+        Self::make(model, options, true)
+    }
+
+    fn make(model: Arc<Model>, options: SessionOptions, profiled: bool) -> Result<Self, SessionError> {
         let programs = model.programs();
         let find = |name: &'static str| {
             programs
@@ -306,6 +328,7 @@ impl Session {
 
         let arena_bytes = programs.programs.iter().map(|p| p.arena_bytes).max().unwrap_or(0);
         let scratch_bytes = scratch_bytes(programs);
+        let private_bytes = private_bytes(programs);
         let mut cache_buffers = Vec::with_capacity(caches.len());
         for cache in &caches {
             let bytes = storage::cache_bytes(&cache.ty, capacity).unwrap_or(u64::MAX);
@@ -324,11 +347,17 @@ impl Session {
             ropes,
             scratch: buffer("scratch memory", scratch_bytes * u64::from(options.threads.max(1)))?,
             scratch_bytes,
+            private: buffer("copies of activations", private_bytes * u64::from(options.threads.max(1)))?,
+            private_bytes,
+            workspace: buffer("workspace of attention", workspace_bytes(programs, capacity))?,
         };
         let threads = options.threads.max(1);
+        let recorder = profiled.then(|| Arc::new(Recorder::new(programs, threads)));
         let engine = {
             let binding = Binding { buffers: &buffers, model: &model, inputs };
-            Engine::bind(&programs.programs, model.entries(), &binding, capacity, threads, Arc::clone(&model))
+            let keep = Arc::clone(&model);
+            let recorder = recorder.clone();
+            Engine::bind(&programs.programs, model.entries(), &binding, capacity, threads, recorder, keep)
         };
         let team = Team::new(Arc::new(engine), threads)?;
         let context = options.context.clamp(1, capacity);
@@ -342,6 +371,7 @@ impl Session {
             head_rows,
             position: 0,
             keep_going: || true,
+            recorder,
         })
     }
 
@@ -377,6 +407,27 @@ impl Session {
         self.position = self.position.min(position);
     }
 
+    /// What has been recorded since the session was made or [`Session::reset_profile`] was called; `None` unless it was
+    /// made by [`Session::profiled`].
+    pub fn profile(&self) -> Option<Profile> {
+        Some(self.recorder.as_ref()?.profile(self.model.programs()))
+    }
+
+    /// Forgets what has been recorded.
+    pub fn reset_profile(&mut self) {
+        if let Some(recorder) = &self.recorder {
+            recorder.reset();
+        }
+    }
+
+    fn dispatch(&mut self, job: Job) {
+        let started = self.recorder.is_some().then(Instant::now);
+        self.team.run(job);
+        if let (Some(recorder), Some(started)) = (&self.recorder, started) {
+            recorder.called(job.program, started);
+        }
+    }
+
     /// What the session takes.
     pub fn memory(&self) -> MemoryUse {
         let b = &self.buffers;
@@ -384,8 +435,10 @@ impl Session {
         MemoryUse {
             weights: self.model.weight_bytes(),
             kv_cache: b.caches.iter().map(|c| c.len() as u64).sum(),
-            arena: b.arena.len() as u64,
-            io: (b.tokens.len() + b.hidden.len() + b.logits.len() + b.scratch.len()) as u64 + ropes,
+            arena: (b.arena.len() + b.private.len()) as u64,
+            io: (b.tokens.len() + b.hidden.len() + b.logits.len() + b.scratch.len() + b.workspace.len())
+                as u64
+                + ropes,
         }
     }
 
@@ -421,7 +474,7 @@ impl Session {
             slot.copy_from_slice(&id.to_le_bytes());
         }
         let job = Job { program, position: self.position + offset, tokens: tokens.len() as u32, row: 0 };
-        self.team.run(job);
+        self.dispatch(job);
     }
 
     fn logits_row(&self, row: u32) -> &[f32] {
@@ -474,7 +527,7 @@ impl Session {
     }
 
     fn head(&mut self, row: u32, rows: u32) {
-        self.team.run(Job { program: self.entries.head, position: 0, tokens: rows, row });
+        self.dispatch(Job { program: self.entries.head, position: 0, tokens: rows, row });
     }
 
     /// Appends `tokens` and gives the logits behind each of them to `sink`, with its index in `tokens`. `sink` may stop
@@ -538,11 +591,12 @@ pub fn memory_needs(module: &Module, programs: &Programs, context: u32) -> Memor
     MemoryUse {
         weights: packed.map(|(bytes, scales)| bytes + scales).sum(),
         kv_cache: kv_bytes_per_position(programs).saturating_mul(u64::from(capacity)),
-        arena: programs.programs.iter().map(|p| p.arena_bytes).max().unwrap_or(0),
+        arena: programs.programs.iter().map(|p| p.arena_bytes).max().unwrap_or(0) + private_bytes(programs),
         io: u64::from(chunk) * 4
             + outputs("prefill", chunk)
             + outputs("head", HEAD_ROWS.min(chunk))
             + scratch_bytes(programs)
+            + workspace_bytes(programs, capacity).min(u64::MAX / 4)
             + ropes.min(u64::MAX / 4),
     }
 }
@@ -550,6 +604,16 @@ pub fn memory_needs(module: &Module, programs: &Programs, context: u32) -> Memor
 /// Bytes of scratch memory for each thread.
 fn scratch_bytes(programs: &Programs) -> u64 {
     storage::align(programs.kernels.values().map(|k| k.scratch_bytes()).max().unwrap_or(0)) + storage::PADDING
+}
+
+/// Bytes of private memory for each thread.
+fn private_bytes(programs: &Programs) -> u64 {
+    storage::align(programs.programs.iter().map(|p| p.private_bytes).max().unwrap_or(0)) + storage::PADDING
+}
+
+/// Bytes of the workspace that the threads share.
+fn workspace_bytes(programs: &Programs, capacity: u32) -> u64 {
+    programs.kernels.values().map(|k| k.workspace_bytes(capacity)).max().unwrap_or(0)
 }
 
 fn round_up(context: u32) -> u32 {

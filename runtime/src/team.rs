@@ -1,20 +1,19 @@
 //! The threads of a session: one leader (the caller) and workers of a rayon pool that stay in one loop for the life of
 //! the session, so that a step costs two atomic hand-overs and no allocation.
 //!
-//! A job is a program index and three numbers, published under a growing epoch. Workers wait for the next epoch: they
-//! spin for a while, then park. Everybody runs the same job with their own thread index and meets at the barriers inside
-//! it; the last barrier of a job is also what gives it back to the leader.
+//! A job is a program index and three numbers, published under a growing epoch. Workers wait for the next epoch.
+//! Everybody runs the same job with their own thread index and meets at the barriers inside it; the last barrier of a
+//! job is also what gives it back to the leader. Who waits spins for a while and then sleeps ([`crate::sleep`]).
 //!
-//! Invariants: the leader publishes a job only after every worker has left the previous one (the final barrier); a
-//! worker that has seen `stop` never touches a job again, and [`Team::drop`] waits for all of them.
+//! Invariants: the leader publishes a job only after every worker has left the previous one (the final barrier), so that
+//! a worker is never more than one epoch behind; a worker that has seen `stop` never touches a job again, and dropping
+//! the team waits for all of them.
 
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::thread::Thread;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-/// Rounds of spinning before a waiting thread yields or parks.
-const SPINS: u32 = 1 << 12;
+use crate::cpus::Cpus;
+use crate::sleep::{Patience, Watched};
 
 /// A job: which program, and the numbers that change per call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,18 +28,19 @@ pub(crate) struct Job {
     pub(crate) row: u32,
 }
 
-/// A barrier for a fixed number of threads: arrive, then spin (and after a while yield) until all have.
+/// A barrier for a fixed number of threads.
 #[derive(Debug)]
 pub(crate) struct Barrier {
     threads: u32,
     arrived: AtomicU32,
-    generation: AtomicU32,
+    generation: Watched,
+    patience: Patience,
 }
 
 impl Barrier {
     /// For `threads` threads.
-    pub(crate) fn new(threads: u32) -> Self {
-        Self { threads, arrived: AtomicU32::new(0), generation: AtomicU32::new(0) }
+    pub(crate) fn new(threads: u32, patience: Patience) -> Self {
+        Self { threads, arrived: AtomicU32::new(0), generation: Watched::default(), patience }
     }
 
     /// Returns when all threads have called it; what they wrote before is visible afterwards.
@@ -48,21 +48,13 @@ impl Barrier {
         if self.threads <= 1 {
             return;
         }
-        let generation = self.generation.load(Ordering::Acquire);
+        let generation = self.generation.get();
         if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.threads {
             self.arrived.store(0, Ordering::Relaxed);
-            self.generation.fetch_add(1, Ordering::Release);
+            self.generation.advance();
             return;
         }
-        let mut spins = 0;
-        while self.generation.load(Ordering::Acquire) == generation {
-            spins += 1;
-            if spins < SPINS {
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now();
-            }
-        }
+        self.generation.wait_past(generation, self.patience);
     }
 }
 
@@ -75,20 +67,14 @@ pub(crate) trait Work: Send + Sync + 'static {
 
 #[derive(Debug)]
 struct Shared {
-    epoch: AtomicU64,
+    epoch: Watched,
     stop: AtomicBool,
     program: AtomicU32,
     position: AtomicU32,
     tokens: AtomicU32,
     row: AtomicU32,
     barrier: Barrier,
-    workers: Vec<Worker>,
-}
-
-#[derive(Debug, Default)]
-struct Worker {
-    parked: AtomicBool,
-    thread: OnceLock<Thread>,
+    patience: Patience,
 }
 
 /// The threads, and the work they share.
@@ -112,16 +98,16 @@ impl<W: Work> Team<W> {
     /// The pool's threads could not be started.
     pub(crate) fn new(work: Arc<W>, threads: u32) -> Result<Self, rayon::ThreadPoolBuildError> {
         let threads = threads.max(1);
-        let workers = (1..threads).map(|_| Worker::default()).collect();
+        let patience = Patience::new(threads, Cpus::probe().at_once());
         let shared = Arc::new(Shared {
-            epoch: AtomicU64::new(0),
+            epoch: Watched::default(),
             stop: AtomicBool::new(false),
             program: AtomicU32::new(0),
             position: AtomicU32::new(0),
             tokens: AtomicU32::new(0),
             row: AtomicU32::new(0),
-            barrier: Barrier::new(threads),
-            workers,
+            barrier: Barrier::new(threads, patience),
+            patience,
         });
         let pool = match threads {
             1 => None,
@@ -151,46 +137,18 @@ impl<W: Work> Team<W> {
             shared.position.store(job.position, Ordering::Relaxed);
             shared.tokens.store(job.tokens, Ordering::Relaxed);
             shared.row.store(job.row, Ordering::Relaxed);
-            wake(shared);
+            shared.epoch.advance();
         }
         self.work.run(job, 0, &shared.barrier);
         shared.barrier.wait();
     }
 }
 
-/// Starts the next epoch and wakes the workers that have parked.
-fn wake(shared: &Shared) {
-    shared.epoch.fetch_add(1, Ordering::SeqCst);
-    for worker in &shared.workers {
-        if worker.parked.load(Ordering::SeqCst)
-            && let Some(thread) = worker.thread.get()
-        {
-            thread.unpark();
-        }
-    }
-}
-
 fn worker_loop<W: Work>(shared: &Shared, work: &W, index: usize) {
-    let Some(me) = shared.workers.get(index) else { return };
-    me.thread.get_or_init(std::thread::current);
-    let mut seen = 0;
+    let mut seen = 0u32;
     loop {
-        let mut spins = 0;
-        while shared.epoch.load(Ordering::Acquire) == seen {
-            spins += 1;
-            if spins < SPINS {
-                std::hint::spin_loop();
-                continue;
-            }
-            // The flag is raised before the epoch is looked at again, and the leader looks at the flag after it has
-            // raised the epoch: one of the two sees the other.
-            me.parked.store(true, Ordering::SeqCst);
-            if shared.epoch.load(Ordering::SeqCst) == seen {
-                std::thread::park();
-            }
-            me.parked.store(false, Ordering::SeqCst);
-        }
-        seen += 1;
+        shared.epoch.wait_past(seen, shared.patience);
+        seen = seen.wrapping_add(1);
         if shared.stop.load(Ordering::Acquire) {
             shared.barrier.wait();
             return;
@@ -210,7 +168,7 @@ impl<W: Work> Drop for Team<W> {
     fn drop(&mut self) {
         if self.pool.is_some() {
             self.shared.stop.store(true, Ordering::Release);
-            wake(&self.shared);
+            self.shared.epoch.advance();
             self.shared.barrier.wait();
         }
     }
@@ -218,6 +176,8 @@ impl<W: Work> Drop for Team<W> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
     use super::*;
 
     struct Count {

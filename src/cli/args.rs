@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bitnetc_frontend_gguf::{Activation, I2sLayout, ModelOptions};
+use bitnetc_passes::HeadFormat;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A compiler for ternary (BitNet b1.58) language models on CPUs.
@@ -37,6 +38,10 @@ pub(crate) enum Command {
     Logits(LogitsArgs),
     /// Perplexity of a text
     Perplexity(PerplexityArgs),
+    /// Measure speed, and its share of what the machine could do
+    Bench(BenchArgs),
+    /// Write a model with random weights
+    Synth(SynthArgs),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -48,9 +53,25 @@ pub(crate) enum KvType {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum HeadType {
-    /// As the file has it
-    F16,
+pub(crate) enum Weights {
+    /// Two bits a weight
+    #[value(name = "2bit")]
+    TwoBits,
+    /// Five weights a byte: less to read from memory, more to compute, the same results
+    #[value(name = "1.6bit")]
+    Trits,
+    /// What is predicted to generate faster with the threads in use
+    Auto,
+}
+
+impl From<Weights> for bitnetc_passes::WeightPacking {
+    fn from(weights: Weights) -> Self {
+        match weights {
+            Weights::TwoBits => Self::TwoBits,
+            Weights::Trits => Self::Trits,
+            Weights::Auto => Self::Auto,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -119,9 +140,13 @@ pub(crate) struct EngineArgs {
     /// Element type of the KV cache (default: what the plan was made with; f16 for a .gguf)
     #[arg(long, value_name = "TYPE")]
     pub(crate) kv_type: Option<KvType>,
-    /// Element type of the language-model head
-    #[arg(long, value_name = "TYPE", default_value = "f16")]
-    pub(crate) head: HeadType,
+    /// The language-model head: f16 (as the file has it), q8, q6, q4, or screened (4 bits for all rows, the best 256
+    /// exactly; screened:N for N) (default: what the plan was made with; q8 for a .gguf)
+    #[arg(long, value_name = "HEAD")]
+    pub(crate) head: Option<HeadFormat>,
+    /// Packing of the ternary weights (default: the plan's; auto for a .gguf)
+    #[arg(long, value_name = "PACKING")]
+    pub(crate) weights: Option<Weights>,
     /// Read files into memory instead of mapping them
     #[arg(long)]
     pub(crate) no_mmap: bool,
@@ -231,9 +256,19 @@ pub(crate) struct LoweringArgs {
     /// Element type of the KV cache
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     pub(crate) kv_type: KvType,
+    /// The language-model head: f16 (as the file has it), q8, q6, q4, or screened (4 bits for all rows, the best 256
+    /// exactly; screened:N for N)
+    #[arg(long, value_name = "HEAD", default_value_t = HeadFormat::Q8)]
+    pub(crate) head: HeadFormat,
     /// Tokens that one prefill step handles at most
     #[arg(short, long, value_name = "N", default_value_t = bitnetc::DEFAULT_CHUNK, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) batch_size: u32,
+    /// Packing of the ternary weights
+    #[arg(long, value_name = "PACKING", default_value = "auto")]
+    pub(crate) weights: Weights,
+    /// Threads that will run the model, for `--weights auto` (default: the cores that this process may use)
+    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
     /// Run these passes instead of the default pipeline, e.g. `fuse-norm-quant,assign-layout,plan-memory`
     #[arg(long, value_name = "PIPELINE")]
     pub(crate) passes: Option<String>,
@@ -250,6 +285,12 @@ pub(crate) struct InspectArgs {
     /// List every tensor or weight
     #[arg(long)]
     pub(crate) tensors: bool,
+    /// Check everything, every weight too; the exit code is 3 if the file would be refused
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Hash, signs and magnitudes of every tensor of a .gguf
+    #[arg(long)]
+    pub(crate) stats: bool,
     #[command(flatten)]
     pub(crate) options: ModelArgs,
     /// Print one JSON object
@@ -367,4 +408,91 @@ pub(crate) struct PerplexityArgs {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = super::synth::help())]
+pub(crate) struct SynthArgs {
+    /// The shape (see below)
+    #[arg(long, value_name = "NAME", value_parser = super::synth::parse_preset)]
+    pub(crate) preset: &'static bitnetc_frontend_gguf::synth::Preset,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Seed of weights and vocabulary: equal seeds give equal files
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Tokens: `full` as the preset has them, `small` for 4096 at most, or a number
+    #[arg(long, value_name = "SIZE", default_value = "full", value_parser = super::synth::parse_vocabulary)]
+    pub(crate) vocab: super::synth::VocabularyArg,
+    /// Layers instead of the preset's
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub(crate) layers: Option<u32>,
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// A Markdown table
+    Md,
+    /// Comma-separated values
+    Csv,
+    /// One JSON object at the end
+    Json,
+    /// A JSON object in a line for each test
+    Jsonl,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Lists are separated by commas, or options given more than once; they multiply.\n\nExamples:\n  bitnetc bench model.plan\n  bitnetc bench --preset 2b-4t -p 128,512 -n 128 -d 0,2048 -t 1,2 -o json\n  bitnetc bench model.gguf --startup -p 0 -n 0"
+)]
+pub(crate) struct BenchArgs {
+    /// A .gguf model or a plan (default: the built-in model)
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// Measure a model with random weights of this shape instead (see `bitnetc synth --help`)
+    #[arg(long, value_name = "NAME", conflicts_with = "model", value_parser = super::synth::parse_preset)]
+    pub(crate) preset: Option<&'static bitnetc_frontend_gguf::synth::Preset>,
+    /// Tokens of the vocabulary of the preset: `full`, `small` or a number
+    #[arg(long, value_name = "SIZE", default_value = "full", requires = "preset", value_parser = super::synth::parse_vocabulary)]
+    pub(crate) vocab: super::synth::VocabularyArg,
+    /// Layers instead of the preset's
+    #[arg(long, value_name = "N", requires = "preset", value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub(crate) layers: Option<u32>,
+    /// Tokens of a prompt, fed at once (0: none)
+    #[arg(short = 'p', long = "n-prompt", value_name = "N", value_delimiter = ',', default_value = "512", value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    pub(crate) prompt: Vec<u32>,
+    /// Tokens to generate, one by one (0: none)
+    #[arg(short = 'n', long = "n-gen", value_name = "N", value_delimiter = ',', default_value = "128", value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    pub(crate) generate: Vec<u32>,
+    /// A prompt and a generation behind it, as 512,128 (may be given more than once)
+    #[arg(long = "pg", value_name = "P,N", value_parser = super::bench::parse_pair)]
+    pub(crate) pairs: Vec<(u32, u32)>,
+    /// Tokens in the context before a test starts
+    #[arg(short = 'd', long = "n-depth", value_name = "N", value_delimiter = ',', default_value = "0", value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    pub(crate) depth: Vec<u32>,
+    /// Threads (default: the cores that this process may use)
+    #[arg(short, long, value_name = "N", value_delimiter = ',', env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Vec<u32>,
+    /// Samples of each test
+    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) repetitions: u32,
+    /// How results are written
+    #[arg(short, long, value_name = "FORMAT", default_value = "md")]
+    pub(crate) output: ReportFormat,
+    /// Do not run a test before it is timed
+    #[arg(long)]
+    pub(crate) no_warmup: bool,
+    /// Also measure compiling, loading to the first token, and peak memory
+    #[arg(long)]
+    pub(crate) startup: bool,
+    /// Memory that the read bandwidth is measured over (default: 4 times the last-level cache, at least 1024)
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub(crate) limits_buffer: Option<u64>,
+    /// Read files into memory instead of mapping them
+    #[arg(long)]
+    pub(crate) no_mmap: bool,
+    #[command(flatten)]
+    pub(crate) lowering: LoweringArgs,
 }

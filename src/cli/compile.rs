@@ -29,7 +29,16 @@ pub(crate) fn compile_options(args: &LoweringArgs) -> Result<CompileOptions, Fai
         KvType::F16 => DType::F16,
         KvType::F32 => DType::F32,
     };
-    Ok(CompileOptions { kv_type, chunk: args.batch_size, pipeline, ..CompileOptions::for_host()? })
+    let mut options = CompileOptions {
+        kv_type,
+        head: args.head,
+        chunk: args.batch_size,
+        pipeline,
+        weights: args.weights.into(),
+        ..CompileOptions::for_host()?
+    };
+    options.target.threads = args.threads.unwrap_or(options.target.threads);
+    Ok(options)
 }
 
 /// Runs the command.

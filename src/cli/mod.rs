@@ -5,6 +5,7 @@
 //! quietly.
 
 mod args;
+mod bench;
 mod compile;
 mod failure;
 mod inspect;
@@ -15,6 +16,8 @@ mod output;
 mod perplexity;
 mod progress;
 mod run;
+mod startup;
+mod synth;
 
 use std::process::ExitCode;
 
@@ -39,11 +42,13 @@ pub(crate) fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(&args, cli.quiet),
+        Command::Bench(args) => bench::run(&args, cli.quiet),
         Command::Compile(args) => compile::run(&args, cli.quiet),
         Command::Inspect(args) => inspect::run(&args),
         Command::Ir(args) => ir::run(&args),
         Command::Logits(args) => logits::run(&args, cli.quiet),
         Command::Perplexity(args) => perplexity::run(&args, cli.quiet),
+        Command::Synth(args) => synth::run(&args, cli.quiet),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -5,6 +5,7 @@ use std::time::Instant;
 use bitnetc::error::exit;
 use bitnetc::generate::{GenerateOptions, Generated, Stop, generate};
 use bitnetc::load::{LoadOptions, Loaded, load};
+use bitnetc_runtime::cpus::Cpus;
 use bitnetc_runtime::map::MapMode;
 use bitnetc_runtime::sampling::{Sampler, SamplingParams};
 use bitnetc_runtime::session::{MemoryUse, Session, SessionOptions, kv_bytes_per_position};
@@ -16,7 +17,7 @@ use super::{Outcome, interrupt, output};
 
 /// Threads when none are asked for: the cores that this process may use.
 pub(crate) fn threads(asked: Option<u32>) -> u32 {
-    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32))
+    asked.unwrap_or_else(|| Cpus::probe().threads())
 }
 
 /// The facade's options for these arguments.
@@ -26,6 +27,9 @@ pub(crate) fn load_options(args: &EngineArgs) -> LoadOptions {
             KvType::F16 => bitnetc_ir::DType::F16,
             KvType::F32 => bitnetc_ir::DType::F32,
         }),
+        head: args.head,
+        weights: args.weights.map(Into::into),
+        threads: Some(threads(args.threads)),
         map_mode: if args.no_mmap { MapMode::Copied } else { MapMode::Mapped },
         model: args.options.to_options(),
         ..LoadOptions::default()

@@ -7,6 +7,7 @@ use bitnetc::compile::CompileOptions;
 use bitnetc::load::{LoadOptions, Loaded, load};
 use bitnetc_frontend_gguf::testing::TinyModel;
 use bitnetc_ir::DType;
+use bitnetc_passes::HeadFormat;
 use bitnetc_runtime::session::{Session, SessionOptions};
 
 /// The repository.
@@ -22,6 +23,11 @@ pub fn data(name: &str) -> PathBuf {
 /// Options for this KV cache type.
 pub fn options(kv_type: DType) -> LoadOptions {
     LoadOptions { kv_type: Some(kv_type), ..LoadOptions::default() }
+}
+
+/// Options for this KV cache type and the head as the file has it, for comparisons with outside references.
+pub fn options_stored_head(kv_type: DType) -> LoadOptions {
+    LoadOptions { head: Some(HeadFormat::Stored), ..options(kv_type) }
 }
 
 /// Options with a changed compile configuration.

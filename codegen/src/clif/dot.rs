@@ -17,22 +17,34 @@ enum Widen {
 }
 
 impl Lower<'_> {
-    /// `acc` plus four products `u * s` per dword, with every byte of `u` at most `u_max <= 128`.
+    /// `acc` plus four products `u * s` per dword, with every byte of `u` at most `u_max`.
     pub(super) fn dot_u8i8(&mut self, acc: ir::Value, u: ir::Value, s: ir::Value, u_max: u8) -> ir::Value {
         use Widen::{Signed, Unsigned};
         match self.features.dot {
             DotIsa::Vnni => self.dot_tree(acc, (s, Signed), (u, Unsigned)),
             DotIsa::I8mm | DotIsa::Neon => self.dot_tree(acc, (u, Unsigned), (s, Signed)),
-            // Two products of one lane of `pmaddubsw` are between -2*128*128 and 2*128*127, so nothing saturates.
+            DotIsa::Maddubs if u_max <= 128 => self.dot_maddubs(acc, u, s),
             DotIsa::Maddubs => {
-                let pairs = self.b.ins().x86_pmaddubsw(s, u);
-                let ones = self.constant(types::I16X8, [1, 0].repeat(8));
-                let quads = self.madd_words(pairs, ones);
-                self.b.ins().iadd(acc, quads)
+                let (low, high) = (
+                    self.constant(types::I8X16, vec![0x7f; 16]),
+                    self.constant(types::I8X16, vec![0x80; 16]),
+                );
+                let (low, high) = (self.b.ins().band(u, low), self.b.ins().band(u, high));
+                let acc = self.dot_maddubs(acc, low, s);
+                self.dot_maddubs(acc, high, s)
             }
             DotIsa::Dotprod if u_max <= 127 => self.dot_tree(acc, (u, Signed), (s, Signed)),
             DotIsa::Dotprod => self.dot_offset(acc, u, s, (Signed, Signed)),
         }
+    }
+
+    /// `acc` plus four products `u * s` per dword for `u` up to 128: two products of one lane of `pmaddubsw` are between
+    /// -2*128*128 and 2*128*127, so nothing saturates.
+    fn dot_maddubs(&mut self, acc: ir::Value, u: ir::Value, s: ir::Value) -> ir::Value {
+        let pairs = self.b.ins().x86_pmaddubsw(s, u);
+        let ones = self.constant(types::I16X8, [1, 0].repeat(8));
+        let quads = self.madd_words(pairs, ones);
+        self.b.ins().iadd(acc, quads)
     }
 
     /// `acc` plus four products `a * b` of signed bytes per dword.

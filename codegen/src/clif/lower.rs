@@ -340,6 +340,8 @@ impl Lower<'_> {
             Op::Smax { a, b } => self.zip(a, b, |l, a, b| l.b.ins().smax(a, b)),
             Op::Smin { a, b } => self.zip(a, b, |l, a, b| l.b.ins().smin(a, b)),
             Op::Icmp { a, b, cond } => self.zip(a, b, |l, a, b| l.b.ins().icmp(int_cc(cond), a, b)),
+            Op::Badd { a, b } => self.zip(a, b, |l, a, b| l.b.ins().iadd(a, b)),
+            Op::Bavg { a, b } => self.zip(a, b, |l, a, b| l.b.ins().avg_round(a, b)),
             Op::CvtF32I32 { a } => self.each(a, Self::cvt_f32_i32),
             Op::CvtI32F32 { a } => self.each(a, |l, a| l.b.ins().fcvt_from_sint(types::F32X4, a)),
 

@@ -27,10 +27,7 @@ pub use isa::target_isa;
 use self::isa::Features;
 use crate::error::CodegenError;
 use crate::kir::{Kernel, verify};
-use crate::machine_code::MachineCode;
-
-/// Longest code of one kernel, in bytes: twice a first-level instruction cache, far above any sensible tile.
-pub const CODE_LIMIT: usize = 64 << 10;
+use crate::machine_code::{CODE_LIMIT, MachineCode};
 
 /// How a kernel was compiled, for dumps.
 #[derive(Clone, Debug, PartialEq, Eq)]

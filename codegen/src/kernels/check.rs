@@ -1,8 +1,8 @@
 //! What a spec must keep so that its kernel can be built: sizes within the reach of offsets, dtypes that have loads,
 //! one stride per activation.
 
-use bitnetc_ir::weights::{TILE_COLS, TILE_ROWS};
-use bitnetc_ir::{DType, Epilogue};
+use bitnetc_ir::weights::{TILE_COLS, TILE_ROWS, TRITS_MAX_COLS};
+use bitnetc_ir::{DType, Epilogue, Layout};
 
 use super::{CacheShape, KernelError, KernelKind, KernelSpec, MAX_STRIDE, MAX_WIDTH, RopeShape, TokenMode};
 
@@ -16,10 +16,15 @@ impl KernelSpec {
             }
             KernelKind::RmsNorm { width, .. }
             | KernelKind::QuantAbsmax { width }
+            | KernelKind::QuantBlocks { width }
             | KernelKind::Elementwise { width, .. } => self.width("the width", width)?,
-            KernelKind::Bitlinear { rows, cols, epilogue } => {
+            KernelKind::Bitlinear { rows, cols, layout, epilogue } => {
                 self.width("the number of rows", rows)?;
-                self.width("the number of columns", cols)?;
+                match layout {
+                    Layout::Trits16 => self.size("the number of columns", cols, TRITS_MAX_COLS.into())?,
+                    _ => self.width("the number of columns", cols)?,
+                }
+                self.rule(layout.is_packed_ternary(), "a ternary matrix is in tile16 or trits16")?;
                 self.gated(rows, epilogue)?;
             }
             KernelKind::BitlinearGrouped { rows, cols, group, epilogue } => {
@@ -39,6 +44,24 @@ impl KernelSpec {
                 self.width("the number of columns", cols)?;
                 self.dense("the matrix", dtype)?;
             }
+            KernelKind::BlockMatmul { rows, cols, .. } => {
+                self.width("the number of rows", rows)?;
+                self.width("the number of columns", cols)?;
+            }
+            KernelKind::Screen { width, n } => {
+                self.width("the width", width)?;
+                self.size("the number of rows to choose", n, width.into())?;
+            }
+            KernelKind::MatmulRows { rows, cols, dtype, n } => {
+                self.width("the number of rows", rows)?;
+                self.width("the number of columns", cols)?;
+                self.width("the number of chosen rows", n)?;
+                self.dense("the matrix", dtype)?;
+            }
+            KernelKind::MergeScreened { width, n } => {
+                self.width("the width", width)?;
+                self.width("the number of exact elements", n)?;
+            }
             KernelKind::Rope { width, rope } => self.rope(width, rope)?,
             KernelKind::KvAppend { cache } => self.cache(cache)?,
             KernelKind::RopeKvAppend { q_width, rope, cache } => {
@@ -49,7 +72,7 @@ impl KernelSpec {
                     "the heads of keys and of the cache are equally wide",
                 )?;
             }
-            KernelKind::Attention { heads, cache, .. } => {
+            KernelKind::Attention { heads, cache, .. } | KernelKind::AttentionMerge { heads, cache } => {
                 self.cache(cache)?;
                 self.size("the number of heads", heads, u64::from(MAX_WIDTH) / u64::from(cache.head_dim))?;
                 self.rule(heads.is_multiple_of(cache.kv_heads), "key/value heads divide the heads")?;
@@ -66,10 +89,12 @@ impl KernelSpec {
     /// Activation operands and results: those that have a stride.
     pub fn activations(&self) -> usize {
         match self.kind {
-            KernelKind::Embed { .. } => 1,
+            KernelKind::Embed { .. } | KernelKind::AttentionMerge { .. } => 1,
             KernelKind::Bitlinear { epilogue: Epilogue::Add, .. }
-            | KernelKind::BitlinearGrouped { epilogue: Epilogue::Add, .. } => 3,
+            | KernelKind::BitlinearGrouped { epilogue: Epilogue::Add, .. }
+            | KernelKind::MatmulRows { .. } => 3,
             KernelKind::Elementwise { op, .. } => 2 + usize::from(op.is_binary()),
+            KernelKind::MergeScreened { .. } => 4,
             KernelKind::RopeKvAppend { .. } => 4,
             KernelKind::RmsNorm { .. }
             | KernelKind::RmsNormHeads { .. }
@@ -77,6 +102,9 @@ impl KernelSpec {
             | KernelKind::Bitlinear { .. }
             | KernelKind::BitlinearGrouped { .. }
             | KernelKind::Matmul { .. }
+            | KernelKind::QuantBlocks { .. }
+            | KernelKind::BlockMatmul { .. }
+            | KernelKind::Screen { .. }
             | KernelKind::Rope { .. }
             | KernelKind::KvAppend { .. }
             | KernelKind::Attention { .. } => 2,

@@ -11,17 +11,17 @@ use super::{Arg, Args};
 use crate::kir::{I64, KernelBuilder, LANES, Vf};
 
 /// How the loop is blocked.
-struct Blocking {
+pub(super) struct Blocking {
     /// Matrix rows that go together.
-    rows: usize,
+    pub(super) rows: usize,
     /// Tokens that go together.
     tokens: usize,
     /// Vectors of 16 columns per iteration.
-    unroll: u32,
+    pub(super) unroll: u32,
 }
 
 impl Blocking {
-    fn new(vectors: usize, one: bool) -> Self {
+    pub(super) fn new(vectors: usize, one: bool) -> Self {
         match (vectors, one) {
             (24.., true) => Self { rows: 8, tokens: 1, unroll: 2 },
             (24.., false) => Self { rows: 4, tokens: 4, unroll: 1 },
@@ -71,7 +71,14 @@ pub(super) fn matmul(b: &mut KernelBuilder, args: &Args, rows: u32, cols: u32, d
 }
 
 /// The 16 partial sums of every token at `x` with every row at `w`, as `[token][row]`.
-fn dot(b: &mut KernelBuilder, w: &[I64], x: &[I64], cols: u32, dtype: DType, unroll: u32) -> Vec<Vec<Vf>> {
+pub(super) fn dot(
+    b: &mut KernelBuilder,
+    w: &[I64],
+    x: &[I64],
+    cols: u32,
+    dtype: DType,
+    unroll: u32,
+) -> Vec<Vec<Vf>> {
     let lanes = LANES as u32;
     let element = dtype.element_bytes().unwrap_or(4);
     let zero = b.splat_f32(0.0);

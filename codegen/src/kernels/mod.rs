@@ -1,16 +1,18 @@
 //! Kernels: from a [`KernelSpec`] to the kernel IR that computes it.
 //!
 //! Each family has a file; what they share is here: the parameter words (`Args`), loops over the lanes of a row and
-//! over tiles of a range, and [`Registers`], the one fact about the machine that a generator needs. Blocking follows
-//! from it and never changes a bit: `docs/numerics.md` fixes every rounding, and the tests compare with it.
+//! over tiles of a range, and [`Registers`], what a generator needs to know of the machine. Blocking and the choice
+//! between equal forms follow from it and never change a bit: `docs/numerics.md` fixes every rounding, and the tests
+//! compare with it.
 //!
 //! Invariants: a kernel takes exactly the words of [`KernelSpec::args`], in that order; it writes only its results (or,
-//! for caches, the operands that hold them) and its scratch; what it computes for a unit depends neither on the range
+//! for caches, the operands that hold them), its scratch and its workspace; what it computes for a unit depends neither on the range
 //! of units nor on the registers. A result may share its memory with the activation operand that the planner may put in
 //! its place (see [`KernelSpec::in_place`]), so everything that a store overwrites has been read before.
 
 mod attention;
 mod bitlinear;
+mod blocks;
 mod check;
 mod elementwise;
 mod embed;
@@ -18,7 +20,9 @@ mod kv_append;
 mod lanes;
 mod matmul;
 mod norm;
+pub mod roofline;
 mod rope;
+mod screen;
 mod spec;
 
 use bitnetc_ir::{Arch, Feature, TargetDesc};
@@ -86,10 +90,11 @@ pub enum KernelError {
     Malformed(#[from] VerifyError),
 }
 
-/// How many virtual vectors an instruction selector can hold in registers.
+/// How many virtual vectors an instruction selector can hold in registers, and how it multiplies bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Registers {
     vectors: u8,
+    whole_byte_dot: bool,
 }
 
 impl Registers {
@@ -102,24 +107,48 @@ impl Registers {
         } else {
             4
         };
-        Self { vectors: count / parts }
+        Self { vectors: count / parts, whole_byte_dot: true }
+    }
+
+    /// The same registers where `dot_u8i8` costs more for bytes above 128 than for others.
+    #[must_use]
+    pub const fn without_whole_byte_dot(self) -> Self {
+        Self { whole_byte_dot: false, ..self }
     }
 
     /// What the Cranelift selector has on `target`: 128-bit registers.
     pub fn cranelift(target: &TargetDesc) -> Self {
+        let whole_byte_dot = Self::has_whole_byte_dot(target);
         match target.arch {
-            Arch::X86_64 => Self { vectors: 16 / 4 },
-            Arch::Aarch64 => Self { vectors: 32 / 4 },
+            Arch::X86_64 => Self { vectors: 16 / 4, whole_byte_dot },
+            Arch::Aarch64 => Self { vectors: 32 / 4, whole_byte_dot },
+        }
+    }
+
+    /// Whether `dot_u8i8` is one instruction for all bytes, or as dear for all of them.
+    fn has_whole_byte_dot(target: &TargetDesc) -> bool {
+        match target.arch {
+            Arch::X86_64 => target.has(Feature::Avx512vnni) || target.has(Feature::AvxVnni),
+            Arch::Aarch64 => target.has(Feature::I8mm) || !target.has(Feature::Dotprod),
         }
     }
 
     /// What a selector for the widest vectors of `target` has.
     pub fn widest(target: &TargetDesc) -> Self {
         match target.arch {
-            Arch::X86_64 if target.has(Feature::Avx512f) => Self { vectors: 32 },
-            Arch::X86_64 if target.has(Feature::Avx2) => Self { vectors: 16 / 2 },
+            Arch::X86_64 if target.has(Feature::Avx512f) => {
+                Self { vectors: 32, whole_byte_dot: Self::has_whole_byte_dot(target) }
+            }
+            Arch::X86_64 if target.has(Feature::Avx2) => {
+                Self { vectors: 16 / 2, whole_byte_dot: Self::has_whole_byte_dot(target) }
+            }
             _ => Self::cranelift(target),
         }
+    }
+
+    /// Whether products with bytes above 128 cost no more than others.
+    pub fn whole_byte_dot(self) -> bool {
+        self.whole_byte_dot
     }
 
     /// Virtual vectors that fit.
@@ -155,14 +184,24 @@ impl KernelSpec {
                 norm::rms_norm_heads(&mut b, &args, width, head, eps);
             }
             KernelKind::QuantAbsmax { width } => norm::quant_absmax(&mut b, &args, width),
-            KernelKind::Bitlinear { rows, cols, epilogue } => {
-                bitlinear::bitlinear(&mut b, &args, bitlinear::Matrix { rows, cols, epilogue });
+            KernelKind::Bitlinear { rows, cols, layout, epilogue } => {
+                bitlinear::bitlinear(&mut b, &args, bitlinear::Matrix { rows, cols, layout, epilogue });
             }
             KernelKind::BitlinearGrouped { rows, cols, group, epilogue } => {
-                let matrix = bitlinear::Matrix { rows, cols, epilogue };
+                let layout = bitnetc_ir::Layout::Tile16;
+                let matrix = bitlinear::Matrix { rows, cols, layout, epilogue };
                 bitlinear::bitlinear_grouped(&mut b, &args, matrix, group);
             }
             KernelKind::Matmul { rows, cols, dtype } => matmul::matmul(&mut b, &args, rows, cols, dtype),
+            KernelKind::QuantBlocks { width } => blocks::quant_blocks(&mut b, &args, width),
+            KernelKind::BlockMatmul { rows, cols, format } => {
+                blocks::block_matmul(&mut b, &args, blocks::Matrix { rows, cols, format });
+            }
+            KernelKind::Screen { width, n } => screen::screen(&mut b, &args, width, n),
+            KernelKind::MatmulRows { rows, cols, dtype, n } => {
+                screen::matmul_rows(&mut b, &args, screen::Rows { rows, cols, dtype, n });
+            }
+            KernelKind::MergeScreened { width, n } => screen::merge_screened(&mut b, &args, width, n),
             KernelKind::Rope { width, rope } => rope::rope(&mut b, &args, width, rope),
             KernelKind::KvAppend { cache } => kv_append::kv_append(&mut b, &args, cache),
             KernelKind::RopeKvAppend { q_width, rope, cache } => {
@@ -171,6 +210,7 @@ impl KernelSpec {
             KernelKind::Attention { heads, cache, scale } => {
                 attention::attention(&mut b, &args, heads, cache, f32::from_bits(scale));
             }
+            KernelKind::AttentionMerge { heads, cache } => attention::merge(&mut b, &args, heads, cache),
             KernelKind::Elementwise { op, width } => elementwise::elementwise(&mut b, &args, op, width),
         }
         Ok(b.finish()?)
@@ -215,6 +255,7 @@ impl Args {
                 Arg::Result(i) => b.ptr(format!("result{i}"), Access::ReadWrite),
                 Arg::RopeTable => b.ptr("rope_table", Access::ReadOnly),
                 Arg::Scratch => b.ptr("scratch", Access::ReadWrite),
+                Arg::Workspace => b.ptr("workspace", Access::ReadWrite),
                 Arg::Position => b.int_param("position"),
                 Arg::Tokens => b.int_param("tokens"),
                 Arg::Capacity => b.int_param("capacity"),

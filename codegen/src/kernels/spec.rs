@@ -7,7 +7,8 @@
 //!
 //! Invariants: two ops with equal specs can share a kernel whatever buffers they use; strides are multiples of 4.
 
-use bitnetc_ir::{DType, Entity, Epilogue, Layout, Op, Pairs, Type};
+use bitnetc_ir::partition::Per;
+use bitnetc_ir::{BlockFormat, DType, Entity, Epilogue, Layout, Op, Pairs, Type, Units, blocks};
 
 /// Whether a kernel handles one token or as many as the word `tokens` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,12 +94,14 @@ pub enum KernelKind {
         /// Columns.
         width: u32,
     },
-    /// Ternary matrix in `tile16` times q8.
+    /// Ternary matrix times q8.
     Bitlinear {
         /// Rows of the matrix.
         rows: u32,
         /// Columns.
         cols: u32,
+        /// Of the matrix: `tile16` or `trits16`.
+        layout: Layout,
         /// What happens to the sums.
         epilogue: Epilogue,
     },
@@ -122,6 +125,45 @@ pub enum KernelKind {
         /// Of the matrix.
         dtype: DType,
     },
+    /// Quantisation in blocks of 32.
+    QuantBlocks {
+        /// Columns.
+        width: u32,
+    },
+    /// Block-quantised matrix in `tile16` times q8b.
+    BlockMatmul {
+        /// Rows of the matrix.
+        rows: u32,
+        /// Columns.
+        cols: u32,
+        /// How its elements are coded.
+        format: BlockFormat,
+    },
+    /// The numbers of the greatest elements of a row.
+    Screen {
+        /// Columns.
+        width: u32,
+        /// How many.
+        n: u32,
+    },
+    /// Some rows of a dense matrix times f32.
+    MatmulRows {
+        /// Rows of the matrix.
+        rows: u32,
+        /// Columns.
+        cols: u32,
+        /// Of the matrix.
+        dtype: DType,
+        /// How many rows.
+        n: u32,
+    },
+    /// Exact elements among approximate ones.
+    MergeScreened {
+        /// Columns.
+        width: u32,
+        /// Exact elements.
+        n: u32,
+    },
     /// RoPE of every head in a row of `width`.
     Rope {
         /// Columns.
@@ -143,7 +185,7 @@ pub enum KernelKind {
         /// The caches.
         cache: CacheShape,
     },
-    /// Causal attention over the caches.
+    /// Causal attention over the caches. For one token, the part before [`KernelSpec::after_barrier`].
     Attention {
         /// Query heads.
         heads: u32,
@@ -151,6 +193,13 @@ pub enum KernelKind {
         cache: CacheShape,
         /// Bits of the scale.
         scale: u32,
+    },
+    /// What is left of attention of one token when all threads have done their blocks of keys.
+    AttentionMerge {
+        /// Query heads.
+        heads: u32,
+        /// The caches.
+        cache: CacheShape,
     },
     /// Element by element.
     Elementwise {
@@ -179,8 +228,8 @@ pub enum Arg {
     /// Address of operand i of the op (row of the first token for activations; packed u32 for token ids; the bytes of a
     /// parameter). The position operand has no address: see [`Arg::Position`].
     Operand(u8),
-    /// Address of the scales of parameter operand i, one f32 per row, filled up to a multiple of 16; with groups as in
-    /// `bitnetc_ir::weights`.
+    /// Address of the scales (or factors) of parameter operand i, one f32 per row, filled up to a multiple of 16; with
+    /// groups as in `bitnetc_ir::weights`.
     Scales(u8),
     /// Address of result i. Caches are changed in place through their operand.
     Result(u8),
@@ -197,6 +246,9 @@ pub enum Arg {
     /// Address of [`KernelSpec::scratch_bytes`] bytes, 64-byte aligned, that no other thread uses meanwhile. What is in
     /// them before and after a call does not matter.
     Scratch,
+    /// Address of [`KernelSpec::workspace_bytes`] bytes, 64-byte aligned, that all threads share: what a kernel hands to
+    /// the one that follows it behind a barrier. What is in them before and after both does not matter.
+    Workspace,
     /// First unit to do (see `bitnetc_ir::partition`).
     UnitBegin,
     /// First unit not to do.
@@ -254,11 +306,20 @@ impl KernelSpec {
             Ok(CacheShape { kv_heads: dims.kv_heads, head_dim: dims.head_dim, dtype: operands[k].dtype })
         };
         let bitlinear = |epilogue| {
-            layout(1, Layout::Tile16, "tile16")?;
+            let ty = operands.get(1).ok_or_else(bad)?;
+            if !ty.layout.is_packed_ternary() {
+                layout(1, Layout::Tile16, "tile16 or trits16")?;
+            }
             let (rows, cols) = matrix(1)?;
-            match operands[1].group {
-                0 => Ok(KernelKind::Bitlinear { rows, cols, epilogue }),
-                group => Ok(KernelKind::BitlinearGrouped { rows, cols, group, epilogue }),
+            match (ty.group, ty.layout) {
+                (0, layout) => Ok(KernelKind::Bitlinear { rows, cols, layout, epilogue }),
+                (group, Layout::Tile16) => Ok(KernelKind::BitlinearGrouped { rows, cols, group, epilogue }),
+                _ => Err(SpecError::Layout {
+                    op: name,
+                    operand: 1,
+                    ty: ty.to_string(),
+                    expected: "matrices with groups in tile16",
+                }),
             }
         };
         let kind = match op {
@@ -279,6 +340,19 @@ impl KernelSpec {
                 let (rows, cols) = matrix(1)?;
                 KernelKind::Matmul { rows, cols, dtype: operands[1].dtype }
             }
+            Op::QuantBlocks {} => KernelKind::QuantBlocks { width: width(0)? },
+            Op::BlockMatmul {} => {
+                layout(1, Layout::Tile16, "tile16")?;
+                let (format, rows, cols) =
+                    operands.get(1).and_then(|ty| blocks::block_matrix(ty)).ok_or_else(bad)?;
+                KernelKind::BlockMatmul { rows, cols, format }
+            }
+            Op::Screen { n } => KernelKind::Screen { width: width(0)?, n: *n },
+            Op::MatmulRows {} => {
+                let (rows, cols) = matrix(2)?;
+                KernelKind::MatmulRows { rows, cols, dtype: operands[2].dtype, n: width(1)? }
+            }
+            Op::MergeScreened {} => KernelKind::MergeScreened { width: width(0)?, n: width(1)? },
             Op::Rope { head, rot, pairs, .. } => KernelKind::Rope {
                 width: width(0)?,
                 rope: RopeShape { head: *head, rot: *rot, pairs: *pairs },
@@ -312,6 +386,12 @@ impl KernelSpec {
             }
             KernelKind::Bitlinear { .. } | KernelKind::BitlinearGrouped { .. } => vec![Operand(0), Operand(1), Scales(1), Result(0)],
             KernelKind::Matmul { .. } => vec![Operand(0), Operand(1), Result(0)],
+            KernelKind::QuantBlocks { .. } => vec![Operand(0), Result(0)],
+            KernelKind::BlockMatmul { .. } => vec![Operand(0), Operand(1), Scales(1), Result(0)],
+            KernelKind::Screen { .. } => vec![Operand(0), Result(0), Arg::Scratch],
+            KernelKind::MatmulRows { .. } | KernelKind::MergeScreened { .. } => {
+                vec![Operand(0), Operand(1), Operand(2), Result(0)]
+            }
             KernelKind::Rope { .. } => vec![Operand(0), Result(0), RopeTable, Position],
             KernelKind::KvAppend { .. } => {
                 vec![Operand(0), Operand(1), Operand(2), Operand(3), Position, Capacity]
@@ -328,11 +408,16 @@ impl KernelSpec {
                 Capacity,
             ],
             KernelKind::Attention { .. } => {
-                vec![Operand(0), Operand(1), Operand(2), Result(0), Position, Capacity, Arg::Scratch]
+                let to = if self.tokens == TokenMode::One { Arg::Workspace } else { Result(0) };
+                vec![Operand(0), Operand(1), Operand(2), to, Position, Capacity, Arg::Scratch]
             }
+            KernelKind::AttentionMerge { .. } => vec![Arg::Workspace, Result(0), Position, Capacity],
             KernelKind::Elementwise { op, .. } if !op.is_binary() => vec![Operand(0), Result(0)],
             KernelKind::Elementwise { .. } => vec![Operand(0), Operand(1), Result(0)],
         };
+        if self.expands_trits() {
+            args.push(Arg::Scratch);
+        }
         args.extend([Arg::Tokens, Arg::UnitBegin, Arg::UnitEnd]);
         args
     }
@@ -341,8 +426,47 @@ impl KernelSpec {
     /// that word.
     pub fn scratch_bytes(&self) -> u64 {
         match self.kind {
-            KernelKind::Attention { heads, cache, .. } => super::attention::scratch_bytes(heads, cache),
+            KernelKind::Attention { heads, cache, .. } => {
+                super::attention::scratch_bytes(heads, cache, self.tokens)
+            }
+            KernelKind::Screen { width, .. } => super::screen::scratch_bytes(width),
+            KernelKind::Bitlinear { cols, .. } if self.expands_trits() => {
+                super::bitlinear::trits::scratch_bytes(cols)
+            }
             _ => 0,
+        }
+    }
+
+    /// Whether the kernel brings tiles of `trits16` into the form of `tile16` before it uses them.
+    fn expands_trits(&self) -> bool {
+        let trits = matches!(self.kind, KernelKind::Bitlinear { layout: Layout::Trits16, .. });
+        trits && self.tokens == TokenMode::Many
+    }
+
+    /// Bytes of shared memory that a call needs with caches of `capacity` positions: what [`Arg::Workspace`] points to. 0
+    /// for kernels without that word.
+    pub fn workspace_bytes(&self, capacity: u32) -> u64 {
+        match self.kind {
+            KernelKind::Attention { heads, cache, .. } if self.tokens == TokenMode::One => {
+                super::attention::workspace_bytes(heads, cache, capacity)
+            }
+            KernelKind::AttentionMerge { heads, cache } => {
+                super::attention::workspace_bytes(heads, cache, capacity)
+            }
+            _ => 0,
+        }
+    }
+
+    /// The kernel that finishes the op when all threads have run this one, with its name in profiles and its units; `None`
+    /// where this one does all.
+    pub fn after_barrier(&self) -> Option<(&'static str, Self, Units)> {
+        match self.kind {
+            KernelKind::Attention { heads, cache, .. } if self.tokens == TokenMode::One => {
+                let kind = KernelKind::AttentionMerge { heads, cache };
+                let units = Units { count: heads, per: Per::Call };
+                Some(("attention_merge", Self { kind, tokens: self.tokens, strides: Vec::new() }, units))
+            }
+            _ => None,
         }
     }
 
@@ -354,8 +478,8 @@ impl KernelSpec {
                 format!("rms_norm{}_{width}_eps{:?}", if quant { "_quant" } else { "" }, f32::from_bits(eps))
             }
             KernelKind::QuantAbsmax { width } => format!("quant_absmax_{width}"),
-            KernelKind::Bitlinear { rows, cols, epilogue } => {
-                format!("bitlinear_{rows}x{cols}{}", epilogue_suffix(epilogue))
+            KernelKind::Bitlinear { rows, cols, layout, epilogue } => {
+                format!("bitlinear_{}_{rows}x{cols}{}", layout.name(), epilogue_suffix(epilogue))
             }
             KernelKind::BitlinearGrouped { rows, cols, group, epilogue } => {
                 format!("bitlinear_{rows}x{cols}_g{group}{}", epilogue_suffix(epilogue))
@@ -364,6 +488,15 @@ impl KernelSpec {
                 format!("rms_norm_heads_{width}of{head}_eps{:?}", f32::from_bits(eps))
             }
             KernelKind::Matmul { rows, cols, dtype } => format!("matmul_{}_{rows}x{cols}", dtype.name()),
+            KernelKind::QuantBlocks { width } => format!("quant_blocks_{width}"),
+            KernelKind::BlockMatmul { rows, cols, format } => {
+                format!("block_matmul_{}_{rows}x{cols}", format.dtype().name())
+            }
+            KernelKind::Screen { width, n } => format!("screen_{n}of{width}"),
+            KernelKind::MatmulRows { rows, cols, dtype, n } => {
+                format!("matmul_rows_{}_{n}of{rows}x{cols}", dtype.name())
+            }
+            KernelKind::MergeScreened { width, n } => format!("merge_screened_{n}of{width}"),
             KernelKind::Rope { width, rope } => format!("rope_{width}_{}", rope.name()),
             KernelKind::KvAppend { cache } => format!("kv_append_{}", cache.name()),
             KernelKind::RopeKvAppend { q_width, rope, cache } => {
@@ -371,6 +504,9 @@ impl KernelSpec {
             }
             KernelKind::Attention { heads, cache, scale } => {
                 format!("attention_h{heads}_{}_scale{:?}", cache.name(), f32::from_bits(scale))
+            }
+            KernelKind::AttentionMerge { heads, cache } => {
+                format!("attention_merge_h{heads}_{}", cache.name())
             }
             KernelKind::Elementwise { op, width } => {
                 let op = match op {

@@ -311,6 +311,11 @@ define_ops! {
     /// `mask ? a : b` per lane.
     Iselect = iselect(mask: Vi, a: Vi, b: Vi) {} -> Vi;
 
+    /// `a + b` of bytes, low 8 bits.
+    Badd = badd(a: Vb, b: Vb) {} -> Vb;
+    /// Average of unsigned bytes, rounded up: `(a + b + 1) / 2`.
+    Bavg = bavg(a: Vb, b: Vb) {} -> Vb;
+
     /// f32 to i32, half to even. NaN gives 0; what does not fit in i32 gives `i32::MIN`.
     CvtF32I32 = cvt_f32_i32(a: Vf) {} -> Vi;
     /// i32 to the nearest f32, half to even.
@@ -318,9 +323,9 @@ define_ops! {
 
     /// Per lane, `acc` plus the sum of four products of an unsigned byte of `u` and a signed byte of `s`; exact.
     ///
-    /// Contract: no byte of `u` is above `u_max`, and `u_max <= 128`. Then two neighbouring products add up to
-    /// something between -2·128·128 = -32768 and 2·128·127 = 32512, which fits in 16 bits, so that `pmaddubsw`
-    /// (which saturates) is exact too.
+    /// Contract: no byte of `u` is above `u_max`. Where `u_max <= 128`, two neighbouring products add up to something
+    /// between -2·128·128 = -32768 and 2·128·127 = 32512, which fits in 16 bits, so that `pmaddubsw` (which saturates)
+    /// is exact too; beyond, it is exact for the lower seven bits and the highest bit apart, at twice the cost.
     DotU8I8 = dot_u8i8(acc: Vi, u: Vb, s: Vb) {u_max: u8} -> Vi;
     /// Per lane, `acc` plus the sum of four products of signed bytes of `a` and `b`; exact for all values.
     DotI8I8 = dot_i8i8(acc: Vi, a: Vb, b: Vb) {} -> Vi;

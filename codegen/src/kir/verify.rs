@@ -22,7 +22,7 @@
 //!
 //! Attributes
 //! - `attribute`: lanes are 1..=16, bytes 1..=64, lane numbers 0..=15, shifts below the width, divisors at least 1,
-//!   strides at least 2, `u_max` at most 128; offsets and strides are at most 2^30 in magnitude.
+//!   strides at least 2; offsets and strides are at most 2^30 in magnitude.
 //!
 //! Memory
 //! - `address`: the address of a memory op derives from exactly one pointer parameter, through `add` and `sub` of
@@ -397,7 +397,6 @@ impl Verifier<'_> {
                 bad(bits < 32, "the shift")
             }
             Op::Udiv { divisor, .. } | Op::Urem { divisor, .. } => bad(divisor >= 1, "the divisor"),
-            Op::DotU8I8 { u_max, .. } => bad(u_max <= 128, "u_max"),
             _ => {}
         }
     }

@@ -98,6 +98,7 @@ impl Resolver<'_, '_> {
                 (0..rows).map(|r| (stored, r)).collect()
             }
             ParamDef::Relayout(of) => self.rows(*of, depth + 1)?,
+            ParamDef::Quantise(_) => return Err(refuse("a ternary weight is not made by quantising")),
             ParamDef::Concat(parts) => {
                 let mut all = Vec::new();
                 for &part in parts {
@@ -133,7 +134,7 @@ impl Resolver<'_, '_> {
         let (rows, cols) = decl.ty.as_matrix().ok_or_else(|| refuse("a ternary weight is a matrix"))?;
         let layout = decl.ty.layout;
         let bytes = ternary_bytes(layout, rows, cols).ok_or_else(|| {
-            refuse("a stored ternary matrix is in the layout i2s128 (of 128·n columns), row16 or tile16")
+            refuse("a stored ternary matrix is in i2s128 (of 128·n columns), row16, tile16 or trits16")
         })?;
         let found = self.source.weight(&decl.name).ok_or_else(|| PackError::Missing(decl.name.clone()))?;
         check_size(decl, "bytes", found.bytes.len(), bytes)?;

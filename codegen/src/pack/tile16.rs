@@ -6,7 +6,7 @@
 //! 4 × 4 matrix of two-bit fields (words × fields), the output words are the transpose, with the order of the fields reversed.
 
 use bitnetc_ir::Layout;
-use bitnetc_ir::weights::{TILE_ROWS, ternary_position};
+use bitnetc_ir::weights::{TILE_ROWS, set_ternary_code, ternary_code};
 
 use super::PackError;
 use super::rows::Row;
@@ -92,23 +92,15 @@ fn from_row16(row: Row<'_>, cols: usize, r: usize, out: &mut [u8]) -> Result<(),
 
 /// For layouts that are not worth a fast path: element by element.
 fn by_element(row: Row<'_>, r: usize, out: &mut [u8]) -> Result<(), PackError> {
-    let cols = row.stored.cols;
-    let position =
-        |layout, r, c| ternary_position(layout, cols, r, c).map(|(at, shift)| (at as usize, shift));
+    let stored = row.stored;
     for group in out.chunks_exact_mut(GROUP) {
         group[4 * r..4 * r + 4].fill(ZEROS);
     }
-    for c in 0..cols {
-        let (Some((from, from_shift)), Some((to, to_shift))) =
-            (position(row.stored.layout, row.row, c), position(Layout::Tile16, r as u32, c))
-        else {
-            continue;
+    for c in 0..stored.cols {
+        match ternary_code(stored.layout, stored.cols, &stored.bytes, row.row, c) {
+            Some(code @ 0..=2) => set_ternary_code(Layout::Tile16, stored.cols, out, r as u32, c, code),
+            _ => return Err(row.bad_code()),
         };
-        let code = row.stored.bytes[from] >> from_shift & 3;
-        if code == 3 {
-            return Err(row.bad_code());
-        }
-        out[to] = out[to] & !(3 << to_shift) | code << to_shift;
     }
     Ok(())
 }

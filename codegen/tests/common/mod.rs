@@ -6,10 +6,14 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use bitnetc_codegen::clif;
+use bitnetc_codegen::error::CodegenError;
 use bitnetc_codegen::host;
 use bitnetc_codegen::image::{Image, ImageBuilder};
+use bitnetc_codegen::kernels::Registers;
 use bitnetc_codegen::kir::Kernel;
 use bitnetc_codegen::kir::interp::{self, Arg, Memory, RegionId};
+use bitnetc_codegen::machine_code::MachineCode;
+use bitnetc_codegen::x64;
 use bitnetc_ir::TargetDesc;
 use half::f16;
 
@@ -24,6 +28,71 @@ const LEVELS: &[&str] = &[
     "aarch64+dotprod",
     "aarch64+dotprod+i8mm",
 ];
+
+/// The levels of the wide selector.
+const WIDE_LEVELS: &[&str] = &[
+    "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c",
+    "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+avxvnni",
+    "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+avx512f+avx512bw+avx512dq+avx512vl",
+    "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni",
+];
+
+/// An instruction selector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Selector {
+    Cranelift,
+    Wide,
+}
+
+/// A selector and a target for it that this machine can run.
+#[derive(Clone, Debug)]
+pub(crate) struct Backend {
+    pub(crate) selector: Selector,
+    pub(crate) target: TargetDesc,
+}
+
+impl Backend {
+    fn new(selector: Selector, target: TargetDesc) -> Self {
+        Self { selector, target }
+    }
+
+    pub(crate) fn compile(&self, kernel: &Kernel) -> Result<MachineCode, CodegenError> {
+        match self.selector {
+            Selector::Cranelift => clif::compile(kernel, &self.target),
+            Selector::Wide => x64::compile(kernel, &self.target),
+        }
+    }
+
+    /// The register file that the backend has.
+    pub(crate) fn registers(&self) -> Registers {
+        match (self.selector, x64::Level::of(&self.target)) {
+            (Selector::Wide, Some(level)) => level.registers(),
+            _ => Registers::cranelift(&self.target),
+        }
+    }
+}
+
+impl std::fmt::Display for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} {}", self.selector, self.target)
+    }
+}
+
+/// The levels of the wide selector that this machine can run.
+pub(crate) fn wide_backends() -> Vec<Backend> {
+    let host = host::probe().unwrap();
+    let levels = WIDE_LEVELS.iter().map(|text| text.parse::<TargetDesc>().unwrap());
+    levels
+        .filter(|level| x64::available() && level.arch == host.arch && level.missing_on(&host).is_empty())
+        .map(|level| Backend::new(Selector::Wide, level))
+        .collect()
+}
+
+/// Everything that this machine can run.
+pub(crate) fn backends() -> Vec<Backend> {
+    let narrow = levels().into_iter().map(|level| Backend::new(Selector::Cranelift, level));
+    narrow.chain(wide_backends()).collect()
+}
 
 /// The levels that this machine can run, and the machine itself.
 pub(crate) fn levels() -> Vec<TargetDesc> {
@@ -65,12 +134,17 @@ pub(crate) fn check(kernel: &Kernel, memory: &Memory, args: &[Arg]) -> Memory {
     })
 }
 
-/// Compares the interpreter with every level. Returns the memory after the run.
+/// Compares the interpreter with every backend. Returns the memory after the run.
 pub(crate) fn check_case(case: &Case) -> Memory {
+    check_on(case, &backends())
+}
+
+/// Compares the interpreter with these backends. Returns the memory after the run.
+pub(crate) fn check_on(case: &Case, backends: &[Backend]) -> Memory {
     let mut expected = case.memory.clone();
     interp::run(&case.kernel, &mut expected, &case.args).unwrap_or_else(|e| panic!("{e}\n{}", case.kernel));
-    for level in levels() {
-        let image = load(&case.kernel, &level);
+    for backend in backends {
+        let image = load_on(&case.kernel, backend);
         let found = run_native(&image, &case.memory, &case.args);
         for (region, _) in expected.regions() {
             let how =
@@ -80,7 +154,7 @@ pub(crate) fn check_case(case: &Case) -> Memory {
                 let show =
                     |m: &Memory| m.bytes(region).iter().copied().skip(start).take(16).collect::<Vec<u8>>();
                 panic!(
-                    "{level}: buffer {} differs at byte {at}: interpreter {:02x?}, native {:02x?}\n{}",
+                    "{backend}: buffer {} differs at byte {at}: interpreter {:02x?}, native {:02x?}\n{}",
                     region.index(),
                     show(&expected),
                     show(&found),
@@ -111,10 +185,15 @@ fn first_difference(a: &[u8], b: &[u8], how: Elements) -> Option<usize> {
     a.chunks(size).zip(b.chunks(size)).position(|(x, y)| x != y && !both_nan(x, y)).map(|i| i * size)
 }
 
-/// One kernel, compiled for `level` and made executable.
+/// One kernel, compiled for `level` by Cranelift and made executable.
 pub(crate) fn load(kernel: &Kernel, level: &TargetDesc) -> Image {
-    let code = clif::compile(kernel, level).unwrap_or_else(|e| panic!("{level}: {e}\n{kernel}"));
-    let mut builder = ImageBuilder::new(level).unwrap();
+    load_on(kernel, &Backend::new(Selector::Cranelift, level.clone()))
+}
+
+/// One kernel, compiled and made executable.
+pub(crate) fn load_on(kernel: &Kernel, backend: &Backend) -> Image {
+    let code = backend.compile(kernel).unwrap_or_else(|e| panic!("{backend}: {e}\n{kernel}"));
+    let mut builder = ImageBuilder::new(&backend.target).unwrap();
     builder.define(&kernel.name, &code).unwrap();
     builder.finish().unwrap()
 }

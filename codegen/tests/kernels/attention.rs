@@ -74,7 +74,7 @@ fn rope_kv_append() {
                         random_act(&mut random, tokens, 2 * head),
                         random_act(&mut random, tokens, 2 * head),
                     );
-                    let op = Op::RopeKvAppend { theta: 10_000.0, head, rot, pairs };
+                    let op = Op::RopeKvAppend { theta: 10_000.0.into(), head, rot, pairs };
                     let inputs = vec![q, k, v, kc, vc, position(at)];
                     Trial { op, inputs, tokens, position: at, capacity: 128 }.run();
                 }
@@ -116,6 +116,10 @@ fn attention_of_every_group_size() {
     let mut random = Random(25);
     for group in 1..=9 {
         attend(&mut random, 20, group, DType::F16, None, 70, 128);
+    }
+    // Chunks that begin and end inside of tiles of tokens, with whole blocks before the diagonal.
+    for (group, tokens, at) in [(1, 35, 50), (2, 18, 100), (3, 17, 60), (4, 33, 47), (6, 2, 127)] {
+        attend(&mut random, 20, group, DType::F16, Some(tokens), at, 192);
     }
 }
 

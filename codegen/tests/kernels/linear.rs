@@ -1,26 +1,35 @@
 //! Matrix products: ternary and dense.
 
 use bitnetc_ir::interp::Tensor;
-use bitnetc_ir::weights::{ternary_bytes, ternary_position};
+use bitnetc_ir::weights::{TRITS_MAX_COLS, set_ternary_code, ternary_bytes};
 use bitnetc_ir::{DType, Epilogue, Layout, Op, Type};
 
 use super::random::Random;
 use super::rows::{TOKENS, act, random_act, rows_type};
 use super::trial::{Input, Trial};
 
-/// Codes that `code` gives, as a parameter in tile16. Padding holds arbitrary valid codes: it must not matter.
-fn ternary(random: &mut Random, rows: u32, cols: u32, mut code: impl FnMut(&mut Random) -> u8) -> Input {
-    let mut bytes = vec![0u8; ternary_bytes(Layout::Tile16, rows, cols).unwrap() as usize];
-    let padded = cols.next_multiple_of(16);
+/// The layouts that ternary kernels read.
+const LAYOUTS: [Layout; 2] = [Layout::Tile16, Layout::Trits16];
+
+/// Codes that `code` gives, as a parameter in `layout`. Padding holds arbitrary valid codes, because it must not matter,
+/// except in the columns of trits16.
+fn ternary(
+    random: &mut Random,
+    layout: Layout,
+    rows: u32,
+    cols: u32,
+    mut code: impl FnMut(&mut Random) -> u8,
+) -> Input {
+    let mut bytes = vec![0u8; ternary_bytes(layout, rows, cols).unwrap() as usize];
+    let padded = if layout == Layout::Trits16 { cols } else { cols.next_multiple_of(16) };
     for r in 0..rows.next_multiple_of(16) {
         for c in 0..padded {
             let code = if r < rows && c < cols { code(random) } else { random.below(3) as u8 };
-            let (at, shift) = ternary_position(Layout::Tile16, cols, r, c).unwrap();
-            bytes[at as usize] |= code << shift;
+            assert!(set_ternary_code(layout, cols, &mut bytes, r, c, code));
         }
     }
     let scales = (0..rows).map(|_| random.number()).collect();
-    Input::Param(Type::matrix(DType::Ter, rows, cols).with_layout(Layout::Tile16), bytes, scales)
+    Input::Param(Type::matrix(DType::Ter, rows, cols).with_layout(layout), bytes, scales)
 }
 
 fn quantised(tokens: Option<u32>, width: u32, codes: Vec<i8>, a: Vec<f32>) -> Input {
@@ -46,12 +55,13 @@ fn run(op: Op, inputs: Vec<Input>, tokens: Option<u32>) {
 #[test]
 fn bitlinear_of_every_shape() {
     let mut random = Random(11);
-    for rows in [1, 15, 16, 17, 80] {
-        for cols in [1, 15, 17, 64, 80, 112] {
+    let sizes = [1, 15, 16, 17, 80].map(|rows| [1, 15, 17, 64, 80, 112].map(|cols| (rows, cols)));
+    for (rows, cols) in sizes.into_iter().flatten() {
+        for layout in LAYOUTS {
             // One token, and sometimes many.
             let many = TOKENS[random.below(3) as usize];
             let x = random_quantised(&mut random, many, cols);
-            let w = ternary(&mut random, rows, cols, |r| r.below(3) as u8);
+            let w = ternary(&mut random, layout, rows, cols, |r| r.below(3) as u8);
             run(Op::TernaryMatmul {}, vec![x, w.clone()], many);
             let (x, residual) =
                 (random_quantised(&mut random, None, cols), random_act(&mut random, None, rows));
@@ -63,10 +73,10 @@ fn bitlinear_of_every_shape() {
 #[test]
 fn bitlinear_of_every_token_count() {
     let mut random = Random(12);
-    for tokens in 1..=17 {
-        let tokens = Some(tokens);
+    for tokens in 1..=34 {
+        let (tokens, layout) = (Some(tokens / 2 + 1), LAYOUTS[tokens as usize % 2]);
         let x = random_quantised(&mut random, tokens, 40);
-        let w = ternary(&mut random, 50, 40, |r| r.below(3) as u8);
+        let w = ternary(&mut random, layout, 50, 40, |r| r.below(3) as u8);
         run(Op::Bitlinear { epilogue: Epilogue::None }, vec![x, w], tokens);
     }
 }
@@ -77,9 +87,11 @@ fn gated_bitlinear() {
     for rows in [32, 64, 96, 160] {
         for cols in [16, 50, 144] {
             for tokens in [None, Some(1), Some(2), Some(5), Some(11)] {
-                let x = random_quantised(&mut random, tokens, cols);
-                let w = ternary(&mut random, rows, cols, |r| r.below(3) as u8);
-                run(Op::Bitlinear { epilogue: Epilogue::Relu2Mul }, vec![x, w], tokens);
+                for layout in LAYOUTS {
+                    let x = random_quantised(&mut random, tokens, cols);
+                    let w = ternary(&mut random, layout, rows, cols, |r| r.below(3) as u8);
+                    run(Op::Bitlinear { epilogue: Epilogue::Relu2Mul }, vec![x, w], tokens);
+                }
             }
         }
     }
@@ -91,10 +103,10 @@ fn bitlinear_at_the_extremes_of_its_integers() {
     let mut random = Random(14);
     for code in [0, 1, 2] {
         for x in [-128i8, 127] {
-            for tokens in [None, Some(3)] {
+            for (tokens, layout) in [None, Some(3)].into_iter().flat_map(|t| LAYOUTS.map(|l| (t, l))) {
                 let rows = tokens.unwrap_or(1);
                 let x = quantised(tokens, 336, vec![x; 336 * rows as usize], vec![1.0; rows as usize]);
-                let w = ternary(&mut random, 34, 336, |_| code);
+                let w = ternary(&mut random, layout, 34, 336, |_| code);
                 run(Op::Bitlinear { epilogue: Epilogue::None }, vec![x, w], tokens);
             }
         }
@@ -107,10 +119,37 @@ fn bitlinear_of_special_scales() {
     for a in [f32::NAN, 0.0, f32::INFINITY, 1.27e7] {
         let codes = (0..20).map(|_| random.next() as i8).collect();
         let x = quantised(None, 20, codes, vec![a]);
-        let w = ternary(&mut random, 32, 20, |r| r.below(3) as u8);
-        let residual = random_act(&mut random, None, 32);
-        run(Op::Bitlinear { epilogue: Epilogue::Add }, vec![x.clone(), w.clone(), residual], None);
-        run(Op::Bitlinear { epilogue: Epilogue::Relu2Mul }, vec![x, w], None);
+        for layout in LAYOUTS {
+            let w = ternary(&mut random, layout, 32, 20, |r| r.below(3) as u8);
+            let residual = random_act(&mut random, None, 32);
+            run(Op::Bitlinear { epilogue: Epilogue::Add }, vec![x.clone(), w.clone(), residual], None);
+            run(Op::Bitlinear { epilogue: Epilogue::Relu2Mul }, vec![x.clone(), w], None);
+        }
+    }
+}
+
+#[test]
+fn trits_of_every_remainder() {
+    // All lengths of the last group, and of the last block of four groups.
+    let mut random = Random(19);
+    for cols in (60..=164).step_by(8).chain(80..=100) {
+        for tokens in [None, Some(2)] {
+            let x = random_quantised(&mut random, tokens, cols);
+            let w = ternary(&mut random, Layout::Trits16, 20, cols, |r| r.below(3) as u8);
+            run(Op::Bitlinear { epilogue: Epilogue::None }, vec![x, w], tokens);
+        }
+    }
+}
+
+#[test]
+fn trits_of_the_widest_matrix() {
+    // 256 times the sum is -2^31 with these activations.
+    let mut random = Random(20);
+    let cols = TRITS_MAX_COLS;
+    for (tokens, x) in [(None, -128i8), (None, 127), (Some(1), -128)] {
+        let x = quantised(tokens, cols, vec![x; cols as usize], vec![1.0]);
+        let w = ternary(&mut random, Layout::Trits16, 1, cols, |_| 2);
+        run(Op::Bitlinear { epilogue: Epilogue::None }, vec![x, w], tokens);
     }
 }
 

@@ -4,6 +4,7 @@
 mod common;
 
 mod attention;
+mod head;
 mod linear;
 mod pack;
 mod random;

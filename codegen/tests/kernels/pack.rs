@@ -1,15 +1,18 @@
-//! Packed weights against `ternary_position`, element by element.
+//! Packed weights against `ternary_code`, element by element.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bitnetc_codegen::pack::{PackError, pack_into, pack_param, packed_size};
-use bitnetc_ir::weights::{ternary_bytes, ternary_position};
+use bitnetc_ir::weights::{set_ternary_code, ternary_bytes, ternary_code, ternary_position};
 use bitnetc_ir::{ContentHash, DType, Layout, Module, ParamDecl, ParamDef, ParamId, Type, WeightBytes};
 
 use super::random::Random;
 
 type Source = BTreeMap<String, WeightBytes<'static>>;
+
+/// The layouts that kernels read.
+const PACKED: [Layout; 2] = [Layout::Tile16, Layout::Trits16];
 
 /// A module under construction, with what is stored and what each parameter means.
 #[derive(Default)]
@@ -34,8 +37,7 @@ impl Model {
         let mut bytes = vec![0u8; ternary_bytes(layout, rows, cols).unwrap() as usize];
         for (r, row) in (0..).zip(&codes) {
             for (c, code) in (0..).zip(row) {
-                let (at, shift) = ternary_position(layout, cols, r, c).unwrap();
-                bytes[at as usize] |= code << shift;
+                assert!(set_ternary_code(layout, cols, &mut bytes, r, c, *code));
             }
         }
         let n = if layout == Layout::I2s128 { 1 } else { rows };
@@ -62,8 +64,9 @@ impl Model {
         (0..self.codes[&id].len()).map(|r| (id, r)).collect()
     }
 
-    fn relayout(&mut self, of: ParamId) -> ParamId {
-        self.derived(ParamDef::Relayout(of), Layout::Tile16, self.rows(of))
+    /// In both layouts that kernels read.
+    fn relayouts(&mut self, of: ParamId) -> [ParamId; 2] {
+        PACKED.map(|layout| self.derived(ParamDef::Relayout(of), layout, self.rows(of)))
     }
 
     fn concat(&mut self, parts: &[ParamId]) -> ParamId {
@@ -80,14 +83,15 @@ impl Model {
     /// Packs and compares every element, the padding and the scales.
     fn check(&self, id: ParamId) {
         let packed = pack_param(&self.module, id, &self.source).unwrap();
+        let layout = self.module.params()[id].ty.layout;
+        let (group, padding) = if layout == Layout::Trits16 { (20, 0) } else { (16, 1) };
         assert_eq!(packed.bytes.len() as u64, packed_size(&self.module, id).unwrap());
         let codes = &self.codes[&id];
         let (rows, cols) = (codes.len(), codes[0].len());
         for r in 0..rows.next_multiple_of(16) {
-            for c in 0..cols.next_multiple_of(16) {
-                let (at, shift) = ternary_position(Layout::Tile16, cols as u32, r as u32, c as u32).unwrap();
-                let found = packed.bytes[at as usize] >> shift & 3;
-                let expected = codes.get(r).and_then(|row| row.get(c)).copied().unwrap_or(1);
+            for c in 0..cols.next_multiple_of(group) {
+                let found = ternary_code(layout, cols as u32, &packed.bytes, r as u32, c as u32).unwrap();
+                let expected = codes.get(r).and_then(|row| row.get(c)).copied().unwrap_or(padding);
                 assert_eq!(found, expected, "row {r} column {c} of {rows}x{cols}");
             }
         }
@@ -105,11 +109,12 @@ impl Model {
 fn relayout_of_i2s128() {
     let mut random = Random(31);
     for rows in [1, 2, 15, 16, 17, 48, 61] {
-        for cols in [128, 256, 640] {
+        for cols in [128, 256, 640, 1408] {
             let mut model = Model::default();
             let w = model.stored(&mut random, Layout::I2s128, rows, cols);
-            let packed = model.relayout(w);
-            model.check(packed);
+            for packed in model.relayouts(w) {
+                model.check(packed);
+            }
         }
     }
 }
@@ -117,12 +122,15 @@ fn relayout_of_i2s128() {
 #[test]
 fn relayout_of_other_widths() {
     let mut random = Random(32);
-    for (rows, cols) in [(1, 1), (5, 15), (16, 16), (17, 17), (40, 100)] {
+    for (rows, cols) in [(1, 1), (5, 15), (16, 16), (17, 17), (40, 100), (3, 700)] {
         let mut model = Model::default();
-        let w = model.stored(&mut random, Layout::Tile16, rows, cols);
-        let packed = model.relayout(w);
-        model.check(packed);
-        model.check(w);
+        for stored in PACKED {
+            let w = model.stored(&mut random, stored, rows, cols);
+            for packed in model.relayouts(w) {
+                model.check(packed);
+            }
+            model.check(w);
+        }
     }
 }
 
@@ -137,8 +145,9 @@ fn concat_and_interleave() {
     let gated = model.interleave(gate, up);
     let both = model.concat(&[gated, all, gate]);
     for id in [all, gated, both] {
-        let packed = model.relayout(id);
-        model.check(packed);
+        for packed in model.relayouts(id) {
+            model.check(packed);
+        }
     }
 }
 
@@ -166,12 +175,14 @@ fn code_3_is_refused_wherever_it_is() {
             let (rows, cols) = (20, 256);
             let mut model = Model::default();
             let w = model.stored(&mut random, layout, rows, cols);
-            let packed = model.relayout(w);
+            let packed = model.relayouts(w);
             let (r, c) = (random.below(rows.into()) as u32, random.below(cols.into()) as u32);
             let (at, shift) = ternary_position(layout, cols, r, c).unwrap();
             model.source.get_mut("p0").unwrap().bytes.to_mut()[at as usize] |= 3 << shift;
-            let error = pack_param(&model.module, packed, &model.source).unwrap_err();
-            assert_eq!(error, PackError::Code { param: "p0".into(), row: r });
+            for packed in packed {
+                let error = pack_param(&model.module, packed, &model.source).unwrap_err();
+                assert_eq!(error, PackError::Code { param: "p0".into(), row: r });
+            }
         }
     }
 }
@@ -181,7 +192,7 @@ fn damage_is_named() {
     let mut random = Random(35);
     let mut model = Model::default();
     let w = model.stored(&mut random, Layout::I2s128, 16, 128);
-    let packed = model.relayout(w);
+    let [packed, _] = model.relayouts(w);
     let pack = |source: &Source| pack_param(&model.module, packed, source).unwrap_err().to_string();
 
     assert!(pack(&Source::new()).contains("@p0` is missing"));

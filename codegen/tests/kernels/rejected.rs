@@ -3,7 +3,8 @@
 use bitnetc_codegen::kernels::{
     CacheShape, Elementwise, KernelError, KernelKind, KernelSpec, RopeShape, TokenMode,
 };
-use bitnetc_ir::{Arch, DType, Epilogue, Pairs, TargetDesc};
+use bitnetc_ir::weights::TRITS_MAX_COLS;
+use bitnetc_ir::{Arch, DType, Epilogue, Layout, Pairs, TargetDesc};
 
 fn refused(kind: KernelKind) -> KernelError {
     let spec = KernelSpec { kind, tokens: TokenMode::One, strides: Vec::new() };
@@ -18,8 +19,14 @@ fn sizes_out_of_range() {
         KernelKind::QuantAbsmax { width: 0 },
         KernelKind::QuantAbsmax { width: u32::MAX },
         KernelKind::Elementwise { op: Elementwise::Add, width: 0 },
-        KernelKind::Bitlinear { rows: 0, cols: 16, epilogue: Epilogue::None },
-        KernelKind::Bitlinear { rows: 16, cols: u32::MAX, epilogue: Epilogue::None },
+        KernelKind::Bitlinear { rows: 0, cols: 16, layout: Layout::Tile16, epilogue: Epilogue::None },
+        KernelKind::Bitlinear { rows: 16, cols: u32::MAX, layout: Layout::Tile16, epilogue: Epilogue::None },
+        KernelKind::Bitlinear {
+            rows: 16,
+            cols: TRITS_MAX_COLS + 1,
+            layout: Layout::Trits16,
+            epilogue: Epilogue::None,
+        },
         KernelKind::Matmul { rows: 16, cols: 0, dtype: DType::F16 },
         KernelKind::Rope { width: 0, rope },
         KernelKind::KvAppend { cache: CacheShape { kv_heads: 0, ..cache } },
@@ -39,7 +46,7 @@ fn sizes_that_do_not_go_together() {
     let rope = RopeShape { head: 64, rot: 64, pairs: Pairs::Halves };
     let cache = CacheShape { kv_heads: 3, head_dim: 32, dtype: DType::F16 };
     let kinds = [
-        KernelKind::Bitlinear { rows: 48, cols: 16, epilogue: Epilogue::Relu2Mul },
+        KernelKind::Bitlinear { rows: 48, cols: 16, layout: Layout::Tile16, epilogue: Epilogue::Relu2Mul },
         KernelKind::Rope { width: 65, rope },
         KernelKind::Rope { width: 64, rope: RopeShape { rot: 63, ..rope } },
         KernelKind::Rope { width: 64, rope: RopeShape { rot: 66, ..rope } },

@@ -134,7 +134,7 @@ fn rope() {
             for tokens in TOKENS {
                 let at = random.below(300) as u32;
                 let x = random_act(&mut random, tokens, 3 * head);
-                let op = Op::Rope { theta: 500_000.0, head, rot, pairs };
+                let op = Op::Rope { theta: 500_000.0.into(), head, rot, pairs };
                 Trial { op, inputs: vec![x, position(at)], tokens, position: at, capacity: 64 }.run();
             }
         }

@@ -1,7 +1,7 @@
 //! The text of a few kernels, so that a change of a generator is seen as a change of its kernels.
 
 use bitnetc_codegen::kernels::{CacheShape, KernelKind, KernelSpec, Registers, RopeShape, TokenMode};
-use bitnetc_ir::{DType, Epilogue, Pairs};
+use bitnetc_ir::{BlockFormat, DType, Epilogue, Layout, Pairs};
 
 const NARROW: Registers = Registers::new(128, 16);
 const WIDE: Registers = Registers::new(512, 32);
@@ -16,14 +16,24 @@ fn check(name: &str, kind: KernelKind, tokens: TokenMode, strides: &[u64], regis
 
 #[test]
 fn gemv() {
-    let kind = KernelKind::Bitlinear { rows: 24, cols: 320, epilogue: Epilogue::Add };
+    let kind = KernelKind::Bitlinear { rows: 24, cols: 320, layout: Layout::Tile16, epilogue: Epilogue::Add };
     check("gemv_add_narrow", kind, TokenMode::One, &[], NARROW);
     check("gemv_add_wide", kind, TokenMode::One, &[], WIDE);
 }
 
 #[test]
+fn gemv_of_trits() {
+    let kind =
+        KernelKind::Bitlinear { rows: 16, cols: 60, layout: Layout::Trits16, epilogue: Epilogue::None };
+    check("gemv_trits_wide", kind, TokenMode::One, &[], WIDE);
+    check("gemv_trits_digits", kind, TokenMode::One, &[], NARROW.without_whole_byte_dot());
+    check("gemm_trits_narrow", kind, TokenMode::Many, &[128, 64], NARROW);
+}
+
+#[test]
 fn gated_gemm() {
-    let kind = KernelKind::Bitlinear { rows: 64, cols: 160, epilogue: Epilogue::Relu2Mul };
+    let kind =
+        KernelKind::Bitlinear { rows: 64, cols: 160, layout: Layout::Tile16, epilogue: Epilogue::Relu2Mul };
     check("gemm_relu2_mul_narrow", kind, TokenMode::Many, &[256, 128], NARROW);
 }
 
@@ -31,6 +41,19 @@ fn gated_gemm() {
 fn matmul() {
     let kind = KernelKind::Matmul { rows: 100, cols: 40, dtype: DType::F16 };
     check("matmul_narrow", kind, TokenMode::One, &[], NARROW);
+}
+
+#[test]
+fn block_matmul() {
+    for (name, format) in [("w8", BlockFormat::W8), ("w6", BlockFormat::W6), ("w4", BlockFormat::W4)] {
+        let kind = KernelKind::BlockMatmul { rows: 40, cols: 192, format };
+        check(&format!("block_matmul_{name}_narrow"), kind, TokenMode::One, &[], NARROW);
+    }
+}
+
+#[test]
+fn screen() {
+    check("screen", KernelKind::Screen { width: 200, n: 8 }, TokenMode::One, &[], NARROW);
 }
 
 #[test]

@@ -3,16 +3,17 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use bitnetc_codegen::error::CodegenError;
 use bitnetc_codegen::kernels::{Arg as Word, KernelSpec, Registers, TokenMode};
 use bitnetc_codegen::kir::interp::{self, Arg, Memory, RegionId};
 use bitnetc_codegen::kir::{Access, Kernel};
 use bitnetc_ir::interp::{CacheData, Interpreter, Tensor};
 use bitnetc_ir::{
-    ContentHash, DType, FuncBuilder, Module, Op, Operand, Pairs, ParamDecl, ParamDef, TokenCount, Type,
-    WeightBytes, partition, rope, storage,
+    BlockFormat, ContentHash, DType, Extent, FuncBuilder, Module, Op, Operand, Pairs, ParamDecl, ParamDef,
+    TokenCount, Type, WeightBytes, partition, rope, storage,
 };
 
-use super::common::{self, Case, Elements};
+use super::common::{self, Backend, Case, Elements};
 use super::random::Random;
 
 /// What an operand is.
@@ -32,16 +33,36 @@ pub(crate) struct Trial {
     pub(crate) capacity: u32,
 }
 
-/// Blocking for narrow, middle and wide register files.
-const REGISTERS: [Registers; 3] = [Registers::new(128, 16), Registers::new(256, 16), Registers::new(512, 32)];
+/// Blocking for narrow, middle and wide register files, and the forms for machines that multiply bytes otherwise.
+const REGISTERS: [Registers; 6] = [
+    Registers::new(128, 16),
+    Registers::new(256, 16),
+    Registers::new(512, 32),
+    Registers::new(128, 16).without_whole_byte_dot(),
+    Registers::new(256, 16).without_whole_byte_dot(),
+    Registers::new(512, 32).without_whole_byte_dot(),
+];
 
 /// What buffers hold before anything is written.
 const FILL: u8 = 0xa7;
+
+/// What runs a kernel that is blocked for `registers` on this machine: the backends with these registers and, for the
+/// narrowest, all others too, unless they find that a blocking which is not theirs does not fit.
+fn backends(registers: Registers, kernel: &Kernel) -> Vec<Backend> {
+    let everywhere = registers == REGISTERS[0];
+    let fits = |b: &Backend| {
+        b.registers() == registers
+            || everywhere && !matches!(b.compile(kernel), Err(CodegenError::Registers { .. }))
+    };
+    common::backends().into_iter().filter(fits).collect()
+}
 
 /// Where the parts of a trial are in memory.
 struct Setup {
     memory: Memory,
     args: Vec<Arg>,
+    /// The arguments of the kernel that runs after a barrier, if there is one.
+    second: Vec<Arg>,
     /// Region, first byte and stride of each result.
     results: Vec<(RegionId, usize, u64)>,
     elements: Vec<(RegionId, Elements)>,
@@ -59,19 +80,19 @@ impl Trial {
         let mut first: Option<Memory> = None;
         for (kernel, registers) in kernels.iter().zip(REGISTERS) {
             let args = with_units(&spec, &setup.args, 0, units);
-            let after = if registers == REGISTERS[0] {
-                let elements = setup.elements.clone();
-                common::check_case(&Case {
-                    kernel: kernel.clone(),
-                    memory: setup.memory.clone(),
-                    args,
-                    elements,
-                })
-            } else {
-                interpreted(kernel, &setup.memory, &args)
+            let check = |kernel: Kernel, memory: &Memory, args: Vec<Arg>| {
+                let backends = backends(registers, &kernel);
+                let (memory, elements) = (memory.clone(), setup.elements.clone());
+                common::check_on(&Case { kernel, memory, args, elements }, &backends)
             };
+            let mut after = check(kernel.clone(), &setup.memory, args);
+            if let Some((_, second, second_units)) = spec.after_barrier() {
+                let kernel = second.build_for(registers).unwrap();
+                let units = second_units.total(self.extent());
+                after = check(kernel, &after, with_units(&second, &setup.second, 0, units));
+            }
             self.compare(&format!("{registers:?}"), &setup, &after, &expected);
-            self.check_splits(&spec, kernel, &setup, units, &after);
+            self.check_splits(&spec, kernel, registers, &setup, units, &after);
             match &first {
                 None => first = Some(after),
                 // Another blocking may leave other things in the scratch, but no other bit in a result.
@@ -90,19 +111,28 @@ impl Trial {
         if let Some(operand) = spec.in_place() {
             let spec = self.spec(true);
             let setup = self.setup(&spec, Some(operand));
-            let kernel = spec.build_for(REGISTERS[0]).unwrap();
-            let args = with_units(&spec, &setup.args, 0, units);
-            let elements = setup.elements.clone();
-            let after = common::check_case(&Case { kernel, memory: setup.memory.clone(), args, elements });
-            self.compare("in place", &setup, &after, &expected);
-            let kernel = spec.build_for(REGISTERS[2]).unwrap();
-            let args = with_units(&spec, &setup.args, 0, units);
-            self.compare("in place, wide", &setup, &interpreted(&kernel, &setup.memory, &args), &expected);
+            for registers in REGISTERS {
+                let kernel = spec.build_for(registers).unwrap();
+                let args = with_units(&spec, &setup.args, 0, units);
+                let elements = setup.elements.clone();
+                let case = Case { kernel, memory: setup.memory.clone(), args, elements };
+                let after = common::check_on(&case, &backends(registers, &case.kernel));
+                self.compare(&format!("in place, {registers:?}"), &setup, &after, &expected);
+            }
         }
     }
 
-    /// Three contiguous ranges, in any order, give what the whole range gives.
-    fn check_splits(&self, spec: &KernelSpec, kernel: &Kernel, setup: &Setup, units: u64, whole: &Memory) {
+    /// Three contiguous ranges, in any order, give what the whole range gives; where a second kernel follows, whatever
+    /// ranges the first one had.
+    fn check_splits(
+        &self,
+        spec: &KernelSpec,
+        kernel: &Kernel,
+        registers: Registers,
+        setup: &Setup,
+        units: u64,
+        whole: &Memory,
+    ) {
         let mut random = Random(units);
         let (mut a, mut b) = (random.below(units + 1), random.below(units + 1));
         if a > b {
@@ -112,6 +142,15 @@ impl Trial {
         for (begin, end) in [(b, units), (0, a), (a, b)] {
             let args = with_units(spec, &setup.args, begin, end);
             memory = interpreted(kernel, &memory, &args);
+        }
+        if let Some((_, second, second_units)) = spec.after_barrier() {
+            let kernel = second.build_for(registers).unwrap();
+            let units = second_units.total(self.extent());
+            let middle = random.below(units + 1);
+            for (begin, end) in [(middle, units), (0, middle)] {
+                let args = with_units(&second, &setup.second, begin, end);
+                memory = interpreted(&kernel, &memory, &args);
+            }
         }
         for &(region, ..) in &setup.results {
             assert_eq!(
@@ -142,7 +181,11 @@ impl Trial {
             &types.iter().collect::<Vec<_>>(),
             &results.iter().collect::<Vec<_>>(),
         );
-        units.unwrap().total(self.tokens.unwrap_or(1))
+        units.unwrap().total(self.extent())
+    }
+
+    fn extent(&self) -> Extent {
+        Extent { position: self.position, tokens: self.tokens.unwrap_or(1) }
     }
 
     /// What the IR interpreter computes.
@@ -190,7 +233,8 @@ impl Trial {
             let activations = types.iter().chain(&self.result_types()).cloned().collect::<Vec<_>>();
             for (i, ty) in activations.iter().enumerate() {
                 let is_param = matches!(self.inputs.get(i), Some(Input::Param(..)));
-                let is_row = matches!(ty.dtype, DType::F32 | DType::Q8) && ty.as_rows().is_some();
+                let is_row = matches!(ty.dtype, DType::F32 | DType::Q8 | DType::Q8b | DType::I32)
+                    && ty.as_rows().is_some();
                 if is_row && !is_param {
                     let apart = if equal { 64 } else { 64 * (strides.len() as u64 % 3) };
                     strides.push(storage::row_stride(ty).unwrap() + apart);
@@ -212,7 +256,7 @@ impl Trial {
         for (i, input) in self.inputs.iter().enumerate() {
             operands.push(match input {
                 Input::Param(ty, bytes, scales) => {
-                    if ty.dtype == DType::Ter {
+                    if ty.dtype == DType::Ter || BlockFormat::of(ty.dtype).is_some() {
                         let mut scales = scales.clone();
                         scales.resize(scales.len().next_multiple_of(16), 0.0);
                         scales_of.insert(i, memory.add_f32(&scales, Access::ReadOnly));
@@ -221,7 +265,9 @@ impl Trial {
                 }
                 Input::Value(ty, tensor) => {
                     let stride = match tensor {
-                        Tensor::F32 { .. } | Tensor::Q8 { .. } => stride_of(ty),
+                        Tensor::F32 { .. } | Tensor::Q8 { .. } | Tensor::Q8b { .. } | Tensor::I32 { .. } => {
+                            stride_of(ty)
+                        }
                         _ => 0,
                     };
                     let changed = in_place == Some(i as u8) || matches!(tensor, Tensor::Cache(_));
@@ -261,10 +307,10 @@ impl Trial {
             results.push(found);
         }
         let table = self.rope_table().map(|table| memory.add_f32(&table, Access::ReadOnly));
-        let args = spec
-            .args()
-            .into_iter()
-            .map(|word| match word {
+        let workspace =
+            memory.add(vec![FILL; spec.workspace_bytes(self.capacity) as usize], Access::ReadWrite);
+        let mut args_of = |spec: &KernelSpec| -> Vec<Arg> {
+            let word = |word| match word {
                 Word::Operand(i) => {
                     let (region, at, _) = operands[usize::from(i)].unwrap();
                     Arg::Ptr(region, at)
@@ -279,13 +325,17 @@ impl Trial {
                     let scratch = memory.add(vec![FILL; spec.scratch_bytes() as usize], Access::ReadWrite);
                     Arg::Ptr(scratch, 0)
                 }
+                Word::Workspace => Arg::Ptr(workspace, 0),
                 Word::Position => Arg::Int(self.position.into()),
                 Word::Tokens => Arg::Int(self.tokens.unwrap_or(1).into()),
                 Word::Capacity => Arg::Int(self.capacity.into()),
                 Word::UnitBegin | Word::UnitEnd => Arg::Int(0),
-            })
-            .collect();
-        Setup { memory, args, results, elements }
+            };
+            spec.args().into_iter().map(word).collect()
+        };
+        let args = args_of(spec);
+        let second = spec.after_barrier().map_or_else(Vec::new, |(_, second, _)| args_of(&second));
+        Setup { memory, args, second, results, elements }
     }
 
     /// As `Arg::RopeTable` says, for every position that the call may reach.
@@ -333,7 +383,7 @@ impl Trial {
             for (i, (b, a)) in before.iter().zip(after).enumerate() {
                 assert!(inside[i] || a == b, "{how}: {:?} wrote byte {i} outside of its rows", self.op);
             }
-            if ty.dtype == DType::Q8 {
+            if matches!(ty.dtype, DType::Q8 | DType::Q8b) {
                 let width = ty.as_rows().unwrap().width;
                 for row in 0..rows {
                     let start = at + (row * stride) as usize;
@@ -367,13 +417,22 @@ fn row_bytes(ty: &Type) -> u64 {
     let width = ty.as_rows().unwrap().width;
     match ty.dtype {
         DType::Q8 => storage::q8_tail(width) + 8,
+        DType::Q8b => storage::q8_tail(width) + u64::from(width.div_ceil(32)) * storage::Q8B_RECORD,
         _ => 4 * u64::from(width),
+    }
+}
+
+/// Bytes of a row that a kernel may read: those of a q8 row to the end of its tail.
+fn readable_bytes(ty: &Type) -> u64 {
+    match ty.dtype {
+        DType::Q8 => storage::q8_tail(ty.as_rows().unwrap().width) + storage::ALIGN,
+        _ => row_bytes(ty),
     }
 }
 
 /// The bytes of a value; `None` for a position.
 fn encode(tensor: &Tensor, ty: &Type, stride: u64) -> Option<Vec<u8>> {
-    let rows_of = |rows: usize| vec![FILL; stride as usize * (rows - 1) + row_bytes(ty) as usize];
+    let rows_of = |rows: usize| vec![FILL; stride as usize * (rows - 1) + readable_bytes(ty) as usize];
     Some(match tensor {
         Tensor::F32 { rows, width, data } => {
             let mut bytes = rows_of(*rows);
@@ -394,6 +453,38 @@ fn encode(tensor: &Tensor, ty: &Type, stride: u64) -> Option<Vec<u8>> {
                 bytes[start + width..start + tail].fill(0);
                 bytes[start + tail..start + tail + 4].copy_from_slice(&a[row].to_le_bytes());
                 bytes[start + tail + 4..start + tail + 8].copy_from_slice(&sums[row].to_le_bytes());
+            }
+            bytes
+        }
+        Tensor::Q8b { rows, width, codes, scales } => {
+            let mut bytes = rows_of(*rows);
+            let tail = storage::q8_tail(*width as u32) as usize;
+            let blocks = width.div_ceil(32);
+            for row in 0..*rows {
+                let start = row * stride as usize;
+                bytes[start + width..start + tail].fill(0);
+                for (b, codes) in codes[row * width..(row + 1) * width].chunks(32).enumerate() {
+                    for (i, &code) in codes.iter().enumerate() {
+                        bytes[start + 32 * b + i] = code as u8;
+                    }
+                    let sum = |codes: &[i8]| codes.iter().map(|&c| i32::from(c)).sum::<i32>();
+                    let (first, second) = codes.split_at(codes.len().min(16));
+                    let record = start + tail + b * storage::Q8B_RECORD as usize;
+                    let scale = scales[row * blocks + b].to_le_bytes();
+                    bytes[record..record + 4].copy_from_slice(&scale);
+                    for (i, sum) in [sum(first), sum(second), sum(codes)].into_iter().enumerate() {
+                        let at = record + 4 + 4 * i;
+                        bytes[at..at + 4].copy_from_slice(&sum.to_le_bytes());
+                    }
+                }
+            }
+            bytes
+        }
+        Tensor::I32 { rows, width, data } => {
+            let mut bytes = rows_of(*rows);
+            for (i, x) in data.iter().enumerate() {
+                let at = i / width * stride as usize + 4 * (i % width);
+                bytes[at..at + 4].copy_from_slice(&x.to_le_bytes());
             }
             bytes
         }
@@ -457,6 +548,30 @@ fn decode(bytes: &[u8], at: usize, stride: u64, ty: &Type, like: &Tensor) -> Ten
                 CacheData::F32(data) => data[logical] = f32::from_le_bytes(word(4 * stored)),
             });
             Tensor::Cache(cache)
+        }
+        Tensor::Q8b { rows, width, .. } => {
+            let starts: Vec<usize> = (0..*rows).map(|row| at + row * stride as usize).collect();
+            let tail = storage::q8_tail(*width as u32) as usize;
+            let codes: Vec<i8> =
+                starts.iter().flat_map(|&s| bytes[s..s + width].iter().map(|&b| b as i8)).collect();
+            let mut scales = Vec::new();
+            for (&start, codes) in starts.iter().zip(codes.chunks(*width)) {
+                for (b, codes) in codes.chunks(32).enumerate() {
+                    let record = start + tail + b * storage::Q8B_RECORD as usize;
+                    scales.push(f32::from_le_bytes(word(record)));
+                    let sum = |codes: &[i8]| codes.iter().map(|&c| i32::from(c)).sum::<i32>();
+                    let (first, second) = codes.split_at(codes.len().min(16));
+                    for (i, sum) in [sum(first), sum(second), sum(codes)].into_iter().enumerate() {
+                        assert_eq!(i32::from_le_bytes(word(record + 4 + 4 * i)), sum, "sum {i} of block {b}");
+                    }
+                }
+            }
+            Tensor::Q8b { rows: *rows, width: *width, codes, scales }
+        }
+        Tensor::I32 { rows, width, .. } => {
+            let place = |i: usize| at + i / width * stride as usize + 4 * (i % width);
+            let data = (0..rows * width).map(|i| i32::from_le_bytes(word(place(i)))).collect();
+            Tensor::I32 { rows: *rows, width: *width, data }
         }
         Tensor::Tokens(_) | Tensor::Position(_) => unreachable!("no op computes tokens or positions"),
     }

@@ -7,9 +7,7 @@
 
 use bitnetc_ir::Pairs;
 
-use super::common::{
-    ATTN_K, ATTN_NORM, ATTN_OUTPUT, ATTN_Q, ATTN_V, FFN_DOWN, FFN_GATE, FFN_NORM, FFN_UP,
-};
+use super::common::{ATTN_K, ATTN_NORM, ATTN_OUTPUT, ATTN_Q, ATTN_V, FFN_DOWN, FFN_GATE, FFN_NORM, FFN_UP};
 use super::{Activation, Defaults, Family};
 
 pub(super) static FAMILY: Family = Family {
@@ -19,17 +17,7 @@ pub(super) static FAMILY: Family = Family {
     activation_varies: false,
     rope: Pairs::Interleaved,
     defaults: Defaults { context: 2048, rope_theta: 10_000.0 },
-    layer_tensors: &[
-        ATTN_NORM,
-        ATTN_Q,
-        ATTN_K,
-        ATTN_V,
-        ATTN_OUTPUT,
-        FFN_NORM,
-        FFN_GATE,
-        FFN_UP,
-        FFN_DOWN,
-    ],
+    layer_tensors: &[ATTN_NORM, ATTN_Q, ATTN_K, ATTN_V, ATTN_OUTPUT, FFN_NORM, FFN_GATE, FFN_UP, FFN_DOWN],
     scale_tensors: true,
     neutral_keys: &[],
 };

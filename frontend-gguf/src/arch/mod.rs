@@ -124,10 +124,9 @@ pub enum Neutral {
 
 /// The keys that would change the computation of any family.
 pub const NEUTRAL_KEYS: &[(&str, Neutral)] = &[
-    ("rope.scaling.type", Neutral::OneOf(&["none", "linear"])),
-    ("rope.scaling.factor", Neutral::Number(1.0)),
-    ("rope.scaling.attn_factor", Neutral::Number(1.0)),
-    ("rope.scale_linear", Neutral::Number(1.0)),
+    ("rope.scaling.yarn_ext_factor", Neutral::Number(1.0)),
+    ("rope.scaling.yarn_attn_factor", Neutral::Number(1.0)),
+    ("rope.scaling.yarn_log_multiplier", Neutral::Number(0.0)),
     ("attention.causal", Neutral::Bool(true)),
     ("attention.sliding_window", Neutral::Number(0.0)),
     ("attention.clamp_kqv", Neutral::Number(0.0)),
@@ -183,8 +182,7 @@ mod common {
 }
 
 /// All families.
-pub static FAMILIES: &[&Family] =
-    &[&bitnet_b158::FAMILY, &bitnet::FAMILY, &llama::FAMILY, &qwen3::FAMILY];
+pub static FAMILIES: &[&Family] = &[&bitnet_b158::FAMILY, &bitnet::FAMILY, &llama::FAMILY, &qwen3::FAMILY];
 
 /// The family of an architecture name.
 pub fn find(architecture: &str) -> Option<(&'static Family, &'static str)> {
@@ -196,7 +194,6 @@ pub fn find(architecture: &str) -> Option<(&'static Family, &'static str)> {
 /// Why a tensor that no family asks for cannot be ignored, if so: it takes part in the computation.
 pub(crate) fn changes_results(name: &str) -> Option<&'static str> {
     const EXACT: &[(&str, &str)] = &[
-        ("rope_freqs.weight", "scales rotary frequencies, which is not supported"),
         ("rope_factors_long.weight", "scales rotary frequencies, which is not supported"),
         ("rope_factors_short.weight", "scales rotary frequencies, which is not supported"),
         ("token_embd_norm.weight", "normalises the embedding, which is not supported"),

@@ -6,9 +6,7 @@
 
 use bitnetc_ir::Pairs;
 
-use super::common::{
-    ATTN_K, ATTN_NORM, ATTN_OUTPUT, ATTN_Q, ATTN_V, FFN_DOWN, FFN_GATE, FFN_NORM, FFN_UP,
-};
+use super::common::{ATTN_K, ATTN_NORM, ATTN_OUTPUT, ATTN_Q, ATTN_V, FFN_DOWN, FFN_GATE, FFN_NORM, FFN_UP};
 use super::{Activation, Defaults, Family, LayerRole, norm};
 use crate::tensors::Dims;
 

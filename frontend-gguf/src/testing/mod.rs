@@ -3,12 +3,12 @@
 //! Not part of the public interface. It writes what it is told, so that broken files can be made too.
 
 mod check;
-mod rng;
 pub mod store;
 mod tiny;
 mod writer;
 
+pub use crate::synth::Rng;
+pub use crate::write::MetaValue;
 pub use check::{Outcome, check_parse};
-pub use rng::Rng;
 pub use tiny::TinyModel;
-pub use writer::{GgufWriter, Mark, MetaValue, TensorData};
+pub use writer::{GgufWriter, Mark, TensorData};

@@ -66,7 +66,9 @@ fn write_block(ty: TensorType, t: &[i8], d: [u8; 2], out: &mut Vec<u8>) {
         }
         TensorType::Tq2_0 => {
             for half in t.chunks_exact(128) {
-                out.extend((0..32).map(|j| (0..4).fold(0, |byte, g| byte | code(half[32 * g + j]) << (2 * g))));
+                out.extend(
+                    (0..32).map(|j| (0..4).fold(0, |byte, g| byte | code(half[32 * g + j]) << (2 * g))),
+                );
             }
             out.extend(d);
         }

@@ -2,10 +2,11 @@
 
 use half::{bf16, f16};
 
-use super::rng::Rng;
-use super::writer::{GgufWriter, MetaValue};
+use super::Rng;
+use super::writer::GgufWriter;
+use crate::arch::TensorClass;
 use crate::decode::FloatFormat;
-use crate::tokenizer_meta::byte_level;
+use crate::synth::{ModelShape, TensorSpec, vocabulary};
 
 /// A model to be made. Equal fields give equal files.
 ///
@@ -66,130 +67,56 @@ impl Default for TinyModel {
 
 impl TinyModel {
     /// The file.
+    ///
+    /// # Panics
+    /// If no model can have these sizes.
     pub fn to_gguf(&self) -> Vec<u8> {
         self.writer().build()
     }
 
     /// The file before it is written, so that it can be changed.
+    ///
+    /// # Panics
+    /// If no model can have these sizes.
     pub fn writer(&self) -> GgufWriter {
         let mut w = GgufWriter::default();
-        self.write_hparams(&mut w);
-        self.write_tokenizer(&mut w);
-        self.write_tensors(&mut w);
+        let shape = self.shape();
+        shape.metadata().into_iter().for_each(|(key, value)| w.set(&key, value));
+        vocabulary::metadata(self.vocab, self.seed).into_iter().for_each(|(key, value)| w.set(key, value));
+        let tensors = shape.tensors();
+        self.write_tensors(&mut w, &tensors.expect("a test asks for a legal shape"));
         w
     }
 
-    fn write_hparams(&self, w: &mut GgufWriter) {
-        let key = |suffix: &str| format!("{}.{suffix}", self.arch);
-        w.set("general.architecture", MetaValue::String(self.arch.into()));
-        w.set("general.name", MetaValue::String("tiny".into()));
-        let counts = [
-            ("vocab_size", self.vocab),
-            ("context_length", self.context),
-            ("embedding_length", self.hidden),
-            ("block_count", self.layers),
-            ("feed_forward_length", self.ffn),
-            ("rope.dimension_count", self.head_dim),
-            ("attention.head_count", self.heads),
-            ("attention.head_count_kv", self.kv_heads),
-        ];
-        for (suffix, n) in counts {
-            w.set(&key(suffix), MetaValue::U32(n as u32));
+    /// The same sizes as the shape of a synthetic model.
+    fn shape(&self) -> ModelShape {
+        ModelShape {
+            name: "tiny".into(),
+            arch: self.arch,
+            hidden: self.hidden,
+            layers: self.layers,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            ffn: self.ffn,
+            vocab: self.vocab,
+            tied: self.tied,
+            context: self.context,
+            rope_theta: self.rope_theta,
+            eps: self.eps,
+            table: self.table,
         }
-        if self.heads * self.head_dim != self.hidden {
-            w.set(&key("attention.key_length"), MetaValue::U32(self.head_dim as u32));
-            w.set(&key("attention.value_length"), MetaValue::U32(self.head_dim as u32));
-        }
-        w.set(&key("attention.layer_norm_rms_epsilon"), MetaValue::F32(self.eps));
-        w.set(&key("rope.freq_base"), MetaValue::F32(self.rope_theta));
-        w.set("general.file_type", MetaValue::U32(40));
-        w.set("general.quantization_version", MetaValue::U32(2));
     }
 
-    fn write_tokenizer(&self, w: &mut GgufWriter) {
-        const CONTROL: [&str; 3] = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"];
-        let normal = self.vocab.saturating_sub(CONTROL.len());
-        let alphabet = (0..=255).map(|b| byte_level::char_of_byte(b).to_string());
-        let mut tokens: Vec<String> = alphabet.take(normal).collect();
-        let merges = self.extend_by_merges(&mut tokens, normal);
-        tokens.extend(CONTROL.map(String::from));
-        let types = (0..tokens.len()).map(|id| if id < normal { 1 } else { 3 }).collect();
-        w.set("tokenizer.ggml.model", MetaValue::String("gpt2".into()));
-        w.set("tokenizer.ggml.pre", MetaValue::String("llama-bpe".into()));
-        w.set("tokenizer.ggml.tokens", MetaValue::Strings(tokens));
-        w.set("tokenizer.ggml.token_type", MetaValue::I32s(types));
-        w.set("tokenizer.ggml.merges", MetaValue::Strings(merges));
-        w.set("tokenizer.ggml.bos_token_id", MetaValue::U32(normal as u32));
-        w.set("tokenizer.ggml.eos_token_id", MetaValue::U32(normal as u32 + 1));
-        w.set("tokenizer.ggml.padding_token_id", MetaValue::U32(normal as u32 + 1));
-        w.set("tokenizer.ggml.add_bos_token", MetaValue::Bool(true));
-        let template = "{% for message in messages %}{{ message['role'] | capitalize + ': ' + message['content'] | trim \
-                        + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}";
-        w.set("tokenizer.chat_template", MetaValue::String(template.into()));
-    }
-
-    /// Adds merged tokens until there are `target`: first some of English, then random ones; returns the merges.
-    fn extend_by_merges(&self, tokens: &mut Vec<String>, target: usize) -> Vec<String> {
-        const ENGLISH: [(&str, &str); 12] = [
-            ("Ġ", "t"),
-            ("h", "e"),
-            ("Ġ", "a"),
-            ("i", "n"),
-            ("Ġt", "he"),
-            ("r", "e"),
-            ("o", "n"),
-            ("e", "r"),
-            ("Ġ", "s"),
-            ("Ġ", "Ġ"),
-            ("in", "g"),
-            ("Ċ", "Ċ"),
-        ];
-        let mut rng = Rng::new(self.seed ^ 0x6d65_7267);
-        let mut known: std::collections::HashSet<String> = tokens.iter().cloned().collect();
-        let mut merges = Vec::new();
-        let mut english = ENGLISH.into_iter();
-        while tokens.len() < target {
-            let (left, right) = match english.next() {
-                Some((left, right)) => (left.to_owned(), right.to_owned()),
-                None => {
-                    let pick = |rng: &mut Rng| match rng.below(4) {
-                        0 if tokens.len() > 256 => tokens[256 + rng.below(tokens.len() - 256)].clone(),
-                        _ => char::from(b'a' + rng.below(26) as u8).to_string(),
-                    };
-                    (pick(&mut rng), pick(&mut rng))
-                }
-            };
-            let joined = format!("{left}{right}");
-            if joined.chars().count() <= 16 && known.insert(joined.clone()) {
-                merges.push(format!("{left} {right}"));
-                tokens.push(joined);
-            }
-        }
-        merges
-    }
-
-    fn write_tensors(&self, w: &mut GgufWriter) {
+    /// Tensor by tensor, from one stream of numbers.
+    fn write_tensors(&self, w: &mut GgufWriter, tensors: &[TensorSpec]) {
         let mut rng = Rng::new(self.seed);
-        let attention = self.heads * self.head_dim;
-        let kv = self.kv_heads * self.head_dim;
-        self.write_table(w, "token_embd.weight", &mut rng);
-        for layer in 0..self.layers {
-            let name = |stem: &str| crate::model::layer_tensor_name(layer, stem);
-            write_norm(w, &name("attn_norm"), self.hidden, &mut rng);
-            write_linear(w, &name("attn_q"), self.hidden, attention, &mut rng);
-            write_linear(w, &name("attn_k"), self.hidden, kv, &mut rng);
-            write_linear(w, &name("attn_v"), self.hidden, kv, &mut rng);
-            write_norm(w, &name("attn_sub_norm"), attention, &mut rng);
-            write_linear(w, &name("attn_output"), attention, self.hidden, &mut rng);
-            write_norm(w, &name("ffn_norm"), self.hidden, &mut rng);
-            write_linear(w, &name("ffn_gate"), self.hidden, self.ffn, &mut rng);
-            write_linear(w, &name("ffn_up"), self.hidden, self.ffn, &mut rng);
-            write_norm(w, &name("ffn_sub_norm"), self.ffn, &mut rng);
-            write_linear(w, &name("ffn_down"), self.ffn, self.hidden, &mut rng);
-        }
-        write_norm(w, "output_norm.weight", self.hidden, &mut rng);
-        if !self.tied {
-            self.write_table(w, "output.weight", &mut rng);
+        for t in tensors {
+            match t.class {
+                TensorClass::Table => self.write_table(w, &t.name, &mut rng),
+                TensorClass::Norm => write_norm(w, &t.name, t.row, &mut rng),
+                TensorClass::Linear => write_linear(w, &t.name, t.row, t.rows, &mut rng),
+            }
         }
     }
 

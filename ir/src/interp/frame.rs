@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::error::InterpError;
 use super::tensor::{Cache, Tensor};
-use super::weights::{Dense, Ternary, Weights};
+use super::weights::{Blocks, Dense, Ternary, Weights};
 use crate::KEY_BLOCK;
 use crate::build::check_op;
 use crate::entity::{ParamId, ValueId};
@@ -38,6 +38,22 @@ pub(super) struct Act<'t> {
 pub(super) struct Quant<'t> {
     pub(super) codes: &'t [i8],
     pub(super) a: &'t [f32],
+}
+
+/// Rows quantised in blocks.
+#[derive(Clone, Copy)]
+pub(super) struct BlockQuant<'t> {
+    pub(super) rows: usize,
+    pub(super) width: usize,
+    pub(super) codes: &'t [i8],
+    pub(super) scales: &'t [f32],
+}
+
+/// Rows of row numbers.
+#[derive(Clone, Copy)]
+pub(super) struct RowNumbers<'t> {
+    pub(super) width: usize,
+    pub(super) data: &'t [i32],
 }
 
 impl<'f> Frame<'f> {
@@ -180,6 +196,22 @@ impl<'r, 'w> Args<'r, 'w> {
         }
     }
 
+    pub(super) fn block_quant(self, slot: usize) -> Result<BlockQuant<'r>, InterpError> {
+        match self.value(slot)? {
+            Tensor::Q8b { rows, width, codes, scales } => {
+                Ok(BlockQuant { rows: *rows, width: *width, codes, scales })
+            }
+            _ => Err(self.undefined()),
+        }
+    }
+
+    pub(super) fn row_numbers(self, slot: usize) -> Result<RowNumbers<'r>, InterpError> {
+        match self.value(slot)? {
+            Tensor::I32 { width, data, .. } => Ok(RowNumbers { width: *width, data }),
+            _ => Err(self.undefined()),
+        }
+    }
+
     pub(super) fn tokens(self, slot: usize) -> Result<&'r [u32], InterpError> {
         match self.value(slot)? {
             Tensor::Tokens(ids) => Ok(ids),
@@ -211,6 +243,10 @@ impl<'r, 'w> Args<'r, 'w> {
 
     pub(super) fn ternary(self, slot: usize) -> Result<&'r Ternary, InterpError> {
         self.weights.ternary(self.param(slot)?)
+    }
+
+    pub(super) fn blocks(self, slot: usize) -> Result<&'r Blocks, InterpError> {
+        self.weights.blocks(self.param(slot)?)
     }
 }
 
@@ -281,7 +317,10 @@ fn check_inputs(func: &Func, inputs: &[Tensor]) -> Result<(), InterpError> {
 
 fn rows(tensor: &Tensor) -> usize {
     match tensor {
-        Tensor::F32 { rows, .. } | Tensor::Q8 { rows, .. } => *rows,
+        Tensor::F32 { rows, .. }
+        | Tensor::Q8 { rows, .. }
+        | Tensor::Q8b { rows, .. }
+        | Tensor::I32 { rows, .. } => *rows,
         Tensor::Tokens(ids) => ids.len(),
         Tensor::Position(_) | Tensor::Cache(_) => 1,
     }

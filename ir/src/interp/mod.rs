@@ -7,6 +7,7 @@
 //! give an error and never a panic. Results depend on nothing but module, weights and inputs.
 
 mod attention;
+mod blocks;
 mod elementwise;
 mod error;
 mod frame;
@@ -114,6 +115,26 @@ impl<'a> Interpreter<'a> {
             Op::Matmul {} => {
                 let x = args.act(0)?;
                 one(linear::matmul(x.rows, x.data, args.dense(1)?))
+            }
+            Op::QuantBlocks {} => {
+                let x = args.act(0)?;
+                one(blocks::quant_blocks(x.rows, x.width, x.data))
+            }
+            Op::BlockMatmul {} => {
+                let x = args.block_quant(0)?;
+                one(blocks::block_matmul(x.rows, x.width, x.codes, x.scales, args.blocks(1)?))
+            }
+            Op::Screen { n } => {
+                let y = args.act(0)?;
+                one(blocks::screen(y.rows, y.width, y.data, *n as usize))
+            }
+            Op::MatmulRows {} => {
+                let (x, chosen) = (args.act(0)?, args.row_numbers(1)?);
+                one(blocks::matmul_rows(x.rows, x.data, chosen.data, chosen.width, args.dense(2)?))
+            }
+            Op::MergeScreened {} => {
+                let (y, chosen, exact) = (args.act(0)?, args.row_numbers(1)?, args.act(2)?);
+                one(blocks::merge_screened(y.rows, y.width, y.data, chosen.data, exact.data, exact.width))
             }
             Op::Add {} => {
                 let (a, b) = (args.act(0)?, args.act(1)?);

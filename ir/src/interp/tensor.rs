@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::scalar;
+use crate::blocks::BLOCK;
 use crate::types::{CacheDims, DType, Dim, Type};
 
 /// A value.
@@ -32,6 +33,26 @@ pub enum Tensor {
         a: Vec<f32>,
         /// The sum of the codes of each row.
         sums: Vec<i32>,
+    },
+    /// Rows quantised in blocks of 32.
+    Q8b {
+        /// Number of rows: one for each token.
+        rows: usize,
+        /// Elements of a row.
+        width: usize,
+        /// Codes, row by row.
+        codes: Vec<i8>,
+        /// The scale of each block of each row: x ≈ code · scale.
+        scales: Vec<f32>,
+    },
+    /// Integer rows.
+    I32 {
+        /// Number of rows: one for each token.
+        rows: usize,
+        /// Elements of a row.
+        width: usize,
+        /// Row by row.
+        data: Vec<i32>,
     },
     /// Token ids.
     Tokens(Vec<u32>),
@@ -118,6 +139,11 @@ impl Tensor {
             Tensor::Q8 { rows, width, codes, a, sums } => {
                 rows.checked_mul(*width) == Some(codes.len()) && a.len() == *rows && sums.len() == *rows
             }
+            Tensor::Q8b { rows, width, codes, scales } => {
+                rows.checked_mul(*width) == Some(codes.len())
+                    && rows.checked_mul(width.div_ceil(BLOCK as usize)) == Some(scales.len())
+            }
+            Tensor::I32 { rows, width, data } => rows.checked_mul(*width) == Some(data.len()),
             Tensor::Tokens(_) | Tensor::Position(_) => true,
             Tensor::Cache(cache) => cache.is_well_formed(),
         }
@@ -135,6 +161,8 @@ impl Tensor {
             && match self {
                 Tensor::F32 { rows, width, .. } => is_rows(DType::F32, *rows, *width),
                 Tensor::Q8 { rows, width, .. } => is_rows(DType::Q8, *rows, *width),
+                Tensor::Q8b { rows, width, .. } => is_rows(DType::Q8b, *rows, *width),
+                Tensor::I32 { rows, width, .. } => is_rows(DType::I32, *rows, *width),
                 Tensor::Tokens(ids) => {
                     let n = match ty.shape.0[..] {
                         [Dim::N(n)] => n as usize,
@@ -162,6 +190,17 @@ impl Tensor {
             ) if (ra, wa) == (rb, wb) => differ("code", ca, cb, |a, b| a == b)
                 .or_else(|| differ("a", fa, fb, same_f32))
                 .or_else(|| differ("sum", sa, sb, |a, b| a == b)),
+            (
+                Tensor::Q8b { rows: ra, width: wa, codes: ca, scales: sa },
+                Tensor::Q8b { rows: rb, width: wb, codes: cb, scales: sb },
+            ) if (ra, wa) == (rb, wb) => {
+                differ("code", ca, cb, |a, b| a == b).or_else(|| differ("scale", sa, sb, same_f32))
+            }
+            (Tensor::I32 { rows: ra, width: wa, data: a }, Tensor::I32 { rows: rb, width: wb, data: b })
+                if (ra, wa) == (rb, wb) =>
+            {
+                differ("i32", a, b, |a, b| a == b)
+            }
             (Tensor::Tokens(a), Tensor::Tokens(b)) => differ("token", a, b, |a, b| a == b),
             (Tensor::Position(a), Tensor::Position(b)) if a == b => None,
             (Tensor::Cache(a), Tensor::Cache(b)) if (a.dims, a.capacity) == (b.dims, b.capacity) => {
@@ -193,6 +232,8 @@ impl fmt::Display for Tensor {
         match self {
             Tensor::F32 { rows, width, .. } => write!(f, "f32, {rows} rows of {width}"),
             Tensor::Q8 { rows, width, .. } => write!(f, "q8, {rows} rows of {width}"),
+            Tensor::Q8b { rows, width, .. } => write!(f, "q8b, {rows} rows of {width}"),
+            Tensor::I32 { rows, width, .. } => write!(f, "i32, {rows} rows of {width}"),
             Tensor::Tokens(ids) => write!(f, "{} token ids", ids.len()),
             Tensor::Position(pos) => write!(f, "position {pos}"),
             Tensor::Cache(cache) => {

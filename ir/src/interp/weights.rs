@@ -8,10 +8,12 @@ use std::sync::OnceLock;
 
 use super::error::{InterpError, ParamRule};
 use super::scalar;
+use crate::blocks::quantise::QuantisedRow;
+use crate::blocks::{self, BLOCK, BlockFormat, HALF_BLOCK, block_matrix};
 use crate::entity::{Entity, ParamId};
 use crate::module::{Module, ParamDecl, ParamDef};
 use crate::types::{DType, Layout};
-use crate::weights::{TILE_ROWS, WeightBytes, WeightSource, ternary_bytes, ternary_position};
+use crate::weights::{TILE_ROWS, WeightBytes, WeightSource, ternary_bytes, ternary_code};
 
 /// Longest chain of definitions behind a parameter; the passes make chains of three.
 const MAX_CHAIN: u32 = 32;
@@ -60,11 +62,20 @@ fn elements(dtype: DType, bytes: &[u8]) -> Vec<f32> {
     }
 }
 
+/// A block-quantised matrix, row by row.
+#[derive(Clone, Debug)]
+pub(super) struct Blocks {
+    /// The rows.
+    pub(super) rows: Vec<QuantisedRow>,
+    cols: u32,
+}
+
 /// A parameter as an op reads it.
 enum Weight<'a> {
     Vector(Vec<f32>),
     Dense(Dense<'a>),
     Ternary(Ternary),
+    Blocks(Blocks),
 }
 
 /// The parameters of a module, each evaluated when it is first read.
@@ -104,6 +115,14 @@ impl<'a> Weights<'a> {
         }
     }
 
+    /// A block-quantised matrix parameter.
+    pub(super) fn blocks(&self, id: ParamId) -> Result<&Blocks, InterpError> {
+        match self.weight(id)? {
+            Weight::Blocks(w) => Ok(w),
+            _ => Err(self.broken(id, ParamRule::Type)),
+        }
+    }
+
     fn broken(&self, id: ParamId, rule: ParamRule) -> InterpError {
         let name = self.module.params().get(id).map(|decl| decl.name.clone());
         InterpError::ParamRule { param: name.unwrap_or_else(|| format!("{id:?}")), rule }
@@ -121,6 +140,7 @@ impl<'a> Weights<'a> {
             (DType::F32 | DType::F16 | DType::Bf16, Some((rows, cols))) => {
                 Weight::Dense(Dense { rows, cols, dtype: decl.ty.dtype, bytes: self.dense_bytes(decl)? })
             }
+            (DType::W8 | DType::W6 | DType::W4, Some(_)) => Weight::Blocks(self.evaluate_blocks(id, 0)?),
             (DType::F32, None) if decl.ty.shape.0.len() == 1 => {
                 Weight::Vector(elements(DType::F32, &self.dense_bytes(decl)?))
             }
@@ -139,6 +159,53 @@ impl<'a> Weights<'a> {
         let stored = stored.ok_or_else(|| InterpError::WeightMissing { param: decl.name.clone() })?;
         check_length(decl, &stored, expected)?;
         Ok(stored.bytes)
+    }
+
+    /// The block-quantised matrix, from its bytes or its source, at the end of a chain of `depth` definitions.
+    fn evaluate_blocks(&self, id: ParamId, depth: u32) -> Result<Blocks, InterpError> {
+        let decl = self.module.params().get(id).ok_or_else(|| self.broken(id, ParamRule::Order))?;
+        let rule = |rule| InterpError::ParamRule { param: decl.name.clone(), rule };
+        let matrix = block_matrix(&decl.ty).filter(|&(_, rows, cols)| rows > 0 && cols > 0);
+        let (format, rows, cols) = matrix.ok_or_else(|| rule(ParamRule::Type))?;
+        if let Some(expected) = blocks::packed_bytes(&decl.ty)
+            && let Some(stored) = self.source.weight(&decl.name)
+        {
+            check_length(decl, &stored, expected)?;
+            check_scales(decl, &stored, rows)?;
+            return decode_blocks(format, rows, cols, &stored).ok_or_else(|| rule(ParamRule::Layout));
+        }
+        let source = |source: ParamId| match source.index() < id.index() {
+            true if depth == MAX_CHAIN => Err(rule(ParamRule::Chain)),
+            true => Ok(source),
+            false => Err(rule(ParamRule::Order)),
+        };
+        let made = match &decl.def {
+            ParamDef::File { .. } if decl.ty.layout == Layout::Tile16 => {
+                return Err(InterpError::WeightMissing { param: decl.name.clone() });
+            }
+            ParamDef::File { .. } => return Err(rule(ParamRule::Layout)),
+            ParamDef::Relayout(of) => {
+                let of = source(*of)?;
+                if self.module.params().get(of).map(|s| s.ty.dtype) != Some(decl.ty.dtype) {
+                    return Err(rule(ParamRule::Type));
+                }
+                self.evaluate_blocks(of, depth + 1)?
+            }
+            ParamDef::Quantise(of) => {
+                let dense = self.dense(source(*of)?)?;
+                let rows = (0..dense.rows).map(|r| {
+                    let mut row = QuantisedRow::default();
+                    row.quantise(format, &dense.row(r));
+                    row
+                });
+                Blocks { rows: rows.collect(), cols: dense.cols }
+            }
+            ParamDef::Concat(_) | ParamDef::Interleave16(..) => return Err(rule(ParamRule::Type)),
+        };
+        match made.rows.len() == rows as usize && made.cols == cols {
+            true => Ok(made),
+            false => Err(rule(ParamRule::Sizes)),
+        }
     }
 
     /// The ternary matrix, from its bytes or its sources, at the end of a chain of `depth` definitions. Sources are not
@@ -168,6 +235,7 @@ impl<'a> Weights<'a> {
         let made = match &decl.def {
             ParamDef::File { .. } if bytes.is_none() => return Err(rule(ParamRule::Layout)),
             ParamDef::File { .. } => return Err(InterpError::WeightMissing { param: decl.name.clone() }),
+            ParamDef::Quantise(_) => return Err(rule(ParamRule::Type)),
             ParamDef::Relayout(of) => source(*of)?,
             ParamDef::Concat(parts) => {
                 let group = decl.ty.group;
@@ -207,19 +275,46 @@ fn check_length(decl: &ParamDecl, stored: &WeightBytes<'_>, expected: u64) -> Re
     }
 }
 
-/// Decodes a matrix whose bytes are as many as its layout needs.
-fn decode(decl: &ParamDecl, rows: u32, cols: u32, stored: &WeightBytes<'_>) -> Result<Ternary, InterpError> {
-    let layout = decl.ty.layout;
-    let groups = decl.ty.scale_groups();
-    let expected = if layout == Layout::I2s128 { 1 } else { rows.saturating_mul(groups) };
-    if stored.scales.len() != expected as usize {
-        return Err(InterpError::ScaleCount {
+fn check_scales(decl: &ParamDecl, stored: &WeightBytes<'_>, expected: u32) -> Result<(), InterpError> {
+    match stored.scales.len() == expected as usize {
+        true => Ok(()),
+        false => Err(InterpError::ScaleCount {
             param: decl.name.clone(),
             ty: decl.ty.to_string(),
             expected,
             got: stored.scales.len(),
-        });
+        }),
     }
+}
+
+/// Decodes a block-quantised matrix whose bytes and factors are as many as its type needs.
+fn decode_blocks(format: BlockFormat, rows: u32, cols: u32, stored: &WeightBytes<'_>) -> Option<Blocks> {
+    let byte = |at: u64| stored.bytes.get(usize::try_from(at).ok()?).copied();
+    let mut all = Vec::with_capacity(rows as usize);
+    for (r, &factor) in (0..rows).zip(stored.scales.iter()) {
+        let mut row = QuantisedRow { factor, ..QuantisedRow::default() };
+        for c in 0..cols {
+            row.codes.push(i8::try_from(format.code(&stored.bytes, cols, r, c)?).ok()?);
+        }
+        row.codes.resize(row.codes.len().next_multiple_of(BLOCK as usize), 0);
+        for c in (0..cols.next_multiple_of(BLOCK)).step_by(HALF_BLOCK as usize) {
+            let at = format.scale_position(cols, r, c);
+            match format {
+                BlockFormat::W6 => row.steps.push(byte(at)? as i8),
+                _ if c % BLOCK == 0 => row.halves.push(u16::from_le_bytes([byte(at)?, byte(at + 1)?])),
+                _ => {}
+            }
+        }
+        all.push(row);
+    }
+    Some(Blocks { rows: all, cols })
+}
+
+/// Decodes a matrix whose bytes are as many as its layout needs.
+fn decode(decl: &ParamDecl, rows: u32, cols: u32, stored: &WeightBytes<'_>) -> Result<Ternary, InterpError> {
+    let layout = decl.ty.layout;
+    let groups = decl.ty.scale_groups();
+    check_scales(decl, stored, if layout == Layout::I2s128 { 1 } else { rows.saturating_mul(groups) })?;
     let scales = match stored.scales[..] {
         [one] if layout == Layout::I2s128 => vec![one; rows as usize],
         _ => stored.scales.to_vec(),
@@ -227,9 +322,7 @@ fn decode(decl: &ParamDecl, rows: u32, cols: u32, stored: &WeightBytes<'_>) -> R
     let mut codes = Vec::with_capacity(rows as usize * cols as usize);
     for row in 0..rows {
         for col in 0..cols {
-            let code = ternary_position(layout, cols, row, col)
-                .and_then(|(byte, shift)| Some(stored.bytes.get(usize::try_from(byte).ok()?)? >> shift & 3));
-            match code {
+            match ternary_code(layout, cols, &stored.bytes, row, col) {
                 Some(code @ 0..=2) => codes.push(code as i8 - 1),
                 Some(_) => return Err(InterpError::TernaryCode { param: decl.name.clone(), row, col }),
                 None => {

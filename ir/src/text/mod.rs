@@ -9,11 +9,11 @@
 //! param   = "param" "@"name ":" type "=" ( "file" string "#"hash | "concat" "@"name { "," "@"name }
 //!           | "interleave16" "@"name "," "@"name | "relayout" "@"name )
 //! func    = "func" "@"name "(" [ "%"name ":" type { "," … } ] ")" "->" "(" [ type { "," … } ] ")"
-//!           ( "tokens=1" | "tokens<="n ) [ "arena="n ] "{" { op } "return" [ "%"name { "," … } ] "}"
+//!           ( "tokens=1" | "tokens<="n ) [ "arena="n [ "private="n ] ] "{" { op } "return" [ "%"name { "," … } ] "}"
 //! op      = "%"name { "," … } "=" mnemonic operand { "," … } [ "{" attr "=" value { "," … } "}" ]
 //!           ":" type { "," … } [ place { "," … } [ "barrier" ] ]
 //! operand = "%"name | "@"name
-//! place   = "at" offset "+" size | "view" "%"name "+" offset | "alias" "%"name | "extern" | "unplaced"
+//! place   = ( "at" | "private" ) offset "+" size | "view" "%"name "+" offset | "alias" "%"name | "extern" | "unplaced"
 //! type    = dtype [ "[" dim { "x" dim } "]" ] [ "@"layout ]        dim = n | "T" | "C"
 //! ```
 //!

@@ -222,15 +222,19 @@ impl<'a> Parser<'a> {
         let mut group = 0;
         if let Tok::Name(name) = self.next.tok {
             let (word, of_group) = match name.rsplit_once("_g") {
-                Some((word, digits)) if digits.bytes().all(|b| b.is_ascii_digit()) => (word, digits.parse().ok()),
+                Some((word, digits)) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+                    (word, digits.parse().ok())
+                }
                 _ => (name, Some(0)),
             };
             let canonical = |g: &u32| word == name || name == format!("{word}_g{g}") && *g > 0;
             let Some(found) = of_group.filter(canonical) else {
-                return self.expected("a layout, with a group such as `_g128` behind it where there are groups");
+                return self
+                    .expected("a layout, with a group such as `_g128` behind it where there are groups");
             };
             group = found;
-            layout = match Layout::ALL.iter().find(|l| l.name() == word && (*l != &Layout::Rows || group > 0)) {
+            layout = match Layout::ALL.iter().find(|l| l.name() == word && (*l != &Layout::Rows || group > 0))
+            {
                 Some(&layout) => layout,
                 None => {
                     let known: Vec<&str> = Layout::ALL.iter().map(|l| l.name()).collect();
@@ -280,7 +284,7 @@ impl<'a> Parser<'a> {
     }
 
     fn param_def(&mut self) -> Parsed<ParamDef> {
-        let what = "the parameter's origin: file, concat, interleave16 or relayout";
+        let what = "the parameter's origin: file, concat, interleave16, relayout or quantise";
         let (word, span) = self.word(what)?;
         match word {
             "file" => {
@@ -315,6 +319,7 @@ impl<'a> Parser<'a> {
                 Ok(ParamDef::Interleave16(first, self.param_ref()?))
             }
             "relayout" => Ok(ParamDef::Relayout(self.param_ref()?)),
+            "quantise" => Ok(ParamDef::Quantise(self.param_ref()?)),
             _ => self.fail(span, format!("expected {what}, found `{word}`")),
         }
     }
@@ -355,8 +360,13 @@ impl<'a> Parser<'a> {
         let mut plan = None;
         if self.next.tok == Tok::Word("arena") {
             self.key("arena")?;
-            plan =
-                Some(FuncPlan { arena_bytes: self.number("the bytes of the arena")?, ..FuncPlan::default() });
+            let arena_bytes = self.number("the bytes of the arena")?;
+            let mut private_bytes = 0;
+            if self.next.tok == Tok::Word("private") {
+                self.key("private")?;
+                private_bytes = self.number("the bytes of the private memory of a thread")?;
+            }
+            plan = Some(FuncPlan { arena_bytes, private_bytes, ..FuncPlan::default() });
         }
         self.punct('{', "`{` and the ops")?;
 
@@ -564,10 +574,10 @@ impl<'a> Parser<'a> {
     }
 
     fn places(&mut self, body: &mut Body<'a>, results: &[ValueId]) -> Parsed<()> {
-        let what = "the place of the result: at, view, alias, extern or unplaced";
+        let what = "the place of the result: at, private, view, alias, extern or unplaced";
         if body.plan.is_none() {
             return match self.next.tok {
-                Tok::Word("at" | "view" | "alias" | "extern" | "unplaced" | "barrier") => {
+                Tok::Word("at" | "private" | "view" | "alias" | "extern" | "unplaced" | "barrier") => {
                     let message = "places and barriers need `arena=` and a size in the head of the function";
                     self.fail(self.next.span.clone(), message)
                 }
@@ -584,6 +594,11 @@ impl<'a> Parser<'a> {
                     let offset = self.number("an offset in the arena")?;
                     self.punct('+', "`+` and a size")?;
                     Some(Place::Arena { offset, size: self.number("a size in bytes")? })
+                }
+                "private" => {
+                    let offset = self.number("an offset in the private memory")?;
+                    self.punct('+', "`+` and a size")?;
+                    Some(Place::Private { offset, size: self.number("a size in bytes")? })
                 }
                 "view" => {
                     let of = self.value_ref(body)?;

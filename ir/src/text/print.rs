@@ -80,6 +80,7 @@ fn print_param(module: &Module, decl: &ParamDecl) -> String {
         ParamDef::Concat(all) => format!("concat {}", join(all.iter().map(name))),
         ParamDef::Interleave16(a, b) => format!("interleave16 {}, {}", name(a), name(b)),
         ParamDef::Relayout(a) => format!("relayout {}", name(a)),
+        ParamDef::Quantise(a) => format!("quantise {}", name(a)),
     };
     format!("param @{}: {} = {def}\n", decl.name, decl.ty)
 }
@@ -100,6 +101,9 @@ pub fn print_func(module: &Module, func: &Func) -> String {
     };
     if let Some(plan) = &func.plan {
         let _ = write!(text, " arena={}", plan.arena_bytes);
+        if plan.private_bytes > 0 {
+            let _ = write!(text, " private={}", plan.private_bytes);
+        }
     }
     text.push_str(" {\n");
     for &id in func.order() {
@@ -118,6 +122,7 @@ pub fn print_func(module: &Module, func: &Func) -> String {
         if let Some(plan) = &func.plan {
             let places = node.results.iter().map(|v| match plan.places.get(v) {
                 Some(Place::Arena { offset, size }) => format!("at {offset}+{size}"),
+                Some(Place::Private { offset, size }) => format!("private {offset}+{size}"),
                 Some(Place::View { of, offset }) => format!("view {}+{offset}", names.value(*of)),
                 Some(Place::Alias { of }) => format!("alias {}", names.value(*of)),
                 Some(Place::Extern) => "extern".to_owned(),

@@ -86,9 +86,9 @@ fn check_input(module: &Module, scope: &mut Scope<'_, '_>, input: ValueId, ty: &
     let kind = match ty.dtype {
         DType::F32 if cache => true,
         DType::F16 => cache,
-        DType::F32 | DType::Q8 => ty.as_rows().is_some(),
+        DType::F32 | DType::Q8 | DType::Q8b | DType::I32 => ty.as_rows().is_some(),
         DType::Idx => matches!(dims[..], [] | [Dim::N(1)] | [Dim::Tokens]),
-        DType::Bf16 | DType::I32 | DType::I8 | DType::Ter => false,
+        DType::Bf16 | DType::I8 | DType::Ter | DType::W8 | DType::W6 | DType::W4 => false,
     };
     let layout = ty.layout == Layout::Rows || (ty.layout == Layout::Keys16 && cache);
     if !kind || !layout || dims.contains(&Dim::N(0)) {
@@ -150,8 +150,14 @@ fn check_node(
     }
     if module.stage >= Stage::LaidOut {
         for (i, (ty, is_param)) in typed.iter().enumerate() {
-            if *is_param && ty.dtype == DType::Ter && ty.layout != Layout::Tile16 {
-                scope.node(Rule::WeightLayout, id, format!("operand {i} is {ty}, kernels read tile16"));
+            let is_blocks = crate::blocks::BlockFormat::of(ty.dtype).is_some();
+            let wrong = match ty.dtype {
+                DType::Ter => !ty.layout.is_packed_ternary(),
+                _ => is_blocks && ty.layout != Layout::Tile16,
+            };
+            if *is_param && wrong {
+                let readable = if is_blocks { "tile16" } else { "tile16 or trits16" };
+                scope.node(Rule::WeightLayout, id, format!("operand {i} is {ty}, kernels read {readable}"));
             }
         }
     }

@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 
 use super::{Anchor, Errors, Rule};
+use crate::blocks::BlockFormat;
 use crate::entity::{Entity, ParamId};
 use crate::module::{Module, ParamDecl, ParamDef};
 use crate::stage::Stage;
 use crate::text::{MAX_NAME, is_name};
 use crate::types::{DType, Dim, Layout, Type};
-use crate::weights::{TILE_COLS, TILE_ROWS, ternary_bytes};
+use crate::weights::{TILE_COLS, TILE_ROWS, TRITS_MAX_COLS, ternary_bytes};
 
 /// Most elements of a parameter, exclusive; keeps byte counts and offsets far from overflow.
 const MAX_ELEMENTS: u64 = 1 << 40;
@@ -35,7 +36,9 @@ pub(super) fn check(module: &Module, errors: &mut Errors) {
         if let Err(message) = well_laid(&decl.ty).and_then(|()| well_grouped(&decl.ty)) {
             report(Rule::ParamLayout, message);
         }
-        if module.stage < Stage::LaidOut && matches!(decl.ty.layout, Layout::Tile16 | Layout::Keys16) {
+        if module.stage < Stage::LaidOut
+            && (decl.ty.layout.is_packed_ternary() || decl.ty.layout == Layout::Keys16)
+        {
             let message = format!("layout {} in stage {}", decl.ty.layout.name(), module.stage);
             report(Rule::LayoutEarly, message);
         }
@@ -47,25 +50,32 @@ pub(super) fn check(module: &Module, errors: &mut Errors) {
 
 fn well_typed(ty: &Type) -> Result<(), String> {
     let vector = ty.dtype == DType::F32 && matches!(ty.shape.0[..], [Dim::N(1..)]);
-    let matrix = matches!(ty.dtype, DType::F32 | DType::F16 | DType::Bf16 | DType::Ter)
-        && matches!(ty.shape.0[..], [Dim::N(1..), Dim::N(1..)]);
+    let matrix = matches!(
+        ty.dtype,
+        DType::F32 | DType::F16 | DType::Bf16 | DType::Ter | DType::W8 | DType::W6 | DType::W4
+    ) && matches!(ty.shape.0[..], [Dim::N(1..), Dim::N(1..)]);
     match vector || matrix {
         true => Ok(()),
-        false => Err(format!("{ty} is neither an f32 vector, nor a f32, f16, bf16 or ter matrix")),
+        false => {
+            Err(format!("{ty} is neither an f32 vector, nor a f32, f16, bf16, ter, w8, w6 or w4 matrix"))
+        }
     }
 }
 
 fn well_laid(ty: &Type) -> Result<(), String> {
     match (ty.layout, ty.as_matrix()) {
         (Layout::Rows, _) => Ok(()),
-        (layout @ (Layout::I2s128 | Layout::Row16 | Layout::Tile16), Some((rows, cols)))
-            if ty.dtype == DType::Ter =>
-        {
-            match ternary_bytes(layout, rows, cols) {
-                Some(_) => Ok(()),
-                None => Err(format!("{ty}: {cols} columns are not in blocks of 128")),
+        (
+            layout @ (Layout::I2s128 | Layout::Row16 | Layout::Tile16 | Layout::Trits16),
+            Some((rows, cols)),
+        ) if ty.dtype == DType::Ter => match (ternary_bytes(layout, rows, cols), layout) {
+            (Some(_), _) => Ok(()),
+            (None, Layout::Trits16) => {
+                Err(format!("{ty}: {cols} columns are more than the {TRITS_MAX_COLS} of trits16"))
             }
-        }
+            (None, _) => Err(format!("{ty}: {cols} columns are not in blocks of 128")),
+        },
+        (Layout::Tile16, Some(_)) if BlockFormat::of(ty.dtype).is_some() => Ok(()),
         (layout, _) => Err(format!("{ty}: layout {} is not for such a parameter", layout.name())),
     }
 }
@@ -75,11 +85,20 @@ fn well_grouped(ty: &Type) -> Result<(), String> {
     match ty.group {
         0 => Ok(()),
         _ if ty.dtype != DType::Ter => Err(format!("{ty}: only ter matrices have groups")),
-        _ if ty.layout == Layout::I2s128 => Err(format!("{ty}: i2s128 has one scale")),
+        _ if matches!(ty.layout, Layout::I2s128 | Layout::Trits16) => {
+            Err(format!("{ty}: layout {} has no groups", ty.layout.name()))
+        }
         g if !g.is_multiple_of(TILE_COLS) || !cols.is_multiple_of(g) => {
             Err(format!("{ty}: groups are multiples of {TILE_COLS} columns that divide the row"))
         }
         _ => Ok(()),
+    }
+}
+
+fn same(rule: Rule, decl: &ParamDecl, expected: &Type) -> Result<(), (Rule, String)> {
+    match decl.ty == *expected {
+        true => Ok(()),
+        false => Err((rule, format!("it is {}, its source makes {expected}", decl.ty))),
     }
 }
 
@@ -120,9 +139,15 @@ fn well_made(module: &Module, id: ParamId, decl: &ParamDecl) -> Result<(), (Rule
                 let message = format!("the tensor's name has {} bytes, more than {MAX_NAME}", tensor.len());
                 return Err((Rule::NameSyntax, message));
             }
-            if decl.ty.dtype == DType::Ter && !matches!(decl.ty.layout, Layout::I2s128 | Layout::Row16 | Layout::Tile16) {
+            let blocks = BlockFormat::of(decl.ty.dtype).is_some();
+            let stored = match decl.ty.layout {
+                Layout::Tile16 => true,
+                Layout::I2s128 | Layout::Row16 => !blocks,
+                layout => layout.is_packed_ternary() && !blocks,
+            };
+            if (decl.ty.dtype == DType::Ter || blocks) && !stored {
                 let message = format!(
-                    "{} has no bytes that a file could hold: expected i2s128, row16 or tile16",
+                    "{} has no bytes that a file could hold: expected i2s128, row16, tile16 or trits16",
                     decl.ty
                 );
                 return Err((Rule::ParamFile, message));
@@ -158,12 +183,33 @@ fn well_made(module: &Module, id: ParamId, decl: &ParamDecl) -> Result<(), (Rule
         }
         (ParamDef::Relayout(_), [a]) => {
             let rule = Rule::ParamRelayout;
-            let (rows, cols) = matrix(a, rule)?;
-            if a.ty.layout == Layout::Tile16 {
+            let blocks = BlockFormat::of(a.ty.dtype).is_some();
+            let (rows, cols) = match a.ty.as_matrix() {
+                Some(m) if blocks => m,
+                _ => matrix(a, rule)?,
+            };
+            if a.ty.layout == decl.ty.layout {
                 return Err((rule, format!("@{} is in this layout already", a.name)));
             }
-            is(rule, u64::from(rows), cols, Layout::Tile16)
+            if blocks {
+                let expected = Type::matrix(a.ty.dtype, rows, cols).with_layout(Layout::Tile16);
+                return same(rule, decl, &expected);
+            }
+            let layout = if decl.ty.layout.is_packed_ternary() { decl.ty.layout } else { Layout::Tile16 };
+            is(rule, u64::from(rows), cols, layout)
         }
-        (ParamDef::Interleave16(..) | ParamDef::Relayout(_), _) => Ok(()),
+        (ParamDef::Quantise(_), [a]) => {
+            let rule = Rule::ParamQuantise;
+            let dense = matches!(a.ty.dtype, DType::F32 | DType::F16 | DType::Bf16);
+            let (Some((rows, cols)), true) = (a.ty.as_matrix(), dense) else {
+                return Err((rule, format!("@{} is {}, expected an f32, f16 or bf16 matrix", a.name, a.ty)));
+            };
+            let dtype = match BlockFormat::of(decl.ty.dtype) {
+                Some(format) => format.dtype(),
+                None => return Err((rule, format!("it is {}, expected a w8, w6 or w4 matrix", decl.ty))),
+            };
+            same(rule, decl, &Type::matrix(dtype, rows, cols))
+        }
+        (ParamDef::Interleave16(..) | ParamDef::Relayout(_) | ParamDef::Quantise(_), _) => Ok(()),
     }
 }

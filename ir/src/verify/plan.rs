@@ -5,13 +5,15 @@ use std::collections::{HashMap, HashSet};
 use super::func::cache_slots;
 use super::{Rule, Scope};
 use crate::entity::{NodeId, ValueId};
+use crate::graph::TokenCount;
 use crate::graph::{Node, Operand};
 use crate::ops::Op;
+use crate::partition;
 use crate::plan::{FuncPlan, Place};
 use crate::storage::{ALIGN, activation_bytes, row_stride};
 use crate::types::Type;
 
-/// Most bytes of an arena.
+/// Most bytes of an arena, and of the private memory of a thread.
 pub(crate) const MAX_ARENA: u64 = 1 << 40;
 
 /// The bytes that a place leads to.
@@ -38,6 +40,12 @@ pub(super) fn check(plan: &FuncPlan, scope: &mut Scope<'_, '_>) {
             format!("an arena of {} bytes, the most is {MAX_ARENA}", plan.arena_bytes),
         );
     }
+    if plan.private_bytes > MAX_ARENA {
+        scope.func(
+            Rule::PlanArena,
+            format!("a private memory of {} bytes, the most is {MAX_ARENA}", plan.private_bytes),
+        );
+    }
     let func = scope.func;
     let mut places = Places { plan, bytes: HashMap::new() };
     for &input in func.inputs() {
@@ -56,6 +64,7 @@ pub(super) fn check(plan: &FuncPlan, scope: &mut Scope<'_, '_>) {
             return;
         }
         places.visit(scope, func.node(id), &outputs);
+        places.replicated(scope, id);
     }
     let live: HashSet<ValueId> = func.values().collect();
     for value in plan.places.keys().filter(|v| !live.contains(v)) {
@@ -98,10 +107,30 @@ impl Places<'_> {
         }
     }
 
+    /// All results of a replicated op are private, and it is an op that may be replicated, for one token.
+    fn replicated(&self, scope: &mut Scope<'_, '_>, id: NodeId) {
+        let node = scope.func.node(id);
+        let private = |v: &&ValueId| {
+            let root = self.bytes.get(v).and_then(|b| self.plan.places.get(&b.root));
+            matches!(root, Some(Place::Private { .. }))
+        };
+        let count = node.results.iter().filter(private).count();
+        if count == 0 || matches!(node.op, Op::Split { .. }) {
+            return;
+        }
+        if !partition::can_replicate(&node.op) || count < node.results.len() {
+            let message = "this op cannot be replicated, so its results cannot be private";
+            scope.node(Rule::PlanPrivate, id, message);
+        } else if scope.func.tokens() != TokenCount::One {
+            let message = "ops are replicated only where a call has one token";
+            scope.node(Rule::PlanPrivate, id, message);
+        }
+    }
+
     /// The bytes of a view or alias of a value that came before.
     fn follow(&self, place: Place) -> Option<Bytes> {
         match place {
-            Place::Arena { .. } | Place::Extern => None,
+            Place::Arena { .. } | Place::Private { .. } | Place::Extern => None,
             Place::Alias { of } => self.bytes.get(&of).copied(),
             Place::View { of, offset } => {
                 let bytes = self.bytes.get(&of)?;
@@ -148,9 +177,13 @@ impl Places<'_> {
         }
         match place {
             Place::Extern => Ok(()),
-            Place::Arena { offset, size } => {
+            Place::Arena { offset, size } | Place::Private { offset, size } => {
+                let (room, memory) = match place {
+                    Place::Private { .. } => (self.plan.private_bytes, "the private memory"),
+                    _ => (self.plan.arena_bytes, "the arena"),
+                };
                 let needed = activation_bytes(ty, most);
-                let within = offset.checked_add(size).is_some_and(|end| end <= self.plan.arena_bytes);
+                let within = offset.checked_add(size).is_some_and(|end| end <= room);
                 let message = if !offset.is_multiple_of(ALIGN) {
                     format!("offset {offset} is no multiple of {ALIGN}")
                 } else if needed.is_none_or(|n| size < n) {
@@ -159,7 +192,7 @@ impl Places<'_> {
                         needed.unwrap_or_default()
                     )
                 } else if !within {
-                    format!("{offset}+{size} does not lie in the arena of {} bytes", self.plan.arena_bytes)
+                    format!("{offset}+{size} does not lie in {memory} of {room} bytes")
                 } else {
                     return Ok(());
                 };
@@ -169,7 +202,7 @@ impl Places<'_> {
             Place::Alias { of } => {
                 let bytes = self.bytes.get(&of);
                 let root = bytes.and_then(|b| self.plan.places.get(&b.root));
-                let Some((bytes, Place::Arena { .. })) = bytes.zip(root) else {
+                let Some((bytes, Place::Arena { .. } | Place::Private { .. })) = bytes.zip(root) else {
                     return Err((Rule::PlanAlias, "an alias is of an earlier value in the arena".to_owned()));
                 };
                 let other = scope.func.ty(of);

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bitnetc_ir::interp::{InterpError, Interpreter, Tensor};
-use bitnetc_ir::weights::{ternary_bytes, ternary_position};
+use bitnetc_ir::weights::{set_ternary_code, ternary_bytes};
 use bitnetc_ir::{
     BuildError, ContentHash, DType, Dim, FuncBuilder, FuncId, Layout, Module, ParamDecl, ParamDef, ParamId,
     Rows, Stage, TokenCount, Type, ValueId, WeightBytes,
@@ -41,15 +41,13 @@ pub(crate) fn f32_bytes(data: &[f32]) -> Vec<u8> {
     data.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
-/// The bytes of a ternary matrix in a layout; bits that no element has are those of code 1.
+/// The bytes of a ternary matrix in a layout; the padding is code 0 in `trits16`, 1 elsewhere.
 pub(crate) fn pack(layout: Layout, rows: u32, cols: u32, codes: &[i8]) -> Vec<u8> {
-    let mut bytes =
-        vec![0b0101_0101u8; ternary_bytes(layout, rows, cols).expect("the layout has bytes") as usize];
+    let padding = if layout == Layout::Trits16 { 0 } else { 0b0101_0101 };
+    let mut bytes = vec![padding; ternary_bytes(layout, rows, cols).expect("the layout has bytes") as usize];
     for (i, &code) in codes.iter().enumerate() {
         let (r, c) = (i as u32 / cols, i as u32 % cols);
-        let (byte, shift) = ternary_position(layout, cols, r, c).expect("the layout has bytes");
-        let byte = &mut bytes[byte as usize];
-        *byte = *byte & !(3 << shift) | ((code + 1) as u8) << shift;
+        assert!(set_ternary_code(layout, cols, &mut bytes, r, c, (code + 1) as u8));
     }
     bytes
 }

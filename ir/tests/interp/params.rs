@@ -41,6 +41,35 @@ fn tile16_holds_a_row_in_a_lane_and_four_columns_in_a_field() {
 }
 
 #[test]
+fn trits16_holds_a_row_in_a_lane_and_five_columns_in_a_byte() {
+    let mut m = Fixture::new();
+    let w = m.ternary("w", Layout::Trits16, (17, 21), &[0; 357], &[1.0; 17]);
+    // Two tiles of two groups. Byte 4·(r%16) + c%4 is ⌈256·v/243⌉, the digits of v from the highest are (c%20)/4.
+    let byte = |digits: [u32; 5]| digits.iter().fold(0, |v, d| 3 * v + d) * 256;
+    let byte = |digits: [u32; 5]| byte(digits).div_ceil(243) as u8;
+    let mut bytes = vec![byte([1; 5]); 256];
+    bytes[4 * 3 + 2] = byte([0, 1, 2, 1, 1]); // Row 3, columns 2 and 10.
+    bytes[64] = byte([2, 0, 0, 2, 2]); // Row 0, column 20; nothing else is there.
+    bytes[128 + 1] = byte([1, 1, 1, 1, 0]); // Row 16, column 17.
+    bytes[192 + 63] = 255; // No element is there.
+    m.store("w", bytes.clone(), &[1.0; 17]);
+    let w = ternary(&m, w).expect("valid");
+    let set: Vec<(usize, usize, i8)> =
+        w.codes.iter().enumerate().filter(|(_, c)| **c != 0).map(|(i, &c)| (i / 21, i % 21, c)).collect();
+    assert_eq!(set, [(0, 20, 1), (3, 2, -1), (3, 10, 1), (16, 17, -1)]);
+    // The other bytes that hold the same digits mean the same.
+    let id = ParamId::from_index(0);
+    let spare = (0..=255u8).find(|&b| !(0..243u32).any(|v| (256 * v).div_ceil(243) == u32::from(b)));
+    let spare = spare.expect("256 bytes for 243 numbers");
+    bytes[4 * 5] = spare;
+    m.store("w", bytes.clone(), &[1.0; 17]);
+    let found = ternary(&m, id).expect("every byte is valid");
+    bytes[4 * 5] = spare - 1;
+    m.store("w", bytes, &[1.0; 17]);
+    assert_eq!(ternary(&m, id), Ok(found));
+}
+
+#[test]
 fn all_layouts_of_a_matrix_are_the_same_matrix() {
     let (rows, cols) = (40u32, 256u32);
     let mut random = Random(41);
@@ -48,16 +77,18 @@ fn all_layouts_of_a_matrix_are_the_same_matrix() {
     let mut m = Fixture::new();
     let file = m.ternary("file", Layout::I2s128, (rows, cols), &codes, &[0.25]);
     let tiles = m.ternary("tiles", Layout::Tile16, (rows, cols), &codes, &[0.25; 40]);
+    let trits = m.ternary("trits", Layout::Trits16, (rows, cols), &codes, &[0.25; 40]);
+    let woven = m.derived("woven", Layout::Trits16, (rows, cols), ParamDef::Relayout(tiles));
     let plain = m.derived("plain", Layout::Rows, (rows, cols), ParamDef::Relayout(file));
     let again = m.derived("again", Layout::Tile16, (rows, cols), ParamDef::Relayout(plain));
     let expected = Ternary { rows, cols, codes, group: 0, scales: vec![0.25; 40] };
-    for id in [file, tiles, plain, again] {
+    for id in [file, tiles, trits, woven, plain, again] {
         assert_eq!(ternary(&m, id).as_ref(), Ok(&expected));
     }
     let f = m.func(|b| {
         let x = b.input("x", act(cols));
         let q = b.quant_absmax(x)?;
-        [file, tiles, plain, again].map(|w| b.ternary_matmul(q, w)).into_iter().collect()
+        [file, tiles, trits, woven, plain, again].map(|w| b.ternary_matmul(q, w)).into_iter().collect()
     });
     let out = m.run(f, vec![Tensor::f32(256, random.f32s(512, 1.0))]);
     assert!(out.iter().all(|y| *y == out[0]));
@@ -115,6 +146,12 @@ fn wrong_bytes_are_named() {
 
     m.weights.remove("w");
     assert_eq!(ternary(&m, w), Err(InterpError::WeightMissing { param: "w".into() }));
+
+    let w = m.ternary("t", Layout::Trits16, (2, 21), &[0; 42], &[1.0; 2]);
+    m.store("t", vec![0; 64], &[1.0; 2]);
+    let ty = "ter[2x21]@trits16".to_owned();
+    let error = InterpError::WeightLength { param: "t".into(), ty, expected: 128, got: 64 };
+    assert_eq!(ternary(&m, w), Err(error));
 }
 
 #[test]

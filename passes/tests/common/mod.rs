@@ -13,7 +13,7 @@ use bitnetc_ir::{
     Operand, Pairs, ParamDecl, ParamDef, Rows, Sizes, Stage, TargetDesc, TokenCount, Type, ValueId,
     WeightBytes, text,
 };
-use bitnetc_passes::{ALL_PASSES, PassContext, PassError, Pipeline, RunReport, run};
+use bitnetc_passes::{ALL_PASSES, PassContext, PassError, Pipeline, RunReport, WeightPacking, run};
 
 pub(crate) type Weights = BTreeMap<String, WeightBytes<'static>>;
 
@@ -29,7 +29,16 @@ pub(crate) fn pipeline(text: &str) -> Pipeline {
 }
 
 pub(crate) fn run_text(passes: &str, module: &Module) -> Result<(Module, RunReport), PassError> {
-    run(&pipeline(passes), module.clone(), &PassContext::new(target()))
+    run_packed(passes, WeightPacking::TwoBits, module)
+}
+
+pub(crate) fn run_packed(
+    passes: &str,
+    weights: WeightPacking,
+    module: &Module,
+) -> Result<(Module, RunReport), PassError> {
+    let context = PassContext { weights, ..PassContext::new(target()) };
+    run(&pipeline(passes), module.clone(), &context)
 }
 
 /// Bytes for every parameter from a file.
@@ -136,6 +145,25 @@ impl Expected {
                     let (before, after) = (text::print(&self.module), text::print(after));
                     panic!("{what}: {id:?} output {i}: {difference}\n{before}\n{after}");
                 }
+            }
+        }
+    }
+}
+
+impl Expected {
+    /// Asserts that `after` computes f32 outputs whose root mean squared difference is below `share` of their root mean
+    /// square.
+    pub(crate) fn assert_close(&self, after: &Module, what: &str, share: f64) {
+        let interpreter = Interpreter::new(after, &self.weights);
+        for (id, inputs, expected) in &self.calls {
+            let got = interpreter.run(*id, inputs.clone()).unwrap_or_else(|e| panic!("{what}: {e}"));
+            for (x, y) in expected.iter().zip(&got) {
+                let (x, y) = (x.as_f32().unwrap(), y.as_f32().unwrap());
+                assert_eq!(x.len(), y.len(), "{what}");
+                let squares = |v: &mut dyn Iterator<Item = f32>| v.map(|x| f64::from(x).powi(2)).sum::<f64>();
+                let (wrong, all) =
+                    (squares(&mut x.iter().zip(y).map(|(x, y)| x - y)), squares(&mut x.iter().copied()));
+                assert!(wrong > 0.0 && wrong.sqrt() < share * all.sqrt(), "{what}: {wrong} of {all}");
             }
         }
     }
@@ -364,7 +392,7 @@ struct RopeParams {
 }
 
 fn ropes_of(b: &mut FuncBuilder<'_>, x: ValueId, pos: ValueId, r: RopeParams) -> ValueId {
-    b.rope(x, pos, r.theta, HEAD, r.rot, r.pairs).unwrap()
+    b.rope(x, pos, r.theta.into(), HEAD, r.rot, r.pairs).unwrap()
 }
 
 /// A function in stage `fused` with splits of splits and single parts over a product, for `canonicalise`.

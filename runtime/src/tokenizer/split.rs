@@ -102,7 +102,10 @@ mod tests {
     #[test]
     fn digits_stand_alone_in_qwen2() {
         let splitter = Splitter::new(PreTokenizer::Qwen2).unwrap();
-        assert_eq!(splitter.pieces("12 a345  b").collect::<Vec<_>>(), ["1", "2", " a", "3", "4", "5", " ", " b"]);
+        assert_eq!(
+            splitter.pieces("12 a345  b").collect::<Vec<_>>(),
+            ["1", "2", " a", "3", "4", "5", " ", " b"]
+        );
     }
 
     /// The rule with its look-ahead, in a backtracking engine: an independent implementation.

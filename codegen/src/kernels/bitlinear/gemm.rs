@@ -1,7 +1,7 @@
 //! Many tokens: the fields of a group are shifted out once for several tokens. A row tile stays in the first-level
 //! cache while all tokens pass.
 
-use super::{Form, Matrix, tile};
+use super::{Form, Matrix, tile, trits};
 use crate::kernels::lanes::{for_tiles, halvings};
 use crate::kernels::{Arg, Args};
 use crate::kir::{I64, KernelBuilder};
@@ -20,7 +20,7 @@ impl Blocking {
     fn new(vectors: usize) -> Self {
         match vectors {
             24.. => Self { tokens: 8, tiles: 2, unroll: 1 },
-            8.. => Self { tokens: 4, tiles: 1, unroll: 1 },
+            8.. => Self { tokens: 2, tiles: 1, unroll: 1 },
             _ => Self { tokens: 2, tiles: 2, unroll: 1 },
         }
     }
@@ -37,12 +37,13 @@ pub(super) fn gemm(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
         let w = b.add(args.operand(1), at);
         let weights: Vec<I64> =
             (0..units * per_unit).map(|i| b.add(w, i as i64 * matrix.tile_bytes())).collect();
+        let (weights, groups) = trits::tile16(b, args, matrix, weights);
         for_tiles(b, zero, all, &halvings(tokens), |b, token, tokens| {
             let x = args.row(b, args.operand(0), 0, token);
             let x: Vec<I64> = (0..tokens as i64).map(|i| b.add(x, i * args.stride(0))).collect();
             let mut sums = Vec::new();
             for block in weights.chunks(tiles) {
-                sums.extend(tile::dot(b, Form::Shifted, block, &x, matrix.groups(), unroll));
+                sums.extend(tile::dot(b, Form::Shifted, block, &x, groups, unroll));
             }
             for (i, sums) in sums.chunks(per_unit).enumerate() {
                 let unit = b.add(unit, i as i64);

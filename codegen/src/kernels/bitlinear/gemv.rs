@@ -1,6 +1,8 @@
 //! One token: every weight is used once, so the loop should do little more than load them.
 
-use super::{Form, Matrix, tile};
+use bitnetc_ir::Layout;
+
+use super::{Form, Matrix, tile, trits};
 use crate::kernels::Args;
 use crate::kernels::lanes::{for_tiles, halvings};
 use crate::kir::{I64, KernelBuilder};
@@ -26,6 +28,7 @@ impl Blocking {
 
 pub(super) fn gemv(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
     let Blocking { form, tiles, unroll } = Blocking::new(args.registers.vectors());
+    let tiles = if matrix.layout == Layout::Trits16 { trits::tiles(args.registers) } else { tiles };
     let per_unit = matrix.tiles_per_unit();
     let (begin, end) = (args.word(crate::kernels::Arg::UnitBegin), args.word(crate::kernels::Arg::UnitEnd));
     let (x, w) = (args.operand(0), args.operand(1));
@@ -38,6 +41,10 @@ pub(super) fn gemv(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
         // A block of tiles that fits in registers; a pair that does not is done one tile after the other.
         let mut sums = Vec::new();
         for block in weights.chunks(tiles) {
+            if matrix.layout == Layout::Trits16 {
+                sums.extend(trits::dot(b, args.registers, block, x, matrix.groups()));
+                continue;
+            }
             let of_block = tile::dot(b, form, block, &[x], matrix.groups(), unroll);
             sums.extend(of_block.into_iter().map(|of_rows| of_rows[0]));
         }

@@ -1,18 +1,19 @@
 //! Ternary matrix times quantised activations: exact integer sums, then the scales and an epilogue.
 //!
 //! [`tile`] is the inner product of a few row tiles with a few tokens; [`gemv`] and [`gemm`] choose how many, and walk
-//! the units. The layout of the matrix (`tile16`) is in `bitnetc_ir::weights`, that of an activation row in
-//! `bitnetc_ir::storage`. A stored code is the weight plus 1, so the sum of the codes' products exceeds the sum of the
+//! the units. [`trits`] is what differs for a matrix of 1.6 bits a weight. The layouts of the matrix (`tile16`, `trits16`)
+//! are in `bitnetc_ir::weights`, that of an activation row in `bitnetc_ir::storage`. A stored code is the weight plus 1, so the sum of the codes' products exceeds the sum of the
 //! weights' products by the sum of the activation's codes, which its row carries.
 
 mod gemm;
 mod gemv;
 mod grouped;
 mod tile;
+pub(super) mod trits;
 
-use bitnetc_ir::Epilogue;
 use bitnetc_ir::storage::{Q8_A, Q8_SUM, q8_tail};
-use bitnetc_ir::weights::{TILE_COLS, TILE_ROWS};
+use bitnetc_ir::weights::{TILE_COLS, TILE_ROWS, TRITS_COLS};
+use bitnetc_ir::{Epilogue, Layout};
 
 use super::elementwise::{relu2, silu};
 use super::{Arg, Args};
@@ -21,7 +22,7 @@ use crate::kir::{I64, IntCond, KernelBuilder, LANES, Vf, Vi};
 pub(super) use grouped::bitlinear_grouped;
 pub(super) use tile::Form;
 
-/// Bytes of one group of 16 rows × 16 columns.
+/// Bytes of one group of 16 rows.
 const GROUP_BYTES: i64 = 64;
 
 /// The matrix and what happens to its sums.
@@ -29,6 +30,7 @@ const GROUP_BYTES: i64 = 64;
 pub(super) struct Matrix {
     pub(super) rows: u32,
     pub(super) cols: u32,
+    pub(super) layout: Layout,
     pub(super) epilogue: Epilogue,
 }
 
@@ -42,12 +44,12 @@ pub(super) fn bitlinear(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
 }
 
 impl Matrix {
-    /// Groups in a row tile.
+    /// Groups in a row tile, as stored.
     fn groups(self) -> u32 {
-        self.cols.div_ceil(TILE_COLS)
+        self.cols.div_ceil(if self.layout == Layout::Trits16 { TRITS_COLS } else { TILE_COLS })
     }
 
-    /// Bytes of a row tile.
+    /// Bytes of a row tile, as stored.
     fn tile_bytes(self) -> i64 {
         i64::from(self.groups()) * GROUP_BYTES
     }

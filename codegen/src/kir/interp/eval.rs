@@ -40,6 +40,13 @@ impl Machine<'_> {
         from_fn(|l| f(a[l], b[l]))
     }
 
+    fn byte2(&self, a: Value, b: Value, f: impl Fn(u8, u8) -> u8) -> Lanes {
+        self.word2(a, b, |x, y| {
+            let (x, y) = (x.to_le_bytes(), y.to_le_bytes());
+            u32::from_le_bytes(from_fn(|i| f(x[i], y[i])))
+        })
+    }
+
     fn signed2(&self, a: Value, b: Value, f: impl Fn(i32, i32) -> i32) -> Lanes {
         self.word2(a, b, |x, y| f(x as i32, y as i32) as u32)
     }
@@ -212,6 +219,8 @@ pub(super) fn eval(m: &mut Machine<'_>, op: &Op) -> Result<Option<Datum>, Fault>
         Op::Smax { a, b } => m.signed2(a, b, i32::max),
         Op::Smin { a, b } => m.signed2(a, b, i32::min),
         Op::Icmp { a, b, cond } => m.word2(a, b, |x, y| mask(cond.holds(x as i32, y as i32))),
+        Op::Badd { a, b } => m.byte2(a, b, u8::wrapping_add),
+        Op::Bavg { a, b } => m.byte2(a, b, |x, y| (u16::from(x) + u16::from(y)).div_ceil(2) as u8),
         Op::CvtF32I32 { a } => m.vector(a).map(|x| to_i32(f32::from_bits(x)) as u32),
         Op::CvtI32F32 { a } => m.vector(a).map(|x| (x as i32 as f32).to_bits()),
 

@@ -1,4 +1,4 @@
-//! Seeded numbers for test models: the IR's generator, with the draws that weights need.
+//! Seeded numbers for made-up models: the IR's generator, with the draws that weights need.
 
 use bitnetc_ir::generate::SplitMix;
 

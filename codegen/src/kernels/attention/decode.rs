@@ -1,0 +1,215 @@
+//! Attention of one token, split by key blocks: every thread does a range of the (key/value head, block) pairs, and after
+//! a barrier the blocks of each query head are merged in rising order. The result has the same bits however the pairs
+//! are divided.
+//!
+//! Between the two kernels lies the *workspace*, which all threads share. For each key/value head it has a line of 64
+//! bytes with the number of *folded* blocks, and for each pair and query head a *record*: a state, and the output as far
+//! as it is summed. A range that begins with the first block of a head merges block after block into the head's first
+//! record, which is the order that the definition asks for, and notes how many there were; blocks of a range that begins
+//! later cannot be merged before those in front of them, so each has a record of its own. So a head that one thread does
+//! whole costs one record, and only what lies behind a border of ranges is left to the merge.
+
+use bitnetc_ir::{KEY_BLOCK, storage};
+
+use super::super::lanes::{for_groups, for_tiles_of, halvings};
+use super::super::{Arg, Args, CacheShape};
+use super::{Block, Blocking, MAX, Rows, SCORES, SUM, Shape, Tile, converted_bytes, merge_state, softmax};
+use crate::kir::{I64, IntCond, KernelBuilder, Scalar};
+
+/// Bytes of the line of a key/value head.
+const LINE: u64 = 64;
+
+/// Bytes of the state at the start of a record.
+const RECORD_STATE: u64 = 64;
+
+const _: () = assert!(RECORD_STATE >= super::STATE as u64 && KEY_BLOCK == 64);
+
+/// Bytes of a record.
+fn record_bytes(head_dim: u32) -> u64 {
+    RECORD_STATE + storage::align(4 * u64::from(head_dim))
+}
+
+/// Bytes of the workspace for caches of `capacity` positions.
+pub(in crate::kernels) fn workspace_bytes(heads: u32, cache: CacheShape, capacity: u32) -> u64 {
+    let blocks = u64::from(capacity.div_ceil(KEY_BLOCK));
+    let records = blocks.saturating_mul(heads.into()).saturating_mul(record_bytes(cache.head_dim));
+    records.saturating_add(LINE * u64::from(cache.kv_heads))
+}
+
+/// Where the parts of the scratch are.
+pub(super) struct Scratch {
+    converted: u64,
+    pub(super) bytes: u64,
+}
+
+impl Scratch {
+    pub(super) fn new(group: u32, cache: CacheShape) -> Self {
+        let converted = u64::from(group) * SCORES as u64;
+        Self { converted, bytes: converted + converted_bytes(cache) }
+    }
+}
+
+/// The blocks that the one token of the call sees.
+fn blocks_of(b: &mut KernelBuilder, args: &Args) -> I64 {
+    let whole = b.add(args.word(Arg::Position), i64::from(KEY_BLOCK));
+    b.shr(whole, 6)
+}
+
+/// Records of one query head, from its first block to its last.
+struct Records {
+    first: I64,
+    apart: i64,
+}
+
+impl Shape {
+    fn record_bytes(&self) -> i64 {
+        record_bytes(self.head_dim()) as i64
+    }
+
+    /// Address of the number of folded blocks.
+    fn folded(&self, b: &mut KernelBuilder, args: &Args, kv_head: I64) -> I64 {
+        let offset = b.mul(kv_head, LINE as i64);
+        b.add(args.word(Arg::Workspace), offset)
+    }
+
+    /// The records of query head `member` of a key/value head.
+    fn records(&self, b: &mut KernelBuilder, args: &Args, kv_head: I64, member: I64) -> Records {
+        let apart = i64::from(self.group) * self.record_bytes();
+        let blocks = b.shr(args.word(Arg::Capacity), 6);
+        let at = b.mul(kv_head, blocks);
+        let at = b.mul(at, apart);
+        let offset = b.mul(member, self.record_bytes());
+        let at = b.add(at, offset);
+        let at = b.add(at, LINE as i64 * i64::from(self.kv_heads));
+        Records { first: b.add(args.word(Arg::Workspace), at), apart }
+    }
+
+    /// Address of a record.
+    fn record(&self, b: &mut KernelBuilder, records: &Records, block: I64) -> I64 {
+        let offset = b.mul(block, records.apart);
+        b.add(records.first, offset)
+    }
+}
+
+/// A unit is a key/value head and a block of keys; see `bitnetc_ir::partition`.
+pub(super) fn blocks(b: &mut KernelBuilder, args: &Args, shape: &Shape) {
+    let blocks = blocks_of(b, args);
+    let keys = b.add(args.word(Arg::Position), 1);
+    let (begin, end) = (args.word(Arg::UnitBegin), args.word(Arg::UnitEnd));
+    let cache =
+        CacheShape { kv_heads: shape.kv_heads, head_dim: shape.head_dim(), dtype: shape.stored.dtype };
+    let scratch = Scratch::new(shape.group, cache);
+    let converted = b.add(args.word(Arg::Scratch), scratch.converted as i64);
+    b.for_loop(0, shape.kv_heads, 1, (), |b, kv_head, ()| {
+        let before = b.mul(kv_head, blocks);
+        let low = b.sub(begin, before);
+        let low = b.max(low, 0);
+        let high = b.sub(end, before);
+        let high = b.min(high, blocks);
+        b.if_then(low, IntCond::Lt, high, |b| {
+            let zero = b.int(0);
+            let records = shape.records(b, args, kv_head, zero);
+            b.for_loop(low, high, 1, (), |b, block, ()| {
+                let (slot, fresh) =
+                    b.if_else(low, IntCond::Eq, 0, |b| (b.int(0), block), |b| (block, b.int(0)));
+                let record = shape.record(b, &records, slot);
+                let first = b.shl(block, 6);
+                let left = b.sub(keys, first);
+                let count = b.min(left, i64::from(KEY_BLOCK));
+                shape.block(b, args, &OneBlock { kv_head, first, count, record, fresh, converted });
+            });
+            b.if_then(low, IntCond::Eq, 0, |b| {
+                let folded = shape.folded(b, args, kv_head);
+                b.store_scalar(folded, high, 0, Scalar::I32);
+            });
+        });
+    });
+}
+
+/// One unit.
+struct OneBlock {
+    kv_head: I64,
+    /// First key, and how many there are.
+    first: I64,
+    count: I64,
+    /// Record of the first query head; those of the others follow.
+    record: I64,
+    /// 0 where the record is new.
+    fresh: I64,
+    /// Room for a block as f32.
+    converted: I64,
+}
+
+impl Shape {
+    fn block(&self, b: &mut KernelBuilder, args: &Args, unit: &OneBlock) {
+        let scores = args.word(Arg::Scratch);
+        let offset = self.stored.offset(b, args, unit.kv_head, unit.first);
+        // Where more than one tile would convert the same elements, the block is converted once.
+        let convert = self.stored.dtype != bitnetc_ir::DType::F32 && self.group as usize > self.blocking.rows;
+        let load = |b: &mut KernelBuilder, operand: u8| {
+            let block = Block { at: b.add(args.operand(operand), offset), stored: self.stored };
+            if convert { block.convert(b, unit.converted, unit.count) } else { block }
+        };
+        let q = b.mul(unit.kv_head, i64::from(self.group) * self.head_bytes());
+        let q = b.add(args.operand(0), q);
+        let sizes = halvings(self.blocking.rows);
+        let tile = |b: &mut KernelBuilder, member: I64, size: usize| {
+            let offset = b.mul(member, self.head_bytes());
+            let q = Rows::apart(b.add(q, offset), size, self.head_bytes());
+            let offset = b.mul(member, i64::from(SCORES));
+            let scores = b.add(scores, offset);
+            let offset = b.mul(member, self.record_bytes());
+            let record = b.add(unit.record, offset);
+            let y = b.add(record, RECORD_STATE as i64);
+            let y = Rows::apart(y, size, self.record_bytes());
+            Tile { q, y, scores, states: Rows::apart(record, size, self.record_bytes()) }
+        };
+        let keys = load(b, 1);
+        for_tiles_of(b, self.group, &sizes, |b, member, size| {
+            let tile = tile(b, member, size);
+            self.score(b, &tile, keys, unit.count);
+        });
+        b.for_loop(0, self.group, 1, (), |b, member, ()| {
+            let offset = b.mul(member, i64::from(SCORES));
+            let scores = b.add(scores, offset);
+            let offset = b.mul(member, self.record_bytes());
+            let state = b.add(unit.record, offset);
+            softmax(b, scores, state, unit.fresh, unit.count);
+        });
+        let values = load(b, 2);
+        for_tiles_of(b, self.group, &sizes, |b, member, size| {
+            let tile = tile(b, member, size);
+            self.weigh(b, &tile, values, unit.fresh, unit.count);
+        });
+    }
+}
+
+/// Merges what is not merged yet, and divides. A unit is a query head.
+pub(in crate::kernels) fn merge(b: &mut KernelBuilder, args: &Args, heads: u32, cache: CacheShape) {
+    let shape = Shape::new(heads, cache, 1.0, Blocking::new(args.registers.vectors()));
+    let blocks = blocks_of(b, args);
+    args.for_units(b, |b, head| {
+        let kv_head = b.udiv(head, shape.group.into());
+        let member = b.urem(head, shape.group.into());
+        let folded = shape.folded(b, args, kv_head);
+        let folded = b.load_int(folded, 0);
+        let records = shape.records(b, args, kv_head, member);
+        let state = records.first;
+        let output = b.add(state, RECORD_STATE as i64);
+        b.for_loop(folded, blocks, 1, (), |b, block, ()| {
+            let record = shape.record(b, &records, block);
+            let (largest, sum) = (b.broadcast_f32(record, MAX), b.broadcast_f32(record, SUM));
+            let (alpha, beta) = merge_state(b, state, largest, sum);
+            let later = b.add(record, RECORD_STATE as i64);
+            for_groups(b, shape.head_dim(), (), |b, group, ()| {
+                let (old, new) = (group.load(b, output), group.load(b, later));
+                let (left, right) = (b.fmul(old, alpha), b.fmul(new, beta));
+                let sum = b.fadd(left, right);
+                group.store(b, output, sum);
+            });
+        });
+        let offset = b.mul(head, shape.head_bytes());
+        let y = b.add(args.result(), offset);
+        shape.divide(b, output, state, y);
+    });
+}

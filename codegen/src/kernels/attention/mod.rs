@@ -1,0 +1,381 @@
+//! Causal attention: query heads that share a key/value head go over its cache together.
+//!
+//! Keys are taken in blocks of 64, merged in rising order. Within a block: the scores of 16 keys at a time (a vector of
+//! 16 positions for each element of the head), their maximum, the exponentials; then the sum of values weighted by
+//! them, 16 elements of the head at a time. Both products go through a tile of query rows that share the loads of keys
+//! and values. What is here works on one block; [`decode`] and [`prefill`] say which rows and blocks a unit has.
+//!
+//! A row's *state* is 16 bytes: running maximum, running sum, and the two factors of the last merge. A row's *output* is
+//! the running weighted sum of values, divided by the running sum at the end.
+//!
+//! Masked keys get the score −∞, which the exponential turns into the +0.0 that fills up a vector; the values of masked
+//! keys are never read. Lanes of keys beyond the last position may hold anything, so they are replaced, not added to.
+
+mod decode;
+mod exp;
+mod prefill;
+
+use bitnetc_ir::{DType, KEY_BLOCK};
+
+use super::lanes::{for_groups, for_tiles_of, halvings, load_dense};
+use super::{Args, CacheShape, TokenMode};
+use crate::kir::{I64, IntCond, KernelBuilder, LANES, Vf};
+
+pub(super) use decode::{merge, workspace_bytes};
+
+/// Bytes of the scores of one row.
+const SCORES: i32 = 4 * KEY_BLOCK as i32;
+
+/// The state of a row.
+const STATE: i32 = 16;
+const MAX: i32 = 0;
+const SUM: i32 = 4;
+const OLD_FACTOR: i32 = 8;
+const NEW_FACTOR: i32 = 12;
+
+const _: () = assert!(NEW_FACTOR == OLD_FACTOR + 4);
+
+/// Greatest distance of rows that a tile addresses by constant offsets.
+const MAX_OFFSET: i64 = 1 << 24;
+
+/// Attention over a chunk, or for one token the blocks that [`merge`] then puts together.
+pub(super) fn attention(b: &mut KernelBuilder, args: &Args, heads: u32, cache: CacheShape, scale: f32) {
+    let shape = Shape::new(heads, cache, scale, Blocking::new(args.registers.vectors()));
+    match args.one() {
+        true => decode::blocks(b, args, &shape),
+        false => prefill::tiles(b, args, &shape),
+    }
+}
+
+/// Scratch of the kernel.
+pub(super) fn scratch_bytes(heads: u32, cache: CacheShape, tokens: TokenMode) -> u64 {
+    let group = heads / cache.kv_heads.max(1);
+    match tokens {
+        TokenMode::One => decode::Scratch::new(group, cache).bytes,
+        TokenMode::Many => prefill::Scratch::new(group, cache).bytes,
+    }
+}
+
+/// Bytes of a block of keys or values as f32.
+fn converted_bytes(cache: CacheShape) -> u64 {
+    4 * u64::from(KEY_BLOCK) * u64::from(cache.head_dim)
+}
+
+/// How the two products are blocked.
+#[derive(Clone, Copy)]
+struct Blocking {
+    /// Query rows.
+    rows: usize,
+    /// Vectors of 16 keys in the product with the keys: 1, 2 or 4.
+    keys: usize,
+    /// Vectors of 16 elements in the product with the values.
+    values: usize,
+}
+
+impl Blocking {
+    fn new(vectors: usize) -> Self {
+        match vectors {
+            24.. => Self { rows: 4, keys: 4, values: 4 },
+            8.. => Self { rows: 4, keys: 1, values: 1 },
+            _ => Self { rows: 2, keys: 1, values: 1 },
+        }
+    }
+}
+
+/// What the kernel is made for.
+struct Shape {
+    kv_heads: u32,
+    /// Query heads for each key/value head.
+    group: u32,
+    stored: Stored,
+    scale: f32,
+    blocking: Blocking,
+}
+
+impl Shape {
+    fn new(heads: u32, cache: CacheShape, scale: f32, blocking: Blocking) -> Self {
+        let stored = Stored { dtype: cache.dtype, head_dim: cache.head_dim };
+        Self { kv_heads: cache.kv_heads, group: heads / cache.kv_heads, stored, scale, blocking }
+    }
+
+    fn head_dim(&self) -> u32 {
+        self.stored.head_dim
+    }
+
+    /// Bytes of a head in a row of queries or results.
+    fn head_bytes(&self) -> i64 {
+        4 * i64::from(self.head_dim())
+    }
+}
+
+/// How a block of keys or values lies in memory.
+#[derive(Clone, Copy)]
+struct Stored {
+    dtype: DType,
+    head_dim: u32,
+}
+
+impl Stored {
+    fn element_bytes(self) -> i32 {
+        self.dtype.element_bytes().unwrap_or(4) as i32
+    }
+    /// Bytes of one key or value.
+    fn row_bytes(self) -> i64 {
+        i64::from(self.head_dim) * i64::from(self.element_bytes())
+    }
+    /// Bytes of one element of 16 keys, and of 16 elements of one value.
+    fn vector_bytes(self) -> i32 {
+        LANES as i32 * self.element_bytes()
+    }
+    /// Bytes that lie before key or value `first` of `kv_head`.
+    fn offset(self, b: &mut KernelBuilder, args: &Args, kv_head: I64, first: I64) -> I64 {
+        let at = b.mul(kv_head, args.word(super::Arg::Capacity));
+        let at = b.add(at, first);
+        b.mul(at, self.row_bytes())
+    }
+}
+
+/// One block of keys or of values.
+#[derive(Clone, Copy)]
+struct Block {
+    at: I64,
+    stored: Stored,
+}
+
+impl Block {
+    /// Converts the first `count` keys or values to f32, at `to`. Up to 15 keys, or elements, behind them are converted
+    /// too: a block that is not full does not end the cache.
+    fn convert(self, b: &mut KernelBuilder, to: I64, count: I64) -> Self {
+        let Stored { dtype, head_dim } = self.stored;
+        let whole = b.add(count, LANES as i64 - 1);
+        let whole = b.and(whole, -(LANES as i64));
+        let elements = b.mul(whole, i64::from(head_dim));
+        let element = i64::from(self.stored.element_bytes());
+        b.for_loop(0, elements, LANES as i64, (), |b, i, ()| {
+            let offset = b.mul(i, element);
+            let from = b.add(self.at, offset);
+            let v = load_dense(b, from, 0, LANES as u8, dtype, false);
+            let offset = b.shl(i, 2);
+            let to = b.add(to, offset);
+            b.store_f32(to, v, 0, LANES as u8);
+        });
+        Block { at: to, stored: Stored { dtype: DType::F32, head_dim } }
+    }
+}
+
+/// The rows of a tile in one buffer: row i is at `base + offsets[i]`.
+struct Rows {
+    base: I64,
+    offsets: Vec<i32>,
+}
+
+impl Rows {
+    /// `count` rows, `apart` bytes each.
+    fn apart(base: I64, count: usize, apart: i64) -> Self {
+        Self { base, offsets: (0..count as i64).map(|i| (i * apart) as i32).collect() }
+    }
+}
+
+/// Some query rows, whose scores are [`SCORES`] bytes apart.
+struct Tile {
+    q: Rows,
+    y: Rows,
+    scores: I64,
+    states: Rows,
+}
+
+impl Shape {
+    /// Scaled and masked scores of the first `count` keys of a block.
+    fn score(&self, b: &mut KernelBuilder, tile: &Tile, keys: Block, count: I64) {
+        let rows = tile.q.offsets.len();
+        let stored = keys.stored;
+        let step = (self.blocking.keys * LANES) as i64;
+        b.for_loop(0, count, step, (), |b, at, ()| {
+            let offset = b.mul(at, stored.row_bytes());
+            let k = b.add(keys.at, offset);
+            let zero = b.splat_f32(0.0);
+            let sums = vec![vec![zero; rows]; self.blocking.keys];
+            // Element d of 16 keys is 16 neighbouring elements of the cache, element d of a query is one.
+            let dims = i64::from(stored.head_dim);
+            let unroll = if dims % 4 == 0 { 4 } else { 1 };
+            let sums = b.for_loop(0, dims, unroll, sums, |b, d, mut sums| {
+                let offset = b.mul(d, i64::from(stored.vector_bytes()));
+                let k = b.add(k, offset);
+                let offset = b.shl(d, 2);
+                let q = b.add(tile.q.base, offset);
+                for i in 0..unroll as i32 {
+                    let mut vectors = Vec::new();
+                    for v in 0..self.blocking.keys as i32 {
+                        let at = v * LANES as i32 * stored.row_bytes() as i32 + i * stored.vector_bytes();
+                        vectors.push(load_dense(b, k, at, LANES as u8, stored.dtype, false));
+                    }
+                    for (row, &offset) in tile.q.offsets.iter().enumerate() {
+                        let q = b.broadcast_f32(q, 4 * i + offset);
+                        for (sums, &k) in sums.iter_mut().zip(&vectors) {
+                            sums[row] = b.fma(q, k, sums[row]);
+                        }
+                    }
+                }
+                sums
+            });
+            let scale = b.splat_f32(self.scale);
+            let masked = b.splat_f32(f32::NEG_INFINITY);
+            let lane = b.iota();
+            let to = b.shl(at, 2);
+            let to = b.add(tile.scores, to);
+            let left = b.sub(count, at);
+            for (v, sums) in sums.into_iter().enumerate() {
+                let left = b.sub(left, (v * LANES) as i64);
+                let left = b.splat_i64(left);
+                let inside = b.icmp(lane, left, IntCond::Lt);
+                for (row, sum) in sums.into_iter().enumerate() {
+                    let score = b.fmul(sum, scale);
+                    let score = b.fselect(inside, score, masked);
+                    b.store_f32(to, score, row as i32 * SCORES + (4 * v * LANES) as i32, LANES as u8);
+                }
+            }
+        });
+    }
+
+    /// Adds the values of a block, weighted by the exponentials, to the outputs; `fresh` is 0 where the block is the
+    /// first of its rows.
+    fn weigh(&self, b: &mut KernelBuilder, tile: &Tile, values: Block, fresh: I64, count: I64) {
+        let lanes = LANES as u32;
+        let dims = values.stored.head_dim;
+        let whole = dims / lanes;
+        for_tiles_of(b, whole, &halvings(self.blocking.values), |b, at, vectors| {
+            let at = b.mul(at, i64::from(lanes));
+            tile.weigh(b, values, fresh, count, at, &vec![LANES as u8; vectors]);
+        });
+        if !dims.is_multiple_of(lanes) {
+            let at = b.int(i64::from(whole * lanes));
+            tile.weigh(b, values, fresh, count, at, &[(dims % lanes) as u8]);
+        }
+    }
+
+    /// Divides an output by its sum: the result of a row.
+    fn divide(&self, b: &mut KernelBuilder, output: I64, state: I64, y: I64) {
+        let sum = b.broadcast_f32(state, SUM);
+        for_groups(b, self.head_dim(), (), |b, group, ()| {
+            let o = group.load(b, output);
+            let o = b.fdiv(o, sum);
+            group.store(b, y, o);
+        });
+    }
+}
+
+impl Tile {
+    /// [`Shape::weigh`] for the vectors from element `at` on, with `lanes` elements each.
+    fn weigh(&self, b: &mut KernelBuilder, values: Block, fresh: I64, count: I64, at: I64, lanes: &[u8]) {
+        let stored = values.stored;
+        let offset = b.mul(at, i64::from(stored.element_bytes()));
+        let v = b.add(values.at, offset);
+        let rows = self.y.offsets.len();
+        let zero = b.splat_f32(0.0);
+        let sums = vec![vec![zero; rows]; lanes.len()];
+        let sums = b.for_loop(0, count, 1, sums, |b, key, mut sums| {
+            let offset = b.mul(key, stored.row_bytes());
+            let v = b.add(v, offset);
+            let offset = b.shl(key, 2);
+            let p = b.add(self.scores, offset);
+            let mut vectors = Vec::new();
+            for (i, &lanes) in (0..).zip(lanes) {
+                vectors.push(load_dense(b, v, i * stored.vector_bytes(), lanes, stored.dtype, false));
+            }
+            for row in 0..rows {
+                let p = b.broadcast_f32(p, row as i32 * SCORES);
+                for (sums, &value) in sums.iter_mut().zip(&vectors) {
+                    sums[row] = b.fma(p, value, sums[row]);
+                }
+            }
+            sums
+        });
+        let to = b.shl(at, 2);
+        let y = b.add(self.y.base, to);
+        let place = |row: usize, i: usize| self.y.offsets[row] + (4 * i * LANES) as i32;
+        b.if_else(
+            fresh,
+            IntCond::Eq,
+            0,
+            |b| {
+                for (i, sums) in sums.iter().enumerate() {
+                    for (row, &sum) in sums.iter().enumerate() {
+                        b.store_f32(y, sum, place(row, i), lanes[i]);
+                    }
+                }
+            },
+            |b| {
+                for row in 0..rows {
+                    let state = self.states.offsets[row];
+                    let alpha = b.broadcast_f32(self.states.base, state + OLD_FACTOR);
+                    let beta = b.broadcast_f32(self.states.base, state + NEW_FACTOR);
+                    for (i, sums) in sums.iter().enumerate() {
+                        let old = b.load_f32(y, place(row, i), lanes[i]);
+                        let (left, right) = (b.fmul(old, alpha), b.fmul(sums[row], beta));
+                        let sum = b.fadd(left, right);
+                        b.store_f32(y, sum, place(row, i), lanes[i]);
+                    }
+                }
+            },
+        );
+    }
+}
+
+/// Turns the `count` scores of a row into exponentials, and puts their maximum and sum into its state: as they are where
+/// `fresh` is 0, merged with what is there otherwise. A function of one row that callers loop over, since the
+/// exponential is long and the scores are few.
+fn softmax(b: &mut KernelBuilder, scores: I64, state: I64, fresh: I64, count: I64) {
+    let masked = b.splat_f32(f32::NEG_INFINITY);
+    let largest = b.for_loop(0, count, LANES as i64, masked, |b, at, largest| {
+        let at = b.shl(at, 2);
+        let at = b.add(scores, at);
+        let score = b.load_f32(at, 0, LANES as u8);
+        b.fmax_gt(score, largest)
+    });
+    let largest = b.reduce_max_f32(largest);
+    let zero = b.splat_f32(0.0);
+    let sum = b.for_loop(0, count, LANES as i64, zero, |b, at, sum| {
+        let at = b.shl(at, 2);
+        let at = b.add(scores, at);
+        let score = b.load_f32(at, 0, LANES as u8);
+        let difference = b.fsub(score, largest);
+        let p = exp::exp(b, difference);
+        b.store_f32(at, p, 0, LANES as u8);
+        b.fadd(sum, p)
+    });
+    let sum = b.reduce_add_f32(sum);
+    b.if_else(
+        fresh,
+        IntCond::Eq,
+        0,
+        |b| {
+            b.store_f32(state, largest, MAX, 1);
+            b.store_f32(state, sum, SUM, 1);
+        },
+        |b| {
+            merge_state(b, state, largest, sum);
+        },
+    );
+}
+
+/// Merges the maximum and sum of a later block (in all lanes) into a state; returns the factors of the earlier and of the
+/// later output, which are in the state too.
+fn merge_state(b: &mut KernelBuilder, state: I64, largest: Vf, sum: Vf) -> (Vf, Vf) {
+    let old = b.broadcast_f32(state, MAX);
+    let merged = b.fmax_gt(largest, old);
+    b.store_f32(state, merged, MAX, 1);
+    // Both factors in one exponential.
+    let (from_old, from_new) = (b.fsub(old, merged), b.fsub(largest, merged));
+    b.store_f32(state, from_old, OLD_FACTOR, 1);
+    b.store_f32(state, from_new, NEW_FACTOR, 1);
+    let factors = b.load_f32(state, OLD_FACTOR, 2);
+    let factors = exp::exp(b, factors);
+    b.store_f32(state, factors, OLD_FACTOR, 2);
+    let alpha = b.splat_lane_f32(factors, 0);
+    let beta = b.splat_lane_f32(factors, 1);
+    let old_sum = b.broadcast_f32(state, SUM);
+    let (left, right) = (b.fmul(old_sum, alpha), b.fmul(sum, beta));
+    let sum = b.fadd(left, right);
+    b.store_f32(state, sum, SUM, 1);
+    (alpha, beta)
+}

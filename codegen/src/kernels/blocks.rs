@@ -1,0 +1,389 @@
+//! Block-quantised products: the packed language-model head and the quantisation of its activation.
+//!
+//! In the layout of `bitnetc_ir::blocks` a 64-byte vector of codes holds 16 rows × 4 columns, one row in each 32-bit lane, so
+//! four neighbouring codes of the activation, in all lanes, meet it in one `dot_u8i8`. The integer sum of a block is exact
+//! and starts at minus the offset of the stored codes times the sum of the activation's codes; it is converted and
+//! added to the row's f32 sum, one fma for each block of 16 rows, block by block in rising order as
+//! `docs/numerics.md` fixes it. Row tiles that go together share the broadcasts of the activation, tokens that go
+//! together the codes.
+
+use bitnetc_ir::BlockFormat;
+use bitnetc_ir::blocks::quantise::LEAST_ABSMAX;
+use bitnetc_ir::blocks::{BLOCK, GROUP, GROUP_SCALES, HALF_BLOCK};
+use bitnetc_ir::storage::{Q8B_HALVES, Q8B_RECORD, Q8B_SCALE, Q8B_SUM, q8_tail};
+use bitnetc_ir::weights::TILE_ROWS;
+
+use super::lanes::{for_tiles, halvings};
+use super::{Arg, Args};
+use crate::kir::{I64, IntCond, KernelBuilder, LANES, Vb, Vf, Vi};
+
+/// The greatest code of an activation.
+const CODE_MAX: f32 = 127.0;
+
+/// Bytes of a vector of codes.
+const VECTOR: i32 = 64;
+
+/// A unit is a token.
+pub(super) fn quant_blocks(b: &mut KernelBuilder, args: &Args, width: u32) {
+    args.for_units(b, |b, token| {
+        let x = args.row(b, args.operand(0), 0, token);
+        let q = args.row(b, args.result(), 1, token);
+        let records = b.add(q, q8_tail(width) as i64);
+        let (whole, left) = (width / BLOCK, width % BLOCK);
+        b.for_loop(0, i64::from(whole), 1, (), |b, block, ()| {
+            let at = b.mul(block, i64::from(4 * BLOCK));
+            let x = b.add(x, at);
+            let at = b.mul(block, i64::from(BLOCK));
+            let q = b.add(q, at);
+            let at = b.mul(block, Q8B_RECORD as i64);
+            let record = b.add(records, at);
+            quantise(b, x, BLOCK, q, record);
+        });
+        let done = i64::from(whole * BLOCK);
+        if left > 0 {
+            let (x, q) = (b.add(x, 4 * done), b.add(q, done));
+            let record = b.add(records, i64::from(whole) * Q8B_RECORD as i64);
+            quantise(b, x, left, q, record);
+        }
+        let written = u64::from(width.next_multiple_of(BLOCK));
+        let fill = q8_tail(width) - written;
+        if fill > 0 {
+            let zero = b.splat_i32(0);
+            let zeros = b.as_vb(zero);
+            let at = b.add(q, written as i64);
+            b.store_bytes(at, zeros, 0, fill as u8);
+        }
+    });
+}
+
+/// Quantises `n` elements at `x`, 1 to 32, to 32 codes at `q` and the record of the block.
+fn quantise(b: &mut KernelBuilder, x: I64, n: u32, q: I64, record: I64) {
+    let half = HALF_BLOCK as i32;
+    let first = b.load_f32(x, 0, n.min(HALF_BLOCK) as u8);
+    let second = match n.saturating_sub(HALF_BLOCK) {
+        0 => b.splat_f32(0.0),
+        lanes => b.load_f32(x, 4 * half, lanes as u8),
+    };
+    let magnitude = b.splat_i32(0x7fff_ffff);
+    let bits = [first, second].map(|v| {
+        let bits = b.as_vi(v);
+        b.band(bits, magnitude)
+    });
+    let largest = b.umax(bits[0], bits[1]);
+    let largest = b.reduce_umax_i32(largest);
+    let least = b.splat_i32(LEAST_ABSMAX.to_bits() as i32);
+    let largest = b.umax(largest, least);
+    let largest = b.as_vf(largest);
+    let code_max = b.splat_f32(CODE_MAX);
+    let a = b.fdiv(code_max, largest);
+    let scale = b.fdiv(largest, code_max);
+    b.store_f32(record, scale, Q8B_SCALE as i32, 1);
+    // As in `quant_absmax`, no product needs clamping, and NaN gives the code 0.
+    let mut sums = Vec::new();
+    for (i, v) in (0..).zip([first, second]) {
+        let v = b.fmul(v, a);
+        let codes = b.cvt_f32_i32(v);
+        b.store_i8(q, codes, i * half, LANES as u8);
+        let sum = b.reduce_add_i32(codes);
+        b.store_i32(record, sum, Q8B_HALVES as i32 + 4 * i, 1);
+        sums.push(sum);
+    }
+    let sum = b.iadd(sums[0], sums[1]);
+    b.store_i32(record, sum, Q8B_SUM as i32, 1);
+}
+
+/// The matrix.
+#[derive(Clone, Copy)]
+pub(super) struct Matrix {
+    pub(super) rows: u32,
+    pub(super) cols: u32,
+    pub(super) format: BlockFormat,
+}
+
+/// How the loop is blocked.
+struct Blocking {
+    /// Row tiles that go together.
+    tiles: usize,
+    /// Tokens that go together.
+    tokens: usize,
+}
+
+impl Blocking {
+    fn new(vectors: usize, one: bool) -> Self {
+        match (vectors, one) {
+            (24.., true) => Self { tiles: 4, tokens: 1 },
+            (24.., false) => Self { tiles: 2, tokens: 4 },
+            (_, true) => Self { tiles: 1, tokens: 1 },
+            (8.., false) => Self { tiles: 1, tokens: 2 },
+            (_, false) => Self { tiles: 1, tokens: 1 },
+        }
+    }
+}
+
+/// A row of the activation: its codes and the records of its blocks, from some group on.
+#[derive(Clone, Copy)]
+struct Row {
+    codes: I64,
+    records: I64,
+}
+
+/// A unit is a tile of 16 rows, for all tokens.
+pub(super) fn block_matmul(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
+    let Blocking { tiles, tokens } = Blocking::new(args.registers.vectors(), args.one());
+    let tile_bytes = matrix.format.tile_bytes(matrix.cols) as i64;
+    let (begin, end) = (args.word(Arg::UnitBegin), args.word(Arg::UnitEnd));
+    let zero = b.int(0);
+    for_tiles(b, begin, end, &halvings(tiles), |b, unit, count| {
+        let at = b.mul(unit, tile_bytes);
+        let w = b.add(args.operand(1), at);
+        let w: Vec<I64> = (0..count as i64).map(|i| b.add(w, i * tile_bytes)).collect();
+        let at = b.mul(unit, 4 * i64::from(TILE_ROWS));
+        let factors = b.add(args.word(Arg::Scales(1)), at);
+        let products = |b: &mut KernelBuilder, token: I64, tokens: usize| {
+            let x = args.row(b, args.operand(0), 0, token);
+            let rows: Vec<Row> = (0..tokens as i64)
+                .map(|i| {
+                    let codes = b.add(x, i * args.stride(0));
+                    Row { codes, records: b.add(codes, q8_tail(matrix.cols) as i64) }
+                })
+                .collect();
+            let sums = matrix.dot(b, &w, &rows);
+            let y = args.row(b, args.result(), 1, token);
+            let y = b.add(y, at);
+            for (tile, of_tile) in (0..).zip(sums) {
+                let factor = b.load_f32(factors, tile * 4 * TILE_ROWS as i32, LANES as u8);
+                let unit = b.add(unit, i64::from(tile));
+                let y = b.add(y, i64::from(tile) * 4 * i64::from(TILE_ROWS));
+                for (t, sum) in (0..).zip(of_tile) {
+                    let y = b.add(y, t * args.stride(1));
+                    let value = b.fmul(sum, factor);
+                    matrix.store(b, unit, y, value);
+                }
+            }
+        };
+        if args.one() {
+            products(b, zero, 1);
+        } else {
+            for_tiles(b, zero, args.word(Arg::Tokens), &halvings(tokens), products);
+        }
+    });
+}
+
+impl Matrix {
+    /// Stores the rows of a tile that the matrix has.
+    fn store(self, b: &mut KernelBuilder, unit: I64, y: I64, value: Vf) {
+        match self.rows % TILE_ROWS {
+            0 => b.store_f32(y, value, 0, LANES as u8),
+            left => {
+                let last = i64::from(self.rows / TILE_ROWS);
+                b.if_else(
+                    unit,
+                    IntCond::Lt,
+                    last,
+                    |b| b.store_f32(y, value, 0, LANES as u8),
+                    |b| b.store_f32(y, value, 0, left as u8),
+                );
+            }
+        }
+    }
+
+    /// The sums of every tile at `tiles` with every row, as `[tile][row]`, before the factors of the matrix rows.
+    fn dot(self, b: &mut KernelBuilder, tiles: &[I64], rows: &[Row]) -> Vec<Vec<Vf>> {
+        let blocks = self.cols.div_ceil(BLOCK);
+        let zero = b.splat_f32(0.0);
+        let mut sums = vec![vec![zero; rows.len()]; tiles.len()];
+        let groups = blocks / 2;
+        // Bytes of a group in steps of its columns.
+        let per_column = (self.format.group_bytes() / u64::from(GROUP)) as i64;
+        let at_group = |b: &mut KernelBuilder, column: I64| {
+            let at = b.mul(column, per_column);
+            let tiles: Vec<I64> = tiles.iter().map(|&w| b.add(w, at)).collect();
+            let record = b.mul(column, 2 * Q8B_RECORD as i64);
+            let record = b.shr(record, GROUP.ilog2() as u8);
+            let rows: Vec<Row> = rows
+                .iter()
+                .map(|row| Row { codes: b.add(row.codes, column), records: b.add(row.records, record) })
+                .collect();
+            (tiles, rows)
+        };
+        if groups > 0 {
+            let (end, step) = (i64::from(groups * GROUP), i64::from(GROUP));
+            sums = b.for_loop(0, end, step, sums, |b, column, mut sums| {
+                let (tiles, rows) = at_group(b, column);
+                for block in 0..2 {
+                    sums = self.add_block(b, &tiles, &rows, block, sums);
+                }
+                sums
+            });
+        }
+        if blocks % 2 == 1 {
+            let column = b.int(i64::from(groups * GROUP));
+            let (tiles, rows) = at_group(b, column);
+            sums = self.add_block(b, &tiles, &rows, 0, sums);
+        }
+        sums
+    }
+
+    /// Adds block `block` (0 or 1) of a group.
+    fn add_block(
+        self,
+        b: &mut KernelBuilder,
+        tiles: &[I64],
+        rows: &[Row],
+        block: i32,
+        mut sums: Vec<Vec<Vf>>,
+    ) -> Vec<Vec<Vf>> {
+        let record = block * Q8B_RECORD as i32;
+        let scales = block * (GROUP_SCALES / 2) as i32;
+        let exact: Vec<Vec<Vi>> = match self.format {
+            BlockFormat::W8 => self.sums_w8(b, tiles, rows, block),
+            BlockFormat::W4 => self.sums_w4(b, tiles, rows, block),
+            BlockFormat::W6 => {
+                let halves = [0, 1].map(|half| {
+                    let sums = self.sums_w6(b, tiles, rows, block, half);
+                    let scaled = tiles.iter().zip(sums).map(|(&tile, of_tile)| {
+                        let k = b.load_i8(tile, scales + half * TILE_ROWS as i32, LANES as u8);
+                        of_tile.into_iter().map(|sum| b.imul(sum, k)).collect::<Vec<Vi>>()
+                    });
+                    scaled.collect::<Vec<Vec<Vi>>>()
+                });
+                let [first, second] = halves;
+                let pairs = first.into_iter().zip(second);
+                pairs.map(|(a, c)| a.into_iter().zip(c).map(|(a, c)| b.iadd(a, c)).collect()).collect()
+            }
+        };
+        let of_rows: Vec<Vf> =
+            rows.iter().map(|row| b.broadcast_f32(row.records, record + Q8B_SCALE as i32)).collect();
+        for (tile, (sums, exact)) in tiles.iter().zip(sums.iter_mut().zip(exact)) {
+            let of_tile = match self.format {
+                BlockFormat::W6 => None,
+                BlockFormat::W8 | BlockFormat::W4 => Some(b.load_f16(*tile, scales, LANES as u8, true)),
+            };
+            for ((sum, exact), &of_row) in sums.iter_mut().zip(exact).zip(&of_rows) {
+                let scale = match of_tile {
+                    Some(of_tile) => b.fmul(of_tile, of_row),
+                    None => of_row,
+                };
+                let number = b.cvt_i32_f32(exact);
+                *sum = b.fma(number, scale, *sum);
+            }
+        }
+        sums
+    }
+
+    /// First byte of the codes of a block in its group.
+    fn codes_at(self, block: i32) -> i32 {
+        GROUP_SCALES as i32 + block * self.format.block_bytes() as i32
+    }
+
+    /// Where the sums of a block start, given the place in its record of the sum of the codes that they cover: what the
+    /// offset of the stored codes adds to them, taken away.
+    fn starts(self, b: &mut KernelBuilder, tiles: usize, rows: &[Row], sum_at: i32) -> Vec<Vec<Vi>> {
+        let zero = b.splat_i32(0);
+        let shift = self.format.offset().ilog2() as u8;
+        let of_rows: Vec<Vi> = rows
+            .iter()
+            .map(|row| {
+                let sum = b.broadcast_i32(row.records, sum_at);
+                let excess = b.ishl(sum, shift);
+                b.isub(zero, excess)
+            })
+            .collect();
+        vec![of_rows; tiles]
+    }
+
+    /// `sums += u · x` of one tile.
+    fn add_dots(self, b: &mut KernelBuilder, sums: &mut [Vi], u: Vi, x: &[Vb]) {
+        let u = b.as_vb(u);
+        let u_max = (2 * self.format.offset() - 1) as u8;
+        for (sum, &x) in sums.iter_mut().zip(x) {
+            *sum = b.dot_u8i8(*sum, u, x, u_max);
+        }
+    }
+
+    fn sums_w8(self, b: &mut KernelBuilder, tiles: &[I64], rows: &[Row], block: i32) -> Vec<Vec<Vi>> {
+        let record = block * Q8B_RECORD as i32;
+        let mut sums = self.starts(b, tiles.len(), rows, record + Q8B_SUM as i32);
+        for vector in 0..BLOCK as i32 / 4 {
+            let x = four_codes(b, rows, block * BLOCK as i32 + 4 * vector);
+            for (&tile, sums) in tiles.iter().zip(&mut sums) {
+                let u = load(b, tile, self.codes_at(block) + VECTOR * vector);
+                self.add_dots(b, sums, u, &x);
+            }
+        }
+        sums
+    }
+
+    fn sums_w4(self, b: &mut KernelBuilder, tiles: &[I64], rows: &[Row], block: i32) -> Vec<Vec<Vi>> {
+        let record = block * Q8B_RECORD as i32;
+        let mut sums = self.starts(b, tiles.len(), rows, record + Q8B_SUM as i32);
+        let mask = b.splat_i32(0x0f0f_0f0f);
+        for vector in 0..HALF_BLOCK as i32 / 4 {
+            let at = block * BLOCK as i32 + 4 * vector;
+            let (low, high) = (four_codes(b, rows, at), four_codes(b, rows, at + HALF_BLOCK as i32));
+            for (&tile, sums) in tiles.iter().zip(&mut sums) {
+                let v = load(b, tile, self.codes_at(block) + VECTOR * vector);
+                let u = b.band(v, mask);
+                self.add_dots(b, sums, u, &low);
+                let v = b.ushr(v, 4);
+                let u = b.band(v, mask);
+                self.add_dots(b, sums, u, &high);
+            }
+        }
+        sums
+    }
+
+    /// The sums of a half block.
+    fn sums_w6(
+        self,
+        b: &mut KernelBuilder,
+        tiles: &[I64],
+        rows: &[Row],
+        block: i32,
+        half: i32,
+    ) -> Vec<Vec<Vi>> {
+        let record = block * Q8B_RECORD as i32;
+        let mut sums = self.starts(b, tiles.len(), rows, record + Q8B_HALVES as i32 + 4 * half);
+        let mask = b.splat_i32(0x3f3f_3f3f);
+        let at = block * BLOCK as i32 + half * HALF_BLOCK as i32;
+        let codes = self.codes_at(block) + 3 * VECTOR * half;
+        // The codes of the last four columns, gathered from the high bits of the vectors of the others.
+        let mut last: Vec<Option<Vi>> = vec![None; tiles.len()];
+        for vector in 0..3 {
+            let x = four_codes(b, rows, at + 4 * vector);
+            for ((&tile, sums), last) in tiles.iter().zip(&mut sums).zip(&mut last) {
+                let v = load(b, tile, codes + VECTOR * vector);
+                let u = b.band(v, mask);
+                self.add_dots(b, sums, u, &x);
+                let high = b.bandn(v, mask);
+                let high = b.ushr(high, 2 + 2 * vector as u8);
+                *last = Some(match *last {
+                    None => high,
+                    Some(above) => b.bor(above, high),
+                });
+            }
+        }
+        let x = four_codes(b, rows, at + 12);
+        for (sums, last) in sums.iter_mut().zip(last) {
+            if let Some(u) = last {
+                self.add_dots(b, sums, u, &x);
+            }
+        }
+        sums
+    }
+}
+
+/// Four codes of each row, from `at` on, in all lanes.
+fn four_codes(b: &mut KernelBuilder, rows: &[Row], at: i32) -> Vec<Vb> {
+    rows.iter()
+        .map(|row| {
+            let codes = b.broadcast_i32(row.codes, at);
+            b.as_vb(codes)
+        })
+        .collect()
+}
+
+fn load(b: &mut KernelBuilder, at: I64, offset: i32) -> Vi {
+    let v = b.load_bytes(at, offset, VECTOR as u8);
+    b.as_vi(v)
+}

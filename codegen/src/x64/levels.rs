@@ -1,0 +1,60 @@
+//! Which registers and instructions a target gives this selector.
+
+use bitnetc_ir::TargetDesc;
+use bitnetc_ir::target::{Arch, Feature};
+
+use crate::kernels::Registers;
+
+/// A level of the instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Level {
+    /// AVX2, FMA and F16C: 16 registers of 256 bits.
+    Avx2,
+    /// The same, and `vpdpbusd`.
+    AvxVnni,
+    /// AVX-512 F, BW, DQ and VL: 32 registers of 512 bits.
+    Avx512,
+    /// The same, and `vpdpbusd`.
+    Avx512Vnni,
+}
+
+impl Level {
+    /// The widest level that `target` has, or `None` if it has none.
+    pub fn of(target: &TargetDesc) -> Option<Self> {
+        let all = |features: &[Feature]| features.iter().all(|&f| target.has(f));
+        if target.arch != Arch::X86_64 {
+            return None;
+        }
+        if all(&[Feature::Avx512f, Feature::Avx512bw, Feature::Avx512dq, Feature::Avx512vl]) {
+            return Some(if target.has(Feature::Avx512vnni) { Level::Avx512Vnni } else { Level::Avx512 });
+        }
+        if all(&[Feature::Avx, Feature::Avx2, Feature::Fma, Feature::F16c]) {
+            return Some(if target.has(Feature::AvxVnni) { Level::AvxVnni } else { Level::Avx2 });
+        }
+        None
+    }
+
+    /// The register file, as kernels are blocked for it.
+    pub fn registers(self) -> Registers {
+        let registers = match self.wide() {
+            true => Registers::new(512, 32),
+            false => Registers::new(256, 16),
+        };
+        if self.vnni() { registers } else { registers.without_whole_byte_dot() }
+    }
+
+    /// Whether vectors have 512 bits; else 256.
+    pub(super) fn wide(self) -> bool {
+        matches!(self, Level::Avx512 | Level::Avx512Vnni)
+    }
+
+    /// Whether there is `vpdpbusd`.
+    pub(super) fn vnni(self) -> bool {
+        matches!(self, Level::AvxVnni | Level::Avx512Vnni)
+    }
+
+    /// Physical registers of a virtual vector.
+    pub(super) fn parts(self) -> usize {
+        if self.wide() { 1 } else { 2 }
+    }
+}

@@ -1,0 +1,235 @@
+//! The sizes of a model, and what follows from them: hyper-parameters in the metadata, and the list of tensors.
+
+use thiserror::Error;
+
+use bitnetc_ir::rope::RopeScaling;
+
+use crate::arch::{self, TensorClass};
+use crate::decode::FloatFormat;
+use crate::decode::i2s::BLOCK_ELEMENTS;
+use crate::hparams::HyperParams;
+use crate::limits;
+use crate::tensor_type::TensorType;
+use crate::write::MetaValue;
+
+/// The sizes and constants of a model to be made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelShape {
+    /// `general.name`.
+    pub name: String,
+    /// `general.architecture`.
+    pub arch: &'static str,
+    /// Elements of the residual stream.
+    pub hidden: usize,
+    /// Decoder layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Elements of a head; `key_length` is written if `heads · head_dim` is not `hidden`.
+    pub head_dim: usize,
+    /// Elements of the feed-forward activation.
+    pub ffn: usize,
+    /// Tokens.
+    pub vocab: usize,
+    /// Whether the head is the embedding; if not, there is an `output.weight`.
+    pub tied: bool,
+    /// Context length.
+    pub context: usize,
+    /// Base of the rotary embedding.
+    pub rope_theta: f32,
+    /// Epsilon of the norms.
+    pub eps: f32,
+    /// Storage of embedding and head.
+    pub table: FloatFormat,
+}
+
+impl Default for ModelShape {
+    fn default() -> Self {
+        Self {
+            name: "synthetic".into(),
+            arch: "bitnet-b1.58",
+            hidden: 128,
+            layers: 1,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 32,
+            ffn: 256,
+            vocab: 288,
+            tied: true,
+            context: 256,
+            rope_theta: 10_000.0,
+            eps: 1e-5,
+            table: FloatFormat::F16,
+        }
+    }
+}
+
+/// A shape that no file can have.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{what} is {value}: {rule}")]
+pub struct ShapeError {
+    /// Which size.
+    pub what: String,
+    /// As given.
+    pub value: String,
+    /// What it must be.
+    pub rule: String,
+}
+
+/// A tensor of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Its name.
+    pub name: String,
+    /// What it is used as.
+    pub class: TensorClass,
+    /// Elements of a row, the contiguous dimension.
+    pub row: usize,
+    /// Rows; 1 for a vector.
+    pub rows: usize,
+    /// How it is stored.
+    pub ty: TensorType,
+    /// Bytes of its data.
+    pub bytes: u64,
+}
+
+impl TensorSpec {
+    /// Its dimensions as the directory has them.
+    pub fn dims(&self) -> Vec<u64> {
+        match self.class {
+            TensorClass::Norm => vec![self.row as u64],
+            TensorClass::Linear | TensorClass::Table => vec![self.row as u64, self.rows as u64],
+        }
+    }
+}
+
+impl ModelShape {
+    /// The hyper-parameters, which the tables of [`crate::arch`] take shapes from.
+    fn hparams(&self) -> Result<HyperParams, ShapeError> {
+        let (family, architecture) =
+            arch::find(self.arch).ok_or_else(|| wrong("the architecture", self.arch, "it is not known"))?;
+        let activation = family.activations.first().copied();
+        let activation =
+            activation.ok_or_else(|| wrong("the architecture", self.arch, "it has no activation"))?;
+        Ok(HyperParams {
+            activation,
+            family,
+            architecture,
+            vocab: self.vocab,
+            context: self.context,
+            hidden: self.hidden,
+            layers: self.layers,
+            ffn: self.ffn,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            rope_dim: self.head_dim,
+            rope_theta: self.rope_theta,
+            rope_scaling: RopeScaling::None,
+            rope_magnitude: 1.0,
+            eps: self.eps,
+        })
+    }
+
+    fn check(&self) -> Result<(), ShapeError> {
+        let limits = [
+            ("the hidden size", self.hidden, limits::MAX_WIDTH),
+            ("the number of layers", self.layers, limits::MAX_LAYERS),
+            ("the number of heads", self.heads, limits::MAX_HEADS),
+            ("the number of key/value heads", self.kv_heads, limits::MAX_HEADS),
+            ("the size of a head", self.head_dim, limits::MAX_WIDTH),
+            ("the feed-forward size", self.ffn, limits::MAX_WIDTH),
+            ("the vocabulary", self.vocab, limits::MAX_VOCAB),
+            ("the context", self.context, limits::MAX_CONTEXT),
+        ];
+        for (what, value, max) in limits {
+            if value < 1 || value as u64 > max {
+                return Err(wrong(what, value, &format!("it must be from 1 to {max}")));
+            }
+        }
+        if self.vocab <= super::vocabulary::CONTROL.len() {
+            let least = super::vocabulary::CONTROL.len() + 1;
+            return Err(wrong("the vocabulary", self.vocab, &format!("at least {least} tokens are needed")));
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            return Err(wrong("the number of heads", self.heads, "key/value heads must divide it"));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(wrong("the size of a head", self.head_dim, "it must be even"));
+        }
+        Ok(())
+    }
+
+    /// The tensors, in the order in which they stand in the file.
+    ///
+    /// # Errors
+    /// A size that the front-end refuses, or that `I2_S` cannot hold.
+    pub fn tensors(&self) -> Result<Vec<TensorSpec>, ShapeError> {
+        self.check()?;
+        let hparams = self.hparams()?;
+        let spec = |name: String, class: TensorClass, row: usize, rows: usize| {
+            let ty = match class {
+                TensorClass::Norm => TensorType::F32,
+                TensorClass::Linear => TensorType::I2S,
+                TensorClass::Table => self.table.tensor_type(),
+            };
+            if class == TensorClass::Linear && !row.is_multiple_of(BLOCK_ELEMENTS) {
+                let rule = format!("I2_S needs a multiple of {BLOCK_ELEMENTS}");
+                return Err(wrong(&format!("the row length of {name}"), row, &rule));
+            }
+            let bytes = ty.tensor_bytes(row as u64, rows as u64);
+            let bytes = bytes.ok_or_else(|| wrong(&name, row, "the tensor is too large"))?;
+            Ok(TensorSpec { name, class, row, rows, ty, bytes })
+        };
+        let table = |name: &str| spec(name.to_owned(), TensorClass::Table, self.hidden, self.vocab);
+        let mut all = vec![table(crate::model::TOKEN_EMBD)?];
+        for layer in 0..self.layers {
+            for tensor in hparams.family.layer_tensors {
+                let dims = (tensor.dims)(&hparams);
+                let name = crate::model::layer_tensor_name(layer, tensor.stem);
+                all.push(spec(name, tensor.class, dims.row() as usize, dims.rows() as usize)?);
+            }
+        }
+        all.push(spec(crate::model::OUTPUT_NORM.to_owned(), TensorClass::Norm, self.hidden, 1)?);
+        if !self.tied {
+            all.push(table(crate::model::OUTPUT)?);
+        }
+        Ok(all)
+    }
+
+    /// The keys and values that hold the sizes.
+    pub fn metadata(&self) -> Vec<(String, MetaValue)> {
+        let key = |suffix: &str| format!("{}.{suffix}", self.arch);
+        let mut all = vec![
+            ("general.architecture".to_owned(), MetaValue::String(self.arch.into())),
+            ("general.name".to_owned(), MetaValue::String(self.name.clone())),
+        ];
+        let counts = [
+            ("vocab_size", self.vocab),
+            ("context_length", self.context),
+            ("embedding_length", self.hidden),
+            ("block_count", self.layers),
+            ("feed_forward_length", self.ffn),
+            ("rope.dimension_count", self.head_dim),
+            ("attention.head_count", self.heads),
+            ("attention.head_count_kv", self.kv_heads),
+        ];
+        all.extend(counts.map(|(suffix, n)| (key(suffix), MetaValue::U32(n as u32))));
+        if self.heads * self.head_dim != self.hidden {
+            all.push((key("attention.key_length"), MetaValue::U32(self.head_dim as u32)));
+            all.push((key("attention.value_length"), MetaValue::U32(self.head_dim as u32)));
+        }
+        all.push((key("attention.layer_norm_rms_epsilon"), MetaValue::F32(self.eps)));
+        all.push((key("rope.freq_base"), MetaValue::F32(self.rope_theta)));
+        // MOSTLY_I2_S, as bitnet.cpp numbers it.
+        all.push(("general.file_type".to_owned(), MetaValue::U32(40)));
+        all.push(("general.quantization_version".to_owned(), MetaValue::U32(2)));
+        all
+    }
+}
+
+fn wrong(what: &str, value: impl ToString, rule: &str) -> ShapeError {
+    ShapeError { what: what.to_owned(), value: value.to_string(), rule: rule.to_owned() }
+}

@@ -1,0 +1,201 @@
+//! What running a module has to read and to multiply at least: the one place that counts it.
+//!
+//! - Weights: every parameter that an entry point reads counts once per call, with its scales, in the form in which it is
+//!   stored; of a matrix of which only some rows are read (the embedding, the exact rows of a screened head), those rows
+//!   for each token.
+//! - KV cache: attention reads the keys and values of all positions up to the last token of the call, once per call.
+//! - Multiply-adds: rows × columns of every matrix (the rows that are read) for each token that passes it; in attention two (score and sum) for
+//!   each query element and each key that a token sees.
+//!
+//! Activations are not counted: they stay in the caches. Nothing here knows kernels or layouts, so a faster kernel does not
+//! change what is counted; a smaller packing does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::graph::{Func, Operand};
+use crate::module::Module;
+use crate::ops::Op;
+use crate::types::{DType, Type};
+use crate::{KEY_BLOCK, ParamId, storage, weights};
+
+/// Bytes and multiply-adds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Bytes of weights and their scales.
+    pub weight_bytes: u64,
+    /// Bytes of keys and values.
+    pub kv_bytes: u64,
+    /// Multiply-adds of ternary matrices.
+    pub ternary_macs: u64,
+    /// Multiply-adds of other matrices: the head.
+    pub dense_macs: u64,
+    /// Multiply-adds of attention.
+    pub attention_macs: u64,
+}
+
+impl Work {
+    /// All bytes.
+    pub fn bytes(&self) -> u64 {
+        self.weight_bytes + self.kv_bytes
+    }
+    /// All multiply-adds.
+    pub fn macs(&self) -> u64 {
+        self.ternary_macs + self.dense_macs + self.attention_macs
+    }
+}
+
+impl std::ops::AddAssign for Work {
+    fn add_assign(&mut self, other: Self) {
+        self.weight_bytes += other.weight_bytes;
+        self.kv_bytes += other.kv_bytes;
+        self.ternary_macs += other.ternary_macs;
+        self.dense_macs += other.dense_macs;
+        self.attention_macs += other.attention_macs;
+    }
+}
+
+/// What one entry point needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Entry {
+    /// Bytes that every call reads.
+    weight_bytes: u64,
+    /// Bytes of looked-up rows, for each token.
+    row_bytes: u64,
+    /// Multiply-adds for each token.
+    ternary_macs: u64,
+    dense_macs: u64,
+    /// Multiply-adds for each key that a token sees.
+    attention_macs: u64,
+    /// Bytes of keys and values for each position.
+    kv_bytes: u64,
+    /// Tokens of a call.
+    tokens: u32,
+}
+
+impl Entry {
+    fn of(module: &Module, func: &Func) -> Self {
+        let param_type = |p: ParamId| module.params()[p].ty.clone();
+        let stored = |p: ParamId| weights::packed_bytes(&module.params()[p].ty).map_or(0, |(b, s)| b + s);
+        let mut whole = BTreeSet::new();
+        // Rows of each parameter that are read for each token.
+        let mut rows_read: BTreeMap<ParamId, u64> = BTreeMap::new();
+        let mut entry = Self { tokens: func.tokens().max(), ..Self::default() };
+        for &id in func.order() {
+            let node = func.node(id);
+            let types: Vec<Type> = node.operands.iter().map(|&o| func.operand_type(o, &param_type)).collect();
+            if let Op::Attention { .. } = node.op {
+                let width = types.first().and_then(Type::as_rows).map_or(0, |rows| u64::from(rows.width));
+                entry.attention_macs += 2 * width;
+                let caches = types.iter().filter(|ty| ty.as_cache().is_some());
+                entry.kv_bytes += caches.filter_map(bytes_per_position).sum::<u64>();
+            }
+            for (&operand, ty) in node.operands.iter().zip(&types) {
+                let Operand::Param(param) = operand else { continue };
+                let (rows, cols) = ty.as_matrix().map_or((0, 0), |(r, c)| (u64::from(r), u64::from(c)));
+                let macs = match node.op {
+                    Op::Embed {} => {
+                        *rows_read.entry(param).or_default() += 1;
+                        0
+                    }
+                    Op::MatmulRows {} => {
+                        let wanted = types.get(1).and_then(Type::as_rows).map_or(0, |r| u64::from(r.width));
+                        let read = wanted.min(rows);
+                        *rows_read.entry(param).or_default() += read;
+                        read * cols
+                    }
+                    _ => {
+                        whole.insert(param);
+                        rows * cols
+                    }
+                };
+                match ty.dtype {
+                    DType::Ter => entry.ternary_macs += macs,
+                    _ => entry.dense_macs += macs,
+                }
+            }
+        }
+        entry.weight_bytes = whole.iter().map(|&p| stored(p)).sum();
+        // What is read as a whole anyway is not read again for a row.
+        let row_bytes =
+            |p: ParamId| stored(p) / param_type(p).as_matrix().map_or(1, |(rows, _)| u64::from(rows.max(1)));
+        let parts = rows_read.iter().filter(|(p, _)| !whole.contains(p));
+        entry.row_bytes = parts.map(|(&p, &rows)| rows * row_bytes(p)).sum();
+        entry
+    }
+
+    /// One call for `tokens` tokens, the first one at `position`.
+    fn call(&self, position: u32, tokens: u32) -> Work {
+        let (p, n) = (u64::from(position), u64::from(tokens));
+        Work {
+            weight_bytes: self.weight_bytes + n * self.row_bytes,
+            kv_bytes: (p + n) * self.kv_bytes,
+            ternary_macs: n * self.ternary_macs,
+            dense_macs: n * self.dense_macs,
+            attention_macs: (n * p + n * (n + 1) / 2) * self.attention_macs,
+        }
+    }
+}
+
+/// Bytes that one position takes in a cache.
+fn bytes_per_position(cache: &Type) -> Option<u64> {
+    storage::cache_bytes(cache, KEY_BLOCK).map(|bytes| bytes / u64::from(KEY_BLOCK))
+}
+
+/// What the entry points of a model need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accounts {
+    decode: Entry,
+    prefill: Entry,
+    head: Entry,
+}
+
+impl Accounts {
+    /// Counts in a planned module; an entry point that is not there needs nothing.
+    pub fn of(module: &Module) -> Self {
+        let entry = |name: &str| match module.func_named(name) {
+            Some(id) => Entry::of(module, &module.funcs()[id]),
+            None => Entry::default(),
+        };
+        Self { decode: entry("decode"), prefill: entry("prefill"), head: entry("head") }
+    }
+
+    /// Bytes of keys and values that each position adds.
+    pub fn kv_bytes_per_position(&self) -> u64 {
+        self.decode.kv_bytes
+    }
+
+    /// Tokens that one prefill call handles at most.
+    pub fn chunk(&self) -> u32 {
+        self.prefill.tokens.max(1)
+    }
+
+    /// A decode step at `position`.
+    pub fn step(&self, position: u32) -> Work {
+        self.decode.call(position, 1)
+    }
+
+    /// A prompt of `tokens` tokens behind `position`, with the logits behind its last token.
+    pub fn prompt(&self, position: u32, tokens: u32) -> Work {
+        if tokens == 1 {
+            return self.step(position);
+        }
+        let mut work = Work::default();
+        let mut done = 0;
+        while done < tokens {
+            let chunk = self.chunk().min(tokens - done);
+            work += self.prefill.call(position + done, chunk);
+            done += chunk;
+        }
+        if tokens > 0 {
+            work += self.head.call(0, 1);
+        }
+        work
+    }
+
+    /// `tokens` decode steps behind `position`.
+    pub fn generation(&self, position: u32, tokens: u32) -> Work {
+        let mut work = Work::default();
+        (position..position + tokens).for_each(|p| work += self.step(p));
+        work
+    }
+}

@@ -1,0 +1,237 @@
+//! Running a test: limits and repetitions in turns.
+
+use std::time::Instant;
+
+use bitnetc_codegen::compile::CompileError;
+use bitnetc_codegen::host;
+use bitnetc_ir::work::Accounts;
+use bitnetc_runtime::roofline::{Rate, Roofline, default_buffer_bytes};
+use bitnetc_runtime::session::{Session, SessionError, SessionOptions};
+
+use super::limits::Limits;
+use super::outcome::Outcome;
+use crate::error::Error;
+use crate::load::Loaded;
+
+/// Passes over the buffer in one round of limits; its median is the round's figure.
+const PASSES: u32 = 3;
+
+/// Decode steps of a warm-up.
+const WARM_UP_STEPS: u32 = 4;
+
+/// Something to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Test {
+    /// Tokens of the prompt, fed at once; 0: none.
+    pub prompt: u32,
+    /// Tokens fed one by one behind it; 0: none.
+    pub generate: u32,
+    /// Tokens in the context before it starts.
+    pub depth: u32,
+    /// Threads.
+    pub threads: u32,
+}
+
+impl Test {
+    /// Its name, without depth and threads: `pp512`, `tg128`, `pp512+tg128`.
+    pub fn name(&self) -> String {
+        match (self.prompt, self.generate) {
+            (p, 0) => format!("pp{p}"),
+            (0, n) => format!("tg{n}"),
+            (p, n) => format!("pp{p}+tg{n}"),
+        }
+    }
+
+    /// Tokens that the context must hold.
+    pub fn context(&self) -> u32 {
+        self.depth.saturating_add(self.prompt).saturating_add(self.generate)
+    }
+}
+
+/// How tests are run.
+#[derive(Clone, Debug)]
+pub struct BenchOptions {
+    /// Samples of each test, at least 1.
+    pub repetitions: u32,
+    /// Whether each test is run once (generation: a few steps) before it is timed.
+    pub warm_up: bool,
+    /// Tokens that the sessions' context holds: the most that any test needs.
+    pub context: u32,
+    /// Bytes that the read bandwidth is measured over; [`default_buffer_bytes`] if there is nothing.
+    pub buffer_bytes: Option<u64>,
+    /// Asked between steps; false ends the test.
+    pub keep_going: fn() -> bool,
+}
+
+/// What [`Bench::run`] tells while it works.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Progress {
+    /// The context is being filled up to the test's depth.
+    Filling,
+    /// So many of the repetitions are done, the last one at this speed.
+    Sample {
+        /// Repetitions done.
+        done: u32,
+        /// Tokens per second.
+        rate: f64,
+    },
+}
+
+/// A model, its sessions, and the machine's limits.
+pub struct Bench<'a> {
+    loaded: &'a Loaded,
+    options: BenchOptions,
+    roofline: Roofline,
+    accounts: Accounts,
+    session: Option<Session>,
+    /// Tokens of the session's context that are those of [`token`].
+    filled: u32,
+    interrupted: bool,
+}
+
+impl<'a> Bench<'a> {
+    /// Gets ready to measure `loaded`.
+    ///
+    /// # Errors
+    /// Memory that cannot be had, code that cannot be generated.
+    pub fn new(loaded: &'a Loaded, options: BenchOptions) -> Result<Self, Error> {
+        let bytes = options.buffer_bytes.unwrap_or_else(default_buffer_bytes);
+        // The machine's limit is what all of it can do, whatever the model's code is made for.
+        let host = host::probe().map_err(CompileError::from)?;
+        let roofline = Roofline::new(&host, bytes)?;
+        let accounts = Accounts::of(&loaded.module);
+        Ok(Self { loaded, options, roofline, accounts, session: None, filled: 0, interrupted: false })
+    }
+
+    /// What is counted.
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// Whether a test has been ended by [`BenchOptions::keep_going`].
+    pub fn interrupted(&self) -> bool {
+        self.interrupted
+    }
+
+    /// Fused multiply-adds of f32 per second: no test's limit, for the record.
+    ///
+    /// # Errors
+    /// Threads that cannot be started.
+    pub fn fma_peak(&mut self, threads: u32) -> Result<Rate, Error> {
+        Ok(self.roofline.fma_peak(threads, PASSES)?)
+    }
+
+    /// Bytes that the bandwidth is measured over.
+    pub fn buffer_bytes(&self) -> u64 {
+        self.roofline.buffer_bytes()
+    }
+
+    /// Measures a test. `None` if it was interrupted before its first repetition was done; later interruptions keep the
+    /// repetitions that were.
+    ///
+    /// # Errors
+    /// What the session refuses; memory or threads that cannot be had.
+    pub fn run(&mut self, test: Test, progress: &mut dyn FnMut(Progress)) -> Result<Option<Outcome>, Error> {
+        match self.measure(test, progress) {
+            Ok(outcome) => Ok(Some(outcome).filter(|o| !o.samples.is_empty())),
+            Err(Error::Interrupted | Error::Session(SessionError::Interrupted)) => {
+                self.interrupted = true;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn measure(&mut self, test: Test, progress: &mut dyn FnMut(Progress)) -> Result<Outcome, Error> {
+        self.open(test.threads)?;
+        progress(Progress::Filling);
+        self.fill(test.depth)?;
+        let mut work = self.accounts.prompt(test.depth, test.prompt);
+        work += self.accounts.generation(test.depth + test.prompt, test.generate);
+        let mut outcome = Outcome { test, samples: Vec::new(), limits: Vec::new(), work };
+        if self.options.warm_up {
+            let generate = test.generate.min(WARM_UP_STEPS);
+            self.sample(Test { generate, ..test })?;
+        }
+        outcome.limits.push(self.limits(test.threads)?);
+        for done in 1..=self.options.repetitions.max(1) {
+            let seconds = match self.sample(test) {
+                Err(Error::Interrupted | Error::Session(SessionError::Interrupted))
+                    if !outcome.samples.is_empty() =>
+                {
+                    self.interrupted = true;
+                    break;
+                }
+                seconds => seconds?,
+            };
+            let rate = f64::from(outcome.tokens()) / seconds;
+            outcome.samples.push(rate);
+            outcome.limits.push(self.limits(test.threads)?);
+            progress(Progress::Sample { done, rate });
+        }
+        Ok(outcome)
+    }
+
+    /// One round: the median of a few passes each.
+    fn limits(&mut self, threads: u32) -> Result<Limits, Error> {
+        Ok(Limits {
+            bandwidth: self.roofline.bandwidth(threads, PASSES)?.median(),
+            int8: self.roofline.int8_peak(threads, PASSES)?.median(),
+        })
+    }
+
+    /// Makes a session with so many threads, unless there is one.
+    fn open(&mut self, threads: u32) -> Result<(), Error> {
+        if self.session.as_ref().is_none_or(|s| s.threads() != threads) {
+            self.session = None;
+            let options = SessionOptions { context: self.options.context, threads };
+            let mut session = Session::new(self.loaded.model.clone(), options)?;
+            session.set_keep_going(self.options.keep_going);
+            self.session = Some(session);
+            self.filled = 0;
+        }
+        Ok(())
+    }
+
+    /// Brings the context to `depth` tokens.
+    fn fill(&mut self, depth: u32) -> Result<(), Error> {
+        let vocab = self.loaded.model.vocab();
+        let Some(session) = &mut self.session else { return Ok(()) };
+        session.truncate(self.filled.min(depth));
+        // An interruption leaves the session as it was, a chunk at a time keeps it answering.
+        while session.position() < depth {
+            let start = session.position();
+            let end = depth.min(start + session.chunk().max(1));
+            let tokens: Vec<u32> = (start..end).map(|i| token(i, vocab)).collect();
+            session.feed(&tokens)?;
+        }
+        self.filled = depth;
+        Ok(())
+    }
+
+    /// Runs the test once, from its depth on; seconds.
+    fn sample(&mut self, test: Test) -> Result<f64, Error> {
+        let vocab = self.loaded.model.vocab();
+        let keep_going = self.options.keep_going;
+        let Some(session) = &mut self.session else { return Err(Error::Interrupted) };
+        session.truncate(test.depth);
+        let prompt: Vec<u32> = (0..test.prompt).map(|i| token(test.depth + i, vocab)).collect();
+        let clock = Instant::now();
+        if !prompt.is_empty() {
+            session.feed(&prompt)?;
+        }
+        for i in 0..test.generate {
+            if !keep_going() {
+                return Err(Error::Interrupted);
+            }
+            session.feed(&[token(test.depth + test.prompt + i, vocab)])?;
+        }
+        Ok(clock.elapsed().as_secs_f64())
+    }
+}
+
+/// The token at a position: any, but the same one each time.
+fn token(position: u32, vocab: u32) -> u32 {
+    let mixed = u64::from(position).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    (mixed % u64::from(vocab.max(1))) as u32
+}

@@ -1,0 +1,240 @@
+//! `bitnetc bench`: speed, and its share of what the machine could do.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bitnetc::bench::machine::{Build, Machine};
+use bitnetc::bench::report::{self, Subject, ThreadLimits};
+use bitnetc::bench::{Bench, BenchOptions, Outcome, Progress, Test};
+use bitnetc::error::exit;
+use bitnetc::load::{LoadOptions, Loaded, load};
+use bitnetc_frontend_gguf::synth::SyntheticModel;
+use bitnetc_runtime::map::MapMode;
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+
+use super::args::{BenchArgs, ReportFormat};
+use super::compile::compile_options;
+use super::failure::Failure;
+use super::run::{announce, threads};
+use super::startup::{Startup, startup};
+use super::synth::shape;
+use super::{Outcome as CommandOutcome, interrupt, output, progress};
+
+/// Parses `--pg`: a prompt and a generation, as `512,128`.
+pub(crate) fn parse_pair(text: &str) -> Result<(u32, u32), String> {
+    let pair = text.split_once(',').and_then(|(p, n)| Some((p.trim().parse().ok()?, n.trim().parse().ok()?)));
+    pair.filter(|&(p, n)| p > 0 && n > 0).ok_or_else(|| "expected two numbers, such as 512,128".to_owned())
+}
+
+/// The tests that the lists multiply to: for each thread count and depth the prompts, then the generations, then the pairs.
+fn tests(args: &BenchArgs) -> Vec<Test> {
+    let threads: Vec<u32> = match &args.threads[..] {
+        [] => vec![threads(None)],
+        list => list.to_vec(),
+    };
+    let mut all = Vec::new();
+    for &threads in &threads {
+        for &depth in &args.depth {
+            let mut add = |prompt, generate| {
+                if prompt + generate > 0 {
+                    all.push(Test { prompt, generate, depth, threads });
+                }
+            };
+            args.prompt.iter().for_each(|&p| add(p, 0));
+            args.generate.iter().for_each(|&n| add(0, n));
+            args.pairs.iter().for_each(|&(p, n)| add(p, n));
+        }
+    }
+    all
+}
+
+/// The model to measure: a file, the built-in one, or a synthetic one that is removed at the end.
+struct Subjects {
+    path: Option<PathBuf>,
+    name: Option<String>,
+    _synthetic: Option<tempfile::TempDir>,
+}
+
+fn subject(args: &BenchArgs, quiet: bool) -> Result<Subjects, Failure> {
+    let Some(preset) = args.preset else {
+        return Ok(Subjects { path: args.model.clone(), name: None, _synthetic: None });
+    };
+    let shape = shape(preset, args.vocab, args.layers);
+    let model = SyntheticModel::new(shape, 1).map_err(|e| Failure::new(exit::USAGE, e))?;
+    let folder = tempfile::tempdir().map_err(|e| {
+        Failure::new(exit::FAILURE, format!("cannot make a temporary folder: {e}; set TMPDIR"))
+    })?;
+    let path = folder.path().join("model.gguf");
+    let bar = progress::bar("writing", model.data_bytes(), quiet);
+    bitnetc::synth::write_synthetic(&path, &model, |done| {
+        bar.set_position(done);
+        !interrupt::requested()
+    })?;
+    bar.finish_and_clear();
+    Ok(Subjects {
+        path: Some(path),
+        name: Some(format!("synthetic {}", preset.name)),
+        _synthetic: Some(folder),
+    })
+}
+
+/// Writes results as they come, or all at the end.
+struct Report {
+    format: ReportFormat,
+    machine: Machine,
+    build: Build,
+    tests: Vec<Value>,
+}
+
+impl Report {
+    fn begin(&self) -> Result<(), Failure> {
+        match self.format {
+            ReportFormat::Md => output::print(&report::markdown_head(&self.machine, &self.build)),
+            ReportFormat::Csv => output::print(report::CSV_HEAD),
+            ReportFormat::Json | ReportFormat::Jsonl => Ok(()),
+        }
+    }
+
+    fn test(&mut self, subject: &Subject, outcome: &Outcome) -> Result<(), Failure> {
+        match self.format {
+            ReportFormat::Md => output::print(&report::markdown_row(subject, outcome)),
+            ReportFormat::Csv => output::print(&report::csv_row(subject, outcome)),
+            ReportFormat::Jsonl => output::print(&format!("{}\n", report::json_test(subject, outcome))),
+            ReportFormat::Json => {
+                self.tests.push(report::json_test(subject, outcome));
+                Ok(())
+            }
+        }
+    }
+
+    fn end(
+        self,
+        limits: &[ThreadLimits],
+        buffer_bytes: u64,
+        startup: Option<&Startup>,
+    ) -> Result<(), Failure> {
+        match self.format {
+            ReportFormat::Md => {
+                let mut text = report::markdown_limits(limits, buffer_bytes);
+                if let Some(startup) = startup {
+                    text += &startup.markdown();
+                }
+                output::print(&text)
+            }
+            ReportFormat::Json => {
+                let (machine, build) = report::json_head(&self.machine, &self.build);
+                let mut document = json!({
+                    "schema": "bitnetc.bench/1",
+                    "machine": machine,
+                    "build": build,
+                    "buffer_bytes": buffer_bytes,
+                    "limits": report::json_limits(limits),
+                    "tests": self.tests,
+                });
+                if let Some(startup) = startup {
+                    document["startup"] = startup.json();
+                }
+                output::print_json(&document)
+            }
+            ReportFormat::Jsonl => match startup {
+                Some(startup) => output::print(&format!("{}\n", json!({ "startup": startup.json() }))),
+                None => Ok(()),
+            },
+            ReportFormat::Csv => Ok(()),
+        }
+    }
+}
+
+/// The greatest limits that the tests have seen, by thread count.
+fn seen_limits(bench: &mut Bench<'_>, outcomes: &[Outcome]) -> Result<Vec<ThreadLimits>, Failure> {
+    let mut by_threads = BTreeMap::new();
+    for outcome in outcomes {
+        let seen = by_threads.entry(outcome.test.threads).or_insert_with(|| outcome.machine());
+        *seen = seen.max(outcome.machine());
+    }
+    let mut all = Vec::new();
+    for (threads, seen) in by_threads {
+        let fma = bench.fma_peak(threads)?.median();
+        all.push(ThreadLimits { threads, bandwidth: seen.bandwidth, int8: seen.int8, fma });
+    }
+    Ok(all)
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
+    interrupt::listen();
+    let tests = tests(args);
+    if tests.is_empty() && !args.startup {
+        return Err(Failure::new(exit::USAGE, "nothing to measure: give -p, -n or --pg a number above 0"));
+    }
+    let compile = compile_options(&args.lowering)?;
+    let target = compile.target.clone();
+    let subjects = subject(args, quiet)?;
+    let startup = match args.startup {
+        true => Some(startup(args, subjects.path.as_deref(), quiet)?),
+        false => None,
+    };
+    let mut report = Report {
+        format: args.output,
+        machine: Machine::describe(&target),
+        build: Build::this(),
+        tests: Vec::new(),
+    };
+    if report.build.profile == "debug" {
+        output::say(
+            quiet,
+            "warning: this is a debug build; build with --release for figures that mean something",
+        );
+    }
+    let options = LoadOptions {
+        map_mode: if args.no_mmap { MapMode::Copied } else { MapMode::Mapped },
+        compile: Some(compile),
+        ..LoadOptions::default()
+    };
+    let loaded = load(subjects.path.as_deref(), &options)?;
+    announce(&loaded, subjects.path.is_some(), quiet);
+    let options = BenchOptions {
+        repetitions: args.repetitions,
+        warm_up: !args.no_warmup,
+        context: tests.iter().map(Test::context).max().unwrap_or(1),
+        buffer_bytes: args.limits_buffer.map(|mib| mib << 20),
+        keep_going: || !interrupt::requested(),
+    };
+    let mut bench = Bench::new(&loaded, options)?;
+    let subject = described(&loaded, subjects.name, &bench);
+    report.begin()?;
+    let bar = progress::bar("bench", tests.len() as u64 * u64::from(args.repetitions), quiet);
+    let mut outcomes = Vec::new();
+    for &test in &tests {
+        let outcome = bench.run(test, &mut |p| show(&bar, test, p))?;
+        if let Some(outcome) = outcome {
+            bar.suspend(|| report.test(&subject, &outcome))?;
+            outcomes.push(outcome);
+        }
+        if bench.interrupted() {
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    let interrupted = bench.interrupted();
+    let limits = seen_limits(&mut bench, &outcomes)?;
+    report.end(&limits, bench.buffer_bytes(), startup.as_ref())?;
+    Ok(if interrupted { exit::INTERRUPTED } else { exit::OK })
+}
+
+fn described(loaded: &Loaded, name: Option<String>, bench: &Bench<'_>) -> Subject {
+    Subject::of(loaded, name.unwrap_or_else(|| loaded.name.clone()), bench.accounts().chunk())
+}
+
+fn show(bar: &ProgressBar, test: Test, progress: Progress) {
+    let what = format!("{} t{}", test.name(), test.threads);
+    match progress {
+        Progress::Filling if test.depth > 0 => bar.set_message(format!("{what}: to depth {}", test.depth)),
+        Progress::Filling => bar.set_message(what),
+        Progress::Sample { rate, .. } => {
+            bar.set_message(format!("{what}: {rate:.1}/s"));
+            bar.inc(1);
+        }
+    }
+}
