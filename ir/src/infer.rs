@@ -1,8 +1,7 @@
 //! Result types of ops, and the rules that their operand types must keep. One function for each rule set; the op table
 //! names them. Slots (dtype and rank) have been checked before these run.
 
-use crate::attr::Attr;
-use crate::attr::Epilogue;
+use crate::attr::{Attr, Epilogue};
 use crate::ops::Op;
 use crate::rope::Theta;
 use crate::types::{DType, Rows, Type};
