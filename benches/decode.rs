@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use bitnetc::bench::machine::{Build, Machine};
 use bitnetc::bench::report::{Subject, markdown_head, markdown_row};
-use bitnetc::bench::{Bench, BenchOptions, Test};
+use bitnetc::bench::{Bench, BenchOptions, Test, limits_of_machine};
 use bitnetc::load::{LoadOptions, load};
 use bitnetc_codegen::host;
 use bitnetc_frontend_gguf::synth::{SyntheticModel, preset};
@@ -30,8 +30,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let loaded = load(Some(&path), &LoadOptions::default())?;
     let options =
-        BenchOptions { repetitions: 5, warm_up: true, context: 128, buffer_bytes: None, keep_going: || true };
-    let mut bench = Bench::new(&loaded, options)?;
+        BenchOptions { repetitions: 5, warm_up: true, context: 128, profile: false, keep_going: || true };
+    let mut roofline = limits_of_machine(None)?;
+    let mut bench = Bench::new(&loaded, &mut roofline, options);
     let subject = Subject::of(&loaded, name.to_owned(), bench.accounts().chunk());
     print!("{}", markdown_head(&Machine::describe(&host::probe()?), &Build::this()));
     for threads in threads {

@@ -61,7 +61,11 @@ impl CompileOptions {
     /// What the passes are told.
     pub(crate) fn pass_context(&self) -> PassContext<'static> {
         let (head, weights) = (self.head, self.weights);
-        PassContext { head, weights, ..PassContext::new(self.target.clone()) }
+        let mut target = self.target.clone();
+        if self.codegen == Codegen::Cranelift {
+            target.measured = Some(target.speeds().with_vector_bytes(16));
+        }
+        PassContext { head, weights, ..PassContext::new(target) }
     }
 }
 

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bitnetc_codegen::compile::compile_with;
+use bitnetc_codegen::compile::{Compiled, compile_with};
 use bitnetc_frontend_gguf as gguf;
 use bitnetc_frontend_gguf::split::PartName;
 use bitnetc_ir::interp::{Interpreter, Tensor};
@@ -40,14 +40,25 @@ pub struct LoadOptions {
     pub map_mode: MapMode,
     /// What a GGUF file does not say and its user knows; of no effect on a plan.
     pub model: gguf::ModelOptions,
+    /// Whether the hash of a plan's weights is checked, which reads all of them. Everything else of a plan always is.
+    pub verify: bool,
     /// How a GGUF is compiled; what stands above counts if it is there. The defaults for this machine if there is nothing.
     pub compile: Option<CompileOptions>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        let (map_mode, model) = (MapMode::Mapped, gguf::ModelOptions::default());
-        Self { kv_type: None, head: None, weights: None, threads: None, map_mode, model, compile: None }
+        let map_mode = MapMode::Mapped;
+        Self {
+            kv_type: None,
+            head: None,
+            weights: None,
+            threads: None,
+            map_mode,
+            model: gguf::ModelOptions::default(),
+            verify: false,
+            compile: None,
+        }
     }
 }
 
@@ -83,9 +94,8 @@ impl Source {
         let file = Mapping::open(path, map_mode)?;
         let start = &file.as_slice()[..file.as_slice().len().min(8)];
         if start.starts_with(&plan::MAGIC[..plan::MAGIC.len().min(4)]) {
-            drop(file);
-            let options = PlanOptions { map_mode, ..PlanOptions::default() };
-            return Ok(Source::Plan { path: path.to_owned(), plan: Box::new(Plan::load(path, &options)?) });
+            let plan = Box::new(Plan::from_file(file, path, &PlanOptions::default())?);
+            return Ok(Source::Plan { path: path.to_owned(), plan });
         }
         if start.starts_with(b"GGUF") || start.len() < 4 || path.extension().is_some_and(|e| e == "gguf") {
             // Too short or not a GGUF after all: the front-end says so, with the offset.
@@ -237,6 +247,11 @@ fn beside_tokenizer<T: Send>(
     Ok((tokenizer?, other?))
 }
 
+/// What to say about kernels that are slower than they were to be.
+fn refusals(compiled: &Compiled) -> Vec<String> {
+    compiled.refusals.iter().map(|why| format!("{why}; made by cranelift")).collect()
+}
+
 fn load_gguf(source: &Source, options: &CompileOptions) -> Result<Loaded, Error> {
     let path = PathBuf::from(source.name());
     let model = source.gguf_model()?;
@@ -246,6 +261,7 @@ fn load_gguf(source: &Source, options: &CompileOptions) -> Result<Loaded, Error>
         Ok((compiled, planned.pack()?))
     })?;
     let blob: Bytes = Arc::new(blob);
+    let refusals = refusals(&compiled);
     Ok(Loaded {
         name: source.name(),
         model: Arc::new(Model::new(&planned.module, compiled, Arc::clone(&blob), &ranges)?),
@@ -253,7 +269,7 @@ fn load_gguf(source: &Source, options: &CompileOptions) -> Result<Loaded, Error>
         tokenizer,
         chat_template: planned.chat_template,
         context: planned.context,
-        notes: planned.notes,
+        notes: planned.notes.into_iter().chain(refusals).collect(),
         blob,
         ranges,
     })
@@ -332,7 +348,7 @@ fn load_plan(
     let lacks = |what| Error::PlanLacks { path: path.to_owned(), what };
     let spec = plan.tokenizer()?.ok_or_else(|| lacks("tokenizer"))?;
     let (verified, made) = rayon::join(
-        || plan.verify_weights(),
+        || if demanded.verify { plan.verify_weights() } else { Ok(()) },
         || {
             beside_tokenizer(&spec, || {
                 let mut module = plan_module(path, &plan)?;
@@ -365,8 +381,9 @@ fn load_plan(
         .filter(|&n| n > 0)
         .unwrap_or(2048)
         .min(gguf::limits::MAX_CONTEXT as u32);
-    let (chat_template, notes) =
+    let (chat_template, mut notes) =
         (index.chat_template().map(str::to_owned), index.meta().defaults_used.clone());
+    notes.extend(refusals(&compiled));
     let blob: Bytes = Arc::new(PlanBytes(plan));
     Ok(Loaded {
         name: path.display().to_string(),

@@ -6,7 +6,7 @@ use bitnetc::compile::{CompileOptions, import};
 use bitnetc_frontend_gguf::synth::{ModelShape, SyntheticModel, preset};
 use bitnetc_ir::work::Accounts;
 use bitnetc_ir::{DType, Module};
-use bitnetc_passes::{HeadFormat, PassContext};
+use bitnetc_passes::{HeadFormat, PassContext, WeightPacking};
 use bitnetc_runtime::map::{MapMode, Mapping};
 use serde_json::Value;
 
@@ -21,7 +21,8 @@ fn planned(shape: ModelShape, head: HeadFormat, kv_type: DType) -> Module {
     let gguf = bitnetc_frontend_gguf::Model::open(bytes.as_slice()).unwrap();
     let options = CompileOptions { kv_type, chunk: 64, ..CompileOptions::for_host().unwrap() };
     let imported = import(&gguf, &options).unwrap();
-    let context = PassContext { head, ..PassContext::new(options.target.clone()) };
+    let context =
+        PassContext { head, weights: WeightPacking::TwoBits, ..PassContext::new(options.target.clone()) };
     bitnetc_passes::run(&options.pipeline, imported, &context).unwrap().0
 }
 
@@ -167,6 +168,54 @@ fn json_holds_what_the_format_says() {
     }
     assert_eq!(names, expected);
     assert_eq!(document["limits"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_profile_covers_the_time() {
+    let args = ["-p", "40", "-n", "8", "-t", "2", "-r", "1", "-o", "json", "--profile"];
+    let output = bench(&args).output().unwrap();
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let entries = |test: usize| document["tests"][test]["profile"].as_array().unwrap().clone();
+    let names = |test: usize| entries(test).iter().map(|e| e["entry"].clone()).collect::<Vec<_>>();
+    assert_eq!((names(0), names(1)), (vec!["prefill".into(), "head".into()], vec!["decode".into()]));
+    let decode = &entries(1)[0];
+    assert_eq!(decode["calls"], 8);
+    let ops = decode["ops"].as_array().unwrap();
+    let named = |name: &str| ops.iter().any(|op| op["op"] == name);
+    assert!(named("bitlinear") && named("attention") && named("embed"), "{decode:#}");
+    let inside: f64 = ops.iter().map(|op| number(&op["busy_ns"])).sum();
+    let outside = number(&decode["barrier_share"]) + number(&decode["dispatch_share"]);
+    assert!((inside / number(&decode["wall_ns"]) + outside - 1.0).abs() < 0.02, "{decode:#}");
+}
+
+#[test]
+fn heads_packings_and_chunks_multiply() {
+    let lists =
+        ["--head", "f16,q4,screened:8", "--weights", "2bit,1.6bit", "--kv-type", "f16,f32", "-b", "16,32"];
+    let mut command = bench(&["-p", "0", "-n", "1", "-t", "1", "-r", "1", "-o", "json", "--no-warmup"]);
+    let output = command.args(lists).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let tests = document["tests"].as_array().unwrap();
+    let found: Vec<String> = tests
+        .iter()
+        .map(|t| {
+            let option = |name: &str| t["options"][name].as_str().unwrap().to_owned();
+            format!("{} {} {} {}", option("head"), option("weights"), option("kv"), t["chunk"])
+        })
+        .collect();
+    let mut expected = Vec::new();
+    for head in ["f16", "q4", "screened"] {
+        for weights in ["2bit", "1.6bit"] {
+            for kv in ["f16", "f32"] {
+                expected.extend([16, 32].map(|chunk| format!("{head} {weights} {kv} {chunk}")));
+            }
+        }
+    }
+    assert_eq!(found, expected);
+    // What a token reads follows the packing.
+    let bytes = |i: usize| number(&tests[i]["bytes_per_token"]);
+    assert!(bytes(4) < bytes(0) && bytes(8) < bytes(0) && bytes(2) > bytes(0));
 }
 
 #[test]

@@ -264,3 +264,21 @@ fn truncating_a_session_and_going_on_equals_a_new_one() {
     assert_same("prefix", &[first], &expected[89..90]);
     assert_same("going on", &[second], &expected[99..]);
 }
+
+#[test]
+fn selectors_give_the_same_bits() {
+    use bitnetc_codegen::compile::Codegen;
+
+    let model = TinyModel { layers: 2, ..shapes()[4].clone() };
+    let file = write_model(&model);
+    let tokens = random_tokens(22, 80, model.vocab as u32);
+    let with = |codegen| open(file.path(), &options_with(DType::F16, |c| c.codegen = codegen));
+    let expected = score(&with(Codegen::Cranelift), &tokens, 2);
+    let host = bitnetc_codegen::host::probe().unwrap();
+    let wide = bitnetc_codegen::x64::available() && bitnetc_codegen::x64::Level::of(&host).is_some();
+    for codegen in [Codegen::Auto, Codegen::X64].into_iter().filter(|&c| wide || c == Codegen::Auto) {
+        let loaded = with(codegen);
+        assert_same(&format!("{codegen:?}"), &expected, &score(&loaded, &tokens, 2));
+        assert_same(&format!("{codegen:?}, decode"), &expected[..10], &decode(&loaded, &tokens[..10], 1));
+    }
+}

@@ -1,5 +1,7 @@
-//! Throughput of kernels on one core: `cargo bench -p bitnetc-codegen [-- FILTER]`.
+//! Throughput of kernels on one core: `cargo bench -p bitnetc-codegen [-- FILTER] [--target T] [--codegen C]`.
 //!
+//! The limits are measured first, in the same run: how many byte products the core does in registers, and how many bytes
+//! it reads from its second-level cache and from memory. Kernels are shown with their share of the limit that binds them.
 //! Each line is the best and the median of many short runs, in time that this thread was running. Weights come from the second-level cache (a range of units
 //! that fits, over and over) or from memory (several copies of the matrix in turn). Without `--bench` (as `cargo test`
 //! runs it) every kernel runs once.
@@ -8,11 +10,13 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use bitnetc_codegen::clif;
+use bitnetc_codegen::compile::{Codegen, CompiledKernel, compile_kernel};
 use bitnetc_codegen::host;
 use bitnetc_codegen::image::{Image, ImageBuilder};
 use bitnetc_codegen::kernels::{Arg, CacheShape, KernelKind, KernelSpec, RopeShape, TokenMode};
-use bitnetc_codegen::pack;
+use bitnetc_codegen::kir::{Access, Kernel, KernelBuilder};
+use bitnetc_codegen::machine_code::MachineCode;
+use bitnetc_codegen::{clif, pack, x64};
 use bitnetc_ir::partition::MERGE_UNIT;
 use bitnetc_ir::weights::{TILE_ROWS, ternary_bytes};
 use bitnetc_ir::{
@@ -52,6 +56,21 @@ struct Bench {
     filter: Option<String>,
     measure: bool,
     target: TargetDesc,
+    codegen: Codegen,
+    /// 10^9 byte products a second.
+    products: f64,
+    /// 10^9 bytes a second from the second-level cache.
+    cache: f64,
+    /// 10^9 bytes a second from memory.
+    memory: f64,
+}
+
+/// What a rate is compared with.
+#[derive(Clone, Copy)]
+enum Limit {
+    Products,
+    Cache,
+    Memory,
 }
 
 /// One kernel with its buffers.
@@ -75,8 +94,8 @@ impl Subject {
     ) -> Self {
         let mode = if strides.is_empty() { TokenMode::One } else { TokenMode::Many };
         let spec = KernelSpec { kind, tokens: mode, strides: strides.to_vec() };
-        let kernel = spec.build(&bench.target).expect("the kernel can be built");
-        let code = clif::compile(&kernel, &bench.target).expect("the kernel can be compiled");
+        let CompiledKernel { kernel, code, .. } =
+            compile_kernel(&spec, &bench.target, bench.codegen).expect("the kernel can be compiled");
         let mut builder = ImageBuilder::new(&bench.target).expect("the target is this machine");
         builder.define(&kernel.name, &code).expect("the name is new");
         let image = builder.finish().expect("memory can be made executable");
@@ -141,6 +160,46 @@ fn now() -> Duration {
 const POSITION: u64 = 511;
 const CAPACITY: u64 = 1024;
 
+/// `rounds` times one product of 64 bytes into each of so many accumulators.
+fn products_kernel(accumulators: u64) -> Kernel {
+    let mut b = KernelBuilder::new("products");
+    let out = b.ptr("out", Access::ReadWrite);
+    let rounds = b.int_param("rounds");
+    let codes = b.load_bytes(out, 0, 64);
+    let (zero, mask) = (b.splat_i32(0), b.splat_i32(0x0303_0303));
+    let weights = b.as_vi(codes);
+    let weights = b.band(weights, mask);
+    let weights = b.as_vb(weights);
+    let sums = b.for_loop(0, rounds, 1, vec![zero; accumulators as usize], |b, _, sums| {
+        sums.into_iter().map(|sum| b.dot_u8i8(sum, weights, codes, 3)).collect()
+    });
+    let total = sums.into_iter().reduce(|a, c| b.iadd(a, c)).expect("there are accumulators");
+    b.store_i32(out, total, 0, 16);
+    b.finish().expect("the kernel is well-formed")
+}
+
+/// `times` times all `bytes` (a multiple of 1024) at `from`.
+fn reads_kernel() -> Kernel {
+    let mut b = KernelBuilder::new("reads");
+    let out = b.ptr("out", Access::ReadWrite);
+    let from = b.ptr("from", Access::ReadOnly);
+    let (bytes, times) = (b.int_param("bytes"), b.int_param("times"));
+    let zero = b.splat_i32(0);
+    let sums = b.for_loop(0, times, 1, vec![zero; 4], |b, _, sums| {
+        b.for_loop(0, bytes, 1024, sums, |b, at, mut sums| {
+            let at = b.add(from, at);
+            for i in 0..16 {
+                let v = b.load_i32(at, 64 * i, 16);
+                sums[i as usize % 4] = b.bxor(sums[i as usize % 4], v);
+            }
+            sums
+        })
+    });
+    let total = sums.into_iter().reduce(|a, c| b.iadd(a, c)).expect("there are accumulators");
+    b.store_i32(out, total, 0, 16);
+    b.finish().expect("the kernel is well-formed")
+}
+
 impl Bench {
     fn wants(&self, name: &str) -> bool {
         self.filter.as_ref().is_none_or(|f| name.contains(f.as_str()))
@@ -162,10 +221,73 @@ impl Bench {
         (times[0], times[times.len() / 2])
     }
 
-    fn rate(&self, name: &str, what: &str, amount: f64, unit: &str, run: impl FnMut()) {
+    fn rate(&self, name: &str, what: &str, amount: f64, limit: Limit, run: impl FnMut()) -> Duration {
         let (best, median) = self.time(run);
         let rate = |t: Duration| amount / t.as_secs_f64() / 1e9;
-        println!("{name:<46} {what:<10} {:>8.2} {unit} (median {:.2})", rate(best), rate(median));
+        let (unit, most) = match limit {
+            Limit::Products => ("GMAC/s", self.products),
+            Limit::Cache => ("GB/s", self.cache),
+            Limit::Memory => ("GB/s", self.memory),
+        };
+        let share = 100.0 * rate(best) / most;
+        let (fastest, middle) = (rate(best), rate(median));
+        println!("{name:<46} {what:<10} {fastest:>8.2} {unit} {share:>5.1} % (median {middle:.2})");
+        best
+    }
+
+    /// The same in weights, by which layouts are compared.
+    fn weights(&self, name: &str, what: &str, weights: u64, best: Duration) {
+        println!("{name:<46} {what:<10} {:>8.2} Gweights/s", weights as f64 / best.as_secs_f64() / 1e9);
+    }
+
+    /// Measures the limits by kernels that do nothing else.
+    fn limits(&mut self) {
+        let rate = |bench: &Bench, name: &str, kernel: &Kernel, words: &[u64], amount: f64| {
+            let image = bench.load(kernel);
+            let (best, median) = bench.time(|| {
+                // SAFETY: the kernels of this function read what their words say, which are buffers of their caller.
+                unsafe { image.entry(0).function()(black_box(words.as_ptr())) };
+            });
+            let rate = |t: Duration| amount / t.as_secs_f64() / 1e9;
+            println!("{name:<46} {:<10} {:>8.2} (median {:.2})", "limit", rate(best), rate(median));
+            rate(best)
+        };
+        let out = Buffer::dense(64);
+        let (rounds, accumulators) = (1 << 16, if self.wide() { 24 } else { 5 });
+        let products = (rounds * accumulators * 64) as f64;
+        let words = [out.address(), rounds];
+        self.products = rate(
+            self,
+            "byte products in registers, 10^9/s",
+            &products_kernel(accumulators),
+            &words,
+            products,
+        );
+        let reads = reads_kernel();
+        for (name, bytes, times) in
+            [("reads, second-level cache, GB/s", CACHED, 64), ("reads, memory, GB/s", UNCACHED, 1)]
+        {
+            let bytes = if self.measure { bytes } else { 1 << 16 };
+            let buffer = Buffer::ternary(bytes);
+            let words = [out.address(), buffer.address(), bytes / 1024 * 1024, times];
+            let found = rate(self, name, &reads, &words, (bytes / 1024 * 1024 * times) as f64);
+            if bytes == UNCACHED { self.memory = found } else { self.cache = found }
+        }
+    }
+
+    fn wide(&self) -> bool {
+        self.codegen != Codegen::Cranelift
+            && x64::Level::of(&self.target).is_some_and(|l| l.registers().vectors() >= 24)
+    }
+
+    fn load(&self, kernel: &Kernel) -> Image {
+        let wide = self.codegen != Codegen::Cranelift && x64::Level::of(&self.target).is_some();
+        let compile: fn(&Kernel, &TargetDesc) -> Result<MachineCode, _> =
+            if wide { x64::compile } else { clif::compile };
+        let code = compile(kernel, &self.target).expect("the kernel can be compiled");
+        let mut builder = ImageBuilder::new(&self.target).expect("the target is this machine");
+        builder.define(&kernel.name, &code).expect("the name is new");
+        builder.finish().expect("memory can be made executable")
     }
 
     fn gemv(&self, rows: u32, cols: u32, layout: Layout, epilogue: Epilogue) {
@@ -187,20 +309,23 @@ impl Bench {
         let mut subject = Subject::new(self, kind, &[], bytes, 1);
         let cached = (CACHED / unit_bytes).min(units);
         let times = (8 * units / cached).max(1);
-        self.rate(&name, "cache", (times * cached * unit_weights) as f64, "Gweights/s", || {
+        let weights = |bytes: u64| bytes / unit_bytes * unit_weights;
+        let best = self.rate(&name, "cache", (times * cached * unit_bytes) as f64, Limit::Cache, || {
             (0..times).for_each(|_| subject.run(0..cached));
         });
+        self.weights(&name, "cache", weights(times * cached * unit_bytes), best);
         let all = units * unit_bytes;
         let copies: Vec<Buffer> = (0..if self.measure { (UNCACHED / all).max(1) } else { 1 })
             .map(|_| Buffer::ternary(all))
             .collect();
-        let weights = units * unit_weights * copies.len() as u64;
-        self.rate(&name, "memory", weights as f64, "Gweights/s", || {
+        let bytes = all * copies.len() as u64;
+        let best = self.rate(&name, "memory", bytes as f64, Limit::Memory, || {
             for copy in &copies {
                 subject.words[1] = copy.address();
                 subject.run(0..units);
             }
         });
+        self.weights(&name, "memory", weights(bytes), best);
     }
 
     fn gemm(&self, rows: u32, cols: u32, layout: Layout, tokens: u64) {
@@ -219,7 +344,7 @@ impl Bench {
         let mut subject = Subject::new(self, kind, &strides, bytes, tokens);
         let units = u64::from(rows.div_ceil(TILE_ROWS));
         let products = u64::from(rows) * u64::from(cols) * tokens;
-        self.rate(&name, "", products as f64, "GMAC/s", || subject.run(0..units));
+        self.rate(&name, "", products as f64, Limit::Products, || subject.run(0..units));
     }
 
     fn matmul(&self, rows: u32, cols: u32, dtype: DType, tokens: u64) {
@@ -240,10 +365,10 @@ impl Bench {
         let unit_bytes = u64::from(TILE_ROWS) * u64::from(cols) * element;
         let units = u64::from(rows.div_ceil(TILE_ROWS));
         let cached = (CACHED / unit_bytes).max(1);
-        self.rate(&name, "cache", (10 * cached * unit_bytes) as f64, "GB/s", || {
+        self.rate(&name, "cache", (10 * cached * unit_bytes) as f64, Limit::Cache, || {
             (0..10).for_each(|_| subject.run(0..cached));
         });
-        self.rate(&name, "memory", (units * unit_bytes) as f64, "GB/s", || subject.run(0..units));
+        self.rate(&name, "memory", (units * unit_bytes) as f64, Limit::Memory, || subject.run(0..units));
     }
 
     /// A packed head; bytes are those of codes and scales.
@@ -266,10 +391,10 @@ impl Bench {
         let mut subject = Subject::new(self, kind, if one { &[] } else { &strides }, bytes, tokens);
         let (units, unit_bytes) = (u64::from(rows.div_ceil(TILE_ROWS)), format.tile_bytes(cols));
         let cached = (CACHED / unit_bytes).max(1);
-        self.rate(&name, "cache", (10 * cached * unit_bytes) as f64, "GB/s", || {
+        self.rate(&name, "cache", (10 * cached * unit_bytes) as f64, Limit::Cache, || {
             (0..10).for_each(|_| subject.run(0..cached));
         });
-        self.rate(&name, "memory", size as f64, "GB/s", || subject.run(0..units));
+        self.rate(&name, "memory", size as f64, Limit::Memory, || subject.run(0..units));
     }
 
     /// What a screened head does behind the approximate logits.
@@ -401,27 +526,49 @@ impl Bench {
 
 fn main() {
     let mut args = std::env::args().skip(1).filter(|a| a != "--test");
-    let mut bench =
-        Bench { filter: None, measure: false, target: host::probe().expect("this machine is supported") };
+    let target = host::probe().expect("this machine is supported");
+    let nothing = f64::INFINITY;
+    let mut bench = Bench {
+        filter: None,
+        measure: false,
+        target,
+        codegen: Codegen::Auto,
+        products: nothing,
+        cache: nothing,
+        memory: nothing,
+    };
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--bench" => bench.measure = true,
+            "--cranelift" => bench.codegen = Codegen::Cranelift,
             "--target" => {
                 let target = args.next().expect("--target takes a target such as x86_64+sse4.1+avx2");
                 bench.target = target.parse().expect("--target takes a target such as x86_64+sse4.1+avx2");
+            }
+            "--codegen" => {
+                bench.codegen = match args.next().as_deref() {
+                    Some("cranelift") => Codegen::Cranelift,
+                    Some("x64") => Codegen::X64,
+                    _ => Codegen::Auto,
+                };
             }
             filter => bench.filter = Some(filter.to_owned()),
         }
     }
     println!("{}", bench.target);
+    bench.limits();
     for layout in [Layout::Tile16, Layout::Trits16] {
         bench.gemv(2560, 2560, layout, Epilogue::Add);
         bench.gemv(13824, 2560, layout, Epilogue::Relu2Mul);
         bench.gemv(2560, 6912, layout, Epilogue::Add);
-        for tokens in [1, 4, 64] {
+        for tokens in [1, 2, 4, 8, 16, 64] {
             bench.gemm(2560, 2560, layout, tokens);
         }
-        bench.gemm(2560, 6912, layout, 64);
+        for (rows, cols) in [(3840, 2560), (2560, 2560), (13824, 2560), (2560, 6912)] {
+            for tokens in [128, 512] {
+                bench.gemm(rows, cols, layout, tokens);
+            }
+        }
         bench.pack(13824, 2560, layout);
     }
     for dtype in [DType::F16, DType::Bf16, DType::F32] {

@@ -71,6 +71,21 @@ impl Selector {
     }
 }
 
+/// A kernel in machine code.
+#[derive(Debug)]
+pub struct CompiledKernel {
+    /// As it was generated.
+    pub kernel: Kernel,
+    /// Its code.
+    pub code: MachineCode,
+    /// What made the code.
+    pub selector: Selector,
+    /// Why the wide selector did not, where [`Codegen::Auto`] asked it first.
+    pub refusal: Option<CodegenError>,
+    /// The registers that it was blocked for.
+    pub registers: Registers,
+}
+
 /// A module as programs and code.
 #[derive(Debug)]
 pub struct Compiled {
@@ -80,6 +95,8 @@ pub struct Compiled {
     pub kernels: Vec<Kernel>,
     /// Which selector made each kernel, by kernel index.
     pub selectors: Vec<Selector>,
+    /// Why the wide selector did not make a kernel that it was to make.
+    pub refusals: Vec<CodegenError>,
     image: Image,
 }
 
@@ -118,7 +135,7 @@ pub fn compile_roofline(
     for &kind in kinds {
         let malformed = |e| CompileError::Kernel { name: kind.name(), source: KernelError::Malformed(e) };
         let build = |registers: Registers| kind.build(registers).map_err(malformed);
-        let Selected { kernel, code, registers, .. } = select(&build, target, Codegen::Auto)?;
+        let CompiledKernel { kernel, code, registers, .. } = select(&build, target, Codegen::Auto)?;
         builder.define(&kernel.name, &code)?;
         built.push((kind, registers));
     }
@@ -152,13 +169,15 @@ pub fn compile_with(
     let mut builder = ImageBuilder::new(target)?;
     let mut kernels = Vec::with_capacity(compiled.len());
     let mut selectors = Vec::with_capacity(compiled.len());
-    for (kernel, code, selector) in compiled {
+    let mut refusals = Vec::new();
+    for CompiledKernel { kernel, code, selector, refusal, .. } in compiled {
         builder.define(&kernel.name, &code)?;
         kernels.push(kernel);
         selectors.push(selector);
+        refusals.extend(refusal);
     }
     let image = builder.finish()?;
-    Ok(Compiled { programs, kernels, selectors, image })
+    Ok(Compiled { programs, kernels, selectors, refusals, image })
 }
 
 /// Generates and compiles one kernel.
@@ -169,20 +188,11 @@ pub fn compile_kernel(
     spec: &KernelSpec,
     target: &TargetDesc,
     codegen: Codegen,
-) -> Result<(Kernel, MachineCode, Selector), CompileError> {
+) -> Result<CompiledKernel, CompileError> {
     let build = |registers: Registers| {
         spec.build_for(registers).map_err(|source| CompileError::Kernel { name: spec.name(), source })
     };
-    let Selected { kernel, code, selector, .. } = select(&build, target, codegen)?;
-    Ok((kernel, code, selector))
-}
-
-/// A compiled kernel, and how it was made.
-struct Selected {
-    kernel: Kernel,
-    code: MachineCode,
-    selector: Selector,
-    registers: Registers,
+    select(&build, target, codegen)
 }
 
 /// Compiles what `build` generates for the registers of the selector that `codegen` asks for.
@@ -190,15 +200,19 @@ fn select(
     build: &dyn Fn(Registers) -> Result<Kernel, CompileError>,
     target: &TargetDesc,
     codegen: Codegen,
-) -> Result<Selected, CompileError> {
+) -> Result<CompiledKernel, CompileError> {
     let level = x64::Level::of(target).filter(|_| x64::available());
+    let mut refusal = None;
     if let (Codegen::Auto | Codegen::X64, Some(level)) = (codegen, level) {
         let (registers, selector) = (level.registers(), Selector::X64);
         let kernel = build(registers)?;
         match x64::compile(&kernel, target) {
-            Ok(code) => return Ok(Selected { kernel, code, selector, registers }),
-            Err(CodegenError::Registers { .. } | CodegenError::TooLarge { .. })
-                if codegen == Codegen::Auto => {}
+            Ok(code) => return Ok(CompiledKernel { kernel, code, selector, registers, refusal }),
+            Err(e @ (CodegenError::Registers { .. } | CodegenError::TooLarge { .. }))
+                if codegen == Codegen::Auto =>
+            {
+                refusal = Some(e);
+            }
             Err(other) => return Err(other.into()),
         }
     } else if codegen == Codegen::X64 {
@@ -207,5 +221,5 @@ fn select(
     let (registers, selector) = (Registers::cranelift(target), Selector::Cranelift);
     let kernel = build(registers)?;
     let code = clif::compile(&kernel, target)?;
-    Ok(Selected { kernel, code, selector, registers })
+    Ok(CompiledKernel { kernel, code, selector, registers, refusal })
 }

@@ -51,6 +51,16 @@ pub enum CodegenError {
         /// Registers that can hold them.
         available: usize,
     },
+    /// The wide selector would need a frame that is too large.
+    #[error("kernel `{kernel}` needs a frame of {bytes} bytes; the limit is {limit}: choose a smaller tile")]
+    Frame {
+        /// The kernel's name.
+        kernel: String,
+        /// Bytes of its frame.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The wide selector was asked for code that this target has no registers for.
     #[error(
         "{target} has neither AVX2 with FMA and F16C nor AVX-512 F, BW, DQ and VL: use the Cranelift selector"

@@ -11,8 +11,8 @@
 
 use std::collections::HashMap;
 
-use bitnetc_ir::rope::Theta;
 use bitnetc_ir::entity::EntityVec;
+use bitnetc_ir::rope::Theta;
 use bitnetc_ir::{
     DType, Entity, Func, FuncId, Module, Node, NodeId, Op, Operand, Pairs, ParamId, Place, TokenCount, Type,
     Units, ValueDef, ValueId, partition, storage,

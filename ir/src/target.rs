@@ -102,6 +102,14 @@ impl Speeds {
         }
     }
 
+    /// The same machine running code of vectors of `bytes`: as many of them in a second.
+    #[must_use]
+    pub fn with_vector_bytes(self, bytes: u32) -> Self {
+        let dots = u64::from(self.int8_core_mmac_s) / u64::from(self.vector_bytes.max(1));
+        let int8_core_mmac_s = u32::try_from(dots * u64::from(bytes)).unwrap_or(u32::MAX);
+        Self { int8_core_mmac_s, vector_bytes: bytes, ..self }
+    }
+
     /// What so many threads read from memory: they add up until all of it is used.
     pub fn read_mb_s(&self, threads: u32) -> u64 {
         match threads {
@@ -267,6 +275,8 @@ mod tests {
         let wide = TargetDesc::baseline(Arch::X86_64).with(Feature::Avx512vnni);
         assert_eq!(wide.speeds(), Speeds::assumed(&wide));
         assert_eq!((wide.speeds().vector_bytes, wide.speeds().int8_core_mmac_s), (64, 384_000));
+        let narrow = wide.speeds().with_vector_bytes(16);
+        assert_eq!((narrow.vector_bytes, narrow.int8_core_mmac_s), (16, 96_000));
         assert_eq!(TargetDesc { measured: Some(speeds), ..wide }.speeds(), speeds);
     }
 

@@ -230,6 +230,7 @@ fn replicated(func: &Func, extents: &BTreeMap<ValueId, Extent>) -> Result<(), Pl
                 | Op::RmsNorm { .. }
                 | Op::RmsNormQuant { .. }
                 | Op::QuantAbsmax { .. }
+                | Op::QuantBlocks { .. }
                 | Op::Rope { .. }
                 | Op::Add { .. }
                 | Op::Mul { .. }

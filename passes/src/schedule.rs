@@ -217,20 +217,43 @@ mod tests {
               return %a, %k1, %v1
             }",
         );
-        assert_eq!((order, barriers), (vec!["relu2", "attention", "kv_append"], vec![0, 1]));
+        // Every thread has the squares of its own, so only the append waits.
+        assert_eq!((order, barriers), (vec!["relu2", "attention", "kv_append"], vec![1]));
+    }
+
+    #[test]
+    fn ops_over_one_row_cost_no_phase() {
+        let (order, barriers) = order_and_barriers(
+            "bir 1 stage=fused
+            param @n: f32[32] = file \"n\" #00000000000000000000000000000000
+            param @w: f32[32x32] = file \"w\" #00000000000000000000000000000000
+            func @f(%x: f32[32]) -> (f32[32], f32[32]) tokens=1 {
+              %a = rms_norm %x, @n {eps=1e-5} : f32[32]
+              %b = matmul %a, @w : f32[32]
+              %c = add %a, %b : f32[32]
+              %d = rms_norm %c, @n {eps=1e-5} : f32[32]
+              %e = matmul %d, @w : f32[32]
+              %f = relu2 %d : f32[32]
+              %g = relu2 %f : f32[32]
+              return %e, %g
+            }",
+        );
+        // The result is the caller's, so one thread writes it.
+        assert_eq!(order, ["rms_norm", "matmul", "add", "rms_norm", "matmul", "relu2", "relu2"]);
+        assert_eq!(barriers, [1]);
     }
 
     #[test]
     fn parts_of_inputs_cost_no_phase() {
         let (order, barriers) = order_and_barriers(
             "bir 1 stage=fused
-            func @f(%x: f32[32]) -> (f32[16]) tokens=1 {
-              %r = relu2 %x : f32[32]
-              %c, %d = split %r {sizes=[16,16]} : f32[16], f32[16]
-              %s = mul %c, %d : f32[16]
-              %a, %b = split %x {sizes=[16,16]} : f32[16], f32[16]
-              %t = mul %a, %b : f32[16]
-              %u = add %s, %t : f32[16]
+            func @f(%x: f32[Tx32]) -> (f32[Tx16]) tokens<=4 {
+              %r = relu2 %x : f32[Tx32]
+              %c, %d = split %r {sizes=[16,16]} : f32[Tx16], f32[Tx16]
+              %s = mul %c, %d : f32[Tx16]
+              %a, %b = split %x {sizes=[16,16]} : f32[Tx16], f32[Tx16]
+              %t = mul %a, %b : f32[Tx16]
+              %u = add %s, %t : f32[Tx16]
               return %u
             }",
         );

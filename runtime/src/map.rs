@@ -8,10 +8,11 @@
 //! never changes after opening.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
+use rayon::prelude::*;
 
 /// How the bytes of a file get into memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -21,7 +22,7 @@ pub enum MapMode {
     Mapped,
     /// Map the file and read all its pages now, where the system can do that.
     Populated,
-    /// Read the file into memory of our own. Later changes of the file have no effect.
+    /// Read the file into memory of our own, with several threads. Later changes of the file have no effect.
     Copied,
 }
 
@@ -113,7 +114,7 @@ impl Mapping {
         let length = usize::try_from(metadata.len())
             .map_err(|_| MapError::TooLarge { path: path.to_owned(), bytes: metadata.len() })?;
         let bytes = if length == 0 || mode == MapMode::Copied {
-            Bytes::Owned(read_all(file, length, path)?)
+            Bytes::Owned(read_all(&file, length, path)?)
         } else {
             Bytes::Mapped(map_file(&file, length, mode, path)?)
         };
@@ -157,19 +158,45 @@ fn map_file(file: &File, length: usize, mode: MapMode, path: &Path) -> Result<Mm
     unsafe { options.map(file) }.map_err(|source| MapError::Map { path: path.to_owned(), source })
 }
 
-fn read_all(mut file: File, length: usize, path: &Path) -> Result<AlignedBuffer, MapError> {
+/// Bytes that one thread reads at a time: some huge pages.
+const READ_AT_ONCE: usize = 8 << 20;
+
+fn read_all(file: &File, length: usize, path: &Path) -> Result<AlignedBuffer, MapError> {
     let io_error = |source| MapError::Io { operation: "read", path: path.to_owned(), source };
     let mut buffer = AlignedBuffer::zeroed(length).map_err(io_error)?;
+    let parts = buffer.as_mut_slice().par_chunks_mut(READ_AT_ONCE).enumerate();
+    let read = parts.map(|(i, part)| read_part(file, part, i * READ_AT_ONCE));
+    // The first part that ends early says how long the file is now.
+    let short =
+        read.collect::<io::Result<Vec<Option<usize>>>>().map_err(io_error)?.into_iter().flatten().min();
+    match short {
+        Some(found) => Err(MapError::Shrunk { path: path.to_owned(), expected: length, found }),
+        None => Ok(buffer),
+    }
+}
+
+/// Fills `part` with the bytes of the file from `start` on; returns where the file ends if that is earlier.
+fn read_part(file: &File, part: &mut [u8], start: usize) -> io::Result<Option<usize>> {
     let mut found = 0;
-    while found < length {
-        match file.read(&mut buffer.as_mut_slice()[found..]) {
-            Ok(0) => return Err(MapError::Shrunk { path: path.to_owned(), expected: length, found }),
+    while found < part.len() {
+        match read_at(file, &mut part[found..], (start + found) as u64) {
+            Ok(0) => return Ok(Some(start + found)),
             Ok(count) => found += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(source) => return Err(io_error(source)),
+            Err(error) => return Err(error),
         }
     }
-    Ok(buffer)
+    Ok(None)
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, bytes, offset)
 }
 
 fn kind_of(file_type: std::fs::FileType) -> &'static str {
@@ -292,6 +319,27 @@ mod tests {
             assert_eq!(mapping.as_slice(), bytes);
             assert_eq!(mapping.is_mapped(), mode != MapMode::Copied);
             assert_eq!(mapping.as_slice().as_ptr().addr() % 64, 0);
+        }
+    }
+
+    #[test]
+    fn copies_are_whole_at_every_border_of_parts() {
+        for length in [READ_AT_ONCE - 1, READ_AT_ONCE, 2 * READ_AT_ONCE + 5] {
+            let bytes: Vec<u8> = (0..length as u32).map(|i| (i ^ (i >> 7) ^ (i >> 17)) as u8).collect();
+            let file = file_with(&bytes);
+            assert!(Mapping::open(file.path(), MapMode::Copied).unwrap().as_slice() == bytes);
+        }
+    }
+
+    #[test]
+    fn a_file_that_shrinks_while_it_is_read_is_named() {
+        let file = file_with(&[7; 100]);
+        let opened = File::open(file.path()).unwrap();
+        for length in [101, READ_AT_ONCE + 1, 3 * READ_AT_ONCE] {
+            match read_all(&opened, length, file.path()) {
+                Err(MapError::Shrunk { expected, found, .. }) => assert_eq!((expected, found), (length, 100)),
+                other => panic!("{other:?}"),
+            }
         }
     }
 

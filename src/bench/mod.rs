@@ -17,4 +17,4 @@ mod run;
 
 pub use limits::{LimitKind, Limits};
 pub use outcome::Outcome;
-pub use run::{Bench, BenchOptions, Progress, Test};
+pub use run::{Bench, BenchOptions, Progress, Test, limits_of_machine};

@@ -1,6 +1,7 @@
 //! What a test gave, and what follows from it.
 
 use bitnetc_ir::work::Work;
+use bitnetc_runtime::profile::Profile;
 
 use super::limits::{LimitKind, Limits};
 use super::run::Test;
@@ -17,6 +18,8 @@ pub struct Outcome {
     pub limits: Vec<Limits>,
     /// What one repetition needs.
     pub work: Work,
+    /// Where the time of a run behind the samples went, if it was asked for.
+    pub profile: Option<Profile>,
 }
 
 impl Outcome {
@@ -94,6 +97,7 @@ mod tests {
             samples: vec![8.0, 12.0, 10.0],
             limits: [20.0, 10.0, 15.0, 20.0].map(limits).to_vec(),
             work: Work { weight_bytes: 9_000_000_000, kv_bytes: 1_000_000_000, ..Work::default() },
+            profile: None,
         }
     }
 

@@ -3,6 +3,10 @@
 //! Units in CSV and JSON are plain: tokens per second, bytes, multiply-adds, and both of these per second; shares are from
 //! 0 to 1 (above 1 where a model fits in the caches). Markdown is for people.
 
+use std::collections::BTreeSet;
+
+use bitnetc_ir::{DType, Layout, Module, Op, Operand, ParamId};
+use bitnetc_runtime::profile::{Profile, ProgramProfile};
 use serde_json::{Value, json};
 
 use super::limits::LimitKind;
@@ -24,9 +28,10 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// A loaded model, called `model`.
+    /// A loaded model, called `model`; its options are read off the planned module.
     pub fn of(loaded: &Loaded, model: String, chunk: u32) -> Self {
-        Self { model, options: Vec::new(), weight_bytes: loaded.model.weight_bytes(), chunk }
+        let options = options_of(&loaded.module);
+        Self { model, options, weight_bytes: loaded.model.weight_bytes(), chunk }
     }
 
     /// Name and options in one line.
@@ -34,6 +39,36 @@ impl Subject {
         let options = self.options.iter().map(|(name, value)| format!(", {name} {value}"));
         format!("{}{}", self.model, options.collect::<String>())
     }
+}
+
+/// How a planned module stores what a step reads: head, ternary weights and KV cache.
+fn options_of(module: &Module) -> Vec<(&'static str, String)> {
+    let Some(decode) = module.func_named("decode").map(|id| &module.funcs()[id]) else { return Vec::new() };
+    let param_type = |p: ParamId| module.params()[p].ty.clone();
+    let (mut heads, mut packings, mut caches) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for &id in decode.order() {
+        let node = decode.node(id);
+        for &operand in &node.operands {
+            let ty = decode.operand_type(operand, &param_type);
+            let param = matches!(operand, Operand::Param(_));
+            match (&node.op, ty.dtype, ty.layout) {
+                (Op::MatmulRows {}, ..) => drop(heads.insert("screened")),
+                (Op::Matmul {}, dtype, _) if param => drop(heads.insert(dtype.name())),
+                (Op::BlockMatmul {}, DType::W8, _) => drop(heads.insert("q8")),
+                (Op::BlockMatmul {}, DType::W6, _) => drop(heads.insert("q6")),
+                (Op::BlockMatmul {}, DType::W4, _) => drop(heads.insert("q4")),
+                (_, DType::Ter, Layout::Tile16) => drop(packings.insert("2bit")),
+                (_, DType::Ter, Layout::Trits16) => drop(packings.insert("1.6bit")),
+                (_, dtype, _) if ty.as_cache().is_some() => drop(caches.insert(dtype.name())),
+                _ => {}
+            }
+        }
+    }
+    if heads.contains("screened") {
+        heads.retain(|&head| head == "screened");
+    }
+    let list = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join("+");
+    vec![("head", list(heads)), ("weights", list(packings)), ("kv", list(caches))]
 }
 
 /// Limits of so many threads, over all tests, in bytes and multiply-adds per second.
@@ -104,6 +139,61 @@ pub fn markdown_limits(limits: &[ThreadLimits], buffer_bytes: u64) -> String {
     text
 }
 
+/// Entry points that have run, in a profile.
+fn used(profile: &Profile) -> impl Iterator<Item = &ProgramProfile> {
+    profile.programs.iter().filter(|p| p.calls > 0)
+}
+
+/// Markdown tables of where the time of a test went; empty if it was not recorded.
+pub fn markdown_profile(subject: &Subject, o: &Outcome) -> String {
+    let mut text = String::new();
+    let Some(profile) = &o.profile else { return text };
+    for program in used(profile) {
+        let wall = program.wall_ns.max(1) as f64;
+        let percent = |ns: f64| format!("{:.1} %", 100.0 * ns / wall);
+        text += &format!(
+            "\n{}, {} threads, {} @ d{}: {} calls of @{}, {:.3} ms each\n\n\
+             | op | steps | ms per call | of the time | waiting behind it |\n|---|--:|--:|--:|--:|\n",
+            subject.title(),
+            o.test.threads,
+            o.test.name(),
+            o.test.depth,
+            program.calls,
+            program.name,
+            wall / program.calls as f64 / 1e6
+        );
+        for op in profile.by_op(&program.name) {
+            let ms = op.busy_ns / program.calls as f64 / 1e6;
+            let (busy, wait) = (percent(op.busy_ns), percent(op.wait_ns));
+            text += &format!("| {} | {} | {ms:.4} | {busy} | {wait} |\n", op.op, op.steps);
+        }
+        if let Some(overhead) = profile.overhead(&program.name) {
+            let (barrier, dispatch) = (percent(overhead.barrier * wall), percent(overhead.dispatch * wall));
+            text += &format!("| all barriers | | | | {barrier} |\n| dispatch | | | {dispatch} | |\n");
+        }
+    }
+    text
+}
+
+/// A profile as JSON: one entry for each entry point that ran.
+fn json_profile(profile: &Profile) -> Value {
+    let program = |p: &ProgramProfile| {
+        let ops = profile.by_op(&p.name).into_iter().map(
+            |op| json!({ "op": op.op, "steps": op.steps, "busy_ns": op.busy_ns, "wait_ns": op.wait_ns }),
+        );
+        let overhead = profile.overhead(&p.name);
+        json!({
+            "entry": p.name,
+            "calls": p.calls,
+            "wall_ns": p.wall_ns,
+            "barrier_share": overhead.map(|o| o.barrier),
+            "dispatch_share": overhead.map(|o| o.dispatch),
+            "ops": ops.collect::<Vec<_>>(),
+        })
+    };
+    used(profile).map(program).collect()
+}
+
 /// The first line of CSV.
 pub const CSV_HEAD: &str = "model,options,test,threads,depth,tok_per_s,stddev,bytes_per_token,macs_per_token,limit,\
                             limit_value,share_of_limit,share_paired\n";
@@ -163,6 +253,7 @@ pub fn json_test(subject: &Subject, o: &Outcome) -> Value {
             "dense_macs": o.work.dense_macs,
             "attention_macs": o.work.attention_macs,
         },
+        "profile": o.profile.as_ref().map(json_profile),
         "limit_samples": o.limits.iter().map(|l| json!({ "bandwidth": l.bandwidth, "int8": l.int8 })).collect::<Vec<_>>(),
     })
 }

@@ -5,7 +5,8 @@ use std::time::Instant;
 use bitnetc_codegen::compile::CompileError;
 use bitnetc_codegen::host;
 use bitnetc_ir::work::Accounts;
-use bitnetc_runtime::roofline::{Rate, Roofline, default_buffer_bytes};
+use bitnetc_runtime::profile::Profile;
+use bitnetc_runtime::roofline::{Roofline, default_buffer_bytes};
 use bitnetc_runtime::session::{Session, SessionError, SessionOptions};
 
 use super::limits::Limits;
@@ -57,8 +58,8 @@ pub struct BenchOptions {
     pub warm_up: bool,
     /// Tokens that the sessions' context holds: the most that any test needs.
     pub context: u32,
-    /// Bytes that the read bandwidth is measured over; [`default_buffer_bytes`] if there is nothing.
-    pub buffer_bytes: Option<u64>,
+    /// Whether each test is run once more behind its samples, with a clock at every step and barrier.
+    pub profile: bool,
     /// Asked between steps; false ends the test.
     pub keep_going: fn() -> bool,
 }
@@ -68,6 +69,8 @@ pub struct BenchOptions {
 pub enum Progress {
     /// The context is being filled up to the test's depth.
     Filling,
+    /// The repetitions are done, the recorded run begins.
+    Profiling,
     /// So many of the repetitions are done, the last one at this speed.
     Sample {
         /// Repetitions done.
@@ -77,11 +80,22 @@ pub enum Progress {
     },
 }
 
+/// What limits are measured with: this machine's widest code, and a buffer of `buffer_bytes` or, if there is nothing,
+/// [`default_buffer_bytes`].
+///
+/// # Errors
+/// Memory that cannot be had, code that cannot be generated.
+pub fn limits_of_machine(buffer_bytes: Option<u64>) -> Result<Roofline, Error> {
+    // The machine's limit is what all of it can do, whatever a model's code is made for.
+    let host = host::probe().map_err(CompileError::from)?;
+    Ok(Roofline::new(&host, buffer_bytes.unwrap_or_else(default_buffer_bytes))?)
+}
+
 /// A model, its sessions, and the machine's limits.
 pub struct Bench<'a> {
     loaded: &'a Loaded,
     options: BenchOptions,
-    roofline: Roofline,
+    roofline: &'a mut Roofline,
     accounts: Accounts,
     session: Option<Session>,
     /// Tokens of the session's context that are those of [`token`].
@@ -91,16 +105,9 @@ pub struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     /// Gets ready to measure `loaded`.
-    ///
-    /// # Errors
-    /// Memory that cannot be had, code that cannot be generated.
-    pub fn new(loaded: &'a Loaded, options: BenchOptions) -> Result<Self, Error> {
-        let bytes = options.buffer_bytes.unwrap_or_else(default_buffer_bytes);
-        // The machine's limit is what all of it can do, whatever the model's code is made for.
-        let host = host::probe().map_err(CompileError::from)?;
-        let roofline = Roofline::new(&host, bytes)?;
+    pub fn new(loaded: &'a Loaded, roofline: &'a mut Roofline, options: BenchOptions) -> Self {
         let accounts = Accounts::of(&loaded.module);
-        Ok(Self { loaded, options, roofline, accounts, session: None, filled: 0, interrupted: false })
+        Self { loaded, options, roofline, accounts, session: None, filled: 0, interrupted: false }
     }
 
     /// What is counted.
@@ -111,19 +118,6 @@ impl<'a> Bench<'a> {
     /// Whether a test has been ended by [`BenchOptions::keep_going`].
     pub fn interrupted(&self) -> bool {
         self.interrupted
-    }
-
-    /// Fused multiply-adds of f32 per second: no test's limit, for the record.
-    ///
-    /// # Errors
-    /// Threads that cannot be started.
-    pub fn fma_peak(&mut self, threads: u32) -> Result<Rate, Error> {
-        Ok(self.roofline.fma_peak(threads, PASSES)?)
-    }
-
-    /// Bytes that the bandwidth is measured over.
-    pub fn buffer_bytes(&self) -> u64 {
-        self.roofline.buffer_bytes()
     }
 
     /// Measures a test. `None` if it was interrupted before its first repetition was done; later interruptions keep the
@@ -148,7 +142,7 @@ impl<'a> Bench<'a> {
         self.fill(test.depth)?;
         let mut work = self.accounts.prompt(test.depth, test.prompt);
         work += self.accounts.generation(test.depth + test.prompt, test.generate);
-        let mut outcome = Outcome { test, samples: Vec::new(), limits: Vec::new(), work };
+        let mut outcome = Outcome { test, samples: Vec::new(), limits: Vec::new(), work, profile: None };
         if self.options.warm_up {
             let generate = test.generate.min(WARM_UP_STEPS);
             self.sample(Test { generate, ..test })?;
@@ -169,7 +163,38 @@ impl<'a> Bench<'a> {
             outcome.limits.push(self.limits(test.threads)?);
             progress(Progress::Sample { done, rate });
         }
+        if self.options.profile && !self.interrupted {
+            progress(Progress::Profiling);
+            match self.profile(test) {
+                Err(Error::Interrupted | Error::Session(SessionError::Interrupted)) => {
+                    self.interrupted = true
+                }
+                profile => outcome.profile = profile?,
+            }
+        }
         Ok(outcome)
+    }
+
+    /// Runs the test twice in a session that records, which takes the place of the usual one for this long; what the
+    /// second run took.
+    fn profile(&mut self, test: Test) -> Result<Option<Profile>, Error> {
+        let options = SessionOptions { context: self.options.context, threads: test.threads };
+        let mut recording = Session::profiled(self.loaded.model.clone(), options)?;
+        recording.set_keep_going(self.options.keep_going);
+        let usual = (self.session.replace(recording), std::mem::take(&mut self.filled));
+        let result = self.recorded(test);
+        (self.session, self.filled) = usual;
+        result
+    }
+
+    fn recorded(&mut self, test: Test) -> Result<Option<Profile>, Error> {
+        self.fill(test.depth)?;
+        self.sample(Test { generate: test.generate.min(WARM_UP_STEPS), ..test })?;
+        if let Some(session) = &mut self.session {
+            session.reset_profile();
+        }
+        self.sample(test)?;
+        Ok(self.session.as_ref().and_then(Session::profile))
     }
 
     /// One round: the median of a few passes each.

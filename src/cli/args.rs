@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use bitnetc_codegen::compile::Codegen;
 use bitnetc_frontend_gguf::{Activation, I2sLayout, ModelOptions};
 use bitnetc_passes::HeadFormat;
+use bitnetc_runtime::map::MapMode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A compiler for ternary (BitNet b1.58) language models on CPUs.
@@ -131,6 +133,26 @@ impl ModelArgs {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CodegenArg {
+    /// Wide registers where the CPU has them, Cranelift elsewhere
+    Auto,
+    /// 128-bit registers
+    Cranelift,
+    /// AVX2 or AVX-512, or an error
+    X64,
+}
+
+impl From<CodegenArg> for Codegen {
+    fn from(arg: CodegenArg) -> Self {
+        match arg {
+            CodegenArg::Auto => Codegen::Auto,
+            CodegenArg::Cranelift => Codegen::Cranelift,
+            CodegenArg::X64 => Codegen::X64,
+        }
+    }
+}
+
 /// Options of every command that runs a model.
 #[derive(Debug, Args)]
 pub(crate) struct EngineArgs {
@@ -147,11 +169,37 @@ pub(crate) struct EngineArgs {
     /// Packing of the ternary weights (default: the plan's; auto for a .gguf)
     #[arg(long, value_name = "PACKING")]
     pub(crate) weights: Option<Weights>,
-    /// Read files into memory instead of mapping them
+    #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
+    /// Check the hash of a plan's weights first, which reads all of them
     #[arg(long)]
+    pub(crate) verify: bool,
+    /// What generates machine code
+    #[arg(long, value_name = "SELECTOR", default_value = "auto", env = "BITNETC_CODEGEN")]
+    pub(crate) codegen: CodegenArg,
+    /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni` (each brings what it implies)
+    #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
+    pub(crate) cpu_features: String,
+}
+
+/// How files are brought into memory.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct MemoryArgs {
+    /// Map files into memory (the default): starts at once, and other processes share the pages
+    #[arg(long, overrides_with = "no_mmap")]
+    pub(crate) mmap: bool,
+    /// Copy files into memory of our own, on huge pages where the system has them
+    #[arg(long, overrides_with = "mmap")]
     pub(crate) no_mmap: bool,
     #[command(flatten)]
     pub(crate) options: ModelArgs,
+}
+
+impl MemoryArgs {
+    /// The last of the two options counts.
+    pub(crate) fn map_mode(self) -> MapMode {
+        if self.no_mmap && !self.mmap { MapMode::Copied } else { MapMode::Mapped }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -238,13 +286,15 @@ pub(crate) struct CompileArgs {
     /// The plan to write (default: the model's name with .plan)
     #[arg(short, long, value_name = "PLAN")]
     pub(crate) output: Option<PathBuf>,
+    /// Threads that will run the model, for `--weights auto` (default: the cores that this process may use)
+    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
     #[command(flatten)]
     pub(crate) options: ModelArgs,
-    /// Read the model into memory instead of mapping it
-    #[arg(long)]
-    pub(crate) no_mmap: bool,
+    #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
     /// Print the summary as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -266,15 +316,15 @@ pub(crate) struct LoweringArgs {
     /// Packing of the ternary weights
     #[arg(long, value_name = "PACKING", default_value = "auto")]
     pub(crate) weights: Weights,
-    /// Threads that will run the model, for `--weights auto` (default: the cores that this process may use)
-    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub(crate) threads: Option<u32>,
     /// Run these passes instead of the default pipeline, e.g. `fuse-norm-quant,assign-layout,plan-memory`
     #[arg(long, value_name = "PIPELINE")]
     pub(crate) passes: Option<String>,
     /// Leave a pass out (may be given more than once)
     #[arg(long, value_name = "PASS")]
     pub(crate) disable_pass: Vec<String>,
+    /// Compile for these CPU features only: `native`, or a list such as `avx2` or `avx512vnni`
+    #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
+    pub(crate) cpu_features: String,
 }
 
 #[derive(Debug, Args)]
@@ -350,6 +400,9 @@ pub(crate) struct IrDumpArgs {
     /// Only this layer of the entry point (default entry: decode)
     #[arg(long, value_name = "N")]
     pub(crate) layer: Option<u32>,
+    /// Threads that will run the model, for `--weights auto` (default: the cores that this process may use)
+    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
     #[command(flatten)]
@@ -484,15 +537,52 @@ pub(crate) struct BenchArgs {
     /// Do not run a test before it is timed
     #[arg(long)]
     pub(crate) no_warmup: bool,
+    /// Also show where the time goes, by op and barrier: each test is run once more with a clock at every step (not in CSV)
+    #[arg(long)]
+    pub(crate) profile: bool,
     /// Also measure compiling, loading to the first token, and peak memory
     #[arg(long)]
     pub(crate) startup: bool,
     /// Memory that the read bandwidth is measured over (default: 4 times the last-level cache, at least 1024)
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub(crate) limits_buffer: Option<u64>,
-    /// Read files into memory instead of mapping them
-    #[arg(long)]
-    pub(crate) no_mmap: bool,
+    /// Element types of the KV cache (default: the plan's; f16 for a .gguf)
+    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
+    pub(crate) kv_type: Vec<KvType>,
+    /// Language-model heads, as for `run` (default: the plan's; q8 for a .gguf)
+    #[arg(long, value_name = "HEAD", value_delimiter = ',')]
+    pub(crate) head: Vec<HeadFormat>,
+    /// Packings of the ternary weights (default: the plan's; auto for a .gguf)
+    #[arg(long, value_name = "PACKING", value_delimiter = ',')]
+    pub(crate) weights: Vec<Weights>,
+    /// Tokens that one prefill step handles at most; not for a plan, which has its own
+    #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) batch_size: Vec<u32>,
+    /// Leave a pass out (may be given more than once); not for a plan
+    #[arg(long, value_name = "PASS")]
+    pub(crate) disable_pass: Vec<String>,
     #[command(flatten)]
-    pub(crate) lowering: LoweringArgs,
+    pub(crate) memory: MemoryArgs,
+    /// What generates machine code
+    #[arg(
+        long,
+        value_name = "SELECTOR",
+        value_delimiter = ',',
+        default_value = "auto",
+        env = "BITNETC_CODEGEN"
+    )]
+    pub(crate) codegen: Vec<CodegenArg>,
+    /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni` (each brings what it implies)
+    #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
+    pub(crate) cpu_features: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn no_two_options_of_a_command_share_a_name() {
+        super::Cli::command().debug_assert();
+    }
 }

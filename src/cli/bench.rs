@@ -1,25 +1,29 @@
 //! `bitnetc bench`: speed, and its share of what the machine could do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use bitnetc::bench::machine::{Build, Machine};
 use bitnetc::bench::report::{self, Subject, ThreadLimits};
-use bitnetc::bench::{Bench, BenchOptions, Outcome, Progress, Test};
+use bitnetc::bench::{Bench, BenchOptions, Outcome, Progress, Test, limits_of_machine};
+use bitnetc::compile::CompileOptions;
 use bitnetc::error::exit;
-use bitnetc::load::{LoadOptions, Loaded, load};
+use bitnetc::load::{LoadOptions, load};
 use bitnetc_frontend_gguf::synth::SyntheticModel;
-use bitnetc_runtime::map::MapMode;
+use bitnetc_runtime::roofline::Roofline;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::args::{BenchArgs, ReportFormat};
-use super::compile::compile_options;
+use super::args::{BenchArgs, EngineArgs, ReportFormat, Weights};
+use super::compile::pipeline;
 use super::failure::Failure;
-use super::run::{announce, threads};
-use super::startup::{Startup, startup};
+use super::run::{announce, load_options, threads};
+use super::startup::{Startup, is_plan, startup};
 use super::synth::shape;
 use super::{Outcome as CommandOutcome, interrupt, output, progress};
+
+/// Passes of the f32 peak, which no test needs.
+const FMA_PASSES: u32 = 3;
 
 /// Parses `--pg`: a prompt and a generation, as `512,128`.
 pub(crate) fn parse_pair(text: &str) -> Result<(u32, u32), String> {
@@ -85,6 +89,7 @@ struct Report {
     machine: Machine,
     build: Build,
     tests: Vec<Value>,
+    profiles: String,
 }
 
 impl Report {
@@ -98,7 +103,10 @@ impl Report {
 
     fn test(&mut self, subject: &Subject, outcome: &Outcome) -> Result<(), Failure> {
         match self.format {
-            ReportFormat::Md => output::print(&report::markdown_row(subject, outcome)),
+            ReportFormat::Md => {
+                self.profiles += &report::markdown_profile(subject, outcome);
+                output::print(&report::markdown_row(subject, outcome))
+            }
             ReportFormat::Csv => output::print(&report::csv_row(subject, outcome)),
             ReportFormat::Jsonl => output::print(&format!("{}\n", report::json_test(subject, outcome))),
             ReportFormat::Json => {
@@ -116,7 +124,7 @@ impl Report {
     ) -> Result<(), Failure> {
         match self.format {
             ReportFormat::Md => {
-                let mut text = report::markdown_limits(limits, buffer_bytes);
+                let mut text = report::markdown_limits(limits, buffer_bytes) + &self.profiles;
                 if let Some(startup) = startup {
                     text += &startup.markdown();
                 }
@@ -147,7 +155,7 @@ impl Report {
 }
 
 /// The greatest limits that the tests have seen, by thread count.
-fn seen_limits(bench: &mut Bench<'_>, outcomes: &[Outcome]) -> Result<Vec<ThreadLimits>, Failure> {
+fn seen_limits(roofline: &mut Roofline, outcomes: &[Outcome]) -> Result<Vec<ThreadLimits>, Failure> {
     let mut by_threads = BTreeMap::new();
     for outcome in outcomes {
         let seen = by_threads.entry(outcome.test.threads).or_insert_with(|| outcome.machine());
@@ -155,10 +163,70 @@ fn seen_limits(bench: &mut Bench<'_>, outcomes: &[Outcome]) -> Result<Vec<Thread
     }
     let mut all = Vec::new();
     for (threads, seen) in by_threads {
-        let fma = bench.fma_peak(threads)?.median();
+        let fma = roofline.fma_peak(threads, FMA_PASSES).map_err(bitnetc::Error::from)?.median();
         all.push(ThreadLimits { threads, bandwidth: seen.bandwidth, int8: seen.int8, fma });
     }
     Ok(all)
+}
+
+/// A way to compile the model, and the tests that are run with it.
+struct Variant {
+    engine: EngineArgs,
+    batch_size: Option<u32>,
+    tests: Vec<Test>,
+}
+
+/// The values of a list, or the default.
+fn or_default<T: Copy>(list: &[T]) -> Vec<Option<T>> {
+    if list.is_empty() { vec![None] } else { list.iter().copied().map(Some).collect() }
+}
+
+/// What the lists of options multiply to. Where the packing of weights is chosen by the number of threads, each number
+/// has a variant of its own.
+fn variants(args: &BenchArgs, tests: &[Test], plan: bool) -> Vec<Variant> {
+    let mut all = Vec::new();
+    for &head in &or_default(&args.head) {
+        for &weights in &or_default(&args.weights) {
+            for &kv_type in &or_default(&args.kv_type) {
+                for &batch_size in &or_default(&args.batch_size) {
+                    let mut add = |threads: Option<u32>| {
+                        for &codegen in &args.codegen {
+                            let engine = EngineArgs {
+                                threads,
+                                kv_type,
+                                head,
+                                weights,
+                                memory: args.memory,
+                                verify: false,
+                                codegen,
+                                cpu_features: args.cpu_features.clone(),
+                            };
+                            let tests =
+                                tests.iter().copied().filter(|t| threads.is_none_or(|n| n == t.threads));
+                            all.push(Variant { engine, batch_size, tests: tests.collect() });
+                        }
+                    };
+                    if plan || !matches!(weights, None | Some(Weights::Auto)) {
+                        add(None);
+                    } else {
+                        let threads: BTreeSet<u32> = tests.iter().map(|t| t.threads).collect();
+                        threads.into_iter().for_each(|n| add(Some(n)));
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+impl Variant {
+    fn load_options(&self, args: &BenchArgs) -> Result<LoadOptions, Failure> {
+        let options = load_options(&self.engine)?;
+        let mut compile = options.compile.clone().map_or_else(CompileOptions::for_host, Ok)?;
+        compile.chunk = self.batch_size.unwrap_or(compile.chunk);
+        compile.pipeline = pipeline(None, &args.disable_pass)?;
+        Ok(LoadOptions { compile: Some(compile), ..options })
+    }
 }
 
 /// Runs the command.
@@ -168,18 +236,24 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
     if tests.is_empty() && !args.startup {
         return Err(Failure::new(exit::USAGE, "nothing to measure: give -p, -n or --pg a number above 0"));
     }
-    let compile = compile_options(&args.lowering)?;
-    let target = compile.target.clone();
     let subjects = subject(args, quiet)?;
+    let plan = subjects.path.as_deref().is_some_and(is_plan);
+    if plan && !(args.batch_size.is_empty() && args.disable_pass.is_empty()) {
+        let message =
+            "a plan has been lowered already: give --batch-size and --disable-pass with the .gguf file";
+        return Err(Failure::new(exit::USAGE, message));
+    }
     let startup = match args.startup {
         true => Some(startup(args, subjects.path.as_deref(), quiet)?),
         false => None,
     };
+    let host = CompileOptions::for_host()?.target;
     let mut report = Report {
         format: args.output,
-        machine: Machine::describe(&target),
+        machine: Machine::describe(&host),
         build: Build::this(),
         tests: Vec::new(),
+        profiles: String::new(),
     };
     if report.build.profile == "debug" {
         output::say(
@@ -187,44 +261,46 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
             "warning: this is a debug build; build with --release for figures that mean something",
         );
     }
-    let options = LoadOptions {
-        map_mode: if args.no_mmap { MapMode::Copied } else { MapMode::Mapped },
-        compile: Some(compile),
-        ..LoadOptions::default()
-    };
-    let loaded = load(subjects.path.as_deref(), &options)?;
-    announce(&loaded, subjects.path.is_some(), quiet);
-    let options = BenchOptions {
-        repetitions: args.repetitions,
-        warm_up: !args.no_warmup,
-        context: tests.iter().map(Test::context).max().unwrap_or(1),
-        buffer_bytes: args.limits_buffer.map(|mib| mib << 20),
-        keep_going: || !interrupt::requested(),
-    };
-    let mut bench = Bench::new(&loaded, options)?;
-    let subject = described(&loaded, subjects.name, &bench);
+    let mut roofline = limits_of_machine(args.limits_buffer.map(|mib| mib << 20))?;
     report.begin()?;
-    let bar = progress::bar("bench", tests.len() as u64 * u64::from(args.repetitions), quiet);
     let mut outcomes = Vec::new();
-    for &test in &tests {
-        let outcome = bench.run(test, &mut |p| show(&bar, test, p))?;
-        if let Some(outcome) = outcome {
-            bar.suspend(|| report.test(&subject, &outcome))?;
-            outcomes.push(outcome);
-        }
-        if bench.interrupted() {
+    let mut interrupted = false;
+    for (i, variant) in variants(args, &tests, plan).iter().filter(|v| !v.tests.is_empty()).enumerate() {
+        interrupted = interrupted || interrupt::requested();
+        if interrupted {
             break;
         }
+        let loaded = load(subjects.path.as_deref(), &variant.load_options(args)?)?;
+        if i == 0 {
+            announce(&loaded, subjects.path.is_some(), quiet);
+        }
+        let options = BenchOptions {
+            repetitions: args.repetitions,
+            warm_up: !args.no_warmup,
+            profile: args.profile,
+            context: variant.tests.iter().map(Test::context).max().unwrap_or(1),
+            keep_going: || !interrupt::requested(),
+        };
+        let mut bench = Bench::new(&loaded, &mut roofline, options);
+        let name = subjects.name.clone().unwrap_or_else(|| loaded.name.clone());
+        let subject = Subject::of(&loaded, name, bench.accounts().chunk());
+        let bar = progress::bar("bench", variant.tests.len() as u64 * u64::from(args.repetitions), quiet);
+        for &test in &variant.tests {
+            let outcome = bench.run(test, &mut |p| show(&bar, test, p))?;
+            if let Some(outcome) = outcome {
+                bar.suspend(|| report.test(&subject, &outcome))?;
+                outcomes.push(outcome);
+            }
+            if bench.interrupted() {
+                interrupted = true;
+                break;
+            }
+        }
+        bar.finish_and_clear();
     }
-    bar.finish_and_clear();
-    let interrupted = bench.interrupted();
-    let limits = seen_limits(&mut bench, &outcomes)?;
-    report.end(&limits, bench.buffer_bytes(), startup.as_ref())?;
+    let limits = seen_limits(&mut roofline, &outcomes)?;
+    report.end(&limits, roofline.buffer_bytes(), startup.as_ref())?;
     Ok(if interrupted { exit::INTERRUPTED } else { exit::OK })
-}
-
-fn described(loaded: &Loaded, name: Option<String>, bench: &Bench<'_>) -> Subject {
-    Subject::of(loaded, name.unwrap_or_else(|| loaded.name.clone()), bench.accounts().chunk())
 }
 
 fn show(bar: &ProgressBar, test: Test, progress: Progress) {
@@ -232,6 +308,7 @@ fn show(bar: &ProgressBar, test: Test, progress: Progress) {
     match progress {
         Progress::Filling if test.depth > 0 => bar.set_message(format!("{what}: to depth {}", test.depth)),
         Progress::Filling => bar.set_message(what),
+        Progress::Profiling => bar.set_message(format!("{what}: profile")),
         Progress::Sample { rate, .. } => {
             bar.set_message(format!("{what}: {rate:.1}/s"));
             bar.inc(1);

@@ -5,45 +5,59 @@ use std::time::Instant;
 use bitnetc::compile::{CompileOptions, PlanSummary, plan_model};
 use bitnetc::error::exit;
 use bitnetc::load::Source;
-use bitnetc_ir::DType;
+use bitnetc_codegen::features::restrict;
+use bitnetc_ir::{DType, TargetDesc};
 use bitnetc_passes::Pipeline;
-use bitnetc_runtime::map::MapMode;
 
 use super::args::{CompileArgs, KvType, LoweringArgs};
 use super::failure::Failure;
 use super::{Outcome, interrupt, output, progress};
 
-/// The facade's options for these arguments.
-pub(crate) fn compile_options(args: &LoweringArgs) -> Result<CompileOptions, Failure> {
-    let mut pipeline = match &args.passes {
+/// The passes that `--passes` and `--disable-pass` ask for.
+pub(crate) fn pipeline(passes: Option<&str>, disabled: &[String]) -> Result<Pipeline, Failure> {
+    let mut pipeline = match passes {
         Some(text) => {
             text.parse::<Pipeline>().map_err(|e| Failure::new(exit::USAGE, format!("--passes: {e}")))?
         }
         None => Pipeline::default(),
     };
-    for name in &args.disable_pass {
+    for name in disabled {
         pipeline =
             pipeline.without(name).map_err(|e| Failure::new(exit::USAGE, format!("--disable-pass: {e}")))?;
     }
+    Ok(pipeline)
+}
+
+/// The facade's options for these arguments; `threads` will run the model, if that is known.
+pub(crate) fn compile_options(args: &LoweringArgs, threads: Option<u32>) -> Result<CompileOptions, Failure> {
+    let pipeline = pipeline(args.passes.as_deref(), &args.disable_pass)?;
     let kv_type = match args.kv_type {
         KvType::F16 => DType::F16,
         KvType::F32 => DType::F32,
     };
+    let target = target(&args.cpu_features)?;
     let mut options = CompileOptions {
         kv_type,
         head: args.head,
         chunk: args.batch_size,
         pipeline,
         weights: args.weights.into(),
+        target,
         ..CompileOptions::for_host()?
     };
-    options.target.threads = args.threads.unwrap_or(options.target.threads);
+    options.target.threads = threads.unwrap_or(options.target.threads);
     Ok(options)
+}
+
+/// This machine with the features of `--cpu-features`.
+pub(crate) fn target(features: &str) -> Result<TargetDesc, Failure> {
+    let host = CompileOptions::for_host()?.target;
+    restrict(&host, features).map_err(|e| Failure::new(exit::USAGE, format!("--cpu-features: {e}")))
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
-    let options = compile_options(&args.lowering)?;
+    let options = compile_options(&args.lowering, args.threads)?;
     let output_path = args.output.clone().unwrap_or_else(|| args.model.with_extension("plan"));
     if output_path == args.model {
         return Err(Failure::new(exit::USAGE, "the plan would replace the model: give another --output"));
@@ -51,8 +65,7 @@ pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
     interrupt::listen();
     let clock = Instant::now();
     let source =
-        Source::open(Some(&args.model), if args.no_mmap { MapMode::Copied } else { MapMode::Mapped })?
-            .with_options(args.options.to_options());
+        Source::open(Some(&args.model), args.memory.map_mode())?.with_options(args.options.to_options());
     let model = source.gguf_model()?;
     let planned = plan_model(&args.model, &model, &options)?;
     for note in &planned.notes {

@@ -20,7 +20,7 @@ pub(crate) fn run(args: &IrArgs) -> Outcome {
 }
 
 fn dump(args: &IrDumpArgs) -> Outcome {
-    let options = compile_options(&args.lowering)?;
+    let options = compile_options(&args.lowering, args.threads)?;
     let stage = match args.stage {
         StageArg::Imported => Stage::Imported,
         StageArg::Fused => Stage::Fused,

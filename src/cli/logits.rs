@@ -16,7 +16,7 @@ use super::{Outcome, interrupt, output};
 
 /// Runs the command.
 pub(crate) fn run(args: &LogitsArgs, quiet: bool) -> Outcome {
-    let loaded = load(args.model.as_deref(), &load_options(&args.engine))?;
+    let loaded = load(args.model.as_deref(), &load_options(&args.engine)?)?;
     announce(&loaded, args.model.is_some(), quiet);
     let ids = match &args.text {
         Some(text) => loaded.tokenizer.encode(text, true, false)?,

@@ -18,7 +18,7 @@ pub(crate) fn run(args: &PerplexityArgs, quiet: bool) -> Outcome {
     let unreadable = |path: &std::path::Path, why: &dyn std::fmt::Display| {
         Failure::new(exit::FAILURE, format!("cannot read {}: {why}", path.display()))
     };
-    let loaded = load(args.model.as_deref(), &load_options(&args.engine))?;
+    let loaded = load(args.model.as_deref(), &load_options(&args.engine)?)?;
     announce(&loaded, args.model.is_some(), quiet);
     let ids: Vec<u32> = match (&args.ids, &args.file) {
         (Some(path), _) => {

@@ -2,16 +2,17 @@
 
 use std::time::Instant;
 
+use bitnetc::compile::CompileOptions;
 use bitnetc::error::exit;
 use bitnetc::generate::{GenerateOptions, Generated, Stop, generate};
 use bitnetc::load::{LoadOptions, Loaded, load};
 use bitnetc_runtime::cpus::Cpus;
-use bitnetc_runtime::map::MapMode;
 use bitnetc_runtime::sampling::{Sampler, SamplingParams};
 use bitnetc_runtime::session::{MemoryUse, Session, SessionOptions, kv_bytes_per_position};
 use bitnetc_runtime::tokenizer::Tokenize;
 
 use super::args::{EngineArgs, KvType, RunArgs, SamplingArgs};
+use super::compile::target;
 use super::failure::Failure;
 use super::{Outcome, interrupt, output};
 
@@ -21,8 +22,10 @@ pub(crate) fn threads(asked: Option<u32>) -> u32 {
 }
 
 /// The facade's options for these arguments.
-pub(crate) fn load_options(args: &EngineArgs) -> LoadOptions {
-    LoadOptions {
+pub(crate) fn load_options(args: &EngineArgs) -> Result<LoadOptions, Failure> {
+    let target = target(&args.cpu_features)?;
+    let compile = CompileOptions { target, codegen: args.codegen.into(), ..CompileOptions::for_host()? };
+    Ok(LoadOptions {
         kv_type: args.kv_type.map(|kv_type| match kv_type {
             KvType::F16 => bitnetc_ir::DType::F16,
             KvType::F32 => bitnetc_ir::DType::F32,
@@ -30,10 +33,11 @@ pub(crate) fn load_options(args: &EngineArgs) -> LoadOptions {
         head: args.head,
         weights: args.weights.map(Into::into),
         threads: Some(threads(args.threads)),
-        map_mode: if args.no_mmap { MapMode::Copied } else { MapMode::Mapped },
+        map_mode: args.memory.map_mode(),
+        verify: args.verify,
         model: args.options.to_options(),
-        ..LoadOptions::default()
-    }
+        compile: Some(compile),
+    })
 }
 
 /// Says which model is used where none was named, and what the front-end has to say about it.
@@ -100,7 +104,7 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     let text = prompt_text(args)?;
     let path = args.model.as_deref().or(args.model_option.as_deref());
     let clock = Instant::now();
-    let loaded = load(path, &load_options(&args.engine))?;
+    let loaded = load(path, &load_options(&args.engine)?)?;
     announce(&loaded, path.is_some(), quiet);
 
     let mut prompt = loaded.tokenizer.encode(&text, true, true)?;

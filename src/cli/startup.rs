@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use bitnetc::error::exit;
+use bitnetc_runtime::map::MapMode;
+use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::args::{BenchArgs, KvType};
+use super::args::BenchArgs;
 use super::failure::Failure;
 use super::{interrupt, output};
 
@@ -104,7 +106,13 @@ fn call(args: Vec<OsString>) -> Result<Value, Failure> {
     serde_json::from_slice(&result.stdout).map_err(|e| failed(e.to_string()))
 }
 
-fn is_plan(path: &Path) -> bool {
+/// A value as the command line has it.
+fn named(value: &impl ValueEnum) -> Option<OsString> {
+    Some(value.to_possible_value()?.get_name().into())
+}
+
+/// Whether the file begins as a plan does.
+pub(crate) fn is_plan(path: &Path) -> bool {
     let mut start = [0; 4];
     let read = std::fs::File::open(path).and_then(|mut f| std::io::Read::read_exact(&mut f, &mut start));
     read.is_ok() && bitnetc_runtime::plan::MAGIC.starts_with(&start)
@@ -133,14 +141,19 @@ pub(crate) fn startup(args: &BenchArgs, path: Option<&Path>, quiet: bool) -> Res
             }
         };
         let mut call_args = vec![text("compile"), model.into(), text("-o"), plan.into(), text("--json")];
-        let kv_type = if args.lowering.kv_type == KvType::F32 { "f32" } else { "f16" };
-        call_args.extend([text("--kv-type"), text(kv_type)]);
-        call_args.extend([text("--batch-size"), args.lowering.batch_size.to_string().into()]);
-        if let Some(passes) = &args.lowering.passes {
-            call_args.extend([text("--passes"), passes.into()]);
-        }
-        for pass in &args.lowering.disable_pass {
-            call_args.extend([text("--disable-pass"), pass.into()]);
+        let mut option = |name: &str, value: Option<OsString>| {
+            if let Some(value) = value {
+                call_args.extend([OsString::from(name), value]);
+            }
+        };
+        // Of lists the first value counts.
+        option("--kv-type", args.kv_type.first().and_then(named));
+        option("--head", args.head.first().map(|head| head.to_string().into()));
+        option("--weights", args.weights.first().and_then(named));
+        option("--batch-size", args.batch_size.first().map(|n| n.to_string().into()));
+        option("--threads", args.threads.iter().max().map(|n| n.to_string().into()));
+        for pass in &args.disable_pass {
+            option("--disable-pass", Some(pass.into()));
         }
         let summary = call(call_args)?;
         compile = Some((number(&summary["seconds"]), summary["plan_bytes"].as_u64().unwrap_or(0)));
@@ -155,7 +168,7 @@ pub(crate) fn startup(args: &BenchArgs, path: Option<&Path>, quiet: bool) -> Res
         if let Some(threads) = args.threads.iter().max() {
             call_args.extend([text("-t"), threads.to_string().into()]);
         }
-        if args.no_mmap {
+        if args.memory.map_mode() == MapMode::Copied {
             call_args.push(text("--no-mmap"));
         }
         let run = call(call_args)?;

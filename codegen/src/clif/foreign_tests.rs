@@ -77,11 +77,11 @@ fn aarch64_lowering_agrees_with_the_interpreter() {
         for input in &inputs {
             let mut memory = Memory::new();
             let src = memory.add(input.to_vec(), Access::ReadOnly);
-            let dst = memory.add(vec![0; 512], Access::ReadWrite);
+            let dst = memory.add(vec![0; 576], Access::ReadWrite);
             run(&kernel, &mut memory, &[Arg::Ptr(src, 0), Arg::Ptr(dst, 0)]).unwrap();
-            let mut found = [0u8; 512];
+            let mut found = [0u8; 576];
             let words = [input.as_ptr() as u64, found.as_mut_ptr() as u64];
-            // The kernel reads 192 bytes through its first parameter and writes 512 through its second, as the interpreter
+            // The kernel reads 192 bytes through its first parameter and writes 576 through its second, as the interpreter
             // has just confirmed.
             crate::image::call_in_test(&entry, &words);
             assert_eq!(memory.bytes(dst), found, "{dot:?}");

@@ -1,7 +1,7 @@
 //! Element-by-element functions. The result may take the place of either operand.
 
+use super::attention::exp::exp;
 use super::lanes::for_groups;
-use super::attention::exp;
 use super::{Args, Elementwise};
 use crate::kir::{FloatCond, KernelBuilder, Vf};
 

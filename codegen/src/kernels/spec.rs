@@ -378,13 +378,17 @@ impl KernelSpec {
         use Arg::{Capacity, Operand, Position, Result, RopeTable, Scales};
         let mut args = match self.kind {
             KernelKind::Embed { .. } => vec![Operand(0), Operand(1), Result(0)],
-            KernelKind::RmsNorm { .. } | KernelKind::RmsNormHeads { .. } => vec![Operand(0), Operand(1), Result(0)],
+            KernelKind::RmsNorm { .. } | KernelKind::RmsNormHeads { .. } => {
+                vec![Operand(0), Operand(1), Result(0)]
+            }
             KernelKind::QuantAbsmax { .. } => vec![Operand(0), Result(0)],
             KernelKind::Bitlinear { epilogue: Epilogue::Add, .. }
             | KernelKind::BitlinearGrouped { epilogue: Epilogue::Add, .. } => {
                 vec![Operand(0), Operand(1), Scales(1), Operand(2), Result(0)]
             }
-            KernelKind::Bitlinear { .. } | KernelKind::BitlinearGrouped { .. } => vec![Operand(0), Operand(1), Scales(1), Result(0)],
+            KernelKind::Bitlinear { .. } | KernelKind::BitlinearGrouped { .. } => {
+                vec![Operand(0), Operand(1), Scales(1), Result(0)]
+            }
             KernelKind::Matmul { .. } => vec![Operand(0), Operand(1), Result(0)],
             KernelKind::QuantBlocks { .. } => vec![Operand(0), Result(0)],
             KernelKind::BlockMatmul { .. } => vec![Operand(0), Operand(1), Scales(1), Result(0)],

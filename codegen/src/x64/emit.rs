@@ -20,8 +20,9 @@ pub(super) const ALIGN: u32 = 64;
 /// Alignment of innermost loops.
 const LOOP_ALIGN: usize = 32;
 
-/// Largest frame: what lies below the stack pointer is touched without probing every page.
-const FRAME_LIMIT: u32 = 2048;
+/// Bytes that the stack pointer moves at most without touching what it passes, so that it cannot jump over the page that
+/// guards the end of the stack.
+const PAGE: u32 = 4096;
 
 /// The general registers that belong to the caller (rbx, rbp, r12 to r15).
 const CALLEE_SAVED: [u8; 6] = [3, 5, 12, 13, 14, 15];
@@ -61,7 +62,7 @@ const NOPS: [&[u8]; 9] = [
 /// Encodes allocated code.
 ///
 /// # Errors
-/// What the encoder refuses, which is a defect of instruction selection, or a frame beyond the limit.
+/// What the encoder refuses, which is a defect of instruction selection.
 pub(super) fn emit(code: &Code, assignment: &Assignment, wide: bool) -> Result<Vec<u8>, String> {
     let mut used = [false; 16];
     for (class, &reg) in code.classes.iter().zip(assignment) {
@@ -69,18 +70,7 @@ pub(super) fn emit(code: &Code, assignment: &Assignment, wide: bool) -> Result<V
             used[usize::from(reg)] = true;
         }
     }
-    let mut slots = Vec::new();
-    let mut frame = 0u32;
-    for &bytes in &code.slots {
-        let align = if bytes >= 32 { 64 } else { 8 };
-        frame = frame.next_multiple_of(align);
-        slots.push(frame);
-        frame += bytes;
-    }
-    frame = frame.next_multiple_of(64);
-    if frame > FRAME_LIMIT {
-        return Err(format!("a frame of {frame} bytes; the limit is {FRAME_LIMIT}"));
-    }
+    let (slots, frame) = frame(code);
     let saved: Vec<Register> = CALLEE_SAVED
         .iter()
         .filter(|&&reg| used[usize::from(reg)])
@@ -109,6 +99,18 @@ pub(super) fn emit(code: &Code, assignment: &Assignment, wide: bool) -> Result<V
     }
     emit.epilogue(&saved, frame)?;
     emit.finish()
+}
+
+/// The offset of each slot from `rsp`, and the bytes of all of them.
+pub(super) fn frame(code: &Code) -> (Vec<u32>, u32) {
+    let mut slots = Vec::new();
+    let mut bytes = 0u32;
+    for &slot in &code.slots {
+        bytes = bytes.next_multiple_of(if slot >= 32 { 64 } else { 8 });
+        slots.push(bytes);
+        bytes += slot;
+    }
+    (slots, bytes.next_multiple_of(64))
 }
 
 struct Emit<'a> {
@@ -242,6 +244,10 @@ impl Emit<'_> {
         }
         if frame > 0 {
             // The caller's stack pointer is kept above the slots.
+            for page in 1..=frame / PAGE {
+                let below = Raw::Below(page * PAGE);
+                self.raw(Opcode::Mov_rm64_r64, &[below, Raw::Reg(Register::RAX)])?;
+            }
             self.raw(Opcode::Mov_r64_rm64, &[Raw::Reg(Register::RAX), Raw::Reg(Register::RSP)])?;
             self.raw(Opcode::Sub_rm64_imm32, &[Raw::Reg(Register::RSP), Raw::Imm(i64::from(frame) + 64)])?;
             self.raw(Opcode::And_rm64_imm8, &[Raw::Reg(Register::RSP), Raw::Imm(-64)])?;
@@ -272,10 +278,15 @@ impl Emit<'_> {
                     instruction.set_op_register(i, reg);
                 }
                 Raw::Imm(number) => set_immediate(&mut instruction, i, opcode, number),
-                Raw::Stack(offset) => {
+                Raw::Stack(_) | Raw::Below(_) => {
+                    let offset = match *operand {
+                        Raw::Below(bytes) => -i64::from(bytes),
+                        Raw::Stack(bytes) => i64::from(bytes),
+                        Raw::Reg(_) | Raw::Imm(_) => 0,
+                    };
                     instruction.set_op_kind(i, OpKind::Memory);
                     instruction.set_memory_base(Register::RSP);
-                    instruction.set_memory_displacement64(offset.into());
+                    instruction.set_memory_displacement64(offset as u64);
                     instruction.set_memory_displ_size(1);
                 }
             }
@@ -445,6 +456,8 @@ enum Raw {
     Imm(i64),
     /// A word at an offset from `rsp`.
     Stack(u32),
+    /// A word below `rsp`.
+    Below(u32),
 }
 
 /// Sets operand `i` to a number, in the encoding that `opcode` has (or its short form, if the number fits).

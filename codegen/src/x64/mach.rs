@@ -8,6 +8,8 @@
 //! operand is a register that lives across iterations; between an instruction that sets flags and the one that reads
 //! them there is none that changes them.
 
+use std::collections::BTreeSet;
+
 use iced_x86::Code as Opcode;
 
 /// A virtual register.
@@ -296,6 +298,8 @@ pub(super) struct Code {
     /// Bytes of every slot of the frame.
     pub(super) slots: Vec<u32>,
     pub(super) labels: u32,
+    /// Registers that a copy behind a loop gives the loop's results.
+    pub(super) loop_results: BTreeSet<VReg>,
 }
 
 impl Code {

@@ -24,9 +24,14 @@ use bitnetc_ir::TargetDesc;
 
 pub use levels::Level;
 
+use self::mach::Code;
+use self::regalloc::{Assignment, Pressure};
 use crate::error::CodegenError;
 use crate::kir::{Kernel, verify};
 use crate::machine_code::{CODE_LIMIT, MachineCode};
+
+/// Largest frame of a kernel, in bytes.
+const FRAME_LIMIT: usize = 16 << 10;
 
 /// Whether this machine calls functions as this selector's code expects.
 pub fn available() -> bool {
@@ -36,35 +41,25 @@ pub fn available() -> bool {
 /// Compiles a verified or unverified kernel for `target`, which need not be this machine.
 ///
 /// # Errors
-/// The kernel is malformed or too large, the target has no level of this selector, or its registers do not suffice.
+/// The kernel is malformed, its code or frame too large, the target has no level of this selector, or its registers do
+/// not suffice.
 pub fn compile(kernel: &Kernel, target: &TargetDesc) -> Result<MachineCode, CodegenError> {
     verify(kernel)?;
     let level = Level::of(target).ok_or_else(|| CodegenError::Narrow { target: target.to_string() })?;
     let wide = level.wide();
     let selected = select::select(kernel, level);
-    let mut demoted = BTreeSet::new();
-    let (code, assignment) = loop {
-        let mut code = selected.clone();
-        let demand = constants::place(&mut code, wide, &demoted);
-        match regalloc::allocate(&mut code, wide) {
-            Ok(assignment) => break (code, assignment),
-            Err(pressure) => {
-                let candidates = demand
-                    .iter()
-                    .filter(|((number, _), (_, foldable))| *foldable && pressure.in_loops.contains(number));
-                match candidates.min_by_key(|(_, (reads, _))| *reads) {
-                    Some((&hoist, _)) => demoted.insert(hoist),
-                    None => {
-                        return Err(CodegenError::Registers {
-                            kernel: kernel.name.clone(),
-                            needed: pressure.needed,
-                            available: pressure.available,
-                        });
-                    }
-                };
-            }
-        }
-    };
+    let (code, assignment) = allocate(&selected, wide, false)
+        .or_else(|_| allocate(&selected, wide, true))
+        .map_err(|regalloc::Pressure { needed, available, .. }| CodegenError::Registers {
+            kernel: kernel.name.clone(),
+            needed,
+            available,
+        })?;
+    let frame = emit::frame(&code).1 as usize;
+    if frame > FRAME_LIMIT {
+        let kernel = kernel.name.clone();
+        return Err(CodegenError::Frame { kernel, bytes: frame, limit: FRAME_LIMIT });
+    }
     let bytes = emit::emit(&code, &assignment, wide)
         .map_err(|reason| CodegenError::Backend { kernel: kernel.name.clone(), reason })?;
     if bytes.len() > CODE_LIMIT {
@@ -72,4 +67,24 @@ pub fn compile(kernel: &Kernel, target: &TargetDesc) -> Result<MachineCode, Code
         return Err(CodegenError::TooLarge { kernel, bytes, limit: CODE_LIMIT });
     }
     Ok(MachineCode { target: target.clone(), bytes, align: emit::ALIGN })
+}
+
+/// Gives constants and values their registers; constants leave them, the least used first, as long as that may help.
+fn allocate(selected: &Code, wide: bool, split: bool) -> Result<(Code, Assignment), Pressure> {
+    let mut demoted = BTreeSet::new();
+    loop {
+        let mut code = selected.clone();
+        let demand = constants::place(&mut code, wide, &demoted);
+        let pressure = match regalloc::allocate(&mut code, wide, split) {
+            Ok(assignment) => return Ok((code, assignment)),
+            Err(pressure) => pressure,
+        };
+        let candidates = demand
+            .iter()
+            .filter(|((number, _), (_, foldable))| *foldable && pressure.in_loops.contains(number));
+        match candidates.min_by_key(|(_, (reads, _))| *reads) {
+            Some((&hoist, _)) => demoted.insert(hoist),
+            None => return Err(pressure),
+        };
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! Registers that a copy connects and that are never live at once become one *bundle*; so accumulators of a loop stay
 //! where they are. Bundles are assigned in the order of their starts. Where none is free, the cheapest one moves to the
-//! frame for all of its life and everything is done again. A vector or mask that an innermost loop reads or writes is
+//! frame for all of its life and everything is done again. What a loop yields may be kept apart from what it carries, so
+//! that it can wait in the frame while another loop runs. A vector or mask that an innermost loop reads or writes is
 //! never moved: such a kernel is refused, and [`Pressure`] says where.
 
 use std::collections::BTreeMap;
@@ -38,12 +39,13 @@ struct Bundle {
     weight: f64,
 }
 
-/// Assigns a physical register to every virtual one, changing `code` where values move to the frame.
-pub(super) fn allocate(code: &mut Code, wide: bool) -> Result<Assignment, Pressure> {
+/// Assigns a physical register to every virtual one, changing `code` where values move to the frame. `split` keeps the
+/// results of loops apart from what the loops carry.
+pub(super) fn allocate(code: &mut Code, wide: bool, split: bool) -> Result<Assignment, Pressure> {
     let vectors: Vec<u8> = (0..if wide { 32 } else { 16 }).collect();
     let original = code.classes.len();
     for _ in 0..ROUNDS {
-        let bundles = bundles(code, original);
+        let bundles = bundles(code, original, split);
         let mut scan = Scan { registers: BTreeMap::new(), vectors: &vectors, bundles: &bundles };
         match scan.run() {
             Ok(of_bundle) => {
@@ -103,7 +105,7 @@ fn overlap(a: &[Range], b: &[Range]) -> bool {
 
 /// The bundles of all registers that are live anywhere, in the order of their starts. Registers from `original` on were
 /// made by spilling and are never moved again.
-fn bundles(code: &Code, original: usize) -> Vec<Bundle> {
+fn bundles(code: &Code, original: usize, split: bool) -> Vec<Bundle> {
     let mut ranges = live_ranges(code);
     let (loop_ranges, depths) = loops(&code.insts);
     let mut pinned = vec![false; code.insts.len()];
@@ -119,7 +121,7 @@ fn bundles(code: &Code, original: usize) -> Vec<Bundle> {
             weights[v.index()] += if fixed { f64::INFINITY } else { cost };
         });
         if let Inst::Copy { dst, src } = *inst
-            && code.class(dst) == code.class(src)
+            && !(split && code.loop_results.contains(&dst))
         {
             copies.push((std::cmp::Reverse(depths[i]), i, dst, src));
         }

@@ -1,7 +1,9 @@
-//! The text of a few kernels, so that a change of a generator is seen as a change of its kernels.
+//! The text of a few kernels, so that a change of a generator is seen as a change of its kernels, and the instructions of
+//! those that take the time, so that a change of the wide selector is seen too.
 
 use bitnetc_codegen::kernels::{CacheShape, KernelKind, KernelSpec, Registers, RopeShape, TokenMode};
-use bitnetc_ir::{BlockFormat, DType, Epilogue, Layout, Pairs};
+use bitnetc_codegen::x64;
+use bitnetc_ir::{BlockFormat, DType, Epilogue, Layout, Pairs, TargetDesc};
 
 const NARROW: Registers = Registers::new(128, 16);
 const WIDE: Registers = Registers::new(512, 32);
@@ -75,4 +77,53 @@ fn attention() {
     let cache = CacheShape { kv_heads: 2, head_dim: 32, dtype: DType::F16 };
     let kind = KernelKind::Attention { heads: 4, cache, scale: 0.125f32.to_bits() };
     check("attention_narrow", kind, TokenMode::One, &[], NARROW);
+}
+
+/// Lines of a snapshot of code: enough for the loops of the largest block, which comes first.
+const LINES: usize = 420;
+
+/// The instructions of a kernel by the wide selector, without and with 512-bit registers.
+fn check_code(name: &str, kind: KernelKind, tokens: TokenMode, strides: &[u64]) {
+    let levels = [
+        ("avx2", "x86_64+avx+avx2+fma+f16c"),
+        ("avx512vnni", "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni"),
+    ];
+    for (level, target) in levels {
+        let target: TargetDesc = target.parse().unwrap();
+        let registers = x64::Level::of(&target).unwrap().registers();
+        let spec = KernelSpec { kind, tokens, strides: strides.to_vec() };
+        let code = x64::compile(&spec.build_for(registers).unwrap(), &target).unwrap();
+        let text: Vec<String> = code.disassemble().lines().take(LINES).map(str::to_owned).collect();
+        let text = text.join("\n");
+        insta::with_settings!({ snapshot_path => "../../../snapshots/code", prepend_module_to_snapshot => false }, {
+            insta::assert_snapshot!(format!("{name}_{level}"), text);
+        });
+    }
+}
+
+#[test]
+fn code_of_gemv() {
+    let kind =
+        KernelKind::Bitlinear { rows: 64, cols: 320, layout: Layout::Tile16, epilogue: Epilogue::None };
+    check_code("gemv", kind, TokenMode::One, &[]);
+}
+
+#[test]
+fn code_of_gemm() {
+    let kind =
+        KernelKind::Bitlinear { rows: 64, cols: 320, layout: Layout::Tile16, epilogue: Epilogue::None };
+    check_code("gemm", kind, TokenMode::Many, &[384, 256]);
+}
+
+#[test]
+fn code_of_the_head() {
+    let kind = KernelKind::Matmul { rows: 64, cols: 320, dtype: DType::F16 };
+    check_code("matmul_f16", kind, TokenMode::One, &[]);
+}
+
+#[test]
+fn code_of_attention() {
+    let cache = CacheShape { kv_heads: 5, head_dim: 128, dtype: DType::F16 };
+    let kind = KernelKind::Attention { heads: 20, cache, scale: 0.125f32.to_bits() };
+    check_code("attention", kind, TokenMode::One, &[]);
 }

@@ -57,7 +57,10 @@
 //! - `plan-arena`: arena places start at multiples of 64, hold the value for the most tokens, and lie within the arena,
 //!   which has at most 2^40 bytes.
 //! - `plan-view`: parts of a `split` are views of the row of its operand at their own offset; nothing else is a view.
-//! - `plan-alias`: an alias is of an earlier value in the arena with equal storage; through a view, of equal type.
+//! - `plan-alias`: an alias is of an earlier value in the arena or in private memory with equal storage; through a view,
+//!   of equal type.
+//! - `plan-private`: private are all results of an op or none, and only where a call has one token and the op is one that
+//!   can be replicated ([`crate::partition::can_replicate`]).
 //!
 //! What a plan must keep beyond that (live ranges, barriers) is proved by the checker in `passes`.
 

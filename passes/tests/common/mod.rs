@@ -13,7 +13,7 @@ use bitnetc_ir::{
     Operand, Pairs, ParamDecl, ParamDef, Rows, Sizes, Stage, TargetDesc, TokenCount, Type, ValueId,
     WeightBytes, text,
 };
-use bitnetc_passes::{ALL_PASSES, PassContext, PassError, Pipeline, RunReport, WeightPacking, run};
+use bitnetc_passes::{ALL_PASSES, PassContext, PassError, Pipeline, RunReport, run};
 
 pub(crate) type Weights = BTreeMap<String, WeightBytes<'static>>;
 
@@ -29,16 +29,7 @@ pub(crate) fn pipeline(text: &str) -> Pipeline {
 }
 
 pub(crate) fn run_text(passes: &str, module: &Module) -> Result<(Module, RunReport), PassError> {
-    run_packed(passes, WeightPacking::TwoBits, module)
-}
-
-pub(crate) fn run_packed(
-    passes: &str,
-    weights: WeightPacking,
-    module: &Module,
-) -> Result<(Module, RunReport), PassError> {
-    let context = PassContext { weights, ..PassContext::new(target()) };
-    run(&pipeline(passes), module.clone(), &context)
+    run(&pipeline(passes), module.clone(), &PassContext::new(target()))
 }
 
 /// Bytes for every parameter from a file.

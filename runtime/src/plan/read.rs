@@ -267,7 +267,11 @@ pub struct Plan {
 impl Plan {
     /// Loads the plan at `path`.
     pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Self, PlanError> {
-        let file = Mapping::open(path, options.map_mode)?;
+        Self::from_file(Mapping::open(path, options.map_mode)?, path, options)
+    }
+
+    /// The plan in a file that has been opened; `path` is for messages.
+    pub fn from_file(file: Mapping, path: &Path, options: &LoadOptions<'_>) -> Result<Self, PlanError> {
         let index = PlanIndex::parse(file.as_slice(), options)
             .map_err(|source| PlanError::InFile { path: path.to_owned(), source: Box::new(source) })?;
         Ok(Self { file, index })

@@ -1,58 +1,146 @@
-//! Many tokens: the fields of a group are shifted out once for several tokens. A row tile stays in the first-level
-//! cache while all tokens pass.
+//! Many tokens: a few row tiles and as many tokens as there are accumulators for go together.
+//!
+//! Tokens are cut into blocks of at most that many whose sizes differ by one at most, since a block of a few tokens pays
+//! for the weights as much as a full one. All tokens pass a row tile before the next one is read. Where the activations of
+//! all tokens do not fit in the second-level cache, they are cut into chunks that do, and the matrix is read for each.
 
-use super::{Form, Matrix, tile, trits};
+use super::{Form, Matrix, passes, tile, trits};
 use crate::kernels::lanes::{for_tiles, halvings};
 use crate::kernels::{Arg, Args};
 use crate::kir::{I64, KernelBuilder};
 
 /// How the loop is blocked.
 struct Blocking {
-    /// Tokens that go together.
+    /// Most tokens that go together.
     tokens: usize,
     /// Row tiles that go together.
     tiles: usize,
-    /// Groups per iteration.
-    unroll: u32,
+    /// Up to so many tokens, the fields have accumulators of their own: else there are too few products in flight.
+    few: usize,
 }
+
+/// Bytes of activations that stay in the second-level cache while the matrix passes.
+const CHUNK_BYTES: i64 = 384 << 10;
 
 impl Blocking {
     fn new(vectors: usize) -> Self {
         match vectors {
-            24.. => Self { tokens: 8, tiles: 2, unroll: 1 },
-            8.. => Self { tokens: 2, tiles: 1, unroll: 1 },
-            _ => Self { tokens: 2, tiles: 2, unroll: 1 },
+            24.. => Self { tokens: 12, tiles: 2, few: 3 },
+            8.. => Self { tokens: 5, tiles: 1, few: 0 },
+            _ => Self { tokens: 2, tiles: 2, few: 2 },
         }
     }
 }
 
+/// The kernel under construction.
+struct Gemm<'a> {
+    args: &'a Args,
+    matrix: Matrix,
+    blocking: Blocking,
+    /// How few tokens are handled, see [`Blocking::few`].
+    few: Form,
+}
+
 pub(super) fn gemm(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
-    let Blocking { tokens, tiles, unroll } = Blocking::new(args.registers.vectors());
-    let per_unit = matrix.tiles_per_unit();
-    let (begin, end) = (args.word(Arg::UnitBegin), args.word(Arg::UnitEnd));
-    let zero = b.int(0);
-    let all = args.word(Arg::Tokens);
-    for_tiles(b, begin, end, &halvings(tiles / per_unit), |b, unit, units| {
-        let at = b.mul(unit, per_unit as i64 * matrix.tile_bytes());
-        let w = b.add(args.operand(1), at);
-        let weights: Vec<I64> =
-            (0..units * per_unit).map(|i| b.add(w, i as i64 * matrix.tile_bytes())).collect();
-        let (weights, groups) = trits::tile16(b, args, matrix, weights);
-        for_tiles(b, zero, all, &halvings(tokens), |b, token, tokens| {
-            let x = args.row(b, args.operand(0), 0, token);
-            let x: Vec<I64> = (0..tokens as i64).map(|i| b.add(x, i * args.stride(0))).collect();
-            let mut sums = Vec::new();
-            for block in weights.chunks(tiles) {
-                sums.extend(tile::dot(b, Form::Shifted, block, &x, groups, unroll));
-            }
-            for (i, sums) in sums.chunks(per_unit).enumerate() {
-                let unit = b.add(unit, i as i64);
-                for (row, &x) in x.iter().enumerate() {
-                    let token = b.add(token, row as i64);
-                    let sums: Vec<_> = sums.iter().map(|of_tile| of_tile[row]).collect();
-                    matrix.finish(b, args, unit, token, x, &sums);
-                }
+    let vectors = args.registers.vectors();
+    let few = if vectors >= 8 { Form::InPlace } else { Form::Shifted };
+    Gemm { args, matrix, blocking: Blocking::new(vectors), few }.run(b);
+}
+
+impl Gemm<'_> {
+    fn run(&self, b: &mut KernelBuilder) {
+        let all = self.args.word(Arg::Tokens);
+        let tokens = self.blocking.tokens as i64;
+        let chunk = (CHUNK_BYTES / self.args.stride(0).max(1) / tokens).max(1) * tokens;
+        b.for_loop(0, all, chunk, (), |b, first, ()| {
+            let end = b.add(first, chunk);
+            let end = b.min(end, all);
+            self.chunk(b, first, end);
+        });
+    }
+
+    /// The whole range of units for the tokens `first..end`.
+    fn chunk(&self, b: &mut KernelBuilder, first: I64, end: I64) {
+        let per_unit = self.matrix.tiles_per_unit();
+        let (unit_begin, unit_end) = (self.args.word(Arg::UnitBegin), self.args.word(Arg::UnitEnd));
+        let together = halvings(self.blocking.tiles / per_unit);
+        let full = together[0];
+        for_tiles(b, unit_begin, unit_end, &together, |b, unit, units| {
+            let at = b.mul(unit, per_unit as i64 * self.matrix.tile_bytes());
+            let w = b.add(self.args.operand(1), at);
+            let weights: Vec<I64> =
+                (0..units * per_unit).map(|i| b.add(w, i as i64 * self.matrix.tile_bytes())).collect();
+            let (weights, groups) = trits::tile16(b, self.args, self.matrix, weights);
+            let block = |b: &mut KernelBuilder, token: I64, tokens: usize| {
+                self.block(b, unit, &weights, groups, token, tokens);
+            };
+            match units == full {
+                true => self.balanced(b, first, end, block),
+                // What is left of a range: one unit at most, for which less code will do.
+                false => for_tiles(b, first, end, &halvings(self.blocking.tokens.min(4)), block),
             }
         });
-    });
+    }
+
+    /// Runs `body(first token, tokens)` for the fewest blocks that cover `first..end`, of nearly equal sizes.
+    fn balanced(
+        &self,
+        b: &mut KernelBuilder,
+        first: I64,
+        end: I64,
+        body: impl Fn(&mut KernelBuilder, I64, usize),
+    ) {
+        let most = self.blocking.tokens as i64;
+        let tokens = b.sub(end, first);
+        let padded = b.add(tokens, most - 1);
+        let blocks = b.udiv(padded, most);
+        let zero = b.int(0);
+        let (mut token, mut longer) = (first, zero);
+        for size in (1..=most).rev() {
+            // The blocks of at least this size: one for each token that is left when all blocks have one less.
+            let others = b.mul(blocks, size - 1);
+            let left = b.sub(tokens, others);
+            let left = b.max(left, zero);
+            let this_long = b.min(left, blocks);
+            let count = b.sub(this_long, longer);
+            let stretch = b.mul(count, size);
+            let next = b.add(token, stretch);
+            b.for_loop(token, next, size, (), |b, token, ()| body(b, token, size as usize));
+            (token, longer) = (next, this_long);
+        }
+    }
+
+    /// Some row tiles of so many groups, in the form of `tile16`, times some tokens.
+    fn block(
+        &self,
+        b: &mut KernelBuilder,
+        unit: I64,
+        weights: &[I64],
+        groups: u32,
+        token: I64,
+        tokens: usize,
+    ) {
+        let (args, matrix) = (self.args, self.matrix);
+        let x = args.row(b, args.operand(0), 0, token);
+        let x: Vec<I64> = (0..tokens as i64).map(|i| b.add(x, i * args.stride(0))).collect();
+        let mut sums = Vec::new();
+        for tiles in weights.chunks(self.blocking.tiles) {
+            sums.extend(if tokens <= self.blocking.few {
+                tile::dot(b, self.few, tiles, &x, groups, 1)
+            } else if groups <= passes::MOST_GROUPS {
+                passes::dot(b, tiles, &x, groups)
+            } else {
+                tile::dot(b, Form::Shifted, tiles, &x, groups, 1)
+            });
+        }
+        let per_unit = matrix.tiles_per_unit();
+        for (i, sums) in sums.chunks(per_unit).enumerate() {
+            let unit = b.add(unit, i as i64);
+            for (row, &x) in x.iter().enumerate() {
+                let token = b.add(token, row as i64);
+                let sums: Vec<_> = sums.iter().map(|of_tile| of_tile[row]).collect();
+                matrix.finish(b, args, unit, token, x, &sums);
+            }
+        }
+    }
 }

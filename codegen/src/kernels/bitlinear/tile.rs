@@ -8,9 +8,9 @@ use super::GROUP_BYTES;
 use crate::kir::{I64, KernelBuilder, Vb, Vi};
 
 /// Columns per field and byte lane.
-const FIELD_COLS: i32 = 4;
+pub(super) const FIELD_COLS: i32 = 4;
 /// Activation bytes per group.
-const GROUP_CODES: i32 = 16;
+pub(super) const GROUP_CODES: i32 = 16;
 
 /// How the fields of a group are separated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -227,7 +227,6 @@ impl<'k> Select<'k> {
         self.held[l.index.index()] = Held::Int(counter);
         for (carry, &carrier) in l.carries.iter().zip(&carriers) {
             self.held[carry.param.index()] = carrier;
-            self.held[carry.result.index()] = carrier;
         }
         self.push(Inst::LoopStart { label });
         self.block(&l.body);
@@ -237,6 +236,19 @@ impl<'k> Select<'k> {
         self.push(Inst::Jump { opcode: Opcode::Jl_rel32_64, target: label });
         self.push(Inst::LoopEnd);
         self.push(Inst::Label(exit));
+        for (carry, carrier) in l.carries.iter().zip(carriers) {
+            let result = self.carrier(carry.result);
+            let pairs = match (result, carrier) {
+                (Held::Int(dst), Held::Int(src)) => vec![(dst, src)],
+                (Held::Vector(dst), Held::Vector(src)) => dst.into_iter().zip(src).collect(),
+                _ => Vec::new(),
+            };
+            for (dst, src) in pairs.into_iter().take(self.level.parts()) {
+                self.push(Inst::Copy { dst, src });
+                self.code.loop_results.insert(dst);
+            }
+            self.held[carry.result.index()] = result;
+        }
     }
 
     fn if_stmt(&mut self, i: &kir::If) {

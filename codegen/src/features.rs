@@ -1,0 +1,140 @@
+//! Restricting a machine to some of its CPU features, as `--cpu-features` asks for.
+//!
+//! A word of a list is a feature with everything that it implies, so that the names of the usual levels are words too:
+//! `sse4.1`, `avx2` (with FMA and F16C), `avxvnni`, `avx512` (F, BW, DQ, VL) and `avx512vnni`.
+
+use bitnetc_ir::TargetDesc;
+use bitnetc_ir::target::{Arch, Feature};
+
+/// A list of features that this machine cannot be restricted to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FeatureError {
+    /// A word that is no feature of the architecture.
+    #[error("unknown CPU feature `{word}`: this machine has {there} (or say native)")]
+    Unknown {
+        /// The word as written.
+        word: String,
+        /// What would have been accepted.
+        there: String,
+    },
+    /// A feature that the machine lacks.
+    #[error("this machine lacks {missing}, which `{word}` needs: it has {there}")]
+    Absent {
+        /// The word as written.
+        word: String,
+        /// The features that are missing.
+        missing: String,
+        /// What would have been accepted.
+        there: String,
+    },
+}
+
+/// `host` with no more features than `list` names, separated by commas; `native` keeps all of them.
+///
+/// # Errors
+/// A word that names no feature, or one that the host lacks.
+pub fn restrict(host: &TargetDesc, list: &str) -> Result<TargetDesc, FeatureError> {
+    let floor = TargetDesc::baseline(host.arch);
+    let mut features: Vec<Feature> = floor.features().collect();
+    for word in list.split(',').map(str::trim) {
+        if word == "native" {
+            features.extend(host.features());
+            continue;
+        }
+        let wanted = features_of(host.arch, word)
+            .ok_or_else(|| FeatureError::Unknown { word: word.to_owned(), there: names(host.features()) })?;
+        let missing: Vec<Feature> = wanted.iter().copied().filter(|&f| !host.has(f)).collect();
+        if !missing.is_empty() {
+            return Err(FeatureError::Absent {
+                word: word.to_owned(),
+                missing: names(missing.into_iter()),
+                there: names(host.features()),
+            });
+        }
+        features.extend(wanted);
+    }
+    let unwanted = host.features().filter(|f| !features.contains(f)).collect::<Vec<_>>();
+    Ok(unwanted.into_iter().fold(host.clone(), TargetDesc::without))
+}
+
+fn names(features: impl Iterator<Item = Feature>) -> String {
+    let names: Vec<_> = features.map(Feature::name).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(",") }
+}
+
+/// The features that a word stands for.
+fn features_of(arch: Arch, word: &str) -> Option<Vec<Feature>> {
+    let mut found = match (arch, word) {
+        (Arch::X86_64, "avx512") => {
+            vec![Feature::Avx512f, Feature::Avx512bw, Feature::Avx512dq, Feature::Avx512vl]
+        }
+        (Arch::Aarch64, "neon") => Vec::new(),
+        _ => vec![Feature::ALL.iter().copied().find(|f| f.arch() == arch && f.name() == word)?],
+    };
+    let mut next = 0;
+    while let Some(&feature) = found.get(next) {
+        found.extend_from_slice(implied(feature));
+        next += 1;
+    }
+    Some(found)
+}
+
+/// What generated code may assume beside a feature.
+fn implied(feature: Feature) -> &'static [Feature] {
+    match feature {
+        Feature::Sse41 | Feature::Dotprod => &[],
+        Feature::Sse42 => &[Feature::Sse41],
+        Feature::Avx => &[Feature::Sse42],
+        Feature::Fma | Feature::F16c => &[Feature::Avx],
+        Feature::Avx2 => &[Feature::Fma, Feature::F16c],
+        Feature::AvxVnni | Feature::Avx512f => &[Feature::Avx2],
+        Feature::Avx512bw | Feature::Avx512dq | Feature::Avx512vl => &[Feature::Avx512f],
+        Feature::Avx512vnni | Feature::Avx512vbmi => {
+            &[Feature::Avx512bw, Feature::Avx512dq, Feature::Avx512vl]
+        }
+        Feature::I8mm => &[Feature::Dotprod],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> TargetDesc {
+        let all = "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni";
+        let mut host: TargetDesc = all.parse().unwrap();
+        host.l2_bytes = 7 << 20;
+        host
+    }
+
+    #[test]
+    fn words_bring_what_they_imply() {
+        for (list, features) in [
+            ("sse4.1", "sse4.1"),
+            ("avx2", "sse4.1+sse4.2+avx+avx2+fma+f16c"),
+            ("avx2,fma,f16c", "sse4.1+sse4.2+avx+avx2+fma+f16c"),
+            ("avx512", "sse4.1+sse4.2+avx+avx2+fma+f16c+avx512f+avx512bw+avx512dq+avx512vl"),
+            ("avx, avx512f", "sse4.1+sse4.2+avx+avx2+fma+f16c+avx512f"),
+        ] {
+            let target = restrict(&host(), list).unwrap();
+            assert_eq!(target.to_string(), format!("x86_64+{features}"), "{list}");
+            assert_eq!(target.l2_bytes, 7 << 20);
+        }
+        assert_eq!(restrict(&host(), "native").unwrap(), host());
+        assert_eq!(restrict(&host(), "avx512vnni").unwrap(), host());
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_with_what_is() {
+        let unknown = restrict(&host(), "avx2,mmx").unwrap_err().to_string();
+        assert!(unknown.contains("`mmx`") && unknown.contains("avx512vnni"), "{unknown}");
+        let absent = restrict(&host(), "avxvnni").unwrap_err().to_string();
+        assert!(absent.contains("lacks avxvnni") && absent.contains("avx512vnni"), "{absent}");
+        assert!(restrict(&host(), "").is_err());
+        assert!(restrict(&host(), "dotprod").is_err());
+        let arm = TargetDesc::baseline(Arch::Aarch64);
+        assert_eq!(restrict(&arm, "neon").unwrap(), arm);
+        assert!(restrict(&arm, "i8mm").unwrap_err().to_string().contains("it has none"));
+    }
+}
