@@ -85,7 +85,7 @@ pub(crate) enum EngineKind {
 }
 
 /// What a GGUF file does not say; without effect on a plan.
-#[derive(Debug, Args)]
+#[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct ModelArgs {
     /// Order of the weights in I2_S tensors (default: x86-128, as in all published files)
     #[arg(long, value_name = "LAYOUT")]
@@ -171,6 +171,8 @@ pub(crate) struct EngineArgs {
     pub(crate) weights: Option<Weights>,
     #[command(flatten)]
     pub(crate) memory: MemoryArgs,
+    #[command(flatten)]
+    pub(crate) options: ModelArgs,
     /// Check the hash of a plan's weights first, which reads all of them
     #[arg(long)]
     pub(crate) verify: bool,
@@ -191,8 +193,6 @@ pub(crate) struct MemoryArgs {
     /// Copy files into memory of our own, on huge pages where the system has them
     #[arg(long, overrides_with = "mmap")]
     pub(crate) no_mmap: bool,
-    #[command(flatten)]
-    pub(crate) options: ModelArgs,
 }
 
 impl MemoryArgs {
@@ -563,6 +563,8 @@ pub(crate) struct BenchArgs {
     pub(crate) disable_pass: Vec<String>,
     #[command(flatten)]
     pub(crate) memory: MemoryArgs,
+    #[command(flatten)]
+    pub(crate) options: ModelArgs,
     /// What generates machine code
     #[arg(
         long,
