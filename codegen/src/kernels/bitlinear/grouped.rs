@@ -15,15 +15,13 @@ use crate::kir::{I64, KernelBuilder, LANES, Vf, Vi};
 /// Bytes of the scales of one group of a tile.
 const SCALES_BYTES: i64 = 4 * TILE_ROWS as i64;
 
-/// How the loop is blocked: row tiles and tokens that go together.
+/// How the loop is blocked: row tiles and tokens that go together. The float sums stay in registers beside the integer
+/// ones, so there is room for fewer than in [`super::gemm`].
 fn blocking(vectors: usize, one: bool) -> (Form, usize, usize) {
     match (vectors, one) {
         (24.., true) => (Form::InPlace, 2, 1),
-        (8.., true) => (Form::Halves, 1, 1),
-        (_, true) => (Form::Shifted, 1, 1),
-        (24.., false) => (Form::Shifted, 2, 4),
-        (8.., false) => (Form::Shifted, 1, 2),
-        (_, false) => (Form::Shifted, 1, 1),
+        (24.., false) => (Form::Shifted, 2, 2),
+        _ => (Form::Shifted, 1, 1),
     }
 }
 
@@ -92,8 +90,8 @@ fn dot(
         // 16 columns are 64 bytes of a tile.
         let at = b.shl(column, 2);
         let codes: Vec<I64> = tiles.iter().map(|t| b.add(t.codes, at)).collect();
-        let offsets: Vec<Vi> = rows.iter().map(|&x| code_sum(b, x, group)).collect();
         let products = tile::dot(b, form, &codes, &rows, group / TILE_COLS, 1);
+        let offsets: Vec<Vi> = rows.iter().map(|&x| code_sum(b, x, group)).collect();
         let at = b.mul(index, SCALES_BYTES);
         for ((sums, products), tile) in sums.iter_mut().zip(products).zip(tiles) {
             let scales = b.add(tile.scales, at);
