@@ -54,11 +54,7 @@ fn threads_do_not_change_a_bit() {
     let one = score(&loaded, &tokens, 1);
     for threads in [2, 3, 5, 16] {
         assert_same(&format!("prefill, {threads} threads"), &one, &score(&loaded, &tokens, threads));
-        assert_same(
-            &format!("decode, {threads} threads"),
-            &one[..40],
-            &decode(&loaded, &tokens[..40], threads),
-        );
+        assert_same(&format!("decode, {threads} threads"), &one, &decode(&loaded, &tokens, threads));
     }
 }
 

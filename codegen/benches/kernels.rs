@@ -59,6 +59,8 @@ struct Bench {
     codegen: Codegen,
     /// 10^9 byte products a second.
     products: f64,
+    /// 10^9 f32 multiply-adds a second.
+    multiply_adds: f64,
     /// 10^9 bytes a second from the second-level cache.
     cache: f64,
     /// 10^9 bytes a second from memory.
@@ -69,6 +71,7 @@ struct Bench {
 #[derive(Clone, Copy)]
 enum Limit {
     Products,
+    MultiplyAdds,
     Cache,
     Memory,
 }
@@ -178,6 +181,21 @@ fn products_kernel(accumulators: u64) -> Kernel {
     b.finish().expect("the kernel is well-formed")
 }
 
+/// `rounds` times one multiply-add of 16 f32 into each of so many accumulators.
+fn multiply_adds_kernel(accumulators: u64) -> Kernel {
+    let mut b = KernelBuilder::new("multiply_adds");
+    let out = b.ptr("out", Access::ReadWrite);
+    let rounds = b.int_param("rounds");
+    let (a, c) = (b.load_f32(out, 0, 16), b.splat_f32(0.5));
+    let zero = b.splat_f32(0.0);
+    let sums = b.for_loop(0, rounds, 1, vec![zero; accumulators as usize], |b, _, sums| {
+        sums.into_iter().map(|sum| b.fma(a, c, sum)).collect()
+    });
+    let total = sums.into_iter().reduce(|a, c| b.fadd(a, c)).expect("there are accumulators");
+    b.store_f32(out, total, 0, 16);
+    b.finish().expect("the kernel is well-formed")
+}
+
 /// `times` times all `bytes` (a multiple of 1024) at `from`.
 fn reads_kernel() -> Kernel {
     let mut b = KernelBuilder::new("reads");
@@ -226,6 +244,7 @@ impl Bench {
         let rate = |t: Duration| amount / t.as_secs_f64() / 1e9;
         let (unit, most) = match limit {
             Limit::Products => ("GMAC/s", self.products),
+            Limit::MultiplyAdds => ("GFMA/s", self.multiply_adds),
             Limit::Cache => ("GB/s", self.cache),
             Limit::Memory => ("GB/s", self.memory),
         };
@@ -263,6 +282,10 @@ impl Bench {
             &words,
             products,
         );
+        let multiply_adds = (rounds * accumulators * 16) as f64;
+        let kernel = multiply_adds_kernel(accumulators);
+        let name = "f32 multiply-adds in registers, 10^9/s";
+        self.multiply_adds = rate(self, name, &kernel, &words, multiply_adds);
         let reads = reads_kernel();
         for (name, bytes, times) in
             [("reads, second-level cache, GB/s", CACHED, 64), ("reads, memory, GB/s", UNCACHED, 1)]
@@ -463,7 +486,7 @@ impl Bench {
         let bytes: Vec<u8> = (0..elements)
             .flat_map(|i| {
                 let word = (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u16;
-                (0x3400 + (word & 0x0fff) | word & 0x8000).to_le_bytes()
+                ((0x3400 + (word & 0x0fff)) | (word & 0x8000)).to_le_bytes()
             })
             .collect();
         let weight = WeightBytes { bytes: bytes.into(), scales: Vec::new().into() };
@@ -508,6 +531,35 @@ impl Bench {
         println!("{name:<46} {:<10} {:>8.2} Gweights/s", "threads", weights / best.as_secs_f64() / 1e9);
     }
 
+    /// One token behind [`POSITION`] keys, whose keys and values are all read.
+    fn decode_attention(&self, kind: KernelKind, cache_bytes: u64) {
+        let name = format!("attention 20/5 heads of 128, {} keys", POSITION + 1);
+        if !self.wants(&name) {
+            return;
+        }
+        let mut subject = Subject::new(self, kind, &[], |_| cache_bytes, 1);
+        let (keys, blocks) = (POSITION + 1, (POSITION + 1).div_ceil(64));
+        let bytes = 10 * 2 * keys * 5 * 128 * 2;
+        self.rate(&name, "cache", bytes as f64, Limit::Cache, || {
+            (0..10).for_each(|_| subject.run(0..5 * blocks));
+        });
+    }
+
+    /// A chunk of tokens behind [`POSITION`] keys.
+    fn chunk_attention(&self, kind: KernelKind, cache_bytes: u64, tokens: u64) {
+        let name = format!("attention 20/5 heads of 128, {tokens} tokens");
+        if !self.wants(&name) {
+            return;
+        }
+        let stride = 20 * 128 * 4;
+        let bytes = |arg| if matches!(arg, Arg::Operand(1 | 2)) { cache_bytes } else { stride * tokens };
+        let mut subject = Subject::new(self, kind, &[stride, stride], bytes, tokens);
+        let keys: u64 = (0..tokens).map(|t| POSITION + t + 1).sum();
+        let amount = 2 * keys * 20 * 128;
+        let units = 5 * tokens.div_ceil(16);
+        self.rate(&name, "", amount as f64, Limit::MultiplyAdds, || subject.run(0..units));
+    }
+
     fn small(&self, name: &str, kind: KernelKind, bytes: u64, units: u64) {
         if !self.wants(name) {
             return;
@@ -534,6 +586,7 @@ fn main() {
         target,
         codegen: Codegen::Auto,
         products: nothing,
+        multiply_adds: nothing,
         cache: nothing,
         memory: nothing,
     };
@@ -591,5 +644,14 @@ fn main() {
     let kind = KernelKind::RopeKvAppend { q_width: 2560, rope, cache };
     bench.small("rope_kv_append 20+5 heads of 128", kind, cache_bytes, 1);
     let kind = KernelKind::Attention { heads: 20, cache, scale: 0.088f32.to_bits() };
-    bench.small("attention 20/5 heads of 128, 512 keys", kind, cache_bytes, 5);
+    bench.decode_attention(kind, cache_bytes);
+    for tokens in [16, 128, 512] {
+        bench.chunk_attention(kind, cache_bytes, tokens);
+    }
+    bench.small(
+        "attention_merge 20 heads of one range each",
+        KernelKind::AttentionMerge { heads: 20, cache },
+        cache_bytes,
+        20,
+    );
 }

@@ -239,7 +239,8 @@ fn replicated(func: &Func, extents: &BTreeMap<ValueId, Extent>) -> Result<(), Pl
                 | Op::Relu2 { .. }
         );
         let view = matches!(node.op, Op::Split { .. });
-        if !view && !(over_a_row && all && func.tokens() == TokenCount::One) {
+        let one_row = over_a_row && all && func.tokens() == TokenCount::One;
+        if !view && !one_row {
             return Err(PlanViolation::NotReplicable {
                 value: value_name(func, value),
                 op: node.op.info().mnemonic,

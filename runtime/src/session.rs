@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bitnetc_codegen::program::{Programs, Word};
+use bitnetc_ir::work::Accounts;
 use bitnetc_ir::{DType, Dim, Entity, HEAD_ROWS, KEY_BLOCK, Module, TokenCount, storage, weights};
 
 use crate::call::{Addresses, Engine};
@@ -569,13 +570,6 @@ fn first_nan(values: &[f32]) -> Option<usize> {
     if any { values.iter().position(|x| x.is_nan()) } else { None }
 }
 
-/// Bytes of KV cache that each position adds, over all layers.
-pub fn kv_bytes_per_position(programs: &Programs) -> u64 {
-    let decode = programs.programs.iter().find(|p| p.name == "decode");
-    let caches = decode.into_iter().flat_map(|p| &p.inputs).filter(|b| b.ty.as_cache().is_some());
-    caches.filter_map(|b| storage::cache_bytes(&b.ty, KEY_BLOCK)).map(|n| n / u64::from(KEY_BLOCK)).sum()
-}
-
 /// What a session of one thread over a module would take with this context, before anything is allocated.
 pub fn memory_needs(module: &Module, programs: &Programs, context: u32) -> MemoryUse {
     let capacity = round_up(context);
@@ -590,7 +584,7 @@ pub fn memory_needs(module: &Module, programs: &Programs, context: u32) -> Memor
     let packed = programs.weights.values().filter_map(|&p| weights::packed_bytes(&module.params()[p].ty));
     MemoryUse {
         weights: packed.map(|(bytes, scales)| bytes + scales).sum(),
-        kv_cache: kv_bytes_per_position(programs).saturating_mul(u64::from(capacity)),
+        kv_cache: Accounts::of(module).kv_bytes_per_position().saturating_mul(u64::from(capacity)),
         arena: programs.programs.iter().map(|p| p.arena_bytes).max().unwrap_or(0) + private_bytes(programs),
         io: u64::from(chunk) * 4
             + outputs("prefill", chunk)

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use bitnetc_codegen::compile::Selector;
 use bitnetc_ir::{DType, Layout, Module, Op, Operand, ParamId};
 use bitnetc_runtime::profile::{Profile, ProgramProfile};
 use serde_json::{Value, json};
@@ -30,7 +31,8 @@ pub struct Subject {
 impl Subject {
     /// A loaded model, called `model`; its options are read off the planned module.
     pub fn of(loaded: &Loaded, model: String, chunk: u32) -> Self {
-        let options = options_of(&loaded.module);
+        let mut options = options_of(&loaded.module);
+        options.push(("codegen", selectors_of(&loaded.model.compiled().selectors)));
         Self { model, options, weight_bytes: loaded.model.weight_bytes(), chunk }
     }
 
@@ -69,6 +71,23 @@ fn options_of(module: &Module) -> Vec<(&'static str, String)> {
     }
     let list = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join("+");
     vec![("head", list(heads)), ("weights", list(packings)), ("kv", list(caches))]
+}
+
+/// The instruction selectors that made a model's kernels, the most frequent first; with how many, where there are two.
+fn selectors_of(selectors: &[Selector]) -> String {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for name in selectors.iter().map(|s| s.name()) {
+        match counts.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((name, 1)),
+        }
+    }
+    counts.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+    let shown: Vec<String> = match &counts[..] {
+        [(name, _)] => vec![(*name).to_owned()],
+        several => several.iter().map(|(name, count)| format!("{name} ({count})")).collect(),
+    };
+    shown.join("+")
 }
 
 /// Limits of so many threads, over all tests, in bytes and multiply-adds per second.
@@ -280,4 +299,17 @@ pub fn json_limits(limits: &[ThreadLimits]) -> Value {
         .iter()
         .map(|l| json!({ "threads": l.threads, "bandwidth": l.bandwidth, "int8": l.int8, "fma": l.fma }))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_are_counted_where_they_differ() {
+        use Selector::{Cranelift, X64};
+        assert_eq!(selectors_of(&[X64, X64]), "x64");
+        assert_eq!(selectors_of(&[Cranelift, X64, X64]), "x64 (2)+cranelift (1)");
+        assert_eq!(selectors_of(&[]), "");
+    }
 }

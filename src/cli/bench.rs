@@ -108,7 +108,12 @@ impl Report {
                 output::print(&report::markdown_row(subject, outcome))
             }
             ReportFormat::Csv => output::print(&report::csv_row(subject, outcome)),
-            ReportFormat::Jsonl => output::print(&format!("{}\n", report::json_test(subject, outcome))),
+            ReportFormat::Jsonl => {
+                let mut line = report::json_test(subject, outcome);
+                line["cpu"] = json!(self.machine.cpu);
+                line["version"] = json!(self.build.version);
+                output::print(&format!("{line}\n"))
+            }
             ReportFormat::Json => {
                 self.tests.push(report::json_test(subject, outcome));
                 Ok(())

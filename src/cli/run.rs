@@ -6,9 +6,10 @@ use bitnetc::compile::CompileOptions;
 use bitnetc::error::exit;
 use bitnetc::generate::{GenerateOptions, Generated, Stop, generate};
 use bitnetc::load::{LoadOptions, Loaded, load};
+use bitnetc_ir::work::Accounts;
 use bitnetc_runtime::cpus::Cpus;
 use bitnetc_runtime::sampling::{Sampler, SamplingParams};
-use bitnetc_runtime::session::{MemoryUse, Session, SessionOptions, kv_bytes_per_position};
+use bitnetc_runtime::session::{MemoryUse, Session, SessionOptions};
 use bitnetc_runtime::tokenizer::Tokenize;
 
 use super::args::{EngineArgs, KvType, RunArgs, SamplingArgs};
@@ -198,8 +199,7 @@ impl Timings<'_> {
     /// Bytes that one decode step at the middle of the run has read.
     fn bytes_per_token(&self) -> u64 {
         let middle = self.result.prompt_tokens + self.result.decode_steps / 2;
-        self.loaded.model.bytes_per_token()
-            + kv_bytes_per_position(self.loaded.model.programs()) * middle as u64
+        Accounts::of(&self.loaded.module).step(middle as u32).bytes()
     }
 
     fn gigabytes_per_second(&self) -> f64 {
@@ -222,9 +222,10 @@ impl Timings<'_> {
         text += &line("eval", r.decode_time, r.decode_steps);
         text += &line("sampling", r.sample_time, r.tokens.len());
         text += &format!(
-            "{:>12}      = {} threads, {} read per token, {:.2} GB/s\n",
+            "{:>12}      = {} threads ({}), {} read per token, {:.2} GB/s\n",
             "decode",
             self.session.threads(),
+            Cpus::probe(),
             output::bytes(self.bytes_per_token()),
             self.gigabytes_per_second()
         );

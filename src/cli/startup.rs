@@ -151,6 +151,7 @@ pub(crate) fn startup(args: &BenchArgs, path: Option<&Path>, quiet: bool) -> Res
         option("--head", args.head.first().map(|head| head.to_string().into()));
         option("--weights", args.weights.first().and_then(named));
         option("--batch-size", args.batch_size.first().map(|n| n.to_string().into()));
+        option("--cpu-features", Some((&args.cpu_features).into()));
         option("--threads", args.threads.iter().max().map(|n| n.to_string().into()));
         for pass in &args.disable_pass {
             option("--disable-pass", Some(pass.into()));
@@ -167,6 +168,10 @@ pub(crate) fn startup(args: &BenchArgs, path: Option<&Path>, quiet: bool) -> Res
         call_args.push(CONTEXT.to_string().into());
         if let Some(threads) = args.threads.iter().max() {
             call_args.extend([text("-t"), threads.to_string().into()]);
+        }
+        call_args.extend([text("--cpu-features"), (&args.cpu_features).into()]);
+        if let Some(codegen) = args.codegen.first().and_then(named) {
+            call_args.extend([text("--codegen"), codegen]);
         }
         if args.memory.map_mode() == MapMode::Copied {
             call_args.push(text("--no-mmap"));

@@ -109,13 +109,13 @@ struct Blocking {
 }
 
 impl Blocking {
-    fn new(vectors: usize, one: bool) -> Self {
+    fn new(vectors: usize, one: bool, format: BlockFormat) -> Self {
         match (vectors, one) {
             (24.., true) => Self { tiles: 4, tokens: 1 },
+            // Taking six-bit codes apart needs more registers.
+            (24.., false) if format == BlockFormat::W6 => Self { tiles: 2, tokens: 2 },
             (24.., false) => Self { tiles: 2, tokens: 4 },
-            (_, true) => Self { tiles: 1, tokens: 1 },
-            (8.., false) => Self { tiles: 1, tokens: 2 },
-            (_, false) => Self { tiles: 1, tokens: 1 },
+            _ => Self { tiles: 1, tokens: 1 },
         }
     }
 }
@@ -129,7 +129,7 @@ struct Row {
 
 /// A unit is a tile of 16 rows, for all tokens.
 pub(super) fn block_matmul(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
-    let Blocking { tiles, tokens } = Blocking::new(args.registers.vectors(), args.one());
+    let Blocking { tiles, tokens } = Blocking::new(args.registers.vectors(), args.one(), matrix.format);
     let tile_bytes = matrix.format.tile_bytes(matrix.cols) as i64;
     let (begin, end) = (args.word(Arg::UnitBegin), args.word(Arg::UnitEnd));
     let zero = b.int(0);

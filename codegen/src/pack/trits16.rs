@@ -51,7 +51,7 @@ pub(super) fn write<'a>(
 fn pack_group(fields: &[Field; TRITS], out: &mut [u8; 64]) {
     for (i, out) in out.iter_mut().enumerate() {
         let v = fields.iter().fold(0u8, |v, field| v.wrapping_mul(3).wrapping_add(field[i]));
-        *out = ((u16::from(v) * 256 + 242) / 243) as u8;
+        *out = (u16::from(v) * 256).div_ceil(243) as u8;
     }
 }
 

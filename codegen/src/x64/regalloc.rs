@@ -147,7 +147,7 @@ fn bundles(code: &Code, original: usize, split: bool) -> Vec<Bundle> {
         }
     }
     let mut found: BTreeMap<usize, Bundle> = BTreeMap::new();
-    for v in 0..code.classes.len() {
+    for (v, &weight) in weights.iter().enumerate() {
         let root = find(&mut parent, v);
         if ranges[root].is_empty() {
             continue;
@@ -161,7 +161,7 @@ fn bundles(code: &Code, original: usize, split: bool) -> Vec<Bundle> {
         // The ranges of the representative have moved into the bundle; mark them as taken, not as dead.
         ranges[root] = vec![(0, 0)];
         bundle.members.push(VReg(v as u32));
-        bundle.weight += weights[v];
+        bundle.weight += weight;
     }
     let mut bundles: Vec<Bundle> = found.into_values().collect();
     for bundle in &mut bundles {
@@ -190,8 +190,8 @@ impl Scan<'_> {
     fn run(&mut self) -> Result<Vec<u8>, Outcome> {
         let mut assigned = vec![0; self.bundles.len()];
         let mut spilled = Vec::new();
-        for number in 0..self.bundles.len() {
-            let class = self.bundles[number].class;
+        for (number, bundle) in self.bundles.iter().enumerate() {
+            let class = bundle.class;
             let candidates = registers_of(class, self.vectors).to_vec();
             let free = candidates.iter().copied().find(|&reg| self.conflicts(class, reg, number).is_empty());
             if let Some(reg) = free {
@@ -199,7 +199,7 @@ impl Scan<'_> {
                 assigned[number] = reg;
                 continue;
             }
-            let own = self.bundles[number].weight;
+            let own = bundle.weight;
             let cheapest = candidates
                 .iter()
                 .map(|&reg| {

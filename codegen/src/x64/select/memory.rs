@@ -274,9 +274,9 @@ impl Select<'_> {
         let (opcode, _) = forms::CVTPS2PH.at(wide);
         if usize::from(lanes) == LANES {
             let parts = self.parts(v);
-            for part in 0..self.level.parts() {
+            for (part, reg) in parts.into_iter().enumerate().take(self.level.parts()) {
                 let at = Self::moved(to, 16 * part as i32);
-                self.op(opcode, [at, self.vector(parts[part]), Operand::Imm(0)], First::Read);
+                self.op(opcode, [at, self.vector(reg), Operand::Imm(0)], First::Read);
             }
             return;
         }

@@ -294,9 +294,8 @@ impl<'k> Select<'k> {
                     None => pairs.push((dst, self.int(source))),
                 },
                 (Held::Vector(parts), Held::Constant(constant)) => {
-                    for part in 0..self.level.parts() {
-                        constants.push((parts[part], Ok(part_of(constant, part))));
-                    }
+                    let parts = parts.into_iter().enumerate().take(self.level.parts());
+                    constants.extend(parts.map(|(part, dst)| (dst, Ok(part_of(constant, part)))));
                 }
                 (Held::Vector(parts), Held::Vector(from)) => {
                     pairs.extend((0..self.level.parts()).map(|part| (parts[part], from[part])));
