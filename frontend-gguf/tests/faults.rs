@@ -125,7 +125,11 @@ const CONTAINER: &[Case] = &[
     ("UnknownTensorType", "MXFP4", |w| w.tensor_mut(Q).ty = 39),
     ("UnknownTensorType", "type 41 (not of the size of Q1_0)", |w| w.tensor_mut(Q).ty = 41),
     ("UnknownTensorType", "type 42 (not of the size of Q2_0", |w| w.tensor_mut(Q).ty = 42),
-    ("UnknownTensorType", "IQ4_NL_4_4", |w| w.tensor_mut(Q).data = vec![0; 128 * 128 * 18 / 32]),
+    ("UnknownTensorType", "IQ4_NL_4_4", |w| {
+        for t in w.tensors.iter_mut().filter(|t| t.ty == 36) {
+            t.data = vec![0; (t.dims[0] * t.dims[1] * 18 / 32) as usize];
+        }
+    }),
     ("UnknownTensorType", "NVFP4, by its size", |w| {
         let q = w.tensor_mut(Q);
         (q.ty, q.data) = (40, vec![0; 128 * 128 / 64 * 36]);

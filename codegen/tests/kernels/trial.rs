@@ -7,8 +7,8 @@ use bitnetc_codegen::error::CodegenError;
 use bitnetc_codegen::kernels::{Arg as Word, KernelSpec, Registers, TokenMode};
 use bitnetc_codegen::kir::interp::{self, Arg, Memory, RegionId};
 use bitnetc_codegen::kir::{Access, Kernel};
-use bitnetc_ir::weights::packed_scale_index;
 use bitnetc_ir::interp::{CacheData, Interpreter, Tensor};
+use bitnetc_ir::weights::packed_scale_index;
 use bitnetc_ir::{
     BlockFormat, ContentHash, DType, Extent, FuncBuilder, Module, Op, Operand, Pairs, ParamDecl, ParamDef,
     TokenCount, Type, WeightBytes, partition, rope, storage,

@@ -1,6 +1,6 @@
 //! Random models, and random damage to their files: structured, so that much of it gets past the first checks.
 
-use super::rng::Rng;
+use super::Rng;
 use super::store;
 use super::tiny::TinyModel;
 use super::writer::GgufWriter;
