@@ -136,9 +136,16 @@ pub fn plan_model<'m, 'a>(
     model: &'m gguf::Model<'a>,
     options: &CompileOptions,
 ) -> Result<Planned<'m, 'a>, Error> {
-    let bytes = model.gguf().bytes();
-    let (checked, hash) =
-        rayon::join(|| model.check_weights(), || blake3::Hasher::new().update_rayon(bytes).finalize());
+    let (checked, hash) = rayon::join(
+        || model.check_weights(),
+        || {
+            let mut hasher = blake3::Hasher::new();
+            for part in model.gguf().parts() {
+                hasher.update_rayon(part);
+            }
+            hasher.finalize()
+        },
+    );
     checked.map_err(|source| Error::Gguf { path: path.to_owned(), source })?;
     let imported = import(model, options)?;
     let context = options.pass_context();
@@ -146,7 +153,8 @@ pub fn plan_model<'m, 'a>(
 
     let hparams = model.hparams();
     let name = model.gguf().string("general.name").ok().flatten().unwrap_or("unnamed").to_owned();
-    let notes: Vec<String> = model.notes().iter().map(ToString::to_string).collect();
+    let notes = model.notes().iter().cloned().chain(model.weight_notes());
+    let notes: Vec<String> = notes.map(|note| note.to_string()).collect();
     let number = |name: &str, value: String| (name.to_owned(), value);
     let meta = PlanMeta {
         model_name: name,
@@ -163,8 +171,9 @@ pub fn plan_model<'m, 'a>(
             number("rope_dim", hparams.rope_dim.to_string()),
             number("rope_theta", hparams.rope_theta.to_string()),
             number("eps", hparams.eps.to_string()),
+            number("activation", hparams.activation.name().to_owned()),
         ],
-        source: SourceFile { hash: *hash.as_bytes(), bytes: bytes.len() as u64 },
+        source: SourceFile { hash: *hash.as_bytes(), bytes: model.gguf().file_bytes() },
         defaults_used: notes.clone(),
         creation_options: vec![
             number("kv_type", options.kv_type.name().to_owned()),

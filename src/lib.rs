@@ -33,6 +33,7 @@ pub mod load;
 pub mod perplexity;
 pub mod synth;
 mod tokenizer_spec;
+pub mod verify;
 
 pub use compile::DEFAULT_CHUNK;
 pub use error::Error;

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use bitnetc_codegen::compile::{Compiled, compile_with};
 use bitnetc_frontend_gguf as gguf;
+use bitnetc_frontend_gguf::split::PartName;
 use bitnetc_ir::interp::{Interpreter, Tensor};
-use bitnetc_ir::weights::ternary_bytes;
+use bitnetc_ir::weights::{packed_scale_index, ternary_bytes};
 use bitnetc_ir::{DType, KEY_BLOCK, Layout, Module, ParamId, Stage, Type, cache, text, verify};
 use bitnetc_ir::{WeightBytes, WeightSource};
 use bitnetc_passes::{HeadFormat, Pipeline, WeightPacking, check_plan};
@@ -37,6 +38,8 @@ pub struct LoadOptions {
     pub threads: Option<u32>,
     /// How files are brought into memory.
     pub map_mode: MapMode,
+    /// What a GGUF file does not say and its user knows; of no effect on a plan.
+    pub model: gguf::ModelOptions,
     /// Whether the hash of a plan's weights is checked, which reads all of them. Everything else of a plan always is.
     pub verify: bool,
     /// How a GGUF is compiled; what stands above counts if it is there. The defaults for this machine if there is nothing.
@@ -52,6 +55,7 @@ impl Default for LoadOptions {
             weights: None,
             threads: None,
             map_mode,
+            model: gguf::ModelOptions::default(),
             verify: false,
             compile: None,
         }
@@ -60,12 +64,14 @@ impl Default for LoadOptions {
 
 /// A model file, opened and told apart.
 pub enum Source {
-    /// A GGUF file, or the built-in one.
+    /// A GGUF file, perhaps in several parts, or the built-in one.
     Gguf {
-        /// For messages.
+        /// For messages; of the first part.
         path: PathBuf,
-        /// The file; nothing for the built-in model.
-        file: Option<Mapping>,
+        /// The parts of the file in order, most often one; none for the built-in model.
+        parts: Vec<Mapping>,
+        /// What the file does not say.
+        options: gguf::ModelOptions,
     },
     /// A plan file.
     Plan {
@@ -83,7 +89,7 @@ impl Source {
     /// A file that cannot be read, is neither GGUF nor plan, or is a damaged plan.
     pub fn open(path: Option<&Path>, map_mode: MapMode) -> Result<Self, Error> {
         let Some(path) = path else {
-            return Ok(Source::Gguf { path: PathBuf::from(builtin::NAME), file: None });
+            return Ok(Source::gguf(PathBuf::from(builtin::NAME), Vec::new()));
         };
         let file = Mapping::open(path, map_mode)?;
         let start = &file.as_slice()[..file.as_slice().len().min(8)];
@@ -93,10 +99,41 @@ impl Source {
         }
         if start.starts_with(b"GGUF") || start.len() < 4 || path.extension().is_some_and(|e| e == "gguf") {
             // Too short or not a GGUF after all: the front-end says so, with the offset.
-            return Ok(Source::Gguf { path: path.to_owned(), file: Some(file) });
+            return Self::open_parts(path, file, map_mode);
         }
         let found = format!("\"{}\"", start.escape_ascii());
         Err(Error::UnknownFormat { path: path.to_owned(), found })
+    }
+
+    fn gguf(path: PathBuf, parts: Vec<Mapping>) -> Self {
+        Source::Gguf { path, parts, options: gguf::ModelOptions::default() }
+    }
+
+    /// Opens the other parts too, where the name says that `file` is one of several.
+    fn open_parts(path: &Path, file: Mapping, map_mode: MapMode) -> Result<Self, Error> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Some(part) = PartName::parse(name).filter(|part| part.count > 1) else {
+            return Ok(Self::gguf(path.to_owned(), vec![file]));
+        };
+        let path_of = |number| path.with_file_name(part.of_part(number));
+        let mut parts = Vec::with_capacity(part.count);
+        let mut this = Some(file);
+        for number in 1..=part.count {
+            parts.push(match this.take_if(|_| number == part.number) {
+                Some(file) => file,
+                None => Mapping::open(&path_of(number), map_mode)?,
+            });
+        }
+        Ok(Self::gguf(path_of(1), parts))
+    }
+
+    /// The same source, read with what the user says about the file.
+    #[must_use]
+    pub fn with_options(mut self, model: gguf::ModelOptions) -> Self {
+        if let Source::Gguf { options, .. } = &mut self {
+            *options = model;
+        }
+        self
     }
 
     /// The file's name for messages.
@@ -106,12 +143,12 @@ impl Source {
         }
     }
 
-    /// The file's bytes.
-    pub fn bytes(&self) -> &[u8] {
+    /// The bytes of the file, part by part.
+    pub fn parts(&self) -> Vec<&[u8]> {
         match self {
-            Source::Gguf { file: None, .. } => builtin::GGUF,
-            Source::Gguf { file: Some(file), .. } => file.as_slice(),
-            Source::Plan { plan, .. } => plan.file(),
+            Source::Gguf { parts, .. } if parts.is_empty() => vec![builtin::GGUF],
+            Source::Gguf { parts, .. } => parts.iter().map(Mapping::as_slice).collect(),
+            Source::Plan { plan, .. } => vec![plan.file()],
         }
     }
 
@@ -121,9 +158,8 @@ impl Source {
     /// A file that is malformed, not supported, or a plan.
     pub fn gguf_model(&self) -> Result<gguf::Model<'_>, Error> {
         match self {
-            Source::Gguf { path, .. } => {
-                gguf::Model::open(self.bytes()).map_err(|source| Error::Gguf { path: path.clone(), source })
-            }
+            Source::Gguf { path, options, .. } => gguf::Model::open_parts(&self.parts(), options)
+                .map_err(|source| Error::Gguf { path: path.clone(), source }),
             Source::Plan { path, .. } => Err(Error::NotInPlan {
                 path: path.clone(),
                 what: "this is a plan already; give the .gguf file",
@@ -163,7 +199,7 @@ impl std::fmt::Debug for Loaded {
 /// # Errors
 /// A file that cannot be read, is malformed or not supported; code that cannot be generated.
 pub fn load(path: Option<&Path>, options: &LoadOptions) -> Result<Loaded, Error> {
-    load_source(Source::open(path, options.map_mode)?, options)
+    load_source(Source::open(path, options.map_mode)?.with_options(options.model), options)
 }
 
 /// As [`load`], for an opened file.
@@ -273,7 +309,9 @@ fn check_packing(path: &Path, module: &Module, demanded: WeightPacking) -> Resul
         ),
     };
     let packable = |ty: &Type| {
-        ty.as_matrix().is_some_and(|(rows, cols)| ternary_bytes(Layout::Trits16, rows, cols).is_some())
+        let one_scale = ty.group == 0;
+        one_scale
+            && ty.as_matrix().is_some_and(|(rows, cols)| ternary_bytes(Layout::Trits16, rows, cols).is_some())
     };
     let wrong = |p: ParamId| {
         let ty = &module.params()[p].ty;
@@ -401,14 +439,20 @@ impl WeightSource for Loaded {
         let decl = &self.module.params()[self.module.param_named(name)?];
         let all = (*self.blob).as_ref();
         let place = |r: &std::ops::Range<u64>| all.get(r.start as usize..r.end as usize);
-        // Scales are filled up to whole tiles; the matrix has one for each row.
+        // Scales are filled up to whole tiles and lie tile by tile; the matrix has one for each row or group of a row.
         let rows = match decl.ty.layout {
-            layout if layout.is_packed_ternary() => decl.ty.as_matrix()?.0 as usize,
+            layout if layout.is_packed_ternary() => decl.ty.as_matrix()?.0,
             _ => 0,
         };
-        let scales =
-            place(&range.scales)?.as_chunks::<4>().0.iter().take(rows).map(|&b| f32::from_le_bytes(b));
-        Some(WeightBytes { bytes: Cow::Borrowed(place(&range.bytes)?), scales: Cow::Owned(scales.collect()) })
+        let packed = place(&range.scales)?.as_chunks::<4>().0;
+        let groups = decl.ty.scale_groups();
+        let scale = |r: u32, g: u32| {
+            let at = usize::try_from(packed_scale_index(groups, r, g)).ok()?;
+            packed.get(at).map(|&b| f32::from_le_bytes(b))
+        };
+        let scales = (0..rows).flat_map(|r| (0..groups).map(move |g| (r, g))).map(|(r, g)| scale(r, g));
+        let scales: Option<Vec<f32>> = scales.collect();
+        Some(WeightBytes { bytes: Cow::Borrowed(place(&range.bytes)?), scales: Cow::Owned(scales?) })
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) fn tokenizer_spec(meta: &TokenizerMeta<'_>) -> Result<TokenizerSpec, 
         merges,
         pre: match meta.pre() {
             GgufPre::LlamaBpe => PreTokenizer::LlamaBpe,
+            GgufPre::Qwen2 => PreTokenizer::Qwen2,
         },
         bos: meta.special().bos,
         eos: meta.special().eos,

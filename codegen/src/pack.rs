@@ -18,7 +18,7 @@ mod trits16;
 use std::borrow::Cow;
 
 use bitnetc_ir::blocks::block_matrix;
-use bitnetc_ir::weights::{TILE_ROWS, packed_bytes, ternary_bytes};
+use bitnetc_ir::weights::{TILE_ROWS, packed_bytes, packed_scale_index, ternary_bytes};
 use bitnetc_ir::{BlockFormat, DType, EntityVec, Layout, Module, ParamDecl, ParamId, WeightSource};
 use rayon::prelude::*;
 
@@ -84,8 +84,8 @@ pub enum PackError {
 pub struct PackedWeight<'a> {
     /// The elements.
     pub bytes: Cow<'a, [u8]>,
-    /// For `ter` one scale per row, for block-quantised matrices one factor per row, filled up with 0.0 to a multiple of
-    /// 16; empty otherwise.
+    /// For `ter` one scale per row (or those of the groups, in the order of `bitnetc_ir::weights`), for block-quantised
+    /// matrices one factor per row, filled up with 0.0 to a multiple of 16 rows; empty otherwise.
     pub scales: Vec<f32>,
 }
 
@@ -165,8 +165,14 @@ pub fn pack_into(
             _ => tile16::write(rows, cols, out),
         }
     })?;
-    let mut scales: Vec<f32> = (0..rows).map(|r| map.row(r).scale()).collect();
-    scales.resize(scales.len().next_multiple_of(TILE_ROWS as usize), 0.0);
+    let groups = decl.ty.scale_groups();
+    let mut scales = vec![0.0; rows.next_multiple_of(TILE_ROWS) as usize * groups as usize];
+    for r in 0..rows {
+        let row = map.row(r);
+        for g in 0..groups {
+            scales[packed_scale_index(groups, r, g) as usize] = row.scale(g);
+        }
+    }
     Ok(scales)
 }
 

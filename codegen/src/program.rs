@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 
 use bitnetc_ir::entity::EntityVec;
+use bitnetc_ir::rope::Theta;
 use bitnetc_ir::{
     DType, Entity, Func, FuncId, Module, Node, NodeId, Op, Operand, Pairs, ParamId, Place, TokenCount, Type,
     Units, ValueDef, ValueId, partition, storage,
@@ -48,8 +49,8 @@ index_type! {
 /// What a RoPE table holds: see [`Arg::RopeTable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RopeSpec {
-    /// Bits of the base.
-    pub theta: u32,
+    /// Base and scaling of the frequencies.
+    pub theta: Theta,
     /// Elements of a head that are turned.
     pub rot: u32,
     /// Which go together.
@@ -414,7 +415,7 @@ impl Lowering<'_> {
         let (Op::Rope { theta, rot, pairs, .. } | Op::RopeKvAppend { theta, rot, pairs, .. }) = op else {
             return None;
         };
-        let spec = RopeSpec { theta: theta.to_bits(), rot: *rot, pairs: *pairs };
+        let spec = RopeSpec { theta: *theta, rot: *rot, pairs: *pairs };
         let ropes = &mut self.shared.ropes;
         Some(*self.rope_ids.entry(spec).or_insert_with(|| ropes.push(spec)))
     }

@@ -1,5 +1,8 @@
 //! The one bounded cursor through which every header byte of a file is read.
 //!
+//! Version 1 of the container writes lengths, counts and dimensions as u32, later versions as u64; a cursor knows which
+//! ([`Width`]), so that nothing else has to.
+//!
 //! Invariants: `at <= bytes.len()`; a read either returns bytes that exist or an error that names what was being
 //! read, and never allocates.
 
@@ -11,16 +14,51 @@ use crate::limits;
 /// What a failing read was reading; formatted only when it fails.
 pub(crate) type What<'w> = Arguments<'w>;
 
+/// Width of lengths, counts and dimensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Width {
+    /// u32, in version 1.
+    Narrow,
+    /// u64, since version 2.
+    Wide,
+}
+
+impl Width {
+    /// Bytes of a length.
+    pub(crate) fn bytes(self) -> u64 {
+        match self {
+            Self::Narrow => 4,
+            Self::Wide => 8,
+        }
+    }
+}
+
 /// A position in the file's bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
+    width: Width,
 }
 
 impl<'a> Cursor<'a> {
+    /// A cursor at the start of `bytes`, for a container since version 2.
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
+        Self::with_width(bytes, Width::Wide)
+    }
+
+    pub(crate) fn with_width(bytes: &'a [u8], width: Width) -> Self {
+        Self { bytes, at: 0, width }
+    }
+
+    /// Sets the width of the lengths that follow.
+    pub(crate) fn set_width(&mut self, width: Width) {
+        self.width = width;
+    }
+
+    /// The width of lengths.
+    pub(crate) fn width(&self) -> Width {
+        self.width
     }
 
     /// Byte offset of the next read.
@@ -78,10 +116,18 @@ impl<'a> Cursor<'a> {
         self.array(what).map(u64::from_le_bytes)
     }
 
-    /// A string's bytes: u64 length, then the bytes. The length is compared with `limit` and with what is left.
+    /// A length, count or dimension.
+    pub(crate) fn length(&mut self, what: What<'_>) -> Result<u64, GgufError> {
+        match self.width {
+            Width::Narrow => self.u32(what).map(u64::from),
+            Width::Wide => self.u64(what),
+        }
+    }
+
+    /// A string's bytes: the length, then the bytes. The length is compared with `limit` and with what is left.
     pub(crate) fn string_bytes(&mut self, limit: u64, what: What<'_>) -> Result<&'a [u8], GgufError> {
         let offset = self.offset();
-        let length = self.u64(format_args!("the length of {what}"))?;
+        let length = self.length(format_args!("the length of {what}"))?;
         if length > limit {
             return Err(GgufError::StringTooLong { offset, what: what.to_string(), length, limit });
         }
@@ -100,7 +146,7 @@ impl<'a> Cursor<'a> {
     /// A count of records of at least `min_bytes` bytes each: at most `limit`, and at most as many as fit in the rest.
     pub(crate) fn count(&mut self, limit: u64, min_bytes: u64, what: What<'_>) -> Result<usize, GgufError> {
         let offset = self.offset();
-        let count = self.u64(what)?;
+        let count = self.length(what)?;
         self.check_count(offset, count, limit, min_bytes, what)
     }
 
@@ -173,6 +219,15 @@ mod tests {
         assert_eq!(Cursor::new(&bytes).count(10, 2, format_args!("n")), Ok(3));
         assert_eq!(Cursor::new(&bytes).count(2, 2, format_args!("n")).unwrap_err().kind(), "CountTooLarge");
         assert_eq!(Cursor::new(&bytes).count(10, 4, format_args!("n")).unwrap_err().kind(), "CountTooLarge");
+    }
+
+    #[test]
+    fn lengths_of_version_1_are_narrow() {
+        let bytes = [&3u32.to_le_bytes()[..], b"abc", &2u32.to_le_bytes(), &[7, 8]].concat();
+        let mut c = Cursor::with_width(&bytes, Width::Narrow);
+        assert_eq!(c.string(10, format_args!("s")), Ok("abc"));
+        assert_eq!(c.count(10, 1, format_args!("n")), Ok(2));
+        assert_eq!(c.left(), 2);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 /// The reason for refusing a file.
 ///
-/// `offset` is the byte position in the file of the field that is wrong. [`GgufError::kind`] gives a short word
+/// `offset` is the byte position in the file (in its part, if the file is split) of the field that is wrong. [`GgufError::kind`] gives a short word
 /// that does not change with the wording of the message.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -15,7 +15,7 @@ use thiserror::Error;
 pub enum GgufError {
     #[error("not a GGUF file: it starts with \"{found}\" instead of \"GGUF\"; {hint}")]
     BadMagic { found: String, hint: &'static str },
-    #[error("GGUF version {version} at byte 4 is not supported (2 and 3 are); {hint}")]
+    #[error("GGUF version {version} at byte 4 is not supported (1 to 3 are); {hint}")]
     BadVersion { version: u32, hint: &'static str },
     #[error(
         "this is a big-endian GGUF file (the version field at byte 4 is {version:#010x}); \
@@ -63,6 +63,15 @@ pub enum GgufError {
     ShapeOverflow { offset: u64, tensor: String, dims: String, why: &'static str },
     #[error("tensor \"{tensor}\" has the type {id}{name} (byte {offset}), which is not read; {remedy}")]
     UnknownTensorType { offset: u64, tensor: String, id: u32, name: String, remedy: &'static str },
+    #[error(
+        "tensor \"{tensor}\" has the type {id} (byte {offset}), which stands for several types, and {why}; the file \
+         is damaged, or convert the model again to I2_S or TQ2_0"
+    )]
+    AmbiguousTensorType { offset: u64, tensor: String, id: u32, why: String },
+    #[error("in part {part}: {source}")]
+    InPart { part: usize, source: Box<GgufError> },
+    #[error("{found}; {remedy}")]
+    BadSplit { found: String, remedy: &'static str },
     #[error(
         "tensor \"{tensor}\" (byte {offset}) has rows of {row} elements, and {ty} stores blocks of {block}; \
          this model cannot be stored in this type"
@@ -140,6 +149,9 @@ impl GgufError {
             Self::BadDims { .. } => "BadDims",
             Self::ShapeOverflow { .. } => "ShapeOverflow",
             Self::UnknownTensorType { .. } => "UnknownTensorType",
+            Self::AmbiguousTensorType { .. } => "AmbiguousTensorType",
+            Self::InPart { source, .. } => source.kind(),
+            Self::BadSplit { .. } => "BadSplit",
             Self::BadBlock { .. } => "BadBlock",
             Self::MisalignedOffset { .. } => "MisalignedOffset",
             Self::OutOfRange { .. } => "OutOfRange",
@@ -177,6 +189,7 @@ impl GgufError {
             | Self::BadDims { offset, .. }
             | Self::ShapeOverflow { offset, .. }
             | Self::UnknownTensorType { offset, .. }
+            | Self::AmbiguousTensorType { offset, .. }
             | Self::BadBlock { offset, .. }
             | Self::MisalignedOffset { offset, .. }
             | Self::OutOfRange { offset, .. }
@@ -186,7 +199,9 @@ impl GgufError {
             | Self::WrongTensorType { offset, .. }
             | Self::UnsupportedTensor { offset, .. }
             | Self::BadWeights { offset, .. } => Some(offset),
-            Self::UnsupportedArch { .. }
+            Self::InPart { ref source, .. } => source.offset(),
+            Self::BadSplit { .. }
+            | Self::UnsupportedArch { .. }
             | Self::MissingKey { .. }
             | Self::BadHyperparam { .. }
             | Self::MissingTensor { .. }

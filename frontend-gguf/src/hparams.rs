@@ -3,12 +3,19 @@
 //! Nothing here depends on tensors; [`crate::model`] checks the tensors' shapes against these values before anything
 //! is allocated from them.
 
-use crate::arch::{self, Family, Neutral};
+use bitnetc_ir::rope::{RopeScaling, Theta, frequency};
+
+use crate::arch::{self, Activation, Family, NEUTRAL_KEYS, Neutral};
+use crate::decode::{FloatFormat, Floats};
 use crate::error::{GgufError, printable};
 use crate::limits;
 use crate::note::Note;
 use crate::reader::Gguf;
+use crate::tensors::Dims;
 use crate::value::Value;
+
+/// The tensor with the divisors of rotary frequencies.
+pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
 
 /// The sizes and constants of a decoder model.
 ///
@@ -40,8 +47,14 @@ pub struct HyperParams {
     pub rope_dim: usize,
     /// Base of the rotary embedding.
     pub rope_theta: f32,
+    /// Scaling of its frequencies.
+    pub rope_scaling: RopeScaling,
+    /// Factor of rotated queries and keys: what YaRN asks for, else 1.
+    pub rope_magnitude: f32,
     /// Epsilon of every RMSNorm.
     pub eps: f32,
+    /// Activation of the feed-forward gate.
+    pub activation: Activation,
 }
 
 impl HyperParams {
@@ -55,18 +68,19 @@ impl HyperParams {
         self.kv_heads * self.head_dim
     }
 
-    /// Reads and checks the hyper-parameters; also returns the defaults that were used.
+    /// Reads and checks the hyper-parameters; also returns the defaults that were used. An `activation` that the user
+    /// asks for stands instead of that of the file.
     ///
     /// # Errors
     /// `MissingKey`, `WrongKeyType`, `UnsupportedArch` or `BadHyperparam`.
-    pub fn read(gguf: &Gguf<'_>) -> Result<(Self, Vec<Note>), GgufError> {
+    pub fn read(gguf: &Gguf<'_>, activation: Option<Activation>) -> Result<(Self, Vec<Note>), GgufError> {
         let (family, architecture) = read_architecture(gguf)?;
         let mut keys = Keys { gguf, architecture, notes: Vec::new() };
-        for &(suffix, neutral) in family.neutral_keys {
+        for &(suffix, neutral) in NEUTRAL_KEYS.iter().chain(family.neutral_keys) {
             keys.require_neutral(suffix, neutral)?;
         }
         let vocab = keys.vocab()?;
-        let context = keys.context(family.default_context)?;
+        let context = keys.context(family.defaults.context)?;
         let hidden = keys.required("embedding_length", limits::MAX_WIDTH)?;
         let layers = keys.required("block_count", limits::MAX_LAYERS)?;
         let ffn = keys.required("feed_forward_length", limits::MAX_WIDTH)?;
@@ -96,13 +110,16 @@ impl HyperParams {
         let rope_theta = match keys.positive("rope.freq_base")? {
             Some(theta) => theta,
             None => {
-                let theta = family.default_rope_theta;
+                let theta = family.defaults.rope_theta;
                 keys.default("rope.freq_base", theta, "the default of GGUF readers")
             }
         };
+        let (rope_scaling, rope_magnitude) = keys.rope_scaling(context, rope_dim, rope_theta)?;
         let eps = keys.positive("attention.layer_norm_rms_epsilon")?;
         let eps = eps.ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))?;
+        let activation = keys.activation(family, activation)?;
         let params = Self {
+            activation,
             family,
             architecture,
             vocab,
@@ -115,6 +132,8 @@ impl HyperParams {
             head_dim,
             rope_dim,
             rope_theta,
+            rope_scaling,
+            rope_magnitude,
             eps,
         };
         Ok((params, keys.notes))
@@ -129,14 +148,13 @@ fn read_architecture(gguf: &Gguf<'_>) -> Result<(&'static Family, &'static str),
     })?;
     arch::find(found).ok_or_else(|| GgufError::UnsupportedArch {
         found: printable(found),
-        supported: arch::FAMILIES.iter().flat_map(|f| f.architectures).copied().collect::<Vec<_>>().join(", "),
-        hint: match found {
-            "bitnet" => {
-                "; a file of BitNet b1.58 2B-4T with this architecture was made by another converter: use the \
-                 published GGUF file"
-            }
-            _ => "",
-        },
+        supported: arch::FAMILIES
+            .iter()
+            .flat_map(|f| f.architectures)
+            .copied()
+            .collect::<Vec<_>>()
+            .join(", "),
+        hint: "; models of other architectures are not ternary, or not known to this version",
     })
 }
 
@@ -177,6 +195,129 @@ impl Keys<'_, '_> {
         match (1..=limits::MAX_VOCAB).contains(&(tokens as u64)) {
             true => Ok(self.default("vocab_size", tokens, "the number of tokens")),
             false => Err(self.missing("vocab_size")),
+        }
+    }
+
+    /// The scaling of the rotary frequencies, by keys or by a tensor of divisors, and the factor that goes with it.
+    fn rope_scaling(
+        &mut self,
+        context: usize,
+        rope_dim: usize,
+        theta: f32,
+    ) -> Result<(RopeScaling, f32), GgufError> {
+        const TYPE: &str = "rope.scaling.type";
+        let factor = match self.positive("rope.scaling.factor")? {
+            Some(factor) => Some(factor),
+            None => self.positive("rope.scale_linear")?,
+        };
+        let attention = self.positive("rope.scaling.attn_factor")?.unwrap_or(1.0);
+        let kind = self.gguf.string(&self.key(TYPE))?;
+        let keyed = match (kind, factor) {
+            (None | Some("none"), _) if factor.is_none_or(|f| f == 1.0) => (RopeScaling::None, attention),
+            (Some("none"), Some(_)) => (RopeScaling::None, attention),
+            (None | Some("linear"), Some(factor)) if factor != 1.0 => {
+                (RopeScaling::Linear { factor }, attention)
+            }
+            (Some("linear"), _) => (RopeScaling::None, attention),
+            (Some("yarn"), Some(factor)) => {
+                let original = self.count("rope.scaling.original_context_length", limits::MAX_CONTEXT)?;
+                let original = match original {
+                    Some(n) => n,
+                    None => {
+                        let suffix = "rope.scaling.original_context_length";
+                        self.default(suffix, context, "the context length, as llama.cpp has it")
+                    }
+                };
+                let yarn = RopeScaling::Yarn {
+                    factor,
+                    original: original as f32,
+                    beta_fast: self.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
+                    beta_slow: self.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+                };
+                (yarn, attention * (1.0 + 0.1 * factor.ln()))
+            }
+            (Some("yarn"), None) => return Err(self.missing("rope.scaling.factor")),
+            (kind, _) => {
+                let why = "none, linear and yarn are supported";
+                return Err(self.bad(TYPE, printable(kind.unwrap_or_default()), why));
+            }
+        };
+        match (self.rope_divisors(rope_dim, theta)?, keyed.0) {
+            (None, _) => Ok(keyed),
+            (Some(scaling), RopeScaling::None) => Ok((scaling, keyed.1)),
+            (Some(_), _) => {
+                Err(self.bad(TYPE, printable(kind.unwrap_or_default()), "there is rope_freqs.weight too"))
+            }
+        }
+    }
+
+    /// The scaling that the divisors in `rope_freqs.weight` come from, if the file has them: none, or that of LLaMA 3.1,
+    /// which converters write in this form.
+    fn rope_divisors(&self, rope_dim: usize, theta: f32) -> Result<Option<RopeScaling>, GgufError> {
+        let Some(id) = self.gguf.find(ROPE_FREQS) else { return Ok(None) };
+        let tensor = self.gguf.tensor(id);
+        let refused = |why| GgufError::UnsupportedTensor {
+            offset: tensor.entry_offset(),
+            tensor: ROPE_FREQS.to_owned(),
+            why,
+        };
+        let data = self.gguf.data(tensor);
+        let floats =
+            FloatFormat::of(tensor.ty()).filter(|_| *tensor.dims() == Dims::vector(rope_dim as u64 / 2));
+        let divisors = floats.and_then(|format| Floats::new(format, 1, rope_dim / 2, data));
+        let divisors =
+            divisors.ok_or_else(|| refused("is not a vector of floats, one for each pair of a head"))?;
+        let divisors = divisors.decode();
+        if divisors.iter().all(|&d| d == 1.0) {
+            return Ok(None);
+        }
+        let factor = divisors.iter().copied().fold(1.0, f32::max);
+        let scaling = RopeScaling::Llama3 { factor, low: 1.0, high: 4.0, original: 8192.0 };
+        let turned = |scaling, j| frequency(Theta { base: theta, scaling }, rope_dim as u32, j);
+        let same = (0..).zip(&divisors).all(|(j, &d)| {
+            let expected = turned(RopeScaling::None, j) / turned(scaling, j);
+            (f64::from(d) / expected - 1.0).abs() < 1e-4
+        });
+        match same {
+            true => Ok(Some(scaling)),
+            false => Err(refused(
+                "scales rotary frequencies in another way than LLaMA 3.1, which is not supported",
+            )),
+        }
+    }
+
+    /// The activation of the gate: the one asked for, else that of the file, else the family's first.
+    fn activation(&mut self, family: &Family, asked: Option<Activation>) -> Result<Activation, GgufError> {
+        const SUFFIX: &str = "hidden_activation";
+        let named = self.gguf.string(&self.key(SUFFIX))?;
+        let found = match named {
+            None => None,
+            Some("relu2" | "relu_squared" | "squared_relu") => Some(Activation::Relu2),
+            Some("silu" | "swish") => Some(Activation::Silu),
+            Some(other) => return Err(self.bad(SUFFIX, printable(other), "relu2 and silu are supported")),
+        };
+        if let Some(asked) = asked {
+            if found != Some(asked) {
+                let text =
+                    format!("is {}; {} is used, as asked for", named.unwrap_or("absent"), asked.name());
+                self.notes.push(Note::warning(self.key(SUFFIX), text));
+            }
+            return Ok(asked);
+        }
+        match (found, family.activations) {
+            (Some(found), accepted) if accepted.contains(&found) => Ok(found),
+            (Some(found), _) => {
+                Err(self.bad(SUFFIX, found.name(), "models of this architecture have another activation"))
+            }
+            (None, &[first, ..]) => {
+                if family.activation_varies {
+                    let why =
+                        "the rule of llama.cpp; BitNet b1.58 2B-4T needs relu2, see --hidden-activation";
+                    self.notes.push(Note::default_used(self.key(SUFFIX), first.name(), why));
+                }
+                Ok(first)
+            }
+            (None, []) => Err(self.missing(SUFFIX)),
         }
     }
 

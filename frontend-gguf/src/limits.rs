@@ -4,6 +4,8 @@
 //! compared with a constant of this module *and* with the bytes that are really there. The values are far above
 //! what published models need (332 tensors, 24 keys, 280,147 merges for BitNet b1.58 2B-4T).
 
+/// Parts of a split file.
+pub const MAX_PARTS: usize = 1024;
 /// Metadata entries in one file.
 pub const MAX_KEYS: u64 = 4096;
 /// Tensors in one file.

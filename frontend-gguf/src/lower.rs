@@ -5,6 +5,7 @@
 //! one; that one quantised activation feeds several projections is expressed by sharing the value. Fusing and choosing
 //! layouts is left to the passes.
 
+use bitnetc_ir::rope::Theta;
 use bitnetc_ir::storage::MAX_TOKENS;
 use bitnetc_ir::{
     BuildError, CacheDims, DType, Dim, Func, FuncBuilder, HEAD_ROWS, Module, ParamId, Rows, TokenCount, Type,
@@ -84,6 +85,7 @@ impl Model<'_> {
         let params = declare_params(self, &mut module)?;
         let chunk = TokenCount::UpTo(options.chunk);
         let lowering = |module, func, tokens| Lowering {
+            module,
             params: &params,
             hparams: self.hparams(),
             kv: match options.kv {
@@ -113,17 +115,20 @@ struct Params {
     layers: Vec<LayerParams>,
 }
 
+/// The parameters of a layer; those of optional parts are there if the family has them.
 struct LayerParams {
     attn_norm: ParamId,
     q: ParamId,
     k: ParamId,
     v: ParamId,
-    attn_sub_norm: ParamId,
+    q_norm: Option<ParamId>,
+    k_norm: Option<ParamId>,
+    attn_sub_norm: Option<ParamId>,
     o: ParamId,
     ffn_norm: ParamId,
     gate: ParamId,
     up: ParamId,
-    ffn_sub_norm: ParamId,
+    ffn_sub_norm: Option<ParamId>,
     down: ParamId,
 }
 
@@ -145,18 +150,21 @@ fn declare_params(model: &Model<'_>, module: &mut Module) -> Result<Params, Lowe
         |name: &str| ids.get(name).copied().ok_or_else(|| LowerError::Param { tensor: printable(name) });
     let token_embd = get(source::TOKEN_EMBD)?;
     let layer = |layer: usize| {
+        let optional = |role| ids.get(&layer_param(layer, role)).copied();
         let get = |role| get(&layer_param(layer, role));
         Ok(LayerParams {
             attn_norm: get(LayerRole::AttnNorm)?,
             q: get(LayerRole::AttnQ)?,
             k: get(LayerRole::AttnK)?,
             v: get(LayerRole::AttnV)?,
-            attn_sub_norm: get(LayerRole::AttnSubNorm)?,
+            q_norm: optional(LayerRole::AttnQNorm),
+            k_norm: optional(LayerRole::AttnKNorm),
+            attn_sub_norm: optional(LayerRole::AttnSubNorm),
             o: get(LayerRole::AttnOutput)?,
             ffn_norm: get(LayerRole::FfnNorm)?,
             gate: get(LayerRole::FfnGate)?,
             up: get(LayerRole::FfnUp)?,
-            ffn_sub_norm: get(LayerRole::FfnSubNorm)?,
+            ffn_sub_norm: optional(LayerRole::FfnSubNorm),
             down: get(LayerRole::FfnDown)?,
         })
     };
@@ -175,6 +183,7 @@ fn same_content(a: &bitnetc_ir::ParamDecl, b: &bitnetc_ir::ParamDecl) -> bool {
 
 /// A function in the making.
 struct Lowering<'m> {
+    module: &'m Module,
     params: &'m Params,
     hparams: &'m HyperParams,
     kv: DType,
@@ -184,6 +193,12 @@ struct Lowering<'m> {
 
 /// Caches of a layer: keys and values.
 type Caches = (ValueId, ValueId);
+
+/// What matrices are multiplied with: an activation, and its quantised form once a ternary matrix has asked for it.
+struct Input {
+    x: ValueId,
+    quantised: Option<ValueId>,
+}
 
 /// Sizes are bounded by [`crate::limits`], far below 2^32.
 fn size(n: usize) -> u32 {
@@ -252,42 +267,72 @@ impl Lowering<'_> {
         pos: ValueId,
     ) -> Result<(ValueId, Caches), BuildError> {
         let h = self.hparams;
-        let x = self.norm_quant(stream, p.attn_norm)?;
-        let q = self.builder.ternary_matmul(x, p.q)?;
-        let k = self.builder.ternary_matmul(x, p.k)?;
-        let v = self.builder.ternary_matmul(x, p.v)?;
+        let mut x = self.norm(stream, Some(p.attn_norm))?;
+        let q = self.product(&mut x, p.q)?;
+        let k = self.product(&mut x, p.k)?;
+        let v = self.product(&mut x, p.v)?;
+        let q = self.head_norm(q, p.q_norm)?;
+        let k = self.head_norm(k, p.k_norm)?;
         let q = self.rope(q, pos)?;
         let k = self.rope(k, pos)?;
         let [kc, vc] = self.builder.kv_append(kc, vc, k, v, pos)?;
-        let scale = 1.0 / (h.head_dim as f32).sqrt();
+        let scale = h.rope_magnitude * h.rope_magnitude / (h.head_dim as f32).sqrt();
         let heads = self.builder.attention(q, kc, vc, pos, size(h.heads), size(h.kv_heads), scale)?;
-        let x = self.norm_quant(heads, p.attn_sub_norm)?;
-        let o = self.builder.ternary_matmul(x, p.o)?;
+        let mut x = self.norm(heads, p.attn_sub_norm)?;
+        let o = self.product(&mut x, p.o)?;
         Ok((self.builder.add(stream, o)?, (kc, vc)))
     }
 
     /// The feed-forward half of a layer, with its residual sum.
     fn feed_forward(&mut self, p: &LayerParams, stream: ValueId) -> Result<ValueId, BuildError> {
-        let x = self.norm_quant(stream, p.ffn_norm)?;
-        let gate = self.builder.ternary_matmul(x, p.gate)?;
-        let up = self.builder.ternary_matmul(x, p.up)?;
-        let gate = match self.hparams.family.activation {
+        let mut x = self.norm(stream, Some(p.ffn_norm))?;
+        let gate = self.product(&mut x, p.gate)?;
+        let up = self.product(&mut x, p.up)?;
+        let gate = match self.hparams.activation {
             Activation::Relu2 => self.builder.relu2(gate)?,
+            Activation::Silu => self.builder.silu(gate)?,
         };
         let product = self.builder.mul(gate, up)?;
-        let x = self.norm_quant(product, p.ffn_sub_norm)?;
-        let down = self.builder.ternary_matmul(x, p.down)?;
+        let mut x = self.norm(product, p.ffn_sub_norm)?;
+        let down = self.product(&mut x, p.down)?;
         self.builder.add(stream, down)
     }
 
-    fn norm_quant(&mut self, x: ValueId, weight: ParamId) -> Result<ValueId, BuildError> {
-        let x = self.builder.rms_norm(x, weight, self.hparams.eps)?;
-        self.builder.quant_absmax(x)
+    /// The input of products: normalised, if there is a norm in this place.
+    fn norm(&mut self, x: ValueId, weight: Option<ParamId>) -> Result<Input, BuildError> {
+        let x = match weight {
+            Some(weight) => self.builder.rms_norm(x, weight, self.hparams.eps)?,
+            None => x,
+        };
+        Ok(Input { x, quantised: None })
+    }
+
+    /// Queries or keys, normalised head by head if there is a norm in this place.
+    fn head_norm(&mut self, x: ValueId, weight: Option<ParamId>) -> Result<ValueId, BuildError> {
+        match weight {
+            Some(weight) => {
+                self.builder.rms_norm_heads(x, weight, self.hparams.eps, size(self.hparams.head_dim))
+            }
+            None => Ok(x),
+        }
+    }
+
+    /// The product with a matrix: of the quantised input with a ternary one, of the input as it is with a dense one.
+    fn product(&mut self, input: &mut Input, weight: ParamId) -> Result<ValueId, BuildError> {
+        if self.module.params()[weight].ty.dtype != DType::Ter {
+            return self.builder.matmul(input.x, weight);
+        }
+        let quantised = match input.quantised {
+            Some(quantised) => quantised,
+            None => *input.quantised.insert(self.builder.quant_absmax(input.x)?),
+        };
+        self.builder.ternary_matmul(quantised, weight)
     }
 
     fn rope(&mut self, x: ValueId, pos: ValueId) -> Result<ValueId, BuildError> {
         let h = self.hparams;
-        self.builder.rope(x, pos, h.rope_theta, size(h.head_dim), size(h.rope_dim), h.family.rope)
+        let theta = Theta { base: h.rope_theta, scaling: h.rope_scaling };
+        self.builder.rope(x, pos, theta, size(h.head_dim), size(h.rope_dim), h.family.rope)
     }
 
     /// Final norm and logits.

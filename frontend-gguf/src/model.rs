@@ -1,9 +1,13 @@
 //! A model: hyper-parameters, the tensor of every place, and the tokenizer, all checked against each other.
 
-use crate::arch::{self, LayerRole, TensorClass};
-use crate::decode::{FloatFormat, Floats, I2s};
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use crate::arch::{self, Activation, LayerRole, TensorClass};
+use crate::decode::{FloatFormat, Floats, I2s, I2sLayout, Quantised};
 use crate::error::{GgufError, printable};
-use crate::hparams::HyperParams;
+use crate::form::{Form, Weights};
+use crate::hparams::{HyperParams, ROPE_FREQS};
 use crate::note::Note;
 use crate::reader::Gguf;
 use crate::tensor_type::TensorType;
@@ -20,7 +24,21 @@ pub struct Model<'a> {
     output_norm: TensorId,
     output: Option<TensorId>,
     layers: Vec<Vec<TensorId>>,
+    /// The scalar by which the result of a matrix is multiplied, where there is one.
+    scales: BTreeMap<TensorId, TensorId>,
+    options: ModelOptions,
+    /// What each matrix becomes, once somebody has asked.
+    forms: Vec<OnceLock<Form>>,
     notes: Vec<Note>,
+}
+
+/// What a file does not say and a user may know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ModelOptions {
+    /// Order of the codes in I2_S tensors.
+    pub i2s_layout: I2sLayout,
+    /// Activation of the feed-forward gate, instead of the file's.
+    pub activation: Option<Activation>,
 }
 
 pub(crate) const TOKEN_EMBD: &str = "token_embd.weight";
@@ -33,31 +51,53 @@ impl<'a> Model<'a> {
     /// # Errors
     /// Every [`GgufError`] but `BadWeights`.
     pub fn open(bytes: &'a [u8]) -> Result<Self, GgufError> {
-        Self::from_gguf(Gguf::parse(bytes)?)
+        Self::open_parts(&[bytes], &ModelOptions::default())
+    }
+
+    /// As [`Model::open`], for the parts of a split file, in order.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_parts(parts: &[&'a [u8]], options: &ModelOptions) -> Result<Self, GgufError> {
+        Self::from_gguf(Gguf::parse_parts(parts)?, options)
     }
 
     /// Checks that a parsed container holds a model.
     ///
     /// # Errors
     /// Every [`GgufError`] from `UnsupportedArch` to `BadTokenizer`.
-    pub fn from_gguf(gguf: Gguf<'a>) -> Result<Self, GgufError> {
-        let (hparams, mut notes) = HyperParams::read(&gguf)?;
-        let mut binder = Binder { gguf: &gguf, used: vec![false; gguf.tensors().len()] };
+    pub fn from_gguf(gguf: Gguf<'a>, options: &ModelOptions) -> Result<Self, GgufError> {
+        let (hparams, mut notes) = HyperParams::read(&gguf, options.activation)?;
+        let mut binder =
+            Binder { gguf: &gguf, used: vec![false; gguf.tensors().len()], i2s_layout: options.i2s_layout };
         let table = Dims::matrix(hparams.hidden as u64, hparams.vocab as u64);
         let vector = Dims::vector(hparams.hidden as u64);
         let token_embd = binder.bind(TOKEN_EMBD, table, TensorClass::Table)?;
         let output_norm = binder.bind(OUTPUT_NORM, vector, TensorClass::Norm)?;
+        if let Some(id) = gguf.find(ROPE_FREQS) {
+            // Read with the hyper-parameters.
+            binder.mark(id);
+        }
         let output = match gguf.find(OUTPUT) {
             Some(_) => Some(binder.bind(OUTPUT, table, TensorClass::Table)?),
             None => None,
         };
         // Grows with tensors that exist: a layer that lacks one ends the loop.
         let mut layers = Vec::new();
+        let mut scales = BTreeMap::new();
         for layer in 0..hparams.layers {
             let mut tensors = Vec::with_capacity(hparams.family.layer_tensors.len());
             for t in hparams.family.layer_tensors {
                 let name = layer_tensor_name(layer, t.stem);
-                tensors.push(binder.bind(&name, (t.dims)(&hparams), t.class)?);
+                let id = binder.bind(&name, (t.dims)(&hparams), t.class)?;
+                tensors.push(id);
+                let scale = format!("blk.{layer}.{}.scale", t.stem);
+                if t.class == TensorClass::Linear
+                    && hparams.family.scale_tensors
+                    && gguf.find(&scale).is_some()
+                {
+                    scales.insert(id, binder.bind(&scale, Dims::vector(1), TensorClass::Norm)?);
+                }
             }
             layers.push(tensors);
         }
@@ -66,12 +106,31 @@ impl<'a> Model<'a> {
         tokenizer.require_len(hparams.vocab)?;
         notes.splice(0..0, gguf.notes().iter().cloned());
         notes.extend(tokenizer.notes().iter().cloned());
-        Ok(Self { gguf, hparams, tokenizer, token_embd, output_norm, output, layers, notes })
+        let forms = vec![OnceLock::new(); gguf.tensors().len()];
+        let options = *options;
+        Ok(Self {
+            gguf,
+            hparams,
+            tokenizer,
+            token_embd,
+            output_norm,
+            output,
+            layers,
+            scales,
+            options,
+            forms,
+            notes,
+        })
     }
 
     /// The container.
     pub fn gguf(&self) -> &Gguf<'a> {
         &self.gguf
+    }
+
+    /// What the user has said about the file.
+    pub fn options(&self) -> &ModelOptions {
+        &self.options
     }
 
     /// The hyper-parameters.
@@ -110,16 +169,72 @@ impl<'a> Model<'a> {
         self.layers.get(layer)?.get(index).map(|&id| self.gguf.tensor(id))
     }
 
-    /// All tensors that the model uses, each once: embedding, layers in order, output norm, head.
+    /// All tensors that the model uses, each once: embedding, layers in order, output norm, head, scales of matrices.
     pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo<'a>> {
         let head = [Some(self.output_norm), self.output];
         let ids = std::iter::once(self.token_embd).chain(self.layers.iter().flatten().copied());
-        ids.chain(head.into_iter().flatten()).map(|id| self.gguf.tensor(id))
+        let ids = ids.chain(head.into_iter().flatten()).chain(self.scales.values().copied());
+        ids.map(|id| self.gguf.tensor(id))
     }
 
     /// The decoder of a tensor that the model uses.
     pub fn weights(&self, tensor: &TensorInfo<'_>) -> Option<Weights<'a>> {
-        Weights::of(tensor, self.gguf.data(tensor))
+        let cols = usize::try_from(tensor.dims().row()).ok()?;
+        let rows = usize::try_from(tensor.dims().rows()).ok()?;
+        let data = self.gguf.data(tensor);
+        match (tensor.ty(), FloatFormat::of(tensor.ty())) {
+            (TensorType::I2S, _) => {
+                I2s::with_layout(rows, cols, data, self.options.i2s_layout).map(Weights::Ternary)
+            }
+            (_, Some(format)) => Floats::new(format, rows, cols, data).map(Weights::Floats),
+            (ty, _) => Quantised::new(ty, rows, cols, data).map(Weights::Quantised),
+        }
+    }
+
+    /// The factor of the results of a matrix that the file keeps in a tensor of its own; 1 for others. NaN in an
+    /// unchecked file.
+    pub fn separate_scale(&self, tensor: &TensorInfo<'_>) -> f32 {
+        let scale = self.gguf.find(tensor.name()).and_then(|id| self.scales.get(&id));
+        let Some(&scale) = scale else { return 1.0 };
+        match self.weights(self.gguf.tensor(scale)) {
+            Some(Weights::Floats(x)) => x.decode().first().copied().unwrap_or(f32::NAN),
+            _ => f32::NAN,
+        }
+    }
+
+    /// What a matrix of the model becomes in the IR. Reads it, the first time, unless it is I2_S as published.
+    pub fn form(&self, tensor: &TensorInfo<'_>) -> Option<Form> {
+        let id = self.gguf.find(tensor.name())?;
+        let weights = self.weights(tensor)?;
+        let table = id == self.token_embd || Some(id) == self.output;
+        let form = self.forms.get(id.index())?.get_or_init(|| match table {
+            true => weights.table_form(),
+            // A dense matrix takes its factor in, which its format need not hold.
+            false => match weights.linear_form() {
+                Form::Dense(_) if self.scales.contains_key(&id) => Form::Dense(FloatFormat::F32),
+                form => form,
+            },
+        });
+        Some(*form)
+    }
+
+    /// Remarks that come from the values of the weights. Reads all matrices, unless they have been read before.
+    pub fn weight_notes(&self) -> Vec<Note> {
+        let dense: Vec<_> = (0..self.hparams.layers)
+            .flat_map(|layer| self.hparams.family.layer_tensors.iter().map(move |t| (layer, t)))
+            .filter(|(_, t)| t.class == TensorClass::Linear)
+            .filter_map(|(layer, t)| self.layer(layer, t.role))
+            .filter(|tensor| matches!(self.form(tensor), Some(Form::Dense(_))))
+            .collect();
+        let Some(first) = dense.first() else { return Vec::new() };
+        let text = format!(
+            "{} of the layers' matrices are not ternary (the first is \"{}\", {}) and are multiplied as floats, \
+             which is slow",
+            dense.len(),
+            printable(first.name()),
+            first.ty().name()
+        );
+        vec![Note::warning("weights", text)]
     }
 }
 
@@ -128,32 +243,11 @@ pub fn layer_tensor_name(layer: usize, stem: &str) -> String {
     format!("blk.{layer}.{stem}.weight")
 }
 
-/// A tensor with its decoder.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Weights<'a> {
-    /// Floats: embedding, head, norms (one row).
-    Floats(Floats<'a>),
-    /// A ternary matrix.
-    Ternary(I2s<'a>),
-}
-
-impl<'a> Weights<'a> {
-    /// The decoder for a tensor's data; `None` for a storage type that models do not use.
-    pub(crate) fn of(tensor: &TensorInfo<'_>, data: &'a [u8]) -> Option<Self> {
-        let cols = usize::try_from(tensor.dims().row()).ok()?;
-        let rows = usize::try_from(tensor.dims().rows()).ok()?;
-        match (tensor.ty(), FloatFormat::of(tensor.ty())) {
-            (TensorType::I2S, _) => I2s::new(rows, cols, data).map(Self::Ternary),
-            (_, Some(format)) => Floats::new(format, rows, cols, data).map(Self::Floats),
-            _ => None,
-        }
-    }
-}
-
 /// Looks tensors up by name, checks them, and keeps track of those nobody asked for.
 struct Binder<'g, 'a> {
     gguf: &'g Gguf<'a>,
     used: Vec<bool>,
+    i2s_layout: I2sLayout,
 }
 
 impl Binder<'_, '_> {
@@ -169,35 +263,50 @@ impl Binder<'_, '_> {
                 expected: dims.to_string(),
             });
         }
-        const FLOATS: &[TensorType] = &[TensorType::F16, TensorType::Bf16, TensorType::F32];
-        let (accepted, expected, remedy): (&[TensorType], _, _) = match class {
+        let ty = tensor.ty();
+        let floats = FloatFormat::of(ty).is_some();
+        let quantised = Quantised::supports(ty);
+        let (accepted, expected, remedy) = match class {
             TensorClass::Norm => {
-                (FLOATS, "F32, F16 or BF16 is needed", "convert the model again with norms kept in F32")
+                (floats, "F32, F16 or BF16 is needed", "convert the model again with norms kept in F32")
             }
             TensorClass::Linear => (
-                &[TensorType::I2S],
-                "I2_S is needed",
-                "convert the model again with its linear layers in I2_S",
+                floats || quantised || ty == TensorType::I2S,
+                "a ternary type, floats, Q4_0 to Q8_0 or Q4_K to Q6_K is needed",
+                "convert the model again with its linear layers in I2_S or TQ2_0",
             ),
             TensorClass::Table => (
-                FLOATS,
-                "F16, BF16 or F32 is needed",
+                floats || quantised,
+                "floats, Q4_0 to Q8_0 or Q4_K to Q6_K is needed",
                 "convert the model again with embedding and output in F16",
             ),
         };
-        if !accepted.contains(&tensor.ty()) {
+        if !accepted {
             return Err(GgufError::WrongTensorType {
                 offset: tensor.entry_offset(),
                 tensor: name.to_owned(),
-                found: tensor.ty().name(),
+                found: ty.name(),
                 expected,
                 remedy,
             });
         }
+        let fours = self.i2s_layout != I2sLayout::Rows4 || dims.rows().is_multiple_of(4);
+        if ty == TensorType::I2S && !fours {
+            return Err(GgufError::UnsupportedTensor {
+                offset: tensor.entry_offset(),
+                tensor: name.to_owned(),
+                why: "has rows that do not come in fours, so it cannot be in the layout rows-1x4",
+            });
+        }
+        self.mark(id);
+        Ok(id)
+    }
+
+    /// Notes that the model uses a tensor.
+    fn mark(&mut self, id: TensorId) {
         if let Some(used) = self.used.get_mut(id.index()) {
             *used = true;
         }
-        Ok(id)
     }
 
     /// Notes on tensors that the model does not use; refuses those that would change its results.

@@ -1,16 +1,16 @@
 //! The container: header, metadata and tensor directory of a GGUF file, as a view of its bytes.
 //!
-//! Versions 2 and 3, little endian. Nothing is copied: strings, arrays and tensor data stay slices of the file, and
+//! Versions 1 to 3, little endian, in one file or split into several ([`crate::split`]). Nothing is copied: strings, arrays and tensor data stay slices of the file, and
 //! memory taken is proportional to the number of keys and tensors, both bounded by [`crate::limits`] and by the bytes
 //! that are there. Sources of the format: `docs/gguf.md` of ggml and `ggml/src/gguf.cpp` of llama.cpp.
 
 use std::collections::HashMap;
 
-use crate::cursor::{Cursor, read_key};
+use crate::cursor::{Cursor, Width, read_key};
 use crate::error::{GgufError, printable, printable_bytes};
 use crate::limits;
 use crate::note::Note;
-use crate::tensors::{Directory, MIN_ENTRY_BYTES, TensorId, TensorInfo, read_directory};
+use crate::tensors::{Directory, TensorId, TensorInfo, min_entry_bytes, read_directory};
 use crate::value::{Array, Value};
 
 /// One metadata entry.
@@ -27,35 +27,40 @@ pub struct Entry<'a> {
 /// A parsed GGUF container. The lifetime is that of the file's bytes.
 #[derive(Debug, Clone)]
 pub struct Gguf<'a> {
-    bytes: &'a [u8],
+    /// The parts of the file; one if it is not split.
+    pub(crate) parts: Vec<&'a [u8]>,
     version: u32,
     alignment: u64,
     entries: Vec<Entry<'a>>,
     by_key: HashMap<&'a str, usize>,
-    directory: Directory<'a>,
+    pub(crate) directory: Directory<'a>,
 }
 
 /// Least bytes of a metadata entry: key length and a byte, value type, a value of one byte.
-const MIN_KEY_VALUE_BYTES: u64 = 8 + 1 + 4 + 1;
+fn min_key_value_bytes(width: Width) -> u64 {
+    width.bytes() + 1 + 4 + 1
+}
 
 impl<'a> Gguf<'a> {
-    /// Parses and checks header, metadata and tensor directory. Tensor data is not read.
+    /// Parses and checks header, metadata and tensor directory of one file. Tensor data is not read.
     ///
     /// # Errors
     /// Every [`GgufError`] from `BadMagic` to `Overlap`.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, GgufError> {
         let mut c = Cursor::new(bytes);
         let version = read_header(&mut c)?;
+        let width = if version == 1 { Width::Narrow } else { Width::Wide };
+        c.set_width(width);
         let tensor_count_offset = c.offset();
-        let tensor_count = c.u64(format_args!("the tensor count"))?;
+        let tensor_count = c.length(format_args!("the tensor count"))?;
         let key_count =
-            c.count(limits::MAX_KEYS, MIN_KEY_VALUE_BYTES, format_args!("the metadata key count"))?;
+            c.count(limits::MAX_KEYS, min_key_value_bytes(width), format_args!("the metadata key count"))?;
         let check_tensor_count = |c: &Cursor<'_>| {
             c.check_count(
                 tensor_count_offset,
                 tensor_count,
                 limits::MAX_TENSORS,
-                MIN_ENTRY_BYTES,
+                min_entry_bytes(width),
                 format_args!("the tensor count"),
             )
         };
@@ -79,10 +84,10 @@ impl<'a> Gguf<'a> {
         // Checked again: the metadata has used up bytes since.
         let tensor_count = check_tensor_count(&c)?;
         let directory = read_directory(&mut c, tensor_count, alignment, bytes.len() as u64)?;
-        Ok(Self { bytes, version, alignment, entries, by_key, directory })
+        Ok(Self { parts: vec![bytes], version, alignment, entries, by_key, directory })
     }
 
-    /// Version of the container, 2 or 3.
+    /// Version of the container, 1 to 3.
     pub fn version(&self) -> u32 {
         self.version
     }
@@ -92,14 +97,14 @@ impl<'a> Gguf<'a> {
         self.alignment
     }
 
-    /// The whole file.
-    pub fn bytes(&self) -> &'a [u8] {
-        self.bytes
+    /// The whole file, part after part; one part if it is not split.
+    pub fn parts(&self) -> &[&'a [u8]] {
+        &self.parts
     }
 
-    /// Everything before the tensor data: header, metadata, directory and padding.
-    pub fn header_bytes(&self) -> &'a [u8] {
-        self.bytes.get(..self.directory.data_start).unwrap_or(self.bytes)
+    /// Bytes of all parts.
+    pub fn file_bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.len() as u64).sum()
     }
 
     /// The metadata in file order.
@@ -132,7 +137,7 @@ impl<'a> Gguf<'a> {
 
     /// The data of a tensor of this file.
     pub fn data(&self, tensor: &TensorInfo<'_>) -> &'a [u8] {
-        self.bytes.get(tensor.range()).unwrap_or_default()
+        self.parts.get(tensor.part()).and_then(|part| part.get(tensor.range())).unwrap_or_default()
     }
 
     /// Oddities of the container that were let pass.
@@ -214,11 +219,7 @@ fn read_header(c: &mut Cursor<'_>) -> Result<u32, GgufError> {
     }
     let version = c.u32(format_args!("the version"))?;
     match version {
-        2 | 3 => Ok(version),
-        1 => Err(GgufError::BadVersion {
-            version,
-            hint: "version 1 was in use for a few weeks of 2023: convert the model again",
-        }),
+        1..=3 => Ok(version),
         _ if (1..=3).contains(&version.swap_bytes()) => Err(GgufError::WrongEndian { version }),
         _ => Err(GgufError::BadVersion { version, hint: "the file is damaged or newer than this program" }),
     }

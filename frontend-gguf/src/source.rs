@@ -9,8 +9,9 @@ use std::collections::HashMap;
 use bitnetc_ir::{ContentHash, DType, Layout, ParamDecl, ParamDef, Type, WeightBytes, WeightSource};
 
 use crate::arch::LayerRole;
-use crate::decode::{FloatFormat, Floats};
-use crate::model::{Model, Weights};
+use crate::decode::FloatFormat;
+use crate::form::{Form, Weights};
+use crate::model::Model;
 use crate::tensors::{TensorId, TensorInfo};
 
 /// Parameter names that are not those of a layer.
@@ -25,6 +26,8 @@ pub(crate) fn layer_param(layer: usize, role: LayerRole) -> String {
         LayerRole::AttnQ => "q",
         LayerRole::AttnK => "k",
         LayerRole::AttnV => "v",
+        LayerRole::AttnQNorm => "q_norm",
+        LayerRole::AttnKNorm => "k_norm",
         LayerRole::AttnSubNorm => "attn_sub_norm",
         LayerRole::AttnOutput => "o",
         LayerRole::FfnNorm => "ffn_norm",
@@ -49,29 +52,38 @@ pub(crate) fn params<'m, 'a>(model: &'m Model<'a>) -> Vec<(String, &'m TensorInf
     all
 }
 
-/// The declaration of a parameter; reads the whole tensor for its hash. `None` for a tensor that no model uses.
+/// The declaration of a parameter; reads the whole tensor for its hash, and for its form. `None` for a tensor that no
+/// model uses.
 pub(crate) fn declare(model: &Model<'_>, name: String, tensor: &TensorInfo<'_>) -> Option<ParamDecl> {
+    let weights = model.weights(tensor)?;
+    let ty = param_type(model, tensor, &weights)?;
     let mut hasher = blake3::Hasher::new();
-    // Sizes are at most 2^22 (`limits`), so they fit.
-    let size = |n: usize| u32::try_from(n).ok();
-    let ty = match model.weights(tensor)? {
-        Weights::Ternary(w) => {
-            // The undefined bytes after the scale are no part of the content.
-            hasher.update(w.packed()).update(&w.scale().to_le_bytes());
-            Type::matrix(DType::Ter, size(w.rows())?, size(w.cols())?).with_layout(Layout::I2s128)
-        }
-        Weights::Floats(w) => {
-            hasher.update(w.bytes());
-            match tensor.dims().as_slice().len() {
-                1 => Type::vector(DType::F32, size(w.cols())?),
-                _ => Type::matrix(dtype(w.format()), size(w.rows())?, size(w.cols())?),
-            }
-        }
-    };
+    for part in weights.content() {
+        hasher.update_rayon(part);
+    }
+    let scale = model.separate_scale(tensor);
+    if scale.to_bits() != 1.0f32.to_bits() {
+        hasher.update(&scale.to_le_bytes());
+    }
     let mut hash = [0; 16];
     hasher.finalize_xof().fill(&mut hash);
     let def = ParamDef::File { tensor: tensor.name().to_owned(), hash: ContentHash(hash) };
     Some(ParamDecl { name, ty, def })
+}
+
+fn param_type(model: &Model<'_>, tensor: &TensorInfo<'_>, weights: &Weights<'_>) -> Option<Type> {
+    // Sizes are at most 2^22 (`limits`), so they fit.
+    let size = |n: usize| u32::try_from(n).ok();
+    let (rows, cols) = (size(weights.rows())?, size(weights.cols())?);
+    if tensor.dims().as_slice().len() == 1 {
+        return Some(Type::vector(DType::F32, cols));
+    }
+    let ternary = Type::matrix(DType::Ter, rows, cols);
+    Some(match model.form(tensor)? {
+        Form::I2s128 => ternary.with_layout(Layout::I2s128),
+        Form::Ternary { group } => ternary.with_layout(Layout::Row16).with_group(group.unwrap_or(0)),
+        Form::Dense(format) => Type::matrix(dtype(format), rows, cols),
+    })
 }
 
 fn dtype(format: FloatFormat) -> DType {
@@ -84,7 +96,8 @@ fn dtype(format: FloatFormat) -> DType {
 
 /// Serves the bytes of a model's parameters in the layouts that the imported module declares.
 ///
-/// Ternary matrices and tables are borrowed from the file; norms stored as F16 or BF16 are converted to f32.
+/// I2_S matrices and tables of floats are borrowed from the file; norms are converted to f32, and matrices of other types
+/// to what [`Form`] says, each time they are asked for.
 #[derive(Debug)]
 pub struct GgufWeights<'m, 'a> {
     model: &'m Model<'a>,
@@ -103,19 +116,27 @@ impl<'m, 'a> GgufWeights<'m, 'a> {
 impl WeightSource for GgufWeights<'_, '_> {
     fn weight(&self, name: &str) -> Option<WeightBytes<'_>> {
         let tensor = self.model.gguf().tensor(*self.tensors.get(name)?);
-        Some(match self.model.weights(tensor)? {
-            Weights::Ternary(w) => {
-                WeightBytes { bytes: Cow::Borrowed(w.packed()), scales: Cow::Owned(vec![w.scale()]) }
+        let weights = self.model.weights(tensor)?;
+        let none = Cow::Borrowed(&[][..]);
+        let scale = self.model.separate_scale(tensor);
+        let vector = tensor.dims().as_slice().len() == 1;
+        let form = if vector { Form::Dense(FloatFormat::F32) } else { self.model.form(tensor)? };
+        Some(match (form, &weights) {
+            (Form::I2s128, Weights::Ternary(w)) => {
+                WeightBytes { bytes: Cow::Borrowed(w.packed()), scales: Cow::Owned(vec![w.scale() * scale]) }
             }
-            Weights::Floats(w) => {
-                let convert = tensor.dims().as_slice().len() == 1 && w.format() != FloatFormat::F32;
-                let bytes = if convert { Cow::Owned(to_f32_bytes(&w)) } else { Cow::Borrowed(w.bytes()) };
-                WeightBytes { bytes, scales: Cow::Borrowed(&[]) }
+            (Form::Dense(format), Weights::Floats(w)) if w.format() == format && scale == 1.0 => {
+                WeightBytes { bytes: Cow::Borrowed(w.bytes()), scales: none }
+            }
+            (Form::Dense(format), w) => {
+                WeightBytes { bytes: Cow::Owned(w.to_floats(format, scale)), scales: none }
+            }
+            // Only I2_S has this form.
+            (Form::I2s128, _) => return None,
+            (Form::Ternary { group }, w) => {
+                let (bytes, scales) = w.to_row16(group, scale);
+                WeightBytes { bytes: Cow::Owned(bytes), scales: Cow::Owned(scales) }
             }
         })
     }
-}
-
-fn to_f32_bytes(floats: &Floats<'_>) -> Vec<u8> {
-    floats.decode().into_iter().flat_map(f32::to_le_bytes).collect()
 }

@@ -1,23 +1,30 @@
 //! The tensor directory: names, shapes, types and byte ranges.
 //!
 //! `byte_range` is the only place that turns a shape and an offset into a range of file bytes. Every range it gives
-//! lies inside the file; after `check_layout` no two of them overlap.
+//! lies inside the file; after `check_layout` no two of them overlap. An id that several writers use for different types
+//! is resolved by [`crate::type_ids`] before.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 
-use crate::cursor::{Cursor, is_plain};
+use crate::cursor::{Cursor, Width, is_plain};
 use crate::error::{GgufError, printable};
 use crate::limits;
 use crate::note::Note;
-use crate::tensor_type::{TensorType, unreadable};
+use crate::tensor_type::TensorType;
+use crate::type_ids;
 
 /// Index of a tensor in the directory of one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TensorId(u32);
 
 impl TensorId {
+    pub(crate) fn from_index(index: usize) -> Self {
+        // `limits::MAX_TENSORS` is far below 2^32.
+        Self(u32::try_from(index).unwrap_or(u32::MAX))
+    }
+
     /// Position in the directory, from 0.
     pub fn index(self) -> usize {
         self.0 as usize
@@ -77,6 +84,7 @@ pub struct TensorInfo<'a> {
     ty: TensorType,
     entry_offset: u64,
     range: Range<usize>,
+    part: usize,
 }
 
 impl<'a> TensorInfo<'a> {
@@ -104,15 +112,30 @@ impl<'a> TensorInfo<'a> {
     pub fn range(&self) -> Range<usize> {
         self.range.clone()
     }
+
+    /// The part of a split file that holds entry and data, from 0; 0 in a file that is not split.
+    pub fn part(&self) -> usize {
+        self.part
+    }
+
+    /// The same tensor as part `part` of a split file holds it.
+    pub(crate) fn in_part(mut self, part: usize) -> Self {
+        self.part = part;
+        self
+    }
 }
 
 /// A directory entry before its data range is known.
-struct Entry<'a> {
-    name: &'a str,
-    dims: Dims,
-    ty: TensorType,
-    start: u64,
-    entry_offset: u64,
+pub(crate) struct Entry<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) dims: Dims,
+    /// Type id.
+    pub(crate) id: u32,
+    /// Offset of the data from the start of the data section.
+    pub(crate) start: u64,
+    pub(crate) entry_offset: u64,
+    /// Byte offset of the type id in the file.
+    pub(crate) id_offset: u64,
     start_offset: u64,
 }
 
@@ -121,7 +144,6 @@ struct Entry<'a> {
 pub(crate) struct Directory<'a> {
     pub(crate) tensors: Vec<TensorInfo<'a>>,
     pub(crate) by_name: HashMap<&'a str, TensorId>,
-    pub(crate) data_start: usize,
     pub(crate) notes: Vec<Note>,
 }
 
@@ -136,7 +158,7 @@ pub(crate) fn read_directory<'a>(
     let mut by_name = HashMap::with_capacity(count);
     for i in 0..count {
         let entry = read_entry(c, i)?;
-        let id = TensorId(u32::try_from(i).unwrap_or(u32::MAX));
+        let id = TensorId::from_index(i);
         if by_name.insert(entry.name, id).is_some() {
             return Err(GgufError::DuplicateTensor {
                 offset: entry.entry_offset,
@@ -147,39 +169,34 @@ pub(crate) fn read_directory<'a>(
     }
     // The data section starts at the next multiple of the alignment; without tensors there is none.
     let data_start = if count == 0 { c.offset() } else { c.offset().next_multiple_of(alignment) };
+    let types = type_ids::resolve(&entries, alignment, file_len.saturating_sub(data_start))?;
     let mut tensors = Vec::with_capacity(count);
     for entry in entries {
-        let range = byte_range(&entry, alignment, data_start, file_len)?;
-        let Entry { name, dims, ty, entry_offset, .. } = entry;
-        tensors.push(TensorInfo { name, dims, ty, entry_offset, range });
+        let ty = types.of(entry.id);
+        let range = byte_range(&entry, ty, alignment, data_start, file_len)?;
+        let Entry { name, dims, entry_offset, .. } = entry;
+        tensors.push(TensorInfo { name, dims, ty, entry_offset, range, part: 0 });
     }
     let data_start = usize::try_from(data_start).unwrap_or(usize::MAX);
-    let notes = check_layout(&tensors, data_start, alignment, file_len)?;
-    Ok(Directory { tensors, by_name, data_start, notes })
+    let mut notes = types.into_notes();
+    notes.extend(check_layout(&tensors, data_start, alignment, file_len)?);
+    Ok(Directory { tensors, by_name, notes })
 }
 
 /// Least bytes of a directory entry: name length and a byte, dimension count and one dimension, type, offset.
-pub(crate) const MIN_ENTRY_BYTES: u64 = 8 + 1 + 4 + 8 + 4 + 8;
+pub(crate) fn min_entry_bytes(width: Width) -> u64 {
+    width.bytes() + 1 + 4 + width.bytes() + 4 + 8
+}
 
 fn read_entry<'a>(c: &mut Cursor<'a>, index: usize) -> Result<Entry<'a>, GgufError> {
     let entry_offset = c.offset();
     let name = read_name(c, index)?;
     let dims = read_dims(c, name)?;
-    let type_offset = c.offset();
+    let id_offset = c.offset();
     let id = c.u32(format_args!("the type of tensor \"{}\"", printable(name)))?;
-    let Some(ty) = TensorType::from_id(id) else {
-        let (known, remedy) = unreadable(id);
-        return Err(GgufError::UnknownTensorType {
-            offset: type_offset,
-            tensor: printable(name),
-            id,
-            name: if known.is_empty() { String::new() } else { format!(" ({known})") },
-            remedy,
-        });
-    };
     let start_offset = c.offset();
     let start = c.u64(format_args!("the offset of tensor \"{}\"", printable(name)))?;
-    Ok(Entry { name, dims, ty, start, entry_offset, start_offset })
+    Ok(Entry { name, dims, id, start, entry_offset, id_offset, start_offset })
 }
 
 fn read_name<'a>(c: &mut Cursor<'a>, index: usize) -> Result<&'a str, GgufError> {
@@ -209,7 +226,7 @@ fn read_dims(c: &mut Cursor<'_>, name: &str) -> Result<Dims, GgufError> {
     }
     let mut dims = Dims { ne: [1; limits::MAX_DIMS as usize], len: count as u8 };
     for ne in dims.ne.iter_mut().take(count as usize) {
-        *ne = c.u64(format_args!("a dimension of tensor \"{}\"", printable(name)))?;
+        *ne = c.length(format_args!("a dimension of tensor \"{}\"", printable(name)))?;
     }
     if dims.as_slice().contains(&0) {
         return bad(format!("the shape {dims}"));
@@ -229,22 +246,32 @@ fn read_dims(c: &mut Cursor<'_>, name: &str) -> Result<Dims, GgufError> {
 /// The one place where a shape and a relative offset become a range of file bytes.
 fn byte_range(
     entry: &Entry<'_>,
+    ty: TensorType,
     alignment: u64,
     data_start: u64,
     file_len: u64,
 ) -> Result<Range<usize>, GgufError> {
     let tensor = || printable(entry.name);
-    let block = entry.ty.block_elements();
+    let block = ty.block_elements();
     if !entry.dims.row().is_multiple_of(block) {
         return Err(GgufError::BadBlock {
             offset: entry.entry_offset,
             tensor: tensor(),
             row: entry.dims.row(),
-            ty: entry.ty.name(),
+            ty: ty.name(),
             block,
         });
     }
-    let size = entry.dims.checked_rows().and_then(|rows| entry.ty.tensor_bytes(entry.dims.row(), rows));
+    let rows = entry.dims.checked_rows();
+    if rows.is_some_and(|rows| !rows.is_multiple_of(ty.row_group())) {
+        return Err(GgufError::ShapeOverflow {
+            offset: entry.entry_offset,
+            tensor: tensor(),
+            dims: entry.dims.to_string(),
+            why: "does not consist of whole groups of rows, as its type stores them",
+        });
+    }
+    let size = rows.and_then(|rows| ty.tensor_bytes(entry.dims.row(), rows));
     let Some(size) = size else {
         return Err(GgufError::ShapeOverflow {
             offset: entry.entry_offset,

@@ -4,7 +4,9 @@
 //! is checked at parse time (UTF-8 of strings, 0/1 of bools, nesting), so that its iterators cannot fail later.
 //! Source of the format: `docs/gguf.md` of ggml.
 
-use crate::cursor::{Cursor, What};
+use std::borrow::Cow;
+
+use crate::cursor::{Cursor, What, Width};
 use crate::error::GgufError;
 use crate::limits;
 
@@ -55,13 +57,14 @@ impl ValueType {
     }
 
     /// Bytes of one value; for strings and arrays the least that one can take.
-    fn min_bytes(self) -> u64 {
+    fn min_bytes(self, width: Width) -> u64 {
         match self {
             Self::U8 | Self::I8 | Self::Bool => 1,
             Self::U16 | Self::I16 => 2,
             Self::U32 | Self::I32 | Self::F32 => 4,
-            Self::U64 | Self::I64 | Self::F64 | Self::String => 8,
-            Self::Array => 12,
+            Self::U64 | Self::I64 | Self::F64 => 8,
+            Self::String => width.bytes(),
+            Self::Array => 4 + width.bytes(),
         }
     }
 
@@ -176,6 +179,7 @@ pub struct Array<'a> {
     elem: ValueType,
     len: usize,
     raw: &'a [u8],
+    width: Width,
 }
 
 impl<'a> Array<'a> {
@@ -199,9 +203,38 @@ impl<'a> Array<'a> {
         self.raw
     }
 
+    /// The elements as a file since version 2 holds them: those of version 1 have shorter lengths.
+    pub fn wide(&self) -> Cow<'a, [u8]> {
+        let nested = matches!(self.elem, ValueType::String | ValueType::Array);
+        if self.width == Width::Wide || !nested {
+            return Cow::Borrowed(self.raw);
+        }
+        let mut out = Vec::with_capacity(self.raw.len() * 2);
+        let mut c = Cursor::with_width(self.raw, self.width);
+        // All of this was checked when the array was read, so the loops run to the end.
+        for _ in 0..self.len {
+            if self.elem == ValueType::String {
+                let Ok(text) = c.string_bytes(limits::MAX_STRING_BYTES, format_args!("a string")) else {
+                    break;
+                };
+                out.extend((text.len() as u64).to_le_bytes());
+                out.extend(text);
+            } else {
+                let Ok(inner) = Self::read(&mut c, limits::MAX_ARRAY_DEPTH, format_args!("an array")) else {
+                    break;
+                };
+                out.extend((inner.elem as u32).to_le_bytes());
+                out.extend((inner.len as u64).to_le_bytes());
+                out.extend(inner.wide().iter());
+            }
+        }
+        Cow::Owned(out)
+    }
+
     /// The strings of an array of strings.
     pub fn strings(&self) -> Option<Strings<'a>> {
-        (self.elem == ValueType::String).then(|| Strings { cursor: Cursor::new(self.raw), left: self.len })
+        (self.elem == ValueType::String)
+            .then(|| Strings { cursor: Cursor::with_width(self.raw, self.width), left: self.len })
     }
 
     /// The numbers of an array of i32.
@@ -226,7 +259,7 @@ impl<'a> Array<'a> {
         }
         let len = c.count(
             limits::MAX_ARRAY_LEN,
-            elem.min_bytes(),
+            elem.min_bytes(c.width()),
             format_args!("the number of elements of {what}"),
         )?;
         let start = c.offset();
@@ -243,7 +276,7 @@ impl<'a> Array<'a> {
             }
             _ => {
                 // `count` has compared the product with the bytes left, so it cannot overflow.
-                let bytes = c.take(len as u64 * elem.min_bytes(), what)?;
+                let bytes = c.take(len as u64 * elem.min_bytes(c.width()), what)?;
                 if elem == ValueType::Bool
                     && let Some(i) = bytes.iter().position(|&b| b > 1)
                 {
@@ -255,7 +288,7 @@ impl<'a> Array<'a> {
                 }
             }
         }
-        Ok(Self { elem, len, raw: c.since(start) })
+        Ok(Self { elem, len, raw: c.since(start), width: c.width() })
     }
 }
 

@@ -3,9 +3,11 @@
 //! Apart from [`crate::Model::open`], because it reads the whole file (1.2 GB for the 2B-4T model) and `inspect` need
 //! not. What it refuses: NaN and infinity in floats and scales, and the ternary code 3.
 
-use crate::decode::I2s;
+use rayon::prelude::*;
+
 use crate::error::{GgufError, printable};
-use crate::model::{Model, Weights};
+use crate::form::Weights;
+use crate::model::Model;
 use crate::tensors::TensorInfo;
 
 impl Model<'_> {
@@ -14,7 +16,10 @@ impl Model<'_> {
     /// # Errors
     /// `BadWeights` with tensor, element and byte offset of the first bad element.
     pub fn check_weights(&self) -> Result<(), GgufError> {
-        self.tensors().try_for_each(|tensor| self.check_tensor(tensor))
+        let tensors: Vec<_> = self.tensors().collect();
+        // In parallel, but the first bad tensor in their order is reported.
+        let checked: Vec<_> = tensors.par_iter().map(|tensor| self.check_tensor(tensor)).collect();
+        checked.into_iter().collect()
     }
 
     /// Checks the data of one tensor.
@@ -45,12 +50,16 @@ impl Model<'_> {
                 }
                 match ternary.first_invalid() {
                     Some(invalid) => {
-                        let byte = I2s::byte_of(invalid.element);
+                        let byte = ternary.byte_of(invalid.element);
                         bad(invalid.element, byte, "the invalid ternary code 3".into())
                     }
                     None => Ok(()),
                 }
             }
+            Some(Weights::Quantised(w)) => match w.first_bad() {
+                Some(found) => bad(found.element, found.byte, found.found),
+                None => Ok(()),
+            },
             None => Ok(()),
         }
     }

@@ -87,7 +87,7 @@ impl MetaValue {
     }
 
     fn array_body(a: &Array<'_>) -> Vec<u8> {
-        [&(a.elem() as u32).to_le_bytes()[..], &(a.len() as u64).to_le_bytes(), a.raw()].concat()
+        [&(a.elem() as u32).to_le_bytes()[..], &(a.len() as u64).to_le_bytes(), &a.wide()].concat()
     }
 }
 

@@ -48,7 +48,6 @@ const NORM: &str = "output_norm.weight";
 const EMBD: &str = "token_embd.weight";
 
 const CONTAINER: &[Case] = &[
-    ("BadVersion", "version 1 ", |w| w.version = 1),
     ("BadVersion", "version 0 ", |w| w.version = 0),
     ("BadVersion", "version 4 ", |w| w.version = 4),
     ("WrongEndian", "big-endian", |w| w.version = 3u32.swap_bytes()),
@@ -123,7 +122,18 @@ const CONTAINER: &[Case] = &[
     ("ShapeOverflow", Q, |w| w.tensor_mut(Q).dims = vec![3, 2_305_843_009_213_693_954, 8]),
     ("ShapeOverflow", Q, |w| w.tensor_mut(Q).dims = vec![1 << 20, 1 << 20]),
     ("UnknownTensorType", "type 38 (TL1", |w| w.tensor_mut(Q).ty = 38),
-    ("UnknownTensorType", "IQ2_BN", |w| w.tensor_mut(Q).ty = 135),
+    ("UnknownTensorType", "MXFP4", |w| w.tensor_mut(Q).ty = 39),
+    ("UnknownTensorType", "type 41 (not of the size of Q1_0)", |w| w.tensor_mut(Q).ty = 41),
+    ("UnknownTensorType", "type 42 (not of the size of Q2_0", |w| w.tensor_mut(Q).ty = 42),
+    ("UnknownTensorType", "IQ4_NL_4_4", |w| {
+        for t in w.tensors.iter_mut().filter(|t| t.ty == 36) {
+            t.data = vec![0; (t.dims[0] * t.dims[1] * 18 / 32) as usize];
+        }
+    }),
+    ("UnknownTensorType", "NVFP4, by its size", |w| {
+        let q = w.tensor_mut(Q);
+        (q.ty, q.data) = (40, vec![0; 128 * 128 / 64 * 36]);
+    }),
     ("UnknownTensorType", "type 31", |w| w.tensor_mut(Q).ty = 31),
     ("UnknownTensorType", "4294967295", |w| w.tensor_mut(Q).ty = u32::MAX),
     ("BadBlock", "blocks of 128", |w| w.tensor_mut(Q).dims = vec![64, 128]),
@@ -138,7 +148,7 @@ const MODEL: &[Case] = &[
     ("MissingKey", "general.architecture", |w| w.remove("general.architecture")),
     ("WrongKeyType", "a string", |w| w.set("general.architecture", MetaValue::U32(1))),
     ("UnsupportedArch", "bitnet-25", |w| {
-        w.set("general.architecture", MetaValue::String("llama".into()));
+        w.set("general.architecture", MetaValue::String("gemma3".into()));
     }),
     ("MissingKey", "block_count", |w| w.remove(&key("block_count"))),
     ("MissingKey", "embedding_length", |w| w.remove(&key("embedding_length"))),
@@ -160,8 +170,9 @@ const MODEL: &[Case] = &[
         set(w, "attention.key_length", MetaValue::U32(32));
         set(w, "attention.value_length", MetaValue::U32(64));
     }),
-    ("BadHyperparam", "yarn", |w| set(w, "rope.scaling.type", MetaValue::String("yarn".into()))),
-    ("BadHyperparam", "scaling.factor\" is 4", |w| set(w, "rope.scaling.factor", MetaValue::F32(4.0))),
+    ("BadHyperparam", "longrope", |w| set(w, "rope.scaling.type", MetaValue::String("longrope".into()))),
+    ("MissingKey", "scaling.factor", |w| set(w, "rope.scaling.type", MetaValue::String("yarn".into()))),
+    ("BadHyperparam", "scaling.factor\" is 0", |w| set(w, "rope.scaling.factor", MetaValue::F32(0.0))),
     ("BadHyperparam", "silu", |w| set(w, "hidden_activation", MetaValue::String("silu".into()))),
     ("BadHyperparam", "sliding_window", |w| set(w, "attention.sliding_window", MetaValue::U32(64))),
     ("WrongKeyType", "a bool", |w| set(w, "attention.causal", MetaValue::U32(1))),
@@ -174,13 +185,13 @@ const MODEL: &[Case] = &[
         w.i2s_tensor(Q, 128, 64, &[0; 128 * 64], 1.0);
     }),
     ("WrongShape", NORM, |w| w.tensor_mut(NORM).dims = vec![128, 1]),
-    ("WrongTensorType", "F32", |w| {
-        w.remove_tensor(Q);
-        w.f32_tensor(Q, &[128, 128], &[0.0; 128 * 128]);
+    ("WrongTensorType", "I8", |w| {
+        let q = w.tensor_mut(Q);
+        (q.ty, q.data) = (24, vec![0; 128 * 128]);
     }),
     ("WrongTensorType", "Q8_0", |w| {
-        let q = w.tensor_mut(Q);
-        (q.ty, q.data) = (8, vec![0; 128 * 4 * 34]);
+        let norm = w.tensor_mut(NORM);
+        (norm.ty, norm.data) = (8, vec![0; 4 * 34]);
     }),
     ("WrongTensorType", "I2_S", |w| {
         let zeros = vec![0; 128 * 288];
@@ -188,7 +199,8 @@ const MODEL: &[Case] = &[
         w.i2s_tensor(EMBD, 128, 288, &zeros, 1.0);
     }),
     ("UnsupportedTensor", "bias", |w| w.f32_tensor("blk.0.attn_q.bias", &[128], &[0.0; 128])),
-    ("UnsupportedTensor", "rotary", |w| w.f32_tensor("rope_freqs.weight", &[16], &[1.0; 16])),
+    ("UnsupportedTensor", "LLaMA 3.1", |w| w.f32_tensor("rope_freqs.weight", &[16], &[2.0; 16])),
+    ("UnsupportedTensor", "each pair", |w| w.f32_tensor("rope_freqs.weight", &[15], &[1.0; 15])),
     ("UnsupportedTensor", "scale", |w| w.f32_tensor("blk.0.attn_q.scale", &[1], &[1.0])),
 ];
 
@@ -197,7 +209,7 @@ const TOKENIZER: &[Case] = &[
     ("MissingKey", "tokenizer.ggml.tokens", |w| w.remove("tokenizer.ggml.tokens")),
     ("MissingKey", "tokenizer.ggml.merges", |w| w.remove("tokenizer.ggml.merges")),
     ("MissingKey", "token_type", |w| w.remove("tokenizer.ggml.token_type")),
-    ("BadTokenizer", "llama-bpe", |w| w.set("tokenizer.ggml.pre", MetaValue::String("qwen2".into()))),
+    ("BadTokenizer", "llama-bpe", |w| w.set("tokenizer.ggml.pre", MetaValue::String("gpt-4o".into()))),
     ("BadTokenizer", "gpt2", |w| w.set("tokenizer.ggml.model", MetaValue::String("llama".into()))),
     ("WrongKeyType", "array of u8", |w| w.set("tokenizer.ggml.tokens", array(0, 288, &[1; 288]))),
     ("WrongKeyType", "array of u8", |w| w.set("tokenizer.ggml.token_type", array(0, 288, &[1; 288]))),

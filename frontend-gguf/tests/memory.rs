@@ -4,7 +4,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bitnetc_frontend_gguf::testing::{Rng, TinyModel};
+use bitnetc_frontend_gguf::testing::{Rng, TinyModel, damage};
 use bitnetc_frontend_gguf::{Model, TokenizerMeta};
 
 struct Tracking;
@@ -69,6 +69,27 @@ fn no_file_makes_the_parser_allocate_much() {
         let used = peak(&bad);
         assert!(used < LIMIT, "round {round}, byte {byte}, bit {bit}: {used}");
     }
+
+    // Random models with structural damage, and with damaged bytes.
+    let (mut accepted, mut largest, mut longest) = (0, 0, std::time::Duration::ZERO);
+    const ROUNDS: u32 = 10_000;
+    for round in 0..ROUNDS {
+        let mut rng = Rng::new(u64::from(round));
+        let mut w = damage::random_model(&mut rng);
+        (0..rng.below(3)).for_each(|_| damage::change(&mut w, &mut rng));
+        let mut bad = w.build();
+        if rng.below(2) == 0 {
+            damage::corrupt(&mut bad, &mut rng);
+        }
+        let start = std::time::Instant::now();
+        let used = peak(&bad);
+        longest = longest.max(start.elapsed());
+        largest = largest.max(used);
+        accepted += u32::from(Model::open(&bad).is_ok());
+        assert!(used < LIMIT, "round {round}: {used}");
+    }
+    println!("{accepted} of {ROUNDS} accepted, at most {largest} bytes and {longest:?}");
+    assert!(accepted * 10 >= ROUNDS * 3, "{accepted} accepted: the damage stops at the door");
 
     // Eight bytes of ones, wherever a count or length may stand.
     for mark in &marks {

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::rope::{RopeScaling, Theta};
+
 /// An attribute type.
 pub trait Attr: Sized + Clone + PartialEq + fmt::Debug {
     /// What a text of this type looks like, for error messages.
@@ -45,6 +47,34 @@ impl Attr for u32 {
             .collect();
         all.sort_unstable();
         all.dedup();
+        all
+    }
+}
+
+impl Attr for Theta {
+    const EXPECTED: &'static str =
+        "a number such as 500000.0, or one with a scaling such as 500000.0_linear_8.0";
+    fn print(&self) -> String {
+        let (kind, numbers) = self.scaling.parts();
+        let numbers: String = numbers.iter().map(|x| format!("_{x:?}")).collect();
+        match kind {
+            "" => self.base.print(),
+            kind => format!("{:?}_{kind}{numbers}", self.base),
+        }
+    }
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split('_');
+        let base = f32::parse(words.next()?)?;
+        let kind = words.next().unwrap_or_default();
+        let numbers: Vec<f32> = words.map(f32::parse).collect::<Option<_>>()?;
+        RopeScaling::of_parts(kind, &numbers).map(|scaling| Self { base, scaling })
+    }
+    fn candidates(widths: &[u32]) -> Vec<Self> {
+        let mut all: Vec<Self> = f32::candidates(widths).into_iter().map(Self::from).collect();
+        let yarn = RopeScaling::Yarn { factor: 4.0, original: 32.0, beta_fast: 32.0, beta_slow: 1.0 };
+        for scaling in [RopeScaling::Linear { factor: 8.0 }, yarn] {
+            all.push(Self { base: 10_000.0, scaling });
+        }
         all
     }
 }
@@ -103,14 +133,23 @@ word_attr! {
     }
 }
 
+impl Epilogue {
+    /// Whether rows come in pairs of blocks, gate and up, and the result is half as wide.
+    pub fn is_gated(self) -> bool {
+        matches!(self, Self::Relu2Mul | Self::SiluMul)
+    }
+}
+
 word_attr! {
     /// What `bitlinear` does with its sums before it stores them.
-    Epilogue, "`none`, `add` or `relu2_mul`" {
+    Epilogue, "`none`, `add`, `relu2_mul` or `silu_mul`" {
         /// Nothing more than the scales.
         None = "none",
         /// Adds the residual operand.
         Add = "add",
         /// Rows come in blocks of 16 gate rows and 16 up rows; the result is relu²(gate)·up, half as wide.
         Relu2Mul = "relu2_mul",
+        /// As `relu2_mul`, with silu(gate)·up.
+        SiluMul = "silu_mul",
     }
 }

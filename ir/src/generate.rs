@@ -417,15 +417,24 @@ impl Generator<'_> {
     }
 
     fn ternary(&mut self, rows: u32, cols: u32, op: &Op) -> ParamId {
-        let ty = Type::matrix(DType::Ter, rows, cols);
+        let groups: Vec<u32> = [64, 128, 256].into_iter().filter(|&g| cols.is_multiple_of(g)).collect();
+        let group = match self.rng.chance(20) && !groups.is_empty() {
+            true => groups[self.rng.below(groups.len())],
+            false => 0,
+        };
+        let ty = Type::matrix(DType::Ter, rows, cols).with_group(group);
         if !cols.is_multiple_of(128) || (self.laid_out() && self.options.stored_tiles && self.rng.chance(30))
         {
             let layout = self.packed_layout();
             return self.file(ty.with_layout(layout));
         }
         let derived = self.options.stage >= Stage::Fused;
-        let gated = op.print_attrs().iter().any(|(_, text)| text == "relu2_mul");
-        let stored = |rows| Type::matrix(DType::Ter, rows, cols).with_layout(Layout::I2s128);
+        let gated = op.print_attrs().iter().any(|(_, text)| text.ends_with("_mul"));
+        let layout = match group == 0 && self.rng.chance(60) {
+            true => Layout::I2s128,
+            false => Layout::Row16,
+        };
+        let stored = |rows| Type::matrix(DType::Ter, rows, cols).with_layout(layout).with_group(group);
         let logical = match self.rng.below(4) {
             0 | 1 if derived && rows.is_multiple_of(2 * TILE_ROWS) && (gated || self.rng.chance(30)) => {
                 let (a, b) = (self.file(stored(rows / 2)), self.file(stored(rows / 2)));
@@ -572,7 +581,8 @@ fn random_weight(rng: &mut SplitMix, ty: &Type) -> WeightBytes<'static> {
                     set_ternary_code(ty.layout, cols, &mut bytes, r, c, code);
                 }
             }
-            scales = (0..if ty.layout == Layout::I2s128 { 1 } else { rows }).map(|_| rng.number()).collect();
+            let count = if ty.layout == Layout::I2s128 { 1 } else { rows * ty.scale_groups() };
+            scales = (0..count).map(|_| rng.number()).collect();
         }
         (DType::W8 | DType::W6 | DType::W4, Some((rows, _))) => {
             bytes = (0..packed_bytes(ty).map_or(0, |(b, _)| b)).map(|_| rng.next_u64() as u8).collect();

@@ -1,8 +1,9 @@
 //! Result types of ops, and the rules that their operand types must keep. One function for each rule set; the op table
 //! names them. Slots (dtype and rank) have been checked before these run.
 
-use crate::attr::Epilogue;
+use crate::attr::{Attr, Epilogue};
 use crate::ops::Op;
+use crate::rope::Theta;
 use crate::types::{DType, Rows, Type};
 use crate::weights::TILE_ROWS;
 
@@ -41,7 +42,9 @@ fn norm_weight(t: &[&Type]) -> Result<Rows, TypeRule> {
 
 fn positive_eps(op: &Op) -> Result<(), TypeRule> {
     match op {
-        Op::RmsNorm { eps } | Op::RmsNormQuant { eps } if !(*eps > 0.0 && eps.is_finite()) => {
+        Op::RmsNorm { eps } | Op::RmsNormQuant { eps } | Op::RmsNormHeads { eps, .. }
+            if !(*eps > 0.0 && eps.is_finite()) =>
+        {
             rule(format!("eps is {eps:?}, must be positive and finite"))
         }
         _ => Ok(()),
@@ -56,6 +59,16 @@ pub(crate) fn rms_norm(op: &Op, t: &[&Type]) -> Inferred {
 pub(crate) fn rms_norm_quant(op: &Op, t: &[&Type]) -> Inferred {
     positive_eps(op)?;
     Ok(vec![Type::rows(DType::Q8, norm_weight(t)?)])
+}
+
+pub(crate) fn rms_norm_heads(op: &Op, t: &[&Type]) -> Inferred {
+    let Op::RmsNormHeads { head, .. } = op else { return rule("not an rms_norm_heads") };
+    positive_eps(op)?;
+    let (x, w) = (rows(t[0])?, rows(t[1])?);
+    if *head == 0 || !x.width.is_multiple_of(*head) || w.width != *head {
+        return rule(format!("{} columns and {} weights do not make heads of {head}", x.width, w.width));
+    }
+    Ok(vec![t[0].clone()])
 }
 
 pub(crate) fn quant_absmax(_: &Op, t: &[&Type]) -> Inferred {
@@ -93,10 +106,10 @@ pub(crate) fn bitlinear(op: &Op, t: &[&Type]) -> Inferred {
         }
         (Epilogue::Add, None) => return rule("epilogue=add needs a residual operand"),
         (_, Some(_)) => return rule("a residual operand needs epilogue=add"),
-        (Epilogue::Relu2Mul, None) => {
+        (Epilogue::Relu2Mul | Epilogue::SiluMul, None) => {
             if !y.width.is_multiple_of(2 * TILE_ROWS) {
                 return rule(format!(
-                    "epilogue=relu2_mul needs rows in blocks of 16 + 16, the matrix has {}",
+                    "a gated epilogue needs rows in blocks of 16 + 16, the matrix has {}",
                     y.width
                 ));
             }
@@ -117,10 +130,10 @@ fn head_dims(x: Rows, head: u32, rot: u32) -> Result<u32, TypeRule> {
     Ok(x.width / head)
 }
 
-fn positive_theta(theta: f32) -> Result<(), TypeRule> {
-    match theta > 0.0 && theta.is_finite() {
+fn positive_theta(theta: Theta) -> Result<(), TypeRule> {
+    match theta.is_sound() {
         true => Ok(()),
-        false => rule(format!("theta is {theta:?}, must be positive and finite")),
+        false => rule(format!("theta is {}, all its numbers must be positive and finite", theta.print())),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::attr::{Attr, Epilogue, Pairs, Sizes};
 use crate::build::FuncBuilder;
 use crate::graph::Operand;
 use crate::infer;
+use crate::rope::Theta;
 use crate::stage::{Stage, StageRange};
 use crate::types::{DType, Type};
 
@@ -356,7 +357,7 @@ define_ops! {
     Rope = "rope", rope {
         operands: [x: Act, pos: Position],
         optional: [],
-        attrs: {theta: f32, head: u32, rot: u32, pairs: Pairs},
+        attrs: {theta: Theta, head: u32, rot: u32, pairs: Pairs},
         results: [y],
         stages: StageRange::ALL,
         tolerance: Rounding,
@@ -411,6 +412,26 @@ define_ops! {
         stages: StageRange::ALL,
         tolerance: Rounding,
         infer: infer::elementwise,
+    }
+    /// x / (1 + e^−x), element by element.
+    Silu = "silu", silu {
+        operands: [x: Act],
+        optional: [],
+        attrs: {},
+        results: [y],
+        stages: StageRange::ALL,
+        tolerance: Rounding,
+        infer: infer::elementwise,
+    }
+    /// `rms_norm` of each head of `head` elements apart, with the same weights for all.
+    RmsNormHeads = "rms_norm_heads", rms_norm_heads {
+        operands: [x: Act, w: VectorParam],
+        optional: [],
+        attrs: {eps: f32, head: u32},
+        results: [y],
+        stages: StageRange::ALL,
+        tolerance: Rounding,
+        infer: infer::rms_norm_heads,
     }
     /// Dense matrix times f32 activation: the language-model head.
     Matmul = "matmul", matmul {
@@ -506,7 +527,7 @@ define_ops! {
     RopeKvAppend = "rope_kv_append", rope_kv_append {
         operands: [q: Act, k: Act, v: Act, kc: Cache, vc: Cache, pos: Position],
         optional: [],
-        attrs: {theta: f32, head: u32, rot: u32, pairs: Pairs},
+        attrs: {theta: Theta, head: u32, rot: u32, pairs: Pairs},
         results: [q, kc, vc],
         stages: StageRange::from(Stage::Fused),
         tolerance: Rounding,

@@ -134,7 +134,7 @@ pub fn units(op: &Op, operands: &[&Type], results: &[&Type]) -> Option<Units> {
         // A unit of the gated form is a pair of tiles.
         Op::Bitlinear { epilogue } => {
             let tiles = tile_rows(operands[1]);
-            let paired = *epilogue == crate::attr::Epilogue::Relu2Mul;
+            let paired = epilogue.is_gated();
             Some(Units { count: if paired { tiles / 2 } else { tiles }, per: Per::Call })
         }
         Op::Attention { kv_heads, .. } => {
@@ -148,6 +148,8 @@ pub fn units(op: &Op, operands: &[&Type], results: &[&Type]) -> Option<Units> {
         | Op::Screen { .. }
         | Op::Embed { .. }
         | Op::RmsNorm { .. }
+        | Op::RmsNormHeads { .. }
+        | Op::Silu { .. }
         | Op::QuantAbsmax { .. }
         | Op::Rope { .. }
         | Op::KvAppend { .. }
@@ -174,6 +176,8 @@ pub fn can_replicate(op: &Op) -> bool {
         | Op::Rope { .. }
         | Op::Add { .. }
         | Op::Mul { .. }
+        | Op::RmsNormHeads { .. }
+        | Op::Silu { .. }
         | Op::Relu2 { .. } => true,
         Op::Split { .. }
         | Op::TernaryMatmul { .. }

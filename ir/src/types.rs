@@ -1,4 +1,5 @@
-//! Types of values and parameters: `dtype[shape]@layout`.
+//! Types of values and parameters: `dtype[shape]@layout`, and `dtype[shape]@layout_g128` for a ternary matrix with a scale
+//! for each 128 columns of a row.
 //!
 //! The layout is part of the type because the same ternary matrix exists in several, and the file format that names one
 //! of them (`I2_S`) does not say which bytes it means. What each layout means, byte by byte, is in [`crate::weights`]
@@ -107,6 +108,8 @@ pub enum Layout {
     Rows,
     /// `ter` as in GGUF `I2_S` files, 128 elements in 32 bytes.
     I2s128,
+    /// `ter` row by row, 16 columns in 4 bytes; see [`crate::weights`].
+    Row16,
     /// 16 rows interleaved, for compute: `ter`, 2 bits a weight, 16 rows × 16 columns in 64 bytes (see
     /// [`crate::weights`]), and `w8`, `w6`, `w4` (see [`crate::blocks`]).
     Tile16,
@@ -119,13 +122,14 @@ pub enum Layout {
 impl Layout {
     /// All layouts.
     pub const ALL: &[Layout] =
-        &[Layout::Rows, Layout::I2s128, Layout::Tile16, Layout::Trits16, Layout::Keys16];
+        &[Layout::Rows, Layout::I2s128, Layout::Row16, Layout::Tile16, Layout::Trits16, Layout::Keys16];
 
     /// The name in the text form, after `@`.
     pub fn name(self) -> &'static str {
         match self {
             Layout::Rows => "rows",
             Layout::I2s128 => "i2s128",
+            Layout::Row16 => "row16",
             Layout::Tile16 => "tile16",
             Layout::Trits16 => "trits16",
             Layout::Keys16 => "keys16",
@@ -147,6 +151,8 @@ pub struct Type {
     pub shape: Shape,
     /// Placement of the elements.
     pub layout: Layout,
+    /// Columns that share a scale, in a `ter` matrix; 0: all columns of a row, and always for other dtypes.
+    pub group: u32,
 }
 
 /// A value with one row per token: how many tokens, and how wide a row is.
@@ -170,7 +176,7 @@ pub struct CacheDims {
 impl Type {
     /// A type in row-major layout.
     pub fn new(dtype: DType, dims: &[Dim]) -> Self {
-        Self { dtype, shape: Shape(dims.to_vec()), layout: Layout::Rows }
+        Self { dtype, shape: Shape(dims.to_vec()), layout: Layout::Rows, group: 0 }
     }
     /// A scalar.
     pub fn scalar(dtype: DType) -> Self {
@@ -200,6 +206,21 @@ impl Type {
     pub fn with_layout(mut self, layout: Layout) -> Self {
         self.layout = layout;
         self
+    }
+
+    /// The same type with a scale for each `group` columns of a row (0: one for the row).
+    #[must_use]
+    pub fn with_group(mut self, group: u32) -> Self {
+        self.group = group;
+        self
+    }
+
+    /// Scales of each row of a `ter` matrix.
+    pub fn scale_groups(&self) -> u32 {
+        match (self.group, self.as_matrix()) {
+            (0, _) | (_, None) => 1,
+            (group, Some((_, cols))) => cols.div_ceil(group),
+        }
     }
 
     /// The row view of an activation: `[n]` or `[T, n]`.
@@ -253,9 +274,10 @@ impl fmt::Display for Type {
             }
             f.write_str("]")?;
         }
-        match self.layout {
-            Layout::Rows => Ok(()),
-            layout => write!(f, "@{}", layout.name()),
+        match (self.layout, self.group) {
+            (Layout::Rows, 0) => Ok(()),
+            (layout, 0) => write!(f, "@{}", layout.name()),
+            (layout, group) => write!(f, "@{}_g{group}", layout.name()),
         }
     }
 }

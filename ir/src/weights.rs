@@ -4,6 +4,9 @@
 //!
 //! - `i2s128` (GGUF `I2_S` as published): element e = r·K + c of the flat matrix lies in byte `(e/128)·32 + e%32`, in bits
 //!   `6 − 2g` and `7 − 2g` with g = (e%128)/32. K is a multiple of 128. One scale for the matrix.
+//! - `row16`: rows of ⌈K/16⌉ groups of 4 bytes for 16 columns each (filled up with code 1). Element (r, c) lies in byte
+//!   `4·(r·⌈K/16⌉ + c/16) + c%4`, in bits `2f` and `2f + 1` with f = (c%16)/4: a row lies as it does in a tile. One scale
+//!   per row.
 //! - `tile16`: tiles of 16 rows (the last one filled up with rows of code 1), each ⌈K/16⌉ groups of 64 bytes for 16 rows ×
 //!   16 columns (columns filled up with code 1). Element (r, c) of a group lies in byte `4·(r%16) + c%4`, in bits `2f` and
 //!   `2f + 1` with f = (c%16)/4: each 32-bit lane is one row, each field f of its four bytes four neighbouring columns.
@@ -15,6 +18,10 @@
 //!   the byte over 256 in base 3, and a kernel gets at them without division ([`trits`]). Every byte holds five digits.
 //!   Codes of padded rows and columns are 0. One scale per row.
 //! - `rows`: the logical matrix; it has no bytes.
+//!
+//! Where a type has groups of g columns (`_g128`: g = 128; a multiple of 16 that divides K, never with `i2s128` and
+//! `trits16`), there is a scale for each group of a row instead: row after row in [`WeightBytes`], and for kernels tile
+//! after tile, in each the groups in rising order, in each the 16 rows.
 //!
 //! Block-quantised matrices are in [`crate::blocks`].
 //!
@@ -32,8 +39,8 @@ use crate::types::{DType, Layout, Type};
 pub struct WeightBytes<'a> {
     /// The elements.
     pub bytes: Cow<'a, [u8]>,
-    /// For `ter`: one scale for the matrix (`i2s128`) or one per row (`tile16`, `trits16`). For block-quantised matrices:
-    /// the factor of each row. Empty for other dtypes.
+    /// For `ter`: one scale for the matrix (`i2s128`), or one for each row or each group of each row, row after row. For
+    /// block-quantised matrices: the factor of each row. Empty for other dtypes.
     pub scales: Cow<'a, [f32]>,
 }
 
@@ -69,11 +76,18 @@ pub fn ternary_bytes(layout: Layout, rows: u32, cols: u32) -> Option<u64> {
         |width: u32| rows.div_ceil(u64::from(TILE_ROWS)).checked_mul(cols.div_ceil(u64::from(width)));
     match layout {
         Layout::I2s128 => (cols % 128 == 0).then(|| rows * cols / 4),
+        Layout::Row16 => rows.checked_mul(cols.div_ceil(u64::from(TILE_COLS)))?.checked_mul(4),
         Layout::Tile16 => groups(TILE_COLS)?.checked_mul(64),
         Layout::Trits16 if cols <= u64::from(TRITS_MAX_COLS) => groups(TRITS_COLS)?.checked_mul(64),
         Layout::Trits16 => None,
         Layout::Rows | Layout::Keys16 => None,
     }
+}
+
+/// Where the scale of group `group` of row `row` stands among the packed scales of a matrix with `groups` groups a row.
+pub fn packed_scale_index(groups: u32, row: u32, group: u32) -> u64 {
+    let (tile, lane) = (u64::from(row / TILE_ROWS), u64::from(row % TILE_ROWS));
+    (tile * u64::from(groups) + u64::from(group)) * u64::from(TILE_ROWS) + lane
 }
 
 /// Where the code of element (r, c) lies: byte offset and shift of its two bits. `None` for layouts in which elements
@@ -85,6 +99,7 @@ pub fn ternary_position(layout: Layout, cols: u32, r: u32, c: u32) -> Option<(u6
             let e = row * k + col;
             Some((e / 128 * 32 + e % 32, 6 - 2 * ((e % 128) / 32) as u32))
         }
+        Layout::Row16 => Some((4 * (row * k.div_ceil(16) + col / 16) + col % 4, 2 * ((c % 16) / 4))),
         Layout::Tile16 => {
             let group = (row / 16) * k.div_ceil(16) + col / 16;
             Some((group * 64 + 4 * (row % 16) + col % 4, 2 * ((c % 16) / 4)))
@@ -153,12 +168,13 @@ pub fn set_ternary_code(layout: Layout, cols: u32, bytes: &mut [u8], r: u32, c: 
 }
 
 /// Bytes that the elements of a parameter of this type take as kernels read them, and bytes of its scales (f32, one per
-/// row, filled up to a multiple of 16 rows); `None` for a type that no kernel reads.
+/// row or group, rows filled up to a multiple of 16); `None` for a type that no kernel reads.
 pub fn packed_bytes(ty: &Type) -> Option<(u64, u64)> {
     match (ty.dtype, ty.as_matrix()) {
         (DType::Ter, Some((rows, cols))) => {
             let bytes = ternary_bytes(ty.layout, rows, cols)?;
-            Some((bytes, u64::from(rows).next_multiple_of(u64::from(TILE_ROWS)) * 4))
+            let rows = u64::from(rows).next_multiple_of(u64::from(TILE_ROWS));
+            Some((bytes, rows * u64::from(ty.scale_groups()) * 4))
         }
         (DType::Ter, None) => None,
         (DType::W8 | DType::W6 | DType::W4, matrix) => {

@@ -26,7 +26,7 @@ impl Rewrite for Canonicalise {
         let n = func.node(node);
         match &n.op {
             Op::Add {} => swapped(func, node, is_lone_product),
-            Op::Mul {} => swapped(func, node, |func, v| !is_relu2(func, v)),
+            Op::Mul {} => swapped(func, node, |func, v| !is_activation(func, v)),
             Op::Bitlinear { epilogue: Epilogue::None } => {
                 let mut patch = Patch::new(NAME, node);
                 let y = patch.op(Op::TernaryMatmul {}, n.operands.iter().map(|&o| o.into()).collect());
@@ -70,8 +70,8 @@ fn is_lone_product(func: &Func, value: ValueId) -> bool {
     product && func.sole_user(value).is_some()
 }
 
-fn is_relu2(func: &Func, value: ValueId) -> bool {
-    func.producer(value).is_some_and(|p| matches!(func.node(p).op, Op::Relu2 {}))
+fn is_activation(func: &Func, value: ValueId) -> bool {
+    func.producer(value).is_some_and(|p| matches!(func.node(p).op, Op::Relu2 {} | Op::Silu {}))
 }
 
 /// The split `inner` of `part`, drawn into the split that made `part`.

@@ -234,6 +234,8 @@ fn replicated(func: &Func, extents: &BTreeMap<ValueId, Extent>) -> Result<(), Pl
                 | Op::Rope { .. }
                 | Op::Add { .. }
                 | Op::Mul { .. }
+                | Op::RmsNormHeads { .. }
+                | Op::Silu { .. }
                 | Op::Relu2 { .. }
         );
         let view = matches!(node.op, Op::Split { .. });
@@ -252,7 +254,7 @@ fn replicated(func: &Func, extents: &BTreeMap<ValueId, Extent>) -> Result<(), Pl
 fn replaceable(op: &Op, result: usize) -> &'static [usize] {
     match (op, result) {
         (Op::Add {} | Op::Mul {}, 0) => &[0, 1],
-        (Op::Relu2 {} | Op::Rope { .. } | Op::RopeKvAppend { .. }, 0) => &[0],
+        (Op::Relu2 {} | Op::Silu {} | Op::Rope { .. } | Op::RopeKvAppend { .. }, 0) => &[0],
         (Op::Bitlinear { epilogue: Epilogue::Add }, 0) => &[2],
         (Op::KvAppend {}, 0) => &[0],
         (Op::KvAppend {}, 1) => &[1],

@@ -1,8 +1,8 @@
 //! Ternary products of one activation become one product of a larger matrix: fewer ops, and rows that divide
 //! more evenly among threads.
 //!
-//! - Gate and up of a gated feed-forward, `mul(relu2(gate), up)`, become one `bitlinear {epilogue=relu2_mul}`
-//!   over the two matrices interleaved in blocks of 16 rows, so that the thread that makes 16 gates makes the
+//! - Gate and up of a gated feed-forward, `mul(relu2(gate), up)`, become one `bitlinear {epilogue=relu2_mul}` (of
+//!   `silu`: `silu_mul`) over the two matrices interleaved in blocks of 16 rows, so that the thread that makes 16 gates makes the
 //!   16 ups they belong to. An interleaved matrix has no meaning without this epilogue, so both are made at
 //!   once.
 //! - Any others (q, k and v) become one `ternary_matmul` of their rows one after the other, and a `split`.
@@ -54,34 +54,47 @@ fn product(module: &Module, func: &Func, node: NodeId) -> Option<Product> {
     };
     let ty = &module.params()[w].ty;
     let (rows, _) = ty.as_matrix()?;
-    let mergeable = matches!(ty.layout, Layout::Rows | Layout::I2s128) && rows.is_multiple_of(TILE_ROWS);
+    let mergeable =
+        matches!(ty.layout, Layout::Rows | Layout::I2s128 | Layout::Row16) && rows.is_multiple_of(TILE_ROWS);
     mergeable.then_some(Product { node, x, w, rows, y: n.results[0] })
 }
 
-/// The products that `mul(relu2(gate), up)` at `node` can take in as its epilogue.
-fn gate_and_up(module: &Module, func: &Func, node: NodeId) -> Option<(Product, Product, NodeId)> {
+/// A gate and an up matrix, and what joins their products.
+struct Gated {
+    gate: Product,
+    up: Product,
+    activation: NodeId,
+    epilogue: Epilogue,
+}
+
+/// The products that `mul(activation(gate), up)` at `node` can take in as its epilogue.
+fn gate_and_up(module: &Module, func: &Func, node: NodeId) -> Option<Gated> {
     let n = func.node(node);
     let (Op::Mul {}, &[Operand::Value(a), Operand::Value(b)]) = (&n.op, &n.operands[..]) else { return None };
-    let relu2 = func.producer(a)?;
-    let (Op::Relu2 {}, &[Operand::Value(g)]) = (&func.node(relu2).op, &func.node(relu2).operands[..]) else {
-        return None;
+    let activation = func.producer(a)?;
+    let (epilogue, g) = match (&func.node(activation).op, &func.node(activation).operands[..]) {
+        (Op::Relu2 {}, &[Operand::Value(g)]) => (Epilogue::Relu2Mul, g),
+        (Op::Silu {}, &[Operand::Value(g)]) => (Epilogue::SiluMul, g),
+        _ => return None,
     };
     let gate = product(module, func, func.producer(g)?)?;
     let up = product(module, func, func.producer(b)?)?;
     let alone = func.sole_user(a) == Some(node)
-        && func.sole_user(gate.y) == Some(relu2)
+        && func.sole_user(gate.y) == Some(activation)
         && func.sole_user(up.y) == Some(node);
-    let alike = gate.x == up.x && gate.w != up.w && module.params()[gate.w].ty == module.params()[up.w].ty;
-    (alone && alike).then_some((gate, up, relu2))
+    let (gate_ty, up_ty) = (&module.params()[gate.w].ty, &module.params()[up.w].ty);
+    let same_shape = gate_ty.shape == up_ty.shape && gate_ty.group == up_ty.group;
+    let alike = gate.x == up.x && gate.w != up.w && same_shape;
+    (alone && alike).then_some(Gated { gate, up, activation, epilogue })
 }
 
 fn gated(module: &Module, func: &Func, node: NodeId) -> Option<Patch> {
-    let (gate, up, relu2) = gate_and_up(module, func, node)?;
+    let Gated { gate, up, activation, epilogue } = gate_and_up(module, func, node)?;
     let mut patch = Patch::new(NAME, node);
     let w = patch.param(merged(module, &[gate, up], ParamDef::Interleave16(gate.w, up.w))?);
-    let y = patch.op(Op::Bitlinear { epilogue: Epilogue::Relu2Mul }, vec![gate.x.into(), w]);
+    let y = patch.op(Op::Bitlinear { epilogue }, vec![gate.x.into(), w]);
     patch.replace(func.node(node).results[0], y);
-    for gone in [node, relu2, gate.node, up.node] {
+    for gone in [node, activation, gate.node, up.node] {
         patch.remove(gone);
     }
     Some(patch)
@@ -91,10 +104,10 @@ fn gated(module: &Module, func: &Func, node: NodeId) -> Option<Patch> {
 fn is_gated(module: &Module, func: &Func, y: ValueId) -> bool {
     let Some(user) = func.sole_user(y) else { return false };
     let mul = match func.node(user).op {
-        Op::Relu2 {} => func.sole_user(func.node(user).results[0]),
+        Op::Relu2 {} | Op::Silu {} => func.sole_user(func.node(user).results[0]),
         _ => Some(user),
     };
-    mul.is_some_and(|mul| gate_and_up(module, func, mul).is_some_and(|(g, u, _)| g.y == y || u.y == y))
+    mul.is_some_and(|mul| gate_and_up(module, func, mul).is_some_and(|g| g.gate.y == y || g.up.y == y))
 }
 
 fn concatenated(module: &Module, func: &Func, node: NodeId) -> Option<Patch> {
@@ -102,7 +115,8 @@ fn concatenated(module: &Module, func: &Func, node: NodeId) -> Option<Patch> {
     let mut group: Vec<Product> = Vec::new();
     for user in func.users(first.x) {
         let Some(p) = product(module, func, user) else { continue };
-        if !func.is_output(p.y) && !is_gated(module, func, p.y) && group.iter().all(|q| q.w != p.w) {
+        let alike = module.params()[p.w].ty.group == module.params()[first.w].ty.group;
+        if alike && !func.is_output(p.y) && !is_gated(module, func, p.y) && group.iter().all(|q| q.w != p.w) {
             group.push(p);
         }
     }
@@ -124,9 +138,14 @@ fn concatenated(module: &Module, func: &Func, node: NodeId) -> Option<Patch> {
 
 fn merged(module: &Module, parts: &[Product], def: ParamDef) -> Option<ParamDecl> {
     let rows = parts.iter().try_fold(0u32, |sum, p| sum.checked_add(p.rows))?;
-    let (_, cols) = module.params()[parts[0].w].ty.as_matrix()?;
+    let of_first = &module.params()[parts[0].w].ty;
+    let (_, cols) = of_first.as_matrix()?;
     let names: Vec<&str> = parts.iter().map(|p| module.params()[p.w].name.as_str()).collect();
-    Some(ParamDecl { name: merged_name(&names), ty: Type::matrix(DType::Ter, rows, cols), def })
+    Some(ParamDecl {
+        name: merged_name(&names),
+        ty: Type::matrix(DType::Ter, rows, cols).with_group(of_first.group),
+        def,
+    })
 }
 
 /// `l0.q`, `l0.k`, `l0.v` give `l0.qkv`; `l0.gate`, `l0.up` give `l0.gate_up`.

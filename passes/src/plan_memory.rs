@@ -200,7 +200,7 @@ impl Planner<'_> {
         let node = self.func.node(id);
         let slots: &[usize] = match node.op {
             Op::Add {} | Op::Mul {} => &[0, 1],
-            Op::Relu2 {} | Op::Rope { .. } | Op::RopeKvAppend { .. } => &[0],
+            Op::Relu2 {} | Op::Silu {} | Op::Rope { .. } | Op::RopeKvAppend { .. } => &[0],
             Op::Bitlinear { epilogue: Epilogue::Add } => &[2],
             _ => &[],
         };

@@ -174,7 +174,7 @@ fn runs(func: &Func, plan: &FuncPlan, tokens: u64) -> Option<()> {
             }
             let slots: &[usize] = match (&node.op, result) {
                 (Op::Add {} | Op::Mul {}, _) => &[0, 1],
-                (Op::Relu2 {} | Op::Rope { .. } | Op::RopeKvAppend { .. }, 0) => &[0],
+                (Op::Relu2 {} | Op::Silu {} | Op::Rope { .. } | Op::RopeKvAppend { .. }, 0) => &[0],
                 (Op::Bitlinear { epilogue: Epilogue::Add }, _) => &[2],
                 (Op::KvAppend {}, 0) => &[0],
                 (Op::KvAppend {}, 1) => &[1],

@@ -24,7 +24,7 @@ impl RopeTable {
     pub(crate) fn new(spec: &RopeSpec, capacity: u32) -> Result<Self, SessionError> {
         let bytes = u64::from(capacity).saturating_mul(u64::from(spec.rot) * 8);
         let buffer = buffer("RoPE table", bytes)?;
-        let frequencies = rope::frequencies(f32::from_bits(spec.theta), spec.rot);
+        let frequencies = rope::frequencies(spec.theta, spec.rot);
         Ok(Self { buffer, frequencies, pairs: spec.pairs, filled: 0, capacity })
     }
 

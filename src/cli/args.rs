@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bitnetc_codegen::compile::Codegen;
+use bitnetc_frontend_gguf::{Activation, I2sLayout, ModelOptions};
 use bitnetc_passes::HeadFormat;
 use bitnetc_runtime::map::MapMode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -83,6 +84,55 @@ pub(crate) enum EngineKind {
     Interpreter,
 }
 
+/// What a GGUF file does not say; without effect on a plan.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// Order of the weights in I2_S tensors (default: x86-128, as in all published files)
+    #[arg(long, value_name = "LAYOUT")]
+    pub(crate) i2s_layout: Option<I2sLayoutArg>,
+    /// Activation of the feed-forward gate, instead of the file's
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hidden_activation: Option<ActivationArg>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum I2sLayoutArg {
+    /// Blocks of 128: x86 builds, converters, ARM builds before November 2025
+    #[value(name = "x86-128")]
+    X86,
+    /// Blocks of 64: ARM builds since November 2025
+    #[value(name = "arm-64")]
+    Arm,
+    /// Four rows a byte: x86 builds since November 2025 without ACT_PARALLEL
+    #[value(name = "rows-1x4")]
+    Rows,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ActivationArg {
+    /// max(x, 0)²
+    Relu2,
+    /// x · sigmoid(x)
+    Silu,
+}
+
+impl ModelArgs {
+    /// As the front-end takes them.
+    pub(crate) fn to_options(&self) -> ModelOptions {
+        ModelOptions {
+            i2s_layout: match self.i2s_layout {
+                None | Some(I2sLayoutArg::X86) => I2sLayout::Blocks128,
+                Some(I2sLayoutArg::Arm) => I2sLayout::Blocks64,
+                Some(I2sLayoutArg::Rows) => I2sLayout::Rows4,
+            },
+            activation: self.hidden_activation.map(|activation| match activation {
+                ActivationArg::Relu2 => Activation::Relu2,
+                ActivationArg::Silu => Activation::Silu,
+            }),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum CodegenArg {
     /// Wide registers where the CPU has them, Cranelift elsewhere
@@ -121,6 +171,8 @@ pub(crate) struct EngineArgs {
     pub(crate) weights: Option<Weights>,
     #[command(flatten)]
     pub(crate) memory: MemoryArgs,
+    #[command(flatten)]
+    pub(crate) options: ModelArgs,
     /// Check the hash of a plan's weights first, which reads all of them
     #[arg(long)]
     pub(crate) verify: bool,
@@ -240,6 +292,8 @@ pub(crate) struct CompileArgs {
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
     #[command(flatten)]
+    pub(crate) options: ModelArgs,
+    #[command(flatten)]
     pub(crate) memory: MemoryArgs,
     /// Print the summary as one JSON object
     #[arg(long)]
@@ -281,6 +335,14 @@ pub(crate) struct InspectArgs {
     /// List every tensor or weight
     #[arg(long)]
     pub(crate) tensors: bool,
+    /// Check everything, every weight too; the exit code is 3 if the file would be refused
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Hash, signs and magnitudes of every tensor of a .gguf
+    #[arg(long)]
+    pub(crate) stats: bool,
+    #[command(flatten)]
+    pub(crate) options: ModelArgs,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -343,6 +405,8 @@ pub(crate) struct IrDumpArgs {
     pub(crate) threads: Option<u32>,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
+    #[command(flatten)]
+    pub(crate) options: ModelArgs,
 }
 
 #[derive(Debug, Args)]
@@ -499,6 +563,8 @@ pub(crate) struct BenchArgs {
     pub(crate) disable_pass: Vec<String>,
     #[command(flatten)]
     pub(crate) memory: MemoryArgs,
+    #[command(flatten)]
+    pub(crate) options: ModelArgs,
     /// What generates machine code
     #[arg(
         long,

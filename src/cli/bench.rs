@@ -202,6 +202,7 @@ fn variants(args: &BenchArgs, tests: &[Test], plan: bool) -> Vec<Variant> {
                                 head,
                                 weights,
                                 memory: args.memory,
+                                options: args.options,
                                 verify: false,
                                 codegen,
                                 cpu_features: args.cpu_features.clone(),

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use bitnetc::error::exit;
 use bitnetc::load::Source;
+use bitnetc::verify::verify;
+use bitnetc_frontend_gguf::stats::TensorStats;
+use bitnetc_frontend_gguf::{Form, PreTokenizer, TensorInfo};
 use bitnetc_runtime::map::MapMode;
 use bitnetc_runtime::plan::Plan;
 use serde_json::{Value, json};
@@ -13,11 +16,26 @@ use super::{Outcome, output};
 
 /// Runs the command.
 pub(crate) fn run(args: &InspectArgs) -> Outcome {
-    let source = Source::open(args.model.as_deref(), MapMode::Mapped)?;
+    let source =
+        Source::open(args.model.as_deref(), MapMode::Mapped)?.with_options(args.options.to_options());
+    let verdict = if args.verify { Some(verify(&source)?) } else { None };
+    let refused = verdict.as_ref().is_some_and(|v| !v.errors.is_empty());
     let report = match &source {
-        Source::Gguf { .. } => gguf_report(&source, args.tensors)?,
-        Source::Plan { plan, .. } => plan_report(&source.name(), plan, args.tensors)?,
+        Source::Gguf { .. } => gguf_report(&source, args.tensors, args.stats),
+        Source::Plan { plan, .. } => plan_report(&source.name(), plan, args.tensors),
     };
+    let mut report = match report {
+        // The verdict says why.
+        Err(_) if refused => json!({ "schema": "bitnetc.inspect/1", "file": source.name() }),
+        report => report?,
+    };
+    if let Some(verdict) = verdict {
+        report["verify"] = json!({
+            "would_run": verdict.errors.is_empty(),
+            "errors": verdict.errors,
+            "warnings": verdict.warnings,
+        });
+    }
     if args.json {
         output::print_json(&report)?;
     } else {
@@ -25,7 +43,7 @@ pub(crate) fn run(args: &InspectArgs) -> Outcome {
         render(&report, 0, &mut text);
         output::print(&text)?;
     }
-    Ok(exit::OK)
+    Ok(if refused { exit::MODEL } else { exit::OK })
 }
 
 /// Text from a file, safe to print on a terminal.
@@ -33,7 +51,7 @@ fn safe(text: &str) -> String {
     text.escape_debug().to_string()
 }
 
-fn gguf_report(source: &Source, list: bool) -> Result<Value, bitnetc::Error> {
+fn gguf_report(source: &Source, list: bool, stats: bool) -> Result<Value, bitnetc::Error> {
     let model = source.gguf_model()?;
     let hparams = model.hparams();
     let mut types: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
@@ -48,7 +66,7 @@ fn gguf_report(source: &Source, list: bool) -> Result<Value, bitnetc::Error> {
         "schema": "bitnetc.inspect/1",
         "kind": "gguf",
         "file": source.name(),
-        "bytes": source.bytes().len(),
+        "bytes": source.parts().iter().map(|part| part.len()).sum::<usize>(),
         "version": model.gguf().version(),
         "name": model.gguf().string("general.name").ok().flatten().map(safe),
         "architecture": hparams.architecture,
@@ -64,6 +82,7 @@ fn gguf_report(source: &Source, list: bool) -> Result<Value, bitnetc::Error> {
             "rope_dim": hparams.rope_dim,
             "rope_theta": hparams.rope_theta,
             "eps": hparams.eps,
+            "activation": hparams.activation.name(),
             "tied_head": model.output().is_none(),
         },
         "tensors": {
@@ -74,7 +93,10 @@ fn gguf_report(source: &Source, list: bool) -> Result<Value, bitnetc::Error> {
         },
         "tokenizer": {
             "model": "gpt2",
-            "pre": "llama-bpe",
+            "pre": match tokenizer.pre() {
+                PreTokenizer::LlamaBpe => "llama-bpe",
+                PreTokenizer::Qwen2 => "qwen2",
+            },
             "tokens": tokenizer.tokens().len(),
             "merges": tokenizer.merges().count(),
             "bos": special.bos,
@@ -100,7 +122,31 @@ fn gguf_report(source: &Source, list: bool) -> Result<Value, bitnetc::Error> {
             })
             .collect();
     }
+    if stats {
+        report["stats"] = model.tensors().filter_map(|t| Some(tensor_stats(t, &model.stats(t)?))).collect();
+    }
     Ok(report)
+}
+
+fn tensor_stats(tensor: &TensorInfo<'_>, stats: &TensorStats) -> Value {
+    let form = stats.form.map(|form| match form {
+        Form::I2s128 => "ternary".to_owned(),
+        Form::Ternary { group: None } => "ternary, a scale for each row".to_owned(),
+        Form::Ternary { group: Some(group) } => format!("ternary, a scale for {group} columns"),
+        Form::Dense(format) => format!("dense {}", format.tensor_type().name()),
+    });
+    json!({
+        "name": safe(tensor.name()),
+        "hash": stats.hash.iter().map(|b| format!("{b:02x}")).collect::<String>(),
+        "negative": stats.signs[0],
+        "zero": stats.signs[1],
+        "positive": stats.signs[2],
+        "not_finite": stats.not_finite,
+        "min": stats.min,
+        "max": stats.max,
+        "rms": stats.rms,
+        "form": form,
+    })
 }
 
 fn plan_report(name: &str, plan: &Plan, list: bool) -> Result<Value, bitnetc::Error> {
@@ -190,7 +236,9 @@ fn render(value: &Value, indent: usize, out: &mut String) {
                     *out += &format!("{pad}  {}\n", cells.join("  "));
                 }
             }
-            Value::Array(items) if key == "notes" || key == "defaults_used" => {
+            Value::Array(items)
+                if ["notes", "defaults_used", "errors", "warnings"].contains(&key.as_str()) =>
+            {
                 for item in items {
                     *out += &format!("{pad}{}\n", scalar(item));
                 }

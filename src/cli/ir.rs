@@ -27,7 +27,8 @@ fn dump(args: &IrDumpArgs) -> Outcome {
         StageArg::LaidOut => Stage::LaidOut,
         StageArg::Planned => Stage::Planned,
     };
-    let source = Source::open(args.model.as_deref(), bitnetc_runtime::map::MapMode::Mapped)?;
+    let source = Source::open(args.model.as_deref(), bitnetc_runtime::map::MapMode::Mapped)?
+        .with_options(args.options.to_options());
     let mut module = dump_module(&source, stage, &options)?;
     let entry = match (args.entry, args.layer) {
         (Some(EntryArg::Decode), _) | (None, Some(_)) => Some("decode"),

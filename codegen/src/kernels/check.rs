@@ -1,7 +1,7 @@
 //! What a spec must keep so that its kernel can be built: sizes within the reach of offsets, dtypes that have loads,
 //! one stride per activation.
 
-use bitnetc_ir::weights::{TILE_ROWS, TRITS_MAX_COLS};
+use bitnetc_ir::weights::{TILE_COLS, TILE_ROWS, TRITS_MAX_COLS};
 use bitnetc_ir::{DType, Epilogue, Layout};
 
 use super::{CacheShape, KernelError, KernelKind, KernelSpec, MAX_STRIDE, MAX_WIDTH, RopeShape, TokenMode};
@@ -25,11 +25,19 @@ impl KernelSpec {
                     _ => self.width("the number of columns", cols)?,
                 }
                 self.rule(layout.is_packed_ternary(), "a ternary matrix is in tile16 or trits16")?;
-                let paired = epilogue == Epilogue::Relu2Mul;
-                self.rule(
-                    !paired || rows.is_multiple_of(2 * TILE_ROWS),
-                    "gate and up rows come in blocks of 16 + 16",
-                )?;
+                self.gated(rows, epilogue)?;
+            }
+            KernelKind::BitlinearGrouped { rows, cols, group, epilogue } => {
+                self.width("the number of rows", rows)?;
+                self.width("the number of columns", cols)?;
+                let whole = group > 0 && group.is_multiple_of(TILE_COLS) && cols.is_multiple_of(group);
+                self.rule(whole, "groups are multiples of 16 columns that divide the row")?;
+                self.gated(rows, epilogue)?;
+            }
+            KernelKind::RmsNormHeads { width, head, .. } => {
+                self.width("the width", width)?;
+                self.width("the width of a head", head)?;
+                self.rule(width.is_multiple_of(head), "heads divide the width")?;
             }
             KernelKind::Matmul { rows, cols, dtype } => {
                 self.width("the number of rows", rows)?;
@@ -80,17 +88,19 @@ impl KernelSpec {
 
     /// Activation operands and results: those that have a stride.
     pub fn activations(&self) -> usize {
-        use crate::kernels::Elementwise::Relu2;
         match self.kind {
             KernelKind::Embed { .. } | KernelKind::AttentionMerge { .. } => 1,
-            KernelKind::Bitlinear { epilogue: Epilogue::Add, .. } => 3,
-            KernelKind::Elementwise { op: Relu2, .. } => 2,
-            KernelKind::Elementwise { .. } | KernelKind::MatmulRows { .. } => 3,
+            KernelKind::Bitlinear { epilogue: Epilogue::Add, .. }
+            | KernelKind::BitlinearGrouped { epilogue: Epilogue::Add, .. }
+            | KernelKind::MatmulRows { .. } => 3,
+            KernelKind::Elementwise { op, .. } => 2 + usize::from(op.is_binary()),
             KernelKind::MergeScreened { .. } => 4,
             KernelKind::RopeKvAppend { .. } => 4,
             KernelKind::RmsNorm { .. }
+            | KernelKind::RmsNormHeads { .. }
             | KernelKind::QuantAbsmax { .. }
             | KernelKind::Bitlinear { .. }
+            | KernelKind::BitlinearGrouped { .. }
             | KernelKind::Matmul { .. }
             | KernelKind::QuantBlocks { .. }
             | KernelKind::BlockMatmul { .. }
@@ -117,6 +127,11 @@ impl KernelSpec {
             true => Ok(()),
             false => Err(KernelError::Shape { kernel: self.name(), rule }),
         }
+    }
+
+    fn gated(&self, rows: u32, epilogue: Epilogue) -> Result<(), KernelError> {
+        let whole = !epilogue.is_gated() || rows.is_multiple_of(2 * TILE_ROWS);
+        self.rule(whole, "gate and up rows come in blocks of 16 + 16")
     }
 
     fn dense(&self, what: &'static str, dtype: DType) -> Result<(), KernelError> {

@@ -180,9 +180,17 @@ impl KernelSpec {
             KernelKind::RmsNorm { width, eps, quant: true } => {
                 norm::rms_norm_quant(&mut b, &args, width, eps)
             }
+            KernelKind::RmsNormHeads { width, head, eps } => {
+                norm::rms_norm_heads(&mut b, &args, width, head, eps);
+            }
             KernelKind::QuantAbsmax { width } => norm::quant_absmax(&mut b, &args, width),
             KernelKind::Bitlinear { rows, cols, layout, epilogue } => {
                 bitlinear::bitlinear(&mut b, &args, bitlinear::Matrix { rows, cols, layout, epilogue });
+            }
+            KernelKind::BitlinearGrouped { rows, cols, group, epilogue } => {
+                let layout = bitnetc_ir::Layout::Tile16;
+                let matrix = bitlinear::Matrix { rows, cols, layout, epilogue };
+                bitlinear::bitlinear_grouped(&mut b, &args, matrix, group);
             }
             KernelKind::Matmul { rows, cols, dtype } => matmul::matmul(&mut b, &args, rows, cols, dtype),
             KernelKind::QuantBlocks { width } => blocks::quant_blocks(&mut b, &args, width),
@@ -214,8 +222,9 @@ impl KernelSpec {
             KernelKind::Rope { .. } | KernelKind::RopeKvAppend { .. } | KernelKind::Elementwise { .. } => {
                 Some(0)
             }
-            KernelKind::RmsNorm { quant: false, .. } => Some(0),
-            KernelKind::Bitlinear { epilogue: bitnetc_ir::Epilogue::Add, .. } => Some(2),
+            KernelKind::RmsNorm { quant: false, .. } | KernelKind::RmsNormHeads { .. } => Some(0),
+            KernelKind::Bitlinear { epilogue: bitnetc_ir::Epilogue::Add, .. }
+            | KernelKind::BitlinearGrouped { epilogue: bitnetc_ir::Epilogue::Add, .. } => Some(2),
             _ => None,
         }
     }

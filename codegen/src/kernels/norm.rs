@@ -28,6 +28,22 @@ pub(super) fn rms_norm(b: &mut KernelBuilder, args: &Args, width: u32, eps: u32)
     });
 }
 
+/// The norm of each head of `head` elements apart. A unit is a token. The result may take the place of x.
+pub(super) fn rms_norm_heads(b: &mut KernelBuilder, args: &Args, width: u32, head: u32, eps: u32) {
+    args.for_units(b, |b, token| {
+        let x = args.row(b, args.operand(0), 0, token);
+        let y = args.row(b, args.result(), 1, token);
+        b.for_loop(0, 4 * i64::from(width), 4 * i64::from(head), (), |b, at, ()| {
+            let (x, y) = (b.add(x, at), b.add(y, at));
+            let norm = Norm::new(b, x, args.operand(1), head, eps);
+            for_groups(b, head, (), |b, group, ()| {
+                let v = norm.element(b, group);
+                group.store(b, y, v);
+            });
+        });
+    });
+}
+
 /// A unit is a token.
 pub(super) fn rms_norm_quant(b: &mut KernelBuilder, args: &Args, width: u32, eps: u32) {
     args.for_units(b, |b, token| {

@@ -28,6 +28,15 @@ pub enum Elementwise {
     Mul,
     /// relu(x)²
     Relu2,
+    /// x / (1 + e^−x)
+    Silu,
+}
+
+impl Elementwise {
+    /// Whether there are two operands.
+    pub fn is_binary(self) -> bool {
+        matches!(self, Self::Add | Self::Mul)
+    }
 }
 
 /// The turning of RoPE.
@@ -71,6 +80,15 @@ pub enum KernelKind {
         /// Whether the result is q8.
         quant: bool,
     },
+    /// RMSNorm of each head.
+    RmsNormHeads {
+        /// Columns.
+        width: u32,
+        /// Elements of a head.
+        head: u32,
+        /// Bits of eps.
+        eps: u32,
+    },
     /// Absmax quantisation.
     QuantAbsmax {
         /// Columns.
@@ -84,6 +102,17 @@ pub enum KernelKind {
         cols: u32,
         /// Of the matrix: `tile16` or `trits16`.
         layout: Layout,
+        /// What happens to the sums.
+        epilogue: Epilogue,
+    },
+    /// Ternary matrix in `tile16` with a scale for each group of columns, times q8.
+    BitlinearGrouped {
+        /// Rows of the matrix.
+        rows: u32,
+        /// Columns.
+        cols: u32,
+        /// Columns of a group.
+        group: u32,
         /// What happens to the sums.
         epilogue: Epilogue,
     },
@@ -199,7 +228,8 @@ pub enum Arg {
     /// Address of operand i of the op (row of the first token for activations; packed u32 for token ids; the bytes of a
     /// parameter). The position operand has no address: see [`Arg::Position`].
     Operand(u8),
-    /// Address of the scales (or factors) of parameter operand i, one f32 per row, filled up to a multiple of 16.
+    /// Address of the scales (or factors) of parameter operand i, one f32 per row, filled up to a multiple of 16; with
+    /// groups as in `bitnetc_ir::weights`.
     Scales(u8),
     /// Address of result i. Caches are changed in place through their operand.
     Result(u8),
@@ -281,7 +311,16 @@ impl KernelSpec {
                 layout(1, Layout::Tile16, "tile16 or trits16")?;
             }
             let (rows, cols) = matrix(1)?;
-            Ok(KernelKind::Bitlinear { rows, cols, layout: ty.layout, epilogue })
+            match (ty.group, ty.layout) {
+                (0, layout) => Ok(KernelKind::Bitlinear { rows, cols, layout, epilogue }),
+                (group, Layout::Tile16) => Ok(KernelKind::BitlinearGrouped { rows, cols, group, epilogue }),
+                _ => Err(SpecError::Layout {
+                    op: name,
+                    operand: 1,
+                    ty: ty.to_string(),
+                    expected: "matrices with groups in tile16",
+                }),
+            }
         };
         let kind = match op {
             Op::Split { .. } => return Ok(None),
@@ -290,6 +329,10 @@ impl KernelSpec {
             Op::RmsNormQuant { eps } => {
                 KernelKind::RmsNorm { width: width(0)?, eps: eps.to_bits(), quant: true }
             }
+            Op::RmsNormHeads { eps, head } => {
+                KernelKind::RmsNormHeads { width: width(0)?, head: *head, eps: eps.to_bits() }
+            }
+            Op::Silu {} => KernelKind::Elementwise { op: Elementwise::Silu, width: width(0)? },
             Op::QuantAbsmax {} => KernelKind::QuantAbsmax { width: width(0)? },
             Op::TernaryMatmul {} => bitlinear(Epilogue::None)?,
             Op::Bitlinear { epilogue } => bitlinear(*epilogue)?,
@@ -335,12 +378,17 @@ impl KernelSpec {
         use Arg::{Capacity, Operand, Position, Result, RopeTable, Scales};
         let mut args = match self.kind {
             KernelKind::Embed { .. } => vec![Operand(0), Operand(1), Result(0)],
-            KernelKind::RmsNorm { .. } => vec![Operand(0), Operand(1), Result(0)],
+            KernelKind::RmsNorm { .. } | KernelKind::RmsNormHeads { .. } => {
+                vec![Operand(0), Operand(1), Result(0)]
+            }
             KernelKind::QuantAbsmax { .. } => vec![Operand(0), Result(0)],
-            KernelKind::Bitlinear { epilogue: Epilogue::Add, .. } => {
+            KernelKind::Bitlinear { epilogue: Epilogue::Add, .. }
+            | KernelKind::BitlinearGrouped { epilogue: Epilogue::Add, .. } => {
                 vec![Operand(0), Operand(1), Scales(1), Operand(2), Result(0)]
             }
-            KernelKind::Bitlinear { .. } => vec![Operand(0), Operand(1), Scales(1), Result(0)],
+            KernelKind::Bitlinear { .. } | KernelKind::BitlinearGrouped { .. } => {
+                vec![Operand(0), Operand(1), Scales(1), Result(0)]
+            }
             KernelKind::Matmul { .. } => vec![Operand(0), Operand(1), Result(0)],
             KernelKind::QuantBlocks { .. } => vec![Operand(0), Result(0)],
             KernelKind::BlockMatmul { .. } => vec![Operand(0), Operand(1), Scales(1), Result(0)],
@@ -368,7 +416,7 @@ impl KernelSpec {
                 vec![Operand(0), Operand(1), Operand(2), to, Position, Capacity, Arg::Scratch]
             }
             KernelKind::AttentionMerge { .. } => vec![Arg::Workspace, Result(0), Position, Capacity],
-            KernelKind::Elementwise { op: Elementwise::Relu2, .. } => vec![Operand(0), Result(0)],
+            KernelKind::Elementwise { op, .. } if !op.is_binary() => vec![Operand(0), Result(0)],
             KernelKind::Elementwise { .. } => vec![Operand(0), Operand(1), Result(0)],
         };
         if self.expands_trits() {
@@ -435,12 +483,13 @@ impl KernelSpec {
             }
             KernelKind::QuantAbsmax { width } => format!("quant_absmax_{width}"),
             KernelKind::Bitlinear { rows, cols, layout, epilogue } => {
-                let suffix = match epilogue {
-                    Epilogue::None => "",
-                    Epilogue::Add => "_add",
-                    Epilogue::Relu2Mul => "_relu2_mul",
-                };
-                format!("bitlinear_{}_{rows}x{cols}{suffix}", layout.name())
+                format!("bitlinear_{}_{rows}x{cols}{}", layout.name(), epilogue_suffix(epilogue))
+            }
+            KernelKind::BitlinearGrouped { rows, cols, group, epilogue } => {
+                format!("bitlinear_{rows}x{cols}_g{group}{}", epilogue_suffix(epilogue))
+            }
+            KernelKind::RmsNormHeads { width, head, eps } => {
+                format!("rms_norm_heads_{width}of{head}_eps{:?}", f32::from_bits(eps))
             }
             KernelKind::Matmul { rows, cols, dtype } => format!("matmul_{}_{rows}x{cols}", dtype.name()),
             KernelKind::QuantBlocks { width } => format!("quant_blocks_{width}"),
@@ -468,6 +517,7 @@ impl KernelSpec {
                     Elementwise::Add => "add",
                     Elementwise::Mul => "mul",
                     Elementwise::Relu2 => "relu2",
+                    Elementwise::Silu => "silu",
                 };
                 format!("{op}_{width}")
             }
@@ -480,6 +530,15 @@ impl KernelSpec {
         }
         // The kernel IR has no `-` in names; here it stands only in exponents.
         name.replace('-', "_")
+    }
+}
+
+fn epilogue_suffix(epilogue: Epilogue) -> &'static str {
+    match epilogue {
+        Epilogue::None => "",
+        Epilogue::Add => "_add",
+        Epilogue::Relu2Mul => "_relu2_mul",
+        Epilogue::SiluMul => "_silu_mul",
     }
 }
 

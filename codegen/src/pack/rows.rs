@@ -16,6 +16,8 @@ pub(super) struct Stored<'a> {
     pub(super) name: String,
     pub(super) layout: Layout,
     pub(super) cols: u32,
+    /// Scales of each row.
+    groups: u32,
     pub(super) bytes: Cow<'a, [u8]>,
     scales: Cow<'a, [f32]>,
 }
@@ -28,9 +30,12 @@ pub(super) struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// The factor of the row.
-    pub(super) fn scale(&self) -> f32 {
-        let of_row = if self.stored.layout == Layout::I2s128 { 0 } else { self.row as usize };
+    /// The factor of a group of the row.
+    pub(super) fn scale(&self, group: u32) -> f32 {
+        let of_row = match self.stored.layout {
+            Layout::I2s128 => 0,
+            _ => self.row as usize * self.stored.groups as usize + group as usize,
+        };
         self.stored.scales.get(of_row).copied().unwrap_or(0.0)
     }
 
@@ -82,8 +87,9 @@ impl Resolver<'_, '_> {
             return Err(refuse("weights are made of each other in too many steps"));
         }
         for &part in &decl.def.sources() {
-            if self.params[part].ty.as_matrix().map(|(_, cols)| cols) != Some(cols) {
-                return Err(refuse("the weights that it is made of have another number of columns"));
+            let ty = &self.params[part].ty;
+            if ty.as_matrix().map(|(_, cols)| cols) != Some(cols) || ty.group != decl.ty.group {
+                return Err(refuse("the weights that it is made of have other columns or groups"));
             }
         }
         let all = match &decl.def {
@@ -128,11 +134,12 @@ impl Resolver<'_, '_> {
         let (rows, cols) = decl.ty.as_matrix().ok_or_else(|| refuse("a ternary weight is a matrix"))?;
         let layout = decl.ty.layout;
         let bytes = ternary_bytes(layout, rows, cols).ok_or_else(|| {
-            refuse("a stored ternary matrix is in the layout i2s128 (of 128·n columns), tile16 or trits16")
+            refuse("a stored ternary matrix is in i2s128 (of 128·n columns), row16, tile16 or trits16")
         })?;
         let found = self.source.weight(&decl.name).ok_or_else(|| PackError::Missing(decl.name.clone()))?;
         check_size(decl, "bytes", found.bytes.len(), bytes)?;
-        let scales = if layout == Layout::I2s128 { 1 } else { rows };
+        let groups = decl.ty.scale_groups();
+        let scales = if layout == Layout::I2s128 { 1 } else { rows.saturating_mul(groups) };
         // Scales of a packed matrix may come with their padding.
         let padded = u64::from(scales).next_multiple_of(TILE_ROWS.into());
         if layout == Layout::I2s128 || found.scales.len() as u64 != padded {
@@ -140,7 +147,7 @@ impl Resolver<'_, '_> {
         }
         let position = self.stored.len() as u32;
         let (bytes, scales) = (found.bytes, found.scales);
-        self.stored.push(Stored { name: decl.name.clone(), layout, cols, bytes, scales });
+        self.stored.push(Stored { name: decl.name.clone(), layout, cols, groups, bytes, scales });
         self.known.insert(param, position);
         Ok(position)
     }

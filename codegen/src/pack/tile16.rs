@@ -28,6 +28,7 @@ pub(super) fn write<'a>(
     for (r, row) in rows.enumerate() {
         match row.stored.layout {
             Layout::I2s128 => from_i2s128(row, cols as usize, r, out)?,
+            Layout::Row16 => from_row16(row, cols as usize, r, out)?,
             _ => by_element(row, r, out)?,
         }
         written = r + 1;
@@ -75,6 +76,18 @@ fn transposed([mut a, mut b, mut c, mut d]: [u64; 4]) -> [u64; 4] {
     exchange(&mut a, &mut b, 2, 0x3333_3333_3333_3333);
     exchange(&mut c, &mut d, 2, 0x3333_3333_3333_3333);
     [a, b, c, d]
+}
+
+/// A row of `row16` lies as it does in a tile, without the other 15 between its groups.
+fn from_row16(row: Row<'_>, cols: usize, r: usize, out: &mut [u8]) -> Result<(), PackError> {
+    let bytes = cols.div_ceil(16) * 4;
+    let source = &row.stored.bytes[row.row as usize * bytes..][..bytes];
+    let mut threes = 0u8;
+    for (source, group) in source.as_chunks::<4>().0.iter().zip(out.chunks_exact_mut(GROUP)) {
+        group[4 * r..4 * r + 4].copy_from_slice(source);
+        threes = source.iter().fold(threes, |threes, b| threes | b & b >> 1 & 0x55);
+    }
+    if threes == 0 { Ok(()) } else { Err(row.bad_code()) }
 }
 
 /// For layouts that are not worth a fast path: element by element.

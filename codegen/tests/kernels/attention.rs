@@ -74,7 +74,7 @@ fn rope_kv_append() {
                         random_act(&mut random, tokens, 2 * head),
                         random_act(&mut random, tokens, 2 * head),
                     );
-                    let op = Op::RopeKvAppend { theta: 10_000.0, head, rot, pairs };
+                    let op = Op::RopeKvAppend { theta: 10_000.0.into(), head, rot, pairs };
                     let inputs = vec![q, k, v, kc, vc, position(at)];
                     Trial { op, inputs, tokens, position: at, capacity: 128 }.run();
                 }

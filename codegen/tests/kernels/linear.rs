@@ -97,6 +97,49 @@ fn gated_bitlinear() {
     }
 }
 
+/// The matrix with a scale for each `group` columns of a row.
+fn with_groups(random: &mut Random, input: Input, group: u32) -> Input {
+    let Input::Param(ty, bytes, scales) = input else { panic!("a matrix") };
+    let ty = ty.with_group(group);
+    let scales = (0..scales.len() * ty.scale_groups() as usize).map(|_| random.number()).collect();
+    Input::Param(ty, bytes, scales)
+}
+
+#[test]
+fn grouped_scales_of_every_shape() {
+    let mut random = Random(21);
+    for (cols, group) in [(64, 64), (192, 64), (256, 128), (512, 256), (48, 16), (160, 80)] {
+        for rows in [1, 17, 48, 80] {
+            for tokens in [None, Some(1), Some(3), Some(7)] {
+                let w = ternary(&mut random, Layout::Tile16, rows, cols, |r| r.below(3) as u8);
+                let w = with_groups(&mut random, w, group);
+                let x = random_quantised(&mut random, tokens, cols);
+                run(Op::TernaryMatmul {}, vec![x.clone(), w.clone()], tokens);
+                let residual = random_act(&mut random, tokens, rows);
+                run(Op::Bitlinear { epilogue: Epilogue::Add }, vec![x, w, residual], tokens);
+            }
+        }
+        for epilogue in [Epilogue::Relu2Mul, Epilogue::SiluMul] {
+            let w = ternary(&mut random, Layout::Tile16, 96, cols, |r| r.below(3) as u8);
+            let w = with_groups(&mut random, w, group);
+            for tokens in [None, Some(5)] {
+                let x = random_quantised(&mut random, tokens, cols);
+                run(Op::Bitlinear { epilogue }, vec![x, w.clone()], tokens);
+            }
+        }
+    }
+}
+
+#[test]
+fn bitlinear_gated_by_silu() {
+    let mut random = Random(22);
+    for (tokens, layout) in [None, Some(3)].into_iter().flat_map(|t| LAYOUTS.map(|l| (t, l))) {
+        let x = random_quantised(&mut random, tokens, 50);
+        let w = ternary(&mut random, layout, 64, 50, |r| r.below(3) as u8);
+        run(Op::Bitlinear { epilogue: Epilogue::SiluMul }, vec![x, w], tokens);
+    }
+}
+
 #[test]
 fn bitlinear_at_the_extremes_of_its_integers() {
     // All products of one sign, with the codes that come nearest to the limits of 16-bit pair sums.

@@ -47,14 +47,29 @@ fn elementwise() {
             run(Op::Add {}, two(), tokens);
             run(Op::Mul {}, two(), tokens);
             run(Op::Relu2 {}, vec![random_act(&mut random, tokens, width)], tokens);
+            run(Op::Silu {}, vec![random_act(&mut random, tokens, width)], tokens);
         }
     }
 }
 
 #[test]
-fn relu2_of_special_numbers() {
-    let data = vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, 0.0, -1e-45, 1e-30, 3e38];
-    run(Op::Relu2 {}, vec![act(None, 8, data)], None);
+fn activations_of_special_numbers() {
+    let data = vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, 0.0, -1e-45, 1e-30, 3e38, -87.5, -86.9];
+    for op in [Op::Relu2 {}, Op::Silu {}] {
+        run(op, vec![act(None, 10, data.clone())], None);
+    }
+}
+
+#[test]
+fn norms_of_heads() {
+    let mut random = Random(24);
+    for (heads, head) in [(1, 16), (3, 64), (4, 20), (5, 2), (2, 33)] {
+        for tokens in TOKENS {
+            let x = random_act(&mut random, tokens, heads * head);
+            let w = vector(&mut random, head);
+            run(Op::RmsNormHeads { eps: 1e-6, head }, vec![x, w], tokens);
+        }
+    }
 }
 
 #[test]
@@ -134,7 +149,7 @@ fn rope() {
             for tokens in TOKENS {
                 let at = random.below(300) as u32;
                 let x = random_act(&mut random, tokens, 3 * head);
-                let op = Op::Rope { theta: 500_000.0, head, rot, pairs };
+                let op = Op::Rope { theta: 500_000.0.into(), head, rot, pairs };
                 Trial { op, inputs: vec![x, position(at)], tokens, position: at, capacity: 64 }.run();
             }
         }

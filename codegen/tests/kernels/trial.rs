@@ -8,6 +8,7 @@ use bitnetc_codegen::kernels::{Arg as Word, KernelSpec, Registers, TokenMode};
 use bitnetc_codegen::kir::interp::{self, Arg, Memory, RegionId};
 use bitnetc_codegen::kir::{Access, Kernel};
 use bitnetc_ir::interp::{CacheData, Interpreter, Tensor};
+use bitnetc_ir::weights::packed_scale_index;
 use bitnetc_ir::{
     BlockFormat, ContentHash, DType, Extent, FuncBuilder, Module, Op, Operand, Pairs, ParamDecl, ParamDef,
     TokenCount, Type, WeightBytes, partition, rope, storage,
@@ -257,8 +258,14 @@ impl Trial {
             operands.push(match input {
                 Input::Param(ty, bytes, scales) => {
                     if ty.dtype == DType::Ter || BlockFormat::of(ty.dtype).is_some() {
-                        let mut scales = scales.clone();
-                        scales.resize(scales.len().next_multiple_of(16), 0.0);
+                        // As kernels read them: tile by tile, in each group by group, 16 rows.
+                        let groups = ty.scale_groups();
+                        let rows = scales.len() as u32 / groups;
+                        let mut packed = vec![0.0; rows.next_multiple_of(16) as usize * groups as usize];
+                        for (i, &scale) in (0..).zip(scales) {
+                            packed[packed_scale_index(groups, i / groups, i % groups) as usize] = scale;
+                        }
+                        let scales = packed;
                         scales_of.insert(i, memory.add_f32(&scales, Access::ReadOnly));
                     }
                     Some((memory.add(bytes.clone(), Access::ReadOnly), 0, 0))

@@ -8,59 +8,35 @@
 
 use bitnetc_ir::Pairs;
 
-use super::{Activation, Family, LayerRole, LayerTensor, Neutral, TensorClass};
-use crate::hparams::HyperParams;
-use crate::tensors::Dims;
+use super::common::{
+    ATTN_K, ATTN_NORM, ATTN_OUTPUT, ATTN_Q, ATTN_SUB_NORM, ATTN_V, FFN_DOWN, FFN_GATE, FFN_NORM,
+    FFN_SUB_NORM, FFN_UP,
+};
+use super::{Activation, Defaults, Family, LayerTensor};
+
+/// The tensors of a layer.
+pub(super) const LAYER: &[LayerTensor] = &[
+    ATTN_NORM,
+    ATTN_Q,
+    ATTN_K,
+    ATTN_V,
+    ATTN_SUB_NORM,
+    ATTN_OUTPUT,
+    FFN_NORM,
+    FFN_GATE,
+    FFN_UP,
+    FFN_SUB_NORM,
+    FFN_DOWN,
+];
 
 pub(super) static FAMILY: Family = Family {
     name: "BitNet b1.58",
     architectures: &["bitnet-b1.58", "bitnet-25"],
-    activation: Activation::Relu2,
+    activations: &[Activation::Relu2],
+    activation_varies: false,
     rope: Pairs::Halves,
-    default_context: 4096,
-    // What every ggml-based reader takes when the key is absent.
-    default_rope_theta: 10_000.0,
-    layer_tensors: &[
-        norm(LayerRole::AttnNorm, "attn_norm", |h| Dims::vector(h.hidden as u64)),
-        linear(LayerRole::AttnQ, "attn_q", |h| matrix(h.hidden, h.attention_width())),
-        linear(LayerRole::AttnK, "attn_k", |h| matrix(h.hidden, h.kv_width())),
-        linear(LayerRole::AttnV, "attn_v", |h| matrix(h.hidden, h.kv_width())),
-        norm(LayerRole::AttnSubNorm, "attn_sub_norm", |h| Dims::vector(h.attention_width() as u64)),
-        linear(LayerRole::AttnOutput, "attn_output", |h| matrix(h.attention_width(), h.hidden)),
-        norm(LayerRole::FfnNorm, "ffn_norm", |h| Dims::vector(h.hidden as u64)),
-        linear(LayerRole::FfnGate, "ffn_gate", |h| matrix(h.hidden, h.ffn)),
-        linear(LayerRole::FfnUp, "ffn_up", |h| matrix(h.hidden, h.ffn)),
-        norm(LayerRole::FfnSubNorm, "ffn_sub_norm", |h| Dims::vector(h.ffn as u64)),
-        linear(LayerRole::FfnDown, "ffn_down", |h| matrix(h.ffn, h.hidden)),
-    ],
-    neutral_keys: &[
-        ("rope.scaling.type", Neutral::OneOf(&["none", "linear"])),
-        ("rope.scaling.factor", Neutral::Number(1.0)),
-        ("rope.scaling.attn_factor", Neutral::Number(1.0)),
-        ("rope.scale_linear", Neutral::Number(1.0)),
-        ("hidden_activation", Neutral::OneOf(&["relu2"])),
-        ("attention.causal", Neutral::Bool(true)),
-        ("attention.sliding_window", Neutral::Number(0.0)),
-        ("attention.clamp_kqv", Neutral::Number(0.0)),
-        ("attention.max_alibi_bias", Neutral::Number(0.0)),
-        ("attn_logit_softcapping", Neutral::Number(0.0)),
-        ("final_logit_softcapping", Neutral::Number(0.0)),
-        ("logit_scale", Neutral::Number(1.0)),
-        ("embedding_scale", Neutral::Number(1.0)),
-        ("residual_scale", Neutral::Number(1.0)),
-        ("expert_count", Neutral::Number(0.0)),
-        ("use_parallel_residual", Neutral::Bool(false)),
-    ],
+    defaults: Defaults { context: 4096, rope_theta: 10_000.0 },
+    layer_tensors: LAYER,
+    scale_tensors: false,
+    neutral_keys: &[],
 };
-
-const fn norm(role: LayerRole, stem: &'static str, dims: fn(&HyperParams) -> Dims) -> LayerTensor {
-    LayerTensor { role, stem, class: TensorClass::Norm, dims }
-}
-
-const fn linear(role: LayerRole, stem: &'static str, dims: fn(&HyperParams) -> Dims) -> LayerTensor {
-    LayerTensor { role, stem, class: TensorClass::Linear, dims }
-}
-
-fn matrix(inputs: usize, outputs: usize) -> Dims {
-    Dims::matrix(inputs as u64, outputs as u64)
-}

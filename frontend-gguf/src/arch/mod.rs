@@ -3,7 +3,10 @@
 //! A family says which `general.architecture` names it covers, which defaults apply to absent keys, which tensors a
 //! model has with which shapes, and which keys and tensors would change the computation and are therefore refused.
 
+mod bitnet;
 mod bitnet_b158;
+mod llama;
+mod qwen3;
 
 use bitnetc_ir::Pairs;
 
@@ -17,18 +20,30 @@ pub struct Family {
     pub name: &'static str,
     /// Values of `general.architecture` that belong to it.
     pub architectures: &'static [&'static str],
-    /// Activation of the feed-forward gate.
-    pub activation: Activation,
+    /// Activations of the feed-forward gate that its models have; the first one if the file does not say.
+    pub activations: &'static [Activation],
+    /// Whether models with either activation are in circulation under these names, so that an absent key is worth a remark.
+    pub activation_varies: bool,
     /// Pairing of elements in the rotary embedding.
     pub rope: Pairs,
-    /// Context length if the file has none.
-    pub default_context: u64,
-    /// Base of the rotary embedding if the file has none.
-    pub default_rope_theta: f32,
+    /// What stands for keys that are absent.
+    pub defaults: Defaults,
     /// The tensors of a layer.
     pub layer_tensors: &'static [LayerTensor],
-    /// Keys (without `<architecture>.`) that are accepted only with a value that changes nothing.
+    /// Whether a layer may have a tensor `<stem>.scale` beside a matrix, by which its result is multiplied.
+    pub scale_tensors: bool,
+    /// Keys (without `<architecture>.`) that are accepted only with a value that changes nothing, besides
+    /// [`NEUTRAL_KEYS`].
     pub neutral_keys: &'static [(&'static str, Neutral)],
+}
+
+/// What stands for keys that are absent; each use is reported.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Defaults {
+    /// `context_length`: what the family was trained with.
+    pub context: u64,
+    /// `rope.freq_base`: what every ggml-based reader takes.
+    pub rope_theta: f32,
 }
 
 /// Activation function of the feed-forward gate.
@@ -36,6 +51,21 @@ pub struct Family {
 pub enum Activation {
     /// relu(x)².
     Relu2,
+    /// x · sigmoid(x).
+    Silu,
+}
+
+impl Activation {
+    /// All activations.
+    pub const ALL: &[Activation] = &[Self::Relu2, Self::Silu];
+
+    /// The name in the key `hidden_activation` and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Relu2 => "relu2",
+            Self::Silu => "silu",
+        }
+    }
 }
 
 /// The place of a tensor in a decoder layer.
@@ -46,6 +76,8 @@ pub enum LayerRole {
     AttnQ,
     AttnK,
     AttnV,
+    AttnQNorm,
+    AttnKNorm,
     AttnSubNorm,
     AttnOutput,
     FfnNorm,
@@ -60,9 +92,9 @@ pub enum LayerRole {
 pub enum TensorClass {
     /// Weights of an RMSNorm: F32, F16 or BF16.
     Norm,
-    /// A ternary matrix: I2_S.
+    /// A matrix: floats, I2_S or a quantised type.
     Linear,
-    /// The embedding or the output head: F32, F16 or BF16.
+    /// The embedding or the output head: floats or a quantised type.
     Table,
 }
 
@@ -90,8 +122,67 @@ pub enum Neutral {
     Bool(bool),
 }
 
+/// The keys that would change the computation of any family.
+pub const NEUTRAL_KEYS: &[(&str, Neutral)] = &[
+    ("rope.scaling.yarn_ext_factor", Neutral::Number(1.0)),
+    ("rope.scaling.yarn_attn_factor", Neutral::Number(1.0)),
+    ("rope.scaling.yarn_log_multiplier", Neutral::Number(0.0)),
+    ("attention.causal", Neutral::Bool(true)),
+    ("attention.sliding_window", Neutral::Number(0.0)),
+    ("attention.clamp_kqv", Neutral::Number(0.0)),
+    ("attention.max_alibi_bias", Neutral::Number(0.0)),
+    ("attn_logit_softcapping", Neutral::Number(0.0)),
+    ("final_logit_softcapping", Neutral::Number(0.0)),
+    ("logit_scale", Neutral::Number(1.0)),
+    ("embedding_scale", Neutral::Number(1.0)),
+    ("residual_scale", Neutral::Number(1.0)),
+    ("attention.scale", Neutral::Number(0.0)),
+    ("expert_count", Neutral::Number(0.0)),
+    ("use_parallel_residual", Neutral::Bool(false)),
+];
+
+const fn norm(role: LayerRole, stem: &'static str, dims: fn(&HyperParams) -> Dims) -> LayerTensor {
+    LayerTensor { role, stem, class: TensorClass::Norm, dims }
+}
+
+const fn linear(role: LayerRole, stem: &'static str, dims: fn(&HyperParams) -> Dims) -> LayerTensor {
+    LayerTensor { role, stem, class: TensorClass::Linear, dims }
+}
+
+fn matrix(inputs: usize, outputs: usize) -> Dims {
+    Dims::matrix(inputs as u64, outputs as u64)
+}
+
+/// The tensors that every family has, under the same names.
+mod common {
+    use super::{LayerRole, LayerTensor, linear, matrix, norm};
+    use crate::tensors::Dims;
+
+    pub(super) const ATTN_NORM: LayerTensor =
+        norm(LayerRole::AttnNorm, "attn_norm", |h| Dims::vector(h.hidden as u64));
+    pub(super) const ATTN_Q: LayerTensor =
+        linear(LayerRole::AttnQ, "attn_q", |h| matrix(h.hidden, h.attention_width()));
+    pub(super) const ATTN_K: LayerTensor =
+        linear(LayerRole::AttnK, "attn_k", |h| matrix(h.hidden, h.kv_width()));
+    pub(super) const ATTN_V: LayerTensor =
+        linear(LayerRole::AttnV, "attn_v", |h| matrix(h.hidden, h.kv_width()));
+    pub(super) const ATTN_SUB_NORM: LayerTensor =
+        norm(LayerRole::AttnSubNorm, "attn_sub_norm", |h| Dims::vector(h.attention_width() as u64));
+    pub(super) const ATTN_OUTPUT: LayerTensor =
+        linear(LayerRole::AttnOutput, "attn_output", |h| matrix(h.attention_width(), h.hidden));
+    pub(super) const FFN_NORM: LayerTensor =
+        norm(LayerRole::FfnNorm, "ffn_norm", |h| Dims::vector(h.hidden as u64));
+    pub(super) const FFN_GATE: LayerTensor =
+        linear(LayerRole::FfnGate, "ffn_gate", |h| matrix(h.hidden, h.ffn));
+    pub(super) const FFN_UP: LayerTensor = linear(LayerRole::FfnUp, "ffn_up", |h| matrix(h.hidden, h.ffn));
+    pub(super) const FFN_SUB_NORM: LayerTensor =
+        norm(LayerRole::FfnSubNorm, "ffn_sub_norm", |h| Dims::vector(h.ffn as u64));
+    pub(super) const FFN_DOWN: LayerTensor =
+        linear(LayerRole::FfnDown, "ffn_down", |h| matrix(h.ffn, h.hidden));
+}
+
 /// All families.
-pub static FAMILIES: &[&Family] = &[&bitnet_b158::FAMILY];
+pub static FAMILIES: &[&Family] = &[&bitnet_b158::FAMILY, &bitnet::FAMILY, &llama::FAMILY, &qwen3::FAMILY];
 
 /// The family of an architecture name.
 pub fn find(architecture: &str) -> Option<(&'static Family, &'static str)> {
@@ -103,7 +194,6 @@ pub fn find(architecture: &str) -> Option<(&'static Family, &'static str)> {
 /// Why a tensor that no family asks for cannot be ignored, if so: it takes part in the computation.
 pub(crate) fn changes_results(name: &str) -> Option<&'static str> {
     const EXACT: &[(&str, &str)] = &[
-        ("rope_freqs.weight", "scales rotary frequencies, which is not supported"),
         ("rope_factors_long.weight", "scales rotary frequencies, which is not supported"),
         ("rope_factors_short.weight", "scales rotary frequencies, which is not supported"),
         ("token_embd_norm.weight", "normalises the embedding, which is not supported"),
@@ -111,10 +201,12 @@ pub(crate) fn changes_results(name: &str) -> Option<&'static str> {
     ];
     const SUFFIXES: &[(&str, &str)] = &[
         (".bias", "is a bias, which is not supported"),
-        (".scale", "is a separate scale, which is not supported: convert the model again to I2_S"),
+        (".scale", "is a separate scale of a matrix that this architecture does not have"),
         ("_scale", "is a separate scale, which is not supported: convert the model again to I2_S"),
-        (".attn_q_norm.weight", "normalises queries, which is not supported"),
-        (".attn_k_norm.weight", "normalises keys, which is not supported"),
+        (".attn_q_norm.weight", "normalises queries, which this architecture does not do"),
+        (".attn_k_norm.weight", "normalises keys, which this architecture does not do"),
+        (".attn_sub_norm.weight", "is a norm that this architecture does not have"),
+        (".ffn_sub_norm.weight", "is a norm that this architecture does not have"),
         (".attn_qkv.weight", "merges the attention projections, which is not supported"),
         (".post_attention_norm.weight", "is an additional norm, which is not supported"),
         (".post_ffw_norm.weight", "is an additional norm, which is not supported"),

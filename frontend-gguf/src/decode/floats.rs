@@ -52,6 +52,15 @@ impl FloatFormat {
         }
     }
 
+    /// Writes one element, rounded to nearest; `out` has room for exactly one.
+    pub(crate) fn write(self, x: f32, out: &mut [u8]) {
+        match self {
+            Self::F32 => out.copy_from_slice(&x.to_le_bytes()),
+            Self::F16 => out.copy_from_slice(&f16::from_f32(x).to_le_bytes()),
+            Self::Bf16 => out.copy_from_slice(&bf16::from_f32(x).to_le_bytes()),
+        }
+    }
+
     /// The value of one element; `bytes` holds exactly one.
     fn value(self, bytes: &[u8]) -> f32 {
         match (self, bytes) {

@@ -3,11 +3,29 @@
 //! A decoder is a view of a tensor's bytes and copies nothing. Decoders do not know tensor names or file offsets; a
 //! bad element is reported by its index and the caller says where that is.
 
+mod bitnet_rows;
 pub mod floats;
 pub mod i2s;
+mod kquants;
+mod legacy;
+pub mod quantised;
+mod trits;
+
+use half::f16;
 
 pub use floats::{FloatFormat, Floats};
-pub use i2s::{I2s, InvalidCode};
+pub use i2s::{I2s, I2sLayout, InvalidCode};
+pub use quantised::Quantised;
+
+/// The f16 at an offset of a block that has it.
+fn half_at(block: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+}
+
+/// The f32 at an offset of a row that has it.
+fn float_at(row: &[u8], at: usize) -> f32 {
+    f32::from_le_bytes([row[at], row[at + 1], row[at + 2], row[at + 3]])
+}
 
 /// Bytes that the scanners look at between two tests for a hit.
 const SCAN_BYTES: usize = 4096;

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use bitnetc_ir::rope::RopeScaling;
+
 use crate::arch::{self, TensorClass};
 use crate::decode::FloatFormat;
 use crate::decode::i2s::BLOCK_ELEMENTS;
@@ -108,7 +110,11 @@ impl ModelShape {
     fn hparams(&self) -> Result<HyperParams, ShapeError> {
         let (family, architecture) =
             arch::find(self.arch).ok_or_else(|| wrong("the architecture", self.arch, "it is not known"))?;
+        let activation = family.activations.first().copied();
+        let activation =
+            activation.ok_or_else(|| wrong("the architecture", self.arch, "it has no activation"))?;
         Ok(HyperParams {
+            activation,
             family,
             architecture,
             vocab: self.vocab,
@@ -121,6 +127,8 @@ impl ModelShape {
             head_dim: self.head_dim,
             rope_dim: self.head_dim,
             rope_theta: self.rope_theta,
+            rope_scaling: RopeScaling::None,
+            rope_magnitude: 1.0,
             eps: self.eps,
         })
     }

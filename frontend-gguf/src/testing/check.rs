@@ -2,7 +2,7 @@
 
 use super::writer::GgufWriter;
 use crate::lower::LowerOptions;
-use crate::model::Model;
+use crate::model::{Model, ModelOptions};
 use crate::reader::Gguf;
 use crate::tokenizer_meta::TokenizerMeta;
 
@@ -51,7 +51,7 @@ pub fn check_parse(bytes: &[u8]) -> Outcome {
         assert_eq!(tokenizer.merges().count(), tokenizer.merges().len());
         assert!(tokenizer.end_of_generation().iter().all(|&id| (id as usize) < tokenizer.tokens().len()));
     }
-    let model = match Model::from_gguf(gguf) {
+    let model = match Model::from_gguf(gguf, &ModelOptions::default()) {
         Ok(model) => model,
         Err(e) => {
             assert!(!e.to_string().is_empty());

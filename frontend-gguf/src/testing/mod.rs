@@ -3,6 +3,8 @@
 //! Not part of the public interface. It writes what it is told, so that broken files can be made too.
 
 mod check;
+pub mod damage;
+pub mod store;
 mod tiny;
 mod writer;
 

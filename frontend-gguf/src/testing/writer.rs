@@ -60,7 +60,8 @@ impl Default for GgufWriter {
 }
 
 impl GgufWriter {
-    /// A writer with the contents of a parsed file. Gaps between tensors and bytes after them are not kept.
+    /// A writer with the contents of a parsed file. Gaps between tensors and bytes after them are not kept; version 1
+    /// becomes version 2, and parts become one file.
     pub fn of(gguf: &Gguf<'_>) -> Self {
         let tensors = gguf.tensors().iter().map(|t| TensorData {
             name: t.name().into(),
@@ -70,7 +71,7 @@ impl GgufWriter {
             offset: None,
         });
         Self {
-            version: gguf.version(),
+            version: gguf.version().max(2),
             alignment: usize::try_from(gguf.alignment()).unwrap_or(32),
             entries: gguf.entries().iter().map(|e| (e.key.into(), MetaValue::of(&e.value))).collect(),
             tensors: tensors.collect(),

@@ -1,8 +1,8 @@
 //! The tokenizer's tables as the metadata holds them, borrowed from the file and fully checked.
 //!
-//! Only byte-level BPE with the LLaMA-3 pre-tokenizer is known (`tokenizer.ggml.model` = `gpt2`, `tokenizer.ggml.pre` =
-//! `llama-bpe` or a synonym), because that is what the supported models use; anything else is refused by name instead
-//! of giving other token ids than the model was trained with.
+//! Only byte-level BPE with the pre-tokenizers of LLaMA 3 and of Qwen 2 is known (`tokenizer.ggml.model` = `gpt2`,
+//! `tokenizer.ggml.pre` = `llama-bpe`, `qwen2` or a synonym), because that is what the supported models use; anything else
+//! is refused by name instead of giving other token ids than the model was trained with.
 //!
 //! Invariants of a [`TokenizerMeta`]: token strings are unique and not empty; there is a type for every token; every
 //! merge is two known tokens whose concatenation is a known token; every id is below the number of tokens.
@@ -53,6 +53,8 @@ impl TokenType {
 pub enum PreTokenizer {
     /// The LLaMA-3 expression; a piece that is a token as a whole is not merged (`ignore_merges`).
     LlamaBpe,
+    /// The Qwen-2 expression: as LLaMA 3's, but digits stand alone, and every piece is merged.
+    Qwen2,
 }
 
 /// Ids of tokens with a meaning of their own.
@@ -133,8 +135,12 @@ impl<'a> TokenizerMeta<'a> {
         let add_bos = match gguf.bool(ADD_BOS)? {
             Some(add) => add,
             None => {
-                let add = special.bos.is_some();
-                notes.push(Note::default_used(ADD_BOS, add, "as llama-bpe models do if they have the token"));
+                let add = special.bos.is_some() && pre == PreTokenizer::LlamaBpe;
+                let why = match pre {
+                    PreTokenizer::LlamaBpe => "as llama-bpe models do if they have the token",
+                    PreTokenizer::Qwen2 => "as qwen2 models do",
+                };
+                notes.push(Note::default_used(ADD_BOS, add, why));
                 add
             }
         };
@@ -246,9 +252,15 @@ pub(crate) fn string_array<'a>(gguf: &Gguf<'a>, key: &'static str) -> Result<Arr
 fn read_pre(gguf: &Gguf<'_>, tokens: &[&str], notes: &mut Vec<Note>) -> Result<PreTokenizer, GgufError> {
     // The names that converters give to the LLaMA-3 expression.
     const LLAMA_BPE: [&str; 5] = ["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon_e"];
+    // And to that of Qwen 2.
+    const QWEN2: [&str; 2] = ["qwen2", "deepseek-r1-qwen"];
     match gguf.string(PRE)? {
         Some(name) if LLAMA_BPE.contains(&name) => Ok(PreTokenizer::LlamaBpe),
-        Some(name) => Err(bad(PRE, format!("\"{}\" is not supported, \"llama-bpe\" is", printable(name)))),
+        Some(name) if QWEN2.contains(&name) => Ok(PreTokenizer::Qwen2),
+        Some(name) => {
+            let why = format!("\"{}\" is not supported, \"llama-bpe\" and \"qwen2\" are", printable(name));
+            Err(bad(PRE, why))
+        }
         // The published 2B-4T file has no such key, and llama.cpp then splits otherwise than the model was trained.
         None => {
             let llama3 = tokens.len() == 128_256 && tokens.get(128_000) == Some(&"<|begin_of_text|>");

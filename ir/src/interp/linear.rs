@@ -33,14 +33,22 @@ pub(super) fn matmul(tokens: usize, x: &[f32], w: &Dense<'_>) -> Tensor {
     Tensor::F32 { rows: tokens, width, data }
 }
 
-/// `x · Wᵀ` with the ternary matrix W: exact integer sums, divided by the token's factor, times the row's scale.
+/// `x · Wᵀ` with the ternary matrix W: exact integer sums, divided by the token's factor, times the row's scale; with
+/// groups, the sums of the groups times their scales, added by fma in rising order, divided by the token's factor.
 fn products(codes: &[i8], a: &[f32], w: &Ternary) -> Vec<f32> {
     let (width, cols) = (w.rows as usize, w.cols as usize);
     let mut y = vec![0.0; a.len() * width];
-    for (r, (row, &scale)) in w.codes.chunks_exact(cols).zip(&w.scales).enumerate() {
+    let group = if w.group == 0 { cols } else { w.group as usize };
+    let scales = w.scales.chunks_exact(cols.div_ceil(group));
+    for (r, (row, scales)) in w.codes.chunks_exact(cols).zip(scales).enumerate() {
         for (t, x) in codes.chunks_exact(cols).enumerate() {
-            let sum: i32 = x.iter().zip(row).map(|(&q, &w)| i32::from(q) * i32::from(w)).sum();
-            y[t * width + r] = sum as f32 / a[t] * scale;
+            let mut sums = x.chunks(group).zip(row.chunks(group)).map(|(x, row)| {
+                x.iter().zip(row).map(|(&q, &w)| i32::from(q) * i32::from(w)).sum::<i32>() as f32
+            });
+            y[t * width + r] = match (w.group, scales) {
+                (0, &[scale]) => sums.next().unwrap_or(0.0) / a[t] * scale,
+                _ => sums.zip(scales).fold(0.0f32, |y, (sum, &scale)| sum.mul_add(scale, y)) / a[t],
+            };
         }
     }
     y
@@ -67,12 +75,15 @@ pub(super) fn bitlinear(
                 *y += r;
             }
         }
-        Epilogue::Relu2Mul => {
+        Epilogue::Relu2Mul | Epilogue::SiluMul => {
             // 16 gate elements, then the 16 up elements that belong to them.
             let block = TILE_ROWS as usize;
             let gated = data.chunks_exact(2 * block).flat_map(|pair| {
                 let (gate, up) = pair.split_at(block);
-                gate.iter().zip(up).map(|(&g, &u)| scalar::relu2(g) * u)
+                gate.iter().zip(up).map(|(&g, &u)| match epilogue {
+                    Epilogue::SiluMul => scalar::silu(g) * u,
+                    _ => scalar::relu2(g) * u,
+                })
             });
             data = gated.collect();
             width /= 2;

@@ -148,6 +148,18 @@ impl<'a> Interpreter<'a> {
                 let x = args.act(0)?;
                 one(elementwise::map(x.rows, x.width, x.data, scalar::relu2))
             }
+            Op::Silu {} => {
+                let x = args.act(0)?;
+                one(elementwise::map(x.rows, x.width, x.data, scalar::silu))
+            }
+            Op::RmsNormHeads { eps, head } => {
+                let x = args.act(0)?;
+                // Heads are rows of their own.
+                let heads = x.rows * x.width / *head as usize;
+                let y = norm::rms_norm(heads, *head as usize, x.data, args.vector(1)?, *eps);
+                let data = y.as_f32().unwrap_or_default().to_vec();
+                one(Tensor::F32 { rows: x.rows, width: x.width, data })
+            }
             Op::Split { sizes } => {
                 let x = args.act(0)?;
                 Ok(elementwise::split(x.rows, x.width, x.data, &sizes.0))

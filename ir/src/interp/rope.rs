@@ -2,13 +2,13 @@
 
 use super::tensor::Tensor;
 use crate::attr::Pairs;
-use crate::rope::cos_sin;
+use crate::rope::{Theta, cos_sin};
 
 /// The attributes of `rope`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn {
     /// Base of the frequencies.
-    pub(super) theta: f32,
+    pub(super) theta: Theta,
     /// Elements of a head.
     pub(super) head: u32,
     /// Elements of a head that are turned; the rest is copied.

@@ -71,6 +71,13 @@ pub fn relu2(x: f32) -> f32 {
     r * r
 }
 
+/// x / (1 + e^−x), by e^−|x|, which does not overflow: x·e / (1 + e) for a negative x. NaN gives NaN.
+pub fn silu(x: f32) -> f32 {
+    let e = exp(-x.abs());
+    let numerator = if 0.0 > x { x * e } else { x };
+    numerator / (1.0 + e)
+}
+
 /// Coefficients of the polynomial of Cephes' `expf`, highest power first, with the digits of their source.
 #[allow(clippy::excessive_precision)]
 const EXP_COEFFICIENTS: [f32; 6] =
@@ -170,6 +177,20 @@ mod tests {
             assert!((f64::from(got) - expected).abs() <= 1.3e-7 * expected, "exp({x}) = {got}, {expected}");
             assert!(got >= last * (1.0 - 1e-6));
             (last, x) = (got, x + 0.000_7);
+        }
+    }
+
+    #[test]
+    fn silu_is_close_to_its_formula() {
+        assert_eq!((silu(0.0).to_bits(), silu(-0.0).to_bits()), (0.0f32.to_bits(), (-0.0f32).to_bits()));
+        assert_eq!((silu(100.0), silu(-100.0).abs()), (100.0, 0.0));
+        assert_eq!(silu(f32::INFINITY), f32::INFINITY);
+        assert!(silu(f32::NAN).is_nan() && silu(f32::NEG_INFINITY).is_nan());
+        for i in -4000..4000 {
+            let x = i as f32 * 0.01;
+            let expected = f64::from(x) / (1.0 + (-f64::from(x)).exp());
+            let error = (f64::from(silu(x)) - expected).abs();
+            assert!(error <= 4e-7 * expected.abs() + 1e-37, "silu({x}) = {}", silu(x));
         }
     }
 

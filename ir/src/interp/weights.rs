@@ -27,7 +27,9 @@ pub struct Ternary {
     pub cols: u32,
     /// −1, 0 and +1, row by row.
     pub codes: Vec<i8>,
-    /// The factor of each row.
+    /// Columns that share a factor; 0: all of a row.
+    pub group: u32,
+    /// The factor of each row, or of each group of each row.
     pub scales: Vec<f32>,
 }
 
@@ -236,10 +238,11 @@ impl<'a> Weights<'a> {
             ParamDef::Quantise(_) => return Err(rule(ParamRule::Type)),
             ParamDef::Relayout(of) => source(*of)?,
             ParamDef::Concat(parts) => {
-                let mut all = Ternary { rows: 0, cols, codes: Vec::new(), scales: Vec::new() };
+                let group = decl.ty.group;
+                let mut all = Ternary { rows: 0, cols, codes: Vec::new(), group, scales: Vec::new() };
                 for part in parts {
                     let part = source(*part)?;
-                    if part.cols != cols || part.rows > rows - all.rows {
+                    if part.cols != cols || part.group != group || part.rows > rows - all.rows {
                         return Err(rule(ParamRule::Sizes));
                     }
                     all.rows += part.rows;
@@ -253,7 +256,7 @@ impl<'a> Weights<'a> {
                 Cow::Owned(interleave(&a, &b).ok_or(rule(ParamRule::Interleave))?)
             }
         };
-        match (made.rows, made.cols) == (rows, cols) {
+        match (made.rows, made.cols, made.group) == (rows, cols, decl.ty.group) {
             true => Ok(made),
             false => Err(rule(ParamRule::Sizes)),
         }
@@ -310,7 +313,8 @@ fn decode_blocks(format: BlockFormat, rows: u32, cols: u32, stored: &WeightBytes
 /// Decodes a matrix whose bytes are as many as its layout needs.
 fn decode(decl: &ParamDecl, rows: u32, cols: u32, stored: &WeightBytes<'_>) -> Result<Ternary, InterpError> {
     let layout = decl.ty.layout;
-    check_scales(decl, stored, if layout == Layout::I2s128 { 1 } else { rows })?;
+    let groups = decl.ty.scale_groups();
+    check_scales(decl, stored, if layout == Layout::I2s128 { 1 } else { rows.saturating_mul(groups) })?;
     let scales = match stored.scales[..] {
         [one] if layout == Layout::I2s128 => vec![one; rows as usize],
         _ => stored.scales.to_vec(),
@@ -327,12 +331,12 @@ fn decode(decl: &ParamDecl, rows: u32, cols: u32, stored: &WeightBytes<'_>) -> R
             }
         }
     }
-    Ok(Ternary { rows, cols, codes, scales })
+    Ok(Ternary { rows, cols, codes, group: decl.ty.group, scales })
 }
 
 /// 16 rows of `a`, 16 of `b`, 16 of `a`, …; `None` where the sizes do not allow it.
 fn interleave(a: &Ternary, b: &Ternary) -> Option<Ternary> {
-    if (a.rows, a.cols) != (b.rows, b.cols) || !a.rows.is_multiple_of(TILE_ROWS) {
+    if (a.rows, a.cols, a.group) != (b.rows, b.cols, b.group) || !a.rows.is_multiple_of(TILE_ROWS) {
         return None;
     }
     let rows = a.rows.checked_mul(2)?;
@@ -343,9 +347,10 @@ fn interleave(a: &Ternary, b: &Ternary) -> Option<Ternary> {
         codes.extend_from_slice(b);
     }
     let mut scales = Vec::with_capacity(2 * a.scales.len());
-    for (a, b) in a.scales.chunks(block).zip(b.scales.chunks(block)) {
+    let of_block = block * a.scales.len() / a.rows.max(1) as usize;
+    for (a, b) in a.scales.chunks(of_block).zip(b.scales.chunks(of_block)) {
         scales.extend_from_slice(a);
         scales.extend_from_slice(b);
     }
-    Some(Ternary { rows, cols: a.cols, codes, scales })
+    Some(Ternary { rows, cols: a.cols, codes, group: a.group, scales })
 }

@@ -219,8 +219,22 @@ impl<'a> Parser<'a> {
             self.punct(']', "`]` after the dimensions")?;
         }
         let mut layout = Layout::Rows;
+        let mut group = 0;
         if let Tok::Name(name) = self.next.tok {
-            layout = match Layout::ALL.iter().find(|l| l.name() == name) {
+            let (word, of_group) = match name.rsplit_once("_g") {
+                Some((word, digits)) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+                    (word, digits.parse().ok())
+                }
+                _ => (name, Some(0)),
+            };
+            let canonical = |g: &u32| word == name || name == format!("{word}_g{g}") && *g > 0;
+            let Some(found) = of_group.filter(canonical) else {
+                return self
+                    .expected("a layout, with a group such as `_g128` behind it where there are groups");
+            };
+            group = found;
+            layout = match Layout::ALL.iter().find(|l| l.name() == word && (*l != &Layout::Rows || group > 0))
+            {
                 Some(&layout) => layout,
                 None => {
                     let known: Vec<&str> = Layout::ALL.iter().map(|l| l.name()).collect();
@@ -229,7 +243,7 @@ impl<'a> Parser<'a> {
             };
             self.bump()?;
         }
-        Ok(Type { dtype, shape: Shape(dims), layout })
+        Ok(Type { dtype, shape: Shape(dims), layout, group })
     }
 
     fn types(&mut self) -> Parsed<Vec<(Type, Range<usize>)>> {

@@ -9,7 +9,7 @@ use crate::module::{Module, ParamDecl, ParamDef};
 use crate::stage::Stage;
 use crate::text::{MAX_NAME, is_name};
 use crate::types::{DType, Dim, Layout, Type};
-use crate::weights::{TILE_ROWS, TRITS_MAX_COLS, ternary_bytes};
+use crate::weights::{TILE_COLS, TILE_ROWS, TRITS_MAX_COLS, ternary_bytes};
 
 /// Most elements of a parameter, exclusive; keeps byte counts and offsets far from overflow.
 const MAX_ELEMENTS: u64 = 1 << 40;
@@ -33,7 +33,7 @@ pub(super) fn check(module: &Module, errors: &mut Errors) {
             report(Rule::ParamSize, format!("{} has 2^40 elements or more", decl.ty));
             continue;
         }
-        if let Err(message) = well_laid(&decl.ty) {
+        if let Err(message) = well_laid(&decl.ty).and_then(|()| well_grouped(&decl.ty)) {
             report(Rule::ParamLayout, message);
         }
         if module.stage < Stage::LaidOut
@@ -65,19 +65,33 @@ fn well_typed(ty: &Type) -> Result<(), String> {
 fn well_laid(ty: &Type) -> Result<(), String> {
     match (ty.layout, ty.as_matrix()) {
         (Layout::Rows, _) => Ok(()),
-        (layout @ (Layout::I2s128 | Layout::Tile16 | Layout::Trits16), Some((rows, cols)))
-            if ty.dtype == DType::Ter =>
-        {
-            match (ternary_bytes(layout, rows, cols), layout) {
-                (Some(_), _) => Ok(()),
-                (None, Layout::Trits16) => {
-                    Err(format!("{ty}: {cols} columns are more than the {TRITS_MAX_COLS} of trits16"))
-                }
-                (None, _) => Err(format!("{ty}: {cols} columns are not in blocks of 128")),
+        (
+            layout @ (Layout::I2s128 | Layout::Row16 | Layout::Tile16 | Layout::Trits16),
+            Some((rows, cols)),
+        ) if ty.dtype == DType::Ter => match (ternary_bytes(layout, rows, cols), layout) {
+            (Some(_), _) => Ok(()),
+            (None, Layout::Trits16) => {
+                Err(format!("{ty}: {cols} columns are more than the {TRITS_MAX_COLS} of trits16"))
             }
-        }
+            (None, _) => Err(format!("{ty}: {cols} columns are not in blocks of 128")),
+        },
         (Layout::Tile16, Some(_)) if BlockFormat::of(ty.dtype).is_some() => Ok(()),
         (layout, _) => Err(format!("{ty}: layout {} is not for such a parameter", layout.name())),
+    }
+}
+
+fn well_grouped(ty: &Type) -> Result<(), String> {
+    let cols = ty.as_matrix().map_or(0, |(_, cols)| cols);
+    match ty.group {
+        0 => Ok(()),
+        _ if ty.dtype != DType::Ter => Err(format!("{ty}: only ter matrices have groups")),
+        _ if matches!(ty.layout, Layout::I2s128 | Layout::Trits16) => {
+            Err(format!("{ty}: layout {} has no groups", ty.layout.name()))
+        }
+        g if !g.is_multiple_of(TILE_COLS) || !cols.is_multiple_of(g) => {
+            Err(format!("{ty}: groups are multiples of {TILE_COLS} columns that divide the row"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -109,11 +123,14 @@ fn well_made(module: &Module, id: ParamId, decl: &ParamDecl) -> Result<(), (Rule
     let is = |rule: Rule, rows: u64, cols: u32, layout: Layout| {
         let fits = decl.ty.dtype == DType::Ter
             && decl.ty.as_matrix().is_some_and(|(r, c)| u64::from(r) == rows && c == cols)
-            && decl.ty.layout == layout;
-        let at = if layout == Layout::Rows { String::new() } else { format!("@{}", layout.name()) };
+            && decl.ty.layout == layout
+            && sources.iter().all(|s| s.ty.group == decl.ty.group);
+        let made = Type::matrix(DType::Ter, u32::try_from(rows).unwrap_or(u32::MAX), cols)
+            .with_layout(layout)
+            .with_group(sources.first().map_or(0, |s| s.ty.group));
         match fits {
             true => Ok(()),
-            false => Err((rule, format!("it is {}, its sources make ter[{rows}x{cols}]{at}", decl.ty))),
+            false => Err((rule, format!("it is {}, its sources make {made}", decl.ty))),
         }
     };
     match (&decl.def, &sources[..]) {
@@ -124,12 +141,13 @@ fn well_made(module: &Module, id: ParamId, decl: &ParamDecl) -> Result<(), (Rule
             }
             let blocks = BlockFormat::of(decl.ty.dtype).is_some();
             let stored = match decl.ty.layout {
-                Layout::I2s128 | Layout::Tile16 => true,
+                Layout::Tile16 => true,
+                Layout::I2s128 | Layout::Row16 => !blocks,
                 layout => layout.is_packed_ternary() && !blocks,
             };
             if (decl.ty.dtype == DType::Ter || blocks) && !stored {
                 let message = format!(
-                    "{} has no bytes that a file could hold: expected i2s128, tile16 or trits16",
+                    "{} has no bytes that a file could hold: expected i2s128, row16, tile16 or trits16",
                     decl.ty
                 );
                 return Err((Rule::ParamFile, message));

@@ -224,9 +224,10 @@ fn rope_kv_append_is_rope_and_kv_append() {
             let (q, k, v) = (b.input("q", act(32)), b.input("k", act(16)), b.input("v", act(16)));
             let (kc, vc) = (b.input("kc", ty.clone()), b.input("vc", ty.clone()));
             let pos = b.input("pos", position());
-            let (tq, tk) = (b.rope(q, pos, 1e4, 8, 6, pairs)?, b.rope(k, pos, 1e4, 8, 6, pairs)?);
+            let (tq, tk) =
+                (b.rope(q, pos, 1e4.into(), 8, 6, pairs)?, b.rope(k, pos, 1e4.into(), 8, 6, pairs)?);
             let [ka, va] = b.kv_append(kc, vc, tk, v, pos)?;
-            let [fq, fk, fv] = b.rope_kv_append(q, k, v, kc, vc, pos, 1e4, 8, 6, pairs)?;
+            let [fq, fk, fv] = b.rope_kv_append(q, k, v, kc, vc, pos, 1e4.into(), 8, 6, pairs)?;
             Ok(vec![tq, ka, va, fq, fk, fv])
         });
         let mut random = Random(31);

@@ -66,8 +66,8 @@ fn imported(m: &mut Fixture, w: &Weights, cache: &Type) -> FuncId {
         let x = b.rms_norm(h, w.norms[0], 1e-5)?;
         let x = b.quant_absmax(x)?;
         let (q, k, v) = (b.ternary_matmul(x, w.q)?, b.ternary_matmul(x, w.k)?, b.ternary_matmul(x, w.v)?);
-        let q = b.rope(q, pos, 1e4, 32, 32, Pairs::Halves)?;
-        let k = b.rope(k, pos, 1e4, 32, 32, Pairs::Halves)?;
+        let q = b.rope(q, pos, 1e4.into(), 32, 32, Pairs::Halves)?;
+        let k = b.rope(k, pos, 1e4.into(), 32, 32, Pairs::Halves)?;
         let [kc, vc] = b.kv_append(kc, vc, k, v, pos)?;
         let y = b.attention(q, kc, vc, pos, HEADS, DIMS.kv_heads, SCALE)?;
         let y = b.rms_norm(y, w.norms[1], 1e-5)?;
@@ -97,7 +97,7 @@ fn fused(m: &mut Fixture, w: &Weights, cache: &Type) -> FuncId {
         let x = b.bitlinear(x, w.qkv, None, Epilogue::None)?;
         let parts = b.split(x, Sizes(vec![HIDDEN, KV, KV]))?;
         let [q, kc, vc] =
-            b.rope_kv_append(parts[0], parts[1], parts[2], kc, vc, pos, 1e4, 32, 32, Pairs::Halves)?;
+            b.rope_kv_append(parts[0], parts[1], parts[2], kc, vc, pos, 1e4.into(), 32, 32, Pairs::Halves)?;
         let y = b.attention(q, kc, vc, pos, HEADS, DIMS.kv_heads, SCALE)?;
         let y = b.rms_norm_quant(y, w.norms[1], 1e-5)?;
         let h = b.bitlinear(y, w.o, Some(h.into()), Epilogue::Add)?;

@@ -161,8 +161,8 @@ fn check_model(model: &str) {
             let (q, k, v) = (b.input("q", act(q)), b.input("k", act(kv)), b.input("v", act(kv)));
             let (kc, vc) = (b.input("kc", cache.clone()), b.input("vc", cache.clone()));
             let pos = b.input("pos", position());
-            let q = b.rope(q, pos, theta, head_dim, head_dim, Pairs::Halves)?;
-            let k = b.rope(k, pos, theta, head_dim, head_dim, Pairs::Halves)?;
+            let q = b.rope(q, pos, theta.into(), head_dim, head_dim, Pairs::Halves)?;
+            let k = b.rope(k, pos, theta.into(), head_dim, head_dim, Pairs::Halves)?;
             let [kc, vc] = b.kv_append(kc, vc, k, v, pos)?;
             Ok(vec![b.attention(q, kc, vc, pos, heads, kv_heads, 1.0 / (head_dim as f32).sqrt())?])
         });

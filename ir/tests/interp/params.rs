@@ -81,7 +81,7 @@ fn all_layouts_of_a_matrix_are_the_same_matrix() {
     let woven = m.derived("woven", Layout::Trits16, (rows, cols), ParamDef::Relayout(tiles));
     let plain = m.derived("plain", Layout::Rows, (rows, cols), ParamDef::Relayout(file));
     let again = m.derived("again", Layout::Tile16, (rows, cols), ParamDef::Relayout(plain));
-    let expected = Ternary { rows, cols, codes, scales: vec![0.25; 40] };
+    let expected = Ternary { rows, cols, codes, group: 0, scales: vec![0.25; 40] };
     for id in [file, tiles, trits, woven, plain, again] {
         assert_eq!(ternary(&m, id).as_ref(), Ok(&expected));
     }

@@ -17,7 +17,7 @@ fn rope(spec: &Spec, theta: f32, pos: u32, x: &[f32]) -> Vec<f32> {
     let mut m = Fixture::new();
     let f = m.func(|b| {
         let (x, pos) = (b.input("x", act(spec.width)), b.input("pos", position()));
-        Ok(vec![b.rope(x, pos, theta, spec.head, spec.rot, spec.pairs)?])
+        Ok(vec![b.rope(x, pos, theta.into(), spec.head, spec.rot, spec.pairs)?])
     });
     let x = Tensor::f32(spec.width as usize, x.to_vec());
     data(&m.run(f, vec![x, Tensor::Position(pos)])[0]).to_vec()

@@ -383,7 +383,7 @@ struct RopeParams {
 }
 
 fn ropes_of(b: &mut FuncBuilder<'_>, x: ValueId, pos: ValueId, r: RopeParams) -> ValueId {
-    b.rope(x, pos, r.theta, HEAD, r.rot, r.pairs).unwrap()
+    b.rope(x, pos, r.theta.into(), HEAD, r.rot, r.pairs).unwrap()
 }
 
 /// A function in stage `fused` with splits of splits and single parts over a product, for `canonicalise`.

@@ -122,6 +122,7 @@ impl BpeTokenizer {
         }
         let ignore_merges = match spec.pre {
             PreTokenizer::LlamaBpe => true,
+            PreTokenizer::Qwen2 => false,
         };
         let built = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(ignore_merges).build();
         built.map_err(|error| match error.downcast_ref() {

@@ -44,6 +44,8 @@ impl TokenType {
 pub enum PreTokenizer {
     /// `llama-bpe`, the rule of LLaMA 3. A piece that is itself a token is taken without applying merges.
     LlamaBpe,
+    /// `qwen2`, the rule of Qwen 2: as LLaMA 3's, but a piece has one digit, and merges are always applied.
+    Qwen2,
 }
 
 /// A byte-level BPE tokenizer, complete.

@@ -1,6 +1,6 @@
 //! Cutting text into the pieces within which merges apply.
 //!
-//! The rule of LLaMA 3 ends in `\s+(?!\S)|\s+`, a look-ahead that only backtracking engines have, and those can be
+//! The rules of LLaMA 3 and Qwen 2 end in `\s+(?!\S)|\s+`, a look-ahead that only backtracking engines have, and those can be
 //! made to take quadratic time or to overflow their stack. Here a linear-time engine matches the rule with a plain
 //! `\s+` at the end, and the look-ahead is applied by hand: a run of white space without a line break that is
 //! followed by something else gives its last character to the next piece, unless that is its only character.
@@ -19,6 +19,16 @@ const LLAMA_BPE: &str = concat!(
     r"|\s+",
 );
 
+/// `qwen2` without the look-ahead (source: the published tokenizer of Qwen 2).
+const QWEN2: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+    r"|[^\r\n\p{L}\p{N}]?\p{L}+",
+    r"|\p{N}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*",
+    r"|\s*[\r\n]+",
+    r"|\s+",
+);
+
 /// A compiled rule.
 #[derive(Debug, Clone)]
 pub(super) struct Splitter {
@@ -29,6 +39,7 @@ impl Splitter {
     pub(super) fn new(pre: PreTokenizer) -> Result<Self, TokenizerError> {
         let pattern = match pre {
             PreTokenizer::LlamaBpe => LLAMA_BPE,
+            PreTokenizer::Qwen2 => QWEN2,
         };
         let rule =
             Regex::new(pattern).map_err(|error| TokenizerError::Build { reason: error.to_string() })?;
@@ -88,9 +99,18 @@ mod tests {
         assert_eq!(pieces("\u{3000}\u{3000}9"), ["\u{3000}", "\u{3000}", "9"]);
     }
 
+    #[test]
+    fn digits_stand_alone_in_qwen2() {
+        let splitter = Splitter::new(PreTokenizer::Qwen2).unwrap();
+        assert_eq!(
+            splitter.pieces("12 a345  b").collect::<Vec<_>>(),
+            ["1", "2", " a", "3", "4", "5", " ", " b"]
+        );
+    }
+
     /// The rule with its look-ahead, in a backtracking engine: an independent implementation.
-    fn backtracking_pieces(text: &str) -> Vec<String> {
-        let pattern = LLAMA_BPE.strip_suffix(r"|\s+").unwrap().to_owned() + r"|\s+(?!\S)|\s+";
+    fn backtracking_pieces(rule: &str, text: &str) -> Vec<String> {
+        let pattern = rule.strip_suffix(r"|\s+").unwrap().to_owned() + r"|\s+(?!\S)|\s+";
         let rule = fancy_regex::Regex::new(&pattern).unwrap();
         rule.find_iter(text).map(|found| found.unwrap().as_str().to_owned()).collect()
     }
@@ -100,7 +120,9 @@ mod tests {
         fn equals_the_rule_with_look_ahead(
             text in "([ \t\r\n\u{a0}\u{3000}\u{85}a-cÄ0-9²'sſtLm!?.日é\u{301}]|\\PC){0,40}"
         ) {
-            prop_assert_eq!(pieces(&text), backtracking_pieces(&text));
+            prop_assert_eq!(pieces(&text), backtracking_pieces(LLAMA_BPE, &text));
+            let qwen2 = Splitter::new(PreTokenizer::Qwen2).unwrap();
+            prop_assert_eq!(qwen2.pieces(&text).collect::<Vec<_>>(), backtracking_pieces(QWEN2, &text));
             prop_assert_eq!(pieces(&text).concat(), text);
         }
     }

@@ -8,7 +8,7 @@ use crate::kir::{FloatCond, KernelBuilder, Vf};
     clippy::approx_constant,
     reason = "the digits are those of the definition"
 )]
-pub(super) fn exp(b: &mut KernelBuilder, x: Vf) -> Vf {
+pub(in crate::kernels) fn exp(b: &mut KernelBuilder, x: Vf) -> Vf {
     const LOG2_E: f32 = 1.44269504;
     const LN2_HIGH: f32 = 0.693359375;
     const LN2_LOW: f32 = 2.12194440e-4;

@@ -12,7 +12,7 @@
 //! keys are never read. Lanes of keys beyond the last position may hold anything, so they are replaced, not added to.
 
 mod decode;
-mod exp;
+pub(super) mod exp;
 mod prefill;
 
 use bitnetc_ir::{DType, KEY_BLOCK};

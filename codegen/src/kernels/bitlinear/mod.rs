@@ -8,6 +8,7 @@
 
 mod gemm;
 mod gemv;
+mod grouped;
 mod passes;
 mod tile;
 pub(super) mod trits;
@@ -16,10 +17,11 @@ use bitnetc_ir::storage::{Q8_A, Q8_SUM, q8_tail};
 use bitnetc_ir::weights::{TILE_COLS, TILE_ROWS, TRITS_COLS};
 use bitnetc_ir::{Epilogue, Layout};
 
-use super::elementwise::relu2;
+use super::elementwise::{relu2, silu};
 use super::{Arg, Args};
 use crate::kir::{I64, IntCond, KernelBuilder, LANES, Vf, Vi};
 
+pub(super) use grouped::bitlinear_grouped;
 pub(super) use tile::Form;
 
 /// Bytes of one group of 16 rows.
@@ -55,7 +57,7 @@ impl Matrix {
     }
 
     fn paired(self) -> bool {
-        self.epilogue == Epilogue::Relu2Mul
+        self.epilogue.is_gated()
     }
 
     /// Row tiles in a unit.
@@ -88,14 +90,23 @@ impl Matrix {
                 b.fmul(y, scale)
             })
             .collect();
+        self.store(b, args, unit, token, &rescaled);
+    }
+
+    /// Applies the epilogue to a unit of one token and stores it: `rescaled` are the products of its tiles.
+    fn store(self, b: &mut KernelBuilder, args: &Args, unit: I64, token: I64, rescaled: &[Vf]) {
         let y = args.row(b, args.result(), self.result_stride(), token);
         let at = b.mul(unit, 4 * i64::from(TILE_ROWS));
         let y = b.add(y, at);
         let left = self.rows % TILE_ROWS;
         let store = |b: &mut KernelBuilder, lanes: u8| {
-            let value = match (self.epilogue, &rescaled[..]) {
+            let value = match (self.epilogue, rescaled) {
                 (Epilogue::Relu2Mul, &[gate, up]) => {
                     let gate = relu2(b, gate);
+                    b.fmul(gate, up)
+                }
+                (Epilogue::SiluMul, &[gate, up]) => {
+                    let gate = silu(b, gate);
                     b.fmul(gate, up)
                 }
                 (Epilogue::Add, _) => {
