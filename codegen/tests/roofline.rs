@@ -8,7 +8,7 @@ use bitnetc_codegen::kernels::roofline::{READ_UNIT_BYTES, RooflineKind};
 use bitnetc_codegen::kir::Access;
 use bitnetc_codegen::kir::interp::{Arg, Memory};
 
-use common::check;
+use common::{Case, check_on, fitting};
 
 const REGISTERS: [Registers; 3] = [Registers::new(128, 16), Registers::new(256, 16), Registers::new(512, 32)];
 
@@ -19,7 +19,9 @@ fn lanes(kind: RooflineKind, registers: Registers, data: &[u8], range: [i64; 2])
     let data = memory.add(data.to_vec(), Access::ReadOnly);
     let sink = memory.add(vec![0xee; 64], Access::ReadWrite);
     let args = [Arg::Ptr(data, 0), Arg::Ptr(sink, 0), Arg::Int(range[0]), Arg::Int(range[1])];
-    let after = check(&kernel, &memory, &args);
+    let backends = fitting(&kernel, registers);
+    let case = Case { kernel, memory, args: args.to_vec(), elements: Vec::new() };
+    let after = check_on(&case, &backends);
     after.bytes(sink).as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b)).collect()
 }
 
