@@ -104,6 +104,12 @@ pub(crate) fn levels() -> Vec<TargetDesc> {
     levels
 }
 
+/// Everything that this machine can run, without those that find that a blocking which is not theirs does not fit.
+pub(crate) fn fitting(kernel: &Kernel, blocked_for: Registers) -> Vec<Backend> {
+    let refused = |b: &Backend| matches!(b.compile(kernel), Err(CodegenError::Registers { .. }));
+    backends().into_iter().filter(|b| b.registers() == blocked_for || !refused(b)).collect()
+}
+
 /// How the bytes of a buffer are compared. NaN equals NaN; everything else is compared by bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Elements {

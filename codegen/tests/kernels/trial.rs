@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use bitnetc_codegen::error::CodegenError;
 use bitnetc_codegen::kernels::{Arg as Word, KernelSpec, Registers, TokenMode};
 use bitnetc_codegen::kir::interp::{self, Arg, Memory, RegionId};
 use bitnetc_codegen::kir::{Access, Kernel};
@@ -48,14 +47,12 @@ const REGISTERS: [Registers; 6] = [
 const FILL: u8 = 0xa7;
 
 /// What runs a kernel that is blocked for `registers` on this machine: the backends with these registers and, for the
-/// narrowest, all others too, unless they find that a blocking which is not theirs does not fit.
+/// narrowest, all others too.
 fn backends(registers: Registers, kernel: &Kernel) -> Vec<Backend> {
     let everywhere = registers == REGISTERS[0];
-    let fits = |b: &Backend| {
-        b.registers() == registers
-            || everywhere && !matches!(b.compile(kernel), Err(CodegenError::Registers { .. }))
-    };
-    common::backends().into_iter().filter(fits).collect()
+    let mut backends = common::fitting(kernel, registers);
+    backends.retain(|b| everywhere || b.registers() == registers);
+    backends
 }
 
 /// Where the parts of a trial are in memory.

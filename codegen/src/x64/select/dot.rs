@@ -30,12 +30,14 @@ impl Select<'_> {
         }
         // Two products of a word are between -2*128*128 and 2*128*127: nothing saturates.
         self.each_part(&[acc, u, s], |this, part| {
-            let [pairs, quads, dst] = std::array::from_fn(|_| this.new_vector());
+            let [pairs, quads] = std::array::from_fn(|_| this.new_vector());
             let operands = [this.vector(pairs), this.source(u, part), this.source(s, part)];
             this.form(forms::PMADDUBSW, &operands, First::Write, 2);
             let operands = [this.vector(quads), this.vector(pairs), Operand::Constant(ONES)];
             this.form(forms::PMADDWD, &operands, First::Write, 2);
-            let operands = [this.vector(dst), this.vector(quads), this.source(acc, part)];
+            // Into the accumulator's own register, so that it stays in one for the length of a loop.
+            let dst = this.copied(acc, part);
+            let operands = [this.vector(dst), this.vector(dst), this.vector(quads)];
             this.form(forms::PADDD, &operands, First::Write, 2);
             dst
         })
