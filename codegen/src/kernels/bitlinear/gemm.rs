@@ -4,6 +4,8 @@
 //! for the weights as much as a full one. All tokens pass a row tile before the next one is read. Where the activations of
 //! all tokens do not fit in the second-level cache, they are cut into chunks that do, and the matrix is read for each.
 
+use bitnetc_ir::Layout;
+
 use super::{Form, Matrix, passes, tile, trits};
 use crate::kernels::lanes::{for_tiles, halvings};
 use crate::kernels::{Arg, Args};
@@ -20,7 +22,7 @@ struct Blocking {
 }
 
 /// Bytes of activations that stay in the second-level cache while the matrix passes.
-const CHUNK_BYTES: i64 = 384 << 10;
+const CHUNK_BYTES: i64 = 1 << 20;
 
 impl Blocking {
     fn new(vectors: usize) -> Self {
@@ -123,14 +125,16 @@ impl Gemm<'_> {
         let (args, matrix) = (self.args, self.matrix);
         let x = args.row(b, args.operand(0), 0, token);
         let x: Vec<I64> = (0..tokens as i64).map(|i| b.add(x, i * args.stride(0))).collect();
+        // The tiles that come next arrive from memory while these are multiplied; expanded ones are in the scratch.
+        let next = (matrix.layout != Layout::Trits16).then(|| weights.len() as i64 * matrix.tile_bytes());
         let mut sums = Vec::new();
         for tiles in weights.chunks(self.blocking.tiles) {
             sums.extend(if tokens <= self.blocking.few {
-                tile::dot(b, self.few, tiles, &x, groups, 1)
+                tile::dot(b, self.few, tiles, &x, groups, 1, next)
             } else if groups <= passes::MOST_GROUPS {
-                passes::dot(b, tiles, &x, groups)
+                passes::dot(b, tiles, &x, groups, next)
             } else {
-                tile::dot(b, Form::Shifted, tiles, &x, groups, 1)
+                tile::dot(b, Form::Shifted, tiles, &x, groups, 1, next)
             });
         }
         let per_unit = matrix.tiles_per_unit();
