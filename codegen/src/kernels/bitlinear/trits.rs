@@ -163,9 +163,17 @@ fn expanded_bytes(groups: u32) -> i64 {
 }
 
 /// Scratch of a kernel for many tokens.
-pub(in crate::kernels) fn scratch_bytes(cols: u32) -> u64 {
+pub(super) fn scratch_bytes(cols: u32, layout: Layout) -> u64 {
+    if layout != Layout::Trits16 {
+        return 0;
+    }
     let groups = cols.min(TRITS_MAX_COLS).div_ceil(TRITS_COLS);
     EXPANDED_TILES as u64 * expanded_bytes(groups) as u64
+}
+
+/// As [`scratch_bytes`], of a matrix.
+pub(super) fn scratch_of(matrix: Matrix) -> u64 {
+    scratch_bytes(matrix.cols, matrix.layout)
 }
 
 /// Row tiles in the form of `tile16`, with their number of groups: those at `tiles` (neighbours, as stored) themselves, or
