@@ -51,9 +51,11 @@ const FILL: u8 = 0xa7;
 /// What runs a kernel that is blocked for `registers` on this machine: the backends with these registers and, for the
 /// narrowest, all others too.
 fn backends(registers: Registers, kernel: &Kernel) -> Vec<Backend> {
-    let everywhere = registers == REGISTERS[0];
-    let mut backends = common::fitting(kernel, registers);
-    backends.retain(|b| everywhere || b.registers() == registers);
+    if registers == REGISTERS[0] {
+        return common::fitting(kernel, registers);
+    }
+    let mut backends = common::backends();
+    backends.retain(|b| b.registers() == registers);
     backends
 }
 
