@@ -99,6 +99,11 @@ fn run(args: &[&str], cache: &Path) -> Output {
         .unwrap()
 }
 
+/// What was said, without the line breaks and the frame around it.
+fn message(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).chars().filter(|c| !c.is_whitespace() && *c != '│').collect()
+}
+
 #[test]
 fn a_repository_is_taken_from_the_cache_or_refused() {
     let cache = tempfile::tempdir().unwrap();
@@ -106,8 +111,8 @@ fn a_repository_is_taken_from_the_cache_or_refused() {
     let out = output.to_str().unwrap();
     let found = run(&["-q", "import", "hf:some/model", "-o", out], cache.path());
     assert_eq!(found.status.code(), Some(1));
-    let message = String::from_utf8(found.stderr).unwrap().replace(['\n', '│'], " ");
-    assert!(message.contains("bitnetc models pull") && !output.exists(), "{message}");
+    let message = self::message(&found);
+    assert!(message.contains("bitnetcmodelspullhf:some/model") && !output.exists(), "{message}");
 
     let commit = "89abcdef0123456789abcdef0123456789abcdef";
     let repository = cache.path().join("models--some--model");
@@ -130,8 +135,9 @@ fn a_repository_is_taken_from_the_cache_or_refused() {
     let bytes = std::fs::read(&shard).unwrap();
     std::fs::remove_file(&shard).unwrap();
     let found = run(&["-q", "import", "hf:some/model", "-o", out], cache.path());
-    assert_eq!(found.status.code(), Some(3), "{}", String::from_utf8_lossy(&found.stderr));
-    assert!(String::from_utf8_lossy(&found.stderr).contains("model-00002-of-00003.safetensors"));
+    let message = self::message(&found);
+    assert_eq!(found.status.code(), Some(3), "{message}");
+    assert!(message.contains("thereisnomodel-00002-of-00003.safetensors"), "{message}");
     let mut bad = bytes.clone();
     let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     bad[start..].fill(0xff);
