@@ -1,6 +1,8 @@
 //! The seeds of the fuzz targets, replayed as ordinary tests with the oracles of the targets.
 
 mod common;
+#[path = "../fuzz/checks/import.rs"]
+mod import;
 #[path = "../fuzz/checks/tokenizer.rs"]
 mod tokenizer;
 
@@ -107,4 +109,34 @@ fn tokenizers_of_random_inputs_hold_the_property() {
         round += u32::from(tokenizer::check(&bytes) == tokenizer::Outcome::Round);
     }
     assert!(round > 1000, "{round}");
+}
+
+#[test]
+fn import_seeds_hold_the_property() {
+    let good = import::good();
+    assert!(import::check(&good));
+    let changed = |from: &str, to: &str| {
+        let text = String::from_utf8_lossy(&good[8..]).replace(from, to);
+        [&good[..8], text.as_bytes()].concat()
+    };
+    let inputs = [
+        ("good", good.clone(), true),
+        ("bitlinear", changed("autobitlinear", "bitlinear    "), false),
+        ("no-layer", changed("\"num_hidden_layers\":1", "\"num_hidden_layers\":2"), false),
+        ("wide", changed("\"hidden_size\":128", "\"hidden_size\":999"), false),
+        ("huge-id", changed("\"id\":4", "\"id\":9"), false),
+        ("cut", good[..good.len() / 2].to_vec(), false),
+    ];
+    let dir = root().join("fuzz/seeds/import");
+    for (name, input, accepted) in inputs {
+        assert_eq!(import::check(&input), accepted, "{name}");
+        if std::env::var_os("BITNETC_BLESS").is_some() {
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(dir.join(name), &input).unwrap();
+        }
+    }
+    for (name, bytes) in seeds("import") {
+        println!("{name}");
+        import::check(&bytes);
+    }
 }

@@ -96,6 +96,9 @@ fn no_file_makes_the_parser_allocate_much() {
     // Extreme numbers wherever a count or a length may stand, in each width.
     let extremes =
         [0, 1, 1 << 31, u64::from(u32::MAX), 1 << 32, 1 << 40, 1 << 60, 1 << 62, 1 << 63, u64::MAX];
+    let smallest =
+        TinyModel { heads: 64, kv_heads: 1, head_dim: 2, ffn: 128, vocab: 8, ..TinyModel::default() };
+    let (good, marks) = smallest.writer().build_marked();
     for mark in &marks {
         for (number, width) in extremes.into_iter().flat_map(|n| [(n, 4), (n, 8)]) {
             let mut bad = good.clone();

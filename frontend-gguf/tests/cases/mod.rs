@@ -365,7 +365,11 @@ pub const WEIGHTS: &[Case] = &[
         let last = q.len() - 33;
         q[last] |= 3;
     }),
-    ("BadWeights", "element 0", |w| w.tensor_mut(Q).data.fill(0xff)),
+    ("BadWeights", "element 0", |w| {
+        let q = &mut w.tensor_mut(Q).data;
+        let codes = q.len() - 32;
+        q[..codes].fill(0xff);
+    }),
     ("BadWeights", "element 0", |w| {
         w.tensor_mut(EMBD).data[..2].copy_from_slice(&0x7e00u16.to_le_bytes());
     }),
