@@ -33,14 +33,16 @@ pub(crate) struct Trial {
     pub(crate) capacity: u32,
 }
 
-/// Blocking for narrow, middle and wide register files, and the forms for machines that multiply bytes otherwise.
-const REGISTERS: [Registers; 6] = [
+/// Blocking for narrow, middle and wide register files, and the forms for machines that multiply bytes otherwise or by
+/// tiles.
+const REGISTERS: [Registers; 7] = [
     Registers::new(128, 16),
     Registers::new(256, 16),
     Registers::new(512, 32),
     Registers::new(128, 16).without_whole_byte_dot(),
     Registers::new(256, 16).without_whole_byte_dot(),
     Registers::new(512, 32).without_whole_byte_dot(),
+    Registers::new(512, 32).with_tiles(),
 ];
 
 /// What buffers hold before anything is written.
