@@ -29,6 +29,7 @@ pub mod builtin;
 pub mod compile;
 pub mod error;
 pub mod generate;
+pub mod import;
 pub mod load;
 pub mod perplexity;
 pub mod synth;

@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Compile a GGUF model to a plan file
     Compile(CompileArgs),
+    /// Make a GGUF model of a Hugging Face checkpoint
+    Import(super::import::ImportArgs),
     /// Show what a GGUF model or a plan holds
     Inspect(InspectArgs),
     /// Dump and check the IR

@@ -8,6 +8,7 @@ mod args;
 mod bench;
 mod compile;
 mod failure;
+mod import;
 mod inspect;
 mod interrupt;
 mod ir;
@@ -44,6 +45,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(args) => run::run(&args, cli.quiet),
         Command::Bench(args) => bench::run(&args, cli.quiet),
         Command::Compile(args) => compile::run(&args, cli.quiet),
+        Command::Import(args) => import::run(&args, cli.quiet),
         Command::Inspect(args) => inspect::run(&args),
         Command::Ir(args) => ir::run(&args),
         Command::Logits(args) => logits::run(&args, cli.quiet),
