@@ -271,14 +271,7 @@ impl Bench {
         (times[0], times[times.len() / 2])
     }
 
-    fn rate(
-        &self,
-        name: &str,
-        what: &str,
-        amount: f64,
-        limit: Limit,
-        mut run: impl FnMut(),
-    ) -> Duration {
+    fn rate(&self, name: &str, what: &str, amount: f64, limit: Limit, mut run: impl FnMut()) -> Duration {
         let (best, median) = self.time(&mut run);
         let rate = |t: Duration| amount / t.as_secs_f64() / 1e9;
         let (unit, most) = match limit {

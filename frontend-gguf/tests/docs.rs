@@ -15,7 +15,8 @@ fn document() -> std::path::PathBuf {
 fn check(name: &str, expected: &str) {
     let text = std::fs::read_to_string(document()).unwrap();
     let (start, end) = (format!("<!-- generated: {name} -->\n"), "<!-- end of generated part -->\n");
-    let at = text.find(&start).unwrap_or_else(|| panic!("docs/formats.md has no part \"{name}\"")) + start.len();
+    let at =
+        text.find(&start).unwrap_or_else(|| panic!("docs/formats.md has no part \"{name}\"")) + start.len();
     let length = text[at..].find(end).unwrap();
     if std::env::var_os("BITNETC_BLESS").is_some() {
         let new = [&text[..at], expected, &text[at + length..]].concat();
@@ -92,7 +93,8 @@ fn limit_table() -> String {
         MAX_HEADS MAX_CONTEXT MAX_VOCAB MAX_TEMPLATE_BYTES
     );
     // All of them, with the first sentence of each.
-    let source = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/limits.rs")).unwrap();
+    let source =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/limits.rs")).unwrap();
     let mut out = "| limit | value | of |\n|---|---|---|\n".to_owned();
     let mut doc = None;
     let mut names = rows.iter();

@@ -8,13 +8,13 @@ use bitnetc_import::{Checkpoint, Import, ImportError, Options};
 const MOST_DATA: usize = 1 << 20;
 
 /// An input of these parts: lengths of the first two (u16) and of the weights (u32), then the parts.
-pub fn input(config: &str, tokenizer: &str, header: &str, data: u32) -> Vec<u8> {
+pub(crate) fn input(config: &str, tokenizer: &str, header: &str, data: u32) -> Vec<u8> {
     let lengths = [config.len() as u16, tokenizer.len() as u16].map(u16::to_le_bytes).concat();
     [&lengths[..], &data.to_le_bytes(), config.as_bytes(), tokenizer.as_bytes(), header.as_bytes()].concat()
 }
 
 /// A checkpoint of one layer, 128 wide.
-pub fn good() -> Vec<u8> {
+pub(crate) fn good() -> Vec<u8> {
     let config = r#"{"architectures":["BitNetForCausalLM"],"vocab_size":6,"hidden_size":128,"intermediate_size":128,
 "num_hidden_layers":1,"num_attention_heads":2,"num_key_value_heads":1,"max_position_embeddings":64,"rms_norm_eps":1e-5,
 "rope_theta":1e4,"hidden_act":"relu2","tie_word_embeddings":true,"eos_token_id":[4],
@@ -27,12 +27,15 @@ pub fn good() -> Vec<u8> {
     let mut add = |name: &str, dtype: &str, shape: &[u32], bytes: u32| {
         let comma = if at == 0 { "" } else { "," };
         let end = at + bytes;
-        header += &format!("{comma}\"{name}\":{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[{at},{end}]}}");
+        header += &format!(
+            "{comma}\"{name}\":{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[{at},{end}]}}"
+        );
         at = end;
     };
     add("model.embed_tokens.weight", "BF16", &[6, 128], 6 * 256);
     add("model.norm.weight", "BF16", &[128], 256);
-    for norm in ["input_layernorm", "post_attention_layernorm", "self_attn.attn_sub_norm", "mlp.ffn_sub_norm"] {
+    for norm in ["input_layernorm", "post_attention_layernorm", "self_attn.attn_sub_norm", "mlp.ffn_sub_norm"]
+    {
         add(&format!("model.layers.0.{norm}.weight"), "BF16", &[128], 256);
     }
     for (module, rows) in [
@@ -55,8 +58,10 @@ pub fn good() -> Vec<u8> {
 ///
 /// # Panics
 /// If the property does not hold.
-pub fn check(input: &[u8]) -> bool {
-    let Some((&[c0, c1, t0, t1, d0, d1, d2, d3], rest)) = input.split_first_chunk::<8>() else { return false };
+pub(crate) fn check(input: &[u8]) -> bool {
+    let Some((&[c0, c1, t0, t1, d0, d1, d2, d3], rest)) = input.split_first_chunk::<8>() else {
+        return false;
+    };
     let length = |low, high| usize::from(u16::from_le_bytes([low, high]));
     let (config, rest) = rest.split_at(length(c0, c1).min(rest.len()));
     let (tokenizer, header) = rest.split_at(length(t0, t1).min(rest.len()));
@@ -64,8 +69,12 @@ pub fn check(input: &[u8]) -> bool {
     let mut shard = (header.len() as u64).to_le_bytes().to_vec();
     shard.extend_from_slice(header);
     shard.resize(shard.len() + data, 0);
-    let checkpoint =
-        Checkpoint { config, tokenizer, shards: vec![("model.safetensors", &shard)], ..Checkpoint::default() };
+    let checkpoint = Checkpoint {
+        config,
+        tokenizer,
+        shards: vec![("model.safetensors", &shard)],
+        ..Checkpoint::default()
+    };
     let mut file = Vec::new();
     let import = Import::read(&checkpoint, &Options::default());
     let import = match import {

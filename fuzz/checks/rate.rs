@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A counter that prints itself after every power of two of runs.
-pub struct Rate {
+pub(crate) struct Rate {
     what: &'static str,
     runs: AtomicU64,
     hits: AtomicU64,
@@ -11,12 +11,12 @@ pub struct Rate {
 
 impl Rate {
     /// A counter of inputs to which `what` happened.
-    pub const fn new(what: &'static str) -> Self {
+    pub(crate) const fn new(what: &'static str) -> Self {
         Self { what, runs: AtomicU64::new(0), hits: AtomicU64::new(0) }
     }
 
     /// Counts one input.
-    pub fn count(&self, hit: bool) {
+    pub(crate) fn count(&self, hit: bool) {
         let hits = self.hits.fetch_add(u64::from(hit), Ordering::Relaxed) + u64::from(hit);
         let runs = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
         if runs.is_power_of_two() {

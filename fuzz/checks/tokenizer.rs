@@ -10,7 +10,7 @@ use bitnetc_runtime::tokenizer::{
 
 /// What happened to an input.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The text was taken to ids and back.
     Round,
     /// The vocabulary is none.
@@ -80,7 +80,7 @@ fn naive(words: &Words, piece: &str, whole_pieces: bool) -> Vec<TokenId> {
 ///
 /// # Panics
 /// If it does not hold.
-pub fn check(input: &[u8]) -> Outcome {
+pub(crate) fn check(input: &[u8]) -> Outcome {
     let Some((&[kind, count], mut rest)) = input.split_first_chunk::<2>() else { return Outcome::Refused };
     let words = words(&mut rest, usize::from(count));
     let pre = if kind & 1 == 0 { PreTokenizer::LlamaBpe } else { PreTokenizer::Qwen2 };

@@ -201,7 +201,11 @@ mod tests {
             });
             for (unit, count) in counts.iter().enumerate() {
                 let expected = (0..rounds).filter(|round| unit as u64 <= round * 7 % 997).count();
-                assert_eq!(count.load(Ordering::Relaxed) as usize, expected, "{threads} threads, unit {unit}");
+                assert_eq!(
+                    count.load(Ordering::Relaxed) as usize,
+                    expected,
+                    "{threads} threads, unit {unit}"
+                );
             }
         }
     }

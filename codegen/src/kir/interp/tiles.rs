@@ -56,9 +56,8 @@ pub(super) fn eval(m: &mut Machine<'_>, op: &Op) -> Result<(), Fault> {
                     let mut sum = i32::from_le_bytes([place[0], place[1], place[2], place[3]]);
                     for (four, row) in signed.chunks_exact(4).zip(&unsigned) {
                         let products = four.iter().zip(&row[at.clone()]);
-                        sum = products.fold(sum, |sum, (&a, &b)| {
-                            sum.wrapping_add(i32::from(a as i8) * i32::from(b))
-                        });
+                        sum = products
+                            .fold(sum, |sum, (&a, &b)| sum.wrapping_add(i32::from(a as i8) * i32::from(b)));
                     }
                     place.copy_from_slice(&sum.to_le_bytes());
                 }
