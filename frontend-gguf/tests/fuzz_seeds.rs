@@ -124,7 +124,8 @@ fn structured_targets_accept_a_third_of_their_inputs() {
 /// Every file among the seeds, among them inputs that once made a target fail.
 #[test]
 fn every_seed_holds_the_property() {
-    let targets: [(&str, fn(&[u8]) -> Outcome); 3] =
+    type Check = fn(&[u8]) -> Outcome;
+    let targets: [(&str, Check); 3] =
         [("gguf_parse", check_parse), ("gguf_struct", check_struct), ("lower", check_lower)];
     for (name, check) in targets {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(name);

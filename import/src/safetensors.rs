@@ -38,7 +38,8 @@ pub(crate) enum Dtype {
 /// Another type: only its size matters, and that it is none of those above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(crate) enum Width {
-    BOOL,
+    #[serde(rename = "BOOL")]
+    Bool,
     I8,
     #[serde(alias = "F8_E5M2")]
     #[serde(alias = "F8_E8M0")]
@@ -56,7 +57,7 @@ pub(crate) enum Width {
 impl Dtype {
     fn bytes(self) -> usize {
         match self {
-            Self::U8 | Self::Other(Width::BOOL | Width::I8 | Width::F8) => 1,
+            Self::U8 | Self::Other(Width::Bool | Width::I8 | Width::F8) => 1,
             Self::BF16 | Self::F16 | Self::Other(Width::I16 | Width::U16) => 2,
             Self::F32 | Self::Other(Width::I32 | Width::U32) => 4,
             Self::Other(Width::I64 | Width::U64 | Width::F64) => 8,

@@ -205,7 +205,8 @@ fn large() -> Files {
     file.extend(&header);
     // Numbers from 0.0078 to 2, of both signs.
     file.extend(
-        (0..at / 2).flat_map(|i| (0x3c00u16 + (i * 31 % 1024) as u16 | ((i as u16) & 1) << 15).to_le_bytes()),
+        (0..at / 2)
+            .flat_map(|i| ((0x3c00u16 + (i * 31 % 1024) as u16) | (((i as u16) & 1) << 15)).to_le_bytes()),
     );
     files.set("model.safetensors", file);
     files

@@ -120,7 +120,7 @@ pub(crate) enum ActivationArg {
 
 impl ModelArgs {
     /// As the front-end takes them.
-    pub(crate) fn to_options(&self) -> ModelOptions {
+    pub(crate) fn model_options(&self) -> ModelOptions {
         ModelOptions {
             i2s_layout: match self.i2s_layout {
                 None | Some(I2sLayoutArg::X86) => I2sLayout::Blocks128,

@@ -396,14 +396,14 @@ impl Op {
 
     /// Whether the op is about tile registers.
     pub fn uses_tiles(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Op::TileBegin { .. }
-            | Op::TileEnd {}
-            | Op::TileZero { .. }
-            | Op::TileLoad { .. }
-            | Op::TileStore { .. }
-            | Op::TileDot { .. } => true,
-            _ => false,
-        }
+                | Op::TileEnd {}
+                | Op::TileZero { .. }
+                | Op::TileLoad { .. }
+                | Op::TileStore { .. }
+                | Op::TileDot { .. }
+        )
     }
 }

@@ -5,7 +5,7 @@
 use bitnetc_frontend_gguf::testing::{GgufWriter, MetaValue};
 
 /// The kinds of errors of files in one part.
-pub const KINDS: &[&str] = &[
+pub(crate) const KINDS: &[&str] = &[
     "AmbiguousTensorType",
     "BadAlignment",
     "BadBlock",
@@ -42,12 +42,12 @@ pub const KINDS: &[&str] = &[
 ];
 
 /// All cases.
-pub fn all() -> impl Iterator<Item = Case> {
+pub(crate) fn all() -> impl Iterator<Item = Case> {
     [CONTAINER, MODEL, TOKENIZER, WEIGHTS].into_iter().flatten().copied()
 }
 
 /// Kind of error, what its message must hold, and the change that causes it.
-pub type Case = (&'static str, &'static str, fn(&mut GgufWriter));
+pub(crate) type Case = (&'static str, &'static str, fn(&mut GgufWriter));
 
 const ARCH: &str = "bitnet-b1.58";
 
@@ -85,7 +85,7 @@ const Q: &str = "blk.0.attn_q.weight";
 const NORM: &str = "output_norm.weight";
 const EMBD: &str = "token_embd.weight";
 
-pub const CONTAINER: &[Case] = &[
+pub(crate) const CONTAINER: &[Case] = &[
     ("BadVersion", "version 0 ", |w| w.version = 0),
     ("BadVersion", "version 4 ", |w| w.version = 4),
     ("WrongEndian", "big-endian", |w| w.version = 3u32.swap_bytes()),
@@ -234,7 +234,7 @@ pub const CONTAINER: &[Case] = &[
     ("Overlap", NORM, |w| w.tensor_mut(NORM).offset = Some(32)),
 ];
 
-pub const MODEL: &[Case] = &[
+pub(crate) const MODEL: &[Case] = &[
     ("MissingKey", "general.architecture", |w| w.remove("general.architecture")),
     ("WrongKeyType", "a string", |w| w.set("general.architecture", MetaValue::U32(1))),
     ("UnsupportedArch", "bitnet-25", |w| {
@@ -316,7 +316,7 @@ pub const MODEL: &[Case] = &[
     ("UnsupportedTensor", "scale", |w| w.f32_tensor("blk.0.attn_q.scale", &[1], &[1.0])),
 ];
 
-pub const TOKENIZER: &[Case] = &[
+pub(crate) const TOKENIZER: &[Case] = &[
     ("MissingKey", "tokenizer.ggml.model", |w| w.remove("tokenizer.ggml.model")),
     ("MissingKey", "tokenizer.ggml.tokens", |w| w.remove("tokenizer.ggml.tokens")),
     ("MissingKey", "tokenizer.ggml.merges", |w| w.remove("tokenizer.ggml.merges")),
@@ -358,7 +358,7 @@ pub const TOKENIZER: &[Case] = &[
     ("WrongKeyType", "chat_template", |w| w.set("tokenizer.chat_template", MetaValue::U32(1))),
 ];
 
-pub const WEIGHTS: &[Case] = &[
+pub(crate) const WEIGHTS: &[Case] = &[
     ("BadWeights", "element 0", |w| w.tensor_mut(Q).data[0] |= 0xc0),
     ("BadWeights", "code 3", |w| {
         let q = &mut w.tensor_mut(Q).data;
