@@ -3,6 +3,7 @@
 //! In `fuzz/`: `cargo +nightly fuzz run import corpus/import seeds/import -- -max_len=16384`.
 #![no_main]
 
+#[allow(dead_code, reason = "the test that replays the seeds uses the rest")]
 #[path = "../checks/import.rs"]
 mod import;
 #[path = "../checks/rate.rs"]
