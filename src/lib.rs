@@ -24,6 +24,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod batch;
 pub mod bench;
 pub mod builtin;
 pub mod compile;

@@ -30,6 +30,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Generate text
     Run(RunArgs),
+    /// Answer a file of prompts or requests, several at a time
+    Batch(super::batch::BatchArgs),
     /// Compile a GGUF model to a plan file
     Compile(CompileArgs),
     /// Show what a GGUF model or a plan holds

@@ -5,6 +5,7 @@
 //! quietly.
 
 mod args;
+mod batch;
 mod bench;
 mod compile;
 mod failure;
@@ -42,6 +43,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(&args, cli.quiet),
+        Command::Batch(args) => batch::run(&args, cli.quiet),
         Command::Bench(args) => bench::run(&args, cli.quiet),
         Command::Compile(args) => compile::run(&args, cli.quiet),
         Command::Inspect(args) => inspect::run(&args),

@@ -51,7 +51,8 @@ pub(crate) fn announce(loaded: &Loaded, named: bool, quiet: bool) {
     }
 }
 
-fn sampling(args: &SamplingArgs) -> Result<(SamplingParams, bool), Failure> {
+/// The sampler's settings, and whether the seed is a random one.
+pub(crate) fn sampling(args: &SamplingArgs) -> Result<(SamplingParams, bool), Failure> {
     let random = args.seed < 0;
     let seed = match u64::try_from(args.seed) {
         Ok(seed) => seed,
