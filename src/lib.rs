@@ -31,10 +31,13 @@ pub mod compile;
 pub mod error;
 pub mod generate;
 pub mod load;
+mod model;
 pub mod perplexity;
+pub mod store;
 pub mod synth;
 mod tokenizer_spec;
 pub mod verify;
 
 pub use compile::DEFAULT_CHUNK;
 pub use error::Error;
+pub use model::{Model, Settings, TextSession, Token, Tokens};

@@ -126,8 +126,7 @@ fn every_pass_can_be_left_out_of_a_batch() {
     };
     let all = [of(1), of(2), of(3), of(4)];
     for passes in ["assign-layout,plan-memory", "fuse-rope-kv,assign-layout,schedule,plan-memory"] {
-        let loaded =
-            open(file.path(), &options_with(DType::F16, |c| c.pipeline = passes.parse().unwrap()));
+        let loaded = open(file.path(), &options_with(DType::F16, |c| c.pipeline = passes.parse().unwrap()));
         run_mixed(passes, &loaded, 2, 5, &all);
     }
 }
@@ -149,7 +148,11 @@ fn a_sequence_starts_anew_and_goes_back() {
     let mut rows = Vec::new();
     let feeds = [Feed { sequence: 0, tokens: &b }, Feed { sequence: 1, tokens: &b }];
     batch.feed(&feeds, |_, row| rows.push(row.to_vec())).unwrap();
-    assert_same("a new sequence and one that went back", &rows, &[alone_b[39].clone(), alone_joined[69].clone()]);
+    assert_same(
+        "a new sequence and one that went back",
+        &rows,
+        &[alone_b[39].clone(), alone_joined[69].clone()],
+    );
 }
 
 #[test]

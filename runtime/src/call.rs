@@ -45,7 +45,10 @@ enum Patch {
     Tokens,
     UnitBegin,
     UnitEnd,
-    Row { base: u64, stride: u64 },
+    Row {
+        base: u64,
+        stride: u64,
+    },
     /// Index of the first of the cache's addresses, of which there is one for each sequence.
     Cache(u32),
 }

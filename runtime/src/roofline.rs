@@ -250,7 +250,14 @@ impl Threads {
         let entries: Vec<KernelEntry> = shared.code.iter().map(|c| c.entry.clone()).collect();
         let places = Places { data: &shared.data, sinks: &sinks };
         let keep = Keep { _shared: Arc::clone(shared), _sinks: Arc::clone(&sinks) };
-        let engine = Engine::bind(&programs, &entries, &places, Room { capacity: 0, threads: count, sequences: 1 }, None, keep);
+        let engine = Engine::bind(
+            &programs,
+            &entries,
+            &places,
+            Room { capacity: 0, threads: count, sequences: 1 },
+            None,
+            keep,
+        );
         let team = Team::new(Arc::new(engine), count).map_err(SessionError::from)?;
         Ok(Self { count, team, read: None, peak_units: [None; 2] })
     }

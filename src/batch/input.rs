@@ -14,7 +14,7 @@ use std::str::FromStr;
 use super::{BatchError, line_hash, printable};
 
 /// Longest line, in bytes. Far more than the text of any context.
-pub const MAX_LINE: u64 = 16 << 20;
+pub(super) const MAX_LINE: u64 = 16 << 20;
 
 /// What the lines of an input are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +123,8 @@ impl Input {
                 break;
             }
             line += 1;
-            let start = std::mem::replace(&mut offset, offset + read);
+            let start = offset;
+            offset += read;
             if !too_long && bytes.trim_ascii().is_empty() {
                 continue;
             }

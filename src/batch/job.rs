@@ -84,7 +84,11 @@ impl<'a> Job<'a> {
     }
 
     /// The request of an item as a generation.
-    fn generation(&self, item: &Item, context: u32) -> Result<Result<(Endpoint, Generation), Refusal>, BatchError> {
+    fn generation(
+        &self,
+        item: &Item,
+        context: u32,
+    ) -> Result<Result<(Endpoint, Generation), Refusal>, BatchError> {
         if item.too_long {
             return Ok(Err(Request::too_long()));
         }

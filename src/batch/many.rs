@@ -116,13 +116,12 @@ pub fn generate_many<K, E: From<Error>>(
         }
         let clock = Instant::now();
         let mut sampling = Duration::ZERO;
-        let tokens: Vec<Vec<u32>> =
-            active.iter().map(|&i| slots[i].as_mut().map(|r| std::mem::take(&mut r.next)).unwrap_or_default()).collect();
-        let feeds: Vec<Feed<'_>> = active
+        let tokens: Vec<Vec<u32>> = active
             .iter()
-            .zip(&tokens)
-            .map(|(&i, tokens)| Feed { sequence: i as u32, tokens })
+            .map(|&i| slots[i].as_mut().map(|r| std::mem::take(&mut r.next)).unwrap_or_default())
             .collect();
+        let feeds: Vec<Feed<'_>> =
+            active.iter().zip(&tokens).map(|(&i, tokens)| Feed { sequence: i as u32, tokens }).collect();
         let context = u64::from(batch.context());
         let positions: Vec<u64> = active.iter().map(|&i| u64::from(batch.position(i as u32))).collect();
         let mut refused = None;

@@ -24,6 +24,7 @@ pub use job::{Job, Outcome};
 pub use many::{Completion, Finish, Generation, ManyStats, generate_many};
 pub use output::{Done, Output};
 pub use request::{Defaults, Endpoint, Prompt, Refusal, RenderChat, Request, TextSource, prompt_tokens};
+pub(crate) use sequence::Sequence;
 
 /// Why a batch could not be started or had to be given up. What is wrong with a single request is a [`Refusal`] instead.
 #[derive(Debug, thiserror::Error)]

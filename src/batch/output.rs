@@ -165,7 +165,9 @@ mod tests {
     fn other_files_are_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notes.txt");
-        for text in ["dear diary\n", "{\"custom_id\":\"a\"}\n", "[]\n", "{\"custom_id\":1,\"request_hash\":\"\"}\n"] {
+        for text in
+            ["dear diary\n", "{\"custom_id\":\"a\"}\n", "[]\n", "{\"custom_id\":1,\"request_hash\":\"\"}\n"]
+        {
             std::fs::write(&path, text).unwrap();
             let error = Output::open(&path, false).unwrap_err();
             assert!(matches!(error, BatchError::NotResults { line: 1, .. }), "{error}");

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::input::MAX_LINE;
 use super::{Format, Generation};
+use crate::error::Error;
 use crate::generate::GenerateOptions;
 
 /// Most stop strings of a request.
@@ -119,11 +120,10 @@ impl std::fmt::Debug for TextSource<'_> {
 ///
 /// # Errors
 /// Text that the tokenizer refuses; no text, with a model that has no such token.
-pub fn prompt_tokens(tokenizer: &dyn Tokenize, text: &str) -> Result<Vec<u32>, String> {
-    let mut ids = tokenizer.encode(text, true, true).map_err(|e| e.to_string())?;
+pub fn prompt_tokens(tokenizer: &dyn Tokenize, text: &str) -> Result<Vec<u32>, Error> {
+    let mut ids = tokenizer.encode(text, true, true)?;
     if ids.is_empty() {
-        let first = tokenizer.bos().or(tokenizer.eos());
-        ids.push(first.ok_or("the prompt is empty and the model has no begin-of-text token")?);
+        ids.push(tokenizer.bos().or(tokenizer.eos()).ok_or(Error::NoPrompt)?);
     }
     Ok(ids)
 }
@@ -211,12 +211,14 @@ impl Request {
     ) -> Result<Generation, Refusal> {
         let prompt = match self.prompt {
             Prompt::Text(text) => {
-                prompt_tokens(source.tokenizer, &text).map_err(|why| Refusal::field("prompt", why))?
+                let ids = prompt_tokens(source.tokenizer, &text);
+                ids.map_err(|why| Refusal::field("prompt", why.to_string()))?
             }
             Prompt::Tokens(ids) => ids,
             Prompt::Messages(messages) => {
                 let renderer = source.chat.ok_or_else(|| {
-                    let message = "chats cannot be rendered for this model: use /v1/completions with the whole prompt";
+                    let message =
+                        "chats cannot be rendered for this model: use /v1/completions with the whole prompt";
                     Refusal { code: "unsupported", ..Refusal::field("url", message) }
                 })?;
                 let line: Value = serde_json::from_slice(bytes).unwrap_or_default();
@@ -322,7 +324,8 @@ impl<'v> Body<'v> {
     }
 
     fn messages(&self) -> Result<Prompt, Refusal> {
-        let wrong = || Refusal::field("messages", "messages must be an array of objects with role and content");
+        let wrong =
+            || Refusal::field("messages", "messages must be an array of objects with role and content");
         let messages = self.get("messages").and_then(Value::as_array).filter(|list| !list.is_empty());
         let messages = messages.ok_or_else(wrong)?;
         let role = |message: &Value| message.get("role").is_some_and(Value::is_string);
@@ -360,7 +363,8 @@ impl<'v> Body<'v> {
     }
 
     fn stops(&self) -> Result<Option<Vec<String>>, Refusal> {
-        let wrong = || Refusal::field("stop", format!("stop must be a string or at most {MAX_STOPS} strings"));
+        let wrong =
+            || Refusal::field("stop", format!("stop must be a string or at most {MAX_STOPS} strings"));
         match self.get("stop") {
             None => Ok(None),
             Some(Value::String(stop)) => Ok(Some(vec![stop.clone()])),
@@ -467,7 +471,10 @@ mod tests {
             assert_eq!(parse(&line).unwrap_err().param.as_deref(), Some(field), "{line}");
         }
         let refused = |bytes: &[u8]| Request::parse(bytes, Format::Jsonl, 1, &defaults()).unwrap_err().code;
-        assert_eq!((refused(b"{"), refused(b"[1]"), refused(b"\xff")), ("invalid_json", "invalid_json", "invalid_utf8"));
+        assert_eq!(
+            (refused(b"{"), refused(b"[1]"), refused(b"\xff")),
+            ("invalid_json", "invalid_json", "invalid_utf8")
+        );
         // Fields that ask for nothing are no reason.
         let nothing = json!({ "prompt": "a", "n": 1, "stream": false, "tools": [], "logprobs": null, "logit_bias": {},
             "response_format": { "type": "text" } });

@@ -9,19 +9,22 @@ use super::many::{Finish, Generation};
 use crate::error::Error;
 
 /// See the module.
-pub(super) struct Sequence {
+#[derive(Debug)]
+pub(crate) struct Sequence {
     sampler: Sampler,
     decoder: StreamDecoder,
     limit: Option<u64>,
     ignore_end: bool,
     stops: Vec<String>,
-    pub(super) tokens: Vec<u32>,
-    pub(super) text: String,
+    /// The new tokens, without the end token.
+    pub(crate) tokens: Vec<u32>,
+    /// The new text, without a stop string.
+    pub(crate) text: String,
 }
 
 impl Sequence {
     /// A text at its beginning. The generation's settings have been validated.
-    pub(super) fn new(generation: Generation) -> Result<(Self, Vec<u32>), Error> {
+    pub(crate) fn new(generation: Generation) -> Result<(Self, Vec<u32>), Error> {
         let Generation { prompt, params, options, stops } = generation;
         let mut sampler = Sampler::new(params)?;
         for &id in &prompt {
@@ -40,13 +43,13 @@ impl Sequence {
     }
 
     /// Whether the text may have no token at all.
-    pub(super) fn is_empty_by_limit(&self) -> bool {
+    pub(crate) fn is_empty_by_limit(&self) -> bool {
         self.limit == Some(0)
     }
 
     /// Chooses the next token. `masked` is memory to work in; `ends` are the model's end tokens; `full` says that the context
     /// has no room for the token. Returns why the text ends, if it does.
-    pub(super) fn next(
+    pub(crate) fn next(
         &mut self,
         logits: &[f32],
         tokenizer: &dyn Tokenize,
@@ -85,6 +88,18 @@ impl Sequence {
             (false, true) => Some(Finish::ContextFull),
             (false, false) => None,
         })
+    }
+
+    /// The text that no later token takes back: all of it at the end, else without what may be the beginning of a stop string.
+    pub(crate) fn certain_text(&self, ended: bool) -> &str {
+        let bytes = self.text.as_bytes();
+        let begins = |stop: &String| {
+            let longest = (stop.len() - 1).min(bytes.len());
+            (1..=longest).rev().find(|&n| bytes.ends_with(&stop.as_bytes()[..n])).unwrap_or(0)
+        };
+        let held = if ended { 0 } else { self.stops.iter().map(begins).max().unwrap_or(0) };
+        // A stop string begins with a character, so this is the border of one.
+        &self.text[..self.text.len() - held]
     }
 
     /// Where the earliest stop string begins, of which there was none in the first `before` bytes.

@@ -4,18 +4,19 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bitnetc::Error;
-use bitnetc::batch::{BatchError, Defaults, Format, Input, Job, Outcome as Answers, Output, Shard, TextSource};
+use bitnetc::batch::{
+    BatchError, Defaults, Format, Input, Job, Outcome as Answers, Output, Shard, TextSource,
+};
 use bitnetc::error::exit;
 use bitnetc::generate::GenerateOptions;
-use bitnetc::load::{Loaded, load};
+use bitnetc::load::Loaded;
 use bitnetc_runtime::batch::{Batch, BatchOptions};
 use bitnetc_runtime::session::SessionError;
 use clap::{Args, ValueEnum};
 
 use super::args::{EngineArgs, SamplingArgs};
-use super::failure::Failure;
 use super::run::{announce, load_options, sampling, threads};
-use super::{Outcome, interrupt, output, progress};
+use super::{Outcome, interrupt, models, output, progress};
 
 /// Texts that are generated at a time unless asked otherwise: as many as `@head` takes in one call.
 const DEFAULT_PARALLEL: u32 = bitnetc_ir::HEAD_ROWS;
@@ -97,7 +98,7 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
     let (mut results, done) = Output::open(&args.output, args.overwrite)?;
 
     let path = args.model.as_deref();
-    let loaded = load(path, &load_options(&args.engine)?)?;
+    let loaded = models::open(path, &load_options(&args.engine)?, quiet)?;
     announce(&loaded, path.is_some(), quiet);
     let defaults = Defaults {
         seed: (!random_seed).then_some(params.seed),
@@ -111,7 +112,10 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
     drop(done);
     if job.skipped() > 0 {
         let shown = args.output.display();
-        output::say(quiet, format!("{} results are in {shown} already, {} are left", job.skipped(), job.left()));
+        output::say(
+            quiet,
+            format!("{} results are in {shown} already, {} are left", job.skipped(), job.left()),
+        );
     }
 
     let context = match args.ctx_size {

@@ -20,6 +20,7 @@ mod settings;
 use std::path::PathBuf;
 
 pub use download::Progress;
+pub use http::missing_for_tls;
 pub use hub::{Hub, Pulled};
 pub use hub_cache::{CachedFile, HubCache};
 pub use plan_cache::{CachedPlan, PlanCache, Used};
@@ -31,7 +32,9 @@ pub use settings::{HubSettings, cache_home, config_home};
 #[non_exhaustive]
 pub enum StoreError {
     /// A name that is none.
-    #[error("`{name}` is no model name: {why}; expected hf:org/repo, hf:org/repo:file.gguf or hf:org/repo@revision:file.gguf")]
+    #[error(
+        "`{name}` is no model name: {why}; expected hf:org/repo, hf:org/repo:file.gguf or hf:org/repo@revision:file.gguf"
+    )]
     Name {
         /// As given, printable.
         name: String,
@@ -101,7 +104,9 @@ pub enum StoreError {
         why: String,
     },
     /// The bytes are not those that the server announced.
-    #[error("{url}: the file's {algorithm} is {found}, not {expected}: it was damaged on the way and has been removed; try again")]
+    #[error(
+        "{url}: the file's {algorithm} is {found}, not {expected}: it was damaged on the way and has been removed; try again"
+    )]
     Checksum {
         /// The file.
         url: String,

@@ -74,7 +74,8 @@ fn is_repo_part(text: &str) -> bool {
 
 /// Whether a path of a repository's file is relative, plain, and stays inside.
 pub(super) fn is_file_path(path: &str) -> bool {
-    let part = |part: &str| !matches!(part, "" | "." | "..") && !part.chars().any(|c| c.is_control() || c == '\\');
+    let part =
+        |part: &str| !matches!(part, "" | "." | "..") && !part.chars().any(|c| c.is_control() || c == '\\');
     path.len() <= 1024 && path.split('/').all(part)
 }
 
@@ -195,9 +196,30 @@ mod tests {
     #[test]
     fn names_that_lead_elsewhere_are_refused() {
         for text in [
-            "", "o/r", "hf:", "hf:r", "hf:/r", "hf:o/", "hf:o/r/x", "hf:../r", "hf:o/..", "hf:o/r:", "hf:o/r:/etc/passwd",
-            "hf:o/r:../x", "hf:o/r:a/../b", "hf:o/r:a//b", "hf:o/r:a\\b", "hf:o/r:a\nb", "hf:o/r@", "hf:o/r@../x",
-            "hf:o/r@a b", "hf:o--x/r", "hf:o/r?x=1", "hf:o/r%2e", "hf:-o/r", "hf:o/r.",
+            "",
+            "o/r",
+            "hf:",
+            "hf:r",
+            "hf:/r",
+            "hf:o/",
+            "hf:o/r/x",
+            "hf:../r",
+            "hf:o/..",
+            "hf:o/r:",
+            "hf:o/r:/etc/passwd",
+            "hf:o/r:../x",
+            "hf:o/r:a/../b",
+            "hf:o/r:a//b",
+            "hf:o/r:a\\b",
+            "hf:o/r:a\nb",
+            "hf:o/r@",
+            "hf:o/r@../x",
+            "hf:o/r@a b",
+            "hf:o--x/r",
+            "hf:o/r?x=1",
+            "hf:o/r%2e",
+            "hf:-o/r",
+            "hf:o/r.",
         ] {
             assert!(text.parse::<HubRef>().is_err(), "{text}");
         }

@@ -164,6 +164,9 @@ mod tests {
         assert!(!format!("{from_file:?}").contains("hf_file"));
         let from_variable = settings(&[("HF_HOME", home), ("HF_TOKEN", " hf_variable ")]).unwrap();
         assert_eq!(from_variable.token.as_deref(), Some("hf_variable"));
-        assert_eq!(config_home(&|name| (name == "HOME").then(|| "/h".into())).unwrap(), Path::new("/h/.config"));
+        assert_eq!(
+            config_home(&|name| (name == "HOME").then(|| "/h".into())).unwrap(),
+            Path::new("/h/.config")
+        );
     }
 }
