@@ -145,6 +145,10 @@ impl Client {
             Err(error @ (ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::InvalidProxyUrl)) => {
                 Err(StoreError::Answer { url: url.to_owned(), why: error.to_string() }.into())
             }
+            Err(error) if is_tls(&error) => {
+                let (url, why) = (url.to_owned(), error.to_string());
+                Err(StoreError::Tls { url, why }.into())
+            }
             Err(error) => Err(Failed::Again(error.to_string())),
         }
     }
@@ -153,6 +157,15 @@ impl Client {
     fn may_have_token(&self, url: &str) -> bool {
         let safe = url.starts_with("https://") || origin(url).is_some_and(is_loopback);
         safe && !self.origin.is_empty() && origin(url) == Some(self.origin.as_str())
+    }
+}
+
+/// Whether an error is one of TLS and not of the connection: of rustls itself, or what it makes of a handshake that fails.
+fn is_tls(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => true,
+        ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
+        _ => false,
     }
 }
 

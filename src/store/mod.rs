@@ -75,6 +75,14 @@ pub enum StoreError {
         /// The features.
         needed: &'static str,
     },
+    /// There is no trustworthy connection to the server.
+    #[error("{url}: https failed: {why}; check the system's certificates (SSL_CERT_FILE, SSL_CERT_DIR) and its clock")]
+    Tls {
+        /// What was asked for.
+        url: String,
+        /// What the TLS library says.
+        why: String,
+    },
     /// The server could not be reached, again and again.
     #[error("{url}: {why} (tried {attempts} times); what has arrived is kept, and the same command goes on")]
     Unreachable {

@@ -1,209 +1,34 @@
-//! The Hub against a server in this process: one address for the Hub, another for its storage, both with faults on demand.
+//! The Hub against a server in this process, with faults on demand.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-
-use sha2::{Digest, Sha256};
 
 use super::*;
 
-const COMMIT: &str = "00112233445566778899aabbccddeeff00112233";
-const NEWER: &str = "ffeeddccbbaa99887766554433221100ffeeddcc";
+#[path = "../../../tests/common/hub_server.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs)]
+mod hub_server;
 
-/// A way in which the storage misbehaves, once.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Fault {
-    /// Sends so many bytes of the body and closes the connection.
-    CutAfter(usize),
-    /// Closes the connection without an answer.
-    Silent,
-    /// Answers with a status.
-    Status(u16),
-    /// Sends the whole file though a part was asked for.
-    IgnoresRange,
-    /// Says that it sends another part than it was asked for.
-    WrongRange,
-    /// Flips a bit.
-    Damages,
-}
+use hub_server::{COMMIT, Fault, NEWER, Server, answer, git_hash, listen, read_request, sha256};
 
-struct State {
-    commit: String,
-    files: BTreeMap<String, Vec<u8>>,
-    /// Files that the Hub serves itself, called by their git hash.
-    small: Vec<String>,
-    needs_token: Option<String>,
-    faults: VecDeque<Fault>,
-    /// Answers of the Hub, before it answers rightly.
-    statuses: VecDeque<u16>,
-    requests: Vec<Seen>,
-    storage: String,
-}
-
-/// A request that came.
-#[derive(Clone, Debug)]
-struct Seen {
-    storage: bool,
-    line: String,
-    range: Option<String>,
-    token: Option<String>,
-}
-
-struct Server {
-    state: Arc<Mutex<State>>,
-    endpoint: String,
+/// A server and a cache.
+struct Setup {
+    server: Server,
     folder: tempfile::TempDir,
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+impl std::ops::Deref for Setup {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
 }
 
-fn git_hash(bytes: &[u8]) -> String {
-    let all = [format!("blob {}\0", bytes.len()).as_bytes(), bytes].concat();
-    sha1::Sha1::digest(&all).iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn listen(handle: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    // The thread ends with the process of the tests.
-    std::thread::spawn(move || listener.incoming().flatten().for_each(handle));
-    address
-}
-
-fn read_request(stream: &TcpStream, storage: bool) -> Option<Seen> {
-    let mut lines = BufReader::new(stream).lines();
-    let line = lines.next()?.ok()?;
-    let mut seen = Seen { storage, line, range: None, token: None };
-    for header in lines {
-        let header = header.ok()?;
-        if header.is_empty() {
-            return Some(seen);
-        }
-        let (name, value) = header.split_once(':')?;
-        match name.to_ascii_lowercase().as_str() {
-            "range" => seen.range = Some(value.trim().to_owned()),
-            "authorization" => seen.token = Some(value.trim().to_owned()),
-            _ => {}
-        }
-    }
-    None
-}
-
-fn answer(stream: &mut TcpStream, status: u16, headers: &str, body: &[u8], length: usize) {
-    let head =
-        format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n");
-    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
-}
-
-fn hub(state: &Mutex<State>, mut stream: TcpStream) {
-    let Some(seen) = read_request(&stream, false) else { return };
-    let mut state = state.lock().unwrap();
-    state.requests.push(seen.clone());
-    if let Some(status) = state.statuses.pop_front() {
-        return answer(&mut stream, status, "", b"", 0);
-    }
-    if state.needs_token.is_some() && seen.token != state.needs_token {
-        return answer(&mut stream, 401, "", b"", 0);
-    }
-    let mut words = seen.line.split(' ');
-    let (method, path) = (words.next().unwrap(), words.next().unwrap());
-    if let Some(rest) = path.strip_prefix("/api/models/org/repo/revision/") {
-        if !["main", COMMIT, NEWER].contains(&rest) {
-            return answer(&mut stream, 404, "", b"", 0);
-        }
-        let siblings: Vec<_> = state.files.keys().map(|f| serde_json::json!({ "rfilename": f })).collect();
-        let body = serde_json::json!({ "sha": state.commit, "siblings": siblings }).to_string();
-        return answer(&mut stream, 200, "", body.as_bytes(), body.len());
-    }
-    // A repository that has been renamed.
-    if let Some(rest) = path.strip_prefix("/api/models/old/name/") {
-        let headers = format!("Location: /api/models/org/repo/{rest}\r\n");
-        return answer(&mut stream, 307, &headers, b"", 0);
-    }
-    let file = path.strip_prefix("/org/repo/resolve/").and_then(|rest| rest.split_once('/'));
-    let Some((name, bytes)) = file.and_then(|(_, file)| Some((file, state.files.get(file)?))) else {
-        return answer(&mut stream, 404, "", b"", 0);
-    };
-    if state.small.iter().any(|small| small == name) {
-        let headers = format!("ETag: \"{}\"\r\n", git_hash(bytes));
-        let body = if method == "HEAD" { &[][..] } else { bytes };
-        return answer(&mut stream, 200, &headers, body, bytes.len());
-    }
-    let headers = format!(
-        "Location: {}/{name}\r\nX-Linked-Etag: \"{}\"\r\nX-Linked-Size: {}\r\nETag: \"other\"\r\n",
-        state.storage,
-        sha256(bytes),
-        bytes.len()
-    );
-    answer(&mut stream, 302, &headers, b"", 0);
-}
-
-fn storage(state: &Mutex<State>, mut stream: TcpStream) {
-    let Some(seen) = read_request(&stream, true) else { return };
-    let mut state = state.lock().unwrap();
-    state.requests.push(seen.clone());
-    let name = seen.line.split(' ').nth(1).unwrap().trim_start_matches('/').to_owned();
-    let mut bytes = state.files[&name].clone();
-    let fault = state.faults.pop_front();
-    drop(state);
-    let from = seen
-        .range
-        .as_deref()
-        .and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
-    match fault {
-        Some(Fault::Silent) => return,
-        Some(Fault::Status(status)) => return answer(&mut stream, status, "", b"", 0),
-        Some(Fault::Damages) => bytes[0] ^= 1,
-        _ => {}
-    }
-    let (status, headers, body) = match from.filter(|_| fault != Some(Fault::IgnoresRange)) {
-        Some(from) if from >= bytes.len() => return answer(&mut stream, 416, "", b"", 0),
-        Some(from) => {
-            let said = if fault == Some(Fault::WrongRange) { from + 1 } else { from };
-            let headers = format!("Content-Range: bytes {said}-{}/{}\r\n", bytes.len() - 1, bytes.len());
-            (206, headers, &bytes[from..])
-        }
-        None => (200, String::new(), &bytes[..]),
-    };
-    let sent = match fault {
-        Some(Fault::CutAfter(n)) => &body[..n.min(body.len())],
-        _ => body,
-    };
-    answer(&mut stream, status, &headers, sent, body.len());
-}
-
-impl Server {
+impl Setup {
     fn new(files: &[(&str, Vec<u8>)]) -> Self {
-        let state = Arc::new(Mutex::new(State {
-            commit: COMMIT.to_owned(),
-            files: files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.clone())).collect(),
-            small: Vec::new(),
-            needs_token: None,
-            faults: VecDeque::new(),
-            statuses: VecDeque::new(),
-            requests: Vec::new(),
-            storage: String::new(),
-        }));
-        let (for_storage, for_hub) = (Arc::clone(&state), Arc::clone(&state));
-        let address = listen(move |stream| storage(&for_storage, stream));
-        state.lock().unwrap().storage = format!("http://{address}");
-        let address = listen(move |stream| hub(&for_hub, stream));
-        let folder = tempfile::tempdir().unwrap();
-        Self { state, endpoint: format!("http://{address}"), folder }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
-    }
-
-    fn faults(&self, faults: &[Fault]) {
-        self.state().faults = faults.iter().copied().collect();
+        Self { server: Server::new(files), folder: tempfile::tempdir().unwrap() }
     }
 
     fn hub(&self) -> Hub {
@@ -224,11 +49,6 @@ impl Server {
 
     fn pull(&self, name: &str) -> Result<Pulled, StoreError> {
         self.hub().pull(&name.parse().unwrap(), &mut |_| true)
-    }
-
-    /// Requests to the storage, as the ranges that they asked for.
-    fn ranges(&self) -> Vec<Option<String>> {
-        self.state().requests.iter().filter(|r| r.storage).map(|r| r.range.clone()).collect()
     }
 }
 
@@ -252,7 +72,7 @@ fn assert_nothing_unfinished(cache: &Path) {
 #[test]
 fn a_model_is_fetched_into_the_layout_of_the_hubs_own_tools() {
     let bytes = content(1, 3_000_000);
-    let server = Server::new(&[("README.md", b"hi".to_vec()), ("model.gguf", bytes.clone())]);
+    let server = Setup::new(&[("README.md", b"hi".to_vec()), ("model.gguf", bytes.clone())]);
     let mut seen = Vec::new();
     let pulled = server.hub().pull(&"hf:org/repo".parse().unwrap(), &mut |p| {
         seen.push((p.done, p.total));
@@ -287,7 +107,7 @@ fn a_model_is_fetched_into_the_layout_of_the_hubs_own_tools() {
 #[test]
 fn broken_connections_go_on_where_they_broke() {
     let bytes = content(2, 2_500_000);
-    let server = Server::new(&[("model.gguf", bytes.clone())]);
+    let server = Setup::new(&[("model.gguf", bytes.clone())]);
     server.faults(&[Fault::CutAfter(700_000), Fault::Silent, Fault::Status(503), Fault::CutAfter(1_000_000)]);
     let pulled = server.pull("hf:org/repo").unwrap();
     assert_eq!(std::fs::read(pulled.path).unwrap(), bytes);
@@ -299,7 +119,7 @@ fn broken_connections_go_on_where_they_broke() {
 #[test]
 fn an_interrupted_pull_goes_on_in_another_process() {
     let bytes = content(3, 4_000_000);
-    let server = Server::new(&[("model.gguf", bytes.clone())]);
+    let server = Setup::new(&[("model.gguf", bytes.clone())]);
     let stopped = server.hub().pull(&"hf:org/repo".parse().unwrap(), &mut |p| p.done < 2_000_000);
     assert!(matches!(stopped, Err(StoreError::Interrupted)));
     assert_eq!(server.hub().find(&"hf:org/repo".parse().unwrap()).unwrap(), None);
@@ -313,7 +133,7 @@ fn an_interrupted_pull_goes_on_in_another_process() {
 
 #[test]
 fn a_server_that_stays_away_is_given_up() {
-    let server = Server::new(&[("model.gguf", content(4, 1000))]);
+    let server = Setup::new(&[("model.gguf", content(4, 1000))]);
     server.faults(&[Fault::Silent; 3]);
     let error = server.pull("hf:org/repo").unwrap_err();
     assert!(matches!(error, StoreError::Unreachable { attempts: 3, .. }), "{error}");
@@ -329,7 +149,7 @@ fn a_server_that_stays_away_is_given_up() {
 #[test]
 fn bytes_that_are_not_the_announced_ones_never_become_a_blob() {
     let bytes = content(5, 100_000);
-    let server = Server::new(&[("model.gguf", bytes.clone())]);
+    let server = Setup::new(&[("model.gguf", bytes.clone())]);
     server.faults(&[Fault::Damages]);
     let error = server.pull("hf:org/repo").unwrap_err();
     assert!(
@@ -357,7 +177,7 @@ fn bytes_that_are_not_the_announced_ones_never_become_a_blob() {
 #[test]
 fn servers_that_do_not_resume_are_coped_with() {
     let bytes = content(6, 300_000);
-    let server = Server::new(&[("model.gguf", bytes.clone())]);
+    let server = Setup::new(&[("model.gguf", bytes.clone())]);
     server.faults(&[Fault::CutAfter(100_000), Fault::IgnoresRange]);
     assert_eq!(std::fs::read(server.pull("hf:org/repo").unwrap().path).unwrap(), bytes);
     server.hub().cache().remove(&RepoId { owner: "org".into(), name: "repo".into() }, None).unwrap();
@@ -369,7 +189,7 @@ fn servers_that_do_not_resume_are_coped_with() {
 
 #[test]
 fn refusals_say_what_to_do() {
-    let server = Server::new(&[("model.gguf", content(7, 100))]);
+    let server = Setup::new(&[("model.gguf", content(7, 100))]);
     server.state().needs_token = Some("Bearer other".to_owned());
     let error = server.pull("hf:org/repo").unwrap_err().to_string();
     assert!(error.contains("401") && error.contains("HF_TOKEN"), "{error}");
@@ -391,7 +211,7 @@ fn refusals_say_what_to_do() {
 
 #[test]
 fn offline_asks_nobody() {
-    let server = Server::new(&[("model.gguf", content(8, 1000))]);
+    let server = Setup::new(&[("model.gguf", content(8, 1000))]);
     let name = "hf:org/repo".parse().unwrap();
     let error = server.offline().pull(&name, &mut |_| true).unwrap_err();
     assert!(matches!(error, StoreError::Offline { .. }), "{error}");
@@ -404,7 +224,7 @@ fn offline_asks_nobody() {
 
 #[test]
 fn a_new_commit_keeps_the_old_snapshot() {
-    let server = Server::new(&[("model.gguf", content(9, 1000)), ("config.json", b"{}".to_vec())]);
+    let server = Setup::new(&[("model.gguf", content(9, 1000)), ("config.json", b"{}".to_vec())]);
     let old = server.pull("hf:org/repo:model.gguf").unwrap();
     server.state().commit = NEWER.to_owned();
     server.state().files.insert("model.gguf".to_owned(), content(10, 2000));
@@ -420,7 +240,7 @@ fn a_new_commit_keeps_the_old_snapshot() {
 
 #[test]
 fn small_files_are_checked_by_their_git_hash_and_names_redirect() {
-    let server = Server::new(&[("sub/tiny.gguf", content(11, 500))]);
+    let server = Setup::new(&[("sub/tiny.gguf", content(11, 500))]);
     server.state().small.push("sub/tiny.gguf".to_owned());
     let pulled = server.pull("hf:org/repo:sub/tiny.gguf").unwrap();
     assert_eq!(std::fs::read(&pulled.path).unwrap(), content(11, 500));
@@ -458,7 +278,7 @@ fn nonsense_from_the_server_is_refused() {
     for body in ["", "[]", "{\"sha\":\"x\"}", "{\"sha\":7,\"siblings\":{}}"] {
         let length = body.len();
         let address = listen(move |mut stream| {
-            read_request(&stream, false);
+            read_request(&mut stream, false);
             answer(&mut stream, 200, "", body.as_bytes(), length);
         });
         let folder = tempfile::tempdir().unwrap();
