@@ -99,6 +99,9 @@ pub enum Error {
         /// The head that was asked for.
         asked: String,
     },
+    /// No text to go on from, with a model that does not say how texts begin.
+    #[error("the prompt is empty and the model has no begin-of-text token: give a prompt")]
+    NoPrompt,
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,
@@ -143,6 +146,9 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A model by name could not be had.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
     /// A cache dtype that is no cache dtype.
     #[error("{0}")]
     Cache(String),
@@ -184,7 +190,8 @@ impl Error {
             Error::Compile(CompileError::Program(_) | CompileError::Kernel { .. }) => exit::MODEL,
             Error::NotInPlan { .. } | Error::HeadOfPlan { .. } => exit::USAGE,
             Error::Interrupted | Error::Session(SessionError::Interrupted) => exit::INTERRUPTED,
-            Error::Param(_) => exit::USAGE,
+            Error::Param(_) | Error::NoPrompt => exit::USAGE,
+            Error::Store(error) => error.exit_code(),
             _ => exit::FAILURE,
         }
     }

@@ -38,7 +38,7 @@ impl Stop {
 }
 
 /// What to generate.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GenerateOptions {
     /// Tokens at most; `None`: until the model or the context ends.
     pub limit: Option<u64>,
@@ -63,6 +63,31 @@ pub struct Generated {
     pub decode_time: Duration,
     /// Time for sampling.
     pub sample_time: Duration,
+    /// Of each token behind the first: the time of its step and of its sampling.
+    pub token_times: Vec<Duration>,
+}
+
+/// How long single tokens took: times that so many of a hundred tokens did not exceed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latency {
+    /// Half of them.
+    pub p50: Duration,
+    /// 90 of a hundred.
+    pub p90: Duration,
+    /// 99 of a hundred.
+    pub p99: Duration,
+    /// All of them.
+    pub max: Duration,
+}
+
+impl Latency {
+    /// Of these times; nothing if there are none. A percentile is one of the times (nearest rank).
+    pub fn of(times: &[Duration]) -> Option<Self> {
+        let mut sorted = times.to_vec();
+        sorted.sort_unstable();
+        let rank = |percent: usize| sorted.get((sorted.len() * percent).div_ceil(100).max(1) - 1).copied();
+        Some(Self { p50: rank(50)?, p90: rank(90)?, p99: rank(99)?, max: *sorted.last()? })
+    }
 }
 
 /// Feeds `prompt` and generates. `emit` is given text as it is made and stops the work by returning false.
@@ -85,7 +110,9 @@ pub fn generate(
         decode_steps: 0,
         decode_time: Duration::ZERO,
         sample_time: Duration::ZERO,
+        token_times: Vec::new(),
     };
+    let mut step_time = Duration::ZERO;
     let mut decoder = StreamDecoder::new();
     let mut text = String::new();
     let ends: Vec<u32> = match options.ignore_end {
@@ -117,7 +144,11 @@ pub fn generate(
                 sampler.sample(&masked)?
             }
         };
-        out.sample_time += clock.elapsed();
+        let sample_time = clock.elapsed();
+        out.sample_time += sample_time;
+        if out.decode_steps > 0 {
+            out.token_times.push(step_time + sample_time);
+        }
         if tokenizer.is_end(id) && !options.ignore_end {
             out.stop = Stop::EndToken(id);
             break;
@@ -139,7 +170,8 @@ pub fn generate(
         }
         let clock = Instant::now();
         logits = session.feed(&[id])?;
-        out.decode_time += clock.elapsed();
+        step_time = clock.elapsed();
+        out.decode_time += step_time;
         out.decode_steps += 1;
     }
     text.clear();
@@ -148,4 +180,22 @@ pub fn generate(
         emit(&text);
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_nearest_ranks() {
+        let times = |ms: &[u64]| ms.iter().map(|&n| Duration::from_millis(n)).collect::<Vec<_>>();
+        assert_eq!(Latency::of(&[]), None);
+        let of = |all: &[u64]| {
+            Latency::of(&times(all)).map(|l| [l.p50, l.p90, l.p99, l.max].map(|d| d.as_millis()))
+        };
+        assert_eq!(of(&[3]), Some([3, 3, 3, 3]));
+        assert_eq!(of(&[4, 1, 3, 2]), Some([2, 4, 4, 4]));
+        let hundred: Vec<u64> = (1..=100).rev().collect();
+        assert_eq!(of(&hundred), Some([50, 90, 99, 100]));
+    }
 }
