@@ -39,6 +39,7 @@ const PASSES: u32 = 5;
 /// The widest code that is generated for a target, for people.
 fn code_level(target: &TargetDesc) -> &'static str {
     match Level::of(target).filter(|_| x64::available()) {
+        Some(Level::Amx) => "x64: AVX-512 with VNNI, 512-bit vectors, and AMX tiles",
         Some(Level::Avx512Vnni) => "x64: AVX-512 with VNNI, 512-bit vectors",
         Some(Level::Avx512) => "x64: AVX-512, 512-bit vectors",
         Some(Level::AvxVnni) => "x64: AVX2 with VNNI, 256-bit vectors",
