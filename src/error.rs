@@ -164,6 +164,8 @@ pub mod exit {
     pub const USAGE: u8 = 2;
     /// The model file is bad or not supported.
     pub const MODEL: u8 = 3;
+    /// `bench --compare` found a test that has become slower.
+    pub const REGRESSION: u8 = 5;
     /// Interrupted by Ctrl-C.
     pub const INTERRUPTED: u8 = 130;
 }

@@ -37,6 +37,30 @@ fn home() -> tempfile::TempDir {
 }
 
 #[test]
+fn a_baseline_tells_slower_from_faster() {
+    let home = home();
+    let args = ["bench", "-p", "0", "-n", "4", "-r", "5", "-t", "1", "--limits-buffer", "1", "-o", "json"];
+    let report = json(&mut bitnetc(home.path(), &args));
+    let file = home.path().join("before.json");
+    for (factor, code, verdict) in [(100.0, 5, "slower"), (0.01, 0, "faster")] {
+        let mut old = report.clone();
+        for sample in old["tests"][0]["samples"].as_array_mut().unwrap() {
+            *sample = (sample.as_f64().unwrap() * factor).into();
+        }
+        std::fs::write(&file, old.to_string()).unwrap();
+        let mut command = bitnetc(home.path(), &args);
+        let (found, stdout, stderr) = output(command.arg("--compare").arg(&file));
+        let new: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(new["comparison"][0]["verdict"], verdict, "{stdout}");
+        assert_eq!(found, Some(code), "{stderr}");
+    }
+    // Nothing of it has a partner.
+    let other = ["bench", "-p", "0", "-n", "5", "-r", "1", "-t", "1", "--limits-buffer", "1", "--compare"];
+    let (code, _, stderr) = output(bitnetc(home.path(), &other).arg(&file));
+    assert!(code == Some(1) && stderr.contains("no test of this run is in the baseline"), "{stderr}");
+}
+
+#[test]
 fn settings_are_started_once() {
     let home = home();
     let (code, _, stderr) = output(&mut bitnetc(home.path(), &["config", "init"]));

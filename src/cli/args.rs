@@ -512,9 +512,12 @@ pub(crate) enum ReportFormat {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Lists are separated by commas, or options given more than once; they multiply.\n\nExamples:\n  bitnetc bench model.plan\n  bitnetc bench --preset 2b-4t -p 128,512 -n 128 -d 0,2048 -t 1,2 -o json\n  bitnetc bench model.gguf --startup -p 0 -n 0"
+    after_help = "Lists are separated by commas, or options given more than once; they multiply.\n\nExamples:\n  bitnetc bench model.plan\n  bitnetc bench --preset 2b-4t -p 128,512 -n 128 -d 0,2048 -t 1,2 -o json\n  bitnetc bench model.plan -o json > before.json         and after a change:\n  bitnetc bench model.plan --compare before.json"
 )]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<BenchCommand>,
     /// A .gguf model or a plan (default: the built-in model)
     #[arg(value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
@@ -548,6 +551,12 @@ pub(crate) struct BenchArgs {
     /// How results are written
     #[arg(short, long, value_name = "FORMAT", default_value = "md")]
     pub(crate) output: ReportFormat,
+    /// Compare with a report that an earlier `bitnetc bench -o json` wrote; the exit code is 5 if a test has become slower
+    #[arg(long, value_name = "FILE")]
+    pub(crate) compare: Option<PathBuf>,
+    /// The least change that `--compare` counts, in per cent
+    #[arg(long, value_name = "PERCENT", default_value_t = 3.0, requires = "compare", value_parser = super::bench::parse_percent)]
+    pub(crate) threshold: f64,
     /// Do not run a test before it is timed
     #[arg(long)]
     pub(crate) no_warmup: bool,
@@ -591,6 +600,40 @@ pub(crate) struct BenchArgs {
     /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni` (each brings what it implies)
     #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
     pub(crate) cpu_features: String,
+}
+
+/// Benchmarks of parts.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// What each pass is worth: the model with every optional pass left out in turn
+    Passes(super::bench_passes::BenchPassesArgs),
+    /// Compiling, loading to the first token, and peak memory
+    Startup(StartupArgs),
+}
+
+/// What a startup is measured with.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  bitnetc bench startup model.gguf\n  bitnetc bench startup model.plan --json"
+)]
+pub(crate) struct StartupArgs {
+    /// A .gguf model or a plan (default: the built-in model)
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// Loads of the plan
+    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) repetitions: u32,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Tokens that one prefill step handles at most; not for a plan, which has its own
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) batch_size: Option<u32>,
+    /// Leave a pass out (may be given more than once); not for a plan
+    #[arg(long, value_name = "PASS")]
+    pub(crate) disable_pass: Vec<String>,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod args;
 mod batch;
 mod bench;
+mod bench_passes;
 mod compile;
 mod config;
 mod doctor;
