@@ -16,6 +16,9 @@ use bitnetc_runtime::session::SessionError;
 use bitnetc_runtime::tokenizer::TokenizerError;
 use bitnetc_runtime::whole_file::WholeFileError;
 
+use crate::chat::ChatError;
+use crate::constraint::ConstraintError;
+
 /// An error of the library facade.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -129,6 +132,12 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A conversation cannot go on.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+    /// A grammar cannot be used.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     /// A cache dtype that is no cache dtype.
     #[error("{0}")]
     Cache(String),
@@ -168,7 +177,8 @@ impl Error {
             Error::Compile(CompileError::Program(_) | CompileError::Kernel { .. }) => exit::MODEL,
             Error::NotInPlan { .. } | Error::HeadOfPlan { .. } => exit::USAGE,
             Error::Interrupted | Error::Session(SessionError::Interrupted) => exit::INTERRUPTED,
-            Error::Param(_) => exit::USAGE,
+            Error::Param(_) | Error::Chat(ChatError::UnknownTemplate { .. }) => exit::USAGE,
+            Error::Constraint(ConstraintError::Json(_) | ConstraintError::Grammar { .. }) => exit::USAGE,
             _ => exit::FAILURE,
         }
     }

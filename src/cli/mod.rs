@@ -6,6 +6,7 @@
 
 mod args;
 mod bench;
+mod chat;
 mod compile;
 mod failure;
 mod inspect;
@@ -16,8 +17,10 @@ mod output;
 mod perplexity;
 mod progress;
 mod run;
+mod sampling;
 mod startup;
 mod synth;
+mod tokenize;
 
 use std::process::ExitCode;
 
@@ -42,6 +45,9 @@ pub(crate) fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(&args, cli.quiet),
+        Command::Chat(args) => chat::run(&args, cli.quiet),
+        Command::Tokenize(args) => tokenize::tokenize(&args, cli.quiet),
+        Command::Detokenize(args) => tokenize::detokenize(&args, cli.quiet),
         Command::Bench(args) => bench::run(&args, cli.quiet),
         Command::Compile(args) => compile::run(&args, cli.quiet),
         Command::Inspect(args) => inspect::run(&args),

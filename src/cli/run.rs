@@ -2,19 +2,22 @@
 
 use std::time::Instant;
 
+use bitnetc::chat::{Message, RenderInput, Role, Selected, SpecialTexts};
 use bitnetc::compile::CompileOptions;
+use bitnetc::constraint::Constraint;
 use bitnetc::error::exit;
-use bitnetc::generate::{GenerateOptions, Generated, Stop, generate};
+use bitnetc::generate::{Extras, GenerateOptions, Generated, Stop, generate_with};
 use bitnetc::load::{LoadOptions, Loaded, load};
 use bitnetc_ir::work::Accounts;
 use bitnetc_runtime::cpus::Cpus;
-use bitnetc_runtime::sampling::{Sampler, SamplingParams};
+use bitnetc_runtime::sampling::{Sampler, TokenLogprob};
 use bitnetc_runtime::session::{MemoryUse, Session, SessionOptions};
 use bitnetc_runtime::tokenizer::Tokenize;
 
-use super::args::{EngineArgs, KvType, RunArgs, SamplingArgs};
+use super::args::{EngineArgs, KvType, RunArgs};
 use super::compile::target;
 use super::failure::Failure;
+use super::sampling::check_biases;
 use super::{Outcome, interrupt, output};
 
 /// Threads when none are asked for: the cores that this process may use.
@@ -51,29 +54,6 @@ pub(crate) fn announce(loaded: &Loaded, named: bool, quiet: bool) {
     }
 }
 
-fn sampling(args: &SamplingArgs) -> Result<(SamplingParams, bool), Failure> {
-    let random = args.seed < 0;
-    let seed = match u64::try_from(args.seed) {
-        Ok(seed) => seed,
-        // The hasher of a new map is keyed by the system's random source.
-        Err(_) => {
-            use std::hash::{BuildHasher, Hasher};
-            u64::from(std::collections::hash_map::RandomState::new().build_hasher().finish() as u32)
-        }
-    };
-    let params = SamplingParams {
-        temperature: args.temp,
-        top_k: usize::try_from(args.top_k).unwrap_or(0),
-        top_p: args.top_p,
-        min_p: args.min_p,
-        repeat_penalty: args.repeat_penalty,
-        seed,
-        ..SamplingParams::default()
-    };
-    params.validate()?;
-    Ok((params, random))
-}
-
 /// A text file.
 pub(crate) fn read_text(path: &std::path::Path) -> Result<String, Failure> {
     let unreadable =
@@ -98,17 +78,45 @@ fn prompt_text(args: &RunArgs) -> Result<String, Failure> {
     }
 }
 
+/// The prompt as one message in the model's chat template, and the strings that end the answer.
+fn chat_prompt(
+    args: &RunArgs,
+    loaded: &Loaded,
+    text: String,
+    quiet: bool,
+) -> Result<(Vec<u32>, Vec<String>), Failure> {
+    let Selected { template, stop, .. } = args.template.select(loaded, quiet)?;
+    let system = args.template.system_prompt.iter().filter(|text| !text.is_empty());
+    let mut messages: Vec<Message> =
+        system.map(|text| Message::new(Role::system(), text.as_str())).collect();
+    messages.push(Message::new(Role::user(), text));
+    let input = RenderInput { messages: &messages, add_generation_prompt: true, ..RenderInput::default() };
+    let special = SpecialTexts::of(&loaded.tokenizer);
+    let rendered = template.render(&input, &special).map_err(bitnetc::Error::from)?;
+    if args.template.show_prompt {
+        output::say(false, &rendered.text);
+    }
+    Ok((loaded.tokenizer.encode_template(&rendered.text, &rendered.breaks, true)?, stop))
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     interrupt::listen();
-    let (params, random_seed) = sampling(&args.sampling)?;
+    let (params, random_seed) = args.sampling.params()?;
     let text = prompt_text(args)?;
     let path = args.model.as_deref().or(args.model_option.as_deref());
     let clock = Instant::now();
     let loaded = load(path, &load_options(&args.engine)?)?;
     announce(&loaded, path.is_some(), quiet);
 
-    let mut prompt = loaded.tokenizer.encode(&text, true, true)?;
+    check_biases(&params, loaded.model.vocab())?;
+    let (mut prompt, stop) = if args.chat { chat_prompt(args, &loaded, text, quiet)? } else {
+        if args.template.show_prompt {
+            output::say(false, &text);
+        }
+        (loaded.tokenizer.encode(&text, true, true)?, Vec::new())
+    };
+    let mut grammar = args.grammar.open(&loaded.tokenizer, loaded.model.vocab())?;
     if prompt.is_empty() {
         let first = loaded.tokenizer.bos().or(loaded.tokenizer.eos());
         prompt.push(first.ok_or_else(|| {
@@ -141,22 +149,30 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
 
     let seed = params.seed;
     let mut sampler = Sampler::new(params)?;
-    let options = GenerateOptions { limit: u64::try_from(args.n_predict).ok(), ignore_end: args.ignore_eos };
+    let mut options = GenerateOptions {
+        logprobs: args.logprobs.map(usize::from),
+        ..args.sampling.options(args.n_predict, args.ignore_eos)
+    };
+    options.stop.extend(stop);
     let streaming = !args.json;
-    if streaming && !args.no_display_prompt {
+    if streaming && !args.no_display_prompt && !args.chat {
         output::print(&loaded.tokenizer.decode_lossy(&prompt, false))?;
     }
     let mut text_out = String::new();
     let mut broken = None;
     session.set_keep_going(|| !interrupt::requested());
-    let result = generate(&mut session, &loaded.tokenizer, &mut sampler, &prompt, &options, |piece| {
+    let constraint = grammar.as_mut().map(|grammar| grammar as &mut dyn Constraint);
+    let extras = Extras { constraint, make_room: None };
+    let emit = |piece: &str| {
         text_out.push_str(piece);
         if streaming && let Err(failure) = output::print(piece) {
             broken = Some(failure);
             return false;
         }
         !interrupt::requested()
-    })?;
+    };
+    let result =
+        generate_with(&mut session, &loaded.tokenizer, &mut sampler, &prompt, &options, extras, emit)?;
     if let Some(failure) = broken {
         return Err(failure);
     }
@@ -250,7 +266,7 @@ impl Timings<'_> {
             Stop::EndToken(id) => Some(id),
             _ => None,
         };
-        serde_json::json!({
+        let mut report = serde_json::json!({
             "schema": "bitnetc.run/1",
             "model": loaded.name,
             "text": text,
@@ -278,6 +294,19 @@ impl Timings<'_> {
                 "other_bytes": self.memory.io,
                 "peak_rss_bytes": output::peak_rss(),
             },
-        })
+        });
+        if !r.logprobs.is_empty() {
+            let shown = |token: &TokenLogprob| {
+                let text = loaded.tokenizer.decode_lossy(&[token.id], true);
+                serde_json::json!({ "id": token.id, "token": text, "logprob": token.logprob })
+            };
+            let of = |token: &bitnetc_runtime::sampling::TokenLogprobs| {
+                let mut value = shown(&token.token);
+                value["top"] = token.top.iter().map(shown).collect();
+                value
+            };
+            report["logprobs"] = r.logprobs.iter().map(of).collect();
+        }
+        report
     }
 }

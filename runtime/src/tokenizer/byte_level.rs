@@ -51,8 +51,9 @@ impl ByteAlphabet {
         }
     }
 
-    /// Appends the bytes that `token` spells. A token with any character outside the alphabet is taken as it is.
-    pub(super) fn decode_into(&self, token: &str, bytes: &mut Vec<u8>) {
+    /// Appends the bytes that `token` spells. A token with any character outside the alphabet is taken as it is, and
+    /// the answer is that it is none of the alphabet's.
+    pub(super) fn decode_into(&self, token: &str, bytes: &mut Vec<u8>) -> bool {
         let start = bytes.len();
         for ch in token.chars() {
             match self.byte(ch) {
@@ -60,10 +61,11 @@ impl ByteAlphabet {
                 None => {
                     bytes.truncate(start);
                     bytes.extend_from_slice(token.as_bytes());
-                    return;
+                    return false;
                 }
             }
         }
+        true
     }
 }
 
@@ -88,10 +90,10 @@ mod tests {
     fn foreign_characters_make_the_token_raw() {
         let alphabet = ByteAlphabet::new();
         let mut bytes = Vec::new();
-        alphabet.decode_into("Ġhé", &mut bytes);
+        assert!(alphabet.decode_into("Ġhé", &mut bytes));
         assert_eq!(bytes, [b' ', b'h', 0xe9]);
         bytes.clear();
-        alphabet.decode_into("é<|日|>", &mut bytes);
+        assert!(!alphabet.decode_into("é<|日|>", &mut bytes));
         assert_eq!(bytes, "é<|日|>".as_bytes());
     }
 }
