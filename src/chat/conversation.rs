@@ -181,6 +181,11 @@ impl<'t> Conversation<'t> {
         &mut self.session
     }
 
+    /// The tokens of the conversation as of the last turn, its prompt first.
+    pub fn tokens(&self) -> &[u32] {
+        &self.cached.tokens
+    }
+
     /// The template.
     pub fn template(&self) -> &ChatTemplate {
         &self.template

@@ -247,7 +247,7 @@ pub(crate) struct RunArgs {
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
     pub(crate) grammar: GrammarArgs,
-    /// Put the prompt into the model's chat template, as one message
+    /// Put the prompt into the model's chat template, as one message (the options of the template imply it)
     #[arg(long)]
     pub(crate) chat: bool,
     #[command(flatten)]

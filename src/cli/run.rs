@@ -110,7 +110,10 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     announce(&loaded, path.is_some(), quiet);
 
     check_biases(&params, loaded.model.vocab())?;
-    let (mut prompt, stop) = if args.chat { chat_prompt(args, &loaded, text, quiet)? } else {
+    let chat = args.chat || args.template.asked();
+    let (mut prompt, stop) = if chat {
+        chat_prompt(args, &loaded, text, quiet)?
+    } else {
         if args.template.show_prompt {
             output::say(false, &text);
         }
@@ -155,7 +158,7 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     };
     options.stop.extend(stop);
     let streaming = !args.json;
-    if streaming && !args.no_display_prompt && !args.chat {
+    if streaming && !args.no_display_prompt && !chat {
         output::print(&loaded.tokenizer.decode_lossy(&prompt, false))?;
     }
     let mut text_out = String::new();

@@ -17,7 +17,7 @@ use super::super::sampling::{GrammarArgs, SamplingArgs};
 pub(crate) struct TemplateArgs {
     /// A built-in chat template by name (bitnet, chatml, falcon3, gemma, llama2, llama3, mistral, phi3, plain, vicuna,
     /// zephyr), or the text of one (default: the model's)
-    #[arg(long, value_name = "NAME|TEXT", env = "BITNETC_CHAT_TEMPLATE")]
+    #[arg(long, value_name = "NAME|TEXT")]
     pub(crate) chat_template: Option<String>,
     /// A chat template in a file
     #[arg(long, value_name = "FILE", conflicts_with = "chat_template")]
@@ -31,6 +31,11 @@ pub(crate) struct TemplateArgs {
 }
 
 impl TemplateArgs {
+    /// Whether anything but the model's own template is asked for.
+    pub(crate) fn asked(&self) -> bool {
+        self.chat_template.is_some() || self.chat_template_file.is_some() || self.system_prompt.is_some()
+    }
+
     /// The template for a model.
     pub(crate) fn select(&self, loaded: &Loaded, quiet: bool) -> Result<Selected, Failure> {
         let wish = match (&self.chat_template, &self.chat_template_file) {
