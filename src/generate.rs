@@ -122,7 +122,7 @@ impl Completion {
         logits: &[f32],
         tokenizer: &dyn Tokenize,
         sampler: &mut Sampler,
-        constraint: Option<&mut dyn Constraint>,
+        constraint: Option<&mut (dyn Constraint + '_)>,
         text: &mut String,
     ) -> Result<Progress, Error> {
         if self.is_at_limit() {
@@ -272,7 +272,7 @@ pub fn generate_with(
     loop {
         let clock = Instant::now();
         text.clear();
-        let constraint = extras.constraint.as_mut().map(|constraint| &mut **constraint as &mut dyn Constraint);
+        let constraint = extras.constraint.as_deref_mut();
         let progress = completion.advance(logits, tokenizer, sampler, constraint, &mut text)?;
         out.sample_time += clock.elapsed();
         let go_on = text.is_empty() || emit(&text);

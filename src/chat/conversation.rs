@@ -209,11 +209,11 @@ impl<'t> Conversation<'t> {
     ///
     /// # Errors
     /// What the template, the tokenizer, the session or the sampler refuses. The messages are then what they were.
-    pub fn answer<'c>(
+    pub fn answer(
         &mut self,
         sampler: &mut Sampler,
         options: &GenerateOptions,
-        constraint: Option<&mut (dyn Constraint + 'c)>,
+        constraint: Option<&mut (dyn Constraint + '_)>,
         mut emit: impl FnMut(&str) -> bool,
     ) -> Result<Reply, Error> {
         let mut dropped = 0;
