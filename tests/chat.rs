@@ -97,10 +97,7 @@ fn a_full_context_is_refused_and_the_question_can_be_taken_back() {
     chat.answer(&mut greedy(), &limit(5), None, |_| true).unwrap();
     chat.push(say(&"What news from the wars, my lord? ".repeat(20)));
     let error = chat.answer(&mut greedy(), &limit(5), None, |_| true).unwrap_err();
-    assert!(
-        matches!(error, bitnetc::Error::Chat(ChatError::ContextFull { context: 64, .. })),
-        "{error}"
-    );
+    assert!(matches!(error, bitnetc::Error::Chat(ChatError::ContextFull { context: 64, .. })), "{error}");
     chat.undo();
     chat.push(say("Speak"));
     let reply = chat.answer(&mut greedy(), &GenerateOptions::default(), None, |_| true).unwrap();
@@ -123,7 +120,9 @@ fn the_oldest_turns_go_where_that_was_asked_for() {
         dropped += reply.stats.dropped_messages;
         let messages = chat.messages();
         assert_eq!(messages[0].role, Role::system());
-        assert!(messages[messages.len() - 2].content.as_deref().unwrap().starts_with(&format!("Question {turn}")));
+        assert!(
+            messages[messages.len() - 2].content.as_deref().unwrap().starts_with(&format!("Question {turn}"))
+        );
         assert_eq!(messages.len() + dropped, 1 + 2 * (turn + 1), "nothing goes without being counted");
         assert!(chat.session().position() <= 96);
     }
@@ -171,11 +170,10 @@ fn stop_strings_end_answers_wherever_tokens_cut_them() {
     let run = |options: &GenerateOptions| {
         let mut text = String::new();
         let mut session = session(&loaded, 256, 2);
-        let result =
-            generate(&mut session, &loaded.tokenizer, &mut greedy(), &prompt, options, |piece| {
-                text.push_str(piece);
-                true
-            });
+        let result = generate(&mut session, &loaded.tokenizer, &mut greedy(), &prompt, options, |piece| {
+            text.push_str(piece);
+            true
+        });
         (result.unwrap(), text)
     };
     let (_, free) = run(&limit(40));

@@ -57,7 +57,8 @@ fn commands_work_in_a_pipe() {
     let output = with_input(chat(&["-s", "3", "-n", "4", "-c", "256"]), &input);
     let said = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(output.status.code(), Some(0), "{said}");
-    for part in ["of 256 tokens", "temp 0.5", "Be brief.", "saved 3 messages", "took back: Hello", "/retry "] {
+    for part in ["of 256 tokens", "temp 0.5", "Be brief.", "saved 3 messages", "took back: Hello", "/retry "]
+    {
         assert!(said.contains(part), "{part}: {said}");
     }
     let saved: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
@@ -65,7 +66,20 @@ fn commands_work_in_a_pipe() {
     assert_eq!(saved["messages"][1], serde_json::json!({ "role": "user", "content": "Hello" }));
 
     let output = with_input(
-        chat(&["--json", "-s", "3", "-n", "4", "-c", "256", "--load", file, "-p", "And then?", "--single-turn"]),
+        chat(&[
+            "--json",
+            "-s",
+            "3",
+            "-n",
+            "4",
+            "-c",
+            "256",
+            "--load",
+            file,
+            "-p",
+            "And then?",
+            "--single-turn",
+        ]),
         "",
     );
     assert_eq!(output.status.code(), Some(0));
@@ -80,7 +94,8 @@ fn commands_work_in_a_pipe() {
 
 #[test]
 fn ctrl_c_stops_the_answer_and_the_chat_goes_on() {
-    let mut child = chat(&["-q", "-s", "1", "--ignore-eos", "-c", "20000", "-r", "never there"]).spawn().unwrap();
+    let mut child =
+        chat(&["-q", "-s", "1", "--ignore-eos", "-c", "20000", "-r", "never there"]).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     stdin.write_all(b"Tell me everything\n").unwrap();

@@ -18,8 +18,7 @@ fn source_of(name: &str) -> String {
 
 #[test]
 fn texts_are_those_of_jinja2() {
-    let vectors: Value =
-        serde_json::from_slice(&std::fs::read(data("chat_vectors.json")).unwrap()).unwrap();
+    let vectors: Value = serde_json::from_slice(&std::fs::read(data("chat_vectors.json")).unwrap()).unwrap();
     let now: jiff::civil::DateTime = vectors["now"].as_str().unwrap().parse().unwrap();
     let now = now.to_zoned(jiff::tz::TimeZone::UTC).unwrap();
     let mut seen = BTreeMap::<&str, (usize, usize)>::new();

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use bitnetc::generate::{GenerateOptions, Stop, generate};
 use bitnetc_ir::DType;
 use bitnetc_runtime::sampling::{Sampler, SamplingParams};
-use bitnetc_runtime::tokenizer::{Tokenizer, TokenId, TokenType, Tokenize, TokenizerError};
+use bitnetc_runtime::tokenizer::{TokenId, TokenType, Tokenize, Tokenizer, TokenizerError};
 use common::{open, options, root, session};
 
 fn bitnetc(args: &[&str]) -> Command {
@@ -81,7 +81,12 @@ impl Tokenize for EndsAt<'_> {
     fn encode_bytes(&self, bytes: &[u8], special: bool, parse: bool) -> Result<Vec<TokenId>, TokenizerError> {
         self.0.encode_bytes(bytes, special, parse)
     }
-    fn encode_template(&self, text: &str, breaks: &[usize], start: bool) -> Result<Vec<TokenId>, TokenizerError> {
+    fn encode_template(
+        &self,
+        text: &str,
+        breaks: &[usize],
+        start: bool,
+    ) -> Result<Vec<TokenId>, TokenizerError> {
         self.0.encode_template(text, breaks, start)
     }
     fn token_bytes(&self, id: TokenId) -> &[u8] {

@@ -8,6 +8,7 @@
 //!
 //! The compiled form is reached through the engine's `unstable_machinery`, hence its version is pinned to a minor one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -98,17 +99,17 @@ impl Sink for Written<'_, '_, '_> {
 /// A template that does not compile, fails, or reaches a limit.
 pub(super) fn render(source: &str, variables: Value, now: Option<&jiff::Zoned>) -> Result<String, Error> {
     let budget = Arc::new(Budget { left: AtomicU64::new(VALUE_BYTES) });
-    let mut instructions = compile(source)?;
-    let literal = bound_operators(&mut instructions);
+    let (mut instructions, mut blocks) = compile(source)?;
+    let literal = std::iter::once(&mut instructions).chain(blocks.values_mut()).map(bound_operators).max();
     let mut environment = Environment::new();
-    let fuel = (VALUE_BYTES / (literal as u64 + 1)).clamp(4096, FUEL);
+    let fuel = (VALUE_BYTES / (literal.unwrap_or(0) as u64 + 1)).clamp(4096, FUEL);
     environment.set_fuel(Some(fuel));
     environment.set_recursion_limit(100);
     add_operators(&mut environment, &budget);
     filters::add(&mut environment, &budget, now.cloned());
     let own = Arc::clone(&budget);
     environment.set_formatter(move |out, _, value| write_str(value, &mut Written { out, budget: &own }));
-    run(&environment, &instructions, variables)
+    run(&environment, &instructions, &blocks, variables)
 }
 
 /// Whether `source` compiles.
@@ -122,13 +123,13 @@ pub(super) fn check(source: &str) -> Result<(), Error> {
 fn run<'env>(
     environment: &'env Environment<'env>,
     instructions: &Instructions<'env>,
+    blocks: &Blocks<'env>,
     variables: Value,
 ) -> Result<String, Error> {
     let mut text = String::new();
-    let blocks = Default::default();
     {
         let mut out = machinery::make_string_output(&mut text);
-        machinery::eval(environment, instructions, variables, &blocks, &mut out, AutoEscape::None)?;
+        machinery::eval(environment, instructions, variables, blocks, &mut out, AutoEscape::None)?;
     }
     if text.len() > OUTPUT_BYTES {
         return Err(failed(format!("the text has {} bytes, more than {OUTPUT_BYTES}", text.len())));
@@ -136,13 +137,16 @@ fn run<'env>(
     Ok(text)
 }
 
+/// The code of named blocks.
+type Blocks<'s> = BTreeMap<&'s str, Instructions<'s>>;
+
 /// Compiles with the white-space settings of transformers.
-fn compile(source: &str) -> Result<Instructions<'_>, Error> {
+fn compile(source: &str) -> Result<(Instructions<'_>, Blocks<'_>), Error> {
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
     let tree = machinery::parse(source, "chat template", syntax)?;
     let mut generator = CodeGenerator::new("chat template", source);
     generator.compile_stmt(&tree);
-    Ok(generator.finish().0)
+    Ok(generator.finish())
 }
 
 const ADD: &str = "bounded add";
@@ -361,14 +365,21 @@ mod tests {
             ("{{ 1 + 2 }} {{ 1 + 0.5 }} {{ 'a' + 'b' }} {{ [1] + [2] }} {{ t + 1 }}", "3 1.5 ab [1, 2] 2"),
             ("{{ 2 * 3 }} {{ 'ab' * 2 }} {{ 2 * 'ab' }} {{ [0] * 2 }} {{ 'x' * -1 }}", "6 abab abab [0, 0] "),
             ("{{ 'a' ~ 1 ~ t ~ none ~ missing }}", "a1TrueNone"),
-            ("{{ l[1:] }} {{ l[:-1] }} {{ l[::-1] }} {{ l[-2:] }} {{ l[::2] }}", "[2, 3, 4, 5] [1, 2, 3, 4] [5, 4, 3, 2, 1] [4, 5] [1, 3, 5]"),
+            (
+                "{{ l[1:] }} {{ l[:-1] }} {{ l[::-1] }} {{ l[-2:] }} {{ l[::2] }}",
+                "[2, 3, 4, 5] [1, 2, 3, 4] [5, 4, 3, 2, 1] [4, 5] [1, 3, 5]",
+            ),
             ("{{ s[1:] }} {{ s[::-1] }} {{ s[5:] }} {{ l[3:1] }} {{ l[3:1:-1] }}", "ñb bña  [] [4, 3]"),
-            ("{{ 'ñ' in s }} {{ 3 in l }} {{ 9 in l }} {{ 9 not in l }} {{ 'k' in {'k': 1} }}", "True True False True True"),
+            (
+                "{{ 'ñ' in s }} {{ 3 in l }} {{ 9 in l }} {{ 9 not in l }} {{ 'k' in {'k': 1} }}",
+                "True True False True True",
+            ),
             ("{{ 7 // 2 }} {{ 7 % 2 }} {{ 2 ** 3 }} {{ 7 - 2 }}", "3 1 8 5"),
         ] {
             assert_eq!(rendered(source), text, "{source}");
         }
-        for bad in ["{{ 'a' + 1 }}", "{{ missing + 'a' }}", "{{ l[::0] }}", "{{ {} * 2 }}", "{{ 1 in 's' }}"] {
+        for bad in ["{{ 'a' + 1 }}", "{{ missing + 'a' }}", "{{ l[::0] }}", "{{ {} * 2 }}", "{{ 1 in 's' }}"]
+        {
             assert!(render(bad, Value::UNDEFINED, None).is_err(), "{bad}");
         }
     }

@@ -395,8 +395,7 @@ fn plan(
 
 /// The messages without the oldest question and what follows it; `None` if only one question is left.
 fn drop_oldest(messages: &[Message]) -> Option<Vec<Message>> {
-    let mut questions =
-        messages.iter().enumerate().filter(|(_, m)| m.role == Role::user()).map(|(at, _)| at);
+    let mut questions = messages.iter().enumerate().filter(|(_, m)| m.role == Role::user()).map(|(at, _)| at);
     let (first, second) = (questions.next()?, questions.next()?);
     let kept = messages[..first].iter().chain(&messages[second..]);
     Some(kept.cloned().collect())

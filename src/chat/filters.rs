@@ -45,8 +45,20 @@ fn copying() -> [(&'static str, Value); 27] {
 }
 
 /// Filters of the engine that grow and that are not replaced.
-const REMOVED: [&str; 12] =
-    ["escape", "e", "lines", "batch", "slice", "sum", "groupby", "chain", "zip", "pprint", "format", "urlencode"];
+const REMOVED: [&str; 12] = [
+    "escape",
+    "e",
+    "lines",
+    "batch",
+    "slice",
+    "sum",
+    "groupby",
+    "chain",
+    "zip",
+    "pprint",
+    "format",
+    "urlencode",
+];
 
 /// Adds everything, with `now` as the time that `strftime_now` gives.
 pub(super) fn add(environment: &mut Environment<'_>, budget: &Arc<Budget>, now: Option<jiff::Zoned>) {
@@ -78,7 +90,11 @@ pub(super) fn add(environment: &mut Environment<'_>, budget: &Arc<Budget>, now: 
     let own = Arc::clone(budget);
     environment.add_filter(
         "indent",
-        move |value: Value, width: Option<Value>, first: Option<bool>, blank: Option<bool>, options: Kwargs| {
+        move |value: Value,
+              width: Option<Value>,
+              first: Option<bool>,
+              blank: Option<bool>,
+              options: Kwargs| {
             let width = match width {
                 Some(width) => Some(width),
                 None => options.get::<Option<Value>>("width")?,
@@ -216,7 +232,8 @@ fn call_method(
                 return Err(failed(format!("{method} takes a text")));
             };
             budget.charge(value.len())?;
-            let rest = if method == "removeprefix" { value.strip_prefix(part) } else { value.strip_suffix(part) };
+            let rest =
+                if method == "removeprefix" { value.strip_prefix(part) } else { value.strip_suffix(part) };
             Ok(Value::from(rest.unwrap_or(value)))
         }
         (text, _) => {

@@ -42,9 +42,7 @@ impl<'t> Guard<'t> {
             places.extend(text.match_indices(control.as_str()).map(|(at, _)| at + step));
             // Of every prefix that the text ends with.
             let prefixes = (step..control.len()).filter(|&n| control.is_char_boundary(n));
-            places.extend(
-                prefixes.filter(|&n| text.ends_with(&control[..n])).map(|n| text.len() - n + step),
-            );
+            places.extend(prefixes.filter(|&n| text.ends_with(&control[..n])).map(|n| text.len() - n + step));
             let starts = (1..control.len()).filter(|&n| control.is_char_boundary(n));
             if starts.into_iter().any(|n| text.starts_with(&control[n..])) {
                 places.push(0);

@@ -99,7 +99,9 @@ fn quoted(text: &str) -> String {
             '\t' => out.push_str("\\t"),
             '\\' => out.push_str("\\\\"),
             _ if ch == quote => out.extend(['\\', ch]),
-            _ if (ch as u32) < 0x20 || ch == '\u{7f}' => drop(write!(out, "\\x{:02x}", ch as u32)),
+            _ if (ch as u32) < 0x20 || ch == '\u{7f}' => {
+                let _ = write!(out, "\\x{:02x}", ch as u32);
+            }
             _ => out.push(ch),
         }
     }
@@ -212,10 +214,12 @@ fn json_string(text: &str, ensure_ascii: bool, out: &mut dyn Sink) -> Result<(),
             '\t' => escaped.push_str("\\t"),
             '\u{8}' => escaped.push_str("\\b"),
             '\u{c}' => escaped.push_str("\\f"),
-            _ if (ch as u32) < 0x20 => drop(write!(escaped, "\\u{:04x}", ch as u32)),
+            _ if (ch as u32) < 0x20 => {
+                let _ = write!(escaped, "\\u{:04x}", ch as u32);
+            }
             _ if ensure_ascii && !ch.is_ascii() => {
                 for unit in ch.encode_utf16(&mut [0; 2]) {
-                    drop(write!(escaped, "\\u{unit:04x}"));
+                    let _ = write!(escaped, "\\u{unit:04x}");
                 }
             }
             _ => escaped.push(ch),
@@ -237,7 +241,8 @@ mod tests {
     }
 
     fn written(json: &str) -> (String, String, String) {
-        let value = Value::from_serialize(serde_json::from_str::<serde_json::Value>(json).unwrap());
+        let value =
+            Value::from(minijinja::value::Serde(serde_json::from_str::<serde_json::Value>(json).unwrap()));
         let (mut text, mut line, mut lines) = (String::new(), String::new(), String::new());
         write_str(&value, &mut text).unwrap();
         write_json(&value, &JsonStyle::new(None), 0, &mut line).unwrap();

@@ -1,6 +1,7 @@
 //! Chat templates: Jinja with the settings of transformers, under limits.
 
 use minijinja::Value;
+use minijinja::value::Serde;
 use serde_json::{Map, json};
 
 use bitnetc_runtime::tokenizer::{TokenType, Tokenize};
@@ -136,7 +137,7 @@ impl ChatTemplate {
         variables.insert("tools".to_owned(), tools);
         variables.insert("documents".to_owned(), serde_json::Value::Null);
         variables.insert("add_generation_prompt".to_owned(), json!(input.add_generation_prompt));
-        let rendered = bounded::render(&self.source, Value::from_serialize(variables), self.clock.as_ref())
+        let rendered = bounded::render(&self.source, Value::from(Serde(variables)), self.clock.as_ref())
             .map_err(|error| self.failed(&error))?;
         let (text, breaks) = guard.unmark(&rendered);
         Ok(Rendered { text, breaks })
@@ -210,7 +211,8 @@ mod tests {
 
     fn render(source: &str, content: &str) -> Result<Rendered, ChatError> {
         let messages = [Message::new(Role::user(), content)];
-        let input = RenderInput { messages: &messages, add_generation_prompt: true, ..RenderInput::default() };
+        let input =
+            RenderInput { messages: &messages, add_generation_prompt: true, ..RenderInput::default() };
         ChatTemplate::new("a test", source)?.render(&input, &special())
     }
 
@@ -241,7 +243,8 @@ mod tests {
 
     #[test]
     fn training_marks_are_blocks() {
-        let source = "{%- generation -%} a {%- endgeneration %}{% generation %}b{% endgeneration %} generation";
+        let source =
+            "{%- generation -%} a {%- endgeneration %}{% generation %}b{% endgeneration %} generation";
         assert_eq!(render(source, "x").unwrap().text, "ab generation");
     }
 }

@@ -87,8 +87,7 @@ fn chat_prompt(
 ) -> Result<(Vec<u32>, Vec<String>), Failure> {
     let Selected { template, stop, .. } = args.template.select(loaded, quiet)?;
     let system = args.template.system_prompt.iter().filter(|text| !text.is_empty());
-    let mut messages: Vec<Message> =
-        system.map(|text| Message::new(Role::system(), text.as_str())).collect();
+    let mut messages: Vec<Message> = system.map(|text| Message::new(Role::system(), text.as_str())).collect();
     messages.push(Message::new(Role::user(), text));
     let input = RenderInput { messages: &messages, add_generation_prompt: true, ..RenderInput::default() };
     let special = SpecialTexts::of(&loaded.tokenizer);

@@ -200,7 +200,8 @@ impl GrammarArgs {
         vocab: u32,
     ) -> Result<Option<bitnetc::constraint::Grammar>, Failure> {
         let Some(source) = self.source()? else { return Ok(None) };
-        let vocabulary = bitnetc::constraint::Vocabulary::new(tokenizer, vocab).map_err(bitnetc::Error::from)?;
+        let vocabulary =
+            bitnetc::constraint::Vocabulary::new(tokenizer, vocab).map_err(bitnetc::Error::from)?;
         Ok(Some(vocabulary.grammar(&source).map_err(bitnetc::Error::from)?))
     }
 }

@@ -118,12 +118,15 @@ pub(crate) fn tokenize(args: &TokenizeArgs, quiet: bool) -> Outcome {
 pub(crate) fn detokenize(args: &DetokenizeArgs, quiet: bool) -> Outcome {
     let tokenizer = open(&args.model, quiet)?;
     let decode = |ids: &[TokenId]| match ids.iter().find(|&&id| id as usize >= tokenizer.vocab_size()) {
-        Some(id) => Err(format!("there is no token {id}; the vocabulary has {} tokens", tokenizer.vocab_size())),
+        Some(id) => {
+            Err(format!("there is no token {id}; the vocabulary has {} tokens", tokenizer.vocab_size()))
+        }
         None => Ok(tokenizer.decode(ids, args.special)),
     };
     if args.jsonl {
         return each_line(|line| {
-            let wrong = |error: serde_json::Error| format!("a list of token ids is wanted on every line: {error}");
+            let wrong =
+                |error: serde_json::Error| format!("a list of token ids is wanted on every line: {error}");
             let value: Value = serde_json::from_str(line).map_err(wrong)?;
             let list = value.get("ids").cloned().unwrap_or(value);
             let ids: Vec<TokenId> = serde_json::from_value(list).map_err(wrong)?;
@@ -136,11 +139,12 @@ pub(crate) fn detokenize(args: &DetokenizeArgs, quiet: bool) -> Outcome {
     };
     let numbers = given.split(|ch: char| ch == ',' || ch == '[' || ch == ']' || ch.is_whitespace());
     let parse = |number: &str| {
-        number.parse::<TokenId>().map_err(|_| {
-            Failure::new(exit::USAGE, format!("`{}` is no token id", number.escape_debug()))
-        })
+        number
+            .parse::<TokenId>()
+            .map_err(|_| Failure::new(exit::USAGE, format!("`{}` is no token id", number.escape_debug())))
     };
-    let ids: Vec<TokenId> = numbers.filter(|number| !number.is_empty()).map(parse).collect::<Result<_, _>>()?;
+    let ids: Vec<TokenId> =
+        numbers.filter(|number| !number.is_empty()).map(parse).collect::<Result<_, _>>()?;
     let bytes = decode(&ids).map_err(|why| Failure::new(exit::USAGE, why))?;
     if args.json {
         output::print_json(&json!({

@@ -68,7 +68,17 @@ impl PreTokenizer {
     const NAMES: [(Self, &'static [&'static str]); 5] = [
         (
             Self::LlamaBpe,
-            &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon_e", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],
+            &[
+                "llama-bpe",
+                "llama3",
+                "llama-v3",
+                "falcon3",
+                "falcon_e",
+                "falcon-h1",
+                "pixtral",
+                "midm-2.0",
+                "lfm2",
+            ],
         ),
         (Self::Qwen2, &["qwen2", "deepseek-r1-qwen", "megrez", "kormo"]),
         (Self::Gpt2, &["gpt-2", "phi-2", "exaone4"]),

@@ -243,10 +243,7 @@ mod tests {
         assert_eq!(bad(|params| params.typical_p = 0.0), "typical_p");
         assert_eq!(bad(|params| params.logit_bias = vec![(1, f32::NAN)]), "logit_bias");
         assert_eq!(bad(|params| params.logit_bias = vec![(1, f32::INFINITY)]), "logit_bias");
-        assert_eq!(
-            bad(|params| params.logit_bias = vec![(1, 0.0); 1 << 17]),
-            "the number of logit biases"
-        );
+        assert_eq!(bad(|params| params.logit_bias = vec![(1, 0.0); 1 << 17]), "the number of logit biases");
         assert_eq!(bad(|params| params.mirostat = Some(Mirostat { tau: 0.0, eta: 0.1 })), "mirostat_ent");
         assert_eq!(bad(|params| params.mirostat = Some(Mirostat { tau: 5.0, eta: -1.0 })), "mirostat_lr");
     }

@@ -31,7 +31,9 @@ pub enum SampleError {
         count: usize,
     },
     /// There are no logits, or all are −∞.
-    #[error("none of the {count} logits allows a token; if tokens are forbidden by a bias or a grammar, allow some")]
+    #[error(
+        "none of the {count} logits allows a token; if tokens are forbidden by a bias or a grammar, allow some"
+    )]
     NothingToSample {
         /// Number of logits.
         count: usize,

@@ -186,8 +186,7 @@ impl Tokenize for Tokenizer {
     }
 
     fn decode(&self, ids: &[TokenId], render_special: bool) -> Vec<u8> {
-        let mut bytes: Vec<u8> =
-            ids.iter().flat_map(|&id| self.piece(id, render_special)).copied().collect();
+        let mut bytes: Vec<u8> = ids.iter().flat_map(|&id| self.piece(id, render_special)).copied().collect();
         // The space that `encode` put in front of the text, whether or not the first token follows a special one.
         let starts_with_text = ids
             .iter()

@@ -165,6 +165,6 @@ mod tests {
             merger.work
         };
         let (short, long) = (work(10_000), work(80_000));
-        assert!(long <= short * 8 + 100 && short <= 10_000 * 5, "{short} {long}");
+        assert!(long <= short * 8 + 1000 && short <= 10_000 * 6, "{short} {long}");
     }
 }

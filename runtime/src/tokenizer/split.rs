@@ -162,15 +162,15 @@ mod tests {
 
     #[test]
     fn digits_stand_alone_in_qwen2() {
-        assert_eq!(
-            pieces_of(Algorithm::Qwen2, "12 a345  b"),
-            ["1", "2", " a", "3", "4", "5", " ", " b"]
-        );
+        assert_eq!(pieces_of(Algorithm::Qwen2, "12 a345  b"), ["1", "2", " a", "3", "4", "5", " ", " b"]);
     }
 
     #[test]
     fn gpt2_and_the_rules_of_several_steps() {
-        assert_eq!(pieces_of(Algorithm::Gpt2, "I'll 12345\n\n x!"), ["I", "'ll", " 12345", "\n\n", " x", "!"]);
+        assert_eq!(
+            pieces_of(Algorithm::Gpt2, "I'll 12345\n\n x!"),
+            ["I", "'ll", " 12345", "\n\n", " x", "!"]
+        );
         assert_eq!(pieces_of(Algorithm::Gpt2, "a\n\nb"), ["a", "\n", "\n", "b"]);
         let text = "a 12345, it's `x` <b>";
         assert_eq!(

@@ -135,7 +135,8 @@ fn slice<'t>(text: &'t [u8], ends: &[usize], id: TokenId) -> &'t [u8] {
 /// The byte of a SentencePiece byte token, `<0x0A>`.
 fn byte_of_name(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
-    (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?
+    let is_hex = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_hex.then(|| u8::from_str_radix(digits, 16).ok())?
 }
 
 /// Finds special tokens in a text: the leftmost, and of those the longest.
@@ -174,8 +175,7 @@ pub(super) enum Fragment<'t> {
 
 impl SpecialTokens {
     pub(super) fn new(spec: &TokenizerSpec) -> Result<Self, TokenizerError> {
-        let is_user_defined =
-            |&(id, _): &(TokenId, &str)| spec.types[id as usize] == TokenType::UserDefined;
+        let is_user_defined = |&(id, _): &(TokenId, &str)| spec.types[id as usize] == TokenType::UserDefined;
         Ok(Self {
             all: Automaton::new(spec.special_tokens())?,
             user_defined: Automaton::new(spec.special_tokens().filter(is_user_defined))?,
@@ -196,7 +196,8 @@ impl SpecialTokens {
         };
         let mut done = 0;
         let mut start = 0;
-        let inner = breaks.iter().copied().filter(|&at| at > 0 && at < text.len() && text.is_char_boundary(at));
+        let inner =
+            breaks.iter().copied().filter(|&at| at > 0 && at < text.len() && text.is_char_boundary(at));
         for end in inner.chain([text.len()]) {
             if end <= start {
                 continue;

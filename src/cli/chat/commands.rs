@@ -136,7 +136,10 @@ mod tests {
         assert_eq!(parse("//not a command"), None);
         assert_eq!(parse(""), None);
         assert_eq!(parse(" /help "), Some(Ok(Command::Help)));
-        assert_eq!(parse("/system Be brief. Please"), Some(Ok(Command::System(Some("Be brief. Please".into())))));
+        assert_eq!(
+            parse("/system Be brief. Please"),
+            Some(Ok(Command::System(Some("Be brief. Please".into()))))
+        );
         assert_eq!(parse("/save a b.json"), Some(Ok(Command::Save("a b.json".into()))));
         assert_eq!(parse("/set temp  0.5"), Some(Ok(Command::Set(Some(("temp".into(), "0.5".into()))))));
         for bad in ["/save", "/nonsense", "/set temp", "/retry now", "/"] {

@@ -81,11 +81,8 @@ impl Input {
             Line::Text(line) => line,
             other => return Ok(other),
         };
-        let message = if first.trim() == QUOTES {
-            self.read_until_quotes()?
-        } else {
-            self.read_continued(first)?
-        };
+        let message =
+            if first.trim() == QUOTES { self.read_until_quotes()? } else { self.read_continued(first)? };
         if let (Line::Text(text), Self::Terminal { editor, .. }) = (&message, &mut *self)
             && !text.trim().is_empty()
         {

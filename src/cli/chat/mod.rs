@@ -47,8 +47,7 @@ pub(crate) fn run(args: &ChatArgs, quiet: bool) -> Outcome {
         overflow: if args.context_shift { Overflow::DropOldest } else { Overflow::Refuse },
         ..ConversationOptions::default()
     };
-    let mut conversation =
-        Conversation::new(session, &loaded.tokenizer, template, conversation_options);
+    let mut conversation = Conversation::new(session, &loaded.tokenizer, template, conversation_options);
     conversation.session_mut().set_keep_going(|| !interrupt::requested());
     conversation.reset(args.template.system_prompt.as_deref());
     let settings = Settings { params, n_predict: args.n_predict };
@@ -106,7 +105,8 @@ impl Chat<'_> {
                 Line::Text(line) if line.trim().is_empty() => {}
                 Line::Text(line) => match commands::parse(&line) {
                     None => {
-                        let text = line.strip_prefix('/').filter(|rest| rest.starts_with('/')).unwrap_or(&line);
+                        let text =
+                            line.strip_prefix('/').filter(|rest| rest.starts_with('/')).unwrap_or(&line);
                         self.checked(at_terminal, |chat| chat.ask(text.to_owned()))?;
                     }
                     Some(Ok(Command::Exit)) => return Ok(exit::OK),
@@ -232,7 +232,9 @@ impl Chat<'_> {
             let context = self.conversation.session().context();
             output::say(
                 false,
-                format!("the context of {context} tokens is full: /reset starts again, --context-shift goes on"),
+                format!(
+                    "the context of {context} tokens is full: /reset starts again, --context-shift goes on"
+                ),
             );
         }
         interrupt::clear();
