@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::tokenizer_spec::tokenizer_spec;
 
 /// Tokens that one prefill step handles at most, unless asked otherwise.
-pub const DEFAULT_CHUNK: u32 = 64;
+pub const DEFAULT_CHUNK: u32 = 128;
 
 /// How a model is compiled.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bitnetc_codegen::compile::CompileError;
 use bitnetc_codegen::pack::PackError;
 use bitnetc_frontend_gguf::GgufError;
+use bitnetc_import::ImportError;
 use bitnetc_ir::interp::InterpError;
 use bitnetc_passes::PassError;
 use bitnetc_runtime::map::MapError;
@@ -18,6 +19,7 @@ use bitnetc_runtime::whole_file::WholeFileError;
 
 use crate::chat::ChatError;
 use crate::constraint::ConstraintError;
+use crate::import::LocationError;
 
 /// An error of the library facade.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +47,17 @@ pub enum Error {
         /// What is wrong with it.
         source: GgufError,
     },
+    /// The checkpoint is malformed or holds a model that is not supported.
+    #[error("{}: {source}", path.display())]
+    Import {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ImportError,
+    },
+    /// There is no checkpoint there.
+    #[error(transparent)]
+    Location(#[from] LocationError),
     /// The plan is malformed or was made for another machine.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -163,6 +176,8 @@ impl Error {
         match self {
             Error::UnknownFormat { .. }
             | Error::Gguf { .. }
+            | Error::Import { .. }
+            | Error::Location(LocationError::NoFile { .. })
             | Error::PlanModule { .. }
             | Error::PlanLacks { .. }
             | Error::Lower(_)

@@ -31,6 +31,7 @@ pub mod compile;
 pub mod constraint;
 pub mod error;
 pub mod generate;
+pub mod import;
 pub mod load;
 pub mod perplexity;
 pub mod synth;

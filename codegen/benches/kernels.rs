@@ -3,9 +3,11 @@
 //! The limits are measured first, in the same run: how many byte products the core does in registers, and how many bytes
 //! it reads from its second-level cache and from memory. Kernels are shown with their share of the limit that binds them.
 //! Each line is the best and the median of many short runs, in time that this thread was running. Weights come from the second-level cache (a range of units
-//! that fits, over and over) or from memory (several copies of the matrix in turn). Without `--bench` (as `cargo test`
+//! that fits, over and over) or from memory (several copies of the matrix in turn). `paired` is the median of the shares that
+//! each run had of the limit as measured right before and behind it, for machines whose speed changes from moment to moment. Without `--bench` (as `cargo test`
 //! runs it) every kernel runs once.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -65,6 +67,36 @@ struct Bench {
     cache: f64,
     /// 10^9 bytes a second from memory.
     memory: f64,
+    /// Short runs at the limits, for comparison from moment to moment.
+    products_probe: Option<Probe>,
+    memory_probe: Option<Probe>,
+}
+
+/// A kernel that runs at a limit, for about a millisecond.
+struct Probe {
+    image: Image,
+    words: Vec<u64>,
+    amount: f64,
+    /// The word that moves through the memory of the last buffer from run to run, and its bytes.
+    walks: Option<(usize, u64)>,
+    walked: Cell<u64>,
+    _buffers: Vec<Buffer>,
+}
+
+impl Probe {
+    /// Amount by second.
+    fn rate(&self) -> f64 {
+        let mut words = self.words.clone();
+        if let Some((word, bytes)) = self.walks {
+            let at = self.walked.get();
+            words[word] += at;
+            self.walked.set((at + self.amount as u64) % bytes);
+        }
+        let before = now();
+        // SAFETY: the kernel reads what its words say: parts of `_buffers`.
+        unsafe { self.image.entry(0).function()(black_box(words.as_ptr())) };
+        self.amount / (now() - before).as_secs_f64()
+    }
 }
 
 /// What a rate is compared with.
@@ -239,8 +271,8 @@ impl Bench {
         (times[0], times[times.len() / 2])
     }
 
-    fn rate(&self, name: &str, what: &str, amount: f64, limit: Limit, run: impl FnMut()) -> Duration {
-        let (best, median) = self.time(run);
+    fn rate(&self, name: &str, what: &str, amount: f64, limit: Limit, mut run: impl FnMut()) -> Duration {
+        let (best, median) = self.time(&mut run);
         let rate = |t: Duration| amount / t.as_secs_f64() / 1e9;
         let (unit, most) = match limit {
             Limit::Products => ("GMAC/s", self.products),
@@ -250,7 +282,28 @@ impl Bench {
         };
         let share = 100.0 * rate(best) / most;
         let (fastest, middle) = (rate(best), rate(median));
-        println!("{name:<46} {what:<10} {fastest:>8.2} {unit} {share:>5.1} % (median {middle:.2})");
+        print!("{name:<46} {what:<10} {fastest:>8.2} {unit} {share:>5.1} % (median {middle:.2}");
+        let probe = match limit {
+            Limit::Products => &self.products_probe,
+            Limit::Memory => &self.memory_probe,
+            Limit::MultiplyAdds | Limit::Cache => &None,
+        };
+        if let Some(probe) = probe {
+            let mut shares = Vec::new();
+            let start = Instant::now();
+            let mut before = probe.rate();
+            while shares.len() < 5 || start.elapsed() < Duration::from_millis(1500) {
+                let began = now();
+                run();
+                let took = (now() - began).as_secs_f64();
+                let after = probe.rate();
+                shares.push(amount / took / ((before + after) / 2.0));
+                before = after;
+            }
+            shares.sort_by(f64::total_cmp);
+            print!(", paired {:.1} %", 100.0 * shares[shares.len() / 2]);
+        }
+        println!(")");
         best
     }
 
@@ -287,6 +340,28 @@ impl Bench {
         let name = "f32 multiply-adds in registers, 10^9/s";
         self.multiply_adds = rate(self, name, &kernel, &words, multiply_adds);
         let reads = reads_kernel();
+        if self.measure {
+            let out = Buffer::dense(64);
+            let rounds = 1 << 15;
+            self.products_probe = Some(Probe {
+                image: self.load(&products_kernel(accumulators)),
+                words: vec![out.address(), rounds],
+                amount: (rounds * accumulators * 64) as f64,
+                walks: None,
+                walked: Cell::new(0),
+                _buffers: vec![out],
+            });
+            let (out, data) = (Buffer::dense(64), Buffer::ternary(UNCACHED));
+            let piece = 16 << 20;
+            self.memory_probe = Some(Probe {
+                image: self.load(&reads),
+                words: vec![out.address(), data.address(), piece, 1],
+                amount: piece as f64,
+                walks: Some((1, UNCACHED / piece * piece)),
+                walked: Cell::new(0),
+                _buffers: vec![out, data],
+            });
+        }
         for (name, bytes, times) in
             [("reads, second-level cache, GB/s", CACHED, 64), ("reads, memory, GB/s", UNCACHED, 1)]
         {
@@ -341,14 +416,13 @@ impl Bench {
         let copies: Vec<Buffer> = (0..if self.measure { (UNCACHED / all).max(1) } else { 1 })
             .map(|_| Buffer::ternary(all))
             .collect();
-        let bytes = all * copies.len() as u64;
-        let best = self.rate(&name, "memory", bytes as f64, Limit::Memory, || {
-            for copy in &copies {
-                subject.words[1] = copy.address();
-                subject.run(0..units);
-            }
+        let mut turn = 0;
+        let best = self.rate(&name, "memory", all as f64, Limit::Memory, || {
+            subject.words[1] = copies[turn].address();
+            subject.run(0..units);
+            turn = (turn + 1) % copies.len();
         });
-        self.weights(&name, "memory", weights(bytes), best);
+        self.weights(&name, "memory", weights(all), best);
     }
 
     fn gemm(&self, rows: u32, cols: u32, layout: Layout, tokens: u64) {
@@ -367,7 +441,14 @@ impl Bench {
         let mut subject = Subject::new(self, kind, &strides, bytes, tokens);
         let units = u64::from(rows.div_ceil(TILE_ROWS));
         let products = u64::from(rows) * u64::from(cols) * tokens;
-        self.rate(&name, "", products as f64, Limit::Products, || subject.run(0..units));
+        // A part of the matrix at a time, of a few milliseconds at most.
+        let part = ((1 << 30) / (products / units).max(1)).clamp(1, units);
+        let parts = units / part;
+        let mut turn = 0;
+        self.rate(&name, "", (products / units * part) as f64, Limit::Products, || {
+            subject.run(turn * part..(turn + 1) * part);
+            turn = (turn + 1) % parts;
+        });
     }
 
     fn matmul(&self, rows: u32, cols: u32, dtype: DType, tokens: u64) {
@@ -589,6 +670,8 @@ fn main() {
         multiply_adds: nothing,
         cache: nothing,
         memory: nothing,
+        products_probe: None,
+        memory_probe: None,
     };
     while let Some(arg) = args.next() {
         match arg.as_str() {

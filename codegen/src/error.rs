@@ -69,6 +69,14 @@ pub enum CodegenError {
         /// The target.
         target: String,
     },
+    /// The kernel uses tile registers, which the target or the selector lacks.
+    #[error("kernel `{kernel}` uses tile registers: {target} has none, or its selector cannot use them")]
+    Tiles {
+        /// The kernel's name.
+        kernel: String,
+        /// The target.
+        target: String,
+    },
     /// The kernel's code is too long.
     #[error("kernel `{kernel}` needs {bytes} bytes of code; the limit is {limit}: choose a smaller tile")]
     TooLarge {

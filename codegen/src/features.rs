@@ -1,7 +1,7 @@
 //! Restricting a machine to some of its CPU features, as `--cpu-features` asks for.
 //!
 //! A word of a list is a feature with everything that it implies, so that the names of the usual levels are words too:
-//! `sse4.1`, `avx2` (with FMA and F16C), `avxvnni`, `avx512` (F, BW, DQ, VL) and `avx512vnni`.
+//! `sse4.1`, `avx2` (with FMA and F16C), `avxvnni`, `avx512` (F, BW, DQ, VL), `avx512vnni` and `amxint8`.
 
 use bitnetc_ir::TargetDesc;
 use bitnetc_ir::target::{Arch, Feature};
@@ -93,6 +93,7 @@ fn implied(feature: Feature) -> &'static [Feature] {
         Feature::Avx512vnni | Feature::Avx512vbmi => {
             &[Feature::Avx512bw, Feature::Avx512dq, Feature::Avx512vl]
         }
+        Feature::AmxInt8 => &[Feature::Avx512vnni],
         Feature::I8mm => &[Feature::Dotprod],
     }
 }

@@ -33,6 +33,8 @@ fn features() -> Result<TargetDesc, CodegenError> {
     use bitnetc_ir::target::{Arch, Feature};
     use std::is_x86_feature_detected as has;
 
+    use crate::image::tiles;
+
     if !(has!("sse3") && has!("ssse3") && has!("sse4.1")) {
         return Err(CodegenError::HostFloor { missing: "SSE4.1".to_owned() });
     }
@@ -49,6 +51,7 @@ fn features() -> Result<TargetDesc, CodegenError> {
         (Feature::Avx512vl, has!("avx512vl")),
         (Feature::Avx512vnni, has!("avx512vnni")),
         (Feature::Avx512vbmi, has!("avx512vbmi")),
+        (Feature::AmxInt8, has!("avx512vnni") && tiles::permitted()),
     ];
     let floor = TargetDesc::baseline(Arch::X86_64);
     Ok(detected.into_iter().filter(|(_, there)| *there).fold(floor, |t, (feature, _)| t.with(feature)))

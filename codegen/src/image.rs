@@ -4,7 +4,8 @@
 //! read-execute; at no time is a page writable and executable. The memory lives as long as any handle to it: an
 //! [`Image`] and every [`KernelEntry`] share ownership, and the last one to go frees the pages.
 //!
-//! This is the crate's one room for `unsafe`: freeing the pages, and turning an address into a function pointer.
+//! This is the crate's one room for `unsafe`: freeing the pages, turning an address into a function pointer, and asking the
+//! operating system for the tile registers.
 //! Calling that pointer is the caller's unsafe act; [`KernelEntry::function`] states its contract.
 #![allow(unsafe_code)]
 
@@ -231,6 +232,36 @@ impl KernelEntry {
 impl fmt::Debug for KernelEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "KernelEntry({})", self.name())
+    }
+}
+
+/// Tile registers (AMX), which the operating system gives to a process that asks for them.
+pub(crate) mod tiles {
+    /// Whether code of this process may use tile registers and products of bytes between them. Asks for the permission at
+    /// the first call.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    pub(crate) fn permitted() -> bool {
+        /// `ARCH_REQ_XCOMP_PERM` of the Linux kernel's `asm/prctl.h`.
+        const REQUEST: libc::c_long = 0x1023;
+        /// `XFEATURE_XTILE_DATA`, as the same interface counts.
+        const TILE_DATA: libc::c_long = 18;
+        /// AMX-TILE and AMX-INT8 in EDX of leaf 7 (Intel SDM, volume 2A, CPUID).
+        const FEATURES: u32 = 1 << 24 | 1 << 25;
+
+        static PERMITTED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        *PERMITTED.get_or_init(|| {
+            let has_leaf = std::arch::x86_64::__cpuid(0).eax >= 7;
+            if !has_leaf || std::arch::x86_64::__cpuid_count(7, 0).edx & FEATURES != FEATURES {
+                return false;
+            }
+            // SAFETY: the call reads its two numbers and no memory; it changes only what this process may use.
+            unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST, TILE_DATA) == 0 }
+        })
+    }
+
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    pub(crate) fn permitted() -> bool {
+        false
     }
 }
 

@@ -144,6 +144,7 @@ fn loads_agree_for_every_count() {
     }
 
     found.extend(["load_scalar", "store_scalar"]); // `scalars_agree`
+    found.extend(["tile_load", "tile_store"]); // `tile_ops.rs`
     for op in OPS.iter().filter(|op| op.operands.first().is_some_and(|(name, _)| *name == "ptr")) {
         assert!(found.contains(op.mnemonic), "{} is not tested", op.mnemonic);
     }

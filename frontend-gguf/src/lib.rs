@@ -12,6 +12,7 @@
 pub mod arch;
 mod cursor;
 pub mod decode;
+pub mod encode;
 pub mod error;
 pub mod form;
 pub mod hparams;

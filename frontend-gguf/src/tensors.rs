@@ -2,7 +2,7 @@
 //!
 //! `byte_range` is the only place that turns a shape and an offset into a range of file bytes. Every range it gives
 //! lies inside the file; after `check_layout` no two of them overlap. An id that several writers use for different types
-//! is resolved by [`crate::type_ids`] before.
+//! is resolved by `type_ids` before.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -37,6 +37,19 @@ pub(crate) fn string_bytes(text: &[u8]) -> Vec<u8> {
 }
 
 impl MetaValue {
+    /// An array of strings that are written at once, for arrays that are large.
+    pub fn strings<'a>(strings: impl IntoIterator<Item = &'a str>) -> Self {
+        let (mut count, mut body) = (0u64, vec![0; 12]);
+        for text in strings {
+            body.extend((text.len() as u64).to_le_bytes());
+            body.extend(text.as_bytes());
+            count += 1;
+        }
+        body[..4].copy_from_slice(&(ValueType::String as u32).to_le_bytes());
+        body[4..12].copy_from_slice(&count.to_le_bytes());
+        Self::Raw(ValueType::Array as u32, body)
+    }
+
     /// Type id and bytes.
     pub(crate) fn encode(&self) -> (u32, Vec<u8>) {
         let array = |elem: ValueType, len: usize, body: Vec<u8>| {

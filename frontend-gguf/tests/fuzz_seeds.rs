@@ -1,10 +1,12 @@
-//! The seeds of the fuzz target `gguf_parse`: they are what the writer makes today, and the target's property holds on
-//! them, so that it is tested on stable Rust too. `BITNETC_BLESS=1` writes them again.
+//! The seeds of the fuzz targets `gguf_parse`, `gguf_struct` and `lower`: they are what is made today, and the targets'
+//! properties hold on them, so that they are tested on stable Rust too. `BITNETC_BLESS=1` writes them again.
 
 use std::path::Path;
 
 use bitnetc_frontend_gguf::decode::FloatFormat;
-use bitnetc_frontend_gguf::testing::{GgufWriter, MetaValue, Outcome, TinyModel, check_parse};
+use bitnetc_frontend_gguf::testing::{
+    GgufWriter, MetaValue, Outcome, Rng, STRUCT_BYTES, TinyModel, check_lower, check_parse, check_struct,
+};
 
 /// The smallest model: 27 kB.
 fn smallest() -> TinyModel {
@@ -76,14 +78,62 @@ fn seeds_are_current_and_hold_the_property() {
     }
 }
 
-/// Every file among the seeds, among them inputs that once made the target fail.
+/// Seeds of a structured target: strings of bytes from a generator, of which as many as needed are kept.
+fn random_seeds(seed: u64, count: u64, most: usize) -> impl Iterator<Item = Vec<u8>> {
+    (0..count).map(move |i| {
+        let mut rng = Rng::new(seed ^ i);
+        let len = 1 + rng.below(most);
+        (0..len).map(|_| rng.bits() as u8).collect()
+    })
+}
+
+fn is_accepted(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Model(_) | Outcome::Complete)
+}
+
+/// Writes what the two structured targets start from, and checks that enough of their inputs get through.
+#[test]
+fn structured_targets_accept_a_third_of_their_inputs() {
+    type Target = (&'static str, fn(&[u8]) -> Outcome, usize);
+    let targets: [Target; 2] = [("gguf_struct", check_struct, STRUCT_BYTES), ("lower", check_lower, 200)];
+    for (name, check, most) in targets {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(name);
+        let (mut accepted, mut count) = (0, 0);
+        let mut kept: Vec<(Outcome, Vec<u8>)> = vec![(check(&[]), Vec::new())];
+        for input in random_seeds(most as u64, 600, most) {
+            let outcome = check(&input);
+            (accepted, count) = (accepted + u32::from(is_accepted(&outcome)), count + 1);
+            // One of each outcome.
+            if !kept.iter().any(|(other, _)| *other == outcome) {
+                kept.push((outcome, input));
+            }
+        }
+        println!("{name}: {accepted} of {count} accepted, {} outcomes", kept.len());
+        assert!(accepted * 10 >= count * 3, "{name}: {accepted} of {count} accepted");
+        assert!(kept.len() >= 8, "{name}: {} outcomes", kept.len());
+        if std::env::var_os("BITNETC_BLESS").is_some() {
+            std::fs::create_dir_all(&dir).unwrap();
+            for (outcome, input) in &kept {
+                let outcome = format!("{outcome:?}").replace(['(', ')', '"'], "-");
+                std::fs::write(dir.join(outcome.trim_matches('-')), input).unwrap();
+            }
+        }
+    }
+}
+
+/// Every file among the seeds, among them inputs that once made a target fail.
 #[test]
 fn every_seed_holds_the_property() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/gguf_parse");
-    let mut replayed = 0;
-    for entry in std::fs::read_dir(dir).unwrap() {
-        check_parse(&std::fs::read(entry.unwrap().path()).unwrap());
-        replayed += 1;
+    type Check = fn(&[u8]) -> Outcome;
+    let targets: [(&str, Check); 3] =
+        [("gguf_parse", check_parse), ("gguf_struct", check_struct), ("lower", check_lower)];
+    for (name, check) in targets {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(name);
+        let mut replayed = 0;
+        for entry in std::fs::read_dir(dir).unwrap() {
+            check(&std::fs::read(entry.unwrap().path()).unwrap());
+            replayed += 1;
+        }
+        assert!(replayed >= 7, "{name}: {replayed}");
     }
-    assert!(replayed >= 7, "{replayed}");
 }

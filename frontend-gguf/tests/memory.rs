@@ -1,6 +1,8 @@
 //! What parsing allocates: at most 64 MiB at any time, whatever the file says, and far less for a good one. Truncations at
 //! every structure boundary, random flips of the header, and lying counts are tried under a counting allocator.
 
+mod cases;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -91,12 +93,44 @@ fn no_file_makes_the_parser_allocate_much() {
     println!("{accepted} of {ROUNDS} accepted, at most {largest} bytes and {longest:?}");
     assert!(accepted * 10 >= ROUNDS * 3, "{accepted} accepted: the damage stops at the door");
 
-    // Eight bytes of ones, wherever a count or length may stand.
+    // Extreme numbers wherever a count or a length may stand, in each width.
+    let extremes =
+        [0, 1, 1 << 31, u64::from(u32::MAX), 1 << 32, 1 << 40, 1 << 60, 1 << 62, 1 << 63, u64::MAX];
+    let smallest =
+        TinyModel { heads: 64, kv_heads: 1, head_dim: 2, ffn: 128, vocab: 8, ..TinyModel::default() };
+    let (good, marks) = smallest.writer().build_marked();
     for mark in &marks {
-        let mut bad = good.clone();
-        let end = (mark.offset + 8).min(bad.len());
-        bad[mark.offset.min(end)..end].fill(0xff);
-        let used = peak(&bad);
-        assert!(used < LIMIT, "ones at {} ({}): {used}", mark.offset, mark.what);
+        for (number, width) in extremes.into_iter().flat_map(|n| [(n, 4), (n, 8)]) {
+            let mut bad = good.clone();
+            let start = mark.offset.min(bad.len());
+            let end = (start + width).min(bad.len());
+            bad[start..end].copy_from_slice(&number.to_le_bytes()[..end - start]);
+            let used = peak(&bad);
+            assert!(used < LIMIT, "{number:#x} at {} ({}): {used}", mark.offset, mark.what);
+        }
+    }
+
+    // Every fault by itself.
+    let mut cases = 0;
+    for (kind, text, change) in cases::all() {
+        let mut w = TinyModel::default().writer();
+        change(&mut w);
+        let used = peak(&w.build());
+        assert!(used < LIMIT, "{kind}, {text}: {used}");
+        cases += 1;
+    }
+    assert!(cases > 150, "{cases}");
+
+    // And the outside corpus, if there is one.
+    let data = std::env::var_os("BITNETC_TEST_DATA").map(std::path::PathBuf::from);
+    let data = data.unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data").into());
+    match std::fs::read_dir(data.join("malformed/files")) {
+        Err(_) => println!("skipped: no corpus (set BITNETC_TEST_DATA)"),
+        Ok(files) => {
+            let files = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
+            let largest = files.map(|bytes| peak(&bytes)).max();
+            println!("corpus: at most {largest:?} bytes");
+            assert!(largest.is_some_and(|used| used < LIMIT), "{largest:?}");
+        }
     }
 }

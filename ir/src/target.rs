@@ -63,6 +63,8 @@ features! {
     Avx512vnni = "avx512vnni" in X86_64,
     /// AVX-512 byte permutes.
     Avx512vbmi = "avx512vbmi" in X86_64,
+    /// AMX: tile registers, and products of bytes between them.
+    AmxInt8 = "amxint8" in X86_64,
     /// `sdot`/`udot`.
     Dotprod = "dotprod" in Aarch64,
     /// `usdot` and the int8 matrix instructions.

@@ -17,6 +17,7 @@ use bitnetc_ir::partition::Per;
 use bitnetc_ir::{Entity, Extent, TokenCount, Units};
 
 use crate::profile::{Probe, Recorder, Silent};
+use crate::shares::{MOST_UNITS, Shares};
 use crate::team::{Barrier, Job, Work};
 
 /// Addresses of the buffers of a session, for binding.
@@ -50,6 +51,8 @@ struct BoundStep {
     /// Whether the share of a thread is the same in every call; then it is bound, and what is left to know is whether
     /// there is any: see [`BoundProgram::idle`].
     fixed: bool,
+    /// Whether threads that are done help others, see [`crate::shares`], and of how many units the pieces are multiples.
+    divided: Option<u32>,
     barrier: bool,
 }
 
@@ -73,11 +76,47 @@ struct BoundProgram {
     idle: Vec<Vec<bool>>,
 }
 
+impl BoundProgram {
+    /// Runs the units `range` of a step (of a fixed step, those that are bound) with the words of a thread.
+    fn call(&self, step: &BoundStep, words: &[AtomicU64], job: Job, range: std::ops::Range<u64>) {
+        for (at, patch) in &self.patches[step.patches.0 as usize..step.patches.1 as usize] {
+            let value = match *patch {
+                Patch::Position => u64::from(job.position),
+                Patch::Tokens => u64::from(job.tokens),
+                Patch::UnitBegin => range.start,
+                Patch::UnitEnd => range.end,
+                Patch::Row { base, stride } => base + u64::from(job.row) * stride,
+            };
+            words[*at as usize].store(value, Ordering::Relaxed);
+        }
+        let args = words[step.first_word as usize..].as_ptr().cast::<u64>();
+        // SAFETY: the code was generated from a verified kernel whose parameters are exactly these words (the program
+        // lists one word for each parameter of the spec). Its addresses lie in buffers that `_keep` and the session own
+        // for the life of the engine and that are large enough for the job, which the session has checked; ranges that
+        // two threads touch between barriers do not overlap, which the plan checker has proved, and no unit of a step is
+        // handed out twice. `AtomicU64` has the layout of `u64`, and one thread alone writes its copy.
+        unsafe { (step.function)(args) };
+    }
+}
+
+/// The least piece of a step that threads which are done take from others, `None` if its shares must be whole: a share of
+/// attention of one token is merged as it goes.
+fn grain(units: Units) -> Option<u32> {
+    match units.per {
+        // Kernels take row tiles by twos, fours or eights, and a matrix is no piece of work below that.
+        Per::Call => (units.count > 1).then_some(8),
+        Per::Token => Some(4),
+        Per::QueryTile => Some(1),
+        Per::KeyBlock => None,
+    }
+}
+
 /// All programs of a model, bound to one session's buffers.
 #[derive(Debug)]
 pub(crate) struct Engine<K> {
     programs: Vec<BoundProgram>,
     threads: u32,
+    shares: Shares,
     recorder: Option<Arc<Recorder>>,
     /// Keeps code and weights alive as long as their addresses are in use.
     _keep: K,
@@ -101,9 +140,15 @@ impl<K> Engine<K> {
             let mut template = Vec::new();
             // Words that differ from thread to thread.
             let mut own: Vec<(u32, Own)> = Vec::new();
-            for step in &program.steps {
+            for (number, step) in program.steps.iter().enumerate() {
+                let closes_phase = step.barrier || number + 1 == program.steps.len();
+                let divided = match closes_phase && !step.replicated && threads > 1 {
+                    true => grain(step.units),
+                    false => None,
+                };
                 let (first_word, first_patch) = (template.len() as u32, patches.len() as u32);
                 let fixed = match step.units.per {
+                    _ if divided.is_some() => false,
                     Per::Call => true,
                     Per::Token => program.tokens == TokenCount::One,
                     Per::KeyBlock | Per::QueryTile => false,
@@ -138,6 +183,7 @@ impl<K> Engine<K> {
                     units: step.units,
                     replicated: step.replicated,
                     fixed,
+                    divided,
                     barrier: step.barrier,
                 });
             }
@@ -165,7 +211,7 @@ impl<K> Engine<K> {
             let idle = (0..threads).map(|t| (0..steps.len()).map(|s| is_idle(s, t)).collect()).collect();
             bound.push(BoundProgram { steps, patches, words, idle });
         }
-        Self { programs: bound, threads, recorder, _keep: keep }
+        Self { programs: bound, threads, shares: Shares::new(threads), recorder, _keep: keep }
     }
 
     /// Runs the steps of a job as one of the threads.
@@ -178,26 +224,25 @@ impl<K> Engine<K> {
         let last = program.steps.len().wrapping_sub(1);
         for (number, step) in program.steps.iter().enumerate() {
             let started = probe.now();
-            let share = if step.fixed { 0..0 } else { step.share(call, thread, self.threads) };
-            let nothing = if step.fixed { idle[number] } else { share.is_empty() };
-            if !nothing {
-                for (at, patch) in &program.patches[step.patches.0 as usize..step.patches.1 as usize] {
-                    let value = match *patch {
-                        Patch::Position => u64::from(job.position),
-                        Patch::Tokens => u64::from(job.tokens),
-                        Patch::UnitBegin => share.start,
-                        Patch::UnitEnd => share.end,
-                        Patch::Row { base, stride } => base + u64::from(job.row) * stride,
-                    };
-                    words[*at as usize].store(value, Ordering::Relaxed);
+            let mut worked = false;
+            if let Some(grain) = step.divided
+                && step.units.total(call) <= MOST_UNITS
+            {
+                let division = self.shares.begin(thread, u64::from(grain));
+                let share = |owner| step.share(call, owner, self.threads);
+                while let Some(range) = self.shares.next(division, share) {
+                    program.call(step, words, job, range);
+                    worked = true;
                 }
-                let args = words[step.first_word as usize..].as_ptr().cast::<u64>();
-                // SAFETY: the code was generated from a verified kernel whose parameters are exactly these words (the
-                // program lists one word for each parameter of the spec). Its addresses lie in buffers that `_keep` and
-                // the session own for the life of the engine and that are large enough for the job, which the session
-                // has checked; ranges that two threads touch between barriers do not overlap, which the plan checker
-                // has proved. `AtomicU64` has the layout of `u64`, and this thread alone writes its copy.
-                unsafe { (step.function)(args) };
+            } else {
+                let share = if step.fixed { 0..0 } else { step.share(call, thread, self.threads) };
+                let nothing = if step.fixed { idle[number] } else { share.is_empty() };
+                if !nothing {
+                    program.call(step, words, job, share);
+                    worked = true;
+                }
+            }
+            if worked {
                 probe.busy(index, number, thread, started);
             }
             let end = P::END && number == last;

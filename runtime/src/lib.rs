@@ -16,6 +16,7 @@ pub mod roofline;
 mod rope_table;
 pub mod sampling;
 pub mod session;
+mod shares;
 mod sleep;
 mod team;
 pub mod tokenizer;

@@ -75,6 +75,11 @@ impl WholeFile {
         self.temporary.as_file()
     }
 
+    /// Where the file is until [`WholeFile::commit`], to be read back.
+    pub fn temporary_path(&self) -> &Path {
+        self.temporary.path()
+    }
+
     /// Makes the contents durable, puts the file in its place and returns its length.
     ///
     /// # Errors

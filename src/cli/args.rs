@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Detokenize(DetokenizeArgs),
     /// Compile a GGUF model to a plan file
     Compile(CompileArgs),
+    /// Make a GGUF model of a Hugging Face checkpoint
+    Import(super::import::ImportArgs),
     /// Show what a GGUF model or a plan holds
     Inspect(InspectArgs),
     /// Dump and check the IR
@@ -128,7 +130,7 @@ pub(crate) enum ActivationArg {
 
 impl ModelArgs {
     /// As the front-end takes them.
-    pub(crate) fn to_options(&self) -> ModelOptions {
+    pub(crate) fn model_options(&self) -> ModelOptions {
         ModelOptions {
             i2s_layout: match self.i2s_layout {
                 None | Some(I2sLayoutArg::X86) => I2sLayout::Blocks128,

@@ -65,7 +65,7 @@ pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
     interrupt::listen();
     let clock = Instant::now();
     let source =
-        Source::open(Some(&args.model), args.memory.map_mode())?.with_options(args.options.to_options());
+        Source::open(Some(&args.model), args.memory.map_mode())?.with_options(args.options.model_options());
     let model = source.gguf_model()?;
     let planned = plan_model(&args.model, &model, &options)?;
     for note in &planned.notes {

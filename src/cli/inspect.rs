@@ -17,7 +17,7 @@ use super::{Outcome, output};
 /// Runs the command.
 pub(crate) fn run(args: &InspectArgs) -> Outcome {
     let source =
-        Source::open(args.model.as_deref(), MapMode::Mapped)?.with_options(args.options.to_options());
+        Source::open(args.model.as_deref(), MapMode::Mapped)?.with_options(args.options.model_options());
     let verdict = if args.verify { Some(verify(&source)?) } else { None };
     let refused = verdict.as_ref().is_some_and(|v| !v.errors.is_empty());
     let report = match &source {

@@ -28,7 +28,7 @@ fn dump(args: &IrDumpArgs) -> Outcome {
         StageArg::Planned => Stage::Planned,
     };
     let source = Source::open(args.model.as_deref(), bitnetc_runtime::map::MapMode::Mapped)?
-        .with_options(args.options.to_options());
+        .with_options(args.options.model_options());
     let mut module = dump_module(&source, stage, &options)?;
     let entry = match (args.entry, args.layer) {
         (Some(EntryArg::Decode), _) | (None, Some(_)) => Some("decode"),

@@ -9,6 +9,7 @@ mod bench;
 mod chat;
 mod compile;
 mod failure;
+mod import;
 mod inspect;
 mod interrupt;
 mod ir;
@@ -50,6 +51,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Detokenize(args) => tokenize::detokenize(&args, cli.quiet),
         Command::Bench(args) => bench::run(&args, cli.quiet),
         Command::Compile(args) => compile::run(&args, cli.quiet),
+        Command::Import(args) => import::run(&args, cli.quiet),
         Command::Inspect(args) => inspect::run(&args),
         Command::Ir(args) => ir::run(&args),
         Command::Logits(args) => logits::run(&args, cli.quiet),

@@ -39,7 +39,7 @@ pub(crate) fn load_options(args: &EngineArgs) -> Result<LoadOptions, Failure> {
         threads: Some(threads(args.threads)),
         map_mode: args.memory.map_mode(),
         verify: args.verify,
-        model: args.options.to_options(),
+        model: args.options.model_options(),
         compile: Some(compile),
     })
 }

@@ -280,4 +280,5 @@ def main():
         print(name, "seed", seed, "std", logits.std())
 
 
-main()
+if __name__ == "__main__":
+    main()

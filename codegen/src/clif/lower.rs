@@ -294,6 +294,13 @@ impl Lower<'_> {
             Op::BroadcastI32 { ptr, offset } => self.broadcast(types::I32X4, ptr, offset),
             // Cranelift has no prefetch, and the hint changes nothing.
             Op::Prefetch { .. } => self.nothing(),
+            // Kernels with these are refused before.
+            Op::TileBegin { .. }
+            | Op::TileEnd {}
+            | Op::TileZero { .. }
+            | Op::TileLoad { .. }
+            | Op::TileStore { .. }
+            | Op::TileDot { .. } => self.nothing(),
 
             Op::SplatF32 { value } => [self.dwords(types::F32X4, value.bits()); PARTS],
             Op::SplatI32 { value } => [self.dwords(types::I32X4, value as u32); PARTS],

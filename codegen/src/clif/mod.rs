@@ -65,6 +65,9 @@ fn translate(
     list: bool,
 ) -> Result<(MachineCode, Listing), CodegenError> {
     verify(kernel)?;
+    if kernel.uses_tiles() {
+        return Err(CodegenError::Tiles { kernel: kernel.name.clone(), target: target.to_string() });
+    }
     let isa = target_isa(target)?;
     let failed = |reason: String| CodegenError::Backend { kernel: kernel.name.clone(), reason };
 

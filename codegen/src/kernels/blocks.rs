@@ -147,7 +147,7 @@ pub(super) fn block_matmul(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
                     Row { codes, records: b.add(codes, q8_tail(matrix.cols) as i64) }
                 })
                 .collect();
-            let sums = matrix.dot(b, &w, &rows);
+            let sums = matrix.dot(b, &w, &rows, args.one());
             let y = args.row(b, args.result(), 1, token);
             let y = b.add(y, at);
             for (tile, of_tile) in (0..).zip(sums) {
@@ -187,8 +187,9 @@ impl Matrix {
         }
     }
 
-    /// The sums of every tile at `tiles` with every row, as `[tile][row]`, before the factors of the matrix rows.
-    fn dot(self, b: &mut KernelBuilder, tiles: &[I64], rows: &[Row]) -> Vec<Vec<Vf>> {
+    /// The sums of every tile at `tiles` with every row, as `[tile][row]`, before the factors of the matrix rows. With
+    /// `next`, the tiles behind them are prefetched.
+    fn dot(self, b: &mut KernelBuilder, tiles: &[I64], rows: &[Row], next: bool) -> Vec<Vec<Vf>> {
         let blocks = self.cols.div_ceil(BLOCK);
         let zero = b.splat_f32(0.0);
         let mut sums = vec![vec![zero; rows.len()]; tiles.len()];
@@ -210,6 +211,10 @@ impl Matrix {
             let (end, step) = (i64::from(groups * GROUP), i64::from(GROUP));
             sums = b.for_loop(0, end, step, sums, |b, column, mut sums| {
                 let (tiles, rows) = at_group(b, column);
+                if next {
+                    let ahead = tiles.len() as i64 * self.format.tile_bytes(self.cols) as i64;
+                    self.prefetch(b, &tiles, ahead);
+                }
                 for block in 0..2 {
                     sums = self.add_block(b, &tiles, &rows, block, sums);
                 }
@@ -222,6 +227,17 @@ impl Matrix {
             sums = self.add_block(b, &tiles, &rows, 0, sums);
         }
         sums
+    }
+
+    /// Prefetches the group that is `ahead` bytes behind each of these.
+    fn prefetch(self, b: &mut KernelBuilder, groups: &[I64], ahead: i64) {
+        let Ok(ahead) = i32::try_from(ahead) else { return };
+        let lines = self.format.group_bytes().div_ceil(VECTOR as u64) as i32;
+        for &group in groups {
+            for line in 0..lines {
+                b.prefetch(group, ahead.saturating_add(line * VECTOR));
+            }
+        }
     }
 
     /// Adds block `block` (0 or 1) of a group.

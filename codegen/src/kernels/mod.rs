@@ -95,6 +95,7 @@ pub enum KernelError {
 pub struct Registers {
     vectors: u8,
     whole_byte_dot: bool,
+    tiles: bool,
 }
 
 impl Registers {
@@ -107,7 +108,7 @@ impl Registers {
         } else {
             4
         };
-        Self { vectors: count / parts, whole_byte_dot: true }
+        Self { vectors: count / parts, whole_byte_dot: true, tiles: false }
     }
 
     /// The same registers where `dot_u8i8` costs more for bytes above 128 than for others.
@@ -120,8 +121,8 @@ impl Registers {
     pub fn cranelift(target: &TargetDesc) -> Self {
         let whole_byte_dot = Self::has_whole_byte_dot(target);
         match target.arch {
-            Arch::X86_64 => Self { vectors: 16 / 4, whole_byte_dot },
-            Arch::Aarch64 => Self { vectors: 32 / 4, whole_byte_dot },
+            Arch::X86_64 => Self { vectors: 16 / 4, whole_byte_dot, tiles: false },
+            Arch::Aarch64 => Self { vectors: 32 / 4, whole_byte_dot, tiles: false },
         }
     }
 
@@ -137,10 +138,12 @@ impl Registers {
     pub fn widest(target: &TargetDesc) -> Self {
         match target.arch {
             Arch::X86_64 if target.has(Feature::Avx512f) => {
-                Self { vectors: 32, whole_byte_dot: Self::has_whole_byte_dot(target) }
+                let tiles = target.has(Feature::Avx512vnni) && target.has(Feature::AmxInt8);
+                Self { vectors: 32, whole_byte_dot: Self::has_whole_byte_dot(target), tiles }
             }
             Arch::X86_64 if target.has(Feature::Avx2) => {
-                Self { vectors: 16 / 2, whole_byte_dot: Self::has_whole_byte_dot(target) }
+                let whole_byte_dot = Self::has_whole_byte_dot(target);
+                Self { vectors: 16 / 2, whole_byte_dot, tiles: false }
             }
             _ => Self::cranelift(target),
         }
@@ -149,6 +152,17 @@ impl Registers {
     /// Whether products with bytes above 128 cost no more than others.
     pub fn whole_byte_dot(self) -> bool {
         self.whole_byte_dot
+    }
+
+    /// The same registers, and tile registers.
+    #[must_use]
+    pub const fn with_tiles(self) -> Self {
+        Self { tiles: true, ..self }
+    }
+
+    /// Whether there are tile registers, and products of bytes between them.
+    pub fn tiles(self) -> bool {
+        self.tiles
     }
 
     /// Virtual vectors that fit.

@@ -419,7 +419,7 @@ impl KernelSpec {
             KernelKind::Elementwise { op, .. } if !op.is_binary() => vec![Operand(0), Result(0)],
             KernelKind::Elementwise { .. } => vec![Operand(0), Operand(1), Result(0)],
         };
-        if self.expands_trits() {
+        if self.expands_tiles() {
             args.push(Arg::Scratch);
         }
         args.extend([Arg::Tokens, Arg::UnitBegin, Arg::UnitEnd]);
@@ -434,17 +434,16 @@ impl KernelSpec {
                 super::attention::scratch_bytes(heads, cache, self.tokens)
             }
             KernelKind::Screen { width, .. } => super::screen::scratch_bytes(width),
-            KernelKind::Bitlinear { cols, .. } if self.expands_trits() => {
-                super::bitlinear::trits::scratch_bytes(cols)
+            KernelKind::Bitlinear { cols, layout, .. } if self.tokens == TokenMode::Many => {
+                super::bitlinear::scratch_bytes(cols, layout)
             }
             _ => 0,
         }
     }
 
-    /// Whether the kernel brings tiles of `trits16` into the form of `tile16` before it uses them.
-    fn expands_trits(&self) -> bool {
-        let trits = matches!(self.kind, KernelKind::Bitlinear { layout: Layout::Trits16, .. });
-        trits && self.tokens == TokenMode::Many
+    /// Whether the kernel brings row tiles into other forms before it uses them.
+    fn expands_tiles(&self) -> bool {
+        matches!(self.kind, KernelKind::Bitlinear { .. }) && self.tokens == TokenMode::Many
     }
 
     /// Bytes of shared memory that a call needs with caches of `capacity` positions: what [`Arg::Workspace`] points to. 0

@@ -125,4 +125,19 @@ impl Kernel {
     pub fn type_of(&self, value: Value) -> Option<Type> {
         self.types.get(value.index()).copied()
     }
+
+    /// Whether any op is about tile registers.
+    pub fn uses_tiles(&self) -> bool {
+        self.body.uses_tiles()
+    }
+}
+
+impl Block {
+    fn uses_tiles(&self) -> bool {
+        self.stmts.iter().any(|stmt| match stmt {
+            Stmt::Op { op, .. } => op.uses_tiles(),
+            Stmt::Loop(l) => l.body.uses_tiles(),
+            Stmt::If(i) => i.then.uses_tiles() || i.otherwise.uses_tiles(),
+        })
+    }
 }

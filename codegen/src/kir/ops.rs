@@ -330,6 +330,22 @@ define_ops! {
     /// Per lane, `acc` plus the sum of four products of signed bytes of `a` and `b`; exact for all values.
     DotI8I8 = dot_i8i8(acc: Vi, a: Vb, b: Vb) {} -> Vi;
 
+    /// Configures the tile registers: the tiles 0 to 5 have `rows` rows (1..=16) of 64 bytes, the tiles 6 and 7 have 16.
+    /// What is in them is unspecified until they are written. Tile ops need targets with tile registers.
+    TileBegin = tile_begin() {rows: u8} -> Unit;
+    /// Gives the tile registers back: no tile op may follow but `tile_begin`.
+    TileEnd = tile_end() {} -> Unit;
+    /// Zeros in all of tile `tile`.
+    TileZero = tile_zero() {tile: u8} -> Unit;
+    /// Row r of tile `tile` becomes the 64 bytes at `ptr + offset + r * stride`, for all its rows.
+    TileLoad = tile_load(ptr: I64, stride: I64) {offset: i32, tile: u8} -> Unit;
+    /// Row r of tile `tile` goes to the 64 bytes at `ptr + offset + r * stride`, for all its rows.
+    TileStore = tile_store(ptr: I64, stride: I64) {offset: i32, tile: u8} -> Unit;
+    /// Per row m and dword n of tile `acc` (0..=3): plus the sum over k (0..16) of the four products of the signed bytes of
+    /// dword k in row m of tile `s` (4 or 5) with the unsigned bytes of dword n in row k of tile `u` (6 or 7). Exact;
+    /// wraps.
+    TileDot = tile_dot() {acc: u8, s: u8, u: u8} -> Unit;
+
     /// Sum of the lanes in every lane, in the fixed order `l[i] += l[i+8]`, `+4`, `+2`, `+1`.
     ReduceAddF32 = reduce_add_f32(v: Vf) {} -> Vf;
     /// Maximum of the lanes in every lane: `l[i] = if l[i+8] > l[i] { l[i+8] } else { l[i] }`, then `+4`, `+2`, `+1`.
@@ -364,6 +380,7 @@ impl Op {
             | Op::LoadI8 { ptr, offset, .. }
             | Op::BroadcastF32 { ptr, offset }
             | Op::BroadcastI32 { ptr, offset }
+            | Op::TileLoad { ptr, offset, .. }
             | Op::Prefetch { ptr, offset } => Some(MemoryUse { ptr, offset, write: false }),
             Op::StoreScalar { ptr, offset, .. }
             | Op::StoreF32 { ptr, offset, .. }
@@ -371,8 +388,22 @@ impl Op {
             | Op::StoreBytes { ptr, offset, .. }
             | Op::StoreF16 { ptr, offset, .. }
             | Op::StoreF16Strided { ptr, offset, .. }
+            | Op::TileStore { ptr, offset, .. }
             | Op::StoreI8 { ptr, offset, .. } => Some(MemoryUse { ptr, offset, write: true }),
             _ => None,
         }
+    }
+
+    /// Whether the op is about tile registers.
+    pub fn uses_tiles(&self) -> bool {
+        matches!(
+            self,
+            Op::TileBegin { .. }
+                | Op::TileEnd {}
+                | Op::TileZero { .. }
+                | Op::TileLoad { .. }
+                | Op::TileStore { .. }
+                | Op::TileDot { .. }
+        )
     }
 }

@@ -15,6 +15,12 @@ pub const LANES: usize = 16;
 /// Bytes of a virtual vector.
 pub const VECTOR_BYTES: usize = 64;
 
+/// Tile registers.
+pub const TILES: usize = 8;
+
+/// Most rows of a tile register; a row is [`VECTOR_BYTES`] long.
+pub const TILE_ROWS: usize = 16;
+
 /// Type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Type {

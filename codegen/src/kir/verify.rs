@@ -35,7 +35,7 @@ use std::fmt;
 use super::kernel::{Access, Block, If, Kernel, Loop, ParamKind, Stmt};
 use super::ops::Op;
 use super::print::headline;
-use super::types::{LANES, Type, VECTOR_BYTES, Value};
+use super::types::{LANES, TILE_ROWS, TILES, Type, VECTOR_BYTES, Value};
 
 macro_rules! rules {
     ($($variant:ident = $name:literal,)+) => {
@@ -395,6 +395,13 @@ impl Verifier<'_> {
             Op::Shl { bits, .. } | Op::Shr { bits, .. } => bad(bits < 64, "the shift"),
             Op::Ishl { bits, .. } | Op::Ushr { bits, .. } | Op::Sshr { bits, .. } => {
                 bad(bits < 32, "the shift")
+            }
+            Op::TileBegin { rows } => bad((1..=TILE_ROWS).contains(&usize::from(rows)), "the row count"),
+            Op::TileZero { tile } | Op::TileLoad { tile, .. } | Op::TileStore { tile, .. } => {
+                bad(usize::from(tile) < TILES, "the tile");
+            }
+            Op::TileDot { acc, s, u } => {
+                bad(acc < 4 && matches!(s, 4 | 5) && matches!(u, 6 | 7), "a tile");
             }
             Op::Udiv { divisor, .. } | Op::Urem { divisor, .. } => bad(divisor >= 1, "the divisor"),
             _ => {}

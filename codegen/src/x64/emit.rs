@@ -13,6 +13,7 @@ use super::mach::{
     Class, Code, Constant, Inst, Label, Memory, Operand, Place, PoolEntry, Slot, VReg, Width, loops,
 };
 use super::regalloc::Assignment;
+use crate::kir::{TILE_ROWS, TILES, VECTOR_BYTES};
 
 /// Alignment of the code and of its constants.
 pub(super) const ALIGN: u32 = 64;
@@ -188,6 +189,10 @@ impl Emit<'_> {
                 Operand::Memory(memory) => {
                     instruction.set_op_kind(i, OpKind::Memory);
                     pool = self.memory(&mut instruction, memory);
+                }
+                Operand::Tile(number) => {
+                    instruction.set_op_kind(i, OpKind::Register);
+                    instruction.set_op_register(i, Register::TMM0 + u32::from(number));
                 }
                 Operand::Imm(number) => set_immediate(&mut instruction, i, opcode, number),
                 Operand::Constant(_) => return Err("a constant without a place".to_owned()),
@@ -426,6 +431,7 @@ impl Emit<'_> {
         for entry in self.pool {
             offsets.insert(entry, bytes.len());
             match entry {
+                PoolEntry::Tiles(rows) => bytes.extend(tile_configuration(rows)),
                 PoolEntry::Vector(constant, lanes) => {
                     bytes.extend((0..lanes).flat_map(|lane| constant.lane(lane).to_le_bytes()));
                 }
@@ -447,6 +453,18 @@ impl Emit<'_> {
         }
         Ok(bytes)
     }
+}
+
+/// What `ldtilecfg` reads (Intel SDM, volume 2A): palette 1, the bytes of a row of each tile as words from byte 16 on, its
+/// rows as bytes from byte 48 on.
+fn tile_configuration(rows: u8) -> [u8; 64] {
+    let mut bytes = [0; 64];
+    bytes[0] = 1;
+    for tile in 0..TILES {
+        bytes[16 + 2 * tile] = VECTOR_BYTES as u8;
+        bytes[48 + tile] = if tile < 6 { rows } else { TILE_ROWS as u8 };
+    }
+    bytes
 }
 
 /// An operand on a physical register.

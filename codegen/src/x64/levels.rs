@@ -16,6 +16,8 @@ pub enum Level {
     Avx512,
     /// The same, and `vpdpbusd`.
     Avx512Vnni,
+    /// The same, and tile registers with products of bytes (AMX).
+    Amx,
 }
 
 impl Level {
@@ -26,7 +28,11 @@ impl Level {
             return None;
         }
         if all(&[Feature::Avx512f, Feature::Avx512bw, Feature::Avx512dq, Feature::Avx512vl]) {
-            return Some(if target.has(Feature::Avx512vnni) { Level::Avx512Vnni } else { Level::Avx512 });
+            return Some(match (target.has(Feature::Avx512vnni), target.has(Feature::AmxInt8)) {
+                (true, true) => Level::Amx,
+                (true, false) => Level::Avx512Vnni,
+                (false, _) => Level::Avx512,
+            });
         }
         if all(&[Feature::Avx, Feature::Avx2, Feature::Fma, Feature::F16c]) {
             return Some(if target.has(Feature::AvxVnni) { Level::AvxVnni } else { Level::Avx2 });
@@ -40,17 +46,21 @@ impl Level {
             true => Registers::new(512, 32),
             false => Registers::new(256, 16),
         };
-        if self.vnni() { registers } else { registers.without_whole_byte_dot() }
+        match self {
+            Level::Amx => registers.with_tiles(),
+            _ if self.vnni() => registers,
+            _ => registers.without_whole_byte_dot(),
+        }
     }
 
     /// Whether vectors have 512 bits; else 256.
     pub(super) fn wide(self) -> bool {
-        matches!(self, Level::Avx512 | Level::Avx512Vnni)
+        matches!(self, Level::Avx512 | Level::Avx512Vnni | Level::Amx)
     }
 
     /// Whether there is `vpdpbusd`.
     pub(super) fn vnni(self) -> bool {
-        matches!(self, Level::AvxVnni | Level::Avx512Vnni)
+        matches!(self, Level::AvxVnni | Level::Avx512Vnni | Level::Amx)
     }
 
     /// Physical registers of a virtual vector.

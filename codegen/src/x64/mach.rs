@@ -77,6 +77,8 @@ impl Constant {
 /// Bytes behind the code, which are sorted by falling size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum PoolEntry {
+    /// The configuration of tile registers of which the first six have so many rows.
+    Tiles(u8),
     /// A whole ymm or zmm: the constant and the number of its lanes.
     Vector(Constant, u32),
     /// One qword.
@@ -113,6 +115,8 @@ pub(super) struct Memory {
 pub(super) enum Operand {
     Reg(VReg, Width),
     Memory(Memory),
+    /// A tile register, by its number.
+    Tile(u8),
     Imm(i64),
     /// A vector constant whose place (register or memory) is not decided yet.
     Constant(Constant),

@@ -46,6 +46,9 @@ pub fn available() -> bool {
 pub fn compile(kernel: &Kernel, target: &TargetDesc) -> Result<MachineCode, CodegenError> {
     verify(kernel)?;
     let level = Level::of(target).ok_or_else(|| CodegenError::Narrow { target: target.to_string() })?;
+    if level != Level::Amx && kernel.uses_tiles() {
+        return Err(CodegenError::Tiles { kernel: kernel.name.clone(), target: target.to_string() });
+    }
     let wide = level.wide();
     let selected = select::select(kernel, level);
     let (code, assignment) = allocate(&selected, wide, false)

@@ -35,7 +35,12 @@ const WIDE_LEVELS: &[&str] = &[
     "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+avxvnni",
     "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+avx512f+avx512bw+avx512dq+avx512vl",
     "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni",
+    TILES,
 ];
+
+/// The level with tile registers.
+pub(crate) const TILES: &str =
+    "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni+amxint8";
 
 /// An instruction selector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

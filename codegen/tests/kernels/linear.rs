@@ -97,6 +97,24 @@ fn gated_bitlinear() {
     }
 }
 
+#[test]
+fn bitlinear_of_whole_tiles_of_tokens_and_what_is_left_of_them() {
+    let mut random = Random(23);
+    for tokens in [16, 17, 31, 32, 33, 47, 64] {
+        for (rows, cols) in [(16, 15), (33, 64), (48, 80), (96, 130), (64, 192)] {
+            let layout = LAYOUTS[random.below(2) as usize];
+            let x = random_quantised(&mut random, Some(tokens), cols);
+            let w = ternary(&mut random, layout, rows, cols, |r| r.below(3) as u8);
+            let residual = random_act(&mut random, Some(tokens), rows);
+            let operands = vec![x.clone(), w.clone(), residual];
+            run(Op::Bitlinear { epilogue: Epilogue::Add }, operands, Some(tokens));
+            if rows % 32 == 0 {
+                run(Op::Bitlinear { epilogue: Epilogue::Relu2Mul }, vec![x, w], Some(tokens));
+            }
+        }
+    }
+}
+
 /// The matrix with a scale for each `group` columns of a row.
 fn with_groups(random: &mut Random, input: Input, group: u32) -> Input {
     let Input::Param(ty, bytes, scales) = input else { panic!("a matrix") };

@@ -33,14 +33,16 @@ pub(crate) struct Trial {
     pub(crate) capacity: u32,
 }
 
-/// Blocking for narrow, middle and wide register files, and the forms for machines that multiply bytes otherwise.
-const REGISTERS: [Registers; 6] = [
+/// Blocking for narrow, middle and wide register files, and the forms for machines that multiply bytes otherwise or by
+/// tiles.
+const REGISTERS: [Registers; 7] = [
     Registers::new(128, 16),
     Registers::new(256, 16),
     Registers::new(512, 32),
     Registers::new(128, 16).without_whole_byte_dot(),
     Registers::new(256, 16).without_whole_byte_dot(),
     Registers::new(512, 32).without_whole_byte_dot(),
+    Registers::new(512, 32).with_tiles(),
 ];
 
 /// What buffers hold before anything is written.
@@ -49,9 +51,11 @@ const FILL: u8 = 0xa7;
 /// What runs a kernel that is blocked for `registers` on this machine: the backends with these registers and, for the
 /// narrowest, all others too.
 fn backends(registers: Registers, kernel: &Kernel) -> Vec<Backend> {
-    let everywhere = registers == REGISTERS[0];
-    let mut backends = common::fitting(kernel, registers);
-    backends.retain(|b| everywhere || b.registers() == registers);
+    if registers == REGISTERS[0] {
+        return common::fitting(kernel, registers);
+    }
+    let mut backends = common::backends();
+    backends.retain(|b| b.registers() == registers);
     backends
 }
 

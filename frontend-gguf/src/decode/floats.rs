@@ -52,6 +52,16 @@ impl FloatFormat {
         }
     }
 
+    /// Writes elements, each rounded to nearest; `out` has room for exactly as many.
+    pub fn write_all(self, values: &[f32], out: &mut [u8]) {
+        out.chunks_exact_mut(self.bytes()).zip(values).for_each(|(out, &x)| self.write(x, out));
+    }
+
+    /// The values of elements that lie one behind the other.
+    pub fn values(self, bytes: &[u8]) -> impl Iterator<Item = f32> {
+        bytes.chunks_exact(self.bytes()).map(move |x| self.value(x))
+    }
+
     /// Writes one element, rounded to nearest; `out` has room for exactly one.
     pub(crate) fn write(self, x: f32, out: &mut [u8]) {
         match self {
@@ -62,7 +72,7 @@ impl FloatFormat {
     }
 
     /// The value of one element; `bytes` holds exactly one.
-    fn value(self, bytes: &[u8]) -> f32 {
+    pub(crate) fn value(self, bytes: &[u8]) -> f32 {
         match (self, bytes) {
             (Self::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
             (Self::F16, &[a, b]) => f16::from_le_bytes([a, b]).to_f32(),

@@ -208,16 +208,23 @@ impl<'a> I2s<'a> {
     }
 }
 
+/// Packs a block; values outside −1..=1 are not representable and give code 3.
+pub(crate) fn pack_block(weights: &[i8; BLOCK_ELEMENTS], out: &mut [u8; BLOCK_BYTES]) {
+    for (j, out) in out.iter_mut().enumerate() {
+        let code = |g: usize| ((weights[g * 32 + j].wrapping_add(1)) as u8).min(3) << (6 - 2 * g);
+        *out = code(0) | code(1) | code(2) | code(3);
+    }
+}
+
 /// Packs row-major ternary weights; the 28 undefined bytes are zero. `weights.len()` is a multiple of 128.
 ///
 /// Used by tests and by tools that write models; values outside −1..=1 are not representable and give code 3.
 pub fn pack(weights: &[i8], scale: f32) -> Vec<u8> {
     let mut out = Vec::with_capacity(weights.len() / 4 + TAIL_BYTES);
-    for block in weights.chunks_exact(BLOCK_ELEMENTS) {
-        for j in 0..BLOCK_BYTES {
-            let code = |g: usize| ((block[g * 32 + j].wrapping_add(1)) as u8).min(3) << (6 - 2 * g);
-            out.push(code(0) | code(1) | code(2) | code(3));
-        }
+    for block in weights.as_chunks().0 {
+        let mut packed = [0; BLOCK_BYTES];
+        pack_block(block, &mut packed);
+        out.extend(packed);
     }
     out.extend(scale.to_le_bytes());
     out.extend([0; TAIL_BYTES - 4]);

@@ -29,7 +29,7 @@ pub(super) fn tq1_0(block: &[u8], out: &mut [f32]) {
         for (k, out) in out.chunks_exact_mut(bytes.len()).enumerate() {
             for (x, &byte) in out.iter_mut().zip(bytes) {
                 let rest = byte.wrapping_mul([1, 3, 9, 27, 81][k]);
-                *x = (f32::from((u16::from(rest) * 3 >> 8) as u8) - 1.0) * d;
+                *x = (f32::from(((u16::from(rest) * 3) >> 8) as u8) - 1.0) * d;
             }
         }
     }

@@ -3,11 +3,15 @@
 //! Tokens are cut into blocks of at most that many whose sizes differ by one at most, since a block of a few tokens pays
 //! for the weights as much as a full one. All tokens pass a row tile before the next one is read. Where the activations of
 //! all tokens do not fit in the second-level cache, they are cut into chunks that do, and the matrix is read for each.
+//!
+//! Machines with tile registers do chunks of enough tokens in another way: see [`tile_registers`].
 
-use super::{Form, Matrix, passes, tile, trits};
+use bitnetc_ir::Layout;
+
+use super::{Form, Matrix, passes, tile, tile_registers, trits};
 use crate::kernels::lanes::{for_tiles, halvings};
 use crate::kernels::{Arg, Args};
-use crate::kir::{I64, KernelBuilder};
+use crate::kir::{I64, IntCond, KernelBuilder};
 
 /// How the loop is blocked.
 struct Blocking {
@@ -20,7 +24,7 @@ struct Blocking {
 }
 
 /// Bytes of activations that stay in the second-level cache while the matrix passes.
-const CHUNK_BYTES: i64 = 384 << 10;
+const CHUNK_BYTES: i64 = 1 << 20;
 
 impl Blocking {
     fn new(vectors: usize) -> Self {
@@ -33,9 +37,9 @@ impl Blocking {
 }
 
 /// The kernel under construction.
-struct Gemm<'a> {
-    args: &'a Args,
-    matrix: Matrix,
+pub(super) struct Gemm<'a> {
+    pub(super) args: &'a Args,
+    pub(super) matrix: Matrix,
     blocking: Blocking,
     /// How few tokens are handled, see [`Blocking::few`].
     few: Form,
@@ -55,8 +59,36 @@ impl Gemm<'_> {
         b.for_loop(0, all, chunk, (), |b, first, ()| {
             let end = b.add(first, chunk);
             let end = b.min(end, all);
-            self.chunk(b, first, end);
+            if !self.args.registers.tiles() {
+                return self.chunk(b, first, end);
+            }
+            let tokens = b.sub(end, first);
+            b.if_else(
+                tokens,
+                IntCond::Lt,
+                tile_registers::FEWEST_TOKENS,
+                |b| self.chunk(b, first, end),
+                |b| {
+                    let scratch = b.add(self.args.word(Arg::Scratch), trits::scratch_of(self.matrix) as i64);
+                    tile_registers::chunk(b, self, scratch, first, end);
+                },
+            );
         });
+    }
+
+    /// Whether row tiles are read where they are stored, not from copies in the scratch.
+    pub(super) fn in_place(&self) -> bool {
+        self.matrix.layout != Layout::Trits16
+    }
+
+    /// The row tiles of some units in the form of `tile16`, and their groups.
+    pub(super) fn weights(&self, b: &mut KernelBuilder, unit: I64, units: usize) -> (Vec<I64>, u32) {
+        let per_unit = self.matrix.tiles_per_unit();
+        let at = b.mul(unit, per_unit as i64 * self.matrix.tile_bytes());
+        let w = b.add(self.args.operand(1), at);
+        let weights: Vec<I64> =
+            (0..units * per_unit).map(|i| b.add(w, i as i64 * self.matrix.tile_bytes())).collect();
+        trits::tile16(b, self.args, self.matrix, weights)
     }
 
     /// The whole range of units for the tokens `first..end`.
@@ -66,11 +98,7 @@ impl Gemm<'_> {
         let together = halvings(self.blocking.tiles / per_unit);
         let full = together[0];
         for_tiles(b, unit_begin, unit_end, &together, |b, unit, units| {
-            let at = b.mul(unit, per_unit as i64 * self.matrix.tile_bytes());
-            let w = b.add(self.args.operand(1), at);
-            let weights: Vec<I64> =
-                (0..units * per_unit).map(|i| b.add(w, i as i64 * self.matrix.tile_bytes())).collect();
-            let (weights, groups) = trits::tile16(b, self.args, self.matrix, weights);
+            let (weights, groups) = self.weights(b, unit, units);
             let block = |b: &mut KernelBuilder, token: I64, tokens: usize| {
                 self.block(b, unit, &weights, groups, token, tokens);
             };
@@ -123,14 +151,16 @@ impl Gemm<'_> {
         let (args, matrix) = (self.args, self.matrix);
         let x = args.row(b, args.operand(0), 0, token);
         let x: Vec<I64> = (0..tokens as i64).map(|i| b.add(x, i * args.stride(0))).collect();
+        // The tiles that come next arrive from memory while these are multiplied; expanded ones are in the scratch.
+        let next = self.in_place().then(|| weights.len() as i64 * matrix.tile_bytes());
         let mut sums = Vec::new();
         for tiles in weights.chunks(self.blocking.tiles) {
             sums.extend(if tokens <= self.blocking.few {
-                tile::dot(b, self.few, tiles, &x, groups, 1)
+                tile::dot(b, self.few, tiles, &x, groups, 1, next)
             } else if groups <= passes::MOST_GROUPS {
-                passes::dot(b, tiles, &x, groups)
+                passes::dot(b, tiles, &x, groups, next)
             } else {
-                tile::dot(b, Form::Shifted, tiles, &x, groups, 1)
+                tile::dot(b, Form::Shifted, tiles, &x, groups, 1, next)
             });
         }
         let per_unit = matrix.tiles_per_unit();

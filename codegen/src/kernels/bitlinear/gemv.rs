@@ -41,11 +41,14 @@ pub(super) fn gemv(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
         // A block of tiles that fits in registers; a pair that does not is done one tile after the other.
         let mut sums = Vec::new();
         for block in weights.chunks(tiles) {
+            // The tiles that come next are on their way while these are used: hardware follows a sequence of lines
+            // within a page only, and a tile is a few pages.
+            let next = Some(weights.len() as i64 * matrix.tile_bytes());
             if matrix.layout == Layout::Trits16 {
-                sums.extend(trits::dot(b, args.registers, block, x, matrix.groups()));
+                sums.extend(trits::dot(b, args.registers, block, x, matrix.groups(), next));
                 continue;
             }
-            let of_block = tile::dot(b, form, block, &[x], matrix.groups(), unroll);
+            let of_block = tile::dot(b, form, block, &[x], matrix.groups(), unroll, next);
             sums.extend(of_block.into_iter().map(|of_rows| of_rows[0]));
         }
         for (i, sums) in sums.chunks(per_unit).enumerate() {

@@ -90,7 +90,7 @@ fn dot(
         // 16 columns are 64 bytes of a tile.
         let at = b.shl(column, 2);
         let codes: Vec<I64> = tiles.iter().map(|t| b.add(t.codes, at)).collect();
-        let products = tile::dot(b, form, &codes, &rows, group / TILE_COLS, 1);
+        let products = tile::dot(b, form, &codes, &rows, group / TILE_COLS, 1, None);
         let offsets: Vec<Vi> = rows.iter().map(|&x| code_sum(b, x, group)).collect();
         let at = b.mul(index, SCALES_BYTES);
         for ((sums, products), tile) in sums.iter_mut().zip(products).zip(tiles) {

@@ -11,6 +11,7 @@ mod gemv;
 mod grouped;
 mod passes;
 mod tile;
+mod tile_registers;
 pub(super) mod trits;
 
 use bitnetc_ir::storage::{Q8_A, Q8_SUM, q8_tail};
@@ -20,6 +21,11 @@ use bitnetc_ir::{Epilogue, Layout};
 use super::elementwise::{relu2, silu};
 use super::{Arg, Args};
 use crate::kir::{I64, IntCond, KernelBuilder, LANES, Vf, Vi};
+
+/// Scratch of a kernel for many tokens: for row tiles in other forms than they are stored in, and for sums.
+pub(super) fn scratch_bytes(cols: u32, layout: Layout) -> u64 {
+    trits::scratch_bytes(cols, layout) + tile_registers::scratch_bytes(cols)
+}
 
 pub(super) use grouped::bitlinear_grouped;
 pub(super) use tile::Form;

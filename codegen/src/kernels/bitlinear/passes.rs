@@ -8,7 +8,7 @@
 //! At the start of a block the sums are shifted up again, which is exact too as long as they fit ([`MOST_GROUPS`]).
 
 use super::GROUP_BYTES;
-use super::tile::{FIELD_COLS, GROUP_CODES};
+use super::tile::{FIELD_COLS, GROUP_CODES, prefetch};
 use crate::kir::{I64, KernelBuilder, Vi};
 
 /// Groups whose sums fit in 32 bits while they are 64 times too large: 2 · 128 · 16 · 64 · groups < 2^31.
@@ -30,25 +30,31 @@ fn block_groups(groups: u32, tiles: usize, rows: usize) -> u32 {
 
 /// As [`tile::dot`](super::tile::dot): sums for every tile at `tiles` and every row at `rows`, as `[tile][row]`.
 /// `groups` is at most [`MOST_GROUPS`].
-pub(super) fn dot(b: &mut KernelBuilder, tiles: &[I64], rows: &[I64], groups: u32) -> Vec<Vec<Vi>> {
+pub(super) fn dot(
+    b: &mut KernelBuilder,
+    tiles: &[I64],
+    rows: &[I64],
+    groups: u32,
+    next: Option<i64>,
+) -> Vec<Vec<Vi>> {
     let zero = b.splat_i32(0);
     let mut sums = vec![vec![zero; rows.len()]; tiles.len()];
     let block = block_groups(groups, tiles.len(), rows.len());
     let whole = groups / block * block;
     if whole == block {
         let (from, to) = (b.int(0), b.int(codes(block)));
-        sums = fields(b, tiles, rows, from, to, sums);
+        sums = fields(b, tiles, rows, [from, to], sums, next);
     } else if whole > 0 {
         sums = b.for_loop(0, codes(whole), codes(block), sums, |b, from, sums| {
             let sums = each(sums, |sum| b.ishl(sum, 2 * (FIELDS as u8 - 1)));
             let to = b.add(from, codes(block));
-            fields(b, tiles, rows, from, to, sums)
+            fields(b, tiles, rows, [from, to], sums, next)
         });
     }
     if groups > whole {
         let sums_up = each(sums, |sum| b.ishl(sum, 2 * (FIELDS as u8 - 1)));
         let (from, to) = (b.int(codes(whole)), b.int(codes(groups)));
-        sums = fields(b, tiles, rows, from, to, sums_up);
+        sums = fields(b, tiles, rows, [from, to], sums_up, next);
     }
     sums
 }
@@ -62,14 +68,15 @@ fn each(sums: Vec<Vec<Vi>>, mut f: impl FnMut(Vi) -> Vi) -> Vec<Vec<Vi>> {
     sums.into_iter().map(|of_tile| of_tile.into_iter().map(&mut f).collect()).collect()
 }
 
-/// The four turns over the columns `from..to`; `sums` come in 64 times and go out once.
+/// The four turns over the columns `from..to`; `sums` come in 64 times and go out once. `next` is as in
+/// [`tile::dot`](super::tile::dot).
 fn fields(
     b: &mut KernelBuilder,
     tiles: &[I64],
     rows: &[I64],
-    from: I64,
-    to: I64,
+    [from, to]: [I64; 2],
     mut sums: Vec<Vec<Vi>>,
+    next: Option<i64>,
 ) -> Vec<Vec<Vi>> {
     for field in (0..FIELDS).rev() {
         let mask = b.splat_i32(0x0303_0303 << (2 * field));
@@ -79,6 +86,10 @@ fn fields(
                 .iter()
                 .map(|&tile| {
                     let tile = b.add(tile, down);
+                    // Once in the four turns, and not in the first one, which fetches this tile.
+                    if field == 0 {
+                        prefetch(b, &[tile], next, 0);
+                    }
                     let v = b.load_bytes(tile, 0, 64);
                     let v = b.as_vi(v);
                     let v = b.band(v, mask);

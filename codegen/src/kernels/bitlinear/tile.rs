@@ -46,7 +46,8 @@ impl Form {
 }
 
 /// Sums of codes times activation codes for every tile at `tiles` and every row at `rows`, as `[tile][row]`: one lane
-/// per matrix row. `unroll` groups make one iteration.
+/// per matrix row. `unroll` groups make one iteration. `next` is the distance from each tile to the one whose bytes are
+/// prefetched meanwhile, if any are.
 pub(super) fn dot(
     b: &mut KernelBuilder,
     form: Form,
@@ -54,6 +55,7 @@ pub(super) fn dot(
     rows: &[I64],
     groups: u32,
     unroll: u32,
+    next: Option<i64>,
 ) -> Vec<Vec<Vi>> {
     let masks: Vec<Vi> = (0..form.accumulators()).map(|i| b.splat_i32(0x0303_0303 << (2 * i))).collect();
     let zero = b.splat_i32(0);
@@ -61,6 +63,7 @@ pub(super) fn dot(
     let step =
         |b: &mut KernelBuilder, tiles: &[I64], rows: &[I64], groups: u32, mut sums: Vec<Vec<Vec<Vi>>>| {
             for group in 0..groups as i32 {
+                prefetch(b, tiles, next, group);
                 let vectors: Vec<Vi> = tiles
                     .iter()
                     .map(|&tile| {
@@ -122,6 +125,14 @@ pub(super) fn dot(
         sums = step(b, &tiles, &rows, groups - whole, sums);
     }
     sums.into_iter().map(|tile| tile.into_iter().map(|sums| combine(b, sums)).collect()).collect()
+}
+
+/// Prefetches group `group` of the tiles that lie `next` bytes behind these.
+pub(super) fn prefetch(b: &mut KernelBuilder, tiles: &[I64], next: Option<i64>, group: i32) {
+    let Some(next) = next.and_then(|next| i32::try_from(next).ok()) else { return };
+    for &tile in tiles {
+        b.prefetch(tile, next.saturating_add(group * GROUP_BYTES as i32));
+    }
 }
 
 /// Σ sums\[i\] / 4^i; each is a multiple of 4^i.

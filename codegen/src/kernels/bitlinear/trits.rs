@@ -12,6 +12,7 @@
 use bitnetc_ir::Layout;
 use bitnetc_ir::weights::{TILE_COLS, TRITS, TRITS_COLS, TRITS_MAX_COLS};
 
+use super::tile::prefetch;
 use super::{GROUP_BYTES, Matrix};
 use crate::kernels::{Arg, Args, Registers};
 use crate::kir::{I64, KernelBuilder, Vb, Vi};
@@ -80,13 +81,15 @@ fn tripled(b: &mut KernelBuilder, f: Vb) -> Vb {
     b.badd(doubled, f)
 }
 
-/// Sums of codes times activation codes for every tile at `tiles` and the row at `x`: one lane per matrix row.
+/// Sums of codes times activation codes for every tile at `tiles` and the row at `x`: one lane per matrix row. `next` is as
+/// in [`tile::dot`](super::tile::dot).
 pub(super) fn dot(
     b: &mut KernelBuilder,
     registers: Registers,
     tiles: &[I64],
     x: I64,
     groups: u32,
+    next: Option<i64>,
 ) -> Vec<Vi> {
     let (form, unroll) = (Form::new(registers), unroll(registers));
     let accumulators = if form == Form::Telescoped { 2 } else { 1 };
@@ -95,6 +98,7 @@ pub(super) fn dot(
     let mut sums = vec![vec![zero; accumulators]; tiles.len()];
     let step = |b: &mut KernelBuilder, tiles: &[I64], x: I64, groups: u32, mut sums: Vec<Vec<Vi>>| {
         for group in 0..groups as i32 {
+            prefetch(b, tiles, next, group);
             let mut rest: Vec<Vb> =
                 tiles.iter().map(|&tile| b.load_bytes(tile, group * GROUP_BYTES as i32, 64)).collect();
             for digit in 0..TRITS as i32 {
@@ -159,9 +163,17 @@ fn expanded_bytes(groups: u32) -> i64 {
 }
 
 /// Scratch of a kernel for many tokens.
-pub(in crate::kernels) fn scratch_bytes(cols: u32) -> u64 {
+pub(super) fn scratch_bytes(cols: u32, layout: Layout) -> u64 {
+    if layout != Layout::Trits16 {
+        return 0;
+    }
     let groups = cols.min(TRITS_MAX_COLS).div_ceil(TRITS_COLS);
     EXPANDED_TILES as u64 * expanded_bytes(groups) as u64
+}
+
+/// As [`scratch_bytes`], of a matrix.
+pub(super) fn scratch_of(matrix: Matrix) -> u64 {
+    scratch_bytes(matrix.cols, matrix.layout)
 }
 
 /// Row tiles in the form of `tile16`, with their number of groups: those at `tiles` (neighbours, as stored) themselves, or

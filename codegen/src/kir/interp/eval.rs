@@ -23,7 +23,7 @@ fn contract<T>(what: String) -> Result<T, Fault> {
 }
 
 impl Machine<'_> {
-    fn address(&self, ptr: Value, offset: i32) -> i64 {
+    pub(super) fn address(&self, ptr: Value, offset: i32) -> i64 {
         self.int(ptr).wrapping_add(i64::from(offset))
     }
 
@@ -140,6 +140,13 @@ pub(super) fn eval(m: &mut Machine<'_>, op: &Op) -> Result<Option<Datum>, Fault>
         | Op::StoreF16Strided { .. }
         | Op::StoreI8 { .. }
         | Op::Prefetch { .. } => return store(m, op).map(|()| None),
+
+        Op::TileBegin { .. }
+        | Op::TileEnd {}
+        | Op::TileZero { .. }
+        | Op::TileLoad { .. }
+        | Op::TileStore { .. }
+        | Op::TileDot { .. } => return super::tiles::eval(m, op).map(|()| None),
 
         Op::LoadF32 { ptr, offset, lanes } | Op::LoadI32 { ptr, offset, lanes } => {
             from_bytes(m.memory.load(m.address(ptr, offset), 4 * usize::from(lanes))?)

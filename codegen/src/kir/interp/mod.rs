@@ -7,11 +7,12 @@
 //! This module is the definition that the selectors are tested against; it shares no code with them.
 
 mod eval;
+mod tiles;
 
 use std::fmt;
 
 use super::kernel::{Access, Block, Kernel, ParamKind, Stmt};
-use super::types::{LANES, Value};
+use super::types::{LANES, TILE_ROWS, TILES, VECTOR_BYTES, Value};
 use super::verify::{VerifyError, verify};
 
 /// A buffer of a [`Memory`].
@@ -205,7 +206,8 @@ pub fn run(kernel: &Kernel, memory: &mut Memory, args: &[Arg]) -> Result<(), Int
     if args.len() != kernel.params.len() {
         return Err(wrong(format!("{} arguments for {} parameters", args.len(), kernel.params.len())));
     }
-    let mut machine = Machine { kernel, memory, data: vec![Datum::Int(0); kernel.types.len()] };
+    let data = vec![Datum::Int(0); kernel.types.len()];
+    let mut machine = Machine { kernel, memory, data, tiles: None };
     for (param, arg) in kernel.params.iter().zip(args) {
         let word = match (param.kind, *arg) {
             (ParamKind::Int, Arg::Int(n)) => n,
@@ -232,6 +234,15 @@ struct Machine<'a> {
     kernel: &'a Kernel,
     memory: &'a mut Memory,
     data: Vec<Datum>,
+    /// The tile registers, while they are configured.
+    tiles: Option<Tiles>,
+}
+
+/// The tile registers.
+struct Tiles {
+    /// Rows of the tiles 0 to 5.
+    rows: usize,
+    bytes: Box<[[[u8; VECTOR_BYTES]; TILE_ROWS]; TILES]>,
 }
 
 impl Machine<'_> {

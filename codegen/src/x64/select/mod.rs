@@ -9,6 +9,7 @@ mod dot;
 mod integers;
 mod lanes;
 mod memory;
+mod tiles;
 mod vectors;
 
 use std::collections::HashMap;

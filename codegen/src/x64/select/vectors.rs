@@ -38,6 +38,16 @@ impl Select<'_> {
                 Held::Not
             }
 
+            Op::TileBegin { .. }
+            | Op::TileEnd {}
+            | Op::TileZero { .. }
+            | Op::TileLoad { .. }
+            | Op::TileStore { .. }
+            | Op::TileDot { .. } => {
+                self.tile_op(op);
+                Held::Not
+            }
+
             Op::SplatF32 { value } => Held::Constant(Constant::Splat(value.bits())),
             Op::SplatI32 { value } => Held::Constant(Constant::Splat(value as u32)),
             Op::Iota {} => Held::Constant(Constant::Iota(0)),
