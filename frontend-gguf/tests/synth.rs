@@ -83,7 +83,7 @@ fn impossible_shapes_are_named() {
     };
     assert_eq!(refused(&|s| s.vocab = 3), "the vocabulary is 3: at least 4 tokens are needed");
     assert_eq!(refused(&|s| s.layers = 0), "the number of layers is 0: it must be from 1 to 512");
-    assert_eq!(refused(&|s| s.arch = "llama"), "the architecture is llama: it is not known");
+    assert_eq!(refused(&|s| s.arch = "mamba"), "the architecture is mamba: it is not known");
     assert_eq!(
         refused(&|s| s.ffn = 8640),
         "the row length of blk.0.ffn_down.weight is 8640: I2_S needs a multiple of 128"
