@@ -101,6 +101,9 @@ pub enum Error {
         /// The head that was asked for.
         asked: String,
     },
+    /// No text to go on from, with a model that does not say how texts begin.
+    #[error("the prompt is empty and the model has no begin-of-text token: give a prompt")]
+    NoPrompt,
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,
@@ -151,6 +154,9 @@ pub enum Error {
     /// A grammar cannot be used.
     #[error(transparent)]
     Constraint(#[from] ConstraintError),
+    /// A model by name could not be had.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
     /// A cache dtype that is no cache dtype.
     #[error("{0}")]
     Cache(String),
@@ -192,8 +198,9 @@ impl Error {
             Error::Compile(CompileError::Program(_) | CompileError::Kernel { .. }) => exit::MODEL,
             Error::NotInPlan { .. } | Error::HeadOfPlan { .. } => exit::USAGE,
             Error::Interrupted | Error::Session(SessionError::Interrupted) => exit::INTERRUPTED,
-            Error::Param(_) | Error::Chat(ChatError::UnknownTemplate { .. }) => exit::USAGE,
+            Error::Param(_) | Error::NoPrompt | Error::Chat(ChatError::UnknownTemplate { .. }) => exit::USAGE,
             Error::Constraint(ConstraintError::Json(_) | ConstraintError::Grammar { .. }) => exit::USAGE,
+            Error::Store(error) => error.exit_code(),
             _ => exit::FAILURE,
         }
     }

@@ -1,7 +1,7 @@
 //! The generation loop: prompt in, tokens out, text as it is made.
 //!
-//! [`Completion`] is one sequence without a session: logits go in, the token to feed next comes out. [`generate`] drives
-//! a [`Session`] with it; whoever decodes several sequences at once drives several completions.
+//! [`Sequence`] is one text in the making, without a session: logits go in, the token to feed next comes out. [`generate`]
+//! drives a [`Session`] with it; whoever decodes several texts at once ([`crate::batch`]) drives several sequences.
 //!
 //! Invariants: text handed out is whole UTF-8 characters and never part of a stop string; generation ends at any of the
 //! model's end tokens (unless they are ignored), at a stop string, when the grammar is complete, at the token limit, or
@@ -48,7 +48,7 @@ impl Stop {
 }
 
 /// What to generate. The default: until the model or the context ends.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GenerateOptions {
     /// Tokens at most; `None`: until the model or the context ends.
     pub limit: Option<u64>,
@@ -60,7 +60,7 @@ pub struct GenerateOptions {
     pub logprobs: Option<usize>,
 }
 
-/// What to do after [`Completion::advance`].
+/// What to do after [`Sequence::advance`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// Feed this token and come back with the logits behind it.
@@ -69,9 +69,9 @@ pub enum Progress {
     Done(Stop),
 }
 
-/// One sequence being generated.
+/// One text in the making: its tokens so far, what of its text is certain, and when it ends.
 #[derive(Debug)]
-pub struct Completion {
+pub struct Sequence {
     options: GenerateOptions,
     stops: StopStrings,
     decoder: StreamDecoder,
@@ -84,8 +84,8 @@ pub struct Completion {
     logprobs: Vec<TokenLogprobs>,
 }
 
-impl Completion {
-    /// A sequence of a model with this tokenizer and as many logits as `vocab`.
+impl Sequence {
+    /// The beginning of a text by a model with this tokenizer and as many logits as `vocab`.
     pub fn new(options: GenerateOptions, tokenizer: &dyn Tokenize, vocab: u32) -> Self {
         let forbidden: Vec<u32> = match options.ignore_end {
             true => (0..vocab).filter(|&id| tokenizer.is_end(id)).collect(),
@@ -113,6 +113,11 @@ impl Completion {
         &self.tokens
     }
 
+    /// The tokens, and the probabilities that [`GenerateOptions::logprobs`] asks for.
+    pub fn into_parts(self) -> (Vec<u32>, Vec<TokenLogprobs>) {
+        (self.tokens, self.logprobs)
+    }
+
     /// Chooses a token from `logits` and appends to `text` what is now certain.
     ///
     /// # Errors
@@ -126,13 +131,13 @@ impl Completion {
         text: &mut String,
     ) -> Result<Progress, Error> {
         if self.is_at_limit() {
-            return Ok(self.end(Stop::Limit, text));
+            return Ok(Progress::Done(self.end(Stop::Limit, text)));
         }
         let id = match constraint {
             None => sampler.sample_allowed(logits, self.mask.as_ref())?,
             Some(constraint) => {
                 if constraint.is_complete() {
-                    return Ok(self.end(Stop::Grammar, text));
+                    return Ok(Progress::Done(self.end(Stop::Grammar, text)));
                 }
                 let mask = self.mask.get_or_insert_with(|| TokenMask::all(logits.len()));
                 constraint.allowed(mask)?;
@@ -145,7 +150,7 @@ impl Completion {
             }
         };
         if tokenizer.is_end(id) && !self.options.ignore_end {
-            return Ok(self.end(Stop::EndToken(id), text));
+            return Ok(Progress::Done(self.end(Stop::EndToken(id), text)));
         }
         if let Some(n) = self.options.logprobs {
             self.logprobs.push(TokenLogprobs::of(logits, id, n));
@@ -157,7 +162,7 @@ impl Completion {
             return Ok(Progress::Done(Stop::StopString(index)));
         }
         if self.is_at_limit() {
-            return Ok(self.end(Stop::Limit, text));
+            return Ok(Progress::Done(self.end(Stop::Limit, text)));
         }
         Ok(Progress::Feed(id))
     }
@@ -166,15 +171,15 @@ impl Completion {
         self.options.limit.is_some_and(|n| self.tokens.len() as u64 >= n)
     }
 
-    /// Ends the text for this reason: appends what was held back.
-    pub fn end(&mut self, stop: Stop, text: &mut String) -> Progress {
+    /// Ends the text for this reason: appends what was held back. If that completes a stop string, this is the reason.
+    pub fn end(&mut self, stop: Stop, text: &mut String) -> Stop {
         self.piece.clear();
         self.decoder.finish(&mut self.piece);
         if let Some(index) = self.stops.push(&self.piece, text) {
-            return Progress::Done(Stop::StopString(index));
+            return Stop::StopString(index);
         }
         self.stops.finish(text);
-        Progress::Done(stop)
+        stop
     }
 }
 
@@ -197,6 +202,48 @@ pub struct Generated {
     pub decode_time: Duration,
     /// Time for sampling.
     pub sample_time: Duration,
+    /// Of each token behind the first: the time of its step and of its sampling.
+    pub token_times: Vec<Duration>,
+}
+
+impl Generated {
+    /// Nothing yet, behind a prompt of so many tokens.
+    pub(crate) fn nothing(prompt_tokens: usize, stop: Stop) -> Self {
+        Self {
+            tokens: Vec::new(),
+            stop,
+            logprobs: Vec::new(),
+            prompt_tokens,
+            prompt_time: Duration::ZERO,
+            decode_steps: 0,
+            decode_time: Duration::ZERO,
+            sample_time: Duration::ZERO,
+            token_times: Vec::new(),
+        }
+    }
+}
+
+/// How long single tokens took: times that so many of a hundred tokens did not exceed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latency {
+    /// Half of them.
+    pub p50: Duration,
+    /// 90 of a hundred.
+    pub p90: Duration,
+    /// 99 of a hundred.
+    pub p99: Duration,
+    /// All of them.
+    pub max: Duration,
+}
+
+impl Latency {
+    /// Of these times; nothing if there are none. A percentile is one of the times (nearest rank).
+    pub fn of(times: &[Duration]) -> Option<Self> {
+        let mut sorted = times.to_vec();
+        sorted.sort_unstable();
+        let rank = |percent: usize| sorted.get((sorted.len() * percent).div_ceil(100).max(1) - 1).copied();
+        Some(Self { p50: rank(50)?, p90: rank(90)?, p99: rank(99)?, max: *sorted.last()? })
+    }
 }
 
 /// Makes room in a full context: truncates the session and returns the tokens to feed behind what is left, the last of
@@ -250,18 +297,10 @@ pub fn generate_with(
     mut extras: Extras<'_, '_, '_>,
     mut emit: impl FnMut(&str) -> bool,
 ) -> Result<Generated, Error> {
-    let mut out = Generated {
-        tokens: Vec::new(),
-        stop: Stop::Limit,
-        logprobs: Vec::new(),
-        prompt_tokens: prompt.len(),
-        prompt_time: Duration::ZERO,
-        decode_steps: 0,
-        decode_time: Duration::ZERO,
-        sample_time: Duration::ZERO,
-    };
-    let mut completion = Completion::new(options.clone(), tokenizer, session.model().vocab());
+    let mut out = Generated::nothing(prompt.len(), Stop::Limit);
+    let mut sequence = Sequence::new(options.clone(), tokenizer, session.model().vocab());
     let mut text = String::new();
+    let mut step_time = None;
     for &id in prompt {
         sampler.accept(id);
     }
@@ -273,8 +312,10 @@ pub fn generate_with(
         let clock = Instant::now();
         text.clear();
         let constraint = extras.constraint.as_deref_mut();
-        let progress = completion.advance(logits, tokenizer, sampler, constraint, &mut text)?;
-        out.sample_time += clock.elapsed();
+        let progress = sequence.advance(logits, tokenizer, sampler, constraint, &mut text)?;
+        let sample_time = clock.elapsed();
+        out.sample_time += sample_time;
+        out.token_times.extend(step_time.map(|step_time: Duration| step_time + sample_time));
         let go_on = text.is_empty() || emit(&text);
         let id = match progress {
             Progress::Done(stop) => {
@@ -285,7 +326,7 @@ pub fn generate_with(
         };
         // Asked at every token, so that one that completes no character can be stopped at too.
         if !go_on || (text.is_empty() && !emit("")) {
-            out.stop = finish(&mut completion, Stop::Interrupted, &mut text, &mut emit);
+            out.stop = finish(&mut sequence, Stop::Interrupted, &mut text, &mut emit);
             break;
         }
         let clock = Instant::now();
@@ -294,36 +335,52 @@ pub fn generate_with(
             out.decode_steps += 1;
         } else {
             let room = match extras.make_room.as_mut() {
-                Some(make_room) => make_room(session, completion.tokens())?,
+                Some(make_room) => make_room(session, sequence.tokens())?,
                 None => None,
             };
             let Some(tokens) = room else {
-                out.stop = finish(&mut completion, Stop::ContextFull, &mut text, &mut emit);
+                out.stop = finish(&mut sequence, Stop::ContextFull, &mut text, &mut emit);
                 break;
             };
             logits = session.feed(&tokens)?;
         }
-        out.decode_time += clock.elapsed();
+        let time = clock.elapsed();
+        out.decode_time += time;
+        step_time = Some(time);
     }
-    out.tokens = completion.tokens;
-    out.logprobs = completion.logprobs;
+    (out.tokens, out.logprobs) = sequence.into_parts();
     Ok(out)
 }
 
 /// Ends the text and hands out what was held back.
 fn finish(
-    completion: &mut Completion,
+    sequence: &mut Sequence,
     stop: Stop,
     text: &mut String,
     emit: &mut impl FnMut(&str) -> bool,
 ) -> Stop {
     text.clear();
-    let progress = completion.end(stop, text);
+    let stop = sequence.end(stop, text);
     if !text.is_empty() {
         emit(text);
     }
-    match progress {
-        Progress::Done(stop) => stop,
-        Progress::Feed(_) => stop,
+    stop
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_nearest_ranks() {
+        let times = |ms: &[u64]| ms.iter().map(|&n| Duration::from_millis(n)).collect::<Vec<_>>();
+        assert_eq!(Latency::of(&[]), None);
+        let of = |all: &[u64]| {
+            Latency::of(&times(all)).map(|l| [l.p50, l.p90, l.p99, l.max].map(|d| d.as_millis()))
+        };
+        assert_eq!(of(&[3]), Some([3, 3, 3, 3]));
+        assert_eq!(of(&[4, 1, 3, 2]), Some([2, 4, 4, 4]));
+        let hundred: Vec<u64> = (1..=100).rev().collect();
+        assert_eq!(of(&hundred), Some([50, 90, 99, 100]));
     }
 }

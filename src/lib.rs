@@ -24,6 +24,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod batch;
 pub mod bench;
 pub mod builtin;
 pub mod chat;
@@ -33,10 +34,13 @@ pub mod error;
 pub mod generate;
 pub mod import;
 pub mod load;
+mod model;
 pub mod perplexity;
+pub mod store;
 pub mod synth;
 pub mod tokenizer_spec;
 pub mod verify;
 
 pub use compile::DEFAULT_CHUNK;
 pub use error::Error;
+pub use model::{Model, Settings, TextSession, Token, Tokens};

@@ -62,6 +62,24 @@ impl Default for LoadOptions {
     }
 }
 
+impl LoadOptions {
+    /// How a GGUF is compiled with these options.
+    ///
+    /// # Errors
+    /// A machine that code cannot be generated for.
+    pub fn compile_options(&self) -> Result<CompileOptions, Error> {
+        let mut compile = match &self.compile {
+            Some(options) => options.clone(),
+            None => CompileOptions::for_host()?,
+        };
+        compile.kv_type = self.kv_type.unwrap_or(compile.kv_type);
+        compile.head = self.head.unwrap_or(compile.head);
+        compile.weights = self.weights.unwrap_or(compile.weights);
+        compile.target.threads = self.threads.unwrap_or(compile.target.threads);
+        Ok(compile)
+    }
+}
+
 /// A model file, opened and told apart.
 pub enum Source {
     /// A GGUF file, perhaps in several parts, or the built-in one.
@@ -209,14 +227,7 @@ pub fn load(path: Option<&Path>, options: &LoadOptions) -> Result<Loaded, Error>
 /// # Errors
 /// As [`load`].
 pub fn load_source(source: Source, options: &LoadOptions) -> Result<Loaded, Error> {
-    let mut compile_options = match &options.compile {
-        Some(options) => options.clone(),
-        None => CompileOptions::for_host()?,
-    };
-    compile_options.kv_type = options.kv_type.unwrap_or(compile_options.kv_type);
-    compile_options.head = options.head.unwrap_or(compile_options.head);
-    compile_options.weights = options.weights.unwrap_or(compile_options.weights);
-    compile_options.target.threads = options.threads.unwrap_or(compile_options.target.threads);
+    let compile_options = options.compile_options()?;
     match source {
         Source::Gguf { .. } => load_gguf(&source, &compile_options),
         Source::Plan { path, plan } => {

@@ -1,11 +1,13 @@
-//! A decode step allocates nothing: counted by the global allocator, with one thread and with several.
+//! A decode step allocates nothing, of one sequence or of several: counted by the global allocator, with one thread and with several.
 
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bitnetc::load::Loaded;
 use bitnetc_ir::DType;
+use bitnetc_runtime::batch::{Batch, BatchOptions, Feed};
 use bitnetc_runtime::sampling::{Sampler, SamplingParams};
 use common::{open, options, root, session};
 
@@ -29,6 +31,28 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static GLOBAL: Counting = Counting;
 
+fn a_step_of_several_sequences(loaded: &Loaded) {
+    for threads in [1, 2] {
+        let batch = BatchOptions { context: 256, threads, sequences: 3 };
+        let mut batch = Batch::new(loaded.model.clone(), batch).unwrap();
+        let mut step = |tokens: [&[u32]; 3]| {
+            let feeds = [0, 1, 2].map(|sequence| Feed { sequence, tokens: tokens[sequence as usize] });
+            let mut seen = 0;
+            batch.feed(&feeds, |_, logits| seen += usize::from(logits[0].is_finite())).unwrap();
+            assert_eq!(seen, 3);
+        };
+        for token in 0..8 {
+            step([&[token], &[token, 2], &[3]]);
+        }
+        let before = ALLOCATIONS.load(Ordering::SeqCst);
+        for token in 0..50 {
+            step([&[token], &[4], &[token, 5, 6]]);
+        }
+        let made = ALLOCATIONS.load(Ordering::SeqCst) - before;
+        assert_eq!(made, 0, "{made} allocations in 50 steps with {threads} threads");
+    }
+}
+
 #[test]
 fn a_decode_step_allocates_nothing() {
     let loaded = open(&root().join("models/shakespeare/shakespeare-5m-i2_s.gguf"), &options(DType::F16));
@@ -51,4 +75,6 @@ fn a_decode_step_allocates_nothing() {
         assert_eq!(std::hint::black_box(vec![1u8; 100]).len(), 100);
         assert!(ALLOCATIONS.load(Ordering::SeqCst) > before);
     }
+    // One after the other: the counter is everybody's.
+    a_step_of_several_sequences(&loaded);
 }

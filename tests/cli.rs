@@ -6,5 +6,11 @@ fn documented_commands() {
     cases.default_bin_name("bitnetc");
     cases.env("NO_COLOR", "1");
     cases.env("COLUMNS", "100");
+    // A user without settings and caches.
+    cases.env("HOME", "/nowhere");
+    cases.env("HF_HUB_OFFLINE", "1");
+    for name in ["XDG_CONFIG_HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE"] {
+        cases.env(name, "");
+    }
     cases.case("tests/cli/*.md");
 }

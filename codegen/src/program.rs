@@ -107,12 +107,23 @@ pub struct Step {
     pub kernel: KernelIndex,
     /// Its words.
     pub words: Vec<Word>,
+    /// For each word that is the address of the first token's row of an activation, the bytes between the rows of two
+    /// tokens; 0 for the others, and for functions of one token.
+    pub row_strides: Vec<u64>,
     /// The work to divide.
     pub units: Units,
     /// Whether every thread does all of it, for itself, instead of a share.
     pub replicated: bool,
     /// Whether all threads meet afterwards.
     pub barrier: bool,
+}
+
+impl Step {
+    /// Whether the step's result depends on where its tokens stand: the others treat the rows of their tokens one by one,
+    /// whatever sequences these belong to.
+    pub fn is_positional(&self) -> bool {
+        self.words.contains(&Word::Position)
+    }
 }
 
 /// An input or output of a program as the runtime must provide it.
@@ -217,6 +228,16 @@ struct Call<'a> {
     results: &'a [Location],
 }
 
+/// Bytes between the rows of two tokens of an activation; 0 for anything else, and where there is one token.
+fn row_stride(func: &Func, ty: &Type, location: Location) -> u64 {
+    let many = func.tokens() != TokenCount::One;
+    if many && is_activation(ty) { location.stride } else { 0 }
+}
+
+fn is_activation(ty: &Type) -> bool {
+    matches!(ty.dtype, DType::F32 | DType::Q8 | DType::Q8b | DType::I32) && ty.as_rows().is_some()
+}
+
 struct Lowering<'m> {
     module: &'m Module,
     shared: Programs,
@@ -242,6 +263,29 @@ pub fn lower(module: &Module) -> Result<Programs, ProgramError> {
         lowering.shared.programs.push(program);
     }
     Ok(lowering.shared)
+}
+
+impl Call<'_> {
+    /// [`Step::row_strides`] of one of the kernels of the op.
+    fn row_strides(&self, spec: &KernelSpec) -> Vec<u64> {
+        let operand = |i: u8| match self.node.operands.get(usize::from(i)) {
+            Some(Operand::Value(v)) => self.locations.get(usize::from(i)).copied().flatten().map(|l| (*v, l)),
+            _ => None,
+        };
+        let result = |i: u8| {
+            let i = usize::from(i);
+            Some((*self.node.results.get(i)?, *self.results.get(i)?))
+        };
+        let stride = |arg: Arg| {
+            let (value, location) = match arg {
+                Arg::Operand(i) => operand(i)?,
+                Arg::Result(i) => result(i)?,
+                _ => return None,
+            };
+            Some(row_stride(self.func, self.func.ty(value), location))
+        };
+        spec.args().into_iter().map(|arg| stride(arg).unwrap_or(0)).collect()
+    }
 }
 
 impl Lowering<'_> {
@@ -322,9 +366,6 @@ impl Lowering<'_> {
         if let Some(ty) = single {
             return Err(ProgramError::Rows { func: func.name().to_owned(), op, ty: ty.to_string() });
         }
-        let is_activation = |ty: &Type| {
-            matches!(ty.dtype, DType::F32 | DType::Q8 | DType::Q8b | DType::I32) && ty.as_rows().is_some()
-        };
         let strides = match tokens {
             TokenMode::One => Vec::new(),
             TokenMode::Many => {
@@ -340,6 +381,7 @@ impl Lowering<'_> {
 
         let call = Call { func, node, locations: &locations, results: &results };
         let words = self.words(&call, &spec)?;
+        let row_strides = call.row_strides(&spec);
         let second = match spec.after_barrier() {
             Some((name, spec, units)) => Some((name, self.words(&call, &spec)?, spec, units)),
             None => None,
@@ -350,9 +392,12 @@ impl Lowering<'_> {
             return Err(place_error("private, but the op is divided among threads"));
         }
         let kernel = self.kernel(spec);
-        let first = Step { mnemonic: op, kernel, words, units, replicated, barrier: barrier || splits };
+        let barrier_behind = barrier || splits;
+        let first =
+            Step { mnemonic: op, kernel, words, row_strides, units, replicated, barrier: barrier_behind };
         let second = second.map(|(mnemonic, words, spec, units)| Step {
             mnemonic,
+            row_strides: call.row_strides(&spec),
             kernel: self.kernel(spec),
             words,
             units,

@@ -83,20 +83,34 @@ impl Units {
     /// equal work they differ by at most one; in attention the work of a share is a thread's part of all, to half a unit
     /// at either end.
     pub fn share(self, call: Extent, thread: u32, threads: u32) -> Range<u64> {
-        let threads = threads.max(1);
-        self.border(call, thread, threads)..self.border(call, thread + 1, threads)
+        let (work, threads) = (self.work(call), threads.max(1));
+        let border = |thread: u32| self.border(call, part(work, thread, threads));
+        border(thread)..border(thread + 1)
     }
 
-    /// First unit behind the shares of the first `thread` threads.
-    fn border(self, call: Extent, thread: u32, threads: u32) -> u64 {
+    /// The work of a call: its units, or in attention the keys that are looked at.
+    fn work(self, call: Extent) -> u128 {
+        match self.per {
+            Per::Call | Per::Token => u128::from(self.total(call)),
+            Per::KeyBlock => u128::from(self.count) * u128::from(call.keys()),
+            Per::QueryTile => u128::from(self.count) * call.keys_of(u64::from(call.tokens)),
+        }
+    }
+
+    /// The unit whose start is nearest to where so much of the work is done; all units for all of the work.
+    fn border(self, call: Extent, work: u128) -> u64 {
         let each = self.each(call);
-        let part = |all: u128| all * u128::from(thread) / u128::from(threads);
-        let within: &dyn Fn(u128) -> u64 = match self.per {
-            Per::Call | Per::Token => return part(u128::from(self.total(call))) as u64,
-            Per::KeyBlock => {
-                &|keys| ((keys as u64 + u64::from(KEY_BLOCK) / 2) / u64::from(KEY_BLOCK)).min(each)
-            }
-            Per::QueryTile => &|keys| {
+        let item = match self.per {
+            Per::Call | Per::Token => return work as u64,
+            Per::KeyBlock => u128::from(call.keys()),
+            Per::QueryTile => call.keys_of(u64::from(call.tokens)),
+        };
+        if item == 0 {
+            return 0;
+        }
+        let keys = work % item;
+        let within = match self.per {
+            Per::QueryTile => {
                 let before = |tile: u64| call.keys_of(tile.saturating_mul(u64::from(QUERY_TILE)));
                 let (mut low, mut high) = (0, each);
                 while low < high {
@@ -108,18 +122,41 @@ impl Units {
                     }
                 }
                 low
-            },
+            }
+            _ => ((keys as u64 + u64::from(KEY_BLOCK) / 2) / u64::from(KEY_BLOCK)).min(each),
         };
-        let item = match self.per {
-            Per::KeyBlock => u128::from(call.keys()),
-            _ => call.keys_of(u64::from(call.tokens)),
-        };
-        if item == 0 {
-            return 0;
-        }
-        let target = part(u128::from(self.count) * item);
-        (target / item) as u64 * each + within(target % item)
+        (work / item) as u64 * each + within
     }
+
+    /// The share of a thread where one step does several calls one after the other: gives `visit` the number of each call
+    /// of which the thread has units, and these units. The shares of all threads cover all units of all calls in order, and
+    /// the work of a share is a thread's part of the work of all calls together.
+    pub fn share_of_calls(
+        self,
+        calls: impl Iterator<Item = Extent> + Clone,
+        thread: u32,
+        threads: u32,
+        mut visit: impl FnMut(usize, Range<u64>),
+    ) {
+        let all = calls.clone().map(|call| self.work(call)).sum();
+        let threads = threads.max(1);
+        let (begin, end) = (part(all, thread, threads), part(all, thread + 1, threads));
+        let mut before = 0;
+        for (number, call) in calls.enumerate() {
+            let work = self.work(call);
+            let border = |at: u128| self.border(call, at.clamp(before, before + work) - before);
+            let share = border(begin)..border(end);
+            if !share.is_empty() {
+                visit(number, share);
+            }
+            before += work;
+        }
+    }
+}
+
+/// The first `thread` of `threads` equal parts.
+fn part(all: u128, thread: u32, threads: u32) -> u128 {
+    all * u128::from(thread) / u128::from(threads)
 }
 
 /// The units of `op` on operands and results of these types; `None` for an op that does no work (a view).
@@ -261,6 +298,58 @@ mod tests {
                     let got = work(share.end) - work(share.start);
                     let fair = u128::from(kv_heads) * head / u128::from(threads);
                     assert!(got.abs_diff(fair) <= unit + 1, "{got} of {fair}: {call:?} {kv_heads} {threads}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn several_calls_are_shared_as_a_whole() {
+        let sets: [&[(u32, u32)]; 5] = [
+            &[(7, 1)],
+            &[(0, 1), (1000, 1), (3, 1)],
+            &[(0, 40), (512, 1), (9, 17), (9, 1)],
+            &[(5, 1); 16],
+            &[(4000, 1), (0, 1), (0, 1), (0, 1), (0, 1)],
+        ];
+        for set in sets {
+            let calls = set.iter().map(|&(position, tokens)| Extent { position, tokens });
+            for (count, per) in [(1, Per::Token), (5, Per::QueryTile), (1, Per::QueryTile)] {
+                let units = Units { count, per };
+                for threads in THREADS {
+                    let mut ends = vec![0; set.len()];
+                    let mut fair = u128::MAX;
+                    for thread in 0..threads {
+                        let mut work = 0;
+                        units.share_of_calls(calls.clone(), thread, threads, |call, share| {
+                            assert_eq!(share.start, ends[call], "{set:?} {units:?} {threads}");
+                            ends[call] = share.end;
+                            work += u128::from(share.end - share.start);
+                        });
+                        fair = fair.min(work);
+                    }
+                    for (call, end) in calls.clone().zip(ends) {
+                        assert_eq!(end, units.total(call), "{set:?} {units:?} {threads}");
+                    }
+                    // No thread idles where there are enough equal units.
+                    let all: u64 = calls.clone().map(|call| units.total(call)).sum();
+                    assert!(per != Per::Token || fair == u128::from(all / u64::from(threads)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_of_several_calls_is_shared_as_if_it_were_alone() {
+        for (position, tokens) in [(0, 1), (300, 70), (64, 16)] {
+            let call = Extent { position, tokens };
+            for (count, per) in [(1, Per::Token), (5, Per::QueryTile)] {
+                for thread in 0..3 {
+                    let units = Units { count, per };
+                    let mut seen = 0..0;
+                    units.share_of_calls(std::iter::once(call), thread, 3, |_, share| seen = share);
+                    let alone = units.share(call, thread, 3);
+                    assert!(seen == alone || (seen.is_empty() && alone.is_empty()));
                 }
             }
         }

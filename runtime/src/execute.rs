@@ -18,7 +18,7 @@ use bitnetc_ir::{
     ValueId, WeightSource, storage, verify, weights,
 };
 
-use crate::call::{Addresses, Engine};
+use crate::call::{Addresses, Engine, Room};
 use crate::map::AlignedBuffer;
 use crate::rope_table::RopeTable;
 use crate::team::{Job, Team};
@@ -101,6 +101,9 @@ impl Addresses for Buffers {
     }
     fn row_stride(&self, _: usize, _: Word) -> u64 {
         0
+    }
+    fn cache(&self, _: usize, _: Word, _: u32) -> Option<u64> {
+        None
     }
     fn scratch(&self, thread: u32) -> u64 {
         self.scratch.address() + u64::from(thread) * self.scratch_bytes
@@ -210,9 +213,10 @@ pub fn execute(
 
     let entries: Vec<KernelEntry> = compiled.programs.kernels.keys().map(|k| compiled.entry(k)).collect();
     let outputs = program.outputs.clone();
-    let engine = Engine::bind(&[program], &entries, &buffers, capacity, threads.max(1), None, compiled);
+    let room = Room { capacity, threads: threads.max(1), sequences: 1 };
+    let engine = Engine::bind(&[program], &entries, &buffers, room, None, compiled);
     let mut team = Team::new(Arc::new(engine), threads).map_err(crate::session::SessionError::from)?;
-    team.run(Job { program: 0, position, tokens, row: 0 });
+    team.run(Job { position, tokens, ..Job::default() });
     drop(team);
 
     let mut results = Vec::new();

@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod batch;
 #[allow(unsafe_code)]
 mod call;
 pub mod cpus;

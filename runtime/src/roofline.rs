@@ -21,7 +21,7 @@ use bitnetc_ir::partition::Per;
 use bitnetc_ir::{Entity, TargetDesc, TokenCount, Units};
 use rayon::prelude::*;
 
-use crate::call::{Addresses, Engine};
+use crate::call::{Addresses, Engine, Room};
 use crate::map::AlignedBuffer;
 use crate::session::{SessionError, buffer};
 use crate::team::{Job, Team};
@@ -124,6 +124,9 @@ impl Addresses for Places<'_> {
     }
     fn row_stride(&self, _: usize, _: Word) -> u64 {
         0
+    }
+    fn cache(&self, _: usize, _: Word, _: u32) -> Option<u64> {
+        None
     }
     fn scratch(&self, thread: u32) -> u64 {
         self.sinks.address() + u64::from(thread) * SINK_BYTES
@@ -247,7 +250,14 @@ impl Threads {
         let entries: Vec<KernelEntry> = shared.code.iter().map(|c| c.entry.clone()).collect();
         let places = Places { data: &shared.data, sinks: &sinks };
         let keep = Keep { _shared: Arc::clone(shared), _sinks: Arc::clone(&sinks) };
-        let engine = Engine::bind(&programs, &entries, &places, 0, count, None, keep);
+        let engine = Engine::bind(
+            &programs,
+            &entries,
+            &places,
+            Room { capacity: 0, threads: count, sequences: 1 },
+            None,
+            keep,
+        );
         let team = Team::new(Arc::new(engine), count).map_err(SessionError::from)?;
         Ok(Self { count, team, read: None, peak_units: [None; 2] })
     }
@@ -268,7 +278,7 @@ impl Threads {
     /// Runs a kernel over so many units, all threads together.
     fn run(&mut self, kernel: usize, units: u32) -> Duration {
         let clock = Instant::now();
-        self.team.run(Job { program: kernel as u32, position: 0, tokens: units, row: 0 });
+        self.team.run(Job { program: kernel as u32, tokens: units, ..Job::default() });
         clock.elapsed().max(Duration::from_nanos(1))
     }
 }
@@ -279,6 +289,7 @@ fn program(index: usize, code: &RooflineCode) -> Program {
         mnemonic: "roofline",
         kernel: KernelIndex::from_index(index),
         words: vec![Word::Input { index: 0, offset: 0 }, Word::Scratch, Word::UnitBegin, Word::UnitEnd],
+        row_strides: vec![0; 4],
         units: Units { count: 1, per: Per::Token },
         replicated: false,
         barrier: false,

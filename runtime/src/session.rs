@@ -2,7 +2,7 @@
 //!
 //! [`Session::feed`] takes tokens and gives the logits behind the last of them: one token goes through `@decode`, more
 //! through `@prefill` in chunks and one `@head`. Both ways give the same bits. [`Session::score`] gives the logits behind
-//! every token.
+//! every token. A [`crate::batch::Batch`] is a session made for several sequences.
 //!
 //! Invariants: the context is at most the capacity that the caches were made for, a multiple of the key block; a call is refused before
 //! anything is computed when a token id is not in the vocabulary or the context would overflow; after an error the
@@ -15,7 +15,7 @@ use bitnetc_codegen::program::{Programs, Word};
 use bitnetc_ir::work::Accounts;
 use bitnetc_ir::{DType, Dim, Entity, HEAD_ROWS, KEY_BLOCK, Module, TokenCount, storage, weights};
 
-use crate::call::{Addresses, Engine};
+use crate::call::{Addresses, Engine, Room, Segment};
 use crate::map::AlignedBuffer;
 use crate::model::Model;
 use crate::profile::{Profile, Recorder};
@@ -88,6 +88,17 @@ pub enum SessionError {
     /// [`Session::set_keep_going`]'s function said no.
     #[error("interrupted")]
     Interrupted,
+    /// A sequence that the batch has no room for.
+    #[error("sequence {sequence} is not one of the {sequences} that the batch was made for")]
+    Sequence {
+        /// As given.
+        sequence: u32,
+        /// Room.
+        sequences: u32,
+    },
+    /// A sequence is given tokens twice in one call.
+    #[error("sequence {0} is given tokens twice: give all of them at once")]
+    SequenceTwice(u32),
     /// A module without one of the three entry points, or with other inputs.
     #[error("the plan's module has no usable @{0}: compile the model again")]
     Entry(&'static str),
@@ -98,8 +109,11 @@ struct Buffers {
     arena: AlignedBuffer,
     tokens: AlignedBuffer,
     hidden: AlignedBuffer,
+    hidden_stride: u64,
     logits: AlignedBuffer,
+    /// The caches of sequence 0, then those of sequence 1, …
     caches: Vec<AlignedBuffer>,
+    caches_each: usize,
     ropes: Vec<RopeTable>,
     scratch: AlignedBuffer,
     scratch_bytes: u64,
@@ -165,6 +179,19 @@ impl Addresses for Binding<'_> {
                 _ => 0,
             },
             _ => 0,
+        }
+    }
+
+    fn cache(&self, program: usize, word: Word, sequence: u32) -> Option<u64> {
+        match word {
+            Word::Input { index, offset } => match self.inputs[program][index as usize] {
+                Place::Cache(i) => {
+                    let cache = self.buffers.caches.get(sequence as usize * self.buffers.caches_each + i)?;
+                    Some(cache.address() + offset)
+                }
+                _ => None,
+            },
+            _ => None,
         }
     }
 
@@ -246,7 +273,7 @@ impl Session {
     /// # Errors
     /// Memory or threads that could not be had; a module without the three entry points.
     pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Self, SessionError> {
-        Self::make(model, options, false)
+        Self::make(model, options, 1, false)
     }
 
     /// As [`Session::new`], with the time of every step and barrier recorded. The bits are the same.
@@ -254,10 +281,16 @@ impl Session {
     /// # Errors
     /// As [`Session::new`].
     pub fn profiled(model: Arc<Model>, options: SessionOptions) -> Result<Self, SessionError> {
-        Self::make(model, options, true)
+        Self::make(model, options, 1, true)
     }
 
-    fn make(model: Arc<Model>, options: SessionOptions, profiled: bool) -> Result<Self, SessionError> {
+    /// As [`Session::new`], with caches for so many sequences.
+    pub(crate) fn make(
+        model: Arc<Model>,
+        options: SessionOptions,
+        sequences: u32,
+        profiled: bool,
+    ) -> Result<Self, SessionError> {
         let programs = model.programs();
         let find = |name: &'static str| {
             programs
@@ -330,8 +363,9 @@ impl Session {
         let arena_bytes = programs.programs.iter().map(|p| p.arena_bytes).max().unwrap_or(0);
         let scratch_bytes = scratch_bytes(programs);
         let private_bytes = private_bytes(programs);
-        let mut cache_buffers = Vec::with_capacity(caches.len());
-        for cache in &caches {
+        let sequences = sequences.max(1);
+        let mut cache_buffers = Vec::with_capacity(caches.len() * sequences as usize);
+        for cache in (0..sequences).flat_map(|_| &caches) {
             let bytes = storage::cache_bytes(&cache.ty, capacity).unwrap_or(u64::MAX);
             cache_buffers.push(buffer("KV cache", bytes)?);
         }
@@ -343,8 +377,10 @@ impl Session {
             arena: buffer("activations", arena_bytes)?,
             tokens: buffer("token ids", u64::from(chunk) * 4)?,
             hidden: buffer("hidden states", hidden_stride * u64::from(chunk))?,
+            hidden_stride,
             logits: buffer("logits", logits_stride * u64::from(head_rows))?,
             caches: cache_buffers,
+            caches_each: caches.len(),
             ropes,
             scratch: buffer("scratch memory", scratch_bytes * u64::from(options.threads.max(1)))?,
             scratch_bytes,
@@ -358,7 +394,8 @@ impl Session {
             let binding = Binding { buffers: &buffers, model: &model, inputs };
             let keep = Arc::clone(&model);
             let recorder = recorder.clone();
-            Engine::bind(&programs.programs, model.entries(), &binding, capacity, threads, recorder, keep)
+            let room = Room { capacity, threads, sequences };
+            Engine::bind(&programs.programs, model.entries(), &binding, room, recorder, keep)
         };
         let team = Team::new(Arc::new(engine), threads)?;
         let context = options.context.clamp(1, capacity);
@@ -444,38 +481,84 @@ impl Session {
     }
 
     fn check(&self, tokens: &[u32]) -> Result<(), SessionError> {
+        self.check_at(self.position, tokens)
+    }
+
+    /// Whether `tokens` can be appended to a sequence of `position` tokens.
+    pub(crate) fn check_at(&self, position: u32, tokens: &[u32]) -> Result<(), SessionError> {
         if tokens.is_empty() {
             return Err(SessionError::Empty);
         }
-        if tokens.len() as u64 > u64::from(self.context - self.position) {
-            return Err(SessionError::ContextFull {
-                tokens: tokens.len() as u64,
-                position: self.position,
-                context: self.context,
-            });
+        let context = self.context;
+        if tokens.len() as u64 > u64::from(context.saturating_sub(position)) {
+            return Err(SessionError::ContextFull { tokens: tokens.len() as u64, position, context });
         }
         let vocab = self.model.vocab();
         match tokens.iter().position(|&id| id >= vocab) {
-            Some(i) => Err(SessionError::Token {
-                id: tokens[i],
-                position: u64::from(self.position) + i as u64,
-                vocab,
-            }),
+            Some(i) => {
+                Err(SessionError::Token { id: tokens[i], position: u64::from(position) + i as u64, vocab })
+            }
             None => Ok(()),
         }
     }
 
     fn job(&mut self, program: u32, tokens: &[u32], offset: u32) {
-        let end = self.position + offset + tokens.len() as u32;
+        self.fill_ropes(self.position + offset + tokens.len() as u32);
+        self.set_tokens(0, tokens);
+        let (position, tokens) = (self.position + offset, tokens.len() as u32);
+        self.dispatch(Job { program, position, tokens, ..Job::default() });
+    }
+
+    /// Fills the RoPE tables up to position `end`.
+    fn fill_ropes(&mut self, end: u32) {
         for table in &mut self.buffers.ropes {
             // @head runs at position 0 with up to so many rows.
             table.fill_to(end.max(HEAD_ROWS));
         }
-        for (slot, id) in self.buffers.tokens.as_mut_slice().chunks_exact_mut(4).zip(tokens) {
+    }
+
+    /// Puts the ids in the places from `first` on of the chunk to be run.
+    pub(crate) fn set_tokens(&mut self, first: u32, tokens: &[u32]) {
+        let slots = self.buffers.tokens.as_mut_slice().chunks_exact_mut(4).skip(first as usize);
+        for (slot, id) in slots.zip(tokens) {
             slot.copy_from_slice(&id.to_le_bytes());
         }
-        let job = Job { program, position: self.position + offset, tokens: tokens.len() as u32, row: 0 };
-        self.dispatch(job);
+    }
+
+    /// Runs `@prefill` over the tokens that were set, which are these segments one after the other. The caller has
+    /// checked that they fit the chunk, their sequences' contexts and the vocabulary, and that no sequence is there twice.
+    pub(crate) fn run_segments(&mut self, segments: &[Segment]) {
+        let end = segments.iter().map(|s| s.position + s.tokens).max().unwrap_or(0);
+        self.fill_ropes(end);
+        let program = self.entries.prefill;
+        if let &[Segment { sequence, position, tokens }] = segments {
+            return self.dispatch(Job { program, position, tokens, sequence, ..Job::default() });
+        }
+        for (number, &segment) in segments.iter().enumerate() {
+            self.team.work().set_segment(number, segment);
+        }
+        let (tokens, segments) = (segments.iter().map(|s| s.tokens).sum(), segments.len() as u32);
+        self.dispatch(Job { program, tokens, segments, ..Job::default() });
+    }
+
+    /// Runs `@decode` for one token of a sequence; its logits are in row 0.
+    pub(crate) fn run_decode(&mut self, sequence: u32, position: u32, token: u32) {
+        self.fill_ropes(position + 1);
+        self.set_tokens(0, &[token]);
+        let program = self.entries.decode;
+        self.dispatch(Job { program, position, tokens: 1, sequence, ..Job::default() });
+    }
+
+    /// Copies the hidden state in row `from` of the last chunk to row `to`.
+    pub(crate) fn move_hidden(&mut self, from: u32, to: u32) {
+        let stride = self.buffers.hidden_stride as usize;
+        let start = from as usize * stride;
+        self.buffers.hidden.as_mut_slice().copy_within(start..start + stride, to as usize * stride);
+    }
+
+    /// Rows of logits that one call of `@head` gives at most.
+    pub(crate) fn head_rows(&self) -> u32 {
+        self.head_rows
     }
 
     fn logits_row(&self, row: u32) -> &[f32] {
@@ -484,7 +567,8 @@ impl Session {
         &self.buffers.logits.as_f32()[start..start + self.model.vocab() as usize]
     }
 
-    fn checked_logits(&self, row: u32, position: u32) -> Result<&[f32], SessionError> {
+    /// Row `row` of what `@head` or `@decode` gave last, behind position `position`.
+    pub(crate) fn checked_logits(&self, row: u32, position: u32) -> Result<&[f32], SessionError> {
         let logits = self.logits_row(row);
         match first_nan(logits) {
             Some(index) => Err(SessionError::NotANumber { position, index }),
@@ -523,12 +607,14 @@ impl Session {
         Ok(())
     }
 
-    fn ask(&self) -> Result<(), SessionError> {
+    /// Whether to go on, by [`Session::set_keep_going`]'s function.
+    pub(crate) fn ask(&self) -> Result<(), SessionError> {
         if (self.keep_going)() { Ok(()) } else { Err(SessionError::Interrupted) }
     }
 
-    fn head(&mut self, row: u32, rows: u32) {
-        self.dispatch(Job { program: self.entries.head, position: 0, tokens: rows, row });
+    /// Runs `@head` over `rows` hidden states from row `row` on.
+    pub(crate) fn head(&mut self, row: u32, rows: u32) {
+        self.dispatch(Job { program: self.entries.head, tokens: rows, row, ..Job::default() });
     }
 
     /// Appends `tokens` and gives the logits behind each of them to `sink`, with its index in `tokens`. `sink` may stop

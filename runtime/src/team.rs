@@ -1,7 +1,7 @@
 //! The threads of a session: one leader (the caller) and workers of a rayon pool that stay in one loop for the life of
 //! the session, so that a step costs two atomic hand-overs and no allocation.
 //!
-//! A job is a program index and three numbers, published under a growing epoch. Workers wait for the next epoch.
+//! A job is a program index and a few numbers, published under a growing epoch. Workers wait for the next epoch.
 //! Everybody runs the same job with their own thread index and meets at the barriers inside it; the last barrier of a
 //! job is also what gives it back to the leader. Who waits spins for a while and then sleeps ([`crate::sleep`]).
 //!
@@ -16,7 +16,7 @@ use crate::cpus::Cpus;
 use crate::sleep::{Patience, Watched};
 
 /// A job: which program, and the numbers that change per call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Job {
     /// Index of the program.
     pub(crate) program: u32,
@@ -26,6 +26,10 @@ pub(crate) struct Job {
     pub(crate) tokens: u32,
     /// Row of the bound output or input buffers at which the call starts.
     pub(crate) row: u32,
+    /// The sequence whose caches the call uses.
+    pub(crate) sequence: u32,
+    /// Where the tokens belong to several sequences, how many segments they are; 0 where they belong to `sequence`.
+    pub(crate) segments: u32,
 }
 
 /// A barrier for a fixed number of threads.
@@ -73,6 +77,8 @@ struct Shared {
     position: AtomicU32,
     tokens: AtomicU32,
     row: AtomicU32,
+    sequence: AtomicU32,
+    segments: AtomicU32,
     barrier: Barrier,
     patience: Patience,
 }
@@ -106,6 +112,8 @@ impl<W: Work> Team<W> {
             position: AtomicU32::new(0),
             tokens: AtomicU32::new(0),
             row: AtomicU32::new(0),
+            sequence: AtomicU32::new(0),
+            segments: AtomicU32::new(0),
             barrier: Barrier::new(threads, patience),
             patience,
         });
@@ -124,6 +132,11 @@ impl<W: Work> Team<W> {
         Ok(Self { work, shared, pool, threads })
     }
 
+    /// What the team runs.
+    pub(crate) fn work(&self) -> &W {
+        &self.work
+    }
+
     /// Threads of the team.
     pub(crate) fn threads(&self) -> u32 {
         self.threads
@@ -137,6 +150,8 @@ impl<W: Work> Team<W> {
             shared.position.store(job.position, Ordering::Relaxed);
             shared.tokens.store(job.tokens, Ordering::Relaxed);
             shared.row.store(job.row, Ordering::Relaxed);
+            shared.sequence.store(job.sequence, Ordering::Relaxed);
+            shared.segments.store(job.segments, Ordering::Relaxed);
             shared.epoch.advance();
         }
         self.work.run(job, 0, &shared.barrier);
@@ -158,6 +173,8 @@ fn worker_loop<W: Work>(shared: &Shared, work: &W, index: usize) {
             position: shared.position.load(Ordering::Relaxed),
             tokens: shared.tokens.load(Ordering::Relaxed),
             row: shared.row.load(Ordering::Relaxed),
+            sequence: shared.sequence.load(Ordering::Relaxed),
+            segments: shared.segments.load(Ordering::Relaxed),
         };
         work.run(job, index as u32 + 1, &shared.barrier);
         shared.barrier.wait();
@@ -202,7 +219,7 @@ mod tests {
             let mut total = 0;
             for position in 1..200 {
                 total += position;
-                team.run(Job { program: 0, position, tokens: total, row: 0 });
+                team.run(Job { position, tokens: total, ..Job::default() });
                 if position % 50 == 0 {
                     std::thread::sleep(std::time::Duration::from_millis(5));
                 }

@@ -301,7 +301,8 @@ impl<'t> Conversation<'t> {
             Err(Error::Session(SessionError::Interrupted)) => {
                 fed.truncate(self.session.position() as usize);
                 self.cached.tokens = fed;
-                return Ok(Reply { text, generated: interrupted(stats.prompt_tokens), stats });
+                let generated = Generated::nothing(stats.prompt_tokens, Stop::Interrupted);
+                return Ok(Reply { text, generated, stats });
             }
             Err(error) => {
                 // The session may hold anything; start over at the next turn.
@@ -330,19 +331,6 @@ impl<'t> Conversation<'t> {
             self.messages.push(Message::new(Role::assistant(), text.as_str()));
         }
         Ok(Reply { text, generated, stats })
-    }
-}
-
-fn interrupted(prompt_tokens: usize) -> Generated {
-    Generated {
-        tokens: Vec::new(),
-        stop: Stop::Interrupted,
-        logprobs: Vec::new(),
-        prompt_tokens,
-        prompt_time: Duration::ZERO,
-        decode_steps: 0,
-        decode_time: Duration::ZERO,
-        sample_time: Duration::ZERO,
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Tokenize(TokenizeArgs),
     /// Token ids to text
     Detokenize(DetokenizeArgs),
+    /// Answer a file of prompts or requests, several at a time
+    Batch(super::batch::BatchArgs),
     /// Compile a GGUF model to a plan file
     Compile(CompileArgs),
     /// Make a GGUF model of a Hugging Face checkpoint
@@ -56,6 +58,16 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Write a model with random weights
     Synth(SynthArgs),
+    /// Fetch, list and remove models of the Hugging Face Hub
+    Models(super::models::ModelsArgs),
+    /// Show what this machine gives and what stands in the way
+    Doctor(super::doctor::DoctorArgs),
+    /// Show the configuration
+    Config(super::config::ConfigArgs),
+    /// Print completions for a shell
+    Completions(super::shell::CompletionsArgs),
+    /// Print or write man pages
+    Man(super::shell::ManArgs),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

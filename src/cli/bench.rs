@@ -20,7 +20,7 @@ use super::failure::Failure;
 use super::run::{announce, load_options, threads};
 use super::startup::{Startup, is_plan, startup};
 use super::synth::shape;
-use super::{Outcome as CommandOutcome, interrupt, output, progress};
+use super::{Outcome as CommandOutcome, interrupt, models, output, progress};
 
 /// Passes of the f32 peak, which no test needs.
 const FMA_PASSES: u32 = 3;
@@ -62,7 +62,8 @@ struct Subjects {
 
 fn subject(args: &BenchArgs, quiet: bool) -> Result<Subjects, Failure> {
     let Some(preset) = args.preset else {
-        return Ok(Subjects { path: args.model.clone(), name: None, _synthetic: None });
+        let path = models::resolve(args.model.as_deref(), quiet)?;
+        return Ok(Subjects { path, name: None, _synthetic: None });
     };
     let shape = shape(preset, args.vocab, args.layers);
     let model = SyntheticModel::new(shape, 1).map_err(|e| Failure::new(exit::USAGE, e))?;

@@ -1,5 +1,6 @@
 //! `bitnetc compile`: a GGUF model to a plan file.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use bitnetc::compile::{CompileOptions, PlanSummary, plan_model};
@@ -11,7 +12,7 @@ use bitnetc_passes::Pipeline;
 
 use super::args::{CompileArgs, KvType, LoweringArgs};
 use super::failure::Failure;
-use super::{Outcome, interrupt, output, progress};
+use super::{Outcome, interrupt, models, output, progress};
 
 /// The passes that `--passes` and `--disable-pass` ask for.
 pub(crate) fn pipeline(passes: Option<&str>, disabled: &[String]) -> Result<Pipeline, Failure> {
@@ -58,16 +59,21 @@ pub(crate) fn target(features: &str) -> Result<TargetDesc, Failure> {
 /// Runs the command.
 pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
     let options = compile_options(&args.lowering, args.threads)?;
-    let output_path = args.output.clone().unwrap_or_else(|| args.model.with_extension("plan"));
-    if output_path == args.model {
+    let model_path = models::resolve(Some(&args.model), quiet)?.unwrap_or_else(|| args.model.clone());
+    // Beside the model; that of a cached model into the current directory.
+    let output_path = args.output.clone().unwrap_or_else(|| match model_path == args.model {
+        true => model_path.with_extension("plan"),
+        false => PathBuf::from(model_path.file_name().unwrap_or_default()).with_extension("plan"),
+    });
+    if output_path == model_path {
         return Err(Failure::new(exit::USAGE, "the plan would replace the model: give another --output"));
     }
     interrupt::listen();
     let clock = Instant::now();
     let source =
-        Source::open(Some(&args.model), args.memory.map_mode())?.with_options(args.options.model_options());
+        Source::open(Some(&model_path), args.memory.map_mode())?.with_options(args.options.model_options());
     let model = source.gguf_model()?;
-    let planned = plan_model(&args.model, &model, &options)?;
+    let planned = plan_model(&model_path, &model, &options)?;
     for note in &planned.notes {
         output::say(quiet, note);
     }

@@ -95,6 +95,12 @@ impl From<bitnetc::Error> for Failure {
     }
 }
 
+impl From<bitnetc::batch::BatchError> for Failure {
+    fn from(error: bitnetc::batch::BatchError) -> Self {
+        Self::new(error.exit_code(), error)
+    }
+}
+
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         match error.kind() {

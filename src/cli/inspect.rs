@@ -12,12 +12,12 @@ use bitnetc_runtime::plan::Plan;
 use serde_json::{Value, json};
 
 use super::args::InspectArgs;
-use super::{Outcome, output};
+use super::{Outcome, models, output};
 
 /// Runs the command.
 pub(crate) fn run(args: &InspectArgs) -> Outcome {
-    let source =
-        Source::open(args.model.as_deref(), MapMode::Mapped)?.with_options(args.options.model_options());
+    let path = models::resolve(args.model.as_deref(), false)?;
+    let source = Source::open(path.as_deref(), MapMode::Mapped)?.with_options(args.options.model_options());
     let verdict = if args.verify { Some(verify(&source)?) } else { None };
     let refused = verdict.as_ref().is_some_and(|v| !v.errors.is_empty());
     let report = match &source {

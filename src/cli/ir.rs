@@ -9,7 +9,7 @@ use bitnetc_ir::{Stage, extract, text, verify};
 use super::args::{EntryArg, IrArgs, IrCheckArgs, IrCommand, IrDumpArgs, StageArg};
 use super::compile::compile_options;
 use super::failure::Failure;
-use super::{Outcome, output};
+use super::{Outcome, models, output};
 
 /// Runs the command.
 pub(crate) fn run(args: &IrArgs) -> Outcome {
@@ -27,7 +27,8 @@ fn dump(args: &IrDumpArgs) -> Outcome {
         StageArg::LaidOut => Stage::LaidOut,
         StageArg::Planned => Stage::Planned,
     };
-    let source = Source::open(args.model.as_deref(), bitnetc_runtime::map::MapMode::Mapped)?
+    let path = models::resolve(args.model.as_deref(), false)?;
+    let source = Source::open(path.as_deref(), bitnetc_runtime::map::MapMode::Mapped)?
         .with_options(args.options.model_options());
     let mut module = dump_module(&source, stage, &options)?;
     let entry = match (args.entry, args.layer) {

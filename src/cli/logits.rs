@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use bitnetc::error::exit;
-use bitnetc::load::{load, score_by_interpreter};
+use bitnetc::load::score_by_interpreter;
 use bitnetc_runtime::npy::NpyWriter;
 use bitnetc_runtime::session::{Session, SessionOptions};
 use bitnetc_runtime::tokenizer::Tokenize;
@@ -12,11 +12,11 @@ use bitnetc_runtime::whole_file::WholeFile;
 use super::args::{EngineKind, LogitsArgs};
 use super::failure::Failure;
 use super::run::{announce, load_options, threads};
-use super::{Outcome, interrupt, output};
+use super::{Outcome, interrupt, models, output};
 
 /// Runs the command.
 pub(crate) fn run(args: &LogitsArgs, quiet: bool) -> Outcome {
-    let loaded = load(args.model.as_deref(), &load_options(&args.engine)?)?;
+    let loaded = models::open(args.model.as_deref(), &load_options(&args.engine)?, quiet)?;
     announce(&loaded, args.model.is_some(), quiet);
     let ids = match &args.text {
         Some(text) => loaded.tokenizer.encode(text, true, false)?,

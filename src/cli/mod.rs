@@ -5,34 +5,48 @@
 //! quietly.
 
 mod args;
+mod batch;
 mod bench;
 mod chat;
 mod compile;
+mod config;
+mod doctor;
 mod failure;
 mod import;
 mod inspect;
 mod interrupt;
 mod ir;
 mod logits;
+mod models;
 mod output;
 mod perplexity;
 mod progress;
+#[cfg(test)]
+mod reference;
 mod run;
 mod sampling;
+mod shell;
 mod startup;
 mod synth;
 mod tokenize;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
+use config::Config;
 use failure::Failure;
 
 /// Parses the command line, runs the command and gives its exit code.
 pub(crate) fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let configured = Config::load().and_then(|config| Ok((config.apply(Cli::command())?, config)));
+    let (command, config) = match configured {
+        Ok((command, config)) => (command, Ok(config)),
+        Err(failure) => (Cli::command(), Err(failure)),
+    };
+    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are results; everything else is a usage error, which clap sends to stderr.
@@ -44,11 +58,21 @@ pub(crate) fn main() -> ExitCode {
             };
         }
     };
+    // What helps to mend a configuration works without it.
+    let mends = matches!(
+        cli.command,
+        Command::Config(_) | Command::Doctor(_) | Command::Completions(_) | Command::Man(_)
+    );
+    let config = match config {
+        Err(failure) if !mends => return failure.report(),
+        config => config,
+    };
     let result = match cli.command {
         Command::Run(args) => run::run(&args, cli.quiet),
         Command::Chat(args) => chat::run(&args, cli.quiet),
         Command::Tokenize(args) => tokenize::tokenize(&args, cli.quiet),
         Command::Detokenize(args) => tokenize::detokenize(&args, cli.quiet),
+        Command::Batch(args) => batch::run(&args, cli.quiet),
         Command::Bench(args) => bench::run(&args, cli.quiet),
         Command::Compile(args) => compile::run(&args, cli.quiet),
         Command::Import(args) => import::run(&args, cli.quiet),
@@ -57,6 +81,11 @@ pub(crate) fn main() -> ExitCode {
         Command::Logits(args) => logits::run(&args, cli.quiet),
         Command::Perplexity(args) => perplexity::run(&args, cli.quiet),
         Command::Synth(args) => synth::run(&args, cli.quiet),
+        Command::Models(args) => models::run(&args, cli.quiet),
+        Command::Doctor(args) => doctor::run(&args, &config),
+        Command::Config(args) => config::run(&args, config, cli.quiet),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args, cli.quiet),
     };
     match result {
         Ok(code) => ExitCode::from(code),

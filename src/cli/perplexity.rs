@@ -3,14 +3,13 @@
 use std::time::Instant;
 
 use bitnetc::error::exit;
-use bitnetc::load::load;
 use bitnetc_runtime::session::{Session, SessionOptions};
 use bitnetc_runtime::tokenizer::Tokenize;
 
 use super::args::PerplexityArgs;
 use super::failure::Failure;
 use super::run::{announce, load_options, read_text, threads};
-use super::{Outcome, interrupt, output, progress};
+use super::{Outcome, interrupt, models, output, progress};
 
 /// Runs the command.
 pub(crate) fn run(args: &PerplexityArgs, quiet: bool) -> Outcome {
@@ -18,7 +17,7 @@ pub(crate) fn run(args: &PerplexityArgs, quiet: bool) -> Outcome {
     let unreadable = |path: &std::path::Path, why: &dyn std::fmt::Display| {
         Failure::new(exit::FAILURE, format!("cannot read {}: {why}", path.display()))
     };
-    let loaded = load(args.model.as_deref(), &load_options(&args.engine)?)?;
+    let loaded = models::open(args.model.as_deref(), &load_options(&args.engine)?, quiet)?;
     announce(&loaded, args.model.is_some(), quiet);
     let ids: Vec<u32> = match (&args.ids, &args.file) {
         (Some(path), _) => {

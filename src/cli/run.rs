@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
+use bitnetc::batch::prompt_tokens;
 use bitnetc::chat::{Message, RenderInput, Role, Selected, SpecialTexts};
 use bitnetc::compile::CompileOptions;
 use bitnetc::constraint::Constraint;
 use bitnetc::error::exit;
-use bitnetc::generate::{Extras, GenerateOptions, Generated, Stop, generate_with};
-use bitnetc::load::{LoadOptions, Loaded, load};
+use bitnetc::generate::{Extras, GenerateOptions, Generated, Latency, Stop, generate_with};
+use bitnetc::load::{LoadOptions, Loaded};
 use bitnetc_ir::work::Accounts;
 use bitnetc_runtime::cpus::Cpus;
 use bitnetc_runtime::sampling::{Sampler, TokenLogprob};
@@ -18,7 +19,7 @@ use super::args::{EngineArgs, KvType, RunArgs};
 use super::compile::target;
 use super::failure::Failure;
 use super::sampling::check_biases;
-use super::{Outcome, interrupt, output};
+use super::{Outcome, interrupt, models, output};
 
 /// Threads when none are asked for: the cores that this process may use.
 pub(crate) fn threads(asked: Option<u32>) -> u32 {
@@ -105,26 +106,20 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     let text = prompt_text(args)?;
     let path = args.model.as_deref().or(args.model_option.as_deref());
     let clock = Instant::now();
-    let loaded = load(path, &load_options(&args.engine)?)?;
+    let loaded = models::open(path, &load_options(&args.engine)?, quiet)?;
     announce(&loaded, path.is_some(), quiet);
 
     check_biases(&params, loaded.model.vocab())?;
     let chat = args.chat || args.template.asked();
-    let (mut prompt, stop) = if chat {
+    let (prompt, stop) = if chat {
         chat_prompt(args, &loaded, text, quiet)?
     } else {
         if args.template.show_prompt {
             output::say(false, &text);
         }
-        (loaded.tokenizer.encode(&text, true, true)?, Vec::new())
+        (prompt_tokens(&loaded.tokenizer, &text)?, Vec::new())
     };
     let mut grammar = args.grammar.open(&loaded.tokenizer, loaded.model.vocab())?;
-    if prompt.is_empty() {
-        let first = loaded.tokenizer.bos().or(loaded.tokenizer.eos());
-        prompt.push(first.ok_or_else(|| {
-            Failure::new(exit::USAGE, "this model has no begin-of-text token: give a prompt with --prompt")
-        })?);
-    }
     let context = if args.ctx_size == 0 { loaded.context } else { args.ctx_size };
     if prompt.len() as u64 > u64::from(context) {
         let message = format!(
@@ -239,6 +234,16 @@ impl Timings<'_> {
         text += &line("prompt eval", r.prompt_time, r.prompt_tokens);
         text += &line("eval", r.decode_time, r.decode_steps);
         text += &line("sampling", r.sample_time, r.tokens.len());
+        if let Some(latency) = Latency::of(&r.token_times) {
+            text += &format!(
+                "{:>12}      = {:.2} ms in the middle, 90 % within {:.2} ms, 99 % within {:.2} ms, {:.2} ms at most\n",
+                "per token",
+                output::ms(latency.p50),
+                output::ms(latency.p90),
+                output::ms(latency.p99),
+                output::ms(latency.max)
+            );
+        }
         text += &format!(
             "{:>12}      = {} threads ({}), {} read per token, {:.2} GB/s\n",
             "decode",
@@ -287,6 +292,12 @@ impl Timings<'_> {
                 "decode_tokens_per_second": Self::rate(r.decode_steps, r.decode_time),
                 "decode_gigabytes_per_second": self.gigabytes_per_second(),
                 "sampling_ms": output::ms(r.sample_time),
+                "token_latency_ms": Latency::of(&r.token_times).map(|latency| serde_json::json!({
+                    "p50": output::ms(latency.p50),
+                    "p90": output::ms(latency.p90),
+                    "p99": output::ms(latency.p99),
+                    "max": output::ms(latency.max),
+                })),
             },
             "memory": {
                 "planned_bytes": self.memory.total(),

@@ -12,7 +12,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
-use super::{Outcome, output};
+use super::{Outcome, models, output};
 
 #[derive(Debug, Args)]
 #[command(
@@ -65,7 +65,8 @@ pub(crate) struct DetokenizeArgs {
 }
 
 fn open(path: &std::path::Path, quiet: bool) -> Result<Tokenizer, Failure> {
-    let (tokenizer, notes) = open_tokenizer(&Source::open(Some(path), MapMode::Mapped)?)?;
+    let path = models::resolve(Some(path), quiet)?;
+    let (tokenizer, notes) = open_tokenizer(&Source::open(path.as_deref(), MapMode::Mapped)?)?;
     notes.iter().for_each(|note| output::say(quiet, note));
     Ok(tokenizer)
 }

@@ -14,8 +14,7 @@ pub struct StopStrings {
 impl StopStrings {
     /// Stops at these strings; empty ones never occur.
     pub fn new(stops: impl IntoIterator<Item = String>) -> Self {
-        let stops = stops.into_iter().filter(|stop| !stop.is_empty()).collect();
-        Self { stops, held: String::new(), found: None }
+        Self { stops: stops.into_iter().collect(), held: String::new(), found: None }
     }
 
     /// Takes `text` and appends to `out` all that cannot be part of a stop string. Returns the index of the stop string
@@ -30,7 +29,7 @@ impl StopStrings {
         }
         self.held.push_str(text);
         let ends = self.stops.iter().enumerate().filter_map(|(index, stop)| {
-            let start = self.held.find(stop.as_str())?;
+            let start = self.held.find(stop.as_str()).filter(|_| !stop.is_empty())?;
             Some((start + stop.len(), start, index))
         });
         if let Some((_, start, index)) = ends.min() {
@@ -54,7 +53,7 @@ impl StopStrings {
 
 /// Length of the longest proper prefix of `stop` that `text` ends with.
 fn overlap(text: &str, stop: &str) -> usize {
-    let most = text.len().min(stop.len() - 1);
+    let most = text.len().min(stop.len().saturating_sub(1));
     (1..=most).rev().find(|&n| text.as_bytes().ends_with(&stop.as_bytes()[..n])).unwrap_or(0)
 }
 

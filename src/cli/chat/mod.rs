@@ -13,7 +13,7 @@ use bitnetc::chat::{
 use bitnetc::constraint::Constraint;
 use bitnetc::error::exit;
 use bitnetc::generate::{GenerateOptions, Stop};
-use bitnetc::load::{Loaded, load};
+use bitnetc::load::Loaded;
 use bitnetc_runtime::sampling::Sampler;
 use bitnetc_runtime::session::{Session, SessionOptions};
 
@@ -24,14 +24,14 @@ use input::{Input, Line};
 use super::failure::Failure;
 use super::run::{announce, load_options, threads};
 use super::sampling::check_biases;
-use super::{Outcome, interrupt, output};
+use super::{Outcome, interrupt, models, output};
 
 /// Runs the command.
 pub(crate) fn run(args: &ChatArgs, quiet: bool) -> Outcome {
     interrupt::listen();
     let (params, random_seed) = args.sampling.params()?;
     let path = args.model.as_deref().or(args.model_option.as_deref());
-    let loaded = load(path, &load_options(&args.engine)?)?;
+    let loaded = models::open(path, &load_options(&args.engine)?, quiet)?;
     announce(&loaded, path.is_some(), quiet);
     check_biases(&params, loaded.model.vocab())?;
     let Selected { template, stop, .. } = args.template.select(&loaded, quiet)?;

@@ -1,0 +1,179 @@
+//! A batch from file to file: which requests are left, what they need, and their answers.
+//!
+//! Invariants: a request whose result the output holds is not run again; the output gets one line for each request that is
+//! left, in the order in which they end; an interruption loses what was under way and nothing that is in the output.
+
+use std::cell::{Cell, RefCell};
+
+use bitnetc_runtime::batch::Batch;
+
+use super::{
+    BatchError, Defaults, Done, Endpoint, Generation, Input, Item, ManyStats, Output, Refusal, Request,
+    TextSource, generate_many, printable, response,
+};
+
+/// Some requests of an input, and what they are answered with.
+#[derive(Debug)]
+pub struct Job<'a> {
+    input: RefCell<Input>,
+    items: Vec<Item>,
+    defaults: Defaults,
+    source: TextSource<'a>,
+    /// The model's name for answers.
+    model: String,
+    vocab: u32,
+    skipped: usize,
+}
+
+/// What a job did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Requests that were answered.
+    pub answered: u64,
+    /// Requests that were refused.
+    pub refused: u64,
+    /// Tokens, steps and times.
+    pub stats: ManyStats,
+}
+
+/// What a generation is remembered by.
+struct Key {
+    number: usize,
+    endpoint: Endpoint,
+    seed: u64,
+}
+
+impl<'a> Job<'a> {
+    /// The requests of `input` whose results are not in `done`, those of the output at `output`.
+    ///
+    /// # Errors
+    /// A result of another request under the id of one of these.
+    pub fn new(
+        input: Input,
+        done: &Done,
+        output: &std::path::Path,
+        defaults: Defaults,
+        source: TextSource<'a>,
+        model: &str,
+        vocab: u32,
+    ) -> Result<Self, BatchError> {
+        let mut items = Vec::new();
+        for item in input.items() {
+            match done.get(&item.custom_id) {
+                None => items.push(item.clone()),
+                Some(hash) if *hash == item.hash => {}
+                Some(_) => {
+                    let (path, id) = (output.to_owned(), printable(&item.custom_id));
+                    return Err(BatchError::OtherRequest { path, id, line: item.line });
+                }
+            }
+        }
+        let skipped = input.items().len() - items.len();
+        let (input, model) = (RefCell::new(input), model.to_owned());
+        Ok(Self { input, items, defaults, source, model, vocab, skipped })
+    }
+
+    /// Requests that are left.
+    pub fn left(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Requests whose results were there already.
+    pub fn skipped(&self) -> usize {
+        self.skipped
+    }
+
+    /// The request of an item as a generation.
+    fn generation(
+        &self,
+        item: &Item,
+        context: u32,
+    ) -> Result<Result<(Endpoint, Generation), Refusal>, BatchError> {
+        if item.too_long {
+            return Ok(Err(Request::too_long()));
+        }
+        let mut input = self.input.borrow_mut();
+        let bytes = input.read(item)?;
+        let request = Request::parse(&bytes, input.format(), item.line, &self.defaults);
+        Ok(request.and_then(|request| {
+            let endpoint = request.endpoint;
+            Ok((endpoint, request.generation(&bytes, &self.source, self.vocab, context)?))
+        }))
+    }
+
+    /// The context that all requests have room in, at most `most`.
+    ///
+    /// # Errors
+    /// An input that cannot be read.
+    pub fn context_needed(&self, most: u32) -> Result<u32, BatchError> {
+        let mut needed = 1;
+        for item in &self.items {
+            if let Ok((_, generation)) = self.generation(item, most)? {
+                let limit = generation.options.limit.unwrap_or(u64::from(most));
+                let wanted = (generation.prompt.len() as u64).saturating_add(limit);
+                needed = needed.max(u32::try_from(wanted).unwrap_or(most).min(most));
+            }
+            if needed == most {
+                break;
+            }
+        }
+        Ok(needed)
+    }
+
+    /// Answers the requests, as many at a time as `batch` has sequences, and appends the results to `output`. `progress` is
+    /// told the requests that are done.
+    ///
+    /// # Errors
+    /// Files that cannot be read or written, an interruption, a model that computes NaN. What is in `outcome` and in the
+    /// output by then counts.
+    pub fn run(
+        &self,
+        batch: &mut Batch,
+        output: &mut Output,
+        outcome: &mut Outcome,
+        mut progress: impl FnMut(u64),
+    ) -> Result<(), BatchError> {
+        let context = batch.context();
+        let output = RefCell::new(output);
+        let counts = Cell::new((0u64, 0u64));
+        let failure = Cell::new(None);
+        let stats = {
+            let mut items = self.items.iter().enumerate();
+            // Requests in turn; those that are refused have their results at once.
+            let mut next = || -> Result<Option<(Key, Generation)>, BatchError> {
+                for (number, item) in items.by_ref() {
+                    match self.generation(item, context)? {
+                        Ok((endpoint, generation)) => {
+                            let seed = generation.params.seed;
+                            return Ok(Some((Key { number, endpoint, seed }, generation)));
+                        }
+                        Err(refusal) => {
+                            output.borrow_mut().append(&response::refused(item, &refusal))?;
+                            let (answered, refused) = counts.get();
+                            counts.set((answered, refused + 1));
+                        }
+                    }
+                }
+                Ok(None)
+            };
+            let generations = std::iter::from_fn(|| {
+                next().unwrap_or_else(|error| {
+                    failure.set(Some(error));
+                    None
+                })
+            });
+            generate_many(batch, self.source.tokenizer, generations, |key: Key, completion| {
+                let item = &self.items[key.number];
+                let result = response::answered(item, key.endpoint, &self.model, key.seed, &completion);
+                output.borrow_mut().append(&result)?;
+                let (answered, refused) = counts.get();
+                counts.set((answered + 1, refused));
+                progress(answered + 1 + refused);
+                Ok::<(), BatchError>(())
+            })
+        };
+        (outcome.answered, outcome.refused) = counts.get();
+        outcome.stats = stats?;
+        failure.take().map_or(Ok(()), Err)
+    }
+}

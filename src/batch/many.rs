@@ -1,0 +1,179 @@
+//! Generations that run together: every sequence of a batch has one, and gets the next when it ends.
+//!
+//! Invariants: a completion depends on nothing but its generation and the model; completions are given out as they end, each
+//! once; a generation that is refused (a prompt that does not fit) does not disturb the others.
+
+use std::time::{Duration, Instant};
+
+use bitnetc_runtime::batch::{Batch, Feed};
+use bitnetc_runtime::sampling::{Sampler, SamplingParams};
+use bitnetc_runtime::tokenizer::Tokenize;
+
+use crate::error::Error;
+use crate::generate::{GenerateOptions, Progress, Sequence, Stop};
+
+/// A text to generate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// At least one token.
+    pub prompt: Vec<u32>,
+    /// How tokens are chosen.
+    pub params: SamplingParams,
+    /// When to end.
+    pub options: GenerateOptions,
+}
+
+/// A generated text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// The new text, without a stop string.
+    pub text: String,
+    /// The new tokens, without the end token.
+    pub tokens: Vec<u32>,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Why it ended.
+    pub finish: Stop,
+}
+
+/// What [`generate_many`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ManyStats {
+    /// Tokens of all prompts.
+    pub prompt_tokens: u64,
+    /// Tokens generated.
+    pub generated_tokens: u64,
+    /// Steps of the batch.
+    pub steps: u64,
+    /// Time in the steps, without sampling.
+    pub step_time: Duration,
+    /// Time for sampling and decoding text.
+    pub sample_time: Duration,
+}
+
+/// A sequence at work.
+struct Running<K> {
+    key: K,
+    sequence: Sequence,
+    sampler: Sampler,
+    text: String,
+    /// What it is fed next: its prompt, then the token before.
+    next: Vec<u32>,
+    prompt_tokens: usize,
+    finish: Option<Stop>,
+}
+
+impl<K> Running<K> {
+    /// A text at its beginning.
+    fn new(key: K, generation: Generation, tokenizer: &dyn Tokenize, vocab: u32) -> Result<Self, Error> {
+        let Generation { prompt, params, options } = generation;
+        let mut sampler = Sampler::new(params)?;
+        prompt.iter().for_each(|&id| sampler.accept(id));
+        // A text of no tokens has ended before its prompt is fed.
+        let finish = (options.limit == Some(0)).then_some(Stop::Limit);
+        Ok(Self {
+            key,
+            sequence: Sequence::new(options, tokenizer, vocab),
+            sampler,
+            text: String::new(),
+            prompt_tokens: prompt.len(),
+            next: prompt,
+            finish,
+        })
+    }
+
+    /// Goes on with the logits behind what was fed; `full` says that the context has no room for another token.
+    fn advance(&mut self, logits: &[f32], tokenizer: &dyn Tokenize, full: bool) -> Result<(), Error> {
+        let Self { sequence, sampler, text, .. } = self;
+        self.finish = match sequence.advance(logits, tokenizer, sampler, None, text)? {
+            Progress::Done(stop) => Some(stop),
+            Progress::Feed(_) if full => Some(sequence.end(Stop::ContextFull, text)),
+            Progress::Feed(id) => {
+                self.next.push(id);
+                None
+            }
+        };
+        Ok(())
+    }
+
+    fn into_completion(self, finish: Stop) -> (K, Completion) {
+        let (tokens, _) = self.sequence.into_parts();
+        (self.key, Completion { text: self.text, tokens, prompt_tokens: self.prompt_tokens, finish })
+    }
+}
+
+/// Generates all of `generations`, as many at a time as `batch` has sequences. `done` gets each completion under its key as
+/// soon as it is there; an error of `done`, or an interruption ([`Batch::set_keep_going`]), ends the work.
+///
+/// # Errors
+/// What `done` returns; a prompt that is empty, too long, or has unknown tokens; sampling settings out of range; what the
+/// sampler refuses.
+pub fn generate_many<K, E: From<Error>>(
+    batch: &mut Batch,
+    tokenizer: &dyn Tokenize,
+    generations: impl IntoIterator<Item = (K, Generation)>,
+    mut done: impl FnMut(K, Completion) -> Result<(), E>,
+) -> Result<ManyStats, E> {
+    let mut waiting = generations.into_iter();
+    let vocab = batch.model().vocab();
+    let mut slots: Vec<Option<Running<K>>> = (0..batch.sequences()).map(|_| None).collect();
+    let mut stats = ManyStats::default();
+    loop {
+        for (number, slot) in (0..).zip(&mut slots) {
+            while slot.is_none() {
+                let Some((key, generation)) = waiting.next() else { break };
+                batch.truncate(number, 0);
+                let running = Running::new(key, generation, tokenizer, vocab)?;
+                match running.finish {
+                    Some(stop) => {
+                        let (key, completion) = running.into_completion(stop);
+                        done(key, completion)?;
+                    }
+                    None => *slot = Some(running),
+                }
+            }
+        }
+        // The sequence numbers of the feeds, in their order, are those of the slots that are taken.
+        let active: Vec<usize> = (0..slots.len()).filter(|&i| slots[i].is_some()).collect();
+        if active.is_empty() {
+            return Ok(stats);
+        }
+        let clock = Instant::now();
+        let mut sampling = Duration::ZERO;
+        let tokens: Vec<Vec<u32>> = active
+            .iter()
+            .map(|&i| slots[i].as_mut().map(|r| std::mem::take(&mut r.next)).unwrap_or_default())
+            .collect();
+        let feeds: Vec<Feed<'_>> =
+            active.iter().zip(&tokens).map(|(&i, tokens)| Feed { sequence: i as u32, tokens }).collect();
+        let context = u64::from(batch.context());
+        let positions: Vec<u64> = active.iter().map(|&i| u64::from(batch.position(i as u32))).collect();
+        let mut refused = None;
+        let fed = batch.feed(&feeds, |index, logits| {
+            let clock = Instant::now();
+            let full = positions[index] + feeds[index].tokens.len() as u64 >= context;
+            if let Some(running) = &mut slots[active[index]]
+                && let Err(error) = running.advance(logits, tokenizer, full)
+            {
+                refused = Some(error);
+            }
+            sampling += clock.elapsed();
+        });
+        fed.map_err(Error::from)?;
+        if let Some(error) = refused {
+            return Err(error.into());
+        }
+        stats.steps += 1;
+        stats.sample_time += sampling;
+        stats.step_time += clock.elapsed().saturating_sub(sampling);
+        for slot in &mut slots {
+            let ended = slot.take_if(|running| running.finish.is_some());
+            if let Some((running, stop)) = ended.and_then(|running| running.finish.map(|stop| (running, stop))) {
+                let (key, completion) = running.into_completion(stop);
+                stats.prompt_tokens += completion.prompt_tokens as u64;
+                stats.generated_tokens += completion.tokens.len() as u64;
+                done(key, completion)?;
+            }
+        }
+    }
+}

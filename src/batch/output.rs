@@ -1,0 +1,192 @@
+//! The results file: opened to be continued, appended to line by line.
+//!
+//! Invariants: every line of the file but perhaps the last is a complete result; a last line without its end, which a killed
+//! process may have left, is cut off before anything is appended; one process at a time has the file, by an advisory lock.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::BatchError;
+
+/// Results that the file held when it was opened: the hash of the request by `custom_id`.
+pub type Done = HashMap<String, String>;
+
+/// A results file.
+#[derive(Debug)]
+pub struct Output {
+    path: PathBuf,
+    file: File,
+    /// Bytes of complete lines.
+    length: u64,
+    line: Vec<u8>,
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> BatchError {
+    let path = path.to_owned();
+    move |source| BatchError::Io { operation, path, source }
+}
+
+impl Output {
+    /// Opens the file, or makes it. With `overwrite` it begins empty; else its results are kept and named.
+    ///
+    /// # Errors
+    /// A file that cannot be opened or is in use; one that holds something else than results.
+    pub fn open(path: &Path, overwrite: bool) -> Result<(Self, Done), BatchError> {
+        // Not by truncation: until the lock is held the file is another's.
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(failed("open", path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(BatchError::Busy { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(failed("lock", path)(source)),
+        }
+        let mut output = Self { path: path.to_owned(), file, length: 0, line: Vec::new() };
+        let done = if overwrite { Done::new() } else { output.read_results()? };
+        output.cut()?;
+        Ok((output, done))
+    }
+
+    /// Reads the complete lines and sets the length to their end.
+    fn read_results(&mut self) -> Result<Done, BatchError> {
+        let mut done = Done::new();
+        let mut reader = BufReader::new(&self.file);
+        let (mut line, mut number) = (Vec::new(), 0);
+        loop {
+            line.clear();
+            reader.read_until(b'\n', &mut line).map_err(failed("read", &self.path))?;
+            if line.last() != Some(&b'\n') {
+                return Ok(done);
+            }
+            number += 1;
+            let (id, hash) = result_of(&line).map_err(|why| BatchError::NotResults {
+                path: self.path.clone(),
+                line: number,
+                why,
+            })?;
+            done.insert(id, hash);
+            self.length += line.len() as u64;
+        }
+    }
+
+    /// Cuts off what stands behind the complete lines.
+    fn cut(&mut self) -> Result<(), BatchError> {
+        self.file.set_len(self.length).map_err(failed("write to", &self.path))?;
+        self.file.seek(SeekFrom::Start(self.length)).map_err(failed("write to", &self.path))?;
+        Ok(())
+    }
+
+    /// The file's name.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends a result as one line, in one call to the system.
+    ///
+    /// # Errors
+    /// The system refused, for example because the disk is full; no part of the line is left then, if that can be had.
+    pub fn append(&mut self, result: &Value) -> Result<(), BatchError> {
+        self.line.clear();
+        // Writing JSON to memory fails only where memory does.
+        serde_json::to_writer(&mut self.line, result)
+            .map_err(|e| failed("write to", &self.path)(e.into()))?;
+        self.line.push(b'\n');
+        match self.file.write_all(&self.line) {
+            Ok(()) => {
+                self.length += self.line.len() as u64;
+                Ok(())
+            }
+            Err(source) => {
+                let _ = self.cut();
+                Err(failed("write to", &self.path)(source))
+            }
+        }
+    }
+
+    /// Brings everything to the disk.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn finish(self) -> Result<(), BatchError> {
+        self.file.sync_all().map_err(failed("write to", &self.path))
+    }
+}
+
+/// The id and the request's hash of a line.
+fn result_of(line: &[u8]) -> Result<(String, String), String> {
+    let value: Value = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+    let text = |key: &str| {
+        let found = value.get(key).and_then(Value::as_str);
+        found.map(str::to_owned).ok_or_else(|| format!("it has no `{key}`"))
+    };
+    Ok((text("custom_id")?, text("request_hash")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn result(id: &str) -> Value {
+        json!({ "custom_id": id, "request_hash": "00", "response": { "text": "a\nb" } })
+    }
+
+    #[test]
+    fn a_torn_line_is_cut_off_wherever_it_was_torn() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        let (mut output, done) = Output::open(&path, false).unwrap();
+        assert!(done.is_empty());
+        output.append(&result("a")).unwrap();
+        output.append(&result("b")).unwrap();
+        output.finish().unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let first = whole.iter().position(|&b| b == b'\n').unwrap() + 1;
+        for length in 0..=whole.len() {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let (mut output, done) = Output::open(&path, false).unwrap();
+            let expected = usize::from(length >= first) + usize::from(length == whole.len());
+            assert_eq!(done.len(), expected, "{length}");
+            for id in ["a", "b"] {
+                if !done.contains_key(id) {
+                    output.append(&result(id)).unwrap();
+                }
+            }
+            drop(output);
+            assert_eq!(std::fs::read(&path).unwrap(), whole, "{length}");
+        }
+    }
+
+    #[test]
+    fn other_files_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes.txt");
+        for text in
+            ["dear diary\n", "{\"custom_id\":\"a\"}\n", "[]\n", "{\"custom_id\":1,\"request_hash\":\"\"}\n"]
+        {
+            std::fs::write(&path, text).unwrap();
+            let error = Output::open(&path, false).unwrap_err();
+            assert!(matches!(error, BatchError::NotResults { line: 1, .. }), "{error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+        let (_, done) = Output::open(&path, true).unwrap();
+        assert!(done.is_empty() && std::fs::read(&path).unwrap().is_empty());
+    }
+
+    #[test]
+    fn one_process_at_a_time_has_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        let (mut first, _) = Output::open(&path, false).unwrap();
+        first.append(&result("a")).unwrap();
+        for overwrite in [false, true] {
+            assert!(matches!(Output::open(&path, overwrite), Err(BatchError::Busy { .. })));
+        }
+        drop(first);
+        assert_eq!(Output::open(&path, false).unwrap().1.len(), 1);
+    }
+}

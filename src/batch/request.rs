@@ -1,0 +1,494 @@
+//! One request: what a line of the input asks for.
+//!
+//! A line of text is a prompt, with the settings of the command line. A line of JSONL is a request of OpenAI's batch files, for
+//! `/v1/completions` or `/v1/chat/completions`; what its body does not say is taken from the command line. Fields that change
+//! what would be generated and that are not supported are refused by name; others are ignored.
+//!
+//! Invariants: nothing here panics or allocates by a number from the line; a refusal names the field.
+
+use bitnetc_runtime::sampling::SamplingParams;
+use bitnetc_runtime::tokenizer::Tokenize;
+use serde_json::Value;
+
+use super::input::MAX_LINE;
+use super::{Format, Generation};
+use crate::error::Error;
+use crate::generate::GenerateOptions;
+
+/// Most stop strings of a request.
+const MAX_STOPS: usize = 64;
+
+/// What a request asks for where it says nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Defaults {
+    /// Settings of the sampler; the seed is that of `seed`.
+    pub params: SamplingParams,
+    /// The seed of every request; if there is nothing, each has one of its own, from `params.seed` on.
+    pub seed: Option<u64>,
+    /// When to end.
+    pub options: GenerateOptions,
+}
+
+/// Which of OpenAI's routes a request is for: the shape of its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/v1/completions`
+    Completions,
+    /// `/v1/chat/completions`
+    Chat,
+}
+
+/// What the text goes on from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prompt {
+    /// Text, in which control tokens that are spelled out become these tokens.
+    Text(String),
+    /// Token ids.
+    Tokens(Vec<u32>),
+    /// The messages of a chat.
+    Messages(Vec<Value>),
+}
+
+/// A request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Its route.
+    pub endpoint: Endpoint,
+    /// What the text goes on from.
+    pub prompt: Prompt,
+    /// Settings of the sampler, with the seed.
+    pub params: SamplingParams,
+    /// When to end.
+    pub options: GenerateOptions,
+}
+
+/// Why a request is not answered: in the form of OpenAI's errors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The HTTP status that a server would give.
+    pub status: u16,
+    /// What is wrong and what to do.
+    pub message: String,
+    /// The field.
+    pub param: Option<String>,
+    /// A word for programs.
+    pub code: &'static str,
+}
+
+impl Refusal {
+    /// A refusal of a field.
+    pub fn field(param: &str, message: impl Into<String>) -> Self {
+        Self { status: 400, message: message.into(), param: Some(param.to_owned()), code: "invalid_value" }
+    }
+
+    /// A refusal of the request as a whole.
+    pub fn request(code: &'static str, message: impl Into<String>) -> Self {
+        Self { status: 400, message: message.into(), param: None, code }
+    }
+}
+
+/// A chat as a model is given it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChatPrompt {
+    /// The messages and the opening of the model's turn.
+    pub tokens: Vec<u32>,
+    /// Strings that end the answer, besides the model's end tokens.
+    pub stop: Vec<String>,
+}
+
+/// Makes the prompt of a chat.
+pub trait RenderChat {
+    /// The prompt for messages (objects with `role` and `content`); `body` is the request that they stand in.
+    ///
+    /// # Errors
+    /// What is wrong with the messages, or why there are no chats with this model.
+    fn render(&self, messages: &[Value], body: &Value) -> Result<ChatPrompt, String>;
+}
+
+/// Where the tokens of prompts come from.
+#[derive(Clone, Copy)]
+pub struct TextSource<'a> {
+    /// Of the model.
+    pub tokenizer: &'a dyn Tokenize,
+    /// Of the model, if it can chat.
+    pub chat: Option<&'a dyn RenderChat>,
+}
+
+impl std::fmt::Debug for TextSource<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TextSource").field("chat", &self.chat.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// The tokens of a prompt: of the model's begin-of-text token alone if there is no text.
+///
+/// # Errors
+/// Text that the tokenizer refuses; no text, with a model that has no such token.
+pub fn prompt_tokens(tokenizer: &dyn Tokenize, text: &str) -> Result<Vec<u32>, Error> {
+    let mut ids = tokenizer.encode(text, true, true)?;
+    if ids.is_empty() {
+        ids.push(tokenizer.bos().or(tokenizer.eos()).ok_or(Error::NoPrompt)?);
+    }
+    Ok(ids)
+}
+
+impl Request {
+    /// Reads the request of line number `line`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(bytes: &[u8], format: Format, line: u64, defaults: &Defaults) -> Result<Self, Refusal> {
+        let seed = defaults.seed.unwrap_or_else(|| defaults.params.seed.wrapping_add(line) & 0xffff_ffff);
+        let params = SamplingParams { seed, ..defaults.params.clone() };
+        let text = || {
+            std::str::from_utf8(bytes).map_err(|e| {
+                let at = e.valid_up_to();
+                Refusal::request("invalid_utf8", format!("the line is not UTF-8 at byte {at}"))
+            })
+        };
+        match format {
+            Format::Text => Ok(Self {
+                endpoint: Endpoint::Completions,
+                prompt: Prompt::Text(text()?.to_owned()),
+                params,
+                options: defaults.options.clone(),
+            }),
+            Format::Jsonl => {
+                let value: Value = serde_json::from_str(text()?)
+                    .map_err(|e| Refusal::request("invalid_json", format!("the line is no JSON: {e}")))?;
+                Self::from_line(&value, params, defaults)
+            }
+        }
+    }
+
+    /// The refusal of a line that is longer than any request.
+    pub fn too_long() -> Refusal {
+        let message = format!("the line has more than {} MiB: split the request", MAX_LINE >> 20);
+        Refusal { status: 413, ..Refusal::request("request_too_large", message) }
+    }
+
+    fn from_line(line: &Value, params: SamplingParams, defaults: &Defaults) -> Result<Self, Refusal> {
+        if !line.is_object() {
+            return Err(Refusal::request("invalid_json", "the line is no JSON object"));
+        }
+        match line.get("custom_id") {
+            None | Some(Value::String(_)) => {}
+            Some(_) => return Err(Refusal::field("custom_id", "custom_id must be a string")),
+        }
+        match line.get("method").map(Value::as_str) {
+            None | Some(Some("POST")) => {}
+            Some(_) => return Err(Refusal::field("method", "method must be \"POST\"")),
+        }
+        let endpoint = match line.get("url").map(Value::as_str) {
+            Some(Some("/v1/completions")) => Endpoint::Completions,
+            Some(Some("/v1/chat/completions")) => Endpoint::Chat,
+            _ => {
+                let message = "url must be \"/v1/completions\" or \"/v1/chat/completions\"";
+                return Err(Refusal::field("url", message));
+            }
+        };
+        let body = line.get("body").filter(|body| body.is_object());
+        let body = Body(body.ok_or_else(|| Refusal::field("body", "body must be an object"))?);
+        body.refuse_unsupported()?;
+        let prompt = match endpoint {
+            Endpoint::Completions => body.prompt()?,
+            Endpoint::Chat => body.messages()?,
+        };
+        let params = body.sampling(params)?;
+        let limit = body.limit()?.or(defaults.options.limit);
+        let ignore_end = body.bool("ignore_eos")?.unwrap_or(defaults.options.ignore_end);
+        let stop = body.stops()?.unwrap_or_else(|| defaults.options.stop.clone());
+        let options = GenerateOptions { limit, ignore_end, stop, ..defaults.options.clone() };
+        Ok(Self { endpoint, prompt, params, options })
+    }
+
+    /// What to generate, with the prompt as tokens. `bytes` is the line that the request was read from.
+    ///
+    /// # Errors
+    /// A prompt that cannot be made into tokens, that has unknown ones, or that does not fit in `context`.
+    pub fn generation(
+        self,
+        bytes: &[u8],
+        source: &TextSource<'_>,
+        vocab: u32,
+        context: u32,
+    ) -> Result<Generation, Refusal> {
+        let mut options = self.options;
+        let prompt = match self.prompt {
+            Prompt::Text(text) => {
+                let ids = prompt_tokens(source.tokenizer, &text);
+                ids.map_err(|why| Refusal::field("prompt", why.to_string()))?
+            }
+            Prompt::Tokens(ids) => ids,
+            Prompt::Messages(messages) => {
+                let renderer = source.chat.ok_or_else(|| {
+                    let message =
+                        "chats cannot be rendered for this model: use /v1/completions with the whole prompt";
+                    Refusal { code: "unsupported", ..Refusal::field("url", message) }
+                })?;
+                let line: Value = serde_json::from_slice(bytes).unwrap_or_default();
+                let rendered = renderer.render(&messages, &line["body"]);
+                let rendered = rendered.map_err(|why| Refusal::field("messages", why))?;
+                options.stop.extend(rendered.stop);
+                rendered.tokens
+            }
+        };
+        if let Some(id) = prompt.iter().find(|&&id| id >= vocab) {
+            let message = format!("token id {id} is not in the vocabulary of {vocab} tokens");
+            return Err(Refusal::field("prompt", message));
+        }
+        if prompt.is_empty() {
+            return Err(Refusal::field("prompt", "the prompt has no tokens"));
+        }
+        if prompt.len() as u64 > u64::from(context) {
+            let message = format!(
+                "the prompt has {} tokens but the context holds {context}: shorten it or give a larger --ctx-size",
+                prompt.len()
+            );
+            return Err(Refusal { code: "context_length_exceeded", ..Refusal::field("prompt", message) });
+        }
+        Ok(Generation { prompt, params: self.params, options })
+    }
+}
+
+/// The body of a request, with typed access to its fields.
+struct Body<'v>(&'v Value);
+
+impl<'v> Body<'v> {
+    /// A field that is there and not null.
+    fn get(&self, name: &str) -> Option<&'v Value> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    fn bool(&self, name: &str) -> Result<Option<bool>, Refusal> {
+        let wrong = || Refusal::field(name, format!("{name} must be true or false"));
+        self.get(name).map(|value| value.as_bool().ok_or_else(wrong)).transpose()
+    }
+
+    fn number(&self, name: &str) -> Result<Option<f32>, Refusal> {
+        let wrong = || Refusal::field(name, format!("{name} must be a number"));
+        let number = |value: &Value| value.as_f64().map(|x| x as f32).filter(|x| x.is_finite());
+        self.get(name).map(|value| number(value).ok_or_else(wrong)).transpose()
+    }
+
+    fn whole(&self, name: &str) -> Result<Option<u64>, Refusal> {
+        let wrong = || Refusal::field(name, format!("{name} must be a whole number from 0 up"));
+        self.get(name).map(|value| value.as_u64().ok_or_else(wrong)).transpose()
+    }
+
+    /// Fields that ask for something that there is not, unless they ask for nothing.
+    fn refuse_unsupported(&self) -> Result<(), Refusal> {
+        let unsupported = |name: &str, instead: &str| {
+            let message = format!("{name} is not supported in batches: {instead}");
+            Err(Refusal { code: "unsupported", ..Refusal::field(name, message) })
+        };
+        for name in ["n", "best_of"] {
+            if self.whole(name)?.is_some_and(|n| n != 1) {
+                return unsupported(name, "write one request for each answer, with other seeds");
+            }
+        }
+        for name in ["stream", "echo"] {
+            if self.bool(name)? == Some(true) {
+                return unsupported(name, "leave it out");
+            }
+        }
+        let asks = |value: &Value| match value {
+            Value::Bool(on) => *on,
+            Value::Array(list) => !list.is_empty(),
+            Value::Object(fields) => !fields.is_empty(),
+            Value::String(text) => !text.is_empty(),
+            Value::Number(_) | Value::Null => true,
+        };
+        for name in ["logprobs", "top_logprobs", "suffix", "logit_bias", "tools", "functions"] {
+            if self.get(name).is_some_and(asks) {
+                return unsupported(name, "leave it out");
+            }
+        }
+        let plain = |format: &Value| format.get("type").and_then(Value::as_str) == Some("text");
+        match self.get("response_format") {
+            Some(format) if !plain(format) => unsupported("response_format", "leave it out"),
+            _ => Ok(()),
+        }
+    }
+
+    fn prompt(&self) -> Result<Prompt, Refusal> {
+        let expected = "prompt must be a string, or an array of token ids; write one request for each prompt";
+        let wrong = || Refusal::field("prompt", expected);
+        match self.get("prompt") {
+            None => Ok(Prompt::Text(String::new())),
+            Some(Value::String(text)) => Ok(Prompt::Text(text.clone())),
+            Some(Value::Array(list)) => match &list[..] {
+                [Value::String(text)] => Ok(Prompt::Text(text.clone())),
+                [] => Err(wrong()),
+                ids => {
+                    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+                    let ids: Option<Vec<u32>> = ids.iter().map(id).collect();
+                    ids.map(Prompt::Tokens).ok_or_else(wrong)
+                }
+            },
+            Some(_) => Err(wrong()),
+        }
+    }
+
+    fn messages(&self) -> Result<Prompt, Refusal> {
+        let wrong =
+            || Refusal::field("messages", "messages must be an array of objects with role and content");
+        let messages = self.get("messages").and_then(Value::as_array).filter(|list| !list.is_empty());
+        let messages = messages.ok_or_else(wrong)?;
+        let role = |message: &Value| message.get("role").is_some_and(Value::is_string);
+        match messages.iter().all(role) {
+            true => Ok(Prompt::Messages(messages.clone())),
+            false => Err(wrong()),
+        }
+    }
+
+    fn sampling(&self, mut params: SamplingParams) -> Result<SamplingParams, Refusal> {
+        let set = |name: &str, place: &mut f32| -> Result<(), Refusal> {
+            if let Some(value) = self.number(name)? {
+                *place = value;
+            }
+            Ok(())
+        };
+        set("temperature", &mut params.temperature)?;
+        set("top_p", &mut params.top_p)?;
+        set("min_p", &mut params.min_p)?;
+        set("repeat_penalty", &mut params.repeat_penalty)?;
+        set("presence_penalty", &mut params.presence_penalty)?;
+        set("frequency_penalty", &mut params.frequency_penalty)?;
+        if let Some(k) = self.whole("top_k")? {
+            params.top_k = usize::try_from(k).unwrap_or(usize::MAX);
+        }
+        if let Some(seed) = self.whole("seed")? {
+            params.seed = seed;
+        }
+        params.validate().map_err(|e| Refusal::field(e.name, e.to_string()))?;
+        Ok(params)
+    }
+
+    fn limit(&self) -> Result<Option<u64>, Refusal> {
+        Ok(self.whole("max_completion_tokens")?.or(self.whole("max_tokens")?))
+    }
+
+    fn stops(&self) -> Result<Option<Vec<String>>, Refusal> {
+        let wrong =
+            || Refusal::field("stop", format!("stop must be a string or at most {MAX_STOPS} strings"));
+        match self.get("stop") {
+            None => Ok(None),
+            Some(Value::String(stop)) => Ok(Some(vec![stop.clone()])),
+            Some(Value::Array(list)) if list.len() <= MAX_STOPS => {
+                let texts = list.iter().map(|stop| stop.as_str().map(str::to_owned));
+                texts.collect::<Option<Vec<_>>>().map(Some).ok_or_else(wrong)
+            }
+            Some(_) => Err(wrong()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn defaults() -> Defaults {
+        Defaults {
+            params: SamplingParams { seed: 5, ..SamplingParams::default() },
+            seed: Some(5),
+            options: GenerateOptions {
+                limit: Some(9),
+                stop: vec!["END".to_owned()],
+                ..GenerateOptions::default()
+            },
+        }
+    }
+
+    fn parse(line: &Value) -> Result<Request, Refusal> {
+        Request::parse(line.to_string().as_bytes(), Format::Jsonl, 3, &defaults())
+    }
+
+    fn completion(body: Value) -> Result<Request, Refusal> {
+        parse(&json!({ "custom_id": "a", "method": "POST", "url": "/v1/completions", "body": body }))
+    }
+
+    #[test]
+    fn what_a_request_does_not_say_is_the_default() {
+        let request = completion(json!({ "model": "any", "prompt": "Hello", "user": "u" })).unwrap();
+        assert_eq!(request.prompt, Prompt::Text("Hello".to_owned()));
+        assert_eq!((request.params, request.options), (defaults().params, defaults().options));
+        let text = Request::parse(b"Hello", Format::Text, 3, &defaults()).unwrap();
+        assert_eq!(text.prompt, request.prompt);
+        let seeds = |line| {
+            let defaults = Defaults { seed: None, ..defaults() };
+            Request::parse(b"Hello", Format::Text, line, &defaults).unwrap().params.seed
+        };
+        assert_ne!(seeds(1), seeds(2));
+    }
+
+    #[test]
+    fn what_a_request_says_counts() {
+        let request = completion(json!({
+            "prompt": [1, 2], "max_tokens": 3, "temperature": 0, "top_p": 0.5, "top_k": 7, "min_p": 0,
+            "seed": 11, "stop": ["a", "b"], "presence_penalty": 0.5, "frequency_penalty": null, "ignore_eos": true,
+        }));
+        let request = request.unwrap();
+        assert_eq!(request.prompt, Prompt::Tokens(vec![1, 2]));
+        let stop = vec!["a".to_owned(), "b".to_owned()];
+        let options =
+            GenerateOptions { limit: Some(3), ignore_end: true, stop, ..GenerateOptions::default() };
+        assert_eq!(request.options, options);
+        let p = &request.params;
+        assert_eq!((p.temperature, p.top_p, p.top_k, p.min_p, p.seed), (0.0, 0.5, 7, 0.0, 11));
+        assert_eq!((p.presence_penalty, p.frequency_penalty), (0.5, 0.0));
+        let chat = json!({ "url": "/v1/chat/completions", "body": {
+            "messages": [{ "role": "user", "content": "Hi" }], "max_completion_tokens": 4, "max_tokens": 3,
+        }});
+        let chat = parse(&chat).unwrap();
+        assert_eq!((chat.endpoint, chat.options.limit), (Endpoint::Chat, Some(4)));
+    }
+
+    #[test]
+    fn refusals_name_the_field() {
+        for (field, body) in [
+            ("prompt", json!({ "prompt": ["a", "b"] })),
+            ("prompt", json!({ "prompt": [] })),
+            ("prompt", json!({ "prompt": [-1] })),
+            ("prompt", json!({ "prompt": {} })),
+            ("max_tokens", json!({ "max_tokens": -1 })),
+            ("max_tokens", json!({ "max_tokens": 1.5 })),
+            ("temperature", json!({ "temperature": "hot" })),
+            ("temperature", json!({ "temperature": 1e-9 })),
+            ("top_p", json!({ "top_p": 0 })),
+            ("n", json!({ "n": 2 })),
+            ("stream", json!({ "stream": true })),
+            ("logprobs", json!({ "logprobs": 3 })),
+            ("tools", json!({ "tools": [{}] })),
+            ("stop", json!({ "stop": [1] })),
+            ("stop", json!({ "stop": vec!["x"; 65] })),
+            ("response_format", json!({ "response_format": { "type": "json_object" } })),
+        ] {
+            let refusal = completion(body.clone()).unwrap_err();
+            assert_eq!((refusal.param.as_deref(), refusal.status), (Some(field), 400), "{body}");
+            assert!(refusal.message.contains(field), "{}", refusal.message);
+        }
+        for (field, line) in [
+            ("url", json!({ "url": "/v1/embeddings", "body": {} })),
+            ("url", json!({ "body": {} })),
+            ("method", json!({ "url": "/v1/completions", "method": "GET", "body": {} })),
+            ("body", json!({ "url": "/v1/completions" })),
+            ("custom_id", json!({ "custom_id": 1, "url": "/v1/completions", "body": {} })),
+            ("messages", json!({ "url": "/v1/chat/completions", "body": { "messages": [] } })),
+            ("messages", json!({ "url": "/v1/chat/completions", "body": { "messages": ["Hi"] } })),
+        ] {
+            assert_eq!(parse(&line).unwrap_err().param.as_deref(), Some(field), "{line}");
+        }
+        let refused = |bytes: &[u8]| Request::parse(bytes, Format::Jsonl, 1, &defaults()).unwrap_err().code;
+        assert_eq!(
+            (refused(b"{"), refused(b"[1]"), refused(b"\xff")),
+            ("invalid_json", "invalid_json", "invalid_utf8")
+        );
+        // Fields that ask for nothing are no reason.
+        let nothing = json!({ "prompt": "a", "n": 1, "stream": false, "tools": [], "logprobs": null, "logit_bias": {},
+            "response_format": { "type": "text" } });
+        completion(nothing).unwrap();
+    }
+}

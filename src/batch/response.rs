@@ -1,0 +1,72 @@
+//! Results in the shape of OpenAI's batch files: one object a line.
+//!
+//! An answered request has `response.status_code` 200 and a `text_completion` or `chat.completion` as `response.body`; a refused
+//! one has the status and the `error` object that a server would give. `request_hash` belongs to resuming: the first 64
+//! bits of the BLAKE3 hash of the request's line.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::{Completion, Endpoint, Item, Refusal};
+use crate::generate::Stop;
+
+/// The result of a request that was answered. `seed` is the one that was used.
+pub fn answered(item: &Item, endpoint: Endpoint, model: &str, seed: u64, completion: &Completion) -> Value {
+    let finish = match completion.finish {
+        Stop::EndToken(_) | Stop::StopString(_) | Stop::Grammar => "stop",
+        Stop::Limit | Stop::ContextFull | Stop::Interrupted => "length",
+    };
+    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let (id, object, choice) = match endpoint {
+        Endpoint::Completions => {
+            let choice = json!({
+                "index": 0, "text": completion.text, "logprobs": null, "finish_reason": finish,
+            });
+            (format!("cmpl-{}", item.hash), "text_completion", choice)
+        }
+        Endpoint::Chat => {
+            let message = json!({ "role": "assistant", "content": completion.text, "refusal": null });
+            let choice = json!({
+                "index": 0, "message": message, "logprobs": null, "finish_reason": finish,
+            });
+            (format!("chatcmpl-{}", item.hash), "chat.completion", choice)
+        }
+    };
+    let (prompt, generated) = (completion.prompt_tokens, completion.tokens.len());
+    let body = json!({
+        "id": id,
+        "object": object,
+        "created": created,
+        "model": model,
+        "choices": [choice],
+        "usage": {
+            "prompt_tokens": prompt,
+            "completion_tokens": generated,
+            "total_tokens": prompt + generated,
+        },
+        "seed": seed,
+    });
+    result(item, 200, &body)
+}
+
+/// The result of a request that was not answered.
+pub fn refused(item: &Item, refusal: &Refusal) -> Value {
+    let error = json!({
+        "message": format!("line {}: {}", item.line, refusal.message),
+        "type": "invalid_request_error",
+        "param": refusal.param,
+        "code": refusal.code,
+    });
+    result(item, refusal.status, &json!({ "error": error }))
+}
+
+fn result(item: &Item, status: u16, body: &Value) -> Value {
+    json!({
+        "id": format!("batch_req_{}", item.hash),
+        "custom_id": item.custom_id,
+        "request_hash": item.hash,
+        "response": { "status_code": status, "request_id": format!("req_{}", item.hash), "body": body },
+        "error": null,
+    })
+}

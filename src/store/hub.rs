@@ -1,0 +1,228 @@
+//! The Hub: which files a repository has, and getting them into the cache.
+//!
+//! Invariants: nothing is asked of the network when offline; a name that is in the cache is found there without the network,
+//! unless the newest is asked for; every part of a split model is there, or it is not found.
+
+use std::cell::OnceCell;
+use std::path::PathBuf;
+
+use bitnetc_frontend_gguf::split::PartName;
+use serde_json::Value;
+
+use super::download::{Patience, Progress, Wanted, fetch, status_error};
+use super::http::{Ask, Client, encoded};
+use super::reference::{is_commit, is_file_path};
+use super::{HubCache, HubRef, HubSettings, RepoId, StoreError, printable};
+
+/// Longest description of a repository that is read, in bytes.
+const MAX_DESCRIPTION: u64 = 32 << 20;
+/// Largest file that is believed in, in bytes.
+const MAX_FILE: u64 = 1 << 46;
+
+/// A model in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulled {
+    /// Its file, or the first of its files.
+    pub path: PathBuf,
+    /// The commit.
+    pub commit: String,
+    /// Bytes of all its files.
+    pub bytes: u64,
+    /// Files that were not there before.
+    pub fetched: usize,
+}
+
+/// The Hub, and its cache.
+pub struct Hub {
+    settings: HubSettings,
+    cache: HubCache,
+    client: OnceCell<Client>,
+    patience: Patience,
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Hub {
+    /// The Hub of these settings.
+    pub fn new(settings: HubSettings) -> Self {
+        let cache = HubCache::new(settings.cache.clone());
+        Self { settings, cache, client: OnceCell::new(), patience: Patience::default() }
+    }
+
+    /// The cache.
+    pub fn cache(&self) -> &HubCache {
+        &self.cache
+    }
+
+    /// A model that is in the cache, as it was when its revision was last asked for.
+    ///
+    /// # Errors
+    /// Several models in the snapshot, of which the name says none.
+    pub fn find(&self, name: &HubRef) -> Result<Option<Pulled>, StoreError> {
+        let Some(commit) = self.cache.commit(&name.repo, &name.revision) else { return Ok(None) };
+        let files = self.cache.files(&name.repo, &commit);
+        let names: Vec<String> = files.iter().map(|f| f.file.clone()).collect();
+        let parts = match choose(&name.repo, &names, name.file.as_deref()) {
+            Ok(parts) => parts,
+            Err(StoreError::NoFile { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let found: Vec<_> = parts.iter().filter_map(|part| files.iter().find(|f| f.file == *part)).collect();
+        match found.first() {
+            Some(first) if found.len() == parts.len() => {
+                let bytes = found.iter().map(|f| f.bytes).sum();
+                Ok(Some(Pulled { path: first.path.clone(), commit, bytes, fetched: 0 }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// A model in the cache, fetched if it is not there. `progress` is told how far a file is, and stops the work by
+    /// returning false.
+    ///
+    /// # Errors
+    /// As [`Hub::pull`].
+    pub fn get(
+        &self,
+        name: &HubRef,
+        progress: &mut dyn FnMut(&Progress) -> bool,
+    ) -> Result<Pulled, StoreError> {
+        match self.find(name)? {
+            Some(found) => Ok(found),
+            None => self.pull(name, progress),
+        }
+    }
+
+    /// The newest of a model, fetched unless it is in the cache. When offline, what is there.
+    ///
+    /// # Errors
+    /// A repository or file that is not there or not open to the user; a server that cannot be reached; bytes that are not the
+    /// announced ones; files that cannot be written.
+    pub fn pull(
+        &self,
+        name: &HubRef,
+        progress: &mut dyn FnMut(&Progress) -> bool,
+    ) -> Result<Pulled, StoreError> {
+        if self.settings.offline {
+            let missing =
+                || StoreError::Offline { what: name.to_string(), cache: self.cache.root().to_owned() };
+            return self.find(name)?.ok_or_else(missing);
+        }
+        let (commit, files) = self.describe(&name.repo, &name.revision)?;
+        let parts = choose(&name.repo, &files, name.file.as_deref())?;
+        let mut pulled = Pulled { path: PathBuf::new(), commit, bytes: 0, fetched: 0 };
+        for (number, part) in parts.iter().enumerate() {
+            let wanted = self.examine(&name.repo, &pulled.commit, part)?;
+            let blob = self.cache.blob(&name.repo, &wanted.hash);
+            let there = std::fs::metadata(&blob).is_ok_and(|m| m.is_file() && m.len() == wanted.bytes);
+            if !there {
+                fetch(self.client(), &wanted, &blob, self.patience, progress)?;
+                pulled.fetched += 1;
+            }
+            pulled.bytes += wanted.bytes;
+            let revision = name.revision.as_str();
+            let path = self.cache.link(&name.repo, revision, &pulled.commit, part, &wanted.hash)?;
+            if number == 0 {
+                pulled.path = path;
+            }
+        }
+        Ok(pulled)
+    }
+
+    fn client(&self) -> &Client {
+        self.client.get_or_init(|| Client::new(&self.settings))
+    }
+
+    /// The commit of a revision and the files of the repository.
+    fn describe(&self, repo: &RepoId, revision: &str) -> Result<(String, Vec<String>), StoreError> {
+        let url = format!("{}/api/models/{repo}/revision/{}", self.settings.endpoint, encoded(revision));
+        let answer = self.patience.ask(self.client(), &url, Ask::default())?;
+        if answer.status != 200 {
+            return Err(status_error(&answer));
+        }
+        let wrong = |why: String| StoreError::Answer { url: url.clone(), why };
+        let text = answer.into_text(MAX_DESCRIPTION).map_err(wrong)?;
+        let value: Value = serde_json::from_str(&text).map_err(|e| wrong(format!("no JSON: {e}")))?;
+        let commit = value["sha"].as_str().filter(|sha| is_commit(sha));
+        let commit = commit.ok_or_else(|| wrong("it names no commit".to_owned()))?.to_owned();
+        let siblings = value["siblings"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let files = siblings.iter().filter_map(|s| s["rfilename"].as_str()).filter(|f| is_file_path(f));
+        Ok((commit, files.map(str::to_owned).collect()))
+    }
+
+    /// What the server says about a file.
+    fn examine(&self, repo: &RepoId, commit: &str, file: &str) -> Result<Wanted, StoreError> {
+        let url = format!("{}/{repo}/resolve/{commit}/{}", self.settings.endpoint, encoded(file));
+        // The answer of the Hub itself, which is a redirect for large files.
+        let answer = self.patience.ask(self.client(), &url, Ask { head: true, ..Ask::default() })?;
+        if !matches!(answer.status, 200 | 301 | 302 | 303 | 307 | 308) {
+            return Err(status_error(&answer));
+        }
+        let wrong = |why: &str| StoreError::Answer { url: url.clone(), why: why.to_owned() };
+        let hash = answer.header("x-linked-etag").or(answer.header("etag")).unwrap_or_default();
+        let hash = hash.trim_start_matches("W/").trim_matches('"');
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        if hash.is_empty() || hash.len() > 128 || !hash.bytes().all(plain) {
+            return Err(wrong("the file has no usable ETag"));
+        }
+        let linked = answer.header("x-linked-size");
+        let own = answer.header("content-length").filter(|_| answer.status == 200);
+        let bytes: Option<u64> = linked.or(own).and_then(|n| n.parse().ok());
+        match bytes {
+            Some(bytes) if bytes <= MAX_FILE => {
+                Ok(Wanted { url, file: file.to_owned(), hash: hash.to_owned(), bytes })
+            }
+            _ => Err(wrong("the file has no usable size")),
+        }
+    }
+}
+
+/// The files of the model that `wanted` names, a file or a piece of the name of one; of the only model if it is `None`.
+fn choose(repo: &RepoId, files: &[String], wanted: Option<&str>) -> Result<Vec<String>, StoreError> {
+    let last = |file: &str| file.rsplit('/').next().unwrap_or_default().to_owned();
+    let is_first = |file: &&String| PartName::parse(&last(file)).is_none_or(|part| part.number == 1);
+    let models = || files.iter().filter(|file| file.to_ascii_lowercase().ends_with(".gguf")).filter(is_first);
+    let missing = |what: String| {
+        let mut names: Vec<String> = files.iter().take(20).map(|f| printable(f)).collect();
+        if files.len() > names.len() {
+            names.push(format!("and {} more", files.len() - names.len()));
+        }
+        StoreError::NoFile { repo: repo.to_string(), what, files: names.join(", ") }
+    };
+    let first = match wanted {
+        Some(wanted) if files.iter().any(|file| file == wanted) => wanted.to_owned(),
+        _ => {
+            let piece = wanted.unwrap_or_default().to_ascii_lowercase();
+            let matching: Vec<&String> =
+                models().filter(|f| f.to_ascii_lowercase().contains(&piece)).collect();
+            match &matching[..] {
+                [one] => (*one).clone(),
+                [] => return Err(missing(wanted.map_or("GGUF file".to_owned(), printable))),
+                several => {
+                    let files = several.iter().map(|file| format!("hf:{repo}:{}", printable(file))).collect();
+                    return Err(StoreError::Ambiguous { repo: repo.to_string(), files });
+                }
+            }
+        }
+    };
+    let name = last(&first);
+    let folder = &first[..first.len() - name.len()];
+    match PartName::parse(&name).filter(|part| part.count > 1) {
+        None => Ok(vec![first]),
+        Some(part) => {
+            let parts = (1..=part.count).map(|number| format!("{folder}{}", part.of_part(number)));
+            let parts: Vec<String> = parts.collect();
+            match parts.iter().find(|part| !files.contains(part)) {
+                None => Ok(parts),
+                Some(part) => Err(missing(printable(part))),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

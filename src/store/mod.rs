@@ -1,0 +1,188 @@
+//! Models by name: the Hugging Face Hub, its cache on this machine, and the cache of compiled plans.
+//!
+//! A model is named by a path, by `hf:org/repo[@revision][:file]`, or by an alias of such a name ([`ModelRef`]). Files of the Hub
+//! live in the cache that all its tools share ([`HubCache`]: `models--org--repo` with `blobs`, `refs` and `snapshots`), fetched by
+//! [`Hub`] in one connection that goes on where an earlier one broke, and checked against the hash that the Hub states. What
+//! they compile to lives in a cache of our own ([`PlanCache`]).
+//!
+//! Invariants: a name from outside never leads to a path outside of the caches; a blob has its name only when it is complete
+//! and its hash is right; a token is sent to the Hub's own host only, and never in the clear; nothing goes out when
+//! offline.
+
+mod download;
+mod http;
+mod hub;
+mod hub_cache;
+mod plan_cache;
+mod reference;
+mod settings;
+
+use std::path::PathBuf;
+
+pub use download::Progress;
+pub use http::missing_for_tls;
+pub use hub::{Hub, Pulled};
+pub use hub_cache::{CachedFile, HubCache};
+pub use plan_cache::{CachedPlan, PlanCache, Used};
+pub use reference::{ALIASES, HubRef, ModelRef, RepoId, is_alias};
+pub use settings::{HubSettings, cache_home, config_home};
+
+/// What can go wrong with models by name.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A name that is none.
+    #[error(
+        "`{name}` is no model name: {why}; expected hf:org/repo, hf:org/repo:file.gguf or hf:org/repo@revision:file.gguf"
+    )]
+    Name {
+        /// As given, printable.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Neither a home directory nor a cache directory is known.
+    #[error("no directory for {what}: set {variable}")]
+    NoHome {
+        /// What it is for.
+        what: &'static str,
+        /// The environment variable that says it.
+        variable: &'static str,
+    },
+    /// The system refused.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Something has to be fetched, and nothing may be.
+    #[error("{what} is not in {}, and HF_HUB_OFFLINE or --offline forbids to fetch it", cache.display())]
+    Offline {
+        /// What is missing.
+        what: String,
+        /// The cache.
+        cache: PathBuf,
+    },
+    /// This CPU lacks instructions that the TLS library is made of.
+    #[error(
+        "https needs a CPU with {needed}: fetch the file with another tool into the Hugging Face cache, or give HF_ENDPOINT an http mirror"
+    )]
+    NoTls {
+        /// The features.
+        needed: &'static str,
+    },
+    /// There is no trustworthy connection to the server.
+    #[error("{url}: https failed: {why}; check the system's certificates (SSL_CERT_FILE, SSL_CERT_DIR) and its clock")]
+    Tls {
+        /// What was asked for.
+        url: String,
+        /// What the TLS library says.
+        why: String,
+    },
+    /// The server could not be reached, again and again.
+    #[error("{url}: {why} (tried {attempts} times); what has arrived is kept, and the same command goes on")]
+    Unreachable {
+        /// What was asked for.
+        url: String,
+        /// What happened the last time.
+        why: String,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The server refused.
+    #[error("{url}: {status}: {advice}")]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// What that means here.
+        advice: &'static str,
+    },
+    /// An answer that the Hub would not give.
+    #[error("{url}: not what the Hugging Face Hub answers: {why}; check HF_ENDPOINT")]
+    Answer {
+        /// What was asked for.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The bytes are not those that the server announced.
+    #[error(
+        "{url}: the file's {algorithm} is {found}, not {expected}: it was damaged on the way and has been removed; try again"
+    )]
+    Checksum {
+        /// The file.
+        url: String,
+        /// Which hash.
+        algorithm: &'static str,
+        /// What the server says.
+        expected: String,
+        /// What arrived.
+        found: String,
+    },
+    /// A repository without a file that is asked for.
+    #[error("{repo} has no {what}; its files: {files}")]
+    NoFile {
+        /// The repository.
+        repo: String,
+        /// What was looked for.
+        what: String,
+        /// What there is, shortened.
+        files: String,
+    },
+    /// A repository with several models.
+    #[error("{repo} has several models: give one of {}", files.join(", "))]
+    Ambiguous {
+        /// The repository.
+        repo: String,
+        /// Names that can be given.
+        files: Vec<String>,
+    },
+    /// Another process is fetching the file.
+    #[error("{} is being fetched by another process: wait for it", path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Something that is not in the cache was to be removed or named.
+    #[error("{what} is not in {}", cache.display())]
+    NotCached {
+        /// What was asked for.
+        what: String,
+        /// The cache.
+        cache: PathBuf,
+    },
+    /// Ctrl-C.
+    #[error("interrupted; what has arrived is kept, and the same command goes on")]
+    Interrupted,
+    /// A file of the cache could not be written.
+    #[error(transparent)]
+    File(#[from] bitnetc_runtime::whole_file::WholeFileError),
+}
+
+impl StoreError {
+    /// The exit code of a command that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            StoreError::Name { .. } | StoreError::Ambiguous { .. } => crate::error::exit::USAGE,
+            StoreError::Interrupted => crate::error::exit::INTERRUPTED,
+            _ => crate::error::exit::FAILURE,
+        }
+    }
+}
+
+fn io_error(operation: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io { operation, path, source }
+}
+
+/// A text from outside for messages: without control characters, and not longer than a line.
+fn printable(text: &str) -> String {
+    let shown: String = text.chars().take(200).collect();
+    shown.escape_debug().to_string()
+}

@@ -1,0 +1,346 @@
+//! `bitnetc batch`: the texts of single runs, and an output that survives being killed at any time.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bitnetc::batch::{Generation, generate_many, prompt_tokens};
+use bitnetc::generate::{GenerateOptions, Stop, generate};
+use bitnetc::load::{LoadOptions, Loaded, load};
+use bitnetc_runtime::batch::{Batch, BatchOptions};
+use bitnetc_runtime::sampling::{Sampler, SamplingParams};
+use common::session;
+use serde_json::{Value, json};
+
+fn builtin() -> Loaded {
+    load(None, &LoadOptions::default()).unwrap()
+}
+
+/// Prompts of many lengths.
+fn prompts(count: usize) -> Vec<String> {
+    let words =
+        "ROMEO: what light through yonder window breaks, it is the east and JULIET is the sun arise fair";
+    let words: Vec<&str> = words.split(' ').collect();
+    (0..count)
+        .map(|i| words.iter().cycle().skip(i * 3).take(1 + i * 7 % 29).copied().collect::<Vec<_>>().join(" "))
+        .collect()
+}
+
+fn params() -> SamplingParams {
+    SamplingParams { seed: 7, ..SamplingParams::default() }
+}
+
+/// The text of a prompt by a session of its own, as `bitnetc run` makes it.
+fn alone(loaded: &Loaded, prompt: &str, params: SamplingParams, limit: u64) -> (String, Vec<u32>, Stop) {
+    let ids = prompt_tokens(&loaded.tokenizer, prompt).unwrap();
+    let mut session = session(loaded, loaded.context, 1);
+    let mut sampler = Sampler::new(params).unwrap();
+    let options = GenerateOptions { limit: Some(limit), ..GenerateOptions::default() };
+    let mut text = String::new();
+    let generated = generate(&mut session, &loaded.tokenizer, &mut sampler, &ids, &options, |piece| {
+        text.push_str(piece);
+        true
+    });
+    let generated = generated.unwrap();
+    (text, generated.tokens, generated.stop)
+}
+
+fn bitnetc(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bitnetc"));
+    command.args(args).env("BITNETC_CONFIG", "").stdin(Stdio::null());
+    command
+}
+
+fn start(input: &Path, output: &Path, more: &[&str]) -> Child {
+    let (input, output) = (input.to_str().unwrap(), output.to_str().unwrap());
+    let args = [&["-q", "batch", input, "-o", output, "-s", "7"], more].concat();
+    bitnetc(&args).stdout(Stdio::null()).spawn().unwrap()
+}
+
+fn finish(input: &Path, output: &Path, more: &[&str]) {
+    assert!(start(input, output, more).wait().unwrap().success());
+}
+
+/// The results of a file by their ids; each is there once.
+fn results(output: &Path) -> BTreeMap<String, Value> {
+    let text = std::fs::read_to_string(output).unwrap();
+    assert!(text.is_empty() || text.ends_with('\n'), "a torn line");
+    let mut results = BTreeMap::new();
+    for line in text.lines() {
+        let value: Value = serde_json::from_str(line).unwrap();
+        let id = value["custom_id"].as_str().unwrap().to_owned();
+        assert!(results.insert(id.clone(), value).is_none(), "{id} is there twice");
+    }
+    results
+}
+
+fn text_of(result: &Value) -> &str {
+    result["response"]["body"]["choices"][0]["text"].as_str().unwrap()
+}
+
+#[test]
+fn texts_are_those_of_single_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.txt"), folder.path().join("out.jsonl"));
+    let prompts = prompts(64);
+    std::fs::write(&input, prompts.join("\n")).unwrap();
+    finish(&input, &output, &["-n", "20", "-t", "2"]);
+    let results = results(&output);
+    assert_eq!(results.len(), 64);
+    let loaded = builtin();
+    let mut ended = 0;
+    for (i, prompt) in prompts.iter().enumerate() {
+        let (text, tokens, stop) = alone(&loaded, prompt, params(), 20);
+        let result = &results[&format!("line-{}", i + 1)];
+        assert_eq!(text_of(result), text, "{prompt}");
+        let body = &result["response"]["body"];
+        assert_eq!(body["usage"]["completion_tokens"], tokens.len(), "{prompt}");
+        let reason = if matches!(stop, Stop::EndToken(_)) { "stop" } else { "length" };
+        assert_eq!(body["choices"][0]["finish_reason"], reason, "{prompt}");
+        ended += usize::from(reason == "stop");
+    }
+    assert!(ended < 64);
+}
+
+#[test]
+fn generations_of_all_kinds_run_side_by_side() {
+    let loaded = builtin();
+    let prompts = prompts(23);
+    let settings = |i: usize| {
+        let greedy = SamplingParams { seed: i as u64, ..SamplingParams::greedy() };
+        let warm = SamplingParams { seed: i as u64, repeat_penalty: 1.3, ..SamplingParams::default() };
+        (if i.is_multiple_of(3) { greedy } else { warm }, 1 + (i as u64 * 5) % 31)
+    };
+    let generations = prompts.iter().enumerate().map(|(i, prompt)| {
+        let (params, limit) = settings(i);
+        let options = GenerateOptions { limit: Some(limit), ..GenerateOptions::default() };
+        let prompt = prompt_tokens(&loaded.tokenizer, prompt).unwrap();
+        (i, Generation { prompt, params, options })
+    });
+    let options = BatchOptions { context: 128, threads: 3, sequences: 5 };
+    let mut batch = Batch::new(loaded.model.clone(), options).unwrap();
+    let mut seen = vec![false; prompts.len()];
+    let stats = generate_many(&mut batch, &loaded.tokenizer, generations, |i, completion| {
+        let (params, limit) = settings(i);
+        let (text, tokens, _) = alone(&loaded, &prompts[i], params, limit);
+        assert_eq!((&completion.text, &completion.tokens), (&text, &tokens), "{i}");
+        assert!(!std::mem::replace(&mut seen[i], true));
+        Ok::<(), bitnetc::Error>(())
+    });
+    assert!(seen.iter().all(|&s| s));
+    let stats = stats.unwrap();
+    // Far fewer steps than tokens: they were taken together.
+    assert!(stats.steps * 2 < stats.generated_tokens, "{stats:?}");
+}
+
+#[test]
+fn stop_strings_the_context_and_no_tokens_end_texts() {
+    let loaded = builtin();
+    let prompt = prompt_tokens(&loaded.tokenizer, "ROMEO:").unwrap();
+    let (whole, tokens, _) = alone(&loaded, "ROMEO:", params(), 30);
+    // A stop string that lies across tokens: the last characters of one and the first of the next.
+    let first = loaded.tokenizer_text(&tokens[..4]);
+    let at = first.len();
+    let stop = whole[at.saturating_sub(1)..at + 1].to_owned();
+    let expected = &whole[..whole.find(&stop).unwrap()];
+    let of = |limit, stop: Vec<String>| Generation {
+        prompt: prompt.clone(),
+        params: params(),
+        options: GenerateOptions { limit, stop, ..GenerateOptions::default() },
+    };
+    let generations = vec![
+        (0, of(Some(30), vec!["\u{1f642}".to_owned(), stop, String::new()])),
+        (1, of(Some(0), Vec::new())),
+        (2, of(None, Vec::new())),
+    ];
+    let options = BatchOptions { context: 64, threads: 1, sequences: 2 };
+    let mut batch = Batch::new(loaded.model.clone(), options).unwrap();
+    let mut completions = BTreeMap::new();
+    generate_many(&mut batch, &loaded.tokenizer, generations, |key, completion| {
+        completions.insert(key, completion);
+        Ok::<(), bitnetc::Error>(())
+    })
+    .unwrap();
+    assert_eq!((completions[&0].text.as_str(), completions[&0].finish), (expected, Stop::StopString(1)));
+    assert_eq!((completions[&1].text.as_str(), completions[&1].finish), ("", Stop::Limit));
+    let full = &completions[&2];
+    match full.finish {
+        Stop::ContextFull => assert_eq!(full.prompt_tokens + full.tokens.len(), 65),
+        finish => assert!(matches!(finish, Stop::EndToken(_))),
+    }
+}
+
+trait TokenizerText {
+    fn tokenizer_text(&self, tokens: &[u32]) -> String;
+}
+
+impl TokenizerText for Loaded {
+    fn tokenizer_text(&self, tokens: &[u32]) -> String {
+        use bitnetc_runtime::tokenizer::Tokenize;
+        self.tokenizer.decode_lossy(tokens, false)
+    }
+}
+
+#[test]
+fn errors_are_lines_too_and_do_not_stop_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"));
+    let line = |id: &str, url: &str, body: Value| {
+        json!({ "custom_id": id, "method": "POST", "url": url, "body": body }).to_string()
+    };
+    let lines = [
+        line(
+            "good",
+            "/v1/completions",
+            json!({ "prompt": "ROMEO:", "max_tokens": 5, "seed": 7, "model": "x" }),
+        ),
+        line("chat", "/v1/chat/completions", json!({ "messages": [{ "role": "user", "content": "Hi" }] })),
+        "this is no JSON".to_owned(),
+        line("many", "/v1/completions", json!({ "prompt": "a", "n": 3 })),
+        line("long", "/v1/completions", json!({ "prompt": "word ".repeat(3000) })),
+        line("ids", "/v1/completions", json!({ "prompt": [1, 9_999_999] })),
+        line("other", "/v1/completions", json!({ "prompt": "JULIET:", "max_tokens": 4, "temperature": 0 })),
+    ];
+    std::fs::write(&input, lines.join("\n")).unwrap();
+    finish(&input, &output, &["--parallel", "3"]);
+    let results = results(&output);
+    assert_eq!(results.len(), lines.len());
+    let loaded = builtin();
+    assert_eq!(text_of(&results["good"]), alone(&loaded, "ROMEO:", params(), 5).0);
+    let greedy = SamplingParams { temperature: 0.0, ..params() };
+    assert_eq!(text_of(&results["other"]), alone(&loaded, "JULIET:", greedy, 4).0);
+    for (id, param, code) in [
+        ("chat", json!("url"), "unsupported"),
+        ("line-3", Value::Null, "invalid_json"),
+        ("many", json!("n"), "unsupported"),
+        ("long", json!("prompt"), "context_length_exceeded"),
+        ("ids", json!("prompt"), "invalid_value"),
+    ] {
+        let error = &results[id]["response"]["body"]["error"];
+        assert_eq!(results[id]["response"]["status_code"], 400, "{id}");
+        assert_eq!((&error["param"], &error["code"]), (&param, &json!(code)), "{id}");
+        assert!(error["message"].as_str().unwrap().starts_with("line "), "{id}");
+    }
+    // A second run has nothing to do.
+    let before = std::fs::read(&output).unwrap();
+    finish(&input, &output, &[]);
+    assert_eq!(std::fs::read(&output).unwrap(), before);
+}
+
+#[test]
+fn shards_together_are_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("in.txt");
+    std::fs::write(&input, prompts(7).join("\n")).unwrap();
+    let whole = folder.path().join("whole.jsonl");
+    finish(&input, &whole, &["-n", "4"]);
+    let mut parts = BTreeMap::new();
+    for index in 1..=3 {
+        let part = folder.path().join(format!("part-{index}.jsonl"));
+        finish(&input, &part, &["-n", "4", "--shard", &format!("{index}/3")]);
+        for (id, result) in results(&part) {
+            assert!(parts.insert(id, text_of(&result).to_owned()).is_none());
+        }
+    }
+    let whole: BTreeMap<_, _> =
+        results(&whole).into_iter().map(|(id, r)| (id, text_of(&r).to_owned())).collect();
+    assert_eq!(parts, whole);
+}
+
+#[test]
+fn files_that_do_not_go_together_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.txt"), folder.path().join("out.jsonl"));
+    std::fs::write(&input, "ROMEO:\nJULIET:\n").unwrap();
+    let run = |args: &[&str]| {
+        let out = bitnetc(&[&["batch"], args].concat()).output().unwrap();
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).replace(['\n', '│'], " "))
+    };
+    let (i, o) = (input.to_str().unwrap(), output.to_str().unwrap());
+    assert_eq!(run(&[i, "-o", i]).0, Some(2));
+    assert_eq!(run(&["absent.txt", "-o", o]).0, Some(1));
+    assert!(!output.exists());
+    assert_eq!(run(&[i, "-o", o, "-n", "2"]).0, Some(0));
+    std::fs::write(&input, "ROMEO:\nMERCUTIO:\n").unwrap();
+    let (code, message) = run(&[i, "-o", o, "-n", "2"]);
+    assert!(code == Some(1) && message.contains("line-2"), "{message}");
+    assert_eq!(run(&[i, "-o", o, "-n", "2", "--overwrite"]).0, Some(0));
+    assert_eq!(results(&output).len(), 2);
+}
+
+/// Kills runs at random times until `kills` have been killed, and looks at the output after each.
+fn kill_and_resume(kills: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("in.txt");
+    let prompts = prompts(40);
+    std::fs::write(&input, prompts.join("\n")).unwrap();
+    let args = ["-n", "8", "--parallel", "4"];
+    let whole = folder.path().join("whole.jsonl");
+    let clock = Instant::now();
+    finish(&input, &whole, &args);
+    let time = clock.elapsed();
+    let texts = |output: &Path| -> BTreeMap<String, String> {
+        results(output).into_iter().map(|(id, result)| (id, text_of(&result).to_owned())).collect()
+    };
+    let expected = texts(&whole);
+    assert_eq!(expected.len(), prompts.len());
+
+    let mut random = common::random_tokens(99, 1000, 1000).into_iter().cycle();
+    let (mut killed, mut torn, mut resumed, mut round) = (0, 0, 0, 0);
+    while killed < kills {
+        round += 1;
+        let output: PathBuf = folder.path().join(format!("out-{round}.jsonl"));
+        let mut had = 0;
+        loop {
+            let mut child = start(&input, &output, &args);
+            // Most of the time goes into loading; what matters is behind it.
+            let share = 0.3 + 0.7 * f64::from(random.next().unwrap()) / 1000.0;
+            let end = Instant::now() + time.mul_f64(share);
+            let done = loop {
+                if child.try_wait().unwrap().is_some() {
+                    break true;
+                }
+                if Instant::now() >= end {
+                    break false;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            };
+            if done {
+                assert!(child.wait().unwrap().success());
+                break;
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            killed += 1;
+            // What is there is right, but for the end of a line.
+            let text = std::fs::read_to_string(&output).unwrap_or_default();
+            torn += usize::from(!text.is_empty() && !text.ends_with('\n'));
+            let complete = text.rfind('\n').map_or("", |at| &text[..=at]);
+            let lines: Vec<&str> = complete.lines().collect();
+            assert!(lines.len() >= had, "results were lost");
+            resumed += usize::from(had > 0);
+            had = lines.len();
+            if killed >= kills {
+                finish(&input, &output, &args);
+                break;
+            }
+        }
+        assert_eq!(texts(&output), expected, "round {round}");
+    }
+    eprintln!("{killed} kills in {round} rounds, {torn} torn lines, {resumed} runs that went on");
+    assert!(resumed > 0 || kills < 5);
+}
+
+#[test]
+fn a_killed_batch_goes_on_without_loss() {
+    kill_and_resume(6);
+}
+
+#[test]
+#[ignore = "takes minutes: run with --ignored"]
+fn a_hundred_kills_lose_nothing() {
+    kill_and_resume(100);
+}

@@ -1,0 +1,32 @@
+//! The examples run.
+#![allow(unreachable_pub, missing_docs, dead_code)]
+
+#[path = "../examples/batch.rs"]
+mod batch;
+#[path = "../examples/generate.rs"]
+mod generate;
+#[path = "../examples/inspect_ir.rs"]
+mod inspect_ir;
+#[path = "../examples/stream.rs"]
+mod stream;
+
+#[test]
+fn batch_runs() {
+    batch::main().unwrap();
+}
+
+#[test]
+fn inspect_ir_runs() {
+    inspect_ir::main().unwrap();
+}
+
+#[test]
+fn stream_runs() {
+    stream::main().unwrap();
+}
+
+#[test]
+fn generate_runs() {
+    generate::complete(None, "ROMEO:").unwrap();
+    assert!(generate::complete(Some("absent.gguf"), "").is_err());
+}
