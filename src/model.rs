@@ -30,6 +30,7 @@ use bitnetc_runtime::session::{Session, SessionOptions};
 use bitnetc_runtime::tokenizer::Tokenize;
 
 use crate::batch::{Completion, prompt_tokens};
+use crate::chat::{ChatEncoder, Conversation, ConversationOptions, Wish};
 use crate::error::Error;
 use crate::generate::{GenerateOptions, Progress, Sequence, Stop};
 use crate::load::{LoadOptions, Loaded, load};
@@ -131,6 +132,30 @@ impl Model {
     pub fn session_with(&self, options: SessionOptions) -> Result<TextSession, Error> {
         let session = Session::new(Arc::clone(&self.loaded.model), options)?;
         Ok(TextSession { model: self.clone(), session })
+    }
+
+    /// A conversation with room for `context` tokens, in the model's own form or the one that its tokens suggest.
+    ///
+    /// # Errors
+    /// A chat template that is not valid; memory or threads that cannot be had.
+    pub fn chat(&self, context: u32) -> Result<Conversation<'_>, Error> {
+        let options = SessionOptions { context, threads: Cpus::probe().threads() };
+        self.chat_with(options, &Wish::Model, ConversationOptions::default())
+    }
+
+    /// As [`Model::chat`], with options and another template.
+    ///
+    /// # Errors
+    /// As [`Model::chat`]; a template that there is not.
+    pub fn chat_with(
+        &self,
+        session: SessionOptions,
+        template: &Wish,
+        options: ConversationOptions,
+    ) -> Result<Conversation<'_>, Error> {
+        let (encoder, _) = ChatEncoder::for_model(&self.loaded, template)?;
+        let session = Session::new(Arc::clone(&self.loaded.model), session)?;
+        Ok(Conversation::new(session, encoder, options))
     }
 }
 
@@ -314,6 +339,25 @@ mod tests {
         assert_eq!(text, whole.text);
         let none = Settings { limit: Some(0), ..settings };
         assert_eq!(session.generate("JULIET:", &none).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_conversation_goes_on_from_its_cache() {
+        let model = Model::builtin().unwrap();
+        let mut chat = model.chat(256).unwrap();
+        let settings = Settings { limit: Some(8), ..Settings::greedy() };
+        let mut streamed = String::new();
+        let first = chat.ask("Good morrow", &settings, |text| {
+            streamed.push_str(text);
+            true
+        });
+        let first = first.unwrap();
+        assert_eq!((&streamed, first.stats.reused_tokens), (&first.text, 0));
+        let second = chat.ask("What news?", &settings, |_| true).unwrap();
+        assert_eq!(second.stats.reused_tokens, first.stats.prompt_tokens + first.stats.answer_tokens - 1);
+        let too_long = "news ".repeat(400);
+        assert!(matches!(chat.ask(&too_long, &settings, |_| true), Err(Error::Chat(_))));
+        assert_eq!(chat.messages().len(), 4);
     }
 
     #[test]

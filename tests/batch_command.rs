@@ -197,7 +197,7 @@ fn errors_are_lines_too_and_do_not_stop_the_others() {
             "/v1/completions",
             json!({ "prompt": "ROMEO:", "max_tokens": 5, "seed": 7, "model": "x" }),
         ),
-        line("chat", "/v1/chat/completions", json!({ "messages": [{ "role": "user", "content": "Hi" }] })),
+        line("role", "/v1/chat/completions", json!({ "messages": [{ "role": "User!", "content": "Hi" }] })),
         "this is no JSON".to_owned(),
         line("many", "/v1/completions", json!({ "prompt": "a", "n": 3 })),
         line("long", "/v1/completions", json!({ "prompt": "word ".repeat(3000) })),
@@ -213,7 +213,7 @@ fn errors_are_lines_too_and_do_not_stop_the_others() {
     let greedy = SamplingParams { temperature: 0.0, ..params() };
     assert_eq!(text_of(&results["other"]), alone(&loaded, "JULIET:", greedy, 4).0);
     for (id, param, code) in [
-        ("chat", json!("url"), "unsupported"),
+        ("role", json!("messages"), "invalid_value"),
         ("line-3", Value::Null, "invalid_json"),
         ("many", json!("n"), "unsupported"),
         ("long", json!("prompt"), "context_length_exceeded"),
@@ -228,6 +228,104 @@ fn errors_are_lines_too_and_do_not_stop_the_others() {
     let before = std::fs::read(&output).unwrap();
     finish(&input, &output, &[]);
     assert_eq!(std::fs::read(&output).unwrap(), before);
+}
+
+/// A line that asks for an answer to messages.
+fn chat_line(id: &str, body: Value) -> String {
+    json!({ "custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body": body }).to_string()
+}
+
+fn answer_of(result: &Value) -> &str {
+    let choice = &result["response"]["body"]["choices"][0];
+    assert_eq!(choice["message"]["role"], "assistant", "{result}");
+    choice["message"]["content"].as_str().unwrap()
+}
+
+/// What `bitnetc run --chat` answers.
+fn run_chat(args: &[&str]) -> String {
+    let out = bitnetc(&[&["-q", "run", "--chat", "-s", "7", "-n", "10"], args].concat()).output().unwrap();
+    assert!(out.status.success());
+    String::from_utf8(out.stdout).unwrap().trim_end_matches('\n').to_owned()
+}
+
+#[test]
+fn messages_are_answered_as_by_a_chat() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"));
+    let user = |text: &str| json!({ "role": "user", "content": text });
+    let system = json!({ "role": "system", "content": "Speak in verse." });
+    let lines = [
+        chat_line("one", json!({ "messages": [user("Who art thou?")] })),
+        chat_line("two", json!({ "messages": [system, user("Who art thou?")] })),
+        chat_line(
+            "parts",
+            json!({ "messages": [{ "role": "user", "content": [{ "type": "text", "text": "Who art thou?" }] }] }),
+        ),
+        chat_line(
+            "turns",
+            json!({ "messages": [
+                user("Who art thou?"), { "role": "assistant", "content": "Romeo" }, user("Nay"),
+            ]}),
+        ),
+        chat_line("image", json!({ "messages": [{ "role": "user", "content": [{ "type": "image_url" }] }] })),
+        chat_line("kwargs", json!({ "messages": [user("Hi")], "chat_template_kwargs": 1 })),
+    ];
+    std::fs::write(&input, lines.join("\n")).unwrap();
+    finish(&input, &output, &["-n", "10", "--parallel", "2"]);
+    let results = results(&output);
+    assert_eq!(results.len(), lines.len());
+    let one = run_chat(&["-p", "Who art thou?"]);
+    assert!(!one.is_empty());
+    assert_eq!(answer_of(&results["one"]), one);
+    assert_eq!(answer_of(&results["parts"]), one);
+    let two = run_chat(&["-p", "Who art thou?", "--sys", "Speak in verse."]);
+    assert_eq!(answer_of(&results["two"]), two);
+    let body = |id: &str| results[id]["response"]["body"].clone();
+    assert!(
+        body("turns")["usage"]["prompt_tokens"].as_u64() > body("one")["usage"]["prompt_tokens"].as_u64()
+    );
+    assert_eq!(body("one")["object"], "chat.completion");
+    for id in ["image", "kwargs"] {
+        assert_eq!(body(id)["error"]["param"], "messages", "{id}");
+    }
+
+    // With another template: what that gives, and no control token comes of what users write.
+    let other = folder.path().join("other.jsonl");
+    finish(&input, &other, &["-n", "10", "--chat-template", "chatml"]);
+    let others = self::results(&other);
+    assert_eq!(
+        answer_of(&others["two"]),
+        run_chat(&["-p", "Who art thou?", "--sys", "Speak in verse.", "--chat-template", "chatml"])
+    );
+}
+
+#[test]
+fn a_bad_template_refuses_messages_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"));
+    let prompt =
+        json!({ "custom_id": "text", "url": "/v1/completions", "body": { "prompt": "he", "max_tokens": 2 } });
+    let chat = chat_line("chat", json!({ "messages": [{ "role": "user", "content": "Hi" }] }));
+    std::fs::write(&input, format!("{chat}\n{prompt}\n")).unwrap();
+    let model = folder.path().join("model.gguf");
+    let bytes = {
+        use bitnetc_frontend_gguf::testing::{MetaValue, TinyModel};
+        let mut writer = TinyModel::default().writer();
+        writer.set("tokenizer.chat_template", MetaValue::String("{% if %}".into()));
+        writer.build()
+    };
+    std::fs::write(&model, bytes).unwrap();
+    let model = model.to_str().unwrap();
+    finish(&input, &output, &["-m", model]);
+    let results = results(&output);
+    assert_eq!(results["text"]["response"]["status_code"], 200);
+    let error = &results["chat"]["response"]["body"]["error"];
+    assert!(error["message"].as_str().unwrap().contains("template"), "{error}");
+    // A template that was asked for is another matter.
+    let output = folder.path().join("other.jsonl");
+    let (input, output) = (input.to_str().unwrap(), output.to_str().unwrap());
+    let out = bitnetc(&["batch", input, "-o", output, "--chat-template", "nonsense"]).output().unwrap();
+    assert_eq!(out.status.code(), Some(2));
 }
 
 #[test]

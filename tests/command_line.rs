@@ -143,7 +143,10 @@ fn the_command_line_counts_before_variables_and_these_before_the_file() {
     };
     assert_eq!(tokens(&[], &[]), (4, 3));
     assert_eq!(tokens(&[], &[("BITNETC_N_PREDICT", "5"), ("BITNETC_SEED", "8")]), (5, 8));
-    assert_eq!(tokens(&["-n", "2", "--seed", "9"], &[("BITNETC_N_PREDICT", "5"), ("BITNETC_SEED", "8")]), (2, 9));
+    assert_eq!(
+        tokens(&["-n", "2", "--seed", "9"], &[("BITNETC_N_PREDICT", "5"), ("BITNETC_SEED", "8")]),
+        (2, 9)
+    );
 
     let shown = json(&mut bitnetc(home.path(), &["config", "--json"]));
     assert_eq!((&shown["exists"], &shown["settings"]["run.n-predict"]), (&true.into(), &"4".into()));
@@ -183,7 +186,9 @@ fn run_reports_where_the_time_went() {
 
     let (code, _, stderr) = output(&mut bitnetc(home.path(), &[&run[..], &["--perf"]].concat()));
     assert_eq!(code, Some(0));
-    for word in ["load time", "prompt eval time", "eval time", "sampling time", "per token", "planned", "peak RSS"] {
+    for word in
+        ["load time", "prompt eval time", "eval time", "sampling time", "per token", "planned", "peak RSS"]
+    {
         assert!(stderr.contains(word), "{word}: {stderr}");
     }
 }
@@ -195,7 +200,9 @@ fn the_doctor_measures_this_machine() {
     assert_eq!((&report["schema"], &report["measured"]["threads"]), (&"bitnetc.doctor/1".into(), &1.into()));
     assert!(report["measured"]["read_bytes_per_second"].as_f64().unwrap() > 1e8);
     assert!(report["measured"]["int8_macs_per_second"].as_f64().unwrap() > 1e8);
-    assert!(report["cpus"]["threads"].as_u64().unwrap() == 1 && report["cpus"]["cores"].as_u64().unwrap() >= 1);
+    assert!(
+        report["cpus"]["threads"].as_u64().unwrap() == 1 && report["cpus"]["cores"].as_u64().unwrap() >= 1
+    );
     assert!(report["models"]["path"].as_str().unwrap().ends_with(".cache/huggingface/hub"));
     let (code, text, _) = output(&mut bitnetc(home.path(), &["doctor", "--no-measure"]));
     assert_eq!(code, Some(0));

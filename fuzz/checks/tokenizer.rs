@@ -140,7 +140,11 @@ pub(crate) fn check(input: &[u8]) -> Outcome {
     if let Ok(ids) = tokenizer.encode(&word, false, false) {
         assert_eq!(
             ids,
-            if word.is_empty() { vec![] } else { naive(&words, &word, spec.algorithm == Algorithm::LlamaBpe) },
+            if word.is_empty() {
+                vec![]
+            } else {
+                naive(&words, &word, spec.algorithm == Algorithm::LlamaBpe)
+            },
             "{word:?}"
         );
     }

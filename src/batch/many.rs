@@ -167,13 +167,12 @@ pub fn generate_many<K, E: From<Error>>(
         stats.sample_time += sampling;
         stats.step_time += clock.elapsed().saturating_sub(sampling);
         for slot in &mut slots {
-            let ended = slot.take_if(|running| running.finish.is_some());
-            if let Some((running, stop)) = ended.and_then(|running| running.finish.map(|stop| (running, stop))) {
-                let (key, completion) = running.into_completion(stop);
-                stats.prompt_tokens += completion.prompt_tokens as u64;
-                stats.generated_tokens += completion.tokens.len() as u64;
-                done(key, completion)?;
-            }
+            let Some(stop) = slot.as_ref().and_then(|running| running.finish) else { continue };
+            let Some(running) = slot.take() else { continue };
+            let (key, completion) = running.into_completion(stop);
+            stats.prompt_tokens += completion.prompt_tokens as u64;
+            stats.generated_tokens += completion.tokens.len() as u64;
+            done(key, completion)?;
         }
     }
 }

@@ -22,7 +22,9 @@ pub use input::{Format, Input, Item, Shard, ShardError};
 pub use job::{Job, Outcome};
 pub use many::{Completion, Generation, ManyStats, generate_many};
 pub use output::{Done, Output};
-pub use request::{ChatPrompt, Defaults, Endpoint, Prompt, Refusal, RenderChat, Request, TextSource, prompt_tokens};
+pub use request::{
+    ChatPrompt, Defaults, Endpoint, Prompt, Refusal, RenderChat, Request, TextSource, prompt_tokens,
+};
 
 /// Why a batch could not be started or had to be given up. What is wrong with a single request is a [`Refusal`] instead.
 #[derive(Debug, thiserror::Error)]

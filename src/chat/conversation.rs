@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use bitnetc_runtime::sampling::Sampler;
 use bitnetc_runtime::session::{Session, SessionError};
-use bitnetc_runtime::tokenizer::Tokenize;
 use serde_json::{Map, Value};
 
-use super::{ChatError, ChatTemplate, Message, RenderInput, Rendered, Role, SpecialTexts};
+use super::{ChatEncoder, ChatError, Message, RenderInput, Rendered, Role};
 use crate::constraint::Constraint;
 use crate::error::Error;
 use crate::generate::{Extras, GenerateOptions, Generated, Stop, generate_with};
+use crate::model::Settings;
 
 /// What to do when the conversation does not fit the context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,9 +43,7 @@ pub struct ConversationOptions {
 /// Messages, and the session that holds their tokens.
 pub struct Conversation<'t> {
     session: Session,
-    tokenizer: &'t dyn Tokenize,
-    template: ChatTemplate,
-    special: SpecialTexts,
+    encoder: ChatEncoder<'t>,
     options: ConversationOptions,
     messages: Vec<Message>,
     cached: Cached,
@@ -107,18 +105,11 @@ struct Plan {
 
 impl<'t> Conversation<'t> {
     /// An empty conversation; whatever is in the session is forgotten.
-    pub fn new(
-        mut session: Session,
-        tokenizer: &'t dyn Tokenize,
-        template: ChatTemplate,
-        options: ConversationOptions,
-    ) -> Self {
+    pub fn new(mut session: Session, encoder: ChatEncoder<'t>, options: ConversationOptions) -> Self {
         session.truncate(0);
         Self {
-            special: SpecialTexts::of(tokenizer),
             session,
-            tokenizer,
-            template,
+            encoder,
             options,
             messages: Vec::new(),
             cached: Cached::default(),
@@ -186,9 +177,9 @@ impl<'t> Conversation<'t> {
         &self.cached.tokens
     }
 
-    /// The template.
-    pub fn template(&self) -> &ChatTemplate {
-        &self.template
+    /// What makes prompts of the messages.
+    pub fn encoder(&self) -> &ChatEncoder<'t> {
+        &self.encoder
     }
 
     /// Figures of the last turn.
@@ -201,11 +192,32 @@ impl<'t> Conversation<'t> {
     /// # Errors
     /// What the template refuses.
     pub fn prompt(&self) -> Result<Rendered, ChatError> {
-        render(&self.template, &self.special, &self.options, &self.messages)
+        render(&self.encoder, &self.options, &self.messages)
+    }
+
+    /// Asks a question: appends it, and the answer. The text is handed out as it is made, and the answer is stopped where
+    /// `emit` returns false. A question that cannot be answered is taken back.
+    ///
+    /// # Errors
+    /// As [`Conversation::answer`], and settings out of range.
+    pub fn ask(
+        &mut self,
+        question: &str,
+        settings: &Settings,
+        emit: impl FnMut(&str) -> bool,
+    ) -> Result<Reply, Error> {
+        let mut sampler = Sampler::new(settings.sampling.clone())?;
+        self.push(Message::new(Role::user(), question));
+        let reply = self.answer(&mut sampler, &settings.options(), None, emit);
+        if reply.is_err() {
+            self.undo();
+        }
+        reply
     }
 
     /// Answers the messages so far and appends the answer to them, unless there is no text at all and it was interrupted.
-    /// `emit` is given text as it is made and stops the answer by returning false.
+    /// `emit` is given text as it is made and stops the answer by returning false. The answer also ends at the strings of
+    /// [`ChatEncoder::stop`].
     ///
     /// # Errors
     /// What the template, the tokenizer, the session or the sampler refuses. The messages are then what they were.
@@ -219,13 +231,8 @@ impl<'t> Conversation<'t> {
         let mut dropped = 0;
         let mut messages = self.messages.clone();
         let plan = loop {
-            let plan = plan(
-                self.tokenizer,
-                &self.cached,
-                self.session.position() as usize,
-                render(&self.template, &self.special, &self.options, &messages)?,
-                &[],
-            )?;
+            let rendered = render(&self.encoder, &self.options, &messages)?;
+            let plan = plan(&self.encoder, &self.cached, self.session.position() as usize, rendered, &[])?;
             let tokens = plan.keep + plan.tokens.len();
             // There has to be room for the answer's first token to be fed.
             if tokens < self.session.context() as usize {
@@ -257,16 +264,17 @@ impl<'t> Conversation<'t> {
         self.cached = Cached::default();
         let mut base = plan.rendered;
         let mut text = String::new();
-        let (tokenizer, template, special, conversation) =
-            (self.tokenizer, &self.template, &self.special, &self.options);
+        let (encoder, conversation) = (&self.encoder, &self.options);
+        let mut options = options.clone();
+        options.stop.extend_from_slice(encoder.stop());
         let mut make_room = |session: &mut Session, made: &[u32]| -> Result<Option<Vec<u32>>, Error> {
             // The messages are shortened until half of the context is free.
             let mut plan = None;
             while let Some(shorter) = drop_oldest(&messages) {
                 dropped += messages.len() - shorter.len();
                 messages = shorter;
-                let rendered = render(template, special, conversation, &messages)?;
-                let next = self::plan(tokenizer, &Cached::default(), 0, rendered, made)?;
+                let rendered = render(encoder, conversation, &messages)?;
+                let next = self::plan(encoder, &Cached::default(), 0, rendered, made)?;
                 let fits = next.tokens.len() < session.context() as usize;
                 let roomy = next.tokens.len() <= session.context() as usize / 2;
                 plan = Some(next).filter(|_| fits);
@@ -291,8 +299,9 @@ impl<'t> Conversation<'t> {
                 Overflow::Refuse => None,
             },
         };
+        let tokenizer = encoder.tokenizer();
         let result =
-            generate_with(&mut self.session, tokenizer, sampler, &plan.tokens, options, extras, |piece| {
+            generate_with(&mut self.session, tokenizer, sampler, &plan.tokens, &options, extras, |piece| {
                 text.push_str(piece);
                 emit(piece)
             });
@@ -335,8 +344,7 @@ impl<'t> Conversation<'t> {
 }
 
 fn render(
-    template: &ChatTemplate,
-    special: &SpecialTexts,
+    encoder: &ChatEncoder<'_>,
     options: &ConversationOptions,
     messages: &[Message],
 ) -> Result<Rendered, ChatError> {
@@ -346,13 +354,13 @@ fn render(
         add_generation_prompt: true,
         variables: options.variables.clone(),
     };
-    template.render(&input, special)
+    encoder.render(&input)
 }
 
 /// The tokens of a text, with `made` behind them: how many of the `position` tokens of the session stay, and which to
 /// feed, which is at least one.
 fn plan(
-    tokenizer: &dyn Tokenize,
+    encoder: &ChatEncoder<'_>,
     cached: &Cached,
     position: usize,
     rendered: Rendered,
@@ -370,10 +378,10 @@ fn plan(
             let behind: Vec<usize> =
                 rendered.breaks.iter().filter(|&&place| place > at).map(|place| place - at).collect();
             let mut tokens = cached.tokens.clone();
-            tokens.extend(tokenizer.encode_template(&rendered.text[at..], &behind, false)?);
+            tokens.extend(encoder.tokenizer().encode_template(&rendered.text[at..], &behind, false)?);
             tokens
         }
-        None => tokenizer.encode_template(&rendered.text, &rendered.breaks, true)?,
+        None => encoder.encode(&rendered)?,
     };
     tokens.extend_from_slice(made);
     let same = tokens.iter().zip(&cached.tokens).take_while(|(a, b)| a == b).count();

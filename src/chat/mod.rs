@@ -11,6 +11,7 @@
 mod bounded;
 mod builtin;
 mod conversation;
+mod encoder;
 mod error;
 mod filters;
 mod guard;
@@ -22,6 +23,7 @@ mod transcript;
 
 pub use builtin::{BuiltinTemplate, TEMPLATES};
 pub use conversation::{Conversation, ConversationOptions, Overflow, Reply, TurnStats};
+pub use encoder::ChatEncoder;
 pub use error::ChatError;
 pub use message::{Message, Role};
 pub use select::{Selected, Wish, select};

@@ -8,7 +8,7 @@ use bitnetc_passes::HeadFormat;
 use bitnetc_runtime::map::MapMode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::chat::{ChatArgs, TemplateArgs};
+use super::chat::{ChatArgs, PromptArgs};
 use super::sampling::{GrammarArgs, SamplingArgs};
 use super::tokenize::{DetokenizeArgs, TokenizeArgs};
 
@@ -265,7 +265,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) chat: bool,
     #[command(flatten)]
-    pub(crate) template: TemplateArgs,
+    pub(crate) chat_prompt: PromptArgs,
     /// Report the log-probability of every token and of the N likeliest ones (with --json)
     #[arg(long, value_name = "N", requires = "json", value_parser = clap::value_parser!(u16).range(0..=256))]
     pub(crate) logprobs: Option<u16>,

@@ -1,19 +1,25 @@
 //! `bitnetc batch`: a file of prompts or requests, answered several at a time.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bitnetc::Error;
 use bitnetc::batch::{
-    BatchError, Defaults, Format, Input, Job, Outcome as Answers, Output, Shard, TextSource,
+    BatchError, ChatPrompt, Defaults, Format, Input, Job, Outcome as Answers, Output, RenderChat, Shard,
+    TextSource,
 };
+use bitnetc::chat::{ChatEncoder, ChatError};
 use bitnetc::error::exit;
 use bitnetc::load::Loaded;
 use bitnetc_runtime::batch::{Batch, BatchOptions};
 use bitnetc_runtime::session::SessionError;
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 
 use super::args::EngineArgs;
+use super::chat::TemplateArgs;
+use super::failure::Failure;
 use super::run::{announce, load_options, threads};
 use super::sampling::{SamplingArgs, check_biases};
 use super::{Outcome, interrupt, models, output, progress};
@@ -62,6 +68,8 @@ pub(crate) struct BatchArgs {
     #[arg(short, long, value_name = "N", default_value_t = 0, env = "BITNETC_CTX_SIZE")]
     pub(crate) ctx_size: u32,
     #[command(flatten)]
+    pub(crate) template: TemplateArgs,
+    #[command(flatten)]
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
@@ -106,7 +114,8 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
         params,
         options: args.sampling.options(args.n_predict, args.ignore_eos),
     };
-    let source = TextSource { tokenizer: &loaded.tokenizer, chat: None };
+    let chats = Chats::of(&loaded, &args.template, quiet)?;
+    let source = TextSource { tokenizer: &loaded.tokenizer, chat: Some(&chats) };
     let vocab = loaded.model.vocab();
     let job = Job::new(input, &done, results.path(), defaults, source, &loaded.name, vocab)?;
     drop(done);
@@ -151,6 +160,37 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
         output::say(quiet, report.text());
     }
     Ok(exit::OK)
+}
+
+/// The chats of a batch. A model whose template is not valid answers everything else.
+struct Chats<'l> {
+    encoder: Result<ChatEncoder<'l>, ChatError>,
+    /// Which template is used and why, said at the first chat.
+    note: Cell<Option<String>>,
+    quiet: bool,
+}
+
+impl<'l> Chats<'l> {
+    fn of(loaded: &'l Loaded, args: &TemplateArgs, quiet: bool) -> Result<Self, Failure> {
+        let (encoder, note) = match ChatEncoder::for_model(loaded, &args.wish()?) {
+            Ok((encoder, note)) => (Ok(encoder), note),
+            Err(error) if args.asked() => return Err(Error::from(error).into()),
+            Err(error) => (Err(error), None),
+        };
+        Ok(Self { encoder, note: Cell::new(note), quiet })
+    }
+}
+
+impl RenderChat for Chats<'_> {
+    fn render(&self, messages: &[Value], body: &Value) -> Result<ChatPrompt, String> {
+        if let Some(note) = self.note.take() {
+            output::say(self.quiet, note);
+        }
+        match &self.encoder {
+            Ok(encoder) => RenderChat::render(encoder, messages, body),
+            Err(error) => Err(error.to_string()),
+        }
+    }
 }
 
 /// What is said at the end.

@@ -28,6 +28,7 @@ mod sampling;
 mod shell;
 mod startup;
 mod synth;
+mod timings;
 mod tokenize;
 
 use std::process::ExitCode;

@@ -3,22 +3,22 @@
 use std::time::Instant;
 
 use bitnetc::batch::prompt_tokens;
-use bitnetc::chat::{Message, RenderInput, Role, Selected, SpecialTexts};
+use bitnetc::chat::{Message, RenderInput, Role};
 use bitnetc::compile::CompileOptions;
 use bitnetc::constraint::Constraint;
 use bitnetc::error::exit;
-use bitnetc::generate::{Extras, GenerateOptions, Generated, Latency, Stop, generate_with};
+use bitnetc::generate::{Extras, GenerateOptions, Stop, generate_with};
 use bitnetc::load::{LoadOptions, Loaded};
-use bitnetc_ir::work::Accounts;
 use bitnetc_runtime::cpus::Cpus;
-use bitnetc_runtime::sampling::{Sampler, TokenLogprob};
-use bitnetc_runtime::session::{MemoryUse, Session, SessionOptions};
+use bitnetc_runtime::sampling::{Sampler, TokenLogprob, TokenLogprobs};
+use bitnetc_runtime::session::{Session, SessionOptions};
 use bitnetc_runtime::tokenizer::Tokenize;
 
 use super::args::{EngineArgs, KvType, RunArgs};
 use super::compile::target;
 use super::failure::Failure;
 use super::sampling::check_biases;
+use super::timings::Timings;
 use super::{Outcome, interrupt, models, output};
 
 /// Threads when none are asked for: the cores that this process may use.
@@ -86,17 +86,16 @@ fn chat_prompt(
     text: String,
     quiet: bool,
 ) -> Result<(Vec<u32>, Vec<String>), Failure> {
-    let Selected { template, stop, .. } = args.template.select(loaded, quiet)?;
-    let system = args.template.system_prompt.iter().filter(|text| !text.is_empty());
+    let encoder = args.chat_prompt.template.encoder(loaded, quiet)?;
+    let system = args.chat_prompt.system_prompt.iter().filter(|text| !text.is_empty());
     let mut messages: Vec<Message> = system.map(|text| Message::new(Role::system(), text.as_str())).collect();
     messages.push(Message::new(Role::user(), text));
     let input = RenderInput { messages: &messages, add_generation_prompt: true, ..RenderInput::default() };
-    let special = SpecialTexts::of(&loaded.tokenizer);
-    let rendered = template.render(&input, &special).map_err(bitnetc::Error::from)?;
-    if args.template.show_prompt {
+    let rendered = encoder.render(&input).map_err(bitnetc::Error::from)?;
+    if args.chat_prompt.show_prompt {
         output::say(false, &rendered.text);
     }
-    Ok((loaded.tokenizer.encode_template(&rendered.text, &rendered.breaks, true)?, stop))
+    Ok((encoder.encode(&rendered)?, encoder.stop().to_vec()))
 }
 
 /// Runs the command.
@@ -110,11 +109,11 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     announce(&loaded, path.is_some(), quiet);
 
     check_biases(&params, loaded.model.vocab())?;
-    let chat = args.chat || args.template.asked();
+    let chat = args.chat || args.chat_prompt.asked();
     let (prompt, stop) = if chat {
         chat_prompt(args, &loaded, text, quiet)?
     } else {
-        if args.template.show_prompt {
+        if args.chat_prompt.show_prompt {
             output::say(false, &text);
         }
         (prompt_tokens(&loaded.tokenizer, &text)?, Vec::new())
@@ -179,15 +178,9 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     if result.stop == Stop::ContextFull {
         output::say(quiet, format!("the context of {} tokens is full", session.context()));
     }
-    let timings = Timings {
-        load: load_time,
-        result: &result,
-        memory: session.memory(),
-        loaded: &loaded,
-        session: &session,
-    };
+    let timings = Timings { load: load_time, result: &result, reused: 0, loaded: &loaded, session: &session };
     if args.json {
-        output::print_json(&timings.json(&text_out, &loaded, seed))?;
+        output::print_json(&report(&timings, &text_out, seed))?;
     }
     if args.perf {
         output::say(false, timings.text());
@@ -195,131 +188,37 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     Ok(if result.stop == Stop::Interrupted { exit::INTERRUPTED } else { exit::OK })
 }
 
-/// What `--perf` and `--json` report.
-struct Timings<'a> {
-    load: std::time::Duration,
-    result: &'a Generated,
-    memory: MemoryUse,
-    loaded: &'a Loaded,
-    session: &'a Session,
-}
-
-impl Timings<'_> {
-    fn rate(tokens: usize, time: std::time::Duration) -> f64 {
-        if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() }
-    }
-
-    /// Bytes that one decode step at the middle of the run has read.
-    fn bytes_per_token(&self) -> u64 {
-        let middle = self.result.prompt_tokens + self.result.decode_steps / 2;
-        Accounts::of(&self.loaded.module).step(middle as u32).bytes()
-    }
-
-    fn gigabytes_per_second(&self) -> f64 {
-        Self::rate(self.result.decode_steps, self.result.decode_time) * self.bytes_per_token() as f64 / 1e9
-    }
-
-    fn text(&self) -> String {
-        let r = self.result;
-        let line = |name: &str, time: std::time::Duration, tokens: usize| {
-            format!(
-                "{name:>12} time = {:10.2} ms / {tokens:5} tokens ({:8.2} ms per token, {:8.2} tokens per second)\n",
-                output::ms(time),
-                output::ms(time) / tokens.max(1) as f64,
-                Self::rate(tokens, time)
-            )
+/// What `--json` prints.
+fn report(timings: &Timings<'_>, text: &str, seed: u64) -> serde_json::Value {
+    let Timings { result, loaded, session, .. } = timings;
+    let end = match result.stop {
+        Stop::EndToken(id) => Some(id),
+        _ => None,
+    };
+    let mut report = serde_json::json!({
+        "schema": "bitnetc.run/1",
+        "model": loaded.name,
+        "text": text,
+        "tokens": result.tokens,
+        "stop": result.stop.name(),
+        "end_token": end,
+        "seed": seed,
+        "threads": session.threads(),
+        "prompt_tokens": result.prompt_tokens,
+        "timings": timings.json(),
+        "memory": timings.memory_json(),
+    });
+    if !result.logprobs.is_empty() {
+        let shown = |token: &TokenLogprob| {
+            let text = loaded.tokenizer.decode_lossy(&[token.id], true);
+            serde_json::json!({ "id": token.id, "token": text, "logprob": token.logprob })
         };
-        let m = &self.memory;
-        let mut text = format!("\n{:>12} time = {:10.2} ms\n", "load", output::ms(self.load));
-        text += &line("prompt eval", r.prompt_time, r.prompt_tokens);
-        text += &line("eval", r.decode_time, r.decode_steps);
-        text += &line("sampling", r.sample_time, r.tokens.len());
-        if let Some(latency) = Latency::of(&r.token_times) {
-            text += &format!(
-                "{:>12}      = {:.2} ms in the middle, 90 % within {:.2} ms, 99 % within {:.2} ms, {:.2} ms at most\n",
-                "per token",
-                output::ms(latency.p50),
-                output::ms(latency.p90),
-                output::ms(latency.p99),
-                output::ms(latency.max)
-            );
-        }
-        text += &format!(
-            "{:>12}      = {} threads ({}), {} read per token, {:.2} GB/s\n",
-            "decode",
-            self.session.threads(),
-            Cpus::probe(),
-            output::bytes(self.bytes_per_token()),
-            self.gigabytes_per_second()
-        );
-        text += &format!(
-            "{:>12}      = {} planned: weights {}, KV cache {}, activations {}, other buffers {}",
-            "memory",
-            output::bytes(m.total()),
-            output::bytes(m.weights),
-            output::bytes(m.kv_cache),
-            output::bytes(m.arena),
-            output::bytes(m.io)
-        );
-        if let Some(rss) = output::peak_rss() {
-            text += &format!("; peak RSS {}", output::bytes(rss));
-        }
-        text
-    }
-
-    fn json(&self, text: &str, loaded: &Loaded, seed: u64) -> serde_json::Value {
-        let r = self.result;
-        let end = match r.stop {
-            Stop::EndToken(id) => Some(id),
-            _ => None,
+        let of = |token: &TokenLogprobs| {
+            let mut value = shown(&token.token);
+            value["top"] = token.top.iter().map(shown).collect();
+            value
         };
-        let mut report = serde_json::json!({
-            "schema": "bitnetc.run/1",
-            "model": loaded.name,
-            "text": text,
-            "tokens": r.tokens,
-            "stop": r.stop.name(),
-            "end_token": end,
-            "seed": seed,
-            "threads": self.session.threads(),
-            "prompt_tokens": r.prompt_tokens,
-            "timings": {
-                "load_ms": output::ms(self.load),
-                "prompt_ms": output::ms(r.prompt_time),
-                "prompt_tokens_per_second": Self::rate(r.prompt_tokens, r.prompt_time),
-                "decode_ms": output::ms(r.decode_time),
-                "decode_steps": r.decode_steps,
-                "decode_tokens_per_second": Self::rate(r.decode_steps, r.decode_time),
-                "decode_gigabytes_per_second": self.gigabytes_per_second(),
-                "sampling_ms": output::ms(r.sample_time),
-                "token_latency_ms": Latency::of(&r.token_times).map(|latency| serde_json::json!({
-                    "p50": output::ms(latency.p50),
-                    "p90": output::ms(latency.p90),
-                    "p99": output::ms(latency.p99),
-                    "max": output::ms(latency.max),
-                })),
-            },
-            "memory": {
-                "planned_bytes": self.memory.total(),
-                "weights_bytes": self.memory.weights,
-                "kv_cache_bytes": self.memory.kv_cache,
-                "activation_bytes": self.memory.arena,
-                "other_bytes": self.memory.io,
-                "peak_rss_bytes": output::peak_rss(),
-            },
-        });
-        if !r.logprobs.is_empty() {
-            let shown = |token: &TokenLogprob| {
-                let text = loaded.tokenizer.decode_lossy(&[token.id], true);
-                serde_json::json!({ "id": token.id, "token": text, "logprob": token.logprob })
-            };
-            let of = |token: &bitnetc_runtime::sampling::TokenLogprobs| {
-                let mut value = shown(&token.token);
-                value["top"] = token.top.iter().map(shown).collect();
-                value
-            };
-            report["logprobs"] = r.logprobs.iter().map(of).collect();
-        }
-        report
+        report["logprobs"] = result.logprobs.iter().map(of).collect();
     }
+    report
 }

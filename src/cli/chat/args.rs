@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bitnetc::chat::{Selected, SpecialTexts, Wish, select};
+use bitnetc::chat::{ChatEncoder, Wish};
 use bitnetc::load::Loaded;
 use clap::Args;
 
@@ -22,6 +22,13 @@ pub(crate) struct TemplateArgs {
     /// A chat template in a file
     #[arg(long, value_name = "FILE", conflicts_with = "chat_template")]
     pub(crate) chat_template_file: Option<PathBuf>,
+}
+
+/// How a prompt is put to the model.
+#[derive(Debug, Args)]
+pub(crate) struct PromptArgs {
+    #[command(flatten)]
+    pub(crate) template: TemplateArgs,
     /// The system message
     #[arg(long, visible_alias = "sys", value_name = "TEXT")]
     pub(crate) system_prompt: Option<String>,
@@ -30,31 +37,35 @@ pub(crate) struct TemplateArgs {
     pub(crate) show_prompt: bool,
 }
 
+impl PromptArgs {
+    /// Whether a chat is asked for.
+    pub(crate) fn asked(&self) -> bool {
+        self.template.asked() || self.system_prompt.is_some()
+    }
+}
+
 impl TemplateArgs {
     /// Whether anything but the model's own template is asked for.
     pub(crate) fn asked(&self) -> bool {
-        self.chat_template.is_some() || self.chat_template_file.is_some() || self.system_prompt.is_some()
+        self.chat_template.is_some() || self.chat_template_file.is_some()
     }
 
-    /// The template for a model.
-    pub(crate) fn select(&self, loaded: &Loaded, quiet: bool) -> Result<Selected, Failure> {
-        let wish = match (&self.chat_template, &self.chat_template_file) {
+    /// The template that is asked for.
+    pub(crate) fn wish(&self) -> Result<Wish, Failure> {
+        Ok(match (&self.chat_template, &self.chat_template_file) {
             (Some(text), _) => Wish::NameOrText(text.clone()),
             (None, Some(path)) => Wish::Text { name: path.display().to_string(), text: read_text(path)? },
             (None, None) => Wish::Model,
-        };
-        let special = SpecialTexts::of(&loaded.tokenizer);
-        let facts = select::ModelFacts {
-            name: &loaded.name,
-            architecture: &loaded.architecture,
-            template: loaded.chat_template.as_deref(),
-            special: &special,
-        };
-        let selected = select(&wish, facts).map_err(bitnetc::Error::from)?;
-        if let Some(note) = &selected.note {
+        })
+    }
+
+    /// What makes prompts for a model with that template; says which one where it is not the file's.
+    pub(crate) fn encoder<'l>(&self, loaded: &'l Loaded, quiet: bool) -> Result<ChatEncoder<'l>, Failure> {
+        let (encoder, note) = ChatEncoder::for_model(loaded, &self.wish()?).map_err(bitnetc::Error::from)?;
+        if let Some(note) = note {
             output::say(quiet, note);
         }
-        Ok(selected)
+        Ok(encoder)
     }
 }
 
@@ -82,7 +93,7 @@ pub(crate) struct ChatArgs {
     #[arg(long, requires = "prompt")]
     pub(crate) single_turn: bool,
     #[command(flatten)]
-    pub(crate) template: TemplateArgs,
+    pub(crate) chat: PromptArgs,
     /// Tokens of an answer (-1: until the model ends or the context is full)
     #[arg(short, long = "n-predict", visible_alias = "predict", value_name = "N", default_value_t = -1, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
     pub(crate) n_predict: i64,
@@ -110,4 +121,7 @@ pub(crate) struct ChatArgs {
     /// Print one JSON object a turn instead of streaming text
     #[arg(long)]
     pub(crate) json: bool,
+    /// Print times, speeds and memory to stderr after every answer
+    #[arg(long)]
+    pub(crate) perf: bool,
 }

@@ -5,25 +5,24 @@ mod commands;
 mod input;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bitnetc::chat::{
-    Conversation, ConversationOptions, Message, Overflow, Reply, Role, Selected, Transcript,
-};
+use bitnetc::chat::{Conversation, ConversationOptions, Message, Overflow, Reply, Role, Transcript};
 use bitnetc::constraint::Constraint;
 use bitnetc::error::exit;
-use bitnetc::generate::{GenerateOptions, Stop};
+use bitnetc::generate::Stop;
 use bitnetc::load::Loaded;
 use bitnetc_runtime::sampling::Sampler;
 use bitnetc_runtime::session::{Session, SessionOptions};
 
-pub(crate) use args::{ChatArgs, TemplateArgs};
+pub(crate) use args::{ChatArgs, PromptArgs, TemplateArgs};
 use commands::{Command, HELP, Settings};
 use input::{Input, Line};
 
 use super::failure::Failure;
 use super::run::{announce, load_options, threads};
 use super::sampling::check_biases;
+use super::timings::Timings;
 use super::{Outcome, interrupt, models, output};
 
 /// Runs the command.
@@ -31,15 +30,17 @@ pub(crate) fn run(args: &ChatArgs, quiet: bool) -> Outcome {
     interrupt::listen();
     let (params, random_seed) = args.sampling.params()?;
     let path = args.model.as_deref().or(args.model_option.as_deref());
+    let clock = Instant::now();
     let loaded = models::open(path, &load_options(&args.engine)?, quiet)?;
     announce(&loaded, path.is_some(), quiet);
     check_biases(&params, loaded.model.vocab())?;
-    let Selected { template, stop, .. } = args.template.select(&loaded, quiet)?;
+    let encoder = args.chat.template.encoder(&loaded, quiet)?;
     // A grammar that cannot be used is refused now, not at the first answer.
     drop(args.grammar.open(&loaded.tokenizer, loaded.model.vocab())?);
     let context = if args.ctx_size == 0 { loaded.context } else { args.ctx_size };
     let options = SessionOptions { context, threads: threads(args.engine.threads) };
     let session = Session::new(loaded.model.clone(), options)?;
+    let load_time = clock.elapsed();
     if random_seed && params.temperature > 0.0 {
         output::say(quiet, format!("seed: {}", params.seed));
     }
@@ -47,16 +48,16 @@ pub(crate) fn run(args: &ChatArgs, quiet: bool) -> Outcome {
         overflow: if args.context_shift { Overflow::DropOldest } else { Overflow::Refuse },
         ..ConversationOptions::default()
     };
-    let mut conversation = Conversation::new(session, &loaded.tokenizer, template, conversation_options);
+    let mut conversation = Conversation::new(session, encoder, conversation_options);
     conversation.session_mut().set_keep_going(|| !interrupt::requested());
-    conversation.reset(args.template.system_prompt.as_deref());
+    conversation.reset(args.chat.system_prompt.as_deref());
     let settings = Settings { params, n_predict: args.n_predict };
     let mut chat = Chat {
         args,
         loaded: &loaded,
         sampler: Sampler::new(settings.params.clone())?,
         settings,
-        stop: args.sampling.stop.iter().cloned().chain(stop).collect(),
+        load_time,
         conversation,
         quiet,
     };
@@ -75,7 +76,7 @@ struct Chat<'a> {
     loaded: &'a Loaded,
     settings: Settings,
     sampler: Sampler,
-    stop: Vec<String>,
+    load_time: Duration,
     conversation: Conversation<'a>,
     quiet: bool,
 }
@@ -194,14 +195,11 @@ impl Chat<'_> {
     /// Answers the last question.
     fn answer(&mut self) -> Result<(), Failure> {
         interrupt::clear();
-        if self.args.template.show_prompt {
+        if self.args.chat.show_prompt {
             let prompt = self.conversation.prompt().map_err(bitnetc::Error::from)?;
             output::say(false, &prompt.text);
         }
-        let options = GenerateOptions {
-            stop: self.stop.clone(),
-            ..self.args.sampling.options(self.settings.n_predict, self.args.ignore_eos)
-        };
+        let options = self.args.sampling.options(self.settings.n_predict, self.args.ignore_eos);
         let mut grammar = self.args.grammar.open(&self.loaded.tokenizer, self.loaded.model.vocab())?;
         let constraint = grammar.as_mut().map(|grammar| grammar as &mut dyn Constraint);
         let streaming = !self.args.json;
@@ -220,6 +218,9 @@ impl Chat<'_> {
             output::print("\n")?;
         } else {
             output::print(&format!("{}\n", self.json(&reply)))?;
+        }
+        if self.args.perf {
+            output::say(false, self.timings(&reply).text());
         }
         if reply.generated.stop == Stop::Interrupted && reply.text.is_empty() {
             self.conversation.undo();
@@ -241,8 +242,19 @@ impl Chat<'_> {
         Ok(())
     }
 
+    fn timings<'r>(&'r self, reply: &'r Reply) -> Timings<'r> {
+        Timings {
+            load: self.load_time,
+            result: &reply.generated,
+            reused: reply.stats.reused_tokens,
+            loaded: self.loaded,
+            session: self.conversation.session(),
+        }
+    }
+
     fn json(&self, reply: &Reply) -> serde_json::Value {
         let stats = &reply.stats;
+        let timings = self.timings(reply);
         serde_json::json!({
             "schema": "bitnetc.chat-turn/1",
             "text": reply.text,
@@ -251,8 +263,8 @@ impl Chat<'_> {
             "reused_tokens": stats.reused_tokens,
             "answer_tokens": stats.answer_tokens,
             "dropped_messages": stats.dropped_messages,
-            "prompt_ms": output::ms(stats.prompt_time),
-            "answer_ms": output::ms(stats.answer_time),
+            "timings": timings.json(),
+            "memory": timings.memory_json(),
         })
     }
 
@@ -266,7 +278,8 @@ impl Chat<'_> {
         format!(
             "context: {} of {} tokens, {} messages\n\
              last prompt: {} tokens, {} of them from the cache, {new} computed ({:.1} tokens per second)\n\
-             last answer: {} tokens ({:.1} tokens per second)",
+             last answer: {} tokens ({:.1} tokens per second)\n\
+             memory: {} planned{}",
             session.position(),
             session.context(),
             self.conversation.messages().len(),
@@ -275,6 +288,8 @@ impl Chat<'_> {
             rate(new, stats.prompt_time),
             stats.answer_tokens,
             rate(stats.answer_tokens, stats.answer_time),
+            output::bytes(session.memory().total()),
+            output::peak_rss().map_or(String::new(), |rss| format!(", peak RSS {}", output::bytes(rss))),
         )
     }
 }
