@@ -157,11 +157,8 @@ fn thread_time() -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// Time for a megabyte of each kind of text, and that twice the text takes not much more than twice the time.
-#[test]
-fn long_monotonous_texts_take_linear_time() {
-    let Some(model) = outside("tokenizer/llama3_vocab.gguf") else { return };
-    let tokenizer = Tokenizer::new(&spec_of(&model)).unwrap();
+/// A megabyte of each kind of text: twice the text takes not much more than twice the time, and none a second.
+fn take_linear_time(tokenizer: &Tokenizer) {
     // An unoptimised build is slower by a factor, not by an order.
     let limit = Duration::from_millis(if cfg!(debug_assertions) { 10_000 } else { 1_000 });
     let units = [
@@ -181,6 +178,7 @@ fn long_monotonous_texts_take_linear_time() {
         " a",
         "<|",
         "a\r\n",
+        "The 日本 fox, Привет 123!\n",
     ];
     for unit in units {
         let mut times = [Duration::ZERO; 2];
@@ -189,7 +187,7 @@ fn long_monotonous_texts_take_linear_time() {
             let start = thread_time();
             let ids = tokenizer.encode(&text, false, true).unwrap();
             *time = thread_time() - start;
-            assert!(!ids.is_empty() && ids.len() <= text.len());
+            assert!(!ids.is_empty() && ids.len() <= text.len() + 1);
             assert_eq!(tokenizer.decode(&ids, false), text.as_bytes());
         }
         println!("{unit:?}: {:?}, twice as long {:?}", times[0], times[1]);
@@ -198,9 +196,25 @@ fn long_monotonous_texts_take_linear_time() {
     }
 }
 
-/// Ids of SentencePiece itself for a vocabulary of its own (`tests/data/make_sentencepiece.py`).
 #[test]
-fn sentence_piece_vectors() {
+fn long_monotonous_texts_take_linear_time() {
+    let builtin = repository().join("models/shakespeare/shakespeare-5m-i2_s.gguf");
+    take_linear_time(&Tokenizer::new(&spec_of(&builtin)).unwrap());
+    take_linear_time(&Tokenizer::new(&sentence_piece().0).unwrap());
+}
+
+#[test]
+fn long_monotonous_texts_take_linear_time_with_a_large_vocabulary() {
+    let Some(model) = outside("tokenizer/llama3_vocab.gguf") else { return };
+    let spec = spec_of(&model);
+    let start = thread_time();
+    let tokenizer = Tokenizer::new(&spec).unwrap();
+    println!("ready after {:?}", thread_time() - start);
+    take_linear_time(&tokenizer);
+}
+
+/// A vocabulary that SentencePiece itself made (`tests/data/make_sentencepiece.py`), and its ids for many texts.
+fn sentence_piece() -> (TokenizerSpec, Value) {
     let data = json(&repository().join("tests/data/sentencepiece.json"));
     let strings = |key: &str| -> Vec<String> {
         data[key].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
@@ -222,6 +236,12 @@ fn sentence_piece_vectors() {
         add_bos: true,
         add_eos: false,
     };
+    (spec, data)
+}
+
+#[test]
+fn sentence_piece_vectors() {
+    let (spec, data) = sentence_piece();
     let tokenizer = Tokenizer::new(&spec).unwrap();
     let cases = data["cases"].as_array().unwrap();
     for case in cases {
