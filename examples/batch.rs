@@ -22,6 +22,7 @@ pub fn main() -> Result<(), Error> {
                     stop: vec!["\n\n".to_owned()],
                     ..GenerateOptions::default()
                 },
+                constraint: None,
             },
         ));
     }

@@ -29,8 +29,28 @@ pub enum ConstraintError {
     },
 }
 
+/// A grammar as its user writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GrammarSource {
+    /// A JSON schema.
+    JsonSchema(String),
+    /// A Lark grammar, in the dialect of `llguidance`.
+    Lark(String),
+    /// A regular expression for the whole text.
+    Regex(String),
+}
+
+/// Makes constraints of grammars.
+pub trait MakeConstraint {
+    /// A text that follows `source` from its start.
+    ///
+    /// # Errors
+    /// A source that is wrong, or needs what is not supported.
+    fn constraint(&self, source: &GrammarSource) -> Result<Box<dyn Constraint>, ConstraintError>;
+}
+
 /// Tokens that may come next, and what comes of them.
-pub trait Constraint {
+pub trait Constraint: std::fmt::Debug {
     /// Puts the tokens that may come next into `mask`; end tokens where the text may end.
     ///
     /// # Errors
@@ -48,10 +68,11 @@ pub trait Constraint {
 }
 
 #[cfg(feature = "grammar")]
-pub use grammar::{Grammar, GrammarSource, Vocabulary};
+pub use grammar::{Grammar, LazyVocabulary, Vocabulary};
 
 #[cfg(feature = "grammar")]
 mod grammar {
+    use std::cell::OnceCell;
     use std::sync::Arc;
 
     use bitnetc_runtime::sampling::TokenMask;
@@ -60,18 +81,7 @@ mod grammar {
     use llguidance::{Matcher, ParserFactory};
     use toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 
-    use super::{Constraint, ConstraintError};
-
-    /// A grammar as its user writes it.
-    #[derive(Debug, Clone, PartialEq, Eq)]
-    pub enum GrammarSource {
-        /// A JSON schema.
-        JsonSchema(String),
-        /// A Lark grammar, in the dialect of `llguidance`.
-        Lark(String),
-        /// A regular expression for the whole text.
-        Regex(String),
-    }
+    use super::{Constraint, ConstraintError, GrammarSource, MakeConstraint};
 
     /// The tokens of a model in the form that masks are computed over: made once, used by any number of grammars.
     pub struct Vocabulary {
@@ -130,6 +140,41 @@ mod grammar {
                 Some(reason) => Err(ConstraintError::Grammar { reason }),
                 None => Ok(Grammar { matcher }),
             }
+        }
+    }
+
+    /// A [`Vocabulary`] that is made when the first grammar wants it.
+    #[derive(Debug)]
+    pub struct LazyVocabulary<'t> {
+        tokenizer: &'t Tokenizer,
+        vocab: u32,
+        made: OnceCell<Vocabulary>,
+    }
+
+    impl<'t> LazyVocabulary<'t> {
+        /// The tokens of `tokenizer` for a model with `vocab` logits.
+        pub fn new(tokenizer: &'t Tokenizer, vocab: u32) -> Self {
+            Self { tokenizer, vocab, made: OnceCell::new() }
+        }
+
+        /// A text that follows `source` from its start.
+        ///
+        /// # Errors
+        /// As [`Vocabulary::new`] and [`Vocabulary::grammar`].
+        pub fn grammar(&self, source: &GrammarSource) -> Result<Grammar, ConstraintError> {
+            match self.made.get() {
+                Some(vocabulary) => vocabulary.grammar(source),
+                None => {
+                    let vocabulary = Vocabulary::new(self.tokenizer, self.vocab)?;
+                    self.made.get_or_init(|| vocabulary).grammar(source)
+                }
+            }
+        }
+    }
+
+    impl MakeConstraint for LazyVocabulary<'_> {
+        fn constraint(&self, source: &GrammarSource) -> Result<Box<dyn Constraint>, ConstraintError> {
+            Ok(Box::new(self.grammar(source)?))
         }
     }
 

@@ -248,9 +248,9 @@ impl Tokens<'_> {
 
     /// What has been made so far. A text that was left early is one that was interrupted.
     pub fn into_completion(self) -> Completion {
-        let (tokens, _) = self.sequence.into_parts();
+        let (tokens, logprobs) = self.sequence.into_parts();
         let finish = self.finish.unwrap_or(Stop::Interrupted);
-        Completion { text: self.text, tokens, prompt_tokens: self.prompt_tokens, finish }
+        Completion { text: self.text, tokens, prompt_tokens: self.prompt_tokens, finish, logprobs }
     }
 
     fn step(&mut self) -> Result<Option<Token>, Error> {

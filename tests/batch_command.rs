@@ -118,7 +118,7 @@ fn generations_of_all_kinds_run_side_by_side() {
         let (params, limit) = settings(i);
         let options = GenerateOptions { limit: Some(limit), ..GenerateOptions::default() };
         let prompt = prompt_tokens(&loaded.tokenizer, prompt).unwrap();
-        (i, Generation { prompt, params, options })
+        (i, Generation { prompt, params, options, constraint: None })
     });
     let options = BatchOptions { context: 128, threads: 3, sequences: 5 };
     let mut batch = Batch::new(loaded.model.clone(), options).unwrap();
@@ -150,6 +150,7 @@ fn stop_strings_the_context_and_no_tokens_end_texts() {
         prompt: prompt.clone(),
         params: params(),
         options: GenerateOptions { limit, stop, ..GenerateOptions::default() },
+        constraint: None,
     };
     let generations = vec![
         (0, of(Some(30), vec!["\u{1f642}".to_owned(), stop, String::new()])),
@@ -297,6 +298,69 @@ fn messages_are_answered_as_by_a_chat() {
         answer_of(&others["two"]),
         run_chat(&["-p", "Who art thou?", "--sys", "Speak in verse.", "--chat-template", "chatml"])
     );
+}
+
+#[test]
+fn answers_have_the_form_and_the_probabilities_that_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"));
+    let schema = json!({ "type": "object", "properties": { "name": { "enum": ["Romeo", "Juliet"] } },
+        "required": ["name"], "additionalProperties": false });
+    let format = json!({ "type": "json_schema", "json_schema": { "name": "who", "schema": schema } });
+    let who = json!([{ "role": "user", "content": "Who?" }]);
+    let greedy = SamplingParams { temperature: 0.0, ..params() };
+    let (_, tokens, _) = alone(&builtin(), "ROMEO:", greedy, 4);
+    let banned = json!({ tokens[0].to_string(): -100 });
+    let text = |id: &str, body: Value| {
+        json!({ "custom_id": id, "url": "/v1/completions", "body": body }).to_string()
+    };
+    let lines = [
+        chat_line("form", json!({ "messages": who, "response_format": format, "max_tokens": 120 })),
+        chat_line(
+            "wrong",
+            json!({ "messages": who, "response_format": { "type": "json_schema",
+            "json_schema": { "schema": { "type": "nonsense" } } } }),
+        ),
+        chat_line("top", json!({ "messages": who, "logprobs": true, "top_logprobs": 2, "max_tokens": 3 })),
+        text("list", json!({ "prompt": "ROMEO:", "logprobs": 1, "max_tokens": 3, "temperature": 0 })),
+        text("free", json!({ "prompt": "ROMEO:", "max_tokens": 4, "temperature": 0 })),
+        text("bias", json!({ "prompt": "ROMEO:", "max_tokens": 4, "temperature": 0, "logit_bias": banned })),
+        text("far", json!({ "prompt": "ROMEO:", "logit_bias": { "99999": 1 } })),
+    ];
+    std::fs::write(&input, lines.join("\n")).unwrap();
+    finish(&input, &output, &["--parallel", "3"]);
+    let results = results(&output);
+    let form: Value = serde_json::from_str(answer_of(&results["form"])).unwrap();
+    assert!(["Romeo", "Juliet"].contains(&form["name"].as_str().unwrap()), "{form}");
+    let choice = |id: &str| results[id]["response"]["body"]["choices"][0].clone();
+    assert_eq!(choice("form")["finish_reason"], "stop");
+    let content = choice("top")["logprobs"]["content"].clone();
+    assert_eq!(content.as_array().unwrap().len(), 3);
+    for token in content.as_array().unwrap() {
+        let top = token["top_logprobs"].as_array().unwrap();
+        assert_eq!(top.len(), 2);
+        assert!(top[0]["logprob"].as_f64() >= top[1]["logprob"].as_f64());
+        assert!(token["logprob"].as_f64().unwrap() <= 0.0 && token["bytes"].is_array());
+    }
+    let list = choice("list");
+    let tokens: String =
+        list["logprobs"]["tokens"].as_array().unwrap().iter().map(|token| token.as_str().unwrap()).collect();
+    assert_eq!(tokens, list["text"]);
+    assert_eq!(list["logprobs"]["text_offset"][0], 0);
+    assert_eq!(choice("free")["logprobs"], Value::Null);
+    assert_ne!(choice("bias")["text"], choice("free")["text"]);
+    for (id, param) in [("wrong", "response_format"), ("far", "logit_bias")] {
+        assert_eq!(results[id]["response"]["body"]["error"]["param"], param, "{id}");
+    }
+
+    // A form for all requests.
+    let (prompts, forms) = (folder.path().join("in.txt"), folder.path().join("forms.jsonl"));
+    std::fs::write(&prompts, "ROMEO:\nJULIET:\n").unwrap();
+    finish(&prompts, &forms, &["--regex", "[a-z]{3} [0-9]"]);
+    for result in self::results(&forms).values() {
+        let text = text_of(result);
+        assert!(text.len() == 5 && text.as_bytes()[4].is_ascii_digit(), "{text}");
+    }
 }
 
 #[test]

@@ -6,14 +6,15 @@
 use std::time::{Duration, Instant};
 
 use bitnetc_runtime::batch::{Batch, Feed};
-use bitnetc_runtime::sampling::{Sampler, SamplingParams};
+use bitnetc_runtime::sampling::{Sampler, SamplingParams, TokenLogprobs};
 use bitnetc_runtime::tokenizer::Tokenize;
 
+use crate::constraint::Constraint;
 use crate::error::Error;
 use crate::generate::{GenerateOptions, Progress, Sequence, Stop};
 
 /// A text to generate.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Generation {
     /// At least one token.
     pub prompt: Vec<u32>,
@@ -21,10 +22,12 @@ pub struct Generation {
     pub params: SamplingParams,
     /// When to end.
     pub options: GenerateOptions,
+    /// What the text has to follow.
+    pub constraint: Option<Box<dyn Constraint>>,
 }
 
 /// A generated text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Completion {
     /// The new text, without a stop string.
     pub text: String,
@@ -34,6 +37,8 @@ pub struct Completion {
     pub prompt_tokens: usize,
     /// Why it ended.
     pub finish: Stop,
+    /// Probabilities of the tokens, if they were asked for.
+    pub logprobs: Vec<TokenLogprobs>,
 }
 
 /// What [`generate_many`] did.
@@ -56,6 +61,7 @@ struct Running<K> {
     key: K,
     sequence: Sequence,
     sampler: Sampler,
+    constraint: Option<Box<dyn Constraint>>,
     text: String,
     /// What it is fed next: its prompt, then the token before.
     next: Vec<u32>,
@@ -66,7 +72,7 @@ struct Running<K> {
 impl<K> Running<K> {
     /// A text at its beginning.
     fn new(key: K, generation: Generation, tokenizer: &dyn Tokenize, vocab: u32) -> Result<Self, Error> {
-        let Generation { prompt, params, options } = generation;
+        let Generation { prompt, params, options, constraint } = generation;
         let mut sampler = Sampler::new(params)?;
         prompt.iter().for_each(|&id| sampler.accept(id));
         // A text of no tokens has ended before its prompt is fed.
@@ -75,6 +81,7 @@ impl<K> Running<K> {
             key,
             sequence: Sequence::new(options, tokenizer, vocab),
             sampler,
+            constraint,
             text: String::new(),
             prompt_tokens: prompt.len(),
             next: prompt,
@@ -84,8 +91,9 @@ impl<K> Running<K> {
 
     /// Goes on with the logits behind what was fed; `full` says that the context has no room for another token.
     fn advance(&mut self, logits: &[f32], tokenizer: &dyn Tokenize, full: bool) -> Result<(), Error> {
-        let Self { sequence, sampler, text, .. } = self;
-        self.finish = match sequence.advance(logits, tokenizer, sampler, None, text)? {
+        let Self { sequence, sampler, constraint, text, .. } = self;
+        let constraint = constraint.as_deref_mut();
+        self.finish = match sequence.advance(logits, tokenizer, sampler, constraint, text)? {
             Progress::Done(stop) => Some(stop),
             Progress::Feed(_) if full => Some(sequence.end(Stop::ContextFull, text)),
             Progress::Feed(id) => {
@@ -97,8 +105,9 @@ impl<K> Running<K> {
     }
 
     fn into_completion(self, finish: Stop) -> (K, Completion) {
-        let (tokens, _) = self.sequence.into_parts();
-        (self.key, Completion { text: self.text, tokens, prompt_tokens: self.prompt_tokens, finish })
+        let (tokens, logprobs) = self.sequence.into_parts();
+        let Self { key, text, prompt_tokens, .. } = self;
+        (key, Completion { text, tokens, prompt_tokens, finish, logprobs })
     }
 }
 

@@ -9,6 +9,7 @@
 //! request has one line of output, whether it was answered or refused; a line of output is written only when it is complete,
 //! and what stood in the file before is never changed, but for a torn last line.
 
+mod body;
 mod input;
 mod job;
 mod many;

@@ -21,7 +21,7 @@ use super::args::EngineArgs;
 use super::chat::TemplateArgs;
 use super::failure::Failure;
 use super::run::{announce, load_options, threads};
-use super::sampling::{SamplingArgs, check_biases};
+use super::sampling::{Forms, GrammarArgs, SamplingArgs, check_biases};
 use super::{Outcome, interrupt, models, output, progress};
 
 /// Texts that are generated at a time unless asked otherwise: as many as `@head` takes in one call.
@@ -73,6 +73,8 @@ pub(crate) struct BatchArgs {
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) grammar: GrammarArgs,
     /// Never end by an end token
     #[arg(long)]
     pub(crate) ignore_eos: bool,
@@ -113,10 +115,14 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
         seed: (!random_seed).then_some(params.seed),
         params,
         options: args.sampling.options(args.n_predict, args.ignore_eos),
+        form: args.grammar.source()?,
     };
     let chats = Chats::of(&loaded, &args.template, quiet)?;
-    let source = TextSource { tokenizer: &loaded.tokenizer, chat: Some(&chats) };
     let vocab = loaded.model.vocab();
+    let forms = Forms::new(&loaded.tokenizer, vocab);
+    // A grammar that cannot be used is refused now, not request by request.
+    drop(args.grammar.open(&forms)?);
+    let source = TextSource { tokenizer: &loaded.tokenizer, chat: Some(&chats), forms: Some(&forms) };
     let job = Job::new(input, &done, results.path(), defaults, source, &loaded.name, vocab)?;
     drop(done);
     if job.skipped() > 0 {

@@ -5,7 +5,6 @@ use std::time::Instant;
 use bitnetc::batch::prompt_tokens;
 use bitnetc::chat::{Message, RenderInput, Role};
 use bitnetc::compile::CompileOptions;
-use bitnetc::constraint::Constraint;
 use bitnetc::error::exit;
 use bitnetc::generate::{Extras, GenerateOptions, Stop, generate_with};
 use bitnetc::load::{LoadOptions, Loaded};
@@ -17,7 +16,7 @@ use bitnetc_runtime::tokenizer::Tokenize;
 use super::args::{EngineArgs, KvType, RunArgs};
 use super::compile::target;
 use super::failure::Failure;
-use super::sampling::check_biases;
+use super::sampling::{Forms, check_biases};
 use super::timings::Timings;
 use super::{Outcome, interrupt, models, output};
 
@@ -118,7 +117,8 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
         }
         (prompt_tokens(&loaded.tokenizer, &text)?, Vec::new())
     };
-    let mut grammar = args.grammar.open(&loaded.tokenizer, loaded.model.vocab())?;
+    let forms = Forms::new(&loaded.tokenizer, loaded.model.vocab());
+    let mut grammar = args.grammar.open(&forms)?;
     let context = if args.ctx_size == 0 { loaded.context } else { args.ctx_size };
     if prompt.len() as u64 > u64::from(context) {
         let message = format!(
@@ -157,8 +157,7 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     let mut text_out = String::new();
     let mut broken = None;
     session.set_keep_going(|| !interrupt::requested());
-    let constraint = grammar.as_mut().map(|grammar| grammar as &mut dyn Constraint);
-    let extras = Extras { constraint, make_room: None };
+    let extras = Extras { constraint: grammar.as_deref_mut(), make_room: None };
     let emit = |piece: &str| {
         text_out.push_str(piece);
         if streaming && let Err(failure) = output::print(piece) {

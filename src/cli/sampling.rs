@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bitnetc::constraint::{Constraint, GrammarSource, MakeConstraint};
 use bitnetc::error::exit;
 use bitnetc::generate::GenerateOptions;
 use bitnetc_runtime::sampling::{Mirostat, SamplingParams, Stage};
@@ -174,11 +175,9 @@ pub(crate) struct GrammarArgs {
     pub(crate) regex: Option<String>,
 }
 
-#[cfg(feature = "grammar")]
 impl GrammarArgs {
     /// What was asked for, if anything.
-    pub(crate) fn source(&self) -> Result<Option<bitnetc::constraint::GrammarSource>, Failure> {
-        use bitnetc::constraint::GrammarSource;
+    pub(crate) fn source(&self) -> Result<Option<GrammarSource>, Failure> {
         let text = |text: &Option<String>, file: &Option<PathBuf>| match (text, file) {
             (Some(text), _) => Ok(Some(text.clone())),
             (None, Some(path)) => super::run::read_text(path).map(Some),
@@ -193,60 +192,38 @@ impl GrammarArgs {
         })
     }
 
-    /// The grammar, at its start.
-    pub(crate) fn open(
-        &self,
-        tokenizer: &bitnetc_runtime::tokenizer::Tokenizer,
-        vocab: u32,
-    ) -> Result<Option<bitnetc::constraint::Grammar>, Failure> {
+    /// The grammar at its start, if one was asked for.
+    pub(crate) fn open(&self, forms: &Forms<'_>) -> Result<Option<Box<dyn Constraint>>, Failure> {
         let Some(source) = self.source()? else { return Ok(None) };
-        let vocabulary =
-            bitnetc::constraint::Vocabulary::new(tokenizer, vocab).map_err(bitnetc::Error::from)?;
-        Ok(Some(vocabulary.grammar(&source).map_err(bitnetc::Error::from)?))
+        Ok(Some(forms.constraint(&source).map_err(bitnetc::Error::from)?))
     }
 }
 
-#[cfg(not(feature = "grammar"))]
-impl GrammarArgs {
-    /// Refuses what this build does not have.
-    pub(crate) fn open(
-        &self,
-        _: &bitnetc_runtime::tokenizer::Tokenizer,
-        _: u32,
-    ) -> Result<Option<NoGrammar>, Failure> {
-        let asked = self.json_schema.is_some()
-            || self.json_schema_file.is_some()
-            || self.grammar.is_some()
-            || self.grammar_file.is_some()
-            || self.regex.is_some();
-        match asked {
-            true => Err(Failure::new(
-                exit::USAGE,
-                "this build has no grammars: build bitnetc with the feature `grammar`",
-            )),
-            false => Ok(None),
-        }
-    }
-}
+/// What makes texts follow forms.
+#[cfg(feature = "grammar")]
+pub(crate) type Forms<'t> = bitnetc::constraint::LazyVocabulary<'t>;
 
-/// A constraint that there is none of, in builds without grammars.
+/// What refuses forms, in builds without grammars.
 #[cfg(not(feature = "grammar"))]
 #[derive(Debug)]
-pub(crate) enum NoGrammar {}
+pub(crate) struct Forms<'t>(std::marker::PhantomData<&'t ()>);
 
 #[cfg(not(feature = "grammar"))]
-impl bitnetc::constraint::Constraint for NoGrammar {
-    fn allowed(
-        &mut self,
-        _: &mut bitnetc_runtime::sampling::TokenMask,
-    ) -> Result<(), bitnetc::constraint::ConstraintError> {
-        match *self {}
+impl<'t> Forms<'t> {
+    /// Of any model.
+    pub(crate) fn new(_: &'t bitnetc_runtime::tokenizer::Tokenizer, _: u32) -> Self {
+        Self(std::marker::PhantomData)
     }
-    fn accept(&mut self, _: u32) -> Result<(), bitnetc::constraint::ConstraintError> {
-        match *self {}
-    }
-    fn is_complete(&self) -> bool {
-        match *self {}
+}
+
+#[cfg(not(feature = "grammar"))]
+impl MakeConstraint for Forms<'_> {
+    fn constraint(
+        &self,
+        _: &GrammarSource,
+    ) -> Result<Box<dyn Constraint>, bitnetc::constraint::ConstraintError> {
+        let reason = "this build has no grammars: build bitnetc with the feature `grammar`".to_owned();
+        Err(bitnetc::constraint::ConstraintError::Grammar { reason })
     }
 }
 

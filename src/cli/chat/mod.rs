@@ -8,7 +8,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bitnetc::chat::{Conversation, ConversationOptions, Message, Overflow, Reply, Role, Transcript};
-use bitnetc::constraint::Constraint;
 use bitnetc::error::exit;
 use bitnetc::generate::Stop;
 use bitnetc::load::Loaded;
@@ -21,7 +20,7 @@ use input::{Input, Line};
 
 use super::failure::Failure;
 use super::run::{announce, load_options, threads};
-use super::sampling::check_biases;
+use super::sampling::{Forms, check_biases};
 use super::timings::Timings;
 use super::{Outcome, interrupt, models, output};
 
@@ -36,7 +35,8 @@ pub(crate) fn run(args: &ChatArgs, quiet: bool) -> Outcome {
     check_biases(&params, loaded.model.vocab())?;
     let encoder = args.chat.template.encoder(&loaded, quiet)?;
     // A grammar that cannot be used is refused now, not at the first answer.
-    drop(args.grammar.open(&loaded.tokenizer, loaded.model.vocab())?);
+    let forms = Forms::new(&loaded.tokenizer, loaded.model.vocab());
+    drop(args.grammar.open(&forms)?);
     let context = if args.ctx_size == 0 { loaded.context } else { args.ctx_size };
     let options = SessionOptions { context, threads: threads(args.engine.threads) };
     let session = Session::new(loaded.model.clone(), options)?;
@@ -58,6 +58,7 @@ pub(crate) fn run(args: &ChatArgs, quiet: bool) -> Outcome {
         sampler: Sampler::new(settings.params.clone())?,
         settings,
         load_time,
+        forms,
         conversation,
         quiet,
     };
@@ -77,6 +78,7 @@ struct Chat<'a> {
     settings: Settings,
     sampler: Sampler,
     load_time: Duration,
+    forms: Forms<'a>,
     conversation: Conversation<'a>,
     quiet: bool,
 }
@@ -200,8 +202,8 @@ impl Chat<'_> {
             output::say(false, &prompt.text);
         }
         let options = self.args.sampling.options(self.settings.n_predict, self.args.ignore_eos);
-        let mut grammar = self.args.grammar.open(&self.loaded.tokenizer, self.loaded.model.vocab())?;
-        let constraint = grammar.as_mut().map(|grammar| grammar as &mut dyn Constraint);
+        let mut grammar = self.args.grammar.open(&self.forms)?;
+        let constraint = grammar.as_deref_mut();
         let streaming = !self.args.json;
         let mut broken = None;
         let reply = self.conversation.answer(&mut self.sampler, &options, constraint, |piece| {
