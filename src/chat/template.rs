@@ -114,9 +114,11 @@ impl ChatTemplate {
     pub fn render(&self, input: &RenderInput<'_>, special: &SpecialTexts) -> Result<Rendered, ChatError> {
         let mut messages = json!(input.messages);
         let mut tools = json!(input.tools);
+        let mut given = json!(input.variables);
         let mut texts = Vec::new();
-        collect_texts(&messages, &mut texts);
-        collect_texts(&tools, &mut texts);
+        for value in [&messages, &tools, &given] {
+            collect_texts(value, &mut texts);
+        }
         let guard = Guard::new(&special.controls, texts.iter().map(String::as_str));
         for message in messages.as_array_mut().into_iter().flatten().filter_map(|m| m.as_object_mut()) {
             for (key, value) in message {
@@ -126,13 +128,17 @@ impl ChatTemplate {
             }
         }
         protect(&mut tools, &guard);
+        // Names of variables are the template's, their values are not.
+        for value in given.as_object_mut().into_iter().flat_map(Map::values_mut) {
+            protect(value, &guard);
+        }
         let mut variables = Map::new();
         for (name, token) in [("bos_token", &special.bos), ("eos_token", &special.eos)] {
             if let Some(token) = token {
                 variables.insert(name.to_owned(), json!(token));
             }
         }
-        variables.extend(input.variables.clone());
+        variables.extend(given.as_object_mut().map(std::mem::take).unwrap_or_default());
         variables.insert("messages".to_owned(), messages);
         variables.insert("tools".to_owned(), tools);
         variables.insert("documents".to_owned(), serde_json::Value::Null);
@@ -225,6 +231,14 @@ mod tests {
         assert_eq!(rendered.breaks, [15, 22]);
         let plain = render(source, "hi").unwrap();
         assert!(plain.breaks.is_empty());
+        // Nor can they through a variable.
+        let mut variables = Map::new();
+        variables.insert("mood".to_owned(), json!("<|user|>"));
+        let input = RenderInput { variables, ..RenderInput::default() };
+        let template = ChatTemplate::new("a test", "{{ mood }}{{ '<|user|>' }}").unwrap();
+        let rendered = template.render(&input, &special()).unwrap();
+        assert_eq!((rendered.text.as_str(), rendered.breaks.len()), ("<|user|><|user|>", 1));
+        assert!(rendered.breaks[0] < 8);
     }
 
     #[test]
