@@ -37,6 +37,19 @@ fn home() -> tempfile::TempDir {
 }
 
 #[test]
+fn settings_are_started_once() {
+    let home = home();
+    let (code, _, stderr) = output(&mut bitnetc(home.path(), &["config", "init"]));
+    let file = home.path().join(".config/bitnetc/config.toml");
+    assert!(code == Some(0) && stderr.contains(file.to_str().unwrap()), "{stderr}");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (code, _, stderr) = output(&mut bitnetc(home.path(), &["config", "init"]));
+    assert!(code == Some(1) && stderr.contains("is there already"), "{stderr}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+    assert_eq!(output(&mut bitnetc(home.path(), &["config"])).0, Some(0));
+}
+
+#[test]
 fn a_model_of_the_hub_is_fetched_and_compiled_once() {
     let bytes = TinyModel::default().to_gguf();
     let server = Server::new(&[("tiny.gguf", bytes.clone()), ("README.md", b"hi".to_vec())]);
