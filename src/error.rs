@@ -17,6 +17,8 @@ use bitnetc_runtime::session::SessionError;
 use bitnetc_runtime::tokenizer::TokenizerError;
 use bitnetc_runtime::whole_file::WholeFileError;
 
+use crate::chat::ChatError;
+use crate::constraint::ConstraintError;
 use crate::import::LocationError;
 
 /// An error of the library facade.
@@ -146,6 +148,12 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A conversation cannot go on.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+    /// A grammar cannot be used.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     /// A model by name could not be had.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
@@ -192,7 +200,8 @@ impl Error {
             Error::Compile(CompileError::Program(_) | CompileError::Kernel { .. }) => exit::MODEL,
             Error::NotInPlan { .. } | Error::HeadOfPlan { .. } => exit::USAGE,
             Error::Interrupted | Error::Session(SessionError::Interrupted) => exit::INTERRUPTED,
-            Error::Param(_) | Error::NoPrompt => exit::USAGE,
+            Error::Param(_) | Error::NoPrompt | Error::Chat(ChatError::UnknownTemplate { .. }) => exit::USAGE,
+            Error::Constraint(ConstraintError::Json(_) | ConstraintError::Grammar { .. }) => exit::USAGE,
             Error::Store(error) => error.exit_code(),
             _ => exit::FAILURE,
         }

@@ -8,6 +8,10 @@ use bitnetc_passes::HeadFormat;
 use bitnetc_runtime::map::MapMode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::chat::{ChatArgs, PromptArgs};
+use super::sampling::{GrammarArgs, SamplingArgs};
+use super::tokenize::{DetokenizeArgs, TokenizeArgs};
+
 /// A compiler for ternary (BitNet b1.58) language models on CPUs.
 #[derive(Debug, Parser)]
 #[command(
@@ -30,6 +34,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Generate text
     Run(RunArgs),
+    /// Talk to a model
+    Chat(ChatArgs),
+    /// Text to token ids
+    Tokenize(TokenizeArgs),
+    /// Token ids to text
+    Detokenize(DetokenizeArgs),
     /// Answer a file of prompts or requests, several at a time
     Batch(super::batch::BatchArgs),
     /// Compile a GGUF model to a plan file
@@ -218,7 +228,7 @@ impl MemoryArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  bitnetc run\n  bitnetc run model.plan -p \"ROMEO:\" -n 64 --temp 0\n  bitnetc run model.gguf -f prompt.txt --perf"
+    after_help = "Examples:\n  bitnetc run\n  bitnetc run model.plan -p \"ROMEO:\" -n 64 --temp 0\n  bitnetc run model.gguf -f prompt.txt --perf\n  bitnetc run model.gguf --chat -p \"Name a colour as JSON\" -j '{\"type\":\"string\"}'"
 )]
 pub(crate) struct RunArgs {
     /// A .gguf model or a plan (default: the built-in model)
@@ -249,6 +259,16 @@ pub(crate) struct RunArgs {
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) grammar: GrammarArgs,
+    /// Put the prompt into the model's chat template, as one message (the options of the template imply it)
+    #[arg(long)]
+    pub(crate) chat: bool,
+    #[command(flatten)]
+    pub(crate) chat_prompt: PromptArgs,
+    /// Report the log-probability of every token and of the N likeliest ones (with --json)
+    #[arg(long, value_name = "N", requires = "json", value_parser = clap::value_parser!(u16).range(0..=256))]
+    pub(crate) logprobs: Option<u16>,
     /// Never end by an end token
     #[arg(long)]
     pub(crate) ignore_eos: bool,
@@ -261,34 +281,9 @@ pub(crate) struct RunArgs {
     /// Print times, speeds and memory to stderr
     #[arg(long)]
     pub(crate) perf: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SamplingArgs {
-    /// Seed (-1: a random one)
-    #[arg(short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
-    pub(crate) seed: i64,
-    /// Temperature; 0 takes the most likely token each time
-    #[arg(
-        long = "temp",
-        visible_alias = "temperature",
-        value_name = "T",
-        default_value_t = 0.8,
-        allow_negative_numbers = true
-    )]
-    pub(crate) temp: f32,
-    /// Choose among the K most likely tokens (0 or less: all)
-    #[arg(long, value_name = "K", default_value_t = 40, allow_negative_numbers = true)]
-    pub(crate) top_k: i32,
-    /// Choose among the most likely tokens that make up this share (1: all)
-    #[arg(long, value_name = "P", default_value_t = 0.95)]
-    pub(crate) top_p: f32,
-    /// Choose among tokens at least this likely, relative to the likeliest (0: all)
-    #[arg(long, value_name = "P", default_value_t = 0.05)]
-    pub(crate) min_p: f32,
-    /// Make tokens of the last 64 less likely (1: no)
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
-    pub(crate) repeat_penalty: f32,
+    /// Write what every thread did, op by op, as a trace for chrome://tracing or Perfetto
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
