@@ -113,7 +113,9 @@ fn perf_and_json_tell_times_and_memory() {
     let output =
         with_input(chat(&["-q", "-s", "1", "-n", "6", "--ignore-eos", "--json", "--perf"]), "Hello\nAgain\n");
     let said = String::from_utf8(output.stderr.clone()).unwrap();
-    assert_eq!(said.matches("per token").count() / said.matches("load time").count(), 4, "{said}");
+    for part in ["load time", "prompt eval time", "99 % within", "planned", "peak RSS"] {
+        assert_eq!(said.matches(part).count(), 2, "{part}: {said}");
+    }
     for turn in turns(&output) {
         let timings = &turn["timings"];
         for name in ["load_ms", "prompt_ms", "decode_ms", "decode_tokens_per_second", "sampling_ms"] {
