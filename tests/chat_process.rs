@@ -93,6 +93,42 @@ fn commands_work_in_a_pipe() {
 }
 
 #[test]
+fn stats_say_what_came_from_the_cache() {
+    let input = "Good morrow\nWhat news?\n/stats\n";
+    let output = with_input(chat(&["-q", "--temp", "0", "-n", "8", "-c", "256"]), input);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let line = said.lines().find(|line| line.starts_with("last prompt:")).unwrap();
+    let numbers: Vec<u32> =
+        line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
+    let [all, cached, computed] = numbers[..3] else { panic!("{line}") };
+    assert_eq!(all, cached + computed, "{line}");
+    // The second question is shorter than what came before it.
+    assert!(cached > computed && computed > 0, "{line}");
+    assert!(said.contains("planned, peak RSS"), "{said}");
+}
+
+#[test]
+fn perf_and_json_tell_times_and_memory() {
+    let output =
+        with_input(chat(&["-q", "-s", "1", "-n", "6", "--ignore-eos", "--json", "--perf"]), "Hello\nAgain\n");
+    let said = String::from_utf8(output.stderr.clone()).unwrap();
+    for part in ["load time", "prompt eval time", "99 % within", "planned", "peak RSS"] {
+        assert_eq!(said.matches(part).count(), 2, "{part}: {said}");
+    }
+    for turn in turns(&output) {
+        let timings = &turn["timings"];
+        for name in ["load_ms", "prompt_ms", "decode_ms", "decode_tokens_per_second", "sampling_ms"] {
+            assert!(timings[name].as_f64().unwrap() > 0.0, "{name}: {turn}");
+        }
+        let latency = |name: &str| timings["token_latency_ms"][name].as_f64().unwrap();
+        assert!(latency("p50") <= latency("p90") && latency("p99") <= latency("max"), "{turn}");
+        assert!(turn["memory"]["planned_bytes"].as_u64().unwrap() > 0, "{turn}");
+        assert!(turn["memory"]["peak_rss_bytes"].is_u64() || !cfg!(target_os = "linux"), "{turn}");
+    }
+}
+
+#[test]
 fn ctrl_c_stops_the_answer_and_the_chat_goes_on() {
     let mut child =
         chat(&["-q", "-s", "1", "--ignore-eos", "-c", "20000", "-r", "never there"]).spawn().unwrap();

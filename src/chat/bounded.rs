@@ -149,12 +149,12 @@ fn compile(source: &str) -> Result<(Instructions<'_>, Blocks<'_>), Error> {
     Ok(generator.finish())
 }
 
-// A name with a hyphen is none that a template can write.
-const ADD: &str = "bounded-add";
-const MULTIPLY: &str = "bounded-multiply";
-const CONCATENATE: &str = "bounded-concatenate";
-const SLICE: &str = "bounded-slice";
-const CONTAINS: &str = "bounded-contains";
+// Names that no template can spell; without white space, which the engine takes out of names.
+const ADD: &str = "bounded:add";
+const MULTIPLY: &str = "bounded:multiply";
+const CONCATENATE: &str = "bounded:concatenate";
+const SLICE: &str = "bounded:slice";
+const CONTAINS: &str = "bounded:contains";
 /// A filter that is looked up by name each time.
 const NOT_CACHED: u8 = u8::MAX;
 
