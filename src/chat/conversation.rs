@@ -65,7 +65,29 @@ impl std::fmt::Debug for Conversation<'_> {
 struct Cached {
     tokens: Vec<u32>,
     /// The text that the tokens stand for; `None` if it is not known, because an answer was cut off.
-    text: Option<Rendered>,
+    text: Option<Known>,
+}
+
+/// The text of a turn.
+#[derive(Debug)]
+struct Known {
+    prompt: Rendered,
+    answer: String,
+}
+
+impl Known {
+    /// Where `rendered` goes on behind this text, if it begins with it. White space at the ends of the answer may differ:
+    /// templates take it off, and the tokens that the model made are kept nevertheless.
+    fn end_in(&self, rendered: &Rendered) -> Option<usize> {
+        let rest = rendered.text.strip_prefix(self.prompt.text.as_str())?;
+        let behind = rest.strip_prefix(self.answer.as_str()).or_else(|| {
+            let answer = Some(self.answer.trim()).filter(|answer| !answer.is_empty())?;
+            rest.trim_start().strip_prefix(answer)
+        })?;
+        let end = rendered.text.len() - behind.len();
+        let breaks = rendered.breaks.iter().take_while(|&&at| at <= end);
+        (!behind.is_empty() && breaks.eq(&self.prompt.breaks)).then_some(end)
+    }
 }
 
 /// Figures of the last turn.
@@ -324,10 +346,8 @@ impl<'t> Conversation<'t> {
             generated.tokens.iter().flat_map(|&id| tokenizer.piece(id, false)).copied().collect();
         // Not if a stop string or a broken character was left out.
         let complete = pieces == text.as_bytes();
-        self.cached = Cached {
-            text: complete.then(|| Rendered { text: base.text + &text, breaks: base.breaks }),
-            tokens: fed,
-        };
+        self.cached =
+            Cached { text: complete.then(|| Known { prompt: base, answer: text.clone() }), tokens: fed };
         stats.answer_tokens = generated.tokens.len();
         stats.dropped_messages = dropped;
         stats.prompt_time = generated.prompt_time;
@@ -366,15 +386,9 @@ fn plan(
     rendered: Rendered,
     made: &[u32],
 ) -> Result<Plan, Error> {
-    let continues = cached.text.as_ref().filter(|old| {
-        rendered.text.len() > old.text.len()
-            && rendered.text.starts_with(&old.text)
-            && rendered.breaks.iter().take_while(|&&at| at <= old.text.len()).eq(old.breaks.iter())
-    });
-    let mut tokens = match continues {
+    let mut tokens = match cached.text.as_ref().and_then(|known| known.end_in(&rendered)) {
         // Cutting the text here may give other tokens than encoding it whole; the model's own are kept.
-        Some(old) => {
-            let at = old.text.len();
+        Some(at) => {
             let behind: Vec<usize> =
                 rendered.breaks.iter().filter(|&&place| place > at).map(|place| place - at).collect();
             let mut tokens = cached.tokens.clone();
@@ -395,4 +409,30 @@ fn drop_oldest(messages: &[Message]) -> Option<Vec<Message>> {
     let (first, second) = (questions.next()?, questions.next()?);
     let kept = messages[..first].iter().chain(&messages[second..]);
     Some(kept.cloned().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_goes_on_behind_the_answer_whatever_white_space_it_has() {
+        let rendered =
+            |text: &str, breaks: &[usize]| Rendered { text: text.to_owned(), breaks: breaks.to_vec() };
+        let known = |answer: &str| Known { prompt: rendered("U: x\nA:", &[2]), answer: answer.to_owned() };
+        for (answer, text, expected) in [
+            ("yes", "U: x\nA:yes\nU:", Some(10)),
+            ("  yes\n", "U: x\nA: yes\nU:", Some(11)),
+            ("  yes\n", "U: x\nA:  yes\n\nU:", Some(13)),
+            ("yes", "U: x\nA: no\nU:", None),
+            ("yes", "U: y\nA: yes\nU:", None),
+            // Nothing follows: the same question once more.
+            ("yes", "U: x\nA:yes", None),
+            (" ", "U: x\nA:\nU:", None),
+            ("", "U: x\nA:\nU:", Some(7)),
+        ] {
+            assert_eq!(known(answer).end_in(&rendered(text, &[2, 90])), expected, "{answer:?} {text:?}");
+            assert_eq!(known(answer).end_in(&rendered(text, &[3])), None);
+        }
+    }
 }
