@@ -45,6 +45,24 @@ const TAG_TOKENS: usize = 4096;
 /// Bytes that a constant repeated by a number may have: the engine makes it while it compiles.
 const CONSTANT_BYTES: u64 = 16 << 20;
 
+/// Why a template failed, with the line where it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault(String);
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&Error> for Fault {
+    fn from(error: &Error) -> Self {
+        let line = error.line().map_or(String::new(), |line| format!(" (line {line})"));
+        let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+        Self(format!("{detail}{line}"))
+    }
+}
+
 pub(super) fn failed(reason: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, reason.into())
 }
@@ -107,18 +125,20 @@ impl Sink for Written<'_, '_, '_> {
 ///
 /// # Errors
 /// A template that does not compile, fails, or reaches a limit.
-pub(super) fn render(source: &str, variables: Value, now: Option<&jiff::Zoned>) -> Result<String, Error> {
+pub(super) fn render(source: &str, variables: Value, now: Option<&jiff::Zoned>) -> Result<String, Fault> {
     on_large_stack(|| render_here(source, variables, now))
 }
 
 /// Runs `work` on a thread with a stack that no template overflows.
-fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Fault> {
+    // The engine's errors hold values, which may be nested deeply: they end on that thread.
+    let work = || work().map_err(|error| Fault::from(&error));
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("chat-template".to_owned()).stack_size(STACK_BYTES);
         let thread = thread
             .spawn_scoped(scope, work)
-            .map_err(|error| failed(format!("there is no thread for the template: {error}")))?;
-        thread.join().unwrap_or_else(|_| Err(failed("the template engine failed")))
+            .map_err(|error| Fault(format!("there is no thread for the template: {error}")))?;
+        thread.join().unwrap_or_else(|_| Err(Fault("the template engine failed".to_owned())))
     })
 }
 
@@ -141,7 +161,7 @@ fn render_here(source: &str, variables: Value, now: Option<&jiff::Zoned>) -> Res
 ///
 /// # Errors
 /// What is wrong, and in which line.
-pub(super) fn check(source: &str) -> Result<(), Error> {
+pub(super) fn check(source: &str) -> Result<(), Fault> {
     on_large_stack(|| compile(source).map(drop))
 }
 
