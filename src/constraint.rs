@@ -83,6 +83,9 @@ mod grammar {
 
     use super::{Constraint, ConstraintError, GrammarSource, MakeConstraint};
 
+    /// White space between the parts of a JSON text: enough to lay it out, not enough to go on for ever.
+    const WHITE_SPACE: &str = r" |\n[ \t]{0,20}";
+
     /// The tokens of a model in the form that masks are computed over: made once, used by any number of grammars.
     pub struct Vocabulary {
         factory: ParserFactory,
@@ -130,7 +133,12 @@ mod grammar {
         pub fn grammar(&self, source: &GrammarSource) -> Result<Grammar, ConstraintError> {
             let grammar = match source {
                 GrammarSource::JsonSchema(text) => {
-                    TopLevelGrammar::from_json_schema(serde_json::from_str(text)?)
+                    let mut schema: serde_json::Value = serde_json::from_str(text)?;
+                    if let Some(schema) = schema.as_object_mut() {
+                        let options = serde_json::json!({ "whitespace_pattern": WHITE_SPACE });
+                        schema.entry("x-guidance").or_insert(options);
+                    }
+                    TopLevelGrammar::from_json_schema(schema)
                 }
                 GrammarSource::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
                 GrammarSource::Regex(text) => TopLevelGrammar::from_regex(text),
@@ -265,7 +273,7 @@ mod grammar {
                     let mixed = (at as u64 * 7919 + seed * 104_729).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
                     end.unwrap_or(allowed[mixed as usize % allowed.len()])
                 });
-                // A very long number or run of spaces may not have ended yet.
+                // A very long number may not have ended yet.
                 if let Ok(value) = serde_json::from_str::<serde_json::Value>(&text) {
                     assert!(value["ok"].is_boolean() && value["n"].is_number(), "{text}");
                 } else {

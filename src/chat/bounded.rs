@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use minijinja::machinery::{self, CodeGenerator, Instruction, Instructions};
+use minijinja::machinery::{self, CodeGenerator, Instruction, Instructions, Token};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, Value};
@@ -33,6 +33,34 @@ const LIST_ITEMS: usize = 100_000;
 #[derive(Debug)]
 pub(super) struct Budget {
     left: AtomicU64,
+}
+
+/// What a piece of text costs besides its bytes: the time to write it.
+const PUT_BYTES: usize = 64;
+/// Stack of the thread that a template runs on. The engine recurses over expressions, and over values that hold values;
+/// the fuel bounds how deep these can be. Untouched pages of a stack take no memory.
+const STACK_BYTES: usize = 256 << 20;
+/// Tokens of one tag (`{{ … }}` or `{% … %}`), because the engine takes constants in it together again at each level.
+const TAG_TOKENS: usize = 4096;
+/// Bytes that a constant repeated by a number may have: the engine makes it while it compiles.
+const CONSTANT_BYTES: u64 = 16 << 20;
+
+/// Why a template failed, with the line where it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault(String);
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&Error> for Fault {
+    fn from(error: &Error) -> Self {
+        let line = error.line().map_or(String::new(), |line| format!(" (line {line})"));
+        let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+        Self(format!("{detail}{line}"))
+    }
 }
 
 pub(super) fn failed(reason: impl Into<String>) -> Error {
@@ -75,7 +103,7 @@ pub(super) struct Text<'b> {
 
 impl Sink for Text<'_> {
     fn put(&mut self, text: &str) -> Result<(), Error> {
-        self.budget.charge(text.len())?;
+        self.budget.charge(text.len() + PUT_BYTES)?;
         self.text.push_str(text);
         Ok(())
     }
@@ -88,7 +116,7 @@ struct Written<'o, 'b, 'w> {
 
 impl Sink for Written<'_, '_, '_> {
     fn put(&mut self, text: &str) -> Result<(), Error> {
-        self.budget.charge(text.len())?;
+        self.budget.charge(text.len() + PUT_BYTES)?;
         self.out.write_str(text).map_err(|_| failed("the text cannot be written"))
     }
 }
@@ -97,7 +125,24 @@ impl Sink for Written<'_, '_, '_> {
 ///
 /// # Errors
 /// A template that does not compile, fails, or reaches a limit.
-pub(super) fn render(source: &str, variables: Value, now: Option<&jiff::Zoned>) -> Result<String, Error> {
+pub(super) fn render(source: &str, variables: Value, now: Option<&jiff::Zoned>) -> Result<String, Fault> {
+    on_large_stack(|| render_here(source, variables, now))
+}
+
+/// Runs `work` on a thread with a stack that no template overflows.
+fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Fault> {
+    // The engine's errors hold values, which may be nested deeply: they end on that thread.
+    let work = || work().map_err(|error| Fault::from(&error));
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("chat-template".to_owned()).stack_size(STACK_BYTES);
+        let thread = thread
+            .spawn_scoped(scope, work)
+            .map_err(|error| Fault(format!("there is no thread for the template: {error}")))?;
+        thread.join().unwrap_or_else(|_| Err(Fault("the template engine failed".to_owned())))
+    })
+}
+
+fn render_here(source: &str, variables: Value, now: Option<&jiff::Zoned>) -> Result<String, Error> {
     let budget = Arc::new(Budget { left: AtomicU64::new(VALUE_BYTES) });
     let (mut instructions, mut blocks) = compile(source)?;
     let literal = std::iter::once(&mut instructions).chain(blocks.values_mut()).map(bound_operators).max();
@@ -116,8 +161,37 @@ pub(super) fn render(source: &str, variables: Value, now: Option<&jiff::Zoned>) 
 ///
 /// # Errors
 /// What is wrong, and in which line.
-pub(super) fn check(source: &str) -> Result<(), Error> {
-    compile(source).map(drop)
+pub(super) fn check(source: &str) -> Result<(), Fault> {
+    on_large_stack(|| compile(source).map(drop))
+}
+
+/// Refuses tags with too many tokens, and constants that would be too large when they are repeated: at most, the literal
+/// texts of a tag with a `*` times all numbers in it.
+fn check_tags(source: &str, syntax: &SyntaxConfig) -> Result<(), Error> {
+    let (mut tokens, mut literal, mut factor, mut repeats) = (0usize, 0u64, 1u64, false);
+    for token in machinery::tokenize(source, false, syntax.clone()) {
+        tokens += 1;
+        match token?.0 {
+            Token::TemplateData(_) | Token::VariableStart | Token::BlockStart => {
+                (tokens, literal, factor, repeats) = (0, 0, 1, false);
+            }
+            Token::Str(text) => literal = literal.saturating_add(text.len() as u64),
+            Token::String(text) => literal = literal.saturating_add(text.len() as u64),
+            Token::BracketOpen | Token::Comma => literal = literal.saturating_add(32),
+            Token::Int(number) => factor = factor.saturating_mul(number.max(1)),
+            Token::Int128(_) => factor = u64::MAX,
+            Token::Mul => repeats = true,
+            Token::Pow => factor = u64::MAX,
+            _ => {}
+        }
+        if tokens > TAG_TOKENS {
+            return Err(failed(format!("a tag has more than {TAG_TOKENS} words and signs")));
+        }
+        if repeats && literal.saturating_mul(factor) > CONSTANT_BYTES {
+            return Err(failed("the template repeats a text too often"));
+        }
+    }
+    Ok(())
 }
 
 fn run<'env>(
@@ -143,6 +217,7 @@ type Blocks<'s> = BTreeMap<&'s str, Instructions<'s>>;
 /// Compiles with the white-space settings of transformers.
 fn compile(source: &str) -> Result<(Instructions<'_>, Blocks<'_>), Error> {
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
+    check_tags(source, &syntax)?;
     let tree = machinery::parse(source, "chat template", syntax)?;
     let mut generator = CodeGenerator::new("chat template", source);
     generator.compile_stmt(&tree);
@@ -379,7 +454,8 @@ mod tests {
         ] {
             assert_eq!(rendered(source), text, "{source}");
         }
-        for bad in ["{{ 'a' + 1 }}", "{{ missing + 'a' }}", "{{ l[::0] }}", "{{ {} * 2 }}", "{{ 1 in 's' }}"]
+        for bad in
+            ["{{ 'a' + 1 }}", "{{ missing + 'a' }}", "{{ l[::0] }}", "{{ {} * 2 }}", "{{ missing in 's' }}"]
         {
             assert!(render(bad, Value::UNDEFINED, None).is_err(), "{bad}");
         }
@@ -388,7 +464,8 @@ mod tests {
     /// Every way to make much of little ends with an error, soon.
     #[test]
     fn hostile_templates_end() {
-        let long = "{% set s = 'ab' * 4000000 %}";
+        // By way of a variable, because constants are not repeated that often.
+        let long = "{% set n = 4000000 %}{% set s = 'ab' * n %}";
         for source in [
             "{% set ns = namespace(s='ab') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
             "{% set ns = namespace(s='ab') %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
@@ -413,6 +490,15 @@ mod tests {
             &format!("{long}{{% for i in range(99999) %}}{{{{ s[1:] }}}}{{% endfor %}}"),
             &format!("{{% for i in range(99999) %}}{}{{% endfor %}}", "x".repeat(60_000)),
             &"(".repeat(60_000),
+            &format!("{{{{ {}1 }}}}", "-".repeat(60_000)),
+            &format!("{{{{ {}a }}}}", "not ".repeat(15_000)),
+            &format!("{{{{ {}a }}}}", "a~".repeat(30_000)),
+            &format!("{{{{ {}1 }}}}", "1~".repeat(30_000)),
+            &format!("{{{{ {}1 }}}}", "'x' * 99999999 ~ ".repeat(3_000)),
+            &format!("{{{{ {}1 }}}}", "[1] * 99999999 + ".repeat(3_000)),
+            "{{ ('x' * 9 ** 9) ~ 'x' * 9 ** 9 }}",
+            "{% set ns = namespace(s=[]) %}{% for i in range(99999) %}{% for j in range(9) %}{% set ns.s = [ns.s] %}{% endfor %}{% endfor %}",
+            &format!("{{% if a %}}{}{{% endif %}}{{{{ 'a' + 1 }}}}", "{% elif a %}".repeat(5_000)),
             &format!("{{{{ {}1{} }}}}", "(".repeat(30_000), ")".repeat(30_000)),
             &"{% if 1 %}".repeat(6_000),
         ] {

@@ -64,8 +64,32 @@ impl std::fmt::Debug for Conversation<'_> {
 #[derive(Debug, Default)]
 struct Cached {
     tokens: Vec<u32>,
-    /// The text that the tokens stand for; `None` if it is not known, because an answer was cut off.
-    text: Option<Rendered>,
+    /// The turns whose texts are known, which they are not if an answer was cut off; the last one last.
+    turns: Vec<Known>,
+}
+
+/// A turn, and what was before it.
+#[derive(Debug)]
+struct Known {
+    prompt: Rendered,
+    answer: String,
+    /// The first so many tokens of the cache stand for it.
+    tokens: usize,
+}
+
+impl Known {
+    /// Where `rendered` goes on behind this text, if it begins with it. White space at the ends of the answer may differ:
+    /// templates take it off, and the tokens that the model made are kept nevertheless.
+    fn end_in(&self, rendered: &Rendered) -> Option<usize> {
+        let rest = rendered.text.strip_prefix(self.prompt.text.as_str())?;
+        let behind = rest.strip_prefix(self.answer.as_str()).or_else(|| {
+            let answer = Some(self.answer.trim()).filter(|answer| !answer.is_empty())?;
+            rest.trim_start().strip_prefix(answer)
+        })?;
+        let end = rendered.text.len() - behind.len();
+        let breaks = rendered.breaks.iter().take_while(|&&at| at <= end);
+        (!behind.is_empty() && breaks.eq(&self.prompt.breaks)).then_some(end)
+    }
 }
 
 /// Figures of the last turn.
@@ -101,6 +125,8 @@ struct Plan {
     keep: usize,
     tokens: Vec<u32>,
     rendered: Rendered,
+    /// So many tokens are those of the cache; one more than are kept where the last one was not fed yet.
+    same: usize,
 }
 
 impl<'t> Conversation<'t> {
@@ -260,8 +286,9 @@ impl<'t> Conversation<'t> {
         };
         let mut fed = self.cached.tokens.clone();
         fed.extend_from_slice(&plan.tokens);
-        // From here on the text is known again only when the answer is.
-        self.cached = Cached::default();
+        // Should this turn fail, nothing is known of the cache.
+        let mut turns = std::mem::take(&mut self.cached).turns;
+        turns.retain(|turn| turn.tokens <= plan.same);
         let mut base = plan.rendered;
         let mut text = String::new();
         let (encoder, conversation) = (&self.encoder, &self.options);
@@ -289,6 +316,7 @@ impl<'t> Conversation<'t> {
             // What was made stands behind the prompt; `fed` is the prompt alone.
             fed.clone_from(&plan.tokens);
             fed.truncate(plan.tokens.len() - made.len());
+            turns.clear();
             base = plan.rendered;
             Ok(Some(plan.tokens[keep..].to_vec()))
         };
@@ -309,7 +337,8 @@ impl<'t> Conversation<'t> {
             Ok(generated) => generated,
             Err(Error::Session(SessionError::Interrupted)) => {
                 fed.truncate(self.session.position() as usize);
-                self.cached.tokens = fed;
+                turns.retain(|turn| turn.tokens <= fed.len());
+                self.cached = Cached { tokens: fed, turns };
                 let generated = Generated::nothing(stats.prompt_tokens, Stop::Interrupted);
                 return Ok(Reply { text, generated, stats });
             }
@@ -324,10 +353,10 @@ impl<'t> Conversation<'t> {
             generated.tokens.iter().flat_map(|&id| tokenizer.piece(id, false)).copied().collect();
         // Not if a stop string or a broken character was left out.
         let complete = pieces == text.as_bytes();
-        self.cached = Cached {
-            text: complete.then(|| Rendered { text: base.text + &text, breaks: base.breaks }),
-            tokens: fed,
-        };
+        if complete {
+            turns.push(Known { prompt: base, answer: text.clone(), tokens: fed.len() });
+        }
+        self.cached = Cached { tokens: fed, turns };
         stats.answer_tokens = generated.tokens.len();
         stats.dropped_messages = dropped;
         stats.prompt_time = generated.prompt_time;
@@ -366,18 +395,13 @@ fn plan(
     rendered: Rendered,
     made: &[u32],
 ) -> Result<Plan, Error> {
-    let continues = cached.text.as_ref().filter(|old| {
-        rendered.text.len() > old.text.len()
-            && rendered.text.starts_with(&old.text)
-            && rendered.breaks.iter().take_while(|&&at| at <= old.text.len()).eq(old.breaks.iter())
-    });
-    let mut tokens = match continues {
+    let known = cached.turns.iter().rev().find_map(|turn| Some((turn.end_in(&rendered)?, turn.tokens)));
+    let mut tokens = match known {
         // Cutting the text here may give other tokens than encoding it whole; the model's own are kept.
-        Some(old) => {
-            let at = old.text.len();
+        Some((at, known)) => {
             let behind: Vec<usize> =
                 rendered.breaks.iter().filter(|&&place| place > at).map(|place| place - at).collect();
-            let mut tokens = cached.tokens.clone();
+            let mut tokens = cached.tokens[..known.min(cached.tokens.len())].to_vec();
             tokens.extend(encoder.tokenizer().encode_template(&rendered.text[at..], &behind, false)?);
             tokens
         }
@@ -386,7 +410,7 @@ fn plan(
     tokens.extend_from_slice(made);
     let same = tokens.iter().zip(&cached.tokens).take_while(|(a, b)| a == b).count();
     let keep = same.min(position).min(tokens.len().saturating_sub(1));
-    Ok(Plan { keep, tokens: tokens.split_off(keep), rendered })
+    Ok(Plan { keep, tokens: tokens.split_off(keep), rendered, same })
 }
 
 /// The messages without the oldest question and what follows it; `None` if only one question is left.
@@ -395,4 +419,31 @@ fn drop_oldest(messages: &[Message]) -> Option<Vec<Message>> {
     let (first, second) = (questions.next()?, questions.next()?);
     let kept = messages[..first].iter().chain(&messages[second..]);
     Some(kept.cloned().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_goes_on_behind_the_answer_whatever_white_space_it_has() {
+        let rendered =
+            |text: &str, breaks: &[usize]| Rendered { text: text.to_owned(), breaks: breaks.to_vec() };
+        let known =
+            |answer: &str| Known { prompt: rendered("U: x\nA:", &[2]), answer: answer.to_owned(), tokens: 0 };
+        for (answer, text, expected) in [
+            ("yes", "U: x\nA:yes\nU:", Some(10)),
+            ("  yes\n", "U: x\nA: yes\nU:", Some(11)),
+            ("  yes\n", "U: x\nA:  yes\n\nU:", Some(13)),
+            ("yes", "U: x\nA: no\nU:", None),
+            ("yes", "U: y\nA: yes\nU:", None),
+            // Nothing follows: the same question once more.
+            ("yes", "U: x\nA:yes", None),
+            (" ", "U: x\nA:\nU:", None),
+            ("", "U: x\nA:\nU:", Some(7)),
+        ] {
+            assert_eq!(known(answer).end_in(&rendered(text, &[2, 90])), expected, "{answer:?} {text:?}");
+            assert_eq!(known(answer).end_in(&rendered(text, &[3])), None);
+        }
+    }
 }

@@ -174,6 +174,34 @@ fn replace(budget: &Budget, value: &str, from: &str, to: &str, count: Option<i64
     Ok(Value::from(value.replacen(from, to, most)))
 }
 
+/// The lines of a text, as Python's `splitlines` gives them for the text with a line break behind it.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let is_break = |ch: char| {
+        matches!(
+            ch,
+            '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}'
+        )
+    };
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let Some(at) = text.find(is_break) else {
+            rest = None;
+            return Some(text);
+        };
+        let (line, behind) = text.split_at(at);
+        let mut broken = behind.chars();
+        if broken.next() == Some('\r') {
+            let behind = broken.as_str();
+            // The break behind the text would belong to it.
+            rest = (!behind.is_empty()).then(|| behind.strip_prefix('\n').unwrap_or(behind));
+        } else {
+            rest = Some(broken.as_str());
+        }
+        Some(line)
+    })
+}
+
 fn indent(
     budget: &Budget,
     value: &Value,
@@ -193,11 +221,11 @@ fn indent(
     };
     let value = text(budget, |out| write_str(value, out))?;
     text(budget, |out| {
-        for (at, line) in value.as_str().unwrap_or_default().split('\n').enumerate() {
+        for (at, line) in lines(value.as_str().unwrap_or_default()).enumerate() {
             if at > 0 {
                 out.put("\n")?;
             }
-            if (at > 0 || first) && (blank || !line.is_empty()) {
+            if if at == 0 { first } else { blank || !line.is_empty() } {
                 out.put(&margin)?;
             }
             out.put(line)?;
@@ -244,6 +272,25 @@ fn call_method(
                 budget.charge_copies(std::slice::from_ref(value))?;
             }
             minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_those_of_splitlines() {
+        for (text, expected) in [
+            ("", &[""][..]),
+            ("a", &["a"]),
+            ("a\n", &["a", ""]),
+            ("a\r", &["a"]),
+            ("a\r\nb\rc", &["a", "b", "c"]),
+            ("a\u{2028}b\u{b}\n", &["a", "b", "", ""]),
+        ] {
+            assert_eq!(lines(text).collect::<Vec<_>>(), expected, "{text:?}");
         }
     }
 }

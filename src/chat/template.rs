@@ -101,10 +101,8 @@ impl ChatTemplate {
         &self.source
     }
 
-    fn failed(&self, error: &minijinja::Error) -> ChatError {
-        let line = error.line().map_or(String::new(), |line| format!(" (line {line})"));
-        let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-        ChatError::Template { name: self.name.clone(), reason: format!("{detail}{line}") }
+    fn failed(&self, fault: &bounded::Fault) -> ChatError {
+        ChatError::Template { name: self.name.clone(), reason: fault.to_string() }
     }
 
     /// The text of a conversation.

@@ -71,6 +71,11 @@ pub(crate) fn run(args: &ChatArgs, quiet: bool) -> Outcome {
     outcome
 }
 
+/// So many messages.
+fn messages(n: usize) -> String {
+    if n == 1 { "1 message".to_owned() } else { format!("{n} messages") }
+}
+
 /// A chat going on.
 struct Chat<'a> {
     args: &'a ChatArgs,
@@ -154,7 +159,7 @@ impl Chat<'_> {
             Command::Save(path) => {
                 let transcript = Transcript::new(&self.loaded.name, self.conversation.messages());
                 transcript.save(&path).map_err(bitnetc::Error::from)?;
-                output::say(self.quiet, format!("saved {} messages", transcript.messages.len()));
+                output::say(self.quiet, format!("saved {}", messages(transcript.messages.len())));
             }
             Command::Load(path) => self.load(&path)?,
             Command::Retry => match self.conversation.take_back_answer() {
@@ -179,7 +184,7 @@ impl Chat<'_> {
 
     fn load(&mut self, path: &Path) -> Result<(), Failure> {
         let transcript = Transcript::load(path).map_err(bitnetc::Error::from)?;
-        output::say(self.quiet, format!("loaded {} messages", transcript.messages.len()));
+        output::say(self.quiet, format!("loaded {}", messages(transcript.messages.len())));
         self.conversation.set_messages(transcript.messages);
         Ok(())
     }
@@ -229,7 +234,7 @@ impl Chat<'_> {
         }
         if reply.stats.dropped_messages > 0 {
             let n = reply.stats.dropped_messages;
-            output::say(false, format!("the context is full: the oldest {n} messages were left out"));
+            output::say(false, format!("the context is full: left out the oldest {}", messages(n)));
         }
         if reply.generated.stop == Stop::ContextFull {
             let context = self.conversation.session().context();
@@ -278,13 +283,13 @@ impl Chat<'_> {
         let new = stats.prompt_tokens - stats.reused_tokens;
         let session = self.conversation.session();
         format!(
-            "context: {} of {} tokens, {} messages\n\
+            "context: {} of {} tokens, {}\n\
              last prompt: {} tokens, {} of them from the cache, {new} computed ({:.1} tokens per second)\n\
              last answer: {} tokens ({:.1} tokens per second)\n\
              memory: {} planned{}",
             session.position(),
             session.context(),
-            self.conversation.messages().len(),
+            messages(self.conversation.messages().len()),
             stats.prompt_tokens,
             stats.reused_tokens,
             rate(new, stats.prompt_time),
