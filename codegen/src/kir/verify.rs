@@ -116,7 +116,7 @@ pub fn verify(kernel: &Kernel) -> Result<(), VerifyError> {
         origin: vec![Origin::Number; kernel.types.len()],
         defined: vec![false; kernel.types.len()],
         visible: vec![false; kernel.types.len()],
-        at: format!("kernel @{}", kernel.name),
+        at: None,
         violations: Vec::new(),
     };
     v.kernel();
@@ -142,11 +142,12 @@ struct Verifier<'a> {
     origin: Vec<Origin>,
     defined: Vec<bool>,
     visible: Vec<bool>,
-    at: String,
+    /// The statement that is looked at; none: the kernel as a whole.
+    at: Option<&'a Stmt>,
     violations: Vec<Violation>,
 }
 
-impl Verifier<'_> {
+impl<'a> Verifier<'a> {
     fn kernel(&mut self) {
         let kernel = self.kernel;
         if !is_name(&kernel.name) {
@@ -166,7 +167,7 @@ impl Verifier<'_> {
             }
         }
         self.block(&kernel.body);
-        self.at = format!("kernel @{}", kernel.name);
+        self.at = None;
         if !kernel.body.yields.is_empty() {
             self.report(Rule::BodyYield, "the body yields values".to_owned());
         }
@@ -178,7 +179,11 @@ impl Verifier<'_> {
     }
 
     fn report(&mut self, rule: Rule, message: String) {
-        self.violations.push(Violation { rule, at: self.at.clone(), message });
+        let at = match self.at {
+            Some(stmt) => headline(self.kernel, stmt),
+            None => format!("kernel @{}", self.kernel.name),
+        };
+        self.violations.push(Violation { rule, at, message });
     }
 
     /// Marks `value` as defined here; its type must be `ty` if one is given.
@@ -225,10 +230,10 @@ impl Verifier<'_> {
     }
 
     /// Checks a block; what it defines goes out of sight at its end. Returns the yields' types and origins.
-    fn block(&mut self, block: &Block) -> Vec<(Option<Type>, Origin)> {
+    fn block(&mut self, block: &'a Block) -> Vec<(Option<Type>, Origin)> {
         let outside = self.visible.clone();
         for stmt in &block.stmts {
-            self.at = headline(self.kernel, stmt);
+            self.at = Some(stmt);
             match stmt {
                 Stmt::Op { result, op } => self.op(*result, op),
                 Stmt::Loop(l) => self.loop_stmt(stmt, l),
@@ -240,7 +245,7 @@ impl Verifier<'_> {
         yields
     }
 
-    fn loop_stmt(&mut self, stmt: &Stmt, l: &Loop) {
+    fn loop_stmt(&mut self, stmt: &'a Stmt, l: &'a Loop) {
         self.use_int(l.lo, "bound");
         self.use_int(l.hi, "bound");
         if l.step < 1 {
@@ -258,7 +263,7 @@ impl Verifier<'_> {
         }
         let yields = self.block(&l.body);
         self.visible = outside;
-        self.at = headline(self.kernel, stmt);
+        self.at = Some(stmt);
         if yields.len() != l.carries.len() {
             let (carried, yielded) = (l.carries.len(), yields.len());
             self.report(Rule::LoopCarry, format!("{carried} values are carried but {yielded} yielded"));
@@ -282,12 +287,12 @@ impl Verifier<'_> {
         }
     }
 
-    fn if_stmt(&mut self, stmt: &Stmt, i: &If) {
+    fn if_stmt(&mut self, stmt: &'a Stmt, i: &'a If) {
         self.use_int(i.a, "operand");
         self.use_int(i.b, "operand");
         let then = self.block(&i.then);
         let otherwise = self.block(&i.otherwise);
-        self.at = headline(self.kernel, stmt);
+        self.at = Some(stmt);
         if then.len() != i.results.len() || otherwise.len() != i.results.len() {
             let (a, b, n) = (then.len(), otherwise.len(), i.results.len());
             self.report(Rule::IfResults, format!("the arms yield {a} and {b} values for {n} results"));

@@ -46,7 +46,7 @@ pub(super) fn allocate(code: &mut Code, wide: bool, split: bool) -> Result<Assig
     let original = code.classes.len();
     for _ in 0..ROUNDS {
         let bundles = bundles(code, original, split);
-        let mut scan = Scan { registers: BTreeMap::new(), vectors: &vectors, bundles: &bundles };
+        let mut scan = Scan { registers: Default::default(), vectors: &vectors, bundles: &bundles };
         match scan.run() {
             Ok(of_bundle) => {
                 let mut assignment = vec![0; code.classes.len()];
@@ -179,9 +179,15 @@ enum Outcome {
     Full(usize),
 }
 
+/// Registers of a class, at most.
+const REGISTERS: usize = 32;
+
+/// A range of a register that is occupied, from its start on to its end, and the bundle that is there.
+type Occupied = (u32, u32, usize);
+
 struct Scan<'a> {
-    /// Occupied ranges of each physical register by their start, with the bundle.
-    registers: BTreeMap<(u8, u8), BTreeMap<u32, (u32, usize)>>,
+    /// Of each class and physical register, in the order of their starts; none overlap.
+    registers: [[Vec<Occupied>; REGISTERS]; 3],
     vectors: &'a [u8],
     bundles: &'a [Bundle],
 }
@@ -193,7 +199,7 @@ impl Scan<'_> {
         for (number, bundle) in self.bundles.iter().enumerate() {
             let class = bundle.class;
             let candidates = registers_of(class, self.vectors).to_vec();
-            let free = candidates.iter().copied().find(|&reg| self.conflicts(class, reg, number).is_empty());
+            let free = candidates.iter().copied().find(|&reg| self.is_free(class, reg, number));
             if let Some(reg) = free {
                 self.occupy(class, reg, number);
                 assigned[number] = reg;
@@ -224,17 +230,30 @@ impl Scan<'_> {
         if spilled.is_empty() { Ok(assigned) } else { Err(Outcome::Spill(spilled)) }
     }
 
-    fn key(class: Class, reg: u8) -> (u8, u8) {
-        (class as u8, reg)
+    fn occupied(&self, class: Class, reg: u8) -> &[Occupied] {
+        &self.registers[class as usize][usize::from(reg)]
+    }
+
+    /// What of `occupied` overlaps the range.
+    fn overlapping(occupied: &[Occupied], (start, end): Range) -> &[Occupied] {
+        let later = occupied.partition_point(|o| o.0 < start);
+        let first = later - usize::from(later > 0 && occupied[later - 1].1 > start);
+        let length = occupied[first..].iter().take_while(|o| o.0 < end).count();
+        &occupied[first..first + length]
+    }
+
+    /// Whether no bundle in `reg` is live where `number` is.
+    fn is_free(&self, class: Class, reg: u8, number: usize) -> bool {
+        let occupied = self.occupied(class, reg);
+        self.bundles[number].ranges.iter().all(|&range| Self::overlapping(occupied, range).is_empty())
     }
 
     /// The bundles in `reg` that are live where `number` is.
     fn conflicts(&self, class: Class, reg: u8, number: usize) -> Vec<usize> {
-        let Some(occupied) = self.registers.get(&Self::key(class, reg)) else { return Vec::new() };
+        let occupied = self.occupied(class, reg);
         let mut found = Vec::new();
-        for &(start, end) in &self.bundles[number].ranges {
-            let before = occupied.range(..start).next_back().filter(|(_, (e, _))| *e > start);
-            for (_, &(_, bundle)) in before.into_iter().chain(occupied.range(start..end)) {
+        for &range in &self.bundles[number].ranges {
+            for &(_, _, bundle) in Self::overlapping(occupied, range) {
                 if !found.contains(&bundle) {
                     found.push(bundle);
                 }
@@ -244,16 +263,15 @@ impl Scan<'_> {
     }
 
     fn occupy(&mut self, class: Class, reg: u8, number: usize) {
-        let occupied = self.registers.entry(Self::key(class, reg)).or_default();
+        let occupied = &mut self.registers[class as usize][usize::from(reg)];
         for &(start, end) in &self.bundles[number].ranges {
-            occupied.insert(start, (end, number));
+            let at = occupied.partition_point(|o| o.0 < start);
+            occupied.insert(at, (start, end, number));
         }
     }
 
     fn vacate(&mut self, class: Class, reg: u8, number: usize) {
-        if let Some(occupied) = self.registers.get_mut(&Self::key(class, reg)) {
-            occupied.retain(|_, (_, bundle)| *bundle != number);
-        }
+        self.registers[class as usize][usize::from(reg)].retain(|o| o.2 != number);
     }
 }
 

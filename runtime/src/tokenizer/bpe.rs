@@ -1,6 +1,6 @@
 //! Byte-level BPE: text is cut into pieces, every byte of a piece is a token, and the merges join them.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use super::error::shortened;
 use super::merge::{Join, Merger};
@@ -10,7 +10,7 @@ use super::{TokenId, TokenType, TokenizerError, TokenizerSpec};
 
 /// The merges of a vocabulary and the rule that cuts text.
 pub(super) struct ByteLevelBpe {
-    /// Keyed at random (the standard map), so that no file can choose merges that collide.
+    /// Keyed at random, so that no file can choose merges that collide.
     joins: HashMap<(TokenId, TokenId), Join>,
     splitter: Splitter,
     /// Whether a piece that is a token as a whole is taken as it is.
@@ -21,6 +21,9 @@ impl ByteLevelBpe {
     pub(super) fn new(spec: &TokenizerSpec, vocabulary: &Vocabulary) -> Result<Self, TokenizerError> {
         let mut joins = HashMap::with_capacity(spec.merges.len());
         let mut bytes = Vec::new();
+        // Tokens that are not spelled in the byte alphabet never come out of text.
+        let is_found = |id| vocabulary.find(vocabulary.token(id)) == Some(id);
+        let found: Vec<bool> = (0..spec.tokens.len() as TokenId).map(is_found).collect();
         for (rank, &(left, right)) in (0..).zip(&spec.merges) {
             let ordinary = |id: TokenId| {
                 let kind = vocabulary.types.get(id as usize).copied();
@@ -36,8 +39,7 @@ impl ByteLevelBpe {
             };
             ordinary(left)?;
             ordinary(right)?;
-            // Tokens that are not spelled in the byte alphabet never come out of text.
-            if [left, right].iter().any(|&id| vocabulary.find(vocabulary.token(id)) != Some(id)) {
+            if !found[left as usize] || !found[right as usize] {
                 continue;
             }
             bytes.clear();

@@ -1,9 +1,9 @@
 //! The tokens themselves: bytes, kinds, a search by bytes, and the special tokens that are found as whole words.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 
 use aho_corasick::{AhoCorasick, MatchKind};
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::byte_level::ByteAlphabet;
 use super::{TokenId, TokenType, TokenizerError, TokenizerSpec};
@@ -20,7 +20,7 @@ pub(super) struct Vocabulary {
     ends: Vec<usize>,
     /// Ids of normal tokens. Keyed at random, so that no file can choose tokens that collide.
     by_bytes: HashTable<TokenId>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     /// Tokens of single bytes.
     pub(super) bytes: [Option<TokenId>; 256],
     /// Bytes of the longest token that is found by bytes.
@@ -34,7 +34,7 @@ impl Vocabulary {
             text: Vec::with_capacity(spec.tokens.iter().map(String::len).sum()),
             ends: Vec::with_capacity(spec.tokens.len()),
             by_bytes: HashTable::with_capacity(spec.tokens.len()),
-            hasher: RandomState::new(),
+            hasher: DefaultHashBuilder::default(),
             bytes: [None; 256],
             longest: 0,
         };
@@ -100,7 +100,7 @@ impl Vocabulary {
     fn insert(&mut self, id: TokenId) {
         let token = self.token(id);
         let (length, hash) = (token.len(), self.hasher.hash_one(token));
-        if self.find(token).is_some() {
+        if self.find_hashed(token, hash).is_some() {
             return;
         }
         self.longest = self.longest.max(length);
@@ -111,7 +111,10 @@ impl Vocabulary {
 
     /// The ordinary token with these bytes.
     pub(super) fn find(&self, bytes: &[u8]) -> Option<TokenId> {
-        let hash = self.hasher.hash_one(bytes);
+        self.find_hashed(bytes, self.hasher.hash_one(bytes))
+    }
+
+    fn find_hashed(&self, bytes: &[u8], hash: u64) -> Option<TokenId> {
         self.by_bytes.find(hash, |&id| self.token(id) == bytes).copied()
     }
 
