@@ -18,6 +18,7 @@ use super::args::{BenchArgs, EngineArgs, ReportFormat, Weights};
 use super::compile::pipeline;
 use super::failure::Failure;
 use super::run::{announce, load_options, threads};
+use super::speeds::SpeedsArg;
 use super::startup::{Startup, is_plan, startup};
 use super::synth::shape;
 use super::{Outcome as CommandOutcome, interrupt, models, output, progress};
@@ -202,6 +203,7 @@ fn variants(args: &BenchArgs, tests: &[Test], plan: bool) -> Vec<Variant> {
                                 kv_type,
                                 head,
                                 weights,
+                                speeds: SpeedsArg::Assumed,
                                 memory: args.memory,
                                 options: args.options,
                                 verify: false,

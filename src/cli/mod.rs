@@ -10,6 +10,7 @@ mod bench;
 mod compile;
 mod config;
 mod doctor;
+mod explain;
 mod failure;
 mod import;
 mod inspect;
@@ -24,6 +25,7 @@ mod progress;
 mod reference;
 mod run;
 mod shell;
+mod speeds;
 mod startup;
 mod synth;
 
@@ -72,6 +74,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Compile(args) => compile::run(&args, cli.quiet),
         Command::Import(args) => import::run(&args, cli.quiet),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Explain(args) => explain::run(&args, cli.quiet),
         Command::Ir(args) => ir::run(&args),
         Command::Logits(args) => logits::run(&args, cli.quiet),
         Command::Perplexity(args) => perplexity::run(&args, cli.quiet),
