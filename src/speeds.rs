@@ -156,8 +156,7 @@ mod tests {
         let file = SpeedsFile::new(folder.path().join("new").join("speeds.json"));
         let target = host::probe().unwrap();
         let other = TargetDesc { threads: target.threads + 1, ..target.clone() };
-        let speeds =
-            Speeds { read_one_mb_s: 10, read_all_mb_s: 20, int8_core_mmac_s: 30, vector_bytes: 32 };
+        let speeds = Speeds { read_one_mb_s: 10, read_all_mb_s: 20, int8_core_mmac_s: 30, vector_bytes: 32 };
         assert_eq!(file.get(&target), None);
         file.put(&target, speeds).unwrap();
         file.put(&other, Speeds { read_one_mb_s: 11, ..speeds }).unwrap();

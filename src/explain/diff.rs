@@ -91,9 +91,8 @@ mod tests {
 
     #[test]
     fn both_texts_can_be_read_off_it() {
-        let text = |seed: u32| -> Vec<String> {
-            (0..40).map(|i: u32| (i * seed % 7 + i / 9).to_string()).collect()
-        };
+        let text =
+            |seed: u32| -> Vec<String> { (0..40).map(|i: u32| (i * seed % 7 + i / 9).to_string()).collect() };
         for (a, b) in [(1, 2), (3, 5), (5, 1), (2, 2)] {
             let (a, b) = (text(a), text(b));
             let diff = lines(&a, &b);

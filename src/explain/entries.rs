@@ -14,9 +14,7 @@ use bitnetc_passes::CostModel;
 use bitnetc_passes::cost::OpCost;
 use bitnetc_runtime::profile::{Profile, ProgramProfile};
 
-use super::document::{
-    Entry, Kind, Measured, OpInfo, OperandInfo, Part, Predicted, ValueInfo, WorkInfo, ns,
-};
+use super::document::{Entry, Kind, Measured, OpInfo, OperandInfo, Part, Predicted, ValueInfo, WorkInfo, ns};
 
 /// Most threads whose shares are listed.
 const MOST_SHARES: u32 = 64;
@@ -99,8 +97,12 @@ fn measured(recorded: &ProgramProfile, steps: &Range<usize>) -> Option<Measured>
 fn place_text(names: &ValueNames<'_>, place: Option<&Place>) -> String {
     match place {
         Some(Place::Arena { offset, size }) => format!("arena, bytes {offset}+{size}"),
-        Some(Place::Private { offset, size }) => format!("private memory of each thread, bytes {offset}+{size}"),
-        Some(Place::View { of, offset }) => format!("part of {}, from byte {offset} of its row", names.value(*of)),
+        Some(Place::Private { offset, size }) => {
+            format!("private memory of each thread, bytes {offset}+{size}")
+        }
+        Some(Place::View { of, offset }) => {
+            format!("part of {}, from byte {offset} of its row", names.value(*of))
+        }
         Some(Place::Alias { of }) => format!("in the place of {}", names.value(*of)),
         Some(Place::Extern) => "the caller's buffer".to_owned(),
         None => "nowhere".to_owned(),
@@ -175,11 +177,12 @@ impl Entries<'_> {
         let info = node.op.info();
         let param_type = |p: ParamId| self.module.params()[p].ty.clone();
         let slots = info.operands.iter().chain(info.optional).map(|&(name, _)| name);
-        let operands = slots.chain(std::iter::repeat("")).zip(&node.operands).map(|(name, &operand)| OperandInfo {
-            name,
-            ty: func.operand_type(operand, &param_type).to_string(),
-            weight: matches!(operand, Operand::Param(_)),
-        });
+        let operands =
+            slots.chain(std::iter::repeat("")).zip(&node.operands).map(|(name, &operand)| OperandInfo {
+                name,
+                ty: func.operand_type(operand, &param_type).to_string(),
+                weight: matches!(operand, Operand::Param(_)),
+            });
         let threads = self.costs.threads();
         let share = |units: bitnetc_ir::Units, thread| match cost.replicated {
             true => units.total(call),
@@ -256,7 +259,10 @@ fn parts(module: &Module, func: &Func, ops: &[OpInfo]) -> Vec<Part> {
         let part = Part { layer: layers[start], count: 1, start, length };
         let same = parts.last_mut().filter(|last| {
             let next = last.layer.map(|l| l + last.count);
-            next.is_some() && next == part.layer && last.length == length && signature(last) == signature(&part)
+            next.is_some()
+                && next == part.layer
+                && last.length == length
+                && signature(last) == signature(&part)
         });
         match same {
             Some(last) => last.count += 1,
@@ -287,7 +293,9 @@ fn values(func: &Func, names: &ValueNames<'_>) -> Vec<ValueInfo> {
         let here = places[&id];
         for &value in &func.node(id).results {
             let ty: &Type = func.ty(value);
-            if let Some(&(Place::Arena { offset, size } | Place::Private { offset, size })) = plan.places.get(&value) {
+            if let Some(&(Place::Arena { offset, size } | Place::Private { offset, size })) =
+                plan.places.get(&value)
+            {
                 let private = matches!(plan.places.get(&value), Some(Place::Private { .. }));
                 let (name, ty) = (names.value(value), ty.to_string());
                 let holds = Vec::new();

@@ -109,7 +109,8 @@ pub fn explain(
         kinds: Vec::new(),
     };
     let all = module.funcs().values().zip(&programs.programs);
-    let all = all.map(|(func, program)| entries.entry(func, program, call(&module, func, position))).collect();
+    let all =
+        all.map(|(func, program)| entries.entry(func, program, call(&module, func, position))).collect();
     let speeds = costs.speeds();
     Ok(Document {
         schema: SCHEMA,

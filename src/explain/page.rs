@@ -105,7 +105,14 @@ mod tests {
 
     #[test]
     fn base64_is_that_of_the_rfc() {
-        let pairs = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE=")];
+        let pairs = [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+        ];
         for (bytes, text) in pairs {
             assert_eq!(base64(bytes.as_bytes()), text);
         }
@@ -127,7 +134,16 @@ mod tests {
             assert_eq!(TEMPLATE.matches(place).count(), 1, "{place}");
         }
         assert_eq!(TEMPLATE.matches("{{").count(), 5);
-        for way in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "http:", "https:"] {
+        for way in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "Function(",
+            "http:",
+            "https:",
+        ] {
             let allowed = way == "http:" && SCRIPT.matches(way).count() == 1;
             assert!(allowed || !SCRIPT.contains(way), "{way}");
         }

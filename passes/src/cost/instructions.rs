@@ -36,7 +36,13 @@ impl CostModel<'_> {
     }
 
     /// Instructions of a ternary product with `tokens` tokens; `None` for a layout that kernels do not read.
-    pub(super) fn ternary_instructions(&self, layout: Layout, rows: u32, cols: u32, tokens: u32) -> Option<f64> {
+    pub(super) fn ternary_instructions(
+        &self,
+        layout: Layout,
+        rows: u32,
+        cols: u32,
+        tokens: u32,
+    ) -> Option<f64> {
         let unpack = self.unpack_instructions(layout)?;
         let vectors = f64::from(rows) * f64::from(cols) / self.vector_bytes();
         let tokens = u64::from(tokens);
@@ -81,7 +87,13 @@ impl CostModel<'_> {
     }
 
     /// Instructions of an op in a call.
-    pub(super) fn op_instructions(&self, op: &Op, operands: &[&Type], results: &[&Type], call: Extent) -> f64 {
+    pub(super) fn op_instructions(
+        &self,
+        op: &Op,
+        operands: &[&Type],
+        results: &[&Type],
+        call: Extent,
+    ) -> f64 {
         let tokens = f64::from(call.tokens);
         let result = width(results.first());
         let first = width(operands.first());

@@ -286,8 +286,7 @@ impl<'t> CostModel<'t> {
             true => 2.0 * CALL_SECONDS + self.barrier_seconds(),
             false => CALL_SECONDS,
         };
-        let least =
-            (bytes / self.bandwidth(self.threads())).max(work.work.macs() as f64 / self.int8_peak());
+        let least = (bytes / self.bandwidth(self.threads())).max(work.work.macs() as f64 / self.int8_peak());
         OpCost { work, units, replicated, instructions, busiest, memory, compute, overhead, least }
     }
 

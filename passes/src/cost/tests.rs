@@ -31,8 +31,12 @@ fn target(threads: u32) -> TargetDesc {
     let mut target: TargetDesc = "x86_64+sse4.1+avx+avx2+fma+f16c".parse().unwrap();
     target.threads = threads;
     target.l2_bytes = 1 << 10;
-    target.measured =
-        Some(Speeds { read_one_mb_s: 10_000, read_all_mb_s: 40_000, int8_core_mmac_s: 64_000, vector_bytes: 32 });
+    target.measured = Some(Speeds {
+        read_one_mb_s: 10_000,
+        read_all_mb_s: 40_000,
+        int8_core_mmac_s: 64_000,
+        vector_bytes: 32,
+    });
     target
 }
 
@@ -133,12 +137,14 @@ fn many_tokens_cost_less_each_than_one() {
     let avx2 = target(1);
     let costs = CostModel::new(&avx2);
     for layout in [Layout::Tile16, Layout::Trits16] {
-        let each = |tokens: u32| costs.ternary_instructions(layout, 64, 640, tokens).unwrap() / f64::from(tokens);
+        let each =
+            |tokens: u32| costs.ternary_instructions(layout, 64, 640, tokens).unwrap() / f64::from(tokens);
         assert!(each(1) > each(2) && each(12) > each(120));
     }
     let vnni: TargetDesc = "x86_64+sse4.1+avx+avx2+fma+f16c+avx512f+avx512vnni".parse().unwrap();
     let amx = vnni.clone().with(Feature::AmxInt8);
-    let many = |target: &TargetDesc, n| CostModel::new(target).ternary_instructions(Layout::Tile16, 64, 640, n);
+    let many =
+        |target: &TargetDesc, n| CostModel::new(target).ternary_instructions(Layout::Tile16, 64, 640, n);
     assert!(many(&amx, 128) < many(&vnni, 128));
     assert_eq!(many(&amx, 8), many(&vnni, 8));
     assert_eq!(many(&amx, 8).and(CostModel::new(&amx).ternary_instructions(Layout::Rows, 64, 640, 8)), None);
@@ -148,6 +154,7 @@ fn many_tokens_cost_less_each_than_one() {
 fn silly_speeds_give_finite_times() {
     let module = text::parse(STEP).unwrap();
     let mut silly = target(0);
-    silly.measured = Some(Speeds { read_one_mb_s: 0, read_all_mb_s: 0, int8_core_mmac_s: 0, vector_bytes: 0 });
+    silly.measured =
+        Some(Speeds { read_one_mb_s: 0, read_all_mb_s: 0, int8_core_mmac_s: 0, vector_bytes: 0 });
     assert!(step(&module, &silly, u32::MAX - 1).seconds.is_finite());
 }

@@ -62,10 +62,8 @@ pub(crate) struct ExplainArgs {
 pub(crate) fn run(args: &ExplainArgs, quiet: bool) -> Outcome {
     interrupt::listen();
     let threads = threads(args.threads);
-    let compile = CompileOptions {
-        codegen: args.codegen.into(),
-        ..compile_options(&args.lowering, Some(threads))?
-    };
+    let compile =
+        CompileOptions { codegen: args.codegen.into(), ..compile_options(&args.lowering, Some(threads))? };
     let path = models::resolve(args.model.as_deref(), quiet)?;
     let open = || {
         let source = Source::open(path.as_deref(), MapMode::Mapped)?;
@@ -78,7 +76,8 @@ pub(crate) fn run(args: &ExplainArgs, quiet: bool) -> Outcome {
     let (mut timings, mut costs) = (None, compile.clone());
     if args.measure {
         output::say(quiet, "measuring this machine's limits");
-        costs.target.measured = Some(speeds::measure(&compile.target, args.limits_buffer.map(|mib| mib << 20))?);
+        costs.target.measured =
+            Some(speeds::measure(&compile.target, args.limits_buffer.map(|mib| mib << 20))?);
         output::say(quiet, format!("running {} decode steps", args.repetitions));
         // As it is explained: a plan keeps the cache and the head that it was made with.
         let own = matches!(source, Source::Gguf { .. });
@@ -106,9 +105,9 @@ pub(crate) fn run(args: &ExplainArgs, quiet: bool) -> Outcome {
     if let Some(html) = &args.html {
         let text = page::page(&document).map_err(|e| Failure::new(exit::FAILURE, e))?;
         let file = WholeFile::create(html).map_err(|e| Failure::new(exit::FAILURE, e))?;
-        file.file().write_all(text.as_bytes()).map_err(|e| {
-            Failure::new(exit::FAILURE, format!("cannot write {}: {e}", html.display()))
-        })?;
+        file.file()
+            .write_all(text.as_bytes())
+            .map_err(|e| Failure::new(exit::FAILURE, format!("cannot write {}: {e}", html.display())))?;
         let length = file.commit().map_err(|e| Failure::new(exit::FAILURE, e))?;
         output::say(quiet, format!("wrote {} ({})", html.display(), output::bytes(length)));
     }

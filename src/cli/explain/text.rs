@@ -53,7 +53,11 @@ fn line(text: &mut String, name: &str, value: &str) {
 pub(crate) fn report(document: &Document) -> String {
     let mut text = String::new();
     let model = &document.model;
-    line(&mut text, "model", &format!("{}, {} ({})", safe(&model.name), safe(&model.architecture), safe(&model.file)));
+    line(
+        &mut text,
+        "model",
+        &format!("{}, {} ({})", safe(&model.name), safe(&model.architecture), safe(&model.file)),
+    );
     let options = model.options.iter().filter(|(name, _)| *name != "passes");
     let options: Vec<String> =
         options.map(|(name, value)| format!("{} {}", name.replace('_', " "), safe(value))).collect();
@@ -257,8 +261,12 @@ fn parts_text(document: &Document, entry: &Entry) -> String {
 
 /// The arena over the ops: a letter for each value, rows of equal bytes.
 fn chart(document: &Document, entry: &Entry) -> String {
-    let shown: Vec<usize> =
-        entry.parts.iter().flat_map(|part| part.start..part.start + part.length).take(CHART_COLUMNS).collect();
+    let shown: Vec<usize> = entry
+        .parts
+        .iter()
+        .flat_map(|part| part.start..part.start + part.length)
+        .take(CHART_COLUMNS)
+        .collect();
     if entry.arena_bytes == 0 || shown.is_empty() {
         return String::new();
     }

@@ -55,7 +55,7 @@ function schedule(root) {
     svg.append(s("g", { class: "lane", "data-op": box.index, onclick: () => select(box.index) },
       s("title", {}, `${kind.op} ${e.ops[box.index].results.join(", ")}: ${time(box.to - box.from)}`),
       s("rect", { class: `fill c-${classOf(kind.op)}`, rx: 2, ...at }),
-      wide > kind.op.length * 6.6 + 10 ? s("text", { x: at.x + 5, y: at.y + 17, style: { fill: "#fff", "pointer-events": "none" } }, kind.op) : null));
+      wide > kind.op.length * 6.6 + 10 ? s("text", { x: at.x + 5, y: at.y + 17 }, kind.op) : null));
   }
   for (const at of meets) svg.append(s("line", { class: "meet", x1: x(at), x2: x(at), y1: 0, y2: threads * row + 4 }));
   for (let i = 0; i <= 6; i += 1) svg.append(s("text", { class: "small", x: x(whole * i / 6), y: threads * row + 26, "text-anchor": i === 0 ? "start" : i === 6 ? "end" : "middle" }, time(whole * i / 6)));
