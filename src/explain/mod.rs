@@ -1,8 +1,9 @@
 //! What a compiled model does, op by op: types, layouts, bytes, multiply-adds, kernels, predicted and measured time, memory,
 //! schedule, and how the passes made it.
 //!
-//! [`explain`] makes a [`Document`], which [`page::page`] shows as one HTML file that needs nothing else. A plan is explained as well as a GGUF, but for the passes. Predictions are those of [`bitnetc_passes::cost`]; [`measure`]
-//! puts recorded times beside them.
+//! [`explain`] makes a [`Document`], which [`page::page`] shows as one HTML file that needs nothing else. A plan is explained as
+//! well as a GGUF, but for the passes. Predictions are those of [`bitnetc_passes::cost`]; [`measure()`] puts recorded times beside
+//! them.
 //!
 //! Invariants: what is shown is the module that would run; nothing of a model reaches a page or a terminal as anything but text;
 //! without measured times the document depends on nothing but the model, the options and the target.

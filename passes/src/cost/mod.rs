@@ -6,7 +6,7 @@
 //!
 //! - *memory*: weights, keys and values at the bandwidth of the threads that have a share, or nothing where everything that
 //!   a call reads stays in the second-level caches ([`CostModel::resident`]);
-//! - *compute*: vector instructions ([`instructions`]) at the rate that the int8 peak of a core implies. Activations come from
+//! - *compute*: vector instructions (`instructions.rs`) at the rate that the int8 peak of a core implies. Activations come from
 //!   the caches; their loads and stores are among the instructions.
 //!
 //! A call of an entry point takes its ops one after the other and [`BARRIER_SECONDS`] for each meeting of the threads.
