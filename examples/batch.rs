@@ -17,8 +17,12 @@ pub fn main() -> Result<(), Error> {
             Generation {
                 prompt: prompt_tokens(model.tokenizer(), &format!("{speaker}:"))?,
                 params: SamplingParams { seed, ..SamplingParams::default() },
-                options: GenerateOptions { limit: Some(12), ignore_end: false },
-                stops: vec!["\n\n".to_owned()],
+                options: GenerateOptions {
+                    limit: Some(12),
+                    stop: vec!["\n\n".to_owned()],
+                    ..GenerateOptions::default()
+                },
+                constraint: None,
             },
         ));
     }

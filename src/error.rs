@@ -17,6 +17,8 @@ use bitnetc_runtime::session::SessionError;
 use bitnetc_runtime::tokenizer::TokenizerError;
 use bitnetc_runtime::whole_file::WholeFileError;
 
+use crate::chat::ChatError;
+use crate::constraint::ConstraintError;
 use crate::import::LocationError;
 
 /// An error of the library facade.
@@ -154,6 +156,12 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A conversation cannot go on.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+    /// A grammar cannot be used.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     /// A model by name could not be had.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
@@ -172,6 +180,8 @@ pub mod exit {
     pub const USAGE: u8 = 2;
     /// The model file is bad or not supported.
     pub const MODEL: u8 = 3;
+    /// `bench --compare` found a test that has become slower.
+    pub const REGRESSION: u8 = 5;
     /// Interrupted by Ctrl-C.
     pub const INTERRUPTED: u8 = 130;
 }
@@ -198,7 +208,8 @@ impl Error {
             Error::Compile(CompileError::Program(_) | CompileError::Kernel { .. }) => exit::MODEL,
             Error::NotInPlan { .. } | Error::HeadOfPlan { .. } => exit::USAGE,
             Error::Interrupted | Error::Session(SessionError::Interrupted) => exit::INTERRUPTED,
-            Error::Param(_) | Error::NoPrompt => exit::USAGE,
+            Error::Param(_) | Error::NoPrompt | Error::Chat(ChatError::UnknownTemplate { .. }) => exit::USAGE,
+            Error::Constraint(ConstraintError::Json(_) | ConstraintError::Grammar { .. }) => exit::USAGE,
             Error::Store(error) => error.exit_code(),
             _ => exit::FAILURE,
         }

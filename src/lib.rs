@@ -14,7 +14,7 @@
 //! let mut session = Session::new(loaded.model.clone(), SessionOptions { context: 256, threads: 2 })?;
 //! let mut sampler = Sampler::new(SamplingParams { seed: 7, ..SamplingParams::default() })?;
 //! let prompt = loaded.tokenizer.encode("ROMEO:", true, false)?;
-//! let options = GenerateOptions { limit: Some(32), ignore_end: false };
+//! let options = GenerateOptions { limit: Some(32), ..GenerateOptions::default() };
 //! generate(&mut session, &loaded.tokenizer, &mut sampler, &prompt, &options, |text| {
 //!     print!("{text}");
 //!     true
@@ -27,7 +27,9 @@
 pub mod batch;
 pub mod bench;
 pub mod builtin;
+pub mod chat;
 pub mod compile;
+pub mod constraint;
 pub mod error;
 pub mod explain;
 pub mod generate;
@@ -38,7 +40,7 @@ pub mod perplexity;
 pub mod speeds;
 pub mod store;
 pub mod synth;
-mod tokenizer_spec;
+pub mod tokenizer_spec;
 pub mod verify;
 
 pub use compile::DEFAULT_CHUNK;

@@ -18,7 +18,7 @@ use bitnetc_passes::{HeadFormat, Pipeline, WeightPacking, check_plan};
 use bitnetc_runtime::map::{MapMode, Mapping};
 use bitnetc_runtime::model::{Bytes, Model, WeightRange};
 use bitnetc_runtime::plan::{self, LoadOptions as PlanOptions, Plan, PlanError};
-use bitnetc_runtime::tokenizer::{BpeTokenizer, TokenizerSpec};
+use bitnetc_runtime::tokenizer::{Tokenizer, TokenizerSpec};
 
 use crate::builtin;
 use crate::compile::{CompileOptions, HEAD_OPTION, import, plan_model, scales_name, stored_params};
@@ -195,9 +195,11 @@ pub struct Loaded {
     /// The planned module that the code was made from.
     pub module: Module,
     /// The tokenizer.
-    pub tokenizer: BpeTokenizer,
+    pub tokenizer: Tokenizer,
     /// The chat template, as the file has it.
     pub chat_template: Option<String>,
+    /// The architecture, as the file names it.
+    pub architecture: String,
     /// The model's own context.
     pub context: u32,
     /// Remarks on the file: defaults that were used and the like.
@@ -253,8 +255,8 @@ fn check_head(path: &Path, plan: &Plan, asked: Option<HeadFormat>) -> Result<(),
 fn beside_tokenizer<T: Send>(
     spec: &TokenizerSpec,
     other: impl FnOnce() -> Result<T, Error> + Send,
-) -> Result<(BpeTokenizer, T), Error> {
-    let (tokenizer, other) = rayon::join(|| BpeTokenizer::new(spec), other);
+) -> Result<(Tokenizer, T), Error> {
+    let (tokenizer, other) = rayon::join(|| Tokenizer::new(spec), other);
     Ok((tokenizer?, other?))
 }
 
@@ -279,6 +281,7 @@ fn load_gguf(source: &Source, options: &CompileOptions) -> Result<Loaded, Error>
         module: planned.module,
         tokenizer,
         chat_template: planned.chat_template,
+        architecture: model.hparams().architecture.to_string(),
         context: planned.context,
         notes: planned.notes.into_iter().chain(refusals).collect(),
         blob,
@@ -394,6 +397,7 @@ fn load_plan(
         .min(gguf::limits::MAX_CONTEXT as u32);
     let (chat_template, mut notes) =
         (index.chat_template().map(str::to_owned), index.meta().defaults_used.clone());
+    let architecture = index.meta().architecture.clone();
     notes.extend(refusals(&compiled));
     let blob: Bytes = Arc::new(PlanBytes(plan));
     Ok(Loaded {
@@ -402,6 +406,7 @@ fn load_plan(
         module,
         tokenizer,
         chat_template,
+        architecture,
         context,
         notes,
         blob,

@@ -25,13 +25,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bitnetc_runtime::cpus::Cpus;
-use bitnetc_runtime::sampling::SamplingParams;
+use bitnetc_runtime::sampling::{Sampler, SamplingParams};
 use bitnetc_runtime::session::{Session, SessionOptions};
 use bitnetc_runtime::tokenizer::Tokenize;
 
-use crate::batch::{Completion, Finish, Generation, Sequence, prompt_tokens};
+use crate::batch::{Completion, prompt_tokens};
+use crate::chat::{ChatEncoder, Conversation, ConversationOptions, Wish};
 use crate::error::Error;
-use crate::generate::GenerateOptions;
+use crate::generate::{GenerateOptions, Progress, Sequence, Stop};
 use crate::load::{LoadOptions, Loaded, load};
 
 /// A model that is ready to run.
@@ -59,13 +60,13 @@ impl Settings {
         Self { sampling: SamplingParams::greedy(), ..Self::default() }
     }
 
-    /// The generation of a prompt with these settings.
-    fn generation(&self, prompt: Vec<u32>) -> Generation {
-        Generation {
-            prompt,
-            params: self.sampling.clone(),
-            options: GenerateOptions { limit: self.limit, ignore_end: self.ignore_end },
-            stops: self.stops.clone(),
+    /// When a text with these settings ends.
+    pub(crate) fn options(&self) -> GenerateOptions {
+        GenerateOptions {
+            limit: self.limit,
+            ignore_end: self.ignore_end,
+            stop: self.stops.clone(),
+            logprobs: None,
         }
     }
 }
@@ -124,9 +125,31 @@ impl Model {
     /// As [`Model::session`].
     pub fn session_with(&self, options: SessionOptions) -> Result<TextSession, Error> {
         let session = Session::new(Arc::clone(&self.loaded.model), options)?;
-        let vocab = self.loaded.model.vocab();
-        let ends = (0..vocab).filter(|&id| self.loaded.tokenizer.is_end(id)).collect();
-        Ok(TextSession { model: self.clone(), session, ends, masked: Vec::new() })
+        Ok(TextSession { model: self.clone(), session })
+    }
+
+    /// A conversation with room for `context` tokens, in the model's own form or the one that its tokens suggest.
+    ///
+    /// # Errors
+    /// A chat template that is not valid; memory or threads that cannot be had.
+    pub fn chat(&self, context: u32) -> Result<Conversation<'_>, Error> {
+        let options = SessionOptions { context, threads: Cpus::probe().threads() };
+        self.chat_with(options, &Wish::Model, ConversationOptions::default())
+    }
+
+    /// As [`Model::chat`], with options and another template.
+    ///
+    /// # Errors
+    /// As [`Model::chat`]; a template that there is not.
+    pub fn chat_with(
+        &self,
+        session: SessionOptions,
+        template: &Wish,
+        options: ConversationOptions,
+    ) -> Result<Conversation<'_>, Error> {
+        let (encoder, _) = ChatEncoder::for_model(&self.loaded, template)?;
+        let session = Session::new(Arc::clone(&self.loaded.model), session)?;
+        Ok(Conversation::new(session, encoder, options))
     }
 }
 
@@ -135,8 +158,6 @@ impl Model {
 pub struct TextSession {
     model: Model,
     session: Session,
-    ends: Vec<u32>,
-    masked: Vec<f32>,
 }
 
 /// A token that was made.
@@ -169,10 +190,20 @@ impl TextSession {
     /// Settings out of range.
     pub fn generate_from(&mut self, prompt: Vec<u32>, settings: &Settings) -> Result<Tokens<'_>, Error> {
         self.session.truncate(0);
-        let prompt_tokens = prompt.len();
-        let (sequence, next) = Sequence::new(settings.generation(prompt))?;
-        let finish = sequence.is_empty_by_limit().then_some(Finish::Limit);
-        Ok(Tokens { session: self, sequence, next, prompt_tokens, given: 0, finish, failed: false })
+        let mut sampler = Sampler::new(settings.sampling.clone())?;
+        prompt.iter().for_each(|&id| sampler.accept(id));
+        let loaded = &self.model.loaded;
+        let sequence = Sequence::new(settings.options(), &loaded.tokenizer, loaded.model.vocab());
+        Ok(Tokens {
+            session: self,
+            sequence,
+            sampler,
+            prompt_tokens: prompt.len(),
+            next: prompt,
+            text: String::new(),
+            finish: (settings.limit == Some(0)).then_some(Stop::Limit),
+            failed: false,
+        })
     }
 
     /// The whole text that goes on from `prompt`.
@@ -193,46 +224,51 @@ impl TextSession {
 pub struct Tokens<'s> {
     session: &'s mut TextSession,
     sequence: Sequence,
+    sampler: Sampler,
     /// What is fed next.
     next: Vec<u32>,
     prompt_tokens: usize,
-    /// Bytes of the text that have been given out.
-    given: usize,
-    finish: Option<Finish>,
+    /// The text that has been given out.
+    text: String,
+    finish: Option<Stop>,
     failed: bool,
 }
 
 impl Tokens<'_> {
     /// Why the text ended, once it has.
-    pub fn finish(&self) -> Option<Finish> {
+    pub fn finish(&self) -> Option<Stop> {
         self.finish
     }
 
-    /// What has been made so far.
+    /// What has been made so far. A text that was left early is one that was interrupted.
     pub fn into_completion(self) -> Completion {
-        let Sequence { text, tokens, .. } = self.sequence;
-        // A text that was left early ended where its reader stopped.
-        let finish = self.finish.unwrap_or(Finish::Limit);
-        Completion { text, tokens, prompt_tokens: self.prompt_tokens, finish }
+        let (tokens, logprobs) = self.sequence.into_parts();
+        let finish = self.finish.unwrap_or(Stop::Interrupted);
+        Completion { text: self.text, tokens, prompt_tokens: self.prompt_tokens, finish, logprobs }
     }
 
     fn step(&mut self) -> Result<Option<Token>, Error> {
-        let before = self.sequence.tokens.len();
-        let TextSession { model, session, ends, masked } = &mut *self.session;
+        let before = self.sequence.tokens().len();
+        let TextSession { model, session } = &mut *self.session;
         let full = session.position() + self.next.len() as u32 >= session.context();
         let logits = session.feed(&self.next)?;
         let tokenizer = &model.loaded.tokenizer;
-        self.finish = self.sequence.next(logits, tokenizer, ends, masked, full)?;
+        let mut text = String::new();
         self.next.clear();
-        self.next.extend(self.sequence.tokens.last());
-        let text = self.sequence.certain_text(self.finish.is_some());
-        let text = text.get(self.given..).unwrap_or_default().to_owned();
-        self.given += text.len();
-        match self.sequence.tokens.get(before) {
+        match self.sequence.advance(logits, tokenizer, &mut self.sampler, None, &mut text)? {
+            Progress::Done(stop) => self.finish = Some(stop),
+            Progress::Feed(_) if full => {
+                self.finish = Some(self.sequence.end(Stop::ContextFull, &mut text));
+            }
+            Progress::Feed(id) => self.next.push(id),
+        }
+        self.text.push_str(&text);
+        let tokens = self.sequence.tokens();
+        match tokens.get(before) {
             Some(&id) => Ok(Some(Token { id, text })),
             // An end token, which has no text of its own but may complete what was held back.
             None if text.is_empty() => Ok(None),
-            None => Ok(self.sequence.tokens.last().map(|&id| Token { id, text })),
+            None => Ok(tokens.last().map(|&id| Token { id, text })),
         }
     }
 }
@@ -288,7 +324,7 @@ mod tests {
             let with_stop = Settings { stops: vec![stop.clone()], ..settings.clone() };
             let mut tokens = session.generate("JULIET:", &with_stop).unwrap();
             let text: String = tokens.by_ref().map(|token| token.unwrap().text).collect();
-            assert_eq!((text.as_str(), tokens.finish()), (expected, Some(Finish::StopString)), "{stop:?}");
+            assert_eq!((text.as_str(), tokens.finish()), (expected, Some(Stop::StopString(0))), "{stop:?}");
             assert_eq!(tokens.into_completion().text, expected);
         }
         // A stop string that never comes up holds nothing back at the end.
@@ -297,6 +333,25 @@ mod tests {
         assert_eq!(text, whole.text);
         let none = Settings { limit: Some(0), ..settings };
         assert_eq!(session.generate("JULIET:", &none).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_conversation_goes_on_from_its_cache() {
+        let model = Model::builtin().unwrap();
+        let mut chat = model.chat(256).unwrap();
+        let settings = Settings { limit: Some(8), ..Settings::greedy() };
+        let mut streamed = String::new();
+        let first = chat.ask("Good morrow", &settings, |text| {
+            streamed.push_str(text);
+            true
+        });
+        let first = first.unwrap();
+        assert_eq!((&streamed, first.stats.reused_tokens), (&first.text, 0));
+        let second = chat.ask("What news?", &settings, |_| true).unwrap();
+        assert_eq!(second.stats.reused_tokens, first.stats.prompt_tokens + first.stats.answer_tokens - 1);
+        let too_long = "news ".repeat(400);
+        assert!(matches!(chat.ask(&too_long, &settings, |_| true), Err(Error::Chat(_))));
+        assert_eq!(chat.messages().len(), 4);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! is read as well, the tokenizer is built, the model is lowered and planned for this machine, and faults of different
 //! tensors are listed together. A verdict without errors means that the file would run.
 
-use bitnetc_runtime::tokenizer::BpeTokenizer;
+use bitnetc_runtime::tokenizer::Tokenizer;
 
 use crate::compile::CompileOptions;
 use crate::error::Error;
@@ -56,7 +56,7 @@ fn verify_gguf(source: &Source, verdict: &mut Verdict) -> Result<(), Error> {
     for error in model.all_weight_errors() {
         verdict.fails(error);
     }
-    if let Err(error) = tokenizer_spec(model.tokenizer()).and_then(|spec| BpeTokenizer::new(&spec)) {
+    if let Err(error) = tokenizer_spec(model.tokenizer()).and_then(|spec| Tokenizer::new(&spec)) {
         verdict.fails(error);
     }
     if verdict.errors.is_empty()

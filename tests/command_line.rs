@@ -37,6 +37,62 @@ fn home() -> tempfile::TempDir {
 }
 
 #[test]
+fn a_trace_shows_every_thread() {
+    let home = home();
+    let file = home.path().join("trace.json");
+    let args = ["run", "-p", "To be", "-n", "3", "-t", "2", "--temp", "0", "--profile"];
+    let (code, with, stderr) = output(bitnetc(home.path(), &args).arg(&file));
+    assert!(code == Some(0) && stderr.contains("events to"), "{stderr}");
+    let (_, without, _) = output(&mut bitnetc(home.path(), &args[..args.len() - 1]));
+    assert_eq!(with, without);
+    let trace: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(trace["dropped_events"], 0);
+    let events = trace["traceEvents"].as_array().unwrap();
+    let of = |category: &str, tid: u64| {
+        let wanted = |e: &&Value| e["cat"] == category && e["tid"] == tid;
+        events.iter().filter(wanted).collect::<Vec<_>>()
+    };
+    // The prompt, the head behind it, and a step for each token but the last.
+    let calls: Vec<&str> = of("call", 2).iter().map(|e| e["name"].as_str().unwrap()).collect();
+    assert_eq!(calls, ["prefill", "head", "decode", "decode"]);
+    for tid in [0, 1] {
+        let kernels = of("kernel", tid);
+        assert!(kernels.iter().any(|e| e["name"] == "bitlinear"), "{kernels:?}");
+        assert!(!of("wait", tid).is_empty());
+        // One after the other, inside of the calls.
+        let ends = |e: &Value| e["ts"].as_f64().unwrap() + e["dur"].as_f64().unwrap();
+        assert!(kernels.windows(2).all(|pair| ends(pair[0]) <= pair[1]["ts"].as_f64().unwrap() + 0.002));
+    }
+    let folder = home.path().join("none/trace.json");
+    let (code, stdout, stderr) = output(bitnetc(home.path(), &args).arg(&folder));
+    assert!(code == Some(1) && stdout.is_empty() && stderr.contains("none"), "{stderr}");
+}
+
+#[test]
+fn a_baseline_tells_slower_from_faster() {
+    let home = home();
+    let args = ["bench", "-p", "0", "-n", "4", "-r", "5", "-t", "1", "--limits-buffer", "1", "-o", "json"];
+    let report = json(&mut bitnetc(home.path(), &args));
+    let file = home.path().join("before.json");
+    for (factor, code, verdict) in [(100.0, 5, "slower"), (0.01, 0, "faster")] {
+        let mut old = report.clone();
+        for sample in old["tests"][0]["samples"].as_array_mut().unwrap() {
+            *sample = (sample.as_f64().unwrap() * factor).into();
+        }
+        std::fs::write(&file, old.to_string()).unwrap();
+        let mut command = bitnetc(home.path(), &args);
+        let (found, stdout, stderr) = output(command.arg("--compare").arg(&file));
+        let new: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(new["comparison"][0]["verdict"], verdict, "{stdout}");
+        assert_eq!(found, Some(code), "{stderr}");
+    }
+    // Nothing of it has a partner.
+    let other = ["bench", "-p", "0", "-n", "5", "-r", "1", "-t", "1", "--limits-buffer", "1", "--compare"];
+    let (code, _, stderr) = output(bitnetc(home.path(), &other).arg(&file));
+    assert!(code == Some(1) && stderr.contains("no test of this run is in the baseline"), "{stderr}");
+}
+
+#[test]
 fn settings_are_started_once() {
     let home = home();
     let (code, _, stderr) = output(&mut bitnetc(home.path(), &["config", "init"]));

@@ -3,6 +3,8 @@
 
 #[path = "../examples/batch.rs"]
 mod batch;
+#[path = "../examples/chat.rs"]
+mod chat;
 #[path = "../examples/generate.rs"]
 mod generate;
 #[path = "../examples/inspect_ir.rs"]
@@ -13,6 +15,11 @@ mod stream;
 #[test]
 fn batch_runs() {
     batch::main().unwrap();
+}
+
+#[test]
+fn chat_runs() {
+    chat::main().unwrap();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use bitnetc::generate::{GenerateOptions, Stop, generate};
 use bitnetc_ir::DType;
 use bitnetc_runtime::sampling::{Sampler, SamplingParams};
-use bitnetc_runtime::tokenizer::{BpeTokenizer, TokenId, TokenType, Tokenize, TokenizerError};
+use bitnetc_runtime::tokenizer::{TokenId, TokenType, Tokenize, Tokenizer, TokenizerError};
 use common::{open, options, root, session};
 
 fn bitnetc(args: &[&str]) -> Command {
@@ -72,11 +72,22 @@ fn a_device_is_not_replaced() {
 }
 
 /// A tokenizer for which one more token ends a text.
-struct EndsAt<'a>(&'a BpeTokenizer, TokenId);
+struct EndsAt<'a>(&'a Tokenizer, TokenId);
 
 impl Tokenize for EndsAt<'_> {
     fn encode(&self, text: &str, special: bool, parse: bool) -> Result<Vec<TokenId>, TokenizerError> {
         self.0.encode(text, special, parse)
+    }
+    fn encode_bytes(&self, bytes: &[u8], special: bool, parse: bool) -> Result<Vec<TokenId>, TokenizerError> {
+        self.0.encode_bytes(bytes, special, parse)
+    }
+    fn encode_template(
+        &self,
+        text: &str,
+        breaks: &[usize],
+        start: bool,
+    ) -> Result<Vec<TokenId>, TokenizerError> {
+        self.0.encode_template(text, breaks, start)
     }
     fn token_bytes(&self, id: TokenId) -> &[u8] {
         self.0.token_bytes(id)
@@ -104,7 +115,7 @@ fn generation_ends_at_any_end_token_unless_they_are_ignored() {
     let prompt = loaded.tokenizer.encode("ROMEO:\n", true, false).unwrap();
     let run = |tokenizer: &dyn Tokenize, ignore_end| {
         let mut sampler = Sampler::new(SamplingParams::greedy()).unwrap();
-        let options = GenerateOptions { limit: Some(24), ignore_end };
+        let options = GenerateOptions { limit: Some(24), ignore_end, ..GenerateOptions::default() };
         let mut text = String::new();
         let result =
             generate(&mut session(&loaded, 64, 2), tokenizer, &mut sampler, &prompt, &options, |piece| {

@@ -115,3 +115,47 @@ fn every_dependency_has_its_reason() {
         }
     }
 }
+
+/// Options in a text: `--` and a name.
+fn options_in(text: &str) -> std::collections::BTreeSet<&str> {
+    let is_name = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
+    let found = text.match_indices("--").filter_map(|(at, _)| {
+        let before = text[..at].bytes().next_back();
+        let name = &text[at + 2..];
+        let name = &name[..name.bytes().take_while(is_name).count()];
+        let starts = before.is_none_or(|byte| !byte.is_ascii_alphanumeric() && byte != b'-');
+        (starts && name.starts_with(|c: char| c.is_ascii_lowercase())).then(|| &text[at..at + 2 + name.len()])
+    });
+    found.collect()
+}
+
+#[test]
+fn options_in_the_guides_are_tried_by_tests() {
+    assert_eq!(Vec::from_iter(options_in("a --b-2 `--c`=1 d--e ---- | --f")), ["--b-2", "--c", "--f"]);
+    let mut tests = Vec::new();
+    let mut folders = vec![root().join("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.extension().and_then(|e| e.to_str()) {
+                _ if path.is_dir() => folders.push(path),
+                Some("rs" | "md") => tests.push(fs::read_to_string(&path).unwrap()),
+                _ => {}
+            }
+        }
+    }
+    let tests = tests.concat();
+    let tried = options_in(&tests);
+    let guides = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut seen = 0;
+    // The reference is made from the arguments themselves.
+    for path in guides.filter(|path| path.is_file() && !path.ends_with("cli.md")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let own: String = text.lines().filter(|line| !line.contains("cargo ")).collect::<Vec<_>>().join("\n");
+        for option in options_in(&own) {
+            assert!(tried.contains(option), "{}: no test uses {option}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 60, "{seen}");
+}

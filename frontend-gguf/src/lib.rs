@@ -48,5 +48,5 @@ pub use reader::{Entry, Gguf};
 pub use source::GgufWeights;
 pub use tensor_type::TensorType;
 pub use tensors::{Dims, TensorId, TensorInfo};
-pub use tokenizer_meta::{PreTokenizer, TokenType, TokenizerMeta};
+pub use tokenizer_meta::{PreTokenizer, TokenType, TokenizerMeta, TokenizerModel};
 pub use value::{Array, Value, ValueType};

@@ -97,7 +97,7 @@ fn qwen3() {
         let groups = Form::Ternary { group: Some(128) };
         assert_eq!(linear(model, LayerRole::AttnOutput), (TensorType::Q2_0G128, groups));
         assert!(model.layer(0, LayerRole::AttnQNorm).is_some());
-        assert_eq!(model.tokenizer().pre(), PreTokenizer::Qwen2);
+        assert_eq!(model.tokenizer().pre(), Some(PreTokenizer::Qwen2));
         // Rows of 128 columns are one group, and one scale.
         assert_eq!(linear(model, LayerRole::AttnQ).1, Form::Ternary { group: None });
         let module = model.lower(&LowerOptions::default()).unwrap();

@@ -83,6 +83,42 @@ fn the_tokenizer_is_read_back() {
 }
 
 #[test]
+fn a_sentence_piece_vocabulary_is_read() {
+    use bitnetc_frontend_gguf::testing::MetaValue;
+    use bitnetc_frontend_gguf::{PreTokenizer, TokenizerModel};
+    let mut w = TinyModel { vocab: 320, ..TinyModel::default() }.writer();
+    w.set("tokenizer.ggml.model", MetaValue::String("llama".into()));
+    w.set("tokenizer.ggml.scores", MetaValue::F32s((0..320).map(|id| -(id as f32)).collect()));
+    w.remove("tokenizer.ggml.merges");
+    w.remove("tokenizer.ggml.add_bos_token");
+    let bytes = w.build();
+    let model = Model::open(&bytes).unwrap();
+    let t = model.tokenizer();
+    assert_eq!(t.model(), TokenizerModel::SentencePiece { space_prefix: true });
+    assert_eq!((t.pre(), t.merges().count(), t.scores()[319]), (None, 0, -319.0));
+    assert_eq!(t.missing_bytes().len(), 256, "there are no byte tokens");
+    assert!(t.add_bos());
+    w.set("tokenizer.ggml.add_space_prefix", MetaValue::Bool(false));
+    let bytes = w.build();
+    let model = Model::open(&bytes).unwrap();
+    assert_eq!(model.tokenizer().model(), TokenizerModel::SentencePiece { space_prefix: false });
+
+    // The rules of byte-level BPE, by all the names that files have for them.
+    for (name, pre) in [
+        ("llama-bpe", PreTokenizer::LlamaBpe),
+        ("falcon3", PreTokenizer::LlamaBpe),
+        ("qwen2", PreTokenizer::Qwen2),
+        ("gpt-2", PreTokenizer::Gpt2),
+        ("default", PreTokenizer::Default),
+        ("falcon", PreTokenizer::Falcon),
+    ] {
+        let mut w = TinyModel::default().writer();
+        w.set("tokenizer.ggml.pre", MetaValue::String(name.into()));
+        assert_eq!(Model::open(&w.build()).unwrap().tokenizer().pre(), Some(pre), "{name}");
+    }
+}
+
+#[test]
 fn defaults_are_used_and_reported() {
     let mut w = TinyModel::default().writer();
     for suffix in ["context_length", "attention.head_count_kv", "rope.dimension_count", "rope.freq_base"] {

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use bitnetc_runtime::tokenizer::{
-    BpeTokenizer, PreTokenizer, StreamDecoder, TokenId, TokenType, Tokenize, TokenizerSpec, pack_merges,
+    Algorithm, StreamDecoder, TokenId, TokenType, Tokenize, Tokenizer, TokenizerSpec, pack_merges,
 };
 
 /// What happened to an input.
@@ -83,7 +83,7 @@ fn naive(words: &Words, piece: &str, whole_pieces: bool) -> Vec<TokenId> {
 pub(crate) fn check(input: &[u8]) -> Outcome {
     let Some((&[kind, count], mut rest)) = input.split_first_chunk::<2>() else { return Outcome::Refused };
     let words = words(&mut rest, usize::from(count));
-    let pre = if kind & 1 == 0 { PreTokenizer::LlamaBpe } else { PreTokenizer::Qwen2 };
+    let algorithm = if kind & 1 == 0 { Algorithm::LlamaBpe } else { Algorithm::Qwen2 };
     let (control, user) = ("<|end|>", "<user>");
     let mut tokens = words.tokens.clone();
     let mut types = vec![TokenType::Normal; tokens.len()];
@@ -103,14 +103,14 @@ pub(crate) fn check(input: &[u8]) -> Outcome {
         tokens,
         types,
         merges,
-        pre,
+        algorithm,
         bos: Some(special),
         eos: None,
         eog: vec![special],
         add_bos: kind & 4 != 0,
         add_eos: false,
     };
-    let Ok(tokenizer) = BpeTokenizer::new(&spec) else { return Outcome::Refused };
+    let Ok(tokenizer) = Tokenizer::new(&spec) else { return Outcome::Refused };
     let text = String::from_utf8_lossy(rest);
     let missing = kind & 2 != 0;
     for (add_special, parse_special) in [(false, false), (false, true), (true, true)] {
@@ -140,7 +140,11 @@ pub(crate) fn check(input: &[u8]) -> Outcome {
     if let Ok(ids) = tokenizer.encode(&word, false, false) {
         assert_eq!(
             ids,
-            if word.is_empty() { vec![] } else { naive(&words, &word, pre == PreTokenizer::LlamaBpe) },
+            if word.is_empty() {
+                vec![]
+            } else {
+                naive(&words, &word, spec.algorithm == Algorithm::LlamaBpe)
+            },
             "{word:?}"
         );
     }

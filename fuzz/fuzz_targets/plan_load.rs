@@ -6,7 +6,7 @@
 #![no_main]
 
 use bitnetc_runtime::plan::{LoadOptions, PlanIndex};
-use bitnetc_runtime::tokenizer::{BpeTokenizer, Tokenize};
+use bitnetc_runtime::tokenizer::{Tokenizer, Tokenize};
 use libfuzzer_sys::fuzz_target;
 
 const RECORD: usize = 64;
@@ -26,7 +26,7 @@ fn check(file: &[u8]) {
         assert!(file.get(range).is_some_and(|bytes| bytes.len() as u64 == entry.length));
     }
     if let Ok(Some(spec)) = index.tokenizer(file)
-        && let Ok(tokenizer) = BpeTokenizer::new(&spec)
+        && let Ok(tokenizer) = Tokenizer::new(&spec)
         && let Ok(ids) = tokenizer.encode("It's  a test \u{e9} 123\n", false, true)
     {
         assert!(ids.iter().all(|&id| (id as usize) < tokenizer.vocab_size()));

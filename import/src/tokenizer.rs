@@ -277,7 +277,7 @@ pub(crate) fn read(
     let string = |text: &str| MetaValue::String(text.to_owned());
     let mut entries = vec![
         ("tokenizer.ggml.model".to_owned(), string("gpt2")),
-        ("tokenizer.ggml.pre".to_owned(), string(pre_name(pre))),
+        ("tokenizer.ggml.pre".to_owned(), string(pre.name())),
         ("tokenizer.ggml.tokens".to_owned(), MetaValue::strings(tokens.iter().map(|t| &**t))),
         ("tokenizer.ggml.token_type".to_owned(), MetaValue::I32s(types)),
         ("tokenizer.ggml.merges".to_owned(), merges(&json)?),
@@ -303,13 +303,6 @@ pub(crate) fn read(
     entries.push(("tokenizer.ggml.add_eos_token".to_owned(), MetaValue::Bool(add_eos)));
     entries.extend(template.map(|text| ("tokenizer.chat_template".to_owned(), MetaValue::String(text))));
     Ok(Tokenizer { entries, notes })
-}
-
-fn pre_name(pre: PreTokenizer) -> &'static str {
-    match pre {
-        PreTokenizer::LlamaBpe => "llama-bpe",
-        PreTokenizer::Qwen2 => "qwen2",
-    }
 }
 
 /// Refuses all that would give other tokens; returns the rule for cutting text.
@@ -348,7 +341,7 @@ fn check_algorithm(
             if known != Some(asked) {
                 notes.push(format!(
                     "tokenizer.json does not cut text as {}, which is used as asked for",
-                    pre_name(asked)
+                    asked.name()
                 ));
             }
             asked
@@ -367,7 +360,7 @@ fn check_algorithm(
         notes.push(format!(
             "tokenizer.json has ignore_merges {}, {} models have {whole_pieces}, which is used",
             model.ignore_merges,
-            pre_name(pre)
+            pre.name()
         ));
     }
     Ok(pre)

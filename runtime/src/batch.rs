@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::call::Segment;
 use crate::model::Model;
-use crate::session::{MemoryUse, Session, SessionError, SessionOptions};
+use crate::session::{MemoryUse, Record, Session, SessionError, SessionOptions};
 
 /// What a batch is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Batch {
     pub fn new(model: Arc<Model>, options: BatchOptions) -> Result<Self, SessionError> {
         let sequences = options.sequences.max(1);
         let one = SessionOptions { context: options.context, threads: options.threads };
-        let session = Session::make(model, one, sequences, false)?;
+        let session = Session::make(model, one, sequences, Record::Nothing)?;
         let chunk = session.chunk() as usize;
         Ok(Self {
             session,

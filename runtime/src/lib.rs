@@ -21,4 +21,5 @@ mod shares;
 mod sleep;
 mod team;
 pub mod tokenizer;
+pub mod trace;
 pub mod whole_file;

@@ -8,6 +8,9 @@ use std::time::Instant;
 
 use bitnetc_codegen::program::Programs;
 
+use crate::team::Job;
+use crate::trace::Trace;
+
 /// What has been recorded of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
@@ -134,6 +137,8 @@ impl Probe for Silent {
 pub(crate) struct Recorder {
     threads: u32,
     programs: Vec<Counters>,
+    /// The single events too, where they are asked for.
+    trace: Option<Trace>,
 }
 
 #[derive(Debug, Default)]
@@ -148,19 +153,32 @@ const BUSY: usize = 0;
 const WAIT: usize = 1;
 
 impl Recorder {
-    pub(crate) fn new(programs: &Programs, threads: u32) -> Self {
+    /// `events`: how many single events of each thread are kept too; 0: none.
+    pub(crate) fn new(programs: &Programs, threads: u32, events: usize) -> Self {
         let counters = |steps: usize| Counters {
             steps: (0..steps * threads as usize).map(|_| Default::default()).collect(),
             ..Counters::default()
         };
-        Self { threads, programs: programs.programs.iter().map(|p| counters(p.steps.len())).collect() }
+        Self {
+            threads,
+            programs: programs.programs.iter().map(|p| counters(p.steps.len())).collect(),
+            trace: (events > 0).then(|| Trace::new(threads, events)),
+        }
+    }
+
+    /// The single events.
+    pub(crate) fn trace(&self) -> Option<&Trace> {
+        self.trace.as_ref()
     }
 
     /// A call took from `since` until now.
-    pub(crate) fn called(&self, program: u32, since: Instant) {
-        let counters = &self.programs[program as usize];
+    pub(crate) fn called(&self, job: Job, since: Instant) {
+        let counters = &self.programs[job.program as usize];
         counters.calls.fetch_add(1, Ordering::Relaxed);
         counters.wall_ns.fetch_add(since.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        if let Some(trace) = &self.trace {
+            trace.called(job, since);
+        }
     }
 
     fn add(&self, program: usize, step: usize, thread: u32, kind: usize, since: Instant) {
@@ -174,6 +192,9 @@ impl Recorder {
         for counters in &self.programs {
             let all = counters.steps.iter().flatten().chain([&counters.calls, &counters.wall_ns]);
             all.for_each(|counter| counter.store(0, Ordering::Relaxed));
+        }
+        if let Some(trace) = &self.trace {
+            trace.reset();
         }
     }
 
@@ -211,9 +232,15 @@ impl Probe for &Recorder {
     }
     fn busy(self, program: usize, step: usize, thread: u32, since: Instant) {
         self.add(program, step, thread, BUSY, since);
+        if let Some(trace) = &self.trace {
+            trace.busy(program, step, thread, since);
+        }
     }
     fn waited(self, program: usize, step: usize, thread: u32, since: Instant) {
         self.add(program, step, thread, WAIT, since);
+        if let Some(trace) = &self.trace {
+            trace.waited(program, step, thread, since);
+        }
     }
 }
 

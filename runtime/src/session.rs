@@ -21,6 +21,7 @@ use crate::model::Model;
 use crate::profile::{Profile, Recorder};
 use crate::rope_table::RopeTable;
 use crate::team::{Job, Team};
+use crate::trace::{MOST_EVENTS, Recorded};
 
 /// What a session is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,16 @@ pub struct SessionOptions {
     pub context: u32,
     /// Threads, the caller among them.
     pub threads: u32,
+}
+
+/// What a session records of its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Record {
+    Nothing,
+    /// Totals of every step.
+    Totals,
+    /// Every single event too.
+    Events,
 }
 
 /// Why a session could not be made or a call was refused.
@@ -273,7 +284,7 @@ impl Session {
     /// # Errors
     /// Memory or threads that could not be had; a module without the three entry points.
     pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Self, SessionError> {
-        Self::make(model, options, 1, false)
+        Self::make(model, options, 1, Record::Nothing)
     }
 
     /// As [`Session::new`], with the time of every step and barrier recorded. The bits are the same.
@@ -281,7 +292,15 @@ impl Session {
     /// # Errors
     /// As [`Session::new`].
     pub fn profiled(model: Arc<Model>, options: SessionOptions) -> Result<Self, SessionError> {
-        Self::make(model, options, 1, true)
+        Self::make(model, options, 1, Record::Totals)
+    }
+
+    /// As [`Session::profiled`], with the single events recorded too: [`Session::trace`].
+    ///
+    /// # Errors
+    /// As [`Session::new`].
+    pub fn traced(model: Arc<Model>, options: SessionOptions) -> Result<Self, SessionError> {
+        Self::make(model, options, 1, Record::Events)
     }
 
     /// As [`Session::new`], with caches for so many sequences.
@@ -289,7 +308,7 @@ impl Session {
         model: Arc<Model>,
         options: SessionOptions,
         sequences: u32,
-        profiled: bool,
+        record: Record,
     ) -> Result<Self, SessionError> {
         let programs = model.programs();
         let find = |name: &'static str| {
@@ -389,7 +408,11 @@ impl Session {
             workspace: buffer("workspace of attention", workspace_bytes(programs, capacity))?,
         };
         let threads = options.threads.max(1);
-        let recorder = profiled.then(|| Arc::new(Recorder::new(programs, threads)));
+        let recorder = match record {
+            Record::Nothing => None,
+            Record::Totals => Some(Arc::new(Recorder::new(programs, threads, 0))),
+            Record::Events => Some(Arc::new(Recorder::new(programs, threads, MOST_EVENTS))),
+        };
         let engine = {
             let binding = Binding { buffers: &buffers, model: &model, inputs };
             let keep = Arc::clone(&model);
@@ -451,6 +474,12 @@ impl Session {
         Some(self.recorder.as_ref()?.profile(self.model.programs()))
     }
 
+    /// The events since the session was made or [`Session::reset_profile`] was called; `None` unless it was made by
+    /// [`Session::traced`].
+    pub fn trace(&self) -> Option<Recorded<'_>> {
+        Some(self.recorder.as_ref()?.trace()?.recorded(self.model.programs()))
+    }
+
     /// Forgets what has been recorded.
     pub fn reset_profile(&mut self) {
         if let Some(recorder) = &self.recorder {
@@ -462,7 +491,7 @@ impl Session {
         let started = self.recorder.is_some().then(Instant::now);
         self.team.run(job);
         if let (Some(recorder), Some(started)) = (&self.recorder, started) {
-            recorder.called(job.program, started);
+            recorder.called(job, started);
         }
     }
 

@@ -75,6 +75,11 @@ impl WholeFile {
         self.temporary.as_file()
     }
 
+    /// Where the file will stand.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where the file is until [`WholeFile::commit`], to be read back.
     pub fn temporary_path(&self) -> &Path {
         self.temporary.path()

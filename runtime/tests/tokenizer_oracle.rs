@@ -7,9 +7,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bitnetc_frontend_gguf::{Gguf, TokenizerMeta};
+use bitnetc_frontend_gguf::{Gguf, PreTokenizer, TokenizerMeta};
 use bitnetc_runtime::tokenizer::{
-    BpeTokenizer, PreTokenizer, TokenId, TokenType, Tokenize, TokenizerSpec, pack_merges,
+    Algorithm, TokenId, TokenType, Tokenize, Tokenizer, TokenizerSpec, pack_merges,
 };
 use serde_json::Value;
 
@@ -35,11 +35,12 @@ fn spec_of(gguf: &Path) -> TokenizerSpec {
     let meta = TokenizerMeta::read(&gguf).unwrap();
     let types: Vec<TokenType> =
         meta.types().iter().map(|&kind| TokenType::from_gguf(kind as i64).unwrap()).collect();
+    assert_eq!(meta.pre(), Some(PreTokenizer::LlamaBpe));
     TokenizerSpec {
         tokens: meta.tokens().iter().map(|&token| token.to_owned()).collect(),
         merges: pack_merges(meta.tokens(), &types, meta.merges()).unwrap(),
         types,
-        pre: PreTokenizer::LlamaBpe,
+        algorithm: Algorithm::LlamaBpe,
         bos: meta.special().bos,
         eos: meta.special().eos,
         eog: meta.end_of_generation().to_vec(),
@@ -53,7 +54,7 @@ fn ids(value: &Value) -> Vec<TokenId> {
 }
 
 /// Compares all of `cases` (`text` and `ids`) and returns how many there are.
-fn compare(tokenizer: &BpeTokenizer, cases: &Value, parse_special: bool) -> usize {
+fn compare(tokenizer: &Tokenizer, cases: &Value, parse_special: bool) -> usize {
     let cases = cases.as_array().unwrap();
     for case in cases {
         let text = case["text"].as_str().unwrap();
@@ -74,7 +75,7 @@ fn small_models_match_their_reference() {
     for (model, cases) in
         [("model_A_i2_s.gguf", "tokenizer_A.json"), ("model_C_i2_s.gguf", "tokenizer_C.json")]
     {
-        let tokenizer = BpeTokenizer::new(&spec_of(&data.join(model))).unwrap();
+        let tokenizer = Tokenizer::new(&spec_of(&data.join(model))).unwrap();
         assert!(compare(&tokenizer, &json(&data.join(cases)), false) >= 5);
         let text = "The capital of France is";
         let with_bos = tokenizer.encode(text, true, false).unwrap();
@@ -88,7 +89,7 @@ fn special_tokens_at_the_end_of_a_small_vocabulary() {
     let model = repository().join("models/shakespeare/shakespeare-5m-i2_s.gguf");
     let spec = spec_of(&model);
     assert_eq!(spec.tokens.len(), 2048);
-    let tokenizer = BpeTokenizer::new(&spec).unwrap();
+    let tokenizer = Tokenizer::new(&spec).unwrap();
     for id in [2046, 2047] {
         assert_eq!(tokenizer.token_type(id), Some(TokenType::Control));
         let text = String::from_utf8(tokenizer.token_bytes(id).to_vec()).unwrap();
@@ -113,7 +114,7 @@ fn special_tokens_at_the_end_of_a_small_vocabulary() {
 #[test]
 fn llama_3_vectors() {
     let Some(model) = outside("tokenizer/llama3_vocab.gguf") else { return };
-    let tokenizer = BpeTokenizer::new(&spec_of(&model)).unwrap();
+    let tokenizer = Tokenizer::new(&spec_of(&model)).unwrap();
     let vectors = json(&model.with_file_name("llama3_tokenizer_vectors.json"));
     assert_eq!(compare(&tokenizer, &vectors["plain"], false), 293);
     assert_eq!(compare(&tokenizer, &vectors["special"], true), 10);
@@ -138,7 +139,7 @@ fn a_file_without_pre_tokenizer_gives_the_same_tokenizer() {
     let (named, unnamed) = (spec_of(&named), spec_of(&unnamed));
     assert_eq!(named.tokens, unnamed.tokens);
     assert_eq!(named.merges, unnamed.merges);
-    assert_eq!(named.pre, unnamed.pre);
+    assert_eq!(named.algorithm, unnamed.algorithm);
 }
 
 #[test]
@@ -156,11 +157,8 @@ fn thread_time() -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// Time for a megabyte of each kind of text, and that twice the text takes not much more than twice the time.
-#[test]
-fn long_monotonous_texts_take_linear_time() {
-    let Some(model) = outside("tokenizer/llama3_vocab.gguf") else { return };
-    let tokenizer = BpeTokenizer::new(&spec_of(&model)).unwrap();
+/// A megabyte of each kind of text: twice the text takes not much more than twice the time, and none a second.
+fn take_linear_time(tokenizer: &Tokenizer) {
     // An unoptimised build is slower by a factor, not by an order.
     let limit = Duration::from_millis(if cfg!(debug_assertions) { 10_000 } else { 1_000 });
     let units = [
@@ -180,6 +178,7 @@ fn long_monotonous_texts_take_linear_time() {
         " a",
         "<|",
         "a\r\n",
+        "The 日本 fox, Привет 123!\n",
     ];
     for unit in units {
         let mut times = [Duration::ZERO; 2];
@@ -188,11 +187,67 @@ fn long_monotonous_texts_take_linear_time() {
             let start = thread_time();
             let ids = tokenizer.encode(&text, false, true).unwrap();
             *time = thread_time() - start;
-            assert!(!ids.is_empty() && ids.len() <= text.len());
+            assert!(!ids.is_empty() && ids.len() <= text.len() + 1);
             assert_eq!(tokenizer.decode(&ids, false), text.as_bytes());
         }
         println!("{unit:?}: {:?}, twice as long {:?}", times[0], times[1]);
         assert!(times[1] < limit, "{unit:?}: {:?}", times[1]);
         assert!(times[1] < times[0] * 5 + Duration::from_millis(100), "{unit:?}: {times:?}");
     }
+}
+
+#[test]
+fn long_monotonous_texts_take_linear_time() {
+    let builtin = repository().join("models/shakespeare/shakespeare-5m-i2_s.gguf");
+    take_linear_time(&Tokenizer::new(&spec_of(&builtin)).unwrap());
+    take_linear_time(&Tokenizer::new(&sentence_piece().0).unwrap());
+}
+
+#[test]
+fn long_monotonous_texts_take_linear_time_with_a_large_vocabulary() {
+    let Some(model) = outside("tokenizer/llama3_vocab.gguf") else { return };
+    let spec = spec_of(&model);
+    let start = thread_time();
+    let tokenizer = Tokenizer::new(&spec).unwrap();
+    println!("ready after {:?}", thread_time() - start);
+    take_linear_time(&tokenizer);
+}
+
+/// A vocabulary that SentencePiece itself made (`tests/data/make_sentencepiece.py`), and its ids for many texts.
+fn sentence_piece() -> (TokenizerSpec, Value) {
+    let data = json(&repository().join("tests/data/sentencepiece.json"));
+    let strings = |key: &str| -> Vec<String> {
+        data[key].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let types = ids(&data["types"]).into_iter().map(|kind| TokenType::from_gguf(kind.into()).unwrap());
+    let scores = data["scores"].as_array().unwrap().iter().map(|score| score.as_f64().unwrap() as f32);
+    let spec = TokenizerSpec {
+        tokens: strings("tokens"),
+        types: types.collect(),
+        merges: vec![],
+        algorithm: Algorithm::SentencePiece {
+            scores: scores.collect(),
+            space_prefix: true,
+            unknown: Some(0),
+        },
+        bos: Some(1),
+        eos: Some(2),
+        eog: vec![2],
+        add_bos: true,
+        add_eos: false,
+    };
+    (spec, data)
+}
+
+#[test]
+fn sentence_piece_vectors() {
+    let (spec, data) = sentence_piece();
+    let tokenizer = Tokenizer::new(&spec).unwrap();
+    let cases = data["cases"].as_array().unwrap();
+    for case in cases {
+        let text = case["text"].as_str().unwrap();
+        assert_eq!(tokenizer.encode(text, false, false).unwrap(), ids(&case["ids"]), "{text:?}");
+        assert_eq!(tokenizer.decode_lossy(&ids(&case["ids"]), false), text);
+    }
+    assert!(cases.len() > 300, "{}", cases.len());
 }

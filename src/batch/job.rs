@@ -83,11 +83,12 @@ impl<'a> Job<'a> {
         self.skipped
     }
 
-    /// The request of an item as a generation.
+    /// The request of an item as a generation; without `follow` its text follows no form, which is quicker.
     fn generation(
         &self,
         item: &Item,
         context: u32,
+        follow: bool,
     ) -> Result<Result<(Endpoint, Generation), Refusal>, BatchError> {
         if item.too_long {
             return Ok(Err(Request::too_long()));
@@ -97,6 +98,7 @@ impl<'a> Job<'a> {
         let request = Request::parse(&bytes, input.format(), item.line, &self.defaults);
         Ok(request.and_then(|request| {
             let endpoint = request.endpoint;
+            let request = if follow { request } else { Request { form: None, ..request } };
             Ok((endpoint, request.generation(&bytes, &self.source, self.vocab, context)?))
         }))
     }
@@ -108,7 +110,7 @@ impl<'a> Job<'a> {
     pub fn context_needed(&self, most: u32) -> Result<u32, BatchError> {
         let mut needed = 1;
         for item in &self.items {
-            if let Ok((_, generation)) = self.generation(item, most)? {
+            if let Ok((_, generation)) = self.generation(item, most, false)? {
                 let limit = generation.options.limit.unwrap_or(u64::from(most));
                 let wanted = (generation.prompt.len() as u64).saturating_add(limit);
                 needed = needed.max(u32::try_from(wanted).unwrap_or(most).min(most));
@@ -142,7 +144,7 @@ impl<'a> Job<'a> {
             // Requests in turn; those that are refused have their results at once.
             let mut next = || -> Result<Option<(Key, Generation)>, BatchError> {
                 for (number, item) in items.by_ref() {
-                    match self.generation(item, context)? {
+                    match self.generation(item, context, true)? {
                         Ok((endpoint, generation)) => {
                             let seed = generation.params.seed;
                             return Ok(Some((Key { number, endpoint, seed }, generation)));
@@ -164,7 +166,9 @@ impl<'a> Job<'a> {
             });
             generate_many(batch, self.source.tokenizer, generations, |key: Key, completion| {
                 let item = &self.items[key.number];
-                let result = response::answered(item, key.endpoint, &self.model, key.seed, &completion);
+                let Key { endpoint, seed, .. } = key;
+                let tokenizer = self.source.tokenizer;
+                let result = response::answered(item, endpoint, &self.model, seed, &completion, tokenizer);
                 output.borrow_mut().append(&result)?;
                 let (answered, refused) = counts.get();
                 counts.set((answered + 1, refused));

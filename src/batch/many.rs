@@ -6,15 +6,15 @@
 use std::time::{Duration, Instant};
 
 use bitnetc_runtime::batch::{Batch, Feed};
-use bitnetc_runtime::sampling::SamplingParams;
+use bitnetc_runtime::sampling::{Sampler, SamplingParams, TokenLogprobs};
 use bitnetc_runtime::tokenizer::Tokenize;
 
-use super::sequence::Sequence;
+use crate::constraint::Constraint;
 use crate::error::Error;
-use crate::generate::GenerateOptions;
+use crate::generate::{GenerateOptions, Progress, Sequence, Stop};
 
 /// A text to generate.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Generation {
     /// At least one token.
     pub prompt: Vec<u32>,
@@ -22,25 +22,12 @@ pub struct Generation {
     pub params: SamplingParams,
     /// When to end.
     pub options: GenerateOptions,
-    /// The text ends before the first of these.
-    pub stops: Vec<String>,
-}
-
-/// Why a text ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// The model made one of its end tokens.
-    EndToken(u32),
-    /// One of the stop strings came up.
-    StopString,
-    /// As many tokens as were asked for.
-    Limit,
-    /// The context has no room for another token.
-    ContextFull,
+    /// What the text has to follow.
+    pub constraint: Option<Box<dyn Constraint>>,
 }
 
 /// A generated text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Completion {
     /// The new text, without a stop string.
     pub text: String,
@@ -49,7 +36,9 @@ pub struct Completion {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// Why it ended.
-    pub finish: Finish,
+    pub finish: Stop,
+    /// Probabilities of the tokens, if they were asked for.
+    pub logprobs: Vec<TokenLogprobs>,
 }
 
 /// What [`generate_many`] did.
@@ -71,10 +60,55 @@ pub struct ManyStats {
 struct Running<K> {
     key: K,
     sequence: Sequence,
+    sampler: Sampler,
+    constraint: Option<Box<dyn Constraint>>,
+    text: String,
     /// What it is fed next: its prompt, then the token before.
     next: Vec<u32>,
     prompt_tokens: usize,
-    finish: Option<Finish>,
+    finish: Option<Stop>,
+}
+
+impl<K> Running<K> {
+    /// A text at its beginning.
+    fn new(key: K, generation: Generation, tokenizer: &dyn Tokenize, vocab: u32) -> Result<Self, Error> {
+        let Generation { prompt, params, options, constraint } = generation;
+        let mut sampler = Sampler::new(params)?;
+        prompt.iter().for_each(|&id| sampler.accept(id));
+        // A text of no tokens has ended before its prompt is fed.
+        let finish = (options.limit == Some(0)).then_some(Stop::Limit);
+        Ok(Self {
+            key,
+            sequence: Sequence::new(options, tokenizer, vocab),
+            sampler,
+            constraint,
+            text: String::new(),
+            prompt_tokens: prompt.len(),
+            next: prompt,
+            finish,
+        })
+    }
+
+    /// Goes on with the logits behind what was fed; `full` says that the context has no room for another token.
+    fn advance(&mut self, logits: &[f32], tokenizer: &dyn Tokenize, full: bool) -> Result<(), Error> {
+        let Self { sequence, sampler, constraint, text, .. } = self;
+        let constraint = constraint.as_deref_mut();
+        self.finish = match sequence.advance(logits, tokenizer, sampler, constraint, text)? {
+            Progress::Done(stop) => Some(stop),
+            Progress::Feed(_) if full => Some(sequence.end(Stop::ContextFull, text)),
+            Progress::Feed(id) => {
+                self.next.push(id);
+                None
+            }
+        };
+        Ok(())
+    }
+
+    fn into_completion(self, finish: Stop) -> (K, Completion) {
+        let (tokens, logprobs) = self.sequence.into_parts();
+        let Self { key, text, prompt_tokens, .. } = self;
+        (key, Completion { text, tokens, prompt_tokens, finish, logprobs })
+    }
 }
 
 /// Generates all of `generations`, as many at a time as `batch` has sequences. `done` gets each completion under its key as
@@ -91,21 +125,20 @@ pub fn generate_many<K, E: From<Error>>(
 ) -> Result<ManyStats, E> {
     let mut waiting = generations.into_iter();
     let vocab = batch.model().vocab();
-    let ends: Vec<u32> = (0..vocab).filter(|&id| tokenizer.is_end(id)).collect();
     let mut slots: Vec<Option<Running<K>>> = (0..batch.sequences()).map(|_| None).collect();
-    let mut masked = Vec::new();
     let mut stats = ManyStats::default();
     loop {
         for (number, slot) in (0..).zip(&mut slots) {
             while slot.is_none() {
                 let Some((key, generation)) = waiting.next() else { break };
                 batch.truncate(number, 0);
-                let (sequence, next) = Sequence::new(generation)?;
-                let prompt_tokens = next.len();
-                let running = Running { key, sequence, next, prompt_tokens, finish: None };
-                match running.sequence.is_empty_by_limit() {
-                    true => done(running.key, empty(prompt_tokens))?,
-                    false => *slot = Some(running),
+                let running = Running::new(key, generation, tokenizer, vocab)?;
+                match running.finish {
+                    Some(stop) => {
+                        let (key, completion) = running.into_completion(stop);
+                        done(key, completion)?;
+                    }
+                    None => *slot = Some(running),
                 }
             }
         }
@@ -128,12 +161,10 @@ pub fn generate_many<K, E: From<Error>>(
         let fed = batch.feed(&feeds, |index, logits| {
             let clock = Instant::now();
             let full = positions[index] + feeds[index].tokens.len() as u64 >= context;
-            if let Some(running) = &mut slots[active[index]] {
-                match running.sequence.next(logits, tokenizer, &ends, &mut masked, full) {
-                    Ok(finish) => running.finish = finish,
-                    Err(error) => refused = Some(error),
-                }
-                running.next.extend(running.sequence.tokens.last());
+            if let Some(running) = &mut slots[active[index]]
+                && let Err(error) = running.advance(logits, tokenizer, full)
+            {
+                refused = Some(error);
             }
             sampling += clock.elapsed();
         });
@@ -145,19 +176,12 @@ pub fn generate_many<K, E: From<Error>>(
         stats.sample_time += sampling;
         stats.step_time += clock.elapsed().saturating_sub(sampling);
         for slot in &mut slots {
-            if let Some(Running { key, sequence, prompt_tokens, finish: Some(finish), .. }) =
-                slot.take_if(|running| running.finish.is_some())
-            {
-                stats.prompt_tokens += prompt_tokens as u64;
-                stats.generated_tokens += sequence.tokens.len() as u64;
-                let Sequence { text, tokens, .. } = sequence;
-                done(key, Completion { text, tokens, prompt_tokens, finish })?;
-            }
+            let Some(stop) = slot.as_ref().and_then(|running| running.finish) else { continue };
+            let Some(running) = slot.take() else { continue };
+            let (key, completion) = running.into_completion(stop);
+            stats.prompt_tokens += completion.prompt_tokens as u64;
+            stats.generated_tokens += completion.tokens.len() as u64;
+            done(key, completion)?;
         }
     }
-}
-
-/// The completion of no tokens.
-fn empty(prompt_tokens: usize) -> Completion {
-    Completion { text: String::new(), tokens: Vec::new(), prompt_tokens, finish: Finish::Limit }
 }

@@ -9,22 +9,23 @@
 //! request has one line of output, whether it was answered or refused; a line of output is written only when it is complete,
 //! and what stood in the file before is never changed, but for a torn last line.
 
+mod body;
 mod input;
 mod job;
 mod many;
 mod output;
 mod request;
 pub mod response;
-mod sequence;
 
 use std::path::PathBuf;
 
 pub use input::{Format, Input, Item, Shard, ShardError};
 pub use job::{Job, Outcome};
-pub use many::{Completion, Finish, Generation, ManyStats, generate_many};
+pub use many::{Completion, Generation, ManyStats, generate_many};
 pub use output::{Done, Output};
-pub use request::{Defaults, Endpoint, Prompt, Refusal, RenderChat, Request, TextSource, prompt_tokens};
-pub(crate) use sequence::Sequence;
+pub use request::{
+    ChatPrompt, Defaults, Endpoint, Prompt, Refusal, RenderChat, Request, TextSource, prompt_tokens,
+};
 
 /// Why a batch could not be started or had to be given up. What is wrong with a single request is a [`Refusal`] instead.
 #[derive(Debug, thiserror::Error)]

@@ -10,13 +10,12 @@ use bitnetc_runtime::sampling::SamplingParams;
 use bitnetc_runtime::tokenizer::Tokenize;
 use serde_json::Value;
 
+use super::body::Body;
 use super::input::MAX_LINE;
 use super::{Format, Generation};
+use crate::constraint::{GrammarSource, MakeConstraint};
 use crate::error::Error;
 use crate::generate::GenerateOptions;
-
-/// Most stop strings of a request.
-const MAX_STOPS: usize = 64;
 
 /// What a request asks for where it says nothing.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,10 +24,10 @@ pub struct Defaults {
     pub params: SamplingParams,
     /// The seed of every request; if there is nothing, each has one of its own, from `params.seed` on.
     pub seed: Option<u64>,
-    /// Tokens at most.
+    /// When to end.
     pub options: GenerateOptions,
-    /// Where texts end besides.
-    pub stops: Vec<String>,
+    /// The form that texts have to have.
+    pub form: Option<GrammarSource>,
 }
 
 /// Which of OpenAI's routes a request is for: the shape of its answer.
@@ -62,8 +61,8 @@ pub struct Request {
     pub params: SamplingParams,
     /// When to end.
     pub options: GenerateOptions,
-    /// Where the text ends besides.
-    pub stops: Vec<String>,
+    /// The form that the text has to have.
+    pub form: Option<GrammarSource>,
 }
 
 /// Why a request is not answered: in the form of OpenAI's errors.
@@ -91,14 +90,22 @@ impl Refusal {
     }
 }
 
+/// A chat as a model is given it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChatPrompt {
+    /// The messages and the opening of the model's turn.
+    pub tokens: Vec<u32>,
+    /// Strings that end the answer, besides the model's end tokens.
+    pub stop: Vec<String>,
+}
+
 /// Makes the prompt of a chat.
 pub trait RenderChat {
-    /// The tokens of the messages (objects with `role` and `content`) and of the opening of the model's turn; `body` is the
-    /// request that they stand in.
+    /// The prompt for messages (objects with `role` and `content`); `body` is the request that they stand in.
     ///
     /// # Errors
     /// What is wrong with the messages, or why there are no chats with this model.
-    fn render(&self, messages: &[Value], body: &Value) -> Result<Vec<u32>, String>;
+    fn render(&self, messages: &[Value], body: &Value) -> Result<ChatPrompt, String>;
 }
 
 /// Where the tokens of prompts come from.
@@ -108,11 +115,16 @@ pub struct TextSource<'a> {
     pub tokenizer: &'a dyn Tokenize,
     /// Of the model, if it can chat.
     pub chat: Option<&'a dyn RenderChat>,
+    /// What makes texts follow a form, if there is such a thing.
+    pub forms: Option<&'a dyn MakeConstraint>,
 }
 
 impl std::fmt::Debug for TextSource<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TextSource").field("chat", &self.chat.is_some()).finish_non_exhaustive()
+        f.debug_struct("TextSource")
+            .field("chat", &self.chat.is_some())
+            .field("forms", &self.forms.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -147,8 +159,8 @@ impl Request {
                 endpoint: Endpoint::Completions,
                 prompt: Prompt::Text(text()?.to_owned()),
                 params,
-                options: defaults.options,
-                stops: defaults.stops.clone(),
+                options: defaults.options.clone(),
+                form: defaults.form.clone(),
             }),
             Format::Jsonl => {
                 let value: Value = serde_json::from_str(text()?)
@@ -194,14 +206,18 @@ impl Request {
         let params = body.sampling(params)?;
         let limit = body.limit()?.or(defaults.options.limit);
         let ignore_end = body.bool("ignore_eos")?.unwrap_or(defaults.options.ignore_end);
-        let stops = body.stops()?.unwrap_or_else(|| defaults.stops.clone());
-        Ok(Self { endpoint, prompt, params, options: GenerateOptions { limit, ignore_end }, stops })
+        let stop = body.stops()?.unwrap_or_else(|| defaults.options.stop.clone());
+        let logprobs = body.logprobs(endpoint)?.or(defaults.options.logprobs);
+        let options = GenerateOptions { limit, ignore_end, stop, logprobs };
+        let form = body.form()?.or_else(|| defaults.form.clone());
+        Ok(Self { endpoint, prompt, params, options, form })
     }
 
     /// What to generate, with the prompt as tokens. `bytes` is the line that the request was read from.
     ///
     /// # Errors
-    /// A prompt that cannot be made into tokens, that has unknown ones, or that does not fit in `context`.
+    /// A prompt that cannot be made into tokens, that has unknown ones, or that does not fit in `context`; a bias for an
+    /// unknown token; a form that cannot be followed.
     pub fn generation(
         self,
         bytes: &[u8],
@@ -209,6 +225,7 @@ impl Request {
         vocab: u32,
         context: u32,
     ) -> Result<Generation, Refusal> {
+        let mut options = self.options;
         let prompt = match self.prompt {
             Prompt::Text(text) => {
                 let ids = prompt_tokens(source.tokenizer, &text);
@@ -223,12 +240,18 @@ impl Request {
                 })?;
                 let line: Value = serde_json::from_slice(bytes).unwrap_or_default();
                 let rendered = renderer.render(&messages, &line["body"]);
-                rendered.map_err(|why| Refusal::field("messages", why))?
+                let rendered = rendered.map_err(|why| Refusal::field("messages", why))?;
+                options.stop.extend(rendered.stop);
+                rendered.tokens
             }
         };
         if let Some(id) = prompt.iter().find(|&&id| id >= vocab) {
             let message = format!("token id {id} is not in the vocabulary of {vocab} tokens");
             return Err(Refusal::field("prompt", message));
+        }
+        if let Some((id, _)) = self.params.logit_bias.iter().find(|&&(id, _)| id >= vocab) {
+            let message = format!("logit_bias: there is no token {id}; the vocabulary has {vocab}");
+            return Err(Refusal::field("logit_bias", message));
         }
         if prompt.is_empty() {
             return Err(Refusal::field("prompt", "the prompt has no tokens"));
@@ -240,140 +263,18 @@ impl Request {
             );
             return Err(Refusal { code: "context_length_exceeded", ..Refusal::field("prompt", message) });
         }
-        Ok(Generation { prompt, params: self.params, options: self.options, stops: self.stops })
-    }
-}
-
-/// The body of a request, with typed access to its fields.
-struct Body<'v>(&'v Value);
-
-impl<'v> Body<'v> {
-    /// A field that is there and not null.
-    fn get(&self, name: &str) -> Option<&'v Value> {
-        self.0.get(name).filter(|value| !value.is_null())
-    }
-
-    fn bool(&self, name: &str) -> Result<Option<bool>, Refusal> {
-        let wrong = || Refusal::field(name, format!("{name} must be true or false"));
-        self.get(name).map(|value| value.as_bool().ok_or_else(wrong)).transpose()
-    }
-
-    fn number(&self, name: &str) -> Result<Option<f32>, Refusal> {
-        let wrong = || Refusal::field(name, format!("{name} must be a number"));
-        let number = |value: &Value| value.as_f64().map(|x| x as f32).filter(|x| x.is_finite());
-        self.get(name).map(|value| number(value).ok_or_else(wrong)).transpose()
-    }
-
-    fn whole(&self, name: &str) -> Result<Option<u64>, Refusal> {
-        let wrong = || Refusal::field(name, format!("{name} must be a whole number from 0 up"));
-        self.get(name).map(|value| value.as_u64().ok_or_else(wrong)).transpose()
-    }
-
-    /// Fields that ask for something that there is not, unless they ask for nothing.
-    fn refuse_unsupported(&self) -> Result<(), Refusal> {
-        let unsupported = |name: &str, instead: &str| {
-            let message = format!("{name} is not supported in batches: {instead}");
-            Err(Refusal { code: "unsupported", ..Refusal::field(name, message) })
+        let constraint = match (&self.form, source.forms) {
+            (None, _) => None,
+            (Some(_), None) => {
+                let message = "response_format cannot be followed: this build has no grammars";
+                return Err(Refusal { code: "unsupported", ..Refusal::field("response_format", message) });
+            }
+            (Some(form), Some(forms)) => {
+                let refused = |why| Refusal::field("response_format", format!("response_format: {why}"));
+                Some(forms.constraint(form).map_err(refused)?)
+            }
         };
-        for name in ["n", "best_of"] {
-            if self.whole(name)?.is_some_and(|n| n != 1) {
-                return unsupported(name, "write one request for each answer, with other seeds");
-            }
-        }
-        for name in ["stream", "echo"] {
-            if self.bool(name)? == Some(true) {
-                return unsupported(name, "leave it out");
-            }
-        }
-        let asks = |value: &Value| match value {
-            Value::Bool(on) => *on,
-            Value::Array(list) => !list.is_empty(),
-            Value::Object(fields) => !fields.is_empty(),
-            Value::String(text) => !text.is_empty(),
-            Value::Number(_) | Value::Null => true,
-        };
-        for name in ["logprobs", "top_logprobs", "suffix", "logit_bias", "tools", "functions"] {
-            if self.get(name).is_some_and(asks) {
-                return unsupported(name, "leave it out");
-            }
-        }
-        let plain = |format: &Value| format.get("type").and_then(Value::as_str) == Some("text");
-        match self.get("response_format") {
-            Some(format) if !plain(format) => unsupported("response_format", "leave it out"),
-            _ => Ok(()),
-        }
-    }
-
-    fn prompt(&self) -> Result<Prompt, Refusal> {
-        let expected = "prompt must be a string, or an array of token ids; write one request for each prompt";
-        let wrong = || Refusal::field("prompt", expected);
-        match self.get("prompt") {
-            None => Ok(Prompt::Text(String::new())),
-            Some(Value::String(text)) => Ok(Prompt::Text(text.clone())),
-            Some(Value::Array(list)) => match &list[..] {
-                [Value::String(text)] => Ok(Prompt::Text(text.clone())),
-                [] => Err(wrong()),
-                ids => {
-                    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-                    let ids: Option<Vec<u32>> = ids.iter().map(id).collect();
-                    ids.map(Prompt::Tokens).ok_or_else(wrong)
-                }
-            },
-            Some(_) => Err(wrong()),
-        }
-    }
-
-    fn messages(&self) -> Result<Prompt, Refusal> {
-        let wrong =
-            || Refusal::field("messages", "messages must be an array of objects with role and content");
-        let messages = self.get("messages").and_then(Value::as_array).filter(|list| !list.is_empty());
-        let messages = messages.ok_or_else(wrong)?;
-        let role = |message: &Value| message.get("role").is_some_and(Value::is_string);
-        match messages.iter().all(role) {
-            true => Ok(Prompt::Messages(messages.clone())),
-            false => Err(wrong()),
-        }
-    }
-
-    fn sampling(&self, mut params: SamplingParams) -> Result<SamplingParams, Refusal> {
-        let set = |name: &str, place: &mut f32| -> Result<(), Refusal> {
-            if let Some(value) = self.number(name)? {
-                *place = value;
-            }
-            Ok(())
-        };
-        set("temperature", &mut params.temperature)?;
-        set("top_p", &mut params.top_p)?;
-        set("min_p", &mut params.min_p)?;
-        set("repeat_penalty", &mut params.repeat_penalty)?;
-        set("presence_penalty", &mut params.presence_penalty)?;
-        set("frequency_penalty", &mut params.frequency_penalty)?;
-        if let Some(k) = self.whole("top_k")? {
-            params.top_k = usize::try_from(k).unwrap_or(usize::MAX);
-        }
-        if let Some(seed) = self.whole("seed")? {
-            params.seed = seed;
-        }
-        params.validate().map_err(|e| Refusal::field(e.name, e.to_string()))?;
-        Ok(params)
-    }
-
-    fn limit(&self) -> Result<Option<u64>, Refusal> {
-        Ok(self.whole("max_completion_tokens")?.or(self.whole("max_tokens")?))
-    }
-
-    fn stops(&self) -> Result<Option<Vec<String>>, Refusal> {
-        let wrong =
-            || Refusal::field("stop", format!("stop must be a string or at most {MAX_STOPS} strings"));
-        match self.get("stop") {
-            None => Ok(None),
-            Some(Value::String(stop)) => Ok(Some(vec![stop.clone()])),
-            Some(Value::Array(list)) if list.len() <= MAX_STOPS => {
-                let texts = list.iter().map(|stop| stop.as_str().map(str::to_owned));
-                texts.collect::<Option<Vec<_>>>().map(Some).ok_or_else(wrong)
-            }
-            Some(_) => Err(wrong()),
-        }
+        Ok(Generation { prompt, params: self.params, options, constraint })
     }
 }
 
@@ -387,8 +288,12 @@ mod tests {
         Defaults {
             params: SamplingParams { seed: 5, ..SamplingParams::default() },
             seed: Some(5),
-            options: GenerateOptions { limit: Some(9), ignore_end: false },
-            stops: vec!["END".to_owned()],
+            options: GenerateOptions {
+                limit: Some(9),
+                stop: vec!["END".to_owned()],
+                ..GenerateOptions::default()
+            },
+            form: None,
         }
     }
 
@@ -405,7 +310,6 @@ mod tests {
         let request = completion(json!({ "model": "any", "prompt": "Hello", "user": "u" })).unwrap();
         assert_eq!(request.prompt, Prompt::Text("Hello".to_owned()));
         assert_eq!((request.params, request.options), (defaults().params, defaults().options));
-        assert_eq!(request.stops, ["END"]);
         let text = Request::parse(b"Hello", Format::Text, 3, &defaults()).unwrap();
         assert_eq!(text.prompt, request.prompt);
         let seeds = |line| {
@@ -423,15 +327,27 @@ mod tests {
         }));
         let request = request.unwrap();
         assert_eq!(request.prompt, Prompt::Tokens(vec![1, 2]));
-        assert_eq!(request.options, GenerateOptions { limit: Some(3), ignore_end: true });
+        let stop = vec!["a".to_owned(), "b".to_owned()];
+        let options =
+            GenerateOptions { limit: Some(3), ignore_end: true, stop, ..GenerateOptions::default() };
+        assert_eq!(request.options, options);
         let p = &request.params;
         assert_eq!((p.temperature, p.top_p, p.top_k, p.min_p, p.seed), (0.0, 0.5, 7, 0.0, 11));
         assert_eq!((p.presence_penalty, p.frequency_penalty), (0.5, 0.0));
-        assert_eq!(request.stops, ["a", "b"]);
         let chat = json!({ "url": "/v1/chat/completions", "body": {
             "messages": [{ "role": "user", "content": "Hi" }], "max_completion_tokens": 4, "max_tokens": 3,
         }});
         let chat = parse(&chat).unwrap();
+        let form = |format: Value| completion(json!({ "response_format": format })).unwrap().form;
+        let schema =
+            json!({ "type": "json_schema", "json_schema": { "name": "n", "schema": { "enum": [1] } } });
+        assert_eq!(form(schema), Some(GrammarSource::JsonSchema("{\"enum\":[1]}".to_owned())));
+        assert!(
+            form(json!({ "type": "json_object" })).is_some() && form(json!({ "type": "text" })).is_none()
+        );
+        let biased = completion(json!({ "logit_bias": { "7": -100, "9": 1.5 }, "logprobs": 2 })).unwrap();
+        assert_eq!(biased.params.logit_bias, [(7, f32::NEG_INFINITY), (9, 1.5)]);
+        assert_eq!(biased.options.logprobs, Some(2));
         assert_eq!((chat.endpoint, chat.options.limit), (Endpoint::Chat, Some(4)));
     }
 
@@ -449,11 +365,17 @@ mod tests {
             ("top_p", json!({ "top_p": 0 })),
             ("n", json!({ "n": 2 })),
             ("stream", json!({ "stream": true })),
-            ("logprobs", json!({ "logprobs": 3 })),
+            ("logprobs", json!({ "logprobs": 21 })),
+            ("logprobs", json!({ "logprobs": true })),
+            ("logit_bias", json!({ "logit_bias": { "x": 1 } })),
+            ("logit_bias", json!({ "logit_bias": { "1": 101 } })),
+            ("logit_bias", json!({ "logit_bias": [1] })),
             ("tools", json!({ "tools": [{}] })),
             ("stop", json!({ "stop": [1] })),
             ("stop", json!({ "stop": vec!["x"; 65] })),
-            ("response_format", json!({ "response_format": { "type": "json_object" } })),
+            ("response_format", json!({ "response_format": { "type": "yaml" } })),
+            ("response_format", json!({ "response_format": { "type": "json_schema", "json_schema": {} } })),
+            ("response_format", json!({ "response_format": "json_object" })),
         ] {
             let refusal = completion(body.clone()).unwrap_err();
             assert_eq!((refusal.param.as_deref(), refusal.status), (Some(field), 400), "{body}");

@@ -9,9 +9,11 @@
 //! Invariants: what is timed is what a session does, nothing is left out or added; tokens are the same in every
 //! repetition and on every machine; an interrupted test keeps the repetitions that were finished.
 
+pub mod compare;
 mod limits;
 pub mod machine;
 mod outcome;
+pub mod passes;
 pub mod report;
 mod run;
 

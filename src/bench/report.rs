@@ -106,9 +106,17 @@ pub struct ThreadLimits {
 /// Lines before a Markdown table.
 pub fn markdown_head(machine: &Machine, build: &Build) -> String {
     format!(
-        "{}, {} threads, {}; bitnetc {} ({}), {}\n\n\
+        "{}\n\
          | model | threads | test | tokens/s | MB/token | MMAC/token | limit | of the limit | paired |\n\
          |---|--:|---|--:|--:|--:|---|--:|--:|\n",
+        machine_line(machine, build)
+    )
+}
+
+/// Machine, build and date in one line.
+pub fn machine_line(machine: &Machine, build: &Build) -> String {
+    format!(
+        "{}, {} threads, {}; bitnetc {} ({}), {}\n",
         machine.cpu,
         machine.threads,
         machine.os,

@@ -91,15 +91,66 @@ pub fn limits_of_machine(buffer_bytes: Option<u64>) -> Result<Roofline, Error> {
     Ok(Roofline::new(&host, buffer_bytes.unwrap_or_else(default_buffer_bytes))?)
 }
 
+/// A session, and what of its context is filled.
+pub(crate) struct Runner {
+    session: Session,
+    /// Tokens of the session's context that are those of [`token`].
+    filled: u32,
+    keep_going: fn() -> bool,
+}
+
+impl Runner {
+    pub(crate) fn new(mut session: Session, keep_going: fn() -> bool) -> Self {
+        session.set_keep_going(keep_going);
+        Self { session, filled: 0, keep_going }
+    }
+
+    /// Brings the context to `depth` tokens.
+    pub(crate) fn fill(&mut self, depth: u32) -> Result<(), Error> {
+        let vocab = self.session.model().vocab();
+        self.session.truncate(self.filled.min(depth));
+        // An interruption leaves the session as it was, a chunk at a time keeps it answering.
+        while self.session.position() < depth {
+            let start = self.session.position();
+            let end = depth.min(start + self.session.chunk().max(1));
+            let tokens: Vec<u32> = (start..end).map(|i| token(i, vocab)).collect();
+            self.session.feed(&tokens)?;
+        }
+        self.filled = depth;
+        Ok(())
+    }
+
+    /// Runs the test once, from its depth on; seconds.
+    pub(crate) fn sample(&mut self, test: Test) -> Result<f64, Error> {
+        let vocab = self.session.model().vocab();
+        self.session.truncate(test.depth);
+        let prompt: Vec<u32> = (0..test.prompt).map(|i| token(test.depth + i, vocab)).collect();
+        let clock = Instant::now();
+        if !prompt.is_empty() {
+            self.session.feed(&prompt)?;
+        }
+        for i in 0..test.generate {
+            if !(self.keep_going)() {
+                return Err(Error::Interrupted);
+            }
+            self.session.feed(&[token(test.depth + test.prompt + i, vocab)])?;
+        }
+        Ok(clock.elapsed().as_secs_f64())
+    }
+
+    /// The test with as few steps as a warm-up needs.
+    pub(crate) fn warm_up(&mut self, test: Test) -> Result<(), Error> {
+        self.sample(Test { generate: test.generate.min(WARM_UP_STEPS), ..test }).map(drop)
+    }
+}
+
 /// A model, its sessions, and the machine's limits.
 pub struct Bench<'a> {
     loaded: &'a Loaded,
     options: BenchOptions,
     roofline: &'a mut Roofline,
     accounts: Accounts,
-    session: Option<Session>,
-    /// Tokens of the session's context that are those of [`token`].
-    filled: u32,
+    runner: Option<Runner>,
     interrupted: bool,
 }
 
@@ -107,7 +158,7 @@ impl<'a> Bench<'a> {
     /// Gets ready to measure `loaded`.
     pub fn new(loaded: &'a Loaded, roofline: &'a mut Roofline, options: BenchOptions) -> Self {
         let accounts = Accounts::of(&loaded.module);
-        Self { loaded, options, roofline, accounts, session: None, filled: 0, interrupted: false }
+        Self { loaded, options, roofline, accounts, runner: None, interrupted: false }
     }
 
     /// What is counted.
@@ -137,19 +188,39 @@ impl<'a> Bench<'a> {
     }
 
     fn measure(&mut self, test: Test, progress: &mut dyn FnMut(Progress)) -> Result<Outcome, Error> {
-        self.open(test.threads)?;
+        let mut runner = self.open(test.threads)?;
+        let outcome = self.measure_with(&mut runner, test, progress);
+        self.runner = Some(runner);
+        let mut outcome = outcome?;
+        if self.options.profile && !self.interrupted {
+            progress(Progress::Profiling);
+            match self.profile(test) {
+                Err(Error::Interrupted | Error::Session(SessionError::Interrupted)) => {
+                    self.interrupted = true
+                }
+                profile => outcome.profile = profile?,
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn measure_with(
+        &mut self,
+        runner: &mut Runner,
+        test: Test,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Outcome, Error> {
         progress(Progress::Filling);
-        self.fill(test.depth)?;
+        runner.fill(test.depth)?;
         let mut work = self.accounts.prompt(test.depth, test.prompt);
         work += self.accounts.generation(test.depth + test.prompt, test.generate);
         let mut outcome = Outcome { test, samples: Vec::new(), limits: Vec::new(), work, profile: None };
         if self.options.warm_up {
-            let generate = test.generate.min(WARM_UP_STEPS);
-            self.sample(Test { generate, ..test })?;
+            runner.warm_up(test)?;
         }
         outcome.limits.push(self.limits(test.threads)?);
         for done in 1..=self.options.repetitions.max(1) {
-            let seconds = match self.sample(test) {
+            let seconds = match runner.sample(test) {
                 Err(Error::Interrupted | Error::Session(SessionError::Interrupted))
                     if !outcome.samples.is_empty() =>
                 {
@@ -163,38 +234,19 @@ impl<'a> Bench<'a> {
             outcome.limits.push(self.limits(test.threads)?);
             progress(Progress::Sample { done, rate });
         }
-        if self.options.profile && !self.interrupted {
-            progress(Progress::Profiling);
-            match self.profile(test) {
-                Err(Error::Interrupted | Error::Session(SessionError::Interrupted)) => {
-                    self.interrupted = true
-                }
-                profile => outcome.profile = profile?,
-            }
-        }
         Ok(outcome)
     }
 
-    /// Runs the test twice in a session that records, which takes the place of the usual one for this long; what the
-    /// second run took.
+    /// Runs the test twice in a session that records; what the second run took.
     fn profile(&mut self, test: Test) -> Result<Option<Profile>, Error> {
         let options = SessionOptions { context: self.options.context, threads: test.threads };
-        let mut recording = Session::profiled(self.loaded.model.clone(), options)?;
-        recording.set_keep_going(self.options.keep_going);
-        let usual = (self.session.replace(recording), std::mem::take(&mut self.filled));
-        let result = self.recorded(test);
-        (self.session, self.filled) = usual;
-        result
-    }
-
-    fn recorded(&mut self, test: Test) -> Result<Option<Profile>, Error> {
-        self.fill(test.depth)?;
-        self.sample(Test { generate: test.generate.min(WARM_UP_STEPS), ..test })?;
-        if let Some(session) = &mut self.session {
-            session.reset_profile();
-        }
-        self.sample(test)?;
-        Ok(self.session.as_ref().and_then(Session::profile))
+        let session = Session::profiled(self.loaded.model.clone(), options)?;
+        let mut recording = Runner::new(session, self.options.keep_going);
+        recording.fill(test.depth)?;
+        recording.warm_up(test)?;
+        recording.session.reset_profile();
+        recording.sample(test)?;
+        Ok(recording.session.profile())
     }
 
     /// One round: the median of a few passes each.
@@ -205,53 +257,18 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Makes a session with so many threads, unless there is one.
-    fn open(&mut self, threads: u32) -> Result<(), Error> {
-        if self.session.as_ref().is_none_or(|s| s.threads() != threads) {
-            self.session = None;
-            let options = SessionOptions { context: self.options.context, threads };
-            let mut session = Session::new(self.loaded.model.clone(), options)?;
-            session.set_keep_going(self.options.keep_going);
-            self.session = Some(session);
-            self.filled = 0;
-        }
-        Ok(())
-    }
-
-    /// Brings the context to `depth` tokens.
-    fn fill(&mut self, depth: u32) -> Result<(), Error> {
-        let vocab = self.loaded.model.vocab();
-        let Some(session) = &mut self.session else { return Ok(()) };
-        session.truncate(self.filled.min(depth));
-        // An interruption leaves the session as it was, a chunk at a time keeps it answering.
-        while session.position() < depth {
-            let start = session.position();
-            let end = depth.min(start + session.chunk().max(1));
-            let tokens: Vec<u32> = (start..end).map(|i| token(i, vocab)).collect();
-            session.feed(&tokens)?;
-        }
-        self.filled = depth;
-        Ok(())
-    }
-
-    /// Runs the test once, from its depth on; seconds.
-    fn sample(&mut self, test: Test) -> Result<f64, Error> {
-        let vocab = self.loaded.model.vocab();
-        let keep_going = self.options.keep_going;
-        let Some(session) = &mut self.session else { return Err(Error::Interrupted) };
-        session.truncate(test.depth);
-        let prompt: Vec<u32> = (0..test.prompt).map(|i| token(test.depth + i, vocab)).collect();
-        let clock = Instant::now();
-        if !prompt.is_empty() {
-            session.feed(&prompt)?;
-        }
-        for i in 0..test.generate {
-            if !keep_going() {
-                return Err(Error::Interrupted);
+    /// The session with so many threads: the last one, or a new one.
+    fn open(&mut self, threads: u32) -> Result<Runner, Error> {
+        match self.runner.take() {
+            Some(runner) if runner.session.threads() == threads => Ok(runner),
+            other => {
+                // Its memory is free before the next one takes its own.
+                drop(other);
+                let options = SessionOptions { context: self.options.context, threads };
+                let session = Session::new(self.loaded.model.clone(), options)?;
+                Ok(Runner::new(session, self.options.keep_going))
             }
-            session.feed(&[token(test.depth + test.prompt + i, vocab)])?;
         }
-        Ok(clock.elapsed().as_secs_f64())
     }
 }
 

@@ -8,6 +8,10 @@ use bitnetc_passes::HeadFormat;
 use bitnetc_runtime::map::MapMode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::chat::{ChatArgs, PromptArgs};
+use super::sampling::{GrammarArgs, SamplingArgs};
+use super::tokenize::{DetokenizeArgs, TokenizeArgs};
+
 /// A compiler for ternary (BitNet b1.58) language models on CPUs.
 #[derive(Debug, Parser)]
 #[command(
@@ -30,6 +34,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Generate text
     Run(RunArgs),
+    /// Talk to a model
+    Chat(ChatArgs),
+    /// Text to token ids
+    Tokenize(TokenizeArgs),
+    /// Token ids to text
+    Detokenize(DetokenizeArgs),
     /// Answer a file of prompts or requests, several at a time
     Batch(super::batch::BatchArgs),
     /// Compile a GGUF model to a plan file
@@ -224,7 +234,7 @@ impl MemoryArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  bitnetc run\n  bitnetc run model.plan -p \"ROMEO:\" -n 64 --temp 0\n  bitnetc run model.gguf -f prompt.txt --perf"
+    after_help = "Examples:\n  bitnetc run\n  bitnetc run model.plan -p \"ROMEO:\" -n 64 --temp 0\n  bitnetc run model.gguf -f prompt.txt --perf\n  bitnetc run model.gguf --chat -p \"Name a colour as JSON\" -j '{\"type\":\"string\"}'"
 )]
 pub(crate) struct RunArgs {
     /// A .gguf model or a plan (default: the built-in model)
@@ -255,6 +265,16 @@ pub(crate) struct RunArgs {
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) grammar: GrammarArgs,
+    /// Put the prompt into the model's chat template, as one message (the options of the template imply it)
+    #[arg(long)]
+    pub(crate) chat: bool,
+    #[command(flatten)]
+    pub(crate) chat_prompt: PromptArgs,
+    /// Report the log-probability of every token and of the N likeliest ones (with --json)
+    #[arg(long, value_name = "N", requires = "json", value_parser = clap::value_parser!(u16).range(0..=256))]
+    pub(crate) logprobs: Option<u16>,
     /// Never end by an end token
     #[arg(long)]
     pub(crate) ignore_eos: bool,
@@ -267,34 +287,9 @@ pub(crate) struct RunArgs {
     /// Print times, speeds and memory to stderr
     #[arg(long)]
     pub(crate) perf: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SamplingArgs {
-    /// Seed (-1: a random one)
-    #[arg(short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
-    pub(crate) seed: i64,
-    /// Temperature; 0 takes the most likely token each time
-    #[arg(
-        long = "temp",
-        visible_alias = "temperature",
-        value_name = "T",
-        default_value_t = 0.8,
-        allow_negative_numbers = true
-    )]
-    pub(crate) temp: f32,
-    /// Choose among the K most likely tokens (0 or less: all)
-    #[arg(long, value_name = "K", default_value_t = 40, allow_negative_numbers = true)]
-    pub(crate) top_k: i32,
-    /// Choose among the most likely tokens that make up this share (1: all)
-    #[arg(long, value_name = "P", default_value_t = 0.95)]
-    pub(crate) top_p: f32,
-    /// Choose among tokens at least this likely, relative to the likeliest (0: all)
-    #[arg(long, value_name = "P", default_value_t = 0.05)]
-    pub(crate) min_p: f32,
-    /// Make tokens of the last 64 less likely (1: no)
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
-    pub(crate) repeat_penalty: f32,
+    /// Write what every thread did, op by op, as a trace for chrome://tracing or Perfetto
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -521,9 +516,12 @@ pub(crate) enum ReportFormat {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Lists are separated by commas, or options given more than once; they multiply.\n\nExamples:\n  bitnetc bench model.plan\n  bitnetc bench --preset 2b-4t -p 128,512 -n 128 -d 0,2048 -t 1,2 -o json\n  bitnetc bench model.gguf --startup -p 0 -n 0"
+    after_help = "Lists are separated by commas, or options given more than once; they multiply.\n\nExamples:\n  bitnetc bench model.plan\n  bitnetc bench --preset 2b-4t -p 128,512 -n 128 -d 0,2048 -t 1,2 -o json\n  bitnetc bench model.plan -o json > before.json         and after a change:\n  bitnetc bench model.plan --compare before.json"
 )]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<BenchCommand>,
     /// A .gguf model or a plan (default: the built-in model)
     #[arg(value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
@@ -557,6 +555,12 @@ pub(crate) struct BenchArgs {
     /// How results are written
     #[arg(short, long, value_name = "FORMAT", default_value = "md")]
     pub(crate) output: ReportFormat,
+    /// Compare with a report that an earlier `bitnetc bench -o json` wrote; the exit code is 5 if a test has become slower
+    #[arg(long, value_name = "FILE")]
+    pub(crate) compare: Option<PathBuf>,
+    /// The least change that `--compare` counts, in per cent
+    #[arg(long, value_name = "PERCENT", default_value_t = 3.0, requires = "compare", value_parser = super::bench::parse_percent)]
+    pub(crate) threshold: f64,
     /// Do not run a test before it is timed
     #[arg(long)]
     pub(crate) no_warmup: bool,
@@ -600,6 +604,40 @@ pub(crate) struct BenchArgs {
     /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni` (each brings what it implies)
     #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
     pub(crate) cpu_features: String,
+}
+
+/// Benchmarks of parts.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// What each pass is worth: the model with every optional pass left out in turn
+    Passes(super::bench_passes::BenchPassesArgs),
+    /// Compiling, loading to the first token, and peak memory
+    Startup(StartupArgs),
+}
+
+/// What a startup is measured with.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  bitnetc bench startup model.gguf\n  bitnetc bench startup model.plan --json"
+)]
+pub(crate) struct StartupArgs {
+    /// A .gguf model or a plan (default: the built-in model)
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// Loads of the plan
+    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) repetitions: u32,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Tokens that one prefill step handles at most; not for a plan, which has its own
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) batch_size: Option<u32>,
+    /// Leave a pass out (may be given more than once); not for a plan
+    #[arg(long, value_name = "PASS")]
+    pub(crate) disable_pass: Vec<String>,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
 }
 
 #[cfg(test)]

@@ -1,21 +1,27 @@
 //! `bitnetc batch`: a file of prompts or requests, answered several at a time.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bitnetc::Error;
 use bitnetc::batch::{
-    BatchError, Defaults, Format, Input, Job, Outcome as Answers, Output, Shard, TextSource,
+    BatchError, ChatPrompt, Defaults, Format, Input, Job, Outcome as Answers, Output, RenderChat, Shard,
+    TextSource,
 };
+use bitnetc::chat::{ChatEncoder, ChatError};
 use bitnetc::error::exit;
-use bitnetc::generate::GenerateOptions;
 use bitnetc::load::Loaded;
 use bitnetc_runtime::batch::{Batch, BatchOptions};
 use bitnetc_runtime::session::SessionError;
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 
-use super::args::{EngineArgs, SamplingArgs};
-use super::run::{announce, load_options, sampling, threads};
+use super::args::EngineArgs;
+use super::chat::TemplateArgs;
+use super::failure::Failure;
+use super::run::{announce, load_options, threads};
+use super::sampling::{Forms, GrammarArgs, SamplingArgs, check_biases};
 use super::{Outcome, interrupt, models, output, progress};
 
 /// Texts that are generated at a time unless asked otherwise: as many as `@head` takes in one call.
@@ -62,9 +68,13 @@ pub(crate) struct BatchArgs {
     #[arg(short, long, value_name = "N", default_value_t = 0, env = "BITNETC_CTX_SIZE")]
     pub(crate) ctx_size: u32,
     #[command(flatten)]
+    pub(crate) template: TemplateArgs,
+    #[command(flatten)]
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) grammar: GrammarArgs,
     /// Never end by an end token
     #[arg(long)]
     pub(crate) ignore_eos: bool,
@@ -84,7 +94,7 @@ fn same_file(a: &std::path::Path, b: &std::path::Path) -> bool {
 /// Runs the command.
 pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
     interrupt::listen();
-    let (params, random_seed) = sampling(&args.sampling)?;
+    let (params, random_seed) = args.sampling.params()?;
     if same_file(&args.input, &args.output) {
         return Err(BatchError::OutputIsInput { path: args.output.clone() }.into());
     }
@@ -100,14 +110,19 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
     let path = args.model.as_deref();
     let loaded = models::open(path, &load_options(&args.engine)?, quiet)?;
     announce(&loaded, path.is_some(), quiet);
+    check_biases(&params, loaded.model.vocab())?;
     let defaults = Defaults {
         seed: (!random_seed).then_some(params.seed),
         params,
-        options: GenerateOptions { limit: u64::try_from(args.n_predict).ok(), ignore_end: args.ignore_eos },
-        stops: Vec::new(),
+        options: args.sampling.options(args.n_predict, args.ignore_eos),
+        form: args.grammar.source()?,
     };
-    let source = TextSource { tokenizer: &loaded.tokenizer, chat: None };
+    let chats = Chats::of(&loaded, &args.template, quiet)?;
     let vocab = loaded.model.vocab();
+    let forms = Forms::new(&loaded.tokenizer, vocab);
+    // A grammar that cannot be used is refused now, not request by request.
+    drop(args.grammar.open(&forms)?);
+    let source = TextSource { tokenizer: &loaded.tokenizer, chat: Some(&chats), forms: Some(&forms) };
     let job = Job::new(input, &done, results.path(), defaults, source, &loaded.name, vocab)?;
     drop(done);
     if job.skipped() > 0 {
@@ -151,6 +166,37 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
         output::say(quiet, report.text());
     }
     Ok(exit::OK)
+}
+
+/// The chats of a batch. A model whose template is not valid answers everything else.
+struct Chats<'l> {
+    encoder: Result<ChatEncoder<'l>, ChatError>,
+    /// Which template is used and why, said at the first chat.
+    note: Cell<Option<String>>,
+    quiet: bool,
+}
+
+impl<'l> Chats<'l> {
+    fn of(loaded: &'l Loaded, args: &TemplateArgs, quiet: bool) -> Result<Self, Failure> {
+        let (encoder, note) = match ChatEncoder::for_model(loaded, &args.wish()?) {
+            Ok((encoder, note)) => (Ok(encoder), note),
+            Err(error) if args.asked() => return Err(Error::from(error).into()),
+            Err(error) => (Err(error), None),
+        };
+        Ok(Self { encoder, note: Cell::new(note), quiet })
+    }
+}
+
+impl RenderChat for Chats<'_> {
+    fn render(&self, messages: &[Value], body: &Value) -> Result<ChatPrompt, String> {
+        if let Some(note) = self.note.take() {
+            output::say(self.quiet, note);
+        }
+        match &self.encoder {
+            Ok(encoder) => RenderChat::render(encoder, messages, body),
+            Err(error) => Err(error.to_string()),
+        }
+    }
 }
 
 /// What is said at the end.

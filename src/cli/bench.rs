@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use bitnetc::bench::compare::{self, Comparison, Series, Verdict};
 use bitnetc::bench::machine::{Build, Machine};
 use bitnetc::bench::report::{self, Subject, ThreadLimits};
 use bitnetc::bench::{Bench, BenchOptions, Outcome, Progress, Test, limits_of_machine};
@@ -14,14 +15,14 @@ use bitnetc_runtime::roofline::Roofline;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::args::{BenchArgs, EngineArgs, ReportFormat, Weights};
+use super::args::{BenchArgs, BenchCommand, CodegenArg, EngineArgs, ReportFormat, StartupArgs, Weights};
 use super::compile::pipeline;
 use super::failure::Failure;
 use super::run::{announce, load_options, threads};
 use super::speeds::SpeedsArg;
-use super::startup::{Startup, is_plan, startup};
+use super::startup::{self, Startup, is_plan};
 use super::synth::shape;
-use super::{Outcome as CommandOutcome, interrupt, models, output, progress};
+use super::{Outcome as CommandOutcome, bench_passes, interrupt, models, output, progress};
 
 /// Passes of the f32 peak, which no test needs.
 const FMA_PASSES: u32 = 3;
@@ -30,6 +31,45 @@ const FMA_PASSES: u32 = 3;
 pub(crate) fn parse_pair(text: &str) -> Result<(u32, u32), String> {
     let pair = text.split_once(',').and_then(|(p, n)| Some((p.trim().parse().ok()?, n.trim().parse().ok()?)));
     pair.filter(|&(p, n)| p > 0 && n > 0).ok_or_else(|| "expected two numbers, such as 512,128".to_owned())
+}
+
+/// Parses `--threshold`: per cent, from 0 to 100.
+pub(crate) fn parse_percent(text: &str) -> Result<f64, String> {
+    let percent = text.trim().trim_end_matches('%').trim_end().parse::<f64>().ok();
+    percent.filter(|p| (0.0..=100.0).contains(p)).ok_or_else(|| "expected per cent, from 0 to 100".to_owned())
+}
+
+/// The options of `--startup`: of lists the first value counts, of threads the most.
+fn startup_args(args: &BenchArgs) -> StartupArgs {
+    let engine = EngineArgs {
+        threads: args.threads.iter().copied().max(),
+        kv_type: args.kv_type.first().copied(),
+        head: args.head.first().copied(),
+        weights: args.weights.first().copied(),
+        speeds: SpeedsArg::Assumed,
+        memory: args.memory,
+        options: args.options,
+        verify: false,
+        codegen: args.codegen.first().copied().unwrap_or(CodegenArg::Auto),
+        cpu_features: args.cpu_features.clone(),
+    };
+    StartupArgs {
+        model: args.model.clone(),
+        repetitions: args.repetitions,
+        json: false,
+        batch_size: args.batch_size.first().copied(),
+        disable_pass: args.disable_pass.clone(),
+        engine,
+    }
+}
+
+/// The baseline of `--compare`.
+fn baseline(args: &BenchArgs) -> Result<Option<Vec<Series>>, Failure> {
+    let Some(path) = &args.compare else { return Ok(None) };
+    let failed =
+        |why: &dyn std::fmt::Display| Failure::new(exit::FAILURE, format!("{}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|e| failed(&e))?;
+    compare::baseline(&text).map(Some).map_err(|e| failed(&e))
 }
 
 /// The tests that the lists multiply to: for each thread count and depth the prompts, then the generations, then the pairs.
@@ -128,12 +168,16 @@ impl Report {
         limits: &[ThreadLimits],
         buffer_bytes: u64,
         startup: Option<&Startup>,
+        comparisons: Option<&[Comparison]>,
     ) -> Result<(), Failure> {
         match self.format {
             ReportFormat::Md => {
                 let mut text = report::markdown_limits(limits, buffer_bytes) + &self.profiles;
                 if let Some(startup) = startup {
                     text += &startup.markdown();
+                }
+                if let Some(comparisons) = comparisons {
+                    text += &compare::markdown(comparisons);
                 }
                 output::print(&text)
             }
@@ -150,13 +194,26 @@ impl Report {
                 if let Some(startup) = startup {
                     document["startup"] = startup.json();
                 }
+                if let Some(comparisons) = comparisons {
+                    document["comparison"] = compare::json(comparisons);
+                }
                 output::print_json(&document)
             }
-            ReportFormat::Jsonl => match startup {
-                Some(startup) => output::print(&format!("{}\n", json!({ "startup": startup.json() }))),
+            ReportFormat::Jsonl => {
+                let startup = startup.map(|startup| json!({ "startup": startup.json() }));
+                let comparison = comparisons.map(|c| json!({ "comparison": compare::json(c) }));
+                let lines: String =
+                    startup.into_iter().chain(comparison).map(|line| format!("{line}\n")).collect();
+                output::print(&lines)
+            }
+            // A table of tests has no place for it.
+            ReportFormat::Csv => match comparisons {
+                Some(comparisons) => {
+                    output::say(false, compare::markdown(comparisons).trim_start());
+                    Ok(())
+                }
                 None => Ok(()),
             },
-            ReportFormat::Csv => Ok(()),
         }
     }
 }
@@ -240,7 +297,13 @@ impl Variant {
 
 /// Runs the command.
 pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
+    match &args.command {
+        Some(BenchCommand::Passes(args)) => return bench_passes::run(args, quiet),
+        Some(BenchCommand::Startup(args)) => return startup::run(args, quiet),
+        None => {}
+    }
     interrupt::listen();
+    let baseline = baseline(args)?;
     let tests = tests(args);
     if tests.is_empty() && !args.startup {
         return Err(Failure::new(exit::USAGE, "nothing to measure: give -p, -n or --pg a number above 0"));
@@ -253,7 +316,7 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
         return Err(Failure::new(exit::USAGE, message));
     }
     let startup = match args.startup {
-        true => Some(startup(args, subjects.path.as_deref(), quiet)?),
+        true => Some(startup::startup(&startup_args(args), subjects.path.as_deref(), quiet)?),
         false => None,
     };
     let host = CompileOptions::for_host()?.target;
@@ -273,6 +336,7 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
     let mut roofline = limits_of_machine(args.limits_buffer.map(|mib| mib << 20))?;
     report.begin()?;
     let mut outcomes = Vec::new();
+    let mut measured = Vec::new();
     let mut interrupted = false;
     for (i, variant) in variants(args, &tests, plan).iter().filter(|v| !v.tests.is_empty()).enumerate() {
         interrupted = interrupted || interrupt::requested();
@@ -298,6 +362,10 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
             let outcome = bench.run(test, &mut |p| show(&bar, test, p))?;
             if let Some(outcome) = outcome {
                 bar.suspend(|| report.test(&subject, &outcome))?;
+                if baseline.is_some() {
+                    let series = compare::series(&report::json_test(&subject, &outcome));
+                    measured.push(series.map_err(|e| Failure::new(exit::FAILURE, e))?);
+                }
                 outcomes.push(outcome);
             }
             if bench.interrupted() {
@@ -308,8 +376,20 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
         bar.finish_and_clear();
     }
     let limits = seen_limits(&mut roofline, &outcomes)?;
-    report.end(&limits, roofline.buffer_bytes(), startup.as_ref())?;
-    Ok(if interrupted { exit::INTERRUPTED } else { exit::OK })
+    let comparisons = baseline.map(|old| compare::compare_all(&old, &measured, args.threshold / 100.0));
+    report.end(&limits, roofline.buffer_bytes(), startup.as_ref(), comparisons.as_deref())?;
+    if interrupted {
+        return Ok(exit::INTERRUPTED);
+    }
+    match comparisons {
+        Some(found) if found.is_empty() => {
+            let message =
+                "no test of this run is in the baseline: run the same model, options, tests and threads";
+            Err(Failure::new(exit::FAILURE, message))
+        }
+        Some(found) if found.iter().any(|c| c.verdict == Verdict::Slower) => Ok(exit::REGRESSION),
+        _ => Ok(exit::OK),
+    }
 }
 
 fn show(bar: &ProgressBar, test: Test, progress: Progress) {

@@ -80,9 +80,20 @@ impl Failure {
         Self { code: exit::OK, report: None }
     }
 
+    /// Whether there is nothing to say.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.report.is_none()
+    }
+
     /// Shows the failure and gives its exit code.
     pub(crate) fn report(self) -> ExitCode {
-        if let Some(report) = self.report {
+        self.show();
+        ExitCode::from(self.code)
+    }
+
+    /// Shows the failure, for a command that goes on.
+    pub(crate) fn show(&self) {
+        if let Some(report) = &self.report {
             let text = format!("{report:?}");
             // Nothing can be done if stderr is closed too.
             let _ = std::io::Write::write_all(
@@ -90,7 +101,6 @@ impl Failure {
                 format!("{}\n", text.trim_end()).as_bytes(),
             );
         }
-        ExitCode::from(self.code)
     }
 }
 

@@ -92,11 +92,8 @@ fn gguf_report(source: &Source, list: bool, stats: bool) -> Result<Value, bitnet
             }).collect::<serde_json::Map<_, _>>(),
         },
         "tokenizer": {
-            "model": "gpt2",
-            "pre": match tokenizer.pre() {
-                PreTokenizer::LlamaBpe => "llama-bpe",
-                PreTokenizer::Qwen2 => "qwen2",
-            },
+            "model": tokenizer.model().name(),
+            "pre": tokenizer.pre().map(PreTokenizer::name),
             "tokens": tokenizer.tokens().len(),
             "merges": tokenizer.merges().count(),
             "bos": special.bos,

@@ -22,3 +22,8 @@ pub(crate) fn listen() {
 pub(crate) fn requested() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
+
+/// Forgets that Ctrl-C was pressed: what it was pressed for has stopped.
+pub(crate) fn clear() {
+    INTERRUPTED.store(false, Ordering::SeqCst);
+}

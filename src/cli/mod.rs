@@ -7,6 +7,8 @@
 mod args;
 mod batch;
 mod bench;
+mod bench_passes;
+mod chat;
 mod compile;
 mod config;
 mod doctor;
@@ -24,10 +26,13 @@ mod progress;
 #[cfg(test)]
 mod reference;
 mod run;
+mod sampling;
 mod shell;
 mod speeds;
 mod startup;
 mod synth;
+mod timings;
+mod tokenize;
 
 use std::process::ExitCode;
 
@@ -69,6 +74,9 @@ pub(crate) fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(&args, cli.quiet),
+        Command::Chat(args) => chat::run(&args, cli.quiet),
+        Command::Tokenize(args) => tokenize::tokenize(&args, cli.quiet),
+        Command::Detokenize(args) => tokenize::detokenize(&args, cli.quiet),
         Command::Batch(args) => batch::run(&args, cli.quiet),
         Command::Bench(args) => bench::run(&args, cli.quiet),
         Command::Compile(args) => compile::run(&args, cli.quiet),

@@ -3,19 +3,22 @@
 use std::time::Instant;
 
 use bitnetc::batch::prompt_tokens;
+use bitnetc::chat::{Message, RenderInput, Role};
 use bitnetc::compile::CompileOptions;
 use bitnetc::error::exit;
-use bitnetc::generate::{GenerateOptions, Generated, Latency, Stop, generate};
+use bitnetc::generate::{Extras, GenerateOptions, Stop, generate_with};
 use bitnetc::load::{LoadOptions, Loaded};
-use bitnetc_ir::work::Accounts;
 use bitnetc_runtime::cpus::Cpus;
-use bitnetc_runtime::sampling::{Sampler, SamplingParams};
-use bitnetc_runtime::session::{MemoryUse, Session, SessionOptions};
+use bitnetc_runtime::sampling::{Sampler, TokenLogprob, TokenLogprobs};
+use bitnetc_runtime::session::{Session, SessionOptions};
 use bitnetc_runtime::tokenizer::Tokenize;
+use bitnetc_runtime::whole_file::WholeFile;
 
-use super::args::{EngineArgs, KvType, RunArgs, SamplingArgs};
+use super::args::{EngineArgs, KvType, RunArgs};
 use super::compile::target;
 use super::failure::Failure;
+use super::sampling::{Forms, check_biases};
+use super::timings::Timings;
 use super::{Outcome, interrupt, models, output, speeds};
 
 /// Threads when none are asked for: the cores that this process may use.
@@ -54,30 +57,6 @@ pub(crate) fn announce(loaded: &Loaded, named: bool, quiet: bool) {
     }
 }
 
-/// The sampler's settings, and whether the seed is a random one.
-pub(crate) fn sampling(args: &SamplingArgs) -> Result<(SamplingParams, bool), Failure> {
-    let random = args.seed < 0;
-    let seed = match u64::try_from(args.seed) {
-        Ok(seed) => seed,
-        // The hasher of a new map is keyed by the system's random source.
-        Err(_) => {
-            use std::hash::{BuildHasher, Hasher};
-            u64::from(std::collections::hash_map::RandomState::new().build_hasher().finish() as u32)
-        }
-    };
-    let params = SamplingParams {
-        temperature: args.temp,
-        top_k: usize::try_from(args.top_k).unwrap_or(0),
-        top_p: args.top_p,
-        min_p: args.min_p,
-        repeat_penalty: args.repeat_penalty,
-        seed,
-        ..SamplingParams::default()
-    };
-    params.validate()?;
-    Ok((params, random))
-}
-
 /// A text file.
 pub(crate) fn read_text(path: &std::path::Path) -> Result<String, Failure> {
     let unreadable =
@@ -102,17 +81,47 @@ fn prompt_text(args: &RunArgs) -> Result<String, Failure> {
     }
 }
 
+/// The prompt as one message in the model's chat template, and the strings that end the answer.
+fn chat_prompt(
+    args: &RunArgs,
+    loaded: &Loaded,
+    text: String,
+    quiet: bool,
+) -> Result<(Vec<u32>, Vec<String>), Failure> {
+    let encoder = args.chat_prompt.template.encoder(loaded, quiet)?;
+    let system = args.chat_prompt.system_prompt.iter().filter(|text| !text.is_empty());
+    let mut messages: Vec<Message> = system.map(|text| Message::new(Role::system(), text.as_str())).collect();
+    messages.push(Message::new(Role::user(), text));
+    let input = RenderInput { messages: &messages, add_generation_prompt: true, ..RenderInput::default() };
+    let rendered = encoder.render(&input).map_err(bitnetc::Error::from)?;
+    if args.chat_prompt.show_prompt {
+        output::say(false, &rendered.text);
+    }
+    Ok((encoder.encode(&rendered)?, encoder.stop().to_vec()))
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     interrupt::listen();
-    let (params, random_seed) = sampling(&args.sampling)?;
+    let (params, random_seed) = args.sampling.params()?;
     let text = prompt_text(args)?;
     let path = args.model.as_deref().or(args.model_option.as_deref());
     let clock = Instant::now();
     let loaded = models::open(path, &load_options(&args.engine)?, quiet)?;
     announce(&loaded, path.is_some(), quiet);
 
-    let prompt = prompt_tokens(&loaded.tokenizer, &text)?;
+    check_biases(&params, loaded.model.vocab())?;
+    let chat = args.chat || args.chat_prompt.asked();
+    let (prompt, stop) = if chat {
+        chat_prompt(args, &loaded, text, quiet)?
+    } else {
+        if args.chat_prompt.show_prompt {
+            output::say(false, &text);
+        }
+        (prompt_tokens(&loaded.tokenizer, &text)?, Vec::new())
+    };
+    let forms = Forms::new(&loaded.tokenizer, loaded.model.vocab());
+    let mut grammar = args.grammar.open(&forms)?;
     let context = if args.ctx_size == 0 { loaded.context } else { args.ctx_size };
     if prompt.len() as u64 > u64::from(context) {
         let message = format!(
@@ -131,7 +140,12 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
         );
     }
     let options = SessionOptions { context, threads: threads(args.engine.threads) };
-    let mut session = Session::new(loaded.model.clone(), options)?;
+    // Before any work is done: a place that cannot be written is a mistake.
+    let trace = args.profile.as_deref().map(WholeFile::create).transpose().map_err(bitnetc::Error::from)?;
+    let mut session = match trace {
+        Some(_) => Session::traced(loaded.model.clone(), options)?,
+        None => Session::new(loaded.model.clone(), options)?,
+    };
     let load_time = clock.elapsed();
     if random_seed && params.temperature > 0.0 {
         output::say(quiet, format!("seed: {}", params.seed));
@@ -139,22 +153,29 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
 
     let seed = params.seed;
     let mut sampler = Sampler::new(params)?;
-    let options = GenerateOptions { limit: u64::try_from(args.n_predict).ok(), ignore_end: args.ignore_eos };
+    let mut options = GenerateOptions {
+        logprobs: args.logprobs.map(usize::from),
+        ..args.sampling.options(args.n_predict, args.ignore_eos)
+    };
+    options.stop.extend(stop);
     let streaming = !args.json;
-    if streaming && !args.no_display_prompt {
+    if streaming && !args.no_display_prompt && !chat {
         output::print(&loaded.tokenizer.decode_lossy(&prompt, false))?;
     }
     let mut text_out = String::new();
     let mut broken = None;
     session.set_keep_going(|| !interrupt::requested());
-    let result = generate(&mut session, &loaded.tokenizer, &mut sampler, &prompt, &options, |piece| {
+    let extras = Extras { constraint: grammar.as_deref_mut(), make_room: None };
+    let emit = |piece: &str| {
         text_out.push_str(piece);
         if streaming && let Err(failure) = output::print(piece) {
             broken = Some(failure);
             return false;
         }
         !interrupt::requested()
-    })?;
+    };
+    let result =
+        generate_with(&mut session, &loaded.tokenizer, &mut sampler, &prompt, &options, extras, emit)?;
     if let Some(failure) = broken {
         return Err(failure);
     }
@@ -164,134 +185,68 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     if result.stop == Stop::ContextFull {
         output::say(quiet, format!("the context of {} tokens is full", session.context()));
     }
-    let timings = Timings {
-        load: load_time,
-        result: &result,
-        memory: session.memory(),
-        loaded: &loaded,
-        session: &session,
-    };
+    let timings = Timings { load: load_time, result: &result, reused: 0, loaded: &loaded, session: &session };
     if args.json {
-        output::print_json(&timings.json(&text_out, &loaded, seed))?;
+        output::print_json(&report(&timings, &text_out, seed))?;
     }
     if args.perf {
         output::say(false, timings.text());
     }
+    if let Some(file) = trace {
+        write_trace(file, &session, quiet)?;
+    }
     Ok(if result.stop == Stop::Interrupted { exit::INTERRUPTED } else { exit::OK })
 }
 
-/// What `--perf` and `--json` report.
-struct Timings<'a> {
-    load: std::time::Duration,
-    result: &'a Generated,
-    memory: MemoryUse,
-    loaded: &'a Loaded,
-    session: &'a Session,
+/// Writes what the session has recorded.
+fn write_trace(file: WholeFile, session: &Session, quiet: bool) -> Result<(), Failure> {
+    let Some(trace) = session.trace() else { return Ok(()) };
+    let place = file.path().to_owned();
+    let failed =
+        |e: std::io::Error| Failure::new(exit::FAILURE, format!("cannot write {}: {e}", place.display()));
+    let mut out = std::io::BufWriter::new(file.file());
+    trace.write(&mut out).and_then(|()| std::io::Write::flush(&mut out)).map_err(failed)?;
+    drop(out);
+    let (events, dropped) = (trace.events(), trace.dropped());
+    file.commit().map_err(bitnetc::Error::from)?;
+    output::say(quiet, format!("wrote {events} events to {}", place.display()));
+    if dropped > 0 {
+        output::say(quiet, format!("warning: {dropped} more had no room: profile a shorter text (-n)"));
+    }
+    Ok(())
 }
 
-impl Timings<'_> {
-    fn rate(tokens: usize, time: std::time::Duration) -> f64 {
-        if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() }
-    }
-
-    /// Bytes that one decode step at the middle of the run has read.
-    fn bytes_per_token(&self) -> u64 {
-        let middle = self.result.prompt_tokens + self.result.decode_steps / 2;
-        Accounts::of(&self.loaded.module).step(middle as u32).bytes()
-    }
-
-    fn gigabytes_per_second(&self) -> f64 {
-        Self::rate(self.result.decode_steps, self.result.decode_time) * self.bytes_per_token() as f64 / 1e9
-    }
-
-    fn text(&self) -> String {
-        let r = self.result;
-        let line = |name: &str, time: std::time::Duration, tokens: usize| {
-            format!(
-                "{name:>12} time = {:10.2} ms / {tokens:5} tokens ({:8.2} ms per token, {:8.2} tokens per second)\n",
-                output::ms(time),
-                output::ms(time) / tokens.max(1) as f64,
-                Self::rate(tokens, time)
-            )
+/// What `--json` prints.
+fn report(timings: &Timings<'_>, text: &str, seed: u64) -> serde_json::Value {
+    let Timings { result, loaded, session, .. } = timings;
+    let end = match result.stop {
+        Stop::EndToken(id) => Some(id),
+        _ => None,
+    };
+    let mut report = serde_json::json!({
+        "schema": "bitnetc.run/1",
+        "model": loaded.name,
+        "text": text,
+        "tokens": result.tokens,
+        "stop": result.stop.name(),
+        "end_token": end,
+        "seed": seed,
+        "threads": session.threads(),
+        "prompt_tokens": result.prompt_tokens,
+        "timings": timings.json(),
+        "memory": timings.memory_json(),
+    });
+    if !result.logprobs.is_empty() {
+        let shown = |token: &TokenLogprob| {
+            let text = loaded.tokenizer.decode_lossy(&[token.id], true);
+            serde_json::json!({ "id": token.id, "token": text, "logprob": token.logprob })
         };
-        let m = &self.memory;
-        let mut text = format!("\n{:>12} time = {:10.2} ms\n", "load", output::ms(self.load));
-        text += &line("prompt eval", r.prompt_time, r.prompt_tokens);
-        text += &line("eval", r.decode_time, r.decode_steps);
-        text += &line("sampling", r.sample_time, r.tokens.len());
-        if let Some(latency) = Latency::of(&r.token_times) {
-            text += &format!(
-                "{:>12}      = {:.2} ms in the middle, 90 % within {:.2} ms, 99 % within {:.2} ms, {:.2} ms at most\n",
-                "per token",
-                output::ms(latency.p50),
-                output::ms(latency.p90),
-                output::ms(latency.p99),
-                output::ms(latency.max)
-            );
-        }
-        text += &format!(
-            "{:>12}      = {} threads ({}), {} read per token, {:.2} GB/s\n",
-            "decode",
-            self.session.threads(),
-            Cpus::probe(),
-            output::bytes(self.bytes_per_token()),
-            self.gigabytes_per_second()
-        );
-        text += &format!(
-            "{:>12}      = {} planned: weights {}, KV cache {}, activations {}, other buffers {}",
-            "memory",
-            output::bytes(m.total()),
-            output::bytes(m.weights),
-            output::bytes(m.kv_cache),
-            output::bytes(m.arena),
-            output::bytes(m.io)
-        );
-        if let Some(rss) = output::peak_rss() {
-            text += &format!("; peak RSS {}", output::bytes(rss));
-        }
-        text
-    }
-
-    fn json(&self, text: &str, loaded: &Loaded, seed: u64) -> serde_json::Value {
-        let r = self.result;
-        let end = match r.stop {
-            Stop::EndToken(id) => Some(id),
-            _ => None,
+        let of = |token: &TokenLogprobs| {
+            let mut value = shown(&token.token);
+            value["top"] = token.top.iter().map(shown).collect();
+            value
         };
-        serde_json::json!({
-            "schema": "bitnetc.run/1",
-            "model": loaded.name,
-            "text": text,
-            "tokens": r.tokens,
-            "stop": r.stop.name(),
-            "end_token": end,
-            "seed": seed,
-            "threads": self.session.threads(),
-            "prompt_tokens": r.prompt_tokens,
-            "timings": {
-                "load_ms": output::ms(self.load),
-                "prompt_ms": output::ms(r.prompt_time),
-                "prompt_tokens_per_second": Self::rate(r.prompt_tokens, r.prompt_time),
-                "decode_ms": output::ms(r.decode_time),
-                "decode_steps": r.decode_steps,
-                "decode_tokens_per_second": Self::rate(r.decode_steps, r.decode_time),
-                "decode_gigabytes_per_second": self.gigabytes_per_second(),
-                "sampling_ms": output::ms(r.sample_time),
-                "token_latency_ms": Latency::of(&r.token_times).map(|latency| serde_json::json!({
-                    "p50": output::ms(latency.p50),
-                    "p90": output::ms(latency.p90),
-                    "p99": output::ms(latency.p99),
-                    "max": output::ms(latency.max),
-                })),
-            },
-            "memory": {
-                "planned_bytes": self.memory.total(),
-                "weights_bytes": self.memory.weights,
-                "kv_cache_bytes": self.memory.kv_cache,
-                "activation_bytes": self.memory.arena,
-                "other_bytes": self.memory.io,
-                "peak_rss_bytes": output::peak_rss(),
-            },
-        })
+        report["logprobs"] = result.logprobs.iter().map(of).collect();
     }
+    report
 }

@@ -13,9 +13,9 @@ use bitnetc_runtime::map::MapMode;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::args::BenchArgs;
+use super::args::StartupArgs;
 use super::failure::Failure;
-use super::{interrupt, output};
+use super::{Outcome, interrupt, models, output};
 
 /// Tokens of the context of these runs: small, so that planned memory is memory that is used.
 const CONTEXT: u32 = 256;
@@ -91,6 +91,20 @@ impl Startup {
     }
 }
 
+/// Runs `bitnetc bench startup`.
+pub(crate) fn run(args: &StartupArgs, quiet: bool) -> Outcome {
+    interrupt::listen();
+    let path = models::resolve(args.model.as_deref(), quiet)?;
+    let startup = startup(args, path.as_deref(), quiet)?;
+    match args.json {
+        true => {
+            output::print_json(&json!({ "schema": "bitnetc.bench-startup/1", "startup": startup.json() }))?
+        }
+        false => output::print(startup.markdown().trim_start())?,
+    }
+    Ok(exit::OK)
+}
+
 /// Runs this program; its JSON output.
 fn call(args: Vec<OsString>) -> Result<Value, Failure> {
     let failed = |why: String| Failure::new(exit::FAILURE, format!("cannot measure the startup: {why}"));
@@ -119,7 +133,7 @@ pub(crate) fn is_plan(path: &Path) -> bool {
 }
 
 /// Measures with the options of `args`; the model at `path`, or the built-in one.
-pub(crate) fn startup(args: &BenchArgs, path: Option<&Path>, quiet: bool) -> Result<Startup, Failure> {
+pub(crate) fn startup(args: &StartupArgs, path: Option<&Path>, quiet: bool) -> Result<Startup, Failure> {
     let text = OsString::from;
     let number = |value: &Value| value.as_f64().unwrap_or(0.0);
     let folder = tempfile::tempdir().map_err(|e| {
@@ -146,13 +160,13 @@ pub(crate) fn startup(args: &BenchArgs, path: Option<&Path>, quiet: bool) -> Res
                 call_args.extend([OsString::from(name), value]);
             }
         };
-        // Of lists the first value counts.
-        option("--kv-type", args.kv_type.first().and_then(named));
-        option("--head", args.head.first().map(|head| head.to_string().into()));
-        option("--weights", args.weights.first().and_then(named));
-        option("--batch-size", args.batch_size.first().map(|n| n.to_string().into()));
-        option("--cpu-features", Some((&args.cpu_features).into()));
-        option("--threads", args.threads.iter().max().map(|n| n.to_string().into()));
+        let engine = &args.engine;
+        option("--kv-type", engine.kv_type.as_ref().and_then(named));
+        option("--head", engine.head.map(|head| head.to_string().into()));
+        option("--weights", engine.weights.as_ref().and_then(named));
+        option("--batch-size", args.batch_size.map(|n| n.to_string().into()));
+        option("--cpu-features", Some((&engine.cpu_features).into()));
+        option("--threads", engine.threads.map(|n| n.to_string().into()));
         for pass in &args.disable_pass {
             option("--disable-pass", Some(pass.into()));
         }
@@ -166,14 +180,14 @@ pub(crate) fn startup(args: &BenchArgs, path: Option<&Path>, quiet: bool) -> Res
         let mut call_args = vec![text("run"), plan.clone().into(), text("--json"), text("--ignore-eos")];
         call_args.extend(["-n", "1", "--temp", "0", "-s", "1", "-c"].map(text));
         call_args.push(CONTEXT.to_string().into());
-        if let Some(threads) = args.threads.iter().max() {
+        if let Some(threads) = args.engine.threads {
             call_args.extend([text("-t"), threads.to_string().into()]);
         }
-        call_args.extend([text("--cpu-features"), (&args.cpu_features).into()]);
-        if let Some(codegen) = args.codegen.first().and_then(named) {
+        call_args.extend([text("--cpu-features"), (&args.engine.cpu_features).into()]);
+        if let Some(codegen) = named(&args.engine.codegen) {
             call_args.extend([text("--codegen"), codegen]);
         }
-        if args.memory.map_mode() == MapMode::Copied {
+        if args.engine.memory.map_mode() == MapMode::Copied {
             call_args.push(text("--no-mmap"));
         }
         let run = call(call_args)?;

@@ -13,8 +13,8 @@ pub struct Merges<'a> {
 }
 
 impl<'a> Merges<'a> {
-    pub(super) fn new(array: &Array<'a>) -> Self {
-        Self { strings: array.strings() }
+    pub(super) fn new(array: Option<&Array<'a>>) -> Self {
+        Self { strings: array.and_then(Array::strings) }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The tokenizer's tables as the metadata holds them, borrowed from the file and fully checked.
 //!
-//! Only byte-level BPE with the pre-tokenizers of LLaMA 3 and of Qwen 2 is known (`tokenizer.ggml.model` = `gpt2`,
-//! `tokenizer.ggml.pre` = `llama-bpe`, `qwen2` or a synonym), because that is what the supported models use; anything else
-//! is refused by name instead of giving other token ids than the model was trained with.
+//! Known are byte-level BPE (`tokenizer.ggml.model` = `gpt2`) with the rules that cut text in `tokenizer.ggml.pre`
+//! ([`PreTokenizer`]), and SentencePiece (`llama`); anything else is refused by name instead of giving other token ids
+//! than the model was trained with.
 //!
 //! Invariants of a [`TokenizerMeta`]: token strings are unique and not empty; there is a type for every token; every
 //! merge is two known tokens whose concatenation is a known token; every id is below the number of tokens.
@@ -55,6 +55,68 @@ pub enum PreTokenizer {
     LlamaBpe,
     /// The Qwen-2 expression: as LLaMA 3's, but digits stand alone, and every piece is merged.
     Qwen2,
+    /// The GPT-2 expression.
+    Gpt2,
+    /// What llama.cpp does where a file says `default`: punctuation apart, then as GPT-2, digits by threes.
+    Default,
+    /// The expressions of the first Falcon models.
+    Falcon,
+}
+
+impl PreTokenizer {
+    /// All of them, each with the names that files have for it; the first is llama.cpp's.
+    const NAMES: [(Self, &'static [&'static str]); 5] = [
+        (
+            Self::LlamaBpe,
+            &[
+                "llama-bpe",
+                "llama3",
+                "llama-v3",
+                "falcon3",
+                "falcon_e",
+                "falcon-h1",
+                "pixtral",
+                "midm-2.0",
+                "lfm2",
+            ],
+        ),
+        (Self::Qwen2, &["qwen2", "deepseek-r1-qwen", "megrez", "kormo"]),
+        (Self::Gpt2, &["gpt-2", "phi-2", "exaone4"]),
+        (Self::Default, &["default"]),
+        (Self::Falcon, &["falcon"]),
+    ];
+
+    /// The rule with this name in `tokenizer.ggml.pre`.
+    fn named(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(_, names)| names.contains(&name)).map(|&(pre, _)| pre)
+    }
+
+    /// Its name in `tokenizer.ggml.pre`.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|&&(pre, _)| pre == self).map_or("", |(_, names)| names[0])
+    }
+}
+
+/// What makes tokens of text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TokenizerModel {
+    /// Byte-level BPE (`gpt2`), with the rule that splits the text.
+    ByteLevelBpe(PreTokenizer),
+    /// SentencePiece's BPE by scores (`llama`).
+    SentencePiece {
+        /// Whether a space goes in front of a text.
+        space_prefix: bool,
+    },
+}
+
+impl TokenizerModel {
+    /// Its name in `tokenizer.ggml.model`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ByteLevelBpe(_) => "gpt2",
+            Self::SentencePiece { .. } => "llama",
+        }
+    }
 }
 
 /// Ids of tokens with a meaning of their own.
@@ -77,10 +139,11 @@ pub struct SpecialIds {
 /// A checked view of the tokenizer metadata.
 #[derive(Debug, Clone)]
 pub struct TokenizerMeta<'a> {
-    pre: PreTokenizer,
+    model: TokenizerModel,
     tokens: Vec<&'a str>,
     types: Vec<TokenType>,
-    merges: Array<'a>,
+    merges: Option<Array<'a>>,
+    scores: Vec<f32>,
     special: SpecialIds,
     end_of_generation: Vec<TokenId>,
     add_bos: bool,
@@ -98,13 +161,23 @@ pub(crate) const SCORES: &str = "tokenizer.ggml.scores";
 pub(crate) const MERGES: &str = "tokenizer.ggml.merges";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
+const SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
 /// Control tokens that end generation whatever the metadata says.
-const END_NAMES: [&str; 6] =
-    ["<|eot_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>", "<end_of_turn>", "<|eom_id|>"];
+const END_NAMES: [&str; 9] = [
+    "<|eot_id|>",
+    "<|end_of_text|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<end_of_turn>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<|return|>",
+    "<|end_of_turn|>",
+];
 
 impl<'a> TokenizerMeta<'a> {
     /// Reads and checks the tokenizer metadata of a file, which may hold a vocabulary and nothing else.
@@ -114,16 +187,26 @@ impl<'a> TokenizerMeta<'a> {
     pub fn read(gguf: &Gguf<'a>) -> Result<Self, GgufError> {
         let mut notes = Vec::new();
         let model = gguf.string(MODEL)?.ok_or_else(|| missing(MODEL))?;
-        if model != "gpt2" {
-            return Err(bad(MODEL, format!("\"{}\" is not supported, \"gpt2\" is", printable(model))));
+        if model != "gpt2" && model != "llama" {
+            let why = format!("\"{}\" is not supported, \"gpt2\" and \"llama\" are", printable(model));
+            return Err(bad(MODEL, why));
         }
         let tokens = vocab::read_tokens(gguf)?;
         let types = vocab::read_types(gguf, tokens.len())?;
-        vocab::check_scores(gguf, tokens.len())?;
+        let scores = vocab::read_scores(gguf, tokens.len())?;
         let ids = vocab::index(&tokens)?;
-        let merges = merges::read(gguf, &ids)?;
-        let missing_bytes = vocab::check_alphabet(&tokens, &types, &ids, &mut notes);
-        let pre = read_pre(gguf, &tokens, &mut notes)?;
+        let (model, merges, missing_bytes) = if model == "gpt2" {
+            let merges = merges::read(gguf, &ids)?;
+            let missing_bytes = vocab::check_alphabet(&tokens, &types, &ids, &mut notes);
+            (TokenizerModel::ByteLevelBpe(read_pre(gguf, &tokens, &mut notes)?), Some(merges), missing_bytes)
+        } else {
+            if scores.is_empty() {
+                return Err(missing(SCORES));
+            }
+            let space_prefix = gguf.bool(SPACE_PREFIX)?.unwrap_or(true);
+            let missing_bytes = vocab::check_byte_tokens(&types, &ids, &mut notes);
+            (TokenizerModel::SentencePiece { space_prefix }, None, missing_bytes)
+        };
         let special = read_special(gguf, tokens.len())?;
         let end_of_generation = end_of_generation(&special, &tokens, &types);
         if end_of_generation.is_empty() {
@@ -135,10 +218,18 @@ impl<'a> TokenizerMeta<'a> {
         let add_bos = match gguf.bool(ADD_BOS)? {
             Some(add) => add,
             None => {
-                let add = special.bos.is_some() && pre == PreTokenizer::LlamaBpe;
-                let why = match pre {
-                    PreTokenizer::LlamaBpe => "as llama-bpe models do if they have the token",
-                    PreTokenizer::Qwen2 => "as qwen2 models do",
+                let wanted = match model {
+                    TokenizerModel::ByteLevelBpe(pre) => pre == PreTokenizer::LlamaBpe,
+                    TokenizerModel::SentencePiece { .. } => true,
+                };
+                let add = special.bos.is_some() && wanted;
+                let name = match model {
+                    TokenizerModel::ByteLevelBpe(pre) => pre.name(),
+                    TokenizerModel::SentencePiece { .. } => "SentencePiece",
+                };
+                let why = match wanted {
+                    true => format!("as {name} models do if they have the token"),
+                    false => format!("as {name} models do"),
                 };
                 notes.push(Note::default_used(ADD_BOS, add, why));
                 add
@@ -154,10 +245,11 @@ impl<'a> TokenizerMeta<'a> {
         }
         let chat_template = read_template(gguf, &mut notes)?;
         Ok(Self {
-            pre,
+            model,
             tokens,
             types,
             merges,
+            scores,
             special,
             end_of_generation,
             add_bos,
@@ -168,12 +260,26 @@ impl<'a> TokenizerMeta<'a> {
         })
     }
 
-    /// How text is split.
-    pub fn pre(&self) -> PreTokenizer {
-        self.pre
+    /// What makes tokens of text.
+    pub fn model(&self) -> TokenizerModel {
+        self.model
     }
 
-    /// The token strings by id. Normal tokens are in the byte-level alphabet ([`byte_level`]).
+    /// How text is split; `None` for SentencePiece, which does not.
+    pub fn pre(&self) -> Option<PreTokenizer> {
+        match self.model {
+            TokenizerModel::ByteLevelBpe(pre) => Some(pre),
+            TokenizerModel::SentencePiece { .. } => None,
+        }
+    }
+
+    /// The scores by token id, each a number; as many as there are tokens, or none. SentencePiece has them.
+    pub fn scores(&self) -> &[f32] {
+        &self.scores
+    }
+
+    /// The token strings by id. Normal tokens are in the byte-level alphabet ([`byte_level`]), those of SentencePiece
+    /// have U+2581 for the space.
     pub fn tokens(&self) -> &[&'a str] {
         &self.tokens
     }
@@ -183,9 +289,9 @@ impl<'a> TokenizerMeta<'a> {
         &self.types
     }
 
-    /// The merges, highest priority first.
+    /// The merges, highest priority first; none for SentencePiece.
     pub fn merges(&self) -> Merges<'a> {
-        Merges::new(&self.merges)
+        Merges::new(self.merges.as_ref())
     }
 
     /// Special ids.
@@ -250,29 +356,24 @@ pub(crate) fn string_array<'a>(gguf: &Gguf<'a>, key: &'static str) -> Result<Arr
 }
 
 fn read_pre(gguf: &Gguf<'_>, tokens: &[&str], notes: &mut Vec<Note>) -> Result<PreTokenizer, GgufError> {
-    // The names that converters give to the LLaMA-3 expression.
-    const LLAMA_BPE: [&str; 5] = ["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon_e"];
-    // And to that of Qwen 2.
-    const QWEN2: [&str; 2] = ["qwen2", "deepseek-r1-qwen"];
-    match gguf.string(PRE)? {
-        Some(name) if LLAMA_BPE.contains(&name) => Ok(PreTokenizer::LlamaBpe),
-        Some(name) if QWEN2.contains(&name) => Ok(PreTokenizer::Qwen2),
-        Some(name) => {
-            let why = format!("\"{}\" is not supported, \"llama-bpe\" and \"qwen2\" are", printable(name));
-            Err(bad(PRE, why))
-        }
-        // The published 2B-4T file has no such key, and llama.cpp then splits otherwise than the model was trained.
-        None => {
-            let llama3 = tokens.len() == 128_256 && tokens.get(128_000) == Some(&"<|begin_of_text|>");
-            let why = if llama3 {
-                "the vocabulary is that of LLaMA 3"
-            } else {
-                "the rule of the architectures read here"
-            };
-            notes.push(Note::default_used(PRE, "llama-bpe", why));
-            Ok(PreTokenizer::LlamaBpe)
-        }
+    if let Some(name) = gguf.string(PRE)? {
+        return PreTokenizer::named(name).ok_or_else(|| {
+            let known = PreTokenizer::NAMES.map(|(_, names)| format!("\"{}\"", names[0])).join(", ");
+            bad(PRE, format!("\"{}\" is not supported; known are {known}", printable(name)))
+        });
     }
+    // The published 2B-4T file has no such key, and llama.cpp then splits otherwise than the model was trained.
+    let architecture = gguf.string("general.architecture")?.unwrap_or_default();
+    let llama3 = tokens.len() == 128_256 && tokens.get(128_000) == Some(&"<|begin_of_text|>");
+    let (pre, why) = match (architecture, llama3) {
+        (_, true) => (PreTokenizer::LlamaBpe, "the vocabulary is that of LLaMA 3".to_owned()),
+        ("qwen2" | "qwen3", _) => {
+            (PreTokenizer::Qwen2, format!("the rule of the architecture {}", printable(architecture)))
+        }
+        _ => (PreTokenizer::LlamaBpe, "the rule of the architectures read here".to_owned()),
+    };
+    notes.push(Note::default_used(PRE, pre.name(), why));
+    Ok(pre)
 }
 
 fn read_special(gguf: &Gguf<'_>, tokens: usize) -> Result<SpecialIds, GgufError> {

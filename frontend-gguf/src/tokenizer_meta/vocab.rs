@@ -36,13 +36,19 @@ pub(super) fn read_types(gguf: &Gguf<'_>, tokens: usize) -> Result<Vec<TokenType
     types.collect()
 }
 
-/// Scores do not matter to byte-level BPE, but an array of another type or length is a sign of a mixed-up file.
-pub(super) fn check_scores(gguf: &Gguf<'_>, tokens: usize) -> Result<(), GgufError> {
-    match gguf.array(SCORES, "an array of f32", |a| a.elem() == ValueType::F32)? {
-        Some(array) if array.len() != tokens => {
-            Err(bad(SCORES, format!("there are {} scores for {tokens} tokens", array.len())))
-        }
-        _ => Ok(()),
+/// The scores, or nothing. They do not matter to byte-level BPE, but an array of another type or length is a sign of a
+/// mixed-up file there too.
+pub(super) fn read_scores(gguf: &Gguf<'_>, tokens: usize) -> Result<Vec<f32>, GgufError> {
+    let Some(array) = gguf.array(SCORES, "an array of f32", |a| a.elem() == ValueType::F32)? else {
+        return Ok(Vec::new());
+    };
+    if array.len() != tokens {
+        return Err(bad(SCORES, format!("there are {} scores for {tokens} tokens", array.len())));
+    }
+    let scores: Vec<f32> = array.f32s().into_iter().flatten().collect();
+    match scores.iter().position(|score| score.is_nan()) {
+        Some(id) => Err(bad(SCORES, format!("the score of token {id} is not a number"))),
+        None => Ok(scores),
     }
 }
 
@@ -84,6 +90,23 @@ pub(super) fn check_alphabet(
     if let Some(first) = missing.first() {
         let text = format!(
             "has no token for {} of the 256 bytes, such as {first:#04x}; a text with such a byte cannot be encoded",
+            missing.len()
+        );
+        notes.push(Note::warning(TOKENS, text));
+    }
+    missing
+}
+
+/// The bytes that have no token of their own in a SentencePiece vocabulary, with a note on them.
+pub(super) fn check_byte_tokens(types: &[TokenType], ids: &TokenIds<'_>, notes: &mut Vec<Note>) -> Vec<u8> {
+    let has = |byte: u8| {
+        let id = ids.get(format!("<0x{byte:02X}>").as_str());
+        id.is_some_and(|&id| types.get(id as usize) == Some(&TokenType::Byte))
+    };
+    let missing: Vec<u8> = (0..=255u8).filter(|&byte| !has(byte)).collect();
+    if !missing.is_empty() {
+        let text = format!(
+            "has no byte token for {} of the 256 bytes; characters that need one become the unknown token",
             missing.len()
         );
         notes.push(Note::warning(TOKENS, text));

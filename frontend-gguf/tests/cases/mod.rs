@@ -322,7 +322,15 @@ pub(crate) const TOKENIZER: &[Case] = &[
     ("MissingKey", "tokenizer.ggml.merges", |w| w.remove("tokenizer.ggml.merges")),
     ("MissingKey", "token_type", |w| w.remove("tokenizer.ggml.token_type")),
     ("BadTokenizer", "llama-bpe", |w| w.set("tokenizer.ggml.pre", MetaValue::String("gpt-4o".into()))),
-    ("BadTokenizer", "gpt2", |w| w.set("tokenizer.ggml.model", MetaValue::String("llama".into()))),
+    ("BadTokenizer", "gpt2", |w| w.set("tokenizer.ggml.model", MetaValue::String("bert".into()))),
+    ("MissingKey", "tokenizer.ggml.scores", |w| {
+        w.set("tokenizer.ggml.model", MetaValue::String("llama".into()));
+    }),
+    ("BadTokenizer", "score of token 9 is not a number", |w| {
+        let mut scores = vec![0.0; 288];
+        scores[9] = f32::NAN;
+        w.set("tokenizer.ggml.scores", MetaValue::F32s(scores));
+    }),
     ("WrongKeyType", "array of u8", |w| w.set("tokenizer.ggml.tokens", array(0, 288, &[1; 288]))),
     ("WrongKeyType", "array of u8", |w| w.set("tokenizer.ggml.token_type", array(0, 288, &[1; 288]))),
     ("WrongKeyType", "array of u8", |w| w.set("tokenizer.ggml.scores", array(0, 288, &[1; 288]))),

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::map::MapMode;
-use crate::tokenizer::{PreTokenizer, TokenType, TokenizerSpec};
+use crate::tokenizer::{Algorithm, TokenType, TokenizerSpec};
 
 const ANY: LoadOptions<'static> =
     LoadOptions { host_features: HostFeatures::Any, verify_weights: true, map_mode: MapMode::Mapped };
@@ -36,7 +36,7 @@ fn tokenizer() -> TokenizerSpec {
         tokens: vec!["a".to_owned(), "b".to_owned()],
         types: vec![TokenType::Normal; 2],
         merges: vec![],
-        pre: PreTokenizer::LlamaBpe,
+        algorithm: Algorithm::LlamaBpe,
         bos: None,
         eos: Some(1),
         eog: vec![1],

@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 
+use super::mask::TokenMask;
 use super::params::SamplingParams;
 use crate::tokenizer::TokenId;
 
@@ -37,13 +38,36 @@ pub(super) struct Candidates {
 }
 
 impl Candidates {
-    /// Starts over, in id order, from tokens given in id order. Logits of −∞ take no part.
-    pub(super) fn fill(&mut self, logits: &[f32]) {
+    /// Starts over, in id order, from tokens given in id order. Logits of −∞ take no part, nor do tokens outside `mask`.
+    pub(super) fn fill(&mut self, logits: &[f32], mask: Option<&TokenMask>) {
         self.list.clear();
         self.list.reserve(logits.len());
         let all = (0..).zip(logits).map(|(id, &logit)| Candidate { logit, id });
-        self.list.extend(all.filter(|candidate| candidate.logit > f32::NEG_INFINITY));
+        let possible = all.filter(|candidate| candidate.logit > f32::NEG_INFINITY);
+        match mask {
+            None => self.list.extend(possible),
+            Some(mask) => self.list.extend(possible.filter(|candidate| mask.allows(candidate.id))),
+        }
         self.ranked = false;
+    }
+
+    /// Adds to the logits of tokens, before any other stage; −∞ removes a token.
+    pub(super) fn add_biases(&mut self, biases: &[(TokenId, f32)]) {
+        let mut removed = false;
+        for &(id, bias) in biases {
+            if let Ok(at) = self.list.binary_search_by_key(&id, |candidate| candidate.id) {
+                let logit = &mut self.list[at].logit;
+                *logit = if bias == f32::NEG_INFINITY {
+                    removed = true;
+                    bias
+                } else {
+                    (*logit + bias).clamp(f32::MIN, f32::MAX)
+                };
+            }
+        }
+        if removed {
+            self.list.retain(|candidate| candidate.logit > f32::NEG_INFINITY);
+        }
     }
 
     pub(super) fn list(&self) -> &[Candidate] {
@@ -142,6 +166,62 @@ impl Candidates {
         self.ranked = true;
     }
 
+    /// Keeps the candidates whose surprise −ln p is nearest to the entropy, the fewest with probability `p` together, in
+    /// rank order (Meister et al., arXiv 2202.00666). `distances` is memory to work in.
+    pub(super) fn typical_p(&mut self, p: f32, distances: &mut Vec<(f64, Candidate)>) {
+        let max = self.max();
+        let total: f64 = self.list.iter().map(|candidate| weight(candidate.logit, max)).sum();
+        if self.list.len() < 2 || total <= 0.0 {
+            return;
+        }
+        let log_total = libm::log(total) + f64::from(max);
+        let surprise = |candidate: &Candidate| log_total - f64::from(candidate.logit);
+        let entropy: f64 = self
+            .list
+            .iter()
+            .map(|candidate| weight(candidate.logit, max) / total * surprise(candidate))
+            .filter(|part| part.is_finite())
+            .sum();
+        distances.clear();
+        distances.extend(self.list.iter().map(|c| ((surprise(c) - entropy).abs(), *c)));
+        distances.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.rank(&b.1)));
+        let mut sum = 0.0;
+        let kept = distances.iter().position(|(_, candidate)| {
+            sum += weight(candidate.logit, max);
+            sum >= f64::from(p) * total
+        });
+        distances.truncate(kept.map_or(distances.len(), |last| last + 1));
+        self.list.clear();
+        self.list.extend(distances.iter().map(|&(_, candidate)| candidate));
+        self.list.sort_unstable_by(Candidate::rank);
+        self.ranked = true;
+    }
+
+    /// Keeps the candidates, in rank order, whose surprise −log₂ p is at most `most` bits, and the best in any case.
+    pub(super) fn bound_surprise(&mut self, most: f64) {
+        let max = self.max();
+        let total: f64 = self.list.iter().map(|candidate| weight(candidate.logit, max)).sum();
+        let bits = |candidate: &Candidate| -libm::log2(weight(candidate.logit, max) / total);
+        if !self.ranked {
+            if let Some(best) = self.list.iter().copied().min_by(Candidate::rank) {
+                self.list.retain(|candidate| candidate.id == best.id || bits(candidate) <= most);
+            }
+            self.list.sort_unstable_by(Candidate::rank);
+            self.ranked = true;
+        } else {
+            let first_out = self.list.iter().skip(1).position(|candidate| bits(candidate) > most);
+            self.list.truncate(first_out.map_or(self.list.len(), |at| at + 1));
+        }
+    }
+
+    /// The surprise of a candidate among those that are left, in bits.
+    pub(super) fn surprise(&self, id: TokenId) -> Option<f64> {
+        let max = self.max();
+        let total: f64 = self.list.iter().map(|candidate| weight(candidate.logit, max)).sum();
+        let chosen = self.list.iter().find(|candidate| candidate.id == id)?;
+        Some(-libm::log2(weight(chosen.logit, max) / total))
+    }
+
     /// Keeps the candidates at least `p` times as likely as the best.
     pub(super) fn min_p(&mut self, p: f32) {
         let least = self.max() + libm::logf(p);
@@ -204,7 +284,7 @@ mod tests {
 
     fn candidates(logits: &[f32]) -> Candidates {
         let mut candidates = Candidates::default();
-        candidates.fill(logits);
+        candidates.fill(logits, None);
         candidates
     }
 
@@ -265,6 +345,45 @@ mod tests {
         }
 
         #[test]
+        fn typical_p_keeps_the_nearest_to_the_entropy(logits in logits(), p in 0.05f32..0.999) {
+            let sorted = fully_sorted(&logits);
+            let max = sorted[0].logit;
+            let total: f64 = sorted.iter().map(|c| weight(c.logit, max)).sum();
+            let probability = |c: &Candidate| weight(c.logit, max) / total;
+            let surprise = |c: &Candidate| -libm::log(probability(c));
+            let entropy: f64 =
+                sorted.iter().map(|c| probability(c) * surprise(c)).filter(|part| part.is_finite()).sum();
+            let mut kept = candidates(&logits);
+            kept.typical_p(p, &mut Vec::new());
+            let mass: f64 = kept.list.iter().map(probability).sum();
+            prop_assert!(mass >= f64::from(p) - 1e-9);
+            let farthest =
+                kept.list.iter().map(|c| (surprise(c) - entropy).abs()).fold(0.0, f64::max);
+            for out in sorted.iter().filter(|c| !kept.list.contains(c)) {
+                prop_assert!((surprise(out) - entropy).abs() >= farthest - 1e-6 || !surprise(out).is_finite());
+            }
+            prop_assert!(kept.list.windows(2).all(|pair| pair[0].beats(&pair[1])));
+        }
+
+        #[test]
+        fn bounded_surprise_keeps_the_front(logits in logits(), most in 0.0f64..12.0, ranked: bool) {
+            let sorted = fully_sorted(&logits);
+            let mut kept = match ranked {
+                true => Candidates { list: sorted.clone(), ranked },
+                false => candidates(&logits),
+            };
+            kept.bound_surprise(most);
+            let n = kept.list.len();
+            prop_assert!(n >= 1);
+            prop_assert_eq!(&kept.list, &sorted[..n]);
+            let max = sorted[0].logit;
+            let total: f64 = sorted.iter().map(|c| weight(c.logit, max)).sum();
+            let bits = |c: &Candidate| -libm::log2(weight(c.logit, max) / total);
+            prop_assert!(sorted[1..n].iter().all(|c| bits(c) <= most + 1e-9));
+            prop_assert!(sorted.get(n).is_none_or(|c| bits(c) > most - 1e-9));
+        }
+
+        #[test]
         fn min_p_keeps_by_ratio(logits in logits(), p in 0.001f32..=1.0) {
             let mut kept = candidates(&logits);
             let all = kept.list.clone();
@@ -315,6 +434,18 @@ mod tests {
         ranked.penalise(&[(0, 1), (3, 1)], &params);
         let ids: Vec<TokenId> = ranked.list.iter().map(|candidate| candidate.id).collect();
         assert_eq!(ids, [2, 1, 0]);
+    }
+
+    #[test]
+    fn biases_move_and_forbid() {
+        let mut biased = candidates(&[1.0, 2.0, 3.0]);
+        biased.add_biases(&[(0, 5.0), (2, f32::NEG_INFINITY), (9, 1.0)]);
+        assert_eq!(biased.list, [Candidate { logit: 6.0, id: 0 }, Candidate { logit: 2.0, id: 1 }]);
+        let mut masked = Candidates::default();
+        let mut mask = TokenMask::none(3);
+        mask.allow(1);
+        masked.fill(&[1.0, 2.0, 3.0], Some(&mask));
+        assert_eq!(masked.list, [Candidate { logit: 2.0, id: 1 }]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Settings of the sampler.
 
+use crate::tokenizer::TokenId;
+
 /// A stage of the sampler chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
@@ -7,6 +9,8 @@ pub enum Stage {
     Penalties,
     /// Keeps the `top_k` best tokens.
     TopK,
+    /// Keeps the tokens whose surprise is nearest to what is to be expected, up to `typical_p` of probability.
+    TypicalP,
     /// Keeps the fewest best tokens that together have probability `top_p`.
     TopP,
     /// Keeps the tokens at least `min_p` times as likely as the best.
@@ -17,8 +21,48 @@ pub enum Stage {
 
 impl Stage {
     /// The order of llama.cpp.
-    pub const DEFAULT_ORDER: [Self; 5] =
-        [Self::Penalties, Self::TopK, Self::TopP, Self::MinP, Self::Temperature];
+    pub const DEFAULT_ORDER: [Self; 6] =
+        [Self::Penalties, Self::TopK, Self::TypicalP, Self::TopP, Self::MinP, Self::Temperature];
+
+    /// The name in llama.cpp's `--samplers`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Penalties => "penalties",
+            Self::TopK => "top_k",
+            Self::TypicalP => "typ_p",
+            Self::TopP => "top_p",
+            Self::MinP => "min_p",
+            Self::Temperature => "temperature",
+        }
+    }
+
+    /// The stage with this name, or one of the other names that llama.cpp takes for it.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "penalties" => Self::Penalties,
+            "top_k" | "top-k" => Self::TopK,
+            "typ_p" | "typ-p" | "typ" | "typical" | "typical_p" | "typical-p" => Self::TypicalP,
+            "top_p" | "top-p" | "nucleus" => Self::TopP,
+            "min_p" | "min-p" => Self::MinP,
+            "temperature" | "temp" => Self::Temperature,
+            _ => return None,
+        })
+    }
+}
+
+/// Settings of Mirostat 2, which keeps the surprise of the text near a target (Basu et al., arXiv 2007.14966).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mirostat {
+    /// The surprise to keep, in bits a token (llama.cpp: `--mirostat-ent`, 5).
+    pub tau: f32,
+    /// How fast to correct (llama.cpp: `--mirostat-lr`, 0.1).
+    pub eta: f32,
+}
+
+impl Default for Mirostat {
+    fn default() -> Self {
+        Self { tau: 5.0, eta: 0.1 }
+    }
 }
 
 /// Settings of the sampler, with the defaults of llama.cpp.
@@ -30,6 +74,8 @@ pub struct SamplingParams {
     pub top_k: usize,
     /// Probability mass to keep; 1 or more keeps all. Default 0.95.
     pub top_p: f32,
+    /// Probability mass of the most typical tokens to keep; 1 or more keeps all. Default 1.
+    pub typical_p: f32,
     /// Least probability relative to the best token; 0 keeps all. Default 0.05.
     pub min_p: f32,
     /// Positive logits of recent tokens are divided by this, the others multiplied. 1 changes nothing. Default 1.
@@ -40,6 +86,10 @@ pub struct SamplingParams {
     pub presence_penalty: f32,
     /// How many of the latest tokens, prompt included, count as recent; 0 turns the penalties off. Default 64.
     pub repeat_last_n: usize,
+    /// Added to the logits of these tokens before everything else; −∞ forbids a token.
+    pub logit_bias: Vec<(TokenId, f32)>,
+    /// Mirostat 2 in place of the filters: of the stages, only penalties and temperature are applied. Default: no.
+    pub mirostat: Option<Mirostat>,
     /// Seed of the random numbers. Default 0.
     pub seed: u64,
     /// Stages in the order in which they are applied. Default [`Stage::DEFAULT_ORDER`].
@@ -52,11 +102,14 @@ impl Default for SamplingParams {
             temperature: 0.8,
             top_k: 40,
             top_p: 0.95,
+            typical_p: 1.0,
             min_p: 0.05,
             repeat_penalty: 1.0,
             frequency_penalty: 0.0,
             presence_penalty: 0.0,
             repeat_last_n: 64,
+            logit_bias: Vec::new(),
+            mirostat: None,
             seed: 0,
             stages: Stage::DEFAULT_ORDER.to_vec(),
         }
@@ -79,6 +132,8 @@ pub struct ParamError {
 impl SamplingParams {
     /// Largest value of `repeat_last_n`.
     pub const MAX_LAST_N: usize = 1 << 20;
+    /// Most entries of `logit_bias`.
+    pub const MAX_BIASES: usize = 1 << 16;
 
     /// The settings for always taking the most likely token.
     pub fn greedy() -> Self {
@@ -93,6 +148,7 @@ impl SamplingParams {
         let t = self.temperature;
         check("temperature", t, t.is_finite() && (t <= 0.0 || t >= 1e-5), "0 (greedy), or from 0.00001 up")?;
         check("top_p", self.top_p, self.top_p > 0.0, "above 0 (1 keeps all tokens)")?;
+        check("typical_p", self.typical_p, self.typical_p > 0.0, "above 0 (1 keeps all tokens)")?;
         check("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "from 0 to 1")?;
         let r = self.repeat_penalty;
         check("repeat_penalty", r, r.is_finite() && r > 0.0, "above 0 (1 changes nothing)")?;
@@ -100,6 +156,17 @@ impl SamplingParams {
             [("frequency_penalty", self.frequency_penalty), ("presence_penalty", self.presence_penalty)];
         for (name, value) in penalties {
             check(name, value, value.is_finite(), "a finite number (0 changes nothing)")?;
+        }
+        for &(_, bias) in &self.logit_bias {
+            check("logit_bias", bias, bias < f32::INFINITY, "a number, or -inf to forbid a token")?;
+        }
+        if self.logit_bias.len() > Self::MAX_BIASES {
+            let value = self.logit_bias.len() as f64;
+            return Err(ParamError { name: "the number of logit biases", value, range: "at most 65536" });
+        }
+        if let Some(Mirostat { tau, eta }) = self.mirostat {
+            check("mirostat_ent", tau, tau.is_finite() && tau > 0.0, "above 0")?;
+            check("mirostat_lr", eta, eta.is_finite() && eta >= 0.0, "0 or more")?;
         }
         if self.repeat_last_n > Self::MAX_LAST_N {
             let value = self.repeat_last_n as f64;
@@ -119,18 +186,24 @@ impl SamplingParams {
     }
 
     /// The stages that change anything. Where the most likely token is wanted, the filters in front of that choice
-    /// are left out, because they keep it; unless penalties, which may change it, come after one of them.
+    /// are left out, because they keep it; unless penalties, which may change it, come after one of them. Typical
+    /// sampling does not keep it, so what stands in front of it stays too.
     pub(super) fn effective_stages(&self) -> Vec<Stage> {
         let mut stages = self.stages.clone();
         stages.retain(|stage| match stage {
             Stage::Penalties => self.penalises(),
             Stage::TopK => self.top_k > 0,
+            Stage::TypicalP => self.typical_p < 1.0,
             Stage::TopP => self.top_p < 1.0,
             Stage::MinP => self.min_p > 0.0,
             Stage::Temperature => self.temperature != 1.0,
         });
+        if self.mirostat.is_some() {
+            stages.retain(|stage| matches!(stage, Stage::Penalties | Stage::Temperature));
+        }
         let last_penalty = stages.iter().rposition(|&stage| stage == Stage::Penalties).map_or(0, |at| at + 1);
-        if self.is_greedy() && last_penalty <= 1 {
+        let typical = stages.contains(&Stage::TypicalP);
+        if self.is_greedy() && last_penalty <= 1 && !typical {
             stages.retain(|stage| matches!(stage, Stage::Penalties | Stage::Temperature));
         }
         stages
@@ -167,6 +240,22 @@ mod tests {
         assert_eq!(bad(|params| params.frequency_penalty = f32::NAN), "frequency_penalty");
         assert_eq!(bad(|params| params.presence_penalty = f32::INFINITY), "presence_penalty");
         assert_eq!(bad(|params| params.repeat_last_n = usize::MAX), "repeat_last_n");
+        assert_eq!(bad(|params| params.typical_p = 0.0), "typical_p");
+        assert_eq!(bad(|params| params.logit_bias = vec![(1, f32::NAN)]), "logit_bias");
+        assert_eq!(bad(|params| params.logit_bias = vec![(1, f32::INFINITY)]), "logit_bias");
+        assert_eq!(bad(|params| params.logit_bias = vec![(1, 0.0); 1 << 17]), "the number of logit biases");
+        assert_eq!(bad(|params| params.mirostat = Some(Mirostat { tau: 0.0, eta: 0.1 })), "mirostat_ent");
+        assert_eq!(bad(|params| params.mirostat = Some(Mirostat { tau: 5.0, eta: -1.0 })), "mirostat_lr");
+    }
+
+    #[test]
+    fn stages_have_the_names_of_llama_cpp() {
+        for stage in Stage::DEFAULT_ORDER {
+            assert_eq!(Stage::named(stage.name()), Some(stage));
+        }
+        assert_eq!(Stage::named("temp"), Some(Stage::Temperature));
+        assert_eq!(Stage::named("typical"), Some(Stage::TypicalP));
+        assert_eq!(Stage::named("dry"), None);
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use super::candidates::Candidates;
-use super::params::{ParamError, SamplingParams, Stage};
+use super::candidates::{Candidate, Candidates};
+use super::mask::TokenMask;
+use super::params::{Mirostat, ParamError, SamplingParams, Stage};
 use crate::tokenizer::TokenId;
 
 /// Why no token could be chosen.
@@ -21,8 +22,18 @@ pub enum SampleError {
         /// NaN or +∞.
         value: f32,
     },
+    /// A bias for a token that the model does not have.
+    #[error("the logit bias for token {id} is for no token of the model, which has {count}")]
+    BiasOutOfRange {
+        /// The token id.
+        id: TokenId,
+        /// Number of logits.
+        count: usize,
+    },
     /// There are no logits, or all are −∞.
-    #[error("none of the {count} logits allows a token")]
+    #[error(
+        "none of the {count} logits allows a token; if tokens are forbidden by a bias or a grammar, allow some"
+    )]
     NothingToSample {
         /// Number of logits.
         count: usize,
@@ -39,6 +50,15 @@ pub struct Sampler {
     recent: VecDeque<TokenId>,
     counts: Vec<(TokenId, u32)>,
     candidates: Candidates,
+    /// Memory of typical sampling.
+    distances: Vec<(f64, Candidate)>,
+    /// The surprise that Mirostat lets pass, in bits.
+    mu: f64,
+}
+
+/// Where Mirostat starts (Basu et al.: twice the target).
+fn first_mu(params: &SamplingParams) -> f64 {
+    params.mirostat.map_or(0.0, |mirostat| 2.0 * f64::from(mirostat.tau))
 }
 
 impl Sampler {
@@ -52,6 +72,8 @@ impl Sampler {
             recent: VecDeque::with_capacity(remembered),
             counts: Vec::with_capacity(remembered),
             candidates: Candidates::default(),
+            distances: Vec::new(),
+            mu: first_mu(&params),
             params,
         })
     }
@@ -65,6 +87,12 @@ impl Sampler {
     pub fn reset(&mut self) {
         self.recent.clear();
         self.random = ChaCha8Rng::seed_from_u64(self.params.seed);
+        self.mu = first_mu(&self.params);
+    }
+
+    /// Forgets the recent tokens, but neither the random numbers nor Mirostat's state.
+    pub fn forget_recent(&mut self) {
+        self.recent.clear();
     }
 
     /// Notes a token that was not chosen here, such as one of the prompt, for the penalties.
@@ -81,11 +109,31 @@ impl Sampler {
     /// Chooses the next token from its logits (position = token id) and notes it for the penalties.
     ///
     /// A random number is used up only where more than one token is left. After an error the state is unchanged.
+    ///
+    /// # Errors
+    /// Logits that are broken, or no token that is allowed.
     pub fn sample(&mut self, logits: &[f32]) -> Result<TokenId, SampleError> {
+        self.sample_allowed(logits, None)
+    }
+
+    /// As [`Sampler::sample`], among the tokens of `mask` only.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`].
+    pub fn sample_allowed(
+        &mut self,
+        logits: &[f32],
+        mask: Option<&TokenMask>,
+    ) -> Result<TokenId, SampleError> {
         if let Some(index) = logits.iter().position(|&logit| logit.is_nan() || logit == f32::INFINITY) {
             return Err(SampleError::NotFinite { index, value: logits[index] });
         }
-        self.candidates.fill(logits);
+        let count = logits.len();
+        if let Some(&(id, _)) = self.params.logit_bias.iter().find(|&&(id, _)| id as usize >= count) {
+            return Err(SampleError::BiasOutOfRange { id, count });
+        }
+        self.candidates.fill(logits, mask);
+        self.candidates.add_biases(&self.params.logit_bias);
         for at in 0..self.stages.len() {
             match self.stages[at] {
                 Stage::Penalties => {
@@ -93,10 +141,14 @@ impl Sampler {
                     self.candidates.penalise(&self.counts, &self.params);
                 }
                 Stage::TopK => self.candidates.top_k(self.params.top_k),
+                Stage::TypicalP => self.candidates.typical_p(self.params.typical_p, &mut self.distances),
                 Stage::TopP => self.candidates.top_p(self.params.top_p),
                 Stage::MinP => self.candidates.min_p(self.params.min_p),
                 Stage::Temperature => self.candidates.temperature(self.params.temperature),
             }
+        }
+        if self.params.mirostat.is_some() {
+            self.candidates.bound_surprise(self.mu);
         }
         let token = match self.candidates.list() {
             [] => None,
@@ -107,7 +159,12 @@ impl Sampler {
                 self.candidates.draw(u)
             }
         };
-        let token = token.ok_or(SampleError::NothingToSample { count: logits.len() })?;
+        let token = token.ok_or(SampleError::NothingToSample { count })?;
+        if let Some(Mirostat { tau, eta }) = self.params.mirostat
+            && let Some(surprise) = self.candidates.surprise(token)
+        {
+            self.mu -= f64::from(eta) * (surprise - f64::from(tau));
+        }
         self.accept(token);
         Ok(token)
     }
@@ -192,6 +249,45 @@ mod tests {
         assert_eq!(run(&params, 12), FIXED);
     }
 
+    #[test]
+    fn mirostat_keeps_the_surprise_near_its_target() {
+        let vocabulary = 700;
+        for tau in [1.5, 4.0] {
+            let mirostat = Some(Mirostat { tau, eta: 0.1 });
+            let params = SamplingParams { mirostat, temperature: 1.0, ..SamplingParams::default() };
+            let mut sampler = Sampler::new(params.clone()).unwrap();
+            let mut previous = 0;
+            let mut total = 0.0;
+            let n = 2000;
+            for _ in 0..n {
+                let logits = model(previous, vocabulary);
+                previous = sampler.sample(&logits).unwrap();
+                total += sampler.candidates.surprise(previous).unwrap();
+            }
+            let mean = total / f64::from(n);
+            assert!((mean - f64::from(tau)).abs() < 0.1, "{mean} {tau}");
+            assert_eq!(run(&params, 50), run(&params, 50));
+        }
+    }
+
+    #[test]
+    fn biases_and_masks_decide() {
+        let logits = [3.0, 2.0, 1.0, 0.0];
+        let params =
+            SamplingParams { logit_bias: vec![(3, 9.0), (0, f32::NEG_INFINITY)], ..SamplingParams::greedy() };
+        let mut sampler = Sampler::new(params).unwrap();
+        assert_eq!(sampler.sample(&logits), Ok(3));
+        let mut mask = TokenMask::all(4);
+        mask.forbid(3);
+        assert_eq!(sampler.sample_allowed(&logits, Some(&mask)), Ok(1));
+        assert_eq!(sampler.sample(&logits[..3]), Err(SampleError::BiasOutOfRange { id: 3, count: 3 }));
+        let nothing = TokenMask::none(4);
+        assert_eq!(
+            sampler.sample_allowed(&logits, Some(&nothing)),
+            Err(SampleError::NothingToSample { count: 4 })
+        );
+    }
+
     const FIXED: [TokenId; 13] = [0, 539, 622, 497, 31, 616, 102, 370, 340, 670, 442, 417, 65];
 
     #[test]
@@ -242,7 +338,12 @@ mod tests {
 
     #[test]
     fn nothing_is_allocated_after_the_first_token() {
-        let params = SamplingParams { repeat_penalty: 1.1, repeat_last_n: 16, ..SamplingParams::default() };
+        let params = SamplingParams {
+            repeat_penalty: 1.1,
+            repeat_last_n: 16,
+            typical_p: 0.9,
+            ..SamplingParams::default()
+        };
         let mut sampler = Sampler::new(params).unwrap();
         sampler.sample(&model(0, 700)).unwrap();
         let storage = |sampler: &Sampler| {

@@ -7,10 +7,9 @@
 /// First character used for bytes that do not stand for themselves.
 const FIRST_SUBSTITUTE: u32 = 0x100;
 
-/// Both directions of the byte alphabet.
+/// The bytes of the characters of the alphabet.
 #[derive(Debug, Clone)]
 pub(super) struct ByteAlphabet {
-    chars: [char; 256],
     /// Byte of the character U+0100 + index.
     substitutes: Vec<u8>,
 }
@@ -21,25 +20,16 @@ fn stands_for_itself(byte: u8) -> bool {
 
 impl ByteAlphabet {
     pub(super) fn new() -> Self {
-        let mut chars = ['\0'; 256];
-        let mut substitutes = Vec::with_capacity(68);
-        let mut next = FIRST_SUBSTITUTE;
-        for byte in 0..=u8::MAX {
-            chars[usize::from(byte)] = if stands_for_itself(byte) {
-                char::from(byte)
-            } else {
-                substitutes.push(byte);
-                let substitute = char::from_u32(next).unwrap_or(char::REPLACEMENT_CHARACTER);
-                next += 1;
-                substitute
-            };
-        }
-        Self { chars, substitutes }
+        Self { substitutes: (0..=u8::MAX).filter(|&byte| !stands_for_itself(byte)).collect() }
     }
 
     /// The character of a byte.
+    #[cfg(test)]
     pub(super) fn char(&self, byte: u8) -> char {
-        self.chars[usize::from(byte)]
+        match self.substitutes.binary_search(&byte) {
+            Ok(at) => char::from_u32(FIRST_SUBSTITUTE + at as u32).unwrap_or(char::REPLACEMENT_CHARACTER),
+            Err(_) => char::from(byte),
+        }
     }
 
     /// The byte of a character; `None` if the character is not of the alphabet.
@@ -51,8 +41,9 @@ impl ByteAlphabet {
         }
     }
 
-    /// Appends the bytes that `token` spells. A token with any character outside the alphabet is taken as it is.
-    pub(super) fn decode_into(&self, token: &str, bytes: &mut Vec<u8>) {
+    /// Appends the bytes that `token` spells. A token with any character outside the alphabet is taken as it is, and
+    /// the answer is that it is none of the alphabet's.
+    pub(super) fn decode_into(&self, token: &str, bytes: &mut Vec<u8>) -> bool {
         let start = bytes.len();
         for ch in token.chars() {
             match self.byte(ch) {
@@ -60,10 +51,11 @@ impl ByteAlphabet {
                 None => {
                     bytes.truncate(start);
                     bytes.extend_from_slice(token.as_bytes());
-                    return;
+                    return false;
                 }
             }
         }
+        true
     }
 }
 
@@ -88,10 +80,10 @@ mod tests {
     fn foreign_characters_make_the_token_raw() {
         let alphabet = ByteAlphabet::new();
         let mut bytes = Vec::new();
-        alphabet.decode_into("Ġhé", &mut bytes);
+        assert!(alphabet.decode_into("Ġhé", &mut bytes));
         assert_eq!(bytes, [b' ', b'h', 0xe9]);
         bytes.clear();
-        alphabet.decode_into("é<|日|>", &mut bytes);
+        assert!(!alphabet.decode_into("é<|日|>", &mut bytes));
         assert_eq!(bytes, "é<|日|>".as_bytes());
     }
 }

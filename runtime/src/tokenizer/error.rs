@@ -17,6 +17,20 @@ pub enum TokenizerError {
         /// Number of types.
         types: usize,
     },
+    /// Tokens and scores differ in number.
+    #[error("the tokenizer has {tokens} tokens but {scores} scores; convert the model file again")]
+    ScoreCount {
+        /// Number of tokens.
+        tokens: usize,
+        /// Number of scores.
+        scores: usize,
+    },
+    /// A score is not a number.
+    #[error("the score of token {id} is not a number; convert the model file again")]
+    ScoreNotANumber {
+        /// The token.
+        id: TokenId,
+    },
     /// The vocabulary is larger than any that is supported.
     #[error("the tokenizer has {tokens} tokens, more than the limit of {limit}")]
     TooManyTokens {
@@ -71,17 +85,17 @@ pub enum TokenizerError {
         /// Offset in the piece of text between special tokens.
         offset: usize,
     },
-    /// The underlying library refused the vocabulary.
-    #[error("the byte-pair encoder could not be built: {reason}")]
-    Build {
-        /// The library's reason.
-        reason: String,
-    },
-    /// The underlying library failed on a text.
-    #[error("the byte-pair encoder failed on a piece of {bytes} bytes: {reason}")]
-    Encode {
-        /// Length of the piece.
+    /// The text is longer than any that is encoded at once.
+    #[error("the text has {bytes} bytes, more than the limit of {limit}")]
+    TextTooLong {
+        /// Its length.
         bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The rule that cuts text, or the search for special tokens, could not be built.
+    #[error("the tokenizer could not be built: {reason}")]
+    Build {
         /// The library's reason.
         reason: String,
     },

@@ -39,26 +39,59 @@ impl TokenType {
     }
 }
 
-/// How text is cut into pieces before the merges are applied (`tokenizer.ggml.pre` in GGUF).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum PreTokenizer {
-    /// `llama-bpe`, the rule of LLaMA 3. A piece that is itself a token is taken without applying merges.
+/// How text becomes tokens: byte-level BPE with one of the rules that cut text into pieces
+/// (`tokenizer.ggml.model` = `gpt2`, the rule is `tokenizer.ggml.pre`), or SentencePiece (`llama`).
+///
+/// The order of the variants is part of the plan file's format: new ones go to the end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Algorithm {
+    /// `llama-bpe`, the rule of LLaMA 3 and Falcon 3. A piece that is itself a token is taken without applying merges.
     LlamaBpe,
-    /// `qwen2`, the rule of Qwen 2: as LLaMA 3's, but a piece has one digit, and merges are always applied.
+    /// `qwen2`, the rule of Qwen 2 and 3: as LLaMA 3's, but a piece has one digit, and merges are always applied.
     Qwen2,
+    /// `gpt-2`, the first rule of this kind: words and numbers with the space in front of them, case sensitive.
+    Gpt2,
+    /// `default`, llama.cpp's for files that name no other: punctuation apart, then as GPT-2's, digits by threes.
+    Default,
+    /// `falcon`, the rule of the first Falcon models: as `default`, with the back quote among the punctuation.
+    Falcon,
+    /// SentencePiece's BPE: pieces have scores, the best pair of neighbours is joined first, spaces are U+2581, and
+    /// characters without a piece become the tokens of their bytes.
+    SentencePiece {
+        /// Scores by token id, higher joins first.
+        scores: Vec<f32>,
+        /// Whether a space is put in front of a text, and behind special tokens.
+        space_prefix: bool,
+        /// Stands for bytes without a token.
+        unknown: Option<TokenId>,
+    },
 }
 
-/// A byte-level BPE tokenizer, complete.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+impl Algorithm {
+    /// Whether the tokens are written in the byte alphabet of GPT-2.
+    pub fn is_byte_level(&self) -> bool {
+        !matches!(self, Self::SentencePiece { .. })
+    }
+
+    /// Whether a piece that is a token as a whole is taken without applying merges.
+    pub(super) fn ignores_merges(&self) -> bool {
+        matches!(self, Self::LlamaBpe)
+    }
+}
+
+/// A tokenizer, complete.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TokenizerSpec {
-    /// Token texts by id: ordinary tokens in the byte alphabet, the others as they are.
+    /// Token texts by id: ordinary tokens in the byte alphabet (SentencePiece: with U+2581 for spaces, bytes as
+    /// `<0xFF>`), the others as they are.
     pub tokens: Vec<String>,
     /// Token types by id.
     pub types: Vec<TokenType>,
-    /// Merge rules, first has priority: ids of the left and the right token. See [`pack_merges`].
+    /// Merge rules, first has priority: ids of the left and the right token. See [`pack_merges`]. None for
+    /// SentencePiece.
     pub merges: Vec<(TokenId, TokenId)>,
-    /// The rule that cuts text into pieces.
-    pub pre: PreTokenizer,
+    /// How text becomes tokens.
+    pub algorithm: Algorithm,
     /// Beginning-of-sequence token.
     pub bos: Option<TokenId>,
     /// End-of-sequence token.
@@ -102,6 +135,17 @@ impl TokenizerSpec {
                 return Err(TokenizerError::MergeIdOutOfRange { index, id, tokens });
             }
         }
+        if let Algorithm::SentencePiece { scores, unknown, .. } = &self.algorithm {
+            if scores.len() != tokens {
+                return Err(TokenizerError::ScoreCount { tokens, scores: scores.len() });
+            }
+            if let Some(id) = scores.iter().position(|score| score.is_nan()) {
+                return Err(TokenizerError::ScoreNotANumber { id: id as TokenId });
+            }
+            if let Some(id) = unknown.filter(|&id| !in_range(id)) {
+                return Err(TokenizerError::IdOutOfRange { role: "unknown", id, tokens });
+            }
+        }
         let bytes = self.special_tokens().map(|(_, text)| text.len()).sum();
         if bytes > Self::MAX_SPECIAL_BYTES {
             return Err(TokenizerError::SpecialTokensTooLong { bytes, limit: Self::MAX_SPECIAL_BYTES });
@@ -112,16 +156,10 @@ impl TokenizerSpec {
     /// Control, unknown and user-defined tokens: those that are matched as whole words or not at all.
     pub(super) fn special_tokens(&self) -> impl Iterator<Item = (TokenId, &str)> {
         self.typed_tokens()
-            .filter(|(_, _, kind)| {
+            .filter(|(_, text, kind)| {
                 matches!(kind, TokenType::Control | TokenType::Unknown | TokenType::UserDefined)
+                    && !text.is_empty()
             })
-            .map(|(id, text, _)| (id, text))
-    }
-
-    /// Tokens that the merges work on.
-    pub(super) fn ordinary_tokens(&self) -> impl Iterator<Item = (TokenId, &str)> {
-        self.typed_tokens()
-            .filter(|(_, _, kind)| matches!(kind, TokenType::Normal | TokenType::Byte))
             .map(|(id, text, _)| (id, text))
     }
 
@@ -193,7 +231,7 @@ mod tests {
             tokens: strings(&["a", "b", "ab"]),
             types: vec![TokenType::Normal; 3],
             merges: vec![(0, 1)],
-            pre: PreTokenizer::LlamaBpe,
+            algorithm: Algorithm::LlamaBpe,
             bos: Some(0),
             eos: Some(2),
             eog: vec![2],
@@ -212,6 +250,27 @@ mod tests {
         check(
             &|spec| spec.eog.push(9),
             TokenizerError::IdOutOfRange { role: "end-of-generation", id: 9, tokens: 3 },
+        );
+        check(
+            &|spec| {
+                let scores = vec![0.0];
+                spec.algorithm = Algorithm::SentencePiece { scores, space_prefix: true, unknown: None };
+            },
+            TokenizerError::ScoreCount { tokens: 3, scores: 1 },
+        );
+        check(
+            &|spec| {
+                let scores = vec![0.0, f32::NAN, 0.0];
+                spec.algorithm = Algorithm::SentencePiece { scores, space_prefix: true, unknown: None };
+            },
+            TokenizerError::ScoreNotANumber { id: 1 },
+        );
+        check(
+            &|spec| {
+                let scores = vec![0.0; 3];
+                spec.algorithm = Algorithm::SentencePiece { scores, space_prefix: true, unknown: Some(3) };
+            },
+            TokenizerError::IdOutOfRange { role: "unknown", id: 3, tokens: 3 },
         );
         check(
             &|spec| spec.merges.push((0, 7)),
@@ -235,7 +294,7 @@ mod tests {
             tokens: strings(&["Ġ", "b", "<|end|>"]),
             types: vec![TokenType::Normal, TokenType::Byte, TokenType::Control],
             merges: vec![(0, 1)],
-            pre: PreTokenizer::LlamaBpe,
+            algorithm: Algorithm::LlamaBpe,
             bos: None,
             eos: Some(2),
             eog: vec![2],

@@ -1,13 +1,15 @@
 //! Cutting text into the pieces within which merges apply.
 //!
-//! The rules of LLaMA 3 and Qwen 2 end in `\s+(?!\S)|\s+`, a look-ahead that only backtracking engines have, and those can be
-//! made to take quadratic time or to overflow their stack. Here a linear-time engine matches the rule with a plain
-//! `\s+` at the end, and the look-ahead is applied by hand: a run of white space without a line break that is
-//! followed by something else gives its last character to the next piece, unless that is its only character.
+//! Every rule ends in `\s+(?!\S)`, a look-ahead that only backtracking engines have, and those can be made to take
+//! quadratic time or to overflow their stack. Here a linear-time engine matches the rule with a plain `\s+` at the end,
+//! and the look-ahead is applied by hand: a run of white space that is followed by something else gives its last
+//! character to the next piece, unless that is its only character.
+//!
+//! Rules of several steps cut the pieces of one step by the next. What lies between two matches is a piece too.
 
 use regex::Regex;
 
-use super::{PreTokenizer, TokenizerError};
+use super::{Algorithm, TokenizerError};
 
 /// `llama-bpe` without the look-ahead (source: the published tokenizer of LLaMA 3).
 const LLAMA_BPE: &str = concat!(
@@ -29,48 +31,101 @@ const QWEN2: &str = concat!(
     r"|\s+",
 );
 
+/// `gpt-2` without the look-ahead (source: the published tokenizer of GPT-2).
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
+
+/// Punctuation, the first step of `default`.
+const PUNCTUATION: &str = r"[\p{P}$+<=>^~|]+";
+/// Punctuation, the first step of `falcon` (source: the published tokenizer of Falcon).
+const FALCON_PUNCTUATION: &str = r"[\p{P}$+<=>^~|`]+";
+const NUMBERS: &str = r"\p{N}+";
+const THREE_DIGITS: &str = "[0-9][0-9][0-9]";
+
+/// What the look-ahead does to white space at the end of a match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LookAhead {
+    /// There is none.
+    No,
+    /// It applies to what does not end in a line break, because other alternatives take those.
+    ButLineBreaks,
+    /// It applies to all white space.
+    All,
+}
+
+#[derive(Debug, Clone)]
+struct Step {
+    rule: Regex,
+    look_ahead: LookAhead,
+}
+
 /// A compiled rule.
 #[derive(Debug, Clone)]
 pub(super) struct Splitter {
-    rule: Regex,
+    steps: Vec<Step>,
 }
 
 impl Splitter {
-    pub(super) fn new(pre: PreTokenizer) -> Result<Self, TokenizerError> {
-        let pattern = match pre {
-            PreTokenizer::LlamaBpe => LLAMA_BPE,
-            PreTokenizer::Qwen2 => QWEN2,
+    /// The rule of an algorithm; SentencePiece has none and takes the text as one piece.
+    pub(super) fn new(algorithm: &Algorithm) -> Result<Self, TokenizerError> {
+        use LookAhead::{All, ButLineBreaks, No};
+        let rules: &[(&str, LookAhead)] = match algorithm {
+            Algorithm::LlamaBpe => &[(LLAMA_BPE, ButLineBreaks)],
+            Algorithm::Qwen2 => &[(QWEN2, ButLineBreaks)],
+            Algorithm::Gpt2 => &[(GPT2, All)],
+            Algorithm::Default => &[(PUNCTUATION, No), (GPT2, All), (NUMBERS, No), (THREE_DIGITS, No)],
+            Algorithm::Falcon => &[(FALCON_PUNCTUATION, No), (GPT2, All), (THREE_DIGITS, No)],
+            Algorithm::SentencePiece { .. } => &[],
         };
-        let rule =
-            Regex::new(pattern).map_err(|error| TokenizerError::Build { reason: error.to_string() })?;
-        Ok(Self { rule })
+        let compile = |&(pattern, look_ahead): &(&str, LookAhead)| {
+            let rule =
+                Regex::new(pattern).map_err(|error| TokenizerError::Build { reason: error.to_string() })?;
+            Ok(Step { rule, look_ahead })
+        };
+        Ok(Self { steps: rules.iter().map(compile).collect::<Result<_, _>>()? })
     }
 
-    /// The pieces of `text` in order; joined they are `text`.
-    pub(super) fn pieces<'t>(&self, text: &'t str) -> impl Iterator<Item = &'t str> {
-        let mut at = 0;
-        std::iter::from_fn(move || {
-            if at >= text.len() {
-                return None;
-            }
-            let end = self.piece_end(text, at);
-            let piece = &text[at..end];
-            at = end;
-            Some(piece)
-        })
+    /// Gives the pieces of `text` in order; joined they are `text`.
+    pub(super) fn pieces<'t>(&self, text: &'t str, each: &mut dyn FnMut(&'t str)) {
+        cut(&self.steps, text, each);
     }
+}
 
-    /// End of the piece that starts at `start`, which is a character boundary before the end of `text`.
-    fn piece_end(&self, text: &str, start: usize) -> usize {
-        // Every character begins a match, so the match is at `start`; `text.len()` is never taken in practice.
-        let end = self.rule.find_at(text, start).map_or(text.len(), |found| found.end());
-        if end == text.len() {
-            return end;
+fn cut<'t>(steps: &[Step], text: &'t str, each: &mut dyn FnMut(&'t str)) {
+    let Some((step, rest)) = steps.split_first() else {
+        if !text.is_empty() {
+            each(text);
+        }
+        return;
+    };
+    let mut at = 0;
+    while at < text.len() {
+        let (start, end) = step.next_match(text, at);
+        if start > at {
+            cut(rest, &text[at..start], each);
+        }
+        cut(rest, &text[start..end], each);
+        at = end;
+    }
+}
+
+impl Step {
+    /// The first match at or behind `at`, a character boundary before the end of `text`; the end if there is none.
+    fn next_match(&self, text: &str, at: usize) -> (usize, usize) {
+        let Some(found) = self.rule.find_at(text, at) else { return (text.len(), text.len()) };
+        let (start, end) = (found.start(), found.end());
+        if end == text.len() || self.look_ahead == LookAhead::No {
+            return (start, end);
         }
         match text[start..end].char_indices().next_back() {
-            // Only the last alternative ends in white space other than a line break.
-            Some((last, ch)) if last > 0 && ch.is_whitespace() && ch != '\r' && ch != '\n' => start + last,
-            _ => end,
+            // Only the last alternative ends in white space, but for the line breaks that some rules take before it.
+            Some((last, ch))
+                if last > 0
+                    && ch.is_whitespace()
+                    && (self.look_ahead == LookAhead::All || (ch != '\r' && ch != '\n')) =>
+            {
+                (start, start + last)
+            }
+            _ => (start, end),
         }
     }
 }
@@ -80,13 +135,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn pieces(text: &str) -> Vec<&str> {
-        Splitter::new(PreTokenizer::LlamaBpe).unwrap().pieces(text).collect()
+    fn pieces_of(algorithm: Algorithm, text: &str) -> Vec<String> {
+        let mut pieces = Vec::new();
+        Splitter::new(&algorithm).unwrap().pieces(text, &mut |piece| pieces.push(piece.to_owned()));
+        pieces
+    }
+
+    fn pieces(text: &str) -> Vec<String> {
+        pieces_of(Algorithm::LlamaBpe, text)
     }
 
     #[test]
     fn hand_checked_pieces() {
-        assert_eq!(pieces(""), Vec::<&str>::new());
+        assert_eq!(pieces(""), Vec::<String>::new());
         assert_eq!(pieces("Hello  world"), ["Hello", " ", " world"]);
         assert_eq!(pieces("a   "), ["a", "   "]);
         assert_eq!(pieces("   a"), ["  ", " a"]);
@@ -101,29 +162,70 @@ mod tests {
 
     #[test]
     fn digits_stand_alone_in_qwen2() {
-        let splitter = Splitter::new(PreTokenizer::Qwen2).unwrap();
+        assert_eq!(pieces_of(Algorithm::Qwen2, "12 a345  b"), ["1", "2", " a", "3", "4", "5", " ", " b"]);
+    }
+
+    #[test]
+    fn gpt2_and_the_rules_of_several_steps() {
         assert_eq!(
-            splitter.pieces("12 a345  b").collect::<Vec<_>>(),
-            ["1", "2", " a", "3", "4", "5", " ", " b"]
+            pieces_of(Algorithm::Gpt2, "I'll 12345\n\n x!"),
+            ["I", "'ll", " 12345", "\n\n", " x", "!"]
+        );
+        assert_eq!(pieces_of(Algorithm::Gpt2, "a\n\nb"), ["a", "\n", "\n", "b"]);
+        let text = "a 12345, it's `x` <b>";
+        assert_eq!(
+            pieces_of(Algorithm::Default, text),
+            ["a", " ", "123", "45", ",", " it", "'", "s", " `", "x", "`", " ", "<", "b", ">"]
+        );
+        assert_eq!(
+            pieces_of(Algorithm::Falcon, text),
+            ["a", " ", "123", "45", ",", " it", "'", "s", " ", "`", "x", "`", " ", "<", "b", ">"]
         );
     }
 
     /// The rule with its look-ahead, in a backtracking engine: an independent implementation.
-    fn backtracking_pieces(rule: &str, text: &str) -> Vec<String> {
-        let pattern = rule.strip_suffix(r"|\s+").unwrap().to_owned() + r"|\s+(?!\S)|\s+";
-        let rule = fancy_regex::Regex::new(&pattern).unwrap();
-        rule.find_iter(text).map(|found| found.unwrap().as_str().to_owned()).collect()
+    fn backtracking_pieces(rules: &[String], text: &str) -> Vec<String> {
+        let mut pieces = vec![text.to_owned()];
+        for rule in rules {
+            let rule = fancy_regex::Regex::new(rule).unwrap();
+            let mut next = Vec::new();
+            for piece in pieces {
+                let mut done = 0;
+                for found in rule.find_iter(&piece) {
+                    let found = found.unwrap();
+                    next.extend([&piece[done..found.start()], found.as_str()].map(str::to_owned));
+                    done = found.end();
+                }
+                next.push(piece[done..].to_owned());
+            }
+            next.retain(|piece| !piece.is_empty());
+            pieces = next;
+        }
+        pieces
+    }
+
+    fn with_look_ahead(rule: &str) -> String {
+        rule.strip_suffix(r"|\s+").unwrap().to_owned() + r"|\s+(?!\S)|\s+"
     }
 
     proptest! {
         #[test]
         fn equals_the_rule_with_look_ahead(
-            text in "([ \t\r\n\u{a0}\u{3000}\u{85}a-cÄ0-9²'sſtLm!?.日é\u{301}]|\\PC){0,40}"
+            text in "([ \t\r\n\u{a0}\u{3000}\u{85}a-cÄ0-9²'sſtLm!?.日é\u{301}`|<]|\\PC){0,40}"
         ) {
-            prop_assert_eq!(pieces(&text), backtracking_pieces(LLAMA_BPE, &text));
-            let qwen2 = Splitter::new(PreTokenizer::Qwen2).unwrap();
-            prop_assert_eq!(qwen2.pieces(&text).collect::<Vec<_>>(), backtracking_pieces(QWEN2, &text));
-            prop_assert_eq!(pieces(&text).concat(), text);
+            let own = |rules: &[&str]| rules.iter().map(|&rule| rule.to_owned()).collect::<Vec<_>>();
+            let gpt2 = with_look_ahead(GPT2);
+            for (algorithm, rules) in [
+                (Algorithm::LlamaBpe, vec![with_look_ahead(LLAMA_BPE)]),
+                (Algorithm::Qwen2, vec![with_look_ahead(QWEN2)]),
+                (Algorithm::Gpt2, vec![gpt2.clone()]),
+                (Algorithm::Default, own(&[PUNCTUATION, &gpt2, NUMBERS, THREE_DIGITS])),
+                (Algorithm::Falcon, own(&[FALCON_PUNCTUATION, &gpt2, THREE_DIGITS])),
+            ] {
+                let pieces = pieces_of(algorithm, &text);
+                prop_assert_eq!(&pieces, &backtracking_pieces(&rules, &text));
+                prop_assert_eq!(pieces.concat(), text.as_str());
+            }
         }
     }
 }

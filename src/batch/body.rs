@@ -1,0 +1,201 @@
+//! The body of a request of OpenAI's API: typed access to the fields that count.
+
+use bitnetc_runtime::sampling::SamplingParams;
+use serde_json::Value;
+
+use super::request::{Endpoint, Prompt, Refusal};
+use crate::constraint::GrammarSource;
+
+/// Most stop strings of a request.
+const MAX_STOPS: usize = 64;
+/// Most tokens that are listed with each token of the answer.
+const MAX_LOGPROBS: u64 = 20;
+
+/// The body of a request, with typed access to its fields.
+pub(super) struct Body<'v>(pub(super) &'v Value);
+
+impl<'v> Body<'v> {
+    /// A field that is there and not null.
+    fn get(&self, name: &str) -> Option<&'v Value> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn bool(&self, name: &str) -> Result<Option<bool>, Refusal> {
+        let wrong = || Refusal::field(name, format!("{name} must be true or false"));
+        self.get(name).map(|value| value.as_bool().ok_or_else(wrong)).transpose()
+    }
+
+    fn number(&self, name: &str) -> Result<Option<f32>, Refusal> {
+        let wrong = || Refusal::field(name, format!("{name} must be a number"));
+        let number = |value: &Value| value.as_f64().map(|x| x as f32).filter(|x| x.is_finite());
+        self.get(name).map(|value| number(value).ok_or_else(wrong)).transpose()
+    }
+
+    fn whole(&self, name: &str) -> Result<Option<u64>, Refusal> {
+        let wrong = || Refusal::field(name, format!("{name} must be a whole number from 0 up"));
+        self.get(name).map(|value| value.as_u64().ok_or_else(wrong)).transpose()
+    }
+
+    /// Fields that ask for something that there is not, unless they ask for nothing.
+    pub(super) fn refuse_unsupported(&self) -> Result<(), Refusal> {
+        let unsupported = |name: &str, instead: &str| {
+            let message = format!("{name} is not supported in batches: {instead}");
+            Err(Refusal { code: "unsupported", ..Refusal::field(name, message) })
+        };
+        for name in ["n", "best_of"] {
+            if self.whole(name)?.is_some_and(|n| n != 1) {
+                return unsupported(name, "write one request for each answer, with other seeds");
+            }
+        }
+        for name in ["stream", "echo"] {
+            if self.bool(name)? == Some(true) {
+                return unsupported(name, "leave it out");
+            }
+        }
+        let asks = |value: &Value| match value {
+            Value::Bool(on) => *on,
+            Value::Array(list) => !list.is_empty(),
+            Value::Object(fields) => !fields.is_empty(),
+            Value::String(text) => !text.is_empty(),
+            Value::Number(_) | Value::Null => true,
+        };
+        for name in ["suffix", "tools", "functions"] {
+            if self.get(name).is_some_and(asks) {
+                return unsupported(name, "leave it out");
+            }
+        }
+        Ok(())
+    }
+
+    /// The form that the text has to have.
+    pub(super) fn form(&self) -> Result<Option<GrammarSource>, Refusal> {
+        let wrong = || {
+            let message = "response_format must have the type \"text\", \"json_object\", or \"json_schema\" with a \
+                           json_schema that has a schema";
+            Refusal::field("response_format", message)
+        };
+        let Some(format) = self.get("response_format") else { return Ok(None) };
+        let schema = match format.get("type").and_then(Value::as_str).ok_or_else(wrong)? {
+            "text" => return Ok(None),
+            "json_object" => r#"{"type":"object"}"#.to_owned(),
+            "json_schema" => {
+                let schema = format.get("json_schema").and_then(|outer| outer.get("schema"));
+                schema.filter(|schema| schema.is_object()).ok_or_else(wrong)?.to_string()
+            }
+            _ => return Err(wrong()),
+        };
+        Ok(Some(GrammarSource::JsonSchema(schema)))
+    }
+
+    /// How many of the likeliest tokens are listed with each token of the answer; nothing if probabilities are not asked
+    /// for.
+    pub(super) fn logprobs(&self, endpoint: Endpoint) -> Result<Option<usize>, Refusal> {
+        let (name, n) = match endpoint {
+            Endpoint::Completions => ("logprobs", self.whole("logprobs")?),
+            Endpoint::Chat => {
+                let n = self.whole("top_logprobs")?;
+                ("top_logprobs", (self.bool("logprobs")? == Some(true)).then(|| n.unwrap_or(0)))
+            }
+        };
+        match n {
+            Some(n) if n > MAX_LOGPROBS => {
+                Err(Refusal::field(name, format!("{name} must be at most {MAX_LOGPROBS}")))
+            }
+            n => Ok(n.map(|n| n as usize)),
+        }
+    }
+
+    /// The biases by token id.
+    fn biases(&self) -> Result<Option<Vec<(u32, f32)>>, Refusal> {
+        let wrong = || {
+            Refusal::field(
+                "logit_bias",
+                "logit_bias must be an object of token ids with numbers from -100 to 100",
+            )
+        };
+        let Some(biases) = self.get("logit_bias") else { return Ok(None) };
+        let entry = |(id, bias): (&String, &Value)| {
+            let bias = bias.as_f64().filter(|bias| (-100.0..=100.0).contains(bias))?;
+            // What OpenAI calls a ban is one.
+            let bias = if bias == -100.0 { f32::NEG_INFINITY } else { bias as f32 };
+            Some((id.parse().ok()?, bias))
+        };
+        let biases = biases.as_object().ok_or_else(wrong)?.iter().map(entry);
+        biases.collect::<Option<Vec<_>>>().map(Some).ok_or_else(wrong)
+    }
+
+    pub(super) fn prompt(&self) -> Result<Prompt, Refusal> {
+        let expected = "prompt must be a string, or an array of token ids; write one request for each prompt";
+        let wrong = || Refusal::field("prompt", expected);
+        match self.get("prompt") {
+            None => Ok(Prompt::Text(String::new())),
+            Some(Value::String(text)) => Ok(Prompt::Text(text.clone())),
+            Some(Value::Array(list)) => match &list[..] {
+                [Value::String(text)] => Ok(Prompt::Text(text.clone())),
+                [] => Err(wrong()),
+                ids => {
+                    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+                    let ids: Option<Vec<u32>> = ids.iter().map(id).collect();
+                    ids.map(Prompt::Tokens).ok_or_else(wrong)
+                }
+            },
+            Some(_) => Err(wrong()),
+        }
+    }
+
+    pub(super) fn messages(&self) -> Result<Prompt, Refusal> {
+        let wrong =
+            || Refusal::field("messages", "messages must be an array of objects with role and content");
+        let messages = self.get("messages").and_then(Value::as_array).filter(|list| !list.is_empty());
+        let messages = messages.ok_or_else(wrong)?;
+        let role = |message: &Value| message.get("role").is_some_and(Value::is_string);
+        match messages.iter().all(role) {
+            true => Ok(Prompt::Messages(messages.clone())),
+            false => Err(wrong()),
+        }
+    }
+
+    pub(super) fn sampling(&self, mut params: SamplingParams) -> Result<SamplingParams, Refusal> {
+        let set = |name: &str, place: &mut f32| -> Result<(), Refusal> {
+            if let Some(value) = self.number(name)? {
+                *place = value;
+            }
+            Ok(())
+        };
+        set("temperature", &mut params.temperature)?;
+        set("top_p", &mut params.top_p)?;
+        set("min_p", &mut params.min_p)?;
+        set("repeat_penalty", &mut params.repeat_penalty)?;
+        set("presence_penalty", &mut params.presence_penalty)?;
+        set("frequency_penalty", &mut params.frequency_penalty)?;
+        if let Some(k) = self.whole("top_k")? {
+            params.top_k = usize::try_from(k).unwrap_or(usize::MAX);
+        }
+        if let Some(seed) = self.whole("seed")? {
+            params.seed = seed;
+        }
+        if let Some(biases) = self.biases()? {
+            params.logit_bias = biases;
+        }
+        params.validate().map_err(|e| Refusal::field(e.name, e.to_string()))?;
+        Ok(params)
+    }
+
+    pub(super) fn limit(&self) -> Result<Option<u64>, Refusal> {
+        Ok(self.whole("max_completion_tokens")?.or(self.whole("max_tokens")?))
+    }
+
+    pub(super) fn stops(&self) -> Result<Option<Vec<String>>, Refusal> {
+        let wrong =
+            || Refusal::field("stop", format!("stop must be a string or at most {MAX_STOPS} strings"));
+        match self.get("stop") {
+            None => Ok(None),
+            Some(Value::String(stop)) => Ok(Some(vec![stop.clone()])),
+            Some(Value::Array(list)) if list.len() <= MAX_STOPS => {
+                let texts = list.iter().map(|stop| stop.as_str().map(str::to_owned));
+                texts.collect::<Option<Vec<_>>>().map(Some).ok_or_else(wrong)
+            }
+            Some(_) => Err(wrong()),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What can go wrong in a chat.
+
+use bitnetc_runtime::whole_file::WholeFileError;
+
+/// Why a template is refused or a turn cannot be taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChatError {
+    /// The template is larger than any in use.
+    #[error("the chat template has {bytes} bytes, more than the limit of {limit}")]
+    TemplateTooLong {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The template is not valid, or fails on these messages.
+    #[error("the chat template of {name} fails: {reason}; choose another with --chat-template")]
+    Template {
+        /// Where the template comes from.
+        name: String,
+        /// What and where.
+        reason: String,
+    },
+    /// No template has this name.
+    #[error("there is no chat template {name:?}; known are {known}")]
+    UnknownTemplate {
+        /// As given.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// The conversation does not fit the context.
+    #[error(
+        "the conversation has {tokens} tokens, but the context holds {context}: start again with /reset, give a larger --ctx-size, or let the oldest turns go with --context-shift"
+    )]
+    ContextFull {
+        /// Tokens of the conversation.
+        tokens: usize,
+        /// Room.
+        context: u32,
+    },
+    /// A role that no template can know.
+    #[error("{name:?} is no role: a role has up to 32 of the letters a-z and of _ and -")]
+    Role {
+        /// As given.
+        name: String,
+    },
+    /// A saved conversation cannot be read.
+    #[error("cannot read the conversation: {reason}")]
+    Transcript {
+        /// Why.
+        reason: String,
+    },
+    /// A conversation cannot be saved.
+    #[error(transparent)]
+    Save(#[from] WholeFileError),
+}

@@ -1,0 +1,125 @@
+//! What `--perf` and `--json` say of a generation: times, speeds, how long single tokens took, and the memory that was
+//! planned beside the memory that was used.
+
+use std::time::Duration;
+
+use bitnetc::generate::{Generated, Latency};
+use bitnetc::load::Loaded;
+use bitnetc_ir::work::Accounts;
+use bitnetc_runtime::cpus::Cpus;
+use bitnetc_runtime::session::Session;
+
+use super::output;
+
+/// See the module.
+pub(crate) struct Timings<'a> {
+    /// Opening the model and making the session.
+    pub(crate) load: Duration,
+    /// The generation.
+    pub(crate) result: &'a Generated,
+    /// Tokens that were in the cache before it.
+    pub(crate) reused: usize,
+    /// The model.
+    pub(crate) loaded: &'a Loaded,
+    /// The session.
+    pub(crate) session: &'a Session,
+}
+
+impl Timings<'_> {
+    fn rate(tokens: usize, time: Duration) -> f64 {
+        if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() }
+    }
+
+    /// Bytes that one decode step at the middle of the run has read.
+    fn bytes_per_token(&self) -> u64 {
+        let middle = self.reused + self.result.prompt_tokens + self.result.decode_steps / 2;
+        Accounts::of(&self.loaded.module).step(middle as u32).bytes()
+    }
+
+    fn gigabytes_per_second(&self) -> f64 {
+        Self::rate(self.result.decode_steps, self.result.decode_time) * self.bytes_per_token() as f64 / 1e9
+    }
+
+    /// Lines for people.
+    pub(crate) fn text(&self) -> String {
+        let r = self.result;
+        let line = |name: &str, time: Duration, tokens: usize| {
+            format!(
+                "{name:>12} time = {:10.2} ms / {tokens:5} tokens ({:8.2} ms per token, {:8.2} tokens per second)\n",
+                output::ms(time),
+                output::ms(time) / tokens.max(1) as f64,
+                Self::rate(tokens, time)
+            )
+        };
+        let m = self.session.memory();
+        let mut text = format!("\n{:>12} time = {:10.2} ms\n", "load", output::ms(self.load));
+        text += &line("prompt eval", r.prompt_time, r.prompt_tokens);
+        text += &line("eval", r.decode_time, r.decode_steps);
+        text += &line("sampling", r.sample_time, r.tokens.len());
+        if let Some(latency) = Latency::of(&r.token_times) {
+            text += &format!(
+                "{:>12}      = {:.2} ms in the middle, 90 % within {:.2} ms, 99 % within {:.2} ms, {:.2} ms at most\n",
+                "per token",
+                output::ms(latency.p50),
+                output::ms(latency.p90),
+                output::ms(latency.p99),
+                output::ms(latency.max)
+            );
+        }
+        text += &format!(
+            "{:>12}      = {} threads ({}), {} read per token, {:.2} GB/s\n",
+            "decode",
+            self.session.threads(),
+            Cpus::probe(),
+            output::bytes(self.bytes_per_token()),
+            self.gigabytes_per_second()
+        );
+        text += &format!(
+            "{:>12}      = {} planned: weights {}, KV cache {}, activations {}, other buffers {}",
+            "memory",
+            output::bytes(m.total()),
+            output::bytes(m.weights),
+            output::bytes(m.kv_cache),
+            output::bytes(m.arena),
+            output::bytes(m.io)
+        );
+        if let Some(rss) = output::peak_rss() {
+            text += &format!("; peak RSS {}", output::bytes(rss));
+        }
+        text
+    }
+
+    /// The same as JSON, without the memory.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        let r = self.result;
+        serde_json::json!({
+            "load_ms": output::ms(self.load),
+            "prompt_ms": output::ms(r.prompt_time),
+            "prompt_tokens_per_second": Self::rate(r.prompt_tokens, r.prompt_time),
+            "decode_ms": output::ms(r.decode_time),
+            "decode_steps": r.decode_steps,
+            "decode_tokens_per_second": Self::rate(r.decode_steps, r.decode_time),
+            "decode_gigabytes_per_second": self.gigabytes_per_second(),
+            "sampling_ms": output::ms(r.sample_time),
+            "token_latency_ms": Latency::of(&r.token_times).map(|latency| serde_json::json!({
+                "p50": output::ms(latency.p50),
+                "p90": output::ms(latency.p90),
+                "p99": output::ms(latency.p99),
+                "max": output::ms(latency.max),
+            })),
+        })
+    }
+
+    /// Bytes that were planned, and the most that were used.
+    pub(crate) fn memory_json(&self) -> serde_json::Value {
+        let memory = self.session.memory();
+        serde_json::json!({
+            "planned_bytes": memory.total(),
+            "weights_bytes": memory.weights,
+            "kv_cache_bytes": memory.kv_cache,
+            "activation_bytes": memory.arena,
+            "other_bytes": memory.io,
+            "peak_rss_bytes": output::peak_rss(),
+        })
+    }
+}
