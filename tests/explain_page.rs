@@ -12,7 +12,6 @@ use bitnetc::load::{Source, load_source};
 use bitnetc_frontend_gguf::testing::{MetaValue, TinyModel};
 use bitnetc_runtime::map::MapMode;
 use browser::{Browser, browser_path};
-use common::*;
 
 /// What would be seen if it were taken for markup.
 const EVIL: &str =
