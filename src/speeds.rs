@@ -155,7 +155,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = SpeedsFile::new(folder.path().join("new").join("speeds.json"));
         let target = host::probe().unwrap();
-        let other = TargetDesc { threads: target.threads + 1, ..target.clone() };
+        let mut other = target.clone();
+        other.threads += 1;
         let speeds = Speeds { read_one_mb_s: 10, read_all_mb_s: 20, int8_core_mmac_s: 30, vector_bytes: 32 };
         assert_eq!(file.get(&target), None);
         file.put(&target, speeds).unwrap();

@@ -1,7 +1,7 @@
 //! Entry points of a planned module as the document has them: ops with their kinds, layers that are the same, values with
 //! their time, and what was predicted and measured.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
 
 use bitnetc_codegen::program::{Program, Programs};
@@ -144,7 +144,7 @@ impl Entries<'_> {
             });
             phase += u32::from(barrier);
         }
-        let roofline_by_memory = cost.least > cost.work.work.macs() as f64 / self.costs.int8_peak();
+        let roofline_by_memory = cost.least > self.costs.multiply_seconds(&cost.work.work, call);
         Entry {
             name: func.name().to_owned(),
             tokens: call.tokens,
@@ -288,7 +288,9 @@ fn values(func: &Func, names: &ValueNames<'_>) -> Vec<ValueInfo> {
         }
         at
     };
-    let mut found: BTreeMap<ValueId, ValueInfo> = BTreeMap::new();
+    // In program order; where the value of each root stands.
+    let mut found: Vec<ValueInfo> = Vec::new();
+    let mut at: HashMap<ValueId, usize> = HashMap::new();
     for &id in func.order() {
         let here = places[&id];
         for &value in &func.node(id).results {
@@ -300,9 +302,10 @@ fn values(func: &Func, names: &ValueNames<'_>) -> Vec<ValueInfo> {
                 let (name, ty) = (names.value(value), ty.to_string());
                 let holds = Vec::new();
                 let info = ValueInfo { name, ty, private, offset, size, first: here, last: here, holds };
-                found.insert(value, info);
+                at.insert(value, found.len());
+                found.push(info);
             }
-            if let Some(info) = found.get_mut(&root(value)) {
+            if let Some(info) = at.get(&root(value)).and_then(|&i| found.get_mut(i)) {
                 let users = func.users(value);
                 let last = users.iter().filter_map(|user| places.get(user)).copied().max();
                 info.last = info.last.max(here).max(last.unwrap_or(0));
@@ -312,5 +315,5 @@ fn values(func: &Func, names: &ValueNames<'_>) -> Vec<ValueInfo> {
             }
         }
     }
-    found.into_values().collect()
+    found
 }

@@ -8,7 +8,7 @@ use super::{CostModel, TILE_GAIN};
 /// Tokens for which a kernel of many tokens unpacks a vector of weights once.
 const TOKENS_A_BLOCK: u64 = 12;
 /// Tokens from which on tile registers are used.
-const TILE_TOKENS: u64 = 16;
+const TILE_TOKENS: u32 = 16;
 /// Instructions of `exp` on a vector.
 const EXP: f64 = 16.0;
 
@@ -35,22 +35,27 @@ impl CostModel<'_> {
         }
     }
 
-    /// Instructions of a ternary product with `tokens` tokens; `None` for a layout that kernels do not read.
+    /// Whether ternary products of so many tokens go through tile registers.
+    pub(super) fn uses_tiles(&self, tokens: u32) -> bool {
+        tokens >= TILE_TOKENS && self.target.has(Feature::AmxInt8)
+    }
+
+    /// Instructions of a ternary product with `many` tokens; `None` for a layout that kernels do not read.
     pub(super) fn ternary_instructions(
         &self,
         layout: Layout,
         rows: u32,
         cols: u32,
-        tokens: u32,
+        many: u32,
     ) -> Option<f64> {
         let unpack = self.unpack_instructions(layout)?;
         let vectors = f64::from(rows) * f64::from(cols) / self.vector_bytes();
-        let tokens = u64::from(tokens);
+        let tokens = u64::from(many);
         let dots = tokens as f64 * self.dot_instructions();
         let a_vector = match tokens {
             0 | 1 => unpack + self.dot_instructions(),
             // Unpacked once for all of them.
-            n if n >= TILE_TOKENS && self.target.has(Feature::AmxInt8) => unpack + dots / TILE_GAIN,
+            _ if self.uses_tiles(many) => unpack + dots / TILE_GAIN,
             n => unpack * n.div_ceil(TOKENS_A_BLOCK) as f64 + dots,
         };
         Some(vectors * a_vector)

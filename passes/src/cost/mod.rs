@@ -22,7 +22,7 @@ pub mod packing;
 
 use bitnetc_ir::target::Speeds;
 use bitnetc_ir::weights::ternary_bytes;
-use bitnetc_ir::work::OpWork;
+use bitnetc_ir::work::{OpWork, Work};
 use bitnetc_ir::{
     Arch, Extent, Feature, Func, Layout, Module, NodeId, Op, Operand, ParamId, TargetDesc, TokenCount, Type,
     Units, partition,
@@ -98,8 +98,8 @@ pub struct OpCost {
     pub compute: f64,
     /// Seconds for calls, and for meetings of threads inside the op.
     pub overhead: f64,
-    /// Seconds that nothing could be faster than: the work at the bandwidth or at the int8 peak of all threads, whichever takes
-    /// longer (the roofline).
+    /// Seconds that nothing could be faster than: the work at the bandwidth (unless it stays in the caches) or at the int8 peak of
+    /// all threads, whichever takes longer (the roofline).
     pub least: f64,
 }
 
@@ -169,6 +169,19 @@ impl<'t> CostModel<'t> {
     /// int8 multiply-adds a second of all threads.
     pub fn int8_peak(&self) -> f64 {
         f64::from(self.speeds.int8_core_mmac_s.max(1)) * 1e6 * f64::from(self.threads())
+    }
+
+    /// Seconds of all threads for the multiply-adds of a call at their int8 peak, and with tile registers at what these reach in
+    /// ternary products of many tokens.
+    pub fn multiply_seconds(&self, work: &Work, call: Extent) -> f64 {
+        let gain = if self.uses_tiles(call.tokens) { TILE_GAIN } else { 1.0 };
+        (work.ternary_macs as f64 / gain + (work.dense_macs + work.attention_macs) as f64) / self.int8_peak()
+    }
+
+    /// The roofline.
+    fn least(&self, work: &Work, call: Extent, resident: bool) -> f64 {
+        let read = if resident { 0.0 } else { work.bytes() as f64 / self.bandwidth(self.threads()) };
+        read.max(self.multiply_seconds(work, call))
     }
 
     /// Bytes of the second-level caches of the threads' cores: what a call reads up to here is read from memory once, not
@@ -286,7 +299,7 @@ impl<'t> CostModel<'t> {
             true => 2.0 * CALL_SECONDS + self.barrier_seconds(),
             false => CALL_SECONDS,
         };
-        let least = (bytes / self.bandwidth(self.threads())).max(work.work.macs() as f64 / self.int8_peak());
+        let least = self.least(&work.work, call, resident);
         OpCost { work, units, replicated, instructions, busiest, memory, compute, overhead, least }
     }
 
@@ -300,8 +313,7 @@ impl<'t> CostModel<'t> {
         let barriers = func.plan.as_ref().map_or(0, |plan| plan.barriers.len());
         let barrier_seconds = barriers as f64 * self.barrier_seconds();
         let seconds = ops.iter().map(OpCost::seconds).sum::<f64>() + barrier_seconds;
-        let read = work.work.bytes() as f64 / self.bandwidth(self.threads());
-        let least = read.max(work.work.macs() as f64 / self.int8_peak());
+        let least = self.least(&work.work, call, resident);
         EntryCost { ops, work, resident, barriers, barrier_seconds, seconds, least }
     }
 

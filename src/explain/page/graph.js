@@ -185,5 +185,5 @@ function detail(side) {
     ["units", `${kind.units[0]} for each ${kind.units[1]}`], ["shares", kind.replicated ? "every thread does all of it" : shares.slice(0, 8).join(", ") + (shares.length > 8 ? ", …" : "")],
     ["phase", `${op.phase + 1}${op.barrier ? ", then all threads meet" : ""}`]]));
   side.append(h("h3", {}, kind.kernels.length > 1 ? "Kernels, with a meeting between them" : "Kernel"),
-    kind.kernels.map((k) => h("button", { type: "button", class: "chip", onclick: () => { state.kernel = k; go("kernels"); } }, doc.kernels[k].name)));
+    ...kind.kernels.map((k) => h("button", { type: "button", class: "chip", onclick: () => { state.kernel = k; go("kernels"); } }, doc.kernels[k].name)));
 }
