@@ -4,10 +4,12 @@
 mod common;
 
 use std::path::Path;
+use std::process::Command;
 
 use bitnetc::compile::{CompileOptions, plan_model};
 use bitnetc::explain::{Document, ExplainOptions, MeasureOptions, explain, measure, page};
 use bitnetc::load::{Source, load_source};
+use bitnetc::speeds::SpeedsFile;
 use bitnetc_frontend_gguf::testing::TinyModel;
 use bitnetc_ir::DType;
 use bitnetc_ir::target::Speeds;
@@ -134,6 +136,28 @@ fn the_document_depends_on_nothing_but_model_options_and_target() {
     let names = |d: &Document| d.kernels.iter().map(|k| k.name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&slow), names(&usual));
     assert!(slow.entries[0].predicted.ns > 100.0 * usual.entries[0].predicted.ns);
+}
+
+#[test]
+fn speeds_that_were_measured_once_are_taken_where_they_are_asked_for() {
+    let caches = tempfile::tempdir().unwrap();
+    let target = compile(2).target;
+    let speeds =
+        Speeds { read_one_mb_s: 123_000, read_all_mb_s: 456_000, int8_core_mmac_s: 7_000, vector_bytes: 64 };
+    let variable = |name: &str| (name == "XDG_CACHE_HOME").then(|| caches.path().as_os_str().to_owned());
+    SpeedsFile::from_env(&variable).unwrap().put(&target, speeds).unwrap();
+    let machine = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bitnetc"));
+        command.args(["-q", "explain", "--json", "-t", "2"]).args(arguments);
+        let output = command.env("XDG_CACHE_HOME", caches.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["machine"].clone()
+    };
+    let measured = machine(&["--speeds", "measured"]);
+    assert_eq!((&measured["measured"], &measured["read_one"]), (&true.into(), &123e9.into()));
+    assert_eq!(measured["int8_peak"], serde_json::json!(14e9));
+    assert_eq!(machine(&[])["measured"], false);
+    assert_eq!(machine(&["--speeds", "assumed"]), machine(&[]));
 }
 
 #[test]
