@@ -155,33 +155,13 @@ pub fn plan_model<'m, 'a>(
     let name = model.gguf().string("general.name").ok().flatten().unwrap_or("unnamed").to_owned();
     let notes = model.notes().iter().cloned().chain(model.weight_notes());
     let notes: Vec<String> = notes.map(|note| note.to_string()).collect();
-    let number = |name: &str, value: String| (name.to_owned(), value);
     let meta = PlanMeta {
         model_name: name,
         architecture: hparams.architecture.to_owned(),
-        hyper_parameters: vec![
-            number("vocab", hparams.vocab.to_string()),
-            number("context", hparams.context.to_string()),
-            number("hidden", hparams.hidden.to_string()),
-            number("layers", hparams.layers.to_string()),
-            number("ffn", hparams.ffn.to_string()),
-            number("heads", hparams.heads.to_string()),
-            number("kv_heads", hparams.kv_heads.to_string()),
-            number("head_dim", hparams.head_dim.to_string()),
-            number("rope_dim", hparams.rope_dim.to_string()),
-            number("rope_theta", hparams.rope_theta.to_string()),
-            number("eps", hparams.eps.to_string()),
-            number("activation", hparams.activation.name().to_owned()),
-        ],
+        hyper_parameters: hyper_parameters(hparams),
         source: SourceFile { hash: *hash.as_bytes(), bytes: model.gguf().file_bytes() },
         defaults_used: notes.clone(),
-        creation_options: vec![
-            number("kv_type", options.kv_type.name().to_owned()),
-            number(HEAD_OPTION, made_head(options).to_string()),
-            number("batch_size", options.chunk.to_string()),
-            number("passes", options.pipeline.to_string()),
-            number("weights", weights_used(options.weights, &module)),
-        ],
+        creation_options: creation_options(options, &module),
         producer: format!("bitnetc {}", env!("CARGO_PKG_VERSION")),
     };
     Ok(Planned {
@@ -194,6 +174,45 @@ pub fn plan_model<'m, 'a>(
         context: u32::try_from(hparams.context).unwrap_or(u32::MAX),
         weights: gguf::GgufWeights::new(model),
     })
+}
+
+/// Hyper-parameters as pairs of name and value.
+pub(crate) fn hyper_parameters(hparams: &gguf::HyperParams) -> Vec<(String, String)> {
+    let number = |name: &str, value: String| (name.to_owned(), value);
+    vec![
+        number("vocab", hparams.vocab.to_string()),
+        number("context", hparams.context.to_string()),
+        number("hidden", hparams.hidden.to_string()),
+        number("layers", hparams.layers.to_string()),
+        number("ffn", hparams.ffn.to_string()),
+        number("heads", hparams.heads.to_string()),
+        number("kv_heads", hparams.kv_heads.to_string()),
+        number("head_dim", hparams.head_dim.to_string()),
+        number("rope_dim", hparams.rope_dim.to_string()),
+        number("rope_theta", hparams.rope_theta.to_string()),
+        number("eps", hparams.eps.to_string()),
+        number("activation", hparams.activation.name().to_owned()),
+    ]
+}
+
+/// How a planned module was made, as pairs of name and value.
+pub(crate) fn creation_options(options: &CompileOptions, module: &Module) -> Vec<(String, String)> {
+    let pair = |name: &str, value: String| (name.to_owned(), value);
+    let mut all = vec![
+        pair("kv_type", options.kv_type.name().to_owned()),
+        pair(HEAD_OPTION, made_head(options).to_string()),
+        pair("batch_size", options.chunk.to_string()),
+        pair("passes", options.pipeline.to_string()),
+        pair("weights", weights_used(options.weights, module)),
+    ];
+    if let Some(speeds) = options.target.measured {
+        let text = format!(
+            "{} MB/s with one thread, {} MB/s with {}, {} million int8 multiply-adds a second and core",
+            speeds.read_one_mb_s, speeds.read_all_mb_s, options.target.threads, speeds.int8_core_mmac_s
+        );
+        all.push(pair("speeds", text));
+    }
+    all
 }
 
 /// The option of a plan that names its head.

@@ -128,6 +128,14 @@ pub enum Error {
     /// The machine's limits could not be measured.
     #[error(transparent)]
     Roofline(#[from] RooflineError),
+    /// The file that remembers the machine's speeds could not be written.
+    #[error("cannot write {}: {source}; set XDG_CACHE_HOME to a folder that can be written", path.display())]
+    Speeds {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// The interpreter refused.
     #[error(transparent)]
     Interp(#[from] InterpError),

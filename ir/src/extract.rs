@@ -111,7 +111,8 @@ fn layer_read(module: &Module, func: &Func, id: NodeId) -> Option<Option<u32>> {
     Some(number.and_then(|(digits, _)| digits.parse().ok()))
 }
 
-fn layer_range<'f>(module: &Module, func: &'f Func, layer: u32) -> Option<&'f [NodeId]> {
+/// The ops of layer `layer` of a function, in program order; `None` where the function has no such layer.
+pub fn layer_range<'f>(module: &Module, func: &'f Func, layer: u32) -> Option<&'f [NodeId]> {
     let order = func.order();
     let first = order.iter().position(|&id| layer_read(module, func, id) == Some(Some(layer)))?;
     let after = (first..order.len())

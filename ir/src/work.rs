@@ -7,14 +7,16 @@
 //! - Multiply-adds: rows × columns of every matrix (the rows that are read) for each token that passes it; in attention two (score and sum) for
 //!   each query element and each key that a token sees.
 //!
-//! Activations are not counted: they stay in the caches. Nothing here knows kernels or layouts, so a faster kernel does not
-//! change what is counted; a smaller packing does.
+//! Activations are not counted in [`Work`]: they stay in the caches. [`OpWork`], what a single op needs, has them beside it.
+//! Nothing here knows kernels or layouts, so a faster kernel does not change what is counted; a smaller packing does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::entity::NodeId;
 use crate::graph::{Func, Operand};
 use crate::module::Module;
 use crate::ops::Op;
+use crate::partition::Extent;
 use crate::types::{DType, Type};
 use crate::{KEY_BLOCK, ParamId, storage, weights};
 
@@ -73,14 +75,15 @@ struct Entry {
 }
 
 impl Entry {
-    fn of(module: &Module, func: &Func) -> Self {
+    /// What these ops of `func` need together.
+    fn of(module: &Module, func: &Func, nodes: &[NodeId]) -> Self {
         let param_type = |p: ParamId| module.params()[p].ty.clone();
         let stored = |p: ParamId| weights::packed_bytes(&module.params()[p].ty).map_or(0, |(b, s)| b + s);
         let mut whole = BTreeSet::new();
         // Rows of each parameter that are read for each token.
         let mut rows_read: BTreeMap<ParamId, u64> = BTreeMap::new();
         let mut entry = Self { tokens: func.tokens().max(), ..Self::default() };
-        for &id in func.order() {
+        for &id in nodes {
             let node = func.node(id);
             let types: Vec<Type> = node.operands.iter().map(|&o| func.operand_type(o, &param_type)).collect();
             if let Op::Attention { .. } = node.op {
@@ -141,6 +144,51 @@ fn bytes_per_position(cache: &Type) -> Option<u64> {
     storage::cache_bytes(cache, KEY_BLOCK).map(|bytes| bytes / u64::from(KEY_BLOCK))
 }
 
+/// What one op needs in one call. The sum over the ops of an entry point is what [`Accounts`] counts, if no two ops read the
+/// same parameter as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpWork {
+    /// Weights, keys and values that are read, and multiply-adds.
+    pub work: Work,
+    /// Bytes of keys and values that are written.
+    pub kv_written_bytes: u64,
+    /// Bytes of activations that are read, rows as they lie in memory.
+    pub read_bytes: u64,
+    /// Bytes of activations that are written.
+    pub written_bytes: u64,
+}
+
+impl OpWork {
+    /// Counts for `node` of `func`; nothing for a view.
+    pub fn of(module: &Module, func: &Func, node: NodeId, call: Extent) -> Self {
+        let op = func.node(node);
+        if matches!(op.op, Op::Split { .. }) {
+            return Self::default();
+        }
+        let values = op.operands.iter().filter_map(|operand| match operand {
+            Operand::Value(v) => Some(func.ty(*v)),
+            Operand::Param(_) => None,
+        });
+        let rows = |ty: &Type| storage::activation_bytes(ty, call.tokens).unwrap_or(0);
+        let cache_rows = op.results.iter().filter_map(|&v| bytes_per_position(func.ty(v))).sum::<u64>();
+        Self {
+            work: Entry::of(module, func, &[node]).call(call.position, call.tokens),
+            kv_written_bytes: cache_rows * u64::from(call.tokens),
+            read_bytes: values.map(rows).sum(),
+            written_bytes: op.results.iter().map(|&v| rows(func.ty(v))).sum(),
+        }
+    }
+}
+
+impl std::ops::AddAssign for OpWork {
+    fn add_assign(&mut self, other: Self) {
+        self.work += other.work;
+        self.kv_written_bytes += other.kv_written_bytes;
+        self.read_bytes += other.read_bytes;
+        self.written_bytes += other.written_bytes;
+    }
+}
+
 /// What the entry points of a model need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accounts {
@@ -153,7 +201,7 @@ impl Accounts {
     /// Counts in a planned module; an entry point that is not there needs nothing.
     pub fn of(module: &Module) -> Self {
         let entry = |name: &str| match module.func_named(name) {
-            Some(id) => Entry::of(module, &module.funcs()[id]),
+            Some(id) => Entry::of(module, &module.funcs()[id], module.funcs()[id].order()),
             None => Entry::default(),
         };
         Self { decode: entry("decode"), prefill: entry("prefill"), head: entry("head") }

@@ -18,7 +18,7 @@ use bitnetc_ir::{
     Slot, TokenCount, ValueDef, ValueId,
 };
 
-use crate::cost;
+use crate::cost::{self, CostModel};
 use crate::error::PassFailure;
 use crate::manager::PassContext;
 use crate::patch::intern;
@@ -68,7 +68,7 @@ fn weight_layouts(module: &Module, context: &PassContext<'_>) -> BTreeMap<ParamI
             *read.entry(param).or_insert(false) |= one_token;
         }
     }
-    let resident = step_bytes <= cost::cache_bytes(&context.target);
+    let resident = CostModel::new(&context.target).resident(step_bytes);
     let layout = |(param, one_token): (ParamId, bool)| {
         let ty = &module.params()[param].ty;
         if BlockFormat::of(ty.dtype).is_some() {

@@ -30,7 +30,7 @@ pub mod reproducer;
 pub mod schedule;
 
 pub use check_plan::{PlanViolation, check_plan};
-pub use cost::WeightPacking;
+pub use cost::{CostModel, WeightPacking};
 pub use error::{PassError, PassFailure};
 pub use manager::{PassContext, PassReport, RunReport, run};
 pub use pack_head::{HeadFormat, HeadFormatError};

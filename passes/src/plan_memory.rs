@@ -25,6 +25,7 @@ use bitnetc_ir::{
     storage,
 };
 
+use crate::cost::CostModel;
 use crate::error::PassFailure;
 use crate::manager::PassContext;
 use crate::names::value_name;
@@ -64,12 +65,12 @@ pub enum PlanError {
 }
 
 impl Transform for PlanMemory {
-    fn run(&self, module: &mut Module, _: &PassContext<'_>) -> Result<bool, PassFailure> {
+    fn run(&self, module: &mut Module, context: &PassContext<'_>) -> Result<bool, PassFailure> {
         let mut changed = false;
         let funcs: Vec<FuncId> = module.funcs().keys().collect();
         for func in funcs {
             let body = module.func_mut(func);
-            let plan = plan(body)
+            let plan = plan(body, &CostModel::new(&context.target))
                 .map_err(|source| PassFailure::Unplannable { func: body.name().to_owned(), source })?;
             changed |= body.plan.as_ref() != Some(&plan);
             body.plan = Some(plan);
@@ -78,14 +79,14 @@ impl Transform for PlanMemory {
     }
 }
 
-/// Plans one function in its present order.
+/// Plans one function in its present order, for the machine of `costs`.
 ///
 /// # Errors
 /// What the function asks for and memory cannot give.
-pub fn plan(func: &Func) -> Result<FuncPlan, PlanError> {
+pub fn plan(func: &Func, costs: &CostModel<'_>) -> Result<FuncPlan, PlanError> {
     check_outputs(func)?;
     check_caches(func)?;
-    let planner = Planner { func, phases: phases(func) };
+    let planner = Planner { func, costs, phases: phases(func, costs) };
     let mut places = BTreeMap::new();
     for value in func.values() {
         places.insert(value, planner.place(value)?);
@@ -146,6 +147,7 @@ fn check_caches(func: &Func) -> Result<(), PlanError> {
 
 struct Planner<'f> {
     func: &'f Func,
+    costs: &'f CostModel<'f>,
     phases: Phases,
 }
 
@@ -184,7 +186,7 @@ impl Planner<'_> {
         }
         let size = storage::activation_bytes(func.ty(value), func.tokens().max())
             .ok_or_else(|| PlanError::NoSize { value: value_name(func, value) })?;
-        Ok(match is_replicated(func, id) {
+        Ok(match is_replicated(func, id, self.costs) {
             true => Place::Private { offset: 0, size },
             false => Place::Arena { offset: 0, size },
         })
@@ -192,7 +194,7 @@ impl Planner<'_> {
 
     /// Whether the bytes of `value` are private.
     fn is_private(&self, value: ValueId) -> bool {
-        self.func.producer(whole(self.func, value)).is_some_and(|n| is_replicated(self.func, n))
+        self.func.producer(whole(self.func, value)).is_some_and(|n| is_replicated(self.func, n, self.costs))
     }
 
     /// The operand of `id` whose bytes `value` takes over.
@@ -216,7 +218,7 @@ impl Planner<'_> {
     fn dies_at(&self, value: ValueId, id: NodeId, slot: usize) -> bool {
         let func = self.func;
         let root = whole(func, value);
-        if self.is_private(value) != is_replicated(func, id) {
+        if self.is_private(value) != is_replicated(func, id, self.costs) {
             return false;
         }
         if matches!(func.value(root).def, ValueDef::Input(_)) || func.is_output(root) {
@@ -366,7 +368,7 @@ fn smallest_gap(taken: &[(u64, u64)], size: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use bitnetc_ir::{CacheDims, Rows, TokenCount, Type};
+    use bitnetc_ir::{Arch, CacheDims, Rows, TargetDesc, TokenCount, Type};
 
     use super::*;
 
@@ -384,7 +386,8 @@ mod tests {
         ];
         let outputs = build(&mut func, &inputs);
         func.set_outputs(outputs);
-        plan(&func).unwrap_err().to_string()
+        let target = TargetDesc::baseline(Arch::X86_64);
+        plan(&func, &CostModel::new(&target)).unwrap_err().to_string()
     }
 
     fn add(func: &mut Func, op: Op, operands: &[ValueId]) -> Vec<ValueId> {

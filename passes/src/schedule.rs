@@ -10,8 +10,9 @@
 //!   before it.
 //!
 //! A replicated op is run whole by every thread, each into a copy of its own; who reads the copy of its own thread
-//! waits for nobody. All ops over the one row of a decode step are replicated if they can be and their results stay
-//! inside: one thread would need as long for them as all threads do at once, and the others would wait for it.
+//! waits for nobody. An op of a decode step is replicated if it can be, its results stay inside, and the cost model
+//! ([`CostModel::replicates`]) predicts no loss: of an op over one row, which is one unit, there is none, since one thread
+//! would need as long for it as all threads do at once, and the others would wait for it.
 //!
 //! The pass orders nodes by the longest chain of such dependences that leads to them; [`phases`] then starts
 //! a new phase at the first node that the current one is too early for. The number of phases is the length of
@@ -25,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bitnetc_ir::{Func, FuncId, Module, NodeId, Op, Operand, Slot, TokenCount, ValueDef, ValueId, partition};
 
+use crate::cost::CostModel;
 use crate::error::PassFailure;
 use crate::manager::PassContext;
 use crate::pipeline::Transform;
@@ -34,12 +36,13 @@ use crate::pipeline::Transform;
 pub struct Schedule;
 
 impl Transform for Schedule {
-    fn run(&self, module: &mut Module, _: &PassContext<'_>) -> Result<bool, PassFailure> {
+    fn run(&self, module: &mut Module, context: &PassContext<'_>) -> Result<bool, PassFailure> {
         let mut changed = false;
+        let costs = CostModel::new(&context.target);
         let funcs: Vec<FuncId> = module.funcs().keys().collect();
         for func in funcs {
             let body = module.func_mut(func);
-            if let Some(order) = by_chain_length(body)
+            if let Some(order) = by_chain_length(body, &costs)
                 && order != body.order()
             {
                 // A sort by a key that grows along every edge gives a topological order.
@@ -64,11 +67,12 @@ pub(crate) fn is_view(func: &Func, node: NodeId) -> bool {
 }
 
 /// Whether every thread runs all of the node for itself.
-pub(crate) fn is_replicated(func: &Func, node: NodeId) -> bool {
-    let node = func.node(node);
+pub(crate) fn is_replicated(func: &Func, id: NodeId, costs: &CostModel<'_>) -> bool {
+    let node = func.node(id);
     func.tokens() == TokenCount::One
         && partition::can_replicate(&node.op)
         && !node.results.iter().any(|&v| func.is_output(v))
+        && costs.replicates_node(func, id)
 }
 
 /// The value whose bytes `value` is part of: the operand of the split that made it, and so on.
@@ -91,7 +95,7 @@ fn values(operands: &[Operand]) -> impl Iterator<Item = ValueId> + '_ {
 
 /// The nodes in order of the longest chain that leads to them; `None` where a cache is read after an append
 /// that depends on the reader, or the other way round, so that there is no order at all.
-fn by_chain_length(func: &Func) -> Option<Vec<NodeId>> {
+fn by_chain_length(func: &Func, costs: &CostModel<'_>) -> Option<Vec<NodeId>> {
     // Edges: operands, and from each reader of a cache to the op that appends to it.
     let mut befores: BTreeMap<NodeId, BTreeSet<NodeId>> = BTreeMap::new();
     for &node in func.order() {
@@ -124,7 +128,7 @@ fn by_chain_length(func: &Func) -> Option<Vec<NodeId>> {
         let earliest = befores[&node].iter().map(|b| readable[b]).max().unwrap_or(0);
         let (run, read) = match is_view(func, node) {
             true => (befores[&node].iter().map(|b| runs[b]).max().unwrap_or(0), earliest),
-            false if is_replicated(func, node) => (earliest, earliest),
+            false if is_replicated(func, node, costs) => (earliest, earliest),
             false => (earliest, earliest + 1),
         };
         runs.insert(node, run);
@@ -154,8 +158,8 @@ pub struct Phases {
     pub barriers: BTreeSet<NodeId>,
 }
 
-/// Divides the nodes, in their present order, into as few phases as possible.
-pub fn phases(func: &Func) -> Phases {
+/// Divides the nodes, in their present order, into as few phases as possible on the machine of `costs`.
+pub fn phases(func: &Func, costs: &CostModel<'_>) -> Phases {
     let mut of = BTreeMap::new();
     let mut barriers = BTreeSet::new();
     let mut phase = 0;
@@ -178,7 +182,7 @@ pub fn phases(func: &Func) -> Phases {
             made.clear();
             read.clear();
         }
-        if !is_replicated(func, id) {
+        if !is_replicated(func, id, costs) {
             made.extend(node.results.iter().copied());
         }
         read.extend(values(&node.operands).filter(|&v| func.ty(v).as_cache().is_some()));
@@ -190,17 +194,19 @@ pub fn phases(func: &Func) -> Phases {
 
 #[cfg(test)]
 mod tests {
-    use bitnetc_ir::text;
+    use bitnetc_ir::{Arch, TargetDesc, text};
 
     use super::*;
 
     fn order_and_barriers(text: &str) -> (Vec<&'static str>, Vec<usize>) {
         let mut module = text::parse(text).unwrap();
         let id = module.func_named("f").unwrap();
-        let order = by_chain_length(&module.funcs()[id]).unwrap();
+        let target = TargetDesc::baseline(Arch::X86_64);
+        let costs = CostModel::new(&target);
+        let order = by_chain_length(&module.funcs()[id], &costs).unwrap();
         module.func_mut(id).set_order(order).unwrap();
         let func = &module.funcs()[id];
-        let barriers = phases(func).barriers;
+        let barriers = phases(func, &costs).barriers;
         let places = func.order().iter().enumerate().filter(|(_, n)| barriers.contains(n)).map(|(i, _)| i);
         (func.order().iter().map(|&n| func.node(n).op.info().mnemonic).collect(), places.collect())
     }
@@ -275,6 +281,8 @@ mod tests {
         );
         // The reader of the old cache waits for the append that must wait for it.
         let module = module.unwrap();
-        assert_eq!(module.funcs().values().next().map(by_chain_length), Some(None));
+        let target = TargetDesc::baseline(Arch::X86_64);
+        let order = module.funcs().values().next().map(|f| by_chain_length(f, &CostModel::new(&target)));
+        assert_eq!(order, Some(None));
     }
 }

@@ -5,9 +5,9 @@ mod common;
 use std::collections::HashMap;
 
 use bitnetc_ir::generate::{GenOptions, SplitMix, random_module};
-use bitnetc_ir::{Func, Module, NodeId, Op, Operand, Stage, TokenCount, text};
+use bitnetc_ir::{Arch, Func, Module, NodeId, Op, Operand, Stage, TargetDesc, TokenCount, text};
 use bitnetc_passes::schedule::phases;
-use bitnetc_passes::{ALL_PASSES, PassContext, PassFailure, Pipeline, run};
+use bitnetc_passes::{ALL_PASSES, CostModel, PassContext, PassFailure, Pipeline, run};
 use common::*;
 
 /// Modules and what they compute: random ops, decoders that stray from the usual layer, nested splits.
@@ -201,10 +201,12 @@ fn longest_chain(func: &Func) -> usize {
 #[test]
 fn a_schedule_has_as_many_phases_as_the_longest_chain_has_ops() {
     let mut fewer = 0;
+    let target = TargetDesc::baseline(Arch::X86_64);
+    let costs = CostModel::new(&target);
     for (name, module, _) in subjects() {
         let (scheduled, _) = run_text("schedule", &module).unwrap();
         for (before, after) in module.funcs().values().zip(scheduled.funcs().values()) {
-            let (old, new) = (phases(before).barriers.len(), phases(after).barriers.len());
+            let (old, new) = (phases(before, &costs).barriers.len(), phases(after, &costs).barriers.len());
             assert_eq!(new + 1, longest_chain(after).max(1), "{name}");
             fewer += usize::from(new < old);
         }

@@ -19,4 +19,5 @@ mod run;
 
 pub use limits::{LimitKind, Limits};
 pub use outcome::Outcome;
+pub(crate) use run::token;
 pub use run::{Bench, BenchOptions, Progress, Test, limits_of_machine};

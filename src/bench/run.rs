@@ -273,7 +273,7 @@ impl<'a> Bench<'a> {
 }
 
 /// The token at a position: any, but the same one each time.
-fn token(position: u32, vocab: u32) -> u32 {
+pub(crate) fn token(position: u32, vocab: u32) -> u32 {
     let mixed = u64::from(position).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     (mixed % u64::from(vocab.max(1))) as u32
 }

@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Import(super::import::ImportArgs),
     /// Show what a GGUF model or a plan holds
     Inspect(InspectArgs),
+    /// Explain a compiled model op by op: bytes, time, memory, schedule, kernels, passes
+    Explain(super::explain::ExplainArgs),
     /// Dump and check the IR
     Ir(IrArgs),
     /// Write the logits behind every token as .npy
@@ -193,6 +195,10 @@ pub(crate) struct EngineArgs {
     /// Packing of the ternary weights (default: the plan's; auto for a .gguf)
     #[arg(long, value_name = "PACKING")]
     pub(crate) weights: Option<Weights>,
+    /// What `--weights auto` goes by: speeds that are assumed, so that plans do not differ, or measured on
+    /// this machine (a plan has been made already)
+    #[arg(long, value_name = "SPEEDS", default_value = "assumed")]
+    pub(crate) speeds: super::speeds::SpeedsArg,
     #[command(flatten)]
     pub(crate) memory: MemoryArgs,
     #[command(flatten)]
@@ -325,6 +331,9 @@ pub(crate) struct LoweringArgs {
     /// Packing of the ternary weights
     #[arg(long, value_name = "PACKING", default_value = "auto")]
     pub(crate) weights: Weights,
+    /// What `--weights auto` goes by: speeds that are assumed, so that plans do not differ, or measured on this machine
+    #[arg(long, value_name = "SPEEDS", default_value = "assumed")]
+    pub(crate) speeds: super::speeds::SpeedsArg,
     /// Run these passes instead of the default pipeline, e.g. `fuse-norm-quant,assign-layout,plan-memory`
     #[arg(long, value_name = "PIPELINE")]
     pub(crate) passes: Option<String>,

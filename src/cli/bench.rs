@@ -19,6 +19,7 @@ use super::args::{BenchArgs, BenchCommand, CodegenArg, EngineArgs, ReportFormat,
 use super::compile::pipeline;
 use super::failure::Failure;
 use super::run::{announce, load_options, threads};
+use super::speeds::SpeedsArg;
 use super::startup::{self, Startup, is_plan};
 use super::synth::shape;
 use super::{Outcome as CommandOutcome, bench_passes, interrupt, models, output, progress};
@@ -45,6 +46,7 @@ fn startup_args(args: &BenchArgs) -> StartupArgs {
         kv_type: args.kv_type.first().copied(),
         head: args.head.first().copied(),
         weights: args.weights.first().copied(),
+        speeds: SpeedsArg::Assumed,
         memory: args.memory,
         options: args.options,
         verify: false,
@@ -258,6 +260,7 @@ fn variants(args: &BenchArgs, tests: &[Test], plan: bool) -> Vec<Variant> {
                                 kv_type,
                                 head,
                                 weights,
+                                speeds: SpeedsArg::Assumed,
                                 memory: args.memory,
                                 options: args.options,
                                 verify: false,

@@ -12,7 +12,7 @@ use bitnetc_passes::Pipeline;
 
 use super::args::{CompileArgs, KvType, LoweringArgs};
 use super::failure::Failure;
-use super::{Outcome, interrupt, models, output, progress};
+use super::{Outcome, interrupt, models, output, progress, speeds};
 
 /// The passes that `--passes` and `--disable-pass` ask for.
 pub(crate) fn pipeline(passes: Option<&str>, disabled: &[String]) -> Result<Pipeline, Failure> {
@@ -47,6 +47,7 @@ pub(crate) fn compile_options(args: &LoweringArgs, threads: Option<u32>) -> Resu
         ..CompileOptions::for_host()?
     };
     options.target.threads = threads.unwrap_or(options.target.threads);
+    speeds::apply(args.speeds, &mut options.target)?;
     Ok(options)
 }
 

@@ -12,6 +12,7 @@ mod chat;
 mod compile;
 mod config;
 mod doctor;
+mod explain;
 mod failure;
 mod import;
 mod inspect;
@@ -27,6 +28,7 @@ mod reference;
 mod run;
 mod sampling;
 mod shell;
+mod speeds;
 mod startup;
 mod synth;
 mod timings;
@@ -80,6 +82,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Compile(args) => compile::run(&args, cli.quiet),
         Command::Import(args) => import::run(&args, cli.quiet),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Explain(args) => explain::run(&args, cli.quiet),
         Command::Ir(args) => ir::run(&args),
         Command::Logits(args) => logits::run(&args, cli.quiet),
         Command::Perplexity(args) => perplexity::run(&args, cli.quiet),

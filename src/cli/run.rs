@@ -19,7 +19,7 @@ use super::compile::target;
 use super::failure::Failure;
 use super::sampling::{Forms, check_biases};
 use super::timings::Timings;
-use super::{Outcome, interrupt, models, output};
+use super::{Outcome, interrupt, models, output, speeds};
 
 /// Threads when none are asked for: the cores that this process may use.
 pub(crate) fn threads(asked: Option<u32>) -> u32 {
@@ -28,7 +28,9 @@ pub(crate) fn threads(asked: Option<u32>) -> u32 {
 
 /// The facade's options for these arguments.
 pub(crate) fn load_options(args: &EngineArgs) -> Result<LoadOptions, Failure> {
-    let target = target(&args.cpu_features)?;
+    let mut target = target(&args.cpu_features)?;
+    target.threads = threads(args.threads);
+    speeds::apply(args.speeds, &mut target)?;
     let compile = CompileOptions { target, codegen: args.codegen.into(), ..CompileOptions::for_host()? };
     Ok(LoadOptions {
         kv_type: args.kv_type.map(|kv_type| match kv_type {

@@ -164,6 +164,7 @@ pub(crate) fn startup(args: &StartupArgs, path: Option<&Path>, quiet: bool) -> R
         option("--kv-type", engine.kv_type.as_ref().and_then(named));
         option("--head", engine.head.map(|head| head.to_string().into()));
         option("--weights", engine.weights.as_ref().and_then(named));
+        option("--speeds", named(&engine.speeds));
         option("--batch-size", args.batch_size.map(|n| n.to_string().into()));
         option("--cpu-features", Some((&engine.cpu_features).into()));
         option("--threads", engine.threads.map(|n| n.to_string().into()));

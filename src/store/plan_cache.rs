@@ -143,6 +143,7 @@ impl PlanCache {
             ("passes", compile.pipeline.to_string()),
             ("weights", compile.weights.to_string()),
             ("model", format!("{model:?}")),
+            ("speeds", compile.target.measured.map(|speeds| format!("{speeds:?}")).unwrap_or_default()),
         ];
         for (name, value) in parts {
             // Lengths first, so that no two lists of parts run together.

@@ -1,10 +1,8 @@
-//! The cost model: how long a product of a ternary matrix with one token takes in each layout, on a given machine.
+//! Which layout a ternary matrix gets.
 //!
-//! Decoding reads every weight once, so it takes as long as the slower of two things: bringing the bytes from memory,
-//! and the vector instructions that use them. `trits16` has a fifth less bytes than `tile16` and about twice the
-//! instructions. What [`TargetDesc`] knows about the machine (bandwidth for the threads in use, int8 rate of a core,
-//! width of the vectors in generated code) says which of the two counts. The figures of a machine that nobody measured
-//! are assumptions ([`bitnetc_ir::target::Speeds::assumed`]); a wrong one costs time, never a bit of a result.
+//! Decoding reads every weight once. `trits16` has a fifth less bytes than `tile16` and about twice the instructions. What
+//! [`TargetDesc`] knows about the machine (bandwidth for the threads in use, int8 rate of a core, width of the vectors in
+//! generated code) says which of the two counts; a wrong prediction costs time, never a bit of a result.
 //!
 //! The rule: `trits16` where it is predicted to save at least [`LEAST_GAIN`] of the time, else `tile16`, which prefill
 //! uses as it is.
@@ -12,8 +10,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use bitnetc_ir::weights::ternary_bytes;
-use bitnetc_ir::{Arch, Feature, Layout, TargetDesc};
+use bitnetc_ir::{Layout, TargetDesc};
+
+use super::{CostModel, MatrixCost};
 
 /// Share of the time of `tile16` that `trits16` must save to be chosen.
 pub const LEAST_GAIN: f64 = 0.05;
@@ -63,67 +62,9 @@ impl FromStr for WeightPacking {
     }
 }
 
-/// Predicted time of one token's product with a matrix, by all threads of the target.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct GemvCost {
-    /// Seconds to read the weights from memory; 0 where all weights of a step stay in the caches.
-    pub memory: f64,
-    /// Seconds that the cores' vector units are busy.
-    pub compute: f64,
-}
-
-impl GemvCost {
-    /// Seconds that the product takes: reading and computing overlap.
-    pub fn seconds(self) -> f64 {
-        self.memory.max(self.compute)
-    }
-}
-
-/// Predicts the cost for a matrix of `rows` × `cols`; `None` where the layout cannot hold it or kernels do not read it.
-/// `resident`: the weights of a whole step stay in the caches.
-pub fn gemv(target: &TargetDesc, layout: Layout, rows: u32, cols: u32, resident: bool) -> Option<GemvCost> {
-    let instructions = gemv_instructions(target, layout)?;
-    let bytes = ternary_bytes(layout, rows, cols)? as f64;
-    let speeds = target.speeds();
-    let threads = target.threads.max(1);
-    let read = speeds.read_mb_s(threads).max(1) as f64 * 1e6;
-    let memory = if resident { 0.0 } else { bytes / read };
-    // The int8 peak is one dot of a vector at a time, in as many instructions as that takes.
-    let vector = f64::from(speeds.vector_bytes.max(1));
-    let dots = f64::from(speeds.int8_core_mmac_s.max(1)) * 1e6 / vector;
-    let instructions_per_second = dots * dot_instructions(target) * f64::from(threads);
-    let vectors = f64::from(rows) * f64::from(cols) / vector;
-    Some(GemvCost { memory, compute: vectors * instructions / instructions_per_second })
-}
-
-/// Whether a dot of unsigned bytes with signed ones, added up in 32 bits, is one instruction.
-fn has_dot(target: &TargetDesc) -> bool {
-    match target.arch {
-        Arch::X86_64 => target.has(Feature::AvxVnni) || target.has(Feature::Avx512vnni),
-        Arch::Aarch64 => target.has(Feature::I8mm),
-    }
-}
-
-/// Vector instructions of one such dot.
-fn dot_instructions(target: &TargetDesc) -> f64 {
-    if has_dot(target) { 1.0 } else { 3.0 }
-}
-
-/// Vector instructions for a vector's worth of weights (one field or digit of it), besides loads.
-fn gemv_instructions(target: &TargetDesc, layout: Layout) -> Option<f64> {
-    let dot = dot_instructions(target);
-    match layout {
-        // A mask and a dot.
-        Layout::Tile16 => Some(1.0 + dot),
-        // Two byte additions and two dots, or the digit itself (six instructions) and a dot.
-        Layout::Trits16 if has_dot(target) => Some(2.0 + 2.0 * dot),
-        Layout::Trits16 => Some(6.0 + dot),
-        _ => None,
-    }
-}
-
 /// The layout for a matrix of `rows` × `cols`. `one_token`: some function multiplies it by a single token, so that the
-/// predicted time of that counts; `resident` as for [`gemv`].
+/// predicted time of that counts; `resident` as for
+/// [`CostModel::gemv`].
 pub fn ternary_layout(
     packing: WeightPacking,
     target: &TargetDesc,
@@ -132,7 +73,8 @@ pub fn ternary_layout(
     one_token: bool,
     resident: bool,
 ) -> Layout {
-    let cost = |layout| gemv(target, layout, rows, cols, resident).map(GemvCost::seconds);
+    let model = CostModel::new(target);
+    let cost = |layout| model.gemv(layout, rows, cols, resident).map(MatrixCost::seconds);
     match (packing, cost(Layout::Tile16), cost(Layout::Trits16)) {
         (WeightPacking::Trits, _, Some(_)) => Layout::Trits16,
         (WeightPacking::Auto, Some(tile), Some(trits)) if one_token && trits <= tile * (1.0 - LEAST_GAIN) => {
@@ -142,14 +84,9 @@ pub fn ternary_layout(
     }
 }
 
-/// Bytes of the caches that belong to the cores of the target's threads: weights of a step up to here are read from
-/// memory once, not once a token.
-pub fn cache_bytes(target: &TargetDesc) -> u64 {
-    u64::from(target.l2_bytes) * u64::from(target.threads.max(1))
-}
-
 #[cfg(test)]
 mod tests {
+    use bitnetc_ir::Arch;
     use bitnetc_ir::target::Speeds;
 
     use super::*;
@@ -177,7 +114,8 @@ mod tests {
         // One thread computes 1.6-bit weights more slowly than memory gives 2-bit ones; two threads do not.
         assert_eq!(auto(&server(1)), Layout::Tile16);
         assert_eq!(auto(&server(2)), Layout::Trits16);
-        let cost = |layout| gemv(&server(2), layout, 13824, 2560, false).unwrap();
+        let two = server(2);
+        let cost = |layout| CostModel::new(&two).gemv(layout, 13824, 2560, false).unwrap();
         let (tile, trits) = (cost(Layout::Tile16), cost(Layout::Trits16));
         assert!(tile.memory > tile.compute && trits.memory > trits.compute);
         assert!((tile.seconds() / trits.seconds() - 1.25).abs() < 1e-9);
@@ -227,7 +165,7 @@ mod tests {
         let mut target = server(0);
         target.measured =
             Some(Speeds { read_one_mb_s: 0, read_all_mb_s: 0, int8_core_mmac_s: 0, vector_bytes: 0 });
-        assert!(gemv(&target, Layout::Trits16, 16, 20, false).unwrap().seconds().is_finite());
+        assert!(CostModel::new(&target).gemv(Layout::Trits16, 16, 20, false).unwrap().seconds().is_finite());
     }
 
     #[test]
