@@ -64,7 +64,7 @@ pub enum PlanError {
 }
 
 impl Transform for PlanMemory {
-    fn run(&self, module: &mut Module, _: &PassContext<'_>) -> Result<bool, PassFailure> {
+    fn run(&self, module: &mut Module, _: &PassContext) -> Result<bool, PassFailure> {
         let mut changed = false;
         let funcs: Vec<FuncId> = module.funcs().keys().collect();
         for func in funcs {

@@ -34,7 +34,7 @@ use crate::pipeline::Transform;
 pub struct Schedule;
 
 impl Transform for Schedule {
-    fn run(&self, module: &mut Module, _: &PassContext<'_>) -> Result<bool, PassFailure> {
+    fn run(&self, module: &mut Module, _: &PassContext) -> Result<bool, PassFailure> {
         let mut changed = false;
         let funcs: Vec<FuncId> = module.funcs().keys().collect();
         for func in funcs {
