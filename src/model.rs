@@ -41,7 +41,7 @@ pub struct Model {
 }
 
 /// How a text is made.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// Tokens at most; `None`: until the model or the context ends.
     pub limit: Option<u64>,
@@ -51,12 +51,6 @@ pub struct Settings {
     pub stops: Vec<String>,
     /// Never end by an end token.
     pub ignore_end: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { limit: None, sampling: SamplingParams::default(), stops: Vec::new(), ignore_end: false }
-    }
 }
 
 impl Settings {

@@ -31,8 +31,25 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static GLOBAL: Counting = Counting;
 
+/// Threads of this process, where the system tells.
+fn threads_of_process() -> Option<usize> {
+    Some(std::fs::read_dir("/proc/self/task").ok()?.count())
+}
+
+/// Waits until the threads of dropped sessions, which end by themselves, are gone: what they still allocate is theirs.
+fn wait_for_threads(before: Option<usize>) {
+    for _ in 0..1000 {
+        if before.is_some() && threads_of_process() <= before {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
 fn a_step_of_several_sequences(loaded: &Loaded) {
+    let others = threads_of_process();
     for threads in [1, 2] {
+        wait_for_threads(others);
         let batch = BatchOptions { context: 256, threads, sequences: 3 };
         let mut batch = Batch::new(loaded.model.clone(), batch).unwrap();
         let mut step = |tokens: [&[u32]; 3]| {
@@ -56,7 +73,9 @@ fn a_step_of_several_sequences(loaded: &Loaded) {
 #[test]
 fn a_decode_step_allocates_nothing() {
     let loaded = open(&root().join("models/shakespeare/shakespeare-5m-i2_s.gguf"), &options(DType::F16));
+    let others = threads_of_process();
     for threads in [1, 2, 3] {
+        wait_for_threads(others);
         let mut session = session(&loaded, 256, threads);
         let mut sampler = Sampler::new(SamplingParams { seed: 1, ..SamplingParams::default() }).unwrap();
         // Warm: buffers of the sampler grow once, threads have started.
@@ -76,5 +95,6 @@ fn a_decode_step_allocates_nothing() {
         assert!(ALLOCATIONS.load(Ordering::SeqCst) > before);
     }
     // One after the other: the counter is everybody's.
+    wait_for_threads(others);
     a_step_of_several_sequences(&loaded);
 }

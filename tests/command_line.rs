@@ -37,6 +37,19 @@ fn home() -> tempfile::TempDir {
 }
 
 #[test]
+fn settings_are_started_once() {
+    let home = home();
+    let (code, _, stderr) = output(&mut bitnetc(home.path(), &["config", "init"]));
+    let file = home.path().join(".config/bitnetc/config.toml");
+    assert!(code == Some(0) && stderr.contains(file.to_str().unwrap()), "{stderr}");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (code, _, stderr) = output(&mut bitnetc(home.path(), &["config", "init"]));
+    assert!(code == Some(1) && stderr.contains("is there already"), "{stderr}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+    assert_eq!(output(&mut bitnetc(home.path(), &["config"])).0, Some(0));
+}
+
+#[test]
 fn a_model_of_the_hub_is_fetched_and_compiled_once() {
     let bytes = TinyModel::default().to_gguf();
     let server = Server::new(&[("tiny.gguf", bytes.clone()), ("README.md", b"hi".to_vec())]);
@@ -143,7 +156,10 @@ fn the_command_line_counts_before_variables_and_these_before_the_file() {
     };
     assert_eq!(tokens(&[], &[]), (4, 3));
     assert_eq!(tokens(&[], &[("BITNETC_N_PREDICT", "5"), ("BITNETC_SEED", "8")]), (5, 8));
-    assert_eq!(tokens(&["-n", "2", "--seed", "9"], &[("BITNETC_N_PREDICT", "5"), ("BITNETC_SEED", "8")]), (2, 9));
+    assert_eq!(
+        tokens(&["-n", "2", "--seed", "9"], &[("BITNETC_N_PREDICT", "5"), ("BITNETC_SEED", "8")]),
+        (2, 9)
+    );
 
     let shown = json(&mut bitnetc(home.path(), &["config", "--json"]));
     assert_eq!((&shown["exists"], &shown["settings"]["run.n-predict"]), (&true.into(), &"4".into()));
@@ -183,7 +199,9 @@ fn run_reports_where_the_time_went() {
 
     let (code, _, stderr) = output(&mut bitnetc(home.path(), &[&run[..], &["--perf"]].concat()));
     assert_eq!(code, Some(0));
-    for word in ["load time", "prompt eval time", "eval time", "sampling time", "per token", "planned", "peak RSS"] {
+    for word in
+        ["load time", "prompt eval time", "eval time", "sampling time", "per token", "planned", "peak RSS"]
+    {
         assert!(stderr.contains(word), "{word}: {stderr}");
     }
 }
@@ -195,7 +213,9 @@ fn the_doctor_measures_this_machine() {
     assert_eq!((&report["schema"], &report["measured"]["threads"]), (&"bitnetc.doctor/1".into(), &1.into()));
     assert!(report["measured"]["read_bytes_per_second"].as_f64().unwrap() > 1e8);
     assert!(report["measured"]["int8_macs_per_second"].as_f64().unwrap() > 1e8);
-    assert!(report["cpus"]["threads"].as_u64().unwrap() == 1 && report["cpus"]["cores"].as_u64().unwrap() >= 1);
+    assert!(
+        report["cpus"]["threads"].as_u64().unwrap() == 1 && report["cpus"]["cores"].as_u64().unwrap() >= 1
+    );
     assert!(report["models"]["path"].as_str().unwrap().ends_with(".cache/huggingface/hub"));
     let (code, text, _) = output(&mut bitnetc(home.path(), &["doctor", "--no-measure"]));
     assert_eq!(code, Some(0));

@@ -425,7 +425,7 @@ impl Generator<'_> {
         let ty = Type::matrix(DType::Ter, rows, cols).with_group(group);
         if !cols.is_multiple_of(128) || (self.laid_out() && self.options.stored_tiles && self.rng.chance(30))
         {
-            let layout = self.packed_layout();
+            let layout = self.packed_layout(group);
             return self.file(ty.with_layout(layout));
         }
         let derived = self.options.stage >= Stage::Fused;
@@ -449,7 +449,7 @@ impl Generator<'_> {
         };
         match self.laid_out() {
             true => {
-                let layout = self.packed_layout();
+                let layout = self.packed_layout(group);
                 self.declare(ty.with_layout(layout), ParamDef::Relayout(logical))
             }
             false => logical,
@@ -469,9 +469,9 @@ impl Generator<'_> {
         if self.laid_out() { self.declare(tiled, ParamDef::Relayout(logical)) } else { logical }
     }
 
-    /// A layout in which kernels read ternary matrices.
-    fn packed_layout(&mut self) -> Layout {
-        match self.laid_out() && self.rng.chance(40) {
+    /// A layout in which kernels read ternary matrices with scales for groups of `group` columns (0: one for all).
+    fn packed_layout(&mut self, group: u32) -> Layout {
+        match group == 0 && self.laid_out() && self.rng.chance(40) {
             true => Layout::Trits16,
             false => Layout::Tile16,
         }

@@ -173,6 +173,8 @@ fn longest_chain(func: &Func) -> usize {
                 | Op::Rope { .. }
                 | Op::Add { .. }
                 | Op::Mul { .. }
+                | Op::RmsNormHeads { .. }
+                | Op::Silu { .. }
                 | Op::Relu2 { .. }
         );
         let inside = !n.results.iter().any(|&v| func.is_output(v));

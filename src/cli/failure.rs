@@ -42,6 +42,21 @@ impl Diagnostic for TextError {
     }
 }
 
+/// Columns of messages that no terminal shows.
+const COLUMNS: usize = 100;
+
+/// Breaks lines by the terminal that stderr is, and otherwise always at the same column (the default would ask stdin's
+/// terminal, so that what a log holds would depend on who started the command).
+pub(crate) fn break_lines() {
+    if !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+        let hook = |_: &_| -> Box<dyn miette::ReportHandler> {
+            Box::new(miette::MietteHandlerOpts::new().width(COLUMNS).build())
+        };
+        // Fails only where a hook is set already, and this is the only one.
+        let _ = miette::set_hook(Box::new(hook));
+    }
+}
+
 impl Failure {
     /// A failure with this exit code.
     pub(crate) fn new(code: u8, message: impl std::fmt::Display) -> Self {

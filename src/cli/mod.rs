@@ -40,6 +40,7 @@ use failure::Failure;
 
 /// Parses the command line, runs the command and gives its exit code.
 pub(crate) fn main() -> ExitCode {
+    failure::break_lines();
     let configured = Config::load().and_then(|config| Ok((config.apply(Cli::command())?, config)));
     let (command, config) = match configured {
         Ok((command, config)) => (command, Ok(config)),

@@ -77,12 +77,11 @@ pub(crate) fn man(args: &ManArgs, quiet: bool) -> Outcome {
     Ok(exit::OK)
 }
 
+/// Takes the name of a page and its text.
+type WritePage<'a> = dyn FnMut(&str, &[u8]) -> Result<(), Failure> + 'a;
+
 /// Gives `write` the page of a command and of all below it.
-fn write_pages(
-    command: &Command,
-    name: &str,
-    write: &mut dyn FnMut(&str, &[u8]) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+fn write_pages(command: &Command, name: &str, write: &mut WritePage<'_>) -> Result<(), Failure> {
     write(name, &page(command)?)?;
     for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
         write_pages(sub, &format!("{name}-{}", sub.get_name()), write)?;

@@ -76,7 +76,9 @@ pub enum StoreError {
         needed: &'static str,
     },
     /// There is no trustworthy connection to the server.
-    #[error("{url}: https failed: {why}; check the system's certificates (SSL_CERT_FILE, SSL_CERT_DIR) and its clock")]
+    #[error(
+        "{url}: https failed: {why}; check the system's certificates (SSL_CERT_FILE, SSL_CERT_DIR) and its clock"
+    )]
     Tls {
         /// What was asked for.
         url: String,

@@ -99,7 +99,8 @@ pub fn read_request(stream: &mut dyn Read, storage: bool) -> Option<Seen> {
 pub fn answer(stream: &mut dyn Write, status: u16, headers: &str, body: &[u8], length: usize) {
     let head =
         format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n");
-    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).and_then(|()| stream.flush());
+    let _ =
+        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).and_then(|()| stream.flush());
 }
 
 fn hub(state: &Mutex<State>, stream: &mut (impl Read + Write)) {
@@ -178,7 +179,6 @@ fn storage(state: &Mutex<State>, stream: &mut (impl Read + Write)) {
     };
     answer(stream, status, &headers, sent, body.len());
 }
-
 
 fn new_state(files: &[(&str, Vec<u8>)]) -> Arc<Mutex<State>> {
     Arc::new(Mutex::new(State {
