@@ -18,7 +18,7 @@ impl Rewrite for DropSingleSplit {
             return None;
         }
         let mut patch = Patch::new("drop-single-split", node);
-        patch.replace(split.results[0], whole.into());
+        patch.replace(split.results[0], whole);
         patch.remove(node);
         Some(patch)
     }

@@ -199,14 +199,14 @@ fn held_by_another(module: &Module, name: &str, source: &dyn WeightSource) -> bo
 }
 
 /// Cuts rows out of parameters, definitions and all.
-struct Cut<'a> {
-    from: &'a Module,
+struct Cut<'m, 'a> {
+    from: &'m Module,
     to: Module,
     source: &'a dyn WeightSource,
     weights: Held<'a>,
 }
 
-impl Cut<'_> {
+impl Cut<'_, '_> {
     /// The parameter of the new module that has the rows `taken` of `param`, rising and in whole tiles.
     fn param(&mut self, param: ParamId, taken: &[u32]) -> Result<ParamId, Error> {
         let decl = self.from.params()[param].clone();

@@ -196,7 +196,10 @@ fn ints(name: &str, ty: &Type, data: Vec<i64>, call: CallShape) -> Result<Tensor
             _ => Err(wrong_count(name, ty, data.len(), 1)),
         },
         (DType::Idx, [dim]) => {
-            let expected = if let Dim::N(n) = dim { *n } else { call.tokens } as usize;
+            let expected = match dim {
+                Dim::N(n) => *n as usize,
+                _ => call.tokens as usize,
+            };
             match data.len() == expected {
                 true => Ok(Tensor::Tokens(ids()?)),
                 false => Err(wrong_count(name, ty, data.len(), expected)),
