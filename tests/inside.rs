@@ -79,7 +79,12 @@ fn every_kind_is_shown_for_every_kind_of_machine() {
 }
 
 /// All verdicts for a module.
-fn verdicts(module: &Module, packed: &dyn WeightSource, reference: &dyn WeightSource, options: &VerifyOptions) -> Vec<KernelVerdict> {
+fn verdicts(
+    module: &Module,
+    packed: &dyn WeightSource,
+    reference: &dyn WeightSource,
+    options: &VerifyOptions,
+) -> Vec<KernelVerdict> {
     let mut all = Vec::new();
     verify_kernels(module, packed, reference, options, &mut |verdict, total| {
         all.push(verdict.clone());
@@ -165,7 +170,11 @@ fn a_wrong_weight_is_found_with_its_op_and_row() {
             let difference = verdict.difference.as_ref().unwrap();
             assert!(verdict.kernel.contains(kernel), "{verdict:?}");
             assert!(verdict.op.contains("bitlinear"), "{verdict:?}");
-            assert_eq!((difference.row, difference.part, difference.result), (element, "f32", 0), "{verdict:?}");
+            assert_eq!(
+                (difference.row, difference.part, difference.result),
+                (element, "f32", 0),
+                "{verdict:?}"
+            );
             assert_ne!(difference.expected, difference.got);
         }
     }
