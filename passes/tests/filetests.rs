@@ -95,7 +95,6 @@ fn check_pipeline(name: &str, module: &Module) {
     let mut dump = DumpIr::new(|file: &str, text: &str| dumps.push((file.to_owned(), text.to_owned())));
     let context = PassContext::new(target());
     let (after, report) = run_with(&Pipeline::default(), module.clone(), &context, &mut [&mut dump]).unwrap();
-    drop(dump);
     assert_eq!(after.stage, Stage::Planned);
     let changed: Vec<String> = (1..)
         .zip(&report.passes)

@@ -123,7 +123,6 @@ impl ObserveArgs {
         instruments.extend(statistics.as_mut().map(|i| i as &mut dyn Instrument));
         let outcome = work(&mut instruments);
         drop(instruments);
-        drop(dump);
         if let Some(failed) = dumps.and_then(|dumps| dumps.into_inner().failed) {
             return Err(failed);
         }
