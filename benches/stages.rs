@@ -19,18 +19,18 @@ use bitnetc_frontend_gguf::synth::{SyntheticModel, preset};
 use bitnetc_frontend_gguf::{Gguf, GgufWeights, Model};
 use bitnetc_ir::weights::packed_bytes;
 use bitnetc_ir::{Module, ParamId};
-use bitnetc_passes::{PassContext, Pipeline};
+use bitnetc_passes::{PassContext, Pipeline, VerifyEach};
 use bitnetc_runtime::map::{MapMode, Mapping};
 use bitnetc_runtime::session::{Session, SessionOptions};
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 
 type Group<'c> = BenchmarkGroup<'c, WallTime>;
 
-fn context(options: &CompileOptions) -> PassContext<'static> {
+fn context(options: &CompileOptions) -> PassContext {
     PassContext {
         head: options.head,
         weights: options.weights,
-        verify_each: false,
+        verify_each: VerifyEach::Off,
         ..PassContext::new(options.target.clone())
     }
 }
@@ -41,8 +41,8 @@ fn passes(group: &mut Group<'_>, imported: &Module, options: &CompileOptions) ->
         bitnetc_passes::run(pipeline, module, &context).expect("the default pipeline works").0
     };
     let mut module = imported.clone();
-    for &pass in Pipeline::default().passes() {
-        let only = Pipeline::new(vec![pass]);
+    for pass in Pipeline::default().passes() {
+        let only = Pipeline::new(vec![pass.clone()]);
         group.bench_function(format!("pass/{}", pass.name), |b| {
             b.iter_batched(|| module.clone(), |module| run(&only, module), BatchSize::LargeInput);
         });

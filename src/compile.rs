@@ -12,7 +12,9 @@ use bitnetc_codegen::{host, program};
 use bitnetc_frontend_gguf as gguf;
 use bitnetc_ir::work::Accounts;
 use bitnetc_ir::{DType, Layout, Module, ParamId, TargetDesc, storage, text, weights};
-use bitnetc_passes::{HeadFormat, PassContext, PassReport, Pipeline, WeightPacking};
+use bitnetc_passes::{
+    HeadFormat, Instrument, PassContext, PassUse, Pipeline, RunReport, VerifyEach, WeightPacking,
+};
 use bitnetc_runtime::map::AlignedBuffer;
 use bitnetc_runtime::model::WeightRange;
 use bitnetc_runtime::plan::{PlanEncoder, PlanMeta, PlanSettings, SourceFile, write_plan};
@@ -42,6 +44,10 @@ pub struct CompileOptions {
     pub target: TargetDesc,
     /// The instruction selector.
     pub codegen: Codegen,
+    /// What is checked after every pass.
+    pub verify_each: VerifyEach,
+    /// How many patches are applied; all if there is no number.
+    pub stop_after: Option<u64>,
 }
 
 impl CompileOptions {
@@ -53,19 +59,21 @@ impl CompileOptions {
         let target = host::probe().map_err(CompileError::from)?;
         let (pipeline, codegen) = (Pipeline::default(), Codegen::default());
         let (head, weights) = (HeadFormat::Q8, WeightPacking::Auto);
-        Ok(Self { kv_type: DType::F16, head, chunk: DEFAULT_CHUNK, pipeline, weights, target, codegen })
+        let (verify_each, stop_after) = (VerifyEach::default(), None);
+        let (kv_type, chunk) = (DType::F16, DEFAULT_CHUNK);
+        Ok(Self { kv_type, head, chunk, pipeline, weights, target, codegen, verify_each, stop_after })
     }
 }
 
 impl CompileOptions {
     /// What the passes are told.
-    pub(crate) fn pass_context(&self) -> PassContext<'static> {
-        let (head, weights) = (self.head, self.weights);
+    pub fn pass_context(&self) -> PassContext {
+        let Self { head, weights, verify_each, stop_after, .. } = *self;
         let mut target = self.target.clone();
         if self.codegen == Codegen::Cranelift {
             target.measured = Some(target.speeds().with_vector_bytes(16));
         }
-        PassContext { head, weights, ..PassContext::new(target) }
+        PassContext { head, weights, verify_each, stop_after, ..PassContext::new(target) }
     }
 }
 
@@ -90,7 +98,7 @@ pub struct Planned<'m, 'a> {
     /// The module, in stage `planned`.
     pub module: Module,
     /// What each pass did.
-    pub passes: Vec<PassReport>,
+    pub passes: RunReport,
     /// Remarks of the front-end.
     pub notes: Vec<String>,
     /// The tokenizer.
@@ -108,7 +116,7 @@ pub struct Planned<'m, 'a> {
 #[derive(Clone, Debug)]
 pub struct PlanSummary {
     /// What each pass did.
-    pub passes: Vec<PassReport>,
+    pub passes: RunReport,
     /// Distinct kernels.
     pub kernels: usize,
     /// Kernel calls of a decode step.
@@ -136,6 +144,19 @@ pub fn plan_model<'m, 'a>(
     model: &'m gguf::Model<'a>,
     options: &CompileOptions,
 ) -> Result<Planned<'m, 'a>, Error> {
+    plan_model_with(path, model, options, &mut [])
+}
+
+/// As [`plan_model`], with the passes watched by `instruments`.
+///
+/// # Errors
+/// As [`plan_model`], and what an instrument refuses.
+pub fn plan_model_with<'m, 'a>(
+    path: &Path,
+    model: &'m gguf::Model<'a>,
+    options: &CompileOptions,
+    instruments: &mut [&mut dyn Instrument],
+) -> Result<Planned<'m, 'a>, Error> {
     let (checked, hash) = rayon::join(
         || model.check_weights(),
         || {
@@ -149,7 +170,7 @@ pub fn plan_model<'m, 'a>(
     checked.map_err(|source| Error::Gguf { path: path.to_owned(), source })?;
     let imported = import(model, options)?;
     let context = options.pass_context();
-    let (module, report) = bitnetc_passes::run(&options.pipeline, imported, &context)?;
+    let (module, passes) = bitnetc_passes::run_with(&options.pipeline, imported, &context, instruments)?;
 
     let hparams = model.hparams();
     let name = model.gguf().string("general.name").ok().flatten().unwrap_or("unnamed").to_owned();
@@ -166,7 +187,7 @@ pub fn plan_model<'m, 'a>(
     };
     Ok(Planned {
         module,
-        passes: report.passes,
+        passes,
         notes,
         tokenizer: tokenizer_spec(model.tokenizer())?,
         chat_template: model.tokenizer().chat_template().map(str::to_owned),
@@ -220,8 +241,8 @@ pub(crate) const HEAD_OPTION: &str = "head";
 
 /// The head that comes out of the passes.
 fn made_head(options: &CompileOptions) -> HeadFormat {
-    let packs = options.pipeline.passes().iter().any(|pass| pass.name == "pack-head");
-    if packs { options.head } else { HeadFormat::Stored }
+    let packs = options.pipeline.passes().iter().find(|pass| pass.name == "pack-head");
+    packs.map_or(HeadFormat::Stored, |pass: &PassUse| pass.options.head.unwrap_or(options.head))
 }
 
 /// The imported module of a model.

@@ -7,7 +7,7 @@ use bitnetc_codegen::pack::PackError;
 use bitnetc_frontend_gguf::GgufError;
 use bitnetc_import::ImportError;
 use bitnetc_ir::interp::InterpError;
-use bitnetc_passes::PassError;
+use bitnetc_passes::{PassError, PassFailure};
 use bitnetc_runtime::map::MapError;
 use bitnetc_runtime::model::ModelError;
 use bitnetc_runtime::plan::PlanError;
@@ -104,6 +104,9 @@ pub enum Error {
     /// No text to go on from, with a model that does not say how texts begin.
     #[error("the prompt is empty and the model has no begin-of-text token: give a prompt")]
     NoPrompt,
+    /// A function could not be run.
+    #[error(transparent)]
+    Execute(#[from] bitnetc_runtime::execute::ExecuteError),
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,
@@ -180,6 +183,8 @@ pub mod exit {
     pub const USAGE: u8 = 2;
     /// The model file is bad or not supported.
     pub const MODEL: u8 = 3;
+    /// What was computed in two ways, or checked against a rule, is not the same.
+    pub const VERIFY: u8 = 4;
     /// `bench --compare` found a test that has become slower.
     pub const REGRESSION: u8 = 5;
     /// Interrupted by Ctrl-C.
@@ -211,6 +216,7 @@ impl Error {
             Error::Param(_) | Error::NoPrompt | Error::Chat(ChatError::UnknownTemplate { .. }) => exit::USAGE,
             Error::Constraint(ConstraintError::Json(_) | ConstraintError::Grammar { .. }) => exit::USAGE,
             Error::Store(error) => error.exit_code(),
+            Error::Pass(error) if matches!(*error.failure, PassFailure::Miscompile { .. }) => exit::VERIFY,
             _ => exit::FAILURE,
         }
     }

@@ -1,4 +1,4 @@
-//! Every command of the docs, run and compared (`tests/cli/*.md`). `TRYCMD=overwrite cargo test --test cli` records.
+//! Every command of the docs, run and compared (`tests/cli/*.md`, and guides that show output). `TRYCMD=overwrite cargo test --test cli` records.
 
 #[test]
 fn documented_commands() {
@@ -13,4 +13,5 @@ fn documented_commands() {
         cases.env(name, "");
     }
     cases.case("tests/cli/*.md");
+    cases.case("docs/read-an-ir-dump.md");
 }

@@ -11,6 +11,8 @@ mod generate;
 mod inspect_ir;
 #[path = "../examples/stream.rs"]
 mod stream;
+#[path = "../examples/write_a_pass.rs"]
+mod write_a_pass;
 
 #[test]
 fn batch_runs() {
@@ -30,6 +32,11 @@ fn inspect_ir_runs() {
 #[test]
 fn stream_runs() {
     stream::main().unwrap();
+}
+
+#[test]
+fn write_a_pass_runs() {
+    write_a_pass::main().unwrap();
 }
 
 #[test]

@@ -201,7 +201,7 @@ fn select(
     target: &TargetDesc,
     codegen: Codegen,
 ) -> Result<CompiledKernel, CompileError> {
-    let level = x64::Level::of(target).filter(|_| x64::available());
+    let level = x64::Level::of(target).filter(|_| x64::available_for(target));
     let mut refusal = None;
     if let (Codegen::Auto | Codegen::X64, Some(level)) = (codegen, level) {
         let (registers, selector) = (level.registers(), Selector::X64);

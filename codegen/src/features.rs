@@ -2,6 +2,8 @@
 //!
 //! A word of a list is a feature with everything that it implies, so that the names of the usual levels are words too:
 //! `sse4.1`, `avx2` (with FMA and F16C), `avxvnni`, `avx512` (F, BW, DQ, VL), `avx512vnni` and `amxint8`.
+//!
+//! [`target_named`] makes any machine of such words, for code that is looked at and not run.
 
 use bitnetc_ir::TargetDesc;
 use bitnetc_ir::target::{Arch, Feature};
@@ -56,6 +58,53 @@ pub fn restrict(host: &TargetDesc, list: &str) -> Result<TargetDesc, FeatureErro
     }
     let unwanted = host.features().filter(|f| !features.contains(f)).collect::<Vec<_>>();
     Ok(unwanted.into_iter().fold(host.clone(), TargetDesc::without))
+}
+
+/// A name that is no machine.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "unknown target `{text}`: expected native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64, perhaps with features \
+     behind it as in x86-64-v3+avxvnni or aarch64+i8mm ({word} is none of {there})"
+)]
+pub struct UnknownTarget {
+    /// As written.
+    pub text: String,
+    /// The word that is not known.
+    pub word: String,
+    /// What would have been accepted in its place.
+    pub there: String,
+}
+
+/// The machine that `text` names: `native` for `host`, a level of the x86-64 psABI (whose first level lacks the SSE4.1 that
+/// generated code needs, so `x86-64` is that and SSE4.1), or `aarch64`; features behind `+` bring what they imply. The
+/// text form of a [`TargetDesc`] is such a text. Of machines other than `host`, caches, threads and speeds are assumed.
+///
+/// # Errors
+/// A word that names nothing.
+pub fn target_named(host: &TargetDesc, text: &str) -> Result<TargetDesc, UnknownTarget> {
+    let unknown =
+        |word: &str, there: String| UnknownTarget { text: text.to_owned(), word: format!("`{word}`"), there };
+    let mut words = text.split('+').map(str::trim);
+    let first = words.next().unwrap_or_default();
+    let (arch, level): (Arch, &[&str]) = match first {
+        "native" if !text.contains('+') => return Ok(host.clone()),
+        "x86-64" | "x86_64" => (Arch::X86_64, &[]),
+        "x86-64-v2" => (Arch::X86_64, &["sse4.2"]),
+        "x86-64-v3" => (Arch::X86_64, &["avx2"]),
+        "x86-64-v4" => (Arch::X86_64, &["avx512"]),
+        "aarch64" => (Arch::Aarch64, &[]),
+        _ => return Err(unknown(first, "the architectures".to_owned())),
+    };
+    let mut target = TargetDesc::baseline(arch);
+    for word in level.iter().copied().chain(words) {
+        let there = || {
+            let known = Feature::ALL.iter().copied().filter(|f| f.arch() == arch);
+            names(known)
+        };
+        let features = features_of(arch, word).ok_or_else(|| unknown(word, there()))?;
+        target = features.into_iter().fold(target, TargetDesc::with);
+    }
+    Ok(target)
 }
 
 fn names(features: impl Iterator<Item = Feature>) -> String {
@@ -124,6 +173,27 @@ mod tests {
         }
         assert_eq!(restrict(&host(), "native").unwrap(), host());
         assert_eq!(restrict(&host(), "avx512vnni").unwrap(), host());
+    }
+
+    #[test]
+    fn any_machine_has_a_name() {
+        let named = |text: &str| target_named(&host(), text).unwrap().to_string();
+        assert_eq!(named("native"), host().to_string());
+        assert_eq!(target_named(&host(), "native").unwrap().l2_bytes, 7 << 20);
+        assert_eq!(named("x86-64"), "x86_64+sse4.1");
+        assert_eq!(named("x86-64-v2"), "x86_64+sse4.1+sse4.2");
+        assert_eq!(named("x86-64-v3"), "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c");
+        assert_eq!(named("x86-64-v3+avxvnni"), "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+avxvnni");
+        assert_eq!(named("x86-64-v4+avx512vnni"), host().to_string());
+        assert_eq!(named("aarch64 + i8mm"), "aarch64+dotprod+i8mm");
+        // The text form names itself.
+        assert_eq!(named(&host().to_string()), host().to_string());
+        for (text, word) in
+            [("riscv64", "riscv64"), ("aarch64+avx2", "avx2"), ("native+avx2", "native"), ("", "")]
+        {
+            let e = target_named(&host(), text).unwrap_err();
+            assert_eq!(e.word, format!("`{word}`"), "{e}");
+        }
     }
 
     #[test]

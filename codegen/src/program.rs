@@ -103,6 +103,8 @@ pub enum Word {
 pub struct Step {
     /// The op, for profiles and messages.
     pub mnemonic: &'static str,
+    /// The op's node in the function; none for a step that was made by itself.
+    pub node: Option<NodeId>,
     /// The kernel.
     pub kernel: KernelIndex,
     /// Its words.
@@ -393,10 +395,19 @@ impl Lowering<'_> {
         }
         let kernel = self.kernel(spec);
         let barrier_behind = barrier || splits;
-        let first =
-            Step { mnemonic: op, kernel, words, row_strides, units, replicated, barrier: barrier_behind };
+        let first = Step {
+            mnemonic: op,
+            node: Some(id),
+            kernel,
+            words,
+            row_strides,
+            units,
+            replicated,
+            barrier: barrier_behind,
+        };
         let second = second.map(|(mnemonic, words, spec, units)| Step {
             mnemonic,
+            node: Some(id),
             row_strides: call.row_strides(&spec),
             kernel: self.kernel(spec),
             words,

@@ -566,7 +566,7 @@ pub fn plain_plan(func: &Func) -> FuncPlan {
 }
 
 /// Random bytes and scales of a parameter of this type.
-fn random_weight(rng: &mut SplitMix, ty: &Type) -> WeightBytes<'static> {
+pub(crate) fn random_weight(rng: &mut SplitMix, ty: &Type) -> WeightBytes<'static> {
     let n = ty.elements().unwrap_or(0);
     let mut bytes = Vec::new();
     let mut scales = Vec::new();

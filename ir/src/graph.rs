@@ -18,7 +18,7 @@ use crate::plan::FuncPlan;
 use crate::types::Type;
 
 /// What an op reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operand {
     /// A value of the function.
     Value(ValueId),

@@ -30,7 +30,7 @@ use crate::schedule::cache_operand;
 pub struct AssignLayout;
 
 impl Transform for AssignLayout {
-    fn run(&self, module: &mut Module, context: &PassContext<'_>) -> Result<bool, PassFailure> {
+    fn run(&self, module: &mut Module, context: &PassContext) -> Result<bool, PassFailure> {
         let mut changed = module.target.as_ref() != Some(&context.target);
         module.target = Some(context.target.clone());
         let funcs: Vec<FuncId> = module.funcs().keys().collect();
@@ -52,7 +52,7 @@ impl Transform for AssignLayout {
 }
 
 /// The layout for every ternary or block-quantised matrix that an op reads and that is in none that kernels read.
-fn weight_layouts(module: &Module, context: &PassContext<'_>) -> BTreeMap<ParamId, Layout> {
+fn weight_layouts(module: &Module, context: &PassContext) -> BTreeMap<ParamId, Layout> {
     let (mut read, mut step_bytes) = (BTreeMap::new(), 0u64);
     for func in module.funcs().values() {
         let one_token = func.tokens() == TokenCount::One;

@@ -84,6 +84,27 @@ pub enum PassFailure {
         /// Sweeps made.
         sweeps: usize,
     },
+    /// The interpreter gives other bits than before.
+    #[error(
+        "changes what @{func} computes{}: {difference} (weights and inputs of seed {seed})",
+        output.map_or_else(String::new, |i| format!(", result {i}"))
+    )]
+    Miscompile {
+        /// The function.
+        func: String,
+        /// Position of the result, if there is one that differs.
+        output: Option<usize>,
+        /// The first difference, what it was against what it is.
+        difference: String,
+        /// Of weights and inputs.
+        seed: u64,
+    },
+    /// The module could not be interpreted, so nothing could be compared.
+    #[error("cannot be checked by the interpreter: {reason}")]
+    NotInterpreted {
+        /// Why.
+        reason: String,
+    },
     /// The pass panicked.
     #[error("panicked: {0}")]
     Panic(String),

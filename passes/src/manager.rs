@@ -1,51 +1,94 @@
-//! Runs a pipeline: stages, verification, timing, patch counts, dumps, bisection, reproducers.
+//! Runs a pipeline: stages, verification, timing, patch counts, instruments, bisection, reproducers.
 //!
-//! The module is verified before the first pass and after the last one, and with [`PassContext::verify_each`]
-//! after every pass in between; where a plan is there, [`crate::check_plan()`] proves it. When something fails,
-//! the error carries the module before the failing pass as text, with the rest of the pipeline.
+//! The module is verified before the first pass and after the last one, and as [`PassContext::verify_each`] says after
+//! every pass in between; where a plan is there, [`crate::check_plan()`] proves it. When something fails, the error carries
+//! the module before the failing pass as text, with the rest of the pipeline.
 //!
 //! To find the rewrite that breaks something, [`PassContext::stop_after`] applies the first N patches of the
 //! run only. The passes that lower the module still run, so the result can be executed for every N.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::str::FromStr;
 use std::time::Instant;
 
-use bitnetc_ir::{FuncId, Module, Stage, TargetDesc, text, verify};
+use bitnetc_ir::{FuncId, Module, Stage, TargetDesc, verify};
 
 use crate::check_plan::check_plan;
 use crate::cost::WeightPacking;
 use crate::error::{PassError, PassFailure};
+use crate::instrument::{Done, Instrument, Progress};
 use crate::pack_head::HeadFormat;
-use crate::pipeline::{PassBody, PassInfo, Pipeline, Rewrite};
-use crate::reproducer::Reproducer;
+use crate::pipeline::{PassBody, PassUse, Pipeline, Rewrite};
+use crate::same_bits::SameBits;
 
-/// Gets a file name and a text.
-pub type Dump<'a> = &'a dyn Fn(&str, &str);
+/// What is checked after every pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VerifyEach {
+    /// Nothing; the rules of the IR after the last pass only.
+    Off,
+    /// The rules of the IR, and the memory plan if there is one.
+    #[default]
+    Rules,
+    /// The rules, and that the interpreter gives the same bits as before: see [`crate::same_bits`].
+    Bits {
+        /// Of weights and inputs.
+        seed: u64,
+    },
+}
+
+/// A text that names no check.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown check `{0}`: expected off, rules, interp, or interp:SEED with a number")]
+pub struct UnknownCheck(String);
+
+impl fmt::Display for VerifyEach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            VerifyEach::Off => f.write_str("off"),
+            VerifyEach::Rules => f.write_str("rules"),
+            VerifyEach::Bits { seed: 0 } => f.write_str("interp"),
+            VerifyEach::Bits { seed } => write!(f, "interp:{seed}"),
+        }
+    }
+}
+
+impl FromStr for VerifyEach {
+    type Err = UnknownCheck;
+
+    fn from_str(text: &str) -> Result<Self, UnknownCheck> {
+        Ok(match text {
+            "off" => VerifyEach::Off,
+            "rules" => VerifyEach::Rules,
+            "interp" => VerifyEach::Bits { seed: 0 },
+            _ => {
+                let seed = text.strip_prefix("interp:").and_then(|seed| seed.parse().ok());
+                VerifyEach::Bits { seed: seed.ok_or_else(|| UnknownCheck(text.to_owned()))? }
+            }
+        })
+    }
+}
 
 /// What a run depends on besides the module and the pipeline.
-#[derive(Clone)]
-pub struct PassContext<'a> {
+#[derive(Clone, Debug, PartialEq)]
+pub struct PassContext {
     /// The machine that `assign-layout` lays out for.
     pub target: TargetDesc,
     /// The head that `pack-head` makes.
     pub head: HeadFormat,
     /// How `assign-layout` packs ternary weights.
     pub weights: WeightPacking,
-    /// Whether to verify after every pass.
-    pub verify_each: bool,
+    /// What is checked after every pass.
+    pub verify_each: VerifyEach,
     /// How many patches to apply in the whole run; all if there is no number.
     pub stop_after: Option<u64>,
-    /// Gets a file name (`003_fuse-bitlinear.bir`; the number is the position in the pipeline) and the text
-    /// of the module for the input and after every pass that changed it.
-    pub dump: Option<Dump<'a>>,
 }
 
-impl PassContext<'_> {
-    /// Keeps the head as it is stored, packs weights in 2 bits, verifies after every pass, applies all patches, dumps
-    /// nothing.
+impl PassContext {
+    /// Keeps the head as it is stored, packs weights in 2 bits, verifies after every pass, applies all patches.
     pub fn new(target: TargetDesc) -> Self {
         let (head, weights) = (HeadFormat::Stored, WeightPacking::TwoBits);
-        Self { target, head, weights, verify_each: true, stop_after: None, dump: None }
+        Self { target, head, weights, verify_each: VerifyEach::default(), stop_after: None }
     }
 }
 
@@ -56,6 +99,8 @@ pub struct PassReport {
     pub name: &'static str,
     /// Time that it took, without verification.
     pub seconds: f64,
+    /// Time that the verification of its result took.
+    pub verify_seconds: f64,
     /// Patches applied.
     pub patches: u64,
     /// Whether the module changed, its stage included.
@@ -78,6 +123,10 @@ impl RunReport {
     pub fn patches(&self) -> u64 {
         self.passes.iter().map(|p| p.patches).sum()
     }
+    /// Time of all passes, without verification.
+    pub fn seconds(&self) -> f64 {
+        self.passes.iter().map(|p| p.seconds).sum()
+    }
 }
 
 /// Runs `pipeline` over `module`.
@@ -86,72 +135,90 @@ impl RunReport {
 /// The pass that failed and why, with a reproducer.
 pub fn run(
     pipeline: &Pipeline,
+    module: Module,
+    context: &PassContext,
+) -> Result<(Module, RunReport), PassError> {
+    run_with(pipeline, module, context, &mut [])
+}
+
+/// As [`run`], watched by `instruments`, each of which is called in turn.
+///
+/// # Errors
+/// As [`run`], and what an instrument refuses.
+pub fn run_with(
+    pipeline: &Pipeline,
     mut module: Module,
-    context: &PassContext<'_>,
+    context: &PassContext,
+    instruments: &mut [&mut dyn Instrument],
 ) -> Result<(Module, RunReport), PassError> {
     let mut budget = context.stop_after.unwrap_or(u64::MAX);
-    let reproducer = |module: &Module, from: usize, budget: u64| {
-        let rest = Pipeline::new(pipeline.passes()[from..].to_vec());
-        let stop_after = context.stop_after.map(|_| budget);
-        Reproducer {
-            pipeline: rest,
-            target: context.target.clone(),
-            head: context.head,
-            weights: context.weights,
-            stop_after,
-            module: module.clone(),
-        }
-        .to_string()
+    let progress = |done: usize, budget: u64| {
+        let patches_left = context.stop_after.map(|_| budget);
+        Progress { pipeline, context, done, patches_left }
+    };
+    let failed = |pass: &'static str, failure: PassFailure, at: Progress<'_>, module: &Module| {
+        let reproducer = at.rest(module).to_string();
+        PassError { pass, failure: failure.into(), reproducer }
     };
     if let Err(failure) = check(&module) {
-        return Err(PassError {
-            pass: "input",
-            failure: failure.into(),
-            reproducer: reproducer(&module, 0, budget),
-        });
+        return Err(failed("input", failure, progress(0, budget), &module));
     }
-    let dump = |name: String, module: &Module| {
-        if let Some(dump) = context.dump {
-            dump(&name, &text::print(module));
-        }
+    // After the instruments of the caller, so that they see what it refuses.
+    let mut same_bits = match context.verify_each {
+        VerifyEach::Bits { seed } => Some(SameBits::new(seed)),
+        VerifyEach::Off | VerifyEach::Rules => None,
     };
-    dump("000_input.bir".to_owned(), &module);
+    let mut all: Vec<&mut dyn Instrument> = Vec::new();
+    for instrument in instruments {
+        all.push(&mut **instrument);
+    }
+    all.extend(same_bits.as_mut().map(|check| check as &mut dyn Instrument));
+    for instrument in &mut all {
+        instrument.begin(&progress(0, budget), &module);
+    }
 
     let mut report = RunReport::default();
-    for (i, &pass) in pipeline.passes().iter().enumerate() {
+    for (i, pass) in pipeline.passes().iter().enumerate() {
         let before = module.clone();
         let nodes_before = nodes(&module);
         let budget_before = budget;
+        for instrument in &mut all {
+            instrument.before_pass(&progress(i, budget), pass, &module);
+        }
         let started = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| run_pass(pass, &mut module, context, &mut budget)))
-            .unwrap_or_else(|panic| Err(PassFailure::Panic(panic_text(panic.as_ref()))));
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| run_pass(pass, &mut module, context, &mut budget, &mut all)))
+                .unwrap_or_else(|panic| Err(PassFailure::Panic(panic_text(panic.as_ref()))));
         let seconds = started.elapsed().as_secs_f64();
+        let verifying = Instant::now();
         let last = i + 1 == pipeline.passes().len();
         let outcome = outcome.and_then(|changed| {
-            if context.verify_each || last {
+            if context.verify_each != VerifyEach::Off || last {
                 check(&module)?;
             }
             Ok(changed)
         });
-        let changed = match outcome {
-            Ok(changed) => changed,
-            Err(failure) => {
-                let reproducer = reproducer(&before, i, budget_before);
-                return Err(PassError { pass: pass.name, failure: failure.into(), reproducer });
+        let outcome = outcome.and_then(|changed| {
+            let done = PassReport {
+                name: pass.name,
+                seconds,
+                verify_seconds: verifying.elapsed().as_secs_f64(),
+                patches: budget_before - budget,
+                changed,
+                nodes_before,
+                nodes_after: nodes(&module),
+            };
+            for instrument in &mut all {
+                let done = Done { pass, report: &done, before: &before, after: &module };
+                instrument.after_pass(&progress(i + 1, budget), &done)?;
             }
-        };
-        let patches = budget_before - budget;
-        let nodes_after = nodes(&module);
-        report.passes.push(PassReport {
-            name: pass.name,
-            seconds,
-            patches,
-            changed,
-            nodes_before,
-            nodes_after,
+            Ok(done)
         });
-        if changed {
-            dump(format!("{:03}_{}.bir", i + 1, pass.name), &module);
+        match outcome {
+            Ok(done) => report.passes.push(done),
+            Err(failure) => {
+                return Err(failed(pass.info().name, failure, progress(i, budget_before), &before));
+            }
         }
     }
     Ok((module, report))
@@ -177,11 +244,13 @@ fn check(module: &Module) -> Result<(), PassFailure> {
 }
 
 fn run_pass(
-    pass: &PassInfo,
+    pass: &PassUse,
     module: &mut Module,
-    context: &PassContext<'_>,
+    context: &PassContext,
     budget: &mut u64,
+    instruments: &mut [&mut dyn Instrument],
 ) -> Result<bool, PassFailure> {
+    let context = &pass.options.apply(context);
     let (first, last) = pass.stages;
     if module.stage < first || module.stage > last {
         return Err(PassFailure::Stage { stage: module.stage, first, last });
@@ -192,7 +261,7 @@ fn run_pass(
             let before = *budget;
             let funcs: Vec<FuncId> = module.funcs().keys().collect();
             for func in funcs {
-                sweep(rewrite.as_ref(), module, func, budget)?;
+                sweep(rewrite.as_ref(), module, func, budget, instruments)?;
             }
             let finished = rewrite.finish(module);
             *budget != before || finished
@@ -214,6 +283,7 @@ fn sweep(
     module: &mut Module,
     func: FuncId,
     budget: &mut u64,
+    instruments: &mut [&mut dyn Instrument],
 ) -> Result<(), PassFailure> {
     // Every rewrite removes, joins or sorts nodes, each of which a node can undergo a few times at most.
     let most_sweeps = module.funcs()[func].order().len() + 8;
@@ -232,6 +302,9 @@ fn sweep(
                 continue;
             }
             if let Some(patch) = rewrite.matches(module, body, node) {
+                for instrument in instruments.iter_mut() {
+                    instrument.before_patch(module, body, &patch);
+                }
                 patch.apply(module, func)?;
                 *budget -= 1;
                 found = true;
@@ -249,11 +322,13 @@ fn sweep(
 mod tests {
     use std::cell::RefCell;
 
-    use bitnetc_ir::{Arch, Func, NodeId, Op, ValueDef};
+    use bitnetc_ir::{Arch, Func, NodeId, Op, ValueDef, text};
 
     use super::*;
+    use crate::dump_ir::DumpIr;
     use crate::patch::{Patch, PatchError};
-    use crate::pipeline::{Transform, pass_named};
+    use crate::pipeline::{PassInfo, Transform, pass_named};
+    use crate::reproducer::Reproducer;
 
     const TEXT: &str = "bir 1 stage=imported
         func @f(%x: f32[32]) -> (f32[32]) tokens=1 {
@@ -291,7 +366,7 @@ mod tests {
     /// Returns an input, which the verifier forbids.
     struct Invalid;
     impl Transform for Invalid {
-        fn run(&self, module: &mut Module, _: &PassContext<'_>) -> Result<bool, PassFailure> {
+        fn run(&self, module: &mut Module, _: &PassContext) -> Result<bool, PassFailure> {
             for func in module.funcs().keys().collect::<Vec<_>>() {
                 let inputs = module.funcs()[func].inputs().to_vec();
                 module.func_mut(func).set_outputs(inputs);
@@ -302,21 +377,20 @@ mod tests {
 
     struct Panics;
     impl Transform for Panics {
-        fn run(&self, _: &mut Module, _: &PassContext<'_>) -> Result<bool, PassFailure> {
+        fn run(&self, _: &mut Module, _: &PassContext) -> Result<bool, PassFailure> {
             panic!("on purpose")
         }
     }
 
     const fn info(name: &'static str, make: fn() -> PassBody) -> PassInfo {
-        let stages = (Stage::Imported, Stage::Planned);
-        PassInfo { name, description: "fails", required: false, stages, raises_to: None, make }
+        PassInfo::new(name, "fails", (Stage::Imported, Stage::Planned), None, make)
     }
     static RESTLESS: PassInfo = info("restless", || PassBody::Rewrite(Box::new(Restless)));
     static CARELESS: PassInfo = info("careless", || PassBody::Rewrite(Box::new(Careless)));
     static INVALID: PassInfo = info("invalid", || PassBody::Transform(Box::new(Invalid)));
     static PANICS: PassInfo = info("panics", || PassBody::Transform(Box::new(Panics)));
 
-    fn context<'a>() -> PassContext<'a> {
+    fn context() -> PassContext {
         PassContext::new(TargetDesc::baseline(Arch::X86_64))
     }
 
@@ -330,7 +404,7 @@ mod tests {
         let cse = pass_named("cse").unwrap();
         let dce = pass_named("dce").unwrap();
         let mut after_cse = text::parse(TEXT).unwrap();
-        (after_cse, _) = run(&Pipeline::new(vec![cse]), after_cse, &context()).unwrap();
+        (after_cse, _) = run(&Pipeline::new([cse]), after_cse, &context()).unwrap();
         for (pass, expected) in [
             (&RESTLESS, "restless: @f: still patching after"),
             (&CARELESS, "careless: patch of careless: the `relu2` to remove is still read"),
@@ -353,7 +427,7 @@ mod tests {
         assert!(matches!(*e.failure, PassFailure::Stage { stage: Stage::Imported, .. }), "{e}");
         let reproducer: Reproducer = e.reproducer.parse().unwrap();
         assert_eq!(reproducer.pipeline.to_string(), "plan-memory,dce");
-        assert_eq!((reproducer.stop_after, reproducer.to_string()), (Some(5), e.reproducer.clone()));
+        assert_eq!((reproducer.context.stop_after, reproducer.to_string()), (Some(5), e.reproducer.clone()));
         let again = reproducer.run().unwrap_err();
         assert_eq!((again.to_string(), again.reproducer), (e.to_string(), e.reproducer));
     }
@@ -367,7 +441,7 @@ mod tests {
             (format!("; pipeline: dce\n; target: z80\n{TEXT}"), "unknown architecture"),
             (
                 format!("; pipeline: dce\n; target: aarch64\n; stop-after: x\n{TEXT}"),
-                "`; stop-after: x` is no number",
+                "`; stop-after: x` is not as many numbers as it takes",
             ),
             ("; pipeline: dce\n; target: aarch64\nbir 2".to_owned(), "line 3"),
         ] {
@@ -388,13 +462,22 @@ mod tests {
     #[test]
     fn dumps_come_for_passes_that_change_something() {
         let names = RefCell::new(Vec::new());
-        let dump =
-            |name: &str, text: &str| names.borrow_mut().push(format!("{name} {}", text.lines().count()));
-        let context = PassContext { dump: Some(&dump), ..context() };
+        let mut dump = DumpIr::new(|name: &str, text: &str| {
+            let (pipeline, module) = text.split_once('\n').unwrap();
+            names.borrow_mut().push(format!("{name} {pipeline} {}", module.lines().count()));
+        });
         let pipeline = "dce,cse,canonicalise,fuse-bitlinear".parse().unwrap();
-        let (module, report) = run(&pipeline, text::parse(TEXT).unwrap(), &context).unwrap();
+        let (module, report) =
+            run_with(&pipeline, text::parse(TEXT).unwrap(), &context(), &mut [&mut dump]).unwrap();
         // The last pass finds nothing and raises the stage.
-        assert_eq!(names.into_inner(), ["000_input.bir 10", "002_cse.bir 9", "004_fuse-bitlinear.bir 9"]);
+        assert_eq!(
+            names.into_inner(),
+            [
+                "00-imported.bir ; pipeline: dce,cse,canonicalise,fuse-bitlinear 11",
+                "02-cse.bir ; pipeline: canonicalise,fuse-bitlinear 10",
+                "04-fuse-bitlinear.bir ; pipeline:  10"
+            ]
+        );
         assert_eq!(module.stage, Stage::Fused);
         let counts: Vec<_> = report.passes.iter().map(|p| (p.patches, p.changed, p.nodes_after)).collect();
         assert_eq!(counts, [(0, false, 3), (1, true, 2), (0, false, 2), (0, true, 2)]);
@@ -402,8 +485,16 @@ mod tests {
     }
 
     #[test]
+    fn checks_have_names() {
+        for text in ["off", "rules", "interp", "interp:7"] {
+            assert_eq!(text.parse::<VerifyEach>().unwrap().to_string(), text);
+        }
+        assert!("interp:".parse::<VerifyEach>().is_err() && "on".parse::<VerifyEach>().is_err());
+    }
+
+    #[test]
     fn without_verification_in_between_the_result_is_verified() {
-        let lax = PassContext { verify_each: false, ..context() };
+        let lax = PassContext { verify_each: VerifyEach::Off, ..context() };
         let passes = Pipeline::new(vec![&INVALID, pass_named("dce").unwrap()]);
         let e = run(&passes, text::parse(TEXT).unwrap(), &lax).unwrap_err();
         assert_eq!((e.pass, matches!(*e.failure, PassFailure::Verify(_))), ("dce", true));

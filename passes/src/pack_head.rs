@@ -91,7 +91,7 @@ pub struct PackHead {
 }
 
 impl Rewrite for PackHead {
-    fn configure(&mut self, context: &PassContext<'_>) {
+    fn configure(&mut self, context: &PassContext) {
         self.format = context.head;
     }
 

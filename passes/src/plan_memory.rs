@@ -65,7 +65,7 @@ pub enum PlanError {
 }
 
 impl Transform for PlanMemory {
-    fn run(&self, module: &mut Module, context: &PassContext<'_>) -> Result<bool, PassFailure> {
+    fn run(&self, module: &mut Module, context: &PassContext) -> Result<bool, PassFailure> {
         let mut changed = false;
         let funcs: Vec<FuncId> = module.funcs().keys().collect();
         for func in funcs {

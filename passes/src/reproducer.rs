@@ -1,43 +1,46 @@
-//! Reproducers: a failed run as one text that can be run again.
+//! Reproducers: a run, failed or not yet done, as one text that can be run again.
 //!
-//! The text is a module in its text form, with comments in front that say what was to be done to it:
+//! The text is a module in its text form, with comments in front that say what is to be done to it:
 //!
 //! ```text
 //! ; pipeline: fuse-bitlinear,dce
 //! ; target: x86_64+sse4.1
+//! ; threads: 8
+//! ; caches: 49152 2097152
 //! ; weights: 1.6bit
+//! ; verify: interp:7
 //! ; stop-after: 3
+//! ; command: bitnetc compile model.gguf
 //! bir 1 stage=fused
 //! …
 //! ```
 //!
-//! `; weights` stands there only if they are not packed in 2 bits, `; stop-after` only if patches were counted,
-//! `; head: q8` only if the head was to be packed.
+//! `pipeline` and `target` are always there; the others only if they are not the defaults: `threads`, `caches`
+//! and `speeds` of the target, which its text does not hold, `head`, `weights`, `verify`, `stop-after` if patches were counted, and `command`,
+//! which is for people.
 
 use std::fmt;
 use std::str::FromStr;
 
+use bitnetc_ir::target::Speeds;
 use bitnetc_ir::{Module, TargetDesc, TargetError, text};
 
-use crate::cost::{UnknownPacking, WeightPacking};
+use crate::cost::UnknownPacking;
 use crate::error::PassError;
-use crate::manager::{PassContext, RunReport, run};
-use crate::pack_head::{HeadFormat, HeadFormatError};
-use crate::pipeline::{Pipeline, PipelineError};
+use crate::instrument::Instrument;
+use crate::manager::{PassContext, RunReport, UnknownCheck, run_with};
+use crate::pack_head::HeadFormatError;
+use crate::pipeline::{PassSet, Pipeline, PipelineError};
 
 /// What to run on which module.
 #[derive(Clone, Debug)]
 pub struct Reproducer {
     /// The passes that were left, the failing one first.
     pub pipeline: Pipeline,
-    /// The target of the run.
-    pub target: TargetDesc,
-    /// The head that was asked for.
-    pub head: HeadFormat,
-    /// How weights were to be packed.
-    pub weights: WeightPacking,
-    /// Patches that were left to apply, if they were counted.
-    pub stop_after: Option<u64>,
+    /// What the run depends on.
+    pub context: PassContext,
+    /// The command that was run.
+    pub command: Option<String>,
     /// The module before the failing pass.
     pub module: Module,
 }
@@ -61,9 +64,17 @@ pub enum ReproducerError {
     /// The packing of weights is none.
     #[error(transparent)]
     Weights(#[from] UnknownPacking),
-    /// The number of patches is none.
-    #[error("`; stop-after: {0}` is no number")]
-    StopAfter(String),
+    /// The check is none.
+    #[error(transparent)]
+    Check(#[from] UnknownCheck),
+    /// Numbers that are none.
+    #[error("`; {key}: {text}` is not as many numbers as it takes")]
+    Number {
+        /// The comment.
+        key: &'static str,
+        /// As written.
+        text: String,
+    },
     /// The module does not parse.
     #[error(transparent)]
     Module(#[from] text::ParseError),
@@ -73,26 +84,101 @@ impl Reproducer {
     /// Runs it.
     ///
     /// # Errors
-    /// As [`run`].
+    /// As [`crate::run`].
     pub fn run(self) -> Result<(Module, RunReport), PassError> {
-        let (head, weights, stop_after) = (self.head, self.weights, self.stop_after);
-        let context = PassContext { head, weights, stop_after, ..PassContext::new(self.target) };
-        run(&self.pipeline, self.module, &context)
+        self.run_with(&mut [])
     }
+
+    /// Runs it, watched by `instruments`.
+    ///
+    /// # Errors
+    /// As [`run_with`].
+    pub fn run_with(self, instruments: &mut [&mut dyn Instrument]) -> Result<(Module, RunReport), PassError> {
+        run_with(&self.pipeline, self.module, &self.context, instruments)
+    }
+
+    /// Reads the text of a reproducer whose pipeline may name the passes of `known`.
+    ///
+    /// # Errors
+    /// A text that is no reproducer.
+    pub fn parse(s: &str, known: &PassSet) -> Result<Self, ReproducerError> {
+        let comments = || s.lines().map_while(|line| line.strip_prefix(';')).map(str::trim);
+        let find = |key: &'static str| {
+            comments()
+                .find_map(|c| c.strip_prefix(key)?.strip_prefix(':'))
+                .map(|value| value.trim().to_owned())
+        };
+        let pipeline = known.parse(&find("pipeline").ok_or(ReproducerError::Missing("pipeline"))?)?;
+        let target: TargetDesc = find("target").ok_or(ReproducerError::Missing("target"))?.parse()?;
+        let mut context = PassContext::new(target);
+        if let Some(threads) = find("threads") {
+            [context.target.threads] = numbers("threads", threads)?;
+        }
+        if let Some(caches) = find("caches") {
+            [context.target.l1d_bytes, context.target.l2_bytes] = numbers("caches", caches)?;
+        }
+        if let Some(speeds) = find("speeds") {
+            let [read_one_mb_s, read_all_mb_s, int8_core_mmac_s, vector_bytes] = numbers("speeds", speeds)?;
+            context.target.measured =
+                Some(Speeds { read_one_mb_s, read_all_mb_s, int8_core_mmac_s, vector_bytes });
+        }
+        if let Some(head) = find("head") {
+            context.head = head.parse()?;
+        }
+        if let Some(weights) = find("weights") {
+            context.weights = weights.parse()?;
+        }
+        if let Some(check) = find("verify") {
+            context.verify_each = check.parse()?;
+        }
+        if let Some(n) = find("stop-after") {
+            let [patches] = numbers("stop-after", n)?;
+            context.stop_after = Some(patches);
+        }
+        let (command, module) = (find("command"), text::parse(s)?);
+        Ok(Self { pipeline, context, command, module })
+    }
+}
+
+/// `N` numbers with blanks between them.
+fn numbers<T: FromStr, const N: usize>(key: &'static str, text: String) -> Result<[T; N], ReproducerError> {
+    let words: Option<Vec<T>> = text.split_whitespace().map(|word| word.parse().ok()).collect();
+    let all = words.and_then(|words| words.try_into().ok());
+    all.ok_or(ReproducerError::Number { key, text })
 }
 
 impl fmt::Display for Reproducer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let context = &self.context;
+        let default = PassContext::new(TargetDesc::baseline(context.target.arch));
         writeln!(f, "; pipeline: {}", self.pipeline)?;
-        writeln!(f, "; target: {}", self.target)?;
-        if self.head != HeadFormat::Stored {
-            writeln!(f, "; head: {}", self.head)?;
+        writeln!(f, "; target: {}", context.target)?;
+        if context.target.threads != default.target.threads {
+            writeln!(f, "; threads: {}", context.target.threads)?;
         }
-        if self.weights != WeightPacking::default() {
-            writeln!(f, "; weights: {}", self.weights)?;
+        let caches = |target: &TargetDesc| (target.l1d_bytes, target.l2_bytes);
+        if caches(&context.target) != caches(&default.target) {
+            writeln!(f, "; caches: {} {}", context.target.l1d_bytes, context.target.l2_bytes)?;
         }
-        if let Some(patches) = self.stop_after {
+        if let Some(s) = context.target.measured {
+            let Speeds { read_one_mb_s, read_all_mb_s, int8_core_mmac_s, vector_bytes } = s;
+            writeln!(f, "; speeds: {read_one_mb_s} {read_all_mb_s} {int8_core_mmac_s} {vector_bytes}")?;
+        }
+        if context.head != default.head {
+            writeln!(f, "; head: {}", context.head)?;
+        }
+        if context.weights != default.weights {
+            writeln!(f, "; weights: {}", context.weights)?;
+        }
+        if context.verify_each != default.verify_each {
+            writeln!(f, "; verify: {}", context.verify_each)?;
+        }
+        if let Some(patches) = context.stop_after {
             writeln!(f, "; stop-after: {patches}")?;
+        }
+        if let Some(command) = &self.command {
+            // One line, whatever the arguments are.
+            writeln!(f, "; command: {}", command.escape_debug())?;
         }
         f.write_str(&text::print(&self.module))
     }
@@ -101,22 +187,8 @@ impl fmt::Display for Reproducer {
 impl FromStr for Reproducer {
     type Err = ReproducerError;
 
+    /// As [`Reproducer::parse`], of the passes of the list.
     fn from_str(s: &str) -> Result<Self, ReproducerError> {
-        let comments = || s.lines().map_while(|line| line.strip_prefix(';')).map(str::trim);
-        let find = |key: &str| {
-            comments()
-                .find_map(|c| c.strip_prefix(key)?.strip_prefix(':'))
-                .map(|value| value.trim().to_owned())
-        };
-        let pipeline = find("pipeline").ok_or(ReproducerError::Missing("pipeline"))?.parse()?;
-        let target = find("target").ok_or(ReproducerError::Missing("target"))?.parse()?;
-        let head = find("head").map_or(Ok(HeadFormat::Stored), |text| text.parse())?;
-        let weights = find("weights").map(|w| w.parse()).transpose()?.unwrap_or_default();
-        let stop_after = match find("stop-after") {
-            Some(n) => Some(n.parse().map_err(|_| ReproducerError::StopAfter(n))?),
-            None => None,
-        };
-        let module = text::parse(s)?;
-        Ok(Self { pipeline, target, head, weights, stop_after, module })
+        Self::parse(s, &PassSet::default())
     }
 }

@@ -36,7 +36,7 @@ use crate::pipeline::Transform;
 pub struct Schedule;
 
 impl Transform for Schedule {
-    fn run(&self, module: &mut Module, context: &PassContext<'_>) -> Result<bool, PassFailure> {
+    fn run(&self, module: &mut Module, context: &PassContext) -> Result<bool, PassFailure> {
         let mut changed = false;
         let costs = CostModel::new(&context.target);
         let funcs: Vec<FuncId> = module.funcs().keys().collect();

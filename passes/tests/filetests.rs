@@ -8,12 +8,11 @@
 
 mod common;
 
-use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use bitnetc_ir::{Module, Stage, text};
-use bitnetc_passes::{ALL_PASSES, HeadFormat, PassContext, Pipeline, WeightPacking, run};
+use bitnetc_passes::{ALL_PASSES, DumpIr, HeadFormat, PassContext, Pipeline, WeightPacking, run, run_with};
 use common::*;
 
 fn root() -> PathBuf {
@@ -92,25 +91,24 @@ fn check_pass(name: &str, passes: &str, asked: Asked, module: &Module) {
 
 fn check_pipeline(name: &str, module: &Module) {
     let expected = Expected::of(module, weights_for(module));
-    let dumps = RefCell::new(Vec::new());
-    let dump = |file: &str, text: &str| dumps.borrow_mut().push((file.to_owned(), text.to_owned()));
-    let context = PassContext { dump: Some(&dump), ..PassContext::new(target()) };
-    let (after, report) = run(&Pipeline::default(), module.clone(), &context).unwrap();
+    let mut dumps = Vec::new();
+    let mut dump = DumpIr::new(|file: &str, text: &str| dumps.push((file.to_owned(), text.to_owned())));
+    let context = PassContext::new(target());
+    let (after, report) = run_with(&Pipeline::default(), module.clone(), &context, &mut [&mut dump]).unwrap();
     assert_eq!(after.stage, Stage::Planned);
-    let dumps = dumps.into_inner();
     let changed: Vec<String> = (1..)
         .zip(&report.passes)
         .filter(|(_, p)| p.changed)
-        .map(|(i, p)| format!("{i:03}_{}.bir", p.name))
+        .map(|(i, p)| format!("{i:02}-{}.bir", p.name))
         .collect();
     let names: Vec<&str> = dumps.iter().map(|(file, _)| file.as_str()).collect();
-    assert_eq!(names[0], "000_input.bir");
+    assert_eq!(names[0], "00-imported.bir");
     assert_eq!(names[1..], changed);
     for (file, text) in &dumps {
         let parsed = text::parse(text).unwrap_or_else(|e| panic!("{file}: {e}"));
         expected.assert_same_bits(&parsed, file);
         let snapshot = format!("{name}_{}", file.trim_end_matches(".bir"));
-        settings().bind(|| insta::assert_snapshot!(snapshot, text));
+        settings().bind(|| insta::assert_snapshot!(snapshot, text::print(&parsed)));
     }
 }
 

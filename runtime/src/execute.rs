@@ -113,7 +113,7 @@ impl Addresses for Buffers {
     }
 }
 
-fn padded(bytes: u64) -> Result<AlignedBuffer, std::io::Error> {
+pub(crate) fn padded(bytes: u64) -> Result<AlignedBuffer, std::io::Error> {
     let bytes = usize::try_from(bytes.saturating_add(storage::PADDING));
     AlignedBuffer::zeroed(bytes.map_err(|_| std::io::Error::from(std::io::ErrorKind::OutOfMemory))?)
 }
@@ -260,7 +260,7 @@ fn pack(
 }
 
 /// The input whose bytes a cache output has.
-fn input_behind(func: &Func, value: ValueId) -> Option<usize> {
+pub(crate) fn input_behind(func: &Func, value: ValueId) -> Option<usize> {
     let plan = func.plan.as_ref()?;
     let mut at = value;
     for _ in 0..=plan.places.len() {
@@ -276,7 +276,7 @@ fn input_behind(func: &Func, value: ValueId) -> Option<usize> {
 }
 
 /// A tensor in a buffer of its own, laid out as kernels read it; `None` if it is not of this type.
-fn store(
+pub(crate) fn store(
     tensor: &Tensor,
     ty: &Type,
     most: u32,
@@ -380,7 +380,7 @@ fn cache_elements(ty: &Type, capacity: u32, mut visit: impl FnMut(usize, usize))
 }
 
 /// The tensor in a buffer.
-fn fetch(bytes: &[u8], ty: &Type, tokens: u32, capacity: u32) -> Option<Tensor> {
+pub(crate) fn fetch(bytes: &[u8], ty: &Type, tokens: u32, capacity: u32) -> Option<Tensor> {
     if let Some(dims) = ty.as_cache() {
         let count = (dims.kv_heads * dims.head_dim) as usize * capacity as usize;
         let data = if ty.dtype == DType::F16 {

@@ -11,6 +11,7 @@ pub mod execute;
 pub mod map;
 pub mod model;
 pub mod npy;
+pub mod one_op;
 pub mod plan;
 pub mod profile;
 pub mod roofline;

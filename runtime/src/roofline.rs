@@ -287,6 +287,7 @@ impl Threads {
 fn program(index: usize, code: &RooflineCode) -> Program {
     let step = Step {
         mnemonic: "roofline",
+        node: None,
         kernel: KernelIndex::from_index(index),
         words: vec![Word::Input { index: 0, offset: 0 }, Word::Scratch, Word::UnitBegin, Word::UnitEnd],
         row_strides: vec![0; 4],

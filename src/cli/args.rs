@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bitnetc_codegen::compile::Codegen;
 use bitnetc_frontend_gguf::{Activation, I2sLayout, ModelOptions};
-use bitnetc_passes::HeadFormat;
+use bitnetc_passes::{HeadFormat, OptLevel};
 use bitnetc_runtime::map::MapMode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -50,14 +50,16 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Explain a compiled model op by op: bytes, time, memory, schedule, kernels, passes
     Explain(super::explain::ExplainArgs),
-    /// Dump and check the IR
-    Ir(IrArgs),
+    /// Dump, check, transform, compare and run the IR
+    Ir(super::ir::IrArgs),
     /// Write the logits behind every token as .npy
     Logits(LogitsArgs),
     /// Perplexity of a text
     Perplexity(PerplexityArgs),
     /// Measure speed, and its share of what the machine could do
     Bench(BenchArgs),
+    /// Compare every kernel of a model with the interpreter, bit by bit
+    Verify(super::verify::VerifyArgs),
     /// Write a model with random weights
     Synth(SynthArgs),
     /// Fetch, list and remove models of the Hugging Face Hub
@@ -293,9 +295,11 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  bitnetc compile model.gguf -o model.plan")]
+#[command(
+    after_help = "Examples:\n  bitnetc compile model.gguf -o model.plan\n  bitnetc compile model.gguf --emit asm --target x86-64-v3\n  bitnetc compile model.gguf --emit all --emit-dir out\n  bitnetc compile model.gguf -o model.plan --time-passes --pass-stats"
+)]
 pub(crate) struct CompileArgs {
-    /// A .gguf model
+    /// A .gguf model; with --emit of anything but earlier stages, a plan will do
     #[arg(value_name = "MODEL")]
     pub(crate) model: PathBuf,
     /// The plan to write (default: the model's name with .plan)
@@ -310,6 +314,13 @@ pub(crate) struct CompileArgs {
     pub(crate) options: ModelArgs,
     #[command(flatten)]
     pub(crate) memory: MemoryArgs,
+    /// Compile for another machine: native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64, perhaps with +FEATURES
+    #[arg(long, value_name = "TARGET", default_value = "native")]
+    pub(crate) target: String,
+    #[command(flatten)]
+    pub(crate) emit: super::emit::EmitArgs,
+    #[command(flatten)]
+    pub(crate) observe: super::observe::ObserveArgs,
     /// Print the summary as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -334,9 +345,13 @@ pub(crate) struct LoweringArgs {
     /// What `--weights auto` goes by: speeds that are assumed, so that plans do not differ, or measured on this machine
     #[arg(long, value_name = "SPEEDS", default_value = "assumed")]
     pub(crate) speeds: super::speeds::SpeedsArg,
-    /// Run these passes instead of the default pipeline, e.g. `fuse-norm-quant,assign-layout,plan-memory`
-    #[arg(long, value_name = "PIPELINE")]
+    /// Run these passes instead of those of the level, e.g. `fuse-norm-quant,assign-layout{weights=2bit},plan-memory`
+    #[arg(long, value_name = "PIPELINE", conflicts_with = "level")]
     pub(crate) passes: Option<String>,
+    /// Level of optimisation: 0 (what it takes to run), 1 (clean-ups), 2 (every pass once), 3 (clean-ups repeated); the
+    /// results are the same
+    #[arg(short = 'O', long = "opt-level", value_name = "LEVEL", default_value_t = OptLevel::default())]
+    pub(crate) level: OptLevel,
     /// Leave a pass out (may be given more than once)
     #[arg(long, value_name = "PASS")]
     pub(crate) disable_pass: Vec<String>,
@@ -364,20 +379,6 @@ pub(crate) struct InspectArgs {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct IrArgs {
-    #[command(subcommand)]
-    pub(crate) command: IrCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum IrCommand {
-    /// Print a model's IR
-    Dump(IrDumpArgs),
-    /// Parse, verify and print an IR file
-    Check(IrCheckArgs),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -421,6 +422,9 @@ pub(crate) struct IrDumpArgs {
     /// Threads that will run the model, for `--weights auto` (default: the cores that this process may use)
     #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) threads: Option<u32>,
+    /// Compile for another machine: native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64, perhaps with +FEATURES
+    #[arg(long, value_name = "TARGET", default_value = "native")]
+    pub(crate) target: String,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
     #[command(flatten)]

@@ -11,6 +11,7 @@ use bitnetc::compile::CompileOptions;
 use bitnetc::error::exit;
 use bitnetc::load::{LoadOptions, load};
 use bitnetc_frontend_gguf::synth::SyntheticModel;
+use bitnetc_passes::OptLevel;
 use bitnetc_runtime::roofline::Roofline;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
@@ -290,7 +291,7 @@ impl Variant {
         let options = load_options(&self.engine)?;
         let mut compile = options.compile.clone().map_or_else(CompileOptions::for_host, Ok)?;
         compile.chunk = self.batch_size.unwrap_or(compile.chunk);
-        compile.pipeline = pipeline(None, &args.disable_pass)?;
+        compile.pipeline = pipeline(None, OptLevel::default(), &args.disable_pass)?;
         Ok(LoadOptions { compile: Some(compile), ..options })
     }
 }

@@ -10,6 +10,7 @@ use bitnetc::bench::report;
 use bitnetc::compile::CompileOptions;
 use bitnetc::error::exit;
 use bitnetc::load::{LoadOptions, load};
+use bitnetc_passes::OptLevel;
 use clap::Args;
 use serde_json::json;
 
@@ -51,7 +52,7 @@ pub(crate) struct BenchPassesArgs {
 fn without(args: &BenchPassesArgs, names: &[String]) -> Result<LoadOptions, Failure> {
     let options = load_options(&args.engine)?;
     let compile = options.compile.clone().map_or_else(CompileOptions::for_host, Ok)?;
-    let compile = CompileOptions { pipeline: pipeline(None, names)?, ..compile };
+    let compile = CompileOptions { pipeline: pipeline(None, OptLevel::default(), names)?, ..compile };
     Ok(LoadOptions { compile: Some(compile), ..options })
 }
 
@@ -64,7 +65,7 @@ pub(crate) fn run(args: &BenchPassesArgs, quiet: bool) -> Outcome {
     let mut names: Vec<&'static str> = optional_passes().collect();
     if !args.passes.is_empty() {
         // Refuses names that are not known, and passes that cannot be left out.
-        pipeline(None, &args.passes)?;
+        pipeline(None, OptLevel::default(), &args.passes)?;
         names.retain(|name| args.passes.iter().any(|asked| asked == name));
     }
     let path = models::resolve(args.model.as_deref(), quiet)?;

@@ -3,24 +3,28 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use bitnetc::compile::{CompileOptions, PlanSummary, plan_model};
+use bitnetc::compile::{CompileOptions, PlanSummary, plan_model_with};
 use bitnetc::error::exit;
 use bitnetc::load::Source;
-use bitnetc_codegen::features::restrict;
+use bitnetc_codegen::features::{restrict, target_named};
 use bitnetc_ir::{DType, TargetDesc};
-use bitnetc_passes::Pipeline;
+use bitnetc_passes::{OptLevel, Pipeline};
 
 use super::args::{CompileArgs, KvType, LoweringArgs};
 use super::failure::Failure;
 use super::{Outcome, interrupt, models, output, progress, speeds};
 
-/// The passes that `--passes` and `--disable-pass` ask for.
-pub(crate) fn pipeline(passes: Option<&str>, disabled: &[String]) -> Result<Pipeline, Failure> {
+/// The passes that `--passes`, `-O` and `--disable-pass` ask for.
+pub(crate) fn pipeline(
+    passes: Option<&str>,
+    level: OptLevel,
+    disabled: &[String],
+) -> Result<Pipeline, Failure> {
     let mut pipeline = match passes {
         Some(text) => {
             text.parse::<Pipeline>().map_err(|e| Failure::new(exit::USAGE, format!("--passes: {e}")))?
         }
-        None => Pipeline::default(),
+        None => level.pipeline(),
     };
     for name in disabled {
         pipeline =
@@ -29,14 +33,31 @@ pub(crate) fn pipeline(passes: Option<&str>, disabled: &[String]) -> Result<Pipe
     Ok(pipeline)
 }
 
-/// The facade's options for these arguments; `threads` will run the model, if that is known.
+/// The facade's options for these arguments and this machine; `threads` will run the model, if that is known.
 pub(crate) fn compile_options(args: &LoweringArgs, threads: Option<u32>) -> Result<CompileOptions, Failure> {
-    let pipeline = pipeline(args.passes.as_deref(), &args.disable_pass)?;
+    compile_options_for(args, threads, "native")
+}
+
+/// As [`compile_options`], for the machine of `--target`.
+pub(crate) fn compile_options_for(
+    args: &LoweringArgs,
+    threads: Option<u32>,
+    target_name: &str,
+) -> Result<CompileOptions, Failure> {
+    let pipeline = pipeline(args.passes.as_deref(), args.level, &args.disable_pass)?;
     let kv_type = match args.kv_type {
         KvType::F16 => DType::F16,
         KvType::F32 => DType::F32,
     };
-    let target = target(&args.cpu_features)?;
+    let target = match target_name {
+        "native" => target(&args.cpu_features)?,
+        other => {
+            let other = target_named(&host()?, other);
+            let other = other.map_err(|e| Failure::new(exit::USAGE, format!("--target: {e}")))?;
+            restrict(&other, &args.cpu_features)
+                .map_err(|e| Failure::new(exit::USAGE, format!("--cpu-features: {e}")))?
+        }
+    };
     let mut options = CompileOptions {
         kv_type,
         head: args.head,
@@ -51,16 +72,27 @@ pub(crate) fn compile_options(args: &LoweringArgs, threads: Option<u32>) -> Resu
     Ok(options)
 }
 
+/// This machine.
+pub(crate) fn host() -> Result<TargetDesc, Failure> {
+    Ok(CompileOptions::for_host()?.target)
+}
+
 /// This machine with the features of `--cpu-features`.
 pub(crate) fn target(features: &str) -> Result<TargetDesc, Failure> {
-    let host = CompileOptions::for_host()?.target;
-    restrict(&host, features).map_err(|e| Failure::new(exit::USAGE, format!("--cpu-features: {e}")))
+    restrict(&host()?, features).map_err(|e| Failure::new(exit::USAGE, format!("--cpu-features: {e}")))
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
-    let options = compile_options(&args.lowering, args.threads)?;
+    let mut options = compile_options_for(&args.lowering, args.threads, &args.target)?;
+    options.verify_each = args.observe.verify_each;
+    options.stop_after = args.observe.stop_after;
+    options.codegen = args.emit.codegen.into();
     let model_path = models::resolve(Some(&args.model), quiet)?.unwrap_or_else(|| args.model.clone());
+    if args.emit.is_given() {
+        let source = Source::open(Some(&model_path), args.memory.map_mode())?;
+        return super::emit::run(args, &source.with_options(args.options.model_options()), &options);
+    }
     // Beside the model; that of a cached model into the current directory.
     let output_path = args.output.clone().unwrap_or_else(|| match model_path == args.model {
         true => model_path.with_extension("plan"),
@@ -74,7 +106,11 @@ pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
     let source =
         Source::open(Some(&model_path), args.memory.map_mode())?.with_options(args.options.model_options());
     let model = source.gguf_model()?;
-    let planned = plan_model(&model_path, &model, &options)?;
+    let (planned, _) = args.observe.watch(args.json, |instruments| {
+        let planned = plan_model_with(&model_path, &model, &options, instruments)?;
+        let report = planned.passes.clone();
+        Ok((planned, report))
+    })?;
     for note in &planned.notes {
         output::say(quiet, note);
     }
@@ -95,7 +131,7 @@ pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
 
 fn text(summary: &PlanSummary, path: &std::path::Path, seconds: f64) -> String {
     let mut text = format!("{:<20} {:>8} {:>9} {:>12}\n", "pass", "patches", "ops", "time");
-    for pass in &summary.passes {
+    for pass in &summary.passes.passes {
         text += &format!(
             "{:<20} {:>8} {:>9} {:>9.2} ms\n",
             pass.name,
@@ -137,7 +173,7 @@ fn json(s: &PlanSummary, path: &std::path::Path, seconds: f64) -> serde_json::Va
         "plan": path.display().to_string(),
         "plan_bytes": s.file_bytes,
         "seconds": seconds,
-        "passes": s.passes.iter().map(|p| serde_json::json!({
+        "passes": s.passes.passes.iter().map(|p| serde_json::json!({
             "name": p.name,
             "patches": p.patches,
             "changed": p.changed,

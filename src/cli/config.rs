@@ -27,7 +27,19 @@ const VARIABLE: &str = "BITNETC_CONFIG";
 /// The table of aliases.
 const ALIAS_TABLE: &str = "aliases";
 /// Options that mean something else in each command, or concern one call only.
-const PER_CALL: &[&str] = &["output", "help", "version", "overwrite"];
+const PER_CALL: &[&str] = &[
+    "output",
+    "help",
+    "version",
+    "overwrite",
+    "emit",
+    "emit-dir",
+    "inputs",
+    "compare",
+    "run-reproducer",
+    "list-passes",
+    "stop-after",
+];
 
 /// What a new file holds.
 const TEMPLATE: &str = "\

@@ -1,7 +1,7 @@
 //! The command line: argument types, one file for each command, and how results and failures are shown.
 //!
 //! Results go to stdout, everything else to stderr; progress only to a terminal; `--json` gives one object. Exit codes:
-//! 0 ok, 1 failure, 2 usage, 3 bad or unsupported model file, 130 interrupted. A closed pipe on stdout ends the command
+//! 0 ok, 1 failure, 2 usage, 3 bad or unsupported model file, 4 a check that does not hold, 130 interrupted. A closed pipe on stdout ends the command
 //! quietly.
 
 mod args;
@@ -12,6 +12,7 @@ mod chat;
 mod compile;
 mod config;
 mod doctor;
+mod emit;
 mod explain;
 mod failure;
 mod import;
@@ -20,6 +21,7 @@ mod interrupt;
 mod ir;
 mod logits;
 mod models;
+mod observe;
 mod output;
 mod perplexity;
 mod progress;
@@ -33,6 +35,7 @@ mod startup;
 mod synth;
 mod timings;
 mod tokenize;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -86,6 +89,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Ir(args) => ir::run(&args),
         Command::Logits(args) => logits::run(&args, cli.quiet),
         Command::Perplexity(args) => perplexity::run(&args, cli.quiet),
+        Command::Verify(args) => verify::run(&args, cli.quiet),
         Command::Synth(args) => synth::run(&args, cli.quiet),
         Command::Models(args) => models::run(&args, cli.quiet),
         Command::Doctor(args) => doctor::run(&args, &config),

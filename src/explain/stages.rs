@@ -17,7 +17,7 @@ const MOST_CHARACTERS: usize = 240;
 pub(super) fn run(
     pipeline: &Pipeline,
     imported: Module,
-    context: &PassContext<'_>,
+    context: &PassContext,
     texts: bool,
 ) -> Result<(Module, Vec<StageInfo>), Error> {
     let excerpt_of = |module: &Module| if texts { excerpt(module) } else { Vec::new() };
@@ -35,8 +35,8 @@ pub(super) fn run(
         weights_after: module.params().len(),
         diff: before.iter().map(|line| format!(" {line}")).collect(),
     }];
-    for &pass in pipeline.passes() {
-        let (next, report) = bitnetc_passes::run(&Pipeline::new(vec![pass]), module, context)?;
+    for pass in pipeline.passes() {
+        let (next, report) = bitnetc_passes::run(&Pipeline::new(vec![pass.clone()]), module, context)?;
         let report = report.passes.first();
         let changed = report.is_some_and(|r| r.changed);
         let after = if changed { excerpt_of(&next) } else { before.clone() };

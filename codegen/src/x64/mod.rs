@@ -38,6 +38,12 @@ pub fn available() -> bool {
     cfg!(all(target_arch = "x86_64", unix))
 }
 
+/// Whether this selector makes code for `target` on this machine: code of another architecture is only looked at, so how
+/// this machine calls functions does not matter to it.
+pub fn available_for(target: &TargetDesc) -> bool {
+    available() || target.arch.to_string() != std::env::consts::ARCH
+}
+
 /// Compiles a verified or unverified kernel for `target`, which need not be this machine.
 ///
 /// # Errors

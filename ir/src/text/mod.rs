@@ -38,7 +38,7 @@ use crate::module::Module;
 use crate::verify::Anchor;
 
 pub use parse::{parse, parse_mapped};
-pub use print::{ValueNames, print, print_func};
+pub use print::{ValueNames, print, print_annotated, print_func, print_op, print_param};
 
 /// Longest text that is parsed, in bytes.
 pub const MAX_TEXT: usize = 64 << 20;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use crate::entity::{NodeId, ParamId, ValueId};
+use crate::entity::{FuncId, NodeId, ParamId, ValueId};
 use crate::graph::{Func, Operand, TokenCount};
 use crate::module::{Module, ParamDecl, ParamDef};
 use crate::plan::Place;
@@ -51,6 +51,11 @@ fn join(items: impl Iterator<Item = String>) -> String {
 
 /// The text of a module.
 pub fn print(module: &Module) -> String {
+    print_annotated(module, &|_, _| None)
+}
+
+/// The text of a module with a comment behind the ops for which `note` gives one; it parses to the same module.
+pub fn print_annotated(module: &Module, note: &dyn Fn(FuncId, NodeId) -> Option<String>) -> String {
     let mut text = format!("bir 1 stage={}", module.stage);
     if let Some(target) = &module.target {
         let _ = write!(text, " target={target}");
@@ -59,9 +64,9 @@ pub fn print(module: &Module) -> String {
     for decl in module.params().values() {
         text.push_str(&print_param(module, decl));
     }
-    for func in module.funcs().values() {
+    for (id, func) in module.funcs().iter() {
         text.push('\n');
-        text.push_str(&print_func(module, func));
+        text.push_str(&func_text(module, func, &|node| note(id, node)));
     }
     text
 }
@@ -70,7 +75,8 @@ fn param_name(module: &Module, id: ParamId) -> String {
     format!("@{}", module.params().get(id).map_or("?", |p| p.name.as_str()))
 }
 
-fn print_param(module: &Module, decl: &ParamDecl) -> String {
+/// The line of one weight of `module`.
+pub fn print_param(module: &Module, decl: &ParamDecl) -> String {
     let name = |id: &ParamId| param_name(module, *id);
     let def = match &decl.def {
         ParamDef::File { tensor, hash } => {
@@ -87,6 +93,10 @@ fn print_param(module: &Module, decl: &ParamDecl) -> String {
 
 /// The text of one function of `module`.
 pub fn print_func(module: &Module, func: &Func) -> String {
+    func_text(module, func, &|_| None)
+}
+
+fn func_text(module: &Module, func: &Func, note: &dyn Fn(NodeId) -> Option<String>) -> String {
     let names = ValueNames::new(func);
     let mut text = format!("func @{}(", func.name());
     let inputs = func.inputs().iter().map(|&v| format!("\n  {}: {}", names.value(v), func.ty(v)));
@@ -107,35 +117,45 @@ pub fn print_func(module: &Module, func: &Func) -> String {
     }
     text.push_str(" {\n");
     for &id in func.order() {
-        let node = func.node(id);
-        let operands = join(node.operands.iter().map(|operand| match operand {
-            Operand::Value(v) => names.value(*v),
-            Operand::Param(p) => param_name(module, *p),
-        }));
-        let _ = write!(text, "  {} {operands}", names.node(id));
-        let attrs = node.op.print_attrs();
-        if !attrs.is_empty() {
-            let attrs = attrs.into_iter().map(|(name, value)| format!("{name}={value}"));
-            let _ = write!(text, " {{{}}}", join(attrs));
-        }
-        let _ = write!(text, " : {}", join(node.results.iter().map(|&v| func.ty(v).to_string())));
-        if let Some(plan) = &func.plan {
-            let places = node.results.iter().map(|v| match plan.places.get(v) {
-                Some(Place::Arena { offset, size }) => format!("at {offset}+{size}"),
-                Some(Place::Private { offset, size }) => format!("private {offset}+{size}"),
-                Some(Place::View { of, offset }) => format!("view {}+{offset}", names.value(*of)),
-                Some(Place::Alias { of }) => format!("alias {}", names.value(*of)),
-                Some(Place::Extern) => "extern".to_owned(),
-                None => "unplaced".to_owned(),
-            });
-            let _ = write!(text, " {}", join(places));
-            if plan.barriers.contains(&id) {
-                text.push_str(" barrier");
-            }
+        text.push_str("  ");
+        text.push_str(&print_op(module, func, &names, id));
+        if let Some(note) = note(id) {
+            let _ = write!(text, "  ; {}", note.escape_debug());
         }
         text.push('\n');
     }
     let outputs = names.list(func.outputs());
     let _ = writeln!(text, "  return{}{outputs}\n}}", if outputs.is_empty() { "" } else { " " });
+    text
+}
+
+/// The text of one op of `func`, a function of `module`, without its line end; `names` are the names in `func`.
+pub fn print_op(module: &Module, func: &Func, names: &ValueNames<'_>, id: NodeId) -> String {
+    let node = func.node(id);
+    let operands = join(node.operands.iter().map(|operand| match operand {
+        Operand::Value(v) => names.value(*v),
+        Operand::Param(p) => param_name(module, *p),
+    }));
+    let mut text = format!("{} {operands}", names.node(id));
+    let attrs = node.op.print_attrs();
+    if !attrs.is_empty() {
+        let attrs = attrs.into_iter().map(|(name, value)| format!("{name}={value}"));
+        let _ = write!(text, " {{{}}}", join(attrs));
+    }
+    let _ = write!(text, " : {}", join(node.results.iter().map(|&v| func.ty(v).to_string())));
+    if let Some(plan) = &func.plan {
+        let places = node.results.iter().map(|v| match plan.places.get(v) {
+            Some(Place::Arena { offset, size }) => format!("at {offset}+{size}"),
+            Some(Place::Private { offset, size }) => format!("private {offset}+{size}"),
+            Some(Place::View { of, offset }) => format!("view {}+{offset}", names.value(*of)),
+            Some(Place::Alias { of }) => format!("alias {}", names.value(*of)),
+            Some(Place::Extern) => "extern".to_owned(),
+            None => "unplaced".to_owned(),
+        });
+        let _ = write!(text, " {}", join(places));
+        if plan.barriers.contains(&id) {
+            text.push_str(" barrier");
+        }
+    }
     text
 }

@@ -1,0 +1,190 @@
+//! Weights and inputs for any module, made up from a seed: what a module can be run on where there is no model.
+//!
+//! The bytes of a weight depend on the seed, its name and its type, so a module and what passes made of it get the same
+//! ones; they are made when they are asked for, so a large module costs memory only where it is run.
+//!
+//! Invariants: same seed, same bytes, on every machine; weights are valid and finite, token ids and row numbers lie within
+//! the tables that the function reads, and positions within the caches, so a module that verifies can be run.
+
+use std::collections::BTreeMap;
+
+use crate::generate::{SplitMix, random_weight};
+use crate::graph::{Func, Operand};
+use crate::interp::{Cache, CacheData, Tensor, scalar};
+use crate::module::{Module, ParamDef};
+use crate::ops::Op;
+use crate::types::{CacheDims, DType, Dim, Rows, Type};
+use crate::weights::{WeightBytes, WeightSource};
+use crate::{KEY_BLOCK, blocks};
+
+/// The weights of a module.
+#[derive(Clone, Debug, Default)]
+pub struct SampleWeights {
+    seed: u64,
+    types: BTreeMap<String, Type>,
+}
+
+impl SampleWeights {
+    /// Weights for the parameters of `module` that come from a file, and those of every module that passes make of it.
+    pub fn new(module: &Module, seed: u64) -> Self {
+        let stored = module.params().values().filter(|decl| matches!(decl.def, ParamDef::File { .. }));
+        Self { seed, types: stored.map(|decl| (decl.name.clone(), decl.ty.clone())).collect() }
+    }
+}
+
+impl WeightSource for SampleWeights {
+    fn weight(&self, name: &str) -> Option<WeightBytes<'_>> {
+        let ty = self.types.get(name)?;
+        Some(random_weight(&mut stream(self.seed, name), ty))
+    }
+}
+
+/// A stream of numbers for the seed and the name.
+fn stream(seed: u64, name: &str) -> SplitMix {
+    // FNV-1a (Fowler, Noll, Vo).
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    SplitMix::new(seed ^ hash)
+}
+
+/// How a function is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallShape {
+    /// Tokens; functions of one token take one.
+    pub tokens: u32,
+    /// Where the first of them stands.
+    pub position: u32,
+    /// Positions in caches, a multiple of [`KEY_BLOCK`].
+    pub capacity: u32,
+}
+
+impl CallShape {
+    /// A call with so many tokens, behind some others, in caches that are not full.
+    pub fn of(tokens: u32) -> Self {
+        let position = 5;
+        let capacity = tokens.saturating_add(position).checked_next_multiple_of(KEY_BLOCK);
+        Self { tokens, position, capacity: capacity.unwrap_or(u32::MAX - u32::MAX % KEY_BLOCK) }
+    }
+}
+
+/// Inputs for a call of `func`, a function of `module`.
+pub fn inputs(module: &Module, func: &Func, call: CallShape, seed: u64) -> Vec<Tensor> {
+    func.inputs()
+        .iter()
+        .map(|&input| {
+            let data = func.value(input);
+            let name = data.name.as_deref().unwrap_or_default();
+            tensor(module, func, &data.ty, call, &mut stream(seed, name))
+        })
+        .collect()
+}
+
+/// The input of this name for a call, as [`inputs`] makes it with `seed`; `None` if the function has none of the name.
+pub fn input(module: &Module, func: &Func, name: &str, call: CallShape, seed: u64) -> Option<Tensor> {
+    let named = |&&v: &&crate::ValueId| func.value(v).name.as_deref() == Some(name);
+    let value = *func.inputs().iter().find(named)?;
+    Some(tensor(module, func, func.ty(value), call, &mut stream(seed, name)))
+}
+
+fn tensor(module: &Module, func: &Func, ty: &Type, call: CallShape, rng: &mut SplitMix) -> Tensor {
+    if let Some(dims @ CacheDims { kv_heads, head_dim }) = ty.as_cache() {
+        let n = kv_heads as usize * call.capacity as usize * head_dim as usize;
+        let data = match ty.dtype {
+            DType::F16 => CacheData::F16((0..n).map(|_| scalar::f16_bits(rng.number())).collect()),
+            _ => CacheData::F32((0..n).map(|_| rng.number()).collect()),
+        };
+        return Tensor::Cache(Cache { dims, capacity: call.capacity, data });
+    }
+    let bound = bounds(module, func, ty);
+    let Some(Rows { per_token, width }) = ty.as_rows().filter(|_| ty.dtype != DType::Idx) else {
+        let ids = match ty.shape.0[..] {
+            [] => return Tensor::Position(call.position),
+            [Dim::N(n)] => n,
+            _ => call.tokens,
+        };
+        return Tensor::Tokens((0..ids).map(|_| rng.below(bound as usize) as u32).collect());
+    };
+    let (rows, width) = (if per_token { call.tokens as usize } else { 1 }, width as usize);
+    let n = rows * width;
+    let codes = |rng: &mut SplitMix| -> Vec<i8> { (0..n).map(|_| rng.below(256) as u8 as i8).collect() };
+    match ty.dtype {
+        DType::Q8 => {
+            let codes = codes(rng);
+            let sums = codes.chunks(width.max(1)).map(|row| row.iter().map(|&c| i32::from(c)).sum());
+            let sums = sums.collect();
+            let a = (0..rows).map(|_| 1.0 + rng.number().abs()).collect();
+            Tensor::Q8 { rows, width, codes, a, sums }
+        }
+        DType::Q8b => {
+            let codes = codes(rng);
+            let blocks = rows * width.div_ceil(blocks::BLOCK as usize);
+            let scales = (0..blocks).map(|_| 1e-3 + rng.number().abs()).collect();
+            Tensor::Q8b { rows, width, codes, scales }
+        }
+        DType::I32 => {
+            // Different numbers in a row, as `screen` gives them.
+            let first = rng.below(bound as usize);
+            let number = |i: usize| ((first + i % width.max(1)) % bound as usize) as i32;
+            Tensor::I32 { rows, width, data: (0..n).map(number).collect() }
+        }
+        _ => Tensor::F32 { rows, width, data: (0..n).map(|_| rng.number()).collect() },
+    }
+}
+
+/// What indices of type `ty` stay below: the rows of the smallest table, or the width of the narrowest row, that they
+/// count in.
+fn bounds(module: &Module, func: &Func, ty: &Type) -> u32 {
+    let rows = |operand: Option<&Operand>| match operand {
+        Some(Operand::Param(p)) => module.params().get(*p)?.ty.as_matrix().map(|(rows, _)| rows),
+        Some(Operand::Value(v)) => func.get_value(*v)?.ty.as_rows().map(|rows| rows.width),
+        None => None,
+    };
+    let of_op = |node: &crate::graph::Node| match (&node.op, ty.dtype) {
+        (Op::Embed {}, DType::Idx) => rows(node.operands.get(1)),
+        (Op::MatmulRows {}, DType::I32) => rows(node.operands.get(2)),
+        (Op::MergeScreened {}, DType::I32) => rows(node.operands.first()),
+        _ => None,
+    };
+    func.order().iter().filter_map(|&id| of_op(func.node(id))).min().unwrap_or(1).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::{GenOptions, random_module};
+    use crate::interp::Interpreter;
+    use crate::{TokenCount, text};
+
+    #[test]
+    fn every_module_can_be_run_and_gives_the_same_bits_again() {
+        for seed in 0..40 {
+            let tokens = if seed % 2 == 0 { TokenCount::One } else { TokenCount::UpTo(3) };
+            let (module, _) = random_module(seed, &GenOptions { tokens, ..GenOptions::default() });
+            let run = |seed: u64| {
+                let weights = SampleWeights::new(&module, seed);
+                let interpreter = Interpreter::new(&module, &weights);
+                let mut outputs = Vec::new();
+                for (id, func) in module.funcs().iter() {
+                    let inputs = inputs(&module, func, CallShape::of(tokens.max()), seed);
+                    let got = interpreter.run(id, inputs);
+                    outputs.extend(got.unwrap_or_else(|e| panic!("{e}\n{}", text::print(&module))));
+                }
+                outputs
+            };
+            assert_eq!(run(1), run(1), "{seed}");
+        }
+    }
+
+    #[test]
+    fn one_input_is_the_same_as_among_all() {
+        let (module, _) = random_module(3, &GenOptions::default());
+        let func = module.funcs().values().next().unwrap();
+        let call = CallShape::of(1);
+        for (&value, tensor) in func.inputs().iter().zip(inputs(&module, func, call, 9)) {
+            let name = func.value(value).name.as_deref().unwrap();
+            assert_eq!(input(&module, func, name, call, 9), Some(tensor));
+        }
+        assert_eq!(input(&module, func, "no such input", call, 9), None);
+    }
+}
