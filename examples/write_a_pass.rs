@@ -32,7 +32,7 @@ static DROP_SINGLE_SPLIT: PassInfo = PassInfo::new(
     || PassBody::Rewrite(Box::new(DropSingleSplit)),
 );
 
-const BEFORE: &str = "bir 1 stage=imported
+const BEFORE: &str = "bir 1 stage=fused
 func @f(%x: f32[64]) -> (f32[64]) tokens=1 {
   %a = relu2 %x : f32[64]
   %b = split %a {sizes=[64]} : f32[64]

@@ -164,8 +164,9 @@ fn a_wrong_weight_is_found_with_its_op_and_row() {
         let damaged = Damaged { whole: &weights, param, cols, row };
         let all = verdicts(&module, &damaged, &weights, &options);
         let wrong: Vec<&KernelVerdict> = all.iter().filter(|v| v.difference.is_some()).collect();
-        // The kernel of one token, and that of many.
-        assert_eq!(wrong.len(), 2, "{param}: {wrong:?}");
+        // The kernel of many tokens, and that of one, unless its gate is closed: relu²(gate)·up is 0 then.
+        let gated = kernel.ends_with("relu2_mul");
+        assert!(wrong.len() == 2 || gated && wrong.len() == 1, "{param}: {wrong:?}");
         for verdict in wrong {
             let difference = verdict.difference.as_ref().unwrap();
             assert!(verdict.kernel.contains(kernel), "{verdict:?}");

@@ -30,13 +30,16 @@ fn heading(spec: &KernelSpec, users: &[String], made: &str) -> String {
     text
 }
 
+/// What made a kernel, and its text.
+type Section = (String, String);
+
 /// `show` of every kernel, under its heading.
 fn sections(
     lowered: &Lowered,
-    show: &(dyn Fn(&KernelSpec) -> Result<(String, String), Error> + Sync),
+    show: &(dyn Fn(&KernelSpec) -> Result<Section, Error> + Sync),
 ) -> Result<String, Error> {
     let specs: Vec<&KernelSpec> = lowered.programs.kernels.values().collect();
-    let shown: Vec<(String, String)> = specs.par_iter().map(|spec| show(spec)).collect::<Result<_, _>>()?;
+    let shown: Vec<Section> = specs.par_iter().map(|spec| show(spec)).collect::<Result<_, _>>()?;
     let users = lowered.users();
     let sections = specs.iter().zip(&users).zip(shown).map(|((spec, users), (made, text))| {
         format!("{}{}\n", heading(spec, users, &made), text.trim_end_matches('\n').to_owned() + "\n")
