@@ -11,6 +11,8 @@ mod generate;
 mod inspect_ir;
 #[path = "../examples/stream.rs"]
 mod stream;
+#[path = "../examples/write_a_kernel.rs"]
+mod write_a_kernel;
 #[path = "../examples/write_a_pass.rs"]
 mod write_a_pass;
 
@@ -43,4 +45,9 @@ fn write_a_pass_runs() {
 fn generate_runs() {
     generate::complete(None, "ROMEO:").unwrap();
     assert!(generate::complete(Some("absent.gguf"), "").is_err());
+}
+
+#[test]
+fn write_a_kernel_runs() {
+    write_a_kernel::main().unwrap();
 }

@@ -83,7 +83,7 @@ fn excerpt(module: &Module) -> Vec<String> {
                         lines.push("  ; further layers".to_owned());
                     }
                     op += 1;
-                    !layer.is_some_and(|layer| layer > 0)
+                    layer.is_none_or(|layer| layer == 0)
                 }
                 false => !left_out(line.trim_start().trim_start_matches('%')),
             };
