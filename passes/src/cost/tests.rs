@@ -139,7 +139,8 @@ fn many_tokens_cost_less_each_than_one() {
     for layout in [Layout::Tile16, Layout::Trits16] {
         let each =
             |tokens: u32| costs.ternary_instructions(layout, 64, 640, tokens).unwrap() / f64::from(tokens);
-        assert!(each(1) > each(2) && each(12) > each(120));
+        // A block of 12 tokens unpacks once; more tokens are more blocks.
+        assert!(each(1) > each(2) && each(2) > each(12) && (each(12) - each(120)).abs() < 1e-9);
     }
     let vnni: TargetDesc = "x86_64+sse4.1+avx+avx2+fma+f16c+avx512f+avx512vnni".parse().unwrap();
     let amx = vnni.clone().with(Feature::AmxInt8);
