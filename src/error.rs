@@ -85,6 +85,9 @@ pub enum Error {
         /// What was asked, and what to do.
         what: &'static str,
     },
+    /// A report could not be put into JSON.
+    #[error("the report cannot be written as JSON: {0}")]
+    Report(#[from] serde_json::Error),
     /// A result file could not be written.
     #[error(transparent)]
     File(#[from] WholeFileError),

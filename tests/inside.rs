@@ -74,6 +74,11 @@ fn every_kind_is_shown_for_every_kind_of_machine() {
         assert_eq!(dot.matches('{').count() - dot.matches('}').count(), 0, "{target}");
         let json: serde_json::Value = serde_json::from_str(&texts[&Emit::Json]).unwrap();
         assert_eq!(json["schema"], "bitnetc.module/1");
+        let page = &texts[&Emit::Html];
+        assert!(page.starts_with("<!doctype html>") && page.trim_end().ends_with("</html>"), "{target}");
+        for name in &named {
+            assert!(page.contains(name.as_str()), "{target}: {name}");
+        }
         assert_eq!(json["kernels"].as_array().unwrap().len(), named.len());
     }
 }

@@ -10,6 +10,7 @@
 //! repetition and on every machine; an interrupted test keeps the repetitions that were finished.
 
 pub mod compare;
+pub mod kernels;
 mod limits;
 pub mod machine;
 mod outcome;

@@ -15,10 +15,10 @@ use crate::error::Error;
 use crate::load::Loaded;
 
 /// Passes over the buffer in one round of limits; its median is the round's figure.
-const PASSES: u32 = 3;
+pub(crate) const PASSES: u32 = 3;
 
 /// Decode steps of a warm-up.
-const WARM_UP_STEPS: u32 = 4;
+pub(crate) const WARM_UP_STEPS: u32 = 4;
 
 /// Something to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

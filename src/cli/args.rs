@@ -613,6 +613,8 @@ pub(crate) struct BenchArgs {
 /// Benchmarks of parts.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
+    /// Every distinct kernel of the model at its shapes, beside the machine's bandwidth and peak
+    Kernels(super::bench_kernels::BenchKernelsArgs),
     /// What each pass is worth: the model with every optional pass left out in turn
     Passes(super::bench_passes::BenchPassesArgs),
     /// Compiling, loading to the first token, and peak memory

@@ -23,7 +23,7 @@ use super::run::{announce, load_options, threads};
 use super::speeds::SpeedsArg;
 use super::startup::{self, Startup, is_plan};
 use super::synth::shape;
-use super::{Outcome as CommandOutcome, bench_passes, interrupt, models, output, progress};
+use super::{Outcome as CommandOutcome, bench_kernels, bench_passes, interrupt, models, output, progress};
 
 /// Passes of the f32 peak, which no test needs.
 const FMA_PASSES: u32 = 3;
@@ -299,6 +299,7 @@ impl Variant {
 /// Runs the command.
 pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
     match &args.command {
+        Some(BenchCommand::Kernels(args)) => return bench_kernels::run(args, quiet),
         Some(BenchCommand::Passes(args)) => return bench_passes::run(args, quiet),
         Some(BenchCommand::Startup(args)) => return startup::run(args, quiet),
         None => {}

@@ -41,7 +41,7 @@ impl clap::ValueEnum for EmitArg {
 #[command(next_help_heading = "Looking at a compilation")]
 pub(crate) struct EmitArgs {
     /// Write these instead of a plan: the module in a stage, kernel IR, CLIF or machine code of every kernel, the graph for
-    /// Graphviz, the module as JSON
+    /// Graphviz, the module as JSON, the page of `bitnetc explain`
     #[arg(
         long,
         value_name = "KINDS",

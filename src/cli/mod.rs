@@ -7,6 +7,7 @@
 mod args;
 mod batch;
 mod bench;
+mod bench_kernels;
 mod bench_passes;
 mod chat;
 mod compile;

@@ -1,7 +1,8 @@
 //! What a compilation goes through, as text: `bitnetc compile --emit`.
 //!
 //! The module in its four stages, then for every distinct kernel of the planned module its kernel IR, its CLIF and its
-//! machine code, for any target on any machine; the graph for Graphviz, and the module as JSON.
+//! machine code, for any target on any machine; the graph for Graphviz, the module as JSON, and the page of
+//! [`crate::explain`], which has all of it.
 //!
 //! The texts refer to each other by the kernels' names: behind every op of the planned module stands a comment with the
 //! kernels that compute it, and in front of every kernel stand the ops that use it. Machine code is what the compiler
@@ -18,10 +19,11 @@ use std::collections::BTreeMap;
 
 use bitnetc_codegen::program::{self, Programs};
 use bitnetc_ir::text::{ValueNames, print, print_annotated, print_op};
-use bitnetc_ir::{Entity, FuncId, Module, NodeId, Stage, TargetDesc};
+use bitnetc_ir::{Entity, FuncId, Module, NodeId, Stage};
 
 use crate::compile::CompileOptions;
 use crate::error::Error;
+use crate::explain::{ExplainOptions, explain, page};
 use crate::load::{Source, dump_module};
 
 /// What can be shown.
@@ -39,6 +41,8 @@ pub enum Emit {
     Dot,
     /// The planned module.
     Json,
+    /// The page that explains the compiled model.
+    Html,
 }
 
 impl Emit {
@@ -53,6 +57,7 @@ impl Emit {
         Emit::Asm,
         Emit::Dot,
         Emit::Json,
+        Emit::Html,
     ];
 
     /// The name on the command line.
@@ -64,6 +69,7 @@ impl Emit {
             Emit::Asm => "asm",
             Emit::Dot => "dot",
             Emit::Json => "json",
+            Emit::Html => "html",
         }
     }
 
@@ -76,6 +82,7 @@ impl Emit {
             Emit::Asm => "kernels.asm".to_owned(),
             Emit::Dot => "graph.dot".to_owned(),
             Emit::Json => "module.json".to_owned(),
+            Emit::Html => "explain.html".to_owned(),
         }
     }
 }
@@ -149,17 +156,24 @@ pub fn emit(
             Some(lowered) => lowered,
             none => none.insert(Lowered::of(dump_module(source, Stage::Planned, options)?)?),
         };
-        sink(kind, &text_of(kind, lowered, &options.target, options)?)?;
+        sink(kind, &text_of(kind, lowered, source, options)?)?;
     }
     Ok(())
+}
+
+/// The page about a compilation, with the target's assumed speeds.
+fn explained(source: &Source, options: &CompileOptions) -> Result<String, Error> {
+    let all = ExplainOptions { position: 0, texts: true, timings: None };
+    Ok(page::page(&explain(source, options, &options.target, &all)?)?)
 }
 
 fn text_of(
     kind: Emit,
     lowered: &Lowered,
-    target: &TargetDesc,
+    source: &Source,
     options: &CompileOptions,
 ) -> Result<String, Error> {
+    let target = &options.target;
     Ok(match kind {
         Emit::Stage(_) => {
             let kernels = lowered.kernels_of_ops();
@@ -171,5 +185,6 @@ fn text_of(
         Emit::Asm => kernels::asm(lowered, target, options.codegen)?,
         Emit::Dot => dot::dot(lowered),
         Emit::Json => format!("{:#}\n", json::json(lowered, target)),
+        Emit::Html => explained(source, options)?,
     })
 }

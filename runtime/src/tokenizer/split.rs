@@ -7,6 +7,8 @@
 //!
 //! Rules of several steps cut the pieces of one step by the next. What lies between two matches is a piece too.
 
+use std::sync::{Mutex, PoisonError};
+
 use regex::Regex;
 
 use super::{Algorithm, TokenizerError};
@@ -64,11 +66,24 @@ pub(super) struct Splitter {
     steps: Vec<Step>,
 }
 
+/// A rule, compiled once in a process: its Unicode classes take milliseconds, and what the engine learns while it matches is
+/// shared by all that use it.
+fn compiled(pattern: &'static str) -> Result<Regex, regex::Error> {
+    static KNOWN: Mutex<Vec<(&str, Regex)>> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, rule)) = known.iter().find(|(known, _)| *known == pattern) {
+        return Ok(rule.clone());
+    }
+    let rule = Regex::new(pattern)?;
+    known.push((pattern, rule.clone()));
+    Ok(rule)
+}
+
 impl Splitter {
     /// The rule of an algorithm; SentencePiece has none and takes the text as one piece.
     pub(super) fn new(algorithm: &Algorithm) -> Result<Self, TokenizerError> {
         use LookAhead::{All, ButLineBreaks, No};
-        let rules: &[(&str, LookAhead)] = match algorithm {
+        let rules: &[(&'static str, LookAhead)] = match algorithm {
             Algorithm::LlamaBpe => &[(LLAMA_BPE, ButLineBreaks)],
             Algorithm::Qwen2 => &[(QWEN2, ButLineBreaks)],
             Algorithm::Gpt2 => &[(GPT2, All)],
@@ -76,9 +91,9 @@ impl Splitter {
             Algorithm::Falcon => &[(FALCON_PUNCTUATION, No), (GPT2, All), (THREE_DIGITS, No)],
             Algorithm::SentencePiece { .. } => &[],
         };
-        let compile = |&(pattern, look_ahead): &(&str, LookAhead)| {
+        let compile = |&(pattern, look_ahead): &(&'static str, LookAhead)| {
             let rule =
-                Regex::new(pattern).map_err(|error| TokenizerError::Build { reason: error.to_string() })?;
+                compiled(pattern).map_err(|error| TokenizerError::Build { reason: error.to_string() })?;
             Ok(Step { rule, look_ahead })
         };
         Ok(Self { steps: rules.iter().map(compile).collect::<Result<_, _>>()? })
