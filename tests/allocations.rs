@@ -1,35 +1,15 @@
 //! A decode step allocates nothing, of one sequence or of several: counted by the global allocator, with one thread and with several.
 
 mod common;
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering};
+#[path = "common/counting.rs"]
+mod counting;
 
 use bitnetc::load::Loaded;
 use bitnetc_ir::DType;
 use bitnetc_runtime::batch::{Batch, BatchOptions, Feed};
 use bitnetc_runtime::sampling::{Sampler, SamplingParams};
 use common::{open, options, root, session};
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call is handed on to the system allocator unchanged; counting has no effect on memory.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: the caller's contract is the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's contract is the system allocator's.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static GLOBAL: Counting = Counting;
+use counting::allocations;
 
 /// Threads of this process, where the system tells.
 fn threads_of_process() -> Option<usize> {
@@ -61,11 +41,11 @@ fn a_step_of_several_sequences(loaded: &Loaded) {
         for token in 0..8 {
             step([&[token], &[token, 2], &[3]]);
         }
-        let before = ALLOCATIONS.load(Ordering::SeqCst);
+        let before = allocations();
         for token in 0..50 {
             step([&[token], &[4], &[token, 5, 6]]);
         }
-        let made = ALLOCATIONS.load(Ordering::SeqCst) - before;
+        let made = allocations() - before;
         assert_eq!(made, 0, "{made} allocations in 50 steps with {threads} threads");
     }
 }
@@ -83,16 +63,16 @@ fn a_decode_step_allocates_nothing() {
         for _ in 0..8 {
             next = sampler.sample(session.feed(&[next]).unwrap()).unwrap();
         }
-        let before = ALLOCATIONS.load(Ordering::SeqCst);
+        let before = allocations();
         for _ in 0..100 {
             next = sampler.sample(session.feed(&[next]).unwrap()).unwrap();
         }
-        let made = ALLOCATIONS.load(Ordering::SeqCst) - before;
+        let made = allocations() - before;
         assert_eq!(made, 0, "{made} allocations in 100 steps with {threads} threads");
         // The counter counts: the next line allocates.
-        let before = ALLOCATIONS.load(Ordering::SeqCst);
+        let before = allocations();
         assert_eq!(std::hint::black_box(vec![1u8; 100]).len(), 100);
-        assert!(ALLOCATIONS.load(Ordering::SeqCst) > before);
+        assert!(allocations() > before);
     }
     // One after the other: the counter is everybody's.
     wait_for_threads(others);

@@ -2,49 +2,26 @@
 //! every structure boundary, random flips of the header, and lying counts are tried under a counting allocator.
 
 mod cases;
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "../../tests/common/counting.rs"]
+mod counting;
 
 use bitnetc_frontend_gguf::testing::{Rng, TinyModel, damage};
 use bitnetc_frontend_gguf::{Model, TokenizerMeta};
-
-struct Tracking;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is handed on to the system allocator unchanged; counting has no effect on memory.
-unsafe impl GlobalAlloc for Tracking {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Ordering::SeqCst) + layout.size();
-        PEAK.fetch_max(live, Ordering::SeqCst);
-        // SAFETY: the caller's contract is the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::SeqCst);
-        // SAFETY: the caller's contract is the system allocator's.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static GLOBAL: Tracking = Tracking;
+use counting::peak_of;
 
 const LIMIT: usize = 64 << 20;
 
 /// Bytes allocated at the worst moment of reading `bytes`.
 fn peak(bytes: &[u8]) -> usize {
-    let before = LIVE.load(Ordering::SeqCst);
-    PEAK.store(before, Ordering::SeqCst);
-    if let Ok(model) = Model::open(bytes) {
-        let _ = model.check_weights();
-    }
-    if let Ok(gguf) = bitnetc_frontend_gguf::Gguf::parse(bytes) {
-        let _ = TokenizerMeta::read(&gguf);
-    }
-    PEAK.load(Ordering::SeqCst) - before
+    let read = || {
+        if let Ok(model) = Model::open(bytes) {
+            let _ = model.check_weights();
+        }
+        if let Ok(gguf) = bitnetc_frontend_gguf::Gguf::parse(bytes) {
+            let _ = TokenizerMeta::read(&gguf);
+        }
+    };
+    peak_of(read).1
 }
 
 #[test]

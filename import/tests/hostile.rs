@@ -1,36 +1,15 @@
 //! Damaged checkpoints, and what importing holds in memory, under a counting allocator. One test, because the counts are
 //! of the whole process.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "../../tests/common/counting.rs"]
+mod counting;
+
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bitnetc_frontend_gguf::testing::Rng;
 use bitnetc_frontend_gguf::{Model, TensorType};
 use bitnetc_import::{Checkpoint, Import, ImportError, Options, limits, shard_names};
-
-struct Tracking;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is handed on to the system allocator unchanged; counting has no effect on memory.
-unsafe impl GlobalAlloc for Tracking {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Ordering::SeqCst) + layout.size();
-        PEAK.fetch_max(live, Ordering::SeqCst);
-        // SAFETY: the caller's contract is the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::SeqCst);
-        // SAFETY: the caller's contract is the system allocator's.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static GLOBAL: Tracking = Tracking;
+use counting::peak_of;
 
 /// The bytes of a checkpoint, with the names of the files.
 #[derive(Clone)]
@@ -100,14 +79,6 @@ impl Files {
         assert_eq!(bytes, import.file_bytes());
         Ok(bytes)
     }
-}
-
-/// The result, and the bytes allocated at the worst moment.
-fn peak<T>(run: impl FnOnce() -> T) -> (T, usize) {
-    let before = LIVE.load(Ordering::SeqCst);
-    PEAK.store(before, Ordering::SeqCst);
-    let result = run();
-    (result, PEAK.load(Ordering::SeqCst) - before)
 }
 
 /// What may be held: the contents of the metadata, a band of weights as floats and as they are stored, and what each
@@ -218,7 +189,7 @@ fn damage_is_refused_and_memory_does_not_grow_with_the_weights() {
     let files = large();
     for target in [TensorType::I2S, TensorType::Tq1_0, TensorType::F32] {
         let options = Options { target, ..Options::default() };
-        let (converted, used) = peak(|| files.convert(&options));
+        let (converted, used) = peak_of(|| files.convert(&options));
         println!(
             "{}: {} bytes from {}, peak {used}, of metadata {}",
             target.name(),
@@ -246,7 +217,7 @@ fn damage_is_refused_and_memory_does_not_grow_with_the_weights() {
             let mut rng = Rng::new(round);
             let mut bad = good.clone();
             (0..=rng.below(2)).for_each(|_| damage(&mut bad, &mut rng));
-            let (result, used) = peak(|| bad.convert(&Options::default()));
+            let (result, used) = peak_of(|| bad.convert(&Options::default()));
             largest = largest.max(used);
             assert!(used < bound(&bad) + (1 << 20), "{name}, round {round}: {used}");
             match result {

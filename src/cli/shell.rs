@@ -1,8 +1,10 @@
 //! `bitnetc completions` and `bitnetc man`: what shells and man read, made from the arguments themselves.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use bitnetc::error::exit;
+use bitnetc_runtime::whole_file::WholeFile;
 use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
 
@@ -61,7 +63,10 @@ pub(crate) fn man(args: &ManArgs, quiet: bool) -> Outcome {
         write_pages(&command, "bitnetc", &mut |name, text| {
             let path = folder.join(format!("{name}.1"));
             written += 1;
-            std::fs::write(&path, text).map_err(|e| failed("write", &path, e))
+            let file = WholeFile::create(&path).map_err(bitnetc::Error::from)?;
+            file.file().write_all(text).map_err(|e| failed("write", &path, e))?;
+            file.commit().map_err(bitnetc::Error::from)?;
+            Ok(())
         })?;
         output::say(quiet, format!("wrote {written} pages to {}", folder.display()));
         return Ok(exit::OK);

@@ -20,7 +20,7 @@ use crate::tensors::Dims;
 use crate::write::MetaValue;
 
 /// Bytes of a file that is built; larger configurations are left out.
-const MOST_BYTES: u64 = 512 << 10;
+const MOST_BYTES: u64 = 4 << 20;
 
 /// Numbers drawn from bytes; zeros when there are none left.
 struct Draw<'a>(&'a [u8]);

@@ -1,8 +1,10 @@
 //! RMS norm and absmax quantisation.
 
+use super::blocks::quant_blocks;
 use super::error::{InterpError, MAX_QUANT_WIDTH};
 use super::scalar;
 use super::tensor::Tensor;
+use crate::types::DType;
 
 /// The least magnitude that fills the int8 range; a row of smaller elements is quantised as if it held this one.
 const LEAST_ABSMAX: f32 = 1e-5;
@@ -33,6 +35,21 @@ pub(super) fn quant_absmax(rows: usize, width: usize, x: &[f32]) -> Result<Tenso
         sums.push(codes[first..].iter().map(|&q| i32::from(q)).sum());
     }
     Ok(Tensor::Q8 { rows, width, codes, a, sums })
+}
+
+impl Tensor {
+    /// Quantised rows of `width` elements as `quant_absmax` (`q8`) or `quant_blocks` (`q8b`) makes them; `None` for another type.
+    ///
+    /// # Errors
+    /// A row that is too wide for `q8`.
+    pub fn quantised(dtype: DType, width: usize, x: &[f32]) -> Result<Option<Self>, InterpError> {
+        let rows = x.len().checked_div(width).unwrap_or(0);
+        Ok(match dtype {
+            DType::Q8 => Some(quant_absmax(rows, width, x)?),
+            DType::Q8b => Some(quant_blocks(rows, width, x)),
+            _ => None,
+        })
+    }
 }
 
 /// The int8 nearest to `x`, ties to even; 0 for NaN.

@@ -238,11 +238,13 @@ impl Chat<'_> {
         }
         if reply.generated.stop == Stop::ContextFull {
             let context = self.conversation.session().context();
+            let remedy = match self.args.context_shift {
+                true => "-c makes it larger",
+                false => "--context-shift goes on",
+            };
             output::say(
                 false,
-                format!(
-                    "the context of {context} tokens is full: /reset starts again, --context-shift goes on"
-                ),
+                format!("the context of {context} tokens is full: /reset starts again, {remedy}"),
             );
         }
         interrupt::clear();

@@ -13,7 +13,7 @@ use bitnetc_ir::{KEY_BLOCK, storage};
 
 use super::super::lanes::{for_groups, for_tiles_of, halvings};
 use super::super::{Arg, Args, CacheShape};
-use super::{Block, Blocking, MAX, Rows, SCORES, SUM, Shape, Tile, converted_bytes, merge_state, softmax};
+use super::{Blocking, MAX, Rows, SCORES, SUM, Shape, Tile, converted_bytes, merge_state, softmax};
 use crate::kir::{I64, IntCond, KernelBuilder, Scalar};
 
 /// Bytes of the line of a key/value head.
@@ -147,7 +147,7 @@ impl Shape {
         // Where more than one tile would convert the same elements, the block is converted once.
         let convert = self.stored.dtype != bitnetc_ir::DType::F32 && self.group as usize > self.blocking.rows;
         let load = |b: &mut KernelBuilder, operand: u8| {
-            let block = Block { at: b.add(args.operand(operand), offset), stored: self.stored };
+            let block = self.stored_block(b, args, operand, offset);
             if convert { block.convert(b, unit.converted, unit.count) } else { block }
         };
         let q = b.mul(unit.kv_head, i64::from(self.group) * self.head_bytes());

@@ -26,6 +26,9 @@ pub(super) use decode::{merge, workspace_bytes};
 /// Bytes of the scores of one row.
 const SCORES: i32 = 4 * KEY_BLOCK as i32;
 
+/// Bytes of a line of the caches.
+const LINE: usize = 64;
+
 /// The state of a row.
 const STATE: i32 = 16;
 const MAX: i32 = 0;
@@ -102,6 +105,19 @@ impl Shape {
         self.stored.head_dim
     }
 
+    /// The block of keys (operand 1) or values (operand 2) that lies `offset` bytes from the start of its cache. Behind the keys
+    /// of a block come its values, and behind these the keys of the block that follows in the cache.
+    fn stored_block(&self, b: &mut KernelBuilder, args: &Args, operand: u8, offset: I64) -> Block {
+        let next = match operand {
+            1 => b.add(args.operand(2), offset),
+            _ => {
+                let next = b.add(args.operand(1), offset);
+                b.add(next, i64::from(KEY_BLOCK) * self.stored.row_bytes())
+            }
+        };
+        Block { at: b.add(args.operand(operand), offset), stored: self.stored, next: Some(next) }
+    }
+
     /// Bytes of a head in a row of queries or results.
     fn head_bytes(&self) -> i64 {
         4 * i64::from(self.head_dim())
@@ -140,6 +156,18 @@ impl Stored {
 struct Block {
     at: I64,
     stored: Stored,
+    /// Address of the block that is read next, whose lines are prefetched while this one is read; none where that is not
+    /// worth it. Hardware follows lines within a page only, and a block is a few pages.
+    next: Option<I64>,
+}
+
+impl Block {
+    /// Prefetches what lies `offsets` behind byte `within` of the next block.
+    fn prefetch(self, b: &mut KernelBuilder, within: I64, offsets: impl IntoIterator<Item = i32>) {
+        let Some(next) = self.next else { return };
+        let at = b.add(next, within);
+        offsets.into_iter().for_each(|offset| b.prefetch(at, offset));
+    }
 }
 
 impl Block {
@@ -154,12 +182,13 @@ impl Block {
         b.for_loop(0, elements, LANES as i64, (), |b, i, ()| {
             let offset = b.mul(i, element);
             let from = b.add(self.at, offset);
+            self.prefetch(b, offset, [0]);
             let v = load_dense(b, from, 0, LANES as u8, dtype, false);
             let offset = b.shl(i, 2);
             let to = b.add(to, offset);
             b.store_f32(to, v, 0, LANES as u8);
         });
-        Block { at: to, stored: Stored { dtype: DType::F32, head_dim } }
+        Block { at: to, stored: Stored { dtype: DType::F32, head_dim }, next: None }
     }
 }
 
@@ -191,22 +220,28 @@ impl Shape {
         let stored = keys.stored;
         let step = (self.blocking.keys * LANES) as i64;
         b.for_loop(0, count, step, (), |b, at, ()| {
-            let offset = b.mul(at, stored.row_bytes());
-            let k = b.add(keys.at, offset);
+            let first = b.mul(at, stored.row_bytes());
+            let k = b.add(keys.at, first);
             let zero = b.splat_f32(0.0);
             let sums = vec![vec![zero; rows]; self.blocking.keys];
             // Element d of 16 keys is 16 neighbouring elements of the cache, element d of a query is one.
             let dims = i64::from(stored.head_dim);
             let unroll = if dims % 4 == 0 { 4 } else { 1 };
             let sums = b.for_loop(0, dims, unroll, sums, |b, d, mut sums| {
-                let offset = b.mul(d, i64::from(stored.vector_bytes()));
-                let k = b.add(k, offset);
+                let within = b.mul(d, i64::from(stored.vector_bytes()));
+                let k = b.add(k, within);
+                let within = b.add(first, within);
                 let offset = b.shl(d, 2);
                 let q = b.add(tile.q.base, offset);
+                let of_keys = |v: usize| v as i32 * LANES as i32 * stored.row_bytes() as i32;
+                let bytes = unroll as i32 * stored.vector_bytes();
+                let lines = (0..self.blocking.keys)
+                    .flat_map(|v| (0..bytes).step_by(LINE).map(move |at| of_keys(v) + at));
+                keys.prefetch(b, within, lines);
                 for i in 0..unroll as i32 {
                     let mut vectors = Vec::new();
-                    for v in 0..self.blocking.keys as i32 {
-                        let at = v * LANES as i32 * stored.row_bytes() as i32 + i * stored.vector_bytes();
+                    for v in 0..self.blocking.keys {
+                        let at = of_keys(v) + i * stored.vector_bytes();
                         vectors.push(load_dense(b, k, at, LANES as u8, stored.dtype, false));
                     }
                     for (row, &offset) in tile.q.offsets.iter().enumerate() {
@@ -268,14 +303,16 @@ impl Tile {
     /// [`Shape::weigh`] for the vectors from element `at` on, with `lanes` elements each.
     fn weigh(&self, b: &mut KernelBuilder, values: Block, fresh: I64, count: I64, at: I64, lanes: &[u8]) {
         let stored = values.stored;
-        let offset = b.mul(at, i64::from(stored.element_bytes()));
-        let v = b.add(values.at, offset);
+        let first = b.mul(at, i64::from(stored.element_bytes()));
+        let v = b.add(values.at, first);
         let rows = self.y.offsets.len();
         let zero = b.splat_f32(0.0);
         let sums = vec![vec![zero; rows]; lanes.len()];
         let sums = b.for_loop(0, count, 1, sums, |b, key, mut sums| {
-            let offset = b.mul(key, stored.row_bytes());
-            let v = b.add(v, offset);
+            let within = b.mul(key, stored.row_bytes());
+            let v = b.add(v, within);
+            let within = b.add(first, within);
+            values.prefetch(b, within, (0..lanes.len() as i32 * stored.vector_bytes()).step_by(LINE));
             let offset = b.shl(key, 2);
             let p = b.add(self.scores, offset);
             let mut vectors = Vec::new();

@@ -9,7 +9,7 @@ use bitnetc_ir::{DType, KEY_BLOCK, storage};
 
 use super::super::lanes::{for_tiles, for_tiles_of, halvings};
 use super::super::{Arg, Args, CacheShape};
-use super::{Block, MAX_OFFSET, Rows, SCORES, STATE, Shape, Tile, converted_bytes, softmax};
+use super::{MAX_OFFSET, Rows, SCORES, STATE, Shape, Tile, converted_bytes, softmax};
 use crate::kir::{I64, IntCond, KernelBuilder};
 
 const _: () = assert!(QUERY_TILE == 16 && KEY_BLOCK == 64);
@@ -95,7 +95,7 @@ impl Unit<'_> {
             let count = b.min(left, i64::from(KEY_BLOCK));
             let offset = shape.stored.offset(b, args, self.kv_head, block);
             let load = |b: &mut KernelBuilder, operand: u8| {
-                let stored = Block { at: b.add(args.operand(operand), offset), stored: shape.stored };
+                let stored = shape.stored_block(b, args, operand, offset);
                 match shape.stored.dtype {
                     DType::F32 => stored,
                     _ => stored.convert(b, self.converted, count),

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use bitnetc::error::exit;
+use bitnetc_ir::blocks::BLOCK;
 use bitnetc_ir::interp::{Cache, CacheData, Tensor, scalar};
 use bitnetc_ir::sample::{self, CallShape};
 use bitnetc_ir::{DType, Dim, Func, KEY_BLOCK, Module, Type};
@@ -19,6 +20,12 @@ use crate::cli::failure::Failure;
 enum Given {
     Floats(Vec<f32>),
     Ints(Vec<i64>),
+    /// Quantised rows: codes, and the factor of each row (`q8`) or the scale of each block (`q8b`).
+    Codes {
+        codes: Vec<i64>,
+        factors: Vec<f32>,
+        dtype: DType,
+    },
     Seed(u64),
 }
 
@@ -48,6 +55,9 @@ pub(super) fn inputs(args: &RunIrArgs, module: &Module, func: &Func) -> Result<V
             Some(Given::Seed(seed)) => made(seed).ok_or_else(|| wrong(name, "cannot be made"))?,
             Some(Given::Floats(data)) => floats(name, ty, data, call)?,
             Some(Given::Ints(data)) => ints(name, ty, data, call)?,
+            Some(Given::Codes { codes, factors, dtype }) => {
+                quantised(name, ty, (&codes, factors, dtype), call)?
+            }
         });
     }
     Ok(tensors)
@@ -77,14 +87,29 @@ fn parse(name: &str, value: &str) -> Result<Given, Failure> {
 fn parse_json(name: &str, text: &str) -> Result<Given, Failure> {
     let value: Value = serde_json::from_str(text)
         .map_err(|e| wrong(name, format!("expected a number, a JSON list, @FILE or seed:N ({e})")))?;
-    let mut numbers = Vec::new();
-    collect(&value, &mut numbers).ok_or_else(|| wrong(name, "expected numbers and lists of them only"))?;
-    let ints: Option<Vec<i64>> = numbers.iter().map(|n| n.as_i64()).collect();
-    Ok(match ints {
-        Some(ints) => Given::Ints(ints),
+    let numbers = |value: &Value| {
+        let mut numbers = Vec::new();
+        collect(value, &mut numbers).ok_or_else(|| wrong(name, "expected numbers and lists of them only"))?;
+        let ints: Option<Vec<i64>> = numbers.iter().map(|n| n.as_i64()).collect();
         // An f32 is the nearest one to the decimal number; the way over f64 rounds twice, and only ties of that differ.
-        None => Given::Floats(numbers.iter().map(|n| n.as_f64().unwrap_or(f64::NAN) as f32).collect()),
-    })
+        let floats = || numbers.iter().map(|n| n.as_f64().unwrap_or(f64::NAN) as f32).collect();
+        Ok::<_, Failure>(ints.map_or_else(|| Given::Floats(floats()), Given::Ints))
+    };
+    let Value::Object(fields) = &value else { return numbers(&value) };
+    let (factors, dtype) = match (fields.get("codes"), fields.get("a"), fields.get("scales"), fields.len()) {
+        (Some(_), Some(a), None, 2) => (a, DType::Q8),
+        (Some(_), None, Some(scales), 2) => (scales, DType::Q8b),
+        _ => return Err(wrong(name, "an object has `codes`, and `a` for q8 or `scales` for q8b")),
+    };
+    let Given::Ints(codes) = numbers(&fields["codes"])? else {
+        return Err(wrong(name, "codes are integers"));
+    };
+    let factors = match numbers(factors)? {
+        Given::Floats(factors) => factors,
+        Given::Ints(factors) => factors.into_iter().map(|n| n as f32).collect(),
+        _ => Vec::new(),
+    };
+    Ok(Given::Codes { codes, factors, dtype })
 }
 
 fn collect<'v>(value: &'v Value, numbers: &mut Vec<&'v serde_json::Number>) -> Option<()> {
@@ -110,6 +135,7 @@ fn shape(
     let count = |given: &Given| match given {
         Given::Floats(data) => Some(data.len()),
         Given::Ints(data) => Some(data.len()),
+        Given::Codes { codes, .. } => Some(codes.len()),
         Given::Seed(_) => None,
     };
     let mut tokens = args.tokens;
@@ -171,18 +197,58 @@ fn floats(name: &str, ty: &Type, data: Vec<f32>, call: CallShape) -> Result<Tens
         };
         return Ok(Tensor::Cache(Cache { dims, capacity: call.capacity, data }));
     }
-    match ty.as_rows().filter(|_| ty.dtype == DType::F32) {
-        Some(rows) => {
-            let (count, width) = (if rows.per_token { call.tokens as usize } else { 1 }, rows.width as usize);
-            match data.len() == count * width {
-                true => Ok(Tensor::F32 { rows: count, width, data }),
-                false => Err(wrong_count(name, ty, data.len(), count * width)),
-            }
-        }
-        None => {
-            Err(wrong(name, format!("{ty} is not made of numbers with fractions; give integers or seed:N")))
-        }
+    let Some((count, width)) = rows(ty, call) else {
+        return Err(wrong(
+            name,
+            format!("{ty} is not made of numbers with fractions; give integers or seed:N"),
+        ));
+    };
+    if data.len() != count * width {
+        return Err(wrong_count(name, ty, data.len(), count * width));
     }
+    if ty.dtype == DType::F32 {
+        return Ok(Tensor::F32 { rows: count, width, data });
+    }
+    // As the op would make them that the value comes from.
+    let made = Tensor::quantised(ty.dtype, width, &data).map_err(|e| wrong(name, e))?;
+    made.ok_or_else(|| {
+        wrong(name, format!("{ty} is not made of numbers with fractions; give integers or seed:N"))
+    })
+}
+
+/// Rows and their width in this call.
+fn rows(ty: &Type, call: CallShape) -> Option<(usize, usize)> {
+    let rows = ty.as_rows()?;
+    Some((if rows.per_token { call.tokens as usize } else { 1 }, rows.width as usize))
+}
+
+fn quantised(
+    name: &str,
+    ty: &Type,
+    (codes, factors, dtype): (&[i64], Vec<f32>, DType),
+    call: CallShape,
+) -> Result<Tensor, Failure> {
+    let (count, width) = rows(ty, call).filter(|_| ty.dtype == dtype).ok_or_else(|| {
+        wrong(name, format!("{ty} is not {}: codes and factors cannot be given for it", dtype.name()))
+    })?;
+    if codes.len() != count * width {
+        return Err(wrong_count(name, ty, codes.len(), count * width));
+    }
+    let a_row = if dtype == DType::Q8 { 1 } else { width.div_ceil(BLOCK as usize) };
+    if factors.len() != count * a_row {
+        let why = format!("{} factors, {ty} needs {} in this call", factors.len(), count * a_row);
+        return Err(wrong(name, why));
+    }
+    let codes: Result<Vec<i8>, _> = codes.iter().map(|&n| i8::try_from(n)).collect();
+    let codes = codes.map_err(|_| wrong(name, "codes are from -128 to 127"))?;
+    Ok(match dtype {
+        DType::Q8 => {
+            let sum = |row: &[i8]| row.iter().map(|&q| i32::from(q)).sum();
+            let sums = codes.chunks(width.max(1)).map(sum).collect();
+            Tensor::Q8 { rows: count, width, codes, a: factors, sums }
+        }
+        _ => Tensor::Q8b { rows: count, width, codes, scales: factors },
+    })
 }
 
 fn ints(name: &str, ty: &Type, data: Vec<i64>, call: CallShape) -> Result<Tensor, Failure> {
@@ -215,7 +281,6 @@ fn ints(name: &str, ty: &Type, data: Vec<i64>, call: CallShape) -> Result<Tensor
                 false => Err(wrong_count(name, ty, numbers.len(), count * width)),
             }
         }
-        (DType::Q8 | DType::Q8b, _) => Err(wrong(name, format!("{ty} is quantised; give seed:N"))),
         _ => floats(name, ty, data.iter().map(|&n| n as f32).collect(), call),
     }
 }
