@@ -32,12 +32,12 @@ unsafe impl GlobalAlloc for Counting {
 static GLOBAL: Counting = Counting;
 
 /// Allocations so far.
-pub fn allocations() -> u64 {
+pub(crate) fn allocations() -> u64 {
     ALLOCATIONS.load(Ordering::SeqCst)
 }
 
 /// What `run` gives, and the bytes that were allocated at its worst moment beyond those before it.
-pub fn peak_of<T>(run: impl FnOnce() -> T) -> (T, usize) {
+pub(crate) fn peak_of<T>(run: impl FnOnce() -> T) -> (T, usize) {
     let before = LIVE.load(Ordering::SeqCst);
     PEAK.store(before, Ordering::SeqCst);
     let result = run();
