@@ -2,9 +2,12 @@
 
 use std::process::{Command, Stdio};
 
+use bitnetc::bench::kernels::{KernelsOptions, measure};
+use bitnetc::bench::limits_of_machine;
 use bitnetc::compile::{CompileOptions, import};
+use bitnetc::load::{LoadOptions, load};
 use bitnetc_frontend_gguf::synth::{ModelShape, SyntheticModel, preset};
-use bitnetc_ir::work::Accounts;
+use bitnetc_ir::work::{Accounts, Work};
 use bitnetc_ir::{DType, Module};
 use bitnetc_passes::{HeadFormat, PassContext, WeightPacking};
 use bitnetc_runtime::map::{MapMode, Mapping};
@@ -252,4 +255,48 @@ fn ctrl_c_keeps_what_is_done() {
     for line in rest.lines() {
         check_test(&serde_json::from_str(line).unwrap());
     }
+}
+
+#[test]
+fn kernels_add_up_to_the_calls_that_they_are_in() {
+    let loaded = load(None, &LoadOptions::default()).unwrap();
+    let mut roofline = limits_of_machine(Some(1 << 20)).unwrap();
+    let options = KernelsOptions {
+        prompt: 24,
+        generate: 3,
+        depth: 70,
+        threads: 2,
+        repetitions: 2,
+        keep_going: || true,
+    };
+    let mut heard = Vec::new();
+    let outcome = measure(&loaded, &mut roofline, &options, &mut |done| heard.push(done)).unwrap();
+    assert_eq!((heard, outcome.rounds.len(), outcome.interrupted), (vec![1, 2], 3, false));
+
+    let entries: Vec<(&str, u32)> = outcome.entries.iter().map(|e| (e.entry.as_str(), e.tokens)).collect();
+    assert_eq!(entries, [("decode", 1), ("prefill", 24), ("head", 1)]);
+    let accounts = Accounts::of(&loaded.module);
+    let programs = loaded.model.programs();
+    for entry in &outcome.entries {
+        let of_entry: Vec<_> = outcome.kernels.iter().filter(|k| k.entry == entry.entry).collect();
+        let mut work = Work::default();
+        of_entry.iter().for_each(|k| work += k.work.work);
+        if entry.entry == "decode" {
+            assert_eq!(work, accounts.step(70));
+        }
+        let program = programs.programs.iter().find(|p| p.name == entry.entry).unwrap();
+        assert_eq!(of_entry.iter().map(|k| k.steps as usize).sum::<usize>(), program.steps.len());
+        // Threads are in one kernel at a time, and not in any for the rest of the call.
+        for repetition in 0..2 {
+            let inside: f64 = of_entry.iter().map(|k| k.seconds[repetition]).sum();
+            let call = of_entry[0].call_seconds[repetition];
+            assert!(inside > 0.0 && inside <= call, "{}: {inside} of {call}", entry.entry);
+        }
+        let times: Vec<f64> = of_entry.iter().map(|k| k.median_seconds()).collect();
+        assert!(times.is_sorted_by(|a, b| a >= b), "{times:?}");
+    }
+    // A prompt and the logits behind its last token are a chunk and a head.
+    let mut prompt = Work::default();
+    outcome.kernels.iter().filter(|k| k.entry != "decode").for_each(|k| prompt += k.work.work);
+    assert_eq!(prompt, accounts.prompt(70, 24));
 }
