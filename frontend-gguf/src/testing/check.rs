@@ -34,7 +34,10 @@ pub fn check_parse(bytes: &[u8]) -> Outcome {
     };
     let written = GgufWriter::of(&gguf).build();
     let again = Gguf::parse(&written);
-    assert!(again.is_ok(), "an accepted file, written again, is refused: {:?}", again.err());
+    // What only the room behind the last tensor told apart is not told apart any more where that room is padding.
+    let told_by_size = gguf.notes().iter().any(|note| note.to_string().contains("by the size"));
+    let ambiguous = again.as_ref().is_err_and(|e| e.kind() == "AmbiguousTensorType" && told_by_size);
+    assert!(again.is_ok() || ambiguous, "an accepted file, written again, is refused: {:?}", again.err());
     if let Ok(again) = again {
         assert_eq!(GgufWriter::of(&again).build(), written, "writing and parsing are not inverse");
         assert_eq!(
