@@ -502,7 +502,7 @@ fn a_killed_batch_goes_on_without_loss() {
 }
 
 #[test]
-#[ignore = "takes minutes: run with --ignored"]
+#[ignore = "a minute and more: .ci/run has it, in release"]
 fn a_hundred_kills_lose_nothing() {
     kill_and_resume(100);
 }

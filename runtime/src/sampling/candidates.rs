@@ -11,8 +11,6 @@ use crate::tokenizer::TokenId;
 
 /// Candidates that are looked at first when a filter needs only the best ones.
 const FIRST_PREFIX: usize = 256;
-/// Logits that are compared together.
-const SCAN_GROUP: usize = 64;
 
 /// A token and its logit.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,44 +49,6 @@ impl Candidates {
             Some(mask) => self.list.extend(possible.filter(|candidate| mask.allows(candidate.id))),
         }
         self.ranked = false;
-    }
-
-    /// As [`Candidates::fill`] without a mask and [`Candidates::top_k`] behind it, without ever listing the others: of most
-    /// groups of logits it is enough to know that none is above the k-th best so far. `k` is above 0.
-    pub(super) fn fill_best(&mut self, logits: &[f32], k: usize) {
-        self.list.clear();
-        // Where no token is left out, the order stays that of the ids.
-        self.ranked = false;
-        let room = k.saturating_mul(2).max(FIRST_PREFIX);
-        // Later ids lose ties, so only what is above it gets in.
-        let mut floor = f32::NEG_INFINITY;
-        for (first, group) in (0..).step_by(SCAN_GROUP).zip(logits.chunks(SCAN_GROUP)) {
-            if !group.iter().fold(false, |any, &logit| any | (logit > floor)) {
-                continue;
-            }
-            for (id, &logit) in (first..).zip(group) {
-                if logit > floor {
-                    self.list.push(Candidate { logit, id });
-                    if self.list.len() == room {
-                        self.keep_best(k);
-                        floor = self.list[k - 1].logit;
-                    }
-                }
-            }
-        }
-        if self.list.len() > k {
-            self.keep_best(k);
-        }
-        if self.ranked {
-            self.list.sort_unstable_by(Candidate::rank);
-        }
-    }
-
-    /// Keeps the `k` best of more than `k`, in no order but with the least of them last.
-    fn keep_best(&mut self, k: usize) {
-        self.list.select_nth_unstable_by(k - 1, Candidate::rank);
-        self.list.truncate(k);
-        self.ranked = true;
     }
 
     /// Adds to the logits of tokens, before any other stage; −∞ removes a token.
@@ -353,16 +313,6 @@ mod tests {
             } else {
                 prop_assert_eq!(kept.list, candidates(&logits).list);
             }
-        }
-
-        #[test]
-        fn the_best_of_a_scan_are_those_of_top_k(logits in logits(), k in 1usize..600) {
-            let mut listed = candidates(&logits);
-            listed.top_k(k);
-            let mut scanned = Candidates::default();
-            scanned.fill_best(&logits, k);
-            prop_assert_eq!(scanned.ranked, listed.ranked);
-            prop_assert_eq!(scanned.list, listed.list);
         }
 
         #[test]

@@ -125,21 +125,14 @@ impl Sampler {
         logits: &[f32],
         mask: Option<&TokenMask>,
     ) -> Result<TokenId, SampleError> {
-        // Without a way out of the loop it takes many logits at a time.
-        let broken = |logit: f32| logit.is_nan() || logit == f32::INFINITY;
-        if logits.iter().fold(false, |any, &logit| any | broken(logit))
-            && let Some(index) = logits.iter().position(|&logit| broken(logit))
-        {
+        if let Some(index) = logits.iter().position(|&logit| logit.is_nan() || logit == f32::INFINITY) {
             return Err(SampleError::NotFinite { index, value: logits[index] });
         }
         let count = logits.len();
         if let Some(&(id, _)) = self.params.logit_bias.iter().find(|&&(id, _)| id as usize >= count) {
             return Err(SampleError::BiasOutOfRange { id, count });
         }
-        match self.best_wanted() {
-            Some(k) if mask.is_none() => self.candidates.fill_best(logits, k),
-            _ => self.candidates.fill(logits, mask),
-        }
+        self.candidates.fill(logits, mask);
         self.candidates.add_biases(&self.params.logit_bias);
         for at in 0..self.stages.len() {
             match self.stages[at] {
@@ -174,16 +167,6 @@ impl Sampler {
         }
         self.accept(token);
         Ok(token)
-    }
-
-    /// How many of the best tokens are all that the stages look at, if the first of them says so.
-    fn best_wanted(&self) -> Option<usize> {
-        let k = match self.stages.first() {
-            Some(Stage::TopK) => Some(self.params.top_k),
-            Some(Stage::Temperature) if self.params.temperature <= 0.0 => Some(1),
-            _ => None,
-        };
-        k.filter(|&k| k > 0 && self.params.logit_bias.is_empty())
     }
 
     /// Recent tokens and how often each occurs, by rising id.
