@@ -7,11 +7,12 @@
 //! `huggingface_hub` and other tools share (`HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`; the
 //! layout is `models--ORG--REPO/{refs,snapshots}`). Nothing is downloaded.
 
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bitnetc_import::{Checkpoint, Import, Options, shard_names};
 use bitnetc_runtime::map::{MapError, MapMode, Mapping};
+use bitnetc_runtime::file_stream::FileStream;
 use bitnetc_runtime::whole_file::{WholeFile, WholeFileError};
 
 use crate::error::Error;
@@ -226,10 +227,10 @@ pub fn write_import(
     let file = WholeFile::create(path)?;
     let unwritable =
         |source| Error::File(WholeFileError::Io { operation: "write", path: path.to_owned(), source });
-    let mut buffered = BufWriter::with_capacity(1 << 20, file.file());
+    let mut stream = FileStream::new(file.file());
     let mut done = 0;
     let written = import.write(|piece| {
-        buffered.write_all(piece).map_err(|source| Stopped::Write(unwritable(source)))?;
+        stream.write_all(piece).map_err(|source| Stopped::Write(unwritable(source)))?;
         done += piece.len() as u64;
         if progress(done) { Ok(()) } else { Err(Stopped::Write(Error::Interrupted)) }
     });
@@ -237,8 +238,7 @@ pub fn write_import(
         Stopped::Write(error) => error,
         Stopped::Convert(source) => Error::Import { path: directory.to_owned(), source },
     })?;
-    buffered.flush().map_err(unwritable)?;
-    drop(buffered);
+    stream.finish().map_err(unwritable)?;
     let bytes = Mapping::open(file.temporary_path(), MapMode::Mapped)?;
     let refused = |source| Error::Gguf { path: path.to_owned(), source };
     let model = bitnetc_frontend_gguf::Model::open(bytes.as_slice()).map_err(refused)?;

@@ -1,9 +1,10 @@
 //! Writing synthetic models to files.
 
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 
 use bitnetc_frontend_gguf::synth::SyntheticModel;
+use bitnetc_runtime::file_stream::FileStream;
 use bitnetc_runtime::whole_file::{WholeFile, WholeFileError};
 
 use crate::error::Error;
@@ -21,14 +22,13 @@ pub fn write_synthetic(
     let file = WholeFile::create(path)?;
     let unwritable =
         |source| Error::File(WholeFileError::Io { operation: "write", path: path.to_owned(), source });
-    let mut buffered = BufWriter::with_capacity(1 << 20, file.file());
+    let mut stream = FileStream::new(file.file());
     let mut done = 0;
     model.write(|piece| {
-        buffered.write_all(piece).map_err(unwritable)?;
+        stream.write_all(piece).map_err(unwritable)?;
         done += piece.len() as u64;
         if progress(done) { Ok(()) } else { Err(Error::Interrupted) }
     })?;
-    buffered.flush().map_err(unwritable)?;
-    drop(buffered);
+    stream.finish().map_err(unwritable)?;
     Ok(file.commit()?)
 }

@@ -181,13 +181,15 @@ impl Weights<'_> {
         let mut scales = vec![0.0; self.rows() * groups];
         let rows = bytes.par_chunks_mut(width.max(1)).zip(scales.par_chunks_mut(groups.max(1)));
         rows.enumerate().for_each(|(row, (bytes, scales))| {
-            let mut values = vec![0.0; cols];
-            self.decode_row(row, &mut values);
-            for (i, x) in values.iter().chain(std::iter::repeat(&0.0)).take(width * 4).enumerate() {
-                let code = if *x > 0.0 { 2 } else { u8::from(*x == 0.0) };
-                bytes[i / 16 * 4 + i % 4] |= code << (i % 16 / 4 * 2);
+            let mut values = vec![0.0; width * 4];
+            self.decode_row(row, &mut values[..cols]);
+            let code = |x: f32| if x > 0.0 { 2 } else { u8::from(x == 0.0) };
+            for (bytes, x) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(values.as_chunks::<16>().0) {
+                for (j, byte) in bytes.iter_mut().enumerate() {
+                    *byte = code(x[j]) | code(x[4 + j]) << 2 | code(x[8 + j]) << 4 | code(x[12 + j]) << 6;
+                }
             }
-            for (scale, part) in scales.iter_mut().zip(values.chunks(group)) {
+            for (scale, part) in scales.iter_mut().zip(values[..cols].chunks(group)) {
                 *scale = magnitude(part).unwrap_or(f32::NAN) * factor;
             }
         });

@@ -2,7 +2,7 @@
 //! text, both drawn from the input. Decoding gives the text back, ids are in range, control tokens come out only where they
 //! were asked for, and a single word is cut as the definition of BPE has it, applied in the slowest way.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bitnetc_runtime::tokenizer::{
     Algorithm, StreamDecoder, TokenId, TokenType, Tokenize, Tokenizer, TokenizerSpec, pack_merges,
@@ -37,6 +37,7 @@ struct Words {
 
 fn words(input: &mut &[u8], count: usize) -> Words {
     let mut tokens: Vec<String> = (0..=u8::MAX).map(|b| spelled(b).to_string()).collect();
+    let mut known: HashSet<String> = tokens.iter().cloned().collect();
     let mut merges = Vec::new();
     for _ in 0..count {
         let Some((pair, rest)) = input.split_at_checked(2) else { break };
@@ -48,7 +49,7 @@ fn words(input: &mut &[u8], count: usize) -> Words {
         };
         let (left, right) = (tokens[pick(pair[0])].clone(), tokens[pick(pair[1])].clone());
         let joined = format!("{left}{right}");
-        if joined.len() <= 64 && !tokens.contains(&joined) {
+        if joined.len() <= 64 && known.insert(joined.clone()) {
             tokens.push(joined);
             merges.push((left, right));
         }
@@ -58,7 +59,8 @@ fn words(input: &mut &[u8], count: usize) -> Words {
 
 /// The ids of one piece, by applying the merge of the lowest rank, leftmost first, until none applies.
 fn naive(words: &Words, piece: &str, whole_pieces: bool) -> Vec<TokenId> {
-    let id = |text: &str| words.tokens.iter().position(|t| t == text).map(|i| i as TokenId);
+    let ids: HashMap<&str, usize> = words.tokens.iter().enumerate().map(|(i, t)| (t.as_str(), i)).collect();
+    let id = |text: &str| ids.get(text).map(|&i| i as TokenId);
     let mut parts: Vec<String> = piece.bytes().map(|b| spelled(b).to_string()).collect();
     let whole: String = parts.concat();
     if let Some(id) = id(&whole).filter(|_| whole_pieces) {

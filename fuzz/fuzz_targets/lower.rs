@@ -4,6 +4,8 @@
 //! In `fuzz/`: `cargo +nightly fuzz run lower corpus/lower seeds/lower -- -max_len=256`.
 #![no_main]
 
+#[path = "../checks/one_thread.rs"]
+mod one_thread;
 #[path = "../checks/rate.rs"]
 mod rate;
 
@@ -11,6 +13,6 @@ use bitnetc_frontend_gguf::testing::{Outcome, check_lower};
 
 static LOWERED: rate::Rate = rate::Rate::new("lowered");
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+libfuzzer_sys::fuzz_target!(init: one_thread::one_thread(), |bytes: &[u8]| {
     LOWERED.count(matches!(check_lower(bytes), Outcome::Model(_) | Outcome::Complete));
 });

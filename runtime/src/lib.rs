@@ -7,6 +7,7 @@ pub mod batch;
 mod call;
 pub mod cpus;
 pub mod execute;
+pub mod file_stream;
 #[allow(unsafe_code)]
 pub mod map;
 pub mod model;

@@ -155,7 +155,12 @@ fn map_file(file: &File, length: usize, mode: MapMode, path: &Path) -> Result<Mm
     //   check every offset that they take from them once, keep the checked value and not the bytes, and never take
     //   a second reading of the same bytes for the first; so a change can make numbers wrong but not break memory.
     // Plans are replaced by rename and never written in place. `MapMode::Copied` has neither risk.
-    unsafe { options.map(file) }.map_err(|source| MapError::Map { path: path.to_owned(), source })
+    let map = unsafe { options.map(file) };
+    let map = map.map_err(|source| MapError::Map { path: path.to_owned(), source })?;
+    // Advice: what has to be read from the disk comes in huge pages, where the file system can keep them.
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    Ok(map)
 }
 
 /// Bytes that one thread reads at a time: some huge pages.

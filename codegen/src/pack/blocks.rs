@@ -147,8 +147,8 @@ fn write(format: BlockFormat, r: usize, row: &QuantisedRow, out: &mut [u8]) {
             };
             match format {
                 BlockFormat::W8 => {
-                    for v in 0..8 {
-                        put(v, &|c| stored(q[4 * v + c]));
+                    for (q, out) in q.as_chunks::<4>().0.iter().zip(out.as_chunks_mut::<VECTOR>().0) {
+                        out[4 * r..4 * r + 4].copy_from_slice(&q.map(stored));
                     }
                 }
                 BlockFormat::W4 => {

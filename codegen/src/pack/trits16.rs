@@ -49,9 +49,17 @@ pub(super) fn write<'a>(
 
 /// Five codes a byte: `bitnetc_ir::weights::trits_byte` of every byte.
 fn pack_group(fields: &[Field; TRITS], out: &mut [u8; 64]) {
-    for (i, out) in out.iter_mut().enumerate() {
-        let v = fields.iter().fold(0u8, |v, field| v.wrapping_mul(3).wrapping_add(field[i]));
-        *out = (u16::from(v) * 256).div_ceil(243) as u8;
+    let mut sums: Field = fields[0];
+    for field in &fields[1..] {
+        for (sum, &code) in sums.iter_mut().zip(field) {
+            // Three times by additions, which bytes of a vector have.
+            *sum = sum.wrapping_add(*sum).wrapping_add(*sum).wrapping_add(code);
+        }
+    }
+    // Half the time of `div_ceil`; the sum is at most 242 · 256 + 242, which 16 bits hold.
+    #[expect(clippy::manual_div_ceil, reason = "vectors have no remainder")]
+    for (out, &v) in out.iter_mut().zip(&sums) {
+        *out = ((u16::from(v) * 256 + 242) / 243) as u8;
     }
 }
 

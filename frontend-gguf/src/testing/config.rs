@@ -20,7 +20,7 @@ use crate::tensors::Dims;
 use crate::write::MetaValue;
 
 /// Bytes of a file that is built; larger configurations are left out.
-const MOST_BYTES: u64 = 4 << 20;
+const MOST_BYTES: u64 = 1 << 20;
 
 /// Numbers drawn from bytes; zeros when there are none left.
 struct Draw<'a>(&'a [u8]);
@@ -45,13 +45,17 @@ impl Draw<'_> {
 fn build(draw: &mut Draw<'_>) -> Option<GgufWriter> {
     let family = draw.of(FAMILIES);
     let arch = draw.of(family.architectures);
-    let head_dim: usize = draw.of(&[32, 16, 64, 128, 2, 6, 48, 1]);
+    // Most are so small that only rows of floats fit; the others have whole blocks of every type.
+    let large = draw.chance(16);
+    let of = |draw: &mut Draw<'_>, few: &[usize], many: &[usize]| draw.of(if large { many } else { few });
+    let head_dim = of(draw, &[8, 4, 16, 32, 2, 6, 12, 1], &[32, 16, 64, 128, 2, 48]);
     let kv_heads = draw.of(&[1usize, 2, 4, 3]);
     let heads = kv_heads * draw.of(&[1usize, 2, 4, 3]);
-    let hidden = draw.of(&[128usize, 256, 64, 384, heads * head_dim, 100, 1]);
-    let ffn = draw.of(&[128usize, 256, 64, 640, 17]);
-    let vocab = draw.of(&[16usize, 8, 64, 300, 4]);
-    let layers = draw.of(&[1usize, 2, 3, 4]);
+    let hidden =
+        of(draw, &[32, 64, 16, heads * head_dim, 50, 1], &[128, 256, 128, heads * head_dim]);
+    let ffn = of(draw, &[32, 64, 16, 17], &[128, 256, 128, 17]);
+    let vocab = of(draw, &[16, 8, 4], &[16, 8, 64]);
+    let layers = of(draw, &[1, 1, 2], &[1, 1, 1, 3]);
     let mut w = GgufWriter::default();
     let key = |suffix: &str| format!("{arch}.{suffix}");
     w.set("general.architecture", MetaValue::String(arch.to_owned()));

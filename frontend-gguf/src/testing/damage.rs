@@ -12,7 +12,7 @@ use crate::write::MetaValue;
 pub fn random_model(rng: &mut Rng) -> GgufWriter {
     let pick = |rng: &mut Rng, all: &[usize]| all[rng.below(all.len())];
     let head_dim = pick(rng, &[16, 32, 64]);
-    let hidden = pick(rng, &[128, 256]);
+    let hidden = pick(rng, &[128, 128, 128, 256]);
     let kv_heads = pick(rng, &[1, 2]);
     let model = TinyModel {
         hidden,
@@ -20,12 +20,13 @@ pub fn random_model(rng: &mut Rng) -> GgufWriter {
         heads: hidden / head_dim,
         kv_heads,
         head_dim,
-        ffn: pick(rng, &[128, 256]),
-        vocab: pick(rng, &[8, 64, 270]),
+        ffn: pick(rng, &[128, 128, 128, 256]),
+        vocab: pick(rng, &[8, 8, 64, 270]),
         tied: rng.below(2) == 0,
         arch: ["bitnet-b1.58", "bitnet-25", "bitnet"][rng.below(3)],
         table: [FloatFormat::F16, FloatFormat::Bf16, FloatFormat::F32][rng.below(3)],
         seed: rng.bits(),
+        drawn: 128,
         ..TinyModel::default()
     };
     let mut w = model.writer();
@@ -41,7 +42,7 @@ pub fn random_model(rng: &mut Rng) -> GgufWriter {
     ];
     let stored = STORED[rng.below(STORED.len())];
     let whole = [hidden, model.ffn].iter().all(|&n| (n as u64).is_multiple_of(stored.block_elements()));
-    if rng.below(2) == 0 && whole {
+    if rng.below(4) == 0 && whole {
         for t in w.tensors.iter_mut().filter(|t| t.ty == TensorType::I2S.id()) {
             store::convert_i2s(t, stored);
         }

@@ -5,8 +5,9 @@ use half::{bf16, f16};
 use super::Rng;
 use super::writer::GgufWriter;
 use crate::arch::TensorClass;
-use crate::decode::FloatFormat;
+use crate::decode::{FloatFormat, i2s};
 use crate::synth::{ModelShape, TensorSpec, vocabulary};
+use crate::tensor_type::TensorType;
 
 /// A model to be made. Equal fields give equal files.
 ///
@@ -42,6 +43,9 @@ pub struct TinyModel {
     pub table: FloatFormat,
     /// Seed of the weights and of the merges.
     pub seed: u64,
+    /// Values of a tensor that are drawn, a multiple of 128; behind them they start again. Drawing takes most of the time that
+    /// it takes to make a model.
+    pub drawn: usize,
 }
 
 impl Default for TinyModel {
@@ -61,6 +65,7 @@ impl Default for TinyModel {
             eps: 1e-5,
             table: FloatFormat::F16,
             seed: 1,
+            drawn: usize::MAX,
         }
     }
 }
@@ -114,33 +119,50 @@ impl TinyModel {
         for t in tensors {
             match t.class {
                 TensorClass::Table => self.write_table(w, &t.name, &mut rng),
-                TensorClass::Norm => write_norm(w, &t.name, t.row, &mut rng),
-                TensorClass::Linear => write_linear(w, &t.name, t.row, t.rows, &mut rng),
+                TensorClass::Norm => self.write_norm(w, &t.name, t.row, &mut rng),
+                TensorClass::Linear => self.write_linear(w, &t.name, t.row, t.rows, &mut rng),
             }
         }
     }
 
     fn write_table(&self, w: &mut GgufWriter, name: &str, rng: &mut Rng) {
-        let values = (0..self.vocab * self.hidden).map(|_| rng.normal());
-        let data = match self.table {
+        let count = self.vocab * self.hidden;
+        let values = (0..count.min(self.drawn)).map(|_| rng.normal());
+        let data: Vec<u8> = match self.table {
             FloatFormat::F32 => values.flat_map(f32::to_le_bytes).collect(),
             FloatFormat::F16 => values.flat_map(|x| f16::from_f32(x).to_le_bytes()).collect(),
             FloatFormat::Bf16 => values.flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect(),
         };
+        let data = repeated(&data, count * self.table.bytes());
         w.tensor(name, &[self.hidden as u64, self.vocab as u64], self.table.tensor_type(), data);
+    }
+
+    /// Norm weights near 1, some of them negative.
+    fn write_norm(&self, w: &mut GgufWriter, name: &str, n: usize, rng: &mut Rng) {
+        let mut draw = || (1.0 + 0.2 * rng.normal()) * if rng.below(16) == 0 { -1.0 } else { 1.0 };
+        let values: Vec<f32> = (0..n.min(self.drawn)).map(|_| draw()).collect();
+        w.f32_tensor(name, &[n as u64], &repeated(&values, n));
+    }
+
+    /// A third each of −1, 0 and +1, with a scale that keeps the spread of the activations.
+    fn write_linear(&self, w: &mut GgufWriter, name: &str, inputs: usize, outputs: usize, rng: &mut Rng) {
+        let count = inputs * outputs;
+        let weights: Vec<i8> = (0..count.min(self.drawn)).map(|_| rng.below(3) as i8 - 1).collect();
+        let scale = (0.75 + 0.5 * rng.unit()) / (inputs as f32 * 2.0 / 3.0).sqrt();
+        // What is drawn is whole blocks, so what repeats are the bytes before the scale.
+        let packed = i2s::pack(&weights, scale);
+        let (codes, tail) = packed.split_at(weights.len() / 4);
+        let mut data = repeated(codes, count / 4);
+        data.extend_from_slice(tail);
+        w.tensor(name, &[inputs as u64, outputs as u64], TensorType::I2S, data);
     }
 }
 
-/// Norm weights near 1, some of them negative.
-fn write_norm(w: &mut GgufWriter, name: &str, n: usize, rng: &mut Rng) {
-    let values: Vec<f32> =
-        (0..n).map(|_| (1.0 + 0.2 * rng.normal()) * if rng.below(16) == 0 { -1.0 } else { 1.0 }).collect();
-    w.f32_tensor(name, &[n as u64], &values);
-}
-
-/// A third each of −1, 0 and +1, with a scale that keeps the spread of the activations.
-fn write_linear(w: &mut GgufWriter, name: &str, inputs: usize, outputs: usize, rng: &mut Rng) {
-    let weights: Vec<i8> = (0..inputs * outputs).map(|_| rng.below(3) as i8 - 1).collect();
-    let scale = (0.75 + 0.5 * rng.unit()) / (inputs as f32 * 2.0 / 3.0).sqrt();
-    w.i2s_tensor(name, inputs, outputs, &weights, scale);
+/// `count` values: these, again and again.
+fn repeated<T: Copy>(values: &[T], count: usize) -> Vec<T> {
+    let mut all = Vec::with_capacity(count);
+    while all.len() < count {
+        all.extend_from_slice(&values[..values.len().min(count - all.len())]);
+    }
+    all
 }

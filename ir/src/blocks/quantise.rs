@@ -35,10 +35,18 @@ pub struct QuantisedRow {
     pub factor: f32,
 }
 
-/// Rounds to the nearest integer, half to even, for magnitudes below 2^22: adding 1.5 · 2^23 leaves no bits for a fraction.
+/// 1.5 · 2^23: a float of magnitude below 2^22 that this is added to has no bits for a fraction, so it is rounded to an
+/// integer, half to even, which stands in its low bits.
+const SHIFT: f32 = 12_582_912.0;
+
+/// Rounds to the nearest integer, half to even, for magnitudes below 2^22.
 fn round(x: f32) -> f32 {
-    const SHIFT: f32 = 12_582_912.0;
     (x + SHIFT) - SHIFT
+}
+
+/// [`round`] as a code; the magnitude is at most 128.
+fn round_to_code(x: f32) -> i8 {
+    (x + SHIFT).to_bits() as i8
 }
 
 fn clamp(x: f32, least: f32, most: f32) -> f32 {
@@ -51,9 +59,14 @@ fn finite(x: f32) -> f32 {
     if x.is_finite() { x } else { 0.0 }
 }
 
-/// Greatest magnitude.
+/// Greatest magnitude of finite numbers.
 fn absmax(z: &[f32]) -> f32 {
-    f32::from_bits(z.iter().map(|x| x.to_bits() & 0x7fff_ffff).max().unwrap_or(0))
+    f32::from_bits(greatest_bits(z.iter().copied()))
+}
+
+/// Bits of the greatest magnitude; without their sign, finite floats are ordered as integers.
+fn greatest_bits(z: impl Iterator<Item = f32>) -> u32 {
+    z.map(|x| (x.to_bits() & 0x7fff_ffff).cast_signed()).max().unwrap_or(0).cast_unsigned()
 }
 
 /// 1/x, or 0 for 0.
@@ -109,25 +122,22 @@ impl QuantisedRow {
         self.codes.resize(blocks * BLOCK as usize, 0);
         self.halves.clear();
         self.steps.clear();
-        let greatest = row.iter().map(|&x| finite(x).to_bits() & 0x7fff_ffff).max().unwrap_or(0);
+        let greatest = greatest_bits(row.iter().map(|&x| finite(x)));
         // Exponent fields: that of the power of two, and that of its inverse.
         let exponent = (greatest >> 23).max(7) - 6;
         let (unit, inverse_unit) = (f32::from_bits(exponent << 23), f32::from_bits((254 - exponent) << 23));
-        let block = |b: usize| {
-            let part = &row[b * BLOCK as usize..row.len().min((b + 1) * BLOCK as usize)];
-            let mut z = [0.0f32; BLOCK as usize];
-            for (z, &x) in z.iter_mut().zip(part) {
-                *z = finite(x) * inverse_unit;
-            }
-            z
-        };
+        let (whole, rest) = row.as_chunks::<{ BLOCK as usize }>();
+        let mut last = [0.0f32; BLOCK as usize];
+        last[..rest.len()].copy_from_slice(rest);
+        let block = |b: usize| whole.get(b).unwrap_or(&last).map(|x| finite(x) * inverse_unit);
         match format {
             BlockFormat::W8 => {
                 self.factor = unit;
                 for b in 0..blocks {
                     let z = block(b);
                     let half = scalar::f16_bits(absmax(&z) / 127.0);
-                    self.put(b, &codes(&z, inverse(scalar::f16_value(half)), -127.0, 127.0));
+                    let inverse = inverse(scalar::f16_value(half));
+                    self.put(b, &z.map(|z| round_to_code(clamp(z * inverse, -127.0, 127.0))));
                     self.halves.push(half);
                 }
             }
@@ -136,7 +146,8 @@ impl QuantisedRow {
                 for b in 0..blocks {
                     let z = block(b);
                     let half = scalar::f16_bits(search(&z, &RATIOS_W4, -8.0, 7.0));
-                    self.put(b, &codes(&z, inverse(scalar::f16_value(half)), -8.0, 7.0));
+                    let inverse = inverse(scalar::f16_value(half));
+                    self.put(b, &z.map(|z| round_to_code(clamp(z * inverse, -8.0, 7.0))));
                     self.halves.push(half);
                 }
             }
@@ -156,16 +167,13 @@ impl QuantisedRow {
                 self.factor = step * unit;
                 for b in 0..blocks {
                     let z = block(b);
-                    let mut both = [0.0; BLOCK as usize];
+                    let mut both = [0; BLOCK as usize];
                     for (h, z) in z.as_chunks::<{ HALF_BLOCK as usize }>().0.iter().enumerate() {
                         let k = round(clamp(scales[2 * b + h] * per_step, -127.0, 127.0));
                         let at = h * HALF_BLOCK as usize;
-                        both[at..at + HALF_BLOCK as usize].copy_from_slice(&codes(
-                            z,
-                            inverse(k * step),
-                            -32.0,
-                            31.0,
-                        ));
+                        let inverse = inverse(k * step);
+                        let codes = z.map(|z| round_to_code(clamp(z * inverse, -32.0, 31.0)));
+                        both[at..at + HALF_BLOCK as usize].copy_from_slice(&codes);
                         self.steps.push(k as i8);
                     }
                     self.put(b, &both);
@@ -174,11 +182,9 @@ impl QuantisedRow {
         }
     }
 
-    fn put(&mut self, block: usize, codes: &[f32; BLOCK as usize]) {
+    fn put(&mut self, block: usize, codes: &[i8; BLOCK as usize]) {
         let at = block * BLOCK as usize;
-        for (to, &q) in self.codes[at..at + BLOCK as usize].iter_mut().zip(codes) {
-            *to = q as i8;
-        }
+        self.codes[at..at + BLOCK as usize].copy_from_slice(codes);
     }
 
     /// The numbers that the codes stand for, `columns` of them.

@@ -1,20 +1,19 @@
 //! Writing plans: a streaming encoder, and its use with a temporary file.
 
 use std::collections::HashSet;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::layout::{ALIGN, Prelude, RECORD, SectionKind, TableRow, Trailer, check_limit, limit};
 use super::{PlanError, PlanMeta, PlanSettings, WeightEntry};
+use crate::file_stream::FileStream;
 use crate::tokenizer::TokenizerSpec;
 use crate::whole_file::WholeFile;
 
 /// Chunks from this size on are hashed by several threads.
 const PARALLEL_HASH_BYTES: usize = 512 << 10;
-/// Size of the buffer between the encoder and the file.
-const BUFFER_BYTES: usize = 1 << 20;
 
 pub(super) fn hash_chunk(hasher: &mut blake3::Hasher, bytes: &[u8]) {
     if bytes.len() >= PARALLEL_HASH_BYTES {
@@ -219,12 +218,11 @@ pub fn write_plan<E: From<PlanError>>(
     fill: impl FnOnce(&mut PlanEncoder<'_>) -> Result<(), E>,
 ) -> Result<u64, E> {
     let file = WholeFile::create(path).map_err(PlanError::from)?;
-    let mut out = BufWriter::with_capacity(BUFFER_BYTES, file.file());
+    let mut out = FileStream::new(file.file());
     let mut encoder = PlanEncoder::new(&mut out, settings)?;
     fill(&mut encoder)?;
     encoder.finish()?;
 
-    let flushed = out.into_inner().map(drop).map_err(|error| error.into_error());
-    flushed.map_err(|source| PlanError::Io { operation: "write", path: path.to_owned(), source })?;
+    out.finish().map_err(|source| PlanError::Io { operation: "write", path: path.to_owned(), source })?;
     Ok(file.commit().map_err(PlanError::from)?)
 }

@@ -6,6 +6,9 @@
 //! character to the next piece, unless that is its only character.
 //!
 //! Rules of several steps cut the pieces of one step by the next. What lies between two matches is a piece too.
+//!
+//! Of the rules that take every character, each match starts where the one before ends. They are searched for anchored
+//! there, in one pass; the place of a match that may start anywhere takes the engine a second one, backwards.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -58,6 +61,8 @@ enum LookAhead {
 struct Step {
     rule: Regex,
     look_ahead: LookAhead,
+    /// Some alternative of the rule takes whatever character comes next, and the rule matches only where it is applied.
+    anchored: bool,
 }
 
 /// A compiled rule.
@@ -68,13 +73,13 @@ pub(super) struct Splitter {
 
 /// A rule, compiled once in a process: its Unicode classes take milliseconds, and what the engine learns while it matches is
 /// shared by all that use it.
-fn compiled(pattern: &'static str) -> Result<Regex, regex::Error> {
+fn compiled(pattern: &'static str, anchored: bool) -> Result<Regex, regex::Error> {
     static KNOWN: Mutex<Vec<(&str, Regex)>> = Mutex::new(Vec::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, rule)) = known.iter().find(|(known, _)| *known == pattern) {
         return Ok(rule.clone());
     }
-    let rule = Regex::new(pattern)?;
+    let rule = if anchored { Regex::new(&format!(r"\A(?:{pattern})")) } else { Regex::new(pattern) }?;
     known.push((pattern, rule.clone()));
     Ok(rule)
 }
@@ -92,9 +97,11 @@ impl Splitter {
             Algorithm::SentencePiece { .. } => &[],
         };
         let compile = |&(pattern, look_ahead): &(&'static str, LookAhead)| {
-            let rule =
-                compiled(pattern).map_err(|error| TokenizerError::Build { reason: error.to_string() })?;
-            Ok(Step { rule, look_ahead })
+            // The rules with a look-ahead are those that end in `\s+` and take what is no space by other alternatives.
+            let anchored = look_ahead != No;
+            let rule = compiled(pattern, anchored)
+                .map_err(|error| TokenizerError::Build { reason: error.to_string() })?;
+            Ok(Step { rule, look_ahead, anchored })
         };
         Ok(Self { steps: rules.iter().map(compile).collect::<Result<_, _>>()? })
     }
@@ -126,8 +133,12 @@ fn cut<'t>(steps: &[Step], text: &'t str, each: &mut dyn FnMut(&'t str)) {
 impl Step {
     /// The first match at or behind `at`, a character boundary before the end of `text`; the end if there is none.
     fn next_match(&self, text: &str, at: usize) -> (usize, usize) {
-        let Some(found) = self.rule.find_at(text, at) else { return (text.len(), text.len()) };
-        let (start, end) = (found.start(), found.end());
+        let found = match self.anchored {
+            // No rule looks behind, so the rest of the text is as good as the text from there on.
+            true => self.rule.find(&text[at..]).map(|found| (at, at + found.end())),
+            false => self.rule.find_at(text, at).map(|found| (found.start(), found.end())),
+        };
+        let Some((start, end)) = found else { return (text.len(), text.len()) };
         if end == text.len() || self.look_ahead == LookAhead::No {
             return (start, end);
         }
