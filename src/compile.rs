@@ -1,23 +1,25 @@
 //! From a GGUF to a planned module, and on to a plan file or to memory.
 //!
 //! Invariants: what runs from memory and what runs from a plan file went through the same steps with the same options;
-//! weights are packed one parameter at a time, so a plan is written with little more memory than its largest weight.
+//! a weight is packed while the one before it is written, so a plan is written with little more memory than two of its weights.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use bitnetc_codegen::compile::{Codegen, CompileError};
-use bitnetc_codegen::pack::{pack_into, pack_param};
+use bitnetc_codegen::pack::{PackedWeight, pack_into, pack_param};
 use bitnetc_codegen::{host, program};
 use bitnetc_frontend_gguf as gguf;
 use bitnetc_ir::work::Accounts;
-use bitnetc_ir::{DType, Layout, Module, ParamId, TargetDesc, storage, text, weights};
+use bitnetc_ir::{DType, Layout, Module, ParamDef, ParamId, TargetDesc, storage, text, weights};
 use bitnetc_passes::{
     HeadFormat, Instrument, PassContext, PassUse, Pipeline, RunReport, VerifyEach, WeightPacking,
 };
 use bitnetc_runtime::map::AlignedBuffer;
 use bitnetc_runtime::model::WeightRange;
-use bitnetc_runtime::plan::{PlanEncoder, PlanMeta, PlanSettings, SourceFile, write_plan};
+use bitnetc_runtime::plan::{
+    PlanEncoder, PlanError, PlanMeta, PlanSettings, SourceFile, WeightSink, write_plan,
+};
 use bitnetc_runtime::session::{MemoryUse, memory_needs};
 use bitnetc_runtime::tokenizer::TokenizerSpec;
 
@@ -157,18 +159,9 @@ pub fn plan_model_with<'m, 'a>(
     options: &CompileOptions,
     instruments: &mut [&mut dyn Instrument],
 ) -> Result<Planned<'m, 'a>, Error> {
-    let (checked, hash) = rayon::join(
-        || model.check_weights(),
-        || {
-            let mut hasher = blake3::Hasher::new();
-            for part in model.gguf().parts() {
-                hasher.update_rayon(part);
-            }
-            hasher.finalize()
-        },
-    );
-    checked.map_err(|source| Error::Gguf { path: path.to_owned(), source })?;
+    model.check_weights().map_err(|source| Error::Gguf { path: path.to_owned(), source })?;
     let imported = import(model, options)?;
+    let source = source_file(model, &imported);
     let context = options.pass_context();
     let (module, passes) = bitnetc_passes::run_with(&options.pipeline, imported, &context, instruments)?;
 
@@ -180,7 +173,7 @@ pub fn plan_model_with<'m, 'a>(
         model_name: name,
         architecture: hparams.architecture.to_owned(),
         hyper_parameters: hyper_parameters(hparams),
-        source: SourceFile { hash: *hash.as_bytes(), bytes: model.gguf().file_bytes() },
+        source,
         defaults_used: notes.clone(),
         creation_options: creation_options(options, &module),
         producer: format!("bitnetc {}", env!("CARGO_PKG_VERSION")),
@@ -195,6 +188,21 @@ pub fn plan_model_with<'m, 'a>(
         context: u32::try_from(hparams.context).unwrap_or(u32::MAX),
         weights: gguf::GgufWeights::new(model),
     })
+}
+
+/// What a plan says of the file that it was made from. The imported module has the hashes of all tensors already.
+fn source_file(model: &gguf::Model<'_>, imported: &Module) -> SourceFile {
+    let mut hasher = blake3::Hasher::new();
+    for header in model.gguf().headers() {
+        hasher.update(&(header.len() as u64).to_le_bytes());
+        hasher.update(header);
+    }
+    for param in imported.params().values() {
+        if let ParamDef::File { hash, .. } = &param.def {
+            hasher.update(&hash.0);
+        }
+    }
+    SourceFile { hash: *hasher.finalize().as_bytes(), bytes: model.gguf().file_bytes() }
 }
 
 /// Hyper-parameters as pairs of name and value.
@@ -299,14 +307,17 @@ impl Planned<'_, '_> {
         }
         let mut done = 0;
         encoder.weights(|sink| -> Result<(), Error> {
-            for param in stored_params(&self.module) {
+            let params = stored_params(&self.module);
+            let pack = |&param: &ParamId| pack_param(&self.module, param, &self.weights);
+            let mut next = params.first().map(pack);
+            for (i, &param) in params.iter().enumerate() {
+                let Some(packed) = next.transpose()? else { break };
                 let name = &self.module.params()[param].name;
-                let packed = pack_param(&self.module, param, &self.weights)?;
-                sink.push(name, ELEMENTS, &packed.bytes)?;
-                if !packed.scales.is_empty() {
-                    let scales: Vec<u8> = packed.scales.iter().flat_map(|s| s.to_le_bytes()).collect();
-                    sink.push(&scales_name(name), SCALES, &scales)?;
-                }
+                // One is hashed and written while the next one is packed.
+                let (pushed, ahead) =
+                    rayon::join(|| push(sink, name, &packed), || params.get(i + 1).map(pack));
+                pushed?;
+                next = ahead;
                 done += packed.bytes.len() as u64;
                 if !progress(done) {
                     return Err(Error::Interrupted);
@@ -369,6 +380,15 @@ impl Planned<'_, '_> {
             file_bytes,
         })
     }
+}
+
+fn push(sink: &mut WeightSink<'_, '_>, name: &str, packed: &PackedWeight<'_>) -> Result<(), PlanError> {
+    sink.push(name, ELEMENTS, &packed.bytes)?;
+    if packed.scales.is_empty() {
+        return Ok(());
+    }
+    let scales: Vec<u8> = packed.scales.iter().flat_map(|s| s.to_le_bytes()).collect();
+    sink.push(&scales_name(name), SCALES, &scales)
 }
 
 /// Kinds of entries in a plan's weight index.

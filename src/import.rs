@@ -11,8 +11,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bitnetc_import::{Checkpoint, Import, Options, shard_names};
-use bitnetc_runtime::map::{MapError, MapMode, Mapping};
 use bitnetc_runtime::file_stream::FileStream;
+use bitnetc_runtime::map::{MapError, MapMode, Mapping};
 use bitnetc_runtime::whole_file::{WholeFile, WholeFileError};
 
 use crate::error::Error;

@@ -102,6 +102,15 @@ impl<'a> Gguf<'a> {
         &self.parts
     }
 
+    /// What stands before the tensor data: header, metadata and directory, part after part.
+    pub fn headers(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.parts.iter().enumerate().map(|(index, part)| {
+            let of_part = self.directory.tensors.iter().filter(|t| t.part() == index);
+            let end = of_part.map(|t| t.range().start).min().unwrap_or(part.len());
+            part.get(..end).unwrap_or(part)
+        })
+    }
+
     /// Bytes of all parts.
     pub fn file_bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.len() as u64).sum()

@@ -136,7 +136,8 @@ mod tests {
     /// Pieces of many sizes around the block, more than the disk is asked for at once.
     #[test]
     fn the_file_is_what_was_written() {
-        let sizes = [0, 1, 63, FileStream::BLOCK - 64, FileStream::BLOCK + 1, 5 * FileStream::BLOCK, 7, 70 << 20];
+        let sizes =
+            [0, 1, 63, FileStream::BLOCK - 64, FileStream::BLOCK + 1, 5 * FileStream::BLOCK, 7, 70 << 20];
         let mut next = 0u32;
         let pieces: Vec<Vec<u8>> = sizes
             .iter()

@@ -178,7 +178,7 @@ fn plan_report(name: &str, plan: &Plan, list: bool) -> Result<Value, bitnetc::Er
         "producer": safe(&meta.producer),
         "source": {
             "bytes": meta.source.bytes,
-            "blake3": meta.source.hash.iter().map(|b| format!("{b:02x}")).collect::<String>(),
+            "hash": meta.source.hash.iter().map(|b| format!("{b:02x}")).collect::<String>(),
         },
         "required_features": index.settings().required_features,
         "options": pairs(&meta.creation_options),

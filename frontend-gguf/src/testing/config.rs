@@ -51,8 +51,7 @@ fn build(draw: &mut Draw<'_>) -> Option<GgufWriter> {
     let head_dim = of(draw, &[8, 4, 16, 32, 2, 6, 12, 1], &[32, 16, 64, 128, 2, 48]);
     let kv_heads = draw.of(&[1usize, 2, 4, 3]);
     let heads = kv_heads * draw.of(&[1usize, 2, 4, 3]);
-    let hidden =
-        of(draw, &[32, 64, 16, heads * head_dim, 50, 1], &[128, 256, 128, heads * head_dim]);
+    let hidden = of(draw, &[32, 64, 16, heads * head_dim, 50, 1], &[128, 256, 128, heads * head_dim]);
     let ffn = of(draw, &[32, 64, 16, 17], &[128, 256, 128, 17]);
     let vocab = of(draw, &[16, 8, 4], &[16, 8, 64]);
     let layers = of(draw, &[1, 1, 2], &[1, 1, 1, 3]);

@@ -15,7 +15,8 @@ pub struct PlanSettings {
 /// The file that a plan was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceFile {
-    /// BLAKE3 of the whole file.
+    /// BLAKE3 of the length and the bytes of what stands before the tensor data, for each part of the file, and then of the
+    /// hashes of the tensors that the model uses.
     pub hash: [u8; 32],
     /// Its length.
     pub bytes: u64,

@@ -25,7 +25,7 @@ pub(super) fn hash_chunk(hasher: &mut blake3::Hasher, bytes: &[u8]) {
 
 /// Writes the parts of a plan, one after the other, to any writer. Nothing is held in memory but the table.
 pub struct PlanEncoder<'w> {
-    out: &'w mut dyn Write,
+    out: &'w mut (dyn Write + Send),
     position: u64,
     table: Vec<TableRow>,
     /// Covers prelude, settings, table and trailer.
@@ -34,7 +34,7 @@ pub struct PlanEncoder<'w> {
 
 impl<'w> PlanEncoder<'w> {
     /// Starts a plan.
-    pub fn new(out: &'w mut dyn Write, settings: &PlanSettings) -> Result<Self, PlanError> {
+    pub fn new(out: &'w mut (dyn Write + Send), settings: &PlanSettings) -> Result<Self, PlanError> {
         let encoded = to_postcard("settings", settings)?;
         check_limit("the length of the settings", encoded.len() as u64, limit::SETTINGS_BYTES)?;
         let prelude = Prelude { settings_length: encoded.len() as u32 }.encode();
