@@ -1,7 +1,9 @@
 //! From a GGUF to a planned module, and on to a plan file or to memory.
 //!
 //! Invariants: what runs from memory and what runs from a plan file went through the same steps with the same options;
-//! a weight is packed while the one before it is written, so a plan is written with little more memory than two of its weights.
+//! a plan is written with little more memory than three of its weights, or [`ahead::BYTES_AHEAD`] and two.
+
+mod ahead;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,6 +25,7 @@ use bitnetc_runtime::plan::{
 use bitnetc_runtime::session::{MemoryUse, memory_needs};
 use bitnetc_runtime::tokenizer::TokenizerSpec;
 
+use self::ahead::{Ahead, write_ahead};
 use crate::error::Error;
 use crate::tokenizer_spec::tokenizer_spec;
 
@@ -294,8 +297,8 @@ impl Planned<'_, '_> {
         self.summary(file_bytes)
     }
 
-    fn encode(
-        &self,
+    fn encode<'s>(
+        &'s self,
         encoder: &mut PlanEncoder<'_>,
         progress: &mut dyn FnMut(u64) -> bool,
     ) -> Result<(), Error> {
@@ -305,28 +308,35 @@ impl Planned<'_, '_> {
         if let Some(template) = &self.chat_template {
             encoder.chat_template(template)?;
         }
-        let mut done = 0;
         encoder.weights(|sink| -> Result<(), Error> {
-            let params = stored_params(&self.module);
-            let pack = |&param: &ParamId| pack_param(&self.module, param, &self.weights);
-            let mut next = params.first().map(pack);
-            for (i, &param) in params.iter().enumerate() {
-                let Some(packed) = next.transpose()? else { break };
-                let name = &self.module.params()[param].name;
-                // One is hashed and written while the next one is packed.
-                let (pushed, ahead) =
-                    rayon::join(|| push(sink, name, &packed), || params.get(i + 1).map(pack));
-                pushed?;
-                next = ahead;
-                done += packed.bytes.len() as u64;
-                if !progress(done) {
-                    return Err(Error::Interrupted);
+            let mut done = 0;
+            let pack = |ahead: &Ahead<'s, '_>| {
+                for param in self.largest_first() {
+                    let name = &self.module.params()[param].name;
+                    let packed = pack_param(&self.module, param, &self.weights)?;
+                    done += packed.bytes.len() as u64;
+                    if !ahead.push(name, packed) {
+                        break;
+                    }
+                    if !progress(done) {
+                        return Err(Error::Interrupted);
+                    }
                 }
-            }
+                Ok(())
+            };
+            write_ahead(pack, |name, packed| push(sink, name, packed))?;
             // What the kernels may read behind the last weight.
             sink.push(PADDING_NAME, PADDING_NAME, &[0; storage::PADDING as usize])?;
             Ok(())
         })
+    }
+
+    /// The stored parameters as a plan has them: the largest first, so that these are written while the others are packed.
+    fn largest_first(&self) -> Vec<ParamId> {
+        let mut all = stored_params(&self.module);
+        let bytes = |p: &ParamId| weights::packed_bytes(&self.module.params()[*p].ty).map(|(bytes, _)| bytes);
+        all.sort_by_key(|p| std::cmp::Reverse(bytes(p)));
+        all
     }
 
     /// Packs the weights into one buffer.

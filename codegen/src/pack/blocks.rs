@@ -148,7 +148,9 @@ fn write(format: BlockFormat, r: usize, row: &QuantisedRow, out: &mut [u8]) {
             match format {
                 BlockFormat::W8 => {
                     for (q, out) in q.as_chunks::<4>().0.iter().zip(out.as_chunks_mut::<VECTOR>().0) {
-                        out[4 * r..4 * r + 4].copy_from_slice(&q.map(stored));
+                        // The offset, 128, is the highest bit.
+                        let stored = u32::from_le_bytes(q.map(i8::cast_unsigned)) ^ 0x8080_8080;
+                        out[4 * r..4 * r + 4].copy_from_slice(&stored.to_le_bytes());
                     }
                 }
                 BlockFormat::W4 => {

@@ -16,8 +16,6 @@ const FIELD_COLS: usize = 4;
 type Field = [u8; TILE_ROWS as usize * FIELD_COLS];
 /// Columns that are packed together: a multiple of 20 and of 128.
 const STRIP_COLS: usize = 640;
-/// Lower bit of each code, one code a byte.
-const LOW_BITS: u64 = 0x0101_0101_0101_0101;
 
 /// Writes the tile of `rows` (at most 16) to `out`, which holds exactly one tile.
 pub(super) fn write<'a>(
@@ -34,10 +32,11 @@ pub(super) fn write<'a>(
         if strip.len() < STRIP_COLS {
             fields.as_flattened_mut().fill(0);
         }
-        for (r, &row) in rows.iter().enumerate() {
-            match row.stored.layout {
-                Layout::I2s128 => from_i2s128(row, cols, strip.clone(), r, &mut fields)?,
-                _ => by_element(row, strip.clone(), r, &mut fields)?,
+        if rows.iter().all(|row| row.stored.layout == Layout::I2s128) {
+            from_i2s128(&rows, cols, strip, &mut fields)?;
+        } else {
+            for (r, &row) in rows.iter().enumerate() {
+                by_element(row, strip.clone(), r, &mut fields)?;
             }
         }
         for (group, fields) in out.as_chunks_mut::<64>().0.iter_mut().zip(fields.as_chunks::<TRITS>().0) {
@@ -63,31 +62,42 @@ fn pack_group(fields: &[Field; TRITS], out: &mut [u8; 64]) {
     }
 }
 
-/// The columns `strip` of a row, whole blocks of 128: 32 bytes each, where byte b holds the columns b, b + 32, b + 64 and
-/// b + 96, the first in the highest two bits.
+/// The columns `strip` of rows in `i2s128`, whole blocks of 128: 32 bytes each, where byte b holds the columns b, b + 32, b + 64
+/// and b + 96, the first in the highest two bits. Four bytes of all rows side by side are a field of each quarter of a block.
 fn from_i2s128(
-    row: Row<'_>,
+    rows: &[Row<'_>],
     cols: usize,
     strip: std::ops::Range<usize>,
-    r: usize,
     fields: &mut [Field],
 ) -> Result<(), PackError> {
-    let source = &row.stored.bytes[row.row as usize * (cols / 4)..][strip.start / 4..strip.end / 4];
-    let mut threes = 0u64;
-    for (block, fields) in source.as_chunks::<32>().0.iter().zip(fields.as_chunks_mut::<32>().0) {
-        for (pair, word) in block.as_chunks::<8>().0.iter().enumerate() {
-            let word = u64::from_le_bytes(*word);
+    const ROWS: usize = TILE_ROWS as usize;
+    let sources = rows.iter().map(|row| {
+        let start = row.row as usize * (cols / 4);
+        row.stored.bytes[start..][strip.start / 4..strip.end / 4].as_chunks::<4>().0
+    });
+    let sources: Vec<&[[u8; 4]]> = sources.collect();
+    let mut threes = [0u32; ROWS];
+    for (block, fields) in fields.as_chunks_mut::<32>().0.iter_mut().enumerate().take(strip.len() / 128) {
+        for i in 0..8 {
+            let mut words = [0u32; ROWS];
+            for (word, source) in words.iter_mut().zip(&sources) {
+                *word = u32::from_le_bytes(source[8 * block + i]);
+            }
+            for (threes, word) in threes.iter_mut().zip(&words) {
+                *threes |= word & (word >> 1) & 0x5555_5555;
+            }
             for quarter in 0..4 {
-                let codes = word >> (6 - 2 * quarter) & (3 * LOW_BITS);
-                threes |= codes & (codes >> 1) & LOW_BITS;
-                let codes = codes.to_le_bytes();
-                let first = 8 * quarter + 2 * pair;
-                fields[first][FIELD_COLS * r..][..FIELD_COLS].copy_from_slice(&codes[..4]);
-                fields[first + 1][FIELD_COLS * r..][..FIELD_COLS].copy_from_slice(&codes[4..]);
+                let codes = fields[8 * quarter + i].as_chunks_mut::<FIELD_COLS>().0;
+                for (codes, word) in codes.iter_mut().zip(&words) {
+                    *codes = (word >> (6 - 2 * quarter) & 0x0303_0303).to_le_bytes();
+                }
             }
         }
     }
-    if threes == 0 { Ok(()) } else { Err(row.bad_code()) }
+    match threes.iter().position(|&threes| threes != 0) {
+        Some(row) => Err(rows[row].bad_code()),
+        None => Ok(()),
+    }
 }
 
 /// For layouts that are not worth a fast path: element by element.

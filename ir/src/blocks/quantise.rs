@@ -44,9 +44,11 @@ fn round(x: f32) -> f32 {
     (x + SHIFT) - SHIFT
 }
 
-/// [`round`] as a code; the magnitude is at most 128.
-fn round_to_code(x: f32) -> i8 {
-    (x + SHIFT).to_bits() as i8
+/// As [`codes`], to `out`; the bounds are within those of a byte.
+fn put_codes(z: &[f32], inverse: f32, least: f32, most: f32, out: &mut [i8]) {
+    for (code, &z) in out.iter_mut().zip(z) {
+        *code = (clamp(z * inverse, least, most) + SHIFT).to_bits() as i8;
+    }
 }
 
 fn clamp(x: f32, least: f32, most: f32) -> f32 {
@@ -129,7 +131,13 @@ impl QuantisedRow {
         let (whole, rest) = row.as_chunks::<{ BLOCK as usize }>();
         let mut last = [0.0f32; BLOCK as usize];
         last[..rest.len()].copy_from_slice(rest);
-        let block = |b: usize| whole.get(b).unwrap_or(&last).map(|x| finite(x) * inverse_unit);
+        let block = |b: usize| {
+            let mut z = *whole.get(b).unwrap_or(&last);
+            for x in &mut z {
+                *x = finite(*x) * inverse_unit;
+            }
+            z
+        };
         match format {
             BlockFormat::W8 => {
                 self.factor = unit;
@@ -137,7 +145,7 @@ impl QuantisedRow {
                     let z = block(b);
                     let half = scalar::f16_bits(absmax(&z) / 127.0);
                     let inverse = inverse(scalar::f16_value(half));
-                    self.put(b, &z.map(|z| round_to_code(clamp(z * inverse, -127.0, 127.0))));
+                    put_codes(&z, inverse, -127.0, 127.0, self.block(b));
                     self.halves.push(half);
                 }
             }
@@ -147,7 +155,7 @@ impl QuantisedRow {
                     let z = block(b);
                     let half = scalar::f16_bits(search(&z, &RATIOS_W4, -8.0, 7.0));
                     let inverse = inverse(scalar::f16_value(half));
-                    self.put(b, &z.map(|z| round_to_code(clamp(z * inverse, -8.0, 7.0))));
+                    put_codes(&z, inverse, -8.0, 7.0, self.block(b));
                     self.halves.push(half);
                 }
             }
@@ -167,24 +175,21 @@ impl QuantisedRow {
                 self.factor = step * unit;
                 for b in 0..blocks {
                     let z = block(b);
-                    let mut both = [0; BLOCK as usize];
                     for (h, z) in z.as_chunks::<{ HALF_BLOCK as usize }>().0.iter().enumerate() {
                         let k = round(clamp(scales[2 * b + h] * per_step, -127.0, 127.0));
-                        let at = h * HALF_BLOCK as usize;
-                        let inverse = inverse(k * step);
-                        let codes = z.map(|z| round_to_code(clamp(z * inverse, -32.0, 31.0)));
-                        both[at..at + HALF_BLOCK as usize].copy_from_slice(&codes);
+                        let out = &mut self.block(b)[h * HALF_BLOCK as usize..];
+                        put_codes(z, inverse(k * step), -32.0, 31.0, out);
                         self.steps.push(k as i8);
                     }
-                    self.put(b, &both);
                 }
             }
         }
     }
 
-    fn put(&mut self, block: usize, codes: &[i8; BLOCK as usize]) {
+    /// The codes of a block.
+    fn block(&mut self, block: usize) -> &mut [i8] {
         let at = block * BLOCK as usize;
-        self.codes[at..at + BLOCK as usize].copy_from_slice(codes);
+        &mut self.codes[at..at + BLOCK as usize]
     }
 
     /// The numbers that the codes stand for, `columns` of them.

@@ -12,6 +12,8 @@ use crate::file_stream::FileStream;
 use crate::tokenizer::TokenizerSpec;
 use crate::whole_file::WholeFile;
 
+/// Bytes of a weight that are hashed and then written.
+const PIECE_BYTES: usize = 1 << 20;
 /// Chunks from this size on are hashed by several threads.
 const PARALLEL_HASH_BYTES: usize = 512 << 10;
 
@@ -196,8 +198,11 @@ impl WeightSink<'_, '_> {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), PlanError> {
         let entry = self.entries.last_mut().ok_or(PlanError::UnnamedWeight)?;
         entry.length += bytes.len() as u64;
-        hash_chunk(&mut self.hasher, bytes);
-        self.encoder.put("weights", bytes)
+        // By one thread, since others pack the next weights meanwhile, and in pieces, so that the file gets the first ones soon.
+        bytes.chunks(PIECE_BYTES).try_for_each(|piece| {
+            self.hasher.update(piece);
+            self.encoder.put("weights", piece)
+        })
     }
 
     /// Writes a whole weight.
