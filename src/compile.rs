@@ -1,7 +1,7 @@
 //! From a GGUF to a planned module, and on to a plan file or to memory.
 //!
 //! Invariants: what runs from memory and what runs from a plan file went through the same steps with the same options;
-//! a plan is written with little more memory than three of its weights, or [`ahead::BYTES_AHEAD`] and two.
+//! a plan is written with little more memory than three of its weights, or 256 MiB and two (`ahead`).
 
 mod ahead;
 
