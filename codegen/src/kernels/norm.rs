@@ -1,12 +1,12 @@
 //! RMSNorm and absmax quantisation, apart and in one.
 //!
-//! The fused kernel gives the bits of the two ops in turn: it computes each normalised element twice, once for the
-//! maximum and once for the code, by the same instructions, and so needs no memory in between.
+//! The fused kernel gives the bits of the two ops in turn. The normalised row stays in the scratch between the pass for its
+//! maximum and the one for its codes: a division takes longer than to load its result again.
 
 use bitnetc_ir::storage::{Q8_A, Q8_SUM, q8_tail};
 
-use super::Args;
 use super::lanes::{Group, for_groups};
+use super::{Arg, Args};
 use crate::kir::{I64, KernelBuilder, LANES, Vf};
 
 /// Codes are divided by this: the greatest code.
@@ -50,7 +50,13 @@ pub(super) fn rms_norm_quant(b: &mut KernelBuilder, args: &Args, width: u32, eps
         let x = args.row(b, args.operand(0), 0, token);
         let q = args.row(b, args.result(), 1, token);
         let norm = Norm::new(b, x, args.operand(1), width, eps);
-        quantise(b, width, q, |b, group| norm.element(b, group));
+        let normalised = args.word(Arg::Scratch);
+        let first = |b: &mut KernelBuilder, group: Group| {
+            let v = norm.element(b, group);
+            group.store(b, normalised, v);
+            v
+        };
+        quantise(b, width, q, first, |b, group| group.load(b, normalised));
     });
 }
 
@@ -59,7 +65,8 @@ pub(super) fn quant_absmax(b: &mut KernelBuilder, args: &Args, width: u32) {
     args.for_units(b, |b, token| {
         let x = args.row(b, args.operand(0), 0, token);
         let q = args.row(b, args.result(), 1, token);
-        quantise(b, width, q, |b, group| group.load(b, x));
+        let load = |b: &mut KernelBuilder, group: Group| group.load(b, x);
+        quantise(b, width, q, load, load);
     });
 }
 
@@ -96,12 +103,23 @@ impl Norm {
     }
 }
 
-/// Writes the `q8` row of the elements that `element` gives (twice, the same ones; lanes beyond the width give 0).
-fn quantise(b: &mut KernelBuilder, width: u32, q: I64, element: impl Fn(&mut KernelBuilder, Group) -> Vf) {
+/// Bytes of a normalised row in the scratch.
+pub(super) fn scratch_bytes(width: u32) -> u64 {
+    u64::from(width.next_multiple_of(LANES as u32)) * 4
+}
+
+/// Writes the `q8` row of the elements that `first` and then `again` give: the same ones; lanes beyond the width give 0.
+fn quantise(
+    b: &mut KernelBuilder,
+    width: u32,
+    q: I64,
+    first: impl Fn(&mut KernelBuilder, Group) -> Vf,
+    again: impl Fn(&mut KernelBuilder, Group) -> Vf,
+) {
     let zero = b.splat_i32(0);
     let magnitude = b.splat_i32(0x7fff_ffff);
     let largest = for_groups(b, width, zero, |b, group, largest| {
-        let v = element(b, group);
+        let v = first(b, group);
         let bits = b.as_vi(v);
         let bits = b.band(bits, magnitude);
         b.umax(largest, bits)
@@ -116,7 +134,7 @@ fn quantise(b: &mut KernelBuilder, width: u32, q: I64, element: impl Fn(&mut Ker
     // none is too large for the conversion. NaN is converted to 0. Lanes beyond the width hold 0 or 0·NaN and give the
     // code 0.
     let sum = for_groups(b, width, zero, |b, group, sum| {
-        let v = element(b, group);
+        let v = again(b, group);
         let v = b.fmul(v, a);
         let codes = b.cvt_f32_i32(v);
         let at = group.of(b, q, bitnetc_ir::DType::I8);

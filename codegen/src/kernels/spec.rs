@@ -378,7 +378,8 @@ impl KernelSpec {
         use Arg::{Capacity, Operand, Position, Result, RopeTable, Scales};
         let mut args = match self.kind {
             KernelKind::Embed { .. } => vec![Operand(0), Operand(1), Result(0)],
-            KernelKind::RmsNorm { .. } | KernelKind::RmsNormHeads { .. } => {
+            KernelKind::RmsNorm { quant: true, .. } => vec![Operand(0), Operand(1), Result(0), Arg::Scratch],
+            KernelKind::RmsNorm { quant: false, .. } | KernelKind::RmsNormHeads { .. } => {
                 vec![Operand(0), Operand(1), Result(0)]
             }
             KernelKind::QuantAbsmax { .. } => vec![Operand(0), Result(0)],
@@ -434,6 +435,7 @@ impl KernelSpec {
                 super::attention::scratch_bytes(heads, cache, self.tokens)
             }
             KernelKind::Screen { width, .. } => super::screen::scratch_bytes(width),
+            KernelKind::RmsNorm { width, quant: true, .. } => super::norm::scratch_bytes(width),
             KernelKind::Bitlinear { cols, layout, .. } if self.tokens == TokenMode::Many => {
                 super::bitlinear::scratch_bytes(cols, layout)
             }
