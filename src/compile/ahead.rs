@@ -94,12 +94,20 @@ fn write_all<'p>(
     room: &Room,
     mut write: impl FnMut(&str, &PackedWeight<'p>) -> Result<(), PlanError>,
 ) -> Result<(), PlanError> {
-    let written = pushed.iter().try_for_each(|(name, packed)| {
+    let _ended = Ended(room);
+    pushed.iter().try_for_each(|(name, packed)| {
         room.change(|waiting| waiting.bytes -= owned_bytes(&packed));
         write(name, &packed)
-    });
-    room.change(|waiting| waiting.ended = true);
-    written
+    })
+}
+
+/// Tells who waits for room that there will be none, also where writing panics.
+struct Ended<'r>(&'r Room);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.change(|waiting| waiting.ended = true);
+    }
 }
 
 #[cfg(test)]
