@@ -104,7 +104,7 @@ fn every_rule_is_enforced() {
 
     expect(Rule::ResultType, &|k| append(k, Op::Fadd { a: ZERO, b: ZERO }, Some(Type::Vi)));
     expect(Rule::ResultType, &|k| append(k, Op::Fadd { a: ZERO, b: ZERO }, None));
-    expect(Rule::ResultType, &|k| append(k, Op::Prefetch { ptr: X, offset: 0 }, Some(Type::Vf)));
+    expect(Rule::ResultType, &|k| append(k, Op::Prefetch { ptr: X, offset: 0, level: 1 }, Some(Type::Vf)));
     expect(Rule::ResultType, &|k| {
         let index = loop_of(k).index;
         k.types[index.index()] = Type::Vf;
@@ -142,7 +142,9 @@ fn every_rule_is_enforced() {
         (Op::LoadI8 { ptr: X, offset: 0, lanes: 17 }, Some(Type::Vi)),
         (Op::LoadBytes { ptr: X, offset: 0, bytes: 65 }, Some(Type::Vb)),
         (Op::LoadF32 { ptr: X, offset: i32::MAX, lanes: 1 }, Some(Type::Vf)),
-        (Op::Prefetch { ptr: X, offset: i32::MIN }, None),
+        (Op::Prefetch { ptr: X, offset: i32::MIN, level: 1 }, None),
+        (Op::Prefetch { ptr: X, offset: 0, level: 0 }, None),
+        (Op::Prefetch { ptr: X, offset: 0, level: 3 }, None),
         (Op::StoreF32 { ptr: Y, v: ZERO, offset: 0, lanes: 0 }, None),
         (Op::StoreF16 { ptr: Y, v: ZERO, offset: 0, lanes: 17 }, None),
         (Op::StoreF16Strided { ptr: Y, v: ZERO, offset: 0, stride: 1, lanes: 2 }, None),
@@ -304,7 +306,7 @@ fn the_interpreter_checks_contracts() {
         b.load_f16(p, 0, 16, true);
     }));
     check(build(&|b, p| {
-        b.for_loop(i64::MAX - 1, i64::MAX, 2, (), |b, _, ()| b.prefetch(p, 0));
+        b.for_loop(i64::MAX - 1, i64::MAX, 2, (), |b, _, ()| b.prefetch(p, 0, 1));
     }));
 }
 

@@ -104,7 +104,8 @@ fn loads_agree_for_every_count() {
     }));
     found.extend(check_load("prefetch", 4, Elements::Bits, |b, p, at| {
         // Far outside of the buffer: a hint does not fault.
-        b.prefetch(p, 1 << 20);
+        b.prefetch(p, 1 << 20, 1);
+        b.prefetch(p, 1 << 20, 2);
         b.broadcast_i32(p, at)
     }));
 

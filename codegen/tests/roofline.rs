@@ -51,7 +51,7 @@ fn every_byte_of_the_range_is_read_once() {
     };
     for registers in REGISTERS {
         for (sequences, prefetch) in [(1, 0), (2, 0), (4, 2048), (8, 64)] {
-            let kind = RooflineKind::Read { sequences, prefetch };
+            let kind = RooflineKind::Read { sequences, prefetch, level: 1 + (prefetch > 0) as u8 };
             assert_eq!(lanes(kind, registers, &data, [0, 3]), sum(0..3), "{kind:?}");
             assert_eq!(lanes(kind, registers, &data, [1, 2]), sum(1..2), "{kind:?}");
             assert_eq!(lanes(kind, registers, &data, [2, 2]), [0; 16], "{kind:?}");

@@ -27,11 +27,12 @@ use crate::session::{SessionError, buffer};
 use crate::team::{Job, Team};
 
 /// Ways to read that are tried; the fastest one counts.
-const READS: [RooflineKind; 4] = [
-    RooflineKind::Read { sequences: 1, prefetch: 0 },
-    RooflineKind::Read { sequences: 1, prefetch: 2048 },
-    RooflineKind::Read { sequences: 4, prefetch: 0 },
-    RooflineKind::Read { sequences: 4, prefetch: 2048 },
+const READS: [RooflineKind; 5] = [
+    RooflineKind::Read { sequences: 1, prefetch: 0, level: 1 },
+    RooflineKind::Read { sequences: 1, prefetch: 2048, level: 1 },
+    RooflineKind::Read { sequences: 1, prefetch: 8192, level: 2 },
+    RooflineKind::Read { sequences: 4, prefetch: 0, level: 1 },
+    RooflineKind::Read { sequences: 4, prefetch: 2048, level: 1 },
 ];
 /// Where the other kernels stand behind [`READS`].
 const INT8: usize = READS.len();

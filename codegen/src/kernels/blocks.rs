@@ -14,7 +14,7 @@ use bitnetc_ir::storage::{Q8B_HALVES, Q8B_RECORD, Q8B_SCALE, Q8B_SUM, q8_tail};
 use bitnetc_ir::weights::TILE_ROWS;
 
 use super::lanes::{for_tiles, halvings};
-use super::{Arg, Args};
+use super::{Arg, Args, prefetch};
 use crate::kir::{I64, IntCond, KernelBuilder, LANES, Vb, Vf, Vi};
 
 /// The greatest code of an activation.
@@ -231,11 +231,10 @@ impl Matrix {
 
     /// Prefetches the group that is `ahead` bytes behind each of these.
     fn prefetch(self, b: &mut KernelBuilder, groups: &[I64], ahead: i64) {
-        let Ok(ahead) = i32::try_from(ahead) else { return };
         let lines = self.format.group_bytes().div_ceil(VECTOR as u64) as i32;
         for &group in groups {
             for line in 0..lines {
-                b.prefetch(group, ahead.saturating_add(line * VECTOR));
+                prefetch::stream(b, group, line * VECTOR, ahead);
             }
         }
     }

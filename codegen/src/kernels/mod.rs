@@ -20,6 +20,7 @@ mod kv_append;
 mod lanes;
 mod matmul;
 mod norm;
+mod prefetch;
 pub mod roofline;
 mod rope;
 mod screen;

@@ -36,6 +36,8 @@ pub enum RooflineKind {
         sequences: u32,
         /// Bytes ahead that lines are prefetched, a multiple of 64; 0: not at all.
         prefetch: u32,
+        /// Level of the cache that they are prefetched into: 1 or 2.
+        level: u8,
     },
     /// Multiply-adds of unsigned and signed bytes into i32.
     Int8,
@@ -47,7 +49,9 @@ impl RooflineKind {
     /// A name, unique for each kind.
     pub fn name(self) -> String {
         match self {
-            RooflineKind::Read { sequences, prefetch } => format!("roofline_read_{sequences}_{prefetch}"),
+            RooflineKind::Read { sequences, prefetch, level } => {
+                format!("roofline_read_{sequences}_{prefetch}_{level}")
+            }
             RooflineKind::Int8 => "roofline_int8".to_owned(),
             RooflineKind::Fma => "roofline_fma".to_owned(),
         }
@@ -84,9 +88,10 @@ impl RooflineKind {
         let sink = b.ptr("sink", Access::ReadWrite);
         let (begin, end) = (b.int_param("unit_begin"), b.int_param("unit_end"));
         let total = match self {
-            RooflineKind::Read { sequences, prefetch } => {
+            RooflineKind::Read { sequences, prefetch, level } => {
+                let ahead = (prefetch > 0).then_some((prefetch as i32, level));
                 let sums = self.sums(registers);
-                read(&mut b, [data, begin, end], sequences.clamp(1, LINES as u32) as usize, prefetch, sums)
+                read(&mut b, [data, begin, end], sequences.clamp(1, LINES as u32) as usize, ahead, sums)
             }
             RooflineKind::Int8 => int8(&mut b, begin, end, self.sums(registers)),
             RooflineKind::Fma => fma(&mut b, begin, end, self.sums(registers)),
@@ -96,7 +101,13 @@ impl RooflineKind {
     }
 }
 
-fn read(b: &mut KernelBuilder, words: [I64; 3], sequences: usize, prefetch: u32, sums: usize) -> Vi {
+fn read(
+    b: &mut KernelBuilder,
+    words: [I64; 3],
+    sequences: usize,
+    ahead: Option<(i32, u8)>,
+    sums: usize,
+) -> Vi {
     let [data, begin, end] = words;
     let first = b.mul(begin, READ_UNIT_BYTES as i64);
     let units = b.sub(end, begin);
@@ -114,8 +125,8 @@ fn read(b: &mut KernelBuilder, words: [I64; 3], sequences: usize, prefetch: u32,
             let mut next = 0;
             for line in 0..lines as i32 {
                 for &place in &places {
-                    if prefetch > 0 {
-                        b.prefetch(place, line * LINE + prefetch as i32);
+                    if let Some((bytes, level)) = ahead {
+                        b.prefetch(place, line * LINE + bytes, level);
                     }
                     let bytes = b.load_i32(place, line * LINE, LANES as u8);
                     let slot = next % sums.len();

@@ -230,8 +230,9 @@ define_ops! {
     BroadcastF32 = broadcast_f32(ptr: I64) {offset: i32} -> Vf;
     /// One dword from memory to all lanes.
     BroadcastI32 = broadcast_i32(ptr: I64) {offset: i32} -> Vi;
-    /// Hint that the cache line at `ptr + offset` will be read. Never faults, changes nothing.
-    Prefetch = prefetch(ptr: I64) {offset: i32} -> Unit;
+    /// Hint that the cache line at `ptr + offset` will be read, for the cache of level `level` (1 or 2). Never faults,
+    /// changes nothing.
+    Prefetch = prefetch(ptr: I64) {offset: i32, level: u8} -> Unit;
 
     /// A constant in all lanes.
     SplatF32 = splat_f32() {value: F32} -> Vf;
@@ -381,7 +382,7 @@ impl Op {
             | Op::BroadcastF32 { ptr, offset }
             | Op::BroadcastI32 { ptr, offset }
             | Op::TileLoad { ptr, offset, .. }
-            | Op::Prefetch { ptr, offset } => Some(MemoryUse { ptr, offset, write: false }),
+            | Op::Prefetch { ptr, offset, .. } => Some(MemoryUse { ptr, offset, write: false }),
             Op::StoreScalar { ptr, offset, .. }
             | Op::StoreF32 { ptr, offset, .. }
             | Op::StoreI32 { ptr, offset, .. }

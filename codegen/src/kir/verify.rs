@@ -22,7 +22,7 @@
 //!
 //! Attributes
 //! - `attribute`: lanes are 1..=16, bytes 1..=64, lane numbers 0..=15, shifts below the width, divisors at least 1,
-//!   strides at least 2; offsets and strides are at most 2^30 in magnitude.
+//!   strides at least 2, levels of caches 1 or 2; offsets and strides are at most 2^30 in magnitude.
 //!
 //! Memory
 //! - `address`: the address of a memory op derives from exactly one pointer parameter, through `add` and `sub` of
@@ -401,6 +401,7 @@ impl<'a> Verifier<'a> {
             Op::Ishl { bits, .. } | Op::Ushr { bits, .. } | Op::Sshr { bits, .. } => {
                 bad(bits < 32, "the shift")
             }
+            Op::Prefetch { level, .. } => bad(matches!(level, 1 | 2), "the level"),
             Op::TileBegin { rows } => bad((1..=TILE_ROWS).contains(&usize::from(rows)), "the row count"),
             Op::TileZero { tile } | Op::TileLoad { tile, .. } | Op::TileStore { tile, .. } => {
                 bad(usize::from(tile) < TILES, "the tile");

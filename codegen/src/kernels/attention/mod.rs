@@ -166,7 +166,7 @@ impl Block {
     fn prefetch(self, b: &mut KernelBuilder, within: I64, offsets: impl IntoIterator<Item = i32>) {
         let Some(next) = self.next else { return };
         let at = b.add(next, within);
-        offsets.into_iter().for_each(|offset| b.prefetch(at, offset));
+        offsets.into_iter().for_each(|offset| b.prefetch(at, offset, 1));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bitnetc_ir::Layout;
 
-use super::{Form, Matrix, tile, trits};
+use super::{Form, Matrix, one, tile, trits};
 use crate::kernels::Args;
 use crate::kernels::lanes::{for_tiles, halvings};
 use crate::kir::{I64, KernelBuilder};
@@ -43,12 +43,19 @@ pub(super) fn gemv(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
         for block in weights.chunks(tiles) {
             // The tiles that come next are on their way while these are used: hardware follows a sequence of lines
             // within a page only, and a tile is a few pages.
-            let next = Some(weights.len() as i64 * matrix.tile_bytes());
+            let tile_bytes = matrix.tile_bytes();
+            let far = weights.len() as i64 * tile_bytes;
             if matrix.layout == Layout::Trits16 {
-                sums.extend(trits::dot(b, args.registers, block, x, matrix.groups(), next));
+                sums.extend(trits::dot(b, args.registers, block, x, matrix.groups(), far));
                 continue;
             }
-            let of_block = tile::dot(b, form, block, &[x], matrix.groups(), unroll, next);
+            // Without a loop over the groups there is no stream of them.
+            if form == Form::InPlace && matrix.groups() >= unroll {
+                let block = one::Block { first: block[0], tiles: block.len(), tile_bytes, far };
+                sums.extend(one::dot(b, block, x, matrix.groups(), unroll));
+                continue;
+            }
+            let of_block = tile::dot(b, form, block, &[x], matrix.groups(), unroll, Some(far));
             sums.extend(of_block.into_iter().map(|of_rows| of_rows[0]));
         }
         for (i, sums) in sums.chunks(per_unit).enumerate() {

@@ -9,6 +9,7 @@
 mod gemm;
 mod gemv;
 mod grouped;
+mod one;
 mod passes;
 mod tile;
 mod tile_registers;

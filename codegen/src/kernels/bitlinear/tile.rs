@@ -5,6 +5,7 @@
 //! `dot_u8i8`. [`Form`] says how a field is made ready.
 
 use super::GROUP_BYTES;
+use crate::kernels::prefetch;
 use crate::kir::{I64, KernelBuilder, Vb, Vi};
 
 /// Columns per field and byte lane.
@@ -129,14 +130,12 @@ pub(super) fn dot(
 
 /// Prefetches group `group` of the tiles that lie `next` bytes behind these.
 pub(super) fn prefetch(b: &mut KernelBuilder, tiles: &[I64], next: Option<i64>, group: i32) {
-    let Some(next) = next.and_then(|next| i32::try_from(next).ok()) else { return };
-    for &tile in tiles {
-        b.prefetch(tile, next.saturating_add(group * GROUP_BYTES as i32));
-    }
+    let Some(next) = next else { return };
+    tiles.iter().for_each(|&tile| prefetch::ahead(b, tile, group * GROUP_BYTES as i32, next, 1));
 }
 
 /// Σ sums\[i\] / 4^i; each is a multiple of 4^i.
-fn combine(b: &mut KernelBuilder, sums: Vec<Vi>) -> Vi {
+pub(super) fn combine(b: &mut KernelBuilder, sums: Vec<Vi>) -> Vi {
     let mut total = sums[0];
     for (i, sum) in (1..).zip(sums.into_iter().skip(1)) {
         let sum = b.sshr(sum, 2 * i);

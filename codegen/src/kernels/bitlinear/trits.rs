@@ -12,9 +12,8 @@
 use bitnetc_ir::Layout;
 use bitnetc_ir::weights::{TILE_COLS, TRITS, TRITS_COLS, TRITS_MAX_COLS};
 
-use super::tile::prefetch;
 use super::{GROUP_BYTES, Matrix};
-use crate::kernels::{Arg, Args, Registers};
+use crate::kernels::{Arg, Args, Registers, prefetch};
 use crate::kir::{I64, KernelBuilder, Vb, Vi};
 
 /// Columns per digit and byte lane, and per field and byte lane of `tile16`.
@@ -81,15 +80,15 @@ fn tripled(b: &mut KernelBuilder, f: Vb) -> Vb {
     b.badd(doubled, f)
 }
 
-/// Sums of codes times activation codes for every tile at `tiles` and the row at `x`: one lane per matrix row. `next` is as
-/// in [`tile::dot`](super::tile::dot).
+/// Sums of codes times activation codes for every tile at `tiles` and the row at `x`: one lane per matrix row. `next` is the distance
+/// from each tile to the one whose bytes are prefetched meanwhile.
 pub(super) fn dot(
     b: &mut KernelBuilder,
     registers: Registers,
     tiles: &[I64],
     x: I64,
     groups: u32,
-    next: Option<i64>,
+    next: i64,
 ) -> Vec<Vi> {
     let (form, unroll) = (Form::new(registers), unroll(registers));
     let accumulators = if form == Form::Telescoped { 2 } else { 1 };
@@ -98,7 +97,7 @@ pub(super) fn dot(
     let mut sums = vec![vec![zero; accumulators]; tiles.len()];
     let step = |b: &mut KernelBuilder, tiles: &[I64], x: I64, groups: u32, mut sums: Vec<Vec<Vi>>| {
         for group in 0..groups as i32 {
-            prefetch(b, tiles, next, group);
+            tiles.iter().for_each(|&tile| prefetch::stream(b, tile, group * GROUP_BYTES as i32, next));
             let mut rest: Vec<Vb> =
                 tiles.iter().map(|&tile| b.load_bytes(tile, group * GROUP_BYTES as i32, 64)).collect();
             for digit in 0..TRITS as i32 {

@@ -415,9 +415,10 @@ impl Select<'_> {
                 let to = self.memory(ptr, offset);
                 self.store_i8(v, to, lanes);
             }
-            Op::Prefetch { ptr, offset } => {
+            Op::Prefetch { ptr, offset, level } => {
                 let at = self.memory(ptr, offset);
-                self.op(Opcode::Prefetcht0_m8, [Operand::Memory(at)], First::Read);
+                let opcode = if level == 1 { Opcode::Prefetcht0_m8 } else { Opcode::Prefetcht1_m8 };
+                self.op(opcode, [Operand::Memory(at)], First::Read);
             }
             _ => {}
         }

@@ -1,0 +1,81 @@
+//! The inner products of row tiles with one activation row, where a block of them fits in registers.
+//!
+//! As [`tile::dot`](super::tile::dot) with the form [`InPlace`](super::tile::Form::InPlace), but written for weights that come
+//! from memory: as little as possible of the core is held by a group that has not arrived, so that many can be on their way.
+//!
+//! - A mask takes its group as a memory operand, four times from the first-level cache. A load of its own would hold a
+//!   register from its place in the program until the last of the four is done.
+//! - The address of a group has no index register, because an instruction with one is split in two.
+//! - A tile's four products stand together, behind its prefetches ([`prefetch::stream`]).
+
+use super::GROUP_BYTES;
+use super::tile::{FIELD_COLS, GROUP_CODES, combine};
+use crate::kernels::prefetch;
+use crate::kir::{I64, KernelBuilder, Vb, Vi};
+
+/// Fields of a group.
+const FIELDS: usize = 4;
+
+/// Row tiles that lie one behind the other.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    /// Address of the first.
+    pub(super) first: I64,
+    /// How many.
+    pub(super) tiles: usize,
+    /// Bytes of one.
+    pub(super) tile_bytes: i64,
+    /// Bytes from a tile to the one that is prefetched while it is read.
+    pub(super) far: i64,
+}
+
+/// Sums of codes times the activation codes at `x` for every tile of `block`: one lane per matrix row. `unroll` groups make
+/// one iteration.
+pub(super) fn dot(b: &mut KernelBuilder, block: Block, x: I64, groups: u32, unroll: u32) -> Vec<Vi> {
+    let masks: Vec<Vi> = (0..FIELDS).map(|i| b.splat_i32(0x0303_0303 << (2 * i))).collect();
+    let step = |b: &mut KernelBuilder, first: I64, x: I64, groups: u32, mut sums: Vec<Vi>| {
+        let tiles: Vec<I64> = (0..block.tiles as i64).map(|i| b.add(first, i * block.tile_bytes)).collect();
+        for group in 0..groups as i32 {
+            let codes = |b: &mut KernelBuilder, field: usize| {
+                let codes = b.broadcast_i32(x, group * GROUP_CODES + field as i32 * FIELD_COLS);
+                b.as_vb(codes)
+            };
+            // Several tiles share the broadcasts; of one tile each is made where it is used.
+            let shared: Vec<Vb> = match block.tiles {
+                1 => Vec::new(),
+                _ => (0..FIELDS).map(|field| codes(b, field)).collect(),
+            };
+            let at = group * GROUP_BYTES as i32;
+            for (&tile, sums) in tiles.iter().zip(sums.chunks_exact_mut(FIELDS)) {
+                prefetch::stream(b, tile, at, block.far);
+                for (field, sum) in sums.iter_mut().enumerate() {
+                    let group = b.load_bytes(tile, at, GROUP_BYTES as u8);
+                    let group = b.as_vi(group);
+                    let weights = b.band(group, masks[field]);
+                    let weights = b.as_vb(weights);
+                    let codes = shared.get(field).copied().unwrap_or_else(|| codes(b, field));
+                    *sum = b.dot_u8i8(*sum, weights, codes, 2 << (2 * field));
+                }
+            }
+        }
+        sums
+    };
+    let zero = b.splat_i32(0);
+    let mut sums = vec![zero; FIELDS * block.tiles];
+    let mut first = block.first;
+    let whole = groups / unroll * unroll;
+    let done = i64::from(whole) * i64::from(GROUP_CODES);
+    if whole > 0 {
+        let stride = i64::from(unroll) * i64::from(GROUP_CODES);
+        (first, sums) = b.for_loop(0, done, stride, (first, sums), |b, at, (first, sums)| {
+            let x = b.add(x, at);
+            let sums = step(b, first, x, unroll, sums);
+            (b.add(first, i64::from(unroll) * GROUP_BYTES), sums)
+        });
+    }
+    if groups > whole {
+        let x = b.add(x, done);
+        sums = step(b, first, x, groups - whole, sums);
+    }
+    sums.chunks_exact(FIELDS).map(|of_tile| combine(b, of_tile.to_vec())).collect()
+}

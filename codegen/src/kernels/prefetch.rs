@@ -1,0 +1,26 @@
+//! Prefetches for kernels that read weights once, from memory.
+//!
+//! Every line is asked for twice: for the second-level cache when the block of row tiles before it is read, and for the first
+//! when the lines [`NEAR`] bytes before it are. What depends on a load keeps registers of the core until the load is done, so
+//! the first-level cache must have the line by then; and a line that is asked for from so far away that the first-level cache
+//! loses it again has come for nothing.
+//!
+//! Invariants: a prefetch changes no result and never faults, wherever it points.
+
+use crate::kir::{I64, KernelBuilder};
+
+/// Bytes from a line to the one of the same sequence that is brought into the first-level cache meanwhile.
+const NEAR: i32 = 1024;
+
+/// What is to be read behind the line at `place + offset`: the line `far` bytes on, and the one [`NEAR`] bytes on.
+pub(super) fn stream(b: &mut KernelBuilder, place: I64, offset: i32, far: i64) {
+    ahead(b, place, offset, far, 2);
+    b.prefetch(place, offset + NEAR, 1);
+}
+
+/// The line `far` bytes behind `place + offset`, into the cache of level `level`, if an address can say that.
+pub(super) fn ahead(b: &mut KernelBuilder, place: I64, offset: i32, far: i64, level: u8) {
+    if let Ok(far) = i32::try_from(far) {
+        b.prefetch(place, far.saturating_add(offset), level);
+    }
+}
