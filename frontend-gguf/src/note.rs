@@ -7,6 +7,8 @@ use std::fmt;
 pub enum NoteLevel {
     /// A value was absent from the file and a documented default took its place.
     Default,
+    /// What the file leaves open was told from what surrounds it.
+    Inferred,
     /// Something is unusual, but cannot make results wrong.
     Warning,
 }
@@ -14,7 +16,7 @@ pub enum NoteLevel {
 /// One remark about an accepted file. Its text is safe to print: file text in it is escaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// Default or warning.
+    /// What kind of remark it is.
     pub level: NoteLevel,
     /// The metadata key or tensor concerned, or the part of the file.
     pub subject: String,
@@ -35,6 +37,10 @@ impl Note {
         }
     }
 
+    pub(crate) fn inferred(subject: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { level: NoteLevel::Inferred, subject: subject.into(), text: text.into() }
+    }
+
     pub(crate) fn warning(subject: impl Into<String>, text: impl Into<String>) -> Self {
         Self { level: NoteLevel::Warning, subject: subject.into(), text: text.into() }
     }
@@ -44,6 +50,7 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let level = match self.level {
             NoteLevel::Default => "default",
+            NoteLevel::Inferred => "inferred",
             NoteLevel::Warning => "warning",
         };
         write!(f, "{level}: {} {}", self.subject, self.text)

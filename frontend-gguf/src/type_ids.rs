@@ -105,7 +105,7 @@ fn decide(
         ([one], [_]) => Ok(*one),
         ([one], _) => {
             let subject = format!("tensor type {}", entry.id);
-            notes.push(Note::warning(
+            notes.push(Note::inferred(
                 subject,
                 format!("is taken as {}, by the size of the tensors", one.name()),
             ));

@@ -3,6 +3,7 @@
 //! were asked for, and a single word is cut as the definition of BPE has it, applied in the slowest way.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
 
 use bitnetc_runtime::tokenizer::{
     Algorithm, StreamDecoder, TokenId, TokenType, Tokenize, Tokenizer, TokenizerSpec, pack_merges,
@@ -17,17 +18,16 @@ pub(crate) enum Outcome {
     Refused,
 }
 
-/// The character that stands for a byte, as GPT-2 has it: printable ones for themselves, the others from U+0100 on.
-fn spelled(byte: u8) -> char {
-    let printable = |b: u8| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
-    match printable(byte) {
-        true => char::from(byte),
-        false => {
-            let before = (0..byte).filter(|&b| !printable(b)).count() as u32;
-            char::from_u32(0x100 + before).expect("below U+0144")
-        }
-    }
-}
+/// The characters that stand for the bytes, as GPT-2 has it: printable ones for themselves, the others from U+0100 on.
+static SPELLED: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let mut others = '\u{100}'..;
+    (0..=u8::MAX)
+        .map(|byte| match byte {
+            0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => char::from(byte).to_string(),
+            _ => others.next().expect("a character for each byte").to_string(),
+        })
+        .collect()
+});
 
 /// Merges of the vocabulary: pairs of tokens that give a new one.
 struct Words {
@@ -36,8 +36,9 @@ struct Words {
 }
 
 fn words(input: &mut &[u8], count: usize) -> Words {
-    let mut tokens: Vec<String> = (0..=u8::MAX).map(|b| spelled(b).to_string()).collect();
-    let mut known: HashSet<String> = tokens.iter().cloned().collect();
+    let mut tokens = SPELLED.clone();
+    // A merge has two characters at least, so the tokens of bytes need not be known.
+    let mut known: HashSet<String> = HashSet::new();
     let mut merges = Vec::new();
     for _ in 0..count {
         let Some((pair, rest)) = input.split_at_checked(2) else { break };
@@ -59,9 +60,8 @@ fn words(input: &mut &[u8], count: usize) -> Words {
 
 /// The ids of one piece, by applying the merge of the lowest rank, leftmost first, until none applies.
 fn naive(words: &Words, piece: &str, whole_pieces: bool) -> Vec<TokenId> {
-    let ids: HashMap<&str, usize> = words.tokens.iter().enumerate().map(|(i, t)| (t.as_str(), i)).collect();
-    let id = |text: &str| ids.get(text).map(|&i| i as TokenId);
-    let mut parts: Vec<String> = piece.bytes().map(|b| spelled(b).to_string()).collect();
+    let id = |text: &str| words.tokens.iter().position(|t| t == text).map(|i| i as TokenId);
+    let mut parts: Vec<String> = piece.bytes().map(|b| SPELLED[usize::from(b)].clone()).collect();
     let whole: String = parts.concat();
     if let Some(id) = id(&whole).filter(|_| whole_pieces) {
         return vec![id];

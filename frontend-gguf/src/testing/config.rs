@@ -20,7 +20,7 @@ use crate::tensors::Dims;
 use crate::write::MetaValue;
 
 /// Bytes of a file that is built; larger configurations are left out.
-const MOST_BYTES: u64 = 1 << 20;
+const MOST_BYTES: u64 = 1 << 18;
 
 /// Numbers drawn from bytes; zeros when there are none left.
 struct Draw<'a>(&'a [u8]);
@@ -41,20 +41,30 @@ impl Draw<'_> {
     }
 }
 
+/// The width of a model that its linear weights have rows of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Width {
+    Hidden,
+    Heads,
+    Ffn,
+}
+
 /// A container that claims to be a model. Nothing keeps its parts consistent but that most draws are.
 fn build(draw: &mut Draw<'_>) -> Option<GgufWriter> {
     let family = draw.of(FAMILIES);
     let arch = draw.of(family.architectures);
-    // Most are so small that only rows of floats fit; the others have whole blocks of every type.
-    let large = draw.chance(16);
-    let of = |draw: &mut Draw<'_>, few: &[usize], many: &[usize]| draw.of(if large { many } else { few });
-    let head_dim = of(draw, &[8, 4, 16, 32, 2, 6, 12, 1], &[32, 16, 64, 128, 2, 48]);
+    // Most are so small that only rows of floats fit; in the others one of the widths has whole blocks of every type.
+    let wide = if draw.chance(16) { Some(draw.of(&[Width::Hidden, Width::Heads, Width::Ffn])) } else { None };
+    let of = |draw: &mut Draw<'_>, width: Width, few: &[usize], many: &[usize]| {
+        draw.of(if wide == Some(width) { many } else { few })
+    };
+    let head_dim = of(draw, Width::Heads, &[8, 4, 16, 2, 6, 12, 1], &[64, 128, 32, 48]);
     let kv_heads = draw.of(&[1usize, 2, 4, 3]);
     let heads = kv_heads * draw.of(&[1usize, 2, 4, 3]);
-    let hidden = of(draw, &[32, 64, 16, heads * head_dim, 50, 1], &[128, 256, 128, heads * head_dim]);
-    let ffn = of(draw, &[32, 64, 16, 17], &[128, 256, 128, 17]);
-    let vocab = of(draw, &[16, 8, 4], &[16, 8, 64]);
-    let layers = of(draw, &[1, 1, 2], &[1, 1, 1, 3]);
+    let hidden = of(draw, Width::Hidden, &[16, 32, 8, heads * head_dim, 50, 1], &[128, 256, 64]);
+    let ffn = of(draw, Width::Ffn, &[16, 32, 8, 17], &[128, 256, 64]);
+    let vocab = of(draw, Width::Hidden, &[8, 16, 4], &[8, 16, 64]);
+    let layers = draw.of(&[1, 1, 2, 1]);
     let mut w = GgufWriter::default();
     let key = |suffix: &str| format!("{arch}.{suffix}");
     w.set("general.architecture", MetaValue::String(arch.to_owned()));

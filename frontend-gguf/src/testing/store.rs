@@ -13,13 +13,23 @@ pub fn convert_i2s(tensor: &mut TensorData, ty: TensorType) {
     let &[cols, rows] = &tensor.dims[..] else { panic!("a matrix") };
     let (cols, rows) = (cols as usize, rows as usize);
     let Some(matrix) = I2s::new(rows, cols, &tensor.data) else { panic!("an I2_S matrix") };
-    let Ok(codes) = matrix.decode() else { panic!("ternary weights") };
     let scale = matrix.scale();
+    let units = rows / ty.row_group() as usize;
+    // Matrices of one row again and again, as random models have them, are converted once.
+    let mut stored = tensor.data[..rows * cols / 4].chunks_exact(cols / 4);
+    let first = stored.next();
+    let converted = if stored.all(|row| Some(row) == first) { units.min(1) } else { units };
+    let mut codes = vec![0; cols * ty.row_group() as usize];
     let Some(group) = encode::group_bytes(ty, cols) else { panic!("{} does not store this", ty.name()) };
-    let mut data = vec![0; rows / ty.row_group() as usize * group];
-    for (codes, out) in codes.chunks_exact(ty.row_group() as usize * cols).zip(data.chunks_exact_mut(group)) {
-        encode::store_group(ty, cols, scale, codes, out);
+    let mut data = vec![0; converted * group];
+    for (unit, out) in data.chunks_exact_mut(group).enumerate() {
+        for (row, codes) in codes.chunks_exact_mut(cols).enumerate() {
+            let decoded = matrix.decode_row(unit * ty.row_group() as usize + row, codes);
+            assert!(decoded.is_ok(), "ternary weights");
+        }
+        encode::store_group(ty, cols, scale, &codes, out);
     }
+    let mut data = if converted < units { data.repeat(units) } else { data };
     data.extend(encode::tail(ty, scale).into_iter().flatten());
     tensor.ty = ty.id();
     tensor.data = data;
