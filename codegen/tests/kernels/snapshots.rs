@@ -88,17 +88,32 @@ fn check_code(name: &str, kind: KernelKind, tokens: TokenMode, strides: &[u64]) 
         ("avx2", "x86_64+avx+avx2+fma+f16c"),
         ("avx512vnni", "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni"),
     ];
-    for (level, target) in levels {
-        let target: TargetDesc = target.parse().unwrap();
-        let registers = x64::Level::of(&target).unwrap().registers();
-        let spec = KernelSpec { kind, tokens, strides: strides.to_vec() };
-        let code = x64::compile(&spec.build_for(registers).unwrap(), &target).unwrap();
-        let text: Vec<String> = code.disassemble().lines().take(LINES).map(str::to_owned).collect();
-        let text = text.join("\n");
-        insta::with_settings!({ snapshot_path => "../../../snapshots/code", prepend_module_to_snapshot => false }, {
-            insta::assert_snapshot!(format!("{name}_{level}"), text);
-        });
+    for level in levels {
+        check_code_at(level, name, kind, tokens, strides);
     }
+}
+
+/// The same for one target and its name.
+fn check_code_at(
+    (level, target): (&str, &str),
+    name: &str,
+    kind: KernelKind,
+    tokens: TokenMode,
+    strides: &[u64],
+) {
+    let target: TargetDesc = target.parse().unwrap();
+    let registers = x64::Level::of(&target).unwrap().registers();
+    let spec = KernelSpec { kind, tokens, strides: strides.to_vec() };
+    let code = x64::compile(&spec.build_for(registers).unwrap(), &target).unwrap();
+    let text = code.disassemble();
+    // Code with tile registers stands behind that for a few tokens.
+    let from = text.lines().position(|line| line.contains("ldtilecfg")).unwrap_or(0);
+    assert_eq!(from > 0, level == "amx", "{name}");
+    let text: Vec<&str> = text.lines().skip(from).take(LINES).collect();
+    let text = text.join("\n");
+    insta::with_settings!({ snapshot_path => "../../../snapshots/code", prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!(format!("{name}_{level}"), text);
+    });
 }
 
 #[test]
@@ -113,12 +128,17 @@ fn code_of_gemm() {
     let kind =
         KernelKind::Bitlinear { rows: 64, cols: 320, layout: Layout::Tile16, epilogue: Epilogue::None };
     check_code("gemm", kind, TokenMode::Many, &[384, 256]);
+    // With tile registers, for 16 tokens and more.
+    let amx = ("amx", "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni+amxint8");
+    check_code_at(amx, "gemm", kind, TokenMode::Many, &[384, 256]);
 }
 
 #[test]
 fn code_of_the_head() {
     let kind = KernelKind::Matmul { rows: 64, cols: 320, dtype: DType::F16 };
     check_code("matmul_f16", kind, TokenMode::One, &[]);
+    let kind = KernelKind::BlockMatmul { rows: 64, cols: 320, format: BlockFormat::W8 };
+    check_code("block_matmul_w8", kind, TokenMode::One, &[]);
 }
 
 #[test]
