@@ -204,7 +204,7 @@ fn select(
     let level = x64::Level::of(target).filter(|_| x64::available_for(target));
     let mut refusal = None;
     if let (Codegen::Auto | Codegen::X64, Some(level)) = (codegen, level) {
-        let (registers, selector) = (level.registers(), Selector::X64);
+        let (registers, selector) = (level.registers().tuned_for(target), Selector::X64);
         let kernel = build(registers)?;
         match x64::compile(&kernel, target) {
             Ok(code) => return Ok(CompiledKernel { kernel, code, selector, registers, refusal }),

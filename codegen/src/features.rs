@@ -3,6 +3,9 @@
 //! A word of a list is a feature with everything that it implies, so that the names of the usual levels are words too:
 //! `sse4.1`, `avx2` (with FMA and F16C), `avxvnni`, `avx512` (F, BW, DQ, VL), `avx512vnni` and `amxint8`.
 //!
+//! What is only tuning (`onestream`) stays as the machine has it. A word behind `-` takes a feature away, with all that
+//! need it, so `native,-onestream` is the machine without its tuning.
+//!
 //! [`target_named`] makes any machine of such words, for code that is looked at and not run.
 
 use bitnetc_ir::TargetDesc;
@@ -20,6 +23,12 @@ pub enum FeatureError {
         /// What would have been accepted.
         there: String,
     },
+    /// A feature that cannot be taken away.
+    #[error("`-{word}`: generated code needs {word} on every machine; leave the word out")]
+    Floor {
+        /// The word as written, without its sign.
+        word: String,
+    },
     /// A feature that the machine lacks.
     #[error("this machine lacks {missing}, which `{word}` needs: it has {there}")]
     Absent {
@@ -32,20 +41,31 @@ pub enum FeatureError {
     },
 }
 
-/// `host` with no more features than `list` names, separated by commas; `native` keeps all of them.
+/// `host` with no more features than `list` names, separated by commas; `native` keeps all of them, `-` before a word takes
+/// what it names away again.
 ///
 /// # Errors
-/// A word that names no feature, or one that the host lacks.
+/// A word that names no feature, or, without `-`, one that the host lacks.
 pub fn restrict(host: &TargetDesc, list: &str) -> Result<TargetDesc, FeatureError> {
     let floor = TargetDesc::baseline(host.arch);
-    let mut features: Vec<Feature> = floor.features().collect();
+    let tuning = host.features().filter(|f| f.is_tuning());
+    let mut features: Vec<Feature> = floor.features().chain(tuning).collect();
     for word in list.split(',').map(str::trim) {
+        let unknown = || FeatureError::Unknown { word: word.to_owned(), there: names(host.features()) };
         if word == "native" {
             features.extend(host.features());
             continue;
         }
-        let wanted = features_of(host.arch, word)
-            .ok_or_else(|| FeatureError::Unknown { word: word.to_owned(), there: names(host.features()) })?;
+        if let Some(word) = word.strip_prefix('-') {
+            let unwanted =
+                features_of(host.arch, word).and_then(|f| f.first().copied()).ok_or_else(unknown)?;
+            if floor.has(unwanted) {
+                return Err(FeatureError::Floor { word: word.to_owned() });
+            }
+            features.retain(|&f| !needs(f, unwanted));
+            continue;
+        }
+        let wanted = features_of(host.arch, word).ok_or_else(unknown)?;
         let missing: Vec<Feature> = wanted.iter().copied().filter(|&f| !host.has(f)).collect();
         if !missing.is_empty() {
             return Err(FeatureError::Absent {
@@ -129,10 +149,15 @@ fn features_of(arch: Arch, word: &str) -> Option<Vec<Feature>> {
     Some(found)
 }
 
+/// Whether `feature` is `other`, or implies it.
+fn needs(feature: Feature, other: Feature) -> bool {
+    feature == other || implied(feature).iter().any(|&f| needs(f, other))
+}
+
 /// What generated code may assume beside a feature.
 fn implied(feature: Feature) -> &'static [Feature] {
     match feature {
-        Feature::Sse41 | Feature::Dotprod => &[],
+        Feature::Sse41 | Feature::Dotprod | Feature::OneStream => &[],
         Feature::Sse42 => &[Feature::Sse41],
         Feature::Avx => &[Feature::Sse42],
         Feature::Fma | Feature::F16c => &[Feature::Avx],
@@ -173,6 +198,23 @@ mod tests {
         }
         assert_eq!(restrict(&host(), "native").unwrap(), host());
         assert_eq!(restrict(&host(), "avx512vnni").unwrap(), host());
+    }
+
+    #[test]
+    fn a_sign_takes_away_and_tuning_stays() {
+        let of = |host: &TargetDesc, list: &str| restrict(host, list).map(|t| t.to_string());
+        assert_eq!(of(&host(), "native,-avx512f").unwrap(), "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c");
+        assert_eq!(of(&host(), "-avx2, avx").unwrap(), "x86_64+sse4.1+sse4.2+avx");
+        assert_eq!(of(&host(), "avx2,-fma").unwrap(), "x86_64+sse4.1+sse4.2+avx+f16c");
+        let tuned = host().with(Feature::OneStream);
+        assert_eq!(restrict(&tuned, "native").unwrap(), tuned);
+        assert_eq!(of(&tuned, "sse4.1").unwrap(), "x86_64+sse4.1+onestream");
+        assert_eq!(restrict(&tuned, "native,-onestream").unwrap(), host());
+        // What is not there can be taken away, but must be a feature, and not of the floor.
+        assert_eq!(restrict(&host(), "native,-onestream,-avxvnni").unwrap(), host());
+        assert!(of(&host(), "native,-mmx").unwrap_err().to_string().contains("`-mmx`"));
+        assert!(of(&host(), "native,-sse4.1").unwrap_err().to_string().contains("every machine"));
+        assert!(matches!(of(&host(), "onestream"), Err(FeatureError::Absent { .. })));
     }
 
     #[test]

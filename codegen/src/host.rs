@@ -52,9 +52,28 @@ fn features() -> Result<TargetDesc, CodegenError> {
         (Feature::Avx512vnni, has!("avx512vnni")),
         (Feature::Avx512vbmi, has!("avx512vbmi")),
         (Feature::AmxInt8, has!("avx512vnni") && tiles::permitted()),
+        (Feature::OneStream, reads_one_stream(std::arch::x86_64::__cpuid)),
     ];
     let floor = TargetDesc::baseline(Arch::X86_64);
     Ok(detected.into_iter().filter(|(_, there)| *there).fold(floor, |t, (feature, _)| t.with(feature)))
+}
+
+/// Whether the processor that `cpuid` describes has [`Feature::OneStream`](bitnetc_ir::target::Feature::OneStream): those of
+/// AMD from family 25 on. It was measured on Zen 4 (family 25, model 17; `docs/adr/0023-one-stream.md`).
+#[cfg(target_arch = "x86_64")]
+fn reads_one_stream(cpuid: impl Fn(u32) -> std::arch::x86_64::CpuidResult) -> bool {
+    let vendor = cpuid(0);
+    // "Auth", "enti", "cAMD".
+    if (vendor.ebx, vendor.edx, vendor.ecx) != (0x6874_7541, 0x6974_6e65, 0x444d_4163) {
+        return false;
+    }
+    // The extended family counts on from the last of the first ones.
+    let signature = cpuid(1).eax;
+    let family = match signature >> 8 & 0xf {
+        0xf => 0xf + (signature >> 20 & 0xff),
+        family => family,
+    };
+    family >= 25
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -116,6 +135,25 @@ mod tests {
         assert_eq!(parse_cache_size("0K"), None);
         assert_eq!(parse_cache_size("99999999K"), None);
         assert_eq!(parse_cache_size("K"), None);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn processors_that_read_one_stream_are_known() {
+        use std::arch::x86_64::CpuidResult;
+        let of = |vendor: &[u8; 12], signature: u32| {
+            let word = |at: usize| u32::from_le_bytes(vendor[at..at + 4].try_into().unwrap());
+            reads_one_stream(move |leaf| match leaf {
+                0 => CpuidResult { eax: 16, ebx: word(0), edx: word(4), ecx: word(8) },
+                _ => CpuidResult { eax: signature, ebx: 0, edx: 0, ecx: 0 },
+            })
+        };
+        // Zen 4 and 5; Zen 2; a Xeon of family 6.
+        assert!(of(b"AuthenticAMD", 0x00a1_0f11));
+        assert!(of(b"AuthenticAMD", 0x00b0_0f21));
+        assert!(!of(b"AuthenticAMD", 0x0083_0f10));
+        assert!(!of(b"GenuineIntel", 0x000c_06f2));
+        assert!(!of(b"GenuineIntel", 0x00a1_0f11));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub enum Arch {
 
 macro_rules! features {
     ($($(#[$doc:meta])* $variant:ident = $name:literal in $arch:ident,)+) => {
-        /// A CPU feature that changes which instructions may be generated.
+        /// A CPU feature that changes which instructions may be generated, or which of them are fast ([`Self::is_tuning`]).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Feature { $($(#[$doc])* $variant,)+ }
 
@@ -65,10 +65,19 @@ features! {
     Avx512vbmi = "avx512vbmi" in X86_64,
     /// AMX: tile registers, and products of bytes between them.
     AmxInt8 = "amxint8" in X86_64,
+    /// Tuning: memory is read fastest in one sequence, which the hardware prefetches by itself.
+    OneStream = "onestream" in X86_64,
     /// `sdot`/`udot`.
     Dotprod = "dotprod" in Aarch64,
     /// `usdot` and the int8 matrix instructions.
     I8mm = "i8mm" in Aarch64,
+}
+
+impl Feature {
+    /// Whether the feature only says what is fast: code for a target with it runs on machines without it.
+    pub fn is_tuning(self) -> bool {
+        self == Feature::OneStream
+    }
 }
 
 /// How fast a machine reads and multiplies: what a cost model needs besides features.
@@ -196,9 +205,9 @@ impl TargetDesc {
         self.features.iter().copied()
     }
 
-    /// The features that `self` has and `host` lacks: what stops code for `self` from running on `host`.
+    /// The features that `self` has and `host` lacks, but for tuning: what stops code for `self` from running on `host`.
     pub fn missing_on(&self, host: &TargetDesc) -> Vec<Feature> {
-        self.features.difference(&host.features).copied().collect()
+        self.features.difference(&host.features).copied().filter(|f| !f.is_tuning()).collect()
     }
 }
 
@@ -288,5 +297,8 @@ mod tests {
         let wide = host.clone().with(Feature::Avx512f);
         assert_eq!(wide.missing_on(&host), [Feature::Avx512f]);
         assert!(host.missing_on(&wide).is_empty());
+        let tuned = host.clone().with(Feature::OneStream);
+        assert!(tuned.missing_on(&host).is_empty());
+        assert_eq!(tuned.to_string().parse::<TargetDesc>().unwrap(), tuned);
     }
 }

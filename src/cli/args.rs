@@ -211,7 +211,8 @@ pub(crate) struct EngineArgs {
     /// What generates machine code
     #[arg(long, value_name = "SELECTOR", default_value = "auto", env = "BITNETC_CODEGEN")]
     pub(crate) codegen: CodegenArg,
-    /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni` (each brings what it implies)
+    /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni` (each brings what it implies; `-` before
+    /// one takes it away: `native,-onestream`)
     #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
     pub(crate) cpu_features: String,
 }
@@ -355,7 +356,8 @@ pub(crate) struct LoweringArgs {
     /// Leave a pass out (may be given more than once)
     #[arg(long, value_name = "PASS")]
     pub(crate) disable_pass: Vec<String>,
-    /// Compile for these CPU features only: `native`, or a list such as `avx2` or `avx512vnni`
+    /// Compile for these CPU features only: `native`, or a list such as `avx2` or `avx512vnni` (`-` before one takes it
+    /// away: `native,-onestream`)
     #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
     pub(crate) cpu_features: String,
 }
@@ -605,7 +607,8 @@ pub(crate) struct BenchArgs {
         env = "BITNETC_CODEGEN"
     )]
     pub(crate) codegen: Vec<CodegenArg>,
-    /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni` (each brings what it implies)
+    /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni` (each brings what it implies; `-` before
+    /// one takes it away: `native,-onestream`)
     #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
     pub(crate) cpu_features: String,
 }

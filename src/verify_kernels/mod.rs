@@ -55,13 +55,15 @@ pub struct VerifyOptions {
     pub threads: u32,
 }
 
-/// The feature levels of `host`, the least first: those at which generated code differs.
+/// The feature levels of `host`, the least first: those at which generated code differs, and at last `host` without what is
+/// only tuning.
 pub fn levels(host: &TargetDesc) -> Vec<TargetDesc> {
     const WORDS: [&str; 9] =
         ["sse4.1", "avx2", "avxvnni", "avx512", "avx512vnni", "amxint8", "neon", "dotprod", "i8mm"];
     let mut found: Vec<TargetDesc> = Vec::new();
     let there = WORDS.iter().filter_map(|word| restrict(host, word).ok());
-    for level in there.chain([host.clone()]) {
+    let untuned = host.features().filter(|f| f.is_tuning()).fold(host.clone(), TargetDesc::without);
+    for level in there.chain([host.clone(), untuned]) {
         if !found.contains(&level) {
             found.push(level);
         }

@@ -64,7 +64,7 @@ fn flag(feature: Feature) -> Option<&'static str> {
         Feature::Avx512vbmi => Some("has_avx512vbmi"),
         Feature::Dotprod => Some("has_dotprod"),
         Feature::I8mm => Some("has_i8mm"),
-        Feature::F16c | Feature::Avx512bw | Feature::AmxInt8 => None,
+        Feature::F16c | Feature::Avx512bw | Feature::AmxInt8 | Feature::OneStream => None,
     }
 }
 

@@ -14,7 +14,7 @@ use bitnetc_ir::storage::{Q8B_HALVES, Q8B_RECORD, Q8B_SCALE, Q8B_SUM, q8_tail};
 use bitnetc_ir::weights::TILE_ROWS;
 
 use super::lanes::{for_tiles, halvings};
-use super::{Arg, Args, prefetch};
+use super::{Arg, Args, Registers, prefetch};
 use crate::kir::{I64, IntCond, KernelBuilder, LANES, Vb, Vf, Vi};
 
 /// The greatest code of an activation.
@@ -109,8 +109,9 @@ struct Blocking {
 }
 
 impl Blocking {
-    fn new(vectors: usize, one: bool, format: BlockFormat) -> Self {
-        match (vectors, one) {
+    fn new(registers: Registers, one: bool, format: BlockFormat) -> Self {
+        match (registers.vectors(), one) {
+            (24.., true) if registers.one_stream() => Self { tiles: 1, tokens: 1 },
             (24.., true) => Self { tiles: 4, tokens: 1 },
             // Taking six-bit codes apart needs more registers.
             (24.., false) if format == BlockFormat::W6 => Self { tiles: 2, tokens: 2 },
@@ -129,7 +130,7 @@ struct Row {
 
 /// A unit is a tile of 16 rows, for all tokens.
 pub(super) fn block_matmul(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
-    let Blocking { tiles, tokens } = Blocking::new(args.registers.vectors(), args.one(), matrix.format);
+    let Blocking { tiles, tokens } = Blocking::new(args.registers, args.one(), matrix.format);
     let tile_bytes = matrix.format.tile_bytes(matrix.cols) as i64;
     let (begin, end) = (args.word(Arg::UnitBegin), args.word(Arg::UnitEnd));
     let zero = b.int(0);
@@ -147,7 +148,7 @@ pub(super) fn block_matmul(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
                     Row { codes, records: b.add(codes, q8_tail(matrix.cols) as i64) }
                 })
                 .collect();
-            let sums = matrix.dot(b, &w, &rows, args.one());
+            let sums = matrix.dot(b, &w, &rows, args.one() && !args.registers.one_stream());
             let y = args.row(b, args.result(), 1, token);
             let y = b.add(y, at);
             for (tile, of_tile) in (0..).zip(sums) {
@@ -234,7 +235,7 @@ impl Matrix {
         let lines = self.format.group_bytes().div_ceil(VECTOR as u64) as i32;
         for &group in groups {
             for line in 0..lines {
-                prefetch::stream(b, group, line * VECTOR, ahead);
+                prefetch::stream(b, group, line * VECTOR, Some(ahead));
             }
         }
     }

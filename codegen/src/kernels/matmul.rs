@@ -7,7 +7,7 @@ use bitnetc_ir::DType;
 use bitnetc_ir::weights::TILE_ROWS;
 
 use super::lanes::{for_tiles, halvings, load_dense};
-use super::{Arg, Args};
+use super::{Arg, Args, Registers};
 use crate::kir::{I64, KernelBuilder, LANES, Vf};
 
 /// How the loop is blocked.
@@ -21,6 +21,7 @@ pub(super) struct Blocking {
 }
 
 impl Blocking {
+    /// For rows wherever they are.
     pub(super) fn new(vectors: usize, one: bool) -> Self {
         match (vectors, one) {
             (24.., true) => Self { rows: 8, tokens: 1, unroll: 2 },
@@ -31,11 +32,19 @@ impl Blocking {
             (_, false) => Self { rows: 1, tokens: 2, unroll: 1 },
         }
     }
+
+    /// For all rows of a matrix, one behind the other.
+    fn of_matrix(registers: Registers, one: bool) -> Self {
+        match registers.vectors() {
+            8.. if one && registers.one_stream() => Self { rows: 1, tokens: 1, unroll: 2 },
+            vectors => Self::new(vectors, one),
+        }
+    }
 }
 
 /// A unit is a tile of 16 rows, for all tokens.
 pub(super) fn matmul(b: &mut KernelBuilder, args: &Args, rows: u32, cols: u32, dtype: DType) {
-    let Blocking { rows: row_tile, tokens, unroll } = Blocking::new(args.registers.vectors(), args.one());
+    let Blocking { rows: row_tile, tokens, unroll } = Blocking::of_matrix(args.registers, args.one());
     let row_bytes = i64::from(cols) * i64::from(dtype.element_bytes().unwrap_or(4));
     let row_of = |b: &mut KernelBuilder, unit: Arg| {
         let row = b.mul(args.word(unit), i64::from(TILE_ROWS));

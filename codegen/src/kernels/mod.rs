@@ -91,12 +91,13 @@ pub enum KernelError {
     Malformed(#[from] VerifyError),
 }
 
-/// How many virtual vectors an instruction selector can hold in registers, and how it multiplies bytes.
+/// How many virtual vectors an instruction selector can hold in registers, how it multiplies bytes, and how memory is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Registers {
     vectors: u8,
     whole_byte_dot: bool,
     tiles: bool,
+    one_stream: bool,
 }
 
 impl Registers {
@@ -109,7 +110,7 @@ impl Registers {
         } else {
             4
         };
-        Self { vectors: count / parts, whole_byte_dot: true, tiles: false }
+        Self { vectors: count / parts, whole_byte_dot: true, tiles: false, one_stream: false }
     }
 
     /// The same registers where `dot_u8i8` costs more for bytes above 128 than for others.
@@ -122,8 +123,8 @@ impl Registers {
     pub fn cranelift(target: &TargetDesc) -> Self {
         let whole_byte_dot = Self::has_whole_byte_dot(target);
         match target.arch {
-            Arch::X86_64 => Self { vectors: 16 / 4, whole_byte_dot, tiles: false },
-            Arch::Aarch64 => Self { vectors: 32 / 4, whole_byte_dot, tiles: false },
+            Arch::X86_64 => Self { vectors: 16 / 4, whole_byte_dot, tiles: false, one_stream: false },
+            Arch::Aarch64 => Self { vectors: 32 / 4, whole_byte_dot, tiles: false, one_stream: false },
         }
     }
 
@@ -140,11 +141,12 @@ impl Registers {
         match target.arch {
             Arch::X86_64 if target.has(Feature::Avx512f) => {
                 let tiles = target.has(Feature::Avx512vnni) && target.has(Feature::AmxInt8);
-                Self { vectors: 32, whole_byte_dot: Self::has_whole_byte_dot(target), tiles }
+                let whole_byte_dot = Self::has_whole_byte_dot(target);
+                Self { vectors: 32, whole_byte_dot, tiles, one_stream: false }.tuned_for(target)
             }
             Arch::X86_64 if target.has(Feature::Avx2) => {
                 let whole_byte_dot = Self::has_whole_byte_dot(target);
-                Self { vectors: 16 / 2, whole_byte_dot, tiles: false }
+                Self { vectors: 16 / 2, whole_byte_dot, tiles: false, one_stream: false }.tuned_for(target)
             }
             _ => Self::cranelift(target),
         }
@@ -164,6 +166,23 @@ impl Registers {
     /// Whether there are tile registers, and products of bytes between them.
     pub fn tiles(self) -> bool {
         self.tiles
+    }
+
+    /// The same registers where memory is read fastest in one sequence without prefetches.
+    #[must_use]
+    pub const fn with_one_stream(self) -> Self {
+        Self { one_stream: true, ..self }
+    }
+
+    /// The same registers with the tuning of `target`. The Cranelift selector has none: its kernels are bound by arithmetic.
+    #[must_use]
+    pub fn tuned_for(self, target: &TargetDesc) -> Self {
+        if target.has(Feature::OneStream) { self.with_one_stream() } else { self }
+    }
+
+    /// Whether a kernel for one token should read a matrix from its first byte to its last, and prefetch nothing.
+    pub fn one_stream(self) -> bool {
+        self.one_stream
     }
 
     /// Virtual vectors that fit.

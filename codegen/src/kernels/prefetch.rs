@@ -5,6 +5,9 @@
 //! the first-level cache must have the line by then; and a line that is asked for from so far away that the first-level cache
 //! loses it again has come for nothing.
 //!
+//! On machines that read one sequence fastest (`Registers::one_stream`) the hardware does all of this by itself, and
+//! instructions for it are in its way; generators ask for nothing there.
+//!
 //! Invariants: a prefetch changes no result and never faults, wherever it points.
 
 use crate::kir::{I64, KernelBuilder};
@@ -12,8 +15,10 @@ use crate::kir::{I64, KernelBuilder};
 /// Bytes from a line to the one of the same sequence that is brought into the first-level cache meanwhile.
 const NEAR: i32 = 1024;
 
-/// What is to be read behind the line at `place + offset`: the line `far` bytes on, and the one [`NEAR`] bytes on.
-pub(super) fn stream(b: &mut KernelBuilder, place: I64, offset: i32, far: i64) {
+/// What is to be read behind the line at `place + offset`: the line `far` bytes on, and the one [`NEAR`] bytes on. Nothing
+/// without `far`.
+pub(super) fn stream(b: &mut KernelBuilder, place: I64, offset: i32, far: Option<i64>) {
+    let Some(far) = far else { return };
     ahead(b, place, offset, far, 2);
     b.prefetch(place, offset + NEAR, 1);
 }

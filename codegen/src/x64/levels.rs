@@ -40,7 +40,7 @@ impl Level {
         None
     }
 
-    /// The register file, as kernels are blocked for it.
+    /// The register file, as kernels are blocked for it, but for the tuning of a target.
     pub fn registers(self) -> Registers {
         let registers = match self.wide() {
             true => Registers::new(512, 32),

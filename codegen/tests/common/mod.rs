@@ -36,6 +36,8 @@ const WIDE_LEVELS: &[&str] = &[
     "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+avx512f+avx512bw+avx512dq+avx512vl",
     "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni",
     TILES,
+    "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+onestream",
+    "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni+onestream",
 ];
 
 /// The level with tile registers.
@@ -71,7 +73,7 @@ impl Backend {
     /// The register file that the backend has.
     pub(crate) fn registers(&self) -> Registers {
         match (self.selector, x64::Level::of(&self.target)) {
-            (Selector::Wide, Some(level)) => level.registers(),
+            (Selector::Wide, Some(level)) => level.registers().tuned_for(&self.target),
             _ => Registers::cranelift(&self.target),
         }
     }

@@ -102,7 +102,7 @@ fn check_code_at(
     strides: &[u64],
 ) {
     let target: TargetDesc = target.parse().unwrap();
-    let registers = x64::Level::of(&target).unwrap().registers();
+    let registers = x64::Level::of(&target).unwrap().registers().tuned_for(&target);
     let spec = KernelSpec { kind, tokens, strides: strides.to_vec() };
     let code = x64::compile(&spec.build_for(registers).unwrap(), &target).unwrap();
     let text = code.disassemble();
@@ -116,11 +116,16 @@ fn check_code_at(
     });
 }
 
+/// Where memory is read fastest in one sequence.
+const ONE_STREAM: (&str, &str) =
+    ("onestream", "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni+onestream");
+
 #[test]
 fn code_of_gemv() {
     let kind =
         KernelKind::Bitlinear { rows: 64, cols: 320, layout: Layout::Tile16, epilogue: Epilogue::None };
     check_code("gemv", kind, TokenMode::One, &[]);
+    check_code_at(ONE_STREAM, "gemv", kind, TokenMode::One, &[]);
 }
 
 #[test]
@@ -139,6 +144,7 @@ fn code_of_the_head() {
     check_code("matmul_f16", kind, TokenMode::One, &[]);
     let kind = KernelKind::BlockMatmul { rows: 64, cols: 320, format: BlockFormat::W8 };
     check_code("block_matmul_w8", kind, TokenMode::One, &[]);
+    check_code_at(ONE_STREAM, "block_matmul_w8", kind, TokenMode::One, &[]);
 }
 
 #[test]

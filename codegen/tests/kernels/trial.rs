@@ -34,8 +34,8 @@ pub(crate) struct Trial {
 }
 
 /// Blocking for narrow, middle and wide register files, and the forms for machines that multiply bytes otherwise or by
-/// tiles.
-const REGISTERS: [Registers; 7] = [
+/// tiles, or read memory otherwise.
+const REGISTERS: [Registers; 9] = [
     Registers::new(128, 16),
     Registers::new(256, 16),
     Registers::new(512, 32),
@@ -43,6 +43,8 @@ const REGISTERS: [Registers; 7] = [
     Registers::new(256, 16).without_whole_byte_dot(),
     Registers::new(512, 32).without_whole_byte_dot(),
     Registers::new(512, 32).with_tiles(),
+    Registers::new(256, 16).without_whole_byte_dot().with_one_stream(),
+    Registers::new(512, 32).with_one_stream(),
 ];
 
 /// What buffers hold before anything is written.

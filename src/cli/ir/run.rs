@@ -80,7 +80,8 @@ pub(crate) struct RunIrArgs {
     /// Threads of compiled code
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: u32,
-    /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni`
+    /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni` (`-` before one takes it
+    /// away: `native,-onestream`)
     #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
     cpu_features: String,
     /// Elements of each result to print

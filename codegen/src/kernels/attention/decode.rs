@@ -186,7 +186,7 @@ impl Shape {
 
 /// Merges what is not merged yet, and divides. A unit is a query head.
 pub(in crate::kernels) fn merge(b: &mut KernelBuilder, args: &Args, heads: u32, cache: CacheShape) {
-    let shape = Shape::new(heads, cache, 1.0, Blocking::new(args.registers.vectors()));
+    let shape = Shape::new(heads, cache, 1.0, Blocking::new(args.registers, args.one()));
     let blocks = blocks_of(b, args);
     args.for_units(b, |b, head| {
         let kv_head = b.udiv(head, shape.group.into());

@@ -18,7 +18,7 @@ mod prefill;
 use bitnetc_ir::{DType, KEY_BLOCK};
 
 use super::lanes::{for_groups, for_tiles_of, halvings, load_dense};
-use super::{Args, CacheShape, TokenMode};
+use super::{Args, CacheShape, Registers, TokenMode};
 use crate::kir::{I64, IntCond, KernelBuilder, LANES, Vf};
 
 pub(super) use decode::{merge, workspace_bytes};
@@ -43,7 +43,7 @@ const MAX_OFFSET: i64 = 1 << 24;
 
 /// Attention over a chunk, or for one token the blocks that [`merge`] then puts together.
 pub(super) fn attention(b: &mut KernelBuilder, args: &Args, heads: u32, cache: CacheShape, scale: f32) {
-    let shape = Shape::new(heads, cache, scale, Blocking::new(args.registers.vectors()));
+    let shape = Shape::new(heads, cache, scale, Blocking::new(args.registers, args.one()));
     match args.one() {
         true => decode::blocks(b, args, &shape),
         false => prefill::tiles(b, args, &shape),
@@ -76,8 +76,10 @@ struct Blocking {
 }
 
 impl Blocking {
-    fn new(vectors: usize) -> Self {
-        match vectors {
+    fn new(registers: Registers, one: bool) -> Self {
+        match registers.vectors() {
+            // Neighbouring vectors of keys are pages apart.
+            24.. if one && registers.one_stream() => Self { rows: 4, keys: 1, values: 4 },
             24.. => Self { rows: 4, keys: 4, values: 4 },
             8.. => Self { rows: 4, keys: 1, values: 1 },
             _ => Self { rows: 2, keys: 1, values: 1 },
@@ -115,7 +117,9 @@ impl Shape {
                 b.add(next, i64::from(KEY_BLOCK) * self.stored.row_bytes())
             }
         };
-        Block { at: b.add(args.operand(operand), offset), stored: self.stored, next: Some(next) }
+        // Where the hardware brings lines into the first level by itself, a block that comes too early displaces this one.
+        let level = if args.registers.one_stream() { 2 } else { 1 };
+        Block { at: b.add(args.operand(operand), offset), stored: self.stored, next: Some((next, level)) }
     }
 
     /// Bytes of a head in a row of queries or results.
@@ -156,17 +160,17 @@ impl Stored {
 struct Block {
     at: I64,
     stored: Stored,
-    /// Address of the block that is read next, whose lines are prefetched while this one is read; none where that is not
-    /// worth it. Hardware follows lines within a page only, and a block is a few pages.
-    next: Option<I64>,
+    /// Address of the block that is read next, whose lines are prefetched while this one is read, and into which level of
+    /// the cache; none where that is not worth it. Hardware follows lines within a page only, and a block is a few pages.
+    next: Option<(I64, u8)>,
 }
 
 impl Block {
     /// Prefetches what lies `offsets` behind byte `within` of the next block.
     fn prefetch(self, b: &mut KernelBuilder, within: I64, offsets: impl IntoIterator<Item = i32>) {
-        let Some(next) = self.next else { return };
+        let Some((next, level)) = self.next else { return };
         let at = b.add(next, within);
-        offsets.into_iter().for_each(|offset| b.prefetch(at, offset, 1));
+        offsets.into_iter().for_each(|offset| b.prefetch(at, offset, level));
     }
 }
 

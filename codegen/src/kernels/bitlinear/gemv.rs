@@ -3,8 +3,8 @@
 use bitnetc_ir::Layout;
 
 use super::{Form, Matrix, one, tile, trits};
-use crate::kernels::Args;
 use crate::kernels::lanes::{for_tiles, halvings};
+use crate::kernels::{Args, Registers};
 use crate::kir::{I64, KernelBuilder};
 
 /// How the loop is blocked.
@@ -17,17 +17,18 @@ struct Blocking {
 }
 
 impl Blocking {
-    fn new(vectors: usize) -> Self {
-        match vectors {
-            24.. => Self { form: Form::InPlace, tiles: 4, unroll: 2 },
-            8.. => Self { form: Form::InPlace, tiles: 1, unroll: 4 },
+    fn new(registers: Registers) -> Self {
+        match (registers.vectors(), registers.one_stream()) {
+            (24.., false) => Self { form: Form::InPlace, tiles: 4, unroll: 2 },
+            (24.., true) => Self { form: Form::InPlace, tiles: 1, unroll: 2 },
+            (8.., _) => Self { form: Form::InPlace, tiles: 1, unroll: 4 },
             _ => Self { form: Form::Halves, tiles: 2, unroll: 1 },
         }
     }
 }
 
 pub(super) fn gemv(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
-    let Blocking { form, tiles, unroll } = Blocking::new(args.registers.vectors());
+    let Blocking { form, tiles, unroll } = Blocking::new(args.registers);
     let tiles = if matrix.layout == Layout::Trits16 { trits::tiles(args.registers) } else { tiles };
     let per_unit = matrix.tiles_per_unit();
     let (begin, end) = (args.word(crate::kernels::Arg::UnitBegin), args.word(crate::kernels::Arg::UnitEnd));
@@ -49,13 +50,14 @@ pub(super) fn gemv(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
                 sums.extend(trits::dot(b, args.registers, block, x, matrix.groups(), far));
                 continue;
             }
+            let far = (!args.registers.one_stream()).then_some(far);
             // Without a loop over the groups there is no stream of them.
             if form == Form::InPlace && matrix.groups() >= unroll {
                 let block = one::Block { first: block[0], tiles: block.len(), tile_bytes, far };
-                sums.extend(one::dot(b, block, x, matrix.groups(), unroll));
+                sums.extend(one::dot(b, args.registers, block, x, matrix.groups(), unroll));
                 continue;
             }
-            let of_block = tile::dot(b, form, block, &[x], matrix.groups(), unroll, Some(far));
+            let of_block = tile::dot(b, form, block, &[x], matrix.groups(), unroll, far);
             sums.extend(of_block.into_iter().map(|of_rows| of_rows[0]));
         }
         for (i, sums) in sums.chunks(per_unit).enumerate() {

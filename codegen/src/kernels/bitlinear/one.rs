@@ -7,10 +7,13 @@
 //!   register from its place in the program until the last of the four is done.
 //! - The address of a group has no index register, because an instruction with one is split in two.
 //! - A tile's four products stand together, behind its prefetches ([`prefetch::stream`]).
+//!
+//! Where the hardware brings the lines ([`Registers::one_stream`]) it is one tile after the other, without prefetches, and a group is
+//! loaded once: what is scarce there are loads.
 
 use super::GROUP_BYTES;
 use super::tile::{FIELD_COLS, GROUP_CODES, combine};
-use crate::kernels::prefetch;
+use crate::kernels::{Registers, prefetch};
 use crate::kir::{I64, KernelBuilder, Vb, Vi};
 
 /// Fields of a group.
@@ -25,13 +28,21 @@ pub(super) struct Block {
     pub(super) tiles: usize,
     /// Bytes of one.
     pub(super) tile_bytes: i64,
-    /// Bytes from a tile to the one that is prefetched while it is read.
-    pub(super) far: i64,
+    /// Bytes from a tile to the one that is prefetched while it is read, if any is.
+    pub(super) far: Option<i64>,
 }
 
 /// Sums of codes times the activation codes at `x` for every tile of `block`: one lane per matrix row. `unroll` groups make
 /// one iteration.
-pub(super) fn dot(b: &mut KernelBuilder, block: Block, x: I64, groups: u32, unroll: u32) -> Vec<Vi> {
+pub(super) fn dot(
+    b: &mut KernelBuilder,
+    registers: Registers,
+    block: Block,
+    x: I64,
+    groups: u32,
+    unroll: u32,
+) -> Vec<Vi> {
+    let load_once = registers.one_stream() && registers.vectors() >= 24;
     let masks: Vec<Vi> = (0..FIELDS).map(|i| b.splat_i32(0x0303_0303 << (2 * i))).collect();
     let step = |b: &mut KernelBuilder, first: I64, x: I64, groups: u32, mut sums: Vec<Vi>| {
         let tiles: Vec<I64> = (0..block.tiles as i64).map(|i| b.add(first, i * block.tile_bytes)).collect();
@@ -48,9 +59,13 @@ pub(super) fn dot(b: &mut KernelBuilder, block: Block, x: I64, groups: u32, unro
             let at = group * GROUP_BYTES as i32;
             for (&tile, sums) in tiles.iter().zip(sums.chunks_exact_mut(FIELDS)) {
                 prefetch::stream(b, tile, at, block.far);
-                for (field, sum) in sums.iter_mut().enumerate() {
+                let load = |b: &mut KernelBuilder| {
                     let group = b.load_bytes(tile, at, GROUP_BYTES as u8);
-                    let group = b.as_vi(group);
+                    b.as_vi(group)
+                };
+                let loaded = load_once.then(|| load(b));
+                for (field, sum) in sums.iter_mut().enumerate() {
+                    let group = loaded.unwrap_or_else(|| load(b));
                     let weights = b.band(group, masks[field]);
                     let weights = b.as_vb(weights);
                     let codes = shared.get(field).copied().unwrap_or_else(|| codes(b, field));

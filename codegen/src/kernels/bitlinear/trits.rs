@@ -97,7 +97,7 @@ pub(super) fn dot(
     let mut sums = vec![vec![zero; accumulators]; tiles.len()];
     let step = |b: &mut KernelBuilder, tiles: &[I64], x: I64, groups: u32, mut sums: Vec<Vec<Vi>>| {
         for group in 0..groups as i32 {
-            tiles.iter().for_each(|&tile| prefetch::stream(b, tile, group * GROUP_BYTES as i32, next));
+            tiles.iter().for_each(|&tile| prefetch::stream(b, tile, group * GROUP_BYTES as i32, Some(next)));
             let mut rest: Vec<Vb> =
                 tiles.iter().map(|&tile| b.load_bytes(tile, group * GROUP_BYTES as i32, 64)).collect();
             for digit in 0..TRITS as i32 {
