@@ -1,7 +1,7 @@
 //! Every stage from the file to a token, each by itself: `cargo bench --bench stages [-- FILTER]`.
 //!
-//! Parsing, lowering, each pass, the whole pipeline, code generation of each kernel, packing, loading a plan and a decode
-//! step, for models of the shapes in `BITNETC_BENCH_PRESETS` (names of `bitnetc synth`, separated by commas; default:
+//! Parsing, lowering, each pass, the whole pipeline, code generation of each kernel, packing, loading a plan, a decode
+//! step and choosing a token, for models of the shapes in `BITNETC_BENCH_PRESETS` (names of `bitnetc synth`, separated by commas; default:
 //! `tiny,700m,2b-4t`, which needs 1.3 GB of temporary space). Random weights are written once, at the start.
 //!
 //! The first group prints what the stages of a compilation take together, so that "where does the time go" has an answer
@@ -21,6 +21,7 @@ use bitnetc_ir::weights::packed_bytes;
 use bitnetc_ir::{Module, ParamId};
 use bitnetc_passes::{PassContext, Pipeline, VerifyEach};
 use bitnetc_runtime::map::{MapMode, Mapping};
+use bitnetc_runtime::sampling::{Sampler, SamplingParams};
 use bitnetc_runtime::session::{Session, SessionOptions};
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 
@@ -106,6 +107,19 @@ fn running(group: &mut Group<'_>, plan: &Path) {
             session.feed(&[1]).map(|logits| logits[0]).expect("a step")
         });
     });
+    session.truncate(16);
+    let logits = session.feed(&[1]).map(<[f32]>::to_vec).expect("a step");
+    group.throughput(Throughput::Elements(logits.len() as u64));
+    // A bias, even of nothing, asks for a list of all tokens.
+    let biased = SamplingParams { logit_bias: vec![(0, 0.0)], ..SamplingParams::default() };
+    for (name, params) in
+        [("chain", SamplingParams::default()), ("greedy", SamplingParams::greedy()), ("biased", biased)]
+    {
+        let mut sampler = Sampler::new(params).expect("valid settings");
+        group.bench_function(format!("sample/{name}"), |b| {
+            b.iter(|| sampler.sample(black_box(&logits)).expect("a token"));
+        });
+    }
 }
 
 /// The stages of a compilation, once, in one line.

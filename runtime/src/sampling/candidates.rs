@@ -12,6 +12,9 @@ use crate::tokenizer::TokenId;
 /// Candidates that are looked at first when a filter needs only the best ones.
 const FIRST_PREFIX: usize = 256;
 
+/// Logits whose maximum is compared first, when most of them are too small.
+const CHUNK: usize = 64;
+
 /// A token and its logit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Candidate {
@@ -49,6 +52,43 @@ impl Candidates {
             Some(mask) => self.list.extend(possible.filter(|candidate| mask.allows(candidate.id))),
         }
         self.ranked = false;
+    }
+
+    /// What [`Self::fill`] without a mask and then [`Self::top_k`] leave, without a list of all tokens in between.
+    pub(super) fn fill_best(&mut self, logits: &[f32], k: usize) {
+        if k >= logits.len() || k == 0 {
+            self.fill(logits, None);
+            return;
+        }
+        let room = k.saturating_mul(2).max(FIRST_PREFIX);
+        self.list.clear();
+        self.ranked = false;
+        // The k-th best so far, once there have been more; what comes later has a higher id and must exceed it.
+        let mut least = f32::NEG_INFINITY;
+        for (first, chunk) in (0..).step_by(CHUNK).zip(logits.chunks(CHUNK)) {
+            if chunk.iter().fold(f32::NEG_INFINITY, |max, &logit| max.max(logit)) <= least {
+                continue;
+            }
+            for (id, &logit) in (first..).zip(chunk) {
+                if logit > least {
+                    self.list.push(Candidate { logit, id });
+                    if self.list.len() == room {
+                        self.list.select_nth_unstable_by(k - 1, Candidate::rank);
+                        self.list.truncate(k);
+                        least = self.list[k - 1].logit;
+                    }
+                }
+            }
+        }
+        if least == f32::NEG_INFINITY {
+            return self.top_k(k);
+        }
+        if self.list.len() > k {
+            self.list.select_nth_unstable_by(k - 1, Candidate::rank);
+            self.list.truncate(k);
+        }
+        self.list.sort_unstable_by(Candidate::rank);
+        self.ranked = true;
     }
 
     /// Adds to the logits of tokens, before any other stage; −∞ removes a token.
@@ -313,6 +353,18 @@ mod tests {
             } else {
                 prop_assert_eq!(kept.list, candidates(&logits).list);
             }
+        }
+
+        #[test]
+        fn the_best_are_found_without_a_list_of_all(logits in logits(), k in 0usize..400, chunked: bool) {
+            // Also where the greatest come in the middle of many.
+            let logits = if chunked { [logits.clone(), vec![1.5; 900], logits].concat() } else { logits };
+            let mut of_all = candidates(&logits);
+            of_all.top_k(k);
+            let mut best = Candidates::default();
+            best.fill_best(&logits, k);
+            prop_assert_eq!(&best.list, &of_all.list);
+            prop_assert_eq!(best.ranked, of_all.ranked);
         }
 
         #[test]

@@ -125,16 +125,35 @@ impl Sampler {
         logits: &[f32],
         mask: Option<&TokenMask>,
     ) -> Result<TokenId, SampleError> {
-        if let Some(index) = logits.iter().position(|&logit| logit.is_nan() || logit == f32::INFINITY) {
+        // Without a way out of the middle, which vectors allow; where it is, is asked for only if there is one.
+        let broken = |logit: f32| logit.is_nan() || logit == f32::INFINITY;
+        if logits.iter().fold(false, |found, &logit| found | broken(logit))
+            && let Some(index) = logits.iter().position(|&logit| broken(logit))
+        {
             return Err(SampleError::NotFinite { index, value: logits[index] });
         }
         let count = logits.len();
         if let Some(&(id, _)) = self.params.logit_bias.iter().find(|&&(id, _)| id as usize >= count) {
             return Err(SampleError::BiasOutOfRange { id, count });
         }
-        self.candidates.fill(logits, mask);
-        self.candidates.add_biases(&self.params.logit_bias);
-        for at in 0..self.stages.len() {
+        let unchanged = mask.is_none() && self.params.logit_bias.is_empty();
+        let first = match self.stages.first() {
+            Some(Stage::TopK) if unchanged => {
+                self.candidates.fill_best(logits, self.params.top_k);
+                1
+            }
+            // Of the best alone, the temperature leaves the best.
+            Some(Stage::Temperature) if unchanged && self.params.temperature <= 0.0 => {
+                self.candidates.fill_best(logits, 1);
+                0
+            }
+            _ => {
+                self.candidates.fill(logits, mask);
+                self.candidates.add_biases(&self.params.logit_bias);
+                0
+            }
+        };
+        for at in first..self.stages.len() {
             match self.stages[at] {
                 Stage::Penalties => {
                     self.count_recent();
