@@ -47,6 +47,7 @@ pub(super) fn gemv(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
             let tile_bytes = matrix.tile_bytes();
             let far = weights.len() as i64 * tile_bytes;
             if matrix.layout == Layout::Trits16 {
+                // Bound by its products, whose latency one tile alone would not hide: the same blocks on all machines.
                 sums.extend(trits::dot(b, args.registers, block, x, matrix.groups(), far));
                 continue;
             }
