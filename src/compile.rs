@@ -88,7 +88,7 @@ fn weights_used(asked: WeightPacking, module: &Module) -> String {
     let layouts: BTreeSet<Layout> = params.filter(|ty| ty.dtype == DType::Ter).map(|ty| ty.layout).collect();
     let name = |layout: &Layout| match layout {
         Layout::Tile16 => Some(WeightPacking::TwoBits.name()),
-        Layout::Trits16 => Some(WeightPacking::Trits.name()),
+        Layout::Trits16 | Layout::Lut16 => Some(WeightPacking::Trits.name()),
         _ => None,
     };
     let used: Vec<&str> = layouts.iter().filter_map(name).collect();

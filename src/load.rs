@@ -311,14 +311,14 @@ pub fn plan_module(path: &Path, plan: &Plan) -> Result<Module, Error> {
 
 /// Refuses another packing of weights than the plan's: they are packed when a model is compiled.
 fn check_packing(path: &Path, module: &Module, demanded: WeightPacking) -> Result<(), Error> {
-    let (other, what) = match demanded {
+    let (is_other, what): (fn(Layout) -> bool, _) = match demanded {
         WeightPacking::Auto => return Ok(()),
         WeightPacking::TwoBits => (
-            Layout::Trits16,
+            Layout::has_five_a_byte,
             "the plan's weights are packed in 1.6 bits; leave --weights out, or compile the model with --weights 2bit",
         ),
         WeightPacking::Trits => (
-            Layout::Tile16,
+            |layout| layout == Layout::Tile16,
             "the plan's weights are packed in 2 bits; leave --weights out, or compile the model with --weights 1.6bit",
         ),
     };
@@ -329,7 +329,7 @@ fn check_packing(path: &Path, module: &Module, demanded: WeightPacking) -> Resul
     };
     let wrong = |p: ParamId| {
         let ty = &module.params()[p].ty;
-        ty.dtype == DType::Ter && ty.layout == other && packable(ty)
+        ty.dtype == DType::Ter && is_other(ty.layout) && packable(ty)
     };
     match stored_params(module).into_iter().any(wrong) {
         true => Err(Error::NotInPlan { path: path.to_owned(), what }),

@@ -1,14 +1,14 @@
 //! Weight packing: from stored bytes to the bytes that kernels read.
 //!
 //! A parameter that an op reads is either dense, and then its stored bytes are used as they are, or block-quantised
-//! (`blocks`), or ternary in `tile16` or `trits16`, and then its definition says which rows of which stored matrices it
-//! is made of (`relayout`, `concat`, `interleave16`).
+//! (`blocks`), or ternary in `tile16`, `trits16` or `lut16`, and then its definition says which rows of which stored matrices
+//! it is made of (`relayout`, `concat`, `interleave16`).
 //! Those rows are resolved first (`rows`); then every tile of 16 rows is written on its own, in parallel (`tile16`,
-//! `trits16`), into memory that the caller gives, so that a plan file can be packed straight into its mapping.
+//! `trits16` for both layouts of five codes a byte), into memory that the caller gives, so that a plan file can be packed straight into its mapping.
 //!
 //! Invariants: what is written is what `bitnetc_ir::weights::ternary_code` reads, element by element; code 3, which stands
 //! for no weight, is refused wherever it is; every byte of the output is written, padding with code 1 in `tile16` and code
-//! 0 in `trits16`.
+//! 0 in the others.
 
 mod blocks;
 mod rows;
@@ -92,8 +92,8 @@ pub struct PackedWeight<'a> {
 /// Bytes of the parameter as kernels read it.
 ///
 /// # Errors
-/// A parameter that no kernel reads: ternary in another layout than `tile16` and `trits16`, block-quantised in another
-/// than `tile16`, or without a static size.
+/// A parameter that no kernel reads: ternary in another layout than `tile16`, `trits16` and `lut16`, block-quantised in
+/// another than `tile16`, or without a static size.
 pub fn packed_size(module: &Module, param: ParamId) -> Result<u64, PackError> {
     let decl = &module.params()[param];
     let refuse = |what| PackError::Definition { param: decl.name.clone(), what };
@@ -108,7 +108,7 @@ pub fn packed_size(module: &Module, param: ParamId) -> Result<u64, PackError> {
         (DType::Ter, layout) if layout.is_packed_ternary() => {
             size().ok_or_else(|| refuse("the matrix is too large for its layout"))
         }
-        (DType::Ter, _) => Err(refuse("kernels read ternary matrices in the layout tile16 or trits16")),
+        (DType::Ter, _) => Err(refuse("kernels read ternary matrices in the layout tile16, trits16 or lut16")),
         _ => size().ok_or_else(|| refuse("a dense weight needs a static shape")),
     }
 }
@@ -161,7 +161,7 @@ pub fn pack_into(
         let first = tile as u32 * TILE_ROWS;
         let rows = (first..rows.min(first + TILE_ROWS)).map(|r| map.row(r));
         match decl.ty.layout {
-            Layout::Trits16 => trits16::write(rows, cols, out),
+            Layout::Trits16 | Layout::Lut16 => trits16::write(rows, cols, decl.ty.layout, out),
             _ => tile16::write(rows, cols, out),
         }
     })?;

@@ -5,7 +5,9 @@ mod common;
 use std::collections::BTreeSet;
 
 use bitnetc_codegen::kir::interp::{Arg, Memory};
-use bitnetc_codegen::kir::{Access, FloatCond, IntCond, Kernel, KernelBuilder, LANES, OPS, Stmt, Vb, Vf, Vi};
+use bitnetc_codegen::kir::{
+    Access, FloatCond, IntCond, Kernel, KernelBuilder, LANES, OPS, Stmt, Table, Vb, Vf, Vi,
+};
 
 use common::{Case, Elements, FLOATS, INTS, Rng, check_case};
 
@@ -229,6 +231,41 @@ fn int_builds() -> Vec<(String, Build)> {
             b.as_vi(average)
         }),
     );
+    for table in [&SCRAMBLED, &COUNTED] {
+        let table = Table(table);
+        add(
+            &format!("blookup.{}", table.0[0]),
+            int1(move |b, x| {
+                let x = b.as_vb(x);
+                let found = b.blookup(x, table);
+                b.as_vi(found)
+            }),
+        );
+        add(
+            &format!("blookup_escaped.{}", table.0[0]),
+            int2(move |b, x, y| {
+                let (x, y) = (b.as_vb(x), b.as_vb(y));
+                let found = b.blookup_escaped(x, y, table);
+                b.as_vi(found)
+            }),
+        );
+    }
+    // As kernels use them: an index for several look-ups, results that are read again, constants as operands.
+    add(
+        "blookup.chain",
+        Box::new(|b, [x, y, z]| {
+            let (index, other) = (b.as_vb(x), b.as_vb(y));
+            let first = b.blookup(index, Table(&SCRAMBLED));
+            let second = b.blookup_escaped(index, first, Table(&COUNTED));
+            let third = b.blookup_escaped(other, second, Table(&SCRAMBLED));
+            let splat = b.splat_i32(0x00c3_ff3f);
+            let splat = b.as_vb(splat);
+            let fourth = b.blookup_escaped(index, splat, Table(&SCRAMBLED));
+            let fifth = b.blookup(splat, Table(&SCRAMBLED));
+            let all = [first, second, third, fourth, fifth].map(|v| b.as_vi(v));
+            all.into_iter().fold(z, |sum, v| b.iadd(sum, v))
+        }),
+    );
     for u_max in [2, 8, 32, 127, 128, 192, 255] {
         add(
             &format!("dot_u8i8.{u_max}"),
@@ -240,6 +277,28 @@ fn int_builds() -> Vec<(String, Build)> {
     }
     all
 }
+
+/// A table without order, so that every index has an answer of its own.
+static SCRAMBLED: [u8; 64] = {
+    let mut table = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        table[i] = (i * 37 + 11) as u8 ^ 0xa5;
+        i += 1;
+    }
+    table
+};
+
+/// Each index itself.
+static COUNTED: [u8; 64] = {
+    let mut table = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        table[i] = i as u8;
+        i += 1;
+    }
+    table
+};
 
 /// Any bytes, made into bytes of at most `u_max` by a mask.
 fn bytes_up_to(b: &mut KernelBuilder, x: Vi, u_max: u8) -> Vb {
@@ -270,6 +329,11 @@ fn int_inputs() -> Vec<[u32; 3]> {
         for &y in INTS {
             rows.push([x as u32, y as u32, INTS[rng.below(INTS.len() as u64) as usize] as u32]);
         }
+    }
+    // Every byte, as index and as what an index is not.
+    for x in 0..=255u8 {
+        let bytes = [x, x.wrapping_mul(3), x.wrapping_add(64), !x];
+        rows.push([u32::from_le_bytes(bytes), u32::from_le_bytes([!x, x, 0xc0, 0xbf]), 5]);
     }
     // Bytes at the ends of their ranges.
     for _ in 0..500 {

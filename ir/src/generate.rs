@@ -49,8 +49,8 @@ pub struct GenOptions {
     pub head_dims: Vec<u32>,
     /// The machine, in stages that have one.
     pub target: TargetDesc,
-    /// Whether, from `laid_out` on, ternary parameters may also be stored as `tile16` or `trits16`, with any
-    /// number of columns.
+    /// Whether, from `laid_out` on, ternary parameters may also be stored as `tile16`, `trits16` or `lut16`,
+    /// with any number of columns.
     pub stored_tiles: bool,
 }
 
@@ -471,8 +471,8 @@ impl Generator<'_> {
 
     /// A layout in which kernels read ternary matrices with scales for groups of `group` columns (0: one for all).
     fn packed_layout(&mut self, group: u32) -> Layout {
-        match group == 0 && self.laid_out() && self.rng.chance(40) {
-            true => Layout::Trits16,
+        match group == 0 && self.laid_out() && self.rng.chance(50) {
+            true => self.rng.pick(&[Layout::Trits16, Layout::Lut16]),
             false => Layout::Tile16,
         }
     }
@@ -572,8 +572,8 @@ pub(crate) fn random_weight(rng: &mut SplitMix, ty: &Type) -> WeightBytes<'stati
     let mut scales = Vec::new();
     match (ty.dtype, ty.as_matrix()) {
         (DType::Ter, Some((rows, cols))) => {
-            // The padding as the layout has it: codes 0 in `trits16`, 1 in `tile16`.
-            let padding = if ty.layout == Layout::Trits16 { 0 } else { 0x55 };
+            // The padding as the layout has it: codes 0 where a byte has five, else 1.
+            let padding = if ty.layout.has_five_a_byte() { 0 } else { 0x55 };
             bytes = vec![padding; ternary_bytes(ty.layout, rows, cols).unwrap_or(0) as usize];
             for r in 0..rows {
                 for c in 0..cols {

@@ -115,14 +115,23 @@ pub enum Layout {
     Tile16,
     /// `ter` for compute, 1.6 bits a weight: 16 rows × 20 columns in 64 bytes; see [`crate::weights`].
     Trits16,
+    /// As `trits16`, with bytes that tables of 64 entries decode; see [`crate::weights`].
+    Lut16,
     /// A K cache with 16 positions interleaved; see [`crate::storage`].
     Keys16,
 }
 
 impl Layout {
     /// All layouts.
-    pub const ALL: &[Layout] =
-        &[Layout::Rows, Layout::I2s128, Layout::Row16, Layout::Tile16, Layout::Trits16, Layout::Keys16];
+    pub const ALL: &[Layout] = &[
+        Layout::Rows,
+        Layout::I2s128,
+        Layout::Row16,
+        Layout::Tile16,
+        Layout::Trits16,
+        Layout::Lut16,
+        Layout::Keys16,
+    ];
 
     /// The name in the text form, after `@`.
     pub fn name(self) -> &'static str {
@@ -132,13 +141,19 @@ impl Layout {
             Layout::Row16 => "row16",
             Layout::Tile16 => "tile16",
             Layout::Trits16 => "trits16",
+            Layout::Lut16 => "lut16",
             Layout::Keys16 => "keys16",
         }
     }
 
     /// Whether kernels read ternary matrices in this layout.
     pub fn is_packed_ternary(self) -> bool {
-        matches!(self, Layout::Tile16 | Layout::Trits16)
+        matches!(self, Layout::Tile16 | Layout::Trits16 | Layout::Lut16)
+    }
+
+    /// Whether a byte holds five ternary codes: 1.6 bits a weight, 20 columns in a group.
+    pub fn has_five_a_byte(self) -> bool {
+        matches!(self, Layout::Trits16 | Layout::Lut16)
     }
 }
 

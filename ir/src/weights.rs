@@ -17,17 +17,19 @@
 //!   v = Σ dₖ·3^(4−k), which is stored as the fraction v/243 of 256, rounded up ([`trits_byte`]); so the digits are those of
 //!   the byte over 256 in base 3, and a kernel gets at them without division ([`trits`]). Every byte holds five digits.
 //!   Codes of padded rows and columns are 0. One scale per row.
+//! - `lut16`: as `trits16`, and the same elements share a byte, which holds their codes in a way that look-ups in tables of
+//!   64 entries undo ([`lut_codes`]). For machines with such look-ups in registers (`vpermb`).
 //! - `rows`: the logical matrix; it has no bytes.
 //!
-//! Where a type has groups of g columns (`_g128`: g = 128; a multiple of 16 that divides K, never with `i2s128` and
-//! `trits16`), there is a scale for each group of a row instead: row after row in [`WeightBytes`], and for kernels tile
+//! Where a type has groups of g columns (`_g128`: g = 128; a multiple of 16 that divides K, never with `i2s128`,
+//! `trits16` and `lut16`), there is a scale for each group of a row instead: row after row in [`WeightBytes`], and for kernels tile
 //! after tile, in each the groups in rising order, in each the 16 rows.
 //!
 //! Block-quantised matrices are in [`crate::blocks`].
 //!
 //! A padded column must add nothing to the sum of code times activation. In `tile16` its activation is 0 (rows of
-//! activations are filled up to a multiple of 64), so what the code says does not matter. Groups of `trits16` may end
-//! behind the codes of an activation row, so there the code is 0.
+//! activations are filled up to a multiple of 64), so what the code says does not matter. Groups of `trits16` and
+//! `lut16` may end behind the codes of an activation row, so there the code is 0.
 
 use std::borrow::Cow;
 
@@ -57,16 +59,16 @@ impl WeightSource for std::collections::BTreeMap<String, WeightBytes<'_>> {
     }
 }
 
-/// Rows in a tile of [`Layout::Tile16`] and [`Layout::Trits16`].
+/// Rows in a tile of [`Layout::Tile16`], [`Layout::Trits16`] and [`Layout::Lut16`].
 pub const TILE_ROWS: u32 = 16;
 /// Columns in a 64-byte group of [`Layout::Tile16`].
 pub const TILE_COLS: u32 = 16;
-/// Columns in a 64-byte group of [`Layout::Trits16`].
+/// Columns in a 64-byte group of [`Layout::Trits16`] and [`Layout::Lut16`].
 pub const TRITS_COLS: u32 = 20;
-/// Most columns of a matrix in [`Layout::Trits16`]: kernels hold 256 times the sum of code (at most 2) times activation
+/// Most columns of a matrix in [`Layout::Trits16`] and [`Layout::Lut16`]: kernels hold 256 times the sum of code (at most 2) times activation
 /// (at least −128) in an i32, and 256·2·128·2^15 = 2^31.
 pub const TRITS_MAX_COLS: u32 = 1 << 15;
-/// Digits in a byte of [`Layout::Trits16`].
+/// Codes in a byte of [`Layout::Trits16`] and [`Layout::Lut16`].
 pub const TRITS: usize = 5;
 
 /// Bytes of a `rows` × `cols` ternary matrix in `layout`; `None` where the layout cannot hold it.
@@ -78,8 +80,10 @@ pub fn ternary_bytes(layout: Layout, rows: u32, cols: u32) -> Option<u64> {
         Layout::I2s128 => (cols % 128 == 0).then(|| rows * cols / 4),
         Layout::Row16 => rows.checked_mul(cols.div_ceil(u64::from(TILE_COLS)))?.checked_mul(4),
         Layout::Tile16 => groups(TILE_COLS)?.checked_mul(64),
-        Layout::Trits16 if cols <= u64::from(TRITS_MAX_COLS) => groups(TRITS_COLS)?.checked_mul(64),
-        Layout::Trits16 => None,
+        Layout::Trits16 | Layout::Lut16 => {
+            let groups = (cols <= u64::from(TRITS_MAX_COLS)).then(|| groups(TRITS_COLS))??;
+            groups.checked_mul(64)
+        }
         Layout::Rows | Layout::Keys16 => None,
     }
 }
@@ -104,11 +108,11 @@ pub fn ternary_position(layout: Layout, cols: u32, r: u32, c: u32) -> Option<(u6
             let group = (row / 16) * k.div_ceil(16) + col / 16;
             Some((group * 64 + 4 * (row % 16) + col % 4, 2 * ((c % 16) / 4)))
         }
-        Layout::Trits16 | Layout::Rows | Layout::Keys16 => None,
+        Layout::Trits16 | Layout::Lut16 | Layout::Rows | Layout::Keys16 => None,
     }
 }
 
-/// Byte and digit of element (r, c) in [`Layout::Trits16`].
+/// Byte of element (r, c) in [`Layout::Trits16`] and [`Layout::Lut16`], and which of its five codes it is.
 fn trit_position(cols: u32, r: u32, c: u32) -> (u64, usize) {
     let (row, col) = (u64::from(r), u64::from(c));
     let group = (row / 16) * u64::from(cols.div_ceil(TRITS_COLS)) + col / u64::from(TRITS_COLS);
@@ -133,13 +137,47 @@ pub fn trits_byte(digits: [u8; TRITS]) -> u8 {
     (256 * v).div_ceil(243) as u8
 }
 
+/// Numbers of four codes that a byte of [`Layout::Lut16`] names by its lower six bits alone.
+const LUT_COMMON: u8 = 64;
+/// Numbers of four codes beyond: those up to 3⁴ − 1 = 80.
+const LUT_RARE: u8 = 81 - LUT_COMMON;
+
+/// The codes of a byte of [`Layout::Lut16`], each 0, 1 or 2.
+///
+/// The first four are a number of base 3, v = Σ cₖ·3ᵏ. Where it is below 64 it is the byte's lower six bits, and the upper two
+/// are the fifth code. Upper bits 3 are an escape: the lower six bits are 17·(fifth code) + v − 64. What is left, 51 to 63
+/// behind an escape, is five zeros, and no weights are stored as that.
+pub const fn lut_codes(byte: u8) -> [u8; TRITS] {
+    let (index, upper) = (byte & 63, byte >> 6);
+    let (v, last) = match (upper, index) {
+        (0..=2, _) => (index, upper),
+        (_, 0..51) => (LUT_COMMON + index % LUT_RARE, index / LUT_RARE),
+        _ => (0, 0),
+    };
+    [v % 3, v / 3 % 3, v / 9 % 3, v / 27, last]
+}
+
+/// The byte of [`Layout::Lut16`] that holds these codes (each 0, 1 or 2).
+pub const fn lut_byte(codes: [u8; TRITS]) -> u8 {
+    let v = codes[0] + 3 * codes[1] + 9 * codes[2] + 27 * codes[3];
+    match v < LUT_COMMON {
+        true => codes[4] << 6 | v,
+        false => 3 << 6 | (LUT_RARE * codes[4] + v - LUT_COMMON),
+    }
+}
+
+/// The five codes of a byte of `layout`, which has five a byte.
+fn five_codes(layout: Layout, byte: u8) -> [u8; TRITS] {
+    if layout == Layout::Lut16 { lut_codes(byte) } else { trits(byte) }
+}
+
 /// The code of element (r, c) of a matrix in `layout` with `cols` columns: 0, 1 or 2, or 3, which stands for no weight
-/// (not in `trits16`). `None` where the layout has no bytes or `bytes` ends before the element.
+/// (not in `trits16` and `lut16`). `None` where the layout has no bytes or `bytes` ends before the element.
 pub fn ternary_code(layout: Layout, cols: u32, bytes: &[u8], r: u32, c: u32) -> Option<u8> {
     let byte = |at: u64| bytes.get(usize::try_from(at).ok()?).copied();
-    if layout == Layout::Trits16 {
-        let (at, digit) = trit_position(cols, r, c);
-        return Some(trits(byte(at)?)[digit]);
+    if layout.has_five_a_byte() {
+        let (at, which) = trit_position(cols, r, c);
+        return Some(five_codes(layout, byte(at)?)[which]);
     }
     let (at, shift) = ternary_position(layout, cols, r, c)?;
     Some(byte(at)? >> shift & 3)
@@ -148,15 +186,15 @@ pub fn ternary_code(layout: Layout, cols: u32, bytes: &[u8], r: u32, c: u32) -> 
 /// Writes the code (0, 1 or 2) of element (r, c), where [`ternary_code`] reads it, and no other. Returns whether there is
 /// such a place.
 pub fn set_ternary_code(layout: Layout, cols: u32, bytes: &mut [u8], r: u32, c: u32, code: u8) -> bool {
-    let trit = (layout == Layout::Trits16).then(|| trit_position(cols, r, c));
+    let trit = layout.has_five_a_byte().then(|| trit_position(cols, r, c));
     let bits = ternary_position(layout, cols, r, c);
     let at = trit.map(|(at, _)| at).or(bits.map(|(at, _)| at));
     let byte = at.and_then(|at| bytes.get_mut(usize::try_from(at).ok()?));
     match (byte, trit, bits) {
-        (Some(byte), Some((_, digit)), _) => {
-            let mut digits = trits(*byte);
-            digits[digit] = code;
-            *byte = trits_byte(digits);
+        (Some(byte), Some((_, which)), _) => {
+            let mut codes = five_codes(layout, *byte);
+            codes[which] = code;
+            *byte = if layout == Layout::Lut16 { lut_byte(codes) } else { trits_byte(codes) };
             true
         }
         (Some(byte), None, Some((_, shift))) => {
@@ -202,6 +240,20 @@ mod tests {
     }
 
     #[test]
+    fn every_five_codes_have_a_byte_of_their_own() {
+        let mut taken = [false; 256];
+        for v in 0..243u8 {
+            let codes = [v % 3, v / 3 % 3, v / 9 % 3, v / 27 % 3, v / 81];
+            let byte = lut_byte(codes);
+            assert_eq!(lut_codes(byte), codes);
+            assert!(!std::mem::replace(&mut taken[usize::from(byte)], true), "{byte}");
+        }
+        let left: Vec<u8> = (0..=255).filter(|&byte| !taken[usize::from(byte)]).collect();
+        assert_eq!(left, (243..=255).collect::<Vec<u8>>());
+        assert!(left.iter().all(|&byte| lut_codes(byte) == [0; TRITS]));
+    }
+
+    #[test]
     fn the_telescoped_sum_is_the_sum_over_digits() {
         let weights = [-128i32, 127, 3, -1, 90];
         for byte in 0..=255u8 {
@@ -230,7 +282,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn codes_are_read_where_they_were_written(
-            layout in proptest::sample::select(vec![Layout::I2s128, Layout::Tile16, Layout::Trits16]),
+            layout in proptest::sample::select(vec![Layout::I2s128, Layout::Tile16, Layout::Trits16, Layout::Lut16]),
             rows in 1u32..40,
             cols in 1u32..90,
             codes in proptest::collection::vec(0u8..3, 40 * 128),

@@ -1,7 +1,7 @@
 //! Chooses layouts: from here on a module is made for one target.
 //!
-//! - Every ternary matrix that an op reads is replaced by a `relayout` of it to a layout that kernels read, `tile16` or
-//!   `trits16`, named `NAME.tile16` or `NAME.trits16`. Which one follows from [`PassContext::weights`], where asked by
+//! - Every ternary matrix that an op reads is replaced by a `relayout` of it to a layout that kernels read, `tile16`,
+//!   `trits16` or `lut16`, named `NAME.tile16` and so on. Which one follows from [`PassContext::weights`], where asked by
 //!   the cost model ([`crate::cost`]). A matrix that is in such a layout already keeps it.
 //! - Every block-quantised matrix that an op reads is replaced by a `relayout` of it to `tile16`.
 //! - Every cache that holds keys gets `keys16`, in all functions in which an input has its name, because

@@ -60,7 +60,7 @@ fn options_of(module: &Module) -> Vec<(&'static str, String)> {
                 (Op::BlockMatmul {}, DType::W6, _) => drop(heads.insert("q6")),
                 (Op::BlockMatmul {}, DType::W4, _) => drop(heads.insert("q4")),
                 (_, DType::Ter, Layout::Tile16) => drop(packings.insert("2bit")),
-                (_, DType::Ter, Layout::Trits16) => drop(packings.insert("1.6bit")),
+                (_, DType::Ter, Layout::Trits16 | Layout::Lut16) => drop(packings.insert("1.6bit")),
                 (_, dtype, _) if ty.as_cache().is_some() => drop(caches.insert(dtype.name())),
                 _ => {}
             }

@@ -270,7 +270,7 @@ fn cut(
         let of_row = |&r: &u32| stored.scales.get(r as usize * groups..(r as usize + 1) * groups);
         taken.iter().map(of_row).collect::<Option<Vec<_>>>().map(|all| all.concat())
     };
-    let tiled = matches!(whole.layout, Layout::Tile16 | Layout::Trits16);
+    let tiled = whole.layout.is_packed_ternary();
     if tiled && whole.dtype != DType::F32 {
         let tile = Type { shape: Type::matrix(whole.dtype, TILE_ROWS, cols).shape, ..whole.clone() };
         let size = usize::try_from(packed_bytes(&tile)?.0).ok()?;

@@ -349,6 +349,10 @@ impl Lower<'_> {
             Op::Icmp { a, b, cond } => self.zip(a, b, |l, a, b| l.b.ins().icmp(int_cc(cond), a, b)),
             Op::Badd { a, b } => self.zip(a, b, |l, a, b| l.b.ins().iadd(a, b)),
             Op::Bavg { a, b } => self.zip(a, b, |l, a, b| l.b.ins().avg_round(a, b)),
+            Op::Blookup { index, table } => self.each(index, |l, index| l.lookup(index, table)),
+            Op::BlookupEscaped { index, other, table } => {
+                self.zip(index, other, |l, index, other| l.lookup_escaped(index, other, table))
+            }
             Op::CvtF32I32 { a } => self.each(a, Self::cvt_f32_i32),
             Op::CvtI32F32 { a } => self.each(a, |l, a| l.b.ins().fcvt_from_sint(types::F32X4, a)),
 

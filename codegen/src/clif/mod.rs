@@ -16,6 +16,7 @@ mod isa;
 mod lanes;
 mod lower;
 mod memory;
+mod tables;
 
 use bitnetc_ir::TargetDesc;
 use cranelift_codegen::Context;

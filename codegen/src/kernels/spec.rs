@@ -100,7 +100,7 @@ pub enum KernelKind {
         rows: u32,
         /// Columns.
         cols: u32,
-        /// Of the matrix: `tile16` or `trits16`.
+        /// Of the matrix: `tile16`, `trits16` or `lut16`.
         layout: Layout,
         /// What happens to the sums.
         epilogue: Epilogue,
@@ -308,7 +308,7 @@ impl KernelSpec {
         let bitlinear = |epilogue| {
             let ty = operands.get(1).ok_or_else(bad)?;
             if !ty.layout.is_packed_ternary() {
-                layout(1, Layout::Tile16, "tile16 or trits16")?;
+                layout(1, Layout::Tile16, "tile16, trits16 or lut16")?;
             }
             let (rows, cols) = matrix(1)?;
             match (ty.group, ty.layout) {

@@ -15,7 +15,7 @@ use std::fmt;
 
 use super::build::KernelBuilder;
 use super::types::{
-    AnyVec, F32, FloatCond, Handle, I64, IntCond, IntoOperand, Scalar, Type, Value, Vb, Vf, Vi,
+    AnyVec, F32, FloatCond, Handle, I64, IntCond, IntoOperand, Scalar, Table, Type, Value, Vb, Vf, Vi,
 };
 
 /// What an operand may be.
@@ -316,6 +316,10 @@ define_ops! {
     Badd = badd(a: Vb, b: Vb) {} -> Vb;
     /// Average of unsigned bytes, rounded up: `(a + b + 1) / 2`.
     Bavg = bavg(a: Vb, b: Vb) {} -> Vb;
+    /// For each byte of `index` the byte of `table` that its lower six bits name.
+    Blookup = blookup(index: Vb) {table: Table} -> Vb;
+    /// As `blookup` where both upper bits of the byte of `index` are set, elsewhere the byte of `other`.
+    BlookupEscaped = blookup_escaped(index: Vb, other: Vb) {table: Table} -> Vb;
 
     /// f32 to i32, half to even. NaN gives 0; what does not fit in i32 gives `i32::MIN`.
     CvtF32I32 = cvt_f32_i32(a: Vf) {} -> Vi;

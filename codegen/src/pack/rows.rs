@@ -134,7 +134,7 @@ impl Resolver<'_, '_> {
         let (rows, cols) = decl.ty.as_matrix().ok_or_else(|| refuse("a ternary weight is a matrix"))?;
         let layout = decl.ty.layout;
         let bytes = ternary_bytes(layout, rows, cols).ok_or_else(|| {
-            refuse("a stored ternary matrix is in i2s128 (of 128·n columns), row16, tile16 or trits16")
+            refuse("a stored ternary matrix is in i2s128 (of 128·n columns), row16, tile16, trits16 or lut16")
         })?;
         let found = self.source.weight(&decl.name).ok_or_else(|| PackError::Missing(decl.name.clone()))?;
         check_size(decl, "bytes", found.bytes.len(), bytes)?;

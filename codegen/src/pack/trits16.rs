@@ -1,11 +1,11 @@
-//! One tile of `trits16` from 16 stored rows.
+//! One tile of `trits16` or `lut16` from 16 stored rows.
 //!
 //! Codes are first laid out as *fields*: four neighbouring columns of 16 rows, one code per byte, rows side by side. Five
 //! fields are a group, and what is left is the same arithmetic in each of its 64 bytes. Strips of [`STRIP_COLS`] columns,
 //! a whole number of groups and of the 128 columns of `i2s128`, stay in the first-level cache meanwhile.
 
 use bitnetc_ir::Layout;
-use bitnetc_ir::weights::{TILE_ROWS, TRITS, TRITS_COLS, ternary_code};
+use bitnetc_ir::weights::{TILE_ROWS, TRITS, TRITS_COLS, lut_byte, ternary_code};
 
 use super::PackError;
 use super::rows::Row;
@@ -21,8 +21,10 @@ const STRIP_COLS: usize = 640;
 pub(super) fn write<'a>(
     rows: impl Iterator<Item = Row<'a>>,
     cols: u32,
+    layout: Layout,
     out: &mut [u8],
 ) -> Result<(), PackError> {
+    let pack_group = if layout == Layout::Lut16 { for_tables } else { fractions };
     let rows: Vec<Row<'_>> = rows.collect();
     let cols = cols as usize;
     let strip_bytes = STRIP_COLS / TRITS_COLS as usize * 64;
@@ -47,7 +49,7 @@ pub(super) fn write<'a>(
 }
 
 /// Five codes a byte: `bitnetc_ir::weights::trits_byte` of every byte.
-fn pack_group(fields: &[Field; TRITS], out: &mut [u8; 64]) {
+fn fractions(fields: &[Field; TRITS], out: &mut [u8; 64]) {
     let mut sums: Field = fields[0];
     for field in &fields[1..] {
         for (sum, &code) in sums.iter_mut().zip(field) {
@@ -59,6 +61,13 @@ fn pack_group(fields: &[Field; TRITS], out: &mut [u8; 64]) {
     #[expect(clippy::manual_div_ceil, reason = "vectors have no remainder")]
     for (out, &v) in out.iter_mut().zip(&sums) {
         *out = ((u16::from(v) * 256 + 242) / 243) as u8;
+    }
+}
+
+/// Five codes a byte: `bitnetc_ir::weights::lut_byte` of every byte.
+fn for_tables(fields: &[Field; TRITS], out: &mut [u8; 64]) {
+    for (i, out) in out.iter_mut().enumerate() {
+        *out = lut_byte(fields.each_ref().map(|field| field[i]));
     }
 }
 

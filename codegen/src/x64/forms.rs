@@ -78,6 +78,10 @@ forms! {
     /// Second unsigned, third signed.
     PMADDUBSW = EVEX_Vpmaddubsw_zmm_k1z_zmm_zmmm512, VEX_Vpmaddubsw_ymm_ymm_ymmm256, Whole, Whole;
     PMADDWD = EVEX_Vpmaddwd_zmm_k1z_zmm_zmmm512, VEX_Vpmaddwd_ymm_ymm_ymmm256, Whole, Whole;
+    /// Within 128 bits, the bytes of second that third names.
+    PSHUFB = EVEX_Vpshufb_zmm_k1z_zmm_zmmm512, VEX_Vpshufb_ymm_ymm_ymmm256, Whole, Whole;
+    /// Third where the mask has ones (zmm: the mask register; ymm: the highest bits of the fourth operand), else second.
+    BLENDMB = EVEX_Vpblendmb_zmm_k1z_zmm_zmmm512, VEX_Vpblendvb_ymm_ymm_ymmm256_ymm, Whole, Whole;
     MOVAPS = EVEX_Vmovaps_zmm_k1z_zmmm512, VEX_Vmovaps_ymm_ymmm256, Whole, Whole;
     MOVUPS = EVEX_Vmovups_zmm_k1z_zmmm512, VEX_Vmovups_ymm_ymmm256, Whole, Whole;
     /// To memory.

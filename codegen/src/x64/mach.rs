@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 
 use iced_x86::Code as Opcode;
 
+use crate::kir::Table;
+
 /// A virtual register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct VReg(pub(super) u32);
@@ -55,6 +57,10 @@ pub(super) enum Constant {
     Iota(u32),
     /// All ones in the first that many lanes, zeros behind.
     Lanes(u8),
+    /// The bytes of a table; zmm only.
+    Table(Table),
+    /// A quarter of a table (0..4), in every 128 bits.
+    Quarter(Table, u8),
 }
 
 impl Constant {
@@ -63,6 +69,8 @@ impl Constant {
         match self {
             Constant::Splat(word) => word,
             Constant::Iota(first) => first + lane,
+            Constant::Table(table) => table_word(table, lane),
+            Constant::Quarter(table, quarter) => table_word(table, 4 * u32::from(quarter) + lane % 4),
             Constant::Lanes(n) => {
                 if lane < u32::from(n) {
                     u32::MAX
@@ -72,6 +80,11 @@ impl Constant {
             }
         }
     }
+}
+
+/// Four bytes of a table.
+fn table_word(table: Table, word: u32) -> u32 {
+    table.0.as_chunks::<4>().0.get(word as usize).map_or(0, |&bytes| u32::from_le_bytes(bytes))
 }
 
 /// Bytes behind the code, which are sorted by falling size.

@@ -21,6 +21,7 @@ mod select;
 use std::collections::BTreeSet;
 
 use bitnetc_ir::TargetDesc;
+use bitnetc_ir::target::Feature;
 
 pub use levels::Level;
 
@@ -56,7 +57,7 @@ pub fn compile(kernel: &Kernel, target: &TargetDesc) -> Result<MachineCode, Code
         return Err(CodegenError::Tiles { kernel: kernel.name.clone(), target: target.to_string() });
     }
     let wide = level.wide();
-    let selected = select::select(kernel, level);
+    let selected = select::select(kernel, level, target.has(Feature::Avx512vbmi));
     let (code, assignment) = allocate(&selected, wide, false)
         .or_else(|_| allocate(&selected, wide, true))
         .map_err(|regalloc::Pressure { needed, available, .. }| CodegenError::Registers {

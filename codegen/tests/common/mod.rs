@@ -35,9 +35,11 @@ const WIDE_LEVELS: &[&str] = &[
     "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+avxvnni",
     "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+avx512f+avx512bw+avx512dq+avx512vl",
     "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni",
+    "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni+avx512vbmi",
     TILES,
     "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+onestream",
     "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni+onestream",
+    "x86_64+sse4.1+sse4.2+avx+avx2+fma+f16c+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni+avx512vbmi+onestream",
 ];
 
 /// The level with tile registers.

@@ -9,10 +9,13 @@ use super::rows::{TOKENS, act, random_act, rows_type};
 use super::trial::{Input, Trial};
 
 /// The layouts that ternary kernels read.
-const LAYOUTS: [Layout; 2] = [Layout::Tile16, Layout::Trits16];
+const LAYOUTS: [Layout; 3] = [Layout::Tile16, Layout::Trits16, Layout::Lut16];
+
+/// Those with five codes a byte.
+const FIVE_A_BYTE: [Layout; 2] = [Layout::Trits16, Layout::Lut16];
 
 /// Codes that `code` gives, as a parameter in `layout`. Padding holds arbitrary valid codes, because it must not matter,
-/// except in the columns of trits16.
+/// except in the columns of layouts with five codes a byte.
 fn ternary(
     random: &mut Random,
     layout: Layout,
@@ -21,7 +24,7 @@ fn ternary(
     mut code: impl FnMut(&mut Random) -> u8,
 ) -> Input {
     let mut bytes = vec![0u8; ternary_bytes(layout, rows, cols).unwrap() as usize];
-    let padded = if layout == Layout::Trits16 { cols } else { cols.next_multiple_of(16) };
+    let padded = if layout.has_five_a_byte() { cols } else { cols.next_multiple_of(16) };
     for r in 0..rows.next_multiple_of(16) {
         for c in 0..padded {
             let code = if r < rows && c < cols { code(random) } else { random.below(3) as u8 };
@@ -194,11 +197,26 @@ fn trits_of_every_remainder() {
     // All lengths of the last group, and of the last block of four groups.
     let mut random = Random(19);
     for cols in (60..=164).step_by(8).chain(80..=100) {
-        for tokens in [None, Some(2)] {
+        for (tokens, layout) in [None, Some(2)].into_iter().flat_map(|n| FIVE_A_BYTE.map(|l| (n, l))) {
             let x = random_quantised(&mut random, tokens, cols);
-            let w = ternary(&mut random, Layout::Trits16, 20, cols, |r| r.below(3) as u8);
+            let w = ternary(&mut random, layout, 20, cols, |r| r.below(3) as u8);
             run(Op::Bitlinear { epilogue: Epilogue::None }, vec![x, w], tokens);
         }
+    }
+}
+
+#[test]
+fn trits_of_every_byte() {
+    // Also of bytes that no weights are stored as.
+    let mut random = Random(21);
+    for (tokens, layout) in [None, Some(3)].into_iter().flat_map(|n| FIVE_A_BYTE.map(|l| (n, l))) {
+        let (rows, cols) = (32, 160);
+        let mut bytes: Vec<u8> = (0..ternary_bytes(layout, rows, cols).unwrap()).map(|i| i as u8).collect();
+        bytes[512..].fill_with(|| random.next() as u8);
+        let scales = (0..rows).map(|_| random.number()).collect();
+        let w = Input::Param(Type::matrix(DType::Ter, rows, cols).with_layout(layout), bytes, scales);
+        let x = random_quantised(&mut random, tokens, cols);
+        run(Op::Bitlinear { epilogue: Epilogue::None }, vec![x, w], tokens);
     }
 }
 
@@ -208,9 +226,11 @@ fn trits_of_the_widest_matrix() {
     let mut random = Random(20);
     let cols = TRITS_MAX_COLS;
     for (tokens, x) in [(None, -128i8), (None, 127), (Some(1), -128)] {
-        let x = quantised(tokens, cols, vec![x; cols as usize], vec![1.0]);
-        let w = ternary(&mut random, Layout::Trits16, 1, cols, |_| 2);
-        run(Op::Bitlinear { epilogue: Epilogue::None }, vec![x, w], tokens);
+        for layout in FIVE_A_BYTE {
+            let x = quantised(tokens, cols, vec![x; cols as usize], vec![1.0]);
+            let w = ternary(&mut random, layout, 1, cols, |_| 2);
+            run(Op::Bitlinear { epilogue: Epilogue::None }, vec![x, w], tokens);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::random::Random;
 type Source = BTreeMap<String, WeightBytes<'static>>;
 
 /// The layouts that kernels read.
-const PACKED: [Layout; 2] = [Layout::Tile16, Layout::Trits16];
+const PACKED: [Layout; 3] = [Layout::Tile16, Layout::Trits16, Layout::Lut16];
 
 /// A module under construction, with what is stored and what each parameter means.
 #[derive(Default)]
@@ -64,8 +64,8 @@ impl Model {
         (0..self.codes[&id].len()).map(|r| (id, r)).collect()
     }
 
-    /// In both layouts that kernels read.
-    fn relayouts(&mut self, of: ParamId) -> [ParamId; 2] {
+    /// In all layouts that kernels read.
+    fn relayouts(&mut self, of: ParamId) -> [ParamId; 3] {
         PACKED.map(|layout| self.derived(ParamDef::Relayout(of), layout, self.rows(of)))
     }
 
@@ -84,7 +84,7 @@ impl Model {
     fn check(&self, id: ParamId) {
         let packed = pack_param(&self.module, id, &self.source).unwrap();
         let layout = self.module.params()[id].ty.layout;
-        let (group, padding) = if layout == Layout::Trits16 { (20, 0) } else { (16, 1) };
+        let (group, padding) = if layout.has_five_a_byte() { (20, 0) } else { (16, 1) };
         assert_eq!(packed.bytes.len() as u64, packed_size(&self.module, id).unwrap());
         let codes = &self.codes[&id];
         let (rows, cols) = (codes.len(), codes[0].len());
@@ -192,7 +192,7 @@ fn damage_is_named() {
     let mut random = Random(35);
     let mut model = Model::default();
     let w = model.stored(&mut random, Layout::I2s128, 16, 128);
-    let [packed, _] = model.relayouts(w);
+    let [packed, ..] = model.relayouts(w);
     let pack = |source: &Source| pack_param(&model.module, packed, source).unwrap_err().to_string();
 
     assert!(pack(&Source::new()).contains("@p0` is missing"));

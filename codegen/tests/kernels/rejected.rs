@@ -27,6 +27,12 @@ fn sizes_out_of_range() {
             layout: Layout::Trits16,
             epilogue: Epilogue::None,
         },
+        KernelKind::Bitlinear {
+            rows: 16,
+            cols: TRITS_MAX_COLS + 1,
+            layout: Layout::Lut16,
+            epilogue: Epilogue::None,
+        },
         KernelKind::Matmul { rows: 16, cols: 0, dtype: DType::F16 },
         KernelKind::Rope { width: 0, rope },
         KernelKind::KvAppend { cache: CacheShape { kv_heads: 0, ..cache } },

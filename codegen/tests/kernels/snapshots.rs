@@ -33,6 +33,14 @@ fn gemv_of_trits() {
 }
 
 #[test]
+fn gemv_of_tables() {
+    let kind = KernelKind::Bitlinear { rows: 16, cols: 60, layout: Layout::Lut16, epilogue: Epilogue::None };
+    check("gemv_lut_wide", kind, TokenMode::One, &[], WIDE);
+    check("gemv_lut_narrow", kind, TokenMode::One, &[], NARROW);
+    check("gemm_lut_narrow", kind, TokenMode::Many, &[128, 64], NARROW);
+}
+
+#[test]
 fn gated_gemm() {
     let kind =
         KernelKind::Bitlinear { rows: 64, cols: 160, layout: Layout::Tile16, epilogue: Epilogue::Relu2Mul };

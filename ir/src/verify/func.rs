@@ -156,7 +156,7 @@ fn check_node(
                 _ => is_blocks && ty.layout != Layout::Tile16,
             };
             if *is_param && wrong {
-                let readable = if is_blocks { "tile16" } else { "tile16 or trits16" };
+                let readable = if is_blocks { "tile16" } else { "tile16, trits16 or lut16" };
                 scope.node(Rule::WeightLayout, id, format!("operand {i} is {ty}, kernels read {readable}"));
             }
         }

@@ -11,24 +11,24 @@
 //! - `param-type`: a parameter is an f32 vector, a matrix of f32, f16 or bf16, or a ternary or block-quantised matrix;
 //!   sizes are at least 1.
 //! - `param-size`: a parameter has fewer than 2^40 elements.
-//! - `param-layout`: only ternary matrices have `i2s128`, with columns in blocks of 128, and `trits16`, with at most
-//!   [`crate::weights::TRITS_MAX_COLS`] columns; only they and block-quantised matrices have `tile16`.
+//! - `param-layout`: only ternary matrices have `i2s128`, with columns in blocks of 128, and `trits16` and `lut16`, with
+//!   at most [`crate::weights::TRITS_MAX_COLS`] columns; only they and block-quantised matrices have `tile16`.
 //! - `param-file`: a ternary or block-quantised parameter from a file is in a layout that has bytes.
 //! - `param-order`: a derived parameter refers to parameters that are declared before it.
 //! - `param-concat`: `concat` joins ternary matrices with equal columns, its rows are theirs added up, its layout is `rows`.
 //! - `param-interleave`: `interleave16` takes two ternary matrices of equal shape with rows in blocks of 16, has twice
 //!   their rows and layout `rows`.
 //! - `param-relayout`: `relayout` keeps the type of a ternary or block-quantised matrix and has layout `tile16` or, where
-//!   it is ternary, `trits16`, which its source has not.
+//!   it is ternary, `trits16` or `lut16`, which its source has not.
 //! - `param-quantise`: `quantise` takes an f32, f16 or bf16 matrix, keeps its shape, and has an element type in blocks and
 //!   layout `rows`.
 //!
 //! Stages
 //! - `target-stage`: there is a target from stage `laid_out` on, and none before.
 //! - `op-stage`: an op stands only in stages in which the op table allows it.
-//! - `layout-early`: before `laid_out` there is no `tile16`, no `trits16` and no `keys16`.
-//! - `weight-layout`: from `laid_out` on, a ternary parameter that an op reads is `tile16` or `trits16`, a
-//!   block-quantised one `tile16`.
+//! - `layout-early`: before `laid_out` there is no `tile16`, no `trits16`, no `lut16` and no `keys16`.
+//! - `weight-layout`: from `laid_out` on, a ternary parameter that an op reads is `tile16`, `trits16` or
+//!   `lut16`, a block-quantised one `tile16`.
 //! - `cache-layout`: from `laid_out` on, K caches (operands `kc`) are `keys16` and V caches (`vc`) are `rows`.
 //! - `plan-stage`: functions have a plan in stage `planned` and only there.
 //!

@@ -66,12 +66,12 @@ fn well_laid(ty: &Type) -> Result<(), String> {
     match (ty.layout, ty.as_matrix()) {
         (Layout::Rows, _) => Ok(()),
         (
-            layout @ (Layout::I2s128 | Layout::Row16 | Layout::Tile16 | Layout::Trits16),
+            layout @ (Layout::I2s128 | Layout::Row16 | Layout::Tile16 | Layout::Trits16 | Layout::Lut16),
             Some((rows, cols)),
         ) if ty.dtype == DType::Ter => match (ternary_bytes(layout, rows, cols), layout) {
             (Some(_), _) => Ok(()),
-            (None, Layout::Trits16) => {
-                Err(format!("{ty}: {cols} columns are more than the {TRITS_MAX_COLS} of trits16"))
+            (None, Layout::Trits16 | Layout::Lut16) => {
+                Err(format!("{ty}: {cols} columns are more than the {TRITS_MAX_COLS} of {}", layout.name()))
             }
             (None, _) => Err(format!("{ty}: {cols} columns are not in blocks of 128")),
         },
@@ -85,7 +85,7 @@ fn well_grouped(ty: &Type) -> Result<(), String> {
     match ty.group {
         0 => Ok(()),
         _ if ty.dtype != DType::Ter => Err(format!("{ty}: only ter matrices have groups")),
-        _ if matches!(ty.layout, Layout::I2s128 | Layout::Trits16) => {
+        _ if ty.layout == Layout::I2s128 || ty.layout.has_five_a_byte() => {
             Err(format!("{ty}: layout {} has no groups", ty.layout.name()))
         }
         g if !g.is_multiple_of(TILE_COLS) || !cols.is_multiple_of(g) => {

@@ -43,7 +43,7 @@ pub(crate) fn f32_bytes(data: &[f32]) -> Vec<u8> {
 
 /// The bytes of a ternary matrix in a layout; the padding is code 0 in `trits16`, 1 elsewhere.
 pub(crate) fn pack(layout: Layout, rows: u32, cols: u32, codes: &[i8]) -> Vec<u8> {
-    let padding = if layout == Layout::Trits16 { 0 } else { 0b0101_0101 };
+    let padding = if layout.has_five_a_byte() { 0 } else { 0b0101_0101 };
     let mut bytes = vec![padding; ternary_bytes(layout, rows, cols).expect("the layout has bytes") as usize];
     for (i, &code) in codes.iter().enumerate() {
         let (r, c) = (i as u32 / cols, i as u32 % cols);

@@ -23,6 +23,11 @@ fn elements(ty: Option<&&Type>) -> f64 {
 }
 
 impl CostModel<'_> {
+    /// The layout for five ternary weights a byte: the one with fewer instructions.
+    pub(super) fn five_a_byte(&self) -> Layout {
+        if self.has_byte_permutes() { Layout::Lut16 } else { Layout::Trits16 }
+    }
+
     /// Instructions to bring a vector's worth of ternary weights into the form that is multiplied.
     fn unpack_instructions(&self, layout: Layout) -> Option<f64> {
         match layout {
@@ -31,6 +36,10 @@ impl CostModel<'_> {
             // Two byte additions and another dot, or the digit itself.
             Layout::Trits16 if self.has_dot() => Some(2.0 + self.dot_instructions()),
             Layout::Trits16 => Some(6.0),
+            // A mask, a comparison and three look-ups for five codes, and masks for four of them.
+            Layout::Lut16 if self.has_byte_permutes() => Some(9.0 / 5.0),
+            // Three look-ups of four shuffles and what chooses among them, a shift and a mask for each code.
+            Layout::Lut16 => Some(10.0),
             _ => None,
         }
     }

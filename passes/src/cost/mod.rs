@@ -232,6 +232,11 @@ impl<'t> CostModel<'t> {
         }
     }
 
+    /// Whether one instruction looks all bytes of a vector up in a table of 64.
+    fn has_byte_permutes(&self) -> bool {
+        self.target.has(Feature::Avx512vbmi) && self.vector_bytes() >= 64.0
+    }
+
     /// Vector instructions of one such dot.
     fn dot_instructions(&self) -> f64 {
         if self.has_dot() { 1.0 } else { 3.0 }

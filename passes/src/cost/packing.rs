@@ -1,10 +1,11 @@
 //! Which layout a ternary matrix gets.
 //!
-//! Decoding reads every weight once. `trits16` has a fifth less bytes than `tile16` and about twice the instructions. What
+//! Decoding reads every weight once. Five weights a byte are a fifth less bytes than `tile16`, and more instructions: about twice
+//! as many in `trits16`, two fifths more in `lut16`, which takes its place on machines with look-ups of bytes in registers. What
 //! [`TargetDesc`] knows about the machine (bandwidth for the threads in use, int8 rate of a core, width of the vectors in
-//! generated code) says which of the two counts; a wrong prediction costs time, never a bit of a result.
+//! generated code) says which counts; a wrong prediction costs time, never a bit of a result.
 //!
-//! The rule: `trits16` where it is predicted to save at least [`LEAST_GAIN`] of the time, else `tile16`, which prefill
+//! The rule: five weights a byte where that is predicted to save at least [`LEAST_GAIN`] of the time, else `tile16`, which prefill
 //! uses as it is.
 
 use std::fmt;
@@ -14,7 +15,7 @@ use bitnetc_ir::{Layout, TargetDesc};
 
 use super::{CostModel, MatrixCost};
 
-/// Share of the time of `tile16` that `trits16` must save to be chosen.
+/// Share of the time of `tile16` that five weights a byte must save to be chosen.
 pub const LEAST_GAIN: f64 = 0.05;
 
 /// How ternary matrices are to be packed.
@@ -23,7 +24,7 @@ pub enum WeightPacking {
     /// `tile16` everywhere.
     #[default]
     TwoBits,
-    /// `trits16` for every matrix that the layout holds, `tile16` for wider ones.
+    /// `trits16` or `lut16` for every matrix that the layout holds, `tile16` for wider ones.
     Trits,
     /// What the cost model predicts to be faster for one token.
     Auto,
@@ -75,10 +76,11 @@ pub fn ternary_layout(
 ) -> Layout {
     let model = CostModel::new(target);
     let cost = |layout| model.gemv(layout, rows, cols, resident).map(MatrixCost::seconds);
-    match (packing, cost(Layout::Tile16), cost(Layout::Trits16)) {
-        (WeightPacking::Trits, _, Some(_)) => Layout::Trits16,
-        (WeightPacking::Auto, Some(tile), Some(trits)) if one_token && trits <= tile * (1.0 - LEAST_GAIN) => {
-            Layout::Trits16
+    let trits = model.five_a_byte();
+    match (packing, cost(Layout::Tile16), cost(trits)) {
+        (WeightPacking::Trits, _, Some(_)) => trits,
+        (WeightPacking::Auto, Some(two_bits), Some(five)) if one_token && five <= two_bits * (1.0 - LEAST_GAIN) => {
+            trits
         }
         _ => Layout::Tile16,
     }

@@ -6,7 +6,6 @@
 //!
 //! Machines with tile registers do chunks of enough tokens in another way: see [`tile_registers`].
 
-use bitnetc_ir::Layout;
 
 use super::{Form, Matrix, passes, tile, tile_registers, trits};
 use crate::kernels::lanes::{for_tiles, halvings};
@@ -78,7 +77,7 @@ impl Gemm<'_> {
 
     /// Whether row tiles are read where they are stored, not from copies in the scratch.
     pub(super) fn in_place(&self) -> bool {
-        self.matrix.layout != Layout::Trits16
+        !self.matrix.layout.has_five_a_byte()
     }
 
     /// The row tiles of some units in the form of `tile16`, and their groups.

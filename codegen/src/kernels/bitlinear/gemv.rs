@@ -2,7 +2,7 @@
 
 use bitnetc_ir::Layout;
 
-use super::{Form, Matrix, one, tile, trits};
+use super::{Form, Matrix, lut, one, tile, trits};
 use crate::kernels::lanes::{for_tiles, halvings};
 use crate::kernels::{Args, Registers};
 use crate::kir::{I64, KernelBuilder};
@@ -29,7 +29,11 @@ impl Blocking {
 
 pub(super) fn gemv(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
     let Blocking { form, tiles, unroll } = Blocking::new(args.registers);
-    let tiles = if matrix.layout == Layout::Trits16 { trits::tiles(args.registers) } else { tiles };
+    let tiles = match matrix.layout {
+        Layout::Trits16 => trits::tiles(args.registers),
+        Layout::Lut16 => lut::tiles(args.registers),
+        _ => tiles,
+    };
     let per_unit = matrix.tiles_per_unit();
     let (begin, end) = (args.word(crate::kernels::Arg::UnitBegin), args.word(crate::kernels::Arg::UnitEnd));
     let (x, w) = (args.operand(0), args.operand(1));
@@ -52,10 +56,14 @@ pub(super) fn gemv(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
                 continue;
             }
             let far = (!args.registers.one_stream()).then_some(far);
+            let neighbours = one::Block { first: block[0], tiles: block.len(), tile_bytes, far };
+            if matrix.layout == Layout::Lut16 {
+                sums.extend(lut::dot(b, args.registers, neighbours, x, matrix.groups()));
+                continue;
+            }
             // Without a loop over the groups there is no stream of them.
             if form == Form::InPlace && matrix.groups() >= unroll {
-                let block = one::Block { first: block[0], tiles: block.len(), tile_bytes, far };
-                sums.extend(one::dot(b, args.registers, block, x, matrix.groups(), unroll));
+                sums.extend(one::dot(b, args.registers, neighbours, x, matrix.groups(), unroll));
                 continue;
             }
             let of_block = tile::dot(b, form, block, &[x], matrix.groups(), unroll, far);

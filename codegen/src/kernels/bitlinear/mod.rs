@@ -1,7 +1,7 @@
 //! Ternary matrix times quantised activations: exact integer sums, then the scales and an epilogue.
 //!
 //! [`tile`] and [`passes`] are inner products of a few row tiles with a few tokens; [`gemv`] and [`gemm`] choose one and walk
-//! the units. [`trits`] is what differs for a matrix of 1.6 bits a weight. The layouts of the matrix (`tile16`, `trits16`)
+//! the units. [`trits`] and [`lut`] are what differs for a matrix of 1.6 bits a weight. The layouts of the matrix (`tile16`, `trits16`, `lut16`)
 //! are in `bitnetc_ir::weights`, that of an activation row in `bitnetc_ir::storage`. A stored code is the weight plus 1, so
 //! the sum of the codes' products exceeds the sum of the weights' products by the sum of the activation's codes, which its
 //! row carries.
@@ -9,6 +9,7 @@
 mod gemm;
 mod gemv;
 mod grouped;
+mod lut;
 mod one;
 mod passes;
 mod tile;
@@ -55,7 +56,7 @@ pub(super) fn bitlinear(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
 impl Matrix {
     /// Groups in a row tile, as stored.
     fn groups(self) -> u32 {
-        self.cols.div_ceil(if self.layout == Layout::Trits16 { TRITS_COLS } else { TILE_COLS })
+        self.cols.div_ceil(if self.layout.has_five_a_byte() { TRITS_COLS } else { TILE_COLS })
     }
 
     /// Bytes of a row tile, as stored.

@@ -12,6 +12,7 @@
 use bitnetc_ir::Layout;
 use bitnetc_ir::weights::{TILE_COLS, TRITS, TRITS_COLS, TRITS_MAX_COLS};
 
+use super::lut::Decoded;
 use super::{GROUP_BYTES, Matrix};
 use crate::kernels::{Arg, Args, Registers, prefetch};
 use crate::kir::{I64, KernelBuilder, Vb, Vi};
@@ -163,7 +164,7 @@ fn expanded_bytes(groups: u32) -> i64 {
 
 /// Scratch of a kernel for many tokens.
 pub(super) fn scratch_bytes(cols: u32, layout: Layout) -> u64 {
-    if layout != Layout::Trits16 {
+    if !layout.has_five_a_byte() {
         return 0;
     }
     let groups = cols.min(TRITS_MAX_COLS).div_ceil(TRITS_COLS);
@@ -179,7 +180,7 @@ pub(super) fn scratch_of(matrix: Matrix) -> u64 {
 /// copies in the scratch.
 pub(super) fn tile16(b: &mut KernelBuilder, args: &Args, matrix: Matrix, tiles: Vec<I64>) -> (Vec<I64>, u32) {
     let groups = matrix.groups();
-    if matrix.layout != Layout::Trits16 {
+    if !matrix.layout.has_five_a_byte() {
         return (tiles, groups);
     }
     assert!(tiles.len() <= EXPANDED_TILES, "the blocking of gemm keeps to the scratch");
@@ -187,7 +188,7 @@ pub(super) fn tile16(b: &mut KernelBuilder, args: &Args, matrix: Matrix, tiles: 
     let stored = matrix.tile_bytes();
     b.for_loop(0, tiles.len() as i64 * stored, stored, scratch, |b, at, to| {
         let from = b.add(tiles[0], at);
-        expand(b, from, to, groups);
+        expand(b, matrix.layout, from, to, groups);
         b.add(to, expanded_bytes(groups))
     });
     let copies = (0..tiles.len() as i64).map(|i| b.add(scratch, i * expanded_bytes(groups))).collect();
@@ -195,33 +196,38 @@ pub(super) fn tile16(b: &mut KernelBuilder, args: &Args, matrix: Matrix, tiles: 
 }
 
 /// Brings the row tile at `from` into the form of `tile16` at `to`.
-fn expand(b: &mut KernelBuilder, from: I64, to: I64, groups: u32) {
-    let digits = Digits::new(b);
+fn expand(b: &mut KernelBuilder, layout: Layout, from: I64, to: I64, groups: u32) {
+    let digits = (layout == Layout::Trits16).then(|| Digits::new(b));
     let whole = groups / BLOCK_GROUPS * BLOCK_GROUPS;
     let end = i64::from(whole) * GROUP_BYTES;
     let mut to = to;
     if whole > 0 {
         to = b.for_loop(0, end, i64::from(BLOCK_GROUPS) * GROUP_BYTES, to, |b, at, to| {
             let from = b.add(from, at);
-            expand_groups(b, &digits, from, to, BLOCK_GROUPS);
+            expand_groups(b, digits.as_ref(), from, to, BLOCK_GROUPS);
             b.add(to, expanded_bytes(BLOCK_GROUPS))
         });
     }
     if groups > whole {
         let from = b.add(from, end);
-        expand_groups(b, &digits, from, to, groups - whole);
+        expand_groups(b, digits.as_ref(), from, to, groups - whole);
     }
 }
 
-/// As [`expand`], for at most [`BLOCK_GROUPS`] groups. Fields that are left over in the last group get the code 0.
-fn expand_groups(b: &mut KernelBuilder, digits: &Digits, from: I64, to: I64, groups: u32) {
+/// As [`expand`], for at most [`BLOCK_GROUPS`] groups; with `digits` of `trits16`, else of `lut16`. Fields that are left over in the last group get the code 0.
+fn expand_groups(b: &mut KernelBuilder, digits: Option<&Digits>, from: I64, to: I64, groups: u32) {
     let mut field = 0;
     let mut packed: Option<Vi> = None;
     for group in 0..groups as i32 {
         let mut f = b.load_bytes(from, group * GROUP_BYTES as i32, 64);
+        let decoded = digits.is_none().then(|| Decoded::new(b, f));
         for digit in 0..TRITS {
             // 64·d, shifted to the place of the field.
-            let code = digits.of(b, f);
+            let code = match (&decoded, digits) {
+                (Some(decoded), _) => decoded.at_top(b, digit),
+                (None, Some(digits)) => digits.of(b, f),
+                (None, None) => continue,
+            };
             let slot = field % FIELDS;
             let code = if slot + 1 < FIELDS { b.ushr(code, 6 - 2 * slot as u8) } else { code };
             packed = Some(match packed {
@@ -237,7 +243,7 @@ fn expand_groups(b: &mut KernelBuilder, digits: &Digits, from: I64, to: I64, gro
                 let packed = b.as_vb(packed);
                 b.store_bytes(to, packed, at as i32, 64);
             }
-            if digit + 1 < TRITS {
+            if decoded.is_none() && digit + 1 < TRITS {
                 f = tripled(b, f);
             }
         }

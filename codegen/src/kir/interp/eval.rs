@@ -228,6 +228,10 @@ pub(super) fn eval(m: &mut Machine<'_>, op: &Op) -> Result<Option<Datum>, Fault>
         Op::Icmp { a, b, cond } => m.word2(a, b, |x, y| mask(cond.holds(x as i32, y as i32))),
         Op::Badd { a, b } => m.byte2(a, b, u8::wrapping_add),
         Op::Bavg { a, b } => m.byte2(a, b, |x, y| (u16::from(x) + u16::from(y)).div_ceil(2) as u8),
+        Op::Blookup { index, table } => m.byte2(index, index, |i, _| table.0[usize::from(i & 63)]),
+        Op::BlookupEscaped { index, other, table } => {
+            m.byte2(index, other, |i, other| if i >= 0xc0 { table.0[usize::from(i & 63)] } else { other })
+        }
         Op::CvtF32I32 { a } => m.vector(a).map(|x| to_i32(f32::from_bits(x)) as u32),
         Op::CvtI32F32 { a } => m.vector(a).map(|x| (x as i32 as f32).to_bits()),
 

@@ -9,6 +9,7 @@ mod dot;
 mod integers;
 mod lanes;
 mod memory;
+mod tables;
 mod tiles;
 mod vectors;
 
@@ -42,18 +43,21 @@ enum Held {
     Folded(Memory),
 }
 
-/// The machine code of a verified kernel.
-pub(super) fn select(kernel: &Kernel, level: Level) -> Code {
+/// The machine code of a verified kernel. `byte_permutes`: whether one instruction looks a vector of bytes up in a table of
+/// 64 (AVX-512 VBMI).
+pub(super) fn select(kernel: &Kernel, level: Level, byte_permutes: bool) -> Code {
     let analysis = Analysis::new(kernel, level);
     let mut select = Select {
         kernel,
         level,
+        byte_permutes: byte_permutes && level.wide(),
         analysis,
         code: Code::default(),
         held: vec![Held::Not; kernel.types.len()],
         block: 0,
         masks: HashMap::new(),
         excess: HashMap::new(),
+        escapes: HashMap::new(),
         buffer: None,
     };
     select.kernel();
@@ -63,6 +67,7 @@ pub(super) fn select(kernel: &Kernel, level: Level) -> Code {
 pub(super) struct Select<'k> {
     kernel: &'k Kernel,
     level: Level,
+    byte_permutes: bool,
     analysis: Analysis<'k>,
     code: Code,
     held: Vec<Held>,
@@ -72,6 +77,8 @@ pub(super) struct Select<'k> {
     masks: HashMap<u32, VReg>,
     /// Corrections of signed products in this block, by their signed factor.
     excess: HashMap<kir::Value, Parts>,
+    /// Mask registers of this block for the bytes of a vector whose two upper bits are set.
+    escapes: HashMap<kir::Value, VReg>,
     /// 64 bytes of the frame through which vectors pass whose length has no instruction.
     buffer: Option<Slot>,
 }
@@ -168,8 +175,12 @@ impl<'k> Select<'k> {
     }
 
     fn block(&mut self, block: &Block) {
-        let (outer, masks, excess) =
-            (self.block, std::mem::take(&mut self.masks), std::mem::take(&mut self.excess));
+        let outer = self.block;
+        let known = (
+            std::mem::take(&mut self.masks),
+            std::mem::take(&mut self.excess),
+            std::mem::take(&mut self.escapes),
+        );
         self.block = self.analysis.block(block);
         for stmt in &block.stmts {
             match stmt {
@@ -179,7 +190,8 @@ impl<'k> Select<'k> {
                 Stmt::If(i) => self.if_stmt(i),
             }
         }
-        (self.block, self.masks, self.excess) = (outer, masks, excess);
+        self.block = outer;
+        (self.masks, self.excess, self.escapes) = known;
     }
 
     fn select_op(&mut self, result: Option<kir::Value>, op: &Op) {
@@ -409,7 +421,7 @@ impl<'k> Select<'k> {
 fn part_of(constant: Constant, part: usize) -> Constant {
     let first = (part * LANES / 2) as u32;
     match constant {
-        Constant::Splat(_) => constant,
+        Constant::Splat(_) | Constant::Table(_) | Constant::Quarter(..) => constant,
         Constant::Iota(from) => Constant::Iota(from + first),
         Constant::Lanes(n) => Constant::Lanes(n.saturating_sub(first as u8)),
     }

@@ -117,6 +117,8 @@ impl Select<'_> {
 
             Op::Badd { a, b } => self.commutative(forms::PADDB, a, b),
             Op::Bavg { a, b } => self.commutative(forms::PAVGB, a, b),
+            Op::Blookup { index, table } => self.lookup(index, table),
+            Op::BlookupEscaped { index, other, table } => self.lookup_escaped(index, other, table),
             Op::DotU8I8 { acc, u, s, u_max } => self.dot_u8i8(acc, u, s, u_max),
             Op::DotI8I8 { acc, a, b } => self.dot_i8i8(acc, a, b),
             Op::ReduceAddF32 { v } => self.reduce(v, forms::ADDPS, forms::NARROW_ADDPS),
