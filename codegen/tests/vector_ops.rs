@@ -224,6 +224,27 @@ fn int_builds() -> Vec<(String, Build)> {
         }),
     );
     add(
+        "bsubs",
+        int2(|b, x, y| {
+            let (x, y) = (b.as_vb(x), b.as_vb(y));
+            let difference = b.bsubs(x, y);
+            b.as_vi(difference)
+        }),
+    );
+    add("bxor_masked", Box::new(|b, [x, y, z]| b.bxor_masked(x, y, z)));
+    add(
+        "bxor_masked.constants",
+        Box::new(|b, [x, y, _]| {
+            let (word, mask) = (b.splat_i32(0x1234_5678), b.splat_i32(0x00ff_f00f));
+            let first = b.bxor_masked(x, word, mask);
+            let second = b.bxor_masked(word, first, y);
+            let third = b.bxor_masked(second, second, mask);
+            let fourth = b.bxor_masked(first, second, x);
+            let all = b.bxor(third, fourth);
+            b.iadd(all, second)
+        }),
+    );
+    add(
         "bavg",
         int2(|b, x, y| {
             let (x, y) = (b.as_vb(x), b.as_vb(y));
@@ -241,14 +262,6 @@ fn int_builds() -> Vec<(String, Build)> {
                 b.as_vi(found)
             }),
         );
-        add(
-            &format!("blookup_escaped.{}", table.0[0]),
-            int2(move |b, x, y| {
-                let (x, y) = (b.as_vb(x), b.as_vb(y));
-                let found = b.blookup_escaped(x, y, table);
-                b.as_vi(found)
-            }),
-        );
     }
     // As kernels use them: an index for several look-ups, results that are read again, constants as operands.
     add(
@@ -256,11 +269,12 @@ fn int_builds() -> Vec<(String, Build)> {
         Box::new(|b, [x, y, z]| {
             let (index, other) = (b.as_vb(x), b.as_vb(y));
             let first = b.blookup(index, Table(&SCRAMBLED));
-            let second = b.blookup_escaped(index, first, Table(&COUNTED));
-            let third = b.blookup_escaped(other, second, Table(&SCRAMBLED));
+            let distance = b.bsubs(index, other);
+            let second = b.blookup(distance, Table(&COUNTED));
+            let third = b.blookup(first, Table(&COUNTED));
             let splat = b.splat_i32(0x00c3_ff3f);
             let splat = b.as_vb(splat);
-            let fourth = b.blookup_escaped(index, splat, Table(&SCRAMBLED));
+            let fourth = b.bsubs(splat, index);
             let fifth = b.blookup(splat, Table(&SCRAMBLED));
             let all = [first, second, third, fourth, fifth].map(|v| b.as_vi(v));
             all.into_iter().fold(z, |sum, v| b.iadd(sum, v))

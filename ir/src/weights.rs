@@ -137,32 +137,34 @@ pub fn trits_byte(digits: [u8; TRITS]) -> u8 {
     (256 * v).div_ceil(243) as u8
 }
 
-/// Numbers of four codes that a byte of [`Layout::Lut16`] names by its lower six bits alone.
-const LUT_COMMON: u8 = 64;
-/// Numbers of four codes beyond: those up to 3⁴ − 1 = 80.
-const LUT_RARE: u8 = 81 - LUT_COMMON;
+/// Numbers of three codes, of the 27, that the lower six bits of a byte of [`Layout::Lut16`] name: 63 with a fourth code.
+const LUT_COMMON: u8 = 21;
 
-/// The codes of a byte of [`Layout::Lut16`], each 0, 1 or 2.
+/// The codes of a byte of [`Layout::Lut16`]: each 0, 1 or 2, but for 3, no weight, as the fifth of 255.
 ///
-/// The first four are a number of base 3, v = Σ cₖ·3ᵏ. Where it is below 64 it is the byte's lower six bits, and the upper two
-/// are the fifth code. Upper bits 3 are an escape: the lower six bits are 17·(fifth code) + v − 64. What is left, 51 to 63
-/// behind an escape, is five zeros, and no weights are stored as that.
+/// The first three codes are a number of base 3, v = Σ cₖ·3ᵏ. Where it is below 21 the byte's lower six bits are 21·c₃ + v, and
+/// the upper two are c₄. Upper bits 3 are an escape for the other numbers: the lower six bits are 21·c₃ + 3·(v − 21) + c₄, so
+/// they name the same c₃ as without an escape, and kernels need not correct it. Bytes that no weights are stored as have zeros
+/// for what the rest of the byte does not say.
 pub const fn lut_codes(byte: u8) -> [u8; TRITS] {
     let (index, upper) = (byte & 63, byte >> 6);
-    let (v, last) = match (upper, index) {
-        (0..=2, _) => (index, upper),
-        (_, 0..51) => (LUT_COMMON + index % LUT_RARE, index / LUT_RARE),
-        _ => (0, 0),
+    let (fourth, rest) = (index / LUT_COMMON, index % LUT_COMMON);
+    let (v, fourth, fifth) = match (upper, rest) {
+        _ if fourth == 3 => (0, 0, upper),
+        (0..=2, _) => (rest, fourth, upper),
+        (_, 0..18) => (LUT_COMMON + rest / 3, fourth, rest % 3),
+        _ => (0, fourth, 0),
     };
-    [v % 3, v / 3 % 3, v / 9 % 3, v / 27, last]
+    [v % 3, v / 3 % 3, v / 9, fourth, fifth]
 }
 
 /// The byte of [`Layout::Lut16`] that holds these codes (each 0, 1 or 2).
 pub const fn lut_byte(codes: [u8; TRITS]) -> u8 {
-    let v = codes[0] + 3 * codes[1] + 9 * codes[2] + 27 * codes[3];
+    let v = codes[0] + 3 * codes[1] + 9 * codes[2];
+    let fourth = LUT_COMMON * codes[3];
     match v < LUT_COMMON {
-        true => codes[4] << 6 | v,
-        false => 3 << 6 | (LUT_RARE * codes[4] + v - LUT_COMMON),
+        true => codes[4] << 6 | (fourth + v),
+        false => 3 << 6 | (fourth + 3 * (v - LUT_COMMON) + codes[4]),
     }
 }
 
@@ -172,7 +174,7 @@ fn five_codes(layout: Layout, byte: u8) -> [u8; TRITS] {
 }
 
 /// The code of element (r, c) of a matrix in `layout` with `cols` columns: 0, 1 or 2, or 3, which stands for no weight
-/// (not in `trits16` and `lut16`). `None` where the layout has no bytes or `bytes` ends before the element.
+/// (not in `trits16`). `None` where the layout has no bytes or `bytes` ends before the element.
 pub fn ternary_code(layout: Layout, cols: u32, bytes: &[u8], r: u32, c: u32) -> Option<u8> {
     let byte = |at: u64| bytes.get(usize::try_from(at).ok()?).copied();
     if layout.has_five_a_byte() {
@@ -249,8 +251,11 @@ mod tests {
             assert!(!std::mem::replace(&mut taken[usize::from(byte)], true), "{byte}");
         }
         let left: Vec<u8> = (0..=255).filter(|&byte| !taken[usize::from(byte)]).collect();
-        assert_eq!(left, (243..=255).collect::<Vec<u8>>());
-        assert!(left.iter().all(|&byte| lut_codes(byte) == [0; TRITS]));
+        assert_eq!(left, [63, 127, 191, 210, 211, 212, 231, 232, 233, 252, 253, 254, 255]);
+        assert!(left.iter().all(|&byte| lut_codes(byte)[..3] == [0; 3]));
+        // An escape names the fourth code where other bytes do.
+        assert!((0..=255).all(|byte| lut_codes(byte)[3] == lut_codes(byte & 63)[3]));
+        assert_eq!(lut_codes(255), [0, 0, 0, 0, 3]);
     }
 
     #[test]

@@ -340,6 +340,10 @@ impl Lower<'_> {
             Op::Bor { a, b } => self.zip(a, b, |l, a, b| l.b.ins().bor(a, b)),
             Op::Bxor { a, b } => self.zip(a, b, |l, a, b| l.b.ins().bxor(a, b)),
             Op::Bandn { a, b } => self.zip(a, b, |l, a, b| l.b.ins().band_not(a, b)),
+            Op::BxorMasked { a, b, mask } => self.zip3([a, b, mask], |l, a, b, mask| {
+                let differ = l.b.ins().bxor(a, b);
+                l.b.ins().band(differ, mask)
+            }),
             Op::Ishl { a, bits } => self.each(a, |l, a| l.shift(a, bits, |b, a, n| b.ins().ishl(a, n))),
             Op::Ushr { a, bits } => self.each(a, |l, a| l.shift(a, bits, |b, a, n| b.ins().ushr(a, n))),
             Op::Sshr { a, bits } => self.each(a, |l, a| l.shift(a, bits, |b, a, n| b.ins().sshr(a, n))),
@@ -348,11 +352,9 @@ impl Lower<'_> {
             Op::Smin { a, b } => self.zip(a, b, |l, a, b| l.b.ins().smin(a, b)),
             Op::Icmp { a, b, cond } => self.zip(a, b, |l, a, b| l.b.ins().icmp(int_cc(cond), a, b)),
             Op::Badd { a, b } => self.zip(a, b, |l, a, b| l.b.ins().iadd(a, b)),
+            Op::Bsubs { a, b } => self.zip(a, b, |l, a, b| l.b.ins().usub_sat(a, b)),
             Op::Bavg { a, b } => self.zip(a, b, |l, a, b| l.b.ins().avg_round(a, b)),
             Op::Blookup { index, table } => self.each(index, |l, index| l.lookup(index, table)),
-            Op::BlookupEscaped { index, other, table } => {
-                self.zip(index, other, |l, index, other| l.lookup_escaped(index, other, table))
-            }
             Op::CvtF32I32 { a } => self.each(a, Self::cvt_f32_i32),
             Op::CvtI32F32 { a } => self.each(a, |l, a| l.b.ins().fcvt_from_sint(types::F32X4, a)),
 

@@ -17,22 +17,14 @@ impl Lower<'_> {
             let quarter = self.constant(types::I8X16, quarter);
             self.b.ins().swizzle(quarter, low)
         });
-        let lower = self.by_bits(index, 1 << 4, second, first);
-        let upper = self.by_bits(index, 1 << 4, fourth, third);
-        self.by_bits(index, 1 << 5, upper, lower)
+        let lower = self.by_bit(index, 4, second, first);
+        let upper = self.by_bit(index, 4, fourth, third);
+        self.by_bit(index, 5, upper, lower)
     }
 
-    /// The same where both upper bits of a byte of `index` are set, elsewhere the byte of `other`.
-    pub(super) fn lookup_escaped(&mut self, index: ir::Value, other: ir::Value, table: Table) -> ir::Value {
-        let index = self.cast(types::I8X16, index);
-        let other = self.cast(types::I8X16, other);
-        let looked_up = self.lookup(index, table);
-        self.by_bits(index, 0xc0, looked_up, other)
-    }
-
-    /// `set` where all of `bits` are set in a byte of `index`, else `clear`.
-    fn by_bits(&mut self, index: ir::Value, bits: u8, set: ir::Value, clear: ir::Value) -> ir::Value {
-        let bits = self.constant(types::I8X16, vec![bits; 16]);
+    /// `set` where bit `bit` of a byte of `index` is set, else `clear`.
+    fn by_bit(&mut self, index: ir::Value, bit: u8, set: ir::Value, clear: ir::Value) -> ir::Value {
+        let bits = self.constant(types::I8X16, vec![1 << bit; 16]);
         let masked = self.b.ins().band(index, bits);
         let mask = self.b.ins().icmp(IntCC::Equal, masked, bits);
         self.b.ins().bitselect(mask, set, clear)

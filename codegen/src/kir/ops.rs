@@ -295,6 +295,8 @@ define_ops! {
     Bxor = bxor(a: Vi, b: Vi) {} -> Vi;
     /// `a & !b`.
     Bandn = bandn(a: Vi, b: Vi) {} -> Vi;
+    /// `(a ^ b) & mask`.
+    BxorMasked = bxor_masked(a: Vi, b: Vi, mask: Vi) {} -> Vi;
     /// Shift left by a constant (0..=31).
     Ishl = ishl(a: Vi) {bits: u8} -> Vi;
     /// Shift right by a constant (0..=31), filling with zeros.
@@ -314,12 +316,12 @@ define_ops! {
 
     /// `a + b` of bytes, low 8 bits.
     Badd = badd(a: Vb, b: Vb) {} -> Vb;
+    /// `a - b` of unsigned bytes, 0 where `b` is greater.
+    Bsubs = bsubs(a: Vb, b: Vb) {} -> Vb;
     /// Average of unsigned bytes, rounded up: `(a + b + 1) / 2`.
     Bavg = bavg(a: Vb, b: Vb) {} -> Vb;
     /// For each byte of `index` the byte of `table` that its lower six bits name.
     Blookup = blookup(index: Vb) {table: Table} -> Vb;
-    /// As `blookup` where both upper bits of the byte of `index` are set, elsewhere the byte of `other`.
-    BlookupEscaped = blookup_escaped(index: Vb, other: Vb) {table: Table} -> Vb;
 
     /// f32 to i32, half to even. NaN gives 0; what does not fit in i32 gives `i32::MIN`.
     CvtF32I32 = cvt_f32_i32(a: Vf) {} -> Vi;

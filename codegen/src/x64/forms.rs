@@ -51,6 +51,8 @@ forms! {
     BLENDMPS = EVEX_Vblendmps_zmm_k1z_zmm_zmmm512b32, VEX_Vblendvps_ymm_ymm_ymmm256_ymm, Broadcast, Whole;
     PADDD = EVEX_Vpaddd_zmm_k1z_zmm_zmmm512b32, VEX_Vpaddd_ymm_ymm_ymmm256, Broadcast, Whole;
     PADDB = EVEX_Vpaddb_zmm_k1z_zmm_zmmm512, VEX_Vpaddb_ymm_ymm_ymmm256, Whole, Whole;
+    /// Unsigned, saturating.
+    PSUBUSB = EVEX_Vpsubusb_zmm_k1z_zmm_zmmm512, VEX_Vpsubusb_ymm_ymm_ymmm256, Whole, Whole;
     PAVGB = EVEX_Vpavgb_zmm_k1z_zmm_zmmm512, VEX_Vpavgb_ymm_ymm_ymmm256, Whole, Whole;
     PSUBD = EVEX_Vpsubd_zmm_k1z_zmm_zmmm512b32, VEX_Vpsubd_ymm_ymm_ymmm256, Broadcast, Whole;
     PMULLD = EVEX_Vpmulld_zmm_k1z_zmm_zmmm512b32, VEX_Vpmulld_ymm_ymm_ymmm256, Broadcast, Whole;

@@ -36,10 +36,10 @@ impl CostModel<'_> {
             // Two byte additions and another dot, or the digit itself.
             Layout::Trits16 if self.has_dot() => Some(2.0 + self.dot_instructions()),
             Layout::Trits16 => Some(6.0),
-            // A mask, a comparison and three look-ups for five codes, and masks for four of them.
-            Layout::Lut16 if self.has_byte_permutes() => Some(9.0 / 5.0),
-            // Three look-ups of four shuffles and what chooses among them, a shift and a mask for each code.
-            Layout::Lut16 => Some(10.0),
+            // A difference and two look-ups for five codes, and a mask for each.
+            Layout::Lut16 if self.has_byte_permutes() => Some(8.0 / 5.0),
+            // Two look-ups of four shuffles and what chooses among them; two instructions and a shift for each code.
+            Layout::Lut16 => Some(8.0),
             _ => None,
         }
     }

@@ -1,11 +1,13 @@
 //! Matrices of 1.6 bits a weight whose bytes are decoded by tables (`lut16`).
 //!
 //! A look-up by the lower six bits of a byte gives its first four codes, two bits each, as a byte of `tile16` has them, and the
-//! upper two bits are the fifth. Both are replaced where the byte is an escape (`bitnetc_ir::weights::lut_codes`). With look-ups in
-//! registers that is 14 vector instructions for 64 bytes, five of them products; `trits16` takes 20, of which ten are. The
-//! rest is as for `tile16`: fields that are masked in place have accumulators of their own, which are shifted at the end.
+//! upper two bits are the fifth. A second look-up gives what is different in an escape (`bitnetc_ir::weights::lut_codes`): by how
+//! much a byte exceeds the greatest one that is none, so that its first entry, zeros, is for all others. An escape changes the
+//! first three codes and the fifth, never the fourth, so one byte holds all differences.
 //!
-//! On machines without such look-ups the same ops are many instructions each, and one accumulator takes all codes.
+//! With look-ups in registers that is 13 vector instructions for 64 bytes, of which five are products; `trits16` takes 20,
+//! of which ten are. The rest is as for `tile16`: fields that are masked in place have accumulators of their own, which are
+//! shifted at the end. On machines without such look-ups they are many instructions each, and one accumulator takes all codes.
 
 use bitnetc_ir::weights::{TRITS, TRITS_COLS, lut_codes};
 
@@ -15,25 +17,40 @@ use super::tile::{FIELD_COLS, combine};
 use crate::kernels::{Registers, prefetch};
 use crate::kir::{I64, KernelBuilder, Table, VECTOR_BYTES, Vb, Vi};
 
-/// The first four codes of a byte that is no escape, by its lower six bits.
-static COMMON: [u8; VECTOR_BYTES] = table(0, false);
-/// The first four codes of an escape.
-static RARE: [u8; VECTOR_BYTES] = table(ESCAPE, false);
-/// The fifth code of an escape, in the upper two bits.
-static RARE_FIFTH: [u8; VECTOR_BYTES] = table(ESCAPE, true);
-/// The upper bits of an escape, and of any byte the place of the fifth code.
-const ESCAPE: u8 = 0xc0;
-
-/// For the bytes with these upper bits their first four codes, the first in the lowest two bits; or their fifth, in the highest.
-const fn table(upper: u8, fifth: bool) -> [u8; VECTOR_BYTES] {
+/// The first four codes by the lower six bits of a byte that is no escape, the first in the lowest two bits.
+static COMMON: [u8; VECTOR_BYTES] = {
     let mut table = [0; VECTOR_BYTES];
     let mut index = 0;
     while index < VECTOR_BYTES {
-        let [a, b, c, d, last] = lut_codes(upper | index as u8);
-        table[index] = if fifth { last << 6 } else { a | b << 2 | c << 4 | d << 6 };
+        table[index] = four(index as u8);
         index += 1;
     }
     table
+};
+
+/// What an escape changes, by its distance from [`LAST_COMMON`]: of the first three codes where they are, of the fifth in the
+/// upper two bits. The greatest byte, which holds no weights, has no entry.
+static DIFFERENCES: [u8; VECTOR_BYTES] = {
+    let mut table = [0; VECTOR_BYTES];
+    let mut distance = 1;
+    while distance < VECTOR_BYTES {
+        let byte = LAST_COMMON + distance as u8;
+        let fifth = lut_codes(byte)[TRITS - 1] ^ 3;
+        table[distance] = (four(byte) ^ four(byte & 63)) | fifth << 6;
+        distance += 1;
+    }
+    table
+};
+
+/// The greatest byte that is no escape.
+const LAST_COMMON: u8 = 0xbf;
+/// The place of the fifth code, and of the fourth after a look-up.
+const TOP: i32 = i32::from_le_bytes([0xc0; 4]);
+
+/// The first four codes of a byte, two bits each.
+const fn four(byte: u8) -> u8 {
+    let [a, b, c, d, _] = lut_codes(byte);
+    a | b << 2 | c << 4 | d << 6
 }
 
 /// How one token's sums are made.
@@ -75,49 +92,45 @@ fn unroll(registers: Registers) -> u32 {
 
 /// The codes of 64 bytes.
 pub(super) struct Decoded {
-    four: Vb,
-    fifth: Vb,
+    bytes: Vi,
+    common: Vi,
+    differences: Vi,
 }
 
 impl Decoded {
     pub(super) fn new(b: &mut KernelBuilder, bytes: Vb) -> Self {
-        let top = b.splat_i32(i32::from_le_bytes([ESCAPE; 4]));
-        let upper = b.as_vi(bytes);
-        let upper = b.band(upper, top);
-        let upper = b.as_vb(upper);
-        let fifth = b.blookup_escaped(bytes, upper, Table(&RARE_FIFTH));
+        let last = b.splat_i32(i32::from_le_bytes([LAST_COMMON; 4]));
+        let last = b.as_vb(last);
+        let distance = b.bsubs(bytes, last);
         let common = b.blookup(bytes, Table(&COMMON));
-        Self { four: b.blookup_escaped(bytes, common, Table(&RARE)), fifth }
+        let differences = b.blookup(distance, Table(&DIFFERENCES));
+        Self { bytes: b.as_vi(bytes), common: b.as_vi(common), differences: b.as_vi(differences) }
+    }
+
+    /// 4^k times code `k`; the fifth is 64 times itself.
+    fn in_place(&self, b: &mut KernelBuilder, k: usize) -> Vi {
+        let mask = b.splat_i32(if k + 1 == TRITS { TOP } else { 0x0303_0303 << (2 * k) });
+        match TRITS - k {
+            1 => b.bxor_masked(self.bytes, self.differences, mask),
+            2 => b.band(self.common, mask),
+            _ => b.bxor_masked(self.common, self.differences, mask),
+        }
     }
 
     /// 64 times code `k`.
     pub(super) fn at_top(&self, b: &mut KernelBuilder, k: usize) -> Vi {
-        if k + 1 == TRITS {
-            return b.as_vi(self.fifth);
-        }
-        let top = b.splat_i32(i32::from_le_bytes([ESCAPE; 4]));
-        let four = b.as_vi(self.four);
-        let moved = if k + 2 == TRITS { four } else { b.ishl(four, 6 - 2 * k as u8) };
-        b.band(moved, top)
+        let code = self.in_place(b, k);
+        if k + 2 >= TRITS { code } else { b.ishl(code, 6 - 2 * k as u8) }
     }
 
     /// Code `k` as `form` multiplies it: bytes, their greatest value, and the accumulator.
     fn factor(&self, b: &mut KernelBuilder, form: Form, k: usize) -> (Vb, u8, usize) {
-        let fifth = k + 1 == TRITS;
+        let code = self.in_place(b, k);
+        let field = k.min(TRITS - 2);
         match form {
-            Form::InPlace { accumulators } if fifth => (self.fifth, 2 << 6, accumulators - 1),
-            Form::InPlace { .. } => {
-                let mask = b.splat_i32(0x0303_0303 << (2 * k));
-                let four = b.as_vi(self.four);
-                let masked = b.band(four, mask);
-                (b.as_vb(masked), 2 << (2 * k), k)
-            }
+            Form::InPlace { accumulators } => (b.as_vb(code), 2 << (2 * field), k.min(accumulators - 1)),
             Form::Shifted => {
-                let from = b.as_vi(if fifth { self.fifth } else { self.four });
-                let shift = if fifth { 6 } else { 2 * k as u8 };
-                let moved = if shift == 0 { from } else { b.ushr(from, shift) };
-                let mask = b.splat_i32(0x0303_0303);
-                let code = b.band(moved, mask);
+                let code = if field == 0 { code } else { b.ushr(code, 2 * field as u8) };
                 (b.as_vb(code), 2, 0)
             }
         }
@@ -135,8 +148,8 @@ pub(super) fn dot(b: &mut KernelBuilder, registers: Registers, block: Block, x: 
                 prefetch::stream(b, tile, at, block.far);
                 let bytes = b.load_bytes(tile, at, GROUP_BYTES as u8);
                 let decoded = Decoded::new(b, bytes);
-                // The fifth code is there first.
-                for k in (0..TRITS).rev() {
+                // In the order in which the codes are there.
+                for k in [3, 4, 0, 1, 2] {
                     let (codes, most, slot) = decoded.factor(b, form, k);
                     let s = b.broadcast_i32(x, group * TRITS_COLS as i32 + k as i32 * FIELD_COLS);
                     let s = b.as_vb(s);

@@ -40,6 +40,11 @@ impl Machine<'_> {
         from_fn(|l| f(a[l], b[l]))
     }
 
+    fn word3(&self, values: [Value; 3], f: impl Fn(u32, u32, u32) -> u32) -> Lanes {
+        let [a, b, c] = values.map(|v| self.vector(v));
+        from_fn(|l| f(a[l], b[l], c[l]))
+    }
+
     fn byte2(&self, a: Value, b: Value, f: impl Fn(u8, u8) -> u8) -> Lanes {
         self.word2(a, b, |x, y| {
             let (x, y) = (x.to_le_bytes(), y.to_le_bytes());
@@ -219,6 +224,7 @@ pub(super) fn eval(m: &mut Machine<'_>, op: &Op) -> Result<Option<Datum>, Fault>
         Op::Bor { a, b } => m.word2(a, b, |x, y| x | y),
         Op::Bxor { a, b } => m.word2(a, b, |x, y| x ^ y),
         Op::Bandn { a, b } => m.word2(a, b, |x, y| x & !y),
+        Op::BxorMasked { a, b, mask } => m.word3([a, b, mask], |x, y, mask| (x ^ y) & mask),
         Op::Ishl { a, bits } => m.vector(a).map(|x| x << bits),
         Op::Ushr { a, bits } => m.vector(a).map(|x| x >> bits),
         Op::Sshr { a, bits } => m.vector(a).map(|x| (x as i32 >> bits) as u32),
@@ -227,11 +233,9 @@ pub(super) fn eval(m: &mut Machine<'_>, op: &Op) -> Result<Option<Datum>, Fault>
         Op::Smin { a, b } => m.signed2(a, b, i32::min),
         Op::Icmp { a, b, cond } => m.word2(a, b, |x, y| mask(cond.holds(x as i32, y as i32))),
         Op::Badd { a, b } => m.byte2(a, b, u8::wrapping_add),
+        Op::Bsubs { a, b } => m.byte2(a, b, u8::saturating_sub),
         Op::Bavg { a, b } => m.byte2(a, b, |x, y| (u16::from(x) + u16::from(y)).div_ceil(2) as u8),
         Op::Blookup { index, table } => m.byte2(index, index, |i, _| table.0[usize::from(i & 63)]),
-        Op::BlookupEscaped { index, other, table } => {
-            m.byte2(index, other, |i, other| if i >= 0xc0 { table.0[usize::from(i & 63)] } else { other })
-        }
         Op::CvtF32I32 { a } => m.vector(a).map(|x| to_i32(f32::from_bits(x)) as u32),
         Op::CvtI32F32 { a } => m.vector(a).map(|x| (x as i32 as f32).to_bits()),
 

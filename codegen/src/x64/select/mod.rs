@@ -57,7 +57,6 @@ pub(super) fn select(kernel: &Kernel, level: Level, byte_permutes: bool) -> Code
         block: 0,
         masks: HashMap::new(),
         excess: HashMap::new(),
-        escapes: HashMap::new(),
         buffer: None,
     };
     select.kernel();
@@ -77,8 +76,6 @@ pub(super) struct Select<'k> {
     masks: HashMap<u32, VReg>,
     /// Corrections of signed products in this block, by their signed factor.
     excess: HashMap<kir::Value, Parts>,
-    /// Mask registers of this block for the bytes of a vector whose two upper bits are set.
-    escapes: HashMap<kir::Value, VReg>,
     /// 64 bytes of the frame through which vectors pass whose length has no instruction.
     buffer: Option<Slot>,
 }
@@ -175,12 +172,8 @@ impl<'k> Select<'k> {
     }
 
     fn block(&mut self, block: &Block) {
-        let outer = self.block;
-        let known = (
-            std::mem::take(&mut self.masks),
-            std::mem::take(&mut self.excess),
-            std::mem::take(&mut self.escapes),
-        );
+        let (outer, masks, excess) =
+            (self.block, std::mem::take(&mut self.masks), std::mem::take(&mut self.excess));
         self.block = self.analysis.block(block);
         for stmt in &block.stmts {
             match stmt {
@@ -190,8 +183,7 @@ impl<'k> Select<'k> {
                 Stmt::If(i) => self.if_stmt(i),
             }
         }
-        self.block = outer;
-        (self.masks, self.excess, self.escapes) = known;
+        (self.block, self.masks, self.excess) = (outer, masks, excess);
     }
 
     fn select_op(&mut self, result: Option<kir::Value>, op: &Op) {

@@ -3,12 +3,15 @@
 use iced_x86::Code as Opcode;
 
 use super::super::forms::{self, Form};
-use super::super::mach::{Class, Constant, First, Operand, VReg, Width};
+use super::super::mach::{Class, Constant, First, MemoryForm, Operand, VReg, Width};
 use super::{Held, Select};
 use crate::kir::{FloatCond, IntCond, Op, Value};
 
 /// Rounding to nearest even, without raising the inexact exception.
 const ROUND_NEAREST: i64 = 8;
+
+/// The truth table of `(first ^ second) & third`, the first operand's bit the highest of its index.
+const XOR_MASKED: i64 = 0b0010_1000;
 
 /// The comparison predicate that holds where neither operand is NaN.
 const ORDERED: i64 = 7;
@@ -106,6 +109,7 @@ impl Select<'_> {
             Op::Bor { a, b } => self.commutative(forms::POR, a, b),
             Op::Bxor { a, b } => self.commutative(forms::PXOR, a, b),
             Op::Bandn { a, b } => self.binary_vector(forms::PANDN, b, a),
+            Op::BxorMasked { a, b, mask } => self.xor_masked(a, b, mask),
             Op::Ishl { a, bits } => self.unary_imm(forms::PSLLD, a, bits.into()),
             Op::Ushr { a, bits } => self.unary_imm(forms::PSRLD, a, bits.into()),
             Op::Sshr { a, bits } => self.unary_imm(forms::PSRAD, a, bits.into()),
@@ -116,9 +120,9 @@ impl Select<'_> {
             Op::CvtI32F32 { a } => self.unary(forms::CVTDQ2PS, a),
 
             Op::Badd { a, b } => self.commutative(forms::PADDB, a, b),
+            Op::Bsubs { a, b } => self.binary_vector(forms::PSUBUSB, a, b),
             Op::Bavg { a, b } => self.commutative(forms::PAVGB, a, b),
             Op::Blookup { index, table } => self.lookup(index, table),
-            Op::BlookupEscaped { index, other, table } => self.lookup_escaped(index, other, table),
             Op::DotU8I8 { acc, u, s, u_max } => self.dot_u8i8(acc, u, s, u_max),
             Op::DotI8I8 { acc, a, b } => self.dot_i8i8(acc, a, b),
             Op::ReduceAddF32 { v } => self.reduce(v, forms::ADDPS, forms::NARROW_ADDPS),
@@ -182,6 +186,31 @@ impl Select<'_> {
         };
         let (a, b) = if rank(self, a) > rank(self, b) { (b, a) } else { (a, b) };
         self.binary_vector(form, a, b)
+    }
+
+    /// `(a ^ b) & mask`; one instruction for zmm.
+    fn xor_masked(&mut self, a: Value, b: Value, mask: Value) -> Held {
+        self.each_part(&[a, b, mask], |s, part| {
+            if s.wide() {
+                let dst = s.copied(b, part);
+                let operands = vec![s.vector(dst), s.source(a, part), s.source(mask, part), Operand::Imm(XOR_MASKED)];
+                s.push(super::Inst::Op(super::MachOp {
+                    opcode: Opcode::EVEX_Vpternlogd_zmm_k1z_zmm_zmmm512b32_imm8,
+                    operands,
+                    first: First::ReadWrite,
+                    memory: Some((2, MemoryForm::Broadcast)),
+                    mask: None,
+                    zeroing: false,
+                }));
+                return dst;
+            }
+            let (differ, dst) = (s.new_vector(), s.new_vector());
+            let operands = [s.vector(differ), s.source(a, part), s.source(b, part)];
+            s.form(forms::PXOR, &operands, First::Write, 2);
+            let operands = [s.vector(dst), s.vector(differ), s.source(mask, part)];
+            s.form(forms::PAND, &operands, First::Write, 2);
+            dst
+        })
     }
 
     /// `a * b + c` in the register of the operand that is read only here: usually the accumulator `c`; where that is a
