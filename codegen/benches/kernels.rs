@@ -693,7 +693,7 @@ fn main() {
     }
     println!("{}", bench.target);
     bench.limits();
-    for layout in [Layout::Tile16, Layout::Trits16] {
+    for layout in [Layout::Tile16, Layout::Trits16, Layout::Lut16] {
         bench.gemv(2560, 2560, layout, Epilogue::Add);
         bench.gemv(13824, 2560, layout, Epilogue::Relu2Mul);
         bench.gemv(2560, 6912, layout, Epilogue::Add);

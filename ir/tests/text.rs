@@ -89,6 +89,7 @@ fn mutate(text: &str, rng: &mut SplitMix) -> String {
         "barrier",
         "@tile16",
         "@trits16",
+        "@lut16",
         "@keys16",
         "planned",
         "{sizes=[0,1,]}",

@@ -1,6 +1,7 @@
 //! Runs `tests/filetests/passes/*/*.bir` and compares with snapshots.
 //!
-//! The first line says what to run: `; test pass=PIPELINE` (perhaps with ` weights=PACKING`), or `; test default pipeline` for one snapshot
+//! The first line says what to run: `; test pass=PIPELINE` (perhaps with ` weights=PACKING` and then
+//! ` target=TARGET`), or `; test default pipeline` for one snapshot
 //! after every pass that changed something. A second line `; expect unchanged` demands that no patch is made
 //! and nothing but the stage changes. A second line `; head: FORMAT` asks for a packed head: then the results may differ
 //! by its rounding. Every file is also checked for the properties of passes: same bits,
@@ -11,7 +12,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bitnetc_ir::{Module, Stage, text};
+use bitnetc_ir::{Module, Stage, TargetDesc, text};
 use bitnetc_passes::{ALL_PASSES, DumpIr, HeadFormat, PassContext, Pipeline, WeightPacking, run, run_with};
 use common::*;
 
@@ -47,17 +48,17 @@ fn count(patches: u64) -> String {
 }
 
 /// What a file asks for beside its passes.
-#[derive(Clone, Copy)]
 struct Asked {
+    target: TargetDesc,
     packing: WeightPacking,
     head: HeadFormat,
     unchanged: bool,
 }
 
 fn check_pass(name: &str, passes: &str, asked: Asked, module: &Module) {
-    let Asked { packing, head, unchanged } = asked;
+    let Asked { target, packing, head, unchanged } = asked;
     let run_text = |passes: &str, module: &Module| {
-        let context = PassContext { weights: packing, head, ..PassContext::new(target()) };
+        let context = PassContext { weights: packing, head, ..PassContext::new(target.clone()) };
         run(&pipeline(passes), module.clone(), &context)
     };
     let snapshot = match run_text(passes, module) {
@@ -129,12 +130,16 @@ fn files_match_their_snapshots() {
             Some("default pipeline") => check_pipeline(&name, &module),
             Some(test) => {
                 let passes = test.strip_prefix("pass=").unwrap_or_else(|| panic!("{name}: {header}"));
+                let (passes, target) = match passes.split_once(" target=") {
+                    Some((passes, target)) => (passes, target.parse().unwrap()),
+                    None => (passes, target()),
+                };
                 let (passes, packing) = match passes.split_once(" weights=") {
                     Some((passes, packing)) => (passes, packing.parse().unwrap()),
                     None => (passes, WeightPacking::TwoBits),
                 };
                 assert_eq!(name.split("__").next(), Some(passes), "file in the directory of its pass");
-                check_pass(&name, passes, Asked { packing, head, unchanged }, &module);
+                check_pass(&name, passes, Asked { target, packing, head, unchanged }, &module);
                 tested.push(passes.to_owned());
             }
             None => panic!("{name}: the first line must be `; test …`, it is {header}"),

@@ -7,7 +7,7 @@ use bitnetc::compile::CompileOptions;
 use bitnetc::error::exit;
 use bitnetc::store::{HubCache, HubSettings, PlanCache, missing_for_tls};
 use bitnetc_codegen::x64::{self, Level};
-use bitnetc_ir::TargetDesc;
+use bitnetc_ir::{Feature, TargetDesc};
 use bitnetc_runtime::cpus::Cpus;
 use bitnetc_runtime::roofline::{Roofline, default_buffer_bytes};
 use clap::Args;
@@ -40,6 +40,9 @@ const PASSES: u32 = 5;
 fn code_level(target: &TargetDesc) -> &'static str {
     match Level::of(target).filter(|_| x64::available()) {
         Some(Level::Amx) => "x64: AVX-512 with VNNI, 512-bit vectors, and AMX tiles",
+        Some(Level::Avx512Vnni) if target.has(Feature::Avx512vbmi) => {
+            "x64: AVX-512 with VNNI and VBMI, 512-bit vectors"
+        }
         Some(Level::Avx512Vnni) => "x64: AVX-512 with VNNI, 512-bit vectors",
         Some(Level::Avx512) => "x64: AVX-512, 512-bit vectors",
         Some(Level::AvxVnni) => "x64: AVX2 with VNNI, 256-bit vectors",

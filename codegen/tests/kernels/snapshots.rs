@@ -137,6 +137,17 @@ fn code_of_gemv() {
 }
 
 #[test]
+fn code_of_tables() {
+    let kind = KernelKind::Bitlinear { rows: 64, cols: 320, layout: Layout::Lut16, epilogue: Epilogue::None };
+    let vbmi = ("avx512vbmi", "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni+avx512vbmi");
+    check_code_at(vbmi, "gemv_lut", kind, TokenMode::One, &[]);
+    let avx2 = ("avx2", "x86_64+avx+avx2+fma+f16c");
+    check_code_at(avx2, "gemv_lut", kind, TokenMode::One, &[]);
+    let one = ("onestream", "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx512vnni+avx512vbmi+onestream");
+    check_code_at(one, "gemv_lut", kind, TokenMode::One, &[]);
+}
+
+#[test]
 fn code_of_gemm() {
     let kind =
         KernelKind::Bitlinear { rows: 64, cols: 320, layout: Layout::Tile16, epilogue: Epilogue::None };

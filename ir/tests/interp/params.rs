@@ -78,11 +78,14 @@ fn all_layouts_of_a_matrix_are_the_same_matrix() {
     let file = m.ternary("file", Layout::I2s128, (rows, cols), &codes, &[0.25]);
     let tiles = m.ternary("tiles", Layout::Tile16, (rows, cols), &codes, &[0.25; 40]);
     let trits = m.ternary("trits", Layout::Trits16, (rows, cols), &codes, &[0.25; 40]);
+    let lut = m.ternary("lut", Layout::Lut16, (rows, cols), &codes, &[0.25; 40]);
+    let from_lut = m.derived("from_lut", Layout::Trits16, (rows, cols), ParamDef::Relayout(lut));
+    let to_lut = m.derived("to_lut", Layout::Lut16, (rows, cols), ParamDef::Relayout(file));
     let woven = m.derived("woven", Layout::Trits16, (rows, cols), ParamDef::Relayout(tiles));
     let plain = m.derived("plain", Layout::Rows, (rows, cols), ParamDef::Relayout(file));
     let again = m.derived("again", Layout::Tile16, (rows, cols), ParamDef::Relayout(plain));
     let expected = Ternary { rows, cols, codes, group: 0, scales: vec![0.25; 40] };
-    for id in [file, tiles, trits, woven, plain, again] {
+    for id in [file, tiles, trits, lut, from_lut, to_lut, woven, plain, again] {
         assert_eq!(ternary(&m, id).as_ref(), Ok(&expected));
     }
     let f = m.func(|b| {
@@ -146,6 +149,13 @@ fn wrong_bytes_are_named() {
 
     m.weights.remove("w");
     assert_eq!(ternary(&m, w), Err(InterpError::WeightMissing { param: "w".into() }));
+
+    // The byte of lut16 that holds no weights.
+    let w = m.ternary("lut", Layout::Lut16, (2, 21), &[0; 42], &[1.0; 2]);
+    let mut bad = vec![0; 128];
+    bad[5] = 255; // Row 1, columns 1, 5, 9, 13 and 17.
+    m.store("lut", bad, &[1.0; 2]);
+    assert_eq!(ternary(&m, w), Err(InterpError::TernaryCode { param: "lut".into(), row: 1, col: 17 }));
 
     let w = m.ternary("t", Layout::Trits16, (2, 21), &[0; 42], &[1.0; 2]);
     m.store("t", vec![0; 64], &[1.0; 2]);

@@ -28,18 +28,25 @@ impl CostModel<'_> {
         if self.has_byte_permutes() { Layout::Lut16 } else { Layout::Trits16 }
     }
 
-    /// Instructions to bring a vector's worth of ternary weights into the form that is multiplied.
+    /// What an instruction that multiplies nothing counts: where every vector unit multiplies, as one that does; where half of them
+    /// do (AMD's cores with this tuning have four units and two multipliers), half.
+    fn beside_products(&self) -> f64 {
+        if self.target.has(Feature::OneStream) { 0.5 } else { 1.0 }
+    }
+
+    /// Instructions to bring a vector's worth of ternary weights into the form that is multiplied, counted as products.
     fn unpack_instructions(&self, layout: Layout) -> Option<f64> {
+        let plain = self.beside_products();
         match layout {
             // A mask.
-            Layout::Tile16 => Some(1.0),
+            Layout::Tile16 => Some(plain),
             // Two byte additions and another dot, or the digit itself.
-            Layout::Trits16 if self.has_dot() => Some(2.0 + self.dot_instructions()),
-            Layout::Trits16 => Some(6.0),
+            Layout::Trits16 if self.has_dot() => Some(2.0 * plain + self.dot_instructions()),
+            Layout::Trits16 => Some(6.0 * plain),
             // A difference and two look-ups for five codes, and a mask for each.
-            Layout::Lut16 if self.has_byte_permutes() => Some(8.0 / 5.0),
+            Layout::Lut16 if self.has_byte_permutes() => Some(8.0 / 5.0 * plain),
             // Two look-ups of four shuffles and what chooses among them; two instructions and a shift for each code.
-            Layout::Lut16 => Some(8.0),
+            Layout::Lut16 => Some(8.0 * plain),
             _ => None,
         }
     }

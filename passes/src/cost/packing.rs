@@ -88,7 +88,7 @@ pub fn ternary_layout(
 
 #[cfg(test)]
 mod tests {
-    use bitnetc_ir::Arch;
+    use bitnetc_ir::{Arch, Feature};
     use bitnetc_ir::target::Speeds;
 
     use super::*;
@@ -126,6 +126,36 @@ mod tests {
         narrow.measured =
             Some(Speeds { vector_bytes: 16, int8_core_mmac_s: 124_000, ..narrow.measured.unwrap() });
         assert_eq!(auto(&narrow), Layout::Tile16);
+    }
+
+    #[test]
+    fn tables_where_registers_look_bytes_up() {
+        let with_tables = |threads| server(threads).with(Feature::Avx512vbmi);
+        // One thread, too, computes these as fast as memory gives them.
+        assert_eq!(auto(&with_tables(1)), Layout::Lut16);
+        assert_eq!(auto(&with_tables(2)), Layout::Lut16);
+        let asked = |target: &TargetDesc| ternary_layout(WeightPacking::Trits, target, 64, 2560, true, true);
+        assert_eq!(asked(&with_tables(1)), Layout::Lut16);
+        // What Cranelift makes has no such look-ups, whatever the machine has.
+        let mut narrow = with_tables(1);
+        narrow.measured = narrow.measured.map(|speeds| speeds.with_vector_bytes(16));
+        assert_eq!(asked(&narrow), Layout::Trits16);
+    }
+
+    #[test]
+    fn tables_on_one_core_with_few_multipliers() {
+        // As measured on AMD's Zen 4, where tables are a tenth faster with one thread and digits slower than two bits.
+        let mut zen4 = server(1).with(Feature::Avx512vbmi).with(Feature::OneStream);
+        zen4.measured = Some(Speeds {
+            read_one_mb_s: 27_000,
+            read_all_mb_s: 33_000,
+            int8_core_mmac_s: 234_000,
+            vector_bytes: 64,
+        });
+        assert_eq!(auto(&zen4), Layout::Lut16);
+        let mut without = server(1).with(Feature::OneStream);
+        without.measured = zen4.measured;
+        assert_eq!(auto(&without), Layout::Tile16);
     }
 
     #[test]

@@ -136,7 +136,7 @@ fn an_op_is_replicated_where_sharing_it_saves_less_than_a_barrier() {
 fn many_tokens_cost_less_each_than_one() {
     let avx2 = target(1);
     let costs = CostModel::new(&avx2);
-    for layout in [Layout::Tile16, Layout::Trits16] {
+    for layout in [Layout::Tile16, Layout::Trits16, Layout::Lut16] {
         let each =
             |tokens: u32| costs.ternary_instructions(layout, 64, 640, tokens).unwrap() / f64::from(tokens);
         // A block of 12 tokens unpacks once; more tokens are more blocks.

@@ -1,4 +1,5 @@
-//! Matrices of 1.6 bits a weight (`trits16`): five digits of base 3 in a byte, as a fraction of 256.
+//! Matrices of 1.6 bits a weight: five digits of base 3 in a byte, as a fraction of 256 (`trits16`); and for many tokens also those
+//! whose bytes tables decode (`lut16`, [`super::lut`]).
 //!
 //! With F₀ the stored bytes and Fₖ₊₁ = 3·Fₖ mod 256, byte by byte, digit k is (3·Fₖ − Fₖ₊₁)/256. For one token no digit is
 //! made at all ([`Form::Telescoped`]): Σ dₖ·xₖ = (3·Σ Fₖ·xₖ − Σ Fₖ₊₁·xₖ)/256, two byte additions and two products for each
@@ -52,6 +53,7 @@ fn unroll(registers: Registers) -> u32 {
 }
 
 /// Constants of the extraction of digits.
+#[derive(Clone, Copy)]
 struct Digits {
     ones: Vi,
     top: Vi,
@@ -72,6 +74,29 @@ impl Digits {
         let three_quarters = b.bavg(complement, half);
         let three_quarters = b.as_vi(three_quarters);
         b.bandn(self.top, three_quarters)
+    }
+}
+
+/// The codes of 64 bytes, taken one after the other.
+enum Codes {
+    /// Of `trits16`: what is left of the fraction.
+    Fraction(Digits, Vb),
+    /// Of `lut16`.
+    Decoded(Decoded),
+}
+
+impl Codes {
+    /// 64 times code `k`; `k` counts up from 0.
+    fn at_top(&mut self, b: &mut KernelBuilder, k: usize) -> Vi {
+        match self {
+            Codes::Fraction(digits, rest) => {
+                if k > 0 {
+                    *rest = tripled(b, *rest);
+                }
+                digits.of(b, *rest)
+            }
+            Codes::Decoded(decoded) => decoded.at_top(b, k),
+        }
     }
 }
 
@@ -204,30 +229,29 @@ fn expand(b: &mut KernelBuilder, layout: Layout, from: I64, to: I64, groups: u32
     if whole > 0 {
         to = b.for_loop(0, end, i64::from(BLOCK_GROUPS) * GROUP_BYTES, to, |b, at, to| {
             let from = b.add(from, at);
-            expand_groups(b, digits.as_ref(), from, to, BLOCK_GROUPS);
+            expand_groups(b, digits, from, to, BLOCK_GROUPS);
             b.add(to, expanded_bytes(BLOCK_GROUPS))
         });
     }
     if groups > whole {
         let from = b.add(from, end);
-        expand_groups(b, digits.as_ref(), from, to, groups - whole);
+        expand_groups(b, digits, from, to, groups - whole);
     }
 }
 
 /// As [`expand`], for at most [`BLOCK_GROUPS`] groups; with `digits` of `trits16`, else of `lut16`. Fields that are left over in the last group get the code 0.
-fn expand_groups(b: &mut KernelBuilder, digits: Option<&Digits>, from: I64, to: I64, groups: u32) {
+fn expand_groups(b: &mut KernelBuilder, digits: Option<Digits>, from: I64, to: I64, groups: u32) {
     let mut field = 0;
     let mut packed: Option<Vi> = None;
     for group in 0..groups as i32 {
-        let mut f = b.load_bytes(from, group * GROUP_BYTES as i32, 64);
-        let decoded = digits.is_none().then(|| Decoded::new(b, f));
+        let bytes = b.load_bytes(from, group * GROUP_BYTES as i32, 64);
+        let mut codes = match digits {
+            Some(digits) => Codes::Fraction(digits, bytes),
+            None => Codes::Decoded(Decoded::new(b, bytes)),
+        };
         for digit in 0..TRITS {
-            // 64·d, shifted to the place of the field.
-            let code = match (&decoded, digits) {
-                (Some(decoded), _) => decoded.at_top(b, digit),
-                (None, Some(digits)) => digits.of(b, f),
-                (None, None) => continue,
-            };
+            // Shifted to the place of the field.
+            let code = codes.at_top(b, digit);
             let slot = field % FIELDS;
             let code = if slot + 1 < FIELDS { b.ushr(code, 6 - 2 * slot as u8) } else { code };
             packed = Some(match packed {
@@ -242,9 +266,6 @@ fn expand_groups(b: &mut KernelBuilder, digits: Option<&Digits>, from: I64, to: 
                 let at = (field - 1) / FIELDS * GROUP_BYTES as usize;
                 let packed = b.as_vb(packed);
                 b.store_bytes(to, packed, at as i32, 64);
-            }
-            if decoded.is_none() && digit + 1 < TRITS {
-                f = tripled(b, f);
             }
         }
     }
