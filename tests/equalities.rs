@@ -95,8 +95,7 @@ fn packings_of_weights_give_the_same_bits() {
         let packed = |weights| options_with(DType::F16, |c| c.weights = weights);
         let expected = score(&open(file.path(), &packed(WeightPacking::TwoBits)), &tokens, 2);
         let trits = open(file.path(), &packed(WeightPacking::Trits));
-        let used: Vec<_> =
-            trits.module.params().values().filter(|p| p.ty.layout.has_five_a_byte()).collect();
+        let used: Vec<_> = trits.module.params().values().filter(|p| p.ty.layout.has_five_a_byte()).collect();
         assert!(!used.is_empty(), "shape {i}");
         assert_same(&format!("shape {i}, prefill"), &expected, &score(&trits, &tokens, 2));
         assert_same(&format!("shape {i}, decode"), &expected[..20], &decode(&trits, &tokens[..20], 3));

@@ -108,7 +108,9 @@ pub fn packed_size(module: &Module, param: ParamId) -> Result<u64, PackError> {
         (DType::Ter, layout) if layout.is_packed_ternary() => {
             size().ok_or_else(|| refuse("the matrix is too large for its layout"))
         }
-        (DType::Ter, _) => Err(refuse("kernels read ternary matrices in the layout tile16, trits16 or lut16")),
+        (DType::Ter, _) => {
+            Err(refuse("kernels read ternary matrices in the layout tile16, trits16 or lut16"))
+        }
         _ => size().ok_or_else(|| refuse("a dense weight needs a static shape")),
     }
 }

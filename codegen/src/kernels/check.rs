@@ -21,7 +21,9 @@ impl KernelSpec {
             KernelKind::Bitlinear { rows, cols, layout, epilogue } => {
                 self.width("the number of rows", rows)?;
                 match layout {
-                    Layout::Trits16 | Layout::Lut16 => self.size("the number of columns", cols, TRITS_MAX_COLS.into())?,
+                    Layout::Trits16 | Layout::Lut16 => {
+                        self.size("the number of columns", cols, TRITS_MAX_COLS.into())?
+                    }
                     _ => self.width("the number of columns", cols)?,
                 }
                 self.rule(layout.is_packed_ternary(), "a ternary matrix is in tile16, trits16 or lut16")?;

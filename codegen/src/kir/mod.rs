@@ -41,7 +41,7 @@ pub use build::KernelBuilder;
 pub use kernel::{Access, Block, If, Kernel, Loop, LoopCarry, Param, ParamKind, Stmt};
 pub use ops::{MemoryUse, OPS, Op, OpInfo, OperandType};
 pub use types::{
-    AnyVec, Carry, F32, FloatCond, Handle, I64, IntCond, IntoOperand, LANES, Scalar, TILE_ROWS, TILES, Table, Type,
-    VECTOR_BYTES, Value, Vb, Vf, Vi,
+    AnyVec, Carry, F32, FloatCond, Handle, I64, IntCond, IntoOperand, LANES, Scalar, TILE_ROWS, TILES, Table,
+    Type, VECTOR_BYTES, Value, Vb, Vf, Vi,
 };
 pub use verify::{Rule, VerifyError, Violation, verify};

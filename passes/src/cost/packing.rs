@@ -79,7 +79,9 @@ pub fn ternary_layout(
     let trits = model.five_a_byte();
     match (packing, cost(Layout::Tile16), cost(trits)) {
         (WeightPacking::Trits, _, Some(_)) => trits,
-        (WeightPacking::Auto, Some(two_bits), Some(five)) if one_token && five <= two_bits * (1.0 - LEAST_GAIN) => {
+        (WeightPacking::Auto, Some(two_bits), Some(five))
+            if one_token && five <= two_bits * (1.0 - LEAST_GAIN) =>
+        {
             trits
         }
         _ => Layout::Tile16,
@@ -88,8 +90,8 @@ pub fn ternary_layout(
 
 #[cfg(test)]
 mod tests {
-    use bitnetc_ir::{Arch, Feature};
     use bitnetc_ir::target::Speeds;
+    use bitnetc_ir::{Arch, Feature};
 
     use super::*;
 

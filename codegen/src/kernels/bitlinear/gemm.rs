@@ -6,7 +6,6 @@
 //!
 //! Machines with tile registers do chunks of enough tokens in another way: see [`tile_registers`].
 
-
 use super::{Form, Matrix, passes, tile, tile_registers, trits};
 use crate::kernels::lanes::{for_tiles, halvings};
 use crate::kernels::{Arg, Args};

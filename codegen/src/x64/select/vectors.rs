@@ -193,7 +193,8 @@ impl Select<'_> {
         self.each_part(&[a, b, mask], |s, part| {
             if s.wide() {
                 let dst = s.copied(b, part);
-                let operands = vec![s.vector(dst), s.source(a, part), s.source(mask, part), Operand::Imm(XOR_MASKED)];
+                let operands =
+                    vec![s.vector(dst), s.source(a, part), s.source(mask, part), Operand::Imm(XOR_MASKED)];
                 s.push(super::Inst::Op(super::MachOp {
                     opcode: Opcode::EVEX_Vpternlogd_zmm_k1z_zmm_zmmm512b32_imm8,
                     operands,
