@@ -6,7 +6,7 @@ mod common;
 use bitnetc::compile::{CompileOptions, plan_model};
 use bitnetc::load::{LoadOptions, Source, load, score_by_interpreter};
 use bitnetc_frontend_gguf::testing::TinyModel;
-use bitnetc_ir::{DType, Layout, TargetDesc};
+use bitnetc_ir::{DType, TargetDesc};
 use bitnetc_passes::{ALL_PASSES, HeadFormat, WeightPacking};
 use bitnetc_runtime::map::MapMode;
 use common::*;
