@@ -14,6 +14,7 @@ use bitnetc_ir::weights::{TRITS, TRITS_COLS, lut_codes};
 use super::GROUP_BYTES;
 use super::one::Block;
 use super::tile::{FIELD_COLS, combine};
+use super::trits::BLOCK_GROUPS;
 use crate::kernels::{Registers, prefetch};
 use crate::kir::{I64, KernelBuilder, Table, VECTOR_BYTES, Vb, Vi};
 
@@ -134,6 +135,50 @@ impl Decoded {
                 (b.as_vb(code), 2, 0)
             }
         }
+    }
+}
+
+/// Brings the [`BLOCK_GROUPS`] groups at `from` into the form of `tile16` at `to`: the first four codes of a group stay together
+/// as fields, moved by as many fields as fifth codes came before.
+pub(super) fn expand_block(b: &mut KernelBuilder, from: I64, to: I64) {
+    let bytes = |byte: u8| i32::from_le_bytes([byte; 4]);
+    let store = |b: &mut KernelBuilder, fields: Vi, group: u32| {
+        let fields = b.as_vb(fields);
+        b.store_bytes(to, fields, group as i32 * GROUP_BYTES as i32, GROUP_BYTES as u8);
+    };
+    // The first fields of the next group of `tile16`.
+    let mut begun = None;
+    for group in 0..BLOCK_GROUPS {
+        let stored = b.load_bytes(from, group as i32 * GROUP_BYTES as i32, GROUP_BYTES as u8);
+        let decoded = Decoded::new(b, stored);
+        let mask = b.splat_i32(!TOP);
+        let differences = b.band(decoded.differences, mask);
+        let four = b.bxor(decoded.common, differences);
+        let bits = 2 * group as u8;
+        let fields = match begun {
+            None => four,
+            Some(begun) => {
+                let mask = b.splat_i32(bytes(0xff << bits));
+                let moved = b.ishl(four, bits);
+                let moved = b.band(moved, mask);
+                b.bor(begun, moved)
+            }
+        };
+        store(b, fields, group);
+        let fifth = decoded.in_place(b, TRITS - 1);
+        let fifth = if bits == 6 { fifth } else { b.ushr(fifth, 6 - bits) };
+        begun = Some(match bits {
+            0 => fifth,
+            _ => {
+                let mask = b.splat_i32(bytes((1 << bits) - 1));
+                let left = b.ushr(four, 8 - bits);
+                let left = b.band(left, mask);
+                b.bor(left, fifth)
+            }
+        });
+    }
+    if let Some(last) = begun {
+        store(b, last, BLOCK_GROUPS);
     }
 }
 

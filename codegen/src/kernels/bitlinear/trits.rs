@@ -13,7 +13,7 @@
 use bitnetc_ir::Layout;
 use bitnetc_ir::weights::{TILE_COLS, TRITS, TRITS_COLS, TRITS_MAX_COLS};
 
-use super::lut::Decoded;
+use super::lut::{self, Decoded};
 use super::{GROUP_BYTES, Matrix};
 use crate::kernels::{Arg, Args, Registers, prefetch};
 use crate::kir::{I64, KernelBuilder, Vb, Vi};
@@ -23,7 +23,7 @@ const FIELD_COLS: i32 = 4;
 /// Fields of a group of `tile16`.
 const FIELDS: usize = 4;
 /// Groups that fill up whole groups of `tile16`: 4 · 20 = 5 · 16 columns.
-const BLOCK_GROUPS: u32 = 4;
+pub(super) const BLOCK_GROUPS: u32 = 4;
 /// Most row tiles that are in the scratch at a time.
 const EXPANDED_TILES: usize = 8;
 
@@ -229,7 +229,10 @@ fn expand(b: &mut KernelBuilder, layout: Layout, from: I64, to: I64, groups: u32
     if whole > 0 {
         to = b.for_loop(0, end, i64::from(BLOCK_GROUPS) * GROUP_BYTES, to, |b, at, to| {
             let from = b.add(from, at);
-            expand_groups(b, digits, from, to, BLOCK_GROUPS);
+            match digits {
+                Some(_) => expand_groups(b, digits, from, to, BLOCK_GROUPS),
+                None => lut::expand_block(b, from, to),
+            }
             b.add(to, expanded_bytes(BLOCK_GROUPS))
         });
     }
