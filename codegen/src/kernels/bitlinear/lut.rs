@@ -12,7 +12,7 @@
 use bitnetc_ir::weights::{TRITS, TRITS_COLS, lut_codes};
 
 use super::GROUP_BYTES;
-use super::one::Block;
+use super::one::{Block, Walk};
 use super::tile::{FIELD_COLS, combine};
 use super::trits::BLOCK_GROUPS;
 use crate::kernels::{Registers, prefetch};
@@ -204,23 +204,8 @@ pub(super) fn dot(b: &mut KernelBuilder, registers: Registers, block: Block, x: 
         }
         sums
     };
-    let zero = b.splat_i32(0);
-    let mut sums = vec![zero; form.accumulators() * block.tiles];
-    let mut first = block.first;
-    let whole = groups / unroll * unroll;
-    let done = i64::from(whole) * i64::from(TRITS_COLS);
-    if whole > 0 {
-        let stride = i64::from(unroll) * i64::from(TRITS_COLS);
-        (first, sums) = b.for_loop(0, done, stride, (first, sums), |b, at, (first, sums)| {
-            let x = b.add(x, at);
-            let sums = step(b, first, x, unroll, sums);
-            (b.add(first, i64::from(unroll) * GROUP_BYTES), sums)
-        });
-    }
-    if groups > whole {
-        let x = b.add(x, done);
-        sums = step(b, first, x, groups - whole, sums);
-    }
+    let walk = Walk { first: block.first, x, groups, unroll, group_codes: TRITS_COLS as i32 };
+    let sums = walk.sums(b, form.accumulators() * block.tiles, step);
     sums.chunks_exact(form.accumulators())
         .map(|of_tile| {
             let mut sums = of_tile.to_vec();

@@ -32,6 +32,48 @@ pub(super) struct Block {
     pub(super) far: Option<i64>,
 }
 
+/// A walk over groups of weights and the activation codes that belong to them.
+pub(super) struct Walk {
+    /// Address of the weights.
+    pub(super) first: I64,
+    /// Address of the activation codes.
+    pub(super) x: I64,
+    pub(super) groups: u32,
+    /// Groups in an iteration.
+    pub(super) unroll: u32,
+    /// Activation codes of a group.
+    pub(super) group_codes: i32,
+}
+
+impl Walk {
+    /// What becomes of `accumulators` zeros in steps that get the addresses and their number of groups.
+    pub(super) fn sums(
+        self,
+        b: &mut KernelBuilder,
+        accumulators: usize,
+        step: impl Fn(&mut KernelBuilder, I64, I64, u32, Vec<Vi>) -> Vec<Vi>,
+    ) -> Vec<Vi> {
+        let Self { mut first, x, groups, unroll, group_codes } = self;
+        let zero = b.splat_i32(0);
+        let mut sums = vec![zero; accumulators];
+        let whole = groups / unroll * unroll;
+        let done = i64::from(whole) * i64::from(group_codes);
+        if whole > 0 {
+            let stride = i64::from(unroll) * i64::from(group_codes);
+            (first, sums) = b.for_loop(0, done, stride, (first, sums), |b, at, (first, sums)| {
+                let x = b.add(x, at);
+                let sums = step(b, first, x, unroll, sums);
+                (b.add(first, i64::from(unroll) * GROUP_BYTES), sums)
+            });
+        }
+        if groups > whole {
+            let x = b.add(x, done);
+            sums = step(b, first, x, groups - whole, sums);
+        }
+        sums
+    }
+}
+
 /// Sums of codes times the activation codes at `x` for every tile of `block`: one lane per matrix row. `unroll` groups make
 /// one iteration.
 pub(super) fn dot(
@@ -75,22 +117,7 @@ pub(super) fn dot(
         }
         sums
     };
-    let zero = b.splat_i32(0);
-    let mut sums = vec![zero; FIELDS * block.tiles];
-    let mut first = block.first;
-    let whole = groups / unroll * unroll;
-    let done = i64::from(whole) * i64::from(GROUP_CODES);
-    if whole > 0 {
-        let stride = i64::from(unroll) * i64::from(GROUP_CODES);
-        (first, sums) = b.for_loop(0, done, stride, (first, sums), |b, at, (first, sums)| {
-            let x = b.add(x, at);
-            let sums = step(b, first, x, unroll, sums);
-            (b.add(first, i64::from(unroll) * GROUP_BYTES), sums)
-        });
-    }
-    if groups > whole {
-        let x = b.add(x, done);
-        sums = step(b, first, x, groups - whole, sums);
-    }
+    let walk = Walk { first: block.first, x, groups, unroll, group_codes: GROUP_CODES };
+    let sums = walk.sums(b, FIELDS * block.tiles, step);
     sums.chunks_exact(FIELDS).map(|of_tile| combine(b, of_tile.to_vec())).collect()
 }
