@@ -3,8 +3,9 @@
 //! A parameter that an op reads is either dense, and then its stored bytes are used as they are, or block-quantised
 //! (`blocks`), or ternary in `tile16`, `trits16` or `lut16`, and then its definition says which rows of which stored matrices
 //! it is made of (`relayout`, `concat`, `interleave16`).
-//! Those rows are resolved first (`rows`); then every tile of 16 rows is written on its own, in parallel (`tile16`,
-//! `trits16` for both layouts of five codes a byte), into memory that the caller gives, so that a plan file can be packed straight into its mapping.
+//! Those rows are resolved first (`rows`); then every tile of 16 rows is written on its own, in parallel (`tile16`; `trits`
+//! for the layouts with five codes a byte), into memory that the caller gives, so that a plan file can be packed straight
+//! into its mapping.
 //!
 //! Invariants: what is written is what `bitnetc_ir::weights::ternary_code` reads, element by element; code 3, which stands
 //! for no weight, is refused wherever it is; every byte of the output is written, padding with code 1 in `tile16` and code
@@ -13,7 +14,7 @@
 mod blocks;
 mod rows;
 mod tile16;
-mod trits16;
+mod trits;
 
 use std::borrow::Cow;
 
@@ -163,7 +164,7 @@ pub fn pack_into(
         let first = tile as u32 * TILE_ROWS;
         let rows = (first..rows.min(first + TILE_ROWS)).map(|r| map.row(r));
         match decl.ty.layout {
-            Layout::Trits16 | Layout::Lut16 => trits16::write(rows, cols, decl.ty.layout, out),
+            Layout::Trits16 | Layout::Lut16 => trits::write(rows, cols, decl.ty.layout, out),
             _ => tile16::write(rows, cols, out),
         }
     })?;

@@ -1,10 +1,10 @@
 //! Ternary matrix times quantised activations: exact integer sums, then the scales and an epilogue.
 //!
 //! [`tile`] and [`passes`] are inner products of a few row tiles with a few tokens; [`gemv`] and [`gemm`] choose one and walk
-//! the units. [`trits`] and [`lut`] are what differs for a matrix of 1.6 bits a weight. The layouts of the matrix (`tile16`, `trits16`, `lut16`)
-//! are in `bitnetc_ir::weights`, that of an activation row in `bitnetc_ir::storage`. A stored code is the weight plus 1, so
-//! the sum of the codes' products exceeds the sum of the weights' products by the sum of the activation's codes, which its
-//! row carries.
+//! the units. [`trits`] and [`lut`] are what differs for a matrix of 1.6 bits a weight. The layouts of the matrix
+//! (`tile16`, `trits16`, `lut16`) are in `bitnetc_ir::weights`, that of an activation row in `bitnetc_ir::storage`. A stored
+//! code is the weight plus 1, so the sum of the codes' products exceeds the sum of the weights' products by the sum of the
+//! activation's codes, which its row carries.
 
 mod gemm;
 mod gemv;

@@ -242,7 +242,8 @@ fn expand(b: &mut KernelBuilder, layout: Layout, from: I64, to: I64, groups: u32
     }
 }
 
-/// As [`expand`], for at most [`BLOCK_GROUPS`] groups; with `digits` of `trits16`, else of `lut16`. Fields that are left over in the last group get the code 0.
+/// As [`expand`], for at most [`BLOCK_GROUPS`] groups; with `digits` of `trits16`, else of `lut16`. Fields that are left over in
+/// the last group get the code 0.
 fn expand_groups(b: &mut KernelBuilder, digits: Option<Digits>, from: I64, to: I64, groups: u32) {
     let mut field = 0;
     let mut packed: Option<Vi> = None;
