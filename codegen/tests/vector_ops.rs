@@ -68,6 +68,14 @@ fn int1(f: impl Fn(&mut KernelBuilder, Vi) -> Vi + 'static) -> Build {
     Box::new(move |b, [x, ..]| f(b, x))
 }
 
+fn bytes2(f: impl Fn(&mut KernelBuilder, Vb, Vb) -> Vb + 'static) -> Build {
+    int2(move |b, x, y| {
+        let (x, y) = (b.as_vb(x), b.as_vb(y));
+        let result = f(b, x, y);
+        b.as_vi(result)
+    })
+}
+
 fn int2(f: impl Fn(&mut KernelBuilder, Vi, Vi) -> Vi + 'static) -> Build {
     Box::new(move |b, [x, y, _]| f(b, x, y))
 }
@@ -215,22 +223,8 @@ fn int_builds() -> Vec<(String, Build)> {
             b.dot_i8i8(acc, x, y)
         }),
     );
-    add(
-        "badd",
-        int2(|b, x, y| {
-            let (x, y) = (b.as_vb(x), b.as_vb(y));
-            let sum = b.badd(x, y);
-            b.as_vi(sum)
-        }),
-    );
-    add(
-        "bsubs",
-        int2(|b, x, y| {
-            let (x, y) = (b.as_vb(x), b.as_vb(y));
-            let difference = b.bsubs(x, y);
-            b.as_vi(difference)
-        }),
-    );
+    add("badd", bytes2(|b, x, y| b.badd(x, y)));
+    add("bsubs", bytes2(|b, x, y| b.bsubs(x, y)));
     add("bxor_masked", Box::new(|b, [x, y, z]| b.bxor_masked(x, y, z)));
     add(
         "bxor_masked.constants",
@@ -244,14 +238,7 @@ fn int_builds() -> Vec<(String, Build)> {
             b.iadd(all, second)
         }),
     );
-    add(
-        "bavg",
-        int2(|b, x, y| {
-            let (x, y) = (b.as_vb(x), b.as_vb(y));
-            let average = b.bavg(x, y);
-            b.as_vi(average)
-        }),
-    );
+    add("bavg", bytes2(|b, x, y| b.bavg(x, y)));
     for table in [&SCRAMBLED, &COUNTED] {
         let table = Table(table);
         add(
