@@ -209,7 +209,7 @@ fn source_file(model: &gguf::Model<'_>, imported: &Module) -> SourceFile {
 }
 
 /// Hyper-parameters as pairs of name and value.
-pub(crate) fn hyper_parameters(hparams: &gguf::HyperParams) -> Vec<(String, String)> {
+pub fn hyper_parameters(hparams: &gguf::HyperParams) -> Vec<(String, String)> {
     let number = |name: &str, value: String| (name.to_owned(), value);
     vec![
         number("vocab", hparams.vocab.to_string()),
@@ -228,7 +228,7 @@ pub(crate) fn hyper_parameters(hparams: &gguf::HyperParams) -> Vec<(String, Stri
 }
 
 /// How a planned module was made, as pairs of name and value.
-pub(crate) fn creation_options(options: &CompileOptions, module: &Module) -> Vec<(String, String)> {
+pub fn creation_options(options: &CompileOptions, module: &Module) -> Vec<(String, String)> {
     let pair = |name: &str, value: String| (name.to_owned(), value);
     let mut all = vec![
         pair("kv_type", options.kv_type.name().to_owned()),

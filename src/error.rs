@@ -1,4 +1,4 @@
-//! What can go wrong between a file and its text, with the exit code that each has on the command line.
+//! What can go wrong between a file and its text.
 
 use std::path::PathBuf;
 
@@ -7,11 +7,10 @@ use bitnetc_codegen::pack::PackError;
 use bitnetc_frontend_gguf::GgufError;
 use bitnetc_import::ImportError;
 use bitnetc_ir::interp::InterpError;
-use bitnetc_passes::{PassError, PassFailure};
+use bitnetc_passes::PassError;
 use bitnetc_runtime::map::MapError;
 use bitnetc_runtime::model::ModelError;
 use bitnetc_runtime::plan::PlanError;
-use bitnetc_runtime::roofline::RooflineError;
 use bitnetc_runtime::sampling::{ParamError, SampleError};
 use bitnetc_runtime::session::SessionError;
 use bitnetc_runtime::tokenizer::TokenizerError;
@@ -85,9 +84,6 @@ pub enum Error {
         /// What was asked, and what to do.
         what: &'static str,
     },
-    /// A report could not be put into JSON.
-    #[error("the report cannot be written as JSON: {0}")]
-    Report(#[from] serde_json::Error),
     /// A result file could not be written.
     #[error(transparent)]
     File(#[from] WholeFileError),
@@ -107,9 +103,6 @@ pub enum Error {
     /// No text to go on from, with a model that does not say how texts begin.
     #[error("the prompt is empty and the model has no begin-of-text token: give a prompt")]
     NoPrompt,
-    /// A function could not be run.
-    #[error(transparent)]
-    Execute(#[from] bitnetc_runtime::execute::ExecuteError),
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,
@@ -131,17 +124,6 @@ pub enum Error {
     /// A session could not be made, or refused a call.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// The machine's limits could not be measured.
-    #[error(transparent)]
-    Roofline(#[from] RooflineError),
-    /// The file that remembers the machine's speeds could not be written.
-    #[error("cannot write {}: {source}; set XDG_CACHE_HOME to a folder that can be written", path.display())]
-    Speeds {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
     /// The interpreter refused.
     #[error(transparent)]
     Interp(#[from] InterpError),
@@ -174,53 +156,4 @@ pub enum Error {
     /// A cache dtype that is no cache dtype.
     #[error("{0}")]
     Cache(String),
-}
-
-/// Exit codes of the command line.
-pub mod exit {
-    /// It worked.
-    pub const OK: u8 = 0;
-    /// It failed.
-    pub const FAILURE: u8 = 1;
-    /// The command line is wrong.
-    pub const USAGE: u8 = 2;
-    /// The model file is bad or not supported.
-    pub const MODEL: u8 = 3;
-    /// What was computed in two ways, or checked against a rule, is not the same.
-    pub const VERIFY: u8 = 4;
-    /// `bench --compare` found a test that has become slower.
-    pub const REGRESSION: u8 = 5;
-    /// Interrupted by Ctrl-C.
-    pub const INTERRUPTED: u8 = 130;
-}
-
-impl Error {
-    /// The exit code of a command that ends with this error.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Error::UnknownFormat { .. }
-            | Error::Gguf { .. }
-            | Error::Import { .. }
-            | Error::Location(LocationError::NoFile { .. })
-            | Error::PlanModule { .. }
-            | Error::PlanLacks { .. }
-            | Error::Lower(_)
-            | Error::Model(_)
-            | Error::Tokenizer(_) => exit::MODEL,
-            // What a plan file says, as against what the system says.
-            Error::Plan(PlanError::Io { .. } | PlanError::Write { .. } | PlanError::NotAFile { .. }) => {
-                exit::FAILURE
-            }
-            Error::Plan(PlanError::Map(_)) => exit::FAILURE,
-            Error::Plan(_) | Error::Cache(_) | Error::Session(SessionError::Entry(_)) => exit::MODEL,
-            Error::Compile(CompileError::Program(_) | CompileError::Kernel { .. }) => exit::MODEL,
-            Error::NotInPlan { .. } | Error::HeadOfPlan { .. } => exit::USAGE,
-            Error::Interrupted | Error::Session(SessionError::Interrupted) => exit::INTERRUPTED,
-            Error::Param(_) | Error::NoPrompt | Error::Chat(ChatError::UnknownTemplate { .. }) => exit::USAGE,
-            Error::Constraint(ConstraintError::Json(_) | ConstraintError::Grammar { .. }) => exit::USAGE,
-            Error::Store(error) => error.exit_code(),
-            Error::Pass(error) if matches!(*error.failure, PassFailure::Miscompile { .. }) => exit::VERIFY,
-            _ => exit::FAILURE,
-        }
-    }
 }

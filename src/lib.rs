@@ -25,26 +25,18 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
-pub mod bench;
 pub mod builtin;
 pub mod chat;
 pub mod compile;
 pub mod constraint;
-pub mod emit;
 pub mod error;
-pub mod explain;
 pub mod generate;
 pub mod import;
 pub mod load;
 mod model;
 pub mod perplexity;
-pub mod run_ir;
-pub mod speeds;
 pub mod store;
-pub mod synth;
 pub mod tokenizer_spec;
-pub mod verify;
-pub mod verify_kernels;
 
 pub use compile::DEFAULT_CHUNK;
 pub use error::Error;

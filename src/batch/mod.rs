@@ -102,17 +102,6 @@ pub enum BatchError {
     },
 }
 
-impl BatchError {
-    /// The exit code of a command that ends with this error.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            BatchError::OutputIsInput { .. } => crate::error::exit::USAGE,
-            BatchError::Run(error) => error.exit_code(),
-            _ => crate::error::exit::FAILURE,
-        }
-    }
-}
-
 /// An id for messages: without control characters, and not longer than a line.
 fn printable(id: &str) -> String {
     let shown: String = id.chars().take(100).collect();

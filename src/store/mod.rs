@@ -167,17 +167,6 @@ pub enum StoreError {
     File(#[from] bitnetc_runtime::whole_file::WholeFileError),
 }
 
-impl StoreError {
-    /// The exit code of a command that ends with this error.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            StoreError::Name { .. } | StoreError::Ambiguous { .. } => crate::error::exit::USAGE,
-            StoreError::Interrupted => crate::error::exit::INTERRUPTED,
-            _ => crate::error::exit::FAILURE,
-        }
-    }
-}
-
 fn io_error(operation: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> StoreError {
     let path = path.to_owned();
     move |source| StoreError::Io { operation, path, source }

@@ -12,7 +12,10 @@ use bitnetc_runtime::session::{Session, SessionOptions};
 
 /// The repository.
 pub fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    // The helpers are compiled into the tests of several packages.
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = package.ancestors().find(|dir| dir.join("Cargo.lock").is_file());
+    root.unwrap_or(package).to_owned()
 }
 
 /// A file of `tests/data`.

@@ -1,0 +1,262 @@
+//! `bitnetc batch`: a file of prompts or requests, answered several at a time.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::exit;
+use bitnetc::Error;
+use bitnetc::batch::{
+    BatchError, ChatPrompt, Defaults, Format, Input, Job, Outcome as Answers, Output, RenderChat, Shard,
+    TextSource,
+};
+use bitnetc::chat::{ChatEncoder, ChatError};
+use bitnetc::load::Loaded;
+use bitnetc_runtime::batch::{Batch, BatchOptions};
+use bitnetc_runtime::session::SessionError;
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use super::args::EngineArgs;
+use super::chat::TemplateArgs;
+use super::failure::Failure;
+use super::run::{announce, load_options, threads};
+use super::sampling::{Forms, GrammarArgs, SamplingArgs, check_biases};
+use super::{Outcome, interrupt, models, output, progress};
+
+/// Texts that are generated at a time unless asked otherwise: as many as `@head` takes in one call.
+const DEFAULT_PARALLEL: u32 = bitnetc_ir::HEAD_ROWS;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatArg {
+    /// Each line is a prompt
+    Text,
+    /// Each line is a request of OpenAI's batch files
+    Jsonl,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  bitnetc batch prompts.txt -o answers.jsonl -n 64\n  bitnetc batch requests.jsonl -o answers.jsonl -m model.plan\n  bitnetc batch requests.jsonl -o answers-1.jsonl --shard 1/4\n\nThe same command again goes on where an interrupted one was."
+)]
+pub(crate) struct BatchArgs {
+    /// A text file of prompts, one a line, or a .jsonl file of requests
+    #[arg(value_name = "INPUT")]
+    pub(crate) input: PathBuf,
+    /// The results, one JSON object a line; those that it holds are not made again
+    #[arg(short, long, value_name = "OUTPUT")]
+    pub(crate) output: PathBuf,
+    /// A .gguf model or a plan (default: the built-in model)
+    #[arg(short, long, value_name = "MODEL", env = "BITNETC_MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// What the lines of the input are (default: by its name)
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<FormatArg>,
+    /// Texts that are generated at a time
+    #[arg(long, visible_alias = "np", value_name = "N", default_value_t = DEFAULT_PARALLEL, env = "BITNETC_PARALLEL", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) parallel: u32,
+    /// Only each n-th request, from the i-th on: for n processes that share the work
+    #[arg(long, value_name = "I/N", default_value = "1/1")]
+    pub(crate) shard: Shard,
+    /// Begin anew instead of keeping the results that the output holds
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Tokens to generate for a request that does not say (-1: until the model ends or the context is full)
+    #[arg(short, long = "n-predict", visible_alias = "predict", value_name = "N", default_value_t = -1, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
+    pub(crate) n_predict: i64,
+    /// Room for this many tokens in each text, prompt included (0: what the requests need, at most the model's own context)
+    #[arg(short, long, value_name = "N", default_value_t = 0, env = "BITNETC_CTX_SIZE")]
+    pub(crate) ctx_size: u32,
+    #[command(flatten)]
+    pub(crate) template: TemplateArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) grammar: GrammarArgs,
+    /// Never end by an end token
+    #[arg(long)]
+    pub(crate) ignore_eos: bool,
+    /// Print a summary as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Whether two paths are one file.
+fn same_file(a: &std::path::Path, b: &std::path::Path) -> bool {
+    match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
+    interrupt::listen();
+    let (params, random_seed) = args.sampling.params()?;
+    if same_file(&args.input, &args.output) {
+        return Err(BatchError::OutputIsInput { path: args.output.clone() }.into());
+    }
+    let format = match args.format {
+        Some(FormatArg::Text) => Format::Text,
+        Some(FormatArg::Jsonl) => Format::Jsonl,
+        None => Format::of(&args.input),
+    };
+    // What is wrong with the files is said before the model is loaded.
+    let input = Input::open(&args.input, format, args.shard)?;
+    let (mut results, done) = Output::open(&args.output, args.overwrite)?;
+
+    let path = args.model.as_deref();
+    let loaded = models::open(path, &load_options(&args.engine)?, quiet)?;
+    announce(&loaded, path.is_some(), quiet);
+    check_biases(&params, loaded.model.vocab())?;
+    let defaults = Defaults {
+        seed: (!random_seed).then_some(params.seed),
+        params,
+        options: args.sampling.options(args.n_predict, args.ignore_eos),
+        form: args.grammar.source()?,
+    };
+    let chats = Chats::of(&loaded, &args.template, quiet)?;
+    let vocab = loaded.model.vocab();
+    let forms = Forms::new(&loaded.tokenizer, vocab);
+    // A grammar that cannot be used is refused now, not request by request.
+    drop(args.grammar.open(&forms)?);
+    let source = TextSource { tokenizer: &loaded.tokenizer, chat: Some(&chats), forms: Some(&forms) };
+    let job = Job::new(input, &done, results.path(), defaults, source, &loaded.name, vocab)?;
+    drop(done);
+    if job.skipped() > 0 {
+        let shown = args.output.display();
+        output::say(
+            quiet,
+            format!("{} results are in {shown} already, {} are left", job.skipped(), job.left()),
+        );
+    }
+
+    let context = match args.ctx_size {
+        0 => job.context_needed(loaded.context)?,
+        n => n,
+    };
+    // No more sequences than there are requests.
+    let sequences = args.parallel.min(u32::try_from(job.left()).unwrap_or(u32::MAX)).max(1);
+    let options = BatchOptions { context, threads: threads(args.engine.threads), sequences };
+    let mut batch = Batch::new(loaded.model.clone(), options).map_err(Error::from)?;
+    batch.set_keep_going(|| !interrupt::requested());
+
+    let bar = progress::bar("requests", job.left() as u64, quiet);
+    let mut answers = Answers::default();
+    let clock = Instant::now();
+    let result = job.run(&mut batch, &mut results, &mut answers, |done| bar.set_position(done));
+    let time = clock.elapsed();
+    bar.finish_and_clear();
+    results.finish()?;
+    let report = Report { job: &job, answers, time, batch: &batch, loaded: &loaded };
+    match result {
+        Ok(()) => {}
+        Err(BatchError::Run(Error::Session(SessionError::Interrupted))) => {
+            let missing = job.left() as u64 - answers.answered - answers.refused;
+            output::say(quiet, format!("interrupted: {missing} requests are left; the same command goes on"));
+            return Ok(exit::INTERRUPTED);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    if args.json {
+        output::print_json(&report.json())?;
+    } else {
+        output::say(quiet, report.text());
+    }
+    Ok(exit::OK)
+}
+
+/// The chats of a batch. A model whose template is not valid answers everything else.
+struct Chats<'l> {
+    encoder: Result<ChatEncoder<'l>, ChatError>,
+    /// Which template is used and why, said at the first chat.
+    note: Cell<Option<String>>,
+    quiet: bool,
+}
+
+impl<'l> Chats<'l> {
+    fn of(loaded: &'l Loaded, args: &TemplateArgs, quiet: bool) -> Result<Self, Failure> {
+        let (encoder, note) = match ChatEncoder::for_model(loaded, &args.wish()?) {
+            Ok((encoder, note)) => (Ok(encoder), note),
+            Err(error) if args.asked() => return Err(Error::from(error).into()),
+            Err(error) => (Err(error), None),
+        };
+        Ok(Self { encoder, note: Cell::new(note), quiet })
+    }
+}
+
+impl RenderChat for Chats<'_> {
+    fn render(&self, messages: &[Value], body: &Value) -> Result<ChatPrompt, String> {
+        if let Some(note) = self.note.take() {
+            output::say(self.quiet, note);
+        }
+        match &self.encoder {
+            Ok(encoder) => RenderChat::render(encoder, messages, body),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// What is said at the end.
+struct Report<'a> {
+    job: &'a Job<'a>,
+    answers: Answers,
+    time: Duration,
+    batch: &'a Batch,
+    loaded: &'a Loaded,
+}
+
+impl Report<'_> {
+    fn rate(&self) -> f64 {
+        let seconds = self.time.as_secs_f64();
+        if seconds > 0.0 { self.answers.stats.generated_tokens as f64 / seconds } else { 0.0 }
+    }
+
+    fn text(&self) -> String {
+        let Answers { answered, refused, stats } = &self.answers;
+        let mut text = format!("{answered} answered");
+        if *refused > 0 {
+            text += &format!(", {refused} refused (see their lines)");
+        }
+        text + &format!(
+            "; {} prompt tokens, {} generated in {:.1} s ({:.1} tokens per second, {} at a time)",
+            stats.prompt_tokens,
+            stats.generated_tokens,
+            self.time.as_secs_f64(),
+            self.rate(),
+            self.batch.sequences()
+        )
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let Answers { answered, refused, stats } = &self.answers;
+        let memory = self.batch.memory();
+        serde_json::json!({
+            "schema": "bitnetc.batch/1",
+            "model": self.loaded.name,
+            "requests": self.job.left() + self.job.skipped(),
+            "already_done": self.job.skipped(),
+            "answered": answered,
+            "refused": refused,
+            "parallel": self.batch.sequences(),
+            "context": self.batch.context(),
+            "threads": self.batch.threads(),
+            "prompt_tokens": stats.prompt_tokens,
+            "generated_tokens": stats.generated_tokens,
+            "steps": stats.steps,
+            "timings": {
+                "total_ms": output::ms(self.time),
+                "steps_ms": output::ms(stats.step_time),
+                "sampling_ms": output::ms(stats.sample_time),
+                "generated_tokens_per_second": self.rate(),
+            },
+            "memory": {
+                "planned_bytes": memory.total(),
+                "kv_cache_bytes": memory.kv_cache,
+                "peak_rss_bytes": output::peak_rss(),
+            },
+        })
+    }
+}

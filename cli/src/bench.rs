@@ -1,0 +1,408 @@
+//! `bitnetc bench`: speed, and its share of what the machine could do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use crate::exit;
+use bitnetc::compile::CompileOptions;
+use bitnetc::load::{LoadOptions, load};
+use bitnetc_frontend_gguf::synth::SyntheticModel;
+use bitnetc_passes::OptLevel;
+use bitnetc_runtime::roofline::Roofline;
+use bitnetc_tools::bench::compare::{self, Comparison, Series, Verdict};
+use bitnetc_tools::bench::machine::{Build, Machine};
+use bitnetc_tools::bench::report::{self, Subject, ThreadLimits};
+use bitnetc_tools::bench::{Bench, BenchOptions, Outcome, Progress, Test, limits_of_machine};
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+
+use super::args::{BenchArgs, BenchCommand, CodegenArg, EngineArgs, ReportFormat, StartupArgs, Weights};
+use super::compile::pipeline;
+use super::failure::Failure;
+use super::run::{announce, load_options, threads};
+use super::speeds::SpeedsArg;
+use super::startup::{self, Startup, is_plan};
+use super::synth::shape;
+use super::{Outcome as CommandOutcome, bench_kernels, bench_passes, interrupt, models, output, progress};
+
+/// Passes of the f32 peak, which no test needs.
+const FMA_PASSES: u32 = 3;
+
+/// Parses `--pg`: a prompt and a generation, as `512,128`.
+pub(crate) fn parse_pair(text: &str) -> Result<(u32, u32), String> {
+    let pair = text.split_once(',').and_then(|(p, n)| Some((p.trim().parse().ok()?, n.trim().parse().ok()?)));
+    pair.filter(|&(p, n)| p > 0 && n > 0).ok_or_else(|| "expected two numbers, such as 512,128".to_owned())
+}
+
+/// Parses `--threshold`: per cent, from 0 to 100.
+pub(crate) fn parse_percent(text: &str) -> Result<f64, String> {
+    let percent = text.trim().trim_end_matches('%').trim_end().parse::<f64>().ok();
+    percent.filter(|p| (0.0..=100.0).contains(p)).ok_or_else(|| "expected per cent, from 0 to 100".to_owned())
+}
+
+/// The options of `--startup`: of lists the first value counts, of threads the most.
+fn startup_args(args: &BenchArgs) -> StartupArgs {
+    let engine = EngineArgs {
+        threads: args.threads.iter().copied().max(),
+        kv_type: args.kv_type.first().copied(),
+        head: args.head.first().copied(),
+        weights: args.weights.first().copied(),
+        speeds: SpeedsArg::Assumed,
+        memory: args.memory,
+        options: args.options,
+        verify: false,
+        codegen: args.codegen.first().copied().unwrap_or(CodegenArg::Auto),
+        cpu_features: args.cpu_features.clone(),
+    };
+    StartupArgs {
+        model: args.model.clone(),
+        repetitions: args.repetitions,
+        json: false,
+        batch_size: args.batch_size.first().copied(),
+        disable_pass: args.disable_pass.clone(),
+        engine,
+    }
+}
+
+/// The baseline of `--compare`.
+fn baseline(args: &BenchArgs) -> Result<Option<Vec<Series>>, Failure> {
+    let Some(path) = &args.compare else { return Ok(None) };
+    let failed =
+        |why: &dyn std::fmt::Display| Failure::new(exit::FAILURE, format!("{}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|e| failed(&e))?;
+    compare::baseline(&text).map(Some).map_err(|e| failed(&e))
+}
+
+/// The tests that the lists multiply to: for each thread count and depth the prompts, then the generations, then the pairs.
+fn tests(args: &BenchArgs) -> Vec<Test> {
+    let threads: Vec<u32> = match &args.threads[..] {
+        [] => vec![threads(None)],
+        list => list.to_vec(),
+    };
+    let mut all = Vec::new();
+    for &threads in &threads {
+        for &depth in &args.depth {
+            let mut add = |prompt, generate| {
+                if prompt + generate > 0 {
+                    all.push(Test { prompt, generate, depth, threads });
+                }
+            };
+            args.prompt.iter().for_each(|&p| add(p, 0));
+            args.generate.iter().for_each(|&n| add(0, n));
+            args.pairs.iter().for_each(|&(p, n)| add(p, n));
+        }
+    }
+    all
+}
+
+/// The model to measure: a file, the built-in one, or a synthetic one that is removed at the end.
+struct Subjects {
+    path: Option<PathBuf>,
+    name: Option<String>,
+    _synthetic: Option<tempfile::TempDir>,
+}
+
+fn subject(args: &BenchArgs, quiet: bool) -> Result<Subjects, Failure> {
+    let Some(preset) = args.preset else {
+        let path = models::resolve(args.model.as_deref(), quiet)?;
+        return Ok(Subjects { path, name: None, _synthetic: None });
+    };
+    let shape = shape(preset, args.vocab, args.layers);
+    let model = SyntheticModel::new(shape, 1).map_err(|e| Failure::new(exit::USAGE, e))?;
+    let folder = tempfile::tempdir().map_err(|e| {
+        Failure::new(exit::FAILURE, format!("cannot make a temporary folder: {e}; set TMPDIR"))
+    })?;
+    let path = folder.path().join("model.gguf");
+    let bar = progress::bar("writing", model.data_bytes(), quiet);
+    bitnetc_tools::synth::write_synthetic(&path, &model, |done| {
+        bar.set_position(done);
+        !interrupt::requested()
+    })?;
+    bar.finish_and_clear();
+    Ok(Subjects {
+        path: Some(path),
+        name: Some(format!("synthetic {}", preset.name)),
+        _synthetic: Some(folder),
+    })
+}
+
+/// Writes results as they come, or all at the end.
+struct Report {
+    format: ReportFormat,
+    machine: Machine,
+    build: Build,
+    tests: Vec<Value>,
+    profiles: String,
+}
+
+impl Report {
+    fn begin(&self) -> Result<(), Failure> {
+        match self.format {
+            ReportFormat::Md => output::print(&report::markdown_head(&self.machine, &self.build)),
+            ReportFormat::Csv => output::print(report::CSV_HEAD),
+            ReportFormat::Json | ReportFormat::Jsonl => Ok(()),
+        }
+    }
+
+    fn test(&mut self, subject: &Subject, outcome: &Outcome) -> Result<(), Failure> {
+        match self.format {
+            ReportFormat::Md => {
+                self.profiles += &report::markdown_profile(subject, outcome);
+                output::print(&report::markdown_row(subject, outcome))
+            }
+            ReportFormat::Csv => output::print(&report::csv_row(subject, outcome)),
+            ReportFormat::Jsonl => {
+                let mut line = report::json_test(subject, outcome);
+                line["cpu"] = json!(self.machine.cpu);
+                line["version"] = json!(self.build.version);
+                output::print(&format!("{line}\n"))
+            }
+            ReportFormat::Json => {
+                self.tests.push(report::json_test(subject, outcome));
+                Ok(())
+            }
+        }
+    }
+
+    fn end(
+        self,
+        limits: &[ThreadLimits],
+        buffer_bytes: u64,
+        startup: Option<&Startup>,
+        comparisons: Option<&[Comparison]>,
+    ) -> Result<(), Failure> {
+        match self.format {
+            ReportFormat::Md => {
+                let mut text = report::markdown_limits(limits, buffer_bytes) + &self.profiles;
+                if let Some(startup) = startup {
+                    text += &startup.markdown();
+                }
+                if let Some(comparisons) = comparisons {
+                    text += &compare::markdown(comparisons);
+                }
+                output::print(&text)
+            }
+            ReportFormat::Json => {
+                let (machine, build) = report::json_head(&self.machine, &self.build);
+                let mut document = json!({
+                    "schema": "bitnetc.bench/1",
+                    "machine": machine,
+                    "build": build,
+                    "buffer_bytes": buffer_bytes,
+                    "limits": report::json_limits(limits),
+                    "tests": self.tests,
+                });
+                if let Some(startup) = startup {
+                    document["startup"] = startup.json();
+                }
+                if let Some(comparisons) = comparisons {
+                    document["comparison"] = compare::json(comparisons);
+                }
+                output::print_json(&document)
+            }
+            ReportFormat::Jsonl => {
+                let startup = startup.map(|startup| json!({ "startup": startup.json() }));
+                let comparison = comparisons.map(|c| json!({ "comparison": compare::json(c) }));
+                let lines: String =
+                    startup.into_iter().chain(comparison).map(|line| format!("{line}\n")).collect();
+                output::print(&lines)
+            }
+            // A table of tests has no place for it.
+            ReportFormat::Csv => match comparisons {
+                Some(comparisons) => {
+                    output::say(false, compare::markdown(comparisons).trim_start());
+                    Ok(())
+                }
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+/// The greatest limits that the tests have seen, by thread count.
+fn seen_limits(roofline: &mut Roofline, outcomes: &[Outcome]) -> Result<Vec<ThreadLimits>, Failure> {
+    let mut by_threads = BTreeMap::new();
+    for outcome in outcomes {
+        let seen = by_threads.entry(outcome.test.threads).or_insert_with(|| outcome.machine());
+        *seen = seen.max(outcome.machine());
+    }
+    let mut all = Vec::new();
+    for (threads, seen) in by_threads {
+        let fma = roofline.fma_peak(threads, FMA_PASSES).map_err(bitnetc::Error::from)?.median();
+        all.push(ThreadLimits { threads, bandwidth: seen.bandwidth, int8: seen.int8, fma });
+    }
+    Ok(all)
+}
+
+/// A way to compile the model, and the tests that are run with it.
+struct Variant {
+    engine: EngineArgs,
+    batch_size: Option<u32>,
+    tests: Vec<Test>,
+}
+
+/// The values of a list, or the default.
+fn or_default<T: Copy>(list: &[T]) -> Vec<Option<T>> {
+    if list.is_empty() { vec![None] } else { list.iter().copied().map(Some).collect() }
+}
+
+/// What the lists of options multiply to. Where the packing of weights is chosen by the number of threads, each number
+/// has a variant of its own.
+fn variants(args: &BenchArgs, tests: &[Test], plan: bool) -> Vec<Variant> {
+    let mut all = Vec::new();
+    for &head in &or_default(&args.head) {
+        for &weights in &or_default(&args.weights) {
+            for &kv_type in &or_default(&args.kv_type) {
+                for &batch_size in &or_default(&args.batch_size) {
+                    let mut add = |threads: Option<u32>| {
+                        for &codegen in &args.codegen {
+                            let engine = EngineArgs {
+                                threads,
+                                kv_type,
+                                head,
+                                weights,
+                                speeds: SpeedsArg::Assumed,
+                                memory: args.memory,
+                                options: args.options,
+                                verify: false,
+                                codegen,
+                                cpu_features: args.cpu_features.clone(),
+                            };
+                            let tests =
+                                tests.iter().copied().filter(|t| threads.is_none_or(|n| n == t.threads));
+                            all.push(Variant { engine, batch_size, tests: tests.collect() });
+                        }
+                    };
+                    if plan || !matches!(weights, None | Some(Weights::Auto)) {
+                        add(None);
+                    } else {
+                        let threads: BTreeSet<u32> = tests.iter().map(|t| t.threads).collect();
+                        threads.into_iter().for_each(|n| add(Some(n)));
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+impl Variant {
+    fn load_options(&self, args: &BenchArgs) -> Result<LoadOptions, Failure> {
+        let options = load_options(&self.engine)?;
+        let mut compile = options.compile.clone().map_or_else(CompileOptions::for_host, Ok)?;
+        compile.chunk = self.batch_size.unwrap_or(compile.chunk);
+        compile.pipeline = pipeline(None, OptLevel::default(), &args.disable_pass)?;
+        Ok(LoadOptions { compile: Some(compile), ..options })
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
+    match &args.command {
+        Some(BenchCommand::Kernels(args)) => return bench_kernels::run(args, quiet),
+        Some(BenchCommand::Passes(args)) => return bench_passes::run(args, quiet),
+        Some(BenchCommand::Startup(args)) => return startup::run(args, quiet),
+        None => {}
+    }
+    interrupt::listen();
+    let baseline = baseline(args)?;
+    let tests = tests(args);
+    if tests.is_empty() && !args.startup {
+        return Err(Failure::new(exit::USAGE, "nothing to measure: give -p, -n or --pg a number above 0"));
+    }
+    let subjects = subject(args, quiet)?;
+    let plan = subjects.path.as_deref().is_some_and(is_plan);
+    if plan && !(args.batch_size.is_empty() && args.disable_pass.is_empty()) {
+        let message =
+            "a plan has been lowered already: give --batch-size and --disable-pass with the .gguf file";
+        return Err(Failure::new(exit::USAGE, message));
+    }
+    let startup = match args.startup {
+        true => Some(startup::startup(&startup_args(args), subjects.path.as_deref(), quiet)?),
+        false => None,
+    };
+    let host = CompileOptions::for_host()?.target;
+    let mut report = Report {
+        format: args.output,
+        machine: Machine::describe(&host),
+        build: Build::this(),
+        tests: Vec::new(),
+        profiles: String::new(),
+    };
+    if report.build.profile == "debug" {
+        output::say(
+            quiet,
+            "warning: this is a debug build; build with --release for figures that mean something",
+        );
+    }
+    let mut roofline = limits_of_machine(args.limits_buffer.map(|mib| mib << 20))?;
+    report.begin()?;
+    let mut outcomes = Vec::new();
+    let mut measured = Vec::new();
+    let mut interrupted = false;
+    for (i, variant) in variants(args, &tests, plan).iter().filter(|v| !v.tests.is_empty()).enumerate() {
+        interrupted = interrupted || interrupt::requested();
+        if interrupted {
+            break;
+        }
+        let loaded = load(subjects.path.as_deref(), &variant.load_options(args)?)?;
+        if i == 0 {
+            announce(&loaded, subjects.path.is_some(), quiet);
+        }
+        let options = BenchOptions {
+            repetitions: args.repetitions,
+            warm_up: !args.no_warmup,
+            profile: args.profile,
+            context: variant.tests.iter().map(Test::context).max().unwrap_or(1),
+            keep_going: || !interrupt::requested(),
+        };
+        let mut bench = Bench::new(&loaded, &mut roofline, options);
+        let name = subjects.name.clone().unwrap_or_else(|| loaded.name.clone());
+        let subject = Subject::of(&loaded, name, bench.accounts().chunk());
+        let bar = progress::bar("bench", variant.tests.len() as u64 * u64::from(args.repetitions), quiet);
+        for &test in &variant.tests {
+            let outcome = bench.run(test, &mut |p| show(&bar, test, p))?;
+            if let Some(outcome) = outcome {
+                bar.suspend(|| report.test(&subject, &outcome))?;
+                if baseline.is_some() {
+                    let series = compare::series(&report::json_test(&subject, &outcome));
+                    measured.push(series.map_err(|e| Failure::new(exit::FAILURE, e))?);
+                }
+                outcomes.push(outcome);
+            }
+            if bench.interrupted() {
+                interrupted = true;
+                break;
+            }
+        }
+        bar.finish_and_clear();
+    }
+    let limits = seen_limits(&mut roofline, &outcomes)?;
+    let comparisons = baseline.map(|old| compare::compare_all(&old, &measured, args.threshold / 100.0));
+    report.end(&limits, roofline.buffer_bytes(), startup.as_ref(), comparisons.as_deref())?;
+    if interrupted {
+        return Ok(exit::INTERRUPTED);
+    }
+    match comparisons {
+        Some(found) if found.is_empty() => {
+            let message =
+                "no test of this run is in the baseline: run the same model, options, tests and threads";
+            Err(Failure::new(exit::FAILURE, message))
+        }
+        Some(found) if found.iter().any(|c| c.verdict == Verdict::Slower) => Ok(exit::REGRESSION),
+        _ => Ok(exit::OK),
+    }
+}
+
+fn show(bar: &ProgressBar, test: Test, progress: Progress) {
+    let what = format!("{} t{}", test.name(), test.threads);
+    match progress {
+        Progress::Filling if test.depth > 0 => bar.set_message(format!("{what}: to depth {}", test.depth)),
+        Progress::Filling => bar.set_message(what),
+        Progress::Profiling => bar.set_message(format!("{what}: profile")),
+        Progress::Sample { rate, .. } => {
+            bar.set_message(format!("{what}: {rate:.1}/s"));
+            bar.inc(1);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! `bitnetc bench passes`: the model with each optional pass left out in turn.
+
+use std::path::PathBuf;
+
+use crate::exit;
+use bitnetc::compile::CompileOptions;
+use bitnetc::load::{LoadOptions, load};
+use bitnetc_passes::OptLevel;
+use bitnetc_tools::bench::machine::{Build, Machine};
+use bitnetc_tools::bench::passes::{
+    PassOutcome, PassesOptions, json, markdown_head, markdown_row, measure, optional_passes,
+};
+use bitnetc_tools::bench::report;
+use clap::Args;
+use serde_json::json;
+
+use super::args::EngineArgs;
+use super::compile::pipeline;
+use super::failure::Failure;
+use super::run::{announce, load_options, threads};
+use super::startup::is_plan;
+use super::{Outcome, interrupt, models, output, progress};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  bitnetc bench passes                            the built-in model, with every pass left out in turn\n  bitnetc bench passes model.gguf --pass schedule  what one pass is worth"
+)]
+pub(crate) struct BenchPassesArgs {
+    /// A .gguf model (default: the built-in model)
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// Only these passes (default: all that can be left out)
+    #[arg(long = "pass", value_name = "PASS", value_delimiter = ',')]
+    pub(crate) passes: Vec<String>,
+    /// Tokens of the prompt that prefill is measured with (0: none)
+    #[arg(short = 'p', long = "n-prompt", value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    pub(crate) prompt: u32,
+    /// Decode steps of a sample (0: none)
+    #[arg(short = 'n', long = "n-gen", value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    pub(crate) generate: u32,
+    /// Pairs of samples for each pass
+    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) repetitions: u32,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+/// The options with passes left out.
+fn without(args: &BenchPassesArgs, names: &[String]) -> Result<LoadOptions, Failure> {
+    let options = load_options(&args.engine)?;
+    let compile = options.compile.clone().map_or_else(CompileOptions::for_host, Ok)?;
+    let compile = CompileOptions { pipeline: pipeline(None, OptLevel::default(), names)?, ..compile };
+    Ok(LoadOptions { compile: Some(compile), ..options })
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &BenchPassesArgs, quiet: bool) -> Outcome {
+    interrupt::listen();
+    if args.prompt + args.generate == 0 {
+        return Err(Failure::new(exit::USAGE, "nothing to measure: give -p or -n a number above 0"));
+    }
+    let mut names: Vec<&'static str> = optional_passes().collect();
+    if !args.passes.is_empty() {
+        // Refuses names that are not known, and passes that cannot be left out.
+        pipeline(None, OptLevel::default(), &args.passes)?;
+        names.retain(|name| args.passes.iter().any(|asked| asked == name));
+    }
+    let path = models::resolve(args.model.as_deref(), quiet)?;
+    if path.as_deref().is_some_and(is_plan) {
+        return Err(Failure::new(exit::USAGE, "a plan has been lowered already: give the .gguf file"));
+    }
+    let options = PassesOptions {
+        prompt: args.prompt,
+        generate: args.generate,
+        threads: threads(args.engine.threads),
+        repetitions: args.repetitions,
+        keep_going: || !interrupt::requested(),
+    };
+    let whole = load(path.as_deref(), &without(args, &[])?)?;
+    announce(&whole, path.is_some(), quiet);
+    let machine = Machine::describe(&CompileOptions::for_host()?.target);
+    let build = Build::this();
+    if !args.json {
+        output::print(&(report::machine_line(&machine, &build) + &markdown_head(&options)))?;
+    }
+    let bar = progress::bar("passes", names.len() as u64 + 1, quiet);
+    let mut outcomes: Vec<PassOutcome> = Vec::new();
+    let mut interrupted = false;
+    for name in std::iter::once(None).chain(names.into_iter().map(Some)) {
+        bar.set_message(name.unwrap_or("all").to_owned());
+        let left_out: Vec<String> = name.map(str::to_owned).into_iter().collect();
+        let outcome = load(path.as_deref(), &without(args, &left_out)?)
+            .and_then(|variant| measure(&whole, &variant, name, &options));
+        match outcome {
+            Ok(outcome) => {
+                if !args.json {
+                    bar.suspend(|| output::print(&markdown_row(&outcome)))?;
+                }
+                outcomes.push(outcome);
+            }
+            Err(_) if interrupt::requested() => {
+                interrupted = true;
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if args.json {
+        let (machine, build) = report::json_head(&machine, &build);
+        output::print_json(&json!({
+            "schema": "bitnetc.bench-passes/1",
+            "machine": machine,
+            "build": build,
+            "model": whole.name,
+            "threads": options.threads,
+            "n_prompt": options.prompt,
+            "n_gen": options.generate,
+            "passes": outcomes.iter().map(json).collect::<Vec<_>>(),
+        }))?;
+    }
+    Ok(if interrupted { exit::INTERRUPTED } else { exit::OK })
+}

@@ -1,0 +1,304 @@
+//! `bitnetc chat`: a conversation in a terminal, or through pipes.
+
+mod args;
+mod commands;
+mod input;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::exit;
+use bitnetc::chat::{Conversation, ConversationOptions, Message, Overflow, Reply, Role, Transcript};
+use bitnetc::generate::Stop;
+use bitnetc::load::Loaded;
+use bitnetc_runtime::sampling::Sampler;
+use bitnetc_runtime::session::{Session, SessionOptions};
+
+pub(crate) use args::{ChatArgs, PromptArgs, TemplateArgs};
+use commands::{Command, HELP, Settings};
+use input::{Input, Line};
+
+use super::failure::Failure;
+use super::run::{announce, load_options, threads};
+use super::sampling::{Forms, check_biases};
+use super::timings::Timings;
+use super::{Outcome, interrupt, models, output};
+
+/// Runs the command.
+pub(crate) fn run(args: &ChatArgs, quiet: bool) -> Outcome {
+    interrupt::listen();
+    let (params, random_seed) = args.sampling.params()?;
+    let path = args.model.as_deref().or(args.model_option.as_deref());
+    let clock = Instant::now();
+    let loaded = models::open(path, &load_options(&args.engine)?, quiet)?;
+    announce(&loaded, path.is_some(), quiet);
+    check_biases(&params, loaded.model.vocab())?;
+    let encoder = args.chat.template.encoder(&loaded, quiet)?;
+    // A grammar that cannot be used is refused now, not at the first answer.
+    let forms = Forms::new(&loaded.tokenizer, loaded.model.vocab());
+    drop(args.grammar.open(&forms)?);
+    let context = if args.ctx_size == 0 { loaded.context } else { args.ctx_size };
+    let options = SessionOptions { context, threads: threads(args.engine.threads) };
+    let session = Session::new(loaded.model.clone(), options)?;
+    let load_time = clock.elapsed();
+    if random_seed && params.temperature > 0.0 {
+        output::say(quiet, format!("seed: {}", params.seed));
+    }
+    let conversation_options = ConversationOptions {
+        overflow: if args.context_shift { Overflow::DropOldest } else { Overflow::Refuse },
+        ..ConversationOptions::default()
+    };
+    let mut conversation = Conversation::new(session, encoder, conversation_options);
+    conversation.session_mut().set_keep_going(|| !interrupt::requested());
+    conversation.reset(args.chat.system_prompt.as_deref());
+    let settings = Settings { params, n_predict: args.n_predict };
+    let mut chat = Chat {
+        args,
+        loaded: &loaded,
+        sampler: Sampler::new(settings.params.clone())?,
+        settings,
+        load_time,
+        forms,
+        conversation,
+        quiet,
+    };
+    if let Some(path) = &args.load {
+        chat.load(path)?;
+    }
+    let mut input = Input::open(!args.no_history)?;
+    let outcome = chat.talk(&mut input);
+    input.close();
+    outcome
+}
+
+/// So many messages.
+fn messages(n: usize) -> String {
+    if n == 1 { "1 message".to_owned() } else { format!("{n} messages") }
+}
+
+/// A chat going on.
+struct Chat<'a> {
+    args: &'a ChatArgs,
+    loaded: &'a Loaded,
+    settings: Settings,
+    sampler: Sampler,
+    load_time: Duration,
+    forms: Forms<'a>,
+    conversation: Conversation<'a>,
+    quiet: bool,
+}
+
+impl Chat<'_> {
+    fn talk(&mut self, input: &mut Input) -> Outcome {
+        if let Some(first) = &self.args.prompt {
+            self.ask(first.clone())?;
+            if self.args.single_turn {
+                return Ok(exit::OK);
+            }
+        }
+        let at_terminal = input.is_terminal();
+        if at_terminal {
+            output::say(self.quiet, "Type a message, or /help for the commands.");
+        }
+        let mut interrupted = false;
+        loop {
+            match input.read()? {
+                Line::End => return Ok(exit::OK),
+                Line::Interrupt if interrupted => return Ok(exit::INTERRUPTED),
+                Line::Interrupt => {
+                    interrupted = true;
+                    output::say(false, "(Ctrl-C again, or /exit, leaves)");
+                    continue;
+                }
+                Line::Text(line) if line.trim().is_empty() => {}
+                Line::Text(line) => match commands::parse(&line) {
+                    None => {
+                        let text =
+                            line.strip_prefix('/').filter(|rest| rest.starts_with('/')).unwrap_or(&line);
+                        self.checked(at_terminal, |chat| chat.ask(text.to_owned()))?;
+                    }
+                    Some(Ok(Command::Exit)) => return Ok(exit::OK),
+                    Some(Ok(command)) => self.checked(at_terminal, |chat| chat.obey(command))?,
+                    Some(Err(why)) => {
+                        self.checked(at_terminal, |_| Err(Failure::new(exit::FAILURE, why)))?;
+                    }
+                },
+            }
+            interrupted = false;
+        }
+    }
+
+    /// At a terminal a failure is shown and the chat goes on; in a script it ends.
+    fn checked(
+        &mut self,
+        at_terminal: bool,
+        work: impl FnOnce(&mut Self) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        match work(self) {
+            Err(failure) if at_terminal && !failure.is_quiet() => {
+                failure.show();
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn obey(&mut self, command: Command) -> Result<(), Failure> {
+        match command {
+            Command::Help => output::say(false, HELP.trim_end()),
+            Command::Reset => self.conversation.reset(None),
+            Command::System(None) => {
+                let messages = self.conversation.messages();
+                let system = messages.first().filter(|message| message.role == Role::system());
+                let text = system.and_then(|message| message.content.as_deref());
+                output::say(false, text.unwrap_or("(there is no system message)"));
+            }
+            Command::System(Some(text)) => {
+                self.conversation.reset(Some(if text == "none" { "" } else { &text }));
+            }
+            Command::Save(path) => {
+                let transcript = Transcript::new(&self.loaded.name, self.conversation.messages());
+                transcript.save(&path).map_err(bitnetc::Error::from)?;
+                output::say(self.quiet, format!("saved {}", messages(transcript.messages.len())));
+            }
+            Command::Load(path) => self.load(&path)?,
+            Command::Retry => match self.conversation.take_back_answer() {
+                true => self.answer()?,
+                false => return Err(Failure::new(exit::FAILURE, "there is no question yet")),
+            },
+            Command::Undo => match self.conversation.undo() {
+                Some(text) => output::say(self.quiet, format!("took back: {text}")),
+                None => return Err(Failure::new(exit::FAILURE, "there is no question yet")),
+            },
+            Command::Set(None) => output::say(false, self.settings.show().trim_end()),
+            Command::Set(Some((name, value))) => {
+                let wrong = |why| Failure::new(exit::USAGE, format!("/set: {why}"));
+                self.settings = self.settings.with(&name, &value).map_err(wrong)?;
+                self.sampler = Sampler::new(self.settings.params.clone())?;
+            }
+            Command::Stats => output::say(false, self.stats()),
+            Command::Exit => {}
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, path: &Path) -> Result<(), Failure> {
+        let transcript = Transcript::load(path).map_err(bitnetc::Error::from)?;
+        output::say(self.quiet, format!("loaded {}", messages(transcript.messages.len())));
+        self.conversation.set_messages(transcript.messages);
+        Ok(())
+    }
+
+    fn ask(&mut self, text: String) -> Result<(), Failure> {
+        self.conversation.push(Message::new(Role::user(), text));
+        let result = self.answer();
+        if result.is_err() {
+            // The question that cannot be answered is not part of the conversation.
+            self.conversation.undo();
+        }
+        result
+    }
+
+    /// Answers the last question.
+    fn answer(&mut self) -> Result<(), Failure> {
+        interrupt::clear();
+        if self.args.chat.show_prompt {
+            let prompt = self.conversation.prompt().map_err(bitnetc::Error::from)?;
+            output::say(false, &prompt.text);
+        }
+        let options = self.args.sampling.options(self.settings.n_predict, self.args.ignore_eos);
+        let mut grammar = self.args.grammar.open(&self.forms)?;
+        let constraint = grammar.as_deref_mut();
+        let streaming = !self.args.json;
+        let mut broken = None;
+        let reply = self.conversation.answer(&mut self.sampler, &options, constraint, |piece| {
+            if streaming && let Err(failure) = output::print(piece) {
+                broken = Some(failure);
+                return false;
+            }
+            !interrupt::requested()
+        })?;
+        if let Some(failure) = broken {
+            return Err(failure);
+        }
+        if streaming {
+            output::print("\n")?;
+        } else {
+            output::print(&format!("{}\n", self.json(&reply)))?;
+        }
+        if self.args.perf {
+            output::say(false, self.timings(&reply).text());
+        }
+        if reply.generated.stop == Stop::Interrupted && reply.text.is_empty() {
+            self.conversation.undo();
+        }
+        if reply.stats.dropped_messages > 0 {
+            let n = reply.stats.dropped_messages;
+            output::say(false, format!("the context is full: left out the oldest {}", messages(n)));
+        }
+        if reply.generated.stop == Stop::ContextFull {
+            let context = self.conversation.session().context();
+            let remedy = match self.args.context_shift {
+                true => "-c makes it larger",
+                false => "--context-shift goes on",
+            };
+            output::say(
+                false,
+                format!("the context of {context} tokens is full: /reset starts again, {remedy}"),
+            );
+        }
+        interrupt::clear();
+        Ok(())
+    }
+
+    fn timings<'r>(&'r self, reply: &'r Reply) -> Timings<'r> {
+        Timings {
+            load: self.load_time,
+            result: &reply.generated,
+            reused: reply.stats.reused_tokens,
+            loaded: self.loaded,
+            session: self.conversation.session(),
+        }
+    }
+
+    fn json(&self, reply: &Reply) -> serde_json::Value {
+        let stats = &reply.stats;
+        let timings = self.timings(reply);
+        serde_json::json!({
+            "schema": "bitnetc.chat-turn/1",
+            "text": reply.text,
+            "stop": reply.generated.stop.name(),
+            "prompt_tokens": stats.prompt_tokens,
+            "reused_tokens": stats.reused_tokens,
+            "answer_tokens": stats.answer_tokens,
+            "dropped_messages": stats.dropped_messages,
+            "timings": timings.json(),
+            "memory": timings.memory_json(),
+        })
+    }
+
+    fn stats(&self) -> String {
+        let stats = self.conversation.last_turn();
+        let rate = |tokens: usize, time: Duration| {
+            if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() }
+        };
+        let new = stats.prompt_tokens - stats.reused_tokens;
+        let session = self.conversation.session();
+        format!(
+            "context: {} of {} tokens, {}\n\
+             last prompt: {} tokens, {} of them from the cache, {new} computed ({:.1} tokens per second)\n\
+             last answer: {} tokens ({:.1} tokens per second)\n\
+             memory: {} planned{}",
+            session.position(),
+            session.context(),
+            messages(self.conversation.messages().len()),
+            stats.prompt_tokens,
+            stats.reused_tokens,
+            rate(new, stats.prompt_time),
+            stats.answer_tokens,
+            rate(stats.answer_tokens, stats.answer_time),
+            output::bytes(session.memory().total()),
+            output::peak_rss().map_or(String::new(), |rss| format!(", peak RSS {}", output::bytes(rss))),
+        )
+    }
+}

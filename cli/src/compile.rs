@@ -1,0 +1,198 @@
+//! `bitnetc compile`: a GGUF model to a plan file.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use crate::exit;
+use bitnetc::compile::{CompileOptions, PlanSummary, plan_model_with};
+use bitnetc::load::Source;
+use bitnetc_codegen::features::{restrict, target_named};
+use bitnetc_ir::{DType, TargetDesc};
+use bitnetc_passes::{OptLevel, Pipeline};
+
+use super::args::{CompileArgs, KvType, LoweringArgs};
+use super::failure::Failure;
+use super::{Outcome, interrupt, models, output, progress, speeds};
+
+/// The passes that `--passes`, `-O` and `--disable-pass` ask for.
+pub(crate) fn pipeline(
+    passes: Option<&str>,
+    level: OptLevel,
+    disabled: &[String],
+) -> Result<Pipeline, Failure> {
+    let mut pipeline = match passes {
+        Some(text) => {
+            text.parse::<Pipeline>().map_err(|e| Failure::new(exit::USAGE, format!("--passes: {e}")))?
+        }
+        None => level.pipeline(),
+    };
+    for name in disabled {
+        pipeline =
+            pipeline.without(name).map_err(|e| Failure::new(exit::USAGE, format!("--disable-pass: {e}")))?;
+    }
+    Ok(pipeline)
+}
+
+/// The facade's options for these arguments and this machine; `threads` will run the model, if that is known.
+pub(crate) fn compile_options(args: &LoweringArgs, threads: Option<u32>) -> Result<CompileOptions, Failure> {
+    compile_options_for(args, threads, "native")
+}
+
+/// As [`compile_options`], for the machine of `--target`.
+pub(crate) fn compile_options_for(
+    args: &LoweringArgs,
+    threads: Option<u32>,
+    target_name: &str,
+) -> Result<CompileOptions, Failure> {
+    let pipeline = pipeline(args.passes.as_deref(), args.level, &args.disable_pass)?;
+    let kv_type = match args.kv_type {
+        KvType::F16 => DType::F16,
+        KvType::F32 => DType::F32,
+    };
+    let target = match target_name {
+        "native" => target(&args.cpu_features)?,
+        other => {
+            let other = target_named(&host()?, other);
+            let other = other.map_err(|e| Failure::new(exit::USAGE, format!("--target: {e}")))?;
+            restrict(&other, &args.cpu_features)
+                .map_err(|e| Failure::new(exit::USAGE, format!("--cpu-features: {e}")))?
+        }
+    };
+    let mut options = CompileOptions {
+        kv_type,
+        head: args.head,
+        chunk: args.batch_size,
+        pipeline,
+        weights: args.weights.into(),
+        target,
+        ..CompileOptions::for_host()?
+    };
+    options.target.threads = threads.unwrap_or(options.target.threads);
+    speeds::apply(args.speeds, &mut options.target)?;
+    Ok(options)
+}
+
+/// This machine.
+pub(crate) fn host() -> Result<TargetDesc, Failure> {
+    Ok(CompileOptions::for_host()?.target)
+}
+
+/// This machine with the features of `--cpu-features`.
+pub(crate) fn target(features: &str) -> Result<TargetDesc, Failure> {
+    restrict(&host()?, features).map_err(|e| Failure::new(exit::USAGE, format!("--cpu-features: {e}")))
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
+    let mut options = compile_options_for(&args.lowering, args.threads, &args.target)?;
+    options.verify_each = args.observe.verify_each;
+    options.stop_after = args.observe.stop_after;
+    options.codegen = args.emit.codegen.into();
+    let model_path = models::resolve(Some(&args.model), quiet)?.unwrap_or_else(|| args.model.clone());
+    if args.emit.is_given() {
+        let source = Source::open(Some(&model_path), args.memory.map_mode())?;
+        return super::emit::run(args, &source.with_options(args.options.model_options()), &options);
+    }
+    // Beside the model; that of a cached model into the current directory.
+    let output_path = args.output.clone().unwrap_or_else(|| match model_path == args.model {
+        true => model_path.with_extension("plan"),
+        false => PathBuf::from(model_path.file_name().unwrap_or_default()).with_extension("plan"),
+    });
+    if output_path == model_path {
+        return Err(Failure::new(exit::USAGE, "the plan would replace the model: give another --output"));
+    }
+    interrupt::listen();
+    let clock = Instant::now();
+    let source =
+        Source::open(Some(&model_path), args.memory.map_mode())?.with_options(args.options.model_options());
+    let model = source.gguf_model()?;
+    let (planned, _) = args.observe.watch(args.json, |instruments| {
+        let planned = plan_model_with(&model_path, &model, &options, instruments)?;
+        let report = planned.passes.clone();
+        Ok((planned, report))
+    })?;
+    for note in &planned.notes {
+        output::say(quiet, note);
+    }
+    let bar = progress::bar("packing", planned.weight_bytes(), quiet || args.json);
+    let summary = planned.write(&output_path, |done| {
+        bar.set_position(done);
+        !interrupt::requested()
+    })?;
+    bar.finish_and_clear();
+    let seconds = clock.elapsed().as_secs_f64();
+    if args.json {
+        output::print_json(&json(&summary, &output_path, seconds))?;
+    } else {
+        output::print(&text(&summary, &output_path, seconds))?;
+    }
+    Ok(exit::OK)
+}
+
+fn text(summary: &PlanSummary, path: &std::path::Path, seconds: f64) -> String {
+    let mut text = format!("{:<20} {:>8} {:>9} {:>12}\n", "pass", "patches", "ops", "time");
+    for pass in &summary.passes.passes {
+        text += &format!(
+            "{:<20} {:>8} {:>9} {:>9.2} ms\n",
+            pass.name,
+            pass.patches,
+            format!("{}→{}", pass.nodes_before, pass.nodes_after),
+            pass.seconds * 1e3
+        );
+    }
+    let s = summary;
+    text += &format!(
+        "\nkernels          {} distinct, {} steps per token, {} barriers\n",
+        s.kernels, s.steps, s.barriers
+    );
+    text += &format!(
+        "bytes per token  {} of weights, and {} of KV cache per position\n",
+        output::bytes(s.bytes_per_token),
+        output::bytes(s.kv_bytes_per_position)
+    );
+    text += &format!(
+        "peak memory      {} at a context of {}: weights {}, KV cache {}, activations {}, other buffers {}\n",
+        output::bytes(s.memory.total()),
+        s.context,
+        output::bytes(s.memory.weights),
+        output::bytes(s.memory.kv_cache),
+        output::bytes(s.memory.arena),
+        output::bytes(s.memory.io)
+    );
+    text += &format!(
+        "plan             {} ({}), in {seconds:.2} s\n",
+        path.display(),
+        output::bytes(s.file_bytes)
+    );
+    text
+}
+
+fn json(s: &PlanSummary, path: &std::path::Path, seconds: f64) -> serde_json::Value {
+    serde_json::json!({
+        "schema": "bitnetc.compile/1",
+        "plan": path.display().to_string(),
+        "plan_bytes": s.file_bytes,
+        "seconds": seconds,
+        "passes": s.passes.passes.iter().map(|p| serde_json::json!({
+            "name": p.name,
+            "patches": p.patches,
+            "changed": p.changed,
+            "ops_before": p.nodes_before,
+            "ops_after": p.nodes_after,
+            "ms": p.seconds * 1e3,
+        })).collect::<Vec<_>>(),
+        "kernels": s.kernels,
+        "steps_per_token": s.steps,
+        "barriers_per_token": s.barriers,
+        "weight_bytes_per_token": s.bytes_per_token,
+        "kv_bytes_per_position": s.kv_bytes_per_position,
+        "context": s.context,
+        "memory": {
+            "planned_bytes": s.memory.total(),
+            "weights_bytes": s.memory.weights,
+            "kv_cache_bytes": s.memory.kv_cache,
+            "activation_bytes": s.memory.arena,
+            "other_bytes": s.memory.io,
+        },
+    })
+}

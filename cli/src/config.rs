@@ -1,0 +1,469 @@
+//! The configuration: defaults of options from a file and from the environment, aliases of models, and `bitnetc config`.
+//!
+//! What is said on the command line counts, then `BITNETC_*` variables, then the file, then what is built in. The file is TOML:
+//! options by their long names, for all commands that have them or in a table for one command, and a table of aliases.
+//!
+//! Invariant: an option of the file that no command has, or a value that the option does not take, is an error that names the
+//! file and the option; nothing is ignored.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::exit;
+use bitnetc::store::{ALIASES, config_home, is_alias};
+use bitnetc_runtime::whole_file::WholeFile;
+use clap::builder::{FalseyValueParser, OsStr, Resettable};
+use clap::{ArgAction, Args, Command, Subcommand};
+use toml::{Table, Value};
+
+use super::failure::Failure;
+use super::models::variable;
+use super::{Outcome, output};
+
+/// The variable that names another file; empty for none.
+const VARIABLE: &str = "BITNETC_CONFIG";
+/// The table of aliases.
+const ALIAS_TABLE: &str = "aliases";
+/// Options that mean something else in each command, or concern one call only.
+const PER_CALL: &[&str] = &[
+    "output",
+    "help",
+    "version",
+    "overwrite",
+    "emit",
+    "emit-dir",
+    "inputs",
+    "compare",
+    "run-reproducer",
+    "list-passes",
+    "stop-after",
+];
+
+/// What a new file holds.
+const TEMPLATE: &str = "\
+# Defaults of bitnetc's options, by their long names. The command line and BITNETC_* variables count before this file.
+
+# For all commands:
+# threads = 4
+# head = \"q8\"
+# ctx-size = 4096
+
+# For one command:
+# [run]
+# temp = 0.7
+
+# Names of your own for models:
+# [aliases]
+# mine = \"hf:org/repo:model.gguf\"
+";
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<ConfigCommand>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print the settings in effect, and where they come from (the default)
+    Show,
+    /// Print the path of the file
+    Path,
+    /// Write a file to begin with, all commented out
+    Init,
+}
+
+/// A configuration that was read.
+#[derive(Debug, Default)]
+pub(crate) struct Config {
+    /// The file, if one is used.
+    path: Option<PathBuf>,
+    /// Its contents; empty if it is not there.
+    table: Table,
+    exists: bool,
+}
+
+static ALIASES_OF_FILE: OnceLock<BTreeMap<String, String>> = OnceLock::new();
+
+/// The aliases of the file.
+pub(crate) fn aliases() -> &'static BTreeMap<String, String> {
+    ALIASES_OF_FILE.get_or_init(BTreeMap::new)
+}
+
+impl Config {
+    /// Reads the user's file.
+    pub(crate) fn load() -> Result<Self, Failure> {
+        let path = match variable(VARIABLE) {
+            Some(path) if path.is_empty() => return Ok(Self::default()),
+            Some(path) => {
+                let path = PathBuf::from(path);
+                if !path.is_file() {
+                    return Err(Failure::new(
+                        exit::USAGE,
+                        format!("{VARIABLE}: there is no file {}", path.display()),
+                    ));
+                }
+                path
+            }
+            // Without a home directory there is no file.
+            None => match config_home(&variable) {
+                Ok(home) => home.join("bitnetc").join("config.toml"),
+                Err(_) => return Ok(Self::default()),
+            },
+        };
+        Self::read(path)
+    }
+
+    fn read(path: PathBuf) -> Result<Self, Failure> {
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(Self { path: Some(path), ..Self::default() });
+            }
+            Err(error) => {
+                return Err(Failure::new(exit::FAILURE, format!("cannot read {}: {error}", path.display())));
+            }
+        };
+        let table =
+            text.parse::<Table>().map_err(|error| wrong(&path, error.message(), &text, error.span()))?;
+        Ok(Self { path: Some(path), table, exists: true })
+    }
+
+    /// The file that is used, there or not.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    fn refuse(&self, why: impl std::fmt::Display) -> Failure {
+        let path = self.path.as_deref().unwrap_or(Path::new("the configuration"));
+        Failure::new(exit::USAGE, format!("{}: {why}", path.display()))
+    }
+
+    /// Gives the options of `command` the defaults of the file and the variables of the environment, and makes the aliases
+    /// known.
+    pub(crate) fn apply(&self, mut command: Command) -> Result<Command, Failure> {
+        self.check(&command)?;
+        let mut aliases = BTreeMap::new();
+        if let Some(Value::Table(table)) = self.table.get(ALIAS_TABLE) {
+            for (alias, meaning) in table {
+                let meaning = meaning.as_str().filter(|_| is_alias(alias));
+                let meaning = meaning.ok_or_else(|| {
+                    self.refuse(format!(
+                        "alias `{alias}`: expected a name of letters, digits, `-_.` and a string"
+                    ))
+                })?;
+                aliases.insert(alias.clone(), meaning.to_owned());
+            }
+        }
+        let _ = ALIASES_OF_FILE.set(aliases);
+        command = self.apply_to(command, &mut Vec::new());
+        Ok(command)
+    }
+
+    /// Whether every key is an option of a command, or a command, or the aliases.
+    fn check(&self, command: &Command) -> Result<(), Failure> {
+        for (key, value) in &self.table {
+            match value {
+                Value::Table(_) if key == ALIAS_TABLE => {}
+                Value::Table(table) => {
+                    let sub = command.find_subcommand(key);
+                    let sub = sub.ok_or_else(|| self.refuse(format!("[{key}]: there is no such command")))?;
+                    for (option, value) in table {
+                        let what = format!("[{key}] {option}");
+                        self.check_option(&what, option, value, &[sub])?;
+                    }
+                }
+                _ => self.check_option(key, key, value, &command.get_subcommands().collect::<Vec<_>>())?,
+            }
+        }
+        Ok(())
+    }
+
+    fn check_option(
+        &self,
+        what: &str,
+        option: &str,
+        value: &Value,
+        commands: &[&Command],
+    ) -> Result<(), Failure> {
+        let known = commands.iter().any(|command| has_option(command, option));
+        if !known && option != "quiet" {
+            return Err(self.refuse(format!("{what}: no command has an option --{option}")));
+        }
+        if PER_CALL.contains(&option) {
+            return Err(self.refuse(format!("{what}: it is for the command line only")));
+        }
+        match texts(value) {
+            Some(_) => Ok(()),
+            None => Err(self
+                .refuse(format!("{what}: expected a string, a number, true, false, or an array of these"))),
+        }
+    }
+
+    /// The value for an option of the command that `path` leads to.
+    fn value(&self, path: &[String], option: &str) -> Option<Vec<String>> {
+        let of_command = path.first().and_then(|name| self.table.get(name)).and_then(Value::as_table);
+        let value = of_command.and_then(|table| table.get(option)).or_else(|| self.table.get(option))?;
+        texts(value)
+    }
+
+    fn apply_to(&self, mut command: Command, path: &mut Vec<String>) -> Command {
+        let options: Vec<_> = command
+            .get_arguments()
+            .filter_map(|arg| {
+                let long = arg.get_long()?.to_owned();
+                (!PER_CALL.contains(&long.as_str())).then(|| (arg.get_id().clone(), long))
+            })
+            .collect();
+        for (id, long) in options {
+            let value = self.value(path, &long);
+            command = command.mut_arg(id, |mut arg| {
+                if arg.get_env().is_none() {
+                    arg = arg.env(variable_of(&long)).hide_env(true);
+                    if matches!(arg.get_action(), ArgAction::SetTrue) {
+                        arg = arg.value_parser(FalseyValueParser::new());
+                    }
+                }
+                match value {
+                    Some(values) if !arg.is_required_set() => {
+                        arg.default_values(values.into_iter().map(OsStr::from).collect::<Vec<_>>())
+                    }
+                    _ => arg,
+                }
+            });
+        }
+        let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+        for name in names {
+            command = command.mut_subcommand(&name, |sub| {
+                path.push(name.clone());
+                let sub = self.apply_to(sub, path);
+                path.pop();
+                sub
+            });
+        }
+        command
+    }
+}
+
+/// The variable of an option.
+fn variable_of(long: &str) -> Resettable<OsStr> {
+    Resettable::Value(format!("BITNETC_{}", long.replace('-', "_").to_uppercase()).into())
+}
+
+/// Whether a command, or one below it, has an option.
+fn has_option(command: &Command, option: &str) -> bool {
+    command.get_arguments().any(|arg| arg.get_long() == Some(option))
+        || command.get_subcommands().any(|sub| has_option(sub, option))
+}
+
+/// A value as it would stand on the command line.
+fn texts(value: &Value) -> Option<Vec<String>> {
+    Some(match value {
+        Value::String(text) => vec![text.clone()],
+        Value::Integer(n) => vec![n.to_string()],
+        Value::Float(x) => vec![x.to_string()],
+        Value::Boolean(on) => vec![on.to_string()],
+        Value::Array(list) => {
+            let all: Option<Vec<Vec<String>>> =
+                list.iter().map(|v| if v.is_array() { None } else { texts(v) }).collect();
+            all?.concat()
+        }
+        Value::Table(_) | Value::Datetime(_) => return None,
+    })
+}
+
+fn wrong(path: &Path, message: &str, text: &str, span: Option<std::ops::Range<usize>>) -> Failure {
+    let name = path.display().to_string();
+    match span {
+        Some(span) => {
+            let message = format!("{name} is not TOML: {message}");
+            Failure::in_text(message, None, &name, text.to_owned(), span, "here".to_owned())
+        }
+        None => Failure::new(exit::USAGE, format!("{name} is not TOML: {message}")),
+    }
+}
+
+/// Runs the command. `config` is what was read, or why it could not be.
+pub(crate) fn run(args: &ConfigArgs, config: Result<Config, Failure>, quiet: bool) -> Outcome {
+    let path = match &config {
+        Ok(config) => config.path.clone(),
+        Err(_) => None,
+    };
+    let place = path.clone().or_else(|| {
+        let given = variable(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+        given.or_else(|| Some(config_home(&variable).ok()?.join("bitnetc").join("config.toml")))
+    });
+    let none = || Failure::new(exit::FAILURE, "no directory for settings: set HOME or XDG_CONFIG_HOME");
+    match args.command.unwrap_or(ConfigCommand::Show) {
+        ConfigCommand::Path => {
+            output::print(&format!("{}\n", place.ok_or_else(none)?.display()))?;
+        }
+        ConfigCommand::Init => {
+            let place = place.ok_or_else(none)?;
+            init(&place)?;
+            output::say(quiet, format!("wrote {}", place.display()));
+        }
+        ConfigCommand::Show => show(&config?, args.json)?,
+    }
+    Ok(exit::OK)
+}
+
+fn init(place: &Path) -> Result<(), Failure> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| {
+        Failure::new(exit::FAILURE, format!("cannot {what} {}: {error}", place.display()))
+    };
+    if place.symlink_metadata().is_ok() {
+        return Err(Failure::new(exit::FAILURE, format!("{} is there already", place.display())));
+    }
+    if let Some(folder) = place.parent() {
+        std::fs::create_dir_all(folder).map_err(|e| failed("make the folder of", &e))?;
+    }
+    let file = WholeFile::create(place).map_err(bitnetc::Error::from)?;
+    file.file().write_all(TEMPLATE.as_bytes()).map_err(|e| failed("write", &e))?;
+    file.commit().map_err(bitnetc::Error::from)?;
+    Ok(())
+}
+
+/// The variables that are set and that commands read.
+fn environment() -> BTreeMap<String, String> {
+    let ours = |name: &str| name.starts_with("BITNETC_");
+    let of_hub =
+        ["HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"];
+    let all = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    let known = all.filter(|(name, _)| ours(name) || of_hub.contains(&name.as_str()));
+    known.map(|(name, value)| (name, value.to_string_lossy().into_owned())).collect()
+}
+
+fn show(config: &Config, json: bool) -> Result<(), Failure> {
+    let mut settings = BTreeMap::new();
+    for (key, value) in &config.table {
+        match value {
+            Value::Table(_) if key == ALIAS_TABLE => {}
+            Value::Table(table) => {
+                let of_command =
+                    table.iter().filter_map(|(option, v)| Some((format!("{key}.{option}"), texts(v)?)));
+                settings.extend(of_command.map(|(option, texts)| (option, texts.join(","))));
+            }
+            value => settings.extend(texts(value).map(|texts| (key.clone(), texts.join(",")))),
+        }
+    }
+    let environment = environment();
+    if json {
+        return output::print_json(&serde_json::json!({
+            "schema": "bitnetc.config/1",
+            "path": config.path.as_ref().map(|path| path.display().to_string()),
+            "exists": config.exists,
+            "settings": settings,
+            "aliases": aliases(),
+            "environment": environment,
+        }));
+    }
+    let mut text = match &config.path {
+        Some(path) => {
+            format!("file  {}{}\n", path.display(), if config.exists { "" } else { " (not there)" })
+        }
+        None => "file  none\n".to_owned(),
+    };
+    let mut section = |name: &str, pairs: &mut dyn Iterator<Item = (&String, &String)>| {
+        text += &format!("{name}\n");
+        pairs.for_each(|(key, value)| text += &format!("  {key} = {value}\n"));
+    };
+    section("settings of the file", &mut settings.iter());
+    section("environment", &mut environment.iter());
+    let built_in: BTreeMap<String, String> =
+        ALIASES.iter().map(|(alias, meaning)| ((*alias).to_owned(), (*meaning).to_owned())).collect();
+    section("aliases", &mut built_in.iter().chain(aliases()));
+    output::print(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, FromArgMatches};
+
+    use super::*;
+    use crate::args::{Cli, Command as Which};
+
+    fn config(text: &str) -> Config {
+        Config { path: Some("config.toml".into()), table: text.parse().unwrap(), exists: true }
+    }
+
+    fn parse(config: &Config, line: &[&str]) -> Result<Cli, String> {
+        let command = config.apply(Cli::command()).map_err(|_| "refused".to_owned())?;
+        command.clone().debug_assert();
+        let matches = command.try_get_matches_from(line).map_err(|e| e.to_string())?;
+        Cli::from_arg_matches(&matches).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_file_gives_defaults_and_the_command_line_counts() {
+        let config = config("threads = 3\ntop-k = 7\njson = true\n[run]\ntemp = 0.25\nthreads = 5\n");
+        let run = |line: &[&str]| match parse(&config, line).unwrap().command {
+            Which::Run(args) => (args.engine.threads, args.sampling.temp, args.sampling.top_k, args.json),
+            _ => unreachable!(),
+        };
+        assert_eq!(run(&["bitnetc", "run"]), (Some(5), 0.25, 7, true));
+        assert_eq!(run(&["bitnetc", "run", "-t", "2", "--temp", "1"]), (Some(2), 1.0, 7, true));
+        match parse(&config, &["bitnetc", "bench"]).unwrap().command {
+            Which::Bench(args) => assert_eq!(args.threads, [3]),
+            _ => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn lists_are_lists() {
+        let config = config("threads = [1, 2]\n");
+        match parse(&config, &["bitnetc", "bench"]).unwrap().command {
+            Which::Bench(args) => assert_eq!(args.threads, [1, 2]),
+            _ => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_in_the_file_is_said() {
+        for text in [
+            "thraeds = 3",
+            "[frobnicate]\nthreads = 1",
+            "[run]\npass = 1",
+            "output = \"x\"",
+            "threads = {a = 1}",
+            "threads = 2026-01-01",
+            "[aliases]\n\"a/b\" = \"x\"",
+            "[aliases]\na = 1",
+        ] {
+            assert_eq!(parse(&config(text), &["bitnetc", "run"]).unwrap_err(), "refused", "{text}");
+        }
+        let error = parse(&config("threads = \"many\""), &["bitnetc", "run"]).unwrap_err();
+        assert!(error.contains("many") && error.contains("--threads"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_or_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        assert!(!Config::read(path.clone()).unwrap().exists);
+        std::fs::write(&path, "threads = = 3").unwrap();
+        assert!(Config::read(path.clone()).is_err());
+        std::fs::remove_file(&path).unwrap();
+        init(&path).unwrap();
+        let read = Config::read(path.clone()).unwrap();
+        assert!(read.exists && read.table.is_empty());
+        assert!(init(&path).is_err());
+        // What the template shows is right when it is uncommented.
+        let shown: String = TEMPLATE
+            .lines()
+            .filter_map(|l| l.strip_prefix("# ").filter(|l| l.contains('=') || l.starts_with('[')))
+            .map(|l| format!("{l}\n"))
+            .collect();
+        config(&shown).check(&Cli::command()).unwrap();
+    }
+}

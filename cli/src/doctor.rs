@@ -1,0 +1,234 @@
+//! `bitnetc doctor`: what this machine gives, what bitnetc makes of it, and what stands in the way.
+
+use std::path::Path;
+
+use crate::exit;
+use bitnetc::compile::CompileOptions;
+use bitnetc::store::{HubCache, HubSettings, PlanCache, missing_for_tls};
+use bitnetc_codegen::x64::{self, Level};
+use bitnetc_ir::{Feature, TargetDesc};
+use bitnetc_runtime::cpus::Cpus;
+use bitnetc_runtime::roofline::{Roofline, default_buffer_bytes};
+use bitnetc_tools::bench::machine::{Build, Machine};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::config::Config;
+use super::failure::Failure;
+use super::models::variable;
+use super::run::threads;
+use super::{Outcome, output};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bitnetc doctor\n  bitnetc doctor --no-measure --json")]
+pub(crate) struct DoctorArgs {
+    /// Do not measure the read bandwidth and the int8 peak, which takes a second or two
+    #[arg(long)]
+    pub(crate) no_measure: bool,
+    /// Threads to measure with (default: the cores that this process may use)
+    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Passes of a measurement.
+const PASSES: u32 = 5;
+
+/// The widest code that is generated for a target, for people.
+fn code_level(target: &TargetDesc) -> &'static str {
+    match Level::of(target).filter(|_| x64::available()) {
+        Some(Level::Amx) => "x64: AVX-512 with VNNI, 512-bit vectors, and AMX tiles",
+        Some(Level::Avx512Vnni) if target.has(Feature::Avx512vbmi) => {
+            "x64: AVX-512 with VNNI and VBMI, 512-bit vectors"
+        }
+        Some(Level::Avx512Vnni) => "x64: AVX-512 with VNNI, 512-bit vectors",
+        Some(Level::Avx512) => "x64: AVX-512, 512-bit vectors",
+        Some(Level::AvxVnni) => "x64: AVX2 with VNNI, 256-bit vectors",
+        Some(Level::Avx2) => "x64: AVX2, 256-bit vectors",
+        None => "cranelift: 128-bit vectors",
+    }
+}
+
+/// What was measured.
+struct Measured {
+    threads: u32,
+    bandwidth: f64,
+    int8: f64,
+}
+
+fn measure(target: &TargetDesc, threads: u32) -> Result<Measured, Failure> {
+    // As much as is there, if that is less than it should be.
+    let mut roofline = Roofline::new(target, default_buffer_bytes()).map_err(bitnetc::Error::from)?;
+    let bandwidth = roofline.bandwidth(threads, PASSES).map_err(bitnetc::Error::from)?.median();
+    let int8 = roofline.int8_peak(threads, PASSES).map_err(bitnetc::Error::from)?.median();
+    Ok(Measured { threads, bandwidth, int8 })
+}
+
+/// Memory that the system could give, in bytes.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// Whether the system hands out huge pages to those who ask.
+fn huge_pages() -> Option<String> {
+    let text = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok()?;
+    let chosen = text.split('[').nth(1)?.split(']').next()?;
+    Some(chosen.to_owned())
+}
+
+/// A cache's place and size.
+struct Place {
+    path: String,
+    files: usize,
+    bytes: u64,
+}
+
+fn caches() -> Result<(Place, Place, HubSettings), Failure> {
+    let settings = HubSettings::from_env(&variable)?;
+    let models = HubCache::new(settings.cache.clone());
+    let files = models.list()?;
+    let hub = Place {
+        path: models.root().display().to_string(),
+        files: files.len(),
+        bytes: files.iter().map(|f| f.bytes).sum(),
+    };
+    let plans = PlanCache::from_env(&variable)?;
+    let list = plans.list()?;
+    let plans = Place {
+        path: plans.root().display().to_string(),
+        files: list.len(),
+        bytes: list.iter().map(|p| p.bytes).sum(),
+    };
+    Ok((hub, plans, settings))
+}
+
+/// What is worth knowing because it costs speed or a feature.
+fn findings(
+    cpus: &Cpus,
+    machine: &Machine,
+    config: &Result<Config, Failure>,
+    free: Option<u64>,
+) -> Vec<String> {
+    let mut found = Vec::new();
+    if Build::this().profile != "release" {
+        found.push("this is a debug build: compiling models is slow; use a release build".to_owned());
+    }
+    if let Some(quota) = cpus.quota.filter(|&quota| quota < cpus.cores) {
+        found.push(format!(
+            "a cgroup quota of {quota} CPUs: of {} cores only {quota} threads are used",
+            cpus.cores
+        ));
+    }
+    if cpus.allowed > cpus.cores {
+        let (allowed, cores) = (cpus.allowed, cpus.cores);
+        found.push(format!("{allowed} hardware threads on {cores} cores: one thread for each core is used"));
+    }
+    if machine.target.starts_with("x86_64") && !machine.target.contains("avx2") {
+        found.push("no AVX2: generated code has 128-bit vectors".to_owned());
+    }
+    if huge_pages().as_deref() == Some("never") {
+        found.push(
+            "transparent huge pages are off: reading weights costs more address translation".to_owned(),
+        );
+    }
+    if free.is_some_and(|free| free < 2 << 30) {
+        found.push("less than 2 GiB of memory is free: a 2B model needs about 1.2 GB".to_owned());
+    }
+    if let Some(needed) = missing_for_tls() {
+        found.push(format!("https needs a CPU with {needed}: models cannot be fetched here"));
+    }
+    if config.is_err() {
+        found.push("the configuration file cannot be used: `bitnetc config` says why".to_owned());
+    }
+    found
+}
+
+/// Runs the command. `config` is what was read of the configuration, or why it could not be.
+pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcome {
+    let target = CompileOptions::for_host()?.target;
+    let machine = Machine::describe(&target);
+    let cpus = Cpus::probe();
+    let threads = threads(args.threads);
+    let measured = if args.no_measure { None } else { Some(measure(&target, threads)?) };
+    let (hub, plans, settings) = caches()?;
+    let free = available_memory();
+    let findings = findings(&cpus, &machine, config, free);
+    if args.json {
+        let place = |place: &Place| json!({ "path": place.path, "files": place.files, "bytes": place.bytes });
+        output::print_json(&json!({
+            "schema": "bitnetc.doctor/1",
+            "version": Build::this().version,
+            "profile": Build::this().profile,
+            "os": machine.os,
+            "cpu": machine.cpu,
+            "target": machine.target,
+            "code": code_level(&target),
+            "cpus": { "allowed": cpus.allowed, "cores": cpus.cores, "quota": cpus.quota, "threads": threads },
+            "caches_bytes": {
+                "l1d": machine.l1d_bytes, "l2": machine.l2_bytes, "last": machine.last_cache_bytes,
+            },
+            "memory": { "total_bytes": machine.memory_bytes, "available_bytes": free, "huge_pages": huge_pages() },
+            "measured": measured.as_ref().map_or(Value::Null, |m| json!({
+                "threads": m.threads,
+                "read_bytes_per_second": m.bandwidth,
+                "int8_macs_per_second": m.int8,
+            })),
+            "models": place(&hub),
+            "plans": place(&plans),
+            "hub": {
+                "endpoint": settings.endpoint,
+                "token": settings.token.is_some(),
+                "offline": settings.offline,
+            },
+            "config": config.as_ref().ok().and_then(Config::path).map(|path: &Path| path.display().to_string()),
+            "findings": findings,
+        }))?;
+        return Ok(exit::OK);
+    }
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| text += &format!("{name:<12} {value}\n");
+    let build = Build::this();
+    line("bitnetc", format!("{} ({} build), {}", build.version, build.profile, machine.os));
+    line("CPU", machine.cpu.clone());
+    line("features", machine.target.clone());
+    line("code", code_level(&target).to_owned());
+    line("threads", format!("{threads}, by {cpus}"));
+    line(
+        "caches",
+        format!(
+            "L1d {}, L2 {}, last {}",
+            output::bytes(machine.l1d_bytes),
+            output::bytes(machine.l2_bytes),
+            output::bytes(machine.last_cache_bytes)
+        ),
+    );
+    let free_text = free.map_or(String::new(), |free| format!(", {} available", output::bytes(free)));
+    line("memory", format!("{}{free_text}", output::bytes(machine.memory_bytes)));
+    line("huge pages", huge_pages().unwrap_or_else(|| "unknown".to_owned()));
+    if let Some(m) = &measured {
+        line("reading", format!("{:.1} GB/s with {} threads", m.bandwidth / 1e9, m.threads));
+        line("int8", format!("{:.0} billion multiply-adds per second", m.int8 / 1e9));
+    }
+    for (name, place) in [("models", &hub), ("plans", &plans)] {
+        line(name, format!("{}: {} files, {}", place.path, place.files, output::bytes(place.bytes)));
+    }
+    let token = if settings.token.is_some() { "with a token" } else { "without a token" };
+    let offline = if settings.offline { ", offline" } else { "" };
+    line("hub", format!("{} {token}{offline}", settings.endpoint));
+    let file = config
+        .as_ref()
+        .ok()
+        .and_then(Config::path)
+        .map_or("none".to_owned(), |path| path.display().to_string());
+    line("config", file);
+    for finding in &findings {
+        line("note", finding.clone());
+    }
+    output::print(&text)?;
+    Ok(exit::OK)
+}

@@ -1,0 +1,82 @@
+//! Exit codes: what each command can end with, and which code an error of the library or the tools has.
+//!
+//! Invariant: a code is decided here and nowhere else, from the typed error.
+
+use bitnetc::Error;
+use bitnetc::batch::BatchError;
+use bitnetc::chat::ChatError;
+use bitnetc::constraint::ConstraintError;
+use bitnetc::import::LocationError;
+use bitnetc::store::StoreError;
+use bitnetc_codegen::compile::CompileError;
+use bitnetc_passes::PassFailure;
+use bitnetc_runtime::plan::PlanError;
+use bitnetc_runtime::session::SessionError;
+
+/// It worked.
+pub(crate) const OK: u8 = 0;
+/// It failed.
+pub(crate) const FAILURE: u8 = 1;
+/// The command line is wrong.
+pub(crate) const USAGE: u8 = 2;
+/// The model file is bad or not supported.
+pub(crate) const MODEL: u8 = 3;
+/// What was computed in two ways, or checked against a rule, is not the same.
+pub(crate) const VERIFY: u8 = 4;
+/// `bench --compare` found a test that has become slower.
+pub(crate) const REGRESSION: u8 = 5;
+/// Interrupted by Ctrl-C.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// The exit code of a command that ends with this error.
+pub(crate) fn code(error: &Error) -> u8 {
+    match error {
+        Error::UnknownFormat { .. }
+        | Error::Gguf { .. }
+        | Error::Import { .. }
+        | Error::Location(LocationError::NoFile { .. })
+        | Error::PlanModule { .. }
+        | Error::PlanLacks { .. }
+        | Error::Lower(_)
+        | Error::Model(_)
+        | Error::Tokenizer(_) => MODEL,
+        // What a plan file says, as against what the system says.
+        Error::Plan(PlanError::Io { .. } | PlanError::Write { .. } | PlanError::NotAFile { .. }) => FAILURE,
+        Error::Plan(PlanError::Map(_)) => FAILURE,
+        Error::Plan(_) | Error::Cache(_) | Error::Session(SessionError::Entry(_)) => MODEL,
+        Error::Compile(CompileError::Program(_) | CompileError::Kernel { .. }) => MODEL,
+        Error::NotInPlan { .. } | Error::HeadOfPlan { .. } => USAGE,
+        Error::Interrupted | Error::Session(SessionError::Interrupted) => INTERRUPTED,
+        Error::Param(_) | Error::NoPrompt | Error::Chat(ChatError::UnknownTemplate { .. }) => USAGE,
+        Error::Constraint(ConstraintError::Json(_) | ConstraintError::Grammar { .. }) => USAGE,
+        Error::Store(error) => of_store(error),
+        Error::Pass(error) if matches!(*error.failure, PassFailure::Miscompile { .. }) => VERIFY,
+        _ => FAILURE,
+    }
+}
+
+/// As [`code`], for models by name.
+fn of_store(error: &StoreError) -> u8 {
+    match error {
+        StoreError::Name { .. } | StoreError::Ambiguous { .. } => USAGE,
+        StoreError::Interrupted => INTERRUPTED,
+        _ => FAILURE,
+    }
+}
+
+/// As [`code`], for a batch.
+pub(crate) fn of_batch(error: &BatchError) -> u8 {
+    match error {
+        BatchError::OutputIsInput { .. } => USAGE,
+        BatchError::Run(error) => code(error),
+        _ => FAILURE,
+    }
+}
+
+/// As [`code`], for what looks into the compiler or measures.
+pub(crate) fn of_tools(error: &bitnetc_tools::Error) -> u8 {
+    match error {
+        bitnetc_tools::Error::Library(error) => code(error),
+        _ => FAILURE,
+    }
+}

@@ -1,0 +1,127 @@
+//! `bitnetc explain`: what a compiled model does, op by op, as text, JSON or an HTML page.
+
+mod text;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use crate::exit;
+use bitnetc::compile::CompileOptions;
+use bitnetc::load::{LoadOptions, Source, load_source};
+use bitnetc_runtime::map::MapMode;
+use bitnetc_runtime::whole_file::WholeFile;
+use bitnetc_tools::explain::{ExplainOptions, MeasureOptions, explain, measure, page};
+use bitnetc_tools::speeds;
+use clap::Args;
+
+use super::args::{CodegenArg, LoweringArgs, ModelArgs};
+use super::compile::compile_options;
+use super::failure::Failure;
+use super::run::threads;
+use super::{Outcome, interrupt, models, output};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  bitnetc explain model.gguf\n  bitnetc explain model.plan --measure -d 512\n  bitnetc explain model.gguf --html report.html"
+)]
+pub(crate) struct ExplainArgs {
+    /// A .gguf model or a plan (default: the built-in model)
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// Write a page for a browser: graph, memory, schedule, kernels with their machine code, passes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Measure this machine's limits and run the model: predictions by its own speeds, and measured times beside them
+    #[arg(long)]
+    pub(crate) measure: bool,
+    /// Tokens in the context before the call that is explained
+    #[arg(short = 'd', long = "n-depth", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    pub(crate) depth: u32,
+    /// Decode steps that `--measure` times
+    #[arg(short, long, value_name = "N", default_value_t = 32, requires = "measure", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) repetitions: u32,
+    /// Memory that `--measure` reads for the bandwidth (default: 4 times the last-level cache, at least 1024)
+    #[arg(long, value_name = "MIB", requires = "measure", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub(crate) limits_buffer: Option<u64>,
+    /// Threads (default: the cores that this process may use)
+    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
+    /// What generates machine code
+    #[arg(long, value_name = "SELECTOR", default_value = "auto", env = "BITNETC_CODEGEN")]
+    pub(crate) codegen: CodegenArg,
+    #[command(flatten)]
+    pub(crate) lowering: LoweringArgs,
+    #[command(flatten)]
+    pub(crate) options: ModelArgs,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &ExplainArgs, quiet: bool) -> Outcome {
+    interrupt::listen();
+    let threads = threads(args.threads);
+    let compile =
+        CompileOptions { codegen: args.codegen.into(), ..compile_options(&args.lowering, Some(threads))? };
+    let path = models::resolve(args.model.as_deref(), quiet)?;
+    let open = || {
+        let source = Source::open(path.as_deref(), MapMode::Mapped)?;
+        Ok::<_, bitnetc::Error>(source.with_options(args.options.model_options()))
+    };
+    let source = open()?;
+    if args.model.is_none() {
+        output::say(quiet, format!("no model given: using {}", source.name()));
+    }
+    let (mut timings, mut costs) = (None, compile.clone());
+    if args.measure {
+        output::say(quiet, "measuring this machine's limits");
+        costs.target.measured =
+            Some(speeds::measure(&compile.target, args.limits_buffer.map(|mib| mib << 20))?);
+        output::say(quiet, format!("running {} decode steps", args.repetitions));
+        // As it is explained: a plan keeps the cache and the head that it was made with.
+        let own = matches!(source, Source::Gguf { .. });
+        let loaded = load_source(
+            open()?,
+            &LoadOptions {
+                threads: Some(threads),
+                kv_type: own.then_some(compile.kv_type),
+                head: own.then_some(compile.head),
+                compile: Some(compile.clone()),
+                ..LoadOptions::default()
+            },
+        )?;
+        let options = MeasureOptions {
+            threads,
+            position: args.depth,
+            steps: args.repetitions,
+            keep_going: || !interrupt::requested(),
+        };
+        timings = Some(measure(&loaded, &options)?);
+    }
+    let options =
+        ExplainOptions { position: args.depth, texts: args.html.is_some(), timings: timings.as_ref() };
+    let document = explain(&source, &compile, &costs.target, &options)?;
+    if let Some(html) = &args.html {
+        let text = page::page(&document).map_err(|e| Failure::new(exit::FAILURE, e))?;
+        let file = WholeFile::create(html).map_err(|e| Failure::new(exit::FAILURE, e))?;
+        file.file()
+            .write_all(text.as_bytes())
+            .map_err(|e| Failure::new(exit::FAILURE, format!("cannot write {}: {e}", html.display())))?;
+        let length = file.commit().map_err(|e| Failure::new(exit::FAILURE, e))?;
+        output::say(quiet, format!("wrote {} ({})", html.display(), output::bytes(length)));
+    }
+    if args.json {
+        let mut value = serde_json::to_value(&document).map_err(|e| Failure::new(exit::FAILURE, e))?;
+        // The texts of kernels and passes are for the page.
+        for (list, texts) in [("kernels", &["kernel", "clif", "asm"][..]), ("stages", &["diff"])] {
+            for item in value[list].as_array_mut().into_iter().flatten().filter_map(|v| v.as_object_mut()) {
+                texts.iter().for_each(|text| drop(item.remove(*text)));
+            }
+        }
+        output::print_json(&value)?;
+    } else if args.html.is_none() {
+        output::print(&text::report(&document))?;
+    }
+    Ok(exit::OK)
+}

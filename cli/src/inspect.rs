@@ -1,0 +1,262 @@
+//! `bitnetc inspect`: what a GGUF model or a plan holds.
+
+use std::collections::BTreeMap;
+
+use crate::exit;
+use bitnetc::load::Source;
+use bitnetc_frontend_gguf::stats::TensorStats;
+use bitnetc_frontend_gguf::{Form, PreTokenizer, TensorInfo};
+use bitnetc_runtime::map::MapMode;
+use bitnetc_runtime::plan::Plan;
+use bitnetc_tools::check_file::check_file;
+use serde_json::{Value, json};
+
+use super::args::InspectArgs;
+use super::{Outcome, models, output};
+
+/// Runs the command.
+pub(crate) fn run(args: &InspectArgs) -> Outcome {
+    let path = models::resolve(args.model.as_deref(), false)?;
+    let source = Source::open(path.as_deref(), MapMode::Mapped)?.with_options(args.options.model_options());
+    let verdict = if args.verify { Some(check_file(&source)?) } else { None };
+    let refused = verdict.as_ref().is_some_and(|v| !v.errors.is_empty());
+    let report = match &source {
+        Source::Gguf { .. } => gguf_report(&source, args.tensors, args.stats),
+        Source::Plan { plan, .. } => plan_report(&source.name(), plan, args.tensors),
+    };
+    let mut report = match report {
+        // The verdict says why.
+        Err(_) if refused => json!({ "schema": "bitnetc.inspect/1", "file": source.name() }),
+        report => report?,
+    };
+    if let Some(verdict) = verdict {
+        report["verify"] = json!({
+            "would_run": verdict.errors.is_empty(),
+            "errors": verdict.errors,
+            "warnings": verdict.warnings,
+        });
+    }
+    if args.json {
+        output::print_json(&report)?;
+    } else {
+        let mut text = String::new();
+        render(&report, 0, &mut text);
+        output::print(&text)?;
+    }
+    Ok(if refused { exit::MODEL } else { exit::OK })
+}
+
+/// Text from a file, safe to print on a terminal.
+fn safe(text: &str) -> String {
+    text.escape_debug().to_string()
+}
+
+fn gguf_report(source: &Source, list: bool, stats: bool) -> Result<Value, bitnetc::Error> {
+    let model = source.gguf_model()?;
+    let hparams = model.hparams();
+    let mut types: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for tensor in model.gguf().tensors() {
+        let entry = types.entry(tensor.ty().name()).or_default();
+        entry.0 += 1;
+        entry.1 += tensor.range().len() as u64;
+    }
+    let tokenizer = model.tokenizer();
+    let special = tokenizer.special();
+    let mut report = json!({
+        "schema": "bitnetc.inspect/1",
+        "kind": "gguf",
+        "file": source.name(),
+        "bytes": source.parts().iter().map(|part| part.len()).sum::<usize>(),
+        "version": model.gguf().version(),
+        "name": model.gguf().string("general.name").ok().flatten().map(safe),
+        "architecture": hparams.architecture,
+        "hyper_parameters": {
+            "vocab": hparams.vocab,
+            "context": hparams.context,
+            "hidden": hparams.hidden,
+            "layers": hparams.layers,
+            "ffn": hparams.ffn,
+            "heads": hparams.heads,
+            "kv_heads": hparams.kv_heads,
+            "head_dim": hparams.head_dim,
+            "rope_dim": hparams.rope_dim,
+            "rope_theta": hparams.rope_theta,
+            "eps": hparams.eps,
+            "activation": hparams.activation.name(),
+            "tied_head": model.output().is_none(),
+        },
+        "tensors": {
+            "count": model.gguf().tensors().len(),
+            "by_type": types.iter().map(|(name, (count, bytes))| {
+                ((*name).to_owned(), json!({ "count": count, "bytes": bytes }))
+            }).collect::<serde_json::Map<_, _>>(),
+        },
+        "tokenizer": {
+            "model": tokenizer.model().name(),
+            "pre": tokenizer.pre().map(PreTokenizer::name),
+            "tokens": tokenizer.tokens().len(),
+            "merges": tokenizer.merges().count(),
+            "bos": special.bos,
+            "eos": special.eos,
+            "end_tokens": tokenizer.end_of_generation(),
+            "add_bos": tokenizer.add_bos(),
+            "chat_template_bytes": tokenizer.chat_template().map(str::len),
+        },
+        "notes": model.notes().iter().map(|n| n.to_string()).collect::<Vec<_>>(),
+    });
+    if list {
+        report["tensors"]["list"] = model
+            .gguf()
+            .tensors()
+            .iter()
+            .map(|t| {
+                json!({
+                    "name": safe(t.name()),
+                    "type": t.ty().name(),
+                    "dims": t.dims().to_string(),
+                    "bytes": t.range().len(),
+                })
+            })
+            .collect();
+    }
+    if stats {
+        report["stats"] = model.tensors().filter_map(|t| Some(tensor_stats(t, &model.stats(t)?))).collect();
+    }
+    Ok(report)
+}
+
+fn tensor_stats(tensor: &TensorInfo<'_>, stats: &TensorStats) -> Value {
+    let form = stats.form.map(|form| match form {
+        Form::I2s128 => "ternary".to_owned(),
+        Form::Ternary { group: None } => "ternary, a scale for each row".to_owned(),
+        Form::Ternary { group: Some(group) } => format!("ternary, a scale for {group} columns"),
+        Form::Dense(format) => format!("dense {}", format.tensor_type().name()),
+    });
+    json!({
+        "name": safe(tensor.name()),
+        "hash": stats.hash.iter().map(|b| format!("{b:02x}")).collect::<String>(),
+        "negative": stats.signs[0],
+        "zero": stats.signs[1],
+        "positive": stats.signs[2],
+        "not_finite": stats.not_finite,
+        "min": stats.min,
+        "max": stats.max,
+        "rms": stats.rms,
+        "form": form,
+    })
+}
+
+fn plan_report(name: &str, plan: &Plan, list: bool) -> Result<Value, bitnetc::Error> {
+    let index = plan.index();
+    let meta = index.meta();
+    let module = bitnetc::load::plan_module(std::path::Path::new(name), plan)?;
+    let tokenizer = plan.tokenizer()?;
+    let pairs = |pairs: &[(String, String)]| -> Value {
+        pairs.iter().map(|(k, v)| (safe(k), Value::String(safe(v)))).collect::<serde_json::Map<_, _>>().into()
+    };
+    let functions: serde_json::Map<_, _> = module
+        .funcs()
+        .values()
+        .map(|f| {
+            let plan = f.plan.as_ref();
+            let value = json!({
+                "ops": f.order().len(),
+                "tokens": f.tokens().max(),
+                "arena_bytes": plan.map(|p| p.arena_bytes),
+                "barriers": plan.map(|p| p.barriers.len()),
+            });
+            (f.name().to_owned(), value)
+        })
+        .collect();
+    let mut report = json!({
+        "schema": "bitnetc.inspect/1",
+        "kind": "plan",
+        "file": name,
+        "bytes": plan.file().len(),
+        "name": safe(&meta.model_name),
+        "architecture": safe(&meta.architecture),
+        "producer": safe(&meta.producer),
+        "source": {
+            "bytes": meta.source.bytes,
+            "hash": meta.source.hash.iter().map(|b| format!("{b:02x}")).collect::<String>(),
+        },
+        "required_features": index.settings().required_features,
+        "options": pairs(&meta.creation_options),
+        "hyper_parameters": pairs(&meta.hyper_parameters),
+        "module": {
+            "stage": module.stage.name(),
+            "target": module.target.as_ref().map(ToString::to_string),
+            "functions": functions,
+        },
+        "weights": {
+            "count": index.weights().len(),
+            "bytes": index.weights().iter().map(|w| w.length).sum::<u64>(),
+        },
+        "tokenizer": tokenizer.map(|t| json!({
+            "tokens": t.tokens.len(),
+            "merges": t.merges.len(),
+            "bos": t.bos,
+            "eos": t.eos,
+            "end_tokens": t.eog,
+            "add_bos": t.add_bos,
+            "chat_template_bytes": index.chat_template().map(str::len),
+        })),
+        "defaults_used": meta.defaults_used.iter().map(|d| safe(d)).collect::<Vec<_>>(),
+    });
+    if list {
+        report["weights"]["list"] = index
+            .weights()
+            .iter()
+            .map(|w| json!({ "name": safe(&w.name), "kind": safe(&w.kind), "bytes": w.length }))
+            .collect();
+    }
+    Ok(report)
+}
+
+/// The report as indented text.
+fn render(value: &Value, indent: usize, out: &mut String) {
+    let pad = " ".repeat(indent);
+    let Value::Object(map) = value else { return };
+    for (key, value) in map.iter().filter(|(key, value)| *key != "schema" && !value.is_null()) {
+        // Keys of ours are words; names of types stay as they are.
+        let is_word = key.chars().all(|c| c.is_lowercase() || c == '_');
+        let title = if is_word { key.replace('_', " ") } else { key.clone() };
+        match value {
+            Value::Object(_) => {
+                *out += &format!("{pad}{title}\n");
+                render(value, indent + 2, out);
+            }
+            Value::Array(items) if items.iter().any(Value::is_object) => {
+                *out += &format!("{pad}{title}\n");
+                for item in items.iter().filter_map(Value::as_object) {
+                    let cells: Vec<String> = item.values().map(scalar).collect();
+                    *out += &format!("{pad}  {}\n", cells.join("  "));
+                }
+            }
+            Value::Array(items)
+                if ["notes", "defaults_used", "errors", "warnings"].contains(&key.as_str()) =>
+            {
+                for item in items {
+                    *out += &format!("{pad}{}\n", scalar(item));
+                }
+            }
+            Value::Array(items) if items.is_empty() => {}
+            Value::Array(items) => {
+                let cells: Vec<String> = items.iter().map(scalar).collect();
+                *out += &format!("{pad}{title:<18} {}\n", cells.join(" "));
+            }
+            Value::Number(n) if key.ends_with("bytes") => {
+                let human = n.as_u64().map(output::bytes).unwrap_or_default();
+                *out += &format!("{pad}{title:<18} {n} ({human})\n");
+            }
+            other => *out += &format!("{pad}{title:<18} {}\n", scalar(other)),
+        }
+    }
+}
+
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::String(s) => s.clone(),
+        other => other.to_string(),
+    }
+}

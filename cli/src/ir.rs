@@ -1,0 +1,136 @@
+//! `bitnetc ir`: dump, check, transform, compare and run the IR.
+
+mod diff;
+mod opt;
+mod run;
+
+use std::io::Read;
+use std::path::Path;
+
+use crate::exit;
+use bitnetc::load::{Source, dump_module};
+use bitnetc_ir::{Module, Stage, extract, text, verify};
+use clap::{Args, Subcommand};
+
+use super::args::{EntryArg, IrCheckArgs, IrDumpArgs, StageArg};
+use super::compile::compile_options_for;
+use super::failure::Failure;
+use super::{Outcome, models, output};
+
+#[derive(Debug, Args)]
+pub(crate) struct IrArgs {
+    #[command(subcommand)]
+    command: IrCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum IrCommand {
+    /// Print a model's IR
+    Dump(IrDumpArgs),
+    /// Parse, verify and print an IR file
+    Check(IrCheckArgs),
+    /// Run passes over an IR file
+    Opt(opt::OptArgs),
+    /// Compare two IR files by structure
+    Diff(diff::DiffArgs),
+    /// Run a function of an IR file
+    Run(run::RunIrArgs),
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &IrArgs) -> Outcome {
+    match &args.command {
+        IrCommand::Dump(args) => dump(args),
+        IrCommand::Check(args) => check(args),
+        IrCommand::Opt(args) => opt::run(args),
+        IrCommand::Diff(args) => diff::run(args),
+        IrCommand::Run(args) => run::run(args),
+    }
+}
+
+fn dump(args: &IrDumpArgs) -> Outcome {
+    let options = compile_options_for(&args.lowering, args.threads, &args.target)?;
+    let stage = match args.stage {
+        StageArg::Imported => Stage::Imported,
+        StageArg::Fused => Stage::Fused,
+        StageArg::LaidOut => Stage::LaidOut,
+        StageArg::Planned => Stage::Planned,
+    };
+    let path = models::resolve(args.model.as_deref(), false)?;
+    let source = Source::open(path.as_deref(), bitnetc_runtime::map::MapMode::Mapped)?
+        .with_options(args.options.model_options());
+    let mut module = dump_module(&source, stage, &options)?;
+    let entry = match (args.entry, args.layer) {
+        (Some(EntryArg::Decode), _) | (None, Some(_)) => Some("decode"),
+        (Some(EntryArg::Prefill), _) => Some("prefill"),
+        (Some(EntryArg::Head), _) => Some("head"),
+        (None, None) => None,
+    };
+    if let Some(entry) = entry {
+        let missing = || Failure::new(exit::FAILURE, format!("the module has no entry @{entry}"));
+        let func = module.func_named(entry).ok_or_else(missing)?;
+        module = match args.layer {
+            Some(layer) => extract::layer(&module, func, layer).ok_or_else(|| {
+                Failure::new(exit::FAILURE, format!("@{entry} has no layer {layer}; layers count from 0"))
+            })?,
+            None => {
+                module.retain_funcs(|f| f.name() == entry);
+                module
+            }
+        };
+    }
+    output::print(&text::print(&module))?;
+    Ok(exit::OK)
+}
+
+fn check(args: &IrCheckArgs) -> Outcome {
+    output::print(&text::print(&read_module(&args.file)?))?;
+    Ok(exit::OK)
+}
+
+/// The name, for messages, and the text of a file; `-` is standard input.
+fn read_text(file: &Path) -> Result<(String, String), Failure> {
+    let name = file.display().to_string();
+    let unreadable = |e: std::io::Error| Failure::new(exit::FAILURE, format!("cannot read {name}: {e}"));
+    let bytes = if name == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).map_err(unreadable)?;
+        bytes
+    } else {
+        std::fs::read(file).map_err(unreadable)?
+    };
+    let source = String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        Failure::new(exit::FAILURE, format!("{name}: not UTF-8 at byte {at}: IR files are text"))
+    })?;
+    Ok((name, source))
+}
+
+/// The module of a file, verified, with its plan proved.
+fn read_module(file: &Path) -> Result<Module, Failure> {
+    let (name, source) = read_text(file)?;
+    parse_module(&name, &source)
+}
+
+/// The module of a text, verified, with its plan proved; `name` is for messages.
+fn parse_module(name: &str, source: &str) -> Result<Module, Failure> {
+    let in_text = |message: String, span| {
+        Failure::in_text(message, None, name, source.to_owned(), span, "here".to_owned())
+    };
+    let (module, map) = text::parse_mapped(source)
+        .map_err(|e| in_text(format!("{name}:{}:{}: {}", e.line, e.column, e.message), e.span.clone()))?;
+    if let Err(errors) = verify::verify(&module) {
+        let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let span = errors.first().map_or(0..0, |e| map.span(&module, e.anchor));
+        let line = source[..span.start.min(source.len())].bytes().filter(|&b| b == b'\n').count() + 1;
+        return Err(in_text(format!("{name}:{line}: {}", all.join("\n")), span));
+    }
+    if module.stage == Stage::Planned {
+        for func in module.funcs().values() {
+            bitnetc_passes::check_plan(func).map_err(|e| {
+                Failure::new(exit::FAILURE, format!("{name}: the plan of @{} is wrong: {e}", func.name()))
+            })?;
+        }
+    }
+    Ok(module)
+}

@@ -1,0 +1,109 @@
+//! The `bitnetc` command: argument types, one file for each command, and how results and failures are shown.
+//!
+//! Results go to stdout, everything else to stderr; progress only to a terminal; `--json` gives one object. Exit codes:
+//! 0 ok, 1 failure, 2 usage, 3 bad or unsupported model file, 4 a check that does not hold, 130 interrupted. A closed pipe on stdout ends the command
+//! quietly.
+#![forbid(unsafe_code)]
+
+mod args;
+mod batch;
+mod bench;
+mod bench_kernels;
+mod bench_passes;
+mod chat;
+mod compile;
+mod config;
+mod doctor;
+mod emit;
+mod exit;
+mod explain;
+mod failure;
+mod import;
+mod inspect;
+mod interrupt;
+mod ir;
+mod logits;
+mod models;
+mod observe;
+mod output;
+mod perplexity;
+mod progress;
+#[cfg(test)]
+mod reference;
+mod run;
+mod sampling;
+mod shell;
+mod speeds;
+mod startup;
+mod synth;
+mod timings;
+mod tokenize;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use args::{Cli, Command};
+use config::Config;
+use failure::Failure;
+
+/// Parses the command line, runs the command and gives its exit code.
+fn main() -> ExitCode {
+    failure::break_lines();
+    let configured = Config::load().and_then(|config| Ok((config.apply(Cli::command())?, config)));
+    let (command, config) = match configured {
+        Ok((command, config)) => (command, Ok(config)),
+        Err(failure) => (Cli::command(), Err(failure)),
+    };
+    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are results; everything else is a usage error, which clap sends to stderr.
+            let code = if error.use_stderr() { exit::USAGE } else { exit::OK };
+            return match error.print() {
+                Ok(()) => ExitCode::from(code),
+                Err(_) => ExitCode::from(exit::FAILURE),
+            };
+        }
+    };
+    // What helps to mend a configuration works without it.
+    let mends = matches!(
+        cli.command,
+        Command::Config(_) | Command::Doctor(_) | Command::Completions(_) | Command::Man(_)
+    );
+    let config = match config {
+        Err(failure) if !mends => return failure.report(),
+        config => config,
+    };
+    let result = match cli.command {
+        Command::Run(args) => run::run(&args, cli.quiet),
+        Command::Chat(args) => chat::run(&args, cli.quiet),
+        Command::Tokenize(args) => tokenize::tokenize(&args, cli.quiet),
+        Command::Detokenize(args) => tokenize::detokenize(&args, cli.quiet),
+        Command::Batch(args) => batch::run(&args, cli.quiet),
+        Command::Bench(args) => bench::run(&args, cli.quiet),
+        Command::Compile(args) => compile::run(&args, cli.quiet),
+        Command::Import(args) => import::run(&args, cli.quiet),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Explain(args) => explain::run(&args, cli.quiet),
+        Command::Ir(args) => ir::run(&args),
+        Command::Logits(args) => logits::run(&args, cli.quiet),
+        Command::Perplexity(args) => perplexity::run(&args, cli.quiet),
+        Command::Verify(args) => verify::run(&args, cli.quiet),
+        Command::Synth(args) => synth::run(&args, cli.quiet),
+        Command::Models(args) => models::run(&args, cli.quiet),
+        Command::Doctor(args) => doctor::run(&args, &config),
+        Command::Config(args) => config::run(&args, config, cli.quiet),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args, cli.quiet),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => failure.report(),
+    }
+}
+
+/// What a command returns: its exit code, or why it failed.
+pub(crate) type Outcome = Result<u8, Failure>;

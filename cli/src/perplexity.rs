@@ -1,0 +1,85 @@
+//! `bitnetc perplexity`: how well a model predicts a text.
+
+use std::time::Instant;
+
+use crate::exit;
+use bitnetc_runtime::session::{Session, SessionOptions};
+use bitnetc_runtime::tokenizer::Tokenize;
+
+use super::args::PerplexityArgs;
+use super::failure::Failure;
+use super::run::{announce, load_options, read_text, threads};
+use super::{Outcome, interrupt, models, output, progress};
+
+/// Runs the command.
+pub(crate) fn run(args: &PerplexityArgs, quiet: bool) -> Outcome {
+    interrupt::listen();
+    let unreadable = |path: &std::path::Path, why: &dyn std::fmt::Display| {
+        Failure::new(exit::FAILURE, format!("cannot read {}: {why}", path.display()))
+    };
+    let loaded = models::open(args.model.as_deref(), &load_options(&args.engine)?, quiet)?;
+    announce(&loaded, args.model.is_some(), quiet);
+    let ids: Vec<u32> = match (&args.ids, &args.file) {
+        (Some(path), _) => {
+            let text = std::fs::read(path).map_err(|e| unreadable(path, &e))?;
+            serde_json::from_slice(&text)
+                .map_err(|e| unreadable(path, &format!("expected a JSON array of token ids: {e}")))?
+        }
+        (None, Some(path)) => {
+            let text = read_text(path)?;
+            loaded.tokenizer.encode(&text, true, false)?
+        }
+        (None, None) => {
+            return Err(Failure::new(exit::USAGE, "give a text with --file or token ids with --ids"));
+        }
+    };
+    let window = if args.ctx == 0 { loaded.context } else { args.ctx };
+    if window < 2 {
+        return Err(Failure::new(
+            exit::USAGE,
+            "--ctx must be at least 2: a window's first token is not scored",
+        ));
+    }
+    if ids.len() < 2 {
+        return Err(Failure::new(
+            exit::FAILURE,
+            format!("{} tokens are too few: at least 2 are needed", ids.len()),
+        ));
+    }
+    let context = window.min(u32::try_from(ids.len()).unwrap_or(u32::MAX));
+    let options = SessionOptions { context, threads: threads(args.engine.threads) };
+    let mut session = Session::new(loaded.model.clone(), options)?;
+    session.set_keep_going(|| !interrupt::requested());
+    let clock = Instant::now();
+    let bar = progress::bar("perplexity", ids.len() as u64, quiet || args.json);
+    let result = bitnetc::perplexity::perplexity(&mut session, &ids, window as usize, |done| {
+        bar.set_position(done as u64);
+        !interrupt::requested()
+    })?;
+    bar.finish_and_clear();
+    if interrupt::requested() {
+        return Ok(exit::INTERRUPTED);
+    }
+    let seconds = clock.elapsed().as_secs_f64();
+    if args.json {
+        output::print_json(&serde_json::json!({
+            "schema": "bitnetc.perplexity/1",
+            "model": loaded.name,
+            "perplexity": result.perplexity(),
+            "nll": result.nll(),
+            "tokens": result.tokens,
+            "windows": result.windows,
+            "ctx": window,
+            "seconds": seconds,
+        }))?;
+    } else {
+        output::print(&format!(
+            "perplexity {:.4} over {} tokens in {} windows of {window} ({:.1} tokens/s)\n",
+            result.perplexity(),
+            result.tokens,
+            result.windows,
+            ids.len() as f64 / seconds.max(1e-9)
+        ))?;
+    }
+    Ok(exit::OK)
+}

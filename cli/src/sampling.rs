@@ -1,0 +1,239 @@
+//! Options of every command that samples: how tokens are chosen, what ends a text, what it has to follow.
+
+use std::path::PathBuf;
+
+use crate::exit;
+use bitnetc::constraint::{Constraint, GrammarSource, MakeConstraint};
+use bitnetc::generate::GenerateOptions;
+use bitnetc_runtime::sampling::{Mirostat, SamplingParams, Stage};
+use clap::Args;
+
+use super::failure::Failure;
+
+/// How tokens are chosen. Names and defaults are llama.cpp's.
+#[derive(Debug, Args)]
+pub(crate) struct SamplingArgs {
+    /// Seed (-1: a random one)
+    #[arg(short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
+    pub(crate) seed: i64,
+    /// Temperature; 0 takes the most likely token each time
+    #[arg(
+        long = "temp",
+        visible_alias = "temperature",
+        value_name = "T",
+        default_value_t = 0.8,
+        allow_negative_numbers = true
+    )]
+    pub(crate) temp: f32,
+    /// Choose among the K most likely tokens (0 or less: all)
+    #[arg(long, value_name = "K", default_value_t = 40, allow_negative_numbers = true)]
+    pub(crate) top_k: i32,
+    /// Choose among the most likely tokens that make up this share (1: all)
+    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    pub(crate) top_p: f32,
+    /// Choose among tokens at least this likely, relative to the likeliest (0: all)
+    #[arg(long, value_name = "P", default_value_t = 0.05)]
+    pub(crate) min_p: f32,
+    /// Choose among the most typical tokens that make up this share (1: all)
+    #[arg(long = "typical", visible_alias = "typical-p", value_name = "P", default_value_t = 1.0)]
+    pub(crate) typical: f32,
+    /// Divide the logits of recent tokens by this (1: no)
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub(crate) repeat_penalty: f32,
+    /// How many tokens are recent (0: none, -1: all of the context)
+    #[arg(long, value_name = "N", default_value_t = 64, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
+    pub(crate) repeat_last_n: i64,
+    /// Take this from the logit of a recent token once
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub(crate) presence_penalty: f32,
+    /// Take this from the logit of a recent token for each time that it occurs
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub(crate) frequency_penalty: f32,
+    /// Add to the logit of a token, e.g. `15043+1`, `15043-2.5`, or `15043-inf` to forbid it (may be given more than once)
+    #[arg(short, long, value_name = "ID(+/-)BIAS", value_parser = parse_bias)]
+    pub(crate) logit_bias: Vec<(u32, f32)>,
+    /// The stages in their order: `penalties`, `top_k`, `typ_p`, `top_p`, `min_p`, `temperature`
+    #[arg(long, value_name = "NAMES", default_value_t = StageList::default(), value_parser = parse_stages)]
+    pub(crate) samplers: StageList,
+    /// 2: keep the surprise of the text near a target (Mirostat 2) instead of top-k, typical, top-p and min-p
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_mirostat)]
+    pub(crate) mirostat: u8,
+    /// The surprise that Mirostat keeps, in bits a token
+    #[arg(long, value_name = "TAU", default_value_t = 5.0)]
+    pub(crate) mirostat_ent: f32,
+    /// How fast Mirostat corrects
+    #[arg(long, value_name = "ETA", default_value_t = 0.1)]
+    pub(crate) mirostat_lr: f32,
+    /// End the text here; the string is not printed (may be given more than once)
+    #[arg(short = 'r', long = "reverse-prompt", visible_alias = "stop", value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) stop: Vec<String>,
+}
+
+/// Stages of the sampler in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StageList(pub(crate) Vec<Stage>);
+
+impl Default for StageList {
+    fn default() -> Self {
+        Self(Stage::DEFAULT_ORDER.to_vec())
+    }
+}
+
+impl std::fmt::Display for StageList {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.iter().map(|stage| stage.name()).collect::<Vec<_>>().join(";"))
+    }
+}
+
+fn parse_stages(text: &str) -> Result<StageList, String> {
+    let stage = |name: &str| {
+        Stage::named(name).ok_or_else(|| {
+            let known = Stage::DEFAULT_ORDER.map(Stage::name).join(", ");
+            format!("there is no stage `{name}`; known are {known}")
+        })
+    };
+    let names = text.split([';', ',']).map(str::trim).filter(|name| !name.is_empty());
+    names.map(stage).collect::<Result<_, _>>().map(StageList)
+}
+
+fn parse_bias(text: &str) -> Result<(u32, f32), String> {
+    let wrong = || "a token id and a bias are wanted, such as 15043+1 or 15043-inf".to_owned();
+    let at = text.find(['+', '-']).ok_or_else(wrong)?;
+    let (id, bias) = text.split_at(at);
+    Ok((id.parse().map_err(|_| wrong())?, bias.parse().map_err(|_| wrong())?))
+}
+
+fn parse_mirostat(text: &str) -> Result<u8, String> {
+    match text {
+        "0" => Ok(0),
+        "2" => Ok(2),
+        "1" => Err("version 1 is not supported, version 2 is".to_owned()),
+        _ => Err("0 (off) or 2 are wanted".to_owned()),
+    }
+}
+
+impl SamplingArgs {
+    /// The settings, and whether the seed was chosen at random.
+    pub(crate) fn params(&self) -> Result<(SamplingParams, bool), Failure> {
+        let random = self.seed < 0;
+        let seed = match u64::try_from(self.seed) {
+            Ok(seed) => seed,
+            // The hasher of a new map is keyed by the system's random source.
+            Err(_) => {
+                use std::hash::{BuildHasher, Hasher};
+                u64::from(std::collections::hash_map::RandomState::new().build_hasher().finish() as u32)
+            }
+        };
+        let params = SamplingParams {
+            temperature: self.temp,
+            top_k: usize::try_from(self.top_k).unwrap_or(0),
+            top_p: self.top_p,
+            typical_p: self.typical,
+            min_p: self.min_p,
+            repeat_penalty: self.repeat_penalty,
+            frequency_penalty: self.frequency_penalty,
+            presence_penalty: self.presence_penalty,
+            repeat_last_n: usize::try_from(self.repeat_last_n).unwrap_or(SamplingParams::MAX_LAST_N),
+            logit_bias: self.logit_bias.clone(),
+            mirostat: (self.mirostat == 2)
+                .then_some(Mirostat { tau: self.mirostat_ent, eta: self.mirostat_lr }),
+            seed,
+            stages: self.samplers.0.clone(),
+        };
+        params.validate()?;
+        Ok((params, random))
+    }
+
+    /// The options of a generation.
+    pub(crate) fn options(&self, n_predict: i64, ignore_end: bool) -> GenerateOptions {
+        GenerateOptions {
+            limit: u64::try_from(n_predict).ok(),
+            ignore_end,
+            stop: self.stop.clone(),
+            logprobs: None,
+        }
+    }
+}
+
+/// What the text has to follow.
+#[derive(Debug, Args)]
+pub(crate) struct GrammarArgs {
+    /// Make JSON that follows this schema
+    #[arg(short, long, value_name = "SCHEMA", group = "constraint")]
+    pub(crate) json_schema: Option<String>,
+    /// The same, from a file
+    #[arg(long, value_name = "FILE", group = "constraint")]
+    pub(crate) json_schema_file: Option<PathBuf>,
+    /// Make text that follows this grammar, in Lark
+    #[arg(long, value_name = "GRAMMAR", group = "constraint")]
+    pub(crate) grammar: Option<String>,
+    /// The same, from a file
+    #[arg(long, value_name = "FILE", group = "constraint")]
+    pub(crate) grammar_file: Option<PathBuf>,
+    /// Make text that this regular expression matches as a whole
+    #[arg(long, value_name = "REGEX", group = "constraint")]
+    pub(crate) regex: Option<String>,
+}
+
+impl GrammarArgs {
+    /// What was asked for, if anything.
+    pub(crate) fn source(&self) -> Result<Option<GrammarSource>, Failure> {
+        let text = |text: &Option<String>, file: &Option<PathBuf>| match (text, file) {
+            (Some(text), _) => Ok(Some(text.clone())),
+            (None, Some(path)) => super::run::read_text(path).map(Some),
+            (None, None) => Ok(None),
+        };
+        Ok(if let Some(schema) = text(&self.json_schema, &self.json_schema_file)? {
+            Some(GrammarSource::JsonSchema(schema))
+        } else if let Some(grammar) = text(&self.grammar, &self.grammar_file)? {
+            Some(GrammarSource::Lark(grammar))
+        } else {
+            self.regex.clone().map(GrammarSource::Regex)
+        })
+    }
+
+    /// The grammar at its start, if one was asked for.
+    pub(crate) fn open(&self, forms: &Forms<'_>) -> Result<Option<Box<dyn Constraint>>, Failure> {
+        let Some(source) = self.source()? else { return Ok(None) };
+        Ok(Some(forms.constraint(&source).map_err(bitnetc::Error::from)?))
+    }
+}
+
+/// What makes texts follow forms.
+#[cfg(feature = "grammar")]
+pub(crate) type Forms<'t> = bitnetc::constraint::LazyVocabulary<'t>;
+
+/// What refuses forms, in builds without grammars.
+#[cfg(not(feature = "grammar"))]
+#[derive(Debug)]
+pub(crate) struct Forms<'t>(std::marker::PhantomData<&'t ()>);
+
+#[cfg(not(feature = "grammar"))]
+impl<'t> Forms<'t> {
+    /// Of any model.
+    pub(crate) fn new(_: &'t bitnetc_runtime::tokenizer::Tokenizer, _: u32) -> Self {
+        Self(std::marker::PhantomData)
+    }
+}
+
+#[cfg(not(feature = "grammar"))]
+impl MakeConstraint for Forms<'_> {
+    fn constraint(
+        &self,
+        _: &GrammarSource,
+    ) -> Result<Box<dyn Constraint>, bitnetc::constraint::ConstraintError> {
+        let reason = "this build has no grammars: build bitnetc with the feature `grammar`".to_owned();
+        Err(bitnetc::constraint::ConstraintError::Grammar { reason })
+    }
+}
+
+/// Refuses biases for tokens that a model does not have.
+pub(crate) fn check_biases(params: &SamplingParams, vocab: u32) -> Result<(), Failure> {
+    match params.logit_bias.iter().find(|&&(id, _)| id >= vocab) {
+        Some((id, _)) => Err(Failure::new(
+            exit::USAGE,
+            format!("--logit-bias: there is no token {id}; the model has {vocab} tokens"),
+        )),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,25 @@
+//! `--speeds`: whether predictions go by what is assumed of the machine or by what was measured on it.
+
+use bitnetc_ir::TargetDesc;
+use bitnetc_tools::speeds::SpeedsFile;
+use clap::ValueEnum;
+
+use super::failure::Failure;
+use super::models::variable;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SpeedsArg {
+    /// The same on every machine with these CPU features and threads
+    Assumed,
+    /// As measured once on this machine, and remembered in the cache
+    Measured,
+}
+
+/// Gives the target the speeds that are asked for.
+pub(crate) fn apply(speeds: SpeedsArg, target: &mut TargetDesc) -> Result<(), Failure> {
+    target.measured = match speeds {
+        SpeedsArg::Assumed => None,
+        SpeedsArg::Measured => Some(SpeedsFile::from_env(&variable)?.get_or_measure(target)?),
+    };
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! `bitnetc synth`: a model with random weights.
+
+use std::time::Instant;
+
+use crate::exit;
+use bitnetc_frontend_gguf::synth::{ModelShape, PRESETS, Preset, SMALL_VOCABULARY, SyntheticModel, preset};
+
+use super::args::SynthArgs;
+use super::failure::Failure;
+use super::{Outcome, interrupt, output, progress};
+
+/// Parses a preset's name.
+pub(crate) fn parse_preset(name: &str) -> Result<&'static Preset, String> {
+    preset(name).ok_or_else(|| {
+        let names: Vec<&str> = PRESETS.iter().map(|p| p.name).collect();
+        format!("there is no such preset; there are {}", names.join(", "))
+    })
+}
+
+/// What `--help` says behind the options.
+pub(crate) fn help() -> String {
+    let mut text = "Presets:\n".to_owned();
+    for p in PRESETS {
+        text += &format!("  {:<6} {}\n", p.name, p.about);
+    }
+    text + "\nEvery preset has the architecture bitnet-b1.58, whatever the published model's is: the sizes are what a\n\
+            benchmark needs. Weights are random, so the text is noise.\n\n\
+            Example:\n  bitnetc synth --preset 2b-4t -o 2b.gguf"
+}
+
+/// Tokens of the vocabulary.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum VocabularyArg {
+    /// As the preset has it.
+    Full,
+    /// Few.
+    Small,
+    /// So many.
+    Tokens(usize),
+}
+
+/// Parses `--vocab`.
+pub(crate) fn parse_vocabulary(text: &str) -> Result<VocabularyArg, String> {
+    match text {
+        "full" => Ok(VocabularyArg::Full),
+        "small" => Ok(VocabularyArg::Small),
+        n => match n.parse() {
+            Ok(n) if n >= 260 => Ok(VocabularyArg::Tokens(n)),
+            _ => {
+                Err("expected `full`, `small` or a number from 260 (a token for each byte, and four more)"
+                    .into())
+            }
+        },
+    }
+}
+
+/// The preset's shape, with what was asked to be different.
+pub(crate) fn shape(preset: &Preset, vocabulary: VocabularyArg, layers: Option<u32>) -> ModelShape {
+    let shape = preset.shape();
+    let vocab = match vocabulary {
+        VocabularyArg::Full => shape.vocab,
+        VocabularyArg::Small => SMALL_VOCABULARY.min(shape.vocab),
+        VocabularyArg::Tokens(n) => n,
+    };
+    let layers = layers.map_or(shape.layers, |n| n as usize);
+    ModelShape { vocab, layers, ..shape }
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &SynthArgs, quiet: bool) -> Outcome {
+    let shape = shape(args.preset, args.vocab, args.layers);
+    let model = SyntheticModel::new(shape, args.seed).map_err(|e| Failure::new(exit::USAGE, e))?;
+    interrupt::listen();
+    let clock = Instant::now();
+    let bar = progress::bar("writing", model.data_bytes(), quiet);
+    let bytes = bitnetc_tools::synth::write_synthetic(&args.output, &model, |done| {
+        bar.set_position(done);
+        !interrupt::requested()
+    })?;
+    bar.finish_and_clear();
+    let s = model.shape();
+    output::print(&format!(
+        "{}: {}, {:.1} M parameters, {} layers, vocabulary {}, seed {}, in {:.2} s\n",
+        args.output.display(),
+        output::bytes(bytes),
+        model.parameters() as f64 / 1e6,
+        s.layers,
+        s.vocab,
+        args.seed,
+        clock.elapsed().as_secs_f64()
+    ))?;
+    Ok(exit::OK)
+}

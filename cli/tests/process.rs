@@ -1,0 +1,141 @@
+//! The command as a process: Ctrl-C, a reader that goes away, and where generation ends.
+#![cfg(unix)]
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+
+use bitnetc::generate::{GenerateOptions, Stop, generate};
+use bitnetc_ir::DType;
+use bitnetc_runtime::sampling::{Sampler, SamplingParams};
+use bitnetc_runtime::tokenizer::{TokenId, TokenType, Tokenize, Tokenizer, TokenizerError};
+use common::{open, options, root, session};
+
+fn bitnetc(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bitnetc"));
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn ctrl_c_ends_generation_with_130() {
+    let mut child =
+        bitnetc(&["-q", "run", "-p", "ROMEO:\n", "--ignore-eos", "-c", "100000", "-s", "1"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    lines.read_line(&mut first).unwrap();
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    lines.read_to_string(&mut first).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{first}");
+}
+
+#[test]
+fn ctrl_c_during_the_prompt_ends_it_before_the_next_chunk() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompt = folder.path().join("long.txt");
+    std::fs::write(&prompt, "To be, or not to be, that is the question.\n".repeat(6000)).unwrap();
+    let args = ["run", "-f", prompt.to_str().unwrap(), "-c", "200000", "--no-display-prompt", "-s", "1"];
+    let mut child = bitnetc(&args).spawn().unwrap();
+    // The warning about the context is said right before the prompt is run.
+    let mut lines = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("--ctx-size") {
+        assert!(lines.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+}
+
+#[test]
+fn a_closed_pipe_ends_the_command_quietly() {
+    let mut child =
+        bitnetc(&["-q", "run", "-p", "ROMEO:\n", "--ignore-eos", "-n", "400", "-s", "1"]).spawn().unwrap();
+    let mut start = [0; 4];
+    child.stdout.take().unwrap().read_exact(&mut start).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn a_device_is_not_replaced() {
+    for command in [
+        &["logits", "--tokens", "1", "-o", "/dev/null"][..],
+        &["compile", "models/shakespeare/shakespeare-5m-i2_s.gguf", "-o", "/dev/null"],
+    ] {
+        let output = bitnetc(command).current_dir(root()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("regular file"));
+    }
+}
+
+/// A tokenizer for which one more token ends a text.
+struct EndsAt<'a>(&'a Tokenizer, TokenId);
+
+impl Tokenize for EndsAt<'_> {
+    fn encode(&self, text: &str, special: bool, parse: bool) -> Result<Vec<TokenId>, TokenizerError> {
+        self.0.encode(text, special, parse)
+    }
+    fn encode_bytes(&self, bytes: &[u8], special: bool, parse: bool) -> Result<Vec<TokenId>, TokenizerError> {
+        self.0.encode_bytes(bytes, special, parse)
+    }
+    fn encode_template(
+        &self,
+        text: &str,
+        breaks: &[usize],
+        start: bool,
+    ) -> Result<Vec<TokenId>, TokenizerError> {
+        self.0.encode_template(text, breaks, start)
+    }
+    fn token_bytes(&self, id: TokenId) -> &[u8] {
+        self.0.token_bytes(id)
+    }
+    fn token_type(&self, id: TokenId) -> Option<TokenType> {
+        self.0.token_type(id)
+    }
+    fn vocab_size(&self) -> usize {
+        self.0.vocab_size()
+    }
+    fn bos(&self) -> Option<TokenId> {
+        self.0.bos()
+    }
+    fn eos(&self) -> Option<TokenId> {
+        self.0.eos()
+    }
+    fn is_end(&self, id: TokenId) -> bool {
+        id == self.1 || self.0.is_end(id)
+    }
+}
+
+#[test]
+fn generation_ends_at_any_end_token_unless_they_are_ignored() {
+    let loaded = open(&root().join("models/shakespeare/shakespeare-5m-i2_s.gguf"), &options(DType::F16));
+    let prompt = loaded.tokenizer.encode("ROMEO:\n", true, false).unwrap();
+    let run = |tokenizer: &dyn Tokenize, ignore_end| {
+        let mut sampler = Sampler::new(SamplingParams::greedy()).unwrap();
+        let options = GenerateOptions { limit: Some(24), ignore_end, ..GenerateOptions::default() };
+        let mut text = String::new();
+        let result =
+            generate(&mut session(&loaded, 64, 2), tokenizer, &mut sampler, &prompt, &options, |piece| {
+                text.push_str(piece);
+                true
+            });
+        (result.unwrap(), text)
+    };
+    let (free, text) = run(&loaded.tokenizer, false);
+    assert_eq!((free.stop, free.tokens.len()), (Stop::Limit, 24));
+    assert_eq!(text, loaded.tokenizer.decode_lossy(&free.tokens, false));
+    let end = free.tokens[9];
+    let first = free.tokens.iter().position(|&t| t == end).unwrap();
+    let ends = EndsAt(&loaded.tokenizer, end);
+    let (stopped, text) = run(&ends, false);
+    assert_eq!(stopped.stop, Stop::EndToken(end));
+    assert_eq!(stopped.tokens, free.tokens[..first], "the end token is no part of the text");
+    assert_eq!(text, loaded.tokenizer.decode_lossy(&free.tokens[..first], false));
+    let (ignored, _) = run(&ends, true);
+    assert_eq!((ignored.stop, ignored.tokens.len()), (Stop::Limit, 24));
+    assert!(!ignored.tokens.contains(&end) && ignored.tokens[..first] == free.tokens[..first]);
+}

@@ -1,0 +1,221 @@
+//! What each pass is worth: the model compiled with every optional pass left out in turn, beside the whole pipeline.
+//!
+//! A variant and the whole pipeline are measured in turns, sample by sample, and what counts is the ratio of neighbouring
+//! samples, so that a machine whose speed drifts does not make a pass look good or bad. The other columns are no
+//! measurements but properties of the planned module.
+//!
+//! Invariants: two models are in memory at a time, the whole pipeline's and one variant's; both make the same bits.
+
+use bitnetc_ir::work::Accounts;
+use bitnetc_passes::ALL_PASSES;
+use bitnetc_runtime::session::{Session, SessionOptions};
+use serde_json::{Value, json};
+
+use super::run::{Runner, Test};
+use crate::error::Error;
+use bitnetc::load::Loaded;
+
+/// How passes are measured.
+#[derive(Clone, Copy, Debug)]
+pub struct PassesOptions {
+    /// Tokens of the prompt that prefill is measured with.
+    pub prompt: u32,
+    /// Decode steps of a sample.
+    pub generate: u32,
+    /// Threads.
+    pub threads: u32,
+    /// Pairs of samples.
+    pub repetitions: u32,
+    /// Asked between samples; false ends the measurement.
+    pub keep_going: fn() -> bool,
+}
+
+/// What a planned module says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Ops of the decode step.
+    pub ops: usize,
+    /// Kernel calls of the decode step.
+    pub steps: usize,
+    /// Barriers of the decode step.
+    pub barriers: usize,
+    /// Distinct kernels of all functions.
+    pub kernels: usize,
+    /// Bytes of the arena, the largest of all functions.
+    pub arena_bytes: u64,
+    /// Bytes that the first decode step reads.
+    pub bytes_per_token: u64,
+}
+
+impl Shape {
+    /// Of a loaded model.
+    pub fn of(loaded: &Loaded) -> Self {
+        let programs = loaded.model.programs();
+        let decode = programs.programs.iter().find(|p| p.name == "decode");
+        let ops = loaded.module.func_named("decode").map_or(0, |id| loaded.module.funcs()[id].order().len());
+        Self {
+            ops,
+            steps: decode.map_or(0, |p| p.steps.len()),
+            barriers: decode.map_or(0, |p| p.steps.iter().filter(|s| s.barrier).count()),
+            kernels: programs.kernels.len(),
+            arena_bytes: programs.programs.iter().map(|p| p.arena_bytes).max().unwrap_or(0),
+            bytes_per_token: Accounts::of(&loaded.module).step(0).bytes(),
+        }
+    }
+}
+
+/// Ratios of speeds, variant over whole pipeline, of neighbouring samples.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ratios {
+    /// In the order in which they were measured.
+    pub samples: Vec<f64>,
+}
+
+impl Ratios {
+    /// The middle one, the least and the greatest.
+    pub fn range(&self) -> (f64, f64, f64) {
+        let mut sorted = self.samples.clone();
+        sorted.sort_by(f64::total_cmp);
+        let at = |i: usize| sorted.get(i).copied().unwrap_or(f64::NAN);
+        (at(sorted.len() / 2), at(0), at(sorted.len().saturating_sub(1)))
+    }
+}
+
+/// A variant, measured.
+#[derive(Clone, Debug)]
+pub struct PassOutcome {
+    /// The pass that was left out; nothing for the whole pipeline beside itself, which shows the noise.
+    pub without: Option<&'static str>,
+    /// The variant's module.
+    pub shape: Shape,
+    /// Tokens per second of decode, mean; 0 where it was not measured.
+    pub decode: f64,
+    /// Of prefill.
+    pub prefill: f64,
+    /// Decode speed beside that of the whole pipeline.
+    pub decode_ratios: Ratios,
+    /// Prefill speed beside it.
+    pub prefill_ratios: Ratios,
+}
+
+/// The passes that can be left out.
+pub fn optional_passes() -> impl Iterator<Item = &'static str> {
+    ALL_PASSES.iter().filter(|p| !p.required).map(|p| p.name)
+}
+
+/// The tests of a sample.
+fn tests(options: &PassesOptions) -> [Test; 2] {
+    let test = |prompt, generate| Test { prompt, generate, depth: 0, threads: options.threads };
+    [test(0, options.generate), test(options.prompt, 0)]
+}
+
+fn runner(loaded: &Loaded, options: &PassesOptions) -> Result<Runner, Error> {
+    let context = options.prompt.max(options.generate).max(1);
+    let session = Session::new(loaded.model.clone(), SessionOptions { context, threads: options.threads })?;
+    let mut runner = Runner::new(session, options.keep_going);
+    for test in tests(options).into_iter().filter(|t| t.context() > 0) {
+        runner.warm_up(test)?;
+    }
+    Ok(runner)
+}
+
+/// Measures `variant` (made without `without`) beside `whole`.
+///
+/// # Errors
+/// Memory or threads that cannot be had; an interruption.
+pub fn measure(
+    whole: &Loaded,
+    variant: &Loaded,
+    without: Option<&'static str>,
+    options: &PassesOptions,
+) -> Result<PassOutcome, Error> {
+    let (mut base, mut other) = (runner(whole, options)?, runner(variant, options)?);
+    let mut speeds = [0.0; 2];
+    let mut ratios = [Ratios::default(), Ratios::default()];
+    for round in 0..options.repetitions.max(1) {
+        for (i, test) in tests(options).into_iter().enumerate().filter(|(_, t)| t.context() > 0) {
+            // Who begins alternates, so that a steady drift favours nobody.
+            let (a, b) = match round % 2 {
+                0 => (base.sample(test)?, other.sample(test)?),
+                _ => {
+                    let b = other.sample(test)?;
+                    (base.sample(test)?, b)
+                }
+            };
+            speeds[i] += f64::from(test.context()) / b / f64::from(options.repetitions.max(1));
+            ratios[i].samples.push(a / b);
+        }
+    }
+    let [decode_ratios, prefill_ratios] = ratios;
+    let [decode, prefill] = speeds;
+    Ok(PassOutcome { without, shape: Shape::of(variant), decode, prefill, decode_ratios, prefill_ratios })
+}
+
+/// The head of the table.
+pub fn markdown_head(options: &PassesOptions) -> String {
+    let PassesOptions { prompt, generate, threads, repetitions, .. } = options;
+    format!(
+        "\nThreads: {threads}. Ratios: the middle one (least to greatest) of {repetitions} pairs of samples.\n\n\
+         | left out | tg{generate} t/s | ratio to all passes | pp{prompt} t/s | ratio to all passes | MB/token | arena kB | ops | kernel calls | barriers | kernels |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+    )
+}
+
+/// A row of the table.
+pub fn markdown_row(outcome: &PassOutcome) -> String {
+    let ratio = |ratios: &Ratios| {
+        let (middle, least, most) = ratios.range();
+        format!("{middle:.3} ({least:.2} to {most:.2})")
+    };
+    let s = &outcome.shape;
+    format!(
+        "| {} | {:.1} | {} | {:.1} | {} | {:.2} | {:.1} | {} | {} | {} | {} |\n",
+        outcome.without.unwrap_or("nothing (noise)"),
+        outcome.decode,
+        ratio(&outcome.decode_ratios),
+        outcome.prefill,
+        ratio(&outcome.prefill_ratios),
+        s.bytes_per_token as f64 / 1e6,
+        s.arena_bytes as f64 / 1e3,
+        s.ops,
+        s.steps,
+        s.barriers,
+        s.kernels
+    )
+}
+
+/// An outcome as JSON.
+pub fn json(outcome: &PassOutcome) -> Value {
+    let s = &outcome.shape;
+    json!({
+        "without": outcome.without,
+        "decode_tok_per_s": Some(outcome.decode).filter(|speed| *speed > 0.0),
+        "prefill_tok_per_s": Some(outcome.prefill).filter(|speed| *speed > 0.0),
+        "decode_ratios": outcome.decode_ratios.samples,
+        "prefill_ratios": outcome.prefill_ratios.samples,
+        "bytes_per_token": s.bytes_per_token,
+        "arena_bytes": s.arena_bytes,
+        "ops": s.ops,
+        "kernel_calls": s.steps,
+        "barriers": s.barriers,
+        "kernels": s.kernels,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_and_the_ends() {
+        let ratios = Ratios { samples: vec![0.9, 1.2, 1.0] };
+        assert_eq!(ratios.range(), (1.0, 0.9, 1.2));
+        assert!(Ratios::default().range().0.is_nan());
+    }
+
+    #[test]
+    fn what_a_module_needs_is_no_choice() {
+        let names: Vec<&str> = optional_passes().collect();
+        assert!(names.contains(&"schedule") && !names.contains(&"plan-memory"), "{names:?}");
+    }
+}

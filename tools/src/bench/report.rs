@@ -1,0 +1,323 @@
+//! Outcomes as Markdown, CSV and JSON.
+//!
+//! Units in CSV and JSON are plain: tokens per second, bytes, multiply-adds, and both of these per second; shares are from
+//! 0 to 1 (above 1 where a model fits in the caches). Markdown is for people.
+
+use std::collections::BTreeSet;
+
+use bitnetc_codegen::compile::Selector;
+use bitnetc_ir::{DType, Layout, Module, Op, Operand, ParamId};
+use bitnetc_runtime::profile::{Profile, ProgramProfile};
+use serde_json::{Value, json};
+
+use super::limits::LimitKind;
+use super::machine::{Build, Machine, today};
+use super::outcome::Outcome;
+use bitnetc::load::Loaded;
+
+/// What all tests of a report have in common.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Name of the model.
+    pub model: String,
+    /// What distinguishes this model from others in the same report, as pairs of option and value.
+    pub options: Vec<(&'static str, String)>,
+    /// Bytes of its packed weights.
+    pub weight_bytes: u64,
+    /// Tokens that one prefill call handles at most.
+    pub chunk: u32,
+}
+
+impl Subject {
+    /// A loaded model, called `model`; its options are read off the planned module.
+    pub fn of(loaded: &Loaded, model: String, chunk: u32) -> Self {
+        let mut options = options_of(&loaded.module);
+        options.push(("codegen", selectors_of(&loaded.model.compiled().selectors)));
+        Self { model, options, weight_bytes: loaded.model.weight_bytes(), chunk }
+    }
+
+    /// Name and options in one line.
+    fn title(&self) -> String {
+        let options = self.options.iter().map(|(name, value)| format!(", {name} {value}"));
+        format!("{}{}", self.model, options.collect::<String>())
+    }
+}
+
+/// How a planned module stores what a step reads: head, ternary weights and KV cache.
+fn options_of(module: &Module) -> Vec<(&'static str, String)> {
+    let Some(decode) = module.func_named("decode").map(|id| &module.funcs()[id]) else { return Vec::new() };
+    let param_type = |p: ParamId| module.params()[p].ty.clone();
+    let (mut heads, mut packings, mut caches) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for &id in decode.order() {
+        let node = decode.node(id);
+        for &operand in &node.operands {
+            let ty = decode.operand_type(operand, &param_type);
+            let param = matches!(operand, Operand::Param(_));
+            match (&node.op, ty.dtype, ty.layout) {
+                (Op::MatmulRows {}, ..) => drop(heads.insert("screened")),
+                (Op::Matmul {}, dtype, _) if param => drop(heads.insert(dtype.name())),
+                (Op::BlockMatmul {}, DType::W8, _) => drop(heads.insert("q8")),
+                (Op::BlockMatmul {}, DType::W6, _) => drop(heads.insert("q6")),
+                (Op::BlockMatmul {}, DType::W4, _) => drop(heads.insert("q4")),
+                (_, DType::Ter, Layout::Tile16) => drop(packings.insert("2bit")),
+                (_, DType::Ter, Layout::Trits16 | Layout::Lut16) => drop(packings.insert("1.6bit")),
+                (_, dtype, _) if ty.as_cache().is_some() => drop(caches.insert(dtype.name())),
+                _ => {}
+            }
+        }
+    }
+    if heads.contains("screened") {
+        heads.retain(|&head| head == "screened");
+    }
+    let list = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join("+");
+    vec![("head", list(heads)), ("weights", list(packings)), ("kv", list(caches))]
+}
+
+/// The instruction selectors that made a model's kernels, the most frequent first; with how many, where there are two.
+fn selectors_of(selectors: &[Selector]) -> String {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for name in selectors.iter().map(|s| s.name()) {
+        match counts.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((name, 1)),
+        }
+    }
+    counts.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+    let shown: Vec<String> = match &counts[..] {
+        [(name, _)] => vec![(*name).to_owned()],
+        several => several.iter().map(|(name, count)| format!("{name} ({count})")).collect(),
+    };
+    shown.join("+")
+}
+
+/// Limits of so many threads, over all tests, in bytes and multiply-adds per second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ThreadLimits {
+    /// Threads.
+    pub threads: u32,
+    /// Greatest median of reading.
+    pub bandwidth: f64,
+    /// Greatest median of int8 multiply-adds.
+    pub int8: f64,
+    /// Median of f32 fused multiply-adds.
+    pub fma: f64,
+}
+
+/// Lines before a Markdown table.
+pub fn markdown_head(machine: &Machine, build: &Build) -> String {
+    format!(
+        "{}\n\
+         | model | threads | test | tokens/s | MB/token | MMAC/token | limit | of the limit | paired |\n\
+         |---|--:|---|--:|--:|--:|---|--:|--:|\n",
+        machine_line(machine, build)
+    )
+}
+
+/// Machine, build and date in one line.
+pub fn machine_line(machine: &Machine, build: &Build) -> String {
+    format!(
+        "{}, {} threads, {}; bitnetc {} ({}), {}\n",
+        machine.cpu,
+        machine.threads,
+        machine.os,
+        build.version,
+        build.profile,
+        today()
+    )
+}
+
+/// A row of a Markdown table.
+pub fn markdown_row(subject: &Subject, o: &Outcome) -> String {
+    let (kind, rate) = o.limit();
+    let limit = match kind {
+        LimitKind::Bandwidth => format!("{:.1} GB/s", rate / 1e9),
+        LimitKind::Int8 => format!("{:.0} GMAC/s", rate / 1e9),
+    };
+    let depth = if o.test.depth > 0 { format!(" @ d{}", o.test.depth) } else { String::new() };
+    format!(
+        "| {} | {} | {}{depth} | {:.2} ± {:.2} | {:.1} | {:.0} | {limit} | {:.0} % | {:.0} % |\n",
+        subject.title(),
+        o.test.threads,
+        o.test.name(),
+        o.mean(),
+        o.deviation(),
+        o.bytes_per_token() as f64 / 1e6,
+        o.macs_per_token() as f64 / 1e6,
+        100.0 * o.share_of_limit(),
+        100.0 * o.share_paired()
+    )
+}
+
+/// A Markdown table of the limits.
+pub fn markdown_limits(limits: &[ThreadLimits], buffer_bytes: u64) -> String {
+    let mut text = format!(
+        "\n| threads | read bandwidth ({:.1} GB buffer) | int8 peak | f32 peak |\n|--:|--:|--:|--:|\n",
+        buffer_bytes as f64 / 1e9
+    );
+    for l in limits {
+        text += &format!(
+            "| {} | {:.1} GB/s | {:.0} GMAC/s | {:.0} GMAC/s |\n",
+            l.threads,
+            l.bandwidth / 1e9,
+            l.int8 / 1e9,
+            l.fma / 1e9
+        );
+    }
+    text
+}
+
+/// Entry points that have run, in a profile.
+fn used(profile: &Profile) -> impl Iterator<Item = &ProgramProfile> {
+    profile.programs.iter().filter(|p| p.calls > 0)
+}
+
+/// Markdown tables of where the time of a test went; empty if it was not recorded.
+pub fn markdown_profile(subject: &Subject, o: &Outcome) -> String {
+    let mut text = String::new();
+    let Some(profile) = &o.profile else { return text };
+    for program in used(profile) {
+        let wall = program.wall_ns.max(1) as f64;
+        let percent = |ns: f64| format!("{:.1} %", 100.0 * ns / wall);
+        text += &format!(
+            "\n{}, {} threads, {} @ d{}: {} calls of @{}, {:.3} ms each\n\n\
+             | op | steps | ms per call | of the time | waiting behind it |\n|---|--:|--:|--:|--:|\n",
+            subject.title(),
+            o.test.threads,
+            o.test.name(),
+            o.test.depth,
+            program.calls,
+            program.name,
+            wall / program.calls as f64 / 1e6
+        );
+        for op in profile.by_op(&program.name) {
+            let ms = op.busy_ns / program.calls as f64 / 1e6;
+            let (busy, wait) = (percent(op.busy_ns), percent(op.wait_ns));
+            text += &format!("| {} | {} | {ms:.4} | {busy} | {wait} |\n", op.op, op.steps);
+        }
+        if let Some(overhead) = profile.overhead(&program.name) {
+            let (barrier, dispatch) = (percent(overhead.barrier * wall), percent(overhead.dispatch * wall));
+            text += &format!("| all barriers | | | | {barrier} |\n| dispatch | | | {dispatch} | |\n");
+        }
+    }
+    text
+}
+
+/// A profile as JSON: one entry for each entry point that ran.
+fn json_profile(profile: &Profile) -> Value {
+    let program = |p: &ProgramProfile| {
+        let ops = profile.by_op(&p.name).into_iter().map(
+            |op| json!({ "op": op.op, "steps": op.steps, "busy_ns": op.busy_ns, "wait_ns": op.wait_ns }),
+        );
+        let overhead = profile.overhead(&p.name);
+        json!({
+            "entry": p.name,
+            "calls": p.calls,
+            "wall_ns": p.wall_ns,
+            "barrier_share": overhead.map(|o| o.barrier),
+            "dispatch_share": overhead.map(|o| o.dispatch),
+            "ops": ops.collect::<Vec<_>>(),
+        })
+    };
+    used(profile).map(program).collect()
+}
+
+/// The first line of CSV.
+pub const CSV_HEAD: &str = "model,options,test,threads,depth,tok_per_s,stddev,bytes_per_token,macs_per_token,limit,\
+                            limit_value,share_of_limit,share_paired\n";
+
+/// A line of CSV.
+pub fn csv_row(subject: &Subject, o: &Outcome) -> String {
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let options: Vec<String> =
+        subject.options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let (kind, rate) = o.limit();
+    format!(
+        "{},{},{},{},{},{},{},{},{},{},{},{},{}\n",
+        quoted(&subject.model),
+        quoted(&options.join(" ")),
+        o.test.name(),
+        o.test.threads,
+        o.test.depth,
+        o.mean(),
+        o.deviation(),
+        o.bytes_per_token(),
+        o.macs_per_token(),
+        kind.name(),
+        rate,
+        o.share_of_limit(),
+        o.share_paired()
+    )
+}
+
+/// A test as JSON.
+pub fn json_test(subject: &Subject, o: &Outcome) -> Value {
+    let (kind, rate) = o.limit();
+    let options: serde_json::Map<String, Value> =
+        subject.options.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+    json!({
+        "test": o.test.name(),
+        "threads": o.test.threads,
+        "depth": o.test.depth,
+        "tok_per_s": o.mean(),
+        "stddev": o.deviation(),
+        "samples": o.samples,
+        "bytes_per_token": o.bytes_per_token(),
+        "macs_per_token": o.macs_per_token(),
+        "limit": kind.name(),
+        "limit_value": rate,
+        "share_of_limit": o.share_of_limit(),
+        "share_paired": o.share_paired(),
+        "model": subject.model,
+        "options": options,
+        "prompt_tokens": o.test.prompt,
+        "generated_tokens": o.test.generate,
+        "chunk": subject.chunk,
+        "weight_bytes": subject.weight_bytes,
+        "work": {
+            "weight_bytes": o.work.weight_bytes,
+            "kv_bytes": o.work.kv_bytes,
+            "ternary_macs": o.work.ternary_macs,
+            "dense_macs": o.work.dense_macs,
+            "attention_macs": o.work.attention_macs,
+        },
+        "profile": o.profile.as_ref().map(json_profile),
+        "limit_samples": o.limits.iter().map(|l| json!({ "bandwidth": l.bandwidth, "int8": l.int8 })).collect::<Vec<_>>(),
+    })
+}
+
+/// Machine and build as JSON: what stands before the tests.
+pub fn json_head(machine: &Machine, build: &Build) -> (Value, Value) {
+    let machine = json!({
+        "cpu": machine.cpu,
+        "target": machine.target,
+        "threads": machine.threads,
+        "l1d_bytes": machine.l1d_bytes,
+        "l2_bytes": machine.l2_bytes,
+        "last_cache_bytes": machine.last_cache_bytes,
+        "memory_bytes": machine.memory_bytes,
+        "os": machine.os,
+    });
+    let build = json!({ "version": build.version, "profile": build.profile, "date": today() });
+    (machine, build)
+}
+
+/// Limits as JSON.
+pub fn json_limits(limits: &[ThreadLimits]) -> Value {
+    limits
+        .iter()
+        .map(|l| json!({ "threads": l.threads, "bandwidth": l.bandwidth, "int8": l.int8, "fma": l.fma }))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_are_counted_where_they_differ() {
+        use Selector::{Cranelift, X64};
+        assert_eq!(selectors_of(&[X64, X64]), "x64");
+        assert_eq!(selectors_of(&[Cranelift, X64, X64]), "x64 (2)+cranelift (1)");
+        assert_eq!(selectors_of(&[]), "");
+    }
+}

@@ -1,0 +1,57 @@
+//! What can go wrong while a compiled model is looked into or measured.
+
+use std::path::PathBuf;
+
+use bitnetc_codegen::compile::CompileError;
+use bitnetc_ir::interp::InterpError;
+use bitnetc_passes::PassError;
+use bitnetc_runtime::execute::ExecuteError;
+use bitnetc_runtime::roofline::RooflineError;
+use bitnetc_runtime::session::SessionError;
+use bitnetc_runtime::whole_file::WholeFileError;
+
+/// An error of the tools.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The library refused.
+    #[error(transparent)]
+    Library(#[from] bitnetc::Error),
+    /// A function could not be run.
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
+    /// The machine's limits could not be measured.
+    #[error(transparent)]
+    Roofline(#[from] RooflineError),
+    /// A report could not be put into JSON.
+    #[error("the report cannot be written as JSON: {0}")]
+    Report(#[from] serde_json::Error),
+    /// The file that remembers the machine's speeds could not be written.
+    #[error("cannot write {}: {source}; set XDG_CACHE_HOME to a folder that can be written", path.display())]
+    Speeds {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+/// Errors of the crates below that the library's error has a place for.
+macro_rules! through_library {
+    ($($error:ty),+ $(,)?) => {$(
+        impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::Library(error.into())
+            }
+        }
+    )+};
+}
+
+through_library!(
+    CompileError,
+    InterpError,
+    PassError,
+    SessionError,
+    WholeFileError,
+    bitnetc::store::StoreError,
+);
