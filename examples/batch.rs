@@ -2,9 +2,8 @@
 
 use bitnetc::batch::{Generation, generate_many, prompt_tokens};
 use bitnetc::generate::GenerateOptions;
-use bitnetc::{Error, Model};
-use bitnetc_runtime::batch::{Batch, BatchOptions};
-use bitnetc_runtime::sampling::SamplingParams;
+use bitnetc::runtime::batch::{Batch, BatchOptions};
+use bitnetc::{Error, Model, SamplingParams};
 
 /// Answers eight prompts, four together; each step reads the weights once for all four.
 pub fn main() -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! What a model computes, as IR, and what it needs: `cargo run --release --example inspect_ir`.
 
 use bitnetc::Model;
-use bitnetc_ir::work::Accounts;
+use bitnetc::ir::work::Accounts;
 
 /// Counts the ops of each entry point and what a token costs.
 pub fn main() -> Result<(), bitnetc::Error> {
@@ -17,7 +17,7 @@ pub fn main() -> Result<(), bitnetc::Error> {
     }
     let step = Accounts::of(module).step(100);
     println!("a token at position 100 reads {} bytes and multiplies {} times", step.bytes(), step.macs());
-    let text = bitnetc_ir::text::print(module);
+    let text = bitnetc::ir::text::print(module);
     println!("the first ops of @decode:");
     for line in text.lines().skip_while(|line| !line.contains("func @decode")).skip(1).take(4) {
         println!("{line}");

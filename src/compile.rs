@@ -8,15 +8,13 @@ mod ahead;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use bitnetc_codegen::compile::{Codegen, CompileError};
+use bitnetc_codegen::compile::CompileError;
 use bitnetc_codegen::pack::{PackedWeight, pack_into, pack_param};
-use bitnetc_codegen::{host, program};
+use bitnetc_codegen::program;
 use bitnetc_frontend_gguf as gguf;
 use bitnetc_ir::work::Accounts;
-use bitnetc_ir::{DType, Layout, Module, ParamDef, ParamId, TargetDesc, storage, text, weights};
-use bitnetc_passes::{
-    HeadFormat, Instrument, PassContext, PassUse, Pipeline, RunReport, VerifyEach, WeightPacking,
-};
+use bitnetc_ir::{DType, Layout, Module, ParamDef, ParamId, storage, text, weights};
+use bitnetc_passes::{HeadFormat, Instrument, PassUse, RunReport, WeightPacking};
 use bitnetc_runtime::map::AlignedBuffer;
 use bitnetc_runtime::model::WeightRange;
 use bitnetc_runtime::plan::{
@@ -26,61 +24,9 @@ use bitnetc_runtime::session::{MemoryUse, memory_needs};
 use bitnetc_runtime::tokenizer::TokenizerSpec;
 
 use self::ahead::{Ahead, write_ahead};
+use crate::build::BuildOptions;
 use crate::error::Error;
 use crate::tokenizer_spec::tokenizer_spec;
-
-/// Tokens that one prefill step handles at most, unless asked otherwise.
-pub const DEFAULT_CHUNK: u32 = 128;
-
-/// How a model is compiled.
-#[derive(Clone, Debug)]
-pub struct CompileOptions {
-    /// Element type of the KV cache, f16 or f32.
-    pub kv_type: DType,
-    /// How the language-model head is computed.
-    pub head: HeadFormat,
-    /// Tokens that one prefill step handles at most.
-    pub chunk: u32,
-    /// The passes.
-    pub pipeline: Pipeline,
-    /// How ternary weights are packed.
-    pub weights: WeightPacking,
-    /// The machine to lay out and to generate code for; the host unless set.
-    pub target: TargetDesc,
-    /// The instruction selector.
-    pub codegen: Codegen,
-    /// What is checked after every pass.
-    pub verify_each: VerifyEach,
-    /// How many patches are applied; all if there is no number.
-    pub stop_after: Option<u64>,
-}
-
-impl CompileOptions {
-    /// The defaults for this machine.
-    ///
-    /// # Errors
-    /// A machine that code cannot be generated for.
-    pub fn for_host() -> Result<Self, Error> {
-        let target = host::probe().map_err(CompileError::from)?;
-        let (pipeline, codegen) = (Pipeline::default(), Codegen::default());
-        let (head, weights) = (HeadFormat::Q8, WeightPacking::Auto);
-        let (verify_each, stop_after) = (VerifyEach::default(), None);
-        let (kv_type, chunk) = (DType::F16, DEFAULT_CHUNK);
-        Ok(Self { kv_type, head, chunk, pipeline, weights, target, codegen, verify_each, stop_after })
-    }
-}
-
-impl CompileOptions {
-    /// What the passes are told.
-    pub fn pass_context(&self) -> PassContext {
-        let Self { head, weights, verify_each, stop_after, .. } = *self;
-        let mut target = self.target.clone();
-        if self.codegen == Codegen::Cranelift {
-            target.measured = Some(target.speeds().with_vector_bytes(16));
-        }
-        PassContext { head, weights, verify_each, stop_after, ..PassContext::new(target) }
-    }
-}
 
 /// The packings that ops of a module read, for what was asked.
 fn weights_used(asked: WeightPacking, module: &Module) -> String {
@@ -117,7 +63,7 @@ pub struct Planned<'m, 'a> {
     weights: gguf::GgufWeights<'m, 'a>,
 }
 
-/// What `bitnetc compile` reports.
+/// What there is to say of a plan that was written.
 #[derive(Clone, Debug)]
 pub struct PlanSummary {
     /// What each pass did.
@@ -147,7 +93,7 @@ pub struct PlanSummary {
 pub fn plan_model<'m, 'a>(
     path: &Path,
     model: &'m gguf::Model<'a>,
-    options: &CompileOptions,
+    options: &BuildOptions,
 ) -> Result<Planned<'m, 'a>, Error> {
     plan_model_with(path, model, options, &mut [])
 }
@@ -159,13 +105,13 @@ pub fn plan_model<'m, 'a>(
 pub fn plan_model_with<'m, 'a>(
     path: &Path,
     model: &'m gguf::Model<'a>,
-    options: &CompileOptions,
+    options: &BuildOptions,
     instruments: &mut [&mut dyn Instrument],
 ) -> Result<Planned<'m, 'a>, Error> {
     model.check_weights().map_err(|source| Error::Gguf { path: path.to_owned(), source })?;
     let imported = import(model, options)?;
     let source = source_file(model, &imported);
-    let context = options.pass_context();
+    let context = options.pass_context()?;
     let (module, passes) = bitnetc_passes::run_with(&options.pipeline, imported, &context, instruments)?;
 
     let hparams = model.hparams();
@@ -178,7 +124,7 @@ pub fn plan_model_with<'m, 'a>(
         hyper_parameters: hyper_parameters(hparams),
         source,
         defaults_used: notes.clone(),
-        creation_options: creation_options(options, &module),
+        creation_options: creation_options(options, &module)?,
         producer: format!("bitnetc {}", env!("CARGO_PKG_VERSION")),
     };
     Ok(Planned {
@@ -228,44 +174,44 @@ pub fn hyper_parameters(hparams: &gguf::HyperParams) -> Vec<(String, String)> {
 }
 
 /// How a planned module was made, as pairs of name and value.
-pub fn creation_options(options: &CompileOptions, module: &Module) -> Vec<(String, String)> {
+///
+/// # Errors
+/// As [`BuildOptions::target`].
+pub fn creation_options(options: &BuildOptions, module: &Module) -> Result<Vec<(String, String)>, Error> {
     let pair = |name: &str, value: String| (name.to_owned(), value);
     let mut all = vec![
-        pair("kv_type", options.kv_type.name().to_owned()),
+        pair("kv_type", options.cache_type().name().to_owned()),
         pair(HEAD_OPTION, made_head(options).to_string()),
         pair("batch_size", options.chunk.to_string()),
         pair("passes", options.pipeline.to_string()),
-        pair("weights", weights_used(options.weights, module)),
+        pair("weights", weights_used(options.packing(), module)),
     ];
-    if let Some(speeds) = options.target.measured {
+    let target = options.target()?;
+    if let Some(speeds) = target.measured {
         let text = format!(
             "{} MB/s with one thread, {} MB/s with {}, {} million int8 multiply-adds a second and core",
-            speeds.read_one_mb_s, speeds.read_all_mb_s, options.target.threads, speeds.int8_core_mmac_s
+            speeds.read_one_mb_s, speeds.read_all_mb_s, target.threads, speeds.int8_core_mmac_s
         );
         all.push(pair("speeds", text));
     }
-    all
+    Ok(all)
 }
 
 /// The option of a plan that names its head.
 pub(crate) const HEAD_OPTION: &str = "head";
 
 /// The head that comes out of the passes.
-fn made_head(options: &CompileOptions) -> HeadFormat {
+fn made_head(options: &BuildOptions) -> HeadFormat {
     let packs = options.pipeline.passes().iter().find(|pass| pass.name == "pack-head");
-    packs.map_or(HeadFormat::Stored, |pass: &PassUse| pass.options.head.unwrap_or(options.head))
+    packs.map_or(HeadFormat::Stored, |pass: &PassUse| pass.options.head.unwrap_or(options.head_format()))
 }
 
 /// The imported module of a model.
 ///
 /// # Errors
 /// A model that cannot be expressed in the IR.
-pub fn import(model: &gguf::Model<'_>, options: &CompileOptions) -> Result<Module, Error> {
-    let kv = match options.kv_type {
-        DType::F32 => gguf::KvType::F32,
-        _ => gguf::KvType::F16,
-    };
-    Ok(model.lower(&gguf::LowerOptions { kv, chunk: options.chunk })?)
+pub fn import(model: &gguf::Model<'_>, options: &BuildOptions) -> Result<Module, Error> {
+    Ok(model.lower(&gguf::LowerOptions { cache: options.cache_type(), chunk: options.chunk })?)
 }
 
 /// The parameters that ops of the module read, in the order in which they are stored.

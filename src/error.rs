@@ -6,8 +6,9 @@ use bitnetc_codegen::compile::CompileError;
 use bitnetc_codegen::pack::PackError;
 use bitnetc_frontend_gguf::GgufError;
 use bitnetc_import::ImportError;
+use bitnetc_ir::cache::CacheError;
 use bitnetc_ir::interp::InterpError;
-use bitnetc_passes::PassError;
+use bitnetc_passes::{PassError, WeightPacking};
 use bitnetc_runtime::map::MapError;
 use bitnetc_runtime::model::ModelError;
 use bitnetc_runtime::plan::PlanError;
@@ -29,7 +30,7 @@ pub enum Error {
     Open(#[from] MapError),
     /// The file is neither a GGUF nor a plan.
     #[error(
-        "{}: neither a GGUF file nor a plan (it begins with {found}); give a .gguf model or a plan made by `bitnetc compile`",
+        "{}: neither a GGUF file nor a plan (it begins with {found}); give a .gguf model or a compiled plan",
         path.display()
     )]
     UnknownFormat {
@@ -89,7 +90,7 @@ pub enum Error {
     File(#[from] WholeFileError),
     /// A plan has another head than the one asked for.
     #[error(
-        "{}: the plan was compiled with --head {has}; leave --head out, or compile the model again with --head {asked}",
+        "{}: the plan was compiled with the head {has}, not {asked}; take the head of the plan, or compile the model again",
         path.display()
     )]
     HeadOfPlan {
@@ -100,10 +101,23 @@ pub enum Error {
         /// The head that was asked for.
         asked: String,
     },
+    /// A plan's weights are packed otherwise than asked for.
+    #[error(
+        "{}: the plan's weights are packed as {has}, not {asked}; take the packing of the plan, or compile the model again",
+        path.display()
+    )]
+    PackingOfPlan {
+        /// The file.
+        path: PathBuf,
+        /// The packing that it has.
+        has: WeightPacking,
+        /// The packing that was asked for.
+        asked: WeightPacking,
+    },
     /// No text to go on from, with a model that does not say how texts begin.
     #[error("the prompt is empty and the model has no begin-of-text token: give a prompt")]
     NoPrompt,
-    /// Ctrl-C.
+    /// Whoever asked for the work has stopped it.
     #[error("interrupted")]
     Interrupted,
     /// The model could not be lowered to IR.
@@ -153,7 +167,7 @@ pub enum Error {
     /// A model by name could not be had.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
-    /// A cache dtype that is no cache dtype.
-    #[error("{0}")]
-    Cache(String),
+    /// The caches of a plan cannot have the element type that was asked for.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
 }

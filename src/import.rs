@@ -45,7 +45,7 @@ pub enum LocationError {
     },
     /// The cache does not hold it.
     #[error(
-        "{name} ({revision}) is not in the cache at {}; fetch it first: bitnetc models pull hf:{name}",
+        "{name} ({revision}) is not in the cache at {}; fetch it first",
         cache.display()
     )]
     NotCached {
@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(snapshot(cache.path(), "a/b", commit).unwrap(), snapshot_dir);
         for (name, revision) in [("a/b", "bad"), ("a/b", "other"), ("a/c", "main")] {
             let error = snapshot(cache.path(), name, revision).unwrap_err().to_string();
-            assert!(error.contains("bitnetc models pull hf:"), "{error}");
+            assert!(error.contains("fetch it first"), "{error}");
         }
     }
 }

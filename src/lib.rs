@@ -1,30 +1,40 @@
 //! bitnetc compiles ternary (BitNet b1.58) language models for CPUs and runs them.
 //!
-//! This crate is the facade over the parts (see `docs/architecture.md`) and the `bitnetc` command. The way from a file to
-//! text:
+//! ```
+//! use bitnetc::{Model, Settings};
 //!
-//! ```no_run
-//! use bitnetc::generate::{GenerateOptions, generate};
-//! use bitnetc_runtime::sampling::{Sampler, SamplingParams};
-//! use bitnetc_runtime::session::{Session, SessionOptions};
-//! use bitnetc_runtime::tokenizer::Tokenize;
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let loaded = bitnetc::load::load(None, &bitnetc::load::LoadOptions::default())?;
-//! let mut session = Session::new(loaded.model.clone(), SessionOptions { context: 256, threads: 2 })?;
-//! let mut sampler = Sampler::new(SamplingParams { seed: 7, ..SamplingParams::default() })?;
-//! let prompt = loaded.tokenizer.encode("ROMEO:", true, false)?;
-//! let options = GenerateOptions { limit: Some(32), ..GenerateOptions::default() };
-//! generate(&mut session, &loaded.tokenizer, &mut sampler, &prompt, &options, |text| {
-//!     print!("{text}");
-//!     true
-//! })?;
+//! # fn main() -> Result<(), bitnetc::Error> {
+//! let model = Model::builtin()?; // or Model::load("model.gguf")
+//! let mut session = model.session(256)?;
+//! let settings = Settings { limit: Some(16), ..Settings::greedy() };
+//! for token in session.generate("ROMEO:", &settings)? {
+//!     print!("{}", token?.text);
+//! }
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`Model`] is a model that is ready to run: load it once, share it among threads. A [`TextSession`] makes one text at a time,
+//! whole or token by token, as [`Settings`] say; [`Model::chat`] begins a conversation. [`LoadOptions`] and [`BuildOptions`] say
+//! how a model is opened and compiled: which head, which weights, which caches, for which CPU.
+//!
+//! | module | what for |
+//! |---|---|
+//! | [`chat`] | messages, chat templates, conversations |
+//! | [`batch`] | many texts at once |
+//! | [`constraint`] | text that follows a JSON schema or a grammar (feature `grammar`) |
+//! | [`store`] | models by name, and the cache of compiled plans; the network with feature `hub` |
+//! | [`perplexity`] | how well a model predicts a text |
+//! | [`load`], [`generate`] | what [`Model`] is made of, with every option |
+//! | [`compile`], [`import`] | plan files, and GGUF files from checkpoints |
+//! | [`sampling`], [`session`], [`tokenizer`], [`cpus`] | the parts of the runtime that those name |
+//! | [`ir`], [`passes`], [`codegen`], [`gguf`], [`runtime`] | the compiler's crates, whole, for programs that go below all this |
+//!
+//! A program needs this crate alone in its `Cargo.toml`: what public functions take and return is named here.
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod build;
 pub mod builtin;
 pub mod chat;
 pub mod compile;
@@ -38,6 +48,22 @@ pub mod perplexity;
 pub mod store;
 pub mod tokenizer_spec;
 
-pub use compile::DEFAULT_CHUNK;
+pub use build::{BuildOptions, DEFAULT_CHUNK};
 pub use error::Error;
+pub use load::LoadOptions;
 pub use model::{Model, Settings, TextSession, Token, Tokens};
+
+pub use bitnetc_codegen::compile::Codegen;
+pub use bitnetc_frontend_gguf::ModelOptions;
+pub use bitnetc_ir::{CacheType, TargetDesc};
+pub use bitnetc_passes::{HeadFormat, WeightPacking};
+pub use bitnetc_runtime::cpus::{self, Cpus};
+pub use bitnetc_runtime::map::MapMode;
+pub use bitnetc_runtime::sampling::{self, Sampler, SamplingParams, TokenLogprob, TokenLogprobs};
+pub use bitnetc_runtime::session::{self, Session, SessionOptions};
+pub use bitnetc_runtime::tokenizer::{self, TokenId, Tokenize, Tokenizer};
+
+pub use {
+    bitnetc_codegen as codegen, bitnetc_frontend_gguf as gguf, bitnetc_ir as ir, bitnetc_passes as passes,
+    bitnetc_runtime as runtime,
+};

@@ -4,6 +4,7 @@
 //! plan is proved again before anything runs, since the file is not trusted.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,63 +21,33 @@ use bitnetc_runtime::model::{Bytes, Model, WeightRange};
 use bitnetc_runtime::plan::{self, LoadOptions as PlanOptions, Plan, PlanError};
 use bitnetc_runtime::tokenizer::{Tokenizer, TokenizerSpec};
 
+use crate::build::BuildOptions;
 use crate::builtin;
-use crate::compile::{CompileOptions, HEAD_OPTION, import, plan_model, scales_name, stored_params};
+use crate::compile::{HEAD_OPTION, import, plan_model, scales_name, stored_params};
 use crate::error::Error;
+use crate::store::{HubRef, ModelRef};
 
 /// How a model is opened.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// Element type of the KV cache, f16 or f32; what the plan was made with, or f16, if there is nothing.
-    pub kv_type: Option<DType>,
-    /// How the language-model head is computed; what the plan was made with, or q8, if there is nothing. A plan has one
-    /// head and refuses another.
-    pub head: Option<HeadFormat>,
-    /// How ternary weights are packed: for a GGUF, what is done; of a plan, what is demanded.
-    pub weights: Option<WeightPacking>,
-    /// Threads that the model will run with, for the cost model; the target's if there is nothing.
-    pub threads: Option<u32>,
+    /// How it is made ready: of a GGUF, how it is compiled; of a plan, what is demanded.
+    pub build: BuildOptions,
     /// How files are brought into memory.
     pub map_mode: MapMode,
     /// What a GGUF file does not say and its user knows; of no effect on a plan.
     pub model: gguf::ModelOptions,
     /// Whether the hash of a plan's weights is checked, which reads all of them. Everything else of a plan always is.
     pub verify: bool,
-    /// How a GGUF is compiled; what stands above counts if it is there. The defaults for this machine if there is nothing.
-    pub compile: Option<CompileOptions>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        let map_mode = MapMode::Mapped;
         Self {
-            kv_type: None,
-            head: None,
-            weights: None,
-            threads: None,
-            map_mode,
+            build: BuildOptions::default(),
+            map_mode: MapMode::Mapped,
             model: gguf::ModelOptions::default(),
             verify: false,
-            compile: None,
         }
-    }
-}
-
-impl LoadOptions {
-    /// How a GGUF is compiled with these options.
-    ///
-    /// # Errors
-    /// A machine that code cannot be generated for.
-    pub fn compile_options(&self) -> Result<CompileOptions, Error> {
-        let mut compile = match &self.compile {
-            Some(options) => options.clone(),
-            None => CompileOptions::for_host()?,
-        };
-        compile.kv_type = self.kv_type.unwrap_or(compile.kv_type);
-        compile.head = self.head.unwrap_or(compile.head);
-        compile.weights = self.weights.unwrap_or(compile.weights);
-        compile.target.threads = self.threads.unwrap_or(compile.target.threads);
-        Ok(compile)
     }
 }
 
@@ -216,10 +187,29 @@ impl std::fmt::Debug for Loaded {
 
 /// Opens the model at `path`, or the built-in one, and makes it ready to run.
 ///
+/// With the feature `hub` the path may be a name of the Hugging Face Hub too, `hf:org/repo[@revision][:file]` or one of
+/// [`crate::store::ALIASES`]: the file is fetched once, compiled once, and then opened by its plan. [`crate::store::open`] does
+/// the same and can be watched and stopped.
+///
 /// # Errors
-/// A file that cannot be read, is malformed or not supported; code that cannot be generated.
+/// A file that cannot be read, is malformed or not supported; code that cannot be generated; a name that cannot be fetched.
 pub fn load(path: Option<&Path>, options: &LoadOptions) -> Result<Loaded, Error> {
+    if let Some(name) = path
+        && let ModelRef::Hub(name) = ModelRef::parse(name, &BTreeMap::new())?
+    {
+        return load_by_name(&name, options);
+    }
     load_source(Source::open(path, options.map_mode)?.with_options(options.model), options)
+}
+
+#[cfg(feature = "hub")]
+fn load_by_name(name: &HubRef, options: &LoadOptions) -> Result<Loaded, Error> {
+    Ok(crate::store::open_from_env(name, options, &mut |_| true)?.0)
+}
+
+#[cfg(not(feature = "hub"))]
+fn load_by_name(name: &HubRef, _: &LoadOptions) -> Result<Loaded, Error> {
+    Err(crate::store::StoreError::NoHub { name: name.to_string() }.into())
 }
 
 /// As [`load`], for an opened file.
@@ -227,12 +217,11 @@ pub fn load(path: Option<&Path>, options: &LoadOptions) -> Result<Loaded, Error>
 /// # Errors
 /// As [`load`].
 pub fn load_source(source: Source, options: &LoadOptions) -> Result<Loaded, Error> {
-    let compile_options = options.compile_options()?;
     match source {
-        Source::Gguf { .. } => load_gguf(&source, &compile_options),
+        Source::Gguf { .. } => load_gguf(&source, &options.build),
         Source::Plan { path, plan } => {
-            check_head(&path, &plan, options.head)?;
-            load_plan(&path, *plan, &compile_options, options)
+            check_head(&path, &plan, options.build.head)?;
+            load_plan(&path, *plan, options)
         }
     }
 }
@@ -265,12 +254,13 @@ fn refusals(compiled: &Compiled) -> Vec<String> {
     compiled.refusals.iter().map(|why| format!("{why}; made by cranelift")).collect()
 }
 
-fn load_gguf(source: &Source, options: &CompileOptions) -> Result<Loaded, Error> {
+fn load_gguf(source: &Source, options: &BuildOptions) -> Result<Loaded, Error> {
+    let target = options.target()?;
     let path = PathBuf::from(source.name());
     let model = source.gguf_model()?;
     let planned = plan_model(&path, &model, options)?;
     let (tokenizer, (compiled, (blob, ranges))) = beside_tokenizer(&planned.tokenizer, || {
-        let compiled = compile_with(&planned.module, &options.target, options.codegen)?;
+        let compiled = compile_with(&planned.module, &target, options.codegen)?;
         Ok((compiled, planned.pack()?))
     })?;
     let blob: Bytes = Arc::new(blob);
@@ -311,16 +301,10 @@ pub fn plan_module(path: &Path, plan: &Plan) -> Result<Module, Error> {
 
 /// Refuses another packing of weights than the plan's: they are packed when a model is compiled.
 fn check_packing(path: &Path, module: &Module, demanded: WeightPacking) -> Result<(), Error> {
-    let (is_other, what): (fn(Layout) -> bool, _) = match demanded {
+    let (is_other, has): (fn(Layout) -> bool, _) = match demanded {
         WeightPacking::Auto => return Ok(()),
-        WeightPacking::TwoBits => (
-            Layout::has_five_a_byte,
-            "the plan's weights are packed in 1.6 bits; leave --weights out, or compile the model with --weights 2bit",
-        ),
-        WeightPacking::Trits => (
-            |layout| layout == Layout::Tile16,
-            "the plan's weights are packed in 2 bits; leave --weights out, or compile the model with --weights 1.6bit",
-        ),
+        WeightPacking::TwoBits => (Layout::has_five_a_byte, WeightPacking::Trits),
+        WeightPacking::Trits => (|layout| layout == Layout::Tile16, WeightPacking::TwoBits),
     };
     let packable = |ty: &Type| {
         let one_scale = ty.group == 0;
@@ -332,7 +316,7 @@ fn check_packing(path: &Path, module: &Module, demanded: WeightPacking) -> Resul
         ty.dtype == DType::Ter && is_other(ty.layout) && packable(ty)
     };
     match stored_params(module).into_iter().any(wrong) {
-        true => Err(Error::NotInPlan { path: path.to_owned(), what }),
+        true => Err(Error::PackingOfPlan { path: path.to_owned(), has, asked: demanded }),
         false => Ok(()),
     }
 }
@@ -353,26 +337,23 @@ pub fn check_module(module: &Module) -> Result<(), String> {
     Ok(())
 }
 
-fn load_plan(
-    path: &Path,
-    plan: Plan,
-    options: &CompileOptions,
-    demanded: &LoadOptions,
-) -> Result<Loaded, Error> {
+fn load_plan(path: &Path, plan: Plan, options: &LoadOptions) -> Result<Loaded, Error> {
+    let build = &options.build;
+    let target = build.target()?;
     let lacks = |what| Error::PlanLacks { path: path.to_owned(), what };
     let spec = plan.tokenizer()?.ok_or_else(|| lacks("tokenizer"))?;
     let (verified, made) = rayon::join(
-        || if demanded.verify { plan.verify_weights() } else { Ok(()) },
+        || if options.verify { plan.verify_weights() } else { Ok(()) },
         || {
             beside_tokenizer(&spec, || {
                 let mut module = plan_module(path, &plan)?;
-                if let Some(packing) = demanded.weights {
+                if let Some(packing) = build.weights {
                     check_packing(path, &module, packing)?;
                 }
-                if let Some(kv_type) = demanded.kv_type {
-                    cache::set_cache_dtype(&mut module, kv_type).map_err(|e| Error::Cache(e.to_string()))?;
+                if let Some(cache) = build.cache {
+                    cache::set_cache_type(&mut module, cache)?;
                 }
-                let compiled = compile_with(&module, &options.target, options.codegen)?;
+                let compiled = compile_with(&module, &target, build.codegen)?;
                 Ok((module, compiled))
             })
         },
@@ -426,7 +407,7 @@ impl AsRef<[u8]> for PlanBytes {
 ///
 /// # Errors
 /// As [`load`]; a plan has no earlier stage than `planned`.
-pub fn dump_module(source: &Source, stage: Stage, options: &CompileOptions) -> Result<Module, Error> {
+pub fn dump_module(source: &Source, stage: Stage, options: &BuildOptions) -> Result<Module, Error> {
     if let Source::Plan { path, plan } = source {
         return match stage {
             Stage::Planned => plan_module(path, plan),
@@ -445,7 +426,7 @@ pub fn dump_module(source: &Source, stage: Stage, options: &CompileOptions) -> R
         Stage::LaidOut => passes.take_while(|p| p.name != "plan-memory").collect(),
         Stage::Planned => passes.collect(),
     };
-    Ok(bitnetc_passes::run(&Pipeline::new(up_to), imported, &options.pass_context())?.0)
+    Ok(bitnetc_passes::run(&Pipeline::new(up_to), imported, &options.pass_context()?)?.0)
 }
 
 /// The packed weights of a loaded model, for the interpreter.

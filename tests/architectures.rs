@@ -6,7 +6,8 @@ mod common;
 use std::io::Write;
 use std::path::Path;
 
-use bitnetc::compile::{CompileOptions, plan_model};
+use bitnetc::BuildOptions;
+use bitnetc::compile::{plan_model};
 use bitnetc::load::{Loaded, Source, dump_module, score_by_interpreter};
 use bitnetc_frontend_gguf::TensorType;
 use bitnetc_frontend_gguf::testing::{GgufWriter, MetaValue, TinyModel, store};
@@ -57,7 +58,7 @@ fn plans_of_every_architecture_equal_their_models() {
         let model = source.gguf_model().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let plan = dir.path().join("model.plan");
-        let compile = CompileOptions::for_host().unwrap();
+        let compile = BuildOptions::default();
         plan_model(&path, &model, &compile).unwrap().write(&plan, |_| true).unwrap();
         let tokens = random_tokens(9, 20, 300);
         let direct = open(&path, &options(DType::F16));
@@ -75,9 +76,9 @@ fn plans_of_every_architecture_equal_their_models() {
 fn the_decoder_layer_of_every_architecture() {
     for name in MODELS {
         let source = Source::open(Some(&architecture(name)), MapMode::Mapped).unwrap();
-        let mut options = CompileOptions::for_host().unwrap();
+        let mut options = BuildOptions::default();
         // The same text on every machine.
-        options.target = "x86_64+sse4.1+avx+avx2+fma".parse().unwrap();
+        options.target = Some("x86_64+sse4.1+avx+avx2+fma".parse().unwrap());
         options.chunk = 32;
         for stage in [Stage::Imported, Stage::Fused] {
             let module = dump_module(&source, stage, &options).unwrap();

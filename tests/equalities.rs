@@ -3,7 +3,8 @@
 
 mod common;
 
-use bitnetc::compile::{CompileOptions, plan_model};
+use bitnetc::BuildOptions;
+use bitnetc::compile::{plan_model};
 use bitnetc::load::{LoadOptions, Source, load, score_by_interpreter};
 use bitnetc_frontend_gguf::testing::TinyModel;
 use bitnetc_ir::{DType, TargetDesc};
@@ -68,7 +69,7 @@ fn every_pass_can_be_left_out() {
         for pass in ALL_PASSES.iter().filter(|p| !p.required) {
             let changed = options_with(DType::F16, |c| {
                 // Without the pass, the head is the stored one whatever is asked for.
-                c.head = if pass.name == "pack-head" { HeadFormat::Q8 } else { HeadFormat::Stored };
+                c.head = Some(if pass.name == "pack-head" { HeadFormat::Q8 } else { HeadFormat::Stored });
                 c.pipeline = c.pipeline.clone().without(pass.name).unwrap();
             });
             let loaded = open(file.path(), &changed);
@@ -92,7 +93,7 @@ fn packings_of_weights_give_the_same_bits() {
     for (i, model) in shapes().iter().enumerate() {
         let file = write_model(model);
         let tokens = random_tokens(17, 70, model.vocab as u32);
-        let packed = |weights| options_with(DType::F16, |c| c.weights = weights);
+        let packed = |weights| options_with(DType::F16, |c| c.weights = Some(weights));
         let expected = score(&open(file.path(), &packed(WeightPacking::TwoBits)), &tokens, 2);
         let trits = open(file.path(), &packed(WeightPacking::Trits));
         let used: Vec<_> = trits.module.params().values().filter(|p| p.ty.layout.has_five_a_byte()).collect();
@@ -110,14 +111,15 @@ fn packings_of_weights_give_the_same_bits() {
         // The same through a plan file, which knows how it is packed.
         let plan = folder.path().join(format!("{i}.plan"));
         let source = Source::open(Some(file.path()), MapMode::Mapped).unwrap();
-        let mut compile = CompileOptions::for_host().unwrap();
-        compile.weights = WeightPacking::Trits;
+        let mut compile = BuildOptions::default();
+        compile.weights = Some(WeightPacking::Trits);
         let gguf = source.gguf_model().unwrap();
         let planned = plan_model(file.path(), &gguf, &compile).unwrap();
         let recorded = planned.meta.creation_options.iter().find(|(name, _)| name == "weights");
         assert_eq!(recorded.map(|(_, value)| value.as_str()), Some("1.6bit"));
         planned.write(&plan, |_| true).unwrap();
-        let demand = |weights| LoadOptions { weights: Some(weights), ..LoadOptions::default() };
+        let with = |build: BuildOptions| LoadOptions { build, ..LoadOptions::default() };
+        let demand = |weights| with(BuildOptions { weights: Some(weights), ..BuildOptions::default() });
         assert_same(
             &format!("shape {i}, plan"),
             &expected,
@@ -127,7 +129,7 @@ fn packings_of_weights_give_the_same_bits() {
             load(Some(&plan), &demand(weights)).unwrap();
         }
         let error = load(Some(&plan), &demand(WeightPacking::TwoBits)).unwrap_err();
-        assert!(error.to_string().contains("--weights 2bit"), "{error}");
+        assert!(error.to_string().contains("as 1.6bit, not 2bit"), "{error}");
     }
 }
 
@@ -139,7 +141,7 @@ fn a_plan_from_disk_equals_compiling_in_memory() {
         let plan = folder.path().join(format!("{i}.plan"));
         let source = Source::open(Some(file.path()), MapMode::Mapped).unwrap();
         let gguf = source.gguf_model().unwrap();
-        plan_model(file.path(), &gguf, &CompileOptions::for_host().unwrap())
+        plan_model(file.path(), &gguf, &BuildOptions::default())
             .unwrap()
             .write(&plan, |_| true)
             .unwrap();
@@ -161,7 +163,7 @@ fn packed_heads_equal_the_interpreter_on_every_engine() {
         let stored = score(&open(file.path(), &options_stored_head(DType::F16)), &tokens, 2);
         for head in ["q8", "q6", "q4", "screened:20", "screened"] {
             let head: HeadFormat = head.parse().unwrap();
-            let changed = options_with(DType::F16, |c| c.head = head);
+            let changed = options_with(DType::F16, |c| c.head = Some(head));
             let loaded = open(file.path(), &changed);
             let mut expected = Vec::new();
             score_by_interpreter(&loaded, &tokens, &mut |_, row| {
@@ -177,19 +179,20 @@ fn packed_heads_equal_the_interpreter_on_every_engine() {
             for target in feature_levels() {
                 let what = format!("{head}, {target}");
                 let loaded =
-                    open(file.path(), &options_with(DType::F16, |c| (c.head, c.target) = (head, target)));
+                    open(file.path(), &options_with(DType::F16, |c| (c.head, c.target) = (Some(head), Some(target))));
                 assert_same(&what, &expected[..20], &score(&loaded, &tokens[..20], 2));
             }
             let plan = folder.path().join(format!("{i}.{head}.plan"));
             let source = Source::open(Some(file.path()), MapMode::Mapped).unwrap();
-            let options = CompileOptions { head, ..CompileOptions::for_host().unwrap() };
+            let options = BuildOptions { head: Some(head), ..BuildOptions::default() };
             let gguf = source.gguf_model().unwrap();
             plan_model(file.path(), &gguf, &options).unwrap().write(&plan, |_| true).unwrap();
-            let asked = LoadOptions { head: Some(head), ..LoadOptions::default() };
+            let asked = LoadOptions { build: options, ..LoadOptions::default() };
             assert_same("plan", &expected, &score(&open(&plan, &asked), &tokens, 2));
-            let other = LoadOptions { head: Some(HeadFormat::Stored), ..LoadOptions::default() };
+            let stored_head = BuildOptions { head: Some(HeadFormat::Stored), ..BuildOptions::default() };
+            let other = LoadOptions { build: stored_head, ..LoadOptions::default() };
             let refused = load(Some(&plan), &other).unwrap_err().to_string();
-            assert!(refused.contains(&format!("--head {head}")) && refused.contains("f16"), "{refused}");
+            assert!(refused.contains(&format!("the head {head}, not f16")), "{refused}");
 
             if let HeadFormat::Screened { rows } = head {
                 for (row, (screened, stored)) in expected.iter().zip(&stored).enumerate() {
@@ -234,7 +237,7 @@ fn feature_levels_give_the_same_bits() {
     for target in levels {
         let name = target.to_string();
         for weights in [WeightPacking::TwoBits, WeightPacking::Trits] {
-            let options = options_with(DType::F16, |c| (c.target, c.weights) = (target.clone(), weights));
+            let options = options_with(DType::F16, |c| (c.target, c.weights) = (Some(target.clone()), Some(weights)));
             let loaded = open(file.path(), &options);
             let name = format!("{name}, {weights}");
             assert_same(&name, &expected, &score(&loaded, &tokens, 2));

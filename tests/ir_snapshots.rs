@@ -4,7 +4,7 @@ mod common;
 
 use std::io::Write;
 
-use bitnetc::compile::CompileOptions;
+use bitnetc::BuildOptions;
 use bitnetc::load::{Source, dump_module};
 use bitnetc_frontend_gguf::testing::TinyModel;
 use bitnetc_ir::{Stage, extract, text};
@@ -19,7 +19,7 @@ fn snapshot(name: &str, text: &str) {
 }
 
 /// A two-layer model with grouped heads.
-fn model() -> (tempfile::NamedTempFile, CompileOptions) {
+fn model() -> (tempfile::NamedTempFile, BuildOptions) {
     let model = TinyModel {
         layers: 2,
         hidden: 256,
@@ -31,9 +31,9 @@ fn model() -> (tempfile::NamedTempFile, CompileOptions) {
     };
     let mut file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
     file.write_all(&model.to_gguf()).unwrap();
-    let mut options = CompileOptions::for_host().unwrap();
+    let mut options = BuildOptions::default();
     // The same text on every machine.
-    options.target = "x86_64+sse4.1+avx+avx2+fma".parse().unwrap();
+    options.target = Some("x86_64+sse4.1+avx+avx2+fma".parse().unwrap());
     options.chunk = 32;
     (file, options)
 }

@@ -151,7 +151,7 @@ fn packed_heads_stay_near_the_references() {
         let reference = json(&data(&format!("logits_{name}.json")));
         let bytes = std::fs::read(data(&format!("logits_{name}.bin"))).unwrap();
         for (head, share) in PACKED {
-            let packed = options_with(DType::F32, |c| c.head = head);
+            let packed = options_with(DType::F32, |c| c.head = Some(head));
             let loaded = open(&data(&format!("model_{name}_i2_s.gguf")), &packed);
             let (mut wrong, mut all) = (0.0, 0.0);
             for prompt in reference["prompts"].as_array().unwrap() {

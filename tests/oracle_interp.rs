@@ -7,9 +7,9 @@
 
 use std::path::Path;
 
-use bitnetc_frontend_gguf::{GgufWeights, KvType, LowerOptions, Model};
+use bitnetc_frontend_gguf::{GgufWeights, LowerOptions, Model};
 use bitnetc_ir::interp::{Interpreter, Tensor};
-use bitnetc_ir::{FuncId, HEAD_ROWS, Module, Type};
+use bitnetc_ir::{CacheType, FuncId, HEAD_ROWS, Module, Type};
 use serde_json::Value;
 
 const CAPACITY: u32 = 192;
@@ -156,10 +156,10 @@ fn check_greedy(session: &Session<'_>, prompt: &Prompt<'_>) {
     }
 }
 
-fn check_model(name: &str, kv: KvType) {
+fn check_model(name: &str, cache: CacheType) {
     let file = read(&format!("model_{name}_i2_s.gguf"));
     let model = Model::open(&file).expect("the test model opens");
-    let module = model.lower(&LowerOptions { kv, ..LowerOptions::default() }).expect("the test model lowers");
+    let module = model.lower(&LowerOptions { cache, ..LowerOptions::default() }).expect("the test model lowers");
     let weights = GgufWeights::new(&model);
     let session = Session::new(&module, &weights);
 
@@ -174,7 +174,7 @@ fn check_model(name: &str, kv: KvType) {
         let expected = prompt.logits("");
         close += check_positions(&prompt, &got, &expected);
         positions += expected.len() / vocab;
-        if kv == KvType::F32 {
+        if cache == CacheType::F32 {
             let difference = greatest_difference(&got, &expected);
             if prompt.flip_free() {
                 flip_free += 1;
@@ -185,7 +185,7 @@ fn check_model(name: &str, kv: KvType) {
             check_greedy(&session, &prompt);
         }
     }
-    if kv == KvType::F32 {
+    if cache == CacheType::F32 {
         assert!(
             flip_free > 0 && 5 * agreeing >= 4 * flip_free,
             "{agreeing} of {flip_free} flip-free prompts agree"
@@ -196,20 +196,20 @@ fn check_model(name: &str, kv: KvType) {
 
 #[test]
 fn tied_model_with_f32_caches() {
-    check_model("A", KvType::F32);
+    check_model("A", CacheType::F32);
 }
 
 #[test]
 fn tied_model_with_f16_caches() {
-    check_model("A", KvType::F16);
+    check_model("A", CacheType::F16);
 }
 
 #[test]
 fn untied_model_with_f32_caches() {
-    check_model("C", KvType::F32);
+    check_model("C", CacheType::F32);
 }
 
 #[test]
 fn untied_model_with_f16_caches() {
-    check_model("C", KvType::F16);
+    check_model("C", CacheType::F16);
 }

@@ -1,8 +1,9 @@
 //! The shape of the workspace: which crate may depend on which, where `unsafe` may stand, and that the tools' files agree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -18,8 +19,8 @@ fn edges(manifest: &Path) -> Vec<String> {
             section = line.trim();
         } else if section == "[dependencies]" || section == "[build-dependencies]" {
             let name = line.split(['.', ' ', '=']).next().unwrap_or_default();
-            if let Some(short) = name.strip_prefix("bitnetc-") {
-                found.push(short.to_owned());
+            if name == "bitnetc" || name.starts_with("bitnetc-") {
+                found.push(name.strip_prefix("bitnetc-").unwrap_or(name).to_owned());
             }
         }
     }
@@ -36,12 +37,91 @@ fn crates_depend_in_one_direction() {
         ("passes", &["ir"]),
         ("codegen", &["ir"]),
         ("runtime", &["codegen", "ir"]),
+        // The library.
+        (".", &["codegen", "frontend-gguf", "import", "ir", "passes", "runtime"]),
+        ("tools", &["bitnetc", "codegen", "frontend-gguf", "ir", "passes", "runtime"]),
+        ("cli", &["bitnetc", "codegen", "frontend-gguf", "import", "ir", "passes", "runtime", "tools"]),
     ]);
     for (name, allowed) in allowed {
         assert_eq!(edges(&root().join(name).join("Cargo.toml")), allowed, "edges of {name}");
     }
-    let all = ["codegen", "frontend-gguf", "import", "ir", "passes", "runtime"];
-    assert_eq!(edges(&root().join("Cargo.toml")), all, "edges of the facade");
+}
+
+/// The packages that a package is built from, by what `cargo metadata` resolves, tests and build scripts left out.
+fn closure(package: &str, features: &[&str]) -> BTreeSet<String> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["tree", "--offline", "--locked", "-p", package, "-e", "normal", "--prefix", "none"]);
+    command.args(["--format", "{p}", "--target", "all", "--no-default-features"]);
+    let output = command.args(["--features", &features.join(",")]).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+/// Crates of a terminal, which a program that links the library has no use for.
+const OF_A_TERMINAL: [&str; 8] =
+    ["clap", "clap_complete", "clap_mangen", "ctrlc", "indicatif", "miette", "rustyline", "toml"];
+/// Crates that reach the network, and their checks of what it brings.
+const OF_THE_NETWORK: [&str; 6] = ["ureq", "rustls", "rustls-graviola", "graviola", "sha1", "sha2"];
+const OF_GRAMMARS: [&str; 2] = ["llguidance", "toktrie"];
+
+#[test]
+fn a_program_links_what_it_uses() {
+    let has = |closure: &BTreeSet<String>, names: &[&str]| -> Vec<String> {
+        names.iter().filter(|name| closure.contains(**name)).map(|&name| name.to_owned()).collect()
+    };
+    let bare = closure("bitnetc", &[]);
+    assert!(bare.contains("bitnetc-runtime") && bare.len() > 50, "{bare:?}");
+    for features in [&[][..], &["grammar"], &["hub"], &["grammar", "hub"]] {
+        let linked = closure("bitnetc", features);
+        assert_eq!(has(&linked, &OF_A_TERMINAL), [""; 0], "{features:?}");
+        let tools = has(&linked, &["bitnetc-tools", "bitnetc-cli"]);
+        assert_eq!(tools, [""; 0], "{features:?}");
+        let network = has(&linked, &OF_THE_NETWORK);
+        let all: &[&str] = if features.contains(&"hub") { &OF_THE_NETWORK } else { &[] };
+        assert_eq!(network, all, "{features:?}");
+        let grammars: &[&str] = if features.contains(&"grammar") { &OF_GRAMMARS } else { &[] };
+        assert_eq!(has(&linked, &OF_GRAMMARS), grammars, "{features:?}");
+    }
+    assert_eq!(has(&closure("bitnetc-cli", &["grammar"]), &OF_A_TERMINAL), OF_A_TERMINAL);
+}
+
+#[test]
+fn a_program_needs_the_library_alone() {
+    for example in ["batch", "chat", "generate", "inspect_ir", "stream"] {
+        let text = fs::read_to_string(root().join(format!("examples/{example}.rs"))).unwrap();
+        assert!(text.contains("use bitnetc::") && !text.contains("bitnetc_"), "{example}");
+    }
+}
+
+/// Lines of code outside of tests and comments.
+fn code(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap();
+    let lines = text.lines().take_while(|line| line.trim() != "#[cfg(test)]");
+    lines.filter(|line| !line.trim_start().starts_with("//")).map(str::to_owned).collect()
+}
+
+#[test]
+fn libraries_do_not_know_the_command_line() {
+    let of_tests = |file: &Path| {
+        file.components().any(|part| part.as_os_str() == "testing")
+            || file.file_stem().is_some_and(|s| s == "tests")
+    };
+    for dir in LIBRARIES {
+        let mut files = Vec::new();
+        rust_files(&root().join(dir), &mut files);
+        for file in files.into_iter().filter(|file| !of_tests(file)) {
+            for line in code(&file) {
+                let strings = line.contains('"') || !line.contains(';');
+                let words: Vec<&str> = match strings {
+                    true => options_in(&line).into_iter().collect(),
+                    false => Vec::new(),
+                };
+                let command = line.contains("`bitnetc ") || line.contains("exit code");
+                assert!(words.is_empty() && !command, "{}: {line}", file.display());
+            }
+        }
+    }
 }
 
 fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -55,11 +135,13 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// The sources that a program which makes texts is built from.
+const LIBRARIES: [&str; 7] =
+    ["src", "ir/src", "frontend-gguf/src", "import/src", "passes/src", "codegen/src", "runtime/src"];
+
 fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for dir in
-        ["src", "ir/src", "frontend-gguf/src", "import/src", "passes/src", "codegen/src", "runtime/src"]
-    {
+    for dir in LIBRARIES.into_iter().chain(["tools/src", "cli/src"]) {
         rust_files(&root().join(dir), &mut files);
     }
     files
@@ -78,7 +160,8 @@ fn unsafe_stands_in_three_files_only() {
     }
     for krate in [
         "src/lib.rs",
-        "src/main.rs",
+        "tools/src/lib.rs",
+        "cli/src/main.rs",
         "ir/src/lib.rs",
         "frontend-gguf/src/lib.rs",
         "import/src/lib.rs",
@@ -107,7 +190,7 @@ fn every_dependency_has_its_reason() {
     let section = section.split("\n[").next().unwrap();
     for line in section.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#')) {
         let name = line.split([' ', '=']).next().unwrap();
-        if !name.starts_with("bitnetc-") {
+        if name != "bitnetc" && !name.starts_with("bitnetc-") {
             assert!(
                 reasons.contains(&format!("`{name}`")),
                 "docs/dependencies.md does not say why `{name}` is there"
@@ -117,7 +200,7 @@ fn every_dependency_has_its_reason() {
 }
 
 /// Options in a text: `--` and a name.
-fn options_in(text: &str) -> std::collections::BTreeSet<&str> {
+fn options_in(text: &str) -> BTreeSet<&str> {
     let is_name = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
     let found = text.match_indices("--").filter_map(|(at, _)| {
         let before = text[..at].bytes().next_back();
@@ -133,7 +216,7 @@ fn options_in(text: &str) -> std::collections::BTreeSet<&str> {
 fn options_in_the_guides_are_tried_by_tests() {
     assert_eq!(Vec::from_iter(options_in("a --b-2 `--c`=1 d--e ---- | --f")), ["--b-2", "--c", "--f"]);
     let mut tests = Vec::new();
-    let mut folders = vec![root().join("tests")];
+    let mut folders = vec![root().join("tests"), root().join("cli/tests"), root().join("tools/tests")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

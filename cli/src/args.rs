@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
-use bitnetc_codegen::compile::Codegen;
+use bitnetc::BuildOptions;
+use bitnetc::load::LoadOptions;
 use bitnetc_frontend_gguf::{Activation, I2sLayout, ModelOptions};
-use bitnetc_passes::{HeadFormat, OptLevel};
+use bitnetc_passes::HeadFormat;
 use bitnetc_runtime::map::MapMode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::build::{BuildArgs, CodegenArg, KvType, LoweringArgs, SelectorArgs, Weights};
 use super::chat::{ChatArgs, PromptArgs};
+use super::failure::Failure;
 use super::sampling::{GrammarArgs, SamplingArgs};
 use super::tokenize::{DetokenizeArgs, TokenizeArgs};
 
@@ -75,36 +78,6 @@ pub(crate) enum Command {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum KvType {
-    /// 2 bytes an element
-    F16,
-    /// 4 bytes an element
-    F32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Weights {
-    /// Two bits a weight
-    #[value(name = "2bit")]
-    TwoBits,
-    /// Five weights a byte: less to read from memory, more to compute, the same results
-    #[value(name = "1.6bit")]
-    Trits,
-    /// What is predicted to generate faster with the threads in use
-    Auto,
-}
-
-impl From<Weights> for bitnetc_passes::WeightPacking {
-    fn from(weights: Weights) -> Self {
-        match weights {
-            Weights::TwoBits => Self::TwoBits,
-            Weights::Trits => Self::Trits,
-            Weights::Auto => Self::Auto,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EngineKind {
     /// Compiled kernels
     Jit,
@@ -161,46 +134,13 @@ impl ModelArgs {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum CodegenArg {
-    /// Wide registers where the CPU has them, Cranelift elsewhere
-    Auto,
-    /// 128-bit registers
-    Cranelift,
-    /// AVX2 or AVX-512, or an error
-    X64,
-}
-
-impl From<CodegenArg> for Codegen {
-    fn from(arg: CodegenArg) -> Self {
-        match arg {
-            CodegenArg::Auto => Codegen::Auto,
-            CodegenArg::Cranelift => Codegen::Cranelift,
-            CodegenArg::X64 => Codegen::X64,
-        }
-    }
-}
-
 /// Options of every command that runs a model.
 #[derive(Debug, Args)]
 pub(crate) struct EngineArgs {
-    /// Threads (default: the cores that this process may use)
-    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub(crate) threads: Option<u32>,
-    /// Element type of the KV cache (default: what the plan was made with; f16 for a .gguf)
-    #[arg(long, value_name = "TYPE")]
-    pub(crate) kv_type: Option<KvType>,
-    /// The language-model head: f16 (as the file has it), q8, q6, q4, or screened (4 bits for all rows, the best 256
-    /// exactly; screened:N for N) (default: what the plan was made with; q8 for a .gguf)
-    #[arg(long, value_name = "HEAD")]
-    pub(crate) head: Option<HeadFormat>,
-    /// Packing of the ternary weights (default: the plan's; auto for a .gguf)
-    #[arg(long, value_name = "PACKING")]
-    pub(crate) weights: Option<Weights>,
-    /// What `--weights auto` goes by: speeds that are assumed, so that plans do not differ, or measured on
-    /// this machine (a plan has been made already)
-    #[arg(long, value_name = "SPEEDS", default_value = "assumed")]
-    pub(crate) speeds: super::speeds::SpeedsArg,
+    #[command(flatten)]
+    pub(crate) build: BuildArgs,
+    #[command(flatten)]
+    pub(crate) selector: SelectorArgs,
     #[command(flatten)]
     pub(crate) memory: MemoryArgs,
     #[command(flatten)]
@@ -208,13 +148,18 @@ pub(crate) struct EngineArgs {
     /// Check the hash of a plan's weights first, which reads all of them
     #[arg(long)]
     pub(crate) verify: bool,
-    /// What generates machine code
-    #[arg(long, value_name = "SELECTOR", default_value = "auto", env = "BITNETC_CODEGEN")]
-    pub(crate) codegen: CodegenArg,
-    /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni` (each brings what it implies; `-` before
-    /// one takes it away: `native,-onestream`)
-    #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
-    pub(crate) cpu_features: String,
+}
+
+impl EngineArgs {
+    /// The library's options for these arguments.
+    pub(crate) fn load_options(&self) -> Result<LoadOptions, Failure> {
+        Ok(LoadOptions {
+            build: BuildOptions { codegen: self.selector.codegen.into(), ..self.build.options("native")? },
+            map_mode: self.memory.map_mode(),
+            model: self.options.model_options(),
+            verify: self.verify,
+        })
+    }
 }
 
 /// How files are brought into memory.
@@ -306,11 +251,10 @@ pub(crate) struct CompileArgs {
     /// The plan to write (default: the model's name with .plan)
     #[arg(short, long, value_name = "PLAN")]
     pub(crate) output: Option<PathBuf>,
-    /// Threads that will run the model, for `--weights auto` (default: the cores that this process may use)
-    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub(crate) threads: Option<u32>,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
+    #[command(flatten)]
+    pub(crate) selector: SelectorArgs,
     #[command(flatten)]
     pub(crate) options: ModelArgs,
     #[command(flatten)]
@@ -325,41 +269,6 @@ pub(crate) struct CompileArgs {
     /// Print the summary as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// Options of everything that runs the passes.
-#[derive(Debug, Args)]
-pub(crate) struct LoweringArgs {
-    /// Element type of the KV cache
-    #[arg(long, value_name = "TYPE", default_value = "f16")]
-    pub(crate) kv_type: KvType,
-    /// The language-model head: f16 (as the file has it), q8, q6, q4, or screened (4 bits for all rows, the best 256
-    /// exactly; screened:N for N)
-    #[arg(long, value_name = "HEAD", default_value_t = HeadFormat::Q8)]
-    pub(crate) head: HeadFormat,
-    /// Tokens that one prefill step handles at most
-    #[arg(short, long, value_name = "N", default_value_t = bitnetc::DEFAULT_CHUNK, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub(crate) batch_size: u32,
-    /// Packing of the ternary weights
-    #[arg(long, value_name = "PACKING", default_value = "auto")]
-    pub(crate) weights: Weights,
-    /// What `--weights auto` goes by: speeds that are assumed, so that plans do not differ, or measured on this machine
-    #[arg(long, value_name = "SPEEDS", default_value = "assumed")]
-    pub(crate) speeds: super::speeds::SpeedsArg,
-    /// Run these passes instead of those of the level, e.g. `fuse-norm-quant,assign-layout{weights=2bit},plan-memory`
-    #[arg(long, value_name = "PIPELINE", conflicts_with = "level")]
-    pub(crate) passes: Option<String>,
-    /// Level of optimisation: 0 (what it takes to run), 1 (clean-ups), 2 (every pass once), 3 (clean-ups repeated); the
-    /// results are the same
-    #[arg(short = 'O', long = "opt-level", value_name = "LEVEL", default_value_t = OptLevel::default())]
-    pub(crate) level: OptLevel,
-    /// Leave a pass out (may be given more than once)
-    #[arg(long, value_name = "PASS")]
-    pub(crate) disable_pass: Vec<String>,
-    /// Compile for these CPU features only: `native`, or a list such as `avx2` or `avx512vnni` (`-` before one takes it
-    /// away: `native,-onestream`)
-    #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
-    pub(crate) cpu_features: String,
 }
 
 #[derive(Debug, Args)]
@@ -421,9 +330,6 @@ pub(crate) struct IrDumpArgs {
     /// Only this layer of the entry point (default entry: decode)
     #[arg(long, value_name = "N")]
     pub(crate) layer: Option<u32>,
-    /// Threads that will run the model, for `--weights auto` (default: the cores that this process may use)
-    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub(crate) threads: Option<u32>,
     /// Compile for another machine: native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64, perhaps with +FEATURES
     #[arg(long, value_name = "TARGET", default_value = "native")]
     pub(crate) target: String,

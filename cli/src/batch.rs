@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::exit;
 use bitnetc::Error;
 use bitnetc::batch::{
     BatchError, ChatPrompt, Defaults, Format, Input, Job, Outcome as Answers, Output, RenderChat, Shard,
@@ -20,9 +19,10 @@ use serde_json::Value;
 use super::args::EngineArgs;
 use super::chat::TemplateArgs;
 use super::failure::Failure;
-use super::run::{announce, load_options, threads};
+use super::run::announce;
 use super::sampling::{Forms, GrammarArgs, SamplingArgs, check_biases};
 use super::{Outcome, interrupt, models, output, progress};
+use crate::exit;
 
 /// Texts that are generated at a time unless asked otherwise: as many as `@head` takes in one call.
 const DEFAULT_PARALLEL: u32 = bitnetc_ir::HEAD_ROWS;
@@ -108,7 +108,7 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
     let (mut results, done) = Output::open(&args.output, args.overwrite)?;
 
     let path = args.model.as_deref();
-    let loaded = models::open(path, &load_options(&args.engine)?, quiet)?;
+    let loaded = models::open(path, &args.engine.load_options()?, quiet)?;
     announce(&loaded, path.is_some(), quiet);
     check_biases(&params, loaded.model.vocab())?;
     let defaults = Defaults {
@@ -139,7 +139,7 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
     };
     // No more sequences than there are requests.
     let sequences = args.parallel.min(u32::try_from(job.left()).unwrap_or(u32::MAX)).max(1);
-    let options = BatchOptions { context, threads: threads(args.engine.threads), sequences };
+    let options = BatchOptions { context, threads: args.engine.build.threads(), sequences };
     let mut batch = Batch::new(loaded.model.clone(), options).map_err(Error::from)?;
     batch.set_keep_going(|| !interrupt::requested());
 

@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use crate::exit;
-use bitnetc::compile::CompileOptions;
 use bitnetc::load::{LoadOptions, load};
 use bitnetc_frontend_gguf::synth::SyntheticModel;
 use bitnetc_passes::OptLevel;
@@ -16,14 +14,15 @@ use bitnetc_tools::bench::{Bench, BenchOptions, Outcome, Progress, Test, limits_
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::args::{BenchArgs, BenchCommand, CodegenArg, EngineArgs, ReportFormat, StartupArgs, Weights};
-use super::compile::pipeline;
+use super::args::{BenchArgs, BenchCommand, EngineArgs, ReportFormat, StartupArgs};
+use super::build::{BuildArgs, CodegenArg, SelectorArgs, Weights, host, pipeline, threads};
 use super::failure::Failure;
-use super::run::{announce, load_options, threads};
+use super::run::announce;
 use super::speeds::SpeedsArg;
 use super::startup::{self, Startup, is_plan};
 use super::synth::shape;
 use super::{Outcome as CommandOutcome, bench_kernels, bench_passes, interrupt, models, output, progress};
+use crate::exit;
 
 /// Passes of the f32 peak, which no test needs.
 const FMA_PASSES: u32 = 3;
@@ -40,20 +39,28 @@ pub(crate) fn parse_percent(text: &str) -> Result<f64, String> {
     percent.filter(|p| (0.0..=100.0).contains(p)).ok_or_else(|| "expected per cent, from 0 to 100".to_owned())
 }
 
+/// What `build` and `codegen` leave open, as `bench` was given it.
+fn engine(args: &BenchArgs, build: BuildArgs, codegen: CodegenArg) -> EngineArgs {
+    EngineArgs {
+        build,
+        selector: SelectorArgs { codegen },
+        memory: args.memory,
+        options: args.options,
+        verify: false,
+    }
+}
+
 /// The options of `--startup`: of lists the first value counts, of threads the most.
 fn startup_args(args: &BenchArgs) -> StartupArgs {
-    let engine = EngineArgs {
+    let build = BuildArgs {
         threads: args.threads.iter().copied().max(),
         kv_type: args.kv_type.first().copied(),
         head: args.head.first().copied(),
         weights: args.weights.first().copied(),
         speeds: SpeedsArg::Assumed,
-        memory: args.memory,
-        options: args.options,
-        verify: false,
-        codegen: args.codegen.first().copied().unwrap_or(CodegenArg::Auto),
         cpu_features: args.cpu_features.clone(),
     };
+    let engine = engine(args, build, args.codegen.first().copied().unwrap_or(CodegenArg::Auto));
     StartupArgs {
         model: args.model.clone(),
         repetitions: args.repetitions,
@@ -228,7 +235,7 @@ fn seen_limits(roofline: &mut Roofline, outcomes: &[Outcome]) -> Result<Vec<Thre
     }
     let mut all = Vec::new();
     for (threads, seen) in by_threads {
-        let fma = roofline.fma_peak(threads, FMA_PASSES).map_err(bitnetc::Error::from)?.median();
+        let fma = roofline.fma_peak(threads, FMA_PASSES).map_err(bitnetc_tools::Error::from)?.median();
         all.push(ThreadLimits { threads, bandwidth: seen.bandwidth, int8: seen.int8, fma });
     }
     Ok(all)
@@ -256,18 +263,9 @@ fn variants(args: &BenchArgs, tests: &[Test], plan: bool) -> Vec<Variant> {
                 for &batch_size in &or_default(&args.batch_size) {
                     let mut add = |threads: Option<u32>| {
                         for &codegen in &args.codegen {
-                            let engine = EngineArgs {
-                                threads,
-                                kv_type,
-                                head,
-                                weights,
-                                speeds: SpeedsArg::Assumed,
-                                memory: args.memory,
-                                options: args.options,
-                                verify: false,
-                                codegen,
-                                cpu_features: args.cpu_features.clone(),
-                            };
+                            let (speeds, cpu_features) = (SpeedsArg::Assumed, args.cpu_features.clone());
+                            let build = BuildArgs { threads, kv_type, head, weights, speeds, cpu_features };
+                            let engine = engine(args, build, codegen);
                             let tests =
                                 tests.iter().copied().filter(|t| threads.is_none_or(|n| n == t.threads));
                             all.push(Variant { engine, batch_size, tests: tests.collect() });
@@ -288,11 +286,10 @@ fn variants(args: &BenchArgs, tests: &[Test], plan: bool) -> Vec<Variant> {
 
 impl Variant {
     fn load_options(&self, args: &BenchArgs) -> Result<LoadOptions, Failure> {
-        let options = load_options(&self.engine)?;
-        let mut compile = options.compile.clone().map_or_else(CompileOptions::for_host, Ok)?;
-        compile.chunk = self.batch_size.unwrap_or(compile.chunk);
-        compile.pipeline = pipeline(None, OptLevel::default(), &args.disable_pass)?;
-        Ok(LoadOptions { compile: Some(compile), ..options })
+        let mut options = self.engine.load_options()?;
+        options.build.chunk = self.batch_size.unwrap_or(options.build.chunk);
+        options.build.pipeline = pipeline(None, OptLevel::default(), &args.disable_pass)?;
+        Ok(options)
     }
 }
 
@@ -321,7 +318,7 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
         true => Some(startup::startup(&startup_args(args), subjects.path.as_deref(), quiet)?),
         false => None,
     };
-    let host = CompileOptions::for_host()?.target;
+    let host = host()?;
     let mut report = Report {
         format: args.output,
         machine: Machine::describe(&host),

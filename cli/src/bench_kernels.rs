@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::exit;
-use bitnetc::compile::CompileOptions;
 use bitnetc::load::load;
 use bitnetc_tools::bench::kernels::{KernelsOptions, json, markdown, measure};
 use bitnetc_tools::bench::limits_of_machine;
@@ -13,9 +11,11 @@ use clap::Args;
 use serde_json::json;
 
 use super::args::EngineArgs;
+use super::build::host;
 use super::failure::Failure;
-use super::run::{announce, load_options, threads};
+use super::run::announce;
 use super::{Outcome, interrupt, models, output, progress};
+use crate::exit;
 
 #[derive(Debug, Args)]
 #[command(
@@ -57,9 +57,9 @@ pub(crate) fn run(args: &BenchKernelsArgs, quiet: bool) -> Outcome {
         return Err(Failure::new(exit::USAGE, "nothing to measure: give -n above 0, or -p above 1"));
     }
     let path = models::resolve(args.model.as_deref(), quiet)?;
-    let loaded = load(path.as_deref(), &load_options(&args.engine)?)?;
+    let loaded = load(path.as_deref(), &args.engine.load_options()?)?;
     announce(&loaded, path.is_some(), quiet);
-    let machine = Machine::describe(&CompileOptions::for_host()?.target);
+    let machine = Machine::describe(&host()?);
     let build = Build::this();
     if build.profile == "debug" {
         output::say(
@@ -72,7 +72,7 @@ pub(crate) fn run(args: &BenchKernelsArgs, quiet: bool) -> Outcome {
         prompt: args.prompt,
         generate: args.generate,
         depth: args.depth,
-        threads: threads(args.engine.threads),
+        threads: args.engine.build.threads(),
         repetitions: args.repetitions,
         keep_going: || !interrupt::requested(),
     };

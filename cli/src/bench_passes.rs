@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::exit;
-use bitnetc::compile::CompileOptions;
+use bitnetc::BuildOptions;
 use bitnetc::load::{LoadOptions, load};
 use bitnetc_passes::OptLevel;
 use bitnetc_tools::bench::machine::{Build, Machine};
@@ -15,11 +14,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::args::EngineArgs;
-use super::compile::pipeline;
+use super::build::{host, pipeline};
 use super::failure::Failure;
-use super::run::{announce, load_options, threads};
+use super::run::announce;
 use super::startup::is_plan;
 use super::{Outcome, interrupt, models, output, progress};
+use crate::exit;
 
 #[derive(Debug, Args)]
 #[command(
@@ -50,10 +50,9 @@ pub(crate) struct BenchPassesArgs {
 
 /// The options with passes left out.
 fn without(args: &BenchPassesArgs, names: &[String]) -> Result<LoadOptions, Failure> {
-    let options = load_options(&args.engine)?;
-    let compile = options.compile.clone().map_or_else(CompileOptions::for_host, Ok)?;
-    let compile = CompileOptions { pipeline: pipeline(None, OptLevel::default(), names)?, ..compile };
-    Ok(LoadOptions { compile: Some(compile), ..options })
+    let options = args.engine.load_options()?;
+    let build = BuildOptions { pipeline: pipeline(None, OptLevel::default(), names)?, ..options.build };
+    Ok(LoadOptions { build, ..options })
 }
 
 /// Runs the command.
@@ -75,13 +74,13 @@ pub(crate) fn run(args: &BenchPassesArgs, quiet: bool) -> Outcome {
     let options = PassesOptions {
         prompt: args.prompt,
         generate: args.generate,
-        threads: threads(args.engine.threads),
+        threads: args.engine.build.threads(),
         repetitions: args.repetitions,
         keep_going: || !interrupt::requested(),
     };
     let whole = load(path.as_deref(), &without(args, &[])?)?;
     announce(&whole, path.is_some(), quiet);
-    let machine = Machine::describe(&CompileOptions::for_host()?.target);
+    let machine = Machine::describe(&host()?);
     let build = Build::this();
     if !args.json {
         output::print(&(report::machine_line(&machine, &build) + &markdown_head(&options)))?;

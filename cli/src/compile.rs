@@ -3,91 +3,20 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::exit;
-use bitnetc::compile::{CompileOptions, PlanSummary, plan_model_with};
+use bitnetc::compile::{PlanSummary, plan_model_with};
 use bitnetc::load::Source;
-use bitnetc_codegen::features::{restrict, target_named};
-use bitnetc_ir::{DType, TargetDesc};
-use bitnetc_passes::{OptLevel, Pipeline};
 
-use super::args::{CompileArgs, KvType, LoweringArgs};
+use super::args::CompileArgs;
 use super::failure::Failure;
-use super::{Outcome, interrupt, models, output, progress, speeds};
-
-/// The passes that `--passes`, `-O` and `--disable-pass` ask for.
-pub(crate) fn pipeline(
-    passes: Option<&str>,
-    level: OptLevel,
-    disabled: &[String],
-) -> Result<Pipeline, Failure> {
-    let mut pipeline = match passes {
-        Some(text) => {
-            text.parse::<Pipeline>().map_err(|e| Failure::new(exit::USAGE, format!("--passes: {e}")))?
-        }
-        None => level.pipeline(),
-    };
-    for name in disabled {
-        pipeline =
-            pipeline.without(name).map_err(|e| Failure::new(exit::USAGE, format!("--disable-pass: {e}")))?;
-    }
-    Ok(pipeline)
-}
-
-/// The facade's options for these arguments and this machine; `threads` will run the model, if that is known.
-pub(crate) fn compile_options(args: &LoweringArgs, threads: Option<u32>) -> Result<CompileOptions, Failure> {
-    compile_options_for(args, threads, "native")
-}
-
-/// As [`compile_options`], for the machine of `--target`.
-pub(crate) fn compile_options_for(
-    args: &LoweringArgs,
-    threads: Option<u32>,
-    target_name: &str,
-) -> Result<CompileOptions, Failure> {
-    let pipeline = pipeline(args.passes.as_deref(), args.level, &args.disable_pass)?;
-    let kv_type = match args.kv_type {
-        KvType::F16 => DType::F16,
-        KvType::F32 => DType::F32,
-    };
-    let target = match target_name {
-        "native" => target(&args.cpu_features)?,
-        other => {
-            let other = target_named(&host()?, other);
-            let other = other.map_err(|e| Failure::new(exit::USAGE, format!("--target: {e}")))?;
-            restrict(&other, &args.cpu_features)
-                .map_err(|e| Failure::new(exit::USAGE, format!("--cpu-features: {e}")))?
-        }
-    };
-    let mut options = CompileOptions {
-        kv_type,
-        head: args.head,
-        chunk: args.batch_size,
-        pipeline,
-        weights: args.weights.into(),
-        target,
-        ..CompileOptions::for_host()?
-    };
-    options.target.threads = threads.unwrap_or(options.target.threads);
-    speeds::apply(args.speeds, &mut options.target)?;
-    Ok(options)
-}
-
-/// This machine.
-pub(crate) fn host() -> Result<TargetDesc, Failure> {
-    Ok(CompileOptions::for_host()?.target)
-}
-
-/// This machine with the features of `--cpu-features`.
-pub(crate) fn target(features: &str) -> Result<TargetDesc, Failure> {
-    restrict(&host()?, features).map_err(|e| Failure::new(exit::USAGE, format!("--cpu-features: {e}")))
-}
+use super::{Outcome, interrupt, models, output, progress};
+use crate::exit;
 
 /// Runs the command.
 pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
-    let mut options = compile_options_for(&args.lowering, args.threads, &args.target)?;
+    let mut options = args.lowering.options(&args.target)?;
     options.verify_each = args.observe.verify_each;
     options.stop_after = args.observe.stop_after;
-    options.codegen = args.emit.codegen.into();
+    options.codegen = args.selector.codegen.into();
     let model_path = models::resolve(Some(&args.model), quiet)?.unwrap_or_else(|| args.model.clone());
     if args.emit.is_given() {
         let source = Source::open(Some(&model_path), args.memory.map_mode())?;

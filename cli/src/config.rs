@@ -11,7 +11,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::exit;
 use bitnetc::store::{ALIASES, config_home, is_alias};
 use bitnetc_runtime::whole_file::WholeFile;
 use clap::builder::{FalseyValueParser, OsStr, Resettable};
@@ -21,6 +20,7 @@ use toml::{Table, Value};
 use super::failure::Failure;
 use super::models::variable;
 use super::{Outcome, output};
+use crate::exit;
 
 /// The variable that names another file; empty for none.
 const VARIABLE: &str = "BITNETC_CONFIG";
@@ -408,7 +408,9 @@ mod tests {
     fn the_file_gives_defaults_and_the_command_line_counts() {
         let config = config("threads = 3\ntop-k = 7\njson = true\n[run]\ntemp = 0.25\nthreads = 5\n");
         let run = |line: &[&str]| match parse(&config, line).unwrap().command {
-            Which::Run(args) => (args.engine.threads, args.sampling.temp, args.sampling.top_k, args.json),
+            Which::Run(args) => {
+                (args.engine.build.threads, args.sampling.temp, args.sampling.top_k, args.json)
+            }
             _ => unreachable!(),
         };
         assert_eq!(run(&["bitnetc", "run"]), (Some(5), 0.25, 7, true));

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use crate::exit;
-use bitnetc::compile::CompileOptions;
 use bitnetc::store::{HubCache, HubSettings, PlanCache, missing_for_tls};
 use bitnetc_codegen::x64::{self, Level};
 use bitnetc_ir::{Feature, TargetDesc};
@@ -13,11 +11,12 @@ use bitnetc_tools::bench::machine::{Build, Machine};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::build::{host, threads};
 use super::config::Config;
 use super::failure::Failure;
 use super::models::variable;
-use super::run::threads;
 use super::{Outcome, output};
+use crate::exit;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  bitnetc doctor\n  bitnetc doctor --no-measure --json")]
@@ -60,9 +59,9 @@ struct Measured {
 
 fn measure(target: &TargetDesc, threads: u32) -> Result<Measured, Failure> {
     // As much as is there, if that is less than it should be.
-    let mut roofline = Roofline::new(target, default_buffer_bytes()).map_err(bitnetc::Error::from)?;
-    let bandwidth = roofline.bandwidth(threads, PASSES).map_err(bitnetc::Error::from)?.median();
-    let int8 = roofline.int8_peak(threads, PASSES).map_err(bitnetc::Error::from)?.median();
+    let mut roofline = Roofline::new(target, default_buffer_bytes()).map_err(bitnetc_tools::Error::from)?;
+    let bandwidth = roofline.bandwidth(threads, PASSES).map_err(bitnetc_tools::Error::from)?.median();
+    let int8 = roofline.int8_peak(threads, PASSES).map_err(bitnetc_tools::Error::from)?.median();
     Ok(Measured { threads, bandwidth, int8 })
 }
 
@@ -150,7 +149,7 @@ fn findings(
 
 /// Runs the command. `config` is what was read of the configuration, or why it could not be.
 pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcome {
-    let target = CompileOptions::for_host()?.target;
+    let target = host()?;
     let machine = Machine::describe(&target);
     let cpus = Cpus::probe();
     let threads = threads(args.threads);

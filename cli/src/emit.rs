@@ -2,17 +2,17 @@
 
 use std::path::PathBuf;
 
-use crate::exit;
-use bitnetc::compile::CompileOptions;
+use bitnetc::BuildOptions;
 use bitnetc::load::Source;
 use bitnetc_tools::emit::{Emit, emit};
 use clap::Args;
 use clap::builder::PossibleValue;
 
-use super::args::{CodegenArg, CompileArgs};
+use super::args::CompileArgs;
 use super::failure::Failure;
 use super::observe::{make_directory, write_text};
 use super::{Outcome, output};
+use crate::exit;
 
 /// One word of `--emit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +55,6 @@ pub(crate) struct EmitArgs {
     /// Write what --emit names to files in this directory (default: one kind to stdout)
     #[arg(long, value_name = "DIR", requires = "emit")]
     emit_dir: Option<PathBuf>,
-    /// What will make the machine code, and makes the one that --emit shows
-    #[arg(long, value_name = "SELECTOR", default_value = "auto", env = "BITNETC_CODEGEN")]
-    pub(crate) codegen: CodegenArg,
 }
 
 impl EmitArgs {
@@ -68,7 +65,7 @@ impl EmitArgs {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &CompileArgs, source: &Source, options: &CompileOptions) -> Outcome {
+pub(crate) fn run(args: &CompileArgs, source: &Source, options: &BuildOptions) -> Outcome {
     let asked = &args.emit;
     let mut kinds: Vec<Emit> = match asked.emit.contains(&EmitArg(None)) {
         true => match source {

@@ -45,7 +45,7 @@ pub(crate) fn code(error: &Error) -> u8 {
         Error::Plan(PlanError::Map(_)) => FAILURE,
         Error::Plan(_) | Error::Cache(_) | Error::Session(SessionError::Entry(_)) => MODEL,
         Error::Compile(CompileError::Program(_) | CompileError::Kernel { .. }) => MODEL,
-        Error::NotInPlan { .. } | Error::HeadOfPlan { .. } => USAGE,
+        Error::NotInPlan { .. } | Error::HeadOfPlan { .. } | Error::PackingOfPlan { .. } => USAGE,
         Error::Interrupted | Error::Session(SessionError::Interrupted) => INTERRUPTED,
         Error::Param(_) | Error::NoPrompt | Error::Chat(ChatError::UnknownTemplate { .. }) => USAGE,
         Error::Constraint(ConstraintError::Json(_) | ConstraintError::Grammar { .. }) => USAGE,

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use crate::exit;
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceSpan};
+
+use crate::{exit, hint};
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -42,6 +43,27 @@ impl Diagnostic for TextError {
     }
 }
 
+/// An error with what the user can do about it.
+#[derive(Debug)]
+struct Hinted {
+    message: String,
+    hint: String,
+}
+
+impl std::fmt::Display for Hinted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Hinted {}
+
+impl Diagnostic for Hinted {
+    fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        Some(Box::new(&self.hint))
+    }
+}
+
 /// Columns of messages that no terminal shows.
 const COLUMNS: usize = 100;
 
@@ -61,6 +83,14 @@ impl Failure {
     /// A failure with this exit code.
     pub(crate) fn new(code: u8, message: impl std::fmt::Display) -> Self {
         Self { code, report: Some(miette::Report::msg(message.to_string())) }
+    }
+    /// A failure with what the user can do about it, if there is anything to say.
+    fn with_hint(code: u8, message: impl std::fmt::Display, hint: Option<String>) -> Self {
+        let report = match hint {
+            Some(hint) => miette::Report::new(Hinted { message: message.to_string(), hint }),
+            None => miette::Report::msg(message.to_string()),
+        };
+        Self { code, report: Some(report) }
     }
     /// A failure at a place in a text.
     pub(crate) fn in_text(
@@ -106,19 +136,19 @@ impl Failure {
 
 impl From<bitnetc::Error> for Failure {
     fn from(error: bitnetc::Error) -> Self {
-        Self::new(exit::code(&error), error)
+        Self::with_hint(exit::code(&error), &error, hint::of(&error))
     }
 }
 
 impl From<bitnetc_tools::Error> for Failure {
     fn from(error: bitnetc_tools::Error) -> Self {
-        Self::new(exit::of_tools(&error), error)
+        Self::with_hint(exit::of_tools(&error), &error, hint::of_tools(&error))
     }
 }
 
 impl From<bitnetc::batch::BatchError> for Failure {
     fn from(error: bitnetc::batch::BatchError) -> Self {
-        Self::new(exit::of_batch(&error), error)
+        Self::with_hint(exit::of_batch(&error), &error, hint::of_batch(&error))
     }
 }
 

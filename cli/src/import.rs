@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::exit;
 use bitnetc::import::{Files, Location, check, write_import};
 use bitnetc_frontend_gguf::{PreTokenizer, TensorType};
 use bitnetc_import::{Options, TARGETS};
@@ -12,6 +11,7 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::{Outcome, interrupt, output, progress};
+use crate::exit;
 
 #[derive(Debug, Args)]
 #[command(

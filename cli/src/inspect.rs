@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::exit;
 use bitnetc::load::Source;
 use bitnetc_frontend_gguf::stats::TensorStats;
 use bitnetc_frontend_gguf::{Form, PreTokenizer, TensorInfo};
@@ -13,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::args::InspectArgs;
 use super::{Outcome, models, output};
+use crate::exit;
 
 /// Runs the command.
 pub(crate) fn run(args: &InspectArgs) -> Outcome {

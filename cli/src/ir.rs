@@ -7,15 +7,14 @@ mod run;
 use std::io::Read;
 use std::path::Path;
 
-use crate::exit;
 use bitnetc::load::{Source, dump_module};
 use bitnetc_ir::{Module, Stage, extract, text, verify};
 use clap::{Args, Subcommand};
 
 use super::args::{EntryArg, IrCheckArgs, IrDumpArgs, StageArg};
-use super::compile::compile_options_for;
 use super::failure::Failure;
 use super::{Outcome, models, output};
+use crate::exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct IrArgs {
@@ -49,7 +48,7 @@ pub(crate) fn run(args: &IrArgs) -> Outcome {
 }
 
 fn dump(args: &IrDumpArgs) -> Outcome {
-    let options = compile_options_for(&args.lowering, args.threads, &args.target)?;
+    let options = args.lowering.options(&args.target)?;
     let stage = match args.stage {
         StageArg::Imported => Stage::Imported,
         StageArg::Fused => Stage::Fused,

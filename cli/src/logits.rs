@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use crate::exit;
 use bitnetc::load::score_by_interpreter;
 use bitnetc_runtime::npy::NpyWriter;
 use bitnetc_runtime::session::{Session, SessionOptions};
@@ -11,12 +10,13 @@ use bitnetc_runtime::whole_file::WholeFile;
 
 use super::args::{EngineKind, LogitsArgs};
 use super::failure::Failure;
-use super::run::{announce, load_options, threads};
+use super::run::announce;
 use super::{Outcome, interrupt, models, output};
+use crate::exit;
 
 /// Runs the command.
 pub(crate) fn run(args: &LogitsArgs, quiet: bool) -> Outcome {
-    let loaded = models::open(args.model.as_deref(), &load_options(&args.engine)?, quiet)?;
+    let loaded = models::open(args.model.as_deref(), &args.engine.load_options()?, quiet)?;
     announce(&loaded, args.model.is_some(), quiet);
     let ids = match &args.text {
         Some(text) => loaded.tokenizer.encode(text, true, false)?,
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &LogitsArgs, quiet: bool) -> Outcome {
     match args.engine_kind {
         EngineKind::Jit => {
             let context = u32::try_from(ids.len()).unwrap_or(u32::MAX);
-            let options = SessionOptions { context, threads: threads(args.engine.threads) };
+            let options = SessionOptions { context, threads: args.engine.build.threads() };
             let mut session = Session::new(loaded.model.clone(), options)?;
             session.set_keep_going(|| !interrupt::requested());
             session.score(&ids, &mut sink)?;

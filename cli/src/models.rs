@@ -3,17 +3,18 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::exit;
 use bitnetc::Error;
 use bitnetc::load::{LoadOptions, Loaded, load};
 use bitnetc::store::{
-    ALIASES, CachedFile, Hub, HubRef, HubSettings, ModelRef, PlanCache, Progress, Pulled, StoreError, Used,
+    self, ALIASES, CachedFile, Hub, HubRef, HubSettings, ModelRef, Opening, PlanCache, Progress, Pulled,
+    StoreError, Used,
 };
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 
 use super::failure::Failure;
 use super::{Outcome, config, interrupt, output, progress};
+use crate::exit;
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelsArgs {
@@ -166,14 +167,19 @@ pub(crate) fn open(model: Option<&Path>, options: &LoadOptions, quiet: bool) -> 
         };
         return Ok(load(path.as_deref(), options)?);
     };
-    let pulled = fetch(&hub(false)?, &name, false, quiet)?;
-    let cache = PlanCache::from_env(&variable)?;
-    let mut bar = None;
-    let opened = cache.load(&pulled.path, options, |done, total| {
-        let bar = bar.get_or_insert_with(|| progress::bytes("compiling", total, quiet));
-        bar.set_position(done);
-        !interrupt::requested()
+    interrupt::listen();
+    let (mut fetching, mut bar) = (Fetching::new(quiet), None);
+    let plans = PlanCache::from_env(&variable)?;
+    let opened = store::open(&name, &hub(false)?, &plans, options, &mut |step| match step {
+        Opening::Fetching(progress) => fetching.tell(progress),
+        Opening::Compiling { done, total } => {
+            fetching.finish();
+            let bar = bar.get_or_insert_with(|| progress::bytes("compiling", *total, quiet));
+            bar.set_position(*done);
+            !interrupt::requested()
+        }
     });
+    fetching.finish();
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }

@@ -15,10 +15,9 @@ use bitnetc_runtime::whole_file::{WholeFile, WholeFileError};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::exit;
-
 use super::failure::Failure;
 use super::output;
+use crate::exit;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Watching the passes")]

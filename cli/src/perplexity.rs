@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use crate::exit;
 use bitnetc_runtime::session::{Session, SessionOptions};
 use bitnetc_runtime::tokenizer::Tokenize;
 
 use super::args::PerplexityArgs;
 use super::failure::Failure;
-use super::run::{announce, load_options, read_text, threads};
+use super::run::{announce, read_text};
 use super::{Outcome, interrupt, models, output, progress};
+use crate::exit;
 
 /// Runs the command.
 pub(crate) fn run(args: &PerplexityArgs, quiet: bool) -> Outcome {
@@ -17,7 +17,7 @@ pub(crate) fn run(args: &PerplexityArgs, quiet: bool) -> Outcome {
     let unreadable = |path: &std::path::Path, why: &dyn std::fmt::Display| {
         Failure::new(exit::FAILURE, format!("cannot read {}: {why}", path.display()))
     };
-    let loaded = models::open(args.model.as_deref(), &load_options(&args.engine)?, quiet)?;
+    let loaded = models::open(args.model.as_deref(), &args.engine.load_options()?, quiet)?;
     announce(&loaded, args.model.is_some(), quiet);
     let ids: Vec<u32> = match (&args.ids, &args.file) {
         (Some(path), _) => {
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &PerplexityArgs, quiet: bool) -> Outcome {
         ));
     }
     let context = window.min(u32::try_from(ids.len()).unwrap_or(u32::MAX));
-    let options = SessionOptions { context, threads: threads(args.engine.threads) };
+    let options = SessionOptions { context, threads: args.engine.build.threads() };
     let mut session = Session::new(loaded.model.clone(), options)?;
     session.set_keep_going(|| !interrupt::requested());
     let clock = Instant::now();

@@ -2,50 +2,21 @@
 
 use std::time::Instant;
 
-use crate::exit;
 use bitnetc::batch::prompt_tokens;
 use bitnetc::chat::{Message, RenderInput, Role};
-use bitnetc::compile::CompileOptions;
 use bitnetc::generate::{Extras, GenerateOptions, Stop, generate_with};
-use bitnetc::load::{LoadOptions, Loaded};
-use bitnetc_runtime::cpus::Cpus;
+use bitnetc::load::Loaded;
 use bitnetc_runtime::sampling::{Sampler, TokenLogprob, TokenLogprobs};
 use bitnetc_runtime::session::{Session, SessionOptions};
 use bitnetc_runtime::tokenizer::Tokenize;
 use bitnetc_runtime::whole_file::WholeFile;
 
-use super::args::{EngineArgs, KvType, RunArgs};
-use super::compile::target;
+use super::args::RunArgs;
 use super::failure::Failure;
 use super::sampling::{Forms, check_biases};
 use super::timings::Timings;
-use super::{Outcome, interrupt, models, output, speeds};
-
-/// Threads when none are asked for: the cores that this process may use.
-pub(crate) fn threads(asked: Option<u32>) -> u32 {
-    asked.unwrap_or_else(|| Cpus::probe().threads())
-}
-
-/// The facade's options for these arguments.
-pub(crate) fn load_options(args: &EngineArgs) -> Result<LoadOptions, Failure> {
-    let mut target = target(&args.cpu_features)?;
-    target.threads = threads(args.threads);
-    speeds::apply(args.speeds, &mut target)?;
-    let compile = CompileOptions { target, codegen: args.codegen.into(), ..CompileOptions::for_host()? };
-    Ok(LoadOptions {
-        kv_type: args.kv_type.map(|kv_type| match kv_type {
-            KvType::F16 => bitnetc_ir::DType::F16,
-            KvType::F32 => bitnetc_ir::DType::F32,
-        }),
-        head: args.head,
-        weights: args.weights.map(Into::into),
-        threads: Some(threads(args.threads)),
-        map_mode: args.memory.map_mode(),
-        verify: args.verify,
-        model: args.options.model_options(),
-        compile: Some(compile),
-    })
-}
+use super::{Outcome, interrupt, models, output};
+use crate::exit;
 
 /// Says which model is used where none was named, and what the front-end has to say about it.
 pub(crate) fn announce(loaded: &Loaded, named: bool, quiet: bool) {
@@ -107,7 +78,7 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     let text = prompt_text(args)?;
     let path = args.model.as_deref().or(args.model_option.as_deref());
     let clock = Instant::now();
-    let loaded = models::open(path, &load_options(&args.engine)?, quiet)?;
+    let loaded = models::open(path, &args.engine.load_options()?, quiet)?;
     announce(&loaded, path.is_some(), quiet);
 
     check_biases(&params, loaded.model.vocab())?;
@@ -139,7 +110,7 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
             ),
         );
     }
-    let options = SessionOptions { context, threads: threads(args.engine.threads) };
+    let options = SessionOptions { context, threads: args.engine.build.threads() };
     // Before any work is done: a place that cannot be written is a mistake.
     let trace = args.profile.as_deref().map(WholeFile::create).transpose().map_err(bitnetc::Error::from)?;
     let mut session = match trace {

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::exit;
 use bitnetc::constraint::{Constraint, GrammarSource, MakeConstraint};
 use bitnetc::generate::GenerateOptions;
 use bitnetc_runtime::sampling::{Mirostat, SamplingParams, Stage};
 use clap::Args;
 
 use super::failure::Failure;
+use crate::exit;
 
 /// How tokens are chosen. Names and defaults are llama.cpp's.
 #[derive(Debug, Args)]

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use crate::exit;
 use bitnetc_runtime::whole_file::WholeFile;
 use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
@@ -11,6 +10,7 @@ use clap_complete::Shell;
 use super::args::Cli;
 use super::failure::Failure;
 use super::{Outcome, output};
+use crate::exit;
 
 #[derive(Debug, Args)]
 #[command(

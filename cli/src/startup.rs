@@ -8,7 +8,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::exit;
 use bitnetc_runtime::map::MapMode;
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 use super::args::StartupArgs;
 use super::failure::Failure;
 use super::{Outcome, interrupt, models, output};
+use crate::exit;
 
 /// Tokens of the context of these runs: small, so that planned memory is memory that is used.
 const CONTEXT: u32 = 256;
@@ -160,7 +160,7 @@ pub(crate) fn startup(args: &StartupArgs, path: Option<&Path>, quiet: bool) -> R
                 call_args.extend([OsString::from(name), value]);
             }
         };
-        let engine = &args.engine;
+        let engine = &args.engine.build;
         option("--kv-type", engine.kv_type.as_ref().and_then(named));
         option("--head", engine.head.map(|head| head.to_string().into()));
         option("--weights", engine.weights.as_ref().and_then(named));
@@ -181,11 +181,11 @@ pub(crate) fn startup(args: &StartupArgs, path: Option<&Path>, quiet: bool) -> R
         let mut call_args = vec![text("run"), plan.clone().into(), text("--json"), text("--ignore-eos")];
         call_args.extend(["-n", "1", "--temp", "0", "-s", "1", "-c"].map(text));
         call_args.push(CONTEXT.to_string().into());
-        if let Some(threads) = args.engine.threads {
+        if let Some(threads) = args.engine.build.threads {
             call_args.extend([text("-t"), threads.to_string().into()]);
         }
-        call_args.extend([text("--cpu-features"), (&args.engine.cpu_features).into()]);
-        if let Some(codegen) = named(&args.engine.codegen) {
+        call_args.extend([text("--cpu-features"), (&args.engine.build.cpu_features).into()]);
+        if let Some(codegen) = named(&args.engine.selector.codegen) {
             call_args.extend([text("--codegen"), codegen]);
         }
         if args.engine.memory.map_mode() == MapMode::Copied {

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use crate::exit;
 use bitnetc_frontend_gguf::synth::{ModelShape, PRESETS, Preset, SMALL_VOCABULARY, SyntheticModel, preset};
 
 use super::args::SynthArgs;
 use super::failure::Failure;
 use super::{Outcome, interrupt, output, progress};
+use crate::exit;
 
 /// Parses a preset's name.
 pub(crate) fn parse_preset(name: &str) -> Result<&'static Preset, String> {

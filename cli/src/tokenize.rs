@@ -3,7 +3,6 @@
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::PathBuf;
 
-use crate::exit;
 use bitnetc::load::Source;
 use bitnetc::tokenizer_spec::open_tokenizer;
 use bitnetc_runtime::map::MapMode;
@@ -13,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::{Outcome, models, output};
+use crate::exit;
 
 #[derive(Debug, Args)]
 #[command(

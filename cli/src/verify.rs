@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::exit;
 use bitnetc::load::{LoadOptions, Source, dump_module, load_source};
 use bitnetc_frontend_gguf::GgufWeights;
 use bitnetc_ir::{Module, Stage, WeightSource};
@@ -11,10 +10,11 @@ use bitnetc_tools::verify::{KernelVerdict, SAMPLED_ROWS, VerifyOptions, as_store
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::args::{LoweringArgs, ModelArgs};
-use super::compile::compile_options;
+use super::args::ModelArgs;
+use super::build::LoweringArgs;
 use super::failure::Failure;
-use super::{Outcome, interrupt, models, output, progress, run};
+use super::{Outcome, interrupt, models, output, progress};
+use crate::exit;
 
 #[derive(Debug, Args)]
 #[command(
@@ -33,9 +33,6 @@ pub(crate) struct VerifyArgs {
     /// What operands and the sample are made from
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Threads that share each op (default: the cores that this process may use)
-    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    threads: Option<u32>,
     #[command(flatten)]
     lowering: LoweringArgs,
     #[command(flatten)]
@@ -47,13 +44,13 @@ pub(crate) struct VerifyArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &VerifyArgs, quiet: bool) -> Outcome {
-    let compile = compile_options(&args.lowering, args.threads)?;
+    let build = args.lowering.options("native")?;
     let options = VerifyOptions {
-        levels: levels(&compile.target),
+        levels: levels(&build.target()?),
         cross: args.cross,
         full: args.full,
         seed: args.seed,
-        threads: run::threads(args.threads),
+        threads: args.lowering.build.threads(),
     };
     interrupt::listen();
     let path = models::resolve(args.model.as_deref(), quiet)?;
@@ -62,11 +59,11 @@ pub(crate) fn run(args: &VerifyArgs, quiet: bool) -> Outcome {
     let verdicts = match &source {
         Source::Gguf { .. } => {
             let model = source.gguf_model()?;
-            let module = dump_module(&source, Stage::Planned, &compile)?;
+            let module = dump_module(&source, Stage::Planned, &build)?;
             verdicts(&module, &GgufWeights::new(&model), &options, args, quiet)?
         }
         Source::Plan { .. } => {
-            let load = LoadOptions { compile: Some(compile), ..LoadOptions::default() };
+            let load = LoadOptions { build, ..LoadOptions::default() };
             let loaded = load_source(source, &load)?;
             verdicts(&as_stored(&loaded.module, &loaded), &loaded, &options, args, quiet)?
         }

@@ -2,11 +2,12 @@
 
 use std::process::{Command, Stdio};
 
-use bitnetc::compile::{CompileOptions, import};
+use bitnetc::BuildOptions;
+use bitnetc::compile::{import};
 use bitnetc::load::{LoadOptions, load};
 use bitnetc_frontend_gguf::synth::{ModelShape, SyntheticModel, preset};
 use bitnetc_ir::work::{Accounts, Work};
-use bitnetc_ir::{DType, Module};
+use bitnetc_ir::{CacheType, Module};
 use bitnetc_passes::{HeadFormat, PassContext, WeightPacking};
 use bitnetc_runtime::map::{MapMode, Mapping};
 use bitnetc_tools::bench::kernels::{KernelsOptions, measure};
@@ -14,7 +15,7 @@ use bitnetc_tools::bench::limits_of_machine;
 use serde_json::Value;
 
 /// The planned module of a shape. The file's data are a hole: no weight is looked at.
-fn planned(shape: ModelShape, head: HeadFormat, kv_type: DType) -> Module {
+fn planned(shape: ModelShape, head: HeadFormat, cache: CacheType) -> Module {
     let model = SyntheticModel::new(shape, 1).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     let header = model.header();
@@ -22,10 +23,10 @@ fn planned(shape: ModelShape, head: HeadFormat, kv_type: DType) -> Module {
     file.as_file().set_len(header.len() as u64 + model.data_bytes()).unwrap();
     let bytes = Mapping::open(file.path(), MapMode::Mapped).unwrap();
     let gguf = bitnetc_frontend_gguf::Model::open(bytes.as_slice()).unwrap();
-    let options = CompileOptions { kv_type, chunk: 64, ..CompileOptions::for_host().unwrap() };
+    let options = BuildOptions { cache: Some(cache), chunk: 64, ..BuildOptions::default() };
     let imported = import(&gguf, &options).unwrap();
     let context =
-        PassContext { head, weights: WeightPacking::TwoBits, ..PassContext::new(options.target.clone()) };
+        PassContext { head, weights: WeightPacking::TwoBits, ..PassContext::new(options.target().unwrap()) };
     bitnetc_passes::run(&options.pipeline, imported, &context).unwrap().0
 }
 
@@ -43,7 +44,7 @@ const KV: u64 = LAYERS * 2 * 5 * 128;
 #[test]
 fn a_2b_4t_step_is_counted_right() {
     let shape = preset("2b-4t").unwrap().shape();
-    let accounts = Accounts::of(&planned(shape, HeadFormat::Stored, DType::F16));
+    let accounts = Accounts::of(&planned(shape, HeadFormat::Stored, CacheType::F16));
     let ternary = LAYERS * LAYER_WEIGHTS;
     assert_eq!(ternary, 2_084_044_800);
     let (scales, norms) = (4 * LAYERS * LAYER_ROWS, 4 * (LAYERS * LAYER_NORMS + 2560));
@@ -89,19 +90,19 @@ fn a_2b_4t_step_is_counted_right() {
 fn packed_heads_and_wide_caches_are_counted_as_stored() {
     let shape = || ModelShape { layers: 1, vocab: 1024, ..preset("2b-4t").unwrap().shape() };
     let count = |head, kv| Accounts::of(&planned(shape(), head, kv));
-    let (f16, q8) = (count(HeadFormat::Stored, DType::F16), count(HeadFormat::Q8, DType::F16));
+    let (f16, q8) = (count(HeadFormat::Stored, CacheType::F16), count(HeadFormat::Q8, CacheType::F16));
     let table = 1024 * 2560;
     // Of a packed head's embedding one row is read; the head has 8.5 bits an element and a factor for each row.
     let saved = f16.step(0).weight_bytes - q8.step(0).weight_bytes;
     assert_eq!(saved, 2 * table - (table * 17 / 16 + 4 * 1024) - 2 * 2560);
     assert_eq!(f16.step(0).macs(), q8.step(0).macs());
 
-    let screened = count(HeadFormat::Screened { rows: 16 }, DType::F16).step(0);
-    let q4 = count(HeadFormat::Q4, DType::F16).step(0);
+    let screened = count(HeadFormat::Screened { rows: 16 }, CacheType::F16).step(0);
+    let q4 = count(HeadFormat::Q4, CacheType::F16).step(0);
     assert_eq!(screened.weight_bytes - q4.weight_bytes, 16 * 2 * 2560);
     assert_eq!(screened.dense_macs - q4.dense_macs, 16 * 2560);
 
-    let wide = count(HeadFormat::Stored, DType::F32);
+    let wide = count(HeadFormat::Stored, CacheType::F32);
     assert_eq!(wide.kv_bytes_per_position(), 2 * f16.kv_bytes_per_position());
 }
 

@@ -1,4 +1,4 @@
-//! Every command of the docs, run and compared (`cli/tests/cli/*.md`, and guides that show output). `TRYCMD=overwrite cargo test --test cli` records.
+//! Every command of the docs, run and compared (`cli/tests/cli/*.md`, and guides that show output). `TRYCMD=overwrite cargo test -p bitnetc-cli --test cli` records.
 
 #[test]
 fn documented_commands() {

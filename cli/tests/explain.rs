@@ -7,7 +7,8 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use bitnetc::compile::{CompileOptions, plan_model};
+use bitnetc::BuildOptions;
+use bitnetc::compile::{plan_model};
 use bitnetc::load::{Source, load_source};
 use bitnetc_frontend_gguf::testing::TinyModel;
 use bitnetc_ir::DType;
@@ -22,16 +23,14 @@ fn source(path: &Path) -> Source {
     Source::open(Some(path), MapMode::Mapped).unwrap()
 }
 
-fn compile(threads: u32) -> CompileOptions {
-    let mut compile = CompileOptions::for_host().unwrap();
-    compile.target.threads = threads;
-    compile
+fn compile(threads: u32) -> BuildOptions {
+    BuildOptions { threads: Some(threads), ..BuildOptions::default() }
 }
 
 fn explained(path: &Path, position: u32, texts: bool) -> Document {
     let compile = compile(2);
     let options = ExplainOptions { position, texts, timings: None };
-    explain(&source(path), &compile, &compile.target, &options).unwrap()
+    explain(&source(path), &compile, &compile.target().unwrap(), &options).unwrap()
 }
 
 #[test]
@@ -40,7 +39,7 @@ fn the_ops_add_up_to_what_a_step_needs() {
         let file = write_model(&model);
         for position in [0, 5, 70] {
             let document = explained(file.path(), position, false);
-            let loaded = open(file.path(), &options_with(DType::F16, |c| c.target.threads = 2));
+            let loaded = open(file.path(), &options_with(DType::F16, |c| c.threads = Some(2)));
             let accounts = Accounts::of(&loaded.module);
             let entry = |name: &str| document.entries.iter().find(|e| e.name == name).unwrap();
             let (e, expected) = (entry("decode"), accounts.step(document.position));
@@ -125,7 +124,7 @@ fn the_document_depends_on_nothing_but_model_options_and_target() {
     assert_eq!(json(explained(file.path(), 3, true)), json(explained(file.path(), 3, true)));
     // Measured speeds change predictions, and the plan does not follow them.
     let compile = compile(2);
-    let mut machine = compile.target.clone();
+    let mut machine = compile.target().unwrap();
     machine.measured =
         Some(Speeds { read_one_mb_s: 1, read_all_mb_s: 1, int8_core_mmac_s: 1, vector_bytes: 64 });
     let options = ExplainOptions { position: 3, texts: false, timings: None };
@@ -140,7 +139,7 @@ fn the_document_depends_on_nothing_but_model_options_and_target() {
 #[test]
 fn speeds_that_were_measured_once_are_taken_where_they_are_asked_for() {
     let caches = tempfile::tempdir().unwrap();
-    let target = compile(2).target;
+    let target = compile(2).target().unwrap();
     let speeds =
         Speeds { read_one_mb_s: 123_000, read_all_mb_s: 456_000, int8_core_mmac_s: 7_000, vector_bytes: 64 };
     let variable = |name: &str| (name == "XDG_CACHE_HOME").then(|| caches.path().as_os_str().to_owned());
@@ -164,11 +163,11 @@ fn measured_times_stand_beside_every_op_that_ran() {
     let file = write_model(&shapes()[4]);
     let compile = compile(2);
     let loaded =
-        load_source(source(file.path()), &options_with(DType::F16, |c| c.target.threads = 2)).unwrap();
+        load_source(source(file.path()), &options_with(DType::F16, |c| c.threads = Some(2))).unwrap();
     let options = MeasureOptions { threads: 2, position: 40, steps: 3, keep_going: || true };
     let timings = measure(&loaded, &options).unwrap();
     let options = ExplainOptions { position: 40, texts: false, timings: Some(&timings) };
-    let document = explain(&source(file.path()), &compile, &compile.target, &options).unwrap();
+    let document = explain(&source(file.path()), &compile, &compile.target().unwrap(), &options).unwrap();
     for e in &document.entries {
         assert!(e.measured_ns.is_some_and(|ns| ns > 0.0), "{}", e.name);
         for op in &e.ops {

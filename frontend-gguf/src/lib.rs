@@ -41,7 +41,7 @@ pub use decode::I2sLayout;
 pub use error::{GgufError, printable};
 pub use form::{Form, Weights};
 pub use hparams::HyperParams;
-pub use lower::{KvType, LowerError, LowerOptions};
+pub use lower::{LowerError, LowerOptions};
 pub use model::{Model, ModelOptions};
 pub use note::{Note, NoteLevel};
 pub use reader::{Entry, Gguf};

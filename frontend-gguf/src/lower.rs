@@ -8,7 +8,7 @@
 use bitnetc_ir::rope::Theta;
 use bitnetc_ir::storage::MAX_TOKENS;
 use bitnetc_ir::{
-    BuildError, CacheDims, DType, Dim, Func, FuncBuilder, HEAD_ROWS, Module, ParamId, Rows, TokenCount, Type,
+    BuildError, CacheDims, CacheType, DType, Dim, Func, FuncBuilder, HEAD_ROWS, Module, ParamId, Rows, TokenCount, Type,
     ValueId,
 };
 use thiserror::Error;
@@ -19,28 +19,18 @@ use crate::hparams::HyperParams;
 use crate::model::Model;
 use crate::source::{self, layer_param};
 
-/// Element type of the KV cache at import.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum KvType {
-    /// Half precision.
-    #[default]
-    F16,
-    /// Single precision: twice the memory, and the precision that the reference uses.
-    F32,
-}
-
 /// What can be chosen when a model is lowered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LowerOptions {
     /// Element type of the KV cache.
-    pub kv: KvType,
+    pub cache: CacheType,
     /// Most tokens of one `@prefill` call, 1 to [`MAX_TOKENS`]. `@head` takes as many, but no more than [`HEAD_ROWS`].
     pub chunk: u32,
 }
 
 impl Default for LowerOptions {
     fn default() -> Self {
-        Self { kv: KvType::F16, chunk: 256 }
+        Self { cache: CacheType::F16, chunk: 256 }
     }
 }
 
@@ -88,10 +78,7 @@ impl Model<'_> {
             module,
             params: &params,
             hparams: self.hparams(),
-            kv: match options.kv {
-                KvType::F16 => DType::F16,
-                KvType::F32 => DType::F32,
-            },
+            kv: options.cache.dtype(),
             tokens,
             builder: FuncBuilder::new(module, func, tokens),
         };

@@ -56,10 +56,9 @@ impl Model<'_> {
         (fit >= LEAST && fit - of(used) >= MARGIN).then(|| {
             let text = format!(
                 "is probably not {}: the columns of the matrices go with the norms before them by {:.2}, and by {fit:.2} \
-                 in {}; try --i2s-layout {}",
+                 in {}; try that layout",
                 used.name(),
                 of(used),
-                best.name(),
                 best.name()
             );
             Note::warning("the layout of I2_S", text)

@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use bitnetc_frontend_gguf::{
-    Activation, Form, GgufWeights, KvType, LayerRole, LowerOptions, Model, ModelOptions, PreTokenizer,
+    Activation, Form, GgufWeights, LayerRole, LowerOptions, Model, ModelOptions, PreTokenizer,
     TensorType,
 };
 use bitnetc_ir::interp::{Interpreter, Tensor};
-use bitnetc_ir::{DType, KEY_BLOCK, Layout, Pairs};
+use bitnetc_ir::{CacheType, DType, KEY_BLOCK, Layout, Pairs};
 use serde_json::Value;
 
 /// Largest difference of a logit. The standard deviation of logits is 12 to 17; f32 sums of a few hundred terms differ
@@ -26,7 +26,7 @@ fn check(name: &str, options: &ModelOptions, inspect: impl FnOnce(&Model<'_>)) {
     let record: Value = serde_json::from_slice(&data(&format!("{name}.json"))).unwrap();
     let model = Model::open_parts(&[&bytes], options).unwrap();
     model.check_weights().unwrap();
-    let module = model.lower(&LowerOptions { kv: KvType::F32, chunk: 16 }).unwrap();
+    let module = model.lower(&LowerOptions { cache: CacheType::F32, chunk: 16 }).unwrap();
     let weights = GgufWeights::new(&model);
     let interpreter = Interpreter::new(&module, &weights);
     let ids: Vec<u32> =

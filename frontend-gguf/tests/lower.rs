@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bitnetc_frontend_gguf::decode::FloatFormat;
 use bitnetc_frontend_gguf::testing::TinyModel;
-use bitnetc_frontend_gguf::{GgufWeights, KvType, LowerError, LowerOptions, Model};
-use bitnetc_ir::{ContentHash, Module, ParamDef, Stage, TokenCount, WeightSource, text, verify};
+use bitnetc_frontend_gguf::{GgufWeights, LowerError, LowerOptions, Model};
+use bitnetc_ir::{CacheType, ContentHash, Module, ParamDef, Stage, TokenCount, WeightSource, text, verify};
 
 fn hashes(module: &Module) -> BTreeMap<String, ContentHash> {
     let hash = |def: &ParamDef| match def {
@@ -55,7 +55,7 @@ fn a_layer_is_lowered_as_the_model_defines_it() {
 fn entry_points_and_options() {
     let bytes = shape().to_gguf();
     let model = Model::open(&bytes).unwrap();
-    let module = model.lower(&LowerOptions { kv: KvType::F32, chunk: 17 }).unwrap();
+    let module = model.lower(&LowerOptions { cache: CacheType::F32, chunk: 17 }).unwrap();
     verify::verify(&module).unwrap();
     let func = |name: &str| &module.funcs()[module.func_named(name).unwrap()];
     assert_eq!((func("decode").inputs().len(), func("decode").outputs().len()), (2 + 4, 1 + 4));

@@ -7,9 +7,9 @@
 
 use std::path::Path;
 
-use bitnetc_frontend_gguf::{GgufWeights, KvType, LowerOptions, Model};
+use bitnetc_frontend_gguf::{GgufWeights, LowerOptions, Model};
 use bitnetc_ir::interp::{Interpreter, Tensor};
-use bitnetc_ir::{FuncId, HEAD_ROWS, KEY_BLOCK, Module};
+use bitnetc_ir::{CacheType, FuncId, HEAD_ROWS, KEY_BLOCK, Module};
 use serde_json::Value;
 
 const TOLERANCE: f32 = 1e-3;
@@ -67,7 +67,7 @@ fn check(name: &str) {
     let record: Value = serde_json::from_slice(&data(&format!("logits_{name}.json"))).unwrap();
     let recorded = data(&format!("logits_{name}.bin"));
     let model = Model::open(&bytes).unwrap();
-    let module = model.lower(&LowerOptions { kv: KvType::F32, chunk: LONGEST as u32 }).unwrap();
+    let module = model.lower(&LowerOptions { cache: CacheType::F32, chunk: LONGEST as u32 }).unwrap();
     let weights = GgufWeights::new(&model);
     let interpreter = Interpreter::new(&module, &weights);
     let (mut close, mut compared) = (0, 0);

@@ -6,7 +6,7 @@
 
 use bitnetc_ir::text::{parse_mapped, print};
 use bitnetc_ir::verify::verify;
-use bitnetc_ir::{DType, cache, extract};
+use bitnetc_ir::{CacheType, cache, extract};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -33,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
                     assert_eq!(verify(&layer), Ok(()), "{}", print(&layer));
                 }
             }
-            cache::set_cache_dtype(&mut module, DType::F32).expect("a sound module can change its caches");
+            cache::set_cache_type(&mut module, CacheType::F32).expect("a sound module can change its caches");
             assert_eq!(verify(&module), Ok(()), "{}", print(&module));
         }
     }

@@ -38,11 +38,11 @@ pub enum ImportError {
     )]
     BadWeights { tensor: String, file: String, row: usize, column: usize, found: String },
     #[error(
-        "the tensor \"{tensor}\" has rows of {cols} elements, which {ty} cannot store; choose another --type, such as f16"
+        "the tensor \"{tensor}\" has rows of {cols} elements, which {ty} cannot store; choose another type, such as f16"
     )]
     BadType { tensor: String, cols: usize, ty: &'static str },
     #[error(
-        "the scale {scale:e} of the tensor \"{tensor}\" cannot be stored as {ty}; choose another --type, such as i2_s"
+        "the scale {scale:e} of the tensor \"{tensor}\" cannot be stored as {ty}; choose another type, such as i2_s"
     )]
     BadScale { tensor: String, scale: f32, ty: &'static str },
     #[error("the checkpoint describes a model that cannot be run: {0}")]

@@ -334,7 +334,7 @@ impl<'a> Binder<'_, 'a> {
             }
             if stored != scale && !self.notes.iter().any(|note| note.starts_with("scales are rounded")) {
                 let text = format!(
-                    "scales are rounded to {}, that of \"{}\" by {:.1e}; --type i2_s keeps them as they are",
+                    "scales are rounded to {}, that of \"{}\" by {:.1e}; the type i2_s keeps them as they are",
                     if ty == TensorType::Bf16 { "bf16" } else { "f16" },
                     printable(&matrix.name),
                     (stored / scale - 1.0).abs()
@@ -393,7 +393,7 @@ impl<'a> Binder<'_, 'a> {
                     let one = matrix.one_magnitude()?.ok_or_else(|| {
                         unsupported(
                             "is not ternary, and config.json has no quantization_config; if these are master weights of \
-                             a ternary model, say so with --absmean",
+                             a ternary model, ask for the mean magnitude (absmean)",
                         )
                     })?;
                     return Ok(Form::Ternary { values: Values::Signs, scale: one, ty });

@@ -350,7 +350,7 @@ fn check_algorithm(
         (None, _) => {
             let shown = found.expression.first().map_or("no expression", |e| e);
             return refuse(format!(
-                "text is cut by \"{}\", which is not one of the known rules; if one of them fits, say so with --pre",
+                "text is cut by \"{}\", which is not one of the known rules; if one of them fits, say which",
                 printable(shown)
             ));
         }

@@ -5,6 +5,45 @@ use crate::infer::TypeRule;
 use crate::module::Module;
 use crate::types::DType;
 
+/// An element type that KV caches can have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CacheType {
+    /// Half precision: 2 bytes an element.
+    #[default]
+    F16,
+    /// Single precision: twice the memory, and the precision of the residual stream.
+    F32,
+}
+
+impl CacheType {
+    /// The type of an element.
+    pub const fn dtype(self) -> DType {
+        match self {
+            CacheType::F16 => DType::F16,
+            CacheType::F32 => DType::F32,
+        }
+    }
+
+    /// Its name, as in the text form.
+    pub fn name(self) -> &'static str {
+        self.dtype().name()
+    }
+}
+
+impl TryFrom<DType> for CacheType {
+    type Error = CacheError;
+
+    /// # Errors
+    /// A type that no cache has.
+    fn try_from(dtype: DType) -> Result<Self, CacheError> {
+        match dtype {
+            DType::F16 => Ok(CacheType::F16),
+            DType::F32 => Ok(CacheType::F32),
+            other => Err(CacheError::DType(other)),
+        }
+    }
+}
+
 /// Why the caches cannot have an element type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -22,15 +61,13 @@ pub enum CacheError {
     },
 }
 
-/// Gives every cache of the module the element type `dtype`, f16 or f32, and infers the types of what they become. Plans
-/// stay as they are: caches are not in the arena. On error the module is unchanged.
+/// Gives every cache of the module elements of the type `cache`, and infers the types of what they become. Plans stay as
+/// they are: caches are not in the arena. On error the module is unchanged.
 ///
 /// # Errors
-/// Another element type, or a module that the verifier refuses.
-pub fn set_cache_dtype(module: &mut Module, dtype: DType) -> Result<(), CacheError> {
-    if !matches!(dtype, DType::F16 | DType::F32) {
-        return Err(CacheError::DType(dtype));
-    }
+/// A module that the verifier refuses.
+pub fn set_cache_type(module: &mut Module, cache: CacheType) -> Result<(), CacheError> {
+    let dtype = cache.dtype();
     let params = module.params().clone();
     let mut changed = Vec::new();
     for (id, func) in module.funcs().iter() {
@@ -67,9 +104,9 @@ mod tests {
         for seed in 0..40 {
             let options = GenOptions { stage: Stage::Planned, ..GenOptions::default() };
             let (mut module, _) = random_module(seed, &options);
-            set_cache_dtype(&mut module, DType::F16).unwrap();
+            set_cache_type(&mut module, CacheType::F16).unwrap();
             let before = print(&module);
-            set_cache_dtype(&mut module, DType::F32).unwrap();
+            set_cache_type(&mut module, CacheType::F32).unwrap();
             assert_eq!(verify(&module), Ok(()));
             let text = print(&module);
             let is_cache = |line: &str| line.contains("xCx");
@@ -78,7 +115,7 @@ mod tests {
                 assert!(!is_cache(b) || !b.contains("f16["), "{b}");
                 assert!(a == b || is_cache(a));
             }
-            set_cache_dtype(&mut module, DType::F16).unwrap();
+            set_cache_type(&mut module, CacheType::F16).unwrap();
             assert_eq!(print(&module), before);
         }
         assert!(with_caches > 20);
@@ -86,7 +123,13 @@ mod tests {
 
     #[test]
     fn other_types_are_refused() {
-        let error = set_cache_dtype(&mut Module::new(), DType::I8).unwrap_err();
+        for dtype in [DType::I8, DType::Ter, DType::W4] {
+            assert_eq!(CacheType::try_from(dtype), Err(CacheError::DType(dtype)));
+        }
+        let error = CacheType::try_from(DType::I8).unwrap_err();
         assert_eq!(error.to_string(), "a cache cannot be made of i8: expected f16 or f32");
+        for cache in [CacheType::F16, CacheType::F32] {
+            assert_eq!(CacheType::try_from(cache.dtype()), Ok(cache));
+        }
     }
 }

@@ -36,6 +36,7 @@ pub mod work;
 pub use attr::{Attr, Epilogue, Pairs, Sizes};
 pub use blocks::BlockFormat;
 pub use build::{BuildError, FuncBuilder};
+pub use cache::CacheType;
 pub use entity::{Entity, EntityVec, FuncId, NodeId, ParamId, ValueId};
 pub use graph::{Func, Node, Operand, TokenCount, ValueData, ValueDef};
 pub use infer::TypeRule;

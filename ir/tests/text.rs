@@ -1,6 +1,6 @@
 //! The text form over random modules: printing and parsing are inverse, and no text makes the parser panic.
 
-use bitnetc_ir::cache::set_cache_dtype;
+use bitnetc_ir::cache::{CacheType, set_cache_type};
 use bitnetc_ir::extract::layer;
 use bitnetc_ir::generate::{GenOptions, SplitMix, random_module};
 use bitnetc_ir::text::{parse, print, print_func};
@@ -136,7 +136,7 @@ fn damaged_text_is_refused_or_stable() {
                     assert_eq!(print(&parse(&printed).unwrap_or_else(|e| panic!("{e}\n{printed}"))), printed);
                     if verify(&module).is_ok() {
                         sound += 1;
-                        set_cache_dtype(&mut module, DType::F32).unwrap();
+                        set_cache_type(&mut module, CacheType::F32).unwrap();
                         assert_eq!(verify(&module), Ok(()));
                         let part = layer(&module, FuncId::from_index(0), 0);
                         assert!(part.is_none_or(|part| verify(&part).is_ok()), "{}", print(&module));

@@ -41,7 +41,7 @@ pub enum MapError {
         source: io::Error,
     },
     /// Mapping failed though the file is readable.
-    #[error("cannot map {path:?} into memory: {source}; read it into memory instead (--no-mmap)")]
+    #[error("cannot map {path:?} into memory: {source}; read it into memory instead")]
     Map {
         /// The file.
         path: PathBuf,

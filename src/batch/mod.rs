@@ -61,7 +61,7 @@ pub enum BatchError {
     },
     /// The output is something else than results of a batch.
     #[error(
-        "{}, line {line}: not a result of `bitnetc batch` ({why}), so nothing is appended: give another name, or --overwrite",
+        "{}, line {line}: not a result of a batch ({why}), so nothing is appended: give another output, or overwrite it",
         path.display()
     )]
     NotResults {
@@ -74,7 +74,7 @@ pub enum BatchError {
     },
     /// The output holds the result of another request under the same id.
     #[error(
-        "{}: the result for \"{id}\" belongs to another request than line {line} of the input, which has changed: give another output, or --overwrite",
+        "{}: the result for \"{id}\" belongs to another request than line {line} of the input, which has changed: give another output, or overwrite it",
         path.display()
     )]
     OtherRequest {
@@ -95,7 +95,7 @@ pub enum BatchError {
     #[error(transparent)]
     Run(#[from] crate::error::Error),
     /// The input changed while it was read.
-    #[error("{} changed while it was read: run the command again", path.display())]
+    #[error("{} changed while it was read: run the batch again", path.display())]
     InputChanged {
         /// The input.
         path: PathBuf,

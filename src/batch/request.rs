@@ -258,7 +258,7 @@ impl Request {
         }
         if prompt.len() as u64 > u64::from(context) {
             let message = format!(
-                "the prompt has {} tokens but the context holds {context}: shorten it or give a larger --ctx-size",
+                "the prompt has {} tokens but the context holds {context}: shorten it or use a larger context",
                 prompt.len()
             );
             return Err(Refusal { code: "context_length_exceeded", ..Refusal::field("prompt", message) });

@@ -15,7 +15,7 @@ pub enum ChatError {
         limit: usize,
     },
     /// The template is not valid, or fails on these messages.
-    #[error("the chat template of {name} fails: {reason}; choose another with --chat-template")]
+    #[error("the chat template of {name} fails: {reason}; choose another template")]
     Template {
         /// Where the template comes from.
         name: String,
@@ -32,7 +32,7 @@ pub enum ChatError {
     },
     /// The conversation does not fit the context.
     #[error(
-        "the conversation has {tokens} tokens, but the context holds {context}: start again with /reset, give a larger --ctx-size, or let the oldest turns go with --context-shift"
+        "the conversation has {tokens} tokens, but the context holds {context}: start again, use a larger context, or let the oldest turns go"
     )]
     ContextFull {
         /// Tokens of the conversation.

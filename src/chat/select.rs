@@ -77,7 +77,7 @@ pub fn select(wish: &Wish, model: ModelFacts<'_>) -> Result<Selected, ChatError>
                 let (name, known) = (text.clone(), BuiltinTemplate::names());
                 return Err(ChatError::UnknownTemplate { name, known });
             }
-            return Selected::own("--chat-template", text);
+            return Selected::own("the given text", text);
         }
         Wish::Model => {}
     }

@@ -244,7 +244,10 @@ mod tests {
         let error = ChatTemplate::new("model.gguf", "a\n{% if %}").unwrap_err().to_string();
         assert!(error.contains("model.gguf") && error.contains("line 2"), "{error}");
         let error = render("{{ raise_exception('roles must alternate') }}", "x").unwrap_err().to_string();
-        assert!(error.contains("roles must alternate") && error.contains("--chat-template"), "{error}");
+        assert!(
+            error.contains("roles must alternate") && error.contains("choose another template"),
+            "{error}"
+        );
         let error = render("\n{{ 'a' | nonsense }}", "x").unwrap_err().to_string();
         assert!(error.contains("nonsense") && error.contains("line 2"), "{error}");
         assert!(matches!(

@@ -1,28 +1,43 @@
 //! Models by name: the Hugging Face Hub, its cache on this machine, and the cache of compiled plans.
 //!
 //! A model is named by a path, by `hf:org/repo[@revision][:file]`, or by an alias of such a name ([`ModelRef`]). Files of the Hub
-//! live in the cache that all its tools share ([`HubCache`]: `models--org--repo` with `blobs`, `refs` and `snapshots`), fetched by
-//! [`Hub`] in one connection that goes on where an earlier one broke, and checked against the hash that the Hub states. What
+//! live in the cache that all its tools share (`HubCache`: `models--org--repo` with `blobs`, `refs` and `snapshots`), fetched by
+//! `Hub` in one connection that goes on where an earlier one broke, and checked against the hash that the Hub states. What
 //! they compile to lives in a cache of our own ([`PlanCache`]).
+//!
+//! `Hub`, its cache and `open` are the feature `hub`; without it, a name of the Hub is refused ([`StoreError::NoHub`]) and no
+//! code that reaches the network is linked.
 //!
 //! Invariants: a name from outside never leads to a path outside of the caches; a blob has its name only when it is complete
 //! and its hash is right; a token is sent to the Hub's own host only, and never in the clear; nothing goes out when
 //! offline.
 
+#[cfg(feature = "hub")]
 mod download;
+#[cfg(feature = "hub")]
 mod http;
+#[cfg(feature = "hub")]
 mod hub;
+#[cfg(feature = "hub")]
 mod hub_cache;
+#[cfg(feature = "hub")]
+mod open;
 mod plan_cache;
 mod reference;
 mod settings;
 
 use std::path::PathBuf;
 
+#[cfg(feature = "hub")]
 pub use download::Progress;
+#[cfg(feature = "hub")]
 pub use http::missing_for_tls;
+#[cfg(feature = "hub")]
 pub use hub::{Hub, Pulled};
+#[cfg(feature = "hub")]
 pub use hub_cache::{CachedFile, HubCache};
+#[cfg(feature = "hub")]
+pub use open::{Opening, open, open_from_env};
 pub use plan_cache::{CachedPlan, PlanCache, Used};
 pub use reference::{ALIASES, HubRef, ModelRef, RepoId, is_alias};
 pub use settings::{HubSettings, cache_home, config_home};
@@ -40,6 +55,14 @@ pub enum StoreError {
         name: String,
         /// What is wrong with it.
         why: &'static str,
+    },
+    /// A name of the Hub, in a build without it.
+    #[error(
+        "{name} is a model of the Hugging Face Hub, which this program was built without (feature `hub`): fetch the file with another tool, and give its path"
+    )]
+    NoHub {
+        /// As given.
+        name: String,
     },
     /// Neither a home directory nor a cache directory is known.
     #[error("no directory for {what}: set {variable}")]
@@ -60,7 +83,7 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// Something has to be fetched, and nothing may be.
-    #[error("{what} is not in {}, and HF_HUB_OFFLINE or --offline forbids to fetch it", cache.display())]
+    #[error("{what} is not in {}, and nothing may be fetched while offline", cache.display())]
     Offline {
         /// What is missing.
         what: String,
@@ -86,7 +109,9 @@ pub enum StoreError {
         why: String,
     },
     /// The server could not be reached, again and again.
-    #[error("{url}: {why} (tried {attempts} times); what has arrived is kept, and the same command goes on")]
+    #[error(
+        "{url}: {why} (tried {attempts} times); what has arrived is kept, and another attempt goes on from there"
+    )]
     Unreachable {
         /// What was asked for.
         url: String,
@@ -159,8 +184,8 @@ pub enum StoreError {
         /// The cache.
         cache: PathBuf,
     },
-    /// Ctrl-C.
-    #[error("interrupted; what has arrived is kept, and the same command goes on")]
+    /// Whoever asked for the file has stopped the work.
+    #[error("interrupted; what has arrived is kept, and another attempt goes on from there")]
     Interrupted,
     /// A file of the cache could not be written.
     #[error(transparent)]

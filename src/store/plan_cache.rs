@@ -8,11 +8,10 @@
 
 use std::path::{Path, PathBuf};
 
-use bitnetc_frontend_gguf::ModelOptions;
 use bitnetc_runtime::plan::MAGIC;
 
 use super::{StoreError, cache_home, io_error};
-use crate::compile::{CompileOptions, plan_model};
+use crate::compile::plan_model;
 use crate::error::Error;
 use crate::load::{LoadOptions, Loaded, Source, load};
 
@@ -110,8 +109,7 @@ impl PlanCache {
         options: &LoadOptions,
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<(Loaded, Used), Error> {
-        let compile = options.compile_options()?;
-        let path = self.place(gguf, &compile, &options.model, &content_of(gguf, options)?);
+        let path = self.place(gguf, options, &content_of(gguf, options)?)?;
         if path.is_file() {
             match load(Some(&path), options) {
                 Err(Error::Plan(_) | Error::PlanModule { .. } | Error::PlanLacks { .. }) => {}
@@ -121,29 +119,31 @@ impl PlanCache {
         std::fs::create_dir_all(&self.root).map_err(io_error("create", &self.root))?;
         let source = Source::open(Some(gguf), options.map_mode)?.with_options(options.model);
         let model = source.gguf_model()?;
-        let planned = plan_model(gguf, &model, &compile)?;
+        let planned = plan_model(gguf, &model, &options.build)?;
         let total = planned.weight_bytes();
         planned.write(&path, |done| progress(done, total))?;
         Ok((load(Some(&path), options)?, Used::Compiled))
     }
 
     /// Where the plan of a model stands.
-    fn place(&self, gguf: &Path, compile: &CompileOptions, model: &ModelOptions, content: &str) -> PathBuf {
+    fn place(&self, gguf: &Path, options: &LoadOptions, content: &str) -> Result<PathBuf, Error> {
+        let build = &options.build;
+        let target = build.target()?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(&MAGIC);
         let parts = [
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
             ("content", content.to_owned()),
-            ("target", compile.target.to_string()),
-            ("threads", compile.target.threads.to_string()),
-            ("codegen", format!("{:?}", compile.codegen)),
-            ("kv_type", compile.kv_type.name().to_owned()),
-            ("head", compile.head.to_string()),
-            ("chunk", compile.chunk.to_string()),
-            ("passes", compile.pipeline.to_string()),
-            ("weights", compile.weights.to_string()),
-            ("model", format!("{model:?}")),
-            ("speeds", compile.target.measured.map(|speeds| format!("{speeds:?}")).unwrap_or_default()),
+            ("target", target.to_string()),
+            ("threads", target.threads.to_string()),
+            ("codegen", format!("{:?}", build.codegen)),
+            ("kv_type", build.cache_type().name().to_owned()),
+            ("head", build.head_format().to_string()),
+            ("chunk", build.chunk.to_string()),
+            ("passes", build.pipeline.to_string()),
+            ("weights", build.packing().to_string()),
+            ("model", format!("{:?}", options.model)),
+            ("speeds", target.measured.map(|speeds| format!("{speeds:?}")).unwrap_or_default()),
         ];
         for (name, value) in parts {
             // Lengths first, so that no two lists of parts run together.
@@ -158,7 +158,7 @@ impl PlanCache {
             .chars()
             .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' })
             .collect();
-        self.root.join(format!("{}-{key}.plan", stem.trim_start_matches('.')))
+        Ok(self.root.join(format!("{}-{key}.plan", stem.trim_start_matches('.'))))
     }
 }
 
@@ -184,10 +184,11 @@ fn content_of(gguf: &Path, options: &LoadOptions) -> Result<String, Error> {
 #[cfg(test)]
 mod tests {
     use bitnetc_frontend_gguf::testing::TinyModel;
-    use bitnetc_ir::DType;
+    use bitnetc_ir::CacheType;
     use bitnetc_passes::HeadFormat;
 
     use super::*;
+    use crate::build::BuildOptions;
 
     #[test]
     fn a_model_is_compiled_once_for_each_set_of_options() {
@@ -199,9 +200,10 @@ mod tests {
         let get = |options: &LoadOptions| cache.load(&gguf, options, |_, _| true).unwrap().1;
         assert_eq!(cache.list().unwrap(), []);
         assert_eq!((get(&plain), get(&plain)), (Used::Compiled, Used::Found));
-        let head = LoadOptions { head: Some(HeadFormat::Stored), ..LoadOptions::default() };
+        let with = |build: BuildOptions| LoadOptions { build, ..LoadOptions::default() };
+        let head = with(BuildOptions { head: Some(HeadFormat::Stored), ..BuildOptions::default() });
         assert_eq!((get(&head), get(&head), get(&plain)), (Used::Compiled, Used::Found, Used::Found));
-        let kv = LoadOptions { kv_type: Some(DType::F32), ..LoadOptions::default() };
+        let kv = with(BuildOptions { cache: Some(CacheType::F32), ..BuildOptions::default() });
         assert_eq!(get(&kv), Used::Compiled);
         let plans = cache.list().unwrap();
         assert_eq!(plans.len(), 3);

@@ -86,6 +86,7 @@ pub(super) fn is_revision(text: &str) -> bool {
 }
 
 /// Whether a revision is a commit, which never changes.
+#[cfg(feature = "hub")]
 pub(super) fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }

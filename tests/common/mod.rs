@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use bitnetc::compile::CompileOptions;
+use bitnetc::BuildOptions;
 use bitnetc::load::{LoadOptions, Loaded, load};
 use bitnetc_frontend_gguf::testing::TinyModel;
-use bitnetc_ir::DType;
+use bitnetc_ir::{CacheType, DType};
 use bitnetc_passes::HeadFormat;
 use bitnetc_runtime::session::{Session, SessionOptions};
 
@@ -25,20 +25,20 @@ pub fn data(name: &str) -> PathBuf {
 
 /// Options for this KV cache type.
 pub fn options(kv_type: DType) -> LoadOptions {
-    LoadOptions { kv_type: Some(kv_type), ..LoadOptions::default() }
+    options_with(kv_type, |_| ())
 }
 
 /// Options for this KV cache type and the head as the file has it, for comparisons with outside references.
 pub fn options_stored_head(kv_type: DType) -> LoadOptions {
-    LoadOptions { head: Some(HeadFormat::Stored), ..options(kv_type) }
+    options_with(kv_type, |build| build.head = Some(HeadFormat::Stored))
 }
 
-/// Options with a changed compile configuration.
-pub fn options_with(kv_type: DType, change: impl FnOnce(&mut CompileOptions)) -> LoadOptions {
-    let mut compile = CompileOptions::for_host().unwrap();
-    compile.kv_type = kv_type;
-    change(&mut compile);
-    LoadOptions { kv_type: Some(kv_type), compile: Some(compile), ..LoadOptions::default() }
+/// Options for this KV cache type, changed.
+pub fn options_with(kv_type: DType, change: impl FnOnce(&mut BuildOptions)) -> LoadOptions {
+    let cache = CacheType::try_from(kv_type).expect("a type that caches have");
+    let mut build = BuildOptions { cache: Some(cache), ..BuildOptions::default() };
+    change(&mut build);
+    LoadOptions { build, ..LoadOptions::default() }
 }
 
 /// Opens a model.

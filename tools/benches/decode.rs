@@ -1,6 +1,6 @@
 //! Decode and prefill beside the machine's limits, as `bitnetc bench` measures them, under `cargo bench`.
 //!
-//! `cargo bench --bench decode -- [PRESET|MODEL.gguf|MODEL.plan] [threads…]`: 128 steps and a prompt of 128 tokens, with each
+//! `cargo bench -p bitnetc-tools --bench decode -- [PRESET|MODEL.gguf|MODEL.plan] [threads…]`: 128 steps and a prompt of 128 tokens, with each
 //! number of threads (default: 1 and 2). Presets are those of `bitnetc synth`; the default is `tiny`.
 
 use std::path::PathBuf;

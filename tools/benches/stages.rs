@@ -1,4 +1,4 @@
-//! Every stage from the file to a token, each by itself: `cargo bench --bench stages [-- FILTER]`.
+//! Every stage from the file to a token, each by itself: `cargo bench -p bitnetc-tools --bench stages [-- FILTER]`.
 //!
 //! Parsing, lowering, each pass, the whole pipeline, code generation of each kernel, packing, loading a plan, a decode
 //! step and choosing a token, for models of the shapes in `BITNETC_BENCH_PRESETS` (names of `bitnetc synth`, separated by commas; default:
@@ -11,7 +11,8 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bitnetc::compile::{CompileOptions, import, plan_model};
+use bitnetc::BuildOptions;
+use bitnetc::compile::{import, plan_model};
 use bitnetc::load::{LoadOptions, load};
 use bitnetc_codegen::compile::{compile_kernel, compile_with};
 use bitnetc_codegen::{pack, program};
@@ -27,16 +28,14 @@ use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, measurement::W
 
 type Group<'c> = BenchmarkGroup<'c, WallTime>;
 
-fn context(options: &CompileOptions) -> PassContext {
+fn context(options: &BuildOptions) -> PassContext {
     PassContext {
-        head: options.head,
-        weights: options.weights,
         verify_each: VerifyEach::Off,
-        ..PassContext::new(options.target.clone())
+        ..options.pass_context().expect("a machine to generate code for")
     }
 }
 
-fn passes(group: &mut Group<'_>, imported: &Module, options: &CompileOptions) -> Module {
+fn passes(group: &mut Group<'_>, imported: &Module, options: &BuildOptions) -> Module {
     let context = context(options);
     let run = |pipeline: &Pipeline, module: Module| {
         bitnetc_passes::run(pipeline, module, &context).expect("the default pipeline works").0
@@ -56,7 +55,7 @@ fn passes(group: &mut Group<'_>, imported: &Module, options: &CompileOptions) ->
     run(&all, imported.clone())
 }
 
-fn codegen(group: &mut Group<'_>, planned: &Module, options: &CompileOptions) {
+fn codegen(group: &mut Group<'_>, planned: &Module, options: &BuildOptions) {
     group.bench_function("steps", |b| {
         b.iter(|| program::lower(black_box(planned)).expect("a planned module"))
     });
@@ -95,7 +94,7 @@ fn packing(group: &mut Group<'_>, planned: &Module, model: &Model<'_>) {
 }
 
 fn running(group: &mut Group<'_>, plan: &Path) {
-    let options = LoadOptions { threads: Some(1), ..LoadOptions::default() };
+    let options = LoadOptions { build: BuildOptions { threads: Some(1), ..BuildOptions::default() }, ..LoadOptions::default() };
     group.bench_function("load", |b| b.iter(|| load(Some(plan), &options).expect("a plan")));
     let loaded = load(Some(plan), &options).expect("a plan");
     let session = SessionOptions { context: 256, threads: 1 };
@@ -123,7 +122,8 @@ fn running(group: &mut Group<'_>, plan: &Path) {
 }
 
 /// The stages of a compilation, once, in one line.
-fn in_one_line(name: &str, bytes: &[u8], options: &CompileOptions) {
+fn in_one_line(name: &str, bytes: &[u8], options: &BuildOptions) {
+    let target = options.target().expect("a machine to generate code for");
     let mut line = format!("{name}:");
     let mut timed =
         |what: &str, time: Duration| line += &format!(" {what} {:.1} ms,", time.as_secs_f64() * 1e3);
@@ -141,7 +141,7 @@ fn in_one_line(name: &str, bytes: &[u8], options: &CompileOptions) {
         bitnetc_passes::run(&Pipeline::default(), module, &context(options)).expect("the default pipeline");
     timed("passes", clock.elapsed());
     let clock = Instant::now();
-    let compiled = compile_with(&planned, &options.target, options.codegen).expect("kernels");
+    let compiled = compile_with(&planned, &target, options.codegen).expect("kernels");
     timed(&format!("code of {} kernels", compiled.kernels.len()), clock.elapsed());
     println!("{}", line.trim_end_matches(','));
 }
@@ -153,7 +153,7 @@ fn stages(criterion: &mut Criterion, name: &str, folder: &Path) {
     bitnetc_tools::synth::write_synthetic(&path, &model, |_| true).expect("space for the model");
     let file = Mapping::open(&path, MapMode::Mapped).expect("the file");
     let bytes: &[u8] = file.as_slice();
-    let options = CompileOptions::for_host().expect("a machine to generate code for");
+    let options = BuildOptions::default();
     in_one_line(name, bytes, &options);
     let mut group = criterion.benchmark_group(name);
     group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));

@@ -7,7 +7,7 @@ mod browser;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
-use bitnetc::compile::CompileOptions;
+use bitnetc::BuildOptions;
 use bitnetc::load::{Source, load_source};
 use bitnetc_frontend_gguf::testing::{MetaValue, TinyModel};
 use bitnetc_runtime::map::MapMode;
@@ -25,13 +25,12 @@ fn hostile_page(folder: &std::path::Path) -> (Document, std::path::PathBuf) {
     let path = folder.join("<b onclick=window.taken=3>.gguf");
     std::fs::write(&path, model.build()).unwrap();
     let open = || Source::open(Some(&path), MapMode::Mapped).unwrap();
-    let mut compile = CompileOptions::for_host().unwrap();
-    compile.target.threads = 2;
+    let compile = BuildOptions { threads: Some(2), ..BuildOptions::default() };
     let loaded = load_source(open(), &common::options(bitnetc_ir::DType::F16)).unwrap();
     let options = MeasureOptions { threads: 2, position: 3, steps: 4, keep_going: || true };
     let timings = measure(&loaded, &options).unwrap();
     let options = ExplainOptions { position: 3, texts: true, timings: Some(&timings) };
-    let document = explain(&open(), &compile, &compile.target, &options).unwrap();
+    let document = explain(&open(), &compile, &compile.target().unwrap(), &options).unwrap();
     let html = folder.join("report.html");
     std::fs::write(&html, page::page(&document).unwrap()).unwrap();
     (document, html)

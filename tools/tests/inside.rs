@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use bitnetc::compile::{CompileOptions, plan_model};
+use bitnetc::BuildOptions;
+use bitnetc::compile::{plan_model};
 use bitnetc::load::{LoadOptions, Source, dump_module, load_source};
 use bitnetc_codegen::features::target_named;
 use bitnetc_frontend_gguf::GgufWeights;
 use bitnetc_ir::weights::{set_ternary_code, ternary_code};
-use bitnetc_ir::{Layout, Module, Stage, WeightBytes, WeightSource, text};
+use bitnetc_ir::{Layout, Module, Stage, TargetDesc, WeightBytes, WeightSource, text};
 use bitnetc_passes::HeadFormat;
 use bitnetc_runtime::map::MapMode;
 use bitnetc_tools::emit::{Emit, emit};
@@ -19,9 +20,14 @@ fn builtin() -> Source {
     Source::open(None, MapMode::Mapped).unwrap()
 }
 
-fn options(target: &str) -> CompileOptions {
-    let host = CompileOptions::for_host().unwrap();
-    CompileOptions { target: target_named(&host.target, target).unwrap(), ..host }
+fn options(target: &str) -> BuildOptions {
+    let target = target_named(&host(), target).unwrap();
+    BuildOptions { target: Some(target), ..BuildOptions::default() }
+}
+
+/// This machine.
+fn host() -> TargetDesc {
+    BuildOptions::default().target().unwrap()
 }
 
 /// The names behind `; kernel ` at the starts of lines.
@@ -101,8 +107,7 @@ fn verdicts(
 }
 
 fn verify_options(cross: bool) -> VerifyOptions {
-    let host = CompileOptions::for_host().unwrap().target;
-    VerifyOptions { levels: levels(&host), cross, full: false, seed: 1, threads: 2 }
+    VerifyOptions { levels: levels(&host()), cross, full: false, seed: 1, threads: 2 }
 }
 
 #[test]
@@ -111,7 +116,7 @@ fn all_kernels_give_the_bits_of_the_interpreter_at_all_levels() {
     let model = source.gguf_model().unwrap();
     let weights = GgufWeights::new(&model);
     for head in [HeadFormat::Q8, HeadFormat::Screened { rows: 64 }] {
-        let compile = CompileOptions { head, ..CompileOptions::for_host().unwrap() };
+        let compile = BuildOptions { head: Some(head), ..BuildOptions::default() };
         let module = dump_module(&source, Stage::Planned, &compile).unwrap();
         let options = verify_options(head == HeadFormat::Q8);
         let all = verdicts(&module, &weights, &weights, &options);
@@ -157,9 +162,8 @@ fn a_wrong_weight_is_found_with_its_op_and_row() {
     let source = builtin();
     let model = source.gguf_model().unwrap();
     let weights = GgufWeights::new(&model);
-    let module = dump_module(&source, Stage::Planned, &CompileOptions::for_host().unwrap()).unwrap();
-    let host = CompileOptions::for_host().unwrap().target;
-    let options = VerifyOptions { levels: vec![host], ..verify_options(false) };
+    let module = dump_module(&source, Stage::Planned, &BuildOptions::default()).unwrap();
+    let options = VerifyOptions { levels: vec![host()], ..verify_options(false) };
     // A row of a matrix alone, of the second part of a merged one, and of a gated one.
     for (param, cols, row, element, kernel) in [
         ("l0.down", 768, 9, 9, "_256x768_add"),
@@ -190,14 +194,14 @@ fn a_wrong_weight_is_found_with_its_op_and_row() {
 fn a_plan_is_verified_with_its_packed_weights() {
     let source = builtin();
     let model = source.gguf_model().unwrap();
-    let compile = CompileOptions::for_host().unwrap();
+    let compile = BuildOptions::default();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.plan");
     plan_model(Path::new("model"), &model, &compile).unwrap().write(&path, |_| true).unwrap();
     let plan = Source::open(Some(&path), MapMode::Mapped).unwrap();
     let loaded = load_source(plan, &LoadOptions::default()).unwrap();
     let module = as_stored(&loaded.module, &loaded);
-    let options = VerifyOptions { levels: vec![compile.target], ..verify_options(false) };
+    let options = VerifyOptions { levels: vec![host()], ..verify_options(false) };
     let all = verdicts(&module, &loaded, &loaded, &options);
     assert!(all.len() > 15 && all.iter().all(|v| v.difference.is_none()), "{all:?}");
 }

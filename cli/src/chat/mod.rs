@@ -7,7 +7,6 @@ mod input;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::exit;
 use bitnetc::chat::{Conversation, ConversationOptions, Message, Overflow, Reply, Role, Transcript};
 use bitnetc::generate::Stop;
 use bitnetc::load::Loaded;
@@ -19,10 +18,11 @@ use commands::{Command, HELP, Settings};
 use input::{Input, Line};
 
 use super::failure::Failure;
-use super::run::{announce, load_options, threads};
+use super::run::announce;
 use super::sampling::{Forms, check_biases};
 use super::timings::Timings;
 use super::{Outcome, interrupt, models, output};
+use crate::exit;
 
 /// Runs the command.
 pub(crate) fn run(args: &ChatArgs, quiet: bool) -> Outcome {
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &ChatArgs, quiet: bool) -> Outcome {
     let (params, random_seed) = args.sampling.params()?;
     let path = args.model.as_deref().or(args.model_option.as_deref());
     let clock = Instant::now();
-    let loaded = models::open(path, &load_options(&args.engine)?, quiet)?;
+    let loaded = models::open(path, &args.engine.load_options()?, quiet)?;
     announce(&loaded, path.is_some(), quiet);
     check_biases(&params, loaded.model.vocab())?;
     let encoder = args.chat.template.encoder(&loaded, quiet)?;
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &ChatArgs, quiet: bool) -> Outcome {
     let forms = Forms::new(&loaded.tokenizer, loaded.model.vocab());
     drop(args.grammar.open(&forms)?);
     let context = if args.ctx_size == 0 { loaded.context } else { args.ctx_size };
-    let options = SessionOptions { context, threads: threads(args.engine.threads) };
+    let options = SessionOptions { context, threads: args.engine.build.threads() };
     let session = Session::new(loaded.model.clone(), options)?;
     let load_time = clock.elapsed();
     if random_seed && params.temperature > 0.0 {

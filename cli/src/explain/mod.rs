@@ -5,8 +5,7 @@ mod text;
 use std::io::Write;
 use std::path::PathBuf;
 
-use crate::exit;
-use bitnetc::compile::CompileOptions;
+use bitnetc::BuildOptions;
 use bitnetc::load::{LoadOptions, Source, load_source};
 use bitnetc_runtime::map::MapMode;
 use bitnetc_runtime::whole_file::WholeFile;
@@ -14,11 +13,11 @@ use bitnetc_tools::explain::{ExplainOptions, MeasureOptions, explain, measure, p
 use bitnetc_tools::speeds;
 use clap::Args;
 
-use super::args::{CodegenArg, LoweringArgs, ModelArgs};
-use super::compile::compile_options;
+use super::args::ModelArgs;
+use super::build::{LoweringArgs, SelectorArgs};
 use super::failure::Failure;
-use super::run::threads;
 use super::{Outcome, interrupt, models, output};
+use crate::exit;
 
 #[derive(Debug, Args)]
 #[command(
@@ -46,12 +45,8 @@ pub(crate) struct ExplainArgs {
     /// Memory that `--measure` reads for the bandwidth (default: 4 times the last-level cache, at least 1024)
     #[arg(long, value_name = "MIB", requires = "measure", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub(crate) limits_buffer: Option<u64>,
-    /// Threads (default: the cores that this process may use)
-    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub(crate) threads: Option<u32>,
-    /// What generates machine code
-    #[arg(long, value_name = "SELECTOR", default_value = "auto", env = "BITNETC_CODEGEN")]
-    pub(crate) codegen: CodegenArg,
+    #[command(flatten)]
+    pub(crate) selector: SelectorArgs,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
     #[command(flatten)]
@@ -61,9 +56,9 @@ pub(crate) struct ExplainArgs {
 /// Runs the command.
 pub(crate) fn run(args: &ExplainArgs, quiet: bool) -> Outcome {
     interrupt::listen();
-    let threads = threads(args.threads);
-    let compile =
-        CompileOptions { codegen: args.codegen.into(), ..compile_options(&args.lowering, Some(threads))? };
+    let threads = args.lowering.build.threads();
+    let build = BuildOptions { codegen: args.selector.codegen.into(), ..args.lowering.options("native")? };
+    let target = build.target()?;
     let path = models::resolve(args.model.as_deref(), quiet)?;
     let open = || {
         let source = Source::open(path.as_deref(), MapMode::Mapped)?;
@@ -73,24 +68,16 @@ pub(crate) fn run(args: &ExplainArgs, quiet: bool) -> Outcome {
     if args.model.is_none() {
         output::say(quiet, format!("no model given: using {}", source.name()));
     }
-    let (mut timings, mut costs) = (None, compile.clone());
+    let (mut timings, mut machine) = (None, target.clone());
     if args.measure {
         output::say(quiet, "measuring this machine's limits");
-        costs.target.measured =
-            Some(speeds::measure(&compile.target, args.limits_buffer.map(|mib| mib << 20))?);
+        machine.measured = Some(speeds::measure(&target, args.limits_buffer.map(|mib| mib << 20))?);
         output::say(quiet, format!("running {} decode steps", args.repetitions));
-        // As it is explained: a plan keeps the cache and the head that it was made with.
+        // As it is explained: a plan keeps the cache that it was made with.
         let own = matches!(source, Source::Gguf { .. });
-        let loaded = load_source(
-            open()?,
-            &LoadOptions {
-                threads: Some(threads),
-                kv_type: own.then_some(compile.kv_type),
-                head: own.then_some(compile.head),
-                compile: Some(compile.clone()),
-                ..LoadOptions::default()
-            },
-        )?;
+        let cache = build.cache.filter(|_| own);
+        let load = BuildOptions { cache, ..build.clone() };
+        let loaded = load_source(open()?, &LoadOptions { build: load, ..LoadOptions::default() })?;
         let options = MeasureOptions {
             threads,
             position: args.depth,
@@ -101,7 +88,7 @@ pub(crate) fn run(args: &ExplainArgs, quiet: bool) -> Outcome {
     }
     let options =
         ExplainOptions { position: args.depth, texts: args.html.is_some(), timings: timings.as_ref() };
-    let document = explain(&source, &compile, &costs.target, &options)?;
+    let document = explain(&source, &build, &machine, &options)?;
     if let Some(html) = &args.html {
         let text = page::page(&document).map_err(|e| Failure::new(exit::FAILURE, e))?;
         let file = WholeFile::create(html).map_err(|e| Failure::new(exit::FAILURE, e))?;

@@ -3,12 +3,12 @@
 
 use std::path::PathBuf;
 
-use crate::exit;
 use bitnetc_ir::diff::{DiffOptions, Difference, diff};
 use clap::Args;
 use serde_json::json;
 
 use super::{Outcome, read_module};
+use crate::exit;
 use crate::output;
 
 #[derive(Debug, Args)]

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::exit;
 use bitnetc_codegen::features::target_named;
 use bitnetc_ir::{Stage, text};
 use bitnetc_passes::{ALL_PASSES, HeadFormat, OptLevel, PassContext, Pipeline, Reproducer, run_with};
@@ -10,8 +9,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Outcome, parse_module, read_text};
-use crate::args::Weights;
-use crate::compile::{host, pipeline};
+use crate::build::{Weights, host, pipeline};
+use crate::exit;
 use crate::failure::Failure;
 use crate::observe::{ObserveArgs, write_text};
 use crate::output;

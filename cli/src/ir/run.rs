@@ -4,7 +4,6 @@ mod inputs;
 
 use std::path::PathBuf;
 
-use crate::exit;
 use bitnetc::load::Source;
 use bitnetc_frontend_gguf::GgufWeights;
 use bitnetc_ir::interp::{CacheData, Tensor};
@@ -16,8 +15,9 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{Outcome, read_module};
+use crate::exit;
 use crate::failure::Failure;
-use crate::{compile, models, output};
+use crate::{build, models, output};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum EngineArg {
@@ -97,7 +97,7 @@ pub(super) fn run(args: &RunIrArgs) -> Outcome {
     let module = read_module(&args.file)?;
     let func = entry(args, &module)?;
     let inputs = inputs::inputs(args, &module, func)?;
-    let machine = Machine { target: compile::target(&args.cpu_features)?, threads: args.threads };
+    let machine = Machine { target: build::target("native", &args.cpu_features)?, threads: args.threads };
     let engines = if args.compare.is_empty() { vec![args.engine] } else { args.compare.clone() };
     let run = |source: &dyn WeightSource| -> Result<Vec<Vec<Tensor>>, bitnetc::Error> {
         let all = engines.iter().map(|&engine| {

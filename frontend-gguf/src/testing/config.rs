@@ -5,13 +5,13 @@
 //! each draw can go wrong on its own. The weights are zeros, so that an input costs no more than its tensors.
 
 use bitnetc_ir::weights::ternary_bytes;
-use bitnetc_ir::{DType, Layout, ParamDef, Type, WeightSource, text, verify};
+use bitnetc_ir::{CacheType, DType, Layout, ParamDef, Type, WeightSource, text, verify};
 
 use super::check::Outcome;
 use super::writer::GgufWriter;
 use crate::arch::{Activation, FAMILIES, TensorClass};
 use crate::decode::I2sLayout;
-use crate::lower::{KvType, LowerError, LowerOptions};
+use crate::lower::{LowerError, LowerOptions};
 use crate::model::{self, Model, ModelOptions};
 use crate::source::GgufWeights;
 use crate::synth::vocabulary;
@@ -209,7 +209,7 @@ pub fn check_lower(input: &[u8]) -> Outcome {
         ]),
         activation: draw.of(&[None, None, None, Some(Activation::Relu2), Some(Activation::Silu)]),
     };
-    let kv = draw.of(&[KvType::F16, KvType::F32]);
+    let cache = draw.of(&[CacheType::F16, CacheType::F32]);
     let chunk = draw.of(&[256u32, 1, 16, 17, 4096, 0, u32::MAX]);
     let Some(w) = build(&mut draw) else { return Outcome::Refused("TooLarge") };
     let file = w.build();
@@ -217,7 +217,7 @@ pub fn check_lower(input: &[u8]) -> Outcome {
         Ok(model) => model,
         Err(e) => return Outcome::Container(e.kind()),
     };
-    let module = match model.lower(&LowerOptions { kv, chunk }) {
+    let module = match model.lower(&LowerOptions { cache, chunk }) {
         Ok(module) => module,
         Err(LowerError::Chunk { .. }) => return Outcome::Container("Chunk"),
         Err(e) => panic!("an accepted model is not lowered: {e}"),

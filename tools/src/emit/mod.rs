@@ -23,7 +23,7 @@ use bitnetc_ir::{Entity, FuncId, Module, NodeId, Stage};
 
 use crate::error::Error;
 use crate::explain::{ExplainOptions, explain, page};
-use bitnetc::compile::CompileOptions;
+use bitnetc::BuildOptions;
 use bitnetc::load::{Source, dump_module};
 
 /// What can be shown.
@@ -140,7 +140,7 @@ impl Lowered {
 /// A model that cannot be compiled; of a plan, a stage before `planned`; what `sink` refuses.
 pub fn emit(
     source: &Source,
-    options: &CompileOptions,
+    options: &BuildOptions,
     kinds: &[Emit],
     mut sink: impl FnMut(Emit, &str) -> Result<(), Error>,
 ) -> Result<(), Error> {
@@ -162,18 +162,13 @@ pub fn emit(
 }
 
 /// The page about a compilation, with the target's assumed speeds.
-fn explained(source: &Source, options: &CompileOptions) -> Result<String, Error> {
+fn explained(source: &Source, options: &BuildOptions) -> Result<String, Error> {
     let all = ExplainOptions { position: 0, texts: true, timings: None };
-    Ok(page::page(&explain(source, options, &options.target, &all)?)?)
+    Ok(page::page(&explain(source, options, &options.target()?, &all)?)?)
 }
 
-fn text_of(
-    kind: Emit,
-    lowered: &Lowered,
-    source: &Source,
-    options: &CompileOptions,
-) -> Result<String, Error> {
-    let target = &options.target;
+fn text_of(kind: Emit, lowered: &Lowered, source: &Source, options: &BuildOptions) -> Result<String, Error> {
+    let target = &options.target()?;
     Ok(match kind {
         Emit::Stage(_) => {
             let kernels = lowered.kernels_of_ops();

@@ -28,7 +28,8 @@ pub use document::*;
 pub use measure::{MeasureOptions, Timings, measure};
 
 use crate::error::Error;
-use bitnetc::compile::{CompileOptions, creation_options, hyper_parameters, import};
+use bitnetc::BuildOptions;
+use bitnetc::compile::{creation_options, hyper_parameters, import};
 use bitnetc::load::{Source, plan_module};
 
 /// What is explained.
@@ -49,7 +50,7 @@ pub struct ExplainOptions<'a> {
 /// A model that cannot be lowered, planned or compiled; a damaged plan.
 pub fn explain(
     source: &Source,
-    compile: &CompileOptions,
+    compile: &BuildOptions,
     machine: &TargetDesc,
     options: &ExplainOptions<'_>,
 ) -> Result<Document, Error> {
@@ -57,7 +58,7 @@ pub fn explain(
         Source::Gguf { .. } => {
             let gguf = source.gguf_model()?;
             let imported = import(&gguf, compile)?;
-            let context = compile.pass_context();
+            let context = compile.pass_context()?;
             let (module, stages) = stages::run(&compile.pipeline, imported, &context, options.texts)?;
             let hparams = gguf.hparams();
             let name = gguf.gguf().string("general.name").ok().flatten().unwrap_or("unnamed").to_owned();
@@ -67,7 +68,7 @@ pub fn explain(
                 source: "gguf",
                 architecture: hparams.architecture.to_owned(),
                 hyper_parameters: hyper_parameters(hparams).into_iter().collect(),
-                options: creation_options(compile, &module).into_iter().collect(),
+                options: creation_options(compile, &module)?.into_iter().collect(),
                 memory: BTreeMap::new(),
                 context: u32::try_from(hparams.context).unwrap_or(u32::MAX),
             };
@@ -99,8 +100,8 @@ pub fn explain(
         ("activations", needs.arena),
         ("other", needs.io),
     ]);
-    let kernels = kernels::kernels(&programs, &compile.target, compile.codegen, options.texts)?;
-    let target = CompileOptions { target: machine.clone(), ..compile.clone() }.pass_context().target;
+    let kernels = kernels::kernels(&programs, &compile.target()?, compile.codegen, options.texts)?;
+    let target = BuildOptions { target: Some(machine.clone()), ..compile.clone() }.pass_context()?.target;
     let costs = CostModel::new(&target);
     let mut entries = entries::Entries {
         module: &module,

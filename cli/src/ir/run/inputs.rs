@@ -5,7 +5,6 @@
 
 use std::path::Path;
 
-use crate::exit;
 use bitnetc_ir::blocks::BLOCK;
 use bitnetc_ir::interp::{Cache, CacheData, Tensor, scalar};
 use bitnetc_ir::sample::{self, CallShape};
@@ -14,6 +13,7 @@ use bitnetc_runtime::npy::{self, NpyData};
 use serde_json::Value;
 
 use super::RunIrArgs;
+use crate::exit;
 use crate::failure::Failure;
 
 /// A value as it was given.

@@ -1,0 +1,200 @@
+//! The options about how a model is made ready to run, which all commands share, and the library's [`BuildOptions`] of them.
+//!
+//! Invariant: an option that is not given says nothing, so that a plan keeps what it was made with.
+
+use bitnetc::BuildOptions;
+use bitnetc_codegen::compile::Codegen;
+use bitnetc_codegen::features::{restrict, target_named};
+use bitnetc_ir::{CacheType, TargetDesc};
+use bitnetc_passes::{HeadFormat, OptLevel, Pipeline, WeightPacking};
+use bitnetc_runtime::cpus::Cpus;
+use clap::{Args, ValueEnum};
+
+use crate::exit;
+use crate::failure::Failure;
+use crate::speeds::{self, SpeedsArg};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KvType {
+    /// 2 bytes an element
+    F16,
+    /// 4 bytes an element
+    F32,
+}
+
+impl From<KvType> for CacheType {
+    fn from(kv_type: KvType) -> Self {
+        match kv_type {
+            KvType::F16 => CacheType::F16,
+            KvType::F32 => CacheType::F32,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Weights {
+    /// Two bits a weight
+    #[value(name = "2bit")]
+    TwoBits,
+    /// Five weights a byte: less to read from memory, more to compute, the same results
+    #[value(name = "1.6bit")]
+    Trits,
+    /// What is predicted to generate faster with the threads in use
+    Auto,
+}
+
+impl From<Weights> for WeightPacking {
+    fn from(weights: Weights) -> Self {
+        match weights {
+            Weights::TwoBits => Self::TwoBits,
+            Weights::Trits => Self::Trits,
+            Weights::Auto => Self::Auto,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CodegenArg {
+    /// Wide registers where the CPU has them, Cranelift elsewhere
+    Auto,
+    /// 128-bit registers
+    Cranelift,
+    /// AVX2 or AVX-512, or an error
+    X64,
+}
+
+impl From<CodegenArg> for Codegen {
+    fn from(arg: CodegenArg) -> Self {
+        match arg {
+            CodegenArg::Auto => Codegen::Auto,
+            CodegenArg::Cranelift => Codegen::Cranelift,
+            CodegenArg::X64 => Codegen::X64,
+        }
+    }
+}
+
+/// The instruction selector, for commands that generate code with one.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct SelectorArgs {
+    /// What generates machine code
+    #[arg(long, value_name = "SELECTOR", default_value = "auto", env = "BITNETC_CODEGEN")]
+    pub(crate) codegen: CodegenArg,
+}
+
+/// Which head, which weights, which caches and which CPU.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// Threads that run the model, which `--weights auto` reckons with (default: the cores that this process may use)
+    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
+    /// Element type of the KV cache (default: what the plan was made with; f16 for a .gguf)
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) kv_type: Option<KvType>,
+    /// The language-model head: f16 (as the file has it), q8, q6, q4, or screened (4 bits for all rows, the best 256
+    /// exactly; screened:N for N) (default: what the plan was made with; q8 for a .gguf)
+    #[arg(long, value_name = "HEAD")]
+    pub(crate) head: Option<HeadFormat>,
+    /// Packing of the ternary weights (default: the plan's; auto for a .gguf)
+    #[arg(long, value_name = "PACKING")]
+    pub(crate) weights: Option<Weights>,
+    /// What `--weights auto` goes by: speeds that are assumed, so that plans do not differ, or measured on
+    /// this machine (a plan has been made already)
+    #[arg(long, value_name = "SPEEDS", default_value = "assumed")]
+    pub(crate) speeds: SpeedsArg,
+    /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni` (each brings what it implies; `-` before
+    /// one takes it away: `native,-onestream`)
+    #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
+    pub(crate) cpu_features: String,
+}
+
+/// Threads when none are asked for: the cores that this process may use.
+pub(crate) fn threads(asked: Option<u32>) -> u32 {
+    asked.unwrap_or_else(|| Cpus::probe().threads())
+}
+
+/// This machine.
+pub(crate) fn host() -> Result<TargetDesc, Failure> {
+    Ok(BuildOptions::default().target()?)
+}
+
+/// The target that `--target` names, with the features of `--cpu-features`.
+pub(crate) fn target(name: &str, features: &str) -> Result<TargetDesc, Failure> {
+    let named = match name {
+        "native" => host()?,
+        other => {
+            target_named(&host()?, other).map_err(|e| Failure::new(exit::USAGE, format!("--target: {e}")))?
+        }
+    };
+    restrict(&named, features).map_err(|e| Failure::new(exit::USAGE, format!("--cpu-features: {e}")))
+}
+
+impl BuildArgs {
+    /// Threads that run the model.
+    pub(crate) fn threads(&self) -> u32 {
+        threads(self.threads)
+    }
+
+    /// The library's options, for the machine that `--target` names (`native`: this one).
+    pub(crate) fn options(&self, target_name: &str) -> Result<BuildOptions, Failure> {
+        let mut target = target(target_name, &self.cpu_features)?;
+        target.threads = self.threads();
+        speeds::apply(self.speeds, &mut target)?;
+        Ok(BuildOptions {
+            cache: self.kv_type.map(Into::into),
+            head: self.head,
+            weights: self.weights.map(Into::into),
+            target: Some(target),
+            ..BuildOptions::default()
+        })
+    }
+}
+
+/// Options of everything that runs the passes.
+#[derive(Debug, Args)]
+pub(crate) struct LoweringArgs {
+    #[command(flatten)]
+    pub(crate) build: BuildArgs,
+    /// Tokens that one prefill step handles at most
+    #[arg(short, long, value_name = "N", default_value_t = bitnetc::DEFAULT_CHUNK, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) batch_size: u32,
+    /// Run these passes instead of those of the level, e.g. `fuse-norm-quant,assign-layout{weights=2bit},plan-memory`
+    #[arg(long, value_name = "PIPELINE", conflicts_with = "level")]
+    pub(crate) passes: Option<String>,
+    /// Level of optimisation: 0 (what it takes to run), 1 (clean-ups), 2 (every pass once), 3 (clean-ups repeated); the
+    /// results are the same
+    #[arg(short = 'O', long = "opt-level", value_name = "LEVEL", default_value_t = OptLevel::default())]
+    pub(crate) level: OptLevel,
+    /// Leave a pass out (may be given more than once)
+    #[arg(long, value_name = "PASS")]
+    pub(crate) disable_pass: Vec<String>,
+}
+
+impl LoweringArgs {
+    /// The library's options, for the machine that `--target` names (`native`: this one).
+    pub(crate) fn options(&self, target_name: &str) -> Result<BuildOptions, Failure> {
+        Ok(BuildOptions {
+            chunk: self.batch_size,
+            pipeline: pipeline(self.passes.as_deref(), self.level, &self.disable_pass)?,
+            ..self.build.options(target_name)?
+        })
+    }
+}
+
+/// The passes that `--passes`, `-O` and `--disable-pass` ask for.
+pub(crate) fn pipeline(
+    passes: Option<&str>,
+    level: OptLevel,
+    disabled: &[String],
+) -> Result<Pipeline, Failure> {
+    let mut pipeline = match passes {
+        Some(text) => {
+            text.parse::<Pipeline>().map_err(|e| Failure::new(exit::USAGE, format!("--passes: {e}")))?
+        }
+        None => level.pipeline(),
+    };
+    for name in disabled {
+        pipeline =
+            pipeline.without(name).map_err(|e| Failure::new(exit::USAGE, format!("--disable-pass: {e}")))?;
+    }
+    Ok(pipeline)
+}

@@ -1,0 +1,127 @@
+//! What a user of the command line can do about an error of the library: options and commands, which the library does not know.
+//!
+//! Invariant: a hint is made of the typed error, never of its text.
+
+use bitnetc::Error;
+use bitnetc::batch::BatchError;
+use bitnetc::chat::ChatError;
+use bitnetc::import::LocationError;
+use bitnetc::store::StoreError;
+use bitnetc_import::ImportError;
+use bitnetc_runtime::map::MapError;
+use bitnetc_runtime::plan::PlanError;
+use bitnetc_runtime::session::SessionError;
+
+/// What to do about an error.
+pub(crate) fn of(error: &Error) -> Option<String> {
+    match error {
+        Error::UnknownFormat { .. } => Some("`bitnetc compile` makes plans".to_owned()),
+        Error::HeadOfPlan { asked, .. } => {
+            Some(format!("leave --head out, or compile the model again with --head {asked}"))
+        }
+        Error::PackingOfPlan { asked, .. } => {
+            Some(format!("leave --weights out, or compile the model again with --weights {asked}"))
+        }
+        Error::Open(error) => of_map(error),
+        Error::Plan(error) => of_plan(error),
+        Error::Session(error) => of_session(error),
+        Error::Chat(error) => of_chat(error),
+        Error::Store(error) => of_store(error),
+        Error::Import { source, .. } => of_import(source),
+        Error::Location(LocationError::NotCached { name, .. }) => {
+            Some(format!("bitnetc models pull hf:{name}"))
+        }
+        _ => None,
+    }
+}
+
+fn of_map(error: &MapError) -> Option<String> {
+    matches!(error, MapError::Map { .. }).then(|| "--no-mmap reads files into memory".to_owned())
+}
+
+fn of_plan(error: &PlanError) -> Option<String> {
+    match error {
+        PlanError::NotAPlan => Some("`bitnetc compile` makes plans".to_owned()),
+        PlanError::InFile { source, .. } => of_plan(source),
+        PlanError::Map(error) => of_map(error),
+        _ => None,
+    }
+}
+
+fn of_session(error: &SessionError) -> Option<String> {
+    match error {
+        SessionError::ContextFull { .. } => Some("give a larger --ctx-size, or a shorter prompt".to_owned()),
+        SessionError::Memory { .. } => Some("give a smaller --ctx-size".to_owned()),
+        SessionError::NotANumber { .. } => {
+            Some("`bitnetc inspect --verify` checks the weights of a file".to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn of_chat(error: &ChatError) -> Option<String> {
+    match error {
+        ChatError::Template { .. } | ChatError::TemplateTooLong { .. } => {
+            Some("choose another template with --chat-template".to_owned())
+        }
+        ChatError::ContextFull { .. } => Some(
+            "/reset starts again, --ctx-size makes room, and --context-shift lets the oldest turns go"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+fn of_store(error: &StoreError) -> Option<String> {
+    match error {
+        StoreError::Offline { .. } => {
+            Some("leave --offline out and unset HF_HUB_OFFLINE to fetch it".to_owned())
+        }
+        StoreError::Unreachable { .. } | StoreError::Interrupted => {
+            Some("the same command goes on where this one ended".to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn of_import(error: &ImportError) -> Option<String> {
+    match error {
+        ImportError::BadType { .. } => Some("--type f16 stores any shape".to_owned()),
+        ImportError::BadScale { .. } => Some("--type i2_s stores any scale".to_owned()),
+        _ => None,
+    }
+}
+
+/// What to do about an error of a batch.
+pub(crate) fn of_batch(error: &BatchError) -> Option<String> {
+    match error {
+        BatchError::NotResults { .. } | BatchError::OtherRequest { .. } => {
+            Some("give another --output, or --overwrite".to_owned())
+        }
+        BatchError::Run(error) => of(error),
+        _ => None,
+    }
+}
+
+/// What to do about an error of what looks into the compiler or measures.
+pub(crate) fn of_tools(error: &bitnetc_tools::Error) -> Option<String> {
+    match error {
+        bitnetc_tools::Error::Library(error) => of(error),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_name_what_was_asked_for() {
+        let path = std::path::PathBuf::from("m.plan");
+        let error = Error::HeadOfPlan { path, has: "q8".to_owned(), asked: "q4".to_owned() };
+        assert!(of(&error).is_some_and(|hint| hint.contains("--head q4")));
+        let full = SessionError::ContextFull { tokens: 9, position: 0, context: 4 };
+        assert!(of(&full.into()).is_some_and(|hint| hint.contains("--ctx-size")));
+        assert_eq!(of(&Error::NoPrompt), None);
+    }
+}
