@@ -6,7 +6,7 @@ mod counting;
 
 use bitnetc::load::Loaded;
 use bitnetc_ir::DType;
-use bitnetc_runtime::batch::{Batch, BatchOptions, Feed};
+use bitnetc_runtime::machine::{Feed, Machine, MachineOptions, Record, Wanted};
 use bitnetc_runtime::sampling::{Sampler, SamplingParams};
 use common::{open, options, root, session};
 use counting::allocations;
@@ -30,13 +30,18 @@ fn a_step_of_several_sequences(loaded: &Loaded) {
     let others = threads_of_process();
     for threads in [1, 2] {
         wait_for_threads(others);
-        let batch = BatchOptions { context: 256, threads, sequences: 3 };
-        let mut batch = Batch::new(loaded.model.clone(), batch).unwrap();
+        let options = MachineOptions { context: 256, threads, segments: 3, record: Record::Nothing };
+        let mut machine = Machine::new(loaded.model.clone(), options).unwrap();
+        let mut sequences = [(); 3].map(|()| machine.sequence().unwrap());
         let mut step = |tokens: [&[u32]; 3]| {
-            let feeds = [0, 1, 2].map(|sequence| Feed { sequence, tokens: tokens[sequence as usize] });
+            let [a, b, c] = &mut sequences;
+            let wanted = [Wanted::Last, Wanted::All, Wanted::None];
+            let mut feeds = [(a, 0), (b, 1), (c, 2)]
+                .map(|(sequence, i)| Feed { sequence, tokens: tokens[i], logits: wanted[i] });
             let mut seen = 0;
-            batch.feed(&feeds, |_, logits| seen += usize::from(logits[0].is_finite())).unwrap();
-            assert_eq!(seen, 3);
+            let sink = |_, logits: Result<&[f32], _>| seen += usize::from(logits.unwrap()[0].is_finite());
+            machine.step(&mut feeds, sink).unwrap();
+            assert_eq!(seen, 1 + tokens[1].len());
         };
         for token in 0..8 {
             step([&[token], &[token, 2], &[3]]);
