@@ -17,12 +17,12 @@ use bitnetc_ir::{DType, EntryPoint, Layout, Module, ParamDef, ParamId, TargetDes
 use bitnetc_passes::{
     HeadFormat, Instrument, PassContext, PassUse, Pipeline, RunReport, VerifyEach, WeightPacking,
 };
+use bitnetc_runtime::machine::{MemoryUse, memory_needs};
 use bitnetc_runtime::map::AlignedBuffer;
 use bitnetc_runtime::model::WeightRange;
 use bitnetc_runtime::plan::{
     PlanEncoder, PlanError, PlanMeta, PlanSettings, SourceFile, WeightSink, write_plan,
 };
-use bitnetc_runtime::machine::{MemoryUse, memory_needs};
 use bitnetc_runtime::tokenizer::TokenizerSpec;
 
 use self::ahead::{Ahead, write_ahead};

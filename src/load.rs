@@ -484,8 +484,7 @@ pub fn score_by_interpreter(
 ) -> Result<(), Error> {
     let module = &loaded.module;
     let interpreter = Interpreter::new(module, loaded);
-    let decode =
-        module.entry_point(EntryPoint::Decode).ok_or(SessionError::Entry(EntryPoint::Decode))?;
+    let decode = module.entry_point(EntryPoint::Decode).ok_or(SessionError::Entry(EntryPoint::Decode))?;
     let capacity = u32::try_from(tokens.len()).unwrap_or(u32::MAX - KEY_BLOCK).next_multiple_of(KEY_BLOCK);
     let func = &module.funcs()[decode];
     let types: Vec<_> = func.inputs().iter().map(|&v| func.ty(v).clone()).collect();

@@ -22,10 +22,7 @@ fn machine(loaded: &Loaded, threads: u32, segments: u32) -> (Machine, Vec<Sequen
 }
 
 /// The feeds of some sequences, by index in rising order.
-fn feeds_of<'a>(
-    sequences: &'a mut [Sequence],
-    asked: &[(usize, &'a [u32], Wanted)],
-) -> Vec<Feed<'a>> {
+fn feeds_of<'a>(sequences: &'a mut [Sequence], asked: &[(usize, &'a [u32], Wanted)]) -> Vec<Feed<'a>> {
     let mut asked = asked.iter().peekable();
     let mut feeds = Vec::new();
     for (number, sequence) in sequences.iter_mut().enumerate() {
@@ -340,11 +337,15 @@ fn nan_of_one_sequence_leaves_the_others_alone() {
         let good = |rows: Vec<Result<Vec<f32>, _>>| rows.into_iter().map(Result::unwrap).collect::<Vec<_>>();
         assert_same("before it", &rows_a, &good(of_a));
         assert_same("after it", &rows_c[19..], &good(of_c));
-        assert_eq!(of_b.iter().map(Result::is_ok).collect::<Vec<_>>(), [vec![true; 11], vec![false; 9]].concat());
+        assert_eq!(
+            of_b.iter().map(Result::is_ok).collect::<Vec<_>>(),
+            [vec![true; 11], vec![false; 9]].concat()
+        );
         assert!(matches!(of_b[11], Err(SessionError::NotANumber { position: 11, .. })));
         assert_eq!([0, 1, 2].map(|s| sequences[s].position()), [20, 0, 20]);
         // Alone, by @decode: the same error, and nothing is appended.
-        let rows = step(&mut machine, &mut feeds_of(&mut sequences, &[(1, &[BROKEN], Wanted::Last)])).unwrap();
+        let rows =
+            step(&mut machine, &mut feeds_of(&mut sequences, &[(1, &[BROKEN], Wanted::Last)])).unwrap();
         assert!(matches!(rows[..], [(0, 0, Err(SessionError::NotANumber { position: 0, .. }))]));
         assert!(sequences[1].tokens().is_empty());
         // The sequence itself is well.
@@ -365,9 +366,8 @@ fn an_interruption_leaves_all_sequences_as_they_were() {
     // Before any chunk of the six, the last one too.
     for chunks in 0..6 {
         let asked_so_far = std::sync::atomic::AtomicU32::new(0);
-        machine.set_keep_going(move || {
-            asked_so_far.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < chunks
-        });
+        machine
+            .set_keep_going(move || asked_so_far.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < chunks);
         let error = step(&mut machine, &mut feeds_of(&mut sequences, &asked)).unwrap_err();
         assert!(matches!(error, SessionError::Interrupted));
         assert!(sequences.iter().all(|sequence| sequence.tokens().is_empty()));

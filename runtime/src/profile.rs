@@ -80,7 +80,6 @@ impl Profile {
     pub fn entry_point(&self, entry: EntryPoint) -> Option<&ProgramProfile> {
         self.programs.iter().find(|program| program.name == entry.name())
     }
-
 }
 
 impl ProgramProfile {
@@ -267,8 +266,14 @@ mod tests {
         };
         let steps =
             vec![step("add", [10, 20], [10, 0]), step("mul", [50, 70], [20, 0]), step("add", [4, 6], [1, 1])];
-        let decode = ProgramProfile { name: EntryPoint::Decode.name().to_owned(), calls: 1, wall_ns: 100, steps };
-        let idle = ProgramProfile { name: EntryPoint::Head.name().to_owned(), calls: 0, wall_ns: 0, steps: Vec::new() };
+        let decode =
+            ProgramProfile { name: EntryPoint::Decode.name().to_owned(), calls: 1, wall_ns: 100, steps };
+        let idle = ProgramProfile {
+            name: EntryPoint::Head.name().to_owned(),
+            calls: 0,
+            wall_ns: 0,
+            steps: Vec::new(),
+        };
         let profile = Profile { programs: vec![decode, idle] };
         let decode = profile.entry_point(EntryPoint::Decode).unwrap();
         let totals = decode.by_op();

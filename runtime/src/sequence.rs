@@ -75,11 +75,6 @@ impl Sequence {
         self.tokens.truncate(position as usize);
     }
 
-    /// Bytes of the caches at full context.
-    pub fn bytes(&self) -> u64 {
-        self.caches.iter().map(|cache| cache.len() as u64).sum()
-    }
-
     /// Whether the caches are those that a machine for `model` with `capacity` positions works on.
     pub(crate) fn fits(&self, model: &Arc<Model>, capacity: u32) -> bool {
         Arc::ptr_eq(&self.model, model) && self.capacity == capacity

@@ -19,9 +19,15 @@ pub(super) enum Patch {
     Tokens,
     UnitBegin,
     UnitEnd,
-    Row { base: u64, stride: u64 },
+    Row {
+        base: u64,
+        stride: u64,
+    },
     /// A byte of a cache of the segment's sequence.
-    Cache { cache: u32, offset: u64 },
+    Cache {
+        cache: u32,
+        offset: u64,
+    },
 }
 
 /// A word that differs from thread to thread, and stays as it is bound.

@@ -96,7 +96,15 @@ impl Chunk {
     }
 
     /// Adds a segment: the tokens from index `done` on of a feed, `count` of its `of`, at `position` and after.
-    pub(super) fn add(&mut self, feed: FeedIndex, wanted: Wanted, done: u32, count: u32, of: u32, position: u32) {
+    pub(super) fn add(
+        &mut self,
+        feed: FeedIndex,
+        wanted: Wanted,
+        done: u32,
+        count: u32,
+        of: u32,
+        position: u32,
+    ) {
         if self.segments == 0 {
             self.first = position;
         }

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bitnetc_codegen::program::WeightIndex;
-use bitnetc_ir::{Entity, EntryPoint, Extent, HEAD_ROWS};
+use bitnetc_ir::{Entity, EntryPoint, Extent, HEAD_ROWS, storage};
 
 use crate::error::SessionError;
 use crate::model::Model;
@@ -186,6 +186,12 @@ impl Machine {
         self.entries.chunk
     }
 
+    /// Bytes of the KV caches of a sequence at full context.
+    pub fn sequence_bytes(&self) -> u64 {
+        let bytes = |ty| storage::cache_bytes(ty, self.capacity()).unwrap_or(0) + storage::PADDING;
+        self.entries.caches.iter().map(bytes).sum()
+    }
+
     fn capacity(&self) -> u32 {
         capacity_for(self.options.context)
     }
@@ -200,14 +206,9 @@ impl Machine {
     pub fn memory(&self) -> MemoryUse {
         let (arena, rest) = self.memory.bytes();
         let Buffers { tokens, hidden, logits } = &self.buffers;
-        let caches = self.entries.caches.iter();
-        let sequence: u64 = caches
-            .map(|ty| bitnetc_ir::storage::cache_bytes(ty, self.capacity()).unwrap_or(0))
-            .map(|bytes| bytes + bitnetc_ir::storage::PADDING)
-            .sum();
         MemoryUse {
             weights: self.model.weight_bytes(),
-            kv_cache: sequence.saturating_mul(u64::from(self.options.segments)),
+            kv_cache: self.sequence_bytes().saturating_mul(u64::from(self.options.segments)),
             arena,
             io: (tokens.len() + hidden.len() + logits.len()) as u64 + rest,
         }
@@ -274,8 +275,8 @@ impl Machine {
         self.failed.clear();
         self.failed.resize(feeds.len(), false);
         match feeds {
-            [Feed { sequence, tokens: &[token], logits: Wanted::Last }] => {
-                self.decode(sequence, token, &mut sink)?;
+            [Feed { sequence, tokens: [token], logits: Wanted::Last }] => {
+                self.decode(sequence, *token, &mut sink)?;
             }
             _ => self.prefill(feeds, &mut sink)?,
         }

@@ -83,7 +83,10 @@ pub(super) fn check(
     }
     for (index, (tensor, &value)) in tensors.iter().zip(values).enumerate() {
         if !tensor.has_type(func.ty(value), tokens as usize) {
-            return Err(wrong(func, (index, "is not of the type that is expected in a call of so many tokens")));
+            return Err(wrong(
+                func,
+                (index, "is not of the type that is expected in a call of so many tokens"),
+            ));
         }
         let fits = match tensor {
             Tensor::Tokens(ids) => ids.iter().all(|&id| id < below(DType::Idx)),

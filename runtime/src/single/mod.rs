@@ -123,7 +123,8 @@ impl InOut {
 
     /// The inputs that are caches, in order.
     fn caches<'a>(&'a self, program: &'a Program) -> impl Iterator<Item = &'a AlignedBuffer> {
-        let caches = program.inputs.iter().zip(&self.inputs).filter(|(input, _)| input.ty.as_cache().is_some());
+        let caches =
+            program.inputs.iter().zip(&self.inputs).filter(|(input, _)| input.ty.as_cache().is_some());
         caches.map(|(_, buffer)| buffer)
     }
 }
