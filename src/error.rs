@@ -9,11 +9,11 @@ use bitnetc_import::ImportError;
 use bitnetc_ir::cache::CacheError;
 use bitnetc_ir::interp::InterpError;
 use bitnetc_passes::{PassError, WeightPacking};
+use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::map::MapError;
 use bitnetc_runtime::model::ModelError;
 use bitnetc_runtime::plan::PlanError;
 use bitnetc_runtime::sampling::{ParamError, SampleError};
-use bitnetc_runtime::session::SessionError;
 use bitnetc_runtime::tokenizer::TokenizerError;
 use bitnetc_runtime::whole_file::WholeFileError;
 
@@ -170,4 +170,11 @@ pub enum Error {
     /// The caches of a plan cannot have the element type that was asked for.
     #[error(transparent)]
     Cache(#[from] CacheError),
+}
+
+impl Error {
+    /// Whether the work was stopped by whoever asked for it.
+    pub fn is_interruption(&self) -> bool {
+        matches!(self, Error::Interrupted | Error::Session(SessionError::Interrupted))
+    }
 }

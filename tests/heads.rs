@@ -15,7 +15,7 @@ use bitnetc_ir::{
     TokenCount, Type, ValueId, WeightBytes,
 };
 use bitnetc_passes::{HeadFormat, PassContext, run};
-use bitnetc_runtime::execute::execute;
+use bitnetc_runtime::single::execute;
 use common::{open, options_with, root, session};
 
 /// The index of the greatest logit; of equal ones the first.
@@ -34,8 +34,10 @@ impl Quality {
         let folder = root().join("models/shakespeare");
         let ids = std::fs::read(folder.join("validation_ids.json")).unwrap();
         let ids: Vec<u32> = serde_json::from_slice(&ids).unwrap();
-        let loaded =
-            open(&folder.join("shakespeare-5m-i2_s.gguf"), &options_with(DType::F16, |c| c.head = Some(head)));
+        let loaded = open(
+            &folder.join("shakespeare-5m-i2_s.gguf"),
+            &options_with(DType::F16, |c| c.head = Some(head)),
+        );
         let mut session = session(&loaded, 512, 2);
         let (mut nll, mut choices) = (0.0, Vec::new());
         for part in ids[..count.min(ids.len())].chunks(512) {

@@ -11,8 +11,8 @@ use bitnetc::batch::{
 };
 use bitnetc::chat::{ChatEncoder, ChatError};
 use bitnetc::load::Loaded;
-use bitnetc_runtime::batch::{Batch, BatchOptions};
-use bitnetc_runtime::session::SessionError;
+use bitnetc_runtime::error::SessionError;
+use bitnetc_runtime::machine::{Machine, MachineOptions, Record};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
@@ -139,18 +139,19 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
     };
     // No more sequences than there are requests.
     let sequences = args.parallel.min(u32::try_from(job.left()).unwrap_or(u32::MAX)).max(1);
-    let options = BatchOptions { context, threads: args.engine.build.threads(), sequences };
-    let mut batch = Batch::new(loaded.model.clone(), options).map_err(Error::from)?;
-    batch.set_keep_going(|| !interrupt::requested());
+    let threads = args.engine.build.threads();
+    let options = MachineOptions { context, threads, segments: sequences, record: Record::Nothing };
+    let mut machine = Machine::new(loaded.model.clone(), options).map_err(Error::from)?;
+    machine.set_keep_going(|| !interrupt::requested());
 
     let bar = progress::bar("requests", job.left() as u64, quiet);
     let mut answers = Answers::default();
     let clock = Instant::now();
-    let result = job.run(&mut batch, &mut results, &mut answers, |done| bar.set_position(done));
+    let result = job.run(&mut machine, &mut results, &mut answers, |done| bar.set_position(done));
     let time = clock.elapsed();
     bar.finish_and_clear();
     results.finish()?;
-    let report = Report { job: &job, answers, time, batch: &batch, loaded: &loaded };
+    let report = Report { job: &job, answers, time, machine: &machine, loaded: &loaded };
     match result {
         Ok(()) => {}
         Err(BatchError::Run(Error::Session(SessionError::Interrupted))) => {
@@ -204,7 +205,7 @@ struct Report<'a> {
     job: &'a Job<'a>,
     answers: Answers,
     time: Duration,
-    batch: &'a Batch,
+    machine: &'a Machine,
     loaded: &'a Loaded,
 }
 
@@ -226,13 +227,13 @@ impl Report<'_> {
             stats.generated_tokens,
             self.time.as_secs_f64(),
             self.rate(),
-            self.batch.sequences()
+            self.machine.segments()
         )
     }
 
     fn json(&self) -> serde_json::Value {
         let Answers { answered, refused, stats } = &self.answers;
-        let memory = self.batch.memory();
+        let memory = self.machine.memory();
         serde_json::json!({
             "schema": "bitnetc.batch/1",
             "model": self.loaded.name,
@@ -240,9 +241,9 @@ impl Report<'_> {
             "already_done": self.job.skipped(),
             "answered": answered,
             "refused": refused,
-            "parallel": self.batch.sequences(),
-            "context": self.batch.context(),
-            "threads": self.batch.threads(),
+            "parallel": self.machine.segments(),
+            "context": self.machine.context(),
+            "threads": self.machine.threads(),
             "prompt_tokens": stats.prompt_tokens,
             "generated_tokens": stats.generated_tokens,
             "steps": stats.steps,

@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use bitnetc_runtime::batch::Batch;
+use bitnetc_runtime::machine::Machine;
 
 use super::{
     BatchError, Defaults, Done, Endpoint, Generation, Input, Item, ManyStats, Output, Refusal, Request,
@@ -122,7 +122,7 @@ impl<'a> Job<'a> {
         Ok(needed)
     }
 
-    /// Answers the requests, as many at a time as `batch` has sequences, and appends the results to `output`. `progress` is
+    /// Answers the requests, as many at a time as `machine` takes in a step, and appends the results to `output`. `progress` is
     /// told the requests that are done.
     ///
     /// # Errors
@@ -130,12 +130,12 @@ impl<'a> Job<'a> {
     /// output by then counts.
     pub fn run(
         &self,
-        batch: &mut Batch,
+        machine: &mut Machine,
         output: &mut Output,
         outcome: &mut Outcome,
         mut progress: impl FnMut(u64),
     ) -> Result<(), BatchError> {
-        let context = batch.context();
+        let context = machine.context();
         let output = RefCell::new(output);
         let counts = Cell::new((0u64, 0u64));
         let failure = Cell::new(None);
@@ -164,7 +164,7 @@ impl<'a> Job<'a> {
                     None
                 })
             });
-            generate_many(batch, self.source.tokenizer, generations, |key: Key, completion| {
+            generate_many(machine, self.source.tokenizer, generations, |key: Key, completion| {
                 let item = &self.items[key.number];
                 let Key { endpoint, seed, .. } = key;
                 let tokenizer = self.source.tokenizer;

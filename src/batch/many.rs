@@ -5,7 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use bitnetc_runtime::batch::{Batch, Feed};
+use bitnetc_ir::Entity;
+use bitnetc_runtime::machine::{Feed, Machine, Wanted};
 use bitnetc_runtime::sampling::{Sampler, SamplingParams, TokenLogprobs};
 use bitnetc_runtime::tokenizer::Tokenize;
 
@@ -111,27 +112,29 @@ impl<K> Running<K> {
     }
 }
 
-/// Generates all of `generations`, as many at a time as `batch` has sequences. `done` gets each completion under its key as
-/// soon as it is there; an error of `done`, or an interruption ([`Batch::set_keep_going`]), ends the work.
+/// Generates all of `generations`, as many at a time as `machine` takes in a step. `done` gets each completion under its key as
+/// soon as it is there; an error of `done`, or an interruption ([`Machine::set_keep_going`]), ends the work.
 ///
 /// # Errors
 /// What `done` returns; a prompt that is empty, too long, or has unknown tokens; sampling settings out of range; what the
 /// sampler refuses.
 pub fn generate_many<K, E: From<Error>>(
-    batch: &mut Batch,
+    machine: &mut Machine,
     tokenizer: &dyn Tokenize,
     generations: impl IntoIterator<Item = (K, Generation)>,
     mut done: impl FnMut(K, Completion) -> Result<(), E>,
 ) -> Result<ManyStats, E> {
     let mut waiting = generations.into_iter();
-    let vocab = batch.model().vocab();
-    let mut slots: Vec<Option<Running<K>>> = (0..batch.sequences()).map(|_| None).collect();
+    let vocab = machine.model().vocab();
+    let mut slots: Vec<Option<Running<K>>> = (0..machine.segments()).map(|_| None).collect();
+    let sequences = slots.iter().map(|_| machine.sequence()).collect::<Result<Vec<_>, _>>();
+    let mut sequences = sequences.map_err(Error::from)?;
     let mut stats = ManyStats::default();
     loop {
-        for (number, slot) in (0..).zip(&mut slots) {
+        for (sequence, slot) in sequences.iter_mut().zip(&mut slots) {
             while slot.is_none() {
                 let Some((key, generation)) = waiting.next() else { break };
-                batch.truncate(number, 0);
+                sequence.truncate(0);
                 let running = Running::new(key, generation, tokenizer, vocab)?;
                 match running.finish {
                     Some(stop) => {
@@ -142,7 +145,7 @@ pub fn generate_many<K, E: From<Error>>(
                 }
             }
         }
-        // The sequence numbers of the feeds, in their order, are those of the slots that are taken.
+        // The feeds, in their order, are those of the slots that are taken.
         let active: Vec<usize> = (0..slots.len()).filter(|&i| slots[i].is_some()).collect();
         if active.is_empty() {
             return Ok(stats);
@@ -153,16 +156,23 @@ pub fn generate_many<K, E: From<Error>>(
             .iter()
             .map(|&i| slots[i].as_mut().map(|r| std::mem::take(&mut r.next)).unwrap_or_default())
             .collect();
-        let feeds: Vec<Feed<'_>> =
-            active.iter().zip(&tokens).map(|(&i, tokens)| Feed { sequence: i as u32, tokens }).collect();
-        let context = u64::from(batch.context());
-        let positions: Vec<u64> = active.iter().map(|&i| u64::from(batch.position(i as u32))).collect();
+        let room = |(&i, tokens): (&usize, &Vec<u32>)| {
+            u64::from(sequences[i].position()) + (tokens.len() as u64) < u64::from(machine.context())
+        };
+        let room: Vec<bool> = active.iter().zip(&tokens).map(room).collect();
+        let taken = sequences.iter_mut().zip(&slots).filter(|(_, slot)| slot.is_some());
+        let mut feeds: Vec<Feed<'_>> = taken
+            .zip(&tokens)
+            .map(|((sequence, _), tokens)| Feed { sequence, tokens, logits: Wanted::Last })
+            .collect();
         let mut refused = None;
-        let fed = batch.feed(&feeds, |index, logits| {
+        let fed = machine.step(&mut feeds, |row, logits| {
             let clock = Instant::now();
-            let full = positions[index] + feeds[index].tokens.len() as u64 >= context;
+            let index = row.feed.index();
             if let Some(running) = &mut slots[active[index]]
-                && let Err(error) = running.advance(logits, tokenizer, full)
+                && let Err(error) = logits
+                    .map_err(Error::from)
+                    .and_then(|logits| running.advance(logits, tokenizer, !room[index]))
             {
                 refused = Some(error);
             }

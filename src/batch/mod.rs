@@ -1,6 +1,6 @@
 //! Many texts at once: a file of requests in, a file of results out, several sequences decoded together.
 //!
-//! [`generate_many`] is the part without files: it keeps the sequences of a [`bitnetc_runtime::batch::Batch`] busy with
+//! [`generate_many`] is the part without files: it keeps the sequences of a [`bitnetc_runtime::machine::Machine`] busy with
 //! generations, starting a new one in the place of each that ends. Around it, [`Input`] finds the requests of a text or JSONL
 //! file, [`Request`] says what one of them asks for, [`response`] puts results into the shape of OpenAI's batch files, and
 //! [`Output`] appends them line by line, so that an interrupted run can go on where it was.

@@ -9,8 +9,9 @@
 
 use std::time::Duration;
 
+use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::sampling::Sampler;
-use bitnetc_runtime::session::{Session, SessionError};
+use bitnetc_runtime::session::Session;
 use serde_json::{Map, Value};
 
 use super::{ChatEncoder, ChatError, Message, RenderInput, Rendered, Role};

@@ -94,7 +94,10 @@ fn packing(group: &mut Group<'_>, planned: &Module, model: &Model<'_>) {
 }
 
 fn running(group: &mut Group<'_>, plan: &Path) {
-    let options = LoadOptions { build: BuildOptions { threads: Some(1), ..BuildOptions::default() }, ..LoadOptions::default() };
+    let options = LoadOptions {
+        build: BuildOptions { threads: Some(1), ..BuildOptions::default() },
+        ..LoadOptions::default()
+    };
     group.bench_function("load", |b| b.iter(|| load(Some(plan), &options).expect("a plan")));
     let loaded = load(Some(plan), &options).expect("a plan");
     let session = SessionOptions { context: 256, threads: 1 };

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use bitnetc_codegen::compile::CompileError;
 use bitnetc_ir::interp::InterpError;
 use bitnetc_passes::PassError;
-use bitnetc_runtime::execute::ExecuteError;
+use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::roofline::RooflineError;
-use bitnetc_runtime::session::SessionError;
+use bitnetc_runtime::single::ExecuteError;
 use bitnetc_runtime::whole_file::WholeFileError;
 
 /// An error of the tools.
@@ -34,6 +34,13 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+}
+
+impl Error {
+    /// Whether the work was stopped by whoever asked for it.
+    pub fn is_interruption(&self) -> bool {
+        matches!(self, Self::Library(error) if error.is_interruption())
+    }
 }
 
 /// Errors of the crates below that the library's error has a place for.
