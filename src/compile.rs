@@ -15,7 +15,7 @@ use bitnetc_frontend_gguf as gguf;
 use bitnetc_ir::work::Accounts;
 use bitnetc_ir::{DType, Layout, Module, ParamDef, ParamId, TargetDesc, storage, text, weights};
 use bitnetc_passes::{
-    HeadFormat, Instrument, PassContext, PassUse, Pipeline, RunReport, VerifyEach, WeightPacking,
+    HeadFormat, Instrument, PassContext, PassId, PassUse, Pipeline, RunReport, VerifyEach, WeightPacking,
 };
 use bitnetc_runtime::map::AlignedBuffer;
 use bitnetc_runtime::model::WeightRange;
@@ -252,7 +252,7 @@ pub(crate) const HEAD_OPTION: &str = "head";
 
 /// The head that comes out of the passes.
 fn made_head(options: &CompileOptions) -> HeadFormat {
-    let packs = options.pipeline.passes().iter().find(|pass| pass.name == "pack-head");
+    let packs = options.pipeline.passes().iter().find(|pass| pass.id == PassId::PackHead);
     packs.map_or(HeadFormat::Stored, |pass: &PassUse| pass.options.head.unwrap_or(options.head))
 }
 

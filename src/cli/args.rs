@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bitnetc_codegen::compile::Codegen;
 use bitnetc_frontend_gguf::{Activation, I2sLayout, ModelOptions};
-use bitnetc_passes::{HeadFormat, OptLevel};
+use bitnetc_passes::{HeadFormat, OptLevel, PassId};
 use bitnetc_runtime::map::MapMode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -355,7 +355,7 @@ pub(crate) struct LoweringArgs {
     pub(crate) level: OptLevel,
     /// Leave a pass out (may be given more than once)
     #[arg(long, value_name = "PASS")]
-    pub(crate) disable_pass: Vec<String>,
+    pub(crate) disable_pass: Vec<PassId>,
     /// Compile for these CPU features only: `native`, or a list such as `avx2` or `avx512vnni` (`-` before one takes it
     /// away: `native,-onestream`)
     #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
@@ -593,7 +593,7 @@ pub(crate) struct BenchArgs {
     pub(crate) batch_size: Vec<u32>,
     /// Leave a pass out (may be given more than once); not for a plan
     #[arg(long, value_name = "PASS")]
-    pub(crate) disable_pass: Vec<String>,
+    pub(crate) disable_pass: Vec<PassId>,
     #[command(flatten)]
     pub(crate) memory: MemoryArgs,
     #[command(flatten)]
@@ -644,7 +644,7 @@ pub(crate) struct StartupArgs {
     pub(crate) batch_size: Option<u32>,
     /// Leave a pass out (may be given more than once); not for a plan
     #[arg(long, value_name = "PASS")]
-    pub(crate) disable_pass: Vec<String>,
+    pub(crate) disable_pass: Vec<PassId>,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
 }

@@ -8,7 +8,7 @@ use bitnetc::error::exit;
 use bitnetc::load::Source;
 use bitnetc_codegen::features::{restrict, target_named};
 use bitnetc_ir::{DType, TargetDesc};
-use bitnetc_passes::{OptLevel, Pipeline};
+use bitnetc_passes::{OptLevel, PassId, Pipeline};
 
 use super::args::{CompileArgs, KvType, LoweringArgs};
 use super::failure::Failure;
@@ -18,7 +18,7 @@ use super::{Outcome, interrupt, models, output, progress, speeds};
 pub(crate) fn pipeline(
     passes: Option<&str>,
     level: OptLevel,
-    disabled: &[String],
+    disabled: &[PassId],
 ) -> Result<Pipeline, Failure> {
     let mut pipeline = match passes {
         Some(text) => {
@@ -26,9 +26,9 @@ pub(crate) fn pipeline(
         }
         None => level.pipeline(),
     };
-    for name in disabled {
+    for &pass in disabled {
         pipeline =
-            pipeline.without(name).map_err(|e| Failure::new(exit::USAGE, format!("--disable-pass: {e}")))?;
+            pipeline.without(pass).map_err(|e| Failure::new(exit::USAGE, format!("--disable-pass: {e}")))?;
     }
     Ok(pipeline)
 }
@@ -134,7 +134,7 @@ fn text(summary: &PlanSummary, path: &std::path::Path, seconds: f64) -> String {
     for pass in &summary.passes.passes {
         text += &format!(
             "{:<20} {:>8} {:>9} {:>9.2} ms\n",
-            pass.name,
+            pass.pass.name(),
             pass.patches,
             format!("{}→{}", pass.nodes_before, pass.nodes_after),
             pass.seconds * 1e3
@@ -174,7 +174,7 @@ fn json(s: &PlanSummary, path: &std::path::Path, seconds: f64) -> serde_json::Va
         "plan_bytes": s.file_bytes,
         "seconds": seconds,
         "passes": s.passes.passes.iter().map(|p| serde_json::json!({
-            "name": p.name,
+            "name": p.pass.name(),
             "patches": p.patches,
             "changed": p.changed,
             "ops_before": p.nodes_before,
