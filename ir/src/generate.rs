@@ -28,7 +28,7 @@ use crate::stage::Stage;
 use crate::storage::{activation_bytes, align};
 use crate::target::{Arch, TargetDesc};
 use crate::types::{CacheDims, DType, Dim, Layout, Rows, Type};
-use crate::verify::{cache_layout, cache_slots};
+use crate::verify::func::{cache_layout, cache_slots};
 use crate::weights::{TILE_ROWS, WeightBytes, packed_bytes, set_ternary_code, ternary_bytes};
 
 /// Least rows of a table that tokens index.
