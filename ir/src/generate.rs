@@ -12,10 +12,9 @@
 //! numbers that are valid and finite; a table of embeddings has at least [`MIN_VOCAB`] rows. (The content hashes are
 //! of the bytes, but no BLAKE3.)
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::blocks::{BLOCK, BlockFormat, GROUP, block_matrix};
+use crate::blocks::BlockFormat;
 use crate::build::check_op;
 use crate::entity::{ParamId, ValueId};
 use crate::graph::{Func, Operand, TokenCount, ValueDef};
@@ -29,7 +28,7 @@ use crate::storage::{activation_bytes, align};
 use crate::target::{Arch, TargetDesc};
 use crate::types::{CacheDims, DType, Dim, Layout, Rows, Type};
 use crate::verify::func::{cache_layout, cache_slots};
-use crate::weights::{TILE_ROWS, WeightBytes, packed_bytes, set_ternary_code, ternary_bytes};
+use crate::weights::{TILE_ROWS, WeightBytes};
 
 /// Least rows of a table that tokens index.
 pub const MIN_VOCAB: u32 = 15;
@@ -544,7 +543,7 @@ mod tests {
     use super::*;
     use crate::text::print;
     use crate::verify::verify;
-    use crate::weights::ternary_code;
+    use crate::weights::{packed_bytes, ternary_bytes, ternary_code};
 
     fn options(seed: u64) -> GenOptions {
         GenOptions {

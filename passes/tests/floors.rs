@@ -72,7 +72,8 @@ fn imports(code: &str, parent: &str) -> BTreeSet<String> {
             let (path, group) = (format!("{prefix}{}", &rest[..end]), rest[end..].strip_prefix('{'));
             match group.and_then(|group| group.split_once('}')) {
                 Some((items, _)) => {
-                    found.extend(items.split(',').map(|item| format!("{path}{}", item.trim())));
+                    let items = items.split(',').map(str::trim).filter(|item| !item.is_empty());
+                    found.extend(items.map(|item| format!("{path}{item}")));
                 }
                 None => {
                     found.insert(path);
