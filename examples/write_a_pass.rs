@@ -2,7 +2,7 @@
 
 use bitnetc_ir::{Arch, Func, Module, NodeId, Op, Operand, Stage, TargetDesc, text};
 use bitnetc_passes::{
-    PassBody, PassContext, PassInfo, PassSet, Patch, Rewrite, Statistics, VerifyEach, run_with,
+    PassBody, PassContext, PassId, PassInfo, PassSet, Patch, Rewrite, Statistics, VerifyEach, run_with,
 };
 
 /// A `split` into one part gives what it is given.
@@ -17,7 +17,7 @@ impl Rewrite for DropSingleSplit {
         if sizes.0.len() != 1 {
             return None;
         }
-        let mut patch = Patch::new("drop-single-split", node);
+        let mut patch = Patch::new(DROP_SINGLE_SPLIT.id, node);
         patch.replace(split.results[0], whole);
         patch.remove(node);
         Some(patch)
@@ -25,7 +25,7 @@ impl Rewrite for DropSingleSplit {
 }
 
 static DROP_SINGLE_SPLIT: PassInfo = PassInfo::new(
-    "drop-single-split",
+    PassId::Custom("drop-single-split"),
     "A `split` into one part gives what it is given.",
     (Stage::Imported, Stage::LaidOut),
     None,

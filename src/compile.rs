@@ -14,7 +14,7 @@ use bitnetc_codegen::program;
 use bitnetc_frontend_gguf as gguf;
 use bitnetc_ir::work::Accounts;
 use bitnetc_ir::{DType, EntryPoint, Layout, Module, ParamDef, ParamId, storage, text, weights};
-use bitnetc_passes::{HeadFormat, Instrument, PassUse, RunReport, WeightPacking};
+use bitnetc_passes::{HeadFormat, Instrument, PassId, PassUse, RunReport, WeightPacking};
 use bitnetc_runtime::machine::{MemoryUse, memory_needs};
 use bitnetc_runtime::map::AlignedBuffer;
 use bitnetc_runtime::model::WeightRange;
@@ -202,7 +202,7 @@ pub(crate) const HEAD_OPTION: &str = "head";
 
 /// The head that comes out of the passes.
 fn made_head(options: &BuildOptions) -> HeadFormat {
-    let packs = options.pipeline.passes().iter().find(|pass| pass.name == "pack-head");
+    let packs = options.pipeline.passes().iter().find(|pass| pass.id == PassId::PackHead);
     packs.map_or(HeadFormat::Stored, |pass: &PassUse| pass.options.head.unwrap_or(options.head_format()))
 }
 

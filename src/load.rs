@@ -15,7 +15,7 @@ use bitnetc_ir::interp::{Interpreter, Tensor};
 use bitnetc_ir::weights::{packed_scale_index, ternary_bytes};
 use bitnetc_ir::{DType, EntryPoint, KEY_BLOCK, Layout, Module, ParamId, Stage, Type, cache, text, verify};
 use bitnetc_ir::{WeightBytes, WeightSource};
-use bitnetc_passes::{HeadFormat, PassUse, Pipeline, WeightPacking, check_plan};
+use bitnetc_passes::{HeadFormat, PassId, PassUse, Pipeline, WeightPacking, check_plan};
 use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::map::{MapMode, Mapping};
 use bitnetc_runtime::model::{Bytes, Model, WeightRange};
@@ -423,8 +423,8 @@ pub fn dump_module(source: &Source, stage: Stage, options: &BuildOptions) -> Res
     let passes = options.pipeline.passes().iter().cloned();
     let up_to: Vec<PassUse> = match stage {
         Stage::Imported => Vec::new(),
-        Stage::Fused => passes.take_while(|p| p.name != "assign-layout").collect(),
-        Stage::LaidOut => passes.take_while(|p| p.name != "plan-memory").collect(),
+        Stage::Fused => passes.take_while(|p| p.id != PassId::AssignLayout).collect(),
+        Stage::LaidOut => passes.take_while(|p| p.id != PassId::PlanMemory).collect(),
         Stage::Planned => passes.collect(),
     };
     Ok(bitnetc_passes::run(&Pipeline::new(up_to), imported, &options.pass_context()?)?.0)

@@ -12,6 +12,7 @@ use bitnetc::load::{Loaded, Source, dump_module, score_by_interpreter};
 use bitnetc_frontend_gguf::TensorType;
 use bitnetc_frontend_gguf::testing::{GgufWriter, MetaValue, TinyModel, store};
 use bitnetc_ir::{DType, Stage, extract, text};
+use bitnetc_passes::PassId::{FuseBitlinear, FuseNormQuant, FuseRopeKv, MergeProjections};
 use bitnetc_runtime::map::MapMode;
 use common::*;
 
@@ -41,7 +42,7 @@ fn compiled_code_equals_the_interpreter_for_every_architecture() {
         assert_same(&format!("{name}, decode"), &expected[..20], &decode(&loaded, &tokens[..20], 1));
         // Without the fusions, every op has a kernel of its own.
         let plain = options_with(DType::F16, |c| {
-            for pass in ["merge-projections", "fuse-bitlinear", "fuse-norm-quant", "fuse-rope-kv"] {
+            for pass in [MergeProjections, FuseBitlinear, FuseNormQuant, FuseRopeKv] {
                 c.pipeline = c.pipeline.clone().without(pass).unwrap();
             }
         });

@@ -8,7 +8,7 @@ use bitnetc::compile::plan_model;
 use bitnetc::load::{LoadOptions, Source, load, score_by_interpreter};
 use bitnetc_frontend_gguf::testing::TinyModel;
 use bitnetc_ir::{DType, TargetDesc};
-use bitnetc_passes::{ALL_PASSES, HeadFormat, WeightPacking};
+use bitnetc_passes::{ALL_PASSES, HeadFormat, PassId, WeightPacking};
 use bitnetc_runtime::map::MapMode;
 use common::*;
 
@@ -69,13 +69,13 @@ fn every_pass_can_be_left_out() {
         for pass in ALL_PASSES.iter().filter(|p| !p.required) {
             let changed = options_with(DType::F16, |c| {
                 // Without the pass, the head is the stored one whatever is asked for.
-                c.head = Some(if pass.name == "pack-head" { HeadFormat::Q8 } else { HeadFormat::Stored });
-                c.pipeline = c.pipeline.clone().without(pass.name).unwrap();
+                c.head = Some(if pass.id == PassId::PackHead { HeadFormat::Q8 } else { HeadFormat::Stored });
+                c.pipeline = c.pipeline.clone().without(pass.id).unwrap();
             });
             let loaded = open(file.path(), &changed);
-            assert_same(&format!("without {}", pass.name), &expected, &score(&loaded, &tokens, 2));
+            assert_same(&format!("without {}", pass.id), &expected, &score(&loaded, &tokens, 2));
             assert_same(
-                &format!("decode without {}", pass.name),
+                &format!("decode without {}", pass.id),
                 &expected[..20],
                 &decode(&loaded, &tokens[..20], 2),
             );

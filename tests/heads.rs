@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bitnetc::perplexity::negative_log_likelihood;
-use bitnetc_ir::generate::SplitMix;
 use bitnetc_ir::interp::Tensor;
+use bitnetc_ir::random::SplitMix;
 use bitnetc_ir::{
     BlockFormat, ContentHash, DType, FuncBuilder, Module, Op, Operand, ParamDecl, ParamDef, Rows, Stage,
     TokenCount, Type, ValueId, WeightBytes,

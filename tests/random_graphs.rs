@@ -1,7 +1,8 @@
 //! Whole random graphs through the compiler: passes, layouts, memory plan, kernels and threads give the interpreter's bits.
 
-use bitnetc_ir::generate::{GenOptions, MIN_VOCAB, SplitMix, random_module};
+use bitnetc_ir::generate::{GenOptions, MIN_VOCAB, random_module};
 use bitnetc_ir::interp::{CacheData, Interpreter, Tensor};
+use bitnetc_ir::random::SplitMix;
 use bitnetc_ir::{DType, FuncId, Module, Stage, TokenCount};
 use bitnetc_passes::{PassContext, Pipeline, WeightPacking, run};
 use bitnetc_runtime::single::execute;

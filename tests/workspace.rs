@@ -124,6 +124,46 @@ fn libraries_do_not_know_the_command_line() {
     }
 }
 
+/// Sections of a manifest in which a line enables the feature `testing` of some crate.
+fn sections_that_enable_testing(manifest: &str) -> Vec<&str> {
+    let mut section = "";
+    let mut found = Vec::new();
+    for line in manifest.lines() {
+        let code = line.split('#').next().unwrap_or_default().trim();
+        if code.starts_with('[') {
+            section = code;
+        } else if code.contains("testing\"") && !(section == "[features]" && code == "testing = []") {
+            found.push(section);
+        }
+    }
+    found
+}
+
+#[test]
+fn no_product_contains_what_makes_test_data() {
+    let wrong = "[features]\ntesting = []\ndefault = [\"testing\"]\nx = [\"bitnetc-ir/testing\"]\n\
+                 [dependencies]\na = { features = [\"testing\"] }\n[dev-dependencies]\nb = { features = [\"testing\"] }";
+    let sections = ["[features]", "[features]", "[dependencies]", "[dev-dependencies]"];
+    assert_eq!(sections_that_enable_testing(wrong), sections);
+    let workspace = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert!(workspace.contains("resolver = \"3\""), "older resolvers give features of tests to products");
+    let members = workspace.split("members = [").nth(1).and_then(|rest| rest.split(']').next()).unwrap();
+    let mut enabled = 0;
+    for member in members.split(',').map(|m| m.trim().trim_matches('"')).chain([""]) {
+        let manifest = fs::read_to_string(root().join(member).join("Cargo.toml")).unwrap();
+        for section in sections_that_enable_testing(&manifest) {
+            assert_eq!(section, "[dev-dependencies]", "Cargo.toml of `{member}`");
+            enabled += 1;
+        }
+    }
+    assert!(enabled >= 4, "{enabled}");
+    for (krate, module) in [("ir", "generate"), ("frontend-gguf", "testing")] {
+        let lib = fs::read_to_string(root().join(krate).join("src/lib.rs")).unwrap();
+        let gated = format!("#[cfg(feature = \"testing\")]\npub mod {module};");
+        assert!(lib.contains(&gated), "{krate}: `{module}` is for tests only");
+    }
+}
+
 fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bitnetc::BuildOptions;
 use bitnetc::load::LoadOptions;
 use bitnetc_frontend_gguf::{Activation, I2sLayout, ModelOptions};
-use bitnetc_passes::HeadFormat;
+use bitnetc_passes::{HeadFormat, PassId};
 use bitnetc_runtime::map::MapMode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -499,7 +499,7 @@ pub(crate) struct BenchArgs {
     pub(crate) batch_size: Vec<u32>,
     /// Leave a pass out (may be given more than once); not for a plan
     #[arg(long, value_name = "PASS")]
-    pub(crate) disable_pass: Vec<String>,
+    pub(crate) disable_pass: Vec<PassId>,
     #[command(flatten)]
     pub(crate) memory: MemoryArgs,
     #[command(flatten)]
@@ -550,7 +550,7 @@ pub(crate) struct StartupArgs {
     pub(crate) batch_size: Option<u32>,
     /// Leave a pass out (may be given more than once); not for a plan
     #[arg(long, value_name = "PASS")]
-    pub(crate) disable_pass: Vec<String>,
+    pub(crate) disable_pass: Vec<PassId>,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
 }

@@ -4,12 +4,9 @@ use std::path::PathBuf;
 
 use bitnetc::BuildOptions;
 use bitnetc::load::{LoadOptions, load};
-use bitnetc_passes::OptLevel;
+use bitnetc_passes::{OptLevel, PassId};
 use bitnetc_tools::bench::machine::{Build, Machine};
 use bitnetc_tools::bench::passes::{
-    PassOutcome, PassesOptions, json, markdown_head, markdown_row, measure, optional_passes,
-};
-use bitnetc_tools::bench::report;
 use clap::Args;
 use serde_json::json;
 
@@ -31,7 +28,7 @@ pub(crate) struct BenchPassesArgs {
     pub(crate) model: Option<PathBuf>,
     /// Only these passes (default: all that can be left out)
     #[arg(long = "pass", value_name = "PASS", value_delimiter = ',')]
-    pub(crate) passes: Vec<String>,
+    pub(crate) passes: Vec<PassId>,
     /// Tokens of the prompt that prefill is measured with (0: none)
     #[arg(short = 'p', long = "n-prompt", value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) prompt: u32,
@@ -49,9 +46,9 @@ pub(crate) struct BenchPassesArgs {
 }
 
 /// The options with passes left out.
-fn without(args: &BenchPassesArgs, names: &[String]) -> Result<LoadOptions, Failure> {
+fn without(args: &BenchPassesArgs, passes: &[PassId]) -> Result<LoadOptions, Failure> {
     let options = args.engine.load_options()?;
-    let build = BuildOptions { pipeline: pipeline(None, OptLevel::default(), names)?, ..options.build };
+    let build = BuildOptions { pipeline: pipeline(None, OptLevel::default(), passes)?, ..options.build };
     Ok(LoadOptions { build, ..options })
 }
 
@@ -61,11 +58,11 @@ pub(crate) fn run(args: &BenchPassesArgs, quiet: bool) -> Outcome {
     if args.prompt + args.generate == 0 {
         return Err(Failure::new(exit::USAGE, "nothing to measure: give -p or -n a number above 0"));
     }
-    let mut names: Vec<&'static str> = optional_passes().collect();
+    let mut passes: Vec<PassId> = optional_passes().collect();
     if !args.passes.is_empty() {
-        // Refuses names that are not known, and passes that cannot be left out.
+        // Refuses passes that cannot be left out.
         pipeline(None, OptLevel::default(), &args.passes)?;
-        names.retain(|name| args.passes.iter().any(|asked| asked == name));
+        passes.retain(|pass| args.passes.contains(pass));
     }
     let path = models::resolve(args.model.as_deref(), quiet)?;
     if path.as_deref().is_some_and(is_plan) {
@@ -85,14 +82,14 @@ pub(crate) fn run(args: &BenchPassesArgs, quiet: bool) -> Outcome {
     if !args.json {
         output::print(&(report::machine_line(&machine, &build) + &markdown_head(&options)))?;
     }
-    let bar = progress::bar("passes", names.len() as u64 + 1, quiet);
+    let bar = progress::bar("passes", passes.len() as u64 + 1, quiet);
     let mut outcomes: Vec<PassOutcome> = Vec::new();
     let mut interrupted = false;
-    for name in std::iter::once(None).chain(names.into_iter().map(Some)) {
-        bar.set_message(name.unwrap_or("all").to_owned());
-        let left_out: Vec<String> = name.map(str::to_owned).into_iter().collect();
+    for pass in std::iter::once(None).chain(passes.into_iter().map(Some)) {
+        bar.set_message(pass.map_or("all", PassId::name));
+        let left_out: Vec<PassId> = pass.into_iter().collect();
         let outcome = load(path.as_deref(), &without(args, &left_out)?)
-            .and_then(|variant| measure(&whole, &variant, name, &options));
+            .and_then(|variant| measure(&whole, &variant, pass, &options));
         match outcome {
             Ok(outcome) => {
                 if !args.json {

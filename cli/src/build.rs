@@ -6,7 +6,7 @@ use bitnetc::BuildOptions;
 use bitnetc_codegen::compile::Codegen;
 use bitnetc_codegen::features::{restrict, target_named};
 use bitnetc_ir::{CacheType, TargetDesc};
-use bitnetc_passes::{HeadFormat, OptLevel, Pipeline, WeightPacking};
+use bitnetc_passes::{HeadFormat, OptLevel, PassId, Pipeline, WeightPacking};
 use bitnetc_runtime::cpus::Cpus;
 use clap::{Args, ValueEnum};
 
@@ -166,7 +166,7 @@ pub(crate) struct LoweringArgs {
     pub(crate) level: OptLevel,
     /// Leave a pass out (may be given more than once)
     #[arg(long, value_name = "PASS")]
-    pub(crate) disable_pass: Vec<String>,
+    pub(crate) disable_pass: Vec<PassId>,
 }
 
 impl LoweringArgs {
@@ -184,7 +184,7 @@ impl LoweringArgs {
 pub(crate) fn pipeline(
     passes: Option<&str>,
     level: OptLevel,
-    disabled: &[String],
+    disabled: &[PassId],
 ) -> Result<Pipeline, Failure> {
     let mut pipeline = match passes {
         Some(text) => {
@@ -192,9 +192,9 @@ pub(crate) fn pipeline(
         }
         None => level.pipeline(),
     };
-    for name in disabled {
+    for &pass in disabled {
         pipeline =
-            pipeline.without(name).map_err(|e| Failure::new(exit::USAGE, format!("--disable-pass: {e}")))?;
+            pipeline.without(pass).map_err(|e| Failure::new(exit::USAGE, format!("--disable-pass: {e}")))?;
     }
     Ok(pipeline)
 }

@@ -63,7 +63,7 @@ fn text(summary: &PlanSummary, path: &std::path::Path, seconds: f64) -> String {
     for pass in &summary.passes.passes {
         text += &format!(
             "{:<20} {:>8} {:>9} {:>9.2} ms\n",
-            pass.name,
+            pass.pass.name(),
             pass.patches,
             format!("{}→{}", pass.nodes_before, pass.nodes_after),
             pass.seconds * 1e3
@@ -103,7 +103,7 @@ fn json(s: &PlanSummary, path: &std::path::Path, seconds: f64) -> serde_json::Va
         "plan_bytes": s.file_bytes,
         "seconds": seconds,
         "passes": s.passes.passes.iter().map(|p| serde_json::json!({
-            "name": p.name,
+            "name": p.pass.name(),
             "patches": p.patches,
             "changed": p.changed,
             "ops_before": p.nodes_before,

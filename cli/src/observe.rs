@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bitnetc_passes::{
-    DumpIr, Instrument, PassError, PassFailure, PassSet, PrintChoice, PrintIr, Reproducer, RunReport,
+    DumpIr, Instrument, PassError, PassFailure, PassId, PrintChoice, PrintIr, Reproducer, RunReport,
     Statistics, VerifyEach, bisect,
 };
 use bitnetc_runtime::whole_file::{WholeFile, WholeFileError};
@@ -24,10 +24,10 @@ use crate::exit;
 pub(crate) struct ObserveArgs {
     /// Print the module to stderr before this pass (may be given more than once)
     #[arg(long, value_name = "PASS")]
-    print_ir_before: Vec<String>,
+    print_ir_before: Vec<PassId>,
     /// Print the module to stderr after this pass (may be given more than once)
     #[arg(long, value_name = "PASS")]
-    print_ir_after: Vec<String>,
+    print_ir_after: Vec<PassId>,
     /// Print the module to stderr after every pass
     #[arg(long)]
     print_ir_after_all: bool,
@@ -102,9 +102,6 @@ impl ObserveArgs {
             after_all: self.print_ir_after_all,
             after_change: self.print_ir_after_change,
         };
-        choice
-            .check(&PassSet::default())
-            .map_err(|e| Failure::new(exit::USAGE, format!("--print-ir: {e}")))?;
         if let Some(directory) = &self.dump_ir {
             make_directory(directory)?;
         }
@@ -175,7 +172,7 @@ fn write_reproducer(directory: &Path, error: &PassError) -> Result<String, Failu
     }
     reproducer.command = Some(command_line());
     make_directory(directory)?;
-    let path = directory.join(format!("{}.bir", error.pass));
+    let path = directory.join(format!("{}.bir", error.place()));
     write_text(&path, &reproducer.to_string())?;
     Ok(format!("{note}\nto see it again: bitnetc ir opt --run-reproducer {}", path.display()))
 }
@@ -188,7 +185,7 @@ fn command_line() -> String {
 
 fn timing_json(report: &RunReport) -> Value {
     let passes = report.passes.iter().map(
-        |pass| json!({ "pass": pass.name, "ms": pass.seconds * 1e3, "verify_ms": pass.verify_seconds * 1e3 }),
+        |pass| json!({ "pass": pass.pass.name(), "ms": pass.seconds * 1e3, "verify_ms": pass.verify_seconds * 1e3 }),
     );
     json!({ "ms": report.seconds() * 1e3, "passes": passes.collect::<Vec<_>>() })
 }
@@ -197,7 +194,7 @@ fn statistics_json(statistics: &Statistics) -> Value {
     let passes = statistics.passes.iter().map(|pass| {
         let changes = pass.op_changes().into_iter().map(|(name, n)| (name.to_owned(), Value::from(n)));
         json!({
-            "pass": pass.pass,
+            "pass": pass.pass.to_string(),
             "patches": pass.patches,
             "ops_before": pass.before.op_count(),
             "ops_after": pass.after.op_count(),

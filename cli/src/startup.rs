@@ -169,7 +169,7 @@ pub(crate) fn startup(args: &StartupArgs, path: Option<&Path>, quiet: bool) -> R
         option("--cpu-features", Some((&engine.cpu_features).into()));
         option("--threads", engine.threads.map(|n| n.to_string().into()));
         for pass in &args.disable_pass {
-            option("--disable-pass", Some(pass.into()));
+            option("--disable-pass", Some(pass.name().into()));
         }
         let summary = call(call_args)?;
         compile = Some((number(&summary["seconds"]), summary["plan_bytes"].as_u64().unwrap_or(0)));

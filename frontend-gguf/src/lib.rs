@@ -4,6 +4,8 @@
 //! architecture with a usable tokenizer, [`Model::check_weights`] also the weights themselves. [`Model::lower`] makes the IR module and [`GgufWeights`] serves
 //! the bytes of its parameters.
 //!
+//! The feature `testing` adds `testing`, which makes files for the tests of this crate and of others; no product enables it.
+//!
 //! Invariants: no file IO and no `unsafe`; the input is not trusted, so no byte sequence makes these functions panic,
 //! hang, or allocate more than a small multiple of the header; nothing is copied from the file that can be borrowed;
 //! every default that takes the place of an absent value is reported as a [`Note`].
@@ -28,7 +30,7 @@ pub mod stats;
 pub mod synth;
 pub mod tensor_type;
 pub mod tensors;
-#[doc(hidden)]
+#[cfg(feature = "testing")]
 pub mod testing;
 pub mod tokenizer_meta;
 mod type_ids;

@@ -6,7 +6,7 @@
 //!
 //! Invariants: no IO here, bytes are handed over; `Gguf::parse` reads back what a truthful header says.
 
-use crate::value::{Array, Value, ValueType};
+use crate::value::ValueType;
 
 /// A metadata value to be written.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,29 +78,6 @@ impl MetaValue {
             Self::Raw(ty, bytes) => return (*ty, bytes.clone()),
         };
         (ty as u32, bytes)
-    }
-
-    /// A parsed value, to be written again.
-    pub(crate) fn of(value: &Value<'_>) -> Self {
-        match *value {
-            Value::U8(x) => Self::U8(x),
-            Value::I8(x) => Self::I8(x),
-            Value::U16(x) => Self::U16(x),
-            Value::I16(x) => Self::I16(x),
-            Value::U32(x) => Self::U32(x),
-            Value::I32(x) => Self::I32(x),
-            Value::F32(x) => Self::F32(x),
-            Value::Bool(x) => Self::Bool(x),
-            Value::String(x) => Self::String(x.into()),
-            Value::U64(x) => Self::U64(x),
-            Value::I64(x) => Self::I64(x),
-            Value::F64(x) => Self::F64(x),
-            Value::Array(a) => Self::Raw(ValueType::Array as u32, Self::array_body(&a)),
-        }
-    }
-
-    fn array_body(a: &Array<'_>) -> Vec<u8> {
-        [&(a.elem() as u32).to_le_bytes()[..], &(a.len() as u64).to_le_bytes(), &a.wide()].concat()
     }
 }
 

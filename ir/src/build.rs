@@ -1,6 +1,6 @@
 //! Building functions: one typed method for each op (made by the op table), which checks kinds and infers types.
 
-use crate::entity::{NodeId, ValueId};
+use crate::entity::ValueId;
 use crate::graph::{Func, Operand, TokenCount};
 use crate::infer::TypeRule;
 use crate::module::Module;
@@ -70,22 +70,17 @@ pub fn check_op(op: &Op, operands: &[(Type, bool)]) -> Result<Vec<Type>, BuildEr
     op.infer(&types).map_err(|rule| BuildError::Rule { op: info.mnemonic, rule })
 }
 
-/// Adds ops to a function, at its end or before a node.
+/// Makes a function, op by op.
 #[derive(Debug)]
 pub struct FuncBuilder<'m> {
     module: &'m Module,
     func: Func,
-    anchor: Option<NodeId>,
 }
 
 impl<'m> FuncBuilder<'m> {
     /// Starts a new function over the parameters of `module`.
     pub fn new(module: &'m Module, name: impl Into<String>, tokens: TokenCount) -> Self {
-        Self { module, func: Func::new(name, tokens), anchor: None }
-    }
-    /// Goes on with a copy of `func`, adding ops before `anchor` (or at the end).
-    pub fn resume(module: &'m Module, func: Func, anchor: Option<NodeId>) -> Self {
-        Self { module, func, anchor }
+        Self { module, func: Func::new(name, tokens) }
     }
     /// Adds an input.
     pub fn input(&mut self, name: impl Into<String>, ty: Type) -> ValueId {
@@ -108,16 +103,12 @@ impl<'m> FuncBuilder<'m> {
             })
             .collect();
         let types = check_op(&op, &typed)?;
-        let node = self.func.insert(self.anchor, op, operands, types);
+        let node = self.func.insert(None, op, operands, types);
         Ok(self.func.node(node).results.clone())
     }
     /// Ends the function with these outputs.
     pub fn finish(mut self, outputs: Vec<ValueId>) -> Func {
         self.func.set_outputs(outputs);
-        self.func
-    }
-    /// Ends the function and keeps the outputs that it had.
-    pub fn finish_resumed(self) -> Func {
         self.func
     }
 }

@@ -4,28 +4,31 @@
 //! drawn for its slots (mostly from a few sizes of the module, so that they fit together) until [`check_op`] accepts
 //! them; then each operand becomes a value or parameter of that type that exists, or a new one.
 //!
+//! Compiled with the feature `testing` only.
+//!
 //! In stage `planned` the plan is the plainest one: no two values share bytes and all threads meet after every op.
 //!
 //! Invariants: the module passes the verifier; every parameter of origin `file` has its bytes, with codes, scales and
 //! numbers that are valid and finite; a table of embeddings has at least [`MIN_VOCAB`] rows. (The content hashes are
 //! of the bytes, but no BLAKE3.)
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::blocks::{BLOCK, BlockFormat, GROUP, block_matrix};
+use crate::blocks::BlockFormat;
 use crate::build::check_op;
 use crate::entity::{ParamId, ValueId};
 use crate::graph::{Func, Operand, TokenCount, ValueDef};
 use crate::module::{ContentHash, Module, ParamDecl, ParamDef};
 use crate::ops::{ALL_OPS, Op, OpInfo, Slot};
 use crate::plan::{FuncPlan, Place};
+use crate::random::SplitMix;
+use crate::sample::random_weight;
 use crate::stage::Stage;
 use crate::storage::{activation_bytes, align};
 use crate::target::{Arch, TargetDesc};
 use crate::types::{CacheDims, DType, Dim, Layout, Rows, Type};
-use crate::verify::{cache_layout, cache_slots};
-use crate::weights::{TILE_ROWS, WeightBytes, packed_bytes, set_ternary_code, ternary_bytes};
+use crate::verify::func::{cache_layout, cache_slots};
+use crate::weights::{TILE_ROWS, WeightBytes};
 
 /// Least rows of a table that tokens index.
 pub const MIN_VOCAB: u32 = 15;
@@ -66,51 +69,6 @@ impl Default for GenOptions {
             head_dims: vec![2, 6, 15, 16, 32, 40, 64],
             target: TargetDesc::baseline(Arch::X86_64),
             stored_tiles: false,
-        }
-    }
-}
-
-/// SplitMix64 (Steele, Lea and Flood 2014): tiny, and the same on every machine and in every version.
-#[derive(Clone, Debug)]
-pub struct SplitMix(u64);
-
-impl SplitMix {
-    /// A stream of numbers for `seed`.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-    /// 64 bits.
-    pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    /// A number below `n`; 0 for n = 0.
-    pub fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next_u64()) * n as u128) >> 64) as usize
-    }
-    /// True in `percent` of 100 cases.
-    pub fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-    /// One of `items`.
-    ///
-    /// # Panics
-    /// If there is none.
-    pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
-        items[self.below(items.len())]
-    }
-    /// A finite f32, mostly within [−1, 1), at times 0, tiny or large.
-    pub fn number(&mut self) -> f32 {
-        let unit = (self.next_u64() >> 40) as f32 / (1 << 23) as f32 - 1.0;
-        match self.below(64) {
-            0 => 0.0,
-            1 => -0.0,
-            2 => unit * 1e-6,
-            3 => unit * 64.0,
-            _ => unit,
         }
     }
 }
@@ -565,58 +523,15 @@ pub fn plain_plan(func: &Func) -> FuncPlan {
     plan
 }
 
-/// Random bytes and scales of a parameter of this type.
-pub(crate) fn random_weight(rng: &mut SplitMix, ty: &Type) -> WeightBytes<'static> {
-    let n = ty.elements().unwrap_or(0);
-    let mut bytes = Vec::new();
-    let mut scales = Vec::new();
-    match (ty.dtype, ty.as_matrix()) {
-        (DType::Ter, Some((rows, cols))) => {
-            // The padding as the layout has it: codes 0 where a byte has five, else 1.
-            let padding = if ty.layout.has_five_a_byte() { 0 } else { 0x55 };
-            bytes = vec![padding; ternary_bytes(ty.layout, rows, cols).unwrap_or(0) as usize];
-            for r in 0..rows {
-                for c in 0..cols {
-                    let code = rng.below(3) as u8;
-                    set_ternary_code(ty.layout, cols, &mut bytes, r, c, code);
-                }
-            }
-            let count = if ty.layout == Layout::I2s128 { 1 } else { rows * ty.scale_groups() };
-            scales = (0..count).map(|_| rng.number()).collect();
-        }
-        (DType::W8 | DType::W6 | DType::W4, Some((rows, _))) => {
-            bytes = (0..packed_bytes(ty).map_or(0, |(b, _)| b)).map(|_| rng.next_u64() as u8).collect();
-            // Scales that are f16: finite ones.
-            if let Some((format @ (BlockFormat::W8 | BlockFormat::W4), rows, cols)) = block_matrix(ty) {
-                for r in 0..rows.next_multiple_of(TILE_ROWS) {
-                    for c in (0..cols.next_multiple_of(GROUP)).step_by(BLOCK as usize) {
-                        let at = format.scale_position(cols, r, c) as usize;
-                        bytes[at..at + 2].copy_from_slice(&half::f16::from_f32(rng.number()).to_le_bytes());
-                    }
-                }
-            }
-            scales = (0..rows).map(|_| rng.number()).collect();
-        }
-        (DType::F16, _) => {
-            bytes.extend((0..n).flat_map(|_| half::f16::from_f32(rng.number()).to_le_bytes()));
-        }
-        (DType::Bf16, _) => {
-            bytes.extend((0..n).flat_map(|_| half::bf16::from_f32(rng.number()).to_le_bytes()));
-        }
-        _ => bytes.extend((0..n).flat_map(|_| rng.number().to_le_bytes())),
-    }
-    WeightBytes { bytes: Cow::Owned(bytes), scales: Cow::Owned(scales) }
-}
-
 fn hash(data: &WeightBytes<'_>) -> ContentHash {
-    let mut state = [SplitMix::new(1), SplitMix::new(2)];
+    let mut state = [1u64, 2];
     let scales = data.scales.iter().flat_map(|s| s.to_le_bytes());
     for byte in data.bytes.iter().copied().chain(scales) {
         for s in &mut state {
-            s.0 = (s.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            *s = (*s ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
     }
-    let [a, b] = state.map(|mut s| s.next_u64().to_le_bytes());
+    let [a, b] = state.map(|s| SplitMix::new(s).next_u64().to_le_bytes());
     let mut hash = [0; 16];
     hash[..8].copy_from_slice(&a);
     hash[8..].copy_from_slice(&b);
@@ -628,7 +543,7 @@ mod tests {
     use super::*;
     use crate::text::print;
     use crate::verify::verify;
-    use crate::weights::ternary_code;
+    use crate::weights::{packed_bytes, ternary_bytes, ternary_code};
 
     fn options(seed: u64) -> GenOptions {
         GenOptions {
@@ -698,8 +613,6 @@ mod tests {
 
     #[test]
     fn seeds_are_stable() {
-        let mut rng = SplitMix::new(0);
-        assert_eq!(rng.next_u64(), 0xe220_a839_7b1d_cdaf);
         let text = |seed| print(&random_module(seed, &GenOptions::default()).0);
         assert_eq!(text(7), text(7));
         assert_ne!(text(7), text(8));

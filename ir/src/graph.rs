@@ -129,13 +129,6 @@ impl Func {
     pub fn tokens(&self) -> TokenCount {
         self.tokens
     }
-    /// Sets the most tokens of one call; the plan, which was made for another number, is dropped.
-    pub fn set_max_tokens(&mut self, max: u32) {
-        if let TokenCount::UpTo(n) = &mut self.tokens {
-            *n = max;
-            self.plan = None;
-        }
-    }
     /// Inputs, in order.
     pub fn inputs(&self) -> &[ValueId] {
         &self.inputs

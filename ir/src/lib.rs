@@ -3,6 +3,8 @@
 //! A [`Module`] holds the weights by name and the entry points `@decode`, `@prefill` and `@head`. Ops are defined once,
 //! in [`ops`]; their meaning is the interpreter's. The IR knows nothing of GGUF files, of machine code or of the host.
 //!
+//! The feature `testing` adds `generate`, random modules for the tests of this crate and of others; no product enables it.
+//!
 //! Invariants: no IO and no `unsafe` here; the text form is complete ([`text`] prints and parses it and the two are
 //! inverse); nothing outside [`verify`] is trusted to have checked a module that came from outside.
 #![forbid(unsafe_code)]
@@ -15,6 +17,7 @@ pub mod diff;
 pub mod entity;
 pub mod entry_point;
 pub mod extract;
+#[cfg(feature = "testing")]
 pub mod generate;
 pub mod graph;
 pub mod infer;
@@ -23,6 +26,7 @@ pub mod module;
 pub mod ops;
 pub mod partition;
 pub mod plan;
+pub mod random;
 pub mod rope;
 pub mod sample;
 pub mod stage;

@@ -83,13 +83,6 @@ impl Module {
     pub fn add_param(&mut self, decl: ParamDecl) -> ParamId {
         self.params.push(decl)
     }
-    /// Adds a weight, or returns the one that has this name.
-    pub fn intern_param(&mut self, decl: ParamDecl) -> ParamId {
-        match self.param_named(&decl.name) {
-            Some(id) => id,
-            None => self.params.push(decl),
-        }
-    }
     /// The weight of this name.
     pub fn param_named(&self, name: &str) -> Option<ParamId> {
         self.params.iter().find(|(_, p)| p.name == name).map(|(id, _)| id)

@@ -6,15 +6,17 @@
 //! Invariants: same seed, same bytes, on every machine; weights are valid and finite, token ids and row numbers lie within
 //! the tables that the function reads, and positions within the caches, so a module that verifies can be run.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::generate::{SplitMix, random_weight};
+use crate::blocks::{BLOCK, BlockFormat, GROUP, block_matrix};
 use crate::graph::{Func, Node, Operand};
 use crate::interp::{Cache, CacheData, Tensor, scalar};
 use crate::module::{Module, ParamDef};
 use crate::ops::Op;
-use crate::types::{CacheDims, DType, Dim, Rows, Type};
-use crate::weights::{WeightBytes, WeightSource};
+use crate::random::SplitMix;
+use crate::types::{CacheDims, DType, Dim, Layout, Rows, Type};
+use crate::weights::{TILE_ROWS, WeightBytes, WeightSource, packed_bytes, set_ternary_code, ternary_bytes};
 use crate::{KEY_BLOCK, blocks};
 
 /// The weights of a module.
@@ -46,6 +48,49 @@ fn stream(seed: u64, name: &str) -> SplitMix {
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     SplitMix::new(seed ^ hash)
+}
+
+/// Random bytes and scales of a parameter of this type.
+pub(crate) fn random_weight(rng: &mut SplitMix, ty: &Type) -> WeightBytes<'static> {
+    let n = ty.elements().unwrap_or(0);
+    let mut bytes = Vec::new();
+    let mut scales = Vec::new();
+    match (ty.dtype, ty.as_matrix()) {
+        (DType::Ter, Some((rows, cols))) => {
+            // The padding as the layout has it: codes 0 where a byte has five, else 1.
+            let padding = if ty.layout.has_five_a_byte() { 0 } else { 0x55 };
+            bytes = vec![padding; ternary_bytes(ty.layout, rows, cols).unwrap_or(0) as usize];
+            for r in 0..rows {
+                for c in 0..cols {
+                    let code = rng.below(3) as u8;
+                    set_ternary_code(ty.layout, cols, &mut bytes, r, c, code);
+                }
+            }
+            let count = if ty.layout == Layout::I2s128 { 1 } else { rows * ty.scale_groups() };
+            scales = (0..count).map(|_| rng.number()).collect();
+        }
+        (DType::W8 | DType::W6 | DType::W4, Some((rows, _))) => {
+            bytes = (0..packed_bytes(ty).map_or(0, |(b, _)| b)).map(|_| rng.next_u64() as u8).collect();
+            // Scales that are f16: finite ones.
+            if let Some((format @ (BlockFormat::W8 | BlockFormat::W4), rows, cols)) = block_matrix(ty) {
+                for r in 0..rows.next_multiple_of(TILE_ROWS) {
+                    for c in (0..cols.next_multiple_of(GROUP)).step_by(BLOCK as usize) {
+                        let at = format.scale_position(cols, r, c) as usize;
+                        bytes[at..at + 2].copy_from_slice(&half::f16::from_f32(rng.number()).to_le_bytes());
+                    }
+                }
+            }
+            scales = (0..rows).map(|_| rng.number()).collect();
+        }
+        (DType::F16, _) => {
+            bytes.extend((0..n).flat_map(|_| half::f16::from_f32(rng.number()).to_le_bytes()));
+        }
+        (DType::Bf16, _) => {
+            bytes.extend((0..n).flat_map(|_| half::bf16::from_f32(rng.number()).to_le_bytes()));
+        }
+        _ => bytes.extend((0..n).flat_map(|_| rng.number().to_le_bytes())),
+    }
+    WeightBytes { bytes: Cow::Owned(bytes), scales: Cow::Owned(scales) }
 }
 
 /// How a function is called.

@@ -2,7 +2,8 @@
 
 use bitnetc_ir::cache::{CacheType, set_cache_type};
 use bitnetc_ir::extract::layer;
-use bitnetc_ir::generate::{GenOptions, SplitMix, random_module};
+use bitnetc_ir::generate::{GenOptions, random_module};
+use bitnetc_ir::random::SplitMix;
 use bitnetc_ir::text::{parse, print, print_func};
 use bitnetc_ir::verify::verify;
 use bitnetc_ir::{DType, Entity, FuncId, Stage, TokenCount};

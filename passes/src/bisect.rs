@@ -8,9 +8,10 @@ use std::cell::RefCell;
 use bitnetc_ir::text::ValueNames;
 use bitnetc_ir::{Func, Module};
 
+use crate::context::PassContext;
 use crate::error::PassError;
-use crate::instrument::Instrument;
-use crate::manager::PassContext;
+use crate::instruments::Instrument;
+use crate::pass_id::PassId;
 use crate::patch::Patch;
 use crate::reproducer::Reproducer;
 
@@ -20,7 +21,7 @@ pub struct Culprit {
     /// How many patches of the run are applied with it: what `--stop-after` takes.
     pub patch: u64,
     /// The pass that made it.
-    pub pass: &'static str,
+    pub pass: PassId,
     /// The function.
     pub func: String,
     /// The op that the patch was found at, as the module in front of the patch prints it.
@@ -31,7 +32,7 @@ pub struct Culprit {
 #[derive(Default)]
 struct Patches {
     count: u64,
-    last: Option<(&'static str, String, String)>,
+    last: Option<(PassId, String, String)>,
 }
 
 impl Instrument for &RefCell<Patches> {

@@ -503,7 +503,7 @@ impl Machine<'_> {
 
 #[cfg(test)]
 mod tests {
-    use bitnetc_ir::generate::SplitMix;
+    use bitnetc_ir::random::SplitMix;
 
     use super::*;
 

@@ -4,20 +4,31 @@ use bitnetc_ir::verify::VerifyError;
 use bitnetc_ir::{Stage, TypeRule};
 
 use crate::check_plan::PlanViolation;
+use crate::pass_id::PassId;
 use crate::patch::PatchError;
-use crate::plan_memory::PlanError;
 
 /// A run that ended early: where, why, and how to see it again.
 #[derive(Debug, thiserror::Error)]
-#[error("{pass}: {failure}")]
+#[error("{}: {failure}", place(.pass))]
 pub struct PassError {
-    /// The pass that failed; `input` if the module was bad before the first.
-    pub pass: &'static str,
+    /// The pass that failed; none if the module was bad before the first.
+    pub pass: Option<PassId>,
     /// Why.
     pub failure: Box<PassFailure>,
     /// The text form of the module before that pass, with the rest of the pipeline; [`crate::Reproducer`]
     /// reads it.
     pub reproducer: String,
+}
+
+impl PassError {
+    /// Where the run ended, as a word: the name of the pass, or `input`.
+    pub fn place(&self) -> &'static str {
+        place(&self.pass)
+    }
+}
+
+fn place(pass: &Option<PassId>) -> &'static str {
+    pass.map_or("input", PassId::name)
 }
 
 /// Why a pass failed.
@@ -108,6 +119,34 @@ pub enum PassFailure {
     /// The pass panicked.
     #[error("panicked: {0}")]
     Panic(String),
+}
+
+/// Why a function has no plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// An append changes a cache in place, and something wants its older state afterwards.
+    #[error("the cache {cache} is read after it was appended to; read it before, or read the appended cache")]
+    CacheReadAfterAppend {
+        /// The older state.
+        cache: String,
+    },
+    /// An output that no op can write to the caller's buffer.
+    #[error("output {position} is {value}, {why}")]
+    Output {
+        /// Position of the output.
+        position: usize,
+        /// The value.
+        value: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A value whose size the storage rules do not give.
+    #[error("{value} has no size in memory")]
+    NoSize {
+        /// The value.
+        value: String,
+    },
 }
 
 fn first(errors: &[VerifyError]) -> String {

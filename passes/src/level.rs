@@ -12,7 +12,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::pipeline::{Pipeline, pass_named};
+use crate::list;
+use crate::pass_id::PassId;
+use crate::pipeline::Pipeline;
 
 /// A level of optimisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -37,32 +39,38 @@ impl OptLevel {
     /// All levels, in order.
     pub const ALL: &[OptLevel] = &[OptLevel::O0, OptLevel::O1, OptLevel::O2, OptLevel::O3];
 
-    fn names(self) -> &'static [&'static str] {
+    fn ids(self) -> &'static [PassId] {
         match self {
-            OptLevel::O0 => &["pack-head", "assign-layout", "plan-memory"],
-            OptLevel::O1 => {
-                &["canonicalise", "cse", "dce", "pack-head", "assign-layout", "schedule", "plan-memory"]
-            }
+            OptLevel::O0 => &[PassId::PackHead, PassId::AssignLayout, PassId::PlanMemory],
+            OptLevel::O1 => &[
+                PassId::Canonicalise,
+                PassId::Cse,
+                PassId::Dce,
+                PassId::PackHead,
+                PassId::AssignLayout,
+                PassId::Schedule,
+                PassId::PlanMemory,
+            ],
             OptLevel::O2 => &[],
             OptLevel::O3 => &[
-                "canonicalise",
-                "cse",
-                "canonicalise",
-                "cse",
-                "dce",
-                "fuse-norm-quant",
-                "fuse-rope-kv",
-                "merge-projections",
-                "fuse-bitlinear",
-                "pack-head",
-                "canonicalise",
-                "cse",
-                "dce",
-                "assign-layout",
-                "cse",
-                "dce",
-                "schedule",
-                "plan-memory",
+                PassId::Canonicalise,
+                PassId::Cse,
+                PassId::Canonicalise,
+                PassId::Cse,
+                PassId::Dce,
+                PassId::FuseNormQuant,
+                PassId::FuseRopeKv,
+                PassId::MergeProjections,
+                PassId::FuseBitlinear,
+                PassId::PackHead,
+                PassId::Canonicalise,
+                PassId::Cse,
+                PassId::Dce,
+                PassId::AssignLayout,
+                PassId::Cse,
+                PassId::Dce,
+                PassId::Schedule,
+                PassId::PlanMemory,
             ],
         }
     }
@@ -71,7 +79,7 @@ impl OptLevel {
     pub fn pipeline(self) -> Pipeline {
         match self {
             OptLevel::O2 => Pipeline::default(),
-            level => Pipeline::new(level.names().iter().filter_map(|name| pass_named(name))),
+            level => Pipeline::new(level.ids().iter().filter_map(|&id| list::info(id))),
         }
     }
 }
@@ -94,17 +102,17 @@ impl FromStr for OptLevel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::ALL_PASSES;
+    use crate::list::ALL_PASSES;
 
     #[test]
-    fn levels_name_passes_of_the_list_and_grow() {
+    fn levels_are_of_listed_passes_and_grow() {
         let mut fewer = 0;
         for &level in OptLevel::ALL {
             let pipeline = level.pipeline();
-            assert!(level == OptLevel::O2 || pipeline.passes().len() == level.names().len(), "-O{level}");
-            let required = ALL_PASSES.iter().filter(|p| p.required || p.name == "pack-head");
+            assert!(level == OptLevel::O2 || pipeline.passes().len() == level.ids().len(), "-O{level}");
+            let required = ALL_PASSES.iter().filter(|p| p.required || p.id == PassId::PackHead);
             for pass in required {
-                assert!(pipeline.passes().iter().any(|p| p.name == pass.name), "-O{level}: {}", pass.name);
+                assert!(pipeline.passes().iter().any(|p| p.id == pass.id), "-O{level}: {}", pass.id);
             }
             assert!(pipeline.passes().len() > fewer, "-O{level}");
             fewer = pipeline.passes().len();

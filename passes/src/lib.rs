@@ -5,53 +5,59 @@
 //! they look at; the manager applies it, verifies, times and counts. Passes that decide (layouts, order,
 //! memory) annotate the module. [`check_plan()`] proves a plan again with code of its own.
 //!
-//! Invariants: no pass but `pack-head`, and that only as it is asked, changes a bit of what a module computes; every pass but the two that a planned module
-//! cannot do without can be left out; no IO here (what instruments print and dump, and reproducers, are text given to the caller).
+//! Files import downwards only:
+//!
+//! | floor | files |
+//! |---|---|
+//! | how passes run | [`manager`], [`bisect`](mod@bisect), [`instruments`], [`report`], [`reproducer`] |
+//! | which passes run | [`list`], [`pipeline`], [`level`] |
+//! | the passes | [`rewrites`], [`transforms`], with the cost model ([`cost`]) |
+//! | what a pass is | [`pass`], [`context`], [`patch`], [`error`], [`pass_id`], [`choices`], [`check_plan`](mod@check_plan) |
+//!
+//! Invariants: no pass but `pack-head`, and that only as it is asked, changes a bit of what a module computes; every pass but
+//! the two that a planned module cannot do without can be left out; no IO here (what instruments print and dump, and
+//! reproducers, are text given to the caller).
 #![forbid(unsafe_code)]
 
-pub mod assign_layout;
 pub mod bisect;
-pub mod canonicalise;
 pub mod check_plan;
+pub mod choices;
+pub mod context;
 pub mod cost;
-pub mod cse;
-pub mod dce;
-pub mod dump_ir;
 pub mod error;
-pub mod fuse_bitlinear;
-pub mod fuse_norm_quant;
-pub mod fuse_rope_kv;
-pub mod instrument;
+pub mod instruments;
 pub mod level;
+pub mod list;
 pub mod manager;
-pub mod merge_projections;
 mod names;
-pub mod options;
-pub mod pack_head;
+pub mod pass;
+pub mod pass_id;
 pub mod patch;
 pub mod pipeline;
-pub mod plan_memory;
-pub mod print_ir;
+pub mod report;
 pub mod reproducer;
-pub mod same_bits;
-pub mod schedule;
-pub mod statistics;
+pub mod rewrites;
+pub mod transforms;
 
 pub use bisect::{Culprit, bisect};
 pub use check_plan::{PlanViolation, check_plan};
-pub use cost::{CostModel, WeightPacking};
-pub use dump_ir::DumpIr;
-pub use error::{PassError, PassFailure};
-pub use instrument::{Done, Instrument, Progress};
-pub use level::{OptLevel, UnknownLevel};
-pub use manager::{PassContext, PassReport, RunReport, UnknownCheck, VerifyEach, run, run_with};
-pub use options::PassOptions;
-pub use pack_head::{HeadFormat, HeadFormatError};
-pub use patch::{Patch, PatchError, PatchRef};
-pub use pipeline::{
-    ALL_PASSES, PassBody, PassInfo, PassSet, PassUse, Pipeline, PipelineError, Rewrite, Transform,
+pub use choices::{
+    HeadFormat, HeadFormatError, PassOption, PassOptions, UnknownCheck, UnknownPacking, VerifyEach,
+    WeightPacking,
 };
-pub use plan_memory::PlanError;
-pub use print_ir::{PrintChoice, PrintIr};
+pub use context::PassContext;
+pub use cost::CostModel;
+pub use error::{PassError, PassFailure, PlanError};
+pub use instruments::dump_ir::DumpIr;
+pub use instruments::print_ir::{PrintChoice, PrintIr};
+pub use instruments::statistics::{ModuleStats, PassStats, Statistics};
+pub use instruments::{Done, Instrument, Progress};
+pub use level::{OptLevel, UnknownLevel};
+pub use list::ALL_PASSES;
+pub use manager::{run, run_with};
+pub use pass::{PassBody, PassInfo, Rewrite, Transform};
+pub use pass_id::{PassId, UnknownPass};
+pub use patch::{Patch, PatchError, PatchRef};
+pub use pipeline::{PassSet, PassUse, Pipeline, PipelineError};
+pub use report::{PassReport, RunReport};
 pub use reproducer::{Reproducer, ReproducerError};
-pub use statistics::{ModuleStats, PassStats, Statistics};

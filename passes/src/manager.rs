@@ -7,127 +7,22 @@
 //! To find the rewrite that breaks something, [`PassContext::stop_after`] applies the first N patches of the
 //! run only. The passes that lower the module still run, so the result can be executed for every N.
 
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::str::FromStr;
 use std::time::Instant;
 
-use bitnetc_ir::{FuncId, Module, Stage, TargetDesc, verify};
+use bitnetc_ir::{FuncId, Module, Stage, verify};
 
 use crate::check_plan::check_plan;
-use crate::cost::WeightPacking;
+use crate::choices::VerifyEach;
+use crate::context::PassContext;
 use crate::error::{PassError, PassFailure};
-use crate::instrument::{Done, Instrument, Progress};
-use crate::pack_head::HeadFormat;
-use crate::pipeline::{PassBody, PassUse, Pipeline, Rewrite};
-use crate::same_bits::SameBits;
-
-/// What is checked after every pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum VerifyEach {
-    /// Nothing; the rules of the IR after the last pass only.
-    Off,
-    /// The rules of the IR, and the memory plan if there is one.
-    #[default]
-    Rules,
-    /// The rules, and that the interpreter gives the same bits as before: see [`crate::same_bits`].
-    Bits {
-        /// Of weights and inputs.
-        seed: u64,
-    },
-}
-
-/// A text that names no check.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown check `{0}`: expected off, rules, interp, or interp:SEED with a number")]
-pub struct UnknownCheck(String);
-
-impl fmt::Display for VerifyEach {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            VerifyEach::Off => f.write_str("off"),
-            VerifyEach::Rules => f.write_str("rules"),
-            VerifyEach::Bits { seed: 0 } => f.write_str("interp"),
-            VerifyEach::Bits { seed } => write!(f, "interp:{seed}"),
-        }
-    }
-}
-
-impl FromStr for VerifyEach {
-    type Err = UnknownCheck;
-
-    fn from_str(text: &str) -> Result<Self, UnknownCheck> {
-        Ok(match text {
-            "off" => VerifyEach::Off,
-            "rules" => VerifyEach::Rules,
-            "interp" => VerifyEach::Bits { seed: 0 },
-            _ => {
-                let seed = text.strip_prefix("interp:").and_then(|seed| seed.parse().ok());
-                VerifyEach::Bits { seed: seed.ok_or_else(|| UnknownCheck(text.to_owned()))? }
-            }
-        })
-    }
-}
-
-/// What a run depends on besides the module and the pipeline.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PassContext {
-    /// The machine that `assign-layout` lays out for.
-    pub target: TargetDesc,
-    /// The head that `pack-head` makes.
-    pub head: HeadFormat,
-    /// How `assign-layout` packs ternary weights.
-    pub weights: WeightPacking,
-    /// What is checked after every pass.
-    pub verify_each: VerifyEach,
-    /// How many patches to apply in the whole run; all if there is no number.
-    pub stop_after: Option<u64>,
-}
-
-impl PassContext {
-    /// Keeps the head as it is stored, packs weights in 2 bits, verifies after every pass, applies all patches.
-    pub fn new(target: TargetDesc) -> Self {
-        let (head, weights) = (HeadFormat::Stored, WeightPacking::TwoBits);
-        Self { target, head, weights, verify_each: VerifyEach::default(), stop_after: None }
-    }
-}
-
-/// What one pass did.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PassReport {
-    /// The pass.
-    pub name: &'static str,
-    /// Time that it took, without verification.
-    pub seconds: f64,
-    /// Time that the verification of its result took.
-    pub verify_seconds: f64,
-    /// Patches applied.
-    pub patches: u64,
-    /// Whether the module changed, its stage included.
-    pub changed: bool,
-    /// Nodes of all functions before.
-    pub nodes_before: usize,
-    /// Nodes of all functions afterwards.
-    pub nodes_after: usize,
-}
-
-/// What a run did.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RunReport {
-    /// One for each pass of the pipeline.
-    pub passes: Vec<PassReport>,
-}
-
-impl RunReport {
-    /// Patches of all passes.
-    pub fn patches(&self) -> u64 {
-        self.passes.iter().map(|p| p.patches).sum()
-    }
-    /// Time of all passes, without verification.
-    pub fn seconds(&self) -> f64 {
-        self.passes.iter().map(|p| p.seconds).sum()
-    }
-}
+use crate::instruments::same_bits::SameBits;
+use crate::instruments::{Done, Instrument, Progress};
+use crate::pass::{PassBody, Rewrite};
+use crate::pass_id::PassId;
+use crate::pipeline::{PassUse, Pipeline};
+use crate::report::{PassReport, RunReport};
+use crate::reproducer::Reproducer;
 
 /// Runs `pipeline` over `module`.
 ///
@@ -156,12 +51,12 @@ pub fn run_with(
         let patches_left = context.stop_after.map(|_| budget);
         Progress { pipeline, context, done, patches_left }
     };
-    let failed = |pass: &'static str, failure: PassFailure, at: Progress<'_>, module: &Module| {
+    let failed = |pass: Option<PassId>, failure: PassFailure, at: Progress<'_>, module: &Module| {
         let reproducer = at.rest(module).to_string();
         PassError { pass, failure: failure.into(), reproducer }
     };
     if let Err(failure) = check(&module) {
-        return Err(failed("input", failure, progress(0, budget), &module));
+        return Err(failed(None, failure, progress(0, budget), &module));
     }
     // After the instruments of the caller, so that they see what it refuses.
     let mut same_bits = match context.verify_each {
@@ -200,7 +95,7 @@ pub fn run_with(
         });
         let outcome = outcome.and_then(|changed| {
             let done = PassReport {
-                name: pass.name,
+                pass: pass.id,
                 seconds,
                 verify_seconds: verifying.elapsed().as_secs_f64(),
                 patches: budget_before - budget,
@@ -217,11 +112,29 @@ pub fn run_with(
         match outcome {
             Ok(done) => report.passes.push(done),
             Err(failure) => {
-                return Err(failed(pass.info().name, failure, progress(i, budget_before), &before));
+                return Err(failed(Some(pass.id), failure, progress(i, budget_before), &before));
             }
         }
     }
     Ok((module, report))
+}
+
+impl Reproducer {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub fn run(self) -> Result<(Module, RunReport), PassError> {
+        self.run_with(&mut [])
+    }
+
+    /// Runs it, watched by `instruments`.
+    ///
+    /// # Errors
+    /// As [`run_with`].
+    pub fn run_with(self, instruments: &mut [&mut dyn Instrument]) -> Result<(Module, RunReport), PassError> {
+        run_with(&self.pipeline, self.module, &self.context, instruments)
+    }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
@@ -250,7 +163,7 @@ fn run_pass(
     budget: &mut u64,
     instruments: &mut [&mut dyn Instrument],
 ) -> Result<bool, PassFailure> {
-    let context = &pass.options.apply(context);
+    let context = &context.with(&pass.options);
     let (first, last) = pass.stages;
     if module.stage < first || module.stage > last {
         return Err(PassFailure::Stage { stage: module.stage, first, last });
@@ -322,13 +235,13 @@ fn sweep(
 mod tests {
     use std::cell::RefCell;
 
-    use bitnetc_ir::{Arch, Func, NodeId, Op, ValueDef, text};
+    use bitnetc_ir::{Arch, Func, NodeId, Op, TargetDesc, ValueDef, text};
 
     use super::*;
-    use crate::dump_ir::DumpIr;
+    use crate::instruments::dump_ir::DumpIr;
+    use crate::list;
+    use crate::pass::{PassInfo, Transform};
     use crate::patch::{Patch, PatchError};
-    use crate::pipeline::{PassInfo, Transform, pass_named};
-    use crate::reproducer::Reproducer;
 
     const TEXT: &str = "bir 1 stage=imported
         func @f(%x: f32[32]) -> (f32[32]) tokens=1 {
@@ -344,7 +257,7 @@ mod tests {
         fn matches(&self, _: &Module, func: &Func, node: NodeId) -> Option<Patch> {
             let n = func.node(node);
             matches!(n.op, Op::Relu2 {}).then(|| {
-                let mut patch = Patch::new("restless", node);
+                let mut patch = Patch::new(RESTLESS.id, node);
                 let y = patch.op(Op::Relu2 {}, n.operands.iter().map(|&o| o.into()).collect());
                 patch.replace(n.results[0], y);
                 patch.remove(node);
@@ -357,7 +270,7 @@ mod tests {
     struct Careless;
     impl Rewrite for Careless {
         fn matches(&self, _: &Module, _: &Func, node: NodeId) -> Option<Patch> {
-            let mut patch = Patch::new("careless", node);
+            let mut patch = Patch::new(CARELESS.id, node);
             patch.remove(node);
             Some(patch)
         }
@@ -383,7 +296,7 @@ mod tests {
     }
 
     const fn info(name: &'static str, make: fn() -> PassBody) -> PassInfo {
-        PassInfo::new(name, "fails", (Stage::Imported, Stage::Planned), None, make)
+        PassInfo::new(PassId::Custom(name), "fails", (Stage::Imported, Stage::Planned), None, make)
     }
     static RESTLESS: PassInfo = info("restless", || PassBody::Rewrite(Box::new(Restless)));
     static CARELESS: PassInfo = info("careless", || PassBody::Rewrite(Box::new(Careless)));
@@ -401,8 +314,8 @@ mod tests {
 
     #[test]
     fn failures_say_which_pass_and_reproduce() {
-        let cse = pass_named("cse").unwrap();
-        let dce = pass_named("dce").unwrap();
+        let cse = list::info(PassId::Cse).unwrap();
+        let dce = list::info(PassId::Dce).unwrap();
         let mut after_cse = text::parse(TEXT).unwrap();
         (after_cse, _) = run(&Pipeline::new([cse]), after_cse, &context()).unwrap();
         for (pass, expected) in [
@@ -412,9 +325,9 @@ mod tests {
             (&PANICS, "panics: panicked: on purpose"),
         ] {
             let e = fail(&[cse, pass, dce]);
-            assert_eq!(e.pass, pass.name);
+            assert_eq!(e.pass, Some(pass.id));
             assert!(e.to_string().starts_with(expected), "{e}");
-            let head = format!("; pipeline: {},dce\n; target: x86_64+sse4.1\n", pass.name);
+            let head = format!("; pipeline: {},dce\n; target: x86_64+sse4.1\n", pass.id);
             assert_eq!(e.reproducer, format!("{head}{}", text::print(&after_cse)));
         }
     }
@@ -455,7 +368,7 @@ mod tests {
         let mut module = text::parse(TEXT).unwrap();
         module.stage = Stage::Planned;
         let e = run(&Pipeline::default(), module, &context()).unwrap_err();
-        assert_eq!(e.pass, "input");
+        assert_eq!((e.pass, e.place()), (None, "input"));
         assert!(e.reproducer.starts_with("; pipeline: canonicalise,cse,"), "{}", e.reproducer);
     }
 
@@ -485,19 +398,11 @@ mod tests {
     }
 
     #[test]
-    fn checks_have_names() {
-        for text in ["off", "rules", "interp", "interp:7"] {
-            assert_eq!(text.parse::<VerifyEach>().unwrap().to_string(), text);
-        }
-        assert!("interp:".parse::<VerifyEach>().is_err() && "on".parse::<VerifyEach>().is_err());
-    }
-
-    #[test]
     fn without_verification_in_between_the_result_is_verified() {
         let lax = PassContext { verify_each: VerifyEach::Off, ..context() };
-        let passes = Pipeline::new(vec![&INVALID, pass_named("dce").unwrap()]);
+        let passes = Pipeline::new(vec![&INVALID, list::info(PassId::Dce).unwrap()]);
         let e = run(&passes, text::parse(TEXT).unwrap(), &lax).unwrap_err();
-        assert_eq!((e.pass, matches!(*e.failure, PassFailure::Verify(_))), ("dce", true));
+        assert_eq!((e.pass, matches!(*e.failure, PassFailure::Verify(_))), (Some(PassId::Dce), true));
     }
 
     #[test]
@@ -509,7 +414,7 @@ mod tests {
         let (a, s) = (func.node(first).results[0], func.node(last).results[0]);
         assert_eq!(func.value(s).def, ValueDef::Result(last, 0));
         let apply = |build: &dyn Fn(&mut Patch), anchor| {
-            let mut patch = Patch::new("test", anchor);
+            let mut patch = Patch::new(PassId::Custom("test"), anchor);
             build(&mut patch);
             patch.apply(&mut module.clone(), id).unwrap_err()
         };
@@ -539,6 +444,6 @@ mod tests {
         let missing = apply(&|p| p.replace(s, crate::patch::PatchRef::New { op: 3, result: 0 }), last);
         assert!(matches!(missing, PatchError::NoRef { .. }), "{missing}");
         let gone = apply(&|_| {}, bitnetc_ir::Entity::from_index(99));
-        assert_eq!(gone, PatchError::NoNode { pass: "test" });
+        assert_eq!(gone, PatchError::NoNode { pass: PassId::Custom("test") });
     }
 }

@@ -17,6 +17,7 @@ use bitnetc_ir::{
 };
 
 use crate::names::value_name;
+use crate::pass_id::PassId;
 
 /// What a new op reads, or what replaces a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +56,7 @@ impl From<ValueId> for PatchRef {
 #[derive(Clone, Debug)]
 pub struct Patch {
     /// The pass that made it.
-    pub pass: &'static str,
+    pub pass: PassId,
     /// New ops stand before this node.
     pub anchor: NodeId,
     params: Vec<ParamDecl>,
@@ -72,13 +73,13 @@ pub enum PatchError {
     #[error("patch of {pass}: a node that it names does not exist")]
     NoNode {
         /// The pass.
-        pass: &'static str,
+        pass: PassId,
     },
     /// A reference to a new op or weight that the patch does not have (yet), or of the wrong kind.
     #[error("patch of {pass}: {what} does not exist where it is used")]
     NoRef {
         /// The pass.
-        pass: &'static str,
+        pass: PassId,
         /// The reference.
         what: String,
     },
@@ -86,7 +87,7 @@ pub enum PatchError {
     #[error("patch of {pass}: {source}")]
     Op {
         /// The pass.
-        pass: &'static str,
+        pass: PassId,
         /// The rule.
         source: BuildError,
     },
@@ -94,7 +95,7 @@ pub enum PatchError {
     #[error("patch of {pass}: {value} has type {old}, its replacement {new}")]
     TypeChanged {
         /// The pass.
-        pass: &'static str,
+        pass: PassId,
         /// The value.
         value: String,
         /// Its type.
@@ -106,7 +107,7 @@ pub enum PatchError {
     #[error("patch of {pass}: {value} would be read before it is made")]
     Order {
         /// The pass.
-        pass: &'static str,
+        pass: PassId,
         /// The value.
         value: String,
     },
@@ -114,7 +115,7 @@ pub enum PatchError {
     #[error("patch of {pass}: the `{op}` to remove is still read")]
     StillRead {
         /// The pass.
-        pass: &'static str,
+        pass: PassId,
         /// The op.
         op: &'static str,
     },
@@ -122,7 +123,7 @@ pub enum PatchError {
 
 impl Patch {
     /// An empty patch of `pass`, whose new ops will stand before `anchor`.
-    pub fn new(pass: &'static str, anchor: NodeId) -> Self {
+    pub fn new(pass: PassId, anchor: NodeId) -> Self {
         Self { pass, anchor, params: Vec::new(), ops: Vec::new(), replace: Vec::new(), remove: Vec::new() }
     }
     /// Adds a weight.

@@ -1,158 +1,16 @@
 //! Pipelines: which passes run, in which order and with which options, as text that round-trips
-//! (`canonicalise,cse,pack-head{head=q8},…`).
-//!
-//! Every pass is named once, in the list below, with what it does, the stages in which it may run, the stage
-//! that the module is in afterwards, and whether a planned module can do without it. `--help` texts, errors
-//! and the default pipeline come from this list.
-//!
-//! A stage is raised by the pass, not by what it finds: after `fuse-*` a module is in stage `fused` even if
-//! nothing was fused, because from there on fused ops are legal.
+//! (`canonicalise,cse,pack-head{head=q8},…`), and the passes that such a text may name.
 
 use std::fmt;
 use std::ops::Deref;
 use std::str::FromStr;
 
-use bitnetc_ir::{Func, Module, NodeId, Stage};
+use bitnetc_ir::Stage;
 
-use crate::error::PassFailure;
-use crate::manager::PassContext;
-use crate::options::PassOptions;
-use crate::patch::Patch;
-use crate::{
-    assign_layout, canonicalise, cse, dce, fuse_bitlinear, fuse_norm_quant, fuse_rope_kv, merge_projections,
-    pack_head, plan_memory, schedule,
-};
-
-/// A pass that replaces ops by others that compute the same bits (`pack-head`: what it was asked for).
-pub trait Rewrite {
-    /// Takes from `context` what the rewrite depends on; called once, before the others.
-    fn configure(&mut self, _context: &PassContext) {}
-    /// What to change at `node`, if anything.
-    fn matches(&self, module: &Module, func: &Func, node: NodeId) -> Option<Patch>;
-    /// Whether nodes are visited last first, as suits a rewrite that follows operands.
-    fn backwards(&self) -> bool {
-        false
-    }
-    /// Runs once when no patch is left; returns whether it changed the module. It must not change what is
-    /// computed.
-    fn finish(&self, _module: &mut Module) -> bool {
-        false
-    }
-}
-
-/// A pass that decides something for the whole module.
-pub trait Transform {
-    /// Makes the decision and notes it in the module; returns whether the module changed.
-    ///
-    /// # Errors
-    /// What makes the decision impossible.
-    fn run(&self, module: &mut Module, context: &PassContext) -> Result<bool, PassFailure>;
-}
-
-/// A pass, made from its entry in the list.
-pub enum PassBody {
-    /// See [`Rewrite`].
-    Rewrite(Box<dyn Rewrite>),
-    /// See [`Transform`].
-    Transform(Box<dyn Transform>),
-}
-
-/// One entry of the list of passes.
-#[derive(Clone, Copy)]
-pub struct PassInfo {
-    /// The name in pipelines.
-    pub name: &'static str,
-    /// One sentence.
-    pub description: &'static str,
-    /// Whether a planned module cannot do without it.
-    pub required: bool,
-    /// The first and the last stage in which it may run.
-    pub stages: (Stage, Stage),
-    /// The stage to which it raises the module.
-    pub raises_to: Option<Stage>,
-    /// Names of the options that it takes, of those of [`PassOptions`].
-    pub options: &'static [&'static str],
-    pub(crate) make: fn() -> PassBody,
-}
-
-impl PassInfo {
-    /// An optional pass outside of the list below: [`PassSet::with`] makes it known by its name.
-    pub const fn new(
-        name: &'static str,
-        description: &'static str,
-        stages: (Stage, Stage),
-        raises_to: Option<Stage>,
-        make: fn() -> PassBody,
-    ) -> Self {
-        Self { name, description, required: false, stages, raises_to, options: &[], make }
-    }
-
-    /// Whether the pass keeps every bit of what a module computes; `pack-head` computes the head as it is asked to.
-    pub fn keeps_bits(&self) -> bool {
-        self.name != "pack-head"
-    }
-}
-
-impl fmt::Debug for PassInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)
-    }
-}
-
-macro_rules! define_passes {
-    ($(
-        #[doc = $doc:literal]
-        $name:literal: $need:ident $kind:ident($make:expr), $first:ident..=$last:ident $(=> $raises:ident)?
-            $(, options $options:tt)?;
-    )+) => {
-        /// All passes, in the order of the default pipeline.
-        pub static ALL_PASSES: &[PassInfo] = &[$(PassInfo {
-            name: $name,
-            description: $doc.trim_ascii(),
-            required: define_passes!(@need $need),
-            stages: (Stage::$first, Stage::$last),
-            raises_to: define_passes!(@raises $($raises)?),
-            options: define_passes!(@options $($options)?),
-            make: || PassBody::$kind(Box::new($make)),
-        },)+];
-    };
-    (@need required) => { true };
-    (@need optional) => { false };
-    (@raises) => { None };
-    (@raises $stage:ident) => { Some(Stage::$stage) };
-    (@options) => { &[] };
-    (@options $options:tt) => { &$options };
-}
-
-define_passes! {
-    /// Brings ops into the one form that later passes look for.
-    "canonicalise": optional Rewrite(canonicalise::Canonicalise), Imported..=LaidOut;
-    /// Computes equal ops once.
-    "cse": optional Rewrite(cse::Cse), Imported..=LaidOut;
-    /// Removes ops and weights that nothing reads.
-    "dce": optional Rewrite(dce::Dce), Imported..=LaidOut;
-    /// Makes one op of RMSNorm and the quantisation of its result.
-    "fuse-norm-quant": optional Rewrite(fuse_norm_quant::FuseNormQuant), Imported..=Fused => Fused;
-    /// Makes one op of RoPE on queries and keys and the append to the KV cache.
-    "fuse-rope-kv": optional Rewrite(fuse_rope_kv::FuseRopeKv), Imported..=Fused => Fused;
-    /// Makes one matrix of ternary matrices that read the same activation: q, k, v; gate and up interleaved.
-    "merge-projections": optional Rewrite(merge_projections::MergeProjections), Imported..=Fused => Fused;
-    /// Makes one op of a ternary product and the addition of the residual.
-    "fuse-bitlinear": optional Rewrite(fuse_bitlinear::FuseBitlinear), Imported..=Fused => Fused;
-    /// Computes the language-model head in the bits that were asked for (`--head`).
-    "pack-head": optional Rewrite(pack_head::PackHead::default()), Imported..=Fused => Fused, options ["head"];
-    /// Gives every packed weight and K cache the layout that the kernels of the target read.
-    "assign-layout": required Transform(assign_layout::AssignLayout), Imported..=LaidOut => LaidOut, options ["weights"];
-    /// Orders ops so that as few barriers as possible are needed.
-    "schedule": optional Transform(schedule::Schedule), Imported..=LaidOut;
-    /// Gives every value its place in memory and places the barriers.
-    "plan-memory": required Transform(plan_memory::PlanMemory), LaidOut..=Planned => Planned;
-}
-
-/// The pass of this name.
-pub fn pass_named(name: &str) -> Option<&'static PassInfo> {
-    ALL_PASSES.iter().find(|p| p.name == name)
-}
+use crate::choices::PassOptions;
+use crate::list::{self, ALL_PASSES};
+use crate::pass::PassInfo;
+use crate::pass_id::{PassId, UnknownPass};
 
 /// One run of a pass in a pipeline: the pass, and what differs from the context of the run.
 #[derive(Clone, Debug)]
@@ -184,13 +42,13 @@ impl Deref for PassUse {
 
 impl PartialEq for PassUse {
     fn eq(&self, other: &Self) -> bool {
-        self.name == other.name && self.options == other.options
+        self.id == other.id && self.options == other.options
     }
 }
 
 impl fmt::Display for PassUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.name, self.options)
+        write!(f, "{}{}", self.id, self.options)
     }
 }
 
@@ -216,19 +74,12 @@ impl PassSet {
     }
 
     /// The pass of this name.
-    pub fn find(&self, name: &str) -> Option<&'static PassInfo> {
-        self.passes.iter().copied().find(|p| p.name == name)
-    }
-
-    /// The pass of this name, or what would have been one.
     ///
     /// # Errors
     /// A name of no pass.
-    pub fn named(&self, name: &str) -> Result<&'static PassInfo, PipelineError> {
-        self.find(name).ok_or_else(|| {
-            let known = self.passes.iter().map(|p| p.name).collect::<Vec<_>>().join(", ");
-            PipelineError::Unknown { name: name.to_owned(), known }
-        })
+    pub fn named(&self, name: &str) -> Result<&'static PassInfo, UnknownPass> {
+        let found = self.passes.iter().copied().find(|pass| pass.name() == name);
+        found.ok_or_else(|| UnknownPass::new(name, self.passes.iter().map(|pass| pass.id)))
     }
 
     /// The pipeline of a text: names with commas between them, each perhaps with options in braces; blanks are allowed,
@@ -246,7 +97,7 @@ impl PassSet {
             let (options, behind) = match behind.strip_prefix('{') {
                 Some(inside) => {
                     let (options, behind) =
-                        inside.split_once('}').ok_or(PipelineError::Brace { pass: info.name })?;
+                        inside.split_once('}').ok_or(PipelineError::Brace { pass: info.id })?;
                     (parse_options(info, options)?, behind.trim_start())
                 }
                 None => (PassOptions::default(), behind),
@@ -255,7 +106,7 @@ impl PassSet {
             match behind.strip_prefix(',') {
                 Some(behind) => rest = behind.trim_start(),
                 None if behind.is_empty() => break,
-                None => return Err(PipelineError::Brace { pass: info.name }),
+                None => return Err(PipelineError::Brace { pass: info.id }),
             }
         }
         Ok(Pipeline { passes })
@@ -267,15 +118,12 @@ fn parse_options(info: &'static PassInfo, text: &str) -> Result<PassOptions, Pip
     for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
         let (name, value) = word.split_once('=').unwrap_or((word, ""));
         let (name, value) = (name.trim(), value.trim());
-        let set = info.options.contains(&name).then(|| options.set(name, value)).flatten();
-        match set {
-            Some(Ok(())) => {}
-            Some(Err(reason)) => return Err(PipelineError::Value { pass: info.name, reason }),
-            None => {
-                let known = if info.options.is_empty() { "none".to_owned() } else { info.options.join(", ") };
-                return Err(PipelineError::Option { pass: info.name, option: name.to_owned(), known });
-            }
-        }
+        let Some(&option) = info.options.iter().find(|option| option.name() == name) else {
+            let known: Vec<&str> = info.options.iter().map(|option| option.name()).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(PipelineError::Option { pass: info.id, option: name.to_owned(), known });
+        };
+        options.set(option, value).map_err(|reason| PipelineError::Value { pass: info.id, reason })?;
     }
     Ok(options)
 }
@@ -291,18 +139,13 @@ pub struct Pipeline {
 #[non_exhaustive]
 pub enum PipelineError {
     /// No pass has this name.
-    #[error("unknown pass `{name}`: known are {known}")]
-    Unknown {
-        /// As written.
-        name: String,
-        /// The names of all passes.
-        known: String,
-    },
+    #[error(transparent)]
+    Unknown(#[from] UnknownPass),
     /// The pass does not take the option.
     #[error("`{pass}` has no option `{option}`: it has {known}")]
     Option {
         /// The pass.
-        pass: &'static str,
+        pass: PassId,
         /// As written.
         option: String,
         /// The options that it takes.
@@ -312,7 +155,7 @@ pub enum PipelineError {
     #[error("`{pass}`: {reason}")]
     Value {
         /// The pass.
-        pass: &'static str,
+        pass: PassId,
         /// Why, and what would have been accepted.
         reason: String,
     },
@@ -320,13 +163,13 @@ pub enum PipelineError {
     #[error("after `{pass}` a comma is expected, or options as in `pack-head{{head=q8}}`")]
     Brace {
         /// The pass in front.
-        pass: &'static str,
+        pass: PassId,
     },
     /// The pass cannot be left out.
-    #[error("`{name}` cannot be left out: without it a module has no plan to run by")]
+    #[error("`{pass}` cannot be left out: without it a module has no plan to run by")]
     Required {
         /// The pass.
-        name: &'static str,
+        pass: PassId,
     },
 }
 
@@ -344,17 +187,16 @@ impl Pipeline {
     pub fn rest(&self, done: usize) -> Self {
         Self { passes: self.passes.get(done..).unwrap_or_default().to_vec() }
     }
-    /// The same pipeline without any run of the pass `name`.
+    /// The same pipeline without any run of this pass.
     ///
     /// # Errors
-    /// The name of no pass, or of a required one.
-    pub fn without(mut self, name: &str) -> Result<Self, PipelineError> {
-        let own = self.passes.iter().map(PassUse::info).find(|p| p.name == name);
-        let info = own.map_or_else(|| PassSet::default().named(name), Ok)?;
-        if info.required {
-            return Err(PipelineError::Required { name: info.name });
+    /// A required pass.
+    pub fn without(mut self, id: PassId) -> Result<Self, PipelineError> {
+        let own = self.passes.iter().map(PassUse::info).find(|pass| pass.id == id);
+        if own.or_else(|| list::info(id)).is_some_and(|pass| pass.required) {
+            return Err(PipelineError::Required { pass: id });
         }
-        self.passes.retain(|p| p.name != info.name);
+        self.passes.retain(|pass| pass.id != id);
         Ok(self)
     }
     /// The passes that a module in `stage` still has to go through: those of the default pipeline that may run on it, and
@@ -427,7 +269,7 @@ mod tests {
     fn unknown_passes_are_refused_with_the_list() {
         for text in ["dse", "dce,", "dce;cse", ",dce", "{head=q8}", "}"] {
             let message = text.parse::<Pipeline>().unwrap_err().to_string();
-            assert!(ALL_PASSES.iter().all(|p| message.contains(p.name)), "{message}");
+            assert!(ALL_PASSES.iter().all(|p| message.contains(p.name())), "{message}");
         }
     }
 
@@ -459,20 +301,12 @@ mod tests {
     #[test]
     fn optional_passes_can_be_left_out_and_required_ones_not() {
         for info in ALL_PASSES {
-            match Pipeline::default().without(info.name) {
+            match Pipeline::default().without(info.id) {
                 Ok(rest) => assert!(!info.required && rest.passes().len() == ALL_PASSES.len() - 1),
-                Err(e) => assert!(info.required && e == PipelineError::Required { name: info.name }),
+                Err(e) => assert!(info.required && e == PipelineError::Required { pass: info.id }),
             }
         }
-        assert!(matches!(Pipeline::default().without("x"), Err(PipelineError::Unknown { .. })));
-    }
-
-    #[test]
-    fn names_are_unique_and_the_default_pipeline_ends_planned() {
-        for (i, a) in ALL_PASSES.iter().enumerate() {
-            assert!(ALL_PASSES[..i].iter().all(|b| a.name != b.name));
-            assert!(!a.description.is_empty() && a.stages.0 <= a.stages.1);
-        }
-        assert_eq!(ALL_PASSES.last().unwrap().raises_to, Some(Stage::Planned));
+        let absent = Pipeline::default().without(PassId::Custom("x"));
+        assert_eq!(absent, Ok(Pipeline::default()));
     }
 }

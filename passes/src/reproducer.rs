@@ -25,11 +25,8 @@ use std::str::FromStr;
 use bitnetc_ir::target::Speeds;
 use bitnetc_ir::{Module, TargetDesc, TargetError, text};
 
-use crate::cost::UnknownPacking;
-use crate::error::PassError;
-use crate::instrument::Instrument;
-use crate::manager::{PassContext, RunReport, UnknownCheck, run_with};
-use crate::pack_head::HeadFormatError;
+use crate::choices::{HeadFormatError, UnknownCheck, UnknownPacking};
+use crate::context::PassContext;
 use crate::pipeline::{PassSet, Pipeline, PipelineError};
 
 /// What to run on which module.
@@ -81,22 +78,6 @@ pub enum ReproducerError {
 }
 
 impl Reproducer {
-    /// Runs it.
-    ///
-    /// # Errors
-    /// As [`crate::run`].
-    pub fn run(self) -> Result<(Module, RunReport), PassError> {
-        self.run_with(&mut [])
-    }
-
-    /// Runs it, watched by `instruments`.
-    ///
-    /// # Errors
-    /// As [`run_with`].
-    pub fn run_with(self, instruments: &mut [&mut dyn Instrument]) -> Result<(Module, RunReport), PassError> {
-        run_with(&self.pipeline, self.module, &self.context, instruments)
-    }
-
     /// Reads the text of a reproducer whose pipeline may name the passes of `known`.
     ///
     /// # Errors

@@ -100,7 +100,7 @@ fn check_pipeline(name: &str, module: &Module) {
     let changed: Vec<String> = (1..)
         .zip(&report.passes)
         .filter(|(_, p)| p.changed)
-        .map(|(i, p)| format!("{i:02}-{}.bir", p.name))
+        .map(|(i, p)| format!("{i:02}-{}.bir", p.pass))
         .collect();
     let names: Vec<&str> = dumps.iter().map(|(file, _)| file.as_str()).collect();
     assert_eq!(names[0], "00-imported.bir");
@@ -146,6 +146,6 @@ fn files_match_their_snapshots() {
         }
     }
     for pass in ALL_PASSES {
-        assert!(tested.iter().any(|t| t == pass.name), "no file tests {}", pass.name);
+        assert!(tested.iter().any(|t| t == pass.name()), "no file tests {}", pass.id);
     }
 }

@@ -5,7 +5,8 @@ mod common;
 
 use std::collections::{BTreeMap, HashMap};
 
-use bitnetc_ir::generate::{GenOptions, SplitMix, plain_plan, random_module};
+use bitnetc_ir::generate::{GenOptions, plain_plan, random_module};
+use bitnetc_ir::random::SplitMix;
 use bitnetc_ir::{
     DType, Entity, Epilogue, Func, FuncPlan, NodeId, Op, Operand, Place, Sizes, TokenCount, ValueDef,
     ValueId, storage, text,

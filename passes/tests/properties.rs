@@ -4,10 +4,11 @@ mod common;
 
 use std::collections::HashMap;
 
-use bitnetc_ir::generate::{GenOptions, SplitMix, random_module};
+use bitnetc_ir::generate::{GenOptions, random_module};
+use bitnetc_ir::random::SplitMix;
 use bitnetc_ir::{Arch, Func, Module, NodeId, Op, Operand, Stage, TargetDesc, TokenCount, text};
-use bitnetc_passes::schedule::phases;
-use bitnetc_passes::{ALL_PASSES, CostModel, PassContext, PassFailure, Pipeline, run};
+use bitnetc_passes::transforms::schedule::phases;
+use bitnetc_passes::{ALL_PASSES, CostModel, PassContext, PassFailure, PassId, Pipeline, run};
 use common::*;
 
 /// Modules and what they compute: random ops, decoders that stray from the usual layer, nested splits.
@@ -40,20 +41,22 @@ fn subjects() -> Vec<(String, Module, Expected)> {
 fn every_pass_alone_keeps_the_bits_and_is_idempotent() {
     let mut patches = vec![0; ALL_PASSES.len()];
     for (name, module, expected) in subjects() {
-        for (i, pass) in ALL_PASSES.iter().enumerate().filter(|(_, p)| p.name != "plan-memory") {
-            let what = format!("{name}, {}", pass.name);
+        for (i, pass) in ALL_PASSES.iter().enumerate().filter(|(_, p)| p.id != PassId::PlanMemory) {
+            let what = format!("{name}, {}", pass.id);
             let (once, report) =
-                run_text(pass.name, &module).unwrap_or_else(|e| panic!("{what}: {e}\n{}", e.reproducer));
+                run_text(pass.name(), &module).unwrap_or_else(|e| panic!("{what}: {e}\n{}", e.reproducer));
             patches[i] += report.patches();
             expected.assert_same_bits(&once, &what);
-            let (twice, report) = run_text(pass.name, &once).unwrap_or_else(|e| panic!("{what} again: {e}"));
+            let (twice, report) =
+                run_text(pass.name(), &once).unwrap_or_else(|e| panic!("{what} again: {e}"));
             assert_eq!((report.patches(), report.passes[0].changed), (0, false), "{what} again");
             assert_eq!(text::print(&once), text::print(&twice), "{what} again");
         }
     }
     for (pass, patches) in ALL_PASSES.iter().zip(patches) {
-        let rewrites = !matches!(pass.name, "assign-layout" | "schedule" | "plan-memory" | "pack-head");
-        assert!(!rewrites || patches > 20, "{} found only {patches} things to do", pass.name);
+        use PassId::{AssignLayout, PackHead, PlanMemory, Schedule};
+        let rewrites = !matches!(pass.id, AssignLayout | Schedule | PlanMemory | PackHead);
+        assert!(!rewrites || patches > 20, "{} found only {patches} things to do", pass.id);
     }
 }
 
@@ -77,7 +80,7 @@ fn pipelines_keep_the_bits_whatever_is_left_out() {
         let mut pipelines = vec![Pipeline::default()];
         if seed % 4 == 0 {
             let optional = ALL_PASSES.iter().filter(|p| !p.required);
-            pipelines.extend(optional.map(|p| Pipeline::default().without(p.name).unwrap()));
+            pipelines.extend(optional.map(|p| Pipeline::default().without(p.id).unwrap()));
         }
         let mut rng = SplitMix::new(seed as u64);
         for _ in 0..2 {

@@ -43,7 +43,7 @@ fn passes(group: &mut Group<'_>, imported: &Module, options: &BuildOptions) -> M
     let mut module = imported.clone();
     for pass in Pipeline::default().passes() {
         let only = Pipeline::new(vec![pass.clone()]);
-        group.bench_function(format!("pass/{}", pass.name), |b| {
+        group.bench_function(format!("pass/{}", pass.name()), |b| {
             b.iter_batched(|| module.clone(), |module| run(&only, module), BatchSize::LargeInput);
         });
         module = run(&only, module);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bitnetc_codegen::features::target_named;
 use bitnetc_ir::{Stage, text};
-use bitnetc_passes::{ALL_PASSES, HeadFormat, OptLevel, PassContext, Pipeline, Reproducer, run_with};
+use bitnetc_passes::{ALL_PASSES, HeadFormat, OptLevel, PassContext, PassId, Pipeline, Reproducer, run_with};
 use clap::Args;
 use serde_json::json;
 
@@ -31,7 +31,7 @@ pub(crate) struct OptArgs {
     level: Option<OptLevel>,
     /// Leave a pass out (may be given more than once)
     #[arg(long, value_name = "PASS")]
-    disable_pass: Vec<String>,
+    disable_pass: Vec<PassId>,
     /// The machine to lay out for: native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64, perhaps with +FEATURES
     #[arg(long, value_name = "TARGET", default_value = "native")]
     target: String,
@@ -122,14 +122,14 @@ fn list(json: bool) -> String {
     if json {
         let passes = ALL_PASSES.iter().map(|pass| {
             json!({
-                "name": pass.name,
+                "name": pass.name(),
                 "description": pass.description,
                 "required": pass.required,
                 "first_stage": pass.stages.0.name(),
                 "last_stage": pass.stages.1.name(),
                 "raises_to": pass.raises_to.map(Stage::name),
-                "options": pass.options,
-                "levels": levels_of(pass.name),
+                "options": pass.options.iter().map(|option| option.name()).collect::<Vec<_>>(),
+                "levels": levels_of(pass.id),
             })
         });
         let all = json!({ "schema": "bitnetc.pass-list/1", "passes": passes.collect::<Vec<_>>() });
@@ -137,15 +137,16 @@ fn list(json: bool) -> String {
     }
     let mut text = String::new();
     for pass in ALL_PASSES {
-        let options = match pass.options {
+        let options: Vec<&str> = pass.options.iter().map(|option| option.name()).collect();
+        let options = match &options[..] {
             [] => String::new(),
             options => format!("; takes {}", options.join(", ")),
         };
         let raises = pass.raises_to.map_or_else(String::new, |stage| format!(", makes it {stage}"));
-        let levels: Vec<String> = levels_of(pass.name).iter().map(|level| format!("-O{level}")).collect();
+        let levels: Vec<String> = levels_of(pass.id).iter().map(|level| format!("-O{level}")).collect();
         text += &format!(
             "{}\n    {}\n    in stages {}{raises}; in {}{options}\n",
-            pass.name,
+            pass.id,
             pass.description,
             stages(pass.stages.0, pass.stages.1),
             levels.join(" "),
@@ -155,7 +156,7 @@ fn list(json: bool) -> String {
 }
 
 /// The levels in which a pass runs.
-fn levels_of(name: &str) -> Vec<u8> {
-    let runs = |level: &&OptLevel| level.pipeline().passes().iter().any(|pass| pass.name == name);
+fn levels_of(id: PassId) -> Vec<u8> {
+    let runs = |level: &&OptLevel| level.pipeline().passes().iter().any(|pass| pass.id == id);
     OptLevel::ALL.iter().filter(runs).map(|level| *level as u8).collect()
 }

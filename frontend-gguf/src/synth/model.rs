@@ -1,6 +1,6 @@
 //! A synthetic model as a stream of bytes.
 
-use bitnetc_ir::generate::SplitMix;
+use bitnetc_ir::random::SplitMix;
 
 use super::weights::{self, Tables};
 use super::{ModelShape, ShapeError, TensorSpec, vocabulary};

@@ -1,6 +1,6 @@
 //! Seeded numbers for made-up models: the IR's generator, with the draws that weights need.
 
-use bitnetc_ir::generate::SplitMix;
+use bitnetc_ir::random::SplitMix;
 
 /// The generator.
 #[derive(Debug, Clone)]

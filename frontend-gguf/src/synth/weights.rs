@@ -7,7 +7,7 @@
 //!   distribution, rounded to f16.
 //! - Norms: near 1.
 
-use bitnetc_ir::generate::SplitMix;
+use bitnetc_ir::random::SplitMix;
 use half::{bf16, f16};
 
 use super::Rng;

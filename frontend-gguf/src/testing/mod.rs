@@ -1,6 +1,6 @@
 //! Makes GGUF files for tests, of this crate and of others: any container, and small models of any shape.
 //!
-//! Not part of the public interface. It writes what it is told, so that broken files can be made too.
+//! It writes what it is told, so that broken files can be made too. Compiled with the feature `testing` only.
 
 mod check;
 mod config;

@@ -3,6 +3,7 @@
 use crate::decode::i2s;
 use crate::reader::Gguf;
 use crate::tensor_type::TensorType;
+use crate::value::{Value, ValueType};
 use crate::write::{DirectoryEntry, Header, MetaValue};
 
 /// A tensor to be written.
@@ -73,7 +74,7 @@ impl GgufWriter {
         Self {
             version: gguf.version().max(2),
             alignment: usize::try_from(gguf.alignment()).unwrap_or(32),
-            entries: gguf.entries().iter().map(|e| (e.key.into(), MetaValue::of(&e.value))).collect(),
+            entries: gguf.entries().iter().map(|e| (e.key.into(), written_again(&e.value))).collect(),
             tensors: tensors.collect(),
             ..Self::default()
         }
@@ -155,5 +156,27 @@ impl GgufWriter {
             out.resize(out.len() + t.data.len().next_multiple_of(self.alignment) - t.data.len(), 0);
         }
         (out, marks)
+    }
+}
+
+/// A parsed value, to be written again.
+fn written_again(value: &Value<'_>) -> MetaValue {
+    match *value {
+        Value::U8(x) => MetaValue::U8(x),
+        Value::I8(x) => MetaValue::I8(x),
+        Value::U16(x) => MetaValue::U16(x),
+        Value::I16(x) => MetaValue::I16(x),
+        Value::U32(x) => MetaValue::U32(x),
+        Value::I32(x) => MetaValue::I32(x),
+        Value::F32(x) => MetaValue::F32(x),
+        Value::Bool(x) => MetaValue::Bool(x),
+        Value::String(x) => MetaValue::String(x.into()),
+        Value::U64(x) => MetaValue::U64(x),
+        Value::I64(x) => MetaValue::I64(x),
+        Value::F64(x) => MetaValue::F64(x),
+        Value::Array(a) => {
+            let head = [&(a.elem() as u32).to_le_bytes()[..], &(a.len() as u64).to_le_bytes()].concat();
+            MetaValue::Raw(ValueType::Array as u32, [head, a.wide().to_vec()].concat())
+        }
     }
 }

@@ -35,18 +35,6 @@ pub fn byte_of_char(c: char) -> Option<u8> {
     }
 }
 
-/// The bytes that a token string stands for; a character outside the alphabet gives its UTF-8.
-pub fn bytes_of_token(token: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(token.len());
-    for c in token.chars() {
-        match byte_of_char(c) {
-            Some(byte) => out.push(byte),
-            None => out.extend(c.encode_utf8(&mut [0; 4]).bytes()),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,11 +55,5 @@ mod tests {
         for outside in [' ', '\u{ad}', '\u{144}', '中'] {
             assert_eq!(byte_of_char(outside), None);
         }
-    }
-
-    #[test]
-    fn tokens_become_bytes() {
-        assert_eq!(bytes_of_token("Ġtä"), [0x20, b't', 0xe4]);
-        assert_eq!(bytes_of_token("中"), "中".as_bytes());
     }
 }

@@ -219,7 +219,7 @@ pub fn quantise_activation(x: &[f32]) -> (Vec<i8>, f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::SplitMix;
+    use crate::random::SplitMix;
 
     /// Nearly a normal deviate.
     fn gaussian(rng: &mut SplitMix) -> f32 {

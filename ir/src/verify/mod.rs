@@ -64,7 +64,7 @@
 //!
 //! What a plan must keep beyond that (live ranges, barriers) is proved by the checker in `passes`.
 
-mod func;
+pub(crate) mod func;
 mod params;
 mod plan;
 
@@ -76,7 +76,6 @@ use crate::module::Module;
 use crate::stage::Stage;
 use crate::text::{ValueNames, is_name};
 
-pub(crate) use func::{cache_layout, cache_slots};
 pub(crate) use plan::MAX_ARENA;
 
 /// Errors after which the verifier stops.

@@ -1,7 +1,8 @@
 //! Random modules of every stage: a module that the verifier accepts runs, and always gives the same bits.
 
-use bitnetc_ir::generate::{GenOptions, SplitMix, random_module};
+use bitnetc_ir::generate::{GenOptions, random_module};
 use bitnetc_ir::interp::{Interpreter, Tensor};
+use bitnetc_ir::random::SplitMix;
 use bitnetc_ir::{DType, FuncId, Module, Stage, TokenCount, text};
 
 use crate::fixture::{Random, assert_same};

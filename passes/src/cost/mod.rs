@@ -28,9 +28,9 @@ use bitnetc_ir::{
     Units, partition,
 };
 
-pub use packing::{LEAST_GAIN, UnknownPacking, WeightPacking, ternary_layout};
+pub use packing::{LEAST_GAIN, ternary_layout};
 
-use crate::schedule::{is_replicated, is_view};
+use crate::transforms::schedule::{is_replicated, is_view};
 
 /// Seconds that calling a kernel takes: a loop over the words of the call, and the first and last instructions of the kernel.
 pub const CALL_SECONDS: f64 = 0.15e-6;

@@ -8,60 +8,13 @@
 //! The rule: five weights a byte where that is predicted to save at least [`LEAST_GAIN`] of the time, else `tile16`, which prefill
 //! uses as it is.
 
-use std::fmt;
-use std::str::FromStr;
-
 use bitnetc_ir::{Layout, TargetDesc};
 
 use super::{CostModel, MatrixCost};
+use crate::choices::WeightPacking;
 
 /// Share of the time of `tile16` that five weights a byte must save to be chosen.
 pub const LEAST_GAIN: f64 = 0.05;
-
-/// How ternary matrices are to be packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum WeightPacking {
-    /// `tile16` everywhere.
-    #[default]
-    TwoBits,
-    /// `trits16` or `lut16` for every matrix that the layout holds, `tile16` for wider ones.
-    Trits,
-    /// What the cost model predicts to be faster for one token.
-    Auto,
-}
-
-impl WeightPacking {
-    /// All of them.
-    pub const ALL: &[WeightPacking] = &[WeightPacking::TwoBits, WeightPacking::Trits, WeightPacking::Auto];
-
-    /// The name on the command line, in plans and in reproducers.
-    pub fn name(self) -> &'static str {
-        match self {
-            WeightPacking::TwoBits => "2bit",
-            WeightPacking::Trits => "1.6bit",
-            WeightPacking::Auto => "auto",
-        }
-    }
-}
-
-impl fmt::Display for WeightPacking {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// A text that names no packing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown packing of weights `{0}`: expected 2bit, 1.6bit or auto")]
-pub struct UnknownPacking(String);
-
-impl FromStr for WeightPacking {
-    type Err = UnknownPacking;
-
-    fn from_str(text: &str) -> Result<Self, UnknownPacking> {
-        Self::ALL.iter().copied().find(|p| p.name() == text).ok_or_else(|| UnknownPacking(text.to_owned()))
-    }
-}
 
 /// The layout for a matrix of `rows` × `cols`. `one_token`: some function multiplies it by a single token, so that the
 /// predicted time of that counts; `resident` as for
@@ -200,13 +153,5 @@ mod tests {
         target.measured =
             Some(Speeds { read_one_mb_s: 0, read_all_mb_s: 0, int8_core_mmac_s: 0, vector_bytes: 0 });
         assert!(CostModel::new(&target).gemv(Layout::Trits16, 16, 20, false).unwrap().seconds().is_finite());
-    }
-
-    #[test]
-    fn names_round_trip() {
-        for &packing in WeightPacking::ALL {
-            assert_eq!(packing.to_string().parse(), Ok(packing));
-        }
-        assert!("3bit".parse::<WeightPacking>().unwrap_err().to_string().contains("1.6bit"));
     }
 }

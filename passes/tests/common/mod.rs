@@ -5,8 +5,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use bitnetc_ir::generate::{MIN_VOCAB, SplitMix};
+use bitnetc_ir::generate::MIN_VOCAB;
 use bitnetc_ir::interp::{Cache, CacheData, Interpreter, Tensor, scalar};
+use bitnetc_ir::random::SplitMix;
 use bitnetc_ir::weights::ternary_bytes;
 use bitnetc_ir::{
     Arch, CacheDims, ContentHash, DType, Dim, Epilogue, Func, FuncBuilder, FuncId, Layout, Module, Op,
@@ -163,7 +164,7 @@ impl Expected {
 /// The optional passes that may run in `stage`, before layouts are chosen.
 pub(crate) fn rewrites(stage: Stage) -> Vec<&'static str> {
     let runs = |p: &&bitnetc_passes::PassInfo| !p.required && p.stages.0 <= stage && stage <= p.stages.1;
-    ALL_PASSES.iter().filter(runs).map(|p| p.name).collect()
+    ALL_PASSES.iter().filter(runs).map(|p| p.name()).collect()
 }
 
 /// How often, in percent, a random decoder strays from the layer that front-ends make.

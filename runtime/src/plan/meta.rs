@@ -22,7 +22,11 @@ pub struct SourceFile {
     pub bytes: u64,
 }
 
-/// Description of the model and of how the plan was made. Not needed to run the plan.
+/// Description of the model and of how the plan was made.
+///
+/// No kernel depends on it, but loading does: the longest context comes from [`hyper_parameters`](Self::hyper_parameters), the
+/// head that a caller demands is compared with [`creation_options`](Self::creation_options), the chat template of a model
+/// without one follows from the architecture, and the defaults are shown as notes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanMeta {
     /// Name of the model, as its file gives it.
@@ -41,12 +45,13 @@ pub struct PlanMeta {
     pub producer: String,
 }
 
-/// A weight in the weights section.
+/// A range of the weights section: the elements of a weight, its scales, or the padding after the last one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WeightEntry {
-    /// Name of the weight in the module.
+    /// Name of the weight in the module; for scales and padding a name derived by whoever writes the plan.
     pub name: String,
-    /// How its bytes are to be read: the type of the weight in IR text.
+    /// What the bytes are, as a word for people who list the entries (`elements`, `scales`, `padding`). How they are read
+    /// follows from the type of the weight in the module; nothing is decided by this text.
     pub kind: String,
     /// Distance from the start of the weights section, a multiple of 64.
     pub offset: u64,

@@ -182,7 +182,7 @@ pub struct WeightSink<'e, 'w> {
 }
 
 impl WeightSink<'_, '_> {
-    /// Begins the next weight. `kind` is the type of the weight in IR text.
+    /// Begins the next range. `kind` is what it holds, as a word; see `WeightEntry::kind`.
     pub fn begin(&mut self, name: &str, kind: &str) -> Result<(), PlanError> {
         if !self.names.insert(name.to_owned()) {
             return Err(PlanError::Duplicate { what: format!("the weight {name:?}") });

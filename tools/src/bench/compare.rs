@@ -10,7 +10,7 @@
 //!
 //! Invariants: the same numbers give the same verdict; a test without partner gets none.
 
-use bitnetc_ir::generate::SplitMix;
+use bitnetc_ir::random::SplitMix;
 use serde_json::{Value, json};
 
 /// Odds below which a difference is no accident.

@@ -8,7 +8,7 @@
 
 use bitnetc_ir::EntryPoint;
 use bitnetc_ir::work::Accounts;
-use bitnetc_passes::ALL_PASSES;
+use bitnetc_passes::{ALL_PASSES, PassId};
 use bitnetc_runtime::session::{Session, SessionOptions};
 use serde_json::{Value, json};
 
@@ -87,7 +87,7 @@ impl Ratios {
 #[derive(Clone, Debug)]
 pub struct PassOutcome {
     /// The pass that was left out; nothing for the whole pipeline beside itself, which shows the noise.
-    pub without: Option<&'static str>,
+    pub without: Option<PassId>,
     /// The variant's module.
     pub shape: Shape,
     /// Tokens per second of decode, mean; 0 where it was not measured.
@@ -101,8 +101,8 @@ pub struct PassOutcome {
 }
 
 /// The passes that can be left out.
-pub fn optional_passes() -> impl Iterator<Item = &'static str> {
-    ALL_PASSES.iter().filter(|p| !p.required).map(|p| p.name)
+pub fn optional_passes() -> impl Iterator<Item = PassId> {
+    ALL_PASSES.iter().filter(|p| !p.required).map(|p| p.id)
 }
 
 /// The tests of a sample.
@@ -128,7 +128,7 @@ fn runner(loaded: &Loaded, options: &PassesOptions) -> Result<Runner, Error> {
 pub fn measure(
     whole: &Loaded,
     variant: &Loaded,
-    without: Option<&'static str>,
+    without: Option<PassId>,
     options: &PassesOptions,
 ) -> Result<PassOutcome, Error> {
     let (mut base, mut other) = (runner(whole, options)?, runner(variant, options)?);
@@ -172,7 +172,7 @@ pub fn markdown_row(outcome: &PassOutcome) -> String {
     let s = &outcome.shape;
     format!(
         "| {} | {:.1} | {} | {:.1} | {} | {:.2} | {:.1} | {} | {} | {} | {} |\n",
-        outcome.without.unwrap_or("nothing (noise)"),
+        outcome.without.map_or("nothing (noise)", PassId::name),
         outcome.decode,
         ratio(&outcome.decode_ratios),
         outcome.prefill,
@@ -190,7 +190,7 @@ pub fn markdown_row(outcome: &PassOutcome) -> String {
 pub fn json(outcome: &PassOutcome) -> Value {
     let s = &outcome.shape;
     json!({
-        "without": outcome.without,
+        "without": outcome.without.map(PassId::name),
         "decode_tok_per_s": Some(outcome.decode).filter(|speed| *speed > 0.0),
         "prefill_tok_per_s": Some(outcome.prefill).filter(|speed| *speed > 0.0),
         "decode_ratios": outcome.decode_ratios.samples,
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn what_a_module_needs_is_no_choice() {
-        let names: Vec<&str> = optional_passes().collect();
-        assert!(names.contains(&"schedule") && !names.contains(&"plan-memory"), "{names:?}");
+        let ids: Vec<PassId> = optional_passes().collect();
+        assert!(ids.contains(&PassId::Schedule) && !ids.contains(&PassId::PlanMemory), "{ids:?}");
     }
 }

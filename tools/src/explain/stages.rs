@@ -41,7 +41,7 @@ pub(super) fn run(
         let changed = report.is_some_and(|r| r.changed);
         let after = if changed { excerpt_of(&next) } else { before.clone() };
         stages.push(StageInfo {
-            pass: pass.name.to_owned(),
+            pass: pass.name().to_owned(),
             description: pass.description.to_owned(),
             stage: next.stage.name(),
             patches: report.map_or(0, |r| r.patches),

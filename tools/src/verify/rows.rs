@@ -9,8 +9,8 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use bitnetc_ir::generate::SplitMix;
 use bitnetc_ir::interp::Tensor;
+use bitnetc_ir::random::SplitMix;
 use bitnetc_ir::weights::{TILE_ROWS, packed_bytes, set_ternary_code, ternary_bytes, ternary_code};
 use bitnetc_ir::{
     DType, Entity, Epilogue, Func, FuncId, Layout, Module, NodeId, Op, Operand, ParamDecl, ParamDef, ParamId,

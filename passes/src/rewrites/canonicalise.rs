@@ -12,10 +12,9 @@
 
 use bitnetc_ir::{Epilogue, Func, Module, NodeId, Op, Operand, Sizes, ValueDef, ValueId};
 
+use crate::pass::Rewrite;
+use crate::pass_id::PassId;
 use crate::patch::{Patch, PatchRef};
-use crate::pipeline::Rewrite;
-
-const NAME: &str = "canonicalise";
 
 /// See the module.
 #[derive(Debug)]
@@ -28,7 +27,7 @@ impl Rewrite for Canonicalise {
             Op::Add {} => swapped(func, node, is_lone_product),
             Op::Mul {} => swapped(func, node, |func, v| !is_activation(func, v)),
             Op::Bitlinear { epilogue: Epilogue::None } => {
-                let mut patch = Patch::new(NAME, node);
+                let mut patch = Patch::new(PassId::Canonicalise, node);
                 let y = patch.op(Op::TernaryMatmul {}, n.operands.iter().map(|&o| o.into()).collect());
                 patch.replace(n.results[0], y);
                 patch.remove(node);
@@ -36,7 +35,7 @@ impl Rewrite for Canonicalise {
             }
             Op::Split { sizes } => match (&sizes.0[..], n.operands[0]) {
                 ([_], Operand::Value(whole)) => {
-                    let mut patch = Patch::new(NAME, node);
+                    let mut patch = Patch::new(PassId::Canonicalise, node);
                     patch.replace(n.results[0], whole);
                     patch.remove(node);
                     Some(patch)
@@ -56,7 +55,7 @@ fn swapped(func: &Func, node: NodeId, second: impl Fn(&Func, ValueId) -> bool) -
     if !second(func, a) || second(func, b) {
         return None;
     }
-    let mut patch = Patch::new(NAME, node);
+    let mut patch = Patch::new(PassId::Canonicalise, node);
     let y = patch.op(n.op.clone(), vec![b.into(), a.into()]);
     patch.replace(n.results[0], y);
     patch.remove(node);
@@ -84,7 +83,7 @@ fn flattened(func: &Func, inner: NodeId, inner_sizes: &[u32], part: ValueId) -> 
     let mut sizes = outer_sizes.clone();
     sizes.splice(at..=at, inner_sizes.iter().copied());
 
-    let mut patch = Patch::new(NAME, outer);
+    let mut patch = Patch::new(PassId::Canonicalise, outer);
     patch.op(Op::Split { sizes: Sizes(sizes) }, outer_node.operands.iter().map(|&o| o.into()).collect());
     let part_of = |result| PatchRef::New { op: 0, result };
     for (i, &old) in outer_node.results.iter().enumerate() {

@@ -26,10 +26,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bitnetc_ir::{Func, FuncId, Module, NodeId, Op, Operand, Slot, TokenCount, ValueDef, ValueId, partition};
 
+use crate::context::PassContext;
 use crate::cost::CostModel;
 use crate::error::PassFailure;
-use crate::manager::PassContext;
-use crate::pipeline::Transform;
+use crate::pass::Transform;
 
 /// See the module.
 #[derive(Debug)]

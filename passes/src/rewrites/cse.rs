@@ -8,8 +8,9 @@
 
 use bitnetc_ir::{Func, Module, NodeId};
 
+use crate::pass::Rewrite;
+use crate::pass_id::PassId;
 use crate::patch::Patch;
-use crate::pipeline::Rewrite;
 
 /// See the module.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ impl Rewrite for Cse {
                     .zip(&this.results)
                     .any(|(&a, &b)| func.is_output(a) && func.is_output(b))
         })?;
-        let mut patch = Patch::new("cse", node);
+        let mut patch = Patch::new(PassId::Cse, node);
         for (&old, &new) in this.results.iter().zip(&equal.results) {
             patch.replace(old, new);
         }

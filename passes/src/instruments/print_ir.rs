@@ -1,21 +1,21 @@
 //! Printing the module around passes, as `mlir-opt` does: each text under a comment that says where in the run it is.
 //!
-//! Invariants: headings are comments of the text form, so what is printed for one pass parses; which passes are meant is
-//! told by name, and a name that is none is refused when the choice is made, not passed over.
+//! Invariant: headings are comments of the text form, so what is printed for one pass parses.
 
 use bitnetc_ir::{Module, text};
 
 use crate::error::PassFailure;
-use crate::instrument::{Done, Instrument, Progress};
-use crate::pipeline::{PassSet, PassUse, PipelineError};
+use crate::instruments::{Done, Instrument, Progress};
+use crate::pass_id::PassId;
+use crate::pipeline::PassUse;
 
 /// Around which passes to print.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PrintChoice {
     /// Before these.
-    pub before: Vec<String>,
+    pub before: Vec<PassId>,
     /// After these.
-    pub after: Vec<String>,
+    pub after: Vec<PassId>,
     /// After all.
     pub after_all: bool,
     /// After those that changed the module.
@@ -26,18 +26,6 @@ impl PrintChoice {
     /// Whether nothing is printed.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
-    }
-
-    /// Whether every name is that of a pass in `known`.
-    ///
-    /// # Errors
-    /// The first name that is none.
-    pub fn check(&self, known: &PassSet) -> Result<(), PipelineError> {
-        let names = self.before.iter().chain(&self.after);
-        for name in names {
-            known.named(name)?;
-        }
-        Ok(())
     }
 }
 
@@ -62,7 +50,7 @@ impl<F: FnMut(&str)> PrintIr<F> {
 
 impl<F: FnMut(&str)> Instrument for PrintIr<F> {
     fn before_pass(&mut self, at: &Progress<'_>, pass: &PassUse, module: &Module) {
-        if self.choice.before.iter().any(|name| name == pass.name) {
+        if self.choice.before.contains(&pass.id) {
             let heading = format!("before {pass} ({} of {})", at.done + 1, at.pipeline.passes().len());
             self.print(&heading, module);
         }
@@ -70,7 +58,7 @@ impl<F: FnMut(&str)> Instrument for PrintIr<F> {
 
     fn after_pass(&mut self, at: &Progress<'_>, done: &Done<'_>) -> Result<(), PassFailure> {
         let changed = done.report.changed;
-        let named = self.choice.after.iter().any(|name| name == done.pass.name);
+        let named = self.choice.after.contains(&done.pass.id);
         if named || self.choice.after_all || (self.choice.after_change && changed) {
             let what = if changed { "" } else { ", which changed nothing" };
             let heading =

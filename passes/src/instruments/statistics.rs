@@ -8,8 +8,8 @@ use std::fmt::Write;
 use bitnetc_ir::Module;
 
 use crate::error::PassFailure;
-use crate::instrument::{Done, Instrument, Progress};
-use crate::manager::RunReport;
+use crate::instruments::{Done, Instrument, Progress};
+use crate::pipeline::PassUse;
 
 /// Sizes of a module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,10 +50,10 @@ impl ModuleStats {
 }
 
 /// What a pass did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PassStats {
     /// The pass, with its options.
-    pub pass: String,
+    pub pass: PassUse,
     /// Patches applied.
     pub patches: u64,
     /// The module in front of it.
@@ -85,7 +85,7 @@ pub struct Statistics {
 impl Instrument for Statistics {
     fn after_pass(&mut self, _: &Progress<'_>, done: &Done<'_>) -> Result<(), PassFailure> {
         self.passes.push(PassStats {
-            pass: done.pass.to_string(),
+            pass: done.pass.clone(),
             patches: done.report.patches,
             before: ModuleStats::of(done.before),
             after: ModuleStats::of(done.after),
@@ -106,7 +106,7 @@ impl Statistics {
             let changes = pass.op_changes().into_iter().map(|(name, n)| format!("{name} {n:+}"));
             let row = format!(
                 "{:<32} {:>7} {:>11} {:>9} {:>8} {:>9}  {}",
-                pass.pass,
+                pass.pass.to_string(),
                 pass.patches,
                 change(before.op_count(), after.op_count()),
                 change(before.params, after.params),
@@ -124,22 +124,4 @@ impl Statistics {
 /// `20→14`, or one number where nothing changed.
 fn change(before: u64, after: u64) -> String {
     if before == after { before.to_string() } else { format!("{before}→{after}") }
-}
-
-impl RunReport {
-    /// A table of the times, with a row for each pass and one for all.
-    pub fn timing_table(&self) -> String {
-        let all: f64 = self.seconds();
-        let mut text = format!("{:<20} {:>11} {:>6} {:>11}\n", "pass", "time", "share", "verifying");
-        let mut row = |name: &str, seconds: f64, verify: f64| {
-            let share = if all > 0.0 { 100.0 * seconds / all } else { 0.0 };
-            let _ =
-                writeln!(text, "{name:<20} {:>8.3} ms {share:>5.1}% {:>8.3} ms", seconds * 1e3, verify * 1e3);
-        };
-        for pass in &self.passes {
-            row(pass.name, pass.seconds, pass.verify_seconds);
-        }
-        row("(all)", all, self.passes.iter().map(|p| p.verify_seconds).sum());
-        text
-    }
 }

@@ -8,8 +8,9 @@
 
 use bitnetc_ir::{Func, Module, NodeId, Op, Operand, ValueId};
 
+use crate::pass::Rewrite;
+use crate::pass_id::PassId;
 use crate::patch::{Patch, PatchRef};
-use crate::pipeline::Rewrite;
 
 /// See the module.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ impl Rewrite for FuseRopeKv {
             return None;
         }
 
-        let mut patch = Patch::new("fuse-rope-kv", node);
+        let mut patch = Patch::new(PassId::FuseRopeKv, node);
         let op = Op::RopeKvAppend { theta, head, rot, pairs };
         patch.op(op, vec![q_plain.into(), k_plain.into(), v.into(), kc.into(), vc.into(), pos.into()]);
         for (result, old) in [q, append.results[0], append.results[1]].into_iter().enumerate() {

@@ -10,7 +10,7 @@
 use bitnetc_ir::Module;
 
 use crate::error::PassFailure;
-use crate::instrument::{Done, Instrument, Progress};
+use crate::instruments::{Done, Instrument, Progress};
 
 /// The instrument; gives each dump's file name and text to a function.
 pub struct DumpIr<F>(F);
@@ -29,7 +29,7 @@ impl<F: FnMut(&str, &str)> Instrument for DumpIr<F> {
 
     fn after_pass(&mut self, at: &Progress<'_>, done: &Done<'_>) -> Result<(), PassFailure> {
         if done.report.changed {
-            (self.0)(&format!("{:02}-{}.bir", at.done, done.pass.name), &at.rest(done.after).to_string());
+            (self.0)(&format!("{:02}-{}.bir", at.done, done.pass.id), &at.rest(done.after).to_string());
         }
         Ok(())
     }

@@ -4,15 +4,20 @@
 //! and before each patch. An instrument sees modules and never changes them; after a pass it may refuse what the pass has
 //! made, and then the run fails as if the verifier had.
 //!
-//! Here are the callbacks; [`crate::dump_ir`], [`crate::print_ir`], [`crate::statistics`] and [`crate::same_bits`] implement
-//! them.
+//! Here are the callbacks, and an instrument in each file of the folder.
+
+pub mod dump_ir;
+pub mod print_ir;
+pub mod same_bits;
+pub mod statistics;
 
 use bitnetc_ir::{Func, Module};
 
+use crate::context::PassContext;
 use crate::error::PassFailure;
-use crate::manager::{PassContext, PassReport};
 use crate::patch::Patch;
 use crate::pipeline::{PassUse, Pipeline};
+use crate::report::PassReport;
 use crate::reproducer::Reproducer;
 
 /// How far a run has come.

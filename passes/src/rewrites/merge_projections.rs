@@ -18,10 +18,9 @@ use bitnetc_ir::{
     ValueId,
 };
 
+use crate::pass::Rewrite;
+use crate::pass_id::PassId;
 use crate::patch::{Patch, PatchRef};
-use crate::pipeline::Rewrite;
-
-const NAME: &str = "merge-projections";
 
 /// See the module.
 #[derive(Debug)]
@@ -90,7 +89,7 @@ fn gate_and_up(module: &Module, func: &Func, node: NodeId) -> Option<Gated> {
 
 fn gated(module: &Module, func: &Func, node: NodeId) -> Option<Patch> {
     let Gated { gate, up, activation, epilogue } = gate_and_up(module, func, node)?;
-    let mut patch = Patch::new(NAME, node);
+    let mut patch = Patch::new(PassId::MergeProjections, node);
     let w = patch.param(merged(module, &[gate, up], ParamDef::Interleave16(gate.w, up.w))?);
     let y = patch.op(Op::Bitlinear { epilogue }, vec![gate.x.into(), w]);
     patch.replace(func.node(node).results[0], y);
@@ -123,7 +122,7 @@ fn concatenated(module: &Module, func: &Func, node: NodeId) -> Option<Patch> {
     if group.len() < 2 || group[0].node != node {
         return None;
     }
-    let mut patch = Patch::new(NAME, node);
+    let mut patch = Patch::new(PassId::MergeProjections, node);
     let w = patch.param(merged(module, &group, ParamDef::Concat(group.iter().map(|p| p.w).collect()))?);
     let y = patch.op(Op::TernaryMatmul {}, vec![first.x.into(), w]);
     patch.op(Op::Split { sizes: Sizes(group.iter().map(|p| p.rows).collect()) }, vec![y]);

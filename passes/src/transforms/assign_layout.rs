@@ -18,12 +18,12 @@ use bitnetc_ir::{
     Slot, TokenCount, ValueDef, ValueId,
 };
 
+use crate::context::PassContext;
 use crate::cost::{self, CostModel};
 use crate::error::PassFailure;
-use crate::manager::PassContext;
+use crate::pass::Transform;
 use crate::patch::intern;
-use crate::pipeline::Transform;
-use crate::schedule::cache_operand;
+use crate::transforms::schedule::cache_operand;
 
 /// See the module.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use bitnetc_ir::sample::{self, CallShape, SampleWeights};
 use bitnetc_ir::{FuncId, Module};
 
 use crate::error::PassFailure;
-use crate::instrument::{Done, Instrument, Progress};
+use crate::instruments::{Done, Instrument, Progress};
 
 /// Most tokens of a call of the check.
 pub const MOST_TOKENS: u32 = 5;

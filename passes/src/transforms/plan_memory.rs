@@ -1,7 +1,7 @@
 //! The memory plan: where every value lives, and after which nodes threads meet.
 //!
 //! One arena holds all values that are not the caller's and are shared by the threads. Time is counted in phases
-//! ([`crate::schedule`]): within a phase ops run at once, so a value lives from the phase of the op that makes it
+//! ([`crate::transforms::schedule`]): within a phase ops run at once, so a value lives from the phase of the op that makes it
 //! to the phase of its last reader, both included, and values that live in one phase do not share bytes. Results
 //! of replicated ops lie in the private memory that every thread has of its own; their time is counted in ops,
 //! since a thread runs one after the other. In order:
@@ -25,44 +25,16 @@ use bitnetc_ir::{
     storage,
 };
 
+use crate::context::PassContext;
 use crate::cost::CostModel;
-use crate::error::PassFailure;
-use crate::manager::PassContext;
+use crate::error::{PassFailure, PlanError};
 use crate::names::value_name;
-use crate::pipeline::Transform;
-use crate::schedule::{Phases, cache_operand, is_replicated, is_view, phases, whole};
+use crate::pass::Transform;
+use crate::transforms::schedule::{Phases, cache_operand, is_replicated, is_view, phases, whole};
 
 /// See the module.
 #[derive(Debug)]
 pub struct PlanMemory;
-
-/// Why a function has no plan.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PlanError {
-    /// An append changes a cache in place, and something wants its older state afterwards.
-    #[error("the cache {cache} is read after it was appended to; read it before, or read the appended cache")]
-    CacheReadAfterAppend {
-        /// The older state.
-        cache: String,
-    },
-    /// An output that no op can write to the caller's buffer.
-    #[error("output {position} is {value}, {why}")]
-    Output {
-        /// Position of the output.
-        position: usize,
-        /// The value.
-        value: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// A value whose size the storage rules do not give.
-    #[error("{value} has no size in memory")]
-    NoSize {
-        /// The value.
-        value: String,
-    },
-}
 
 impl Transform for PlanMemory {
     fn run(&self, module: &mut Module, context: &PassContext) -> Result<bool, PassFailure> {

@@ -10,10 +10,9 @@
 
 use bitnetc_ir::{Epilogue, Func, Module, NodeId, Op, Operand};
 
+use crate::pass::Rewrite;
+use crate::pass_id::PassId;
 use crate::patch::Patch;
-use crate::pipeline::Rewrite;
-
-const NAME: &str = "fuse-bitlinear";
 
 /// See the module.
 #[derive(Debug)]
@@ -44,7 +43,7 @@ fn residual(func: &Func, node: NodeId) -> Option<Patch> {
     let (product, residual) = addend(func, node)?;
     let mut operands: Vec<_> = func.node(product).operands.iter().map(|&o| o.into()).collect();
     operands.push(residual.into());
-    let mut patch = Patch::new(NAME, node);
+    let mut patch = Patch::new(PassId::FuseBitlinear, node);
     let y = patch.op(Op::Bitlinear { epilogue: Epilogue::Add }, operands);
     patch.replace(func.node(node).results[0], y);
     patch.remove(node);
@@ -58,7 +57,7 @@ fn plain(func: &Func, node: NodeId) -> Option<Patch> {
     if taken {
         return None;
     }
-    let mut patch = Patch::new(NAME, node);
+    let mut patch = Patch::new(PassId::FuseBitlinear, node);
     let operands = product.operands.iter().map(|&o| o.into()).collect();
     let y = patch.op(Op::Bitlinear { epilogue: Epilogue::None }, operands);
     patch.replace(product.results[0], y);

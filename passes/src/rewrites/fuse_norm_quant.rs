@@ -7,8 +7,9 @@
 
 use bitnetc_ir::{Func, Module, NodeId, Op, Operand};
 
+use crate::pass::Rewrite;
+use crate::pass_id::PassId;
 use crate::patch::Patch;
-use crate::pipeline::Rewrite;
 
 /// See the module.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ impl Rewrite for FuseNormQuant {
         if func.sole_user(*normed) != Some(node) {
             return None;
         }
-        let mut patch = Patch::new("fuse-norm-quant", node);
+        let mut patch = Patch::new(PassId::FuseNormQuant, node);
         let q = patch.op(Op::RmsNormQuant { eps }, norm.operands.iter().map(|&o| o.into()).collect());
         patch.replace(quant.results[0], q);
         patch.remove(node);

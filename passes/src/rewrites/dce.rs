@@ -5,8 +5,9 @@
 
 use bitnetc_ir::{Func, Module, NodeId};
 
+use crate::pass::Rewrite;
+use crate::pass_id::PassId;
 use crate::patch::Patch;
-use crate::pipeline::Rewrite;
 
 /// See the module.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ impl Rewrite for Dce {
         if results.iter().any(|&r| func.is_output(r) || !func.users(r).is_empty()) {
             return None;
         }
-        let mut patch = Patch::new("dce", node);
+        let mut patch = Patch::new(PassId::Dce, node);
         patch.remove(node);
         Some(patch)
     }
