@@ -7,7 +7,7 @@
 //!
 //! Invariants: two ops with equal specs can share a kernel whatever buffers they use; strides are multiples of 4.
 
-use bitnetc_ir::{DType, Entity, Layout, Op, Pairs, Type, Units, blocks};
+use bitnetc_ir::{DType, Entity, Epilogue, Layout, Op, Pairs, Type, Units, blocks};
 
 use super::KernelKind;
 
