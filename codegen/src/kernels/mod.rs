@@ -2,9 +2,8 @@
 //!
 //! `table.rs` is the table of all kernels, and each family of generators has a file. What they share is beside them: their
 //! arguments (`args`), loops over the lanes of a row and over tiles of a range (`lanes`), and here [`Registers`], what a
-//! generator needs to know of the machine. Blocking and the choice
-//! between equal forms follow from it and never change a bit: `docs/numerics.md` fixes every rounding, and the tests
-//! compare with it.
+//! generator needs to know of the machine. Blocking and the choice between equal forms follow from it and never change a
+//! bit: `docs/numerics.md` fixes every rounding, and the tests compare with it.
 //!
 //! Invariants: a kernel takes exactly the words of [`KernelSpec::args`], in that order; it writes only its results (or,
 //! for caches, the operands that hold them), its scratch and its workspace; what it computes for a unit depends neither on the range

@@ -2,8 +2,8 @@
 //!
 //! A [`KernelSpec`] says everything that changes the code (op, sizes, epilogue, cache dtype, one token or many) and
 //! nothing else, so that the 30 layers of a model share a dozen kernels. [`KernelSpec::of`] makes the spec of an op; the
-//! shapes, and what a kernel of each takes, needs and is called, are the rows of the kernel table (`table.rs`). The bits that a kernel must produce are in
-//! `docs/numerics.md`.
+//! shapes, and what a kernel of each takes, needs and is called, are the rows of the kernel table (`table.rs`). The bits
+//! that a kernel must produce are in `docs/numerics.md`.
 //!
 //! Invariants: two ops with equal specs can share a kernel whatever buffers they use; strides are multiples of 4.
 
