@@ -41,7 +41,6 @@ pub(super) struct Gemm {
     /// The activation.
     pub(super) x: TokenRows,
     w: I64,
-    pub(super) scales: I64,
     scratch: I64,
     pub(super) output: Output,
     blocking: Blocking,
@@ -50,11 +49,11 @@ pub(super) struct Gemm {
 }
 
 pub(super) fn gemm(b: &mut KernelBuilder, kernel: &kernel::Bitlinear, scratch: I64, output: Output) {
-    let &kernel::Bitlinear { call, x, w, scales, .. } = kernel;
+    let &kernel::Bitlinear { call, x, w, .. } = kernel;
     let vectors = call.registers.vectors();
     let few = if vectors >= 8 { Form::InPlace } else { Form::Shifted };
     let blocking = Blocking::new(vectors);
-    Gemm { call, x, w, scales, scratch, output, blocking, few }.run(b);
+    Gemm { call, x, w, scratch, output, blocking, few }.run(b);
 }
 
 impl Gemm {
@@ -174,7 +173,7 @@ impl Gemm {
             for (row, &x) in x.iter().enumerate() {
                 let token = b.add(token, row as i64);
                 let sums: Vec<_> = sums.iter().map(|of_tile| of_tile[row]).collect();
-                self.output.finish(b, self.scales, unit, token, x, &sums);
+                self.output.finish(b, unit, token, x, &sums);
             }
         }
     }

@@ -71,7 +71,7 @@ pub(super) fn gemv(b: &mut KernelBuilder, kernel: &kernel::Bitlinear, output: Ou
         }
         for (i, sums) in sums.chunks(per_unit).enumerate() {
             let unit = b.add(unit, i as i64);
-            output.finish(b, kernel.scales, unit, token, x, sums);
+            output.finish(b, unit, token, x, sums);
         }
     });
 }

@@ -29,9 +29,9 @@ fn blocking(vectors: usize, one: bool) -> (Form, usize, usize) {
 /// A unit is a tile of 16 rows, or a pair of a gate tile and an up tile, for all tokens. `group` is a multiple of 16 that
 /// divides the columns.
 pub(in crate::kernels) fn bitlinear_grouped(b: &mut KernelBuilder, kernel: &kernel::BitlinearGrouped) {
-    let &kernel::BitlinearGrouped { call, rows, cols, group, epilogue, x, residual, y, .. } = kernel;
+    let &kernel::BitlinearGrouped { call, rows, cols, group, epilogue, x, scales, residual, y, .. } = kernel;
     let matrix = Matrix { rows, cols, layout: Layout::Tile16, epilogue };
-    let output = Output { matrix, residual, y };
+    let output = Output { matrix, scales, residual, y };
     let (form, tiles, tokens) = blocking(call.registers.vectors(), call.one());
     let per_unit = matrix.tiles_per_unit();
     let groups = i64::from(cols / group);
@@ -40,7 +40,7 @@ pub(in crate::kernels) fn bitlinear_grouped(b: &mut KernelBuilder, kernel: &kern
         let at = b.mul(unit, per_unit as i64 * matrix.tile_bytes());
         let w = b.add(kernel.w, at);
         let at = b.mul(unit, per_unit as i64 * groups * SCALES_BYTES);
-        let scales = b.add(kernel.scales, at);
+        let scales = b.add(scales, at);
         let tiles: Vec<Tile> = (0..(units * per_unit) as i64)
             .map(|i| Tile {
                 codes: b.add(w, i * matrix.tile_bytes()),

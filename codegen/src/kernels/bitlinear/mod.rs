@@ -46,10 +46,11 @@ struct Matrix {
     epilogue: Epilogue,
 }
 
-/// Where the sums of a matrix go.
+/// What becomes of the sums of a matrix.
 #[derive(Clone, Copy)]
 struct Output {
     matrix: Matrix,
+    scales: I64,
     /// What [`Epilogue::Add`] adds.
     residual: Option<TokenRows>,
     y: TokenRows,
@@ -67,8 +68,8 @@ pub(super) fn suffix(epilogue: Epilogue) -> &'static str {
 
 /// A unit is a tile of 16 rows, or a pair of a gate tile and an up tile, for all tokens.
 pub(super) fn bitlinear(b: &mut KernelBuilder, kernel: &kernel::Bitlinear) {
-    let &kernel::Bitlinear { rows, cols, layout, epilogue, residual, y, .. } = kernel;
-    let output = Output { matrix: Matrix { rows, cols, layout, epilogue }, residual, y };
+    let &kernel::Bitlinear { rows, cols, layout, epilogue, scales, residual, y, .. } = kernel;
+    let output = Output { matrix: Matrix { rows, cols, layout, epilogue }, scales, residual, y };
     match kernel.scratch {
         None => gemv::gemv(b, kernel, output),
         Some(scratch) => gemm::gemm(b, kernel, scratch, output),
@@ -97,14 +98,14 @@ impl Matrix {
 }
 
 impl Output {
-    /// Finishes a unit of one token: `sums` are those of its tiles, `x` is the activation row, `scales` those of the matrix.
-    fn finish(self, b: &mut KernelBuilder, scales: I64, unit: I64, token: I64, x: I64, sums: &[Vi]) {
+    /// Finishes a unit of one token: `sums` are those of its tiles, `x` is the activation row.
+    fn finish(self, b: &mut KernelBuilder, unit: I64, token: I64, x: I64, sums: &[Vi]) {
         let tail = q8_tail(self.matrix.cols) as i32;
         let a = b.broadcast_f32(x, tail + Q8_A as i32);
         let offset = b.broadcast_i32(x, tail + Q8_SUM as i32);
         let tiles = sums.len() as i64;
         let at = b.mul(unit, tiles * 4 * i64::from(TILE_ROWS));
-        let scales = b.add(scales, at);
+        let scales = b.add(self.scales, at);
         let rescaled: Vec<Vf> = sums
             .iter()
             .zip(0..)

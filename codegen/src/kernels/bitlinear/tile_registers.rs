@@ -158,7 +158,7 @@ impl TileGemm<'_> {
                     .collect();
                 for (i, sums) in (0i64..).zip(sums.chunks(self.matrix.tiles_per_unit())) {
                     let unit = b.add(unit, i);
-                    self.gemm.output.finish(b, self.gemm.scales, unit, token, x, sums);
+                    self.gemm.output.finish(b, unit, token, x, sums);
                 }
             });
         }
