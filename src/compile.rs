@@ -236,8 +236,7 @@ impl Planned<'_, '_> {
     /// # Errors
     /// A weight that cannot be packed, a file that cannot be written. An older plan is kept then.
     pub fn write(&self, path: &Path, mut progress: impl FnMut(u64) -> bool) -> Result<PlanSummary, Error> {
-        let settings =
-            PlanSettings { required_features: Vec::new(), options: self.meta.creation_options.clone() };
+        let settings = PlanSettings { options: self.meta.creation_options.clone() };
         let file_bytes =
             write_plan(path, &settings, |encoder: &mut PlanEncoder<'_>| self.encode(encoder, &mut progress))?;
         self.summary(file_bytes)

@@ -180,7 +180,6 @@ fn plan_report(name: &str, plan: &Plan, list: bool) -> Result<Value, bitnetc::Er
             "bytes": meta.source.bytes,
             "hash": meta.source.hash.iter().map(|b| format!("{b:02x}")).collect::<String>(),
         },
-        "required_features": index.settings().required_features,
         "options": pairs(&meta.creation_options),
         "hyper_parameters": pairs(&meta.hyper_parameters),
         "module": {

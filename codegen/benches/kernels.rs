@@ -719,15 +719,16 @@ fn main() {
     bench.small("quant_blocks 2560", KernelKind::QuantBlocks { width: 2560 }, 16 << 10, 1);
     bench.screened(128_256, 2560, 256);
     let eps = 1e-5f32.to_bits();
-    bench.small("rms_norm_quant 2560", KernelKind::RmsNorm { width: 2560, eps, quant: true }, 16 << 10, 1);
-    bench.small("rms_norm_quant 6912", KernelKind::RmsNorm { width: 6912, eps, quant: true }, 32 << 10, 1);
+    bench.small("rms_norm_quant 2560", KernelKind::RmsNormQuant { width: 2560, eps }, 16 << 10, 1);
+    bench.small("rms_norm_quant 6912", KernelKind::RmsNormQuant { width: 6912, eps }, 32 << 10, 1);
     let cache = CacheShape { kv_heads: 5, head_dim: 128, dtype: DType::F16 };
     let cache_bytes = CAPACITY * 5 * 128 * 2;
     let rope = RopeShape { head: 128, rot: 128, pairs: Pairs::Halves };
     let kind = KernelKind::RopeKvAppend { q_width: 2560, rope, cache };
     bench.small("rope_kv_append 20+5 heads of 128", kind, cache_bytes, 1);
-    let kind = KernelKind::Attention { heads: 20, cache, scale: 0.088f32.to_bits() };
-    bench.decode_attention(kind, cache_bytes);
+    let (heads, scale) = (20, 0.088f32.to_bits());
+    bench.decode_attention(KernelKind::AttentionBlocks { heads, cache, scale }, cache_bytes);
+    let kind = KernelKind::AttentionTiles { heads, cache, scale };
     for tokens in [16, 128, 512] {
         bench.chunk_attention(kind, cache_bytes, tokens);
     }

@@ -14,7 +14,7 @@ use bitnetc_ir::storage::{Q8B_HALVES, Q8B_RECORD, Q8B_SCALE, Q8B_SUM, q8_tail};
 use bitnetc_ir::weights::TILE_ROWS;
 
 use super::lanes::{for_tiles, halvings};
-use super::{Arg, Args, Registers, prefetch};
+use super::{Registers, kernel, prefetch};
 use crate::kir::{I64, IntCond, KernelBuilder, LANES, Vb, Vf, Vi};
 
 /// The greatest code of an activation.
@@ -24,10 +24,11 @@ const CODE_MAX: f32 = 127.0;
 const VECTOR: i32 = 64;
 
 /// A unit is a token.
-pub(super) fn quant_blocks(b: &mut KernelBuilder, args: &Args, width: u32) {
-    args.for_units(b, |b, token| {
-        let x = args.row(b, args.operand(0), 0, token);
-        let q = args.row(b, args.result(), 1, token);
+pub(super) fn quant_blocks(b: &mut KernelBuilder, kernel: &kernel::QuantBlocks) {
+    let &kernel::QuantBlocks { call, width, x, q } = kernel;
+    call.for_units(b, |b, token| {
+        let x = x.of(b, token);
+        let q = q.of(b, token);
         let records = b.add(q, q8_tail(width) as i64);
         let (whole, left) = (width / BLOCK, width % BLOCK);
         b.for_loop(0, i64::from(whole), 1, (), |b, block, ()| {
@@ -94,10 +95,10 @@ fn quantise(b: &mut KernelBuilder, x: I64, n: u32, q: I64, record: I64) {
 
 /// The matrix.
 #[derive(Clone, Copy)]
-pub(super) struct Matrix {
-    pub(super) rows: u32,
-    pub(super) cols: u32,
-    pub(super) format: BlockFormat,
+struct Matrix {
+    rows: u32,
+    cols: u32,
+    format: BlockFormat,
 }
 
 /// How the loop is blocked.
@@ -129,43 +130,44 @@ struct Row {
 }
 
 /// A unit is a tile of 16 rows, for all tokens.
-pub(super) fn block_matmul(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
-    let Blocking { tiles, tokens } = Blocking::new(args.registers, args.one(), matrix.format);
-    let tile_bytes = matrix.format.tile_bytes(matrix.cols) as i64;
-    let (begin, end) = (args.word(Arg::UnitBegin), args.word(Arg::UnitEnd));
+pub(super) fn block_matmul(b: &mut KernelBuilder, kernel: &kernel::BlockMatmul) {
+    let &kernel::BlockMatmul { call, rows, cols, format, x, w, factors, y } = kernel;
+    let matrix = Matrix { rows, cols, format };
+    let Blocking { tiles, tokens } = Blocking::new(call.registers, call.one(), format);
+    let tile_bytes = format.tile_bytes(cols) as i64;
     let zero = b.int(0);
-    for_tiles(b, begin, end, &halvings(tiles), |b, unit, count| {
+    for_tiles(b, call.unit_begin, call.unit_end, &halvings(tiles), |b, unit, count| {
         let at = b.mul(unit, tile_bytes);
-        let w = b.add(args.operand(1), at);
+        let w = b.add(w, at);
         let w: Vec<I64> = (0..count as i64).map(|i| b.add(w, i * tile_bytes)).collect();
         let at = b.mul(unit, 4 * i64::from(TILE_ROWS));
-        let factors = b.add(args.word(Arg::Scales(1)), at);
+        let factors = b.add(factors, at);
         let products = |b: &mut KernelBuilder, token: I64, tokens: usize| {
-            let x = args.row(b, args.operand(0), 0, token);
+            let first = x.of(b, token);
             let rows: Vec<Row> = (0..tokens as i64)
                 .map(|i| {
-                    let codes = b.add(x, i * args.stride(0));
-                    Row { codes, records: b.add(codes, q8_tail(matrix.cols) as i64) }
+                    let codes = b.add(first, i * x.stride());
+                    Row { codes, records: b.add(codes, q8_tail(cols) as i64) }
                 })
                 .collect();
-            let sums = matrix.dot(b, &w, &rows, args.one() && !args.registers.one_stream());
-            let y = args.row(b, args.result(), 1, token);
-            let y = b.add(y, at);
+            let sums = matrix.dot(b, &w, &rows, call.one() && !call.registers.one_stream());
+            let to = y.of(b, token);
+            let to = b.add(to, at);
             for (tile, of_tile) in (0..).zip(sums) {
                 let factor = b.load_f32(factors, tile * 4 * TILE_ROWS as i32, LANES as u8);
                 let unit = b.add(unit, i64::from(tile));
-                let y = b.add(y, i64::from(tile) * 4 * i64::from(TILE_ROWS));
+                let to = b.add(to, i64::from(tile) * 4 * i64::from(TILE_ROWS));
                 for (t, sum) in (0..).zip(of_tile) {
-                    let y = b.add(y, t * args.stride(1));
+                    let to = b.add(to, t * y.stride());
                     let value = b.fmul(sum, factor);
-                    matrix.store(b, unit, y, value);
+                    matrix.store(b, unit, to, value);
                 }
             }
         };
-        if args.one() {
+        if call.one() {
             products(b, zero, 1);
         } else {
-            for_tiles(b, zero, args.word(Arg::Tokens), &halvings(tokens), products);
+            for_tiles(b, zero, call.tokens, &halvings(tokens), products);
         }
     });
 }

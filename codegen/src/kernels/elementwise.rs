@@ -2,27 +2,28 @@
 
 use super::attention::exp::exp;
 use super::lanes::for_groups;
-use super::{Args, Elementwise};
+use super::{ElementwiseFn, kernel};
 use crate::kir::{FloatCond, KernelBuilder, Vf};
 
 /// A unit is a token.
-pub(super) fn elementwise(b: &mut KernelBuilder, args: &Args, op: Elementwise, width: u32) {
-    args.for_units(b, |b, token| {
-        let x = args.row(b, args.operand(0), 0, token);
-        let second = op.is_binary().then(|| args.row(b, args.operand(1), 1, token));
-        let y = args.row(b, args.result(), if second.is_some() { 2 } else { 1 }, token);
+pub(super) fn elementwise(b: &mut KernelBuilder, kernel: &kernel::Elementwise) {
+    let &kernel::Elementwise { call, op, width, x, other, y } = kernel;
+    call.for_units(b, |b, token| {
+        let x = x.of(b, token);
+        let other = other.map(|other| other.of(b, token));
+        let y = y.of(b, token);
         for_groups(b, width, (), |b, group, ()| {
             let xv = group.load(b, x);
-            let value = match (op, second) {
-                (Elementwise::Add, Some(other)) => {
+            let value = match (op, other) {
+                (ElementwiseFn::Add, Some(other)) => {
                     let other = group.load(b, other);
                     b.fadd(xv, other)
                 }
-                (Elementwise::Mul, Some(other)) => {
+                (ElementwiseFn::Mul, Some(other)) => {
                     let other = group.load(b, other);
                     b.fmul(xv, other)
                 }
-                (Elementwise::Silu, _) => silu(b, xv),
+                (ElementwiseFn::Silu, _) => silu(b, xv),
                 _ => relu2(b, xv),
             };
             group.store(b, y, value);

@@ -3,45 +3,43 @@
 use bitnetc_ir::DType;
 
 use super::lanes::{Group, for_groups};
-use super::{Arg, Args, CacheShape};
+use super::{CacheShape, kernel};
 use crate::kir::{I64, KernelBuilder, Scalar, Vf};
 
 /// Positions side by side in a `keys16` cache.
 const KEYS: i64 = 16;
 
 /// A unit is a token.
-pub(super) fn kv_append(b: &mut KernelBuilder, args: &Args, cache: CacheShape) {
+pub(super) fn kv_append(b: &mut KernelBuilder, kernel: &kernel::KvAppend) {
+    let &kernel::KvAppend { call, cache, k_cache, v_cache, k, v, position, capacity } = kernel;
     let head_bytes = 4 * i64::from(cache.head_dim);
-    args.for_units(b, |b, token| {
-        let place = Place::new(b, args, cache, token);
-        let k = args.row(b, args.operand(2), 0, token);
+    call.for_units(b, |b, token| {
+        let place = Place { cache, capacity, position: position.of(b, token) };
+        let k = k.of(b, token);
         b.for_loop(0, cache.kv_heads, 1, (), |b, head, ()| {
             let offset = b.mul(head, head_bytes);
             let x = b.add(k, offset);
-            let keys = place.keys(b, args.operand(0), head);
+            let keys = place.keys(b, k_cache, head);
             for_groups(b, cache.head_dim, (), |b, group, ()| {
                 let v = group.load(b, x);
                 store_key(b, cache, keys, group, 0, v);
             });
         });
-        let v = args.row(b, args.operand(3), 1, token);
-        place.append_values(b, args.operand(1), v);
+        let v = v.of(b, token);
+        place.append_values(b, v_cache, v);
     });
 }
 
 /// Where a token's keys and values go.
 pub(super) struct Place {
-    cache: CacheShape,
-    capacity: I64,
-    position: I64,
+    pub(super) cache: CacheShape,
+    /// Positions that the caches have room for.
+    pub(super) capacity: I64,
+    /// Of the token.
+    pub(super) position: I64,
 }
 
 impl Place {
-    pub(super) fn new(b: &mut KernelBuilder, args: &Args, cache: CacheShape, token: I64) -> Self {
-        let position = args.position_of(b, token);
-        Self { cache, capacity: args.word(Arg::Capacity), position }
-    }
-
     /// Address of element 0 of the token's key of `head` in a `keys16` cache.
     pub(super) fn keys(&self, b: &mut KernelBuilder, base: I64, head: I64) -> I64 {
         let bytes = element_bytes(self.cache);

@@ -7,7 +7,7 @@ use bitnetc_ir::DType;
 use bitnetc_ir::weights::TILE_ROWS;
 
 use super::lanes::{for_tiles, halvings, load_dense};
-use super::{Arg, Args, Registers};
+use super::{Registers, kernel};
 use crate::kir::{I64, KernelBuilder, LANES, Vf};
 
 /// How the loop is blocked.
@@ -43,38 +43,39 @@ impl Blocking {
 }
 
 /// A unit is a tile of 16 rows, for all tokens.
-pub(super) fn matmul(b: &mut KernelBuilder, args: &Args, rows: u32, cols: u32, dtype: DType) {
-    let Blocking { rows: row_tile, tokens, unroll } = Blocking::of_matrix(args.registers, args.one());
+pub(super) fn matmul(b: &mut KernelBuilder, kernel: &kernel::Matmul) {
+    let &kernel::Matmul { call, rows, cols, dtype, x, w, y } = kernel;
+    let Blocking { rows: row_tile, tokens, unroll } = Blocking::of_matrix(call.registers, call.one());
     let row_bytes = i64::from(cols) * i64::from(dtype.element_bytes().unwrap_or(4));
-    let row_of = |b: &mut KernelBuilder, unit: Arg| {
-        let row = b.mul(args.word(unit), i64::from(TILE_ROWS));
+    let row_of = |b: &mut KernelBuilder, unit: I64| {
+        let row = b.mul(unit, i64::from(TILE_ROWS));
         b.min(row, i64::from(rows))
     };
-    let (begin, end) = (row_of(b, Arg::UnitBegin), row_of(b, Arg::UnitEnd));
+    let (begin, end) = (row_of(b, call.unit_begin), row_of(b, call.unit_end));
     let zero = b.int(0);
     for_tiles(b, begin, end, &halvings(row_tile), |b, row, row_count| {
         let offset = b.mul(row, row_bytes);
-        let w = b.add(args.operand(1), offset);
+        let w = b.add(w, offset);
         let w: Vec<I64> = (0..row_count as i64).map(|i| b.add(w, i * row_bytes)).collect();
         let products = |b: &mut KernelBuilder, token: I64, count: usize| {
-            let x = args.row(b, args.operand(0), 0, token);
-            let y = args.row(b, args.result(), 1, token);
+            let first = x.of(b, token);
+            let to = y.of(b, token);
             let at = b.shl(row, 2);
-            let y = b.add(y, at);
-            let x: Vec<I64> = (0..count as i64).map(|i| b.add(x, i * args.stride(0))).collect();
+            let to = b.add(to, at);
+            let x = x.neighbours(b, first, count);
             let sums = dot(b, &w, &x, cols, dtype, unroll);
             for (t, of_token) in (0..).zip(sums) {
-                let y = b.add(y, t * args.stride(1));
+                let y = b.add(to, t * y.stride());
                 for (r, sum) in (0..).zip(of_token) {
                     let total = b.reduce_add_f32(sum);
                     b.store_f32(y, total, 4 * r, 1);
                 }
             }
         };
-        if args.one() {
+        if call.one() {
             products(b, zero, 1);
         } else {
-            for_tiles(b, zero, args.word(Arg::Tokens), &halvings(tokens), products);
+            for_tiles(b, zero, call.tokens, &halvings(tokens), products);
         }
     });
 }

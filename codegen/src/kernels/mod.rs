@@ -1,15 +1,19 @@
 //! Kernels: from a [`KernelSpec`] to the kernel IR that computes it.
 //!
-//! Each family has a file; what they share is here: the parameter words (`Args`), loops over the lanes of a row and
-//! over tiles of a range, and [`Registers`], what a generator needs to know of the machine. Blocking and the choice
-//! between equal forms follow from it and never change a bit: `docs/numerics.md` fixes every rounding, and the tests
-//! compare with it.
+//! `table.rs` is the table of all kernels, and each family of generators has a file. What they share is beside them: their
+//! arguments (`args`), loops over the lanes of a row and over tiles of a range (`lanes`), and here [`Registers`], what a
+//! generator needs to know of the machine. Blocking and the choice between equal forms follow from it and never change a
+//! bit: `docs/numerics.md` fixes every rounding, and the tests compare with it.
 //!
 //! Invariants: a kernel takes exactly the words of [`KernelSpec::args`], in that order; it writes only its results (or,
 //! for caches, the operands that hold them), its scratch and its workspace; what it computes for a unit depends neither on the range
 //! of units nor on the registers. A result may share its memory with the activation operand that the planner may put in
 //! its place (see [`KernelSpec::in_place`]), so everything that a store overwrites has been read before.
 
+#[macro_use]
+mod define;
+
+mod args;
 mod attention;
 mod bitlinear;
 mod blocks;
@@ -25,14 +29,16 @@ pub mod roofline;
 mod rope;
 mod screen;
 mod spec;
+mod table;
 
 use bitnetc_ir::{Arch, Feature, TargetDesc};
 
-pub use spec::{
-    Arg, CacheShape, Elementwise, KernelIndex, KernelKind, KernelSpec, RopeShape, SpecError, TokenMode,
-};
+pub use spec::{Arg, CacheShape, ElementwiseFn, KernelIndex, KernelSpec, RopeShape, SpecError, TokenMode};
+pub use table::KernelKind;
 
-use crate::kir::{Access, I64, Kernel, KernelBuilder, VerifyError};
+use table::kernel;
+
+use crate::kir::{Kernel, KernelBuilder, VerifyError};
 
 /// Most elements in a row: bounds every offset inside a row far below 2^31 bytes.
 const MAX_WIDTH: u32 = 1 << 26;
@@ -207,46 +213,7 @@ impl KernelSpec {
     pub fn build_for(&self, registers: Registers) -> Result<Kernel, KernelError> {
         self.check()?;
         let mut b = KernelBuilder::new(self.name());
-        let args = Args::declare(self, registers, &mut b);
-        match self.kind {
-            KernelKind::Embed { width, dtype } => embed::embed(&mut b, &args, width, dtype),
-            KernelKind::RmsNorm { width, eps, quant: false } => norm::rms_norm(&mut b, &args, width, eps),
-            KernelKind::RmsNorm { width, eps, quant: true } => {
-                norm::rms_norm_quant(&mut b, &args, width, eps)
-            }
-            KernelKind::RmsNormHeads { width, head, eps } => {
-                norm::rms_norm_heads(&mut b, &args, width, head, eps);
-            }
-            KernelKind::QuantAbsmax { width } => norm::quant_absmax(&mut b, &args, width),
-            KernelKind::Bitlinear { rows, cols, layout, epilogue } => {
-                bitlinear::bitlinear(&mut b, &args, bitlinear::Matrix { rows, cols, layout, epilogue });
-            }
-            KernelKind::BitlinearGrouped { rows, cols, group, epilogue } => {
-                let layout = bitnetc_ir::Layout::Tile16;
-                let matrix = bitlinear::Matrix { rows, cols, layout, epilogue };
-                bitlinear::bitlinear_grouped(&mut b, &args, matrix, group);
-            }
-            KernelKind::Matmul { rows, cols, dtype } => matmul::matmul(&mut b, &args, rows, cols, dtype),
-            KernelKind::QuantBlocks { width } => blocks::quant_blocks(&mut b, &args, width),
-            KernelKind::BlockMatmul { rows, cols, format } => {
-                blocks::block_matmul(&mut b, &args, blocks::Matrix { rows, cols, format });
-            }
-            KernelKind::Screen { width, n } => screen::screen(&mut b, &args, width, n),
-            KernelKind::MatmulRows { rows, cols, dtype, n } => {
-                screen::matmul_rows(&mut b, &args, screen::Rows { rows, cols, dtype, n });
-            }
-            KernelKind::MergeScreened { width, n } => screen::merge_screened(&mut b, &args, width, n),
-            KernelKind::Rope { width, rope } => rope::rope(&mut b, &args, width, rope),
-            KernelKind::KvAppend { cache } => kv_append::kv_append(&mut b, &args, cache),
-            KernelKind::RopeKvAppend { q_width, rope, cache } => {
-                rope::rope_kv_append(&mut b, &args, q_width, rope, cache);
-            }
-            KernelKind::Attention { heads, cache, scale } => {
-                attention::attention(&mut b, &args, heads, cache, f32::from_bits(scale));
-            }
-            KernelKind::AttentionMerge { heads, cache } => attention::merge(&mut b, &args, heads, cache),
-            KernelKind::Elementwise { op, width } => elementwise::elementwise(&mut b, &args, op, width),
-        }
+        self.generate(&mut b, registers);
         Ok(b.finish()?)
     }
 
@@ -256,99 +223,10 @@ impl KernelSpec {
             KernelKind::Rope { .. } | KernelKind::RopeKvAppend { .. } | KernelKind::Elementwise { .. } => {
                 Some(0)
             }
-            KernelKind::RmsNorm { quant: false, .. } | KernelKind::RmsNormHeads { .. } => Some(0),
+            KernelKind::RmsNorm { .. } | KernelKind::RmsNormHeads { .. } => Some(0),
             KernelKind::Bitlinear { epilogue: bitnetc_ir::Epilogue::Add, .. }
             | KernelKind::BitlinearGrouped { epilogue: bitnetc_ir::Epilogue::Add, .. } => Some(2),
             _ => None,
-        }
-    }
-}
-
-/// The parameter words of the kernel under construction.
-pub(crate) struct Args {
-    words: Vec<(Arg, I64)>,
-    strides: Vec<i64>,
-    tokens: TokenMode,
-    /// What the selector has.
-    pub(crate) registers: Registers,
-}
-
-impl Args {
-    fn declare(spec: &KernelSpec, registers: Registers, b: &mut KernelBuilder) -> Self {
-        let changed: &[u8] = match spec.kind {
-            KernelKind::KvAppend { .. } => &[0, 1],
-            KernelKind::RopeKvAppend { .. } => &[3, 4],
-            _ => &[],
-        };
-        let mut words = Vec::new();
-        for arg in spec.args() {
-            let word = match arg {
-                Arg::Operand(i) if changed.contains(&i) => b.ptr(format!("operand{i}"), Access::ReadWrite),
-                Arg::Operand(i) => b.ptr(format!("operand{i}"), Access::ReadOnly),
-                Arg::Scales(i) => b.ptr(format!("scales{i}"), Access::ReadOnly),
-                Arg::Result(i) => b.ptr(format!("result{i}"), Access::ReadWrite),
-                Arg::RopeTable => b.ptr("rope_table", Access::ReadOnly),
-                Arg::Scratch => b.ptr("scratch", Access::ReadWrite),
-                Arg::Workspace => b.ptr("workspace", Access::ReadWrite),
-                Arg::Position => b.int_param("position"),
-                Arg::Tokens => b.int_param("tokens"),
-                Arg::Capacity => b.int_param("capacity"),
-                Arg::UnitBegin => b.int_param("unit_begin"),
-                Arg::UnitEnd => b.int_param("unit_end"),
-            };
-            words.push((arg, word));
-        }
-        let strides = spec.strides.iter().map(|&s| s as i64).collect();
-        Self { words, strides, tokens: spec.tokens, registers }
-    }
-
-    /// The word of `arg`, which must be one of the spec's.
-    pub(crate) fn word(&self, arg: Arg) -> I64 {
-        let found = self.words.iter().find(|(a, _)| *a == arg);
-        found.map(|&(_, word)| word).expect("a generator asks for words of its own spec")
-    }
-
-    pub(crate) fn operand(&self, i: u8) -> I64 {
-        self.word(Arg::Operand(i))
-    }
-
-    pub(crate) fn result(&self) -> I64 {
-        self.word(Arg::Result(0))
-    }
-
-    /// Whether the kernel handles one token.
-    pub(crate) fn one(&self) -> bool {
-        self.tokens == TokenMode::One
-    }
-
-    /// Address of the row of `token` in the buffer at `base`, whose stride is the spec's `index`-th.
-    pub(crate) fn row(&self, b: &mut KernelBuilder, base: I64, index: usize, token: I64) -> I64 {
-        match self.tokens {
-            TokenMode::One => base,
-            TokenMode::Many => {
-                let offset = b.mul(token, self.strides[index]);
-                b.add(base, offset)
-            }
-        }
-    }
-
-    /// Distance in bytes of two tokens' rows; 0 where there is one token.
-    pub(crate) fn stride(&self, index: usize) -> i64 {
-        self.strides.get(index).copied().unwrap_or(0)
-    }
-
-    /// Runs `body` for each unit of the range.
-    pub(crate) fn for_units(&self, b: &mut KernelBuilder, body: impl FnOnce(&mut KernelBuilder, I64)) {
-        let (begin, end) = (self.word(Arg::UnitBegin), self.word(Arg::UnitEnd));
-        b.for_loop(begin, end, 1, (), |b, unit, ()| body(b, unit));
-    }
-
-    /// `position + token`: where the token stands.
-    pub(crate) fn position_of(&self, b: &mut KernelBuilder, token: I64) -> I64 {
-        let position = self.word(Arg::Position);
-        match self.tokens {
-            TokenMode::One => position,
-            TokenMode::Many => b.add(position, token),
         }
     }
 }

@@ -5,8 +5,8 @@
 
 use bitnetc_ir::storage::{Q8_A, Q8_SUM, q8_tail};
 
+use super::kernel;
 use super::lanes::{Group, for_groups};
-use super::{Arg, Args};
 use crate::kir::{I64, KernelBuilder, LANES, Vf};
 
 /// Codes are divided by this: the greatest code.
@@ -16,11 +16,12 @@ const CODE_MAX: f32 = 127.0;
 const ABSMAX_MIN: f32 = 1e-5;
 
 /// A unit is a token. The result may take the place of x.
-pub(super) fn rms_norm(b: &mut KernelBuilder, args: &Args, width: u32, eps: u32) {
-    args.for_units(b, |b, token| {
-        let x = args.row(b, args.operand(0), 0, token);
-        let y = args.row(b, args.result(), 1, token);
-        let norm = Norm::new(b, x, args.operand(1), width, eps);
+pub(super) fn rms_norm(b: &mut KernelBuilder, kernel: &kernel::RmsNorm) {
+    let &kernel::RmsNorm { call, width, eps, x, weights, y } = kernel;
+    call.for_units(b, |b, token| {
+        let x = x.of(b, token);
+        let y = y.of(b, token);
+        let norm = Norm::new(b, x, weights, width, eps);
         for_groups(b, width, (), |b, group, ()| {
             let v = norm.element(b, group);
             group.store(b, y, v);
@@ -29,13 +30,14 @@ pub(super) fn rms_norm(b: &mut KernelBuilder, args: &Args, width: u32, eps: u32)
 }
 
 /// The norm of each head of `head` elements apart. A unit is a token. The result may take the place of x.
-pub(super) fn rms_norm_heads(b: &mut KernelBuilder, args: &Args, width: u32, head: u32, eps: u32) {
-    args.for_units(b, |b, token| {
-        let x = args.row(b, args.operand(0), 0, token);
-        let y = args.row(b, args.result(), 1, token);
+pub(super) fn rms_norm_heads(b: &mut KernelBuilder, kernel: &kernel::RmsNormHeads) {
+    let &kernel::RmsNormHeads { call, width, head, eps, x, weights, y } = kernel;
+    call.for_units(b, |b, token| {
+        let x = x.of(b, token);
+        let y = y.of(b, token);
         b.for_loop(0, 4 * i64::from(width), 4 * i64::from(head), (), |b, at, ()| {
             let (x, y) = (b.add(x, at), b.add(y, at));
-            let norm = Norm::new(b, x, args.operand(1), head, eps);
+            let norm = Norm::new(b, x, weights, head, eps);
             for_groups(b, head, (), |b, group, ()| {
                 let v = norm.element(b, group);
                 group.store(b, y, v);
@@ -45,12 +47,12 @@ pub(super) fn rms_norm_heads(b: &mut KernelBuilder, args: &Args, width: u32, hea
 }
 
 /// A unit is a token.
-pub(super) fn rms_norm_quant(b: &mut KernelBuilder, args: &Args, width: u32, eps: u32) {
-    args.for_units(b, |b, token| {
-        let x = args.row(b, args.operand(0), 0, token);
-        let q = args.row(b, args.result(), 1, token);
-        let norm = Norm::new(b, x, args.operand(1), width, eps);
-        let normalised = args.word(Arg::Scratch);
+pub(super) fn rms_norm_quant(b: &mut KernelBuilder, kernel: &kernel::RmsNormQuant) {
+    let &kernel::RmsNormQuant { call, width, eps, x, weights, q, scratch: normalised } = kernel;
+    call.for_units(b, |b, token| {
+        let x = x.of(b, token);
+        let q = q.of(b, token);
+        let norm = Norm::new(b, x, weights, width, eps);
         let first = |b: &mut KernelBuilder, group: Group| {
             let v = norm.element(b, group);
             group.store(b, normalised, v);
@@ -61,10 +63,11 @@ pub(super) fn rms_norm_quant(b: &mut KernelBuilder, args: &Args, width: u32, eps
 }
 
 /// A unit is a token.
-pub(super) fn quant_absmax(b: &mut KernelBuilder, args: &Args, width: u32) {
-    args.for_units(b, |b, token| {
-        let x = args.row(b, args.operand(0), 0, token);
-        let q = args.row(b, args.result(), 1, token);
+pub(super) fn quant_absmax(b: &mut KernelBuilder, kernel: &kernel::QuantAbsmax) {
+    let &kernel::QuantAbsmax { call, width, x, q } = kernel;
+    call.for_units(b, |b, token| {
+        let x = x.of(b, token);
+        let q = q.of(b, token);
         let load = |b: &mut KernelBuilder, group: Group| group.load(b, x);
         quantise(b, width, q, load, load);
     });

@@ -5,45 +5,43 @@
 
 use bitnetc_ir::Pairs;
 
+use super::args::Position;
 use super::lanes::{Group, for_groups};
-use super::{Arg, Args, CacheShape, RopeShape, kv_append};
+use super::{RopeShape, kernel, kv_append};
 use crate::kir::{I64, KernelBuilder, Vf};
 
 /// A unit is a token. The result may take the place of x.
-pub(super) fn rope(b: &mut KernelBuilder, args: &Args, width: u32, shape: RopeShape) {
-    args.for_units(b, |b, token| {
-        let turn = Turn::new(b, args, shape, token);
-        let x = args.row(b, args.operand(0), 0, token);
-        let y = args.row(b, args.result(), 1, token);
+pub(super) fn rope(b: &mut KernelBuilder, kernel: &kernel::Rope) {
+    let &kernel::Rope { call, width, rope, x, y, rope_table, position } = kernel;
+    call.for_units(b, |b, token| {
+        let turn = Turn::new(b, rope, rope_table, position, token);
+        let x = x.of(b, token);
+        let y = y.of(b, token);
         turn.row(b, x, y, width);
     });
 }
 
 /// A unit is a token. The result may take the place of the queries.
-pub(super) fn rope_kv_append(
-    b: &mut KernelBuilder,
-    args: &Args,
-    q_width: u32,
-    shape: RopeShape,
-    cache: CacheShape,
-) {
-    args.for_units(b, |b, token| {
-        let turn = Turn::new(b, args, shape, token);
-        let q = args.row(b, args.operand(0), 0, token);
-        let y = args.row(b, args.result(), 3, token);
+pub(super) fn rope_kv_append(b: &mut KernelBuilder, kernel: &kernel::RopeKvAppend) {
+    let &kernel::RopeKvAppend { call, q_width, rope, cache, q, k, v, y, .. } = kernel;
+    let &kernel::RopeKvAppend { k_cache, v_cache, rope_table, position, capacity, .. } = kernel;
+    call.for_units(b, |b, token| {
+        let turn = Turn::new(b, rope, rope_table, position, token);
+        let q = q.of(b, token);
+        let y = y.of(b, token);
         turn.row(b, q, y, q_width);
 
-        let place = kv_append::Place::new(b, args, cache, token);
-        let k = args.row(b, args.operand(1), 1, token);
+        let place = kv_append::Place { cache, capacity, position: position.of(b, token) };
+        let k = k.of(b, token);
         let head_bytes = 4 * i64::from(cache.head_dim);
         b.for_loop(0, cache.kv_heads, 1, (), |b, head, ()| {
             let offset = b.mul(head, head_bytes);
             let x = b.add(k, offset);
-            let keys = place.keys(b, args.operand(3), head);
+            let keys = place.keys(b, k_cache, head);
             turn.head(b, x, &|b, group, first, v| kv_append::store_key(b, cache, keys, group, first, v));
         });
-        let v = args.row(b, args.operand(2), 2, token);
-        place.append_values(b, args.operand(4), v);
+        let v = v.of(b, token);
+        place.append_values(b, v_cache, v);
     });
 }
 
@@ -55,10 +53,10 @@ struct Turn {
 }
 
 impl Turn {
-    fn new(b: &mut KernelBuilder, args: &Args, shape: RopeShape, token: I64) -> Self {
-        let position = args.position_of(b, token);
+    fn new(b: &mut KernelBuilder, shape: RopeShape, rope_table: I64, position: Position, token: I64) -> Self {
+        let position = position.of(b, token);
         let offset = b.mul(position, 8 * i64::from(shape.rot));
-        let cosines = b.add(args.word(Arg::RopeTable), offset);
+        let cosines = b.add(rope_table, offset);
         let sines = b.add(cosines, 4 * i64::from(shape.rot));
         Self { shape, cosines, sines }
     }

@@ -12,12 +12,12 @@
 //! bit, with one count of a list for each of the 32 bits.
 
 use bitnetc_ir::partition::MERGE_UNIT;
+use bitnetc_ir::storage;
 use bitnetc_ir::weights::TILE_ROWS;
-use bitnetc_ir::{DType, storage};
 
+use super::kernel;
 use super::lanes::{for_groups, for_tiles, halvings};
 use super::matmul::{Blocking, dot};
-use super::{Arg, Args};
 use crate::kir::{FloatCond, I64, IntCond, KernelBuilder, LANES, Scalar, Vf, Vi};
 
 /// Elements of a chunk.
@@ -118,15 +118,15 @@ fn nth_greatest(b: &mut KernelBuilder, list: I64, end: I64, n: u32) -> I64 {
 }
 
 /// A unit is a token.
-pub(super) fn screen(b: &mut KernelBuilder, args: &Args, width: u32, n: u32) {
+pub(super) fn screen(b: &mut KernelBuilder, kernel: &kernel::Screen) {
+    let &kernel::Screen { call, width, n, y, chosen, scratch } = kernel;
     let layout = ScratchLayout::new(width);
-    let scratch = args.word(Arg::Scratch);
     let chunk = b.add(scratch, layout.chunk);
     let maxima = b.add(scratch, layout.maxima);
     let (keys, numbers) = (b.add(scratch, layout.keys), b.add(scratch, layout.numbers));
-    args.for_units(b, |b, token| {
-        let y = args.row(b, args.operand(0), 0, token);
-        let chosen = args.row(b, args.result(), 1, token);
+    call.for_units(b, |b, token| {
+        let y = y.of(b, token);
+        let chosen = chosen.of(b, token);
         let chunks = width.div_ceil(CHUNK);
         // Behind the last maximum stands what is below every key, up to a whole vector.
         let lowest = b.splat_i32(i32::MIN);
@@ -259,26 +259,17 @@ fn for_chunks(b: &mut KernelBuilder, width: u32, body: impl Fn(&mut KernelBuilde
     }
 }
 
-/// The matrix of `matmul_rows`, and how many of its rows are chosen.
-#[derive(Clone, Copy)]
-pub(super) struct Rows {
-    pub(super) rows: u32,
-    pub(super) cols: u32,
-    pub(super) dtype: DType,
-    pub(super) n: u32,
-}
-
 /// A unit is a token and 16 of its chosen rows. A row's sum is that of `matmul`.
-pub(super) fn matmul_rows(b: &mut KernelBuilder, args: &Args, matrix: Rows) {
-    let Rows { rows, cols, dtype, n } = matrix;
-    let Blocking { rows: row_tile, unroll, .. } = Blocking::new(args.registers.vectors(), true);
+pub(super) fn matmul_rows(b: &mut KernelBuilder, kernel: &kernel::MatmulRows) {
+    let &kernel::MatmulRows { call, rows, cols, dtype, n, x, chosen, w, y } = kernel;
+    let Blocking { rows: row_tile, unroll, .. } = Blocking::new(call.registers.vectors(), true);
     let row_bytes = i64::from(cols) * i64::from(dtype.element_bytes().unwrap_or(4));
     let parts = i64::from(n.div_ceil(TILE_ROWS));
-    args.for_units(b, |b, unit| {
+    call.for_units(b, |b, unit| {
         let (token, part) = (b.udiv(unit, parts), b.urem(unit, parts));
-        let x = args.row(b, args.operand(0), 0, token);
-        let chosen = args.row(b, args.operand(1), 1, token);
-        let y = args.row(b, args.result(), 2, token);
+        let x = x.of(b, token);
+        let chosen = chosen.of(b, token);
+        let y = y.of(b, token);
         let first = b.mul(part, i64::from(TILE_ROWS));
         let end = b.add(first, i64::from(TILE_ROWS));
         let end = b.min(end, i64::from(n));
@@ -292,7 +283,7 @@ pub(super) fn matmul_rows(b: &mut KernelBuilder, args: &Args, matrix: Rows) {
                     let number = b.max(number, 0);
                     let number = b.min(number, i64::from(rows) - 1);
                     let offset = b.mul(number, row_bytes);
-                    b.add(args.operand(2), offset)
+                    b.add(w, offset)
                 })
                 .collect();
             let sums = dot(b, &w, &[x], cols, dtype, unroll);
@@ -305,14 +296,15 @@ pub(super) fn matmul_rows(b: &mut KernelBuilder, args: &Args, matrix: Rows) {
 }
 
 /// A unit is a token and a part of its row.
-pub(super) fn merge_screened(b: &mut KernelBuilder, args: &Args, width: u32, n: u32) {
+pub(super) fn merge_screened(b: &mut KernelBuilder, kernel: &kernel::MergeScreened) {
+    let &kernel::MergeScreened { call, width, n, y, chosen, exact, z } = kernel;
     let parts = i64::from(width.div_ceil(MERGE_UNIT));
-    args.for_units(b, |b, unit| {
+    call.for_units(b, |b, unit| {
         let (token, part) = (b.udiv(unit, parts), b.urem(unit, parts));
-        let y = args.row(b, args.operand(0), 0, token);
-        let chosen = args.row(b, args.operand(1), 1, token);
-        let exact = args.row(b, args.operand(2), 2, token);
-        let z = args.row(b, args.result(), 3, token);
+        let y = y.of(b, token);
+        let chosen = chosen.of(b, token);
+        let exact = exact.of(b, token);
+        let z = z.of(b, token);
 
         // The least key is the greatest of the complements, compared without sign.
         let none = b.splat_i32(i32::MAX);

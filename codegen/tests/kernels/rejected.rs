@@ -1,7 +1,7 @@
 //! Specs that have no kernel are refused with a reason.
 
 use bitnetc_codegen::kernels::{
-    CacheShape, Elementwise, KernelError, KernelKind, KernelSpec, RopeShape, TokenMode,
+    CacheShape, ElementwiseFn, KernelError, KernelKind, KernelSpec, RopeShape, TokenMode,
 };
 use bitnetc_ir::weights::TRITS_MAX_COLS;
 use bitnetc_ir::{Arch, DType, Epilogue, Layout, Pairs, TargetDesc};
@@ -18,7 +18,7 @@ fn sizes_out_of_range() {
     let kinds = [
         KernelKind::QuantAbsmax { width: 0 },
         KernelKind::QuantAbsmax { width: u32::MAX },
-        KernelKind::Elementwise { op: Elementwise::Add, width: 0 },
+        KernelKind::Elementwise { op: ElementwiseFn::Add, width: 0 },
         KernelKind::Bitlinear { rows: 0, cols: 16, layout: Layout::Tile16, epilogue: Epilogue::None },
         KernelKind::Bitlinear { rows: 16, cols: u32::MAX, layout: Layout::Tile16, epilogue: Epilogue::None },
         KernelKind::Bitlinear {
@@ -38,8 +38,8 @@ fn sizes_out_of_range() {
         KernelKind::KvAppend { cache: CacheShape { kv_heads: 0, ..cache } },
         KernelKind::KvAppend { cache: CacheShape { head_dim: 0, ..cache } },
         KernelKind::KvAppend { cache: CacheShape { kv_heads: u32::MAX, ..cache } },
-        KernelKind::Attention { heads: 0, cache, scale: 0 },
-        KernelKind::Attention { heads: u32::MAX, cache, scale: 0 },
+        KernelKind::AttentionBlocks { heads: 0, cache, scale: 0 },
+        KernelKind::AttentionBlocks { heads: u32::MAX, cache, scale: 0 },
     ];
     for kind in kinds {
         let error = refused(kind);
@@ -58,11 +58,29 @@ fn sizes_that_do_not_go_together() {
         KernelKind::Rope { width: 64, rope: RopeShape { rot: 66, ..rope } },
         KernelKind::Rope { width: 64, rope: RopeShape { rot: 0, ..rope } },
         KernelKind::RopeKvAppend { q_width: 64, rope, cache },
-        KernelKind::Attention { heads: 4, cache, scale: 0 },
+        KernelKind::AttentionBlocks { heads: 4, cache, scale: 0 },
     ];
     for kind in kinds {
         let error = refused(kind);
         assert!(matches!(error, KernelError::Shape { .. }), "{kind:?}: {error}");
+    }
+}
+
+/// One token and a chunk have kernels of their own: neither is made in the place of the other.
+#[test]
+fn attention_in_the_wrong_mode() {
+    let cache = CacheShape { kv_heads: 1, head_dim: 64, dtype: DType::F16 };
+    let (one, many) = (TokenMode::One, TokenMode::Many);
+    let cases = [
+        (KernelKind::AttentionBlocks { heads: 1, cache, scale: 0 }, many, one, vec![]),
+        (KernelKind::AttentionMerge { heads: 1, cache }, many, one, vec![]),
+        (KernelKind::AttentionTiles { heads: 1, cache, scale: 0 }, one, many, vec![256, 256]),
+    ];
+    let target = TargetDesc::baseline(Arch::X86_64);
+    for (kind, wrong, right, strides) in cases {
+        let error = KernelSpec { kind, tokens: wrong, strides: Vec::new() }.build(&target).unwrap_err();
+        assert!(matches!(error, KernelError::Shape { .. }), "{kind:?}: {error}");
+        KernelSpec { kind, tokens: right, strides }.build(&target).unwrap();
     }
 }
 
@@ -73,7 +91,7 @@ fn dtypes_without_loads() {
         KernelKind::Embed { width: 64, dtype: DType::Ter },
         KernelKind::Matmul { rows: 16, cols: 64, dtype: DType::I8 },
         KernelKind::KvAppend { cache },
-        KernelKind::Attention { heads: 1, cache, scale: 0 },
+        KernelKind::AttentionBlocks { heads: 1, cache, scale: 0 },
     ];
     for kind in kinds {
         let error = refused(kind);

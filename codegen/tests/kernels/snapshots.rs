@@ -68,7 +68,7 @@ fn screen() {
 
 #[test]
 fn rms_norm_quant() {
-    let kind = KernelKind::RmsNorm { width: 70, eps: 1e-5f32.to_bits(), quant: true };
+    let kind = KernelKind::RmsNormQuant { width: 70, eps: 1e-5f32.to_bits() };
     check("rms_norm_quant", kind, TokenMode::One, &[], NARROW);
 }
 
@@ -83,7 +83,7 @@ fn rope_kv_append() {
 #[test]
 fn attention() {
     let cache = CacheShape { kv_heads: 2, head_dim: 32, dtype: DType::F16 };
-    let kind = KernelKind::Attention { heads: 4, cache, scale: 0.125f32.to_bits() };
+    let kind = KernelKind::AttentionBlocks { heads: 4, cache, scale: 0.125f32.to_bits() };
     check("attention_narrow", kind, TokenMode::One, &[], NARROW);
 }
 
@@ -169,6 +169,6 @@ fn code_of_the_head() {
 #[test]
 fn code_of_attention() {
     let cache = CacheShape { kv_heads: 5, head_dim: 128, dtype: DType::F16 };
-    let kind = KernelKind::Attention { heads: 20, cache, scale: 0.125f32.to_bits() };
+    let kind = KernelKind::AttentionBlocks { heads: 20, cache, scale: 0.125f32.to_bits() };
     check_code("attention", kind, TokenMode::One, &[]);
 }

@@ -94,15 +94,6 @@ pub enum PlanError {
         /// What occurs twice.
         what: String,
     },
-    /// The host lacks CPU features that the plan is laid out for.
-    #[error(
-        "the plan needs CPU features that this machine lacks: {}; compile the model again on this machine",
-        .names.join(", ")
-    )]
-    MissingFeatures {
-        /// The features that are lacking.
-        names: Vec<String>,
-    },
     /// The contents of a section cannot be decoded.
     #[error("the {section} of the plan cannot be decoded ({reason}); compile the model again")]
     Decode {

@@ -8,7 +8,7 @@ use super::PlanError;
 /// The first bytes of every plan file.
 pub const MAGIC: [u8; 8] = *b"BNPLAN\0\x01";
 pub(super) const END_MAGIC: [u8; 8] = *b"BNPLEND\x01";
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// Alignment of all parts of the file and of the weights within their section.
 pub(super) const ALIGN: u64 = 64;
 /// Size of prelude, trailer and one row of the table.

@@ -2,13 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Settings that decide whether a plan fits a machine. They stand at the start of the file.
+/// The settings that a plan was made with. They stand at the start of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanSettings {
-    /// CPU features without which the layouts of this plan are of no use, by their names in Rust's target
-    /// features (`avx512vnni`, `dotprod`). Sorted.
-    pub required_features: Vec<String>,
-    /// Settings of the code generator, as pairs of name and value.
+    /// Options of the compilation as pairs of name and value.
     pub options: Vec<(String, String)>,
 }
 

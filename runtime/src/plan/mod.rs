@@ -38,7 +38,7 @@ mod write;
 pub use error::PlanError;
 pub use layout::{MAGIC, SectionKind};
 pub use meta::{PlanMeta, PlanSettings, SourceFile, WeightEntry};
-pub use read::{HostFeatures, LoadOptions, Plan, PlanIndex};
+pub use read::{LoadOptions, Plan, PlanIndex};
 pub use write::{PlanEncoder, WeightSink, write_plan};
 
 #[cfg(test)]

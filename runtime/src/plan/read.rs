@@ -12,30 +12,19 @@ use super::{PlanError, PlanMeta, PlanSettings, WeightEntry};
 use crate::map::{MapMode, Mapping};
 use crate::tokenizer::TokenizerSpec;
 
-/// Which CPU features a plan may require.
-#[derive(Debug, Clone, Copy)]
-pub enum HostFeatures<'a> {
-    /// Those of the machine that is to run the plan, by their names in Rust's target features.
-    Present(&'a [&'a str]),
-    /// Any: the plan is looked at, or laid out anew before it is run.
-    Any,
-}
-
 /// How a plan is loaded.
 #[derive(Debug, Clone, Copy)]
-pub struct LoadOptions<'a> {
-    /// The features to compare with those that the plan requires.
-    pub host_features: HostFeatures<'a>,
+pub struct LoadOptions {
     /// Whether the hash of the weights is checked, which reads all of them.
     pub verify_weights: bool,
     /// How the file is brought into memory.
     pub map_mode: MapMode,
 }
 
-impl Default for LoadOptions<'_> {
-    /// Any features, weights not verified, file mapped.
+impl Default for LoadOptions {
+    /// Weights not verified, file mapped.
     fn default() -> Self {
-        Self { host_features: HostFeatures::Any, verify_weights: false, map_mode: MapMode::Mapped }
+        Self { verify_weights: false, map_mode: MapMode::Mapped }
     }
 }
 
@@ -56,7 +45,7 @@ pub struct PlanIndex {
 
 impl PlanIndex {
     /// Reads the plan that `file` is, from the first byte to the last.
-    pub fn parse(file: &[u8], options: &LoadOptions<'_>) -> Result<Self, PlanError> {
+    pub fn parse(file: &[u8], options: &LoadOptions) -> Result<Self, PlanError> {
         let prelude = Prelude::decode(file)?;
         let trailer = Trailer::decode(file)?;
         let trailer_at = file.len() - RECORD;
@@ -80,7 +69,6 @@ impl PlanIndex {
         }
         // The features come first: they can be told even if a later version of a section is not readable.
         let settings: PlanSettings = from_postcard("settings", &file[settings_range.clone()])?;
-        check_features(&settings, options.host_features)?;
 
         let sections = Sections::locate(file, settings_range.end, table_range)?;
         for (row, bytes) in &sections.found {
@@ -210,13 +198,6 @@ fn damaged(what: &str) -> PlanError {
     PlanError::Damaged { what: what.to_owned() }
 }
 
-fn check_features(settings: &PlanSettings, host: HostFeatures<'_>) -> Result<(), PlanError> {
-    let HostFeatures::Present(host) = host else { return Ok(()) };
-    let lacking = |name: &&String| !host.contains(&name.as_str());
-    let names: Vec<String> = settings.required_features.iter().filter(lacking).cloned().collect();
-    if names.is_empty() { Ok(()) } else { Err(PlanError::MissingFeatures { names }) }
-}
-
 fn verify_hash(kind: SectionKind, bytes: &[u8], expected: &[u8; 32]) -> Result<(), PlanError> {
     let mut hasher = blake3::Hasher::new();
     hash_chunk(&mut hasher, bytes);
@@ -266,12 +247,12 @@ pub struct Plan {
 
 impl Plan {
     /// Loads the plan at `path`.
-    pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Self, PlanError> {
+    pub fn load(path: &Path, options: &LoadOptions) -> Result<Self, PlanError> {
         Self::from_file(Mapping::open(path, options.map_mode)?, path, options)
     }
 
     /// The plan in a file that has been opened; `path` is for messages.
-    pub fn from_file(file: Mapping, path: &Path, options: &LoadOptions<'_>) -> Result<Self, PlanError> {
+    pub fn from_file(file: Mapping, path: &Path, options: &LoadOptions) -> Result<Self, PlanError> {
         let index = PlanIndex::parse(file.as_slice(), options)
             .map_err(|source| PlanError::InFile { path: path.to_owned(), source: Box::new(source) })?;
         Ok(Self { file, index })

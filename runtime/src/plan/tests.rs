@@ -9,14 +9,10 @@ use super::*;
 use crate::map::MapMode;
 use crate::tokenizer::{Algorithm, TokenType, TokenizerSpec};
 
-const ANY: LoadOptions<'static> =
-    LoadOptions { host_features: HostFeatures::Any, verify_weights: true, map_mode: MapMode::Mapped };
+const VERIFIED: LoadOptions = LoadOptions { verify_weights: true, map_mode: MapMode::Mapped };
 
 fn settings() -> PlanSettings {
-    PlanSettings {
-        required_features: vec!["avx2".to_owned(), "avx512vnni".to_owned()],
-        options: vec![("threads".to_owned(), "2".to_owned())],
-    }
+    PlanSettings { options: vec![("threads".to_owned(), "2".to_owned())] }
 }
 
 fn meta() -> PlanMeta {
@@ -76,7 +72,7 @@ fn small_plan() -> Vec<u8> {
 }
 
 fn check_small_plan(path: &Path, mode: MapMode) {
-    let plan = Plan::load(path, &LoadOptions { map_mode: mode, ..ANY }).unwrap();
+    let plan = Plan::load(path, &LoadOptions { map_mode: mode, ..VERIFIED }).unwrap();
     let index = plan.index();
     assert_eq!(index.settings(), &settings());
     assert_eq!(index.meta(), &meta());
@@ -122,7 +118,7 @@ fn tokenizer_and_template_may_be_absent() {
         plan.module(MODULE)
     })
     .unwrap();
-    let index = PlanIndex::parse(&bytes, &ANY).unwrap();
+    let index = PlanIndex::parse(&bytes, &VERIFIED).unwrap();
     assert_eq!(index.chat_template(), None);
     assert!(index.weights().is_empty());
 }
@@ -131,21 +127,21 @@ fn tokenizer_and_template_may_be_absent() {
 fn every_truncation_is_refused() {
     let bytes = small_plan();
     for length in 0..bytes.len() {
-        let error = PlanIndex::parse(&bytes[..length], &ANY).unwrap_err();
+        let error = PlanIndex::parse(&bytes[..length], &VERIFIED).unwrap_err();
         assert!(matches!(error, PlanError::Incomplete { .. }), "{length}: {error}");
     }
     let longer = [bytes.as_slice(), &[0]].concat();
-    assert!(PlanIndex::parse(&longer, &ANY).is_err());
+    assert!(PlanIndex::parse(&longer, &VERIFIED).is_err());
 }
 
 #[test]
 fn every_flipped_bit_is_refused() {
     let mut bytes = small_plan();
-    PlanIndex::parse(&bytes, &ANY).unwrap();
+    PlanIndex::parse(&bytes, &VERIFIED).unwrap();
     for at in 0..bytes.len() {
         for bit in 0..8 {
             bytes[at] ^= 1 << bit;
-            assert!(PlanIndex::parse(&bytes, &ANY).is_err(), "byte {at}, bit {bit}");
+            assert!(PlanIndex::parse(&bytes, &VERIFIED).is_err(), "byte {at}, bit {bit}");
             bytes[at] ^= 1 << bit;
         }
     }
@@ -156,39 +152,27 @@ fn weights_are_hashed_only_on_request() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("model.plan");
     let mut bytes = small_plan();
-    let (_, place) = PlanIndex::parse(&bytes, &ANY).unwrap().weight("l0.k").unwrap();
+    let (_, place) = PlanIndex::parse(&bytes, &VERIFIED).unwrap().weight("l0.k").unwrap();
     bytes[place.start + 2] ^= 0x10;
     std::fs::write(&path, &bytes).unwrap();
     let is_mismatch =
         |error: &PlanError| matches!(error, PlanError::HashMismatch { section } if section == "weights");
-    assert!(is_mismatch(&PlanIndex::parse(&bytes, &ANY).unwrap_err()));
-    let plan = Plan::load(&path, &LoadOptions { verify_weights: false, ..ANY }).unwrap();
+    assert!(is_mismatch(&PlanIndex::parse(&bytes, &VERIFIED).unwrap_err()));
+    let plan = Plan::load(&path, &LoadOptions { verify_weights: false, ..VERIFIED }).unwrap();
     assert!(is_mismatch(&plan.verify_weights().unwrap_err()));
 }
 
 #[test]
 fn other_files_and_versions_are_told_apart() {
-    assert!(matches!(PlanIndex::parse(b"GGUF\x03", &ANY), Err(PlanError::NotAPlan)));
-    assert!(matches!(PlanIndex::parse(&[0; 4096], &ANY), Err(PlanError::NotAPlan)));
-    assert!(matches!(PlanIndex::parse(b"", &ANY), Err(PlanError::Incomplete { .. })));
+    assert!(matches!(PlanIndex::parse(b"GGUF\x03", &VERIFIED), Err(PlanError::NotAPlan)));
+    assert!(matches!(PlanIndex::parse(&[0; 4096], &VERIFIED), Err(PlanError::NotAPlan)));
+    assert!(matches!(PlanIndex::parse(b"", &VERIFIED), Err(PlanError::Incomplete { .. })));
     let mut bytes = small_plan();
-    bytes[8] = 2;
+    bytes[8] = 3;
     assert!(matches!(
-        PlanIndex::parse(&bytes, &ANY),
-        Err(PlanError::UnsupportedVersion { found: 2, supported: 1 })
+        PlanIndex::parse(&bytes, &VERIFIED),
+        Err(PlanError::UnsupportedVersion { found: 3, supported: 2 })
     ));
-}
-
-#[test]
-fn lacking_features_are_named() {
-    let bytes = small_plan();
-    let parse = |host: &[&str]| {
-        PlanIndex::parse(&bytes, &LoadOptions { host_features: HostFeatures::Present(host), ..ANY })
-    };
-    assert!(parse(&["avx512vnni", "avx2", "fma"]).is_ok());
-    let error = parse(&["avx2", "fma"]).unwrap_err();
-    assert!(matches!(&error, PlanError::MissingFeatures { names } if names == &["avx512vnni"]));
-    assert!(error.to_string().contains("avx512vnni"), "{error}");
 }
 
 #[test]
@@ -223,7 +207,7 @@ fn with_entries(entries: &[WeightEntry]) -> Result<PlanIndex, PlanError> {
         plan.raw_section(SectionKind::WeightIndex, &postcard::to_stdvec(entries).unwrap())
     })
     .unwrap();
-    PlanIndex::parse(&bytes, &ANY)
+    PlanIndex::parse(&bytes, &VERIFIED)
 }
 
 #[test]
@@ -254,7 +238,7 @@ fn undecodable_sections_are_named() {
             plan.weights(|_| Ok::<(), PlanError>(()))
         })
         .unwrap();
-        match PlanIndex::parse(&bytes, &ANY) {
+        match PlanIndex::parse(&bytes, &VERIFIED) {
             Err(PlanError::Decode { section, .. }) => section,
             other => panic!("{other:?}"),
         }
@@ -342,7 +326,7 @@ fn load_errors_name_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("cut.plan");
     std::fs::write(&path, &small_plan()[..100]).unwrap();
-    let text = Plan::load(&path, &ANY).unwrap_err().to_string();
+    let text = Plan::load(&path, &VERIFIED).unwrap_err().to_string();
     assert!(text.contains("cut.plan") && text.contains("incomplete"), "{text}");
 }
 
@@ -366,7 +350,7 @@ proptest! {
             let hash = *hasher.finalize().as_bytes();
             bytes[trailer + 32..].copy_from_slice(&hash);
         }
-        if let Ok(index) = PlanIndex::parse(&bytes, &LoadOptions { verify_weights: false, ..ANY }) {
+        if let Ok(index) = PlanIndex::parse(&bytes, &LoadOptions { verify_weights: false, ..VERIFIED }) {
             for entry in index.weights() {
                 let (_, range) = index.weight(&entry.name).unwrap();
                 prop_assert!(bytes.get(range).is_some());
@@ -382,6 +366,6 @@ proptest! {
             bytes[..12].copy_from_slice(b"BNPLAN\0\x01\x01\0\0\0");
             bytes[at..at + 8].copy_from_slice(b"BNPLEND\x01");
         }
-        prop_assert!(PlanIndex::parse(&bytes, &ANY).is_err());
+        prop_assert!(PlanIndex::parse(&bytes, &VERIFIED).is_err());
     }
 }

@@ -11,9 +11,12 @@
 
 use bitnetc_ir::{KEY_BLOCK, storage};
 
+use super::super::args::{Position, WorkspaceBytes};
 use super::super::lanes::{for_groups, for_tiles_of, halvings};
-use super::super::{Arg, Args, CacheShape};
-use super::{Blocking, MAX, Rows, SCORES, SUM, Shape, Tile, converted_bytes, merge_state, softmax};
+use super::super::{CacheShape, kernel};
+use super::{
+    Block, Blocking, Caches, MAX, Rows, SCORES, SUM, Shape, Tile, converted_bytes, merge_state, softmax,
+};
 use crate::kir::{I64, IntCond, KernelBuilder, Scalar};
 
 /// Bytes of the line of a key/value head.
@@ -29,11 +32,12 @@ fn record_bytes(head_dim: u32) -> u64 {
     RECORD_STATE + storage::align(4 * u64::from(head_dim))
 }
 
-/// Bytes of the workspace for caches of `capacity` positions.
-pub(in crate::kernels) fn workspace_bytes(heads: u32, cache: CacheShape, capacity: u32) -> u64 {
-    let blocks = u64::from(capacity.div_ceil(KEY_BLOCK));
-    let records = blocks.saturating_mul(heads.into()).saturating_mul(record_bytes(cache.head_dim));
-    records.saturating_add(LINE * u64::from(cache.kv_heads))
+/// Bytes of the workspace.
+pub(super) fn workspace_bytes(heads: u32, cache: CacheShape) -> WorkspaceBytes {
+    WorkspaceBytes {
+        fixed: LINE * u64::from(cache.kv_heads),
+        per_key_block: record_bytes(cache.head_dim).saturating_mul(heads.into()),
+    }
 }
 
 /// Where the parts of the scratch are.
@@ -50,9 +54,17 @@ impl Scratch {
 }
 
 /// The blocks that the one token of the call sees.
-fn blocks_of(b: &mut KernelBuilder, args: &Args) -> I64 {
-    let whole = b.add(args.word(Arg::Position), i64::from(KEY_BLOCK));
+fn blocks_of(b: &mut KernelBuilder, position: Position) -> I64 {
+    let whole = b.add(position.first(), i64::from(KEY_BLOCK));
     b.shr(whole, 6)
+}
+
+/// What the two kernels share.
+#[derive(Clone, Copy)]
+struct Workspace {
+    at: I64,
+    /// Positions that the caches have room for.
+    capacity: I64,
 }
 
 /// Records of one query head, from its first block to its last.
@@ -67,21 +79,21 @@ impl Shape {
     }
 
     /// Address of the number of folded blocks.
-    fn folded(&self, b: &mut KernelBuilder, args: &Args, kv_head: I64) -> I64 {
+    fn folded(&self, b: &mut KernelBuilder, workspace: Workspace, kv_head: I64) -> I64 {
         let offset = b.mul(kv_head, LINE as i64);
-        b.add(args.word(Arg::Workspace), offset)
+        b.add(workspace.at, offset)
     }
 
     /// The records of query head `member` of a key/value head.
-    fn records(&self, b: &mut KernelBuilder, args: &Args, kv_head: I64, member: I64) -> Records {
+    fn records(&self, b: &mut KernelBuilder, workspace: Workspace, kv_head: I64, member: I64) -> Records {
         let apart = i64::from(self.group) * self.record_bytes();
-        let blocks = b.shr(args.word(Arg::Capacity), 6);
+        let blocks = b.shr(workspace.capacity, 6);
         let at = b.mul(kv_head, blocks);
         let at = b.mul(at, apart);
         let offset = b.mul(member, self.record_bytes());
         let at = b.add(at, offset);
         let at = b.add(at, LINE as i64 * i64::from(self.kv_heads));
-        Records { first: b.add(args.word(Arg::Workspace), at), apart }
+        Records { first: b.add(workspace.at, at), apart }
     }
 
     /// Address of a record.
@@ -92,14 +104,26 @@ impl Shape {
 }
 
 /// A unit is a key/value head and a block of keys; see `bitnetc_ir::partition`.
-pub(super) fn blocks(b: &mut KernelBuilder, args: &Args, shape: &Shape) {
-    let blocks = blocks_of(b, args);
-    let keys = b.add(args.word(Arg::Position), 1);
-    let (begin, end) = (args.word(Arg::UnitBegin), args.word(Arg::UnitEnd));
-    let cache =
-        CacheShape { kv_heads: shape.kv_heads, head_dim: shape.head_dim(), dtype: shape.stored.dtype };
+pub(in crate::kernels) fn blocks(b: &mut KernelBuilder, kernel: &kernel::AttentionBlocks) {
+    let &kernel::AttentionBlocks { call, heads, cache, scale, .. } = kernel;
+    let &kernel::AttentionBlocks {
+        q, k_cache, v_cache, workspace, position, capacity, scratch: scores, ..
+    } = kernel;
+    let shape = Shape::new(heads, cache, f32::from_bits(scale), Blocking::new(call.registers, call.one()));
+    let caches = Caches {
+        keys: k_cache,
+        values: v_cache,
+        capacity,
+        stored: shape.stored,
+        level: Caches::prefetch_level(call.registers),
+    };
+    let workspace = Workspace { at: workspace, capacity };
+    let blocks = blocks_of(b, position);
+    let keys = b.add(position.first(), 1);
+    let (begin, end) = (call.unit_begin, call.unit_end);
     let scratch = Scratch::new(shape.group, cache);
-    let converted = b.add(args.word(Arg::Scratch), scratch.converted as i64);
+    let converted = b.add(scores, scratch.converted as i64);
+    let places = Places { q: q.first(), caches, scores, converted };
     b.for_loop(0, shape.kv_heads, 1, (), |b, kv_head, ()| {
         let before = b.mul(kv_head, blocks);
         let low = b.sub(begin, before);
@@ -108,7 +132,7 @@ pub(super) fn blocks(b: &mut KernelBuilder, args: &Args, shape: &Shape) {
         let high = b.min(high, blocks);
         b.if_then(low, IntCond::Lt, high, |b| {
             let zero = b.int(0);
-            let records = shape.records(b, args, kv_head, zero);
+            let records = shape.records(b, workspace, kv_head, zero);
             b.for_loop(low, high, 1, (), |b, block, ()| {
                 let (slot, fresh) =
                     b.if_else(low, IntCond::Eq, 0, |b| (b.int(0), block), |b| (block, b.int(0)));
@@ -116,14 +140,25 @@ pub(super) fn blocks(b: &mut KernelBuilder, args: &Args, shape: &Shape) {
                 let first = b.shl(block, 6);
                 let left = b.sub(keys, first);
                 let count = b.min(left, i64::from(KEY_BLOCK));
-                shape.block(b, args, &OneBlock { kv_head, first, count, record, fresh, converted });
+                shape.block(b, &places, &OneBlock { kv_head, first, count, record, fresh });
             });
             b.if_then(low, IntCond::Eq, 0, |b| {
-                let folded = shape.folded(b, args, kv_head);
+                let folded = shape.folded(b, workspace, kv_head);
                 b.store_scalar(folded, high, 0, Scalar::I32);
             });
         });
     });
+}
+
+/// Where a call reads, and its scratch.
+struct Places {
+    /// The row of queries.
+    q: I64,
+    caches: Caches,
+    /// Scores of the query heads of a key/value head.
+    scores: I64,
+    /// Room for a block as f32.
+    converted: I64,
 }
 
 /// One unit.
@@ -136,22 +171,19 @@ struct OneBlock {
     record: I64,
     /// 0 where the record is new.
     fresh: I64,
-    /// Room for a block as f32.
-    converted: I64,
 }
 
 impl Shape {
-    fn block(&self, b: &mut KernelBuilder, args: &Args, unit: &OneBlock) {
-        let scores = args.word(Arg::Scratch);
-        let offset = self.stored.offset(b, args, unit.kv_head, unit.first);
+    fn block(&self, b: &mut KernelBuilder, places: &Places, unit: &OneBlock) {
+        let (caches, scores) = (places.caches, places.scores);
+        let offset = caches.offset(b, unit.kv_head, unit.first);
         // Where more than one tile would convert the same elements, the block is converted once.
         let convert = self.stored.dtype != bitnetc_ir::DType::F32 && self.group as usize > self.blocking.rows;
-        let load = |b: &mut KernelBuilder, operand: u8| {
-            let block = self.stored_block(b, args, operand, offset);
-            if convert { block.convert(b, unit.converted, unit.count) } else { block }
+        let load = |b: &mut KernelBuilder, block: Block| {
+            if convert { block.convert(b, places.converted, unit.count) } else { block }
         };
         let q = b.mul(unit.kv_head, i64::from(self.group) * self.head_bytes());
-        let q = b.add(args.operand(0), q);
+        let q = b.add(places.q, q);
         let sizes = halvings(self.blocking.rows);
         let tile = |b: &mut KernelBuilder, member: I64, size: usize| {
             let offset = b.mul(member, self.head_bytes());
@@ -164,7 +196,8 @@ impl Shape {
             let y = Rows::apart(y, size, self.record_bytes());
             Tile { q, y, scores, states: Rows::apart(record, size, self.record_bytes()) }
         };
-        let keys = load(b, 1);
+        let keys = caches.block_of_keys(b, offset);
+        let keys = load(b, keys);
         for_tiles_of(b, self.group, &sizes, |b, member, size| {
             let tile = tile(b, member, size);
             self.score(b, &tile, keys, unit.count);
@@ -176,7 +209,8 @@ impl Shape {
             let state = b.add(unit.record, offset);
             softmax(b, scores, state, unit.fresh, unit.count);
         });
-        let values = load(b, 2);
+        let values = caches.block_of_values(b, offset);
+        let values = load(b, values);
         for_tiles_of(b, self.group, &sizes, |b, member, size| {
             let tile = tile(b, member, size);
             self.weigh(b, &tile, values, unit.fresh, unit.count);
@@ -185,15 +219,17 @@ impl Shape {
 }
 
 /// Merges what is not merged yet, and divides. A unit is a query head.
-pub(in crate::kernels) fn merge(b: &mut KernelBuilder, args: &Args, heads: u32, cache: CacheShape) {
-    let shape = Shape::new(heads, cache, 1.0, Blocking::new(args.registers, args.one()));
-    let blocks = blocks_of(b, args);
-    args.for_units(b, |b, head| {
+pub(in crate::kernels) fn merge(b: &mut KernelBuilder, kernel: &kernel::AttentionMerge) {
+    let &kernel::AttentionMerge { call, heads, cache, workspace, y, position, capacity } = kernel;
+    let shape = Shape::new(heads, cache, 1.0, Blocking::new(call.registers, call.one()));
+    let workspace = Workspace { at: workspace, capacity };
+    let blocks = blocks_of(b, position);
+    call.for_units(b, |b, head| {
         let kv_head = b.udiv(head, shape.group.into());
         let member = b.urem(head, shape.group.into());
-        let folded = shape.folded(b, args, kv_head);
+        let folded = shape.folded(b, workspace, kv_head);
         let folded = b.load_int(folded, 0);
-        let records = shape.records(b, args, kv_head, member);
+        let records = shape.records(b, workspace, kv_head, member);
         let state = records.first;
         let output = b.add(state, RECORD_STATE as i64);
         b.for_loop(folded, blocks, 1, (), |b, block, ()| {
@@ -209,7 +245,7 @@ pub(in crate::kernels) fn merge(b: &mut KernelBuilder, args: &Args, heads: u32, 
             });
         });
         let offset = b.mul(head, shape.head_bytes());
-        let y = b.add(args.result(), offset);
+        let y = b.add(y.first(), offset);
         shape.divide(b, output, state, y);
     });
 }

@@ -17,11 +17,13 @@ mod prefill;
 
 use bitnetc_ir::{DType, KEY_BLOCK};
 
+use super::args::WorkspaceBytes;
 use super::lanes::{for_groups, for_tiles_of, halvings, load_dense};
-use super::{Args, CacheShape, Registers, TokenMode};
+use super::{CacheShape, Registers};
 use crate::kir::{I64, IntCond, KernelBuilder, LANES, Vf};
 
-pub(super) use decode::{merge, workspace_bytes};
+pub(super) use decode::{blocks, merge};
+pub(super) use prefill::tiles;
 
 /// Bytes of the scores of one row.
 const SCORES: i32 = 4 * KEY_BLOCK as i32;
@@ -41,22 +43,24 @@ const _: () = assert!(NEW_FACTOR == OLD_FACTOR + 4);
 /// Greatest distance of rows that a tile addresses by constant offsets.
 const MAX_OFFSET: i64 = 1 << 24;
 
-/// Attention over a chunk, or for one token the blocks that [`merge`] then puts together.
-pub(super) fn attention(b: &mut KernelBuilder, args: &Args, heads: u32, cache: CacheShape, scale: f32) {
-    let shape = Shape::new(heads, cache, scale, Blocking::new(args.registers, args.one()));
-    match args.one() {
-        true => decode::blocks(b, args, &shape),
-        false => prefill::tiles(b, args, &shape),
-    }
+/// Scratch of [`blocks`].
+pub(super) fn blocks_scratch_bytes(heads: u32, cache: CacheShape) -> u64 {
+    decode::Scratch::new(group_of(heads, cache), cache).bytes
 }
 
-/// Scratch of the kernel.
-pub(super) fn scratch_bytes(heads: u32, cache: CacheShape, tokens: TokenMode) -> u64 {
-    let group = heads / cache.kv_heads.max(1);
-    match tokens {
-        TokenMode::One => decode::Scratch::new(group, cache).bytes,
-        TokenMode::Many => prefill::Scratch::new(group, cache).bytes,
-    }
+/// Scratch of [`tiles`].
+pub(super) fn tiles_scratch_bytes(heads: u32, cache: CacheShape) -> u64 {
+    prefill::Scratch::new(group_of(heads, cache), cache).bytes
+}
+
+/// What [`blocks`] leaves for [`merge`].
+pub(super) fn workspace_bytes(heads: u32, cache: CacheShape) -> WorkspaceBytes {
+    decode::workspace_bytes(heads, cache)
+}
+
+/// Query heads of a key/value head; of caches without any, all.
+fn group_of(heads: u32, cache: CacheShape) -> u32 {
+    heads / cache.kv_heads.max(1)
 }
 
 /// Bytes of a block of keys or values as f32.
@@ -107,24 +111,49 @@ impl Shape {
         self.stored.head_dim
     }
 
-    /// The block of keys (operand 1) or values (operand 2) that lies `offset` bytes from the start of its cache. Behind the keys
-    /// of a block come its values, and behind these the keys of the block that follows in the cache.
-    fn stored_block(&self, b: &mut KernelBuilder, args: &Args, operand: u8, offset: I64) -> Block {
-        let next = match operand {
-            1 => b.add(args.operand(2), offset),
-            _ => {
-                let next = b.add(args.operand(1), offset);
-                b.add(next, i64::from(KEY_BLOCK) * self.stored.row_bytes())
-            }
-        };
-        // Where the hardware brings lines into the first level by itself, a block that comes too early displaces this one.
-        let level = if args.registers.one_stream() { 2 } else { 1 };
-        Block { at: b.add(args.operand(operand), offset), stored: self.stored, next: Some((next, level)) }
-    }
-
     /// Bytes of a head in a row of queries or results.
     fn head_bytes(&self) -> i64 {
         4 * i64::from(self.head_dim())
+    }
+}
+
+/// The caches. Behind the keys of a block its values are read, and behind these the keys of the block that follows.
+#[derive(Clone, Copy)]
+struct Caches {
+    keys: I64,
+    values: I64,
+    /// Positions that there is room for.
+    capacity: I64,
+    stored: Stored,
+    /// The cache level into which a block is prefetched.
+    level: u8,
+}
+
+impl Caches {
+    /// The level for [`Caches::level`].
+    fn prefetch_level(registers: Registers) -> u8 {
+        // Where the hardware brings lines into the first level by itself, a block that comes too early displaces the one in use.
+        if registers.one_stream() { 2 } else { 1 }
+    }
+
+    /// Bytes that lie before key or value `first` of `kv_head`.
+    fn offset(self, b: &mut KernelBuilder, kv_head: I64, first: I64) -> I64 {
+        let at = b.mul(kv_head, self.capacity);
+        let at = b.add(at, first);
+        b.mul(at, self.stored.row_bytes())
+    }
+
+    /// The block of keys that lies `offset` bytes from the start of the cache.
+    fn block_of_keys(self, b: &mut KernelBuilder, offset: I64) -> Block {
+        let next = b.add(self.values, offset);
+        Block { at: b.add(self.keys, offset), stored: self.stored, next: Some((next, self.level)) }
+    }
+
+    /// The block of values that lies `offset` bytes from the start of the cache.
+    fn block_of_values(self, b: &mut KernelBuilder, offset: I64) -> Block {
+        let next = b.add(self.keys, offset);
+        let next = b.add(next, i64::from(KEY_BLOCK) * self.stored.row_bytes());
+        Block { at: b.add(self.values, offset), stored: self.stored, next: Some((next, self.level)) }
     }
 }
 
@@ -146,12 +175,6 @@ impl Stored {
     /// Bytes of one element of 16 keys, and of 16 elements of one value.
     fn vector_bytes(self) -> i32 {
         LANES as i32 * self.element_bytes()
-    }
-    /// Bytes that lie before key or value `first` of `kv_head`.
-    fn offset(self, b: &mut KernelBuilder, args: &Args, kv_head: I64, first: I64) -> I64 {
-        let at = b.mul(kv_head, args.word(super::Arg::Capacity));
-        let at = b.add(at, first);
-        b.mul(at, self.row_bytes())
     }
 }
 

@@ -7,9 +7,12 @@
 use bitnetc_ir::partition::QUERY_TILE;
 use bitnetc_ir::{DType, KEY_BLOCK, storage};
 
+use super::super::args::{Position, TokenRows};
 use super::super::lanes::{for_tiles, for_tiles_of, halvings};
-use super::super::{Arg, Args, CacheShape};
-use super::{MAX_OFFSET, Rows, SCORES, STATE, Shape, Tile, converted_bytes, softmax};
+use super::super::{CacheShape, kernel};
+use super::{
+    Block, Blocking, Caches, MAX_OFFSET, Rows, SCORES, STATE, Shape, Tile, converted_bytes, softmax,
+};
 use crate::kir::{I64, IntCond, KernelBuilder};
 
 const _: () = assert!(QUERY_TILE == 16 && KEY_BLOCK == 64);
@@ -31,15 +34,22 @@ impl Scratch {
 }
 
 /// A unit is a key/value head and a tile of tokens; see `bitnetc_ir::partition`.
-pub(super) fn tiles(b: &mut KernelBuilder, args: &Args, shape: &Shape) {
-    let tokens = args.word(Arg::Tokens);
+pub(in crate::kernels) fn tiles(b: &mut KernelBuilder, kernel: &kernel::AttentionTiles) {
+    let &kernel::AttentionTiles { call, heads, cache, scale, q, y, .. } = kernel;
+    let &kernel::AttentionTiles { k_cache, v_cache, position, capacity, scratch: scores, .. } = kernel;
+    let shape = &Shape::new(heads, cache, f32::from_bits(scale), Blocking::new(call.registers, call.one()));
+    let caches = Caches {
+        keys: k_cache,
+        values: v_cache,
+        capacity,
+        stored: shape.stored,
+        level: Caches::prefetch_level(call.registers),
+    };
+    let tokens = call.tokens;
     let tiles = b.add(tokens, i64::from(QUERY_TILE) - 1);
     let tiles = b.shr(tiles, 4);
-    let (begin, end) = (args.word(Arg::UnitBegin), args.word(Arg::UnitEnd));
-    let cache =
-        CacheShape { kv_heads: shape.kv_heads, head_dim: shape.head_dim(), dtype: shape.stored.dtype };
+    let (begin, end) = (call.unit_begin, call.unit_end);
     let layout = Scratch::new(shape.group, cache);
-    let scores = args.word(Arg::Scratch);
     let states = b.add(scores, layout.states as i64);
     let converted = b.add(scores, layout.converted as i64);
     b.for_loop(0, shape.kv_heads, 1, (), |b, kv_head, ()| {
@@ -49,13 +59,13 @@ pub(super) fn tiles(b: &mut KernelBuilder, args: &Args, shape: &Shape) {
         let high = b.sub(end, before);
         let high = b.min(high, tiles);
         let offset = b.mul(kv_head, i64::from(shape.group) * shape.head_bytes());
-        let q = b.add(args.operand(0), offset);
-        let y = b.add(args.result(), offset);
+        let q = q.skip(b, offset);
+        let y = y.skip(b, offset);
         b.for_loop(low, high, 1, (), |b, tile, ()| {
             let first = b.shl(tile, 4);
             let end = b.add(first, i64::from(QUERY_TILE));
             let end = b.min(end, tokens);
-            let unit = Unit { shape, args, kv_head, first, end, q, y, scores, states, converted };
+            let unit = Unit { shape, caches, position, kv_head, first, end, q, y, scores, states, converted };
             unit.run(b);
         });
     });
@@ -64,14 +74,15 @@ pub(super) fn tiles(b: &mut KernelBuilder, args: &Args, shape: &Shape) {
 /// A tile of tokens, over all keys that they see.
 struct Unit<'a> {
     shape: &'a Shape,
-    args: &'a Args,
+    caches: Caches,
+    position: Position,
     kv_head: I64,
     /// First token, and the first behind the tile.
     first: I64,
     end: I64,
-    /// Queries and results of token 0.
-    q: I64,
-    y: I64,
+    /// Queries and results of the key/value head.
+    q: TokenRows,
+    y: TokenRows,
     /// Parts of the scratch.
     scores: I64,
     states: I64,
@@ -81,25 +92,22 @@ struct Unit<'a> {
 impl Unit<'_> {
     /// Tokens whose rows go into one tile of the products.
     fn tokens_at_once(&self) -> usize {
-        let far = self.args.stride(0).max(self.args.stride(1));
+        let far = self.q.stride().max(self.y.stride());
         let most = (self.shape.blocking.rows / self.shape.group as usize).max(1);
         if far * most as i64 > MAX_OFFSET { 1 } else { most }
     }
 
     fn run(&self, b: &mut KernelBuilder) {
-        let (shape, args) = (self.shape, self.args);
-        let position = args.word(Arg::Position);
+        let (shape, caches) = (self.shape, self.caches);
+        let position = self.position.first();
         let keys = b.add(position, self.end);
         b.for_loop(0, keys, KEY_BLOCK.into(), (), |b, block, ()| {
             let left = b.sub(keys, block);
             let count = b.min(left, i64::from(KEY_BLOCK));
-            let offset = shape.stored.offset(b, args, self.kv_head, block);
-            let load = |b: &mut KernelBuilder, operand: u8| {
-                let stored = shape.stored_block(b, args, operand, offset);
-                match shape.stored.dtype {
-                    DType::F32 => stored,
-                    _ => stored.convert(b, self.converted, count),
-                }
+            let offset = caches.offset(b, self.kv_head, block);
+            let load = |b: &mut KernelBuilder, stored: Block| match shape.stored.dtype {
+                DType::F32 => stored,
+                _ => stored.convert(b, self.converted, count),
             };
             // The first token of the tile that sees the block, and up to where tokens can go together.
             let from = b.sub(block, position);
@@ -127,7 +135,8 @@ impl Unit<'_> {
                     self.for_heads(b, token, 1, |b, tile| body(b, tile, count));
                 });
             };
-            let k = load(b, 1);
+            let k = caches.block_of_keys(b, offset);
+            let k = load(b, k);
             each(b, &|b, tile, count| shape.score(b, tile, k, count));
             b.for_loop(from, self.end, 1, (), |b, token, ()| {
                 let count = self.keys_in_block(b, token, block);
@@ -141,12 +150,13 @@ impl Unit<'_> {
                     softmax(b, scores, state, block, count);
                 });
             });
-            let v = load(b, 2);
+            let v = caches.block_of_values(b, offset);
+            let v = load(b, v);
             each(b, &|b, tile, count| shape.weigh(b, tile, v, block, count));
         });
         b.for_loop(self.first, self.end, 1, (), |b, token, ()| {
             let row = self.row(b, token);
-            let y = args.row(b, self.y, 1, token);
+            let y = self.y.of(b, token);
             b.for_loop(0, shape.group, 1, (), |b, member, ()| {
                 let offset = b.mul(member, shape.head_bytes());
                 let y = b.add(y, offset);
@@ -160,7 +170,7 @@ impl Unit<'_> {
 
     /// Keys of the block from key `block` on that a token sees.
     fn keys_in_block(&self, b: &mut KernelBuilder, token: I64, block: I64) -> I64 {
-        let seen = self.args.position_of(b, token);
+        let seen = self.position.of(b, token);
         let seen = b.add(seen, 1);
         let seen = b.sub(seen, block);
         b.min(seen, i64::from(KEY_BLOCK))
@@ -180,9 +190,9 @@ impl Unit<'_> {
         tokens: usize,
         body: impl Fn(&mut KernelBuilder, &Tile),
     ) {
-        let (shape, args) = (self.shape, self.args);
-        let q = args.row(b, self.q, 0, token);
-        let y = args.row(b, self.y, 1, token);
+        let shape = self.shape;
+        let q = self.q.of(b, token);
+        let y = self.y.of(b, token);
         let row = self.row(b, token);
         for_tiles_of(b, shape.group, &halvings(shape.blocking.rows / tokens), |b, member, size| {
             let offset = b.mul(member, shape.head_bytes());
@@ -193,7 +203,7 @@ impl Unit<'_> {
                 let offsets = (0..tokens).flat_map(|t| (0..size).map(move |m| place(t, m))).collect();
                 Rows { base: b.add(base, offset), offsets }
             };
-            let (q, y) = (rows(b, q, args.stride(0)), rows(b, y, args.stride(1)));
+            let (q, y) = (rows(b, q, self.q.stride()), rows(b, y, self.y.stride()));
             let row = b.add(row, member);
             let at = b.mul(row, i64::from(SCORES));
             let scores = b.add(self.scores, at);

@@ -6,9 +6,10 @@
 //!
 //! Machines with tile registers do chunks of enough tokens in another way: see [`tile_registers`].
 
-use super::{Form, Matrix, passes, tile, tile_registers, trits};
+use super::{Form, Output, passes, tile, tile_registers, trits};
+use crate::kernels::args::{Call, TokenRows};
+use crate::kernels::kernel;
 use crate::kernels::lanes::{for_tiles, halvings};
-use crate::kernels::{Arg, Args};
 use crate::kir::{I64, IntCond, KernelBuilder};
 
 /// How the loop is blocked.
@@ -35,29 +36,35 @@ impl Blocking {
 }
 
 /// The kernel under construction.
-pub(super) struct Gemm<'a> {
-    pub(super) args: &'a Args,
-    pub(super) matrix: Matrix,
+pub(super) struct Gemm {
+    pub(super) call: Call,
+    /// The activation.
+    pub(super) x: TokenRows,
+    w: I64,
+    scratch: I64,
+    pub(super) output: Output,
     blocking: Blocking,
     /// How few tokens are handled, see [`Blocking::few`].
     few: Form,
 }
 
-pub(super) fn gemm(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
-    let vectors = args.registers.vectors();
+pub(super) fn gemm(b: &mut KernelBuilder, kernel: &kernel::Bitlinear, scratch: I64, output: Output) {
+    let &kernel::Bitlinear { call, x, w, .. } = kernel;
+    let vectors = call.registers.vectors();
     let few = if vectors >= 8 { Form::InPlace } else { Form::Shifted };
-    Gemm { args, matrix, blocking: Blocking::new(vectors), few }.run(b);
+    let blocking = Blocking::new(vectors);
+    Gemm { call, x, w, scratch, output, blocking, few }.run(b);
 }
 
-impl Gemm<'_> {
+impl Gemm {
     fn run(&self, b: &mut KernelBuilder) {
-        let all = self.args.word(Arg::Tokens);
+        let all = self.call.tokens;
         let tokens = self.blocking.tokens as i64;
-        let chunk = (CHUNK_BYTES / self.args.stride(0).max(1) / tokens).max(1) * tokens;
+        let chunk = (CHUNK_BYTES / self.x.stride().max(1) / tokens).max(1) * tokens;
         b.for_loop(0, all, chunk, (), |b, first, ()| {
             let end = b.add(first, chunk);
             let end = b.min(end, all);
-            if !self.args.registers.tiles() {
+            if !self.call.registers.tiles() {
                 return self.chunk(b, first, end);
             }
             let tokens = b.sub(end, first);
@@ -67,7 +74,7 @@ impl Gemm<'_> {
                 tile_registers::FEWEST_TOKENS,
                 |b| self.chunk(b, first, end),
                 |b| {
-                    let scratch = b.add(self.args.word(Arg::Scratch), trits::scratch_of(self.matrix) as i64);
+                    let scratch = b.add(self.scratch, trits::scratch_of(self.output.matrix) as i64);
                     tile_registers::chunk(b, self, scratch, first, end);
                 },
             );
@@ -76,26 +83,25 @@ impl Gemm<'_> {
 
     /// Whether row tiles are read where they are stored, not from copies in the scratch.
     pub(super) fn in_place(&self) -> bool {
-        !self.matrix.layout.has_five_a_byte()
+        !self.output.matrix.layout.has_five_a_byte()
     }
 
     /// The row tiles of some units in the form of `tile16`, and their groups.
     pub(super) fn weights(&self, b: &mut KernelBuilder, unit: I64, units: usize) -> (Vec<I64>, u32) {
-        let per_unit = self.matrix.tiles_per_unit();
-        let at = b.mul(unit, per_unit as i64 * self.matrix.tile_bytes());
-        let w = b.add(self.args.operand(1), at);
+        let per_unit = self.output.matrix.tiles_per_unit();
+        let at = b.mul(unit, per_unit as i64 * self.output.matrix.tile_bytes());
+        let w = b.add(self.w, at);
         let weights: Vec<I64> =
-            (0..units * per_unit).map(|i| b.add(w, i as i64 * self.matrix.tile_bytes())).collect();
-        trits::tile16(b, self.args, self.matrix, weights)
+            (0..units * per_unit).map(|i| b.add(w, i as i64 * self.output.matrix.tile_bytes())).collect();
+        trits::tile16(b, self.scratch, self.output.matrix, weights)
     }
 
     /// The whole range of units for the tokens `first..end`.
     fn chunk(&self, b: &mut KernelBuilder, first: I64, end: I64) {
-        let per_unit = self.matrix.tiles_per_unit();
-        let (unit_begin, unit_end) = (self.args.word(Arg::UnitBegin), self.args.word(Arg::UnitEnd));
+        let per_unit = self.output.matrix.tiles_per_unit();
         let together = halvings(self.blocking.tiles / per_unit);
         let full = together[0];
-        for_tiles(b, unit_begin, unit_end, &together, |b, unit, units| {
+        for_tiles(b, self.call.unit_begin, self.call.unit_end, &together, |b, unit, units| {
             let (weights, groups) = self.weights(b, unit, units);
             let block = |b: &mut KernelBuilder, token: I64, tokens: usize| {
                 self.block(b, unit, &weights, groups, token, tokens);
@@ -146,9 +152,9 @@ impl Gemm<'_> {
         token: I64,
         tokens: usize,
     ) {
-        let (args, matrix) = (self.args, self.matrix);
-        let x = args.row(b, args.operand(0), 0, token);
-        let x: Vec<I64> = (0..tokens as i64).map(|i| b.add(x, i * args.stride(0))).collect();
+        let matrix = self.output.matrix;
+        let x = self.x.of(b, token);
+        let x = self.x.neighbours(b, x, tokens);
         // The tiles that come next arrive from memory while these are multiplied; expanded ones are in the scratch.
         let next = self.in_place().then(|| weights.len() as i64 * matrix.tile_bytes());
         let mut sums = Vec::new();
@@ -167,7 +173,7 @@ impl Gemm<'_> {
             for (row, &x) in x.iter().enumerate() {
                 let token = b.add(token, row as i64);
                 let sums: Vec<_> = sums.iter().map(|of_tile| of_tile[row]).collect();
-                matrix.finish(b, args, unit, token, x, &sums);
+                self.output.finish(b, unit, token, x, &sums);
             }
         }
     }

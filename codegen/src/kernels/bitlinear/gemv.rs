@@ -2,9 +2,9 @@
 
 use bitnetc_ir::Layout;
 
-use super::{Form, Matrix, lut, one, tile, trits};
+use super::{Form, Output, lut, one, tile, trits};
 use crate::kernels::lanes::{for_tiles, halvings};
-use crate::kernels::{Args, Registers};
+use crate::kernels::{Registers, kernel};
 use crate::kir::{I64, KernelBuilder};
 
 /// How the loop is blocked.
@@ -27,18 +27,18 @@ impl Blocking {
     }
 }
 
-pub(super) fn gemv(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
-    let Blocking { form, tiles, unroll } = Blocking::new(args.registers);
+pub(super) fn gemv(b: &mut KernelBuilder, kernel: &kernel::Bitlinear, output: Output) {
+    let (call, matrix) = (kernel.call, output.matrix);
+    let Blocking { form, tiles, unroll } = Blocking::new(call.registers);
     let tiles = match matrix.layout {
-        Layout::Trits16 => trits::tiles(args.registers),
-        Layout::Lut16 => lut::tiles(args.registers),
+        Layout::Trits16 => trits::tiles(call.registers),
+        Layout::Lut16 => lut::tiles(call.registers),
         _ => tiles,
     };
     let per_unit = matrix.tiles_per_unit();
-    let (begin, end) = (args.word(crate::kernels::Arg::UnitBegin), args.word(crate::kernels::Arg::UnitEnd));
-    let (x, w) = (args.operand(0), args.operand(1));
+    let (x, w) = (kernel.x.first(), kernel.w);
     let token = b.int(0);
-    for_tiles(b, begin, end, &halvings(tiles / per_unit), |b, unit, units| {
+    for_tiles(b, call.unit_begin, call.unit_end, &halvings(tiles / per_unit), |b, unit, units| {
         let at = b.mul(unit, per_unit as i64 * matrix.tile_bytes());
         let w = b.add(w, at);
         let weights: Vec<I64> =
@@ -52,18 +52,18 @@ pub(super) fn gemv(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
             let far = weights.len() as i64 * tile_bytes;
             if matrix.layout == Layout::Trits16 {
                 // Bound by its products, whose latency one tile alone would not hide: the same blocks on all machines.
-                sums.extend(trits::dot(b, args.registers, block, x, matrix.groups(), far));
+                sums.extend(trits::dot(b, call.registers, block, x, matrix.groups(), far));
                 continue;
             }
-            let far = (!args.registers.one_stream()).then_some(far);
+            let far = (!call.registers.one_stream()).then_some(far);
             let neighbours = one::Block { first: block[0], tiles: block.len(), tile_bytes, far };
             if matrix.layout == Layout::Lut16 {
-                sums.extend(lut::dot(b, args.registers, neighbours, x, matrix.groups()));
+                sums.extend(lut::dot(b, call.registers, neighbours, x, matrix.groups()));
                 continue;
             }
             // Without a loop over the groups there is no stream of them.
             if form == Form::InPlace && matrix.groups() >= unroll {
-                sums.extend(one::dot(b, args.registers, neighbours, x, matrix.groups(), unroll));
+                sums.extend(one::dot(b, call.registers, neighbours, x, matrix.groups(), unroll));
                 continue;
             }
             let of_block = tile::dot(b, form, block, &[x], matrix.groups(), unroll, far);
@@ -71,7 +71,7 @@ pub(super) fn gemv(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
         }
         for (i, sums) in sums.chunks(per_unit).enumerate() {
             let unit = b.add(unit, i as i64);
-            matrix.finish(b, args, unit, token, x, sums);
+            output.finish(b, unit, token, x, sums);
         }
     });
 }

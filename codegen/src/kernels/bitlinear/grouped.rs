@@ -4,12 +4,13 @@
 //! sum by fma, in rising order of the groups (`docs/numerics.md`). The offset of the codes is taken off group by group
 //! too, by the sum of the group's activation codes, which a product with ones gives.
 
+use bitnetc_ir::Layout;
 use bitnetc_ir::storage::{Q8_A, q8_tail};
 use bitnetc_ir::weights::{TILE_COLS, TILE_ROWS};
 
-use super::{Form, Matrix, tile};
+use super::{Form, Matrix, Output, tile};
+use crate::kernels::kernel;
 use crate::kernels::lanes::{for_tiles, halvings};
-use crate::kernels::{Arg, Args};
 use crate::kir::{I64, KernelBuilder, LANES, Vf, Vi};
 
 /// Bytes of the scales of one group of a tile.
@@ -27,18 +28,19 @@ fn blocking(vectors: usize, one: bool) -> (Form, usize, usize) {
 
 /// A unit is a tile of 16 rows, or a pair of a gate tile and an up tile, for all tokens. `group` is a multiple of 16 that
 /// divides the columns.
-pub(in crate::kernels) fn bitlinear_grouped(b: &mut KernelBuilder, args: &Args, matrix: Matrix, group: u32) {
-    let (form, tiles, tokens) = blocking(args.registers.vectors(), args.one());
+pub(in crate::kernels) fn bitlinear_grouped(b: &mut KernelBuilder, kernel: &kernel::BitlinearGrouped) {
+    let &kernel::BitlinearGrouped { call, rows, cols, group, epilogue, x, scales, residual, y, .. } = kernel;
+    let matrix = Matrix { rows, cols, layout: Layout::Tile16, epilogue };
+    let output = Output { matrix, scales, residual, y };
+    let (form, tiles, tokens) = blocking(call.registers.vectors(), call.one());
     let per_unit = matrix.tiles_per_unit();
-    let (begin, end) = (args.word(Arg::UnitBegin), args.word(Arg::UnitEnd));
-    let groups = i64::from(matrix.cols / group);
+    let groups = i64::from(cols / group);
     let zero = b.int(0);
-    let all = args.word(Arg::Tokens);
-    for_tiles(b, begin, end, &halvings((tiles / per_unit).max(1)), |b, unit, units| {
+    for_tiles(b, call.unit_begin, call.unit_end, &halvings((tiles / per_unit).max(1)), |b, unit, units| {
         let at = b.mul(unit, per_unit as i64 * matrix.tile_bytes());
-        let w = b.add(args.operand(1), at);
+        let w = b.add(kernel.w, at);
         let at = b.mul(unit, per_unit as i64 * groups * SCALES_BYTES);
-        let scales = b.add(args.word(Arg::Scales(1)), at);
+        let scales = b.add(scales, at);
         let tiles: Vec<Tile> = (0..(units * per_unit) as i64)
             .map(|i| Tile {
                 codes: b.add(w, i * matrix.tile_bytes()),
@@ -46,23 +48,23 @@ pub(in crate::kernels) fn bitlinear_grouped(b: &mut KernelBuilder, args: &Args, 
             })
             .collect();
         let work = |b: &mut KernelBuilder, token: I64, count: usize| {
-            let x = args.row(b, args.operand(0), 0, token);
-            let x: Vec<I64> = (0..count as i64).map(|i| b.add(x, i * args.stride(0))).collect();
+            let first = x.of(b, token);
+            let x = x.neighbours(b, first, count);
             let sums = dot(b, form, &tiles, &x, group, groups);
             for (i, of_unit) in (0..).zip(sums.chunks(per_unit)) {
                 let unit = b.add(unit, i);
                 for (row, &x) in x.iter().enumerate() {
                     let token = b.add(token, row as i64);
-                    let a = b.broadcast_f32(x, q8_tail(matrix.cols) as i32 + Q8_A as i32);
+                    let a = b.broadcast_f32(x, q8_tail(cols) as i32 + Q8_A as i32);
                     let values: Vec<Vf> = of_unit.iter().map(|of_tile| b.fdiv(of_tile[row], a)).collect();
-                    matrix.store(b, args, unit, token, &values);
+                    output.store(b, unit, token, &values);
                 }
             }
         };
-        if args.one() {
+        if call.one() {
             work(b, zero, 1);
         } else {
-            for_tiles(b, zero, all, &halvings(tokens), work);
+            for_tiles(b, zero, call.tokens, &halvings(tokens), work);
         }
     });
 }

@@ -20,8 +20,9 @@ use bitnetc_ir::storage::{Q8_A, Q8_SUM, q8_tail};
 use bitnetc_ir::weights::{TILE_COLS, TILE_ROWS, TRITS_COLS};
 use bitnetc_ir::{Epilogue, Layout};
 
+use super::args::TokenRows;
 use super::elementwise::{relu2, silu};
-use super::{Arg, Args};
+use super::kernel;
 use crate::kir::{I64, IntCond, KernelBuilder, LANES, Vf, Vi};
 
 /// Scratch of a kernel for many tokens: for row tiles in other forms than they are stored in, and for sums.
@@ -35,21 +36,43 @@ pub(super) use tile::Form;
 /// Bytes of one group of 16 rows.
 const GROUP_BYTES: i64 = 64;
 
-/// The matrix and what happens to its sums.
+/// The matrix.
 #[derive(Clone, Copy)]
-pub(super) struct Matrix {
-    pub(super) rows: u32,
-    pub(super) cols: u32,
-    pub(super) layout: Layout,
-    pub(super) epilogue: Epilogue,
+struct Matrix {
+    rows: u32,
+    cols: u32,
+    layout: Layout,
+    /// What happens to the sums.
+    epilogue: Epilogue,
+}
+
+/// What becomes of the sums of a matrix.
+#[derive(Clone, Copy)]
+struct Output {
+    matrix: Matrix,
+    scales: I64,
+    /// What [`Epilogue::Add`] adds.
+    residual: Option<TokenRows>,
+    y: TokenRows,
+}
+
+/// What the name of a kernel says of its epilogue.
+pub(super) fn suffix(epilogue: Epilogue) -> &'static str {
+    match epilogue {
+        Epilogue::None => "",
+        Epilogue::Add => "_add",
+        Epilogue::Relu2Mul => "_relu2_mul",
+        Epilogue::SiluMul => "_silu_mul",
+    }
 }
 
 /// A unit is a tile of 16 rows, or a pair of a gate tile and an up tile, for all tokens.
-pub(super) fn bitlinear(b: &mut KernelBuilder, args: &Args, matrix: Matrix) {
-    if args.one() {
-        gemv::gemv(b, args, matrix);
-    } else {
-        gemm::gemm(b, args, matrix);
+pub(super) fn bitlinear(b: &mut KernelBuilder, kernel: &kernel::Bitlinear) {
+    let &kernel::Bitlinear { rows, cols, layout, epilogue, scales, residual, y, .. } = kernel;
+    let output = Output { matrix: Matrix { rows, cols, layout, epilogue }, scales, residual, y };
+    match kernel.scratch {
+        None => gemv::gemv(b, kernel, output),
+        Some(scratch) => gemm::gemm(b, kernel, scratch, output),
     }
 }
 
@@ -72,21 +95,17 @@ impl Matrix {
     fn tiles_per_unit(self) -> usize {
         if self.paired() { 2 } else { 1 }
     }
+}
 
-    /// Index of the result's stride.
-    fn result_stride(self) -> usize {
-        if self.epilogue == Epilogue::Add { 2 } else { 1 }
-    }
-
+impl Output {
     /// Finishes a unit of one token: `sums` are those of its tiles, `x` is the activation row.
-    fn finish(self, b: &mut KernelBuilder, args: &Args, unit: I64, token: I64, x: I64, sums: &[Vi]) {
-        let tail = q8_tail(self.cols) as i32;
+    fn finish(self, b: &mut KernelBuilder, unit: I64, token: I64, x: I64, sums: &[Vi]) {
+        let tail = q8_tail(self.matrix.cols) as i32;
         let a = b.broadcast_f32(x, tail + Q8_A as i32);
         let offset = b.broadcast_i32(x, tail + Q8_SUM as i32);
-        let scales = args.word(Arg::Scales(1));
         let tiles = sums.len() as i64;
         let at = b.mul(unit, tiles * 4 * i64::from(TILE_ROWS));
-        let scales = b.add(scales, at);
+        let scales = b.add(self.scales, at);
         let rescaled: Vec<Vf> = sums
             .iter()
             .zip(0..)
@@ -98,27 +117,28 @@ impl Matrix {
                 b.fmul(y, scale)
             })
             .collect();
-        self.store(b, args, unit, token, &rescaled);
+        self.store(b, unit, token, &rescaled);
     }
 
     /// Applies the epilogue to a unit of one token and stores it: `rescaled` are the products of its tiles.
-    fn store(self, b: &mut KernelBuilder, args: &Args, unit: I64, token: I64, rescaled: &[Vf]) {
-        let y = args.row(b, args.result(), self.result_stride(), token);
+    fn store(self, b: &mut KernelBuilder, unit: I64, token: I64, rescaled: &[Vf]) {
+        let Matrix { rows, epilogue, .. } = self.matrix;
+        let y = self.y.of(b, token);
         let at = b.mul(unit, 4 * i64::from(TILE_ROWS));
         let y = b.add(y, at);
-        let left = self.rows % TILE_ROWS;
+        let left = rows % TILE_ROWS;
         let store = |b: &mut KernelBuilder, lanes: u8| {
-            let value = match (self.epilogue, rescaled) {
-                (Epilogue::Relu2Mul, &[gate, up]) => {
+            let value = match (epilogue, rescaled, self.residual) {
+                (Epilogue::Relu2Mul, &[gate, up], _) => {
                     let gate = relu2(b, gate);
                     b.fmul(gate, up)
                 }
-                (Epilogue::SiluMul, &[gate, up]) => {
+                (Epilogue::SiluMul, &[gate, up], _) => {
                     let gate = silu(b, gate);
                     b.fmul(gate, up)
                 }
-                (Epilogue::Add, _) => {
-                    let residual = args.row(b, args.operand(2), 1, token);
+                (Epilogue::Add, _, Some(residual)) => {
+                    let residual = residual.of(b, token);
                     let residual = b.add(residual, at);
                     let residual = b.load_f32(residual, 0, lanes);
                     b.fadd(rescaled[0], residual)
@@ -130,7 +150,7 @@ impl Matrix {
         if left == 0 {
             store(b, LANES as u8);
         } else {
-            let last = i64::from(self.rows / TILE_ROWS);
+            let last = i64::from(rows / TILE_ROWS);
             b.if_else(unit, IntCond::Lt, last, |b| store(b, LANES as u8), |b| store(b, left as u8));
         }
     }

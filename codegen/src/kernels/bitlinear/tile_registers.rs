@@ -12,7 +12,6 @@ use bitnetc_ir::weights::TILE_COLS;
 
 use super::gemm::Gemm;
 use super::{GROUP_BYTES, Matrix};
-use crate::kernels::Arg;
 use crate::kernels::lanes::for_tiles;
 use crate::kir::{I64, KernelBuilder, LANES, TILE_ROWS, VECTOR_BYTES, Vi};
 
@@ -44,8 +43,8 @@ pub(super) fn scratch_bytes(cols: u32) -> u64 {
 }
 
 /// One call: where things are.
-struct TileGemm<'a, 'b> {
-    gemm: &'a Gemm<'b>,
+struct TileGemm<'a> {
+    gemm: &'a Gemm,
     matrix: Matrix,
     /// Address of the unpacked row tiles.
     unpacked: I64,
@@ -55,15 +54,14 @@ struct TileGemm<'a, 'b> {
 
 /// The whole range of units for the tokens `first..end`, at least [`FEWEST_TOKENS`]; `scratch` is the place of
 /// [`scratch_bytes`].
-pub(super) fn chunk(b: &mut KernelBuilder, gemm: &Gemm<'_>, scratch: I64, first: I64, end: I64) {
-    let matrix = gemm.matrix;
+pub(super) fn chunk(b: &mut KernelBuilder, gemm: &Gemm, scratch: I64, first: I64, end: I64) {
+    let matrix = gemm.output.matrix;
     let unpacked_bytes = TOGETHER as i64 * steps(matrix.cols) * TILE_BYTES;
     let this = TileGemm { gemm, matrix, unpacked: scratch, sums: b.add(scratch, unpacked_bytes) };
     let per_unit = matrix.tiles_per_unit();
-    let (unit_begin, unit_end) = (gemm.args.word(Arg::UnitBegin), gemm.args.word(Arg::UnitEnd));
     b.tile_begin(TILE_ROWS as u8);
     let together: &[usize] = if per_unit == TOGETHER { &[1] } else { &[2, 1] };
-    for_tiles(b, unit_begin, unit_end, together, |b, unit, units| {
+    for_tiles(b, gemm.call.unit_begin, gemm.call.unit_end, together, |b, unit, units| {
         let (weights, groups) = gemm.weights(b, unit, units);
         for (i, &tile) in (0..).zip(&weights) {
             let to = b.add(this.unpacked, i * steps(matrix.cols) * TILE_BYTES);
@@ -76,7 +74,7 @@ pub(super) fn chunk(b: &mut KernelBuilder, gemm: &Gemm<'_>, scratch: I64, first:
     b.tile_end();
 }
 
-impl TileGemm<'_, '_> {
+impl TileGemm<'_> {
     /// Unpacks the row tile at `from` in the form of `tile16`.
     fn unpack(&self, b: &mut KernelBuilder, from: I64, to: I64, groups: u32, together: usize) {
         let mask = b.splat_i32(0x0303_0303);
@@ -107,10 +105,10 @@ impl TileGemm<'_, '_> {
 
     /// `tiles` unpacked row tiles times `tokens` tokens (32, 16 or less) from `token` on.
     fn block(&self, b: &mut KernelBuilder, unit: I64, tiles: usize, token: I64, tokens: usize) {
-        let (args, stride) = (self.gemm.args, self.gemm.args.stride(0));
+        let stride = self.gemm.x.stride();
         let rows = tokens.min(TILE_ROWS);
         let blocks = tokens.div_ceil(TILE_ROWS);
-        let x = args.row(b, args.operand(0), 0, token);
+        let x = self.gemm.x.of(b, token);
         let accumulator = |block: usize, tile: usize| (block * TOGETHER + tile) as u8;
         let pairs: Vec<(usize, usize)> =
             (0..blocks).flat_map(|block| (0..tiles).map(move |tile| (block, tile))).collect();
@@ -149,7 +147,7 @@ impl TileGemm<'_, '_> {
             b.for_loop(0, rows as i64, 1, (), |b, row, ()| {
                 let token = b.add(token, (block * TILE_ROWS) as i64);
                 let token = b.add(token, row);
-                let x = args.row(b, args.operand(0), 0, token);
+                let x = self.gemm.x.of(b, token);
                 let at = b.shl(row, VECTOR_BYTES.ilog2() as u8);
                 let sums = b.add(self.sums, at);
                 let sums: Vec<Vi> = (0..tiles)
@@ -160,7 +158,7 @@ impl TileGemm<'_, '_> {
                     .collect();
                 for (i, sums) in (0i64..).zip(sums.chunks(self.matrix.tiles_per_unit())) {
                     let unit = b.add(unit, i);
-                    self.matrix.finish(b, args, unit, token, x, sums);
+                    self.gemm.output.finish(b, unit, token, x, sums);
                 }
             });
         }

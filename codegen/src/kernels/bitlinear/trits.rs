@@ -15,7 +15,7 @@ use bitnetc_ir::weights::{TILE_COLS, TRITS, TRITS_COLS, TRITS_MAX_COLS};
 
 use super::lut::{self, Decoded};
 use super::{GROUP_BYTES, Matrix};
-use crate::kernels::{Arg, Args, Registers, prefetch};
+use crate::kernels::{Registers, prefetch};
 use crate::kir::{I64, KernelBuilder, Vb, Vi};
 
 /// Columns per digit and byte lane, and per field and byte lane of `tile16`.
@@ -203,13 +203,17 @@ pub(super) fn scratch_of(matrix: Matrix) -> u64 {
 
 /// Row tiles in the form of `tile16`, with their number of groups: those at `tiles` (neighbours, as stored) themselves, or
 /// copies in the scratch.
-pub(super) fn tile16(b: &mut KernelBuilder, args: &Args, matrix: Matrix, tiles: Vec<I64>) -> (Vec<I64>, u32) {
+pub(super) fn tile16(
+    b: &mut KernelBuilder,
+    scratch: I64,
+    matrix: Matrix,
+    tiles: Vec<I64>,
+) -> (Vec<I64>, u32) {
     let groups = matrix.groups();
     if !matrix.layout.has_five_a_byte() {
         return (tiles, groups);
     }
     assert!(tiles.len() <= EXPANDED_TILES, "the blocking of gemm keeps to the scratch");
-    let scratch = args.word(Arg::Scratch);
     let stored = matrix.tile_bytes();
     b.for_loop(0, tiles.len() as i64 * stored, stored, scratch, |b, at, to| {
         let from = b.add(tiles[0], at);
