@@ -334,7 +334,9 @@ impl Keys<'_, '_> {
     fn count(&self, suffix: &str, max: u64) -> Result<Option<usize>, GgufError> {
         let key = self.key(suffix);
         let n = match self.gguf.entry(&key).map(|entry| entry.value) {
-            Some(Value::Array(list)) if list.integers().is_some() => Some(self.same_in_all_layers(suffix, &list)?),
+            Some(Value::Array(list)) if list.integers().is_some() => {
+                Some(self.same_in_all_layers(suffix, &list)?)
+            }
             _ => self.gguf.integer(&key)?,
         };
         let Some(n) = n else { return Ok(None) };

@@ -142,10 +142,7 @@ fn refusal(entry: &Entry<'_>, key: &Key) -> GgufError {
     GgufError::BadHyperparam {
         key: printable(entry.key),
         value: shown(&entry.value),
-        why: format!(
-            "it changes what the model computes ({}), and this variant is not supported",
-            key.about
-        ),
+        why: format!("it changes what the model computes ({}), and this variant is not supported", key.about),
     }
 }
 
@@ -211,9 +208,7 @@ impl Neutral {
             Self::Never | Self::OneOf(_) => false,
             Self::Bool(accepted) => x == f64::from(u8::from(accepted)),
             Self::Numbers(accepted) => accepted.iter().any(|&n| x == f64::from(n)),
-            Self::AtLeastContext => {
-                x == 0.0 || x == -1.0 || sizes.context.is_some_and(|n| x >= n as f64)
-            }
+            Self::AtLeastContext => x == 0.0 || x == -1.0 || sizes.context.is_some_and(|n| x >= n as f64),
             Self::InverseRootOfHead => {
                 let own = sizes.head.map(|n| 1.0 / (n as f64).sqrt());
                 x == 0.0 || own.is_some_and(|own| (x / own - 1.0).abs() < 1e-6)
