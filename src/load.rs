@@ -20,6 +20,7 @@ use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::map::{MapMode, Mapping};
 use bitnetc_runtime::model::{Bytes, Model, WeightRange};
 use bitnetc_runtime::plan::{self, LoadOptions as PlanOptions, Plan, PlanError};
+use bitnetc_runtime::machine::memory_needs;
 use bitnetc_runtime::tokenizer::{Tokenizer, TokenizerSpec};
 
 use crate::build::BuildOptions;
@@ -158,6 +159,10 @@ impl Source {
     }
 }
 
+/// Bytes that a session with the default context takes at most, beside the weights: the KV cache, tables and buffers. A
+/// constant and not a share of the machine's memory, so that a model has the same context everywhere.
+pub const DEFAULT_CONTEXT_BYTES: u64 = 2 << 30;
+
 /// A model that can be run, with what belongs to it.
 pub struct Loaded {
     /// The file's name, or the built-in model's.
@@ -183,6 +188,46 @@ pub struct Loaded {
 impl std::fmt::Debug for Loaded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Loaded").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Loaded {
+    /// Bytes that a session with this context takes, beside the weights.
+    pub fn context_bytes(&self, context: u32) -> u64 {
+        let needs = memory_needs(&self.module, self.model.programs(), context);
+        needs.kv_cache.saturating_add(needs.arena).saturating_add(needs.io)
+    }
+
+    /// The context of a session for which no other is asked for: the model's own, or as much of it as takes at most
+    /// [`DEFAULT_CONTEXT_BYTES`]. A file alone does not decide how much memory is taken.
+    pub fn default_context(&self) -> u32 {
+        let fits = |context| self.context_bytes(context) <= DEFAULT_CONTEXT_BYTES;
+        if fits(self.context) {
+            return self.context;
+        }
+        // What is taken grows with every block of keys. One block is taken even if it is too large.
+        let (mut most, mut too_many) = (1, self.context.div_ceil(KEY_BLOCK));
+        while most + 1 < too_many {
+            let middle = most + (too_many - most) / 2;
+            match fits(middle.saturating_mul(KEY_BLOCK)) {
+                true => most = middle,
+                false => too_many = middle,
+            }
+        }
+        (most * KEY_BLOCK).min(self.context)
+    }
+
+    /// The same model with a note, if the default context is less than its own.
+    fn with_context_note(mut self) -> Self {
+        let (own, default) = (self.context, self.default_context());
+        if default < own {
+            let gib = self.context_bytes(own) as f64 / f64::from(1 << 30);
+            self.notes.push(format!(
+                "default: the context is {default} tokens; all {own} of the model would take {gib:.1} GiB, ask for a \
+                 larger context to have them"
+            ));
+        }
+        self
     }
 }
 
@@ -218,13 +263,14 @@ fn load_by_name(name: &HubRef, _: &LoadOptions) -> Result<Loaded, Error> {
 /// # Errors
 /// As [`load`].
 pub fn load_source(source: Source, options: &LoadOptions) -> Result<Loaded, Error> {
-    match source {
-        Source::Gguf { .. } => load_gguf(&source, &options.build),
+    let loaded = match source {
+        Source::Gguf { .. } => load_gguf(&source, &options.build)?,
         Source::Plan { path, plan } => {
             check_head(&path, &plan, options.build.head)?;
-            load_plan(&path, *plan, options)
+            load_plan(&path, *plan, options)?
         }
-    }
+    };
+    Ok(loaded.with_context_note())
 }
 
 /// Whether the plan has the head that was asked for.

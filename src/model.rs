@@ -106,6 +106,12 @@ impl Model {
         self.loaded.context
     }
 
+    /// The context of a session unless another is asked for: the model's own, as far as its memory is bounded
+    /// ([`crate::load::DEFAULT_CONTEXT_BYTES`]).
+    pub fn default_context(&self) -> u32 {
+        self.loaded.default_context()
+    }
+
     /// The tokenizer.
     pub fn tokenizer(&self) -> &dyn Tokenize {
         &self.loaded.tokenizer

@@ -206,7 +206,7 @@ pub(crate) struct RunArgs {
     /// Tokens to generate (-1: until the model ends or the context is full)
     #[arg(short, long = "n-predict", visible_alias = "predict", value_name = "N", default_value_t = -1, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
     pub(crate) n_predict: i64,
-    /// Room for this many tokens, prompt included (0: the model's own context)
+    /// Room for this many tokens, prompt included (0: the model's own context, as far as it takes 2 GiB)
     #[arg(short, long, value_name = "N", default_value_t = 0, env = "BITNETC_CTX_SIZE")]
     pub(crate) ctx_size: u32,
     #[command(flatten)]
@@ -383,7 +383,7 @@ pub(crate) struct PerplexityArgs {
     /// A JSON array of token ids, taken as they are
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     pub(crate) ids: Option<PathBuf>,
-    /// Tokens in a window (0: the model's own context)
+    /// Tokens in a window (0: the model's own context, as far as it takes 2 GiB)
     #[arg(short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 0)]
     pub(crate) ctx: u32,
     #[command(flatten)]

@@ -64,7 +64,7 @@ pub(crate) struct BatchArgs {
     /// Tokens to generate for a request that does not say (-1: until the model ends or the context is full)
     #[arg(short, long = "n-predict", visible_alias = "predict", value_name = "N", default_value_t = -1, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
     pub(crate) n_predict: i64,
-    /// Room for this many tokens in each text, prompt included (0: what the requests need, at most the model's own context)
+    /// Room for this many tokens in each text, prompt included (0: what the requests need, at most the model's own context and 2 GiB)
     #[arg(short, long, value_name = "N", default_value_t = 0, env = "BITNETC_CTX_SIZE")]
     pub(crate) ctx_size: u32,
     #[command(flatten)]
@@ -134,7 +134,7 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
     }
 
     let context = match args.ctx_size {
-        0 => job.context_needed(loaded.context)?,
+        0 => job.context_needed(loaded.default_context())?,
         n => n,
     };
     // No more sequences than there are requests.

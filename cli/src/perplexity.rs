@@ -33,7 +33,7 @@ pub(crate) fn run(args: &PerplexityArgs, quiet: bool) -> Outcome {
             return Err(Failure::new(exit::USAGE, "give a text with --file or token ids with --ids"));
         }
     };
-    let window = if args.ctx == 0 { loaded.context } else { args.ctx };
+    let window = if args.ctx == 0 { loaded.default_context() } else { args.ctx };
     if window < 2 {
         return Err(Failure::new(
             exit::USAGE,

@@ -93,7 +93,7 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     };
     let forms = Forms::new(&loaded.tokenizer, loaded.model.vocab());
     let mut grammar = args.grammar.open(&forms)?;
-    let context = if args.ctx_size == 0 { loaded.context } else { args.ctx_size };
+    let context = if args.ctx_size == 0 { loaded.default_context() } else { args.ctx_size };
     if prompt.len() as u64 > u64::from(context) {
         let message = format!(
             "the prompt has {} tokens but the context holds {context}: shorten it or give a larger --ctx-size",

@@ -91,6 +91,64 @@ fn every_target_that_fits_gives_the_same_bits() {
     assert!(error.contains("rows of 128 elements") && error.contains("--type"), "{error}");
 }
 
+/// The text files of a checkpoint as other programs write them: older and newer names side by side, a byte order mark and
+/// CRLF in front of and in JSON, half a surrogate pair, ids that stand for none, and more ends than GGUF has keys for.
+#[test]
+fn checkpoints_are_read_as_other_programs_write_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("checkpoint");
+    std::fs::create_dir(&copy).unwrap();
+    for entry in std::fs::read_dir(checkpoint("llama_packed")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    let read = || {
+        let files = Files::open(&copy).unwrap();
+        let import = check(&copy, &files, &Options::default());
+        import.map(|import| {
+            let path = folder.path().join("out.gguf");
+            write_import(&copy, &import, &path, |_| true).unwrap();
+            (std::fs::read(&path).unwrap(), import.notes().to_vec())
+        })
+    };
+    let config: Value = serde_json::from_slice(&std::fs::read(copy.join("config.json")).unwrap()).unwrap();
+    let with = |changes: &[(&str, Value)]| {
+        let mut config = config.clone();
+        for (key, value) in changes {
+            config[*key] = value.clone();
+        }
+        std::fs::write(copy.join("config.json"), config.to_string()).unwrap();
+        read()
+    };
+    let scaling = |kind: &str| serde_json::json!({"type": kind, "factor": 2.0});
+    let both = serde_json::json!({
+        "type": "linear", "rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 1.0
+    });
+    let (once, _) = with(&[("rope_scaling", scaling("linear"))]).unwrap();
+    let (twice, _) = with(&[("rope_scaling", both)]).unwrap();
+    assert!(once == twice);
+    let differ = serde_json::json!({"type": "linear", "rope_type": "yarn", "factor": 2.0});
+    let error = with(&[("rope_scaling", differ)]).unwrap_err().to_string();
+    assert!(error.contains("rope_scaling") && error.contains("yarn"), "{error}");
+
+    let (_, notes) =
+        with(&[("pad_token_id", (-1).into()), ("eos_token_id", vec![262, 263, 1, 2, 3].into())]).unwrap();
+    assert!(notes.iter().any(|note| note.contains("pad_token_id is -1")), "{notes:?}");
+    let many = open(&folder.path().join("out.gguf"), &options(DType::F16));
+    for end in [262, 263, 1, 2, 3] {
+        assert!(many.tokenizer.end_tokens().contains(&end), "{:?}", many.tokenizer.end_tokens());
+    }
+
+    let (plain, _) = with(&[]).unwrap();
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+        let Ok(text) = std::fs::read_to_string(copy.join(file)) else { continue };
+        // A string that nothing is made of.
+        let text = text.replacen('{', "{\r\n\"unused\": \"\\ud800\",", 1);
+        std::fs::write(copy.join(file), format!("\u{feff}{text}\r\n")).unwrap();
+    }
+    assert!(read().unwrap().0 == plain);
+}
+
 fn run(args: &[&str], cache: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_bitnetc"))
         .args(args)

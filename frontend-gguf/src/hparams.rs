@@ -5,14 +5,15 @@
 
 use bitnetc_ir::rope::{RopeScaling, Theta, frequency};
 
-use crate::arch::{self, Activation, Family, NEUTRAL_KEYS, Neutral};
+use crate::arch::{self, Activation, Family};
 use crate::decode::{FloatFormat, Floats};
 use crate::error::{GgufError, printable};
+use crate::keys;
 use crate::limits;
 use crate::note::Note;
 use crate::reader::Gguf;
 use crate::tensors::Dims;
-use crate::value::Value;
+use crate::value::{Array, Value};
 
 /// The tensor with the divisors of rotary frequencies.
 pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
@@ -75,10 +76,8 @@ impl HyperParams {
     /// `MissingKey`, `WrongKeyType`, `UnsupportedArch` or `BadHyperparam`.
     pub fn read(gguf: &Gguf<'_>, activation: Option<Activation>) -> Result<(Self, Vec<Note>), GgufError> {
         let (family, architecture) = read_architecture(gguf)?;
-        let mut keys = Keys { gguf, architecture, notes: Vec::new() };
-        for &(suffix, neutral) in NEUTRAL_KEYS.iter().chain(family.neutral_keys) {
-            keys.require_neutral(suffix, neutral)?;
-        }
+        let notes = keys::check(gguf, architecture)?;
+        let mut keys = Keys { gguf, architecture, notes };
         let vocab = keys.vocab()?;
         let context = keys.context(family.defaults.context)?;
         let hidden = keys.required("embedding_length", limits::MAX_WIDTH)?;
@@ -206,10 +205,7 @@ impl Keys<'_, '_> {
         theta: f32,
     ) -> Result<(RopeScaling, f32), GgufError> {
         const TYPE: &str = "rope.scaling.type";
-        let factor = match self.positive("rope.scaling.factor")? {
-            Some(factor) => Some(factor),
-            None => self.positive("rope.scale_linear")?,
-        };
+        let factor = self.rope_factor()?;
         let attention = self.positive("rope.scaling.attn_factor")?.unwrap_or(1.0);
         let kind = self.gguf.string(&self.key(TYPE))?;
         let keyed = match (kind, factor) {
@@ -248,6 +244,18 @@ impl Keys<'_, '_> {
             (Some(_), _) => {
                 Err(self.bad(TYPE, printable(kind.unwrap_or_default()), "there is rope_freqs.weight too"))
             }
+        }
+    }
+
+    /// The factor by either of its names; writers that know both write both.
+    fn rope_factor(&self) -> Result<Option<f32>, GgufError> {
+        const OLD: &str = "rope.scale_linear";
+        let (new, old) = (self.positive("rope.scaling.factor")?, self.positive(OLD)?);
+        match (new, old) {
+            (Some(new), Some(old)) if new != old => {
+                Err(self.bad(OLD, old, format!("rope.scaling.factor means the same and is {new}")))
+            }
+            _ => Ok(new.or(old)),
         }
     }
 
@@ -320,12 +328,30 @@ impl Keys<'_, '_> {
         }
     }
 
-    /// An integer from 1 to `max`.
+    /// An integer from 1 to `max`. Some writers have a list here, with a number for each layer; these have to
+    /// be the same.
     fn count(&self, suffix: &str, max: u64) -> Result<Option<usize>, GgufError> {
-        let Some(n) = self.gguf.integer(&self.key(suffix))? else { return Ok(None) };
+        let key = self.key(suffix);
+        let n = match self.gguf.entry(&key).map(|entry| entry.value) {
+            Some(Value::Array(list)) if list.integers().is_some() => {
+                Some(self.same_in_all_layers(suffix, &list)?)
+            }
+            _ => self.gguf.integer(&key)?,
+        };
+        let Some(n) = n else { return Ok(None) };
         match usize::try_from(n) {
             Ok(count) if (1..=i128::from(max)).contains(&n) => Ok(Some(count)),
             _ => Err(self.bad(suffix, n, format!("it must be from 1 to {max}"))),
+        }
+    }
+
+    fn same_in_all_layers(&self, suffix: &str, list: &Array<'_>) -> Result<i128, GgufError> {
+        let shown = || format!("a list of {} numbers", list.len());
+        let mut all = list.integers().into_iter().flatten();
+        match all.next() {
+            Some(first) if all.all(|n| n == first) => Ok(first),
+            Some(_) => Err(self.bad(suffix, shown(), "layers that differ in it are not supported")),
+            None => Err(self.bad(suffix, shown(), "it must hold a number")),
         }
     }
 
@@ -380,34 +406,6 @@ impl Keys<'_, '_> {
                 let why = format!("it does not divide the embedding length {hidden}, and {KEY} is absent");
                 Err(self.bad("attention.head_count", heads, why))
             }
-        }
-    }
-
-    /// Refuses a key whose value would change the computation.
-    fn require_neutral(&self, suffix: &str, neutral: Neutral) -> Result<(), GgufError> {
-        let key = self.key(suffix);
-        let Some(entry) = self.gguf.entry(&key) else { return Ok(()) };
-        let wrong_type = |expected| GgufError::WrongKeyType {
-            offset: entry.offset,
-            key: key.clone(),
-            found: entry.value.type_name(),
-            expected,
-        };
-        let (neutral, shown) = match (neutral, entry.value) {
-            (Neutral::OneOf(accepted), Value::String(s)) => (accepted.contains(&s), printable(s)),
-            (Neutral::OneOf(_), _) => return Err(wrong_type("a string")),
-            (Neutral::Bool(accepted), Value::Bool(b)) => (accepted == b, b.to_string()),
-            (Neutral::Bool(_), _) => return Err(wrong_type("a bool")),
-            (Neutral::Number(accepted), value) => {
-                let found = value.as_f32().or_else(|| value.as_integer().map(|n| n as f32));
-                let found = found.ok_or_else(|| wrong_type("a number"))?;
-                (found == accepted, found.to_string())
-            }
-        };
-        if neutral {
-            Ok(())
-        } else {
-            Err(self.bad(suffix, shown, "this variant of the model is not supported"))
         }
     }
 }

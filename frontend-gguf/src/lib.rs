@@ -18,6 +18,7 @@ pub mod encode;
 pub mod error;
 pub mod form;
 pub mod hparams;
+pub mod keys;
 pub mod limits;
 pub mod lower;
 pub mod model;

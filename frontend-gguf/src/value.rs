@@ -146,8 +146,25 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The value of any integer or float type; integers beyond 2^53 are rounded.
+    pub(crate) fn as_number(&self) -> Option<f64> {
+        match *self {
+            Self::F32(x) => Some(x.into()),
+            Self::F64(x) => Some(x),
+            ref other => other.as_integer().map(|n| n as f64),
+        }
+    }
+
     pub(crate) fn read(c: &mut Cursor<'a>, what: What<'_>) -> Result<Self, GgufError> {
-        let ty = ValueType::read(c, format_args!("the type of {what}"))?;
+        match ValueType::read(c, format_args!("the type of {what}"))? {
+            ValueType::String => Ok(Self::String(c.string(limits::MAX_STRING_BYTES, what)?)),
+            ValueType::Array => Ok(Self::Array(Array::read(c, 1, what)?)),
+            ty => Self::read_scalar(ty, c, what),
+        }
+    }
+
+    /// A number or bool. Strings and arrays, which are neither, give an error too.
+    fn read_scalar(ty: ValueType, c: &mut Cursor<'a>, what: What<'_>) -> Result<Self, GgufError> {
         Ok(match ty {
             ValueType::U8 => Self::U8(c.u8(what)?),
             ValueType::I8 => Self::I8(i8::from_le_bytes(c.array(what)?)),
@@ -164,11 +181,13 @@ impl<'a> Value<'a> {
                     byte => return Err(GgufError::BadBool { offset, what: what.to_string(), byte }),
                 }
             }
-            ValueType::String => Self::String(c.string(limits::MAX_STRING_BYTES, what)?),
-            ValueType::Array => Self::Array(Array::read(c, 1, what)?),
             ValueType::U64 => Self::U64(c.u64(what)?),
             ValueType::I64 => Self::I64(i64::from_le_bytes(c.array(what)?)),
             ValueType::F64 => Self::F64(f64::from_le_bytes(c.array(what)?)),
+            ValueType::String | ValueType::Array => {
+                let (offset, what) = (c.offset(), what.to_string());
+                return Err(GgufError::BadValueType { offset, what, id: ty as u32 });
+            }
         })
     }
 }
@@ -241,6 +260,31 @@ impl<'a> Array<'a> {
     pub fn i32s(&self) -> Option<impl ExactSizeIterator<Item = i32> + 'a> {
         (self.elem == ValueType::I32)
             .then(|| self.raw.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b)))
+    }
+
+    /// The elements of an array of numbers or bools.
+    fn scalars(&self) -> Option<impl Iterator<Item = Value<'a>> + use<'a>> {
+        let (elem, len) = (self.elem, self.len);
+        let mut c = Cursor::with_width(self.raw, self.width);
+        // All of this was checked when the array was read, so every element is one.
+        let next = move |_| Value::read_scalar(elem, &mut c, format_args!("an element")).ok();
+        let scalar = !matches!(elem, ValueType::String | ValueType::Array);
+        scalar.then(|| (0..len).map_while(next))
+    }
+
+    /// The numbers of an array of any integer type.
+    pub fn integers(&self) -> Option<impl Iterator<Item = i128> + use<'a>> {
+        let integers = !matches!(self.elem, ValueType::F32 | ValueType::F64 | ValueType::Bool);
+        let scalars = self.scalars().filter(|_| integers)?;
+        Some(scalars.map_while(|value| value.as_integer()))
+    }
+
+    /// The numbers of an array of any numeric type; bools are 0 and 1.
+    pub(crate) fn numbers(&self) -> Option<impl Iterator<Item = f64> + use<'a>> {
+        Some(self.scalars()?.map_while(|value| match value {
+            Value::Bool(b) => Some(f64::from(u8::from(b))),
+            other => other.as_number(),
+        }))
     }
 
     /// The numbers of an array of f32.

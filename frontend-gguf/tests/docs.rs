@@ -3,7 +3,9 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use bitnetc_frontend_gguf::keys::{Meaning, Neutral, OF_ARCHITECTURE, OF_FILE};
 use bitnetc_frontend_gguf::tensor_type::{Storage, TensorType};
+use bitnetc_frontend_gguf::tokenizer_meta::END_NAMES;
 use bitnetc_frontend_gguf::{arch, encode, limits};
 use bitnetc_ir::Pairs;
 
@@ -33,6 +35,8 @@ fn generated_parts_are_current() {
     check("sizes of tensor types", &sizes());
     check("architectures", &architectures());
     check("limits", &limit_table());
+    check("metadata keys", &key_table());
+    check("names of end tokens", &end_names());
 }
 
 fn sizes() -> String {
@@ -81,6 +85,41 @@ fn architectures() -> String {
         .unwrap();
     }
     out
+}
+
+fn key_table() -> String {
+    let mut out = "| key | | about |\n|---|---|---|\n".to_owned();
+    let own = OF_ARCHITECTURE.iter().map(|key| ("ARCH.", key));
+    for (prefix, key) in own.chain(OF_FILE.iter().map(|key| ("", key))) {
+        let meaning = match key.meaning {
+            Meaning::Honoured => "followed".to_owned(),
+            Meaning::Harmless => "harmless".to_owned(),
+            Meaning::Noted(neutral) => with_values("noted", neutral),
+            Meaning::Refused(neutral) => with_values("refused", neutral),
+        };
+        writeln!(out, "| `{prefix}{}` | {meaning} | {} |", key.name, key.about).unwrap();
+    }
+    out
+}
+
+/// A meaning with the values that are neutral.
+fn with_values(meaning: &str, neutral: Neutral) -> String {
+    let or = |all: Vec<String>| all.join(" or ");
+    let values = match neutral {
+        Neutral::Never => return meaning.to_owned(),
+        Neutral::OneOf(names) => or(names.iter().map(|name| format!("`{name}`")).collect()),
+        Neutral::Numbers(all) => or(all.iter().map(f32::to_string).collect()),
+        Neutral::Bool(b) => b.to_string(),
+        Neutral::AtLeastContext => "0, −1 or at least the context length".to_owned(),
+        Neutral::InverseRootOfHead => "0 or 1/√(elements of a head)".to_owned(),
+        Neutral::EmbeddingLength => "0 or `embedding_length`".to_owned(),
+    };
+    format!("{meaning} unless {values}")
+}
+
+fn end_names() -> String {
+    let names: Vec<String> = END_NAMES.iter().map(|name| format!("`{name}`")).collect();
+    format!("Names of end tokens: {}.\n", names.join(", "))
 }
 
 fn limit_table() -> String {

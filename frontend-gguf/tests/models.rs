@@ -148,6 +148,13 @@ fn oddities_are_let_pass_and_reported() {
         ("taken as 1048576", |w| w.set("bitnet-b1.58.context_length", MetaValue::U64(u64::MAX))),
         ("\"extra\" is not part", |w| w.f32_tensor("extra", &[1], &[0.0])),
         ("no tensor uses", |w| w.tensors.last_mut().unwrap().offset = Some(320_000)),
+        ("not followed: unknown.key", |w| w.set("unknown.key", MetaValue::F64(1.5))),
+        ("1 empty tokens", |w| {
+            // A token of the last bytes; no merge has it.
+            let entry = w.entries.iter_mut().find(|(k, _)| k == b"tokenizer.ggml.tokens").unwrap();
+            let MetaValue::Strings(tokens) = &mut entry.1 else { panic!("tokens are strings") };
+            tokens[7].clear();
+        }),
         ("is ignored", |w| w.set("tokenizer.chat_template", MetaValue::String("x".repeat(65_537)))),
     ];
     for (text, change) in cases {
@@ -180,13 +187,17 @@ fn harmless_variants_are_accepted_silently() {
             w.set("general.alignment", MetaValue::U32(8));
         },
         |w| w.tensors.reverse(),
-        |w| w.set("unknown.key", MetaValue::F64(1.5)),
         |w| w.set("bitnet-b1.58.block_count", MetaValue::I64(1)),
         |w| w.set("bitnet-b1.58.rope.scaling.type", MetaValue::String("linear".into())),
         |w| w.set("bitnet-b1.58.rope.scaling.factor", MetaValue::F32(1.0)),
         |w| w.set("bitnet-b1.58.hidden_activation", MetaValue::String("relu2".into())),
         |w| w.set("tokenizer.ggml.pre", MetaValue::String("llama3".into())),
         |w| w.remove("tokenizer.chat_template"),
+        |w| w.set("bitnet-b1.58.feed_forward_length", MetaValue::I32s(vec![256])),
+        |w| {
+            w.set("bitnet-b1.58.rope.scaling.factor", MetaValue::F32(2.0));
+            w.set("bitnet-b1.58.rope.scale_linear", MetaValue::F32(2.0));
+        },
         |w| {
             let q = &mut w.tensor_mut("blk.0.attn_q.weight").data;
             let end = q.len();

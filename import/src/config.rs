@@ -7,11 +7,11 @@
 
 use bitnetc_frontend_gguf::printable;
 use bitnetc_frontend_gguf::write::MetaValue;
-use bitnetc_ir::rope::{RopeScaling, Theta, frequency};
 use serde::Deserialize;
 
 use crate::error::ImportError;
-use crate::limits;
+use crate::rope::{self, Rope};
+use crate::{json, limits};
 
 const FILE: &str = "config.json";
 
@@ -81,11 +81,11 @@ pub(crate) struct Config {
     /// Modules that are no ternary layers.
     pub(crate) unconverted: Vec<String>,
     /// Begin-of-sequence token.
-    pub(crate) bos: Option<u64>,
+    pub(crate) bos: Option<i64>,
     /// Tokens that end a text.
-    pub(crate) eos: Vec<u64>,
+    pub(crate) eos: Vec<i64>,
     /// Padding token.
-    pub(crate) pad: Option<u64>,
+    pub(crate) pad: Option<i64>,
     /// Defaults that were used.
     pub(crate) notes: Vec<String>,
 }
@@ -110,6 +110,8 @@ struct Json {
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
     use_sliding_window: Option<bool>,
+    layer_types: Option<Vec<String>>,
+    partial_rotary_factor: Option<f64>,
     quantization_config: Option<Quantization>,
     #[serde(flatten)]
     special: Special,
@@ -118,31 +120,16 @@ struct Json {
 /// The ids of special tokens, in `config.json` and in `generation_config.json`.
 #[derive(Deserialize, Default)]
 pub(crate) struct Special {
-    bos_token_id: Option<u64>,
+    bos_token_id: Option<i64>,
     eos_token_id: Option<Ids>,
-    pad_token_id: Option<u64>,
+    pad_token_id: Option<i64>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Ids {
-    One(u64),
-    Some(Vec<u64>),
-}
-
-#[derive(Deserialize, Clone)]
-#[serde(deny_unknown_fields)]
-struct Rope {
-    #[serde(alias = "type")]
-    rope_type: Option<String>,
-    rope_theta: Option<f64>,
-    factor: Option<f64>,
-    original_max_position_embeddings: Option<u64>,
-    low_freq_factor: Option<f64>,
-    high_freq_factor: Option<f64>,
-    attention_factor: Option<f64>,
-    beta_fast: Option<f64>,
-    beta_slow: Option<f64>,
+    One(i64),
+    Some(Vec<i64>),
 }
 
 #[derive(Deserialize)]
@@ -154,14 +141,15 @@ struct Quantization {
     modules_to_not_convert: Option<Vec<String>>,
 }
 
-fn refuse<T>(key: &str, found: impl AsRef<str>, why: &str) -> Result<T, ImportError> {
+/// Refuses a value of `config.json`.
+pub(crate) fn refuse<T>(key: &str, found: impl AsRef<str>, why: &str) -> Result<T, ImportError> {
     Err(ImportError::config(key, format!("is {}: {why}", printable(found.as_ref()))))
 }
 
 impl Config {
     /// Reads `config.json`, and `generation_config.json` for the tokens that end a text.
     pub(crate) fn read(config: &[u8], generation: Option<&[u8]>) -> Result<Self, ImportError> {
-        let json: Json = parse(FILE, config)?;
+        let json: Json = json::parse(FILE, config, limits::MAX_CONFIG_BYTES)?;
         let names = json.architectures.as_deref().unwrap_or_default();
         let Some(class) = CLASSES.iter().find(|class| names.first().is_some_and(|n| n == class.name)) else {
             let known: Vec<&str> = CLASSES.iter().map(|c| c.name).collect();
@@ -181,6 +169,10 @@ impl Config {
             if set == Some(true) {
                 return refuse(key, "true", "this variant of the model is not supported");
             }
+        }
+        rope::check_partial(json.partial_rotary_factor)?;
+        if let Some(other) = json.layer_types.iter().flatten().find(|ty| *ty != "full_attention") {
+            return refuse("layer_types", other, "all layers have full attention here");
         }
         let required = |key: &'static str, value: Option<u64>| {
             let value = value.ok_or_else(|| ImportError::config(key, "is missing, and has no default"))?;
@@ -230,10 +222,15 @@ impl Config {
         ] {
             entries.push((key(suffix), MetaValue::U32(value)));
         }
-        let rope = json.rope_parameters.clone().or(json.rope_scaling.clone());
-        let theta = match json.rope_theta.or(rope.as_ref().and_then(|rope| rope.rope_theta)) {
-            Some(theta) => theta,
-            None => {
+        let rope = Rope::of(json.rope_scaling, json.rope_parameters)?;
+        let theta = match (json.rope_theta, rope.as_ref().and_then(|rope| rope.rope_theta)) {
+            (Some(outer), Some(inner)) if outer != inner => {
+                let why =
+                    "the one in rope_parameters differs, and versions of transformers take one or the other";
+                return refuse("rope_theta", outer.to_string(), why);
+            }
+            (Some(theta), _) | (None, Some(theta)) => theta,
+            (None, None) => {
                 notes
                     .push(format!("rope_theta is absent; {} is used, the default of the class", class.theta));
                 class.theta
@@ -249,18 +246,22 @@ impl Config {
             None => (Stored::Unsaid, Vec::new()),
         };
         let generation: Special = match generation {
-            Some(bytes) => parse("generation_config.json", bytes)?,
+            Some(bytes) => json::parse("generation_config.json", bytes, limits::MAX_CONFIG_BYTES)?,
             None => Special::default(),
         };
-        let mut eos = json.special.eos();
-        eos.extend(generation.eos());
-        let mut seen = Vec::new();
-        eos.retain(|id| {
-            !seen.contains(id) && {
-                seen.push(*id);
-                true
+        let mut eos = Vec::new();
+        for id in json
+            .special
+            .eos()
+            .chain(generation.eos())
+            .filter_map(|id| special_id("eos_token_id", id, &mut notes))
+        {
+            if !eos.contains(&id) {
+                eos.push(id);
             }
-        });
+        }
+        let bos = json.special.bos_token_id.or(generation.bos_token_id);
+        let pad = json.special.pad_token_id.or(generation.pad_token_id);
         Ok(Self {
             class,
             entries,
@@ -269,9 +270,9 @@ impl Config {
             tied: json.tie_word_embeddings,
             stored,
             unconverted,
-            bos: json.special.bos_token_id.or(generation.bos_token_id),
+            bos: bos.and_then(|id| special_id("bos_token_id", id, &mut notes)),
             eos,
-            pad: json.special.pad_token_id.or(generation.pad_token_id),
+            pad: pad.and_then(|id| special_id("pad_token_id", id, &mut notes)),
             notes,
         })
     }
@@ -285,102 +286,26 @@ impl Config {
     }
 }
 
-/// Parses a small JSON file.
-fn parse<'a, T: Deserialize<'a>>(file: &'static str, bytes: &'a [u8]) -> Result<T, ImportError> {
-    if bytes.len() > limits::MAX_CONFIG_BYTES {
-        let limit = limits::MAX_CONFIG_BYTES as u64;
-        return Err(ImportError::TooLarge { file: file.to_owned(), bytes: bytes.len() as u64, limit });
+/// A token id; `None`, with a note, for the numbers by which writers say that there is none. Whether the vocabulary has it
+/// is checked by the front-end.
+fn special_id(key: &str, id: i64, notes: &mut Vec<String>) -> Option<i64> {
+    let none = bitnetc_frontend_gguf::tokenizer_meta::is_none(id.into());
+    if none {
+        notes.push(format!("{key} is {id}, which is taken for none"));
     }
-    serde_json::from_slice(bytes).map_err(|e| ImportError::json(file, &e))
+    (!none).then_some(id)
 }
 
 impl Special {
-    fn eos(&self) -> Vec<u64> {
-        /// Ids that are looked at; models have one to three.
+    /// The ids that end a text; models have one to three, and no more than 16 are looked at.
+    fn eos(&self) -> impl Iterator<Item = i64> {
         const MOST: usize = 16;
-        match &self.eos_token_id {
-            Some(Ids::One(id)) => vec![*id],
-            Some(Ids::Some(ids)) => ids.iter().copied().take(MOST).collect(),
-            None => Vec::new(),
-        }
-    }
-}
-
-impl Rope {
-    /// Writes the scaling as GGUF metadata; returns the divisors where it is written as a tensor.
-    fn entries(
-        &self,
-        arch: &str,
-        head_dim: u32,
-        theta: f32,
-        entries: &mut Vec<(String, MetaValue)>,
-    ) -> Result<Option<Vec<f32>>, ImportError> {
-        const KEY: &str = "rope_scaling";
-        let needed = |name: &str, value: Option<f64>| match value {
-            Some(x) if x > 0.0 && (x as f32).is_finite() => Ok(x as f32),
-            _ => Err(ImportError::config(KEY, format!("needs \"{name}\", a number above zero"))),
+        let ids = match &self.eos_token_id {
+            Some(Ids::One(id)) => std::slice::from_ref(id),
+            Some(Ids::Some(ids)) => ids,
+            None => &[],
         };
-        let mut set = |suffix: &str, value: MetaValue| entries.push((format!("{arch}.{suffix}"), value));
-        match self.rope_type.as_deref() {
-            None | Some("default") => {
-                if self.factor.is_some() {
-                    return Err(ImportError::config(
-                        KEY,
-                        "has a factor, but does not say of which type it is",
-                    ));
-                }
-                Ok(None)
-            }
-            Some("linear") => {
-                set("rope.scaling.type", MetaValue::String("linear".into()));
-                set("rope.scaling.factor", MetaValue::F32(needed("factor", self.factor)?));
-                Ok(None)
-            }
-            Some("yarn") => {
-                let factor = needed("factor", self.factor)?;
-                set("rope.scaling.type", MetaValue::String("yarn".into()));
-                set("rope.scaling.factor", MetaValue::F32(factor));
-                if let Some(n) = self.original_max_position_embeddings {
-                    let n = u32::try_from(n);
-                    let n =
-                        n.map_err(|_| ImportError::config(KEY, "has an original length that is too large"))?;
-                    set("rope.scaling.original_context_length", MetaValue::U32(n));
-                }
-                if self.attention_factor.is_some() {
-                    // GGUF has the part of the factor that YaRN does not give by itself.
-                    let own = 1.0 + 0.1 * factor.ln();
-                    let factor = needed("attention_factor", self.attention_factor)? / own;
-                    set("rope.scaling.attn_factor", MetaValue::F32(factor));
-                }
-                for (suffix, name, value) in [
-                    ("rope.scaling.yarn_beta_fast", "beta_fast", self.beta_fast),
-                    ("rope.scaling.yarn_beta_slow", "beta_slow", self.beta_slow),
-                ] {
-                    if value.is_some() {
-                        set(suffix, MetaValue::F32(needed(name, value)?));
-                    }
-                }
-                Ok(None)
-            }
-            Some("llama3") => {
-                let scaling = RopeScaling::Llama3 {
-                    factor: needed("factor", self.factor)?,
-                    low: needed("low_freq_factor", self.low_freq_factor)?,
-                    high: needed("high_freq_factor", self.high_freq_factor)?,
-                    original: needed(
-                        "original_max_position_embeddings",
-                        self.original_max_position_embeddings.map(|n| n as f64),
-                    )?,
-                };
-                if head_dim > bitnetc_frontend_gguf::limits::MAX_WIDTH as u32 {
-                    return refuse("head_dim", head_dim.to_string(), "it is too large");
-                }
-                let turned = |scaling, j| frequency(Theta { base: theta, scaling }, head_dim, j);
-                let divisor = |j| (turned(RopeScaling::None, j) / turned(scaling, j)) as f32;
-                Ok(Some((0..head_dim / 2).map(divisor).collect()))
-            }
-            Some(other) => refuse(KEY, other, "linear, yarn and llama3 are supported"),
-        }
+        ids.iter().copied().take(MOST)
     }
 }
 
@@ -455,17 +380,69 @@ mod tests {
                       \"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192}";
         let divisors = read(llama3).unwrap().rope_divisors.unwrap();
         assert_eq!((divisors.len(), divisors[0], divisors[15]), (16, 1.0, 8.0));
-        let new = ",\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":7.0}";
+        let new = ",\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":500000.0}";
         assert_eq!(value(&read(new).unwrap(), "llama.rope.freq_base"), Some(MetaValue::F32(500_000.0)));
+        let without = BASE.replace(",\"rope_theta\":500000.0", "") + &new.replace("500000.0", "7.0") + "}";
+        let config = Config::read(without.as_bytes(), None).unwrap();
+        assert_eq!(value(&config, "llama.rope.freq_base"), Some(MetaValue::F32(7.0)));
+        let differs = read(&new.replace("500000.0", "7.0")).unwrap_err().to_string();
+        assert!(differs.contains("rope_theta"), "{differs}");
         for bad in [
             "{\"type\":\"linear\"}",
             "{\"type\":\"linear\",\"factor\":-1}",
             "{\"type\":\"longrope\"}",
             "{\"type\":\"yarn\",\"factor\":2.0,\"mscale\":1.0}",
             "{\"factor\":2.0}",
+            "{\"type\":\"linear\",\"factor\":2.0,\"truncate\":false}",
+            "{\"type\":\"linear\",\"factor\":2.0,\"partial_rotary_factor\":0.5}",
         ] {
             assert!(read(&format!(",\"rope_scaling\":{bad}")).is_err(), "{bad}");
         }
+    }
+
+    /// transformers writes older and newer names side by side.
+    #[test]
+    fn what_is_said_twice_has_to_be_the_same() {
+        let scaling = |text: &str| read(&format!(",\"rope_scaling\":{{{text}}}"));
+        for (kind, more) in [
+            ("linear", "\"factor\":2.0"),
+            ("yarn", "\"factor\":2.0,\"truncate\":true"),
+            (
+                "llama3",
+                "\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,\"original_max_position_embeddings\":64",
+            ),
+        ] {
+            let once = scaling(&format!("\"type\":\"{kind}\",{more}")).unwrap();
+            let both =
+                format!("\"type\":\"{kind}\",\"rope_type\":\"{kind}\",\"partial_rotary_factor\":1.0,{more}");
+            for config in [
+                scaling(&both).unwrap(),
+                read(&format!(
+                    ",\"rope_scaling\":{{{both}}},\"rope_parameters\":{{{both},\"rope_theta\":500000.0}}"
+                ))
+                .unwrap(),
+            ] {
+                assert_eq!(
+                    (config.entries, config.rope_divisors),
+                    (once.entries.clone(), once.rope_divisors.clone())
+                );
+            }
+            let differ = scaling(&format!("\"type\":\"{kind}\",\"rope_type\":\"default\",{more}"));
+            let error = differ.unwrap_err().to_string();
+            assert!(error.contains(kind) && error.contains("default"), "{error}");
+            let other =
+                format!(",\"rope_scaling\":{{{both}}},\"rope_parameters\":{{\"rope_type\":\"default\"}}");
+            assert!(read(&other).unwrap_err().to_string().contains("rope_parameters"));
+        }
+        assert!(read(",\"partial_rotary_factor\":1.0,\"layer_types\":[\"full_attention\"]").is_ok());
+    }
+
+    #[test]
+    fn ids_that_stand_for_none_are_absent() {
+        let config =
+            read(",\"bos_token_id\":-1,\"pad_token_id\":4294967295,\"eos_token_id\":[-1,7]").unwrap();
+        assert_eq!((config.bos, config.pad, &config.eos[..]), (None, None, &[7][..]));
+        assert_eq!(config.notes.iter().filter(|note| note.contains("taken for none")).count(), 3);
     }
 
     #[test]
@@ -473,6 +450,8 @@ mod tests {
         for bad in [
             ",\"attention_bias\":true",
             ",\"mlp_bias\":true",
+            ",\"partial_rotary_factor\":0.5",
+            ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]",
             ",\"head_dim\":99999999999",
             ",\"vocab_size\":2",
         ] {

@@ -14,9 +14,11 @@
 mod config;
 mod error;
 mod import;
+mod json;
 pub mod limits;
 mod matrix;
 mod names;
+mod rope;
 mod safetensors;
 mod tokenizer;
 

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 
 use crate::error::ImportError;
-use crate::limits;
+use crate::{json, limits};
 
 /// Bytes before the header.
 const LENGTH_BYTES: usize = 8;
@@ -296,11 +296,7 @@ fn read_index(bytes: &[u8]) -> Result<Index, ImportError> {
     struct Whole {
         weight_map: Index,
     }
-    if bytes.len() > limits::MAX_SIDE_FILE_BYTES {
-        let limit = limits::MAX_SIDE_FILE_BYTES as u64;
-        return Err(ImportError::TooLarge { file: FILE.to_owned(), bytes: bytes.len() as u64, limit });
-    }
-    let whole: Whole = serde_json::from_slice(bytes).map_err(|e| ImportError::json(FILE, &e))?;
+    let whole: Whole = json::parse(FILE, bytes, limits::MAX_SIDE_FILE_BYTES)?;
     Ok(whole.weight_map)
 }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::config::Config;
 use crate::error::ImportError;
-use crate::limits;
+use crate::{json, limits};
 
 /// The expressions by which a `tokenizer.json` says how text is cut.
 const EXPRESSIONS: [(PreTokenizer, &str); 2] = [
@@ -239,38 +239,24 @@ pub(crate) struct Tokenizer {
     pub(crate) notes: Vec<String>,
 }
 
-fn limited<'a>(file: &'static str, bytes: &'a [u8], limit: usize) -> Result<&'a [u8], ImportError> {
-    match bytes.len() > limit {
-        true => {
-            let (bytes, limit) = (bytes.len() as u64, limit as u64);
-            Err(ImportError::TooLarge { file: file.to_owned(), bytes, limit })
-        }
-        false => Ok(bytes),
-    }
-}
-
 /// Converts the tokenizer of a model with `config`; `pre` stands above what the expression says.
 pub(crate) fn read(
     files: Files<'_>,
     config: &Config,
     pre: Option<PreTokenizer>,
 ) -> Result<Tokenizer, ImportError> {
-    let bytes = limited("tokenizer.json", files.tokenizer, limits::MAX_TOKENIZER_BYTES)?;
-    let json: Json<'_> =
-        serde_json::from_slice(bytes).map_err(|e| ImportError::json("tokenizer.json", &e))?;
+    const FILE: &str = "tokenizer.json";
+    let bytes = json::prepare(FILE, files.tokenizer, limits::MAX_TOKENIZER_BYTES)?;
+    let json: Json<'_> = serde_json::from_slice(&bytes).map_err(|e| ImportError::json(FILE, &e))?;
     let side: SideJson = match files.config {
-        Some(bytes) => {
-            const FILE: &str = "tokenizer_config.json";
-            let bytes = limited(FILE, bytes, limits::MAX_SIDE_FILE_BYTES)?;
-            serde_json::from_slice(bytes).map_err(|e| ImportError::json(FILE, &e))?
-        }
+        Some(bytes) => json::parse("tokenizer_config.json", bytes, limits::MAX_SIDE_FILE_BYTES)?,
         None => SideJson::default(),
     };
     let mut notes = Vec::new();
     let pre = check_algorithm(&json, pre, &mut notes)?;
     let (tokens, types) = vocabulary(&json, config.vocab)?;
     let template = template(&files, &side, &mut notes)?;
-    let find = |text: &str| tokens.iter().position(|t| t == text).map(|id| id as u64);
+    let find = |text: &str| tokens.iter().position(|t| t == text).map(|id| id as i64);
     let named = |name: &Option<Named>| name.as_ref().and_then(|name| find(name.text()));
     let bos = named(&side.bos_token).or(config.bos);
     let (template_bos, template_eos) = json.post_processor.as_ref().map_or((false, false), Post::adds);
@@ -282,9 +268,9 @@ pub(crate) fn read(
         ("tokenizer.ggml.token_type".to_owned(), MetaValue::I32s(types)),
         ("tokenizer.ggml.merges".to_owned(), merges(&json)?),
     ];
-    let mut id = |key: &str, id: Option<u64>| {
+    let mut id = |key: &str, id: Option<i64>| {
         // An id outside of the vocabulary is refused by the front-end, which names the key.
-        entries.extend(id.map(|id| (format!("tokenizer.ggml.{key}_token_id"), MetaValue::U64(id))));
+        entries.extend(id.map(|id| (format!("tokenizer.ggml.{key}_token_id"), MetaValue::I64(id))));
     };
     let mut ends = config.eos.iter().copied();
     let eos = ends.next().or_else(|| named(&side.eos_token));
@@ -293,7 +279,12 @@ pub(crate) fn read(
     id("eot", ends.next());
     id("eom", ends.next());
     id("padding", named(&side.pad_token).or(config.pad));
-    let flag = |asked: Option<bool>, by_template: bool, id: Option<u64>| {
+    // GGUF has keys for three; further ones go where Ollama writes them.
+    if config.eos.len() > 3 {
+        let all = config.eos.iter().map(|&id| i32::try_from(id).unwrap_or(i32::MAX)).collect();
+        entries.push(("tokenizer.ggml.eos_token_ids".to_owned(), MetaValue::I32s(all)));
+    }
+    let flag = |asked: Option<bool>, by_template: bool, id: Option<i64>| {
         asked.unwrap_or(by_template) && id.is_some()
     };
     // What the template of tokenizer.json adds is added whatever the flag of the older class says.
@@ -490,7 +481,7 @@ fn template(
 ) -> Result<Option<String>, ImportError> {
     if let Some(bytes) = files.template {
         const FILE: &str = "chat_template.jinja";
-        let text = std::str::from_utf8(limited(FILE, bytes, limits::MAX_SIDE_FILE_BYTES)?);
+        let text = std::str::from_utf8(json::text(FILE, bytes, limits::MAX_SIDE_FILE_BYTES)?);
         let text = text.map_err(|e| ImportError::Json { file: FILE.into(), why: e.to_string() })?;
         return Ok(Some(text.to_owned()));
     }

@@ -97,7 +97,7 @@ pub(crate) struct ChatArgs {
     /// Tokens of an answer (-1: until the model ends or the context is full)
     #[arg(short, long = "n-predict", visible_alias = "predict", value_name = "N", default_value_t = -1, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
     pub(crate) n_predict: i64,
-    /// Room for this many tokens, all turns included (0: the model's own context)
+    /// Room for this many tokens, all turns included (0: the model's own context, as far as it takes 2 GiB)
     #[arg(short, long, value_name = "N", default_value_t = 0, env = "BITNETC_CTX_SIZE")]
     pub(crate) ctx_size: u32,
     /// When the context is full, leave out the oldest turns instead of ending

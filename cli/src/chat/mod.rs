@@ -37,7 +37,7 @@ pub(crate) fn run(args: &ChatArgs, quiet: bool) -> Outcome {
     // A grammar that cannot be used is refused now, not at the first answer.
     let forms = Forms::new(&loaded.tokenizer, loaded.model.vocab());
     drop(args.grammar.open(&forms)?);
-    let context = if args.ctx_size == 0 { loaded.context } else { args.ctx_size };
+    let context = if args.ctx_size == 0 { loaded.default_context() } else { args.ctx_size };
     let options = SessionOptions { context, threads: args.engine.build.threads() };
     let session = Session::new(loaded.model.clone(), options)?;
     let load_time = clock.elapsed();

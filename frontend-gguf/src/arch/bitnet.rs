@@ -19,5 +19,4 @@ pub(super) static FAMILY: Family = Family {
     defaults: Defaults { context: 2048, rope_theta: 10_000.0 },
     layer_tensors: bitnet_b158::LAYER,
     scale_tensors: true,
-    neutral_keys: &[],
 };

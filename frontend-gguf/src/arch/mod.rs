@@ -1,7 +1,8 @@
 //! Model families: one file per family, each a table of what its GGUF files hold.
 //!
 //! A family says which `general.architecture` names it covers, which defaults apply to absent keys, which tensors a
-//! model has with which shapes, and which keys and tensors would change the computation and are therefore refused.
+//! model has with which shapes, and which tensors would change the computation and are therefore refused. What keys mean
+//! is the same for all families: [`crate::keys`].
 
 mod bitnet;
 mod bitnet_b158;
@@ -32,9 +33,6 @@ pub struct Family {
     pub layer_tensors: &'static [LayerTensor],
     /// Whether a layer may have a tensor `<stem>.scale` beside a matrix, by which its result is multiplied.
     pub scale_tensors: bool,
-    /// Keys (without `<architecture>.`) that are accepted only with a value that changes nothing, besides
-    /// [`NEUTRAL_KEYS`].
-    pub neutral_keys: &'static [(&'static str, Neutral)],
 }
 
 /// What stands for keys that are absent; each use is reported.
@@ -110,36 +108,6 @@ pub struct LayerTensor {
     /// Its shape.
     pub dims: fn(&HyperParams) -> Dims,
 }
-
-/// The value with which a key changes nothing.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Neutral {
-    /// One of these strings.
-    OneOf(&'static [&'static str]),
-    /// This number, as integer or float.
-    Number(f32),
-    /// This bool.
-    Bool(bool),
-}
-
-/// The keys that would change the computation of any family.
-pub const NEUTRAL_KEYS: &[(&str, Neutral)] = &[
-    ("rope.scaling.yarn_ext_factor", Neutral::Number(1.0)),
-    ("rope.scaling.yarn_attn_factor", Neutral::Number(1.0)),
-    ("rope.scaling.yarn_log_multiplier", Neutral::Number(0.0)),
-    ("attention.causal", Neutral::Bool(true)),
-    ("attention.sliding_window", Neutral::Number(0.0)),
-    ("attention.clamp_kqv", Neutral::Number(0.0)),
-    ("attention.max_alibi_bias", Neutral::Number(0.0)),
-    ("attn_logit_softcapping", Neutral::Number(0.0)),
-    ("final_logit_softcapping", Neutral::Number(0.0)),
-    ("logit_scale", Neutral::Number(1.0)),
-    ("embedding_scale", Neutral::Number(1.0)),
-    ("residual_scale", Neutral::Number(1.0)),
-    ("attention.scale", Neutral::Number(0.0)),
-    ("expert_count", Neutral::Number(0.0)),
-    ("use_parallel_residual", Neutral::Bool(false)),
-];
 
 const fn norm(role: LayerRole, stem: &'static str, dims: fn(&HyperParams) -> Dims) -> LayerTensor {
     LayerTensor { role, stem, class: TensorClass::Norm, dims }

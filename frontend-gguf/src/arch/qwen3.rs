@@ -31,5 +31,4 @@ pub(super) static FAMILY: Family = Family {
         FFN_DOWN,
     ],
     scale_tensors: true,
-    neutral_keys: &[],
 };

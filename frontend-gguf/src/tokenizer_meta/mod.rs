@@ -4,11 +4,13 @@
 //! ([`PreTokenizer`]), and SentencePiece (`llama`); anything else is refused by name instead of giving other token ids
 //! than the model was trained with.
 //!
-//! Invariants of a [`TokenizerMeta`]: token strings are unique and not empty; there is a type for every token; every
+//! Invariants of a [`TokenizerMeta`]: token strings are unique, but for empty ones; there is a type for every token; every
 //! merge is two known tokens whose concatenation is a known token; every id is below the number of tokens.
 
 pub mod byte_level;
+mod ends;
 mod merges;
+mod special;
 mod vocab;
 
 use crate::error::{GgufError, printable};
@@ -17,7 +19,9 @@ use crate::note::Note;
 use crate::reader::Gguf;
 use crate::value::{Array, ValueType};
 
+pub use ends::END_NAMES;
 pub use merges::Merges;
+pub use special::is_none;
 
 /// Index of a token in the vocabulary.
 pub type TokenId = u32;
@@ -159,25 +163,10 @@ pub(crate) const TOKENS: &str = "tokenizer.ggml.tokens";
 pub(crate) const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
 pub(crate) const SCORES: &str = "tokenizer.ggml.scores";
 pub(crate) const MERGES: &str = "tokenizer.ggml.merges";
-const BOS: &str = "tokenizer.ggml.bos_token_id";
-const EOS: &str = "tokenizer.ggml.eos_token_id";
 const SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
-
-/// Control tokens that end generation whatever the metadata says.
-const END_NAMES: [&str; 9] = [
-    "<|eot_id|>",
-    "<|end_of_text|>",
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<end_of_turn>",
-    "<|eom_id|>",
-    "<|end|>",
-    "<|return|>",
-    "<|end_of_turn|>",
-];
 
 impl<'a> TokenizerMeta<'a> {
     /// Reads and checks the tokenizer metadata of a file, which may hold a vocabulary and nothing else.
@@ -186,16 +175,16 @@ impl<'a> TokenizerMeta<'a> {
     /// `MissingKey`, `WrongKeyType` or `BadTokenizer`.
     pub fn read(gguf: &Gguf<'a>) -> Result<Self, GgufError> {
         let mut notes = Vec::new();
-        let model = gguf.string(MODEL)?.ok_or_else(|| missing(MODEL))?;
-        if model != "gpt2" && model != "llama" {
-            let why = format!("\"{}\" is not supported, \"gpt2\" and \"llama\" are", printable(model));
+        let named = gguf.string(MODEL)?.ok_or_else(|| missing(MODEL))?;
+        if named != "gpt2" && named != "llama" {
+            let why = format!("\"{}\" is not supported, \"gpt2\" and \"llama\" are", printable(named));
             return Err(bad(MODEL, why));
         }
         let tokens = vocab::read_tokens(gguf)?;
-        let types = vocab::read_types(gguf, tokens.len())?;
+        let mut types = vocab::read_types(gguf, named, &tokens, &mut notes)?;
         let scores = vocab::read_scores(gguf, tokens.len())?;
-        let ids = vocab::index(&tokens)?;
-        let (model, merges, missing_bytes) = if model == "gpt2" {
+        let ids = vocab::index(&tokens, &mut notes)?;
+        let (model, merges, missing_bytes) = if named == "gpt2" {
             let merges = merges::read(gguf, &ids)?;
             let missing_bytes = vocab::check_alphabet(&tokens, &types, &ids, &mut notes);
             (TokenizerModel::ByteLevelBpe(read_pre(gguf, &tokens, &mut notes)?), Some(merges), missing_bytes)
@@ -207,11 +196,12 @@ impl<'a> TokenizerMeta<'a> {
             let missing_bytes = vocab::check_byte_tokens(&types, &ids, &mut notes);
             (TokenizerModel::SentencePiece { space_prefix }, None, missing_bytes)
         };
-        let special = read_special(gguf, tokens.len())?;
-        let end_of_generation = end_of_generation(&special, &tokens, &types);
+        let special = special::read(gguf, &types, named, &mut notes)?;
+        let end_of_generation = ends::read(gguf, &special, &ids, tokens.len(), &mut notes)?;
+        ends::mark_as_control(&end_of_generation, &tokens, &mut types, merges.as_ref(), &mut notes);
         if end_of_generation.is_empty() {
             notes.push(Note::warning(
-                EOS,
+                special::EOS,
                 "is absent and no token is known to end a text; generation will not end by itself",
             ));
         }
@@ -237,10 +227,10 @@ impl<'a> TokenizerMeta<'a> {
         };
         let add_eos = gguf.bool(ADD_EOS)?.unwrap_or(false);
         for (add, id, key, id_key) in
-            [(add_bos, special.bos, ADD_BOS, BOS), (add_eos, special.eos, ADD_EOS, EOS)]
+            [(add_bos, special.bos, ADD_BOS, special::BOS), (add_eos, special.eos, ADD_EOS, special::EOS)]
         {
             if add && id.is_none() {
-                return Err(bad(key, format!("is true, but {id_key} is absent")));
+                return Err(bad(key, format!("is true, but {id_key} names no token")));
             }
         }
         let chat_template = read_template(gguf, &mut notes)?;
@@ -376,45 +366,9 @@ fn read_pre(gguf: &Gguf<'_>, tokens: &[&str], notes: &mut Vec<Note>) -> Result<P
     Ok(pre)
 }
 
-fn read_special(gguf: &Gguf<'_>, tokens: usize) -> Result<SpecialIds, GgufError> {
-    let id = |key: &'static str| {
-        let Some(id) = gguf.integer(key)? else { return Ok(None) };
-        match TokenId::try_from(id) {
-            Ok(token) if (token as usize) < tokens => Ok(Some(token)),
-            _ => Err(bad(key, format!("is {id}, but there are {tokens} tokens"))),
-        }
-    };
-    // Not used, but out of range they are a sign of a damaged or mixed-up file.
-    for key in
-        ["tokenizer.ggml.seperator_token_id", "tokenizer.ggml.cls_token_id", "tokenizer.ggml.mask_token_id"]
-    {
-        id(key)?;
-    }
-    Ok(SpecialIds {
-        bos: id(BOS)?,
-        eos: id(EOS)?,
-        eot: id("tokenizer.ggml.eot_token_id")?,
-        eom: id("tokenizer.ggml.eom_token_id")?,
-        pad: id("tokenizer.ggml.padding_token_id")?,
-        unk: id("tokenizer.ggml.unknown_token_id")?,
-    })
-}
-
-fn end_of_generation(special: &SpecialIds, tokens: &[&str], types: &[TokenType]) -> Vec<TokenId> {
-    let named = tokens
-        .iter()
-        .zip(types)
-        .zip(0..)
-        .filter(|((text, ty), _)| **ty == TokenType::Control && END_NAMES.contains(text))
-        .map(|(_, id)| id);
-    let mut ids: Vec<TokenId> = named.chain(special.eos).chain(special.eot).chain(special.eom).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    ids
-}
-
 fn read_template<'a>(gguf: &Gguf<'a>, notes: &mut Vec<Note>) -> Result<Option<&'a str>, GgufError> {
-    let template = gguf.string(CHAT_TEMPLATE)?;
+    // A byte order mark, as editors put it in front of a file, is no part of the text.
+    let template = gguf.string(CHAT_TEMPLATE)?.map(|text| text.strip_prefix('\u{feff}').unwrap_or(text));
     if let Some(text) = template
         && text.len() > limits::MAX_TEMPLATE_BYTES
     {

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::{SCORES, TOKEN_TYPE, TOKENS, TokenId, TokenType, bad, byte_level, missing, string_array};
+use super::{SCORES, TOKEN_TYPE, TOKENS, TokenId, TokenType, bad, byte_level, string_array};
 use crate::error::{GgufError, printable};
 use crate::limits;
 use crate::note::Note;
 use crate::reader::Gguf;
-use crate::value::ValueType;
+use crate::value::{Array, ValueType};
 
 /// Token ids by string.
 pub(super) type TokenIds<'a> = HashMap<&'a str, TokenId>;
@@ -23,11 +23,21 @@ pub(super) fn read_tokens<'a>(gguf: &Gguf<'a>) -> Result<Vec<&'a str>, GgufError
     Ok(array.strings().into_iter().flatten().collect())
 }
 
-pub(super) fn read_types(gguf: &Gguf<'_>, tokens: usize) -> Result<Vec<TokenType>, GgufError> {
+/// The types of the tokens; told from the texts where the file has none.
+pub(super) fn read_types(
+    gguf: &Gguf<'_>,
+    model: &str,
+    tokens: &[&str],
+    notes: &mut Vec<Note>,
+) -> Result<Vec<TokenType>, GgufError> {
     let array = gguf.array(TOKEN_TYPE, "an array of i32", |a| a.elem() == ValueType::I32)?;
-    let array = array.ok_or_else(|| missing(TOKEN_TYPE))?;
-    if array.len() != tokens {
-        return Err(bad(TOKEN_TYPE, format!("there are {} types for {tokens} tokens", array.len())));
+    let Some(array) = array else {
+        notes.push(Note::inferred(TOKEN_TYPE, "is absent; what tokens are for is told from their texts"));
+        return Ok(tokens.iter().map(|text| type_by_text(model, text)).collect());
+    };
+    if array.len() != tokens.len() {
+        let why = format!("there are {} types for {} tokens", array.len(), tokens.len());
+        return Err(bad(TOKEN_TYPE, why));
     }
     let types = array.i32s().into_iter().flatten().enumerate().map(|(id, ty)| {
         TokenType::from_id(ty)
@@ -36,32 +46,51 @@ pub(super) fn read_types(gguf: &Gguf<'_>, tokens: usize) -> Result<Vec<TokenType
     types.collect()
 }
 
-/// The scores, or nothing. They do not matter to byte-level BPE, but an array of another type or length is a sign of a
-/// mixed-up file there too.
+/// What a token is for by its text: all tokens are text but the four kinds that every SentencePiece vocabulary has.
+fn type_by_text(model: &str, text: &str) -> TokenType {
+    let byte = || {
+        let digits = text.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+        digits.is_some_and(|digits| digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
+    match text {
+        _ if model != "llama" => TokenType::Normal,
+        "<unk>" => TokenType::Unknown,
+        "<s>" | "</s>" => TokenType::Control,
+        _ if byte() => TokenType::Byte,
+        _ => TokenType::Normal,
+    }
+}
+
+/// The scores, or nothing; integers, which some writers have, are scores too. They do not matter to byte-level BPE, but an
+/// array of another type or length is a sign of a mixed-up file there too.
 pub(super) fn read_scores(gguf: &Gguf<'_>, tokens: usize) -> Result<Vec<f32>, GgufError> {
-    let Some(array) = gguf.array(SCORES, "an array of f32", |a| a.elem() == ValueType::F32)? else {
+    let numbers = |a: &Array<'_>| matches!(a.elem(), ValueType::F32 | ValueType::I32);
+    let Some(array) = gguf.array(SCORES, "an array of f32", numbers)? else {
         return Ok(Vec::new());
     };
     if array.len() != tokens {
         return Err(bad(SCORES, format!("there are {} scores for {tokens} tokens", array.len())));
     }
-    let scores: Vec<f32> = array.f32s().into_iter().flatten().collect();
+    let scores: Vec<f32> = array.numbers().into_iter().flatten().map(|x| x as f32).collect();
     match scores.iter().position(|score| score.is_nan()) {
         Some(id) => Err(bad(SCORES, format!("the score of token {id} is not a number"))),
         None => Ok(scores),
     }
 }
 
-/// The index by string; refuses empty and repeated tokens.
-pub(super) fn index<'a>(tokens: &[&'a str]) -> Result<TokenIds<'a>, GgufError> {
+/// The index by string; refuses repeated tokens. Empty ones, which no text can become, are left out.
+pub(super) fn index<'a>(tokens: &[&'a str], notes: &mut Vec<Note>) -> Result<TokenIds<'a>, GgufError> {
     let mut ids = HashMap::with_capacity(tokens.len());
+    let mut empty = 0usize;
     for (id, &token) in (0..).zip(tokens) {
         if token.is_empty() {
-            return Err(bad(TOKENS, format!("token {id} is empty")));
-        }
-        if let Some(first) = ids.insert(token, id) {
+            empty += 1;
+        } else if let Some(first) = ids.insert(token, id) {
             return Err(bad(TOKENS, format!("tokens {first} and {id} are both \"{}\"", printable(token))));
         }
+    }
+    if empty > 0 {
+        notes.push(Note::warning(TOKENS, format!("has {empty} empty tokens; no text is encoded to them")));
     }
     Ok(ids)
 }

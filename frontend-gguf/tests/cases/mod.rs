@@ -281,6 +281,15 @@ pub(crate) const MODEL: &[Case] = &[
     ("BadHyperparam", "silu", |w| set(w, "hidden_activation", MetaValue::String("silu".into()))),
     ("BadHyperparam", "sliding_window", |w| set(w, "attention.sliding_window", MetaValue::U32(64))),
     ("WrongKeyType", "a bool", |w| set(w, "attention.causal", MetaValue::U32(1))),
+    ("BadHyperparam", "scaling.factor means the same", |w| {
+        set(w, "rope.scaling.factor", MetaValue::F32(2.0));
+        set(w, "rope.scale_linear", MetaValue::F32(4.0));
+    }),
+    ("BadHyperparam", "layers that differ", |w| {
+        set(w, "feed_forward_length", MetaValue::I32s(vec![256, 128]))
+    }),
+    ("BadHyperparam", "must hold a number", |w| set(w, "attention.head_count", MetaValue::I32s(vec![]))),
+    ("BadHyperparam", "rotated weights", |w| w.set("prism.hadamard.version", MetaValue::U32(1))),
     ("MissingTensor", "blk.1.attn_norm.weight", |w| set(w, "block_count", MetaValue::U32(2))),
     ("MissingTensor", Q, |w| w.remove_tensor(Q)),
     ("MissingTensor", "attn_sub_norm", |w| w.remove_tensor("blk.0.attn_sub_norm.weight")),
@@ -320,7 +329,6 @@ pub(crate) const TOKENIZER: &[Case] = &[
     ("MissingKey", "tokenizer.ggml.model", |w| w.remove("tokenizer.ggml.model")),
     ("MissingKey", "tokenizer.ggml.tokens", |w| w.remove("tokenizer.ggml.tokens")),
     ("MissingKey", "tokenizer.ggml.merges", |w| w.remove("tokenizer.ggml.merges")),
-    ("MissingKey", "token_type", |w| w.remove("tokenizer.ggml.token_type")),
     ("BadTokenizer", "llama-bpe", |w| w.set("tokenizer.ggml.pre", MetaValue::String("gpt-4o".into()))),
     ("BadTokenizer", "gpt2", |w| w.set("tokenizer.ggml.model", MetaValue::String("bert".into()))),
     ("MissingKey", "tokenizer.ggml.scores", |w| {
@@ -346,7 +354,6 @@ pub(crate) const TOKENIZER: &[Case] = &[
         }
     }),
     ("BadTokenizer", "are both", |w| with_tokens(w, |t| t[7] = t[8].clone())),
-    ("BadTokenizer", "token 7 is empty", |w| with_tokens(w, |t| t[7].clear())),
     ("BadTokenizer", "287 types", |w| with_types(w, |t| t.truncate(287))),
     ("BadTokenizer", "token 5 has the type -7", |w| with_types(w, |t| t[5] = -7)),
     ("BadTokenizer", "merge 1", |w| with_merges(w, |m| m[1].clear())),
@@ -355,12 +362,16 @@ pub(crate) const TOKENIZER: &[Case] = &[
     ("BadTokenizer", "joins", |w| with_merges(w, |m| m[1] = "zqzq h".into())),
     ("BadTokenizer", "gives", |w| with_merges(w, |m| m[1] = "ÿ ÿ".into())),
     ("BadTokenizer", "is 288", |w| w.set("tokenizer.ggml.bos_token_id", MetaValue::U32(288))),
-    ("BadTokenizer", "is -1", |w| w.set("tokenizer.ggml.eos_token_id", MetaValue::I32(-1))),
-    ("BadTokenizer", "is 4294967295", |w| w.set("tokenizer.ggml.bos_token_id", MetaValue::U32(u32::MAX))),
+    ("BadTokenizer", "is -2", |w| w.set("tokenizer.ggml.eos_token_id", MetaValue::I32(-2))),
+    ("BadTokenizer", "names no token", |w| w.set("tokenizer.ggml.bos_token_id", MetaValue::U32(u32::MAX))),
+    ("BadTokenizer", "is 288", |w| w.set("tokenizer.ggml.eos_token_ids", MetaValue::I32s(vec![1, 288]))),
+    ("WrongKeyType", "eog_token_ids", |w| {
+        w.set("tokenizer.ggml.eog_token_ids", MetaValue::Strings(vec!["x".into()]))
+    }),
     ("WrongKeyType", "tokenizer.ggml.model", |w| w.set("tokenizer.ggml.model", MetaValue::U32(1))),
     ("WrongKeyType", "tokens", |w| w.set("tokenizer.ggml.tokens", MetaValue::String("a".into()))),
     ("BadTokenizer", "one space", |w| with_merges(w, |m| m[0] = "h  e".into())),
-    ("BadTokenizer", "padding", |w| w.set("tokenizer.ggml.padding_token_id", MetaValue::U32(u32::MAX))),
+    ("BadTokenizer", "padding", |w| w.set("tokenizer.ggml.padding_token_id", MetaValue::U32(u32::MAX - 1))),
     ("BadTokenizer", "add_bos_token", |w| w.remove("tokenizer.ggml.bos_token_id")),
     ("WrongKeyType", "add_bos_token", |w| w.set("tokenizer.ggml.add_bos_token", MetaValue::U32(1))),
     ("WrongKeyType", "chat_template", |w| w.set("tokenizer.chat_template", MetaValue::U32(1))),
