@@ -490,3 +490,17 @@ pub fn score_by_interpreter(
     }
     Ok(())
 }
+
+#[cfg(all(test, not(feature = "hub")))]
+mod tests {
+    use super::*;
+    use crate::store::StoreError;
+
+    #[test]
+    fn names_of_the_hub_are_refused_without_it() {
+        for name in ["hf:org/repo:a.gguf", "2b-4t"] {
+            let refused = load(Some(Path::new(name)), &LoadOptions::default());
+            assert!(matches!(refused, Err(Error::Store(StoreError::NoHub { .. }))), "{refused:?}");
+        }
+    }
+}

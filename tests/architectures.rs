@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 
 use bitnetc::BuildOptions;
-use bitnetc::compile::{plan_model};
+use bitnetc::compile::plan_model;
 use bitnetc::load::{Loaded, Source, dump_module, score_by_interpreter};
 use bitnetc_frontend_gguf::TensorType;
 use bitnetc_frontend_gguf::testing::{GgufWriter, MetaValue, TinyModel, store};

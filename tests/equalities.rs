@@ -4,7 +4,7 @@
 mod common;
 
 use bitnetc::BuildOptions;
-use bitnetc::compile::{plan_model};
+use bitnetc::compile::plan_model;
 use bitnetc::load::{LoadOptions, Source, load, score_by_interpreter};
 use bitnetc_frontend_gguf::testing::TinyModel;
 use bitnetc_ir::{DType, TargetDesc};
@@ -141,10 +141,7 @@ fn a_plan_from_disk_equals_compiling_in_memory() {
         let plan = folder.path().join(format!("{i}.plan"));
         let source = Source::open(Some(file.path()), MapMode::Mapped).unwrap();
         let gguf = source.gguf_model().unwrap();
-        plan_model(file.path(), &gguf, &BuildOptions::default())
-            .unwrap()
-            .write(&plan, |_| true)
-            .unwrap();
+        plan_model(file.path(), &gguf, &BuildOptions::default()).unwrap().write(&plan, |_| true).unwrap();
         let tokens = random_tokens(3, 40, model.vocab as u32);
         for kv_type in [DType::F16, DType::F32] {
             let memory = score(&open(file.path(), &options(kv_type)), &tokens, 2);
@@ -178,8 +175,10 @@ fn packed_heads_equal_the_interpreter_on_every_engine() {
             }
             for target in feature_levels() {
                 let what = format!("{head}, {target}");
-                let loaded =
-                    open(file.path(), &options_with(DType::F16, |c| (c.head, c.target) = (Some(head), Some(target))));
+                let loaded = open(
+                    file.path(),
+                    &options_with(DType::F16, |c| (c.head, c.target) = (Some(head), Some(target))),
+                );
                 assert_same(&what, &expected[..20], &score(&loaded, &tokens[..20], 2));
             }
             let plan = folder.path().join(format!("{i}.{head}.plan"));
@@ -237,7 +236,8 @@ fn feature_levels_give_the_same_bits() {
     for target in levels {
         let name = target.to_string();
         for weights in [WeightPacking::TwoBits, WeightPacking::Trits] {
-            let options = options_with(DType::F16, |c| (c.target, c.weights) = (Some(target.clone()), Some(weights)));
+            let options =
+                options_with(DType::F16, |c| (c.target, c.weights) = (Some(target.clone()), Some(weights)));
             let loaded = open(file.path(), &options);
             let name = format!("{name}, {weights}");
             assert_same(&name, &expected, &score(&loaded, &tokens, 2));

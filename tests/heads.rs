@@ -34,8 +34,10 @@ impl Quality {
         let folder = root().join("models/shakespeare");
         let ids = std::fs::read(folder.join("validation_ids.json")).unwrap();
         let ids: Vec<u32> = serde_json::from_slice(&ids).unwrap();
-        let loaded =
-            open(&folder.join("shakespeare-5m-i2_s.gguf"), &options_with(DType::F16, |c| c.head = Some(head)));
+        let loaded = open(
+            &folder.join("shakespeare-5m-i2_s.gguf"),
+            &options_with(DType::F16, |c| c.head = Some(head)),
+        );
         let mut session = session(&loaded, 512, 2);
         let (mut nll, mut choices) = (0.0, Vec::new());
         for part in ids[..count.min(ids.len())].chunks(512) {

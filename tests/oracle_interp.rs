@@ -159,7 +159,8 @@ fn check_greedy(session: &Session<'_>, prompt: &Prompt<'_>) {
 fn check_model(name: &str, cache: CacheType) {
     let file = read(&format!("model_{name}_i2_s.gguf"));
     let model = Model::open(&file).expect("the test model opens");
-    let module = model.lower(&LowerOptions { cache, ..LowerOptions::default() }).expect("the test model lowers");
+    let module =
+        model.lower(&LowerOptions { cache, ..LowerOptions::default() }).expect("the test model lowers");
     let weights = GgufWeights::new(&model);
     let session = Session::new(&module, &weights);
 

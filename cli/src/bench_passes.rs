@@ -92,6 +92,7 @@ pub(crate) fn run(args: &BenchPassesArgs, quiet: bool) -> Outcome {
         bar.set_message(name.unwrap_or("all").to_owned());
         let left_out: Vec<String> = name.map(str::to_owned).into_iter().collect();
         let outcome = load(path.as_deref(), &without(args, &left_out)?)
+            .map_err(bitnetc_tools::Error::from)
             .and_then(|variant| measure(&whole, &variant, name, &options));
         match outcome {
             Ok(outcome) => {

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use bitnetc::BuildOptions;
-use bitnetc::compile::{import};
+use bitnetc::compile::import;
 use bitnetc::load::{LoadOptions, load};
 use bitnetc_frontend_gguf::synth::{ModelShape, SyntheticModel, preset};
 use bitnetc_ir::work::{Accounts, Work};

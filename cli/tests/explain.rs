@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use bitnetc::BuildOptions;
-use bitnetc::compile::{plan_model};
+use bitnetc::compile::plan_model;
 use bitnetc::load::{Source, load_source};
 use bitnetc_frontend_gguf::testing::TinyModel;
 use bitnetc_ir::DType;

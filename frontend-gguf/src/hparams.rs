@@ -311,8 +311,7 @@ impl Keys<'_, '_> {
             }
             (None, &[first, ..]) => {
                 if family.activation_varies {
-                    let why =
-                        "the rule of llama.cpp; BitNet b1.58 2B-4T needs relu2, which then has to be asked for";
+                    let why = "the rule of llama.cpp; BitNet b1.58 2B-4T needs relu2, which then has to be asked for";
                     self.notes.push(Note::default_used(self.key(SUFFIX), first.name(), why));
                 }
                 Ok(first)

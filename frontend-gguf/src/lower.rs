@@ -8,8 +8,8 @@
 use bitnetc_ir::rope::Theta;
 use bitnetc_ir::storage::MAX_TOKENS;
 use bitnetc_ir::{
-    BuildError, CacheDims, CacheType, DType, Dim, Func, FuncBuilder, HEAD_ROWS, Module, ParamId, Rows, TokenCount, Type,
-    ValueId,
+    BuildError, CacheDims, CacheType, DType, Dim, Func, FuncBuilder, HEAD_ROWS, Module, ParamId, Rows,
+    TokenCount, Type, ValueId,
 };
 use thiserror::Error;
 

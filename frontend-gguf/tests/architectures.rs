@@ -4,8 +4,7 @@
 use std::path::Path;
 
 use bitnetc_frontend_gguf::{
-    Activation, Form, GgufWeights, LayerRole, LowerOptions, Model, ModelOptions, PreTokenizer,
-    TensorType,
+    Activation, Form, GgufWeights, LayerRole, LowerOptions, Model, ModelOptions, PreTokenizer, TensorType,
 };
 use bitnetc_ir::interp::{Interpreter, Tensor};
 use bitnetc_ir::{CacheType, DType, KEY_BLOCK, Layout, Pairs};

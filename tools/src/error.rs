@@ -36,6 +36,17 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The work was stopped by whoever asked for it.
+    pub(crate) const INTERRUPTED: Self = Self::Library(bitnetc::Error::Interrupted);
+
+    /// Whether the work was stopped by whoever asked for it.
+    pub fn is_interruption(&self) -> bool {
+        let Self::Library(error) = self else { return false };
+        matches!(error, bitnetc::Error::Interrupted | bitnetc::Error::Session(SessionError::Interrupted))
+    }
+}
+
 /// Errors of the crates below that the library's error has a place for.
 macro_rules! through_library {
     ($($error:ty),+ $(,)?) => {$(

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use bitnetc::BuildOptions;
-use bitnetc::compile::{plan_model};
+use bitnetc::compile::plan_model;
 use bitnetc::load::{LoadOptions, Source, dump_module, load_source};
 use bitnetc_codegen::features::target_named;
 use bitnetc_frontend_gguf::GgufWeights;

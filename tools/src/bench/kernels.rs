@@ -16,7 +16,7 @@ use bitnetc_ir::work::OpWork;
 use bitnetc_ir::{Extent, Func, Module, Op};
 use bitnetc_runtime::profile::{Profile, ProgramProfile};
 use bitnetc_runtime::roofline::Roofline;
-use bitnetc_runtime::session::{Session, SessionError, SessionOptions};
+use bitnetc_runtime::session::{Session, SessionOptions};
 use serde_json::{Value, json};
 
 use super::limits::Limits;
@@ -205,7 +205,7 @@ impl<'a> Runs<'a> {
 
     fn feed(&mut self, tokens: &[u32]) -> Result<(), Error> {
         if !(self.options.keep_going)() {
-            return Err(bitnetc::Error::Interrupted.into());
+            return Err(Error::INTERRUPTED);
         }
         self.session.truncate(self.options.depth);
         self.session.feed(tokens)?;
@@ -248,7 +248,7 @@ pub fn measure(
     for done in 1..=options.repetitions.max(1) {
         runs.session.reset_profile();
         match runs.repetition(options.generate) {
-            Err(Error::Interrupted | Error::Session(SessionError::Interrupted)) if !profiles.is_empty() => {
+            Err(error) if error.is_interruption() && !profiles.is_empty() => {
                 outcome.interrupted = true;
                 break;
             }

@@ -7,7 +7,7 @@ use bitnetc_codegen::host;
 use bitnetc_ir::work::Accounts;
 use bitnetc_runtime::profile::Profile;
 use bitnetc_runtime::roofline::{Roofline, default_buffer_bytes};
-use bitnetc_runtime::session::{Session, SessionError, SessionOptions};
+use bitnetc_runtime::session::{Session, SessionOptions};
 
 use super::limits::Limits;
 use super::outcome::Outcome;
@@ -131,7 +131,7 @@ impl Runner {
         }
         for i in 0..test.generate {
             if !(self.keep_going)() {
-                return Err(bitnetc::Error::Interrupted.into());
+                return Err(Error::INTERRUPTED);
             }
             self.session.feed(&[token(test.depth + test.prompt + i, vocab)])?;
         }
@@ -179,7 +179,7 @@ impl<'a> Bench<'a> {
     pub fn run(&mut self, test: Test, progress: &mut dyn FnMut(Progress)) -> Result<Option<Outcome>, Error> {
         match self.measure(test, progress) {
             Ok(outcome) => Ok(Some(outcome).filter(|o| !o.samples.is_empty())),
-            Err(Error::Interrupted | Error::Session(SessionError::Interrupted)) => {
+            Err(error) if error.is_interruption() => {
                 self.interrupted = true;
                 Ok(None)
             }
@@ -195,9 +195,7 @@ impl<'a> Bench<'a> {
         if self.options.profile && !self.interrupted {
             progress(Progress::Profiling);
             match self.profile(test) {
-                Err(Error::Interrupted | Error::Session(SessionError::Interrupted)) => {
-                    self.interrupted = true
-                }
+                Err(error) if error.is_interruption() => self.interrupted = true,
                 profile => outcome.profile = profile?,
             }
         }
@@ -221,9 +219,7 @@ impl<'a> Bench<'a> {
         outcome.limits.push(self.limits(test.threads)?);
         for done in 1..=self.options.repetitions.max(1) {
             let seconds = match runner.sample(test) {
-                Err(Error::Interrupted | Error::Session(SessionError::Interrupted))
-                    if !outcome.samples.is_empty() =>
-                {
+                Err(error) if error.is_interruption() && !outcome.samples.is_empty() => {
                     self.interrupted = true;
                     break;
                 }

@@ -69,7 +69,7 @@ pub fn measure(loaded: &Loaded, options: &MeasureOptions) -> Result<Timings, Err
     }
     let again = |session: &mut Session, fed: &[u32]| {
         if !(options.keep_going)() {
-            return Err(bitnetc::Error::Interrupted.into());
+            return Err(Error::INTERRUPTED);
         }
         session.truncate(position);
         session.feed(fed)?;
