@@ -17,10 +17,10 @@ use bitnetc_ir::{DType, EntryPoint, KEY_BLOCK, Layout, Module, ParamId, Stage, T
 use bitnetc_ir::{WeightBytes, WeightSource};
 use bitnetc_passes::{HeadFormat, PassId, PassUse, Pipeline, WeightPacking, check_plan};
 use bitnetc_runtime::error::SessionError;
+use bitnetc_runtime::machine::memory_needs;
 use bitnetc_runtime::map::{MapMode, Mapping};
 use bitnetc_runtime::model::{Bytes, Model, WeightRange};
 use bitnetc_runtime::plan::{self, LoadOptions as PlanOptions, Plan, PlanError};
-use bitnetc_runtime::machine::memory_needs;
 use bitnetc_runtime::tokenizer::{Tokenizer, TokenizerSpec};
 
 use crate::build::BuildOptions;
@@ -535,4 +535,18 @@ pub fn score_by_interpreter(
         }
     }
     Ok(())
+}
+
+#[cfg(all(test, not(feature = "hub")))]
+mod tests {
+    use super::*;
+    use crate::store::StoreError;
+
+    #[test]
+    fn names_of_the_hub_are_refused_without_it() {
+        for name in ["hf:org/repo:a.gguf", "2b-4t"] {
+            let refused = load(Some(Path::new(name)), &LoadOptions::default());
+            assert!(matches!(refused, Err(Error::Store(StoreError::NoHub { .. }))), "{refused:?}");
+        }
+    }
 }

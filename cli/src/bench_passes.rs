@@ -7,6 +7,9 @@ use bitnetc::load::{LoadOptions, load};
 use bitnetc_passes::{OptLevel, PassId};
 use bitnetc_tools::bench::machine::{Build, Machine};
 use bitnetc_tools::bench::passes::{
+    PassOutcome, PassesOptions, json, markdown_head, markdown_row, measure, optional_passes,
+};
+use bitnetc_tools::bench::report;
 use clap::Args;
 use serde_json::json;
 
@@ -89,6 +92,7 @@ pub(crate) fn run(args: &BenchPassesArgs, quiet: bool) -> Outcome {
         bar.set_message(pass.map_or("all", PassId::name));
         let left_out: Vec<PassId> = pass.into_iter().collect();
         let outcome = load(path.as_deref(), &without(args, &left_out)?)
+            .map_err(bitnetc_tools::Error::from)
             .and_then(|variant| measure(&whole, &variant, pass, &options));
         match outcome {
             Ok(outcome) => {

@@ -10,8 +10,8 @@ use bitnetc::import::LocationError;
 use bitnetc::store::StoreError;
 use bitnetc_codegen::compile::CompileError;
 use bitnetc_passes::PassFailure;
+use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::plan::PlanError;
-use bitnetc_runtime::session::SessionError;
 
 /// It worked.
 pub(crate) const OK: u8 = 0;

@@ -8,9 +8,9 @@ use bitnetc::chat::ChatError;
 use bitnetc::import::LocationError;
 use bitnetc::store::StoreError;
 use bitnetc_import::ImportError;
+use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::map::MapError;
 use bitnetc_runtime::plan::PlanError;
-use bitnetc_runtime::session::SessionError;
 
 /// What to do about an error.
 pub(crate) fn of(error: &Error) -> Option<String> {

@@ -141,7 +141,7 @@ impl ObserveArgs {
 
     fn failed(&self, error: bitnetc::Error) -> Failure {
         let bitnetc::Error::Pass(pass) = &error else { return error.into() };
-        let (code, mut message) = (error.exit_code(), error.to_string());
+        let (code, mut message) = (exit::code(&error), error.to_string());
         match &self.reproducer {
             None => {
                 message +=

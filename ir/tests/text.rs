@@ -6,7 +6,7 @@ use bitnetc_ir::generate::{GenOptions, random_module};
 use bitnetc_ir::random::SplitMix;
 use bitnetc_ir::text::{parse, print, print_func};
 use bitnetc_ir::verify::verify;
-use bitnetc_ir::{DType, Entity, FuncId, Stage, TokenCount};
+use bitnetc_ir::{Entity, FuncId, Stage, TokenCount};
 use proptest::prelude::*;
 
 fn options() -> impl Strategy<Value = GenOptions> {

@@ -56,17 +56,18 @@ fn passes(group: &mut Group<'_>, imported: &Module, options: &BuildOptions) -> M
 }
 
 fn codegen(group: &mut Group<'_>, planned: &Module, options: &BuildOptions) {
+    let target = options.target().expect("a machine to generate code for");
     group.bench_function("steps", |b| {
         b.iter(|| program::lower(black_box(planned)).expect("a planned module"))
     });
     let programs = program::lower(planned).expect("a planned module");
     for spec in programs.kernels.values() {
         group.bench_function(format!("codegen/{}", spec.name()), |b| {
-            b.iter(|| compile_kernel(spec, &options.target, options.codegen).expect("a kernel"));
+            b.iter(|| compile_kernel(spec, &target, options.codegen).expect("a kernel"));
         });
     }
     group.bench_function("codegen", |b| {
-        b.iter(|| compile_with(planned, &options.target, options.codegen).expect("kernels"));
+        b.iter(|| compile_with(planned, &target, options.codegen).expect("kernels"));
     });
 }
 

@@ -37,6 +37,9 @@ pub enum Error {
 }
 
 impl Error {
+    /// The work was stopped by whoever asked for it.
+    pub(crate) const INTERRUPTED: Self = Self::Library(bitnetc::Error::Interrupted);
+
     /// Whether the work was stopped by whoever asked for it.
     pub fn is_interruption(&self) -> bool {
         matches!(self, Self::Library(error) if error.is_interruption())

@@ -27,7 +27,7 @@ pub fn write_synthetic(
     model.write(|piece| {
         stream.write_all(piece).map_err(unwritable)?;
         done += piece.len() as u64;
-        if progress(done) { Ok(()) } else { Err(Error::from(bitnetc::Error::Interrupted)) }
+        if progress(done) { Ok(()) } else { Err(Error::INTERRUPTED) }
     })?;
     stream.finish().map_err(unwritable)?;
     Ok(file.commit()?)

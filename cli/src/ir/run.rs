@@ -99,7 +99,7 @@ pub(super) fn run(args: &RunIrArgs) -> Outcome {
     let inputs = inputs::inputs(args, &module, func)?;
     let machine = Machine { target: build::target("native", &args.cpu_features)?, threads: args.threads };
     let engines = if args.compare.is_empty() { vec![args.engine] } else { args.compare.clone() };
-    let run = |source: &dyn WeightSource| -> Result<Vec<Vec<Tensor>>, bitnetc::Error> {
+    let run = |source: &dyn WeightSource| -> Result<Vec<Vec<Tensor>>, bitnetc_tools::Error> {
         let all = engines.iter().map(|&engine| {
             run_function(&module, func.name(), source, inputs.clone(), engine.into(), &machine)
         });
@@ -165,7 +165,7 @@ fn entry<'m>(args: &RunIrArgs, module: &'m Module) -> Result<&'m Func, Failure> 
 /// Gives `run` the weights of a model.
 fn with_weights<T>(
     model: &std::path::Path,
-    run: &dyn Fn(&dyn WeightSource) -> Result<T, bitnetc::Error>,
+    run: &dyn Fn(&dyn WeightSource) -> Result<T, bitnetc_tools::Error>,
 ) -> Result<T, Failure> {
     let path = models::resolve(Some(model), false)?;
     let source = Source::open(path.as_deref(), MapMode::Mapped)?;

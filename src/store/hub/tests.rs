@@ -4,7 +4,12 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 
+use bitnetc_frontend_gguf::testing::TinyModel;
+
 use super::*;
+use crate::error::Error;
+use crate::load::LoadOptions;
+use crate::store::{Opening, PlanCache, Used, open};
 
 #[path = "../../../tests/common/hub_server.rs"]
 #[allow(dead_code, unreachable_pub, missing_docs)]
@@ -291,4 +296,29 @@ fn nonsense_from_the_server_is_refused() {
         let error = Hub::new(settings).pull(&"hf:org/repo".parse().unwrap(), &mut |_| true).unwrap_err();
         assert!(matches!(error, StoreError::Answer { .. } | StoreError::NoFile { .. }), "{body}: {error}");
     }
+}
+
+#[test]
+fn a_model_opens_by_its_name_and_the_work_can_be_stopped() {
+    let server = Setup::new(&[("tiny.gguf", TinyModel::default().to_gguf())]);
+    let plans = PlanCache::new(server.folder.path().join("plans"));
+    let (name, options) = ("hf:org/repo".parse().unwrap(), LoadOptions::default());
+    let open_with =
+        |watch: &mut dyn FnMut(&Opening) -> bool| open(&name, &server.hub(), &plans, &options, watch);
+    let stopped = open_with(&mut |step| !matches!(step, Opening::Fetching(_)));
+    assert!(matches!(stopped, Err(Error::Store(StoreError::Interrupted))), "{stopped:?}");
+    let stopped = open_with(&mut |step| !matches!(step, Opening::Compiling { .. }));
+    assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
+    // The file is there by now; what is left is to compile it, once.
+    let mut steps = Vec::new();
+    let opened = open_with(&mut |step| {
+        steps.push(step.clone());
+        true
+    });
+    assert_eq!(opened.unwrap().1, Used::Compiled);
+    assert!(
+        !steps.is_empty() && steps.iter().all(|step| matches!(step, Opening::Compiling { .. })),
+        "{steps:?}"
+    );
+    assert_eq!(open_with(&mut |_| false).unwrap().1, Used::Found);
 }

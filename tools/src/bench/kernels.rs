@@ -205,7 +205,7 @@ impl<'a> Runs<'a> {
 
     fn feed(&mut self, tokens: &[u32]) -> Result<(), Error> {
         if !(self.options.keep_going)() {
-            return Err(bitnetc::Error::Interrupted.into());
+            return Err(Error::INTERRUPTED);
         }
         self.session.truncate(self.options.depth);
         self.session.feed(tokens)?;

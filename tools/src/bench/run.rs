@@ -131,7 +131,7 @@ impl Runner {
         }
         for i in 0..test.generate {
             if !(self.keep_going)() {
-                return Err(bitnetc::Error::Interrupted.into());
+                return Err(Error::INTERRUPTED);
             }
             self.session.feed(&[token(test.depth + test.prompt + i, vocab)])?;
         }

@@ -71,7 +71,7 @@ pub fn measure(loaded: &Loaded, options: &MeasureOptions) -> Result<Timings, Err
     }
     let again = |session: &mut Session, fed: &[u32]| {
         if !(options.keep_going)() {
-            return Err(Error::from(bitnetc::Error::Interrupted));
+            return Err(Error::INTERRUPTED);
         }
         session.truncate(position);
         session.feed(fed)?;

@@ -1,14 +1,15 @@
 //! Running single functions and ops of a module: whatever kernels rely on is checked before they run.
 
+#[path = "../../tests/common/mod.rs"]
 mod common;
 
-use bitnetc::run_ir::{Engine, Machine, run};
 use bitnetc_codegen::compile::Codegen;
 use bitnetc_codegen::host;
 use bitnetc_ir::interp::{Cache, CacheData, Tensor};
 use bitnetc_ir::sample::{CallShape, SampleWeights, inputs};
 use bitnetc_ir::{DType, EntryPoint, FuncId, KEY_BLOCK, Module};
 use bitnetc_runtime::single::{CompiledModule, ExecuteError, OneOp, execute};
+use bitnetc_tools::run_ir::{Engine, Machine, run};
 use common::*;
 
 /// A planned module of a small model.
@@ -26,7 +27,7 @@ fn prefill(module: &Module) -> FuncId {
 
 /// Runs `@prefill` on the inputs of [`CALL`], changed by `change`.
 fn run_changed(module: &Module, change: impl Fn(usize, &mut Tensor)) -> Result<Vec<Tensor>, ExecuteError> {
-    let mut all = inputs(module, prefill(module), CALL, 1);
+    let mut all = inputs(module, &module.funcs()[prefill(module)], CALL, 1);
     all.iter_mut().enumerate().for_each(|(i, tensor)| change(i, tensor));
     execute(module, prefill(module), &host::probe().unwrap(), &SampleWeights::new(module, 1), all, 2)
 }
@@ -104,7 +105,7 @@ fn inputs_that_kernels_cannot_have_are_refused() {
 }
 
 fn func_inputs(module: &Module) -> Vec<Tensor> {
-    inputs(module, prefill(module), CALL, 1)
+    inputs(module, &module.funcs()[prefill(module)], CALL, 1)
 }
 
 #[test]
@@ -113,13 +114,21 @@ fn ir_run_refuses_what_execute_refuses() {
     let machine = Machine { target: host::probe().unwrap(), threads: 1 };
     let weights = SampleWeights::new(&module, 1);
     let run_at = |capacity| {
-        let inputs = inputs(&module, prefill(&module), CallShape { position: 0, capacity, ..CALL }, 1);
+        let inputs = inputs(
+            &module,
+            &module.funcs()[prefill(&module)],
+            CallShape { position: 0, capacity, ..CALL },
+            1,
+        );
         run(&module, EntryPoint::Prefill.name(), &weights, inputs, Engine::Jit, &machine)
     };
     assert!(run_at(KEY_BLOCK).is_ok());
     for capacity in [16, 48, 100] {
         let error = run_at(capacity).unwrap_err();
-        assert!(matches!(error, bitnetc::Error::Execute(ExecuteError::Input { .. })), "{capacity}: {error}");
+        assert!(
+            matches!(error, bitnetc_tools::Error::Execute(ExecuteError::Input { .. })),
+            "{capacity}: {error}"
+        );
     }
 }
 

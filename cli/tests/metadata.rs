@@ -1,6 +1,7 @@
 //! Metadata as converters write it, through the whole product: ends of a text by their names, ids that stand for none, keys
 //! that would change what is computed, and contexts that a file alone must not decide.
 
+#[path = "../../tests/common/mod.rs"]
 mod common;
 
 use std::path::Path;
