@@ -15,7 +15,7 @@ use bitnetc_codegen::program::{Program, Programs};
 use bitnetc_ir::work::OpWork;
 use bitnetc_ir::{Extent, Func, Module, Op};
 use bitnetc_runtime::error::SessionError;
-use bitnetc_runtime::profile::{Profile, ProgramProfile};
+use bitnetc_runtime::profile::ProgramProfile;
 use bitnetc_runtime::roofline::Roofline;
 use bitnetc_runtime::session::{Session, SessionOptions};
 use serde_json::{Value, json};
