@@ -1,24 +1,16 @@
 //! bitnetc compiles ternary (BitNet b1.58) language models for CPUs and runs them.
 //!
-//! This crate is the facade over the parts (see `docs/architecture.md`) and the `bitnetc` command. The way from a file to
-//! text:
+//! [`Model`] is where programs begin: it opens a file, and makes texts, conversations and the [`engine`] that makes many texts
+//! at a time. `docs/library.md` is the tour, `docs/architecture.md` says what lies below.
 //!
-//! ```no_run
-//! use bitnetc::generate::{GenerateOptions, generate};
-//! use bitnetc_runtime::sampling::{Sampler, SamplingParams};
-//! use bitnetc_runtime::session::{Session, SessionOptions};
-//! use bitnetc_runtime::tokenizer::Tokenize;
+//! ```
+//! use bitnetc::{Model, Settings};
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let loaded = bitnetc::load::load(None, &bitnetc::load::LoadOptions::default())?;
-//! let mut session = Session::new(loaded.model.clone(), SessionOptions { context: 256, threads: 2 })?;
-//! let mut sampler = Sampler::new(SamplingParams { seed: 7, ..SamplingParams::default() })?;
-//! let prompt = loaded.tokenizer.encode("ROMEO:", true, false)?;
-//! let options = GenerateOptions { limit: Some(32), ..GenerateOptions::default() };
-//! generate(&mut session, &loaded.tokenizer, &mut sampler, &prompt, &options, |text| {
-//!     print!("{text}");
-//!     true
-//! })?;
+//! # fn main() -> Result<(), bitnetc::Error> {
+//! let model = Model::builtin()?; // or Model::load("model.gguf")
+//! let mut session = model.session(256)?;
+//! let settings = Settings { limit: Some(16), stops: vec!["\n\n".to_owned()], ..Settings::default() };
+//! println!("{}", session.complete("ROMEO:", &settings)?.text);
 //! # Ok(())
 //! # }
 //! ```
@@ -31,9 +23,9 @@ pub mod chat;
 pub mod compile;
 pub mod constraint;
 pub mod emit;
+pub mod engine;
 pub mod error;
 pub mod explain;
-pub mod generate;
 pub mod import;
 pub mod load;
 mod model;
@@ -46,6 +38,14 @@ pub mod tokenizer_spec;
 pub mod verify;
 pub mod verify_kernels;
 
+pub use bitnetc_passes::HeadFormat;
+pub use bitnetc_runtime::cpus::Cpus;
+pub use bitnetc_runtime::machine::{Machine, MemoryUse};
+pub use bitnetc_runtime::sampling::{Sampler, SamplingParams, TokenLogprob, TokenLogprobs};
+pub use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 pub use compile::DEFAULT_CHUNK;
+pub use constraint::GrammarSource;
+pub use engine::{Completion, Engine, EngineOptions, Event, GenerateOptions, Handle, Request, Stop, Token};
 pub use error::Error;
-pub use model::{Model, Settings, TextSession, Token, Tokens};
+pub use load::LoadOptions;
+pub use model::{Model, Settings, TextSession, Tokens, prompt_tokens};
