@@ -13,7 +13,7 @@ use bitnetc_runtime::model::ModelError;
 use bitnetc_runtime::plan::PlanError;
 use bitnetc_runtime::roofline::RooflineError;
 use bitnetc_runtime::sampling::{ParamError, SampleError};
-use bitnetc_runtime::session::SessionError;
+use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::tokenizer::TokenizerError;
 use bitnetc_runtime::whole_file::WholeFileError;
 
@@ -110,7 +110,7 @@ pub enum Error {
     NoPrompt,
     /// A function could not be run.
     #[error(transparent)]
-    Execute(#[from] bitnetc_runtime::execute::ExecuteError),
+    Execute(#[from] bitnetc_runtime::single::ExecuteError),
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,

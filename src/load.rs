@@ -12,9 +12,10 @@ use bitnetc_frontend_gguf as gguf;
 use bitnetc_frontend_gguf::split::PartName;
 use bitnetc_ir::interp::{Interpreter, Tensor};
 use bitnetc_ir::weights::{packed_scale_index, ternary_bytes};
-use bitnetc_ir::{DType, KEY_BLOCK, Layout, Module, ParamId, Stage, Type, cache, text, verify};
+use bitnetc_ir::{DType, EntryPoint, KEY_BLOCK, Layout, Module, ParamId, Stage, Type, cache, text, verify};
 use bitnetc_ir::{WeightBytes, WeightSource};
 use bitnetc_passes::{HeadFormat, PassUse, Pipeline, WeightPacking, check_plan};
+use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::map::{MapMode, Mapping};
 use bitnetc_runtime::model::{Bytes, Model, WeightRange};
 use bitnetc_runtime::plan::{self, LoadOptions as PlanOptions, Plan, PlanError};
@@ -483,8 +484,7 @@ pub fn score_by_interpreter(
 ) -> Result<(), Error> {
     let module = &loaded.module;
     let interpreter = Interpreter::new(module, loaded);
-    let decode =
-        module.func_named("decode").ok_or(bitnetc_runtime::session::SessionError::Entry("decode"))?;
+    let decode = module.entry_point(EntryPoint::Decode).ok_or(SessionError::Entry(EntryPoint::Decode))?;
     let capacity = u32::try_from(tokens.len()).unwrap_or(u32::MAX - KEY_BLOCK).next_multiple_of(KEY_BLOCK);
     let func = &module.funcs()[decode];
     let types: Vec<_> = func.inputs().iter().map(|&v| func.ty(v).clone()).collect();

@@ -7,7 +7,7 @@
 //! Invariants: nothing here panics or allocates by a number from the line; a refusal names the field.
 
 use bitnetc_runtime::sampling::SamplingParams;
-use bitnetc_runtime::session::SessionError;
+use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::tokenizer::Tokenize;
 use serde_json::Value;
 

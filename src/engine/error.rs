@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bitnetc_runtime::session::SessionError;
+use bitnetc_runtime::error::SessionError;
 
 /// Why a request ended that was not itself at fault, or how its own code failed.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bitnetc_runtime::session::SessionError;
+use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 
 use super::channel::Outlet;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bitnetc_runtime::machine::Record;
 use bitnetc_runtime::model::Model;
-use bitnetc_runtime::session::SessionError;
+use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 
 use super::channel::{Outlet, channel};
