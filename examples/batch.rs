@@ -3,7 +3,7 @@
 use bitnetc::batch::{Generation, generate_many, prompt_tokens};
 use bitnetc::generate::GenerateOptions;
 use bitnetc::{Error, Model};
-use bitnetc_runtime::batch::{Batch, BatchOptions};
+use bitnetc_runtime::machine::{Machine, MachineOptions, Record};
 use bitnetc_runtime::sampling::SamplingParams;
 
 /// Answers eight prompts, four together; each step reads the weights once for all four.
@@ -26,9 +26,9 @@ pub fn main() -> Result<(), Error> {
             },
         ));
     }
-    let options = BatchOptions { context: 64, threads: 2, sequences: 4 };
-    let mut batch = Batch::new(model.loaded().model.clone(), options)?;
-    let stats = generate_many(&mut batch, model.tokenizer(), generations, |speaker, completion| {
+    let options = MachineOptions { context: 64, threads: 2, segments: 4, record: Record::Nothing };
+    let mut machine = Machine::new(model.loaded().model.clone(), options)?;
+    let stats = generate_many(&mut machine, model.tokenizer(), generations, |speaker, completion| {
         println!("{speaker}:{}", completion.text);
         Ok::<(), Error>(())
     })?;

@@ -13,16 +13,16 @@ use bitnetc_codegen::pack::{PackedWeight, pack_into, pack_param};
 use bitnetc_codegen::{host, program};
 use bitnetc_frontend_gguf as gguf;
 use bitnetc_ir::work::Accounts;
-use bitnetc_ir::{DType, Layout, Module, ParamDef, ParamId, TargetDesc, storage, text, weights};
+use bitnetc_ir::{DType, EntryPoint, Layout, Module, ParamDef, ParamId, TargetDesc, storage, text, weights};
 use bitnetc_passes::{
     HeadFormat, Instrument, PassContext, PassUse, Pipeline, RunReport, VerifyEach, WeightPacking,
 };
+use bitnetc_runtime::machine::{MemoryUse, memory_needs};
 use bitnetc_runtime::map::AlignedBuffer;
 use bitnetc_runtime::model::WeightRange;
 use bitnetc_runtime::plan::{
     PlanEncoder, PlanError, PlanMeta, PlanSettings, SourceFile, WeightSink, write_plan,
 };
-use bitnetc_runtime::session::{MemoryUse, memory_needs};
 use bitnetc_runtime::tokenizer::TokenizerSpec;
 
 use self::ahead::{Ahead, write_ahead};
@@ -374,8 +374,8 @@ impl Planned<'_, '_> {
 
     fn summary(&self, file_bytes: u64) -> Result<PlanSummary, Error> {
         let programs = program::lower(&self.module).map_err(CompileError::from)?;
-        let decode = programs.programs.iter().find(|p| p.name == "decode");
-        let steps = decode.map(|p| p.steps.as_slice()).unwrap_or_default();
+        let decode = programs.entry_point(EntryPoint::Decode);
+        let steps = decode.map(|(_, program)| program.steps.as_slice()).unwrap_or_default();
         let accounts = Accounts::of(&self.module);
         let needs = memory_needs(&self.module, &programs, self.context);
         Ok(PlanSummary {

@@ -8,12 +8,12 @@ use bitnetc_frontend_gguf::GgufError;
 use bitnetc_import::ImportError;
 use bitnetc_ir::interp::InterpError;
 use bitnetc_passes::{PassError, PassFailure};
+use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::map::MapError;
 use bitnetc_runtime::model::ModelError;
 use bitnetc_runtime::plan::PlanError;
 use bitnetc_runtime::roofline::RooflineError;
 use bitnetc_runtime::sampling::{ParamError, SampleError};
-use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::tokenizer::TokenizerError;
 use bitnetc_runtime::whole_file::WholeFileError;
 

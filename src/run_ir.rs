@@ -8,7 +8,7 @@
 use bitnetc_ir::interp::{Interpreter, Tensor};
 use bitnetc_ir::{Module, Stage, TargetDesc, WeightSource};
 use bitnetc_passes::{PassContext, Pipeline};
-use bitnetc_runtime::execute::{ExecuteError, execute};
+use bitnetc_runtime::single::{ExecuteError, execute};
 
 use crate::error::Error;
 use crate::load::check_module;

@@ -6,37 +6,28 @@ mod counting;
 
 use bitnetc::load::Loaded;
 use bitnetc_ir::DType;
-use bitnetc_runtime::batch::{Batch, BatchOptions, Feed};
+use bitnetc_runtime::machine::{Feed, Machine, MachineOptions, Record, Wanted};
 use bitnetc_runtime::sampling::{Sampler, SamplingParams};
 use common::{open, options, root, session};
 use counting::allocations;
 
-/// Threads of this process, where the system tells.
-fn threads_of_process() -> Option<usize> {
-    Some(std::fs::read_dir("/proc/self/task").ok()?.count())
-}
-
-/// Waits until the threads of dropped sessions, which end by themselves, are gone: what they still allocate is theirs.
-fn wait_for_threads(before: Option<usize>) {
-    for _ in 0..1000 {
-        if before.is_some() && threads_of_process() <= before {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-}
-
 fn a_step_of_several_sequences(loaded: &Loaded) {
-    let others = threads_of_process();
     for threads in [1, 2] {
-        wait_for_threads(others);
-        let batch = BatchOptions { context: 256, threads, sequences: 3 };
-        let mut batch = Batch::new(loaded.model.clone(), batch).unwrap();
+        let options = MachineOptions { context: 256, threads, segments: 3, record: Record::Nothing };
+        let mut machine = Machine::new(loaded.model.clone(), options).unwrap();
+        let mut sequences = [(); 3].map(|()| machine.sequence().unwrap());
         let mut step = |tokens: [&[u32]; 3]| {
-            let feeds = [0, 1, 2].map(|sequence| Feed { sequence, tokens: tokens[sequence as usize] });
+            let [a, b, c] = &mut sequences;
+            let wanted = [Wanted::Last, Wanted::All, Wanted::None];
+            let mut feeds = [(a, 0), (b, 1), (c, 2)].map(|(sequence, i)| Feed {
+                sequence,
+                tokens: tokens[i],
+                logits: wanted[i],
+            });
             let mut seen = 0;
-            batch.feed(&feeds, |_, logits| seen += usize::from(logits[0].is_finite())).unwrap();
-            assert_eq!(seen, 3);
+            let sink = |_, logits: Result<&[f32], _>| seen += usize::from(logits.unwrap()[0].is_finite());
+            machine.step(&mut feeds, sink).unwrap();
+            assert_eq!(seen, 1 + tokens[1].len());
         };
         for token in 0..8 {
             step([&[token], &[token, 2], &[3]]);
@@ -53,9 +44,7 @@ fn a_step_of_several_sequences(loaded: &Loaded) {
 #[test]
 fn a_decode_step_allocates_nothing() {
     let loaded = open(&root().join("models/shakespeare/shakespeare-5m-i2_s.gguf"), &options(DType::F16));
-    let others = threads_of_process();
     for threads in [1, 2, 3] {
-        wait_for_threads(others);
         let mut session = session(&loaded, 256, threads);
         let mut sampler = Sampler::new(SamplingParams { seed: 1, ..SamplingParams::default() }).unwrap();
         // Warm: buffers of the sampler grow once, threads have started.
@@ -75,6 +64,5 @@ fn a_decode_step_allocates_nothing() {
         assert!(allocations() > before);
     }
     // One after the other: the counter is everybody's.
-    wait_for_threads(others);
     a_step_of_several_sequences(&loaded);
 }

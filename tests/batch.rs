@@ -3,59 +3,93 @@
 mod common;
 
 use bitnetc::load::{Loaded, score_by_interpreter};
-use bitnetc_ir::DType;
-use bitnetc_runtime::batch::{Batch, BatchOptions, Feed};
-use bitnetc_runtime::session::SessionError;
+use bitnetc_frontend_gguf::testing::TinyModel;
+use bitnetc_ir::{DType, Entity};
+use bitnetc_runtime::error::SessionError;
+use bitnetc_runtime::machine::{Feed, FeedIndex, Machine, MachineOptions, Record, Row, Wanted};
+use bitnetc_runtime::sequence::Sequence;
 use common::*;
 
 /// Tokens of each sequence: long enough to cross two key blocks.
 const LONG: usize = 140;
 
-fn batch(loaded: &Loaded, threads: u32, sequences: u32) -> Batch {
-    let options = BatchOptions { context: LONG as u32, threads, sequences };
-    Batch::new(loaded.model.clone(), options).unwrap()
+/// A machine and as many empty sequences as one of its steps has.
+fn machine(loaded: &Loaded, threads: u32, segments: u32) -> (Machine, Vec<Sequence>) {
+    let options = MachineOptions { context: LONG as u32, threads, segments, record: Record::Nothing };
+    let machine = Machine::new(loaded.model.clone(), options).unwrap();
+    let sequences = (0..segments).map(|_| machine.sequence().unwrap()).collect();
+    (machine, sequences)
+}
+
+/// The feeds of some sequences, by index in rising order.
+fn feeds_of<'a>(sequences: &'a mut [Sequence], asked: &[(usize, &'a [u32], Wanted)]) -> Vec<Feed<'a>> {
+    let mut asked = asked.iter().peekable();
+    let mut feeds = Vec::new();
+    for (number, sequence) in sequences.iter_mut().enumerate() {
+        if let Some(&(_, tokens, logits)) = asked.next_if(|(of, ..)| *of == number) {
+            feeds.push(Feed { sequence, tokens, logits });
+        }
+    }
+    assert!(asked.next().is_none());
+    feeds
+}
+
+/// Feeds and returns all rows, with their feed's index and their token's.
+fn step(
+    machine: &mut Machine,
+    feeds: &mut [Feed<'_>],
+) -> Result<Vec<(usize, u32, Result<Vec<f32>, SessionError>)>, SessionError> {
+    let mut rows = Vec::new();
+    machine.step(feeds, |Row { feed, token }, logits| {
+        rows.push((feed.index(), token, logits.map(<[f32]>::to_vec)));
+    })?;
+    Ok(rows)
 }
 
 /// Feeds all sequences to their ends in an order and in portions that `seed` decides, and compares all logits.
 fn run_mixed(what: &str, loaded: &Loaded, threads: u32, seed: u64, all: &[(Vec<u32>, Vec<Vec<f32>>)]) {
-    let mut batch = batch(loaded, threads, all.len() as u32);
-    let mut choices = random_tokens(seed, 4096, 1 << 16).into_iter().cycle();
+    let (mut machine, mut sequences) = machine(loaded, threads, all.len() as u32);
+    let mut choices = random_tokens(seed, 8192, 1 << 16).into_iter().cycle();
     let mut choose = |below: usize| choices.next().unwrap() as usize % below;
-    let mut done = vec![0; all.len()];
     let (mut steps, mut single, mut compared) = (0, 0, 0);
-    while done.iter().zip(all).any(|(&n, (tokens, _))| n < tokens.len()) {
-        let mut feeds = Vec::new();
-        for (sequence, (tokens, _)) in all.iter().enumerate() {
-            let left = tokens.len() - done[sequence];
+    while sequences.iter().zip(all).any(|(s, (tokens, _))| s.tokens().len() < tokens.len()) {
+        let mut asked = Vec::new();
+        for (number, (tokens, _)) in all.iter().enumerate() {
+            let done = sequences[number].tokens().len();
             // Most often one token, as in generation.
-            let wanted = [0, 1, 1, 1, 1, 1, 2, 1 + choose(90)][choose(8)].min(left);
+            let wanted = [0, 1, 1, 1, 1, 1, 2, 1 + choose(90)][choose(8)].min(tokens.len() - done);
             if wanted > 0 {
-                let tokens = &tokens[done[sequence]..done[sequence] + wanted];
-                feeds.push(Feed { sequence: sequence as u32, tokens });
+                let logits = [Wanted::Last, Wanted::Last, Wanted::Last, Wanted::All, Wanted::None][choose(5)];
+                asked.push((number, &tokens[done..done + wanted], logits));
             }
         }
-        if feeds.is_empty() {
+        if asked.is_empty() {
             continue;
         }
-        let mut next = 0;
-        batch
-            .feed(&feeds, |index, logits| {
-                assert_eq!(index, next, "{what}");
-                next += 1;
-                let sequence = feeds[index].sequence as usize;
-                let at = done[sequence] + feeds[index].tokens.len() - 1;
-                let what = format!("{what}, sequence {sequence}, position {at}");
-                assert_same(&what, &all[sequence].1[at..=at], &[logits.to_vec()]);
-                compared += 1;
-            })
-            .unwrap();
-        assert_eq!(next, feeds.len());
-        for feed in &feeds {
-            done[feed.sequence as usize] += feed.tokens.len();
-            assert_eq!(batch.position(feed.sequence), done[feed.sequence as usize] as u32);
+        // The rows that are expected, in order: feed, token, sequence and position.
+        let mut expected = Vec::new();
+        for (feed, &(number, tokens, logits)) in asked.iter().enumerate() {
+            let (done, last) = (sequences[number].tokens().len(), tokens.len() - 1);
+            let rows = match logits {
+                Wanted::None => 0..0,
+                Wanted::Last => last..last + 1,
+                Wanted::All => 0..last + 1,
+            };
+            expected.extend(rows.map(|token| (feed, token, number, done + token)));
+        }
+        let rows = step(&mut machine, &mut feeds_of(&mut sequences, &asked)).unwrap();
+        assert_eq!(rows.len(), expected.len(), "{what}");
+        for ((feed, token, row), (of_feed, of_token, number, at)) in rows.into_iter().zip(expected) {
+            assert_eq!((feed, token as usize), (of_feed, of_token), "{what}");
+            let what = format!("{what}, sequence {number}, position {at}");
+            assert_same(&what, &all[number].1[at..=at], &[row.unwrap()]);
+            compared += 1;
+        }
+        for (sequence, (tokens, _)) in sequences.iter().zip(all) {
+            assert_eq!(sequence.tokens(), &tokens[..sequence.position() as usize]);
         }
         steps += 1;
-        single += usize::from(feeds.len() == 1);
+        single += usize::from(asked.len() == 1);
     }
     assert!(compared > steps || all.len() == 1, "{what}: {compared} rows in {steps} steps");
     assert!(all.len() > 2 || single > 0);
@@ -87,7 +121,7 @@ fn sequences_together_give_the_bits_of_each_alone() {
 }
 
 #[test]
-fn a_batch_of_one_is_a_session() {
+fn a_machine_of_one_sequence_is_a_session() {
     let model = &shapes()[4];
     let file = write_model(model);
     let loaded = open(file.path(), &options(DType::F16));
@@ -97,7 +131,7 @@ fn a_batch_of_one_is_a_session() {
 }
 
 #[test]
-fn the_interpreter_says_what_a_batch_gives() {
+fn the_interpreter_says_what_a_machine_gives() {
     let model = &shapes()[1];
     let file = write_model(model);
     let loaded = open(file.path(), &options(DType::F16));
@@ -115,7 +149,7 @@ fn the_interpreter_says_what_a_batch_gives() {
 }
 
 #[test]
-fn every_pass_can_be_left_out_of_a_batch() {
+fn every_pass_can_be_left_out_for_several_sequences() {
     let model = &shapes()[2];
     let file = write_model(model);
     let expected = open(file.path(), &options_stored_head(DType::F16));
@@ -139,20 +173,41 @@ fn a_sequence_starts_anew_and_goes_back() {
     let (a, b) = (random_tokens(1, 80, model.vocab as u32), random_tokens(2, 40, model.vocab as u32));
     let joined: Vec<u32> = a[..30].iter().chain(&b).copied().collect();
     let (alone_b, alone_joined) = (score(&loaded, &b, 1), score(&loaded, &joined, 1));
-    let mut batch = batch(&loaded, 2, 2);
-    let feeds = [Feed { sequence: 0, tokens: &a }, Feed { sequence: 1, tokens: &a }];
-    batch.feed(&feeds, |_, _| ()).unwrap();
-    batch.truncate(0, 0);
-    batch.truncate(1, 30);
-    assert_eq!((batch.position(0), batch.position(1)), (0, 30));
-    let mut rows = Vec::new();
-    let feeds = [Feed { sequence: 0, tokens: &b }, Feed { sequence: 1, tokens: &b }];
-    batch.feed(&feeds, |_, row| rows.push(row.to_vec())).unwrap();
+    let (mut machine, mut sequences) = machine(&loaded, 2, 2);
+    let asked = [(0, &a[..], Wanted::None), (1, &a[..], Wanted::None)];
+    assert!(step(&mut machine, &mut feeds_of(&mut sequences, &asked)).unwrap().is_empty());
+    sequences[0].truncate(0);
+    sequences[1].truncate(30);
+    sequences[1].truncate(50);
+    assert_eq!((sequences[0].tokens(), sequences[1].tokens()), (&[][..], &a[..30]));
+    let asked = [(0, &b[..], Wanted::Last), (1, &b[..], Wanted::Last)];
+    let rows = step(&mut machine, &mut feeds_of(&mut sequences, &asked)).unwrap();
+    let rows: Vec<_> = rows.into_iter().map(|(.., row)| row.unwrap()).collect();
     assert_same(
         "a new sequence and one that went back",
         &rows,
         &[alone_b[39].clone(), alone_joined[69].clone()],
     );
+    assert_eq!((sequences[0].tokens(), sequences[1].tokens()), (&b[..], &joined[..]));
+}
+
+#[test]
+fn a_sequence_goes_on_with_another_machine_and_on_another_thread() {
+    let model = &shapes()[1];
+    let file = write_model(model);
+    let loaded = open(file.path(), &options(DType::F16));
+    let tokens = random_tokens(4, LONG, model.vocab as u32);
+    let rows = score(&loaded, &tokens, 1);
+    let (mut one, mut sequences) = machine(&loaded, 1, 1);
+    step(&mut one, &mut feeds_of(&mut sequences, &[(0, &tokens[..77], Wanted::None)])).unwrap();
+    let (mut other, _) = machine(&loaded, 2, 3);
+    let rest = tokens[77..].to_vec();
+    let found = std::thread::spawn(move || {
+        drop(one);
+        step(&mut other, &mut feeds_of(&mut sequences, &[(0, &rest, Wanted::Last)])).unwrap()
+    });
+    let [(0, 62, Ok(row))] = &found.join().unwrap()[..] else { panic!("one row") };
+    assert_same("another machine", &rows[LONG - 1..], std::slice::from_ref(row));
 }
 
 #[test]
@@ -160,48 +215,177 @@ fn what_cannot_be_fed_is_refused_before_anything_runs() {
     let model = &shapes()[0];
     let file = write_model(model);
     let loaded = open(file.path(), &options(DType::F16));
-    let mut batch = batch(&loaded, 1, 3);
-    batch.feed(&[Feed { sequence: 1, tokens: &[1, 2, 3] }], |_, _| ()).unwrap();
-    let good = Feed { sequence: 0, tokens: &[1][..] };
+    let (mut machine, mut sequences) = machine(&loaded, 1, 3);
+    step(&mut machine, &mut feeds_of(&mut sequences, &[(1, &[1, 2, 3], Wanted::Last)])).unwrap();
+    let good = (0, &[1][..], Wanted::Last);
     let long = vec![1; LONG + 1];
-    let mut refused = |feeds: &[Feed<'_>]| {
-        let error = batch.feed(feeds, |_, _| panic!("nothing was to run")).unwrap_err();
-        assert_eq!([0, 1, 2].map(|s| batch.position(s)), [0, 3, 0]);
-        error
+    let mut refused = |asked: &[(usize, &[u32], Wanted)]| {
+        let checked: Vec<_> =
+            asked.iter().map(|&(of, tokens, _)| machine.check(&sequences[of], tokens).err()).collect();
+        let mut feeds = feeds_of(&mut sequences, asked);
+        let error = machine.step(&mut feeds, |_, _| panic!("nothing was to run")).unwrap_err();
+        assert_eq!([0, 1, 2].map(|s| sequences[s].tokens().len()), [0, 3, 0]);
+        match error {
+            SessionError::Feed { feed, refusal } => {
+                // The second feed, as `check` says of it.
+                assert_eq!(feed, FeedIndex::from_index(1));
+                assert_eq!(checked[1].as_ref().map(ToString::to_string), Some(refusal.to_string()));
+                *refusal
+            }
+            other => other,
+        }
     };
     assert!(matches!(refused(&[]), SessionError::Empty));
-    assert!(matches!(refused(&[good, Feed { sequence: 1, tokens: &[] }]), SessionError::Empty));
-    assert!(matches!(
-        refused(&[good, Feed { sequence: 3, tokens: &[1] }]),
-        SessionError::Sequence { sequence: 3, sequences: 3 }
-    ));
-    assert!(matches!(refused(&[good, good]), SessionError::SequenceTwice(0)));
+    assert!(matches!(refused(&[good, (1, &[], Wanted::None)]), SessionError::Empty));
     let vocab = model.vocab as u32;
     assert!(matches!(
-        refused(&[good, Feed { sequence: 1, tokens: &[1, vocab] }]),
+        refused(&[good, (1, &[1, vocab], Wanted::All)]),
         SessionError::Token { position: 4, .. }
     ));
     assert!(matches!(
-        refused(&[good, Feed { sequence: 2, tokens: &long }]),
+        refused(&[good, (2, &long, Wanted::Last)]),
         SessionError::ContextFull { position: 0, .. }
     ));
     assert!(matches!(
-        refused(&[good, Feed { sequence: 1, tokens: &long[..LONG - 2] }]),
-        SessionError::ContextFull { position: 3, .. }
+        refused(&[good, (1, &long[..LONG - 2], Wanted::Last)]),
+        SessionError::ContextFull { position: 3, tokens: 138, .. }
     ));
 }
 
 #[test]
-fn an_interruption_leaves_all_positions() {
+fn more_sequences_than_a_step_has_are_refused() {
+    let file = write_model(&shapes()[0]);
+    let loaded = open(file.path(), &options(DType::F16));
+    let (mut machine, mut sequences) = machine(&loaded, 1, 1);
+    sequences.push(machine.sequence().unwrap());
+    let asked = [(0, &[1][..], Wanted::None), (1, &[1][..], Wanted::None)];
+    let error = step(&mut machine, &mut feeds_of(&mut sequences, &asked)).unwrap_err();
+    assert!(matches!(error, SessionError::TooManyFeeds { feeds: 2, segments: 1 }));
+    assert!(sequences.iter().all(|sequence| sequence.tokens().is_empty()));
+}
+
+#[test]
+fn sequences_of_other_models_and_contexts_are_refused() {
+    let file = write_model(&shapes()[0]);
+    let loaded = open(file.path(), &options(DType::F16));
+    // The same file, opened again: what computed its keys and values is not known to be the same.
+    let again = open(file.path(), &options(DType::F16));
+    let wide = open(file.path(), &options(DType::F32));
+    let (mut machine, mut own) = machine(&loaded, 1, 2);
+    let other = |loaded: &Loaded, context| {
+        let options = MachineOptions { context, threads: 1, segments: 1, record: Record::Nothing };
+        Machine::new(loaded.model.clone(), options).unwrap().sequence().unwrap()
+    };
+    let longer = other(&loaded, LONG as u32 + 64);
+    let shorter = other(&loaded, 64);
+    for mut foreign in [other(&again, LONG as u32), other(&wide, LONG as u32), longer, shorter] {
+        let good = Feed { sequence: &mut own[0], tokens: &[1], logits: Wanted::Last };
+        let bad = Feed { sequence: &mut foreign, tokens: &[1], logits: Wanted::Last };
+        match step(&mut machine, &mut [good, bad]).unwrap_err() {
+            SessionError::Feed { feed, refusal } => {
+                assert_eq!(feed.index(), 1);
+                assert!(matches!(*refusal, SessionError::ForeignSequence));
+            }
+            error => panic!("{error}"),
+        }
+        assert!(own[0].tokens().is_empty() && foreign.tokens().is_empty());
+    }
+}
+
+/// The token that gives NaN, in the model of the next test.
+const BROKEN: u32 = 3;
+
+/// A copy of a model in which [`BROKEN`] alone overflows: the first norm of the first layer has an enormous factor for an
+/// element that is 0 in the embeddings of all other tokens.
+fn write_broken_model(model: &TinyModel) -> tempfile::NamedTempFile {
+    let mut bytes = model.to_gguf();
+    let gguf = bitnetc_frontend_gguf::Gguf::parse(&bytes).unwrap();
+    let range = |name: &str| gguf.tensors().iter().find(|t| t.name() == name).unwrap().range();
+    let (norm, embedding) = (range("blk.0.attn_norm.weight"), range("token_embd.weight"));
+    assert_eq!((norm.len(), embedding.len()), (model.hidden * 4, model.hidden * model.vocab * 2));
+    bytes[norm.start..norm.start + 4].copy_from_slice(&3e38f32.to_le_bytes());
+    for (token, row) in bytes[embedding].chunks_exact_mut(model.hidden * 2).enumerate() {
+        let element = if token == BROKEN as usize { 0x7bffu16 } else { 0 };
+        row[..2].copy_from_slice(&element.to_le_bytes());
+    }
+    let mut file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
+    std::io::Write::write_all(&mut file, &bytes).unwrap();
+    file
+}
+
+#[test]
+fn nan_of_one_sequence_leaves_the_others_alone() {
+    let model = &shapes()[2];
+    let file = write_broken_model(model);
+    let loaded = open(file.path(), &options(DType::F16));
+    let tokens = |seed| -> Vec<u32> {
+        let tokens = random_tokens(seed, 20, model.vocab as u32);
+        tokens.into_iter().map(|id| if id == BROKEN { 0 } else { id }).collect()
+    };
+    let (a, c) = (tokens(1), tokens(2));
+    let mut b = tokens(3);
+    b[11] = BROKEN;
+    let (rows_a, rows_c) = (score(&loaded, &a, 1), score(&loaded, &c, 1));
+    for threads in [1, 2] {
+        let (mut machine, mut sequences) = machine(&loaded, threads, 3);
+        let asked = [(0, &a[..], Wanted::All), (1, &b[..], Wanted::All), (2, &c[..], Wanted::Last)];
+        let rows = step(&mut machine, &mut feeds_of(&mut sequences, &asked)).unwrap();
+        let (mut of_a, mut of_b, mut of_c) = (Vec::new(), Vec::new(), Vec::new());
+        for (feed, _, row) in rows {
+            [&mut of_a, &mut of_b, &mut of_c][feed].push(row);
+        }
+        let good = |rows: Vec<Result<Vec<f32>, _>>| rows.into_iter().map(Result::unwrap).collect::<Vec<_>>();
+        assert_same("before it", &rows_a, &good(of_a));
+        assert_same("after it", &rows_c[19..], &good(of_c));
+        assert_eq!(
+            of_b.iter().map(Result::is_ok).collect::<Vec<_>>(),
+            [vec![true; 11], vec![false; 9]].concat()
+        );
+        assert!(matches!(of_b[11], Err(SessionError::NotANumber { position: 11, .. })));
+        assert_eq!([0, 1, 2].map(|s| sequences[s].position()), [20, 0, 20]);
+        // Alone, by @decode: the same error, and nothing is appended.
+        let rows =
+            step(&mut machine, &mut feeds_of(&mut sequences, &[(1, &[BROKEN], Wanted::Last)])).unwrap();
+        assert!(matches!(rows[..], [(0, 0, Err(SessionError::NotANumber { position: 0, .. }))]));
+        assert!(sequences[1].tokens().is_empty());
+        // The sequence itself is well.
+        let rows = step(&mut machine, &mut feeds_of(&mut sequences, &[(1, &a, Wanted::Last)])).unwrap();
+        assert_same("afterwards", &rows_a[19..], &[rows.into_iter().next().unwrap().2.unwrap()]);
+    }
+}
+
+#[test]
+fn an_interruption_leaves_all_sequences_as_they_were() {
     let model = &shapes()[0];
     let file = write_model(model);
-    let loaded = open(file.path(), &options(DType::F16));
-    let mut batch = batch(&loaded, 1, 2);
-    batch.set_keep_going(|| false);
-    let feeds = [Feed { sequence: 0, tokens: &[1, 2] }, Feed { sequence: 1, tokens: &[3] }];
-    assert!(matches!(batch.feed(&feeds, |_, _| ()), Err(SessionError::Interrupted)));
-    assert_eq!((batch.position(0), batch.position(1)), (0, 0));
-    batch.set_keep_going(|| true);
-    batch.feed(&feeds, |_, _| ()).unwrap();
-    assert_eq!((batch.position(0), batch.position(1)), (2, 1));
+    let loaded = open(file.path(), &options_with(DType::F16, |c| c.chunk = 8));
+    let (mut machine, mut sequences) = machine(&loaded, 1, 2);
+    let (a, b) = (random_tokens(1, 30, model.vocab as u32), random_tokens(2, 12, model.vocab as u32));
+    let expected = (score(&loaded, &a, 1), score(&loaded, &b, 1));
+    let asked = [(0, &a[..], Wanted::Last), (1, &b[..], Wanted::Last)];
+    // Before any chunk of the six, the last one too.
+    for chunks in 0..6 {
+        let asked_so_far = std::sync::atomic::AtomicU32::new(0);
+        machine
+            .set_keep_going(move || asked_so_far.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < chunks);
+        let error = step(&mut machine, &mut feeds_of(&mut sequences, &asked)).unwrap_err();
+        assert!(matches!(error, SessionError::Interrupted));
+        assert!(sequences.iter().all(|sequence| sequence.tokens().is_empty()));
+    }
+    machine.set_keep_going(|| false);
+    let one = step(&mut machine, &mut feeds_of(&mut sequences, &[(0, &[1], Wanted::Last)]));
+    assert!(matches!(one, Err(SessionError::Interrupted)) && sequences[0].tokens().is_empty());
+    machine.set_keep_going(|| true);
+    let rows = step(&mut machine, &mut feeds_of(&mut sequences, &asked)).unwrap();
+    let rows: Vec<_> = rows.into_iter().map(|(.., row)| row.unwrap()).collect();
+    assert_same("after interruptions", &rows, &[expected.0[29].clone(), expected.1[11].clone()]);
+    assert_eq!((sequences[0].tokens(), sequences[1].tokens()), (&a[..], &b[..]));
+}
+
+#[test]
+fn machines_and_sequences_can_move_between_threads() {
+    fn is_send<T: Send>() {}
+    is_send::<Machine>();
+    is_send::<Sequence>();
+    is_send::<bitnetc_runtime::session::Session>();
 }

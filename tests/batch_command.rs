@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bitnetc::batch::{Generation, generate_many, prompt_tokens};
 use bitnetc::generate::{GenerateOptions, Stop, generate};
 use bitnetc::load::{LoadOptions, Loaded, load};
-use bitnetc_runtime::batch::{Batch, BatchOptions};
+use bitnetc_runtime::machine::{Machine, MachineOptions, Record};
 use bitnetc_runtime::sampling::{Sampler, SamplingParams};
 use common::session;
 use serde_json::{Value, json};
@@ -120,10 +120,10 @@ fn generations_of_all_kinds_run_side_by_side() {
         let prompt = prompt_tokens(&loaded.tokenizer, prompt).unwrap();
         (i, Generation { prompt, params, options, constraint: None })
     });
-    let options = BatchOptions { context: 128, threads: 3, sequences: 5 };
-    let mut batch = Batch::new(loaded.model.clone(), options).unwrap();
+    let options = MachineOptions { context: 128, threads: 3, segments: 5, record: Record::Nothing };
+    let mut machine = Machine::new(loaded.model.clone(), options).unwrap();
     let mut seen = vec![false; prompts.len()];
-    let stats = generate_many(&mut batch, &loaded.tokenizer, generations, |i, completion| {
+    let stats = generate_many(&mut machine, &loaded.tokenizer, generations, |i, completion| {
         let (params, limit) = settings(i);
         let (text, tokens, _) = alone(&loaded, &prompts[i], params, limit);
         assert_eq!((&completion.text, &completion.tokens), (&text, &tokens), "{i}");
@@ -157,10 +157,10 @@ fn stop_strings_the_context_and_no_tokens_end_texts() {
         (1, of(Some(0), Vec::new())),
         (2, of(None, Vec::new())),
     ];
-    let options = BatchOptions { context: 64, threads: 1, sequences: 2 };
-    let mut batch = Batch::new(loaded.model.clone(), options).unwrap();
+    let options = MachineOptions { context: 64, threads: 1, segments: 2, record: Record::Nothing };
+    let mut machine = Machine::new(loaded.model.clone(), options).unwrap();
     let mut completions = BTreeMap::new();
-    generate_many(&mut batch, &loaded.tokenizer, generations, |key, completion| {
+    generate_many(&mut machine, &loaded.tokenizer, generations, |key, completion| {
         completions.insert(key, completion);
         Ok::<(), bitnetc::Error>(())
     })

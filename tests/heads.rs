@@ -15,7 +15,7 @@ use bitnetc_ir::{
     TokenCount, Type, ValueId, WeightBytes,
 };
 use bitnetc_passes::{HeadFormat, PassContext, run};
-use bitnetc_runtime::execute::execute;
+use bitnetc_runtime::single::execute;
 use common::{open, options_with, root, session};
 
 /// The index of the greatest logit; of equal ones the first.

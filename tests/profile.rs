@@ -2,7 +2,7 @@
 
 mod common;
 
-use bitnetc_ir::DType;
+use bitnetc_ir::{DType, EntryPoint};
 use bitnetc_runtime::session::{Session, SessionOptions};
 use common::*;
 
@@ -25,8 +25,8 @@ fn profiles_are_of_the_steps_that_ran() {
             assert_same("profiled", &[expected], &[session.feed(&[token]).unwrap().to_vec()]);
         }
         let profile = session.profile().unwrap();
-        let decode = profile.programs.iter().find(|p| p.name == "decode").unwrap();
-        let program = loaded.model.programs().programs.iter().find(|p| p.name == "decode").unwrap();
+        let decode = profile.entry_point(EntryPoint::Decode).unwrap();
+        let (_, program) = loaded.model.programs().entry_point(EntryPoint::Decode).unwrap();
         assert_eq!((decode.calls, decode.steps.len()), (STEPS as u64, program.steps.len()));
         let mut busy = vec![0; threads as usize];
         for (step, planned) in decode.steps.iter().zip(&program.steps) {
@@ -39,14 +39,14 @@ fn profiles_are_of_the_steps_that_ran() {
         }
         // The leader is inside of the call while it works and waits.
         assert!(busy[0] <= decode.wall_ns, "{} of {}", busy[0], decode.wall_ns);
-        let totals = profile.by_op("decode");
+        let totals = decode.by_op();
         assert_eq!(totals.iter().map(|t| t.steps).sum::<usize>(), decode.steps.len());
         assert!(
             ["attention", "attention_merge", "bitlinear"].iter().all(|op| totals.iter().any(|t| t.op == *op))
         );
-        let overhead = profile.overhead("decode").unwrap();
+        let overhead = decode.overhead().unwrap();
         assert!(overhead.barrier >= 0.0 && overhead.dispatch < 1.0);
-        assert_eq!(profile.overhead("prefill"), None);
+        assert_eq!(profile.entry_point(EntryPoint::Prefill).unwrap().overhead(), None);
         session.reset_profile();
         assert_eq!(session.profile().unwrap().programs[0].calls, 0);
     }
@@ -57,7 +57,7 @@ fn a_layer_has_seven_phases() {
     let model = &shapes()[4];
     let file = write_model(model);
     let loaded = open(file.path(), &options(DType::F16));
-    let program = loaded.model.programs().programs.iter().find(|p| p.name == "decode").unwrap();
+    let (_, program) = loaded.model.programs().entry_point(EntryPoint::Decode).unwrap();
     let barriers: Vec<&str> = program.steps.iter().filter(|s| s.barrier).map(|s| s.mnemonic).collect();
     let layer = [
         "bitlinear",

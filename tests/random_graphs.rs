@@ -4,7 +4,7 @@ use bitnetc_ir::generate::{GenOptions, MIN_VOCAB, SplitMix, random_module};
 use bitnetc_ir::interp::{CacheData, Interpreter, Tensor};
 use bitnetc_ir::{DType, FuncId, Module, Stage, TokenCount};
 use bitnetc_passes::{PassContext, Pipeline, WeightPacking, run};
-use bitnetc_runtime::execute::execute;
+use bitnetc_runtime::single::execute;
 
 const CAPACITY: u32 = 128;
 

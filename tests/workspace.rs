@@ -67,7 +67,8 @@ fn sources() -> Vec<PathBuf> {
 
 #[test]
 fn unsafe_stands_in_three_files_only() {
-    let rooms = ["codegen/src/image.rs", "runtime/src/call.rs", "runtime/src/map.rs"].map(|r| root().join(r));
+    let rooms =
+        ["codegen/src/image.rs", "runtime/src/machine/call.rs", "runtime/src/map.rs"].map(|r| root().join(r));
     for file in sources().into_iter().filter(|f| !rooms.contains(f)) {
         let text = fs::read_to_string(&file).unwrap();
         for (number, line) in text.lines().enumerate() {

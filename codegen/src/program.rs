@@ -14,8 +14,8 @@ use std::collections::HashMap;
 use bitnetc_ir::entity::EntityVec;
 use bitnetc_ir::rope::Theta;
 use bitnetc_ir::{
-    DType, Entity, Func, FuncId, Module, Node, NodeId, Op, Operand, Pairs, ParamId, Place, TokenCount, Type,
-    Units, ValueDef, ValueId, partition, storage,
+    DType, Entity, EntryPoint, Func, FuncId, Module, Node, NodeId, Op, Operand, Pairs, ParamId, Place,
+    TokenCount, Type, Units, ValueDef, ValueId, partition, storage,
 };
 
 use crate::kernels::{Arg, KernelIndex, KernelSpec, SpecError, TokenMode};
@@ -167,6 +167,14 @@ pub struct Programs {
     pub weights: EntityVec<WeightIndex, ParamId>,
     /// The RoPE tables.
     pub ropes: EntityVec<RopeIndex, RopeSpec>,
+}
+
+impl Programs {
+    /// The program of an entry point, with its function.
+    pub fn entry_point(&self, entry: EntryPoint) -> Option<(FuncId, &Program)> {
+        let index = self.programs.iter().position(|program| program.name == entry.name())?;
+        Some((FuncId::from_index(index), &self.programs[index]))
+    }
 }
 
 /// Why a module could not be turned into programs.

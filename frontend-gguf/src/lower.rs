@@ -8,8 +8,8 @@
 use bitnetc_ir::rope::Theta;
 use bitnetc_ir::storage::MAX_TOKENS;
 use bitnetc_ir::{
-    BuildError, CacheDims, DType, Dim, Func, FuncBuilder, HEAD_ROWS, Module, ParamId, Rows, TokenCount, Type,
-    ValueId,
+    BuildError, CacheDims, DType, Dim, EntryPoint, Func, FuncBuilder, HEAD_ROWS, Module, ParamId, Rows,
+    TokenCount, Type, ValueId,
 };
 use thiserror::Error;
 
@@ -64,7 +64,7 @@ pub enum LowerError {
     #[error("@{func}: {source}; this is a bug in bitnetc, please report it")]
     Build {
         /// The entry point.
-        func: &'static str,
+        func: EntryPoint,
         /// What the IR says.
         source: BuildError,
     },
@@ -84,7 +84,8 @@ impl Model<'_> {
         let mut module = Module::new();
         let params = declare_params(self, &mut module)?;
         let chunk = TokenCount::UpTo(options.chunk);
-        let lowering = |module, func, tokens| Lowering {
+        use EntryPoint::{Decode, Head, Prefill};
+        let lowering = |module, entry: EntryPoint, tokens| Lowering {
             module,
             params: &params,
             hparams: self.hparams(),
@@ -93,13 +94,13 @@ impl Model<'_> {
                 KvType::F32 => DType::F32,
             },
             tokens,
-            builder: FuncBuilder::new(module, func, tokens),
+            builder: FuncBuilder::new(module, entry.name(), tokens),
         };
         let named = |func| move |source| LowerError::Build { func, source };
-        let decode = lowering(&module, "decode", TokenCount::One).decode().map_err(named("decode"))?;
-        let prefill = lowering(&module, "prefill", chunk).prefill().map_err(named("prefill"))?;
+        let decode = lowering(&module, Decode, TokenCount::One).decode().map_err(named(Decode))?;
+        let prefill = lowering(&module, Prefill, chunk).prefill().map_err(named(Prefill))?;
         let rows = TokenCount::UpTo(options.chunk.min(HEAD_ROWS));
-        let head = lowering(&module, "head", rows).head_only().map_err(named("head"))?;
+        let head = lowering(&module, Head, rows).head_only().map_err(named(Head))?;
         for func in [decode, prefill, head] {
             module.add_func(func);
         }

@@ -4,6 +4,7 @@
 //! functions are in the module's stage.
 
 use crate::entity::{EntityVec, FuncId, ParamId};
+use crate::entry_point::EntryPoint;
 use crate::graph::Func;
 use crate::stage::Stage;
 use crate::target::TargetDesc;
@@ -105,7 +106,11 @@ impl Module {
     pub fn add_func(&mut self, func: Func) -> FuncId {
         self.funcs.push(func)
     }
-    /// The entry point of this name (without the `@`).
+    /// The function that a runtime calls for this entry point.
+    pub fn entry_point(&self, entry: EntryPoint) -> Option<FuncId> {
+        self.func_named(entry.name())
+    }
+    /// The function of this name (without the `@`).
     pub fn func_named(&self, name: &str) -> Option<FuncId> {
         self.funcs.iter().find(|(_, f)| f.name() == name).map(|(id, _)| id)
     }

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use crate::generate::{SplitMix, random_weight};
-use crate::graph::{Func, Operand};
+use crate::graph::{Func, Node, Operand};
 use crate::interp::{Cache, CacheData, Tensor, scalar};
 use crate::module::{Module, ParamDef};
 use crate::ops::Op;
@@ -96,7 +96,7 @@ fn tensor(module: &Module, func: &Func, ty: &Type, call: CallShape, rng: &mut Sp
         };
         return Tensor::Cache(Cache { dims, capacity: call.capacity, data });
     }
-    let bound = bounds(module, func, ty);
+    let bound = index_bound(module, func, ty.dtype).unwrap_or(1).max(1);
     let Some(Rows { per_token, width }) = ty.as_rows().filter(|_| ty.dtype != DType::Idx) else {
         let ids = match ty.shape.0[..] {
             [] => return Tensor::Position(call.position),
@@ -132,21 +132,24 @@ fn tensor(module: &Module, func: &Func, ty: &Type, call: CallShape, rng: &mut Sp
     }
 }
 
-/// What indices of type `ty` stay below: the rows of the smallest table, or the width of the narrowest row, that they
-/// count in.
-fn bounds(module: &Module, func: &Func, ty: &Type) -> u32 {
-    let rows = |operand: Option<&Operand>| match operand {
-        Some(Operand::Param(p)) => module.params().get(*p)?.ty.as_matrix().map(|(rows, _)| rows),
-        Some(Operand::Value(v)) => func.get_value(*v)?.ty.as_rows().map(|rows| rows.width),
-        None => None,
-    };
-    let of_op = |node: &crate::graph::Node| match (&node.op, ty.dtype) {
-        (Op::Embed {}, DType::Idx) => rows(node.operands.get(1)),
-        (Op::MatmulRows {}, DType::I32) => rows(node.operands.get(2)),
-        (Op::MergeScreened {}, DType::I32) => rows(node.operands.first()),
+/// What indices of type `dtype` (token ids, row numbers) stay below in `func`: the rows of the smallest table, or the width of
+/// the narrowest row, that they count in; `None` where they count in nothing.
+pub fn index_bound(module: &Module, func: &Func, dtype: DType) -> Option<u32> {
+    func.order().iter().filter_map(|&id| index_bound_of(module, func, func.node(id), dtype)).min()
+}
+
+/// As [`index_bound`], for one op.
+pub fn index_bound_of(module: &Module, func: &Func, node: &Node, dtype: DType) -> Option<u32> {
+    let counted = match (&node.op, dtype) {
+        (Op::Embed {}, DType::Idx) => node.operands.get(1),
+        (Op::MatmulRows {}, DType::I32) => node.operands.get(2),
+        (Op::MergeScreened {}, DType::I32) => node.operands.first(),
         _ => None,
     };
-    func.order().iter().filter_map(|&id| of_op(func.node(id))).min().unwrap_or(1).max(1)
+    match counted? {
+        Operand::Param(p) => module.params().get(*p)?.ty.as_matrix().map(|(rows, _)| rows),
+        Operand::Value(v) => func.get_value(*v)?.ty.as_rows().map(|rows| rows.width),
+    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::module::Module;
 use crate::ops::Op;
 use crate::partition::Extent;
 use crate::types::{DType, Type};
-use crate::{KEY_BLOCK, ParamId, storage, weights};
+use crate::{EntryPoint, KEY_BLOCK, ParamId, storage, weights};
 
 /// Bytes and multiply-adds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -200,11 +200,15 @@ pub struct Accounts {
 impl Accounts {
     /// Counts in a planned module; an entry point that is not there needs nothing.
     pub fn of(module: &Module) -> Self {
-        let entry = |name: &str| match module.func_named(name) {
+        let entry = |entry| match module.entry_point(entry) {
             Some(id) => Entry::of(module, &module.funcs()[id], module.funcs()[id].order()),
             None => Entry::default(),
         };
-        Self { decode: entry("decode"), prefill: entry("prefill"), head: entry("head") }
+        Self {
+            decode: entry(EntryPoint::Decode),
+            prefill: entry(EntryPoint::Prefill),
+            head: entry(EntryPoint::Head),
+        }
     }
 
     /// Bytes of keys and values that each position adds.

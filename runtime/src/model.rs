@@ -9,10 +9,9 @@ use std::sync::Arc;
 use bitnetc_codegen::compile::Compiled;
 use bitnetc_codegen::image::KernelEntry;
 use bitnetc_codegen::program::{Programs, WeightIndex};
+use bitnetc_ir::sample::index_bound;
 use bitnetc_ir::work::Accounts;
-use bitnetc_ir::{DType, EntityVec, Module, storage, weights};
-
-use crate::execute::fewest_embedding_rows;
+use bitnetc_ir::{DType, EntityVec, EntryPoint, Module, storage, weights};
 
 /// Memory that weights lie in: a mapped plan file, or a buffer.
 pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -138,16 +137,17 @@ impl Model {
             weight_bytes += bytes + scales;
             found.push((range.bytes.start, range.scales.start));
         }
-        let decode = compiled.programs.programs.iter().find(|p| p.name == "decode");
+        let decode = compiled.programs.entry_point(EntryPoint::Decode);
         let vocab = decode
-            .and_then(|p| p.outputs.first())
+            .and_then(|(_, program)| program.outputs.first())
             .filter(|b| b.ty.dtype == DType::F32)
             .and_then(|b| b.ty.as_rows())
             .map(|rows| rows.width)
             .ok_or(ModelError::NoLogits)?;
         for func in module.funcs().values() {
-            let rows = fewest_embedding_rows(module, func);
-            if rows < vocab {
+            if let Some(rows) = index_bound(module, func, DType::Idx)
+                && rows < vocab
+            {
                 return Err(ModelError::Embedding { func: func.name().to_owned(), rows, vocab });
             }
         }

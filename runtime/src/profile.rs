@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bitnetc_codegen::program::Programs;
+use bitnetc_ir::EntryPoint;
 
-use crate::team::Job;
+use crate::machine::team::Job;
 use crate::trace::Trace;
 
 /// What has been recorded of a session.
@@ -75,14 +76,17 @@ fn mean(ns: &[u64]) -> f64 {
 }
 
 impl Profile {
-    fn program(&self, name: &str) -> Option<&ProgramProfile> {
-        self.programs.iter().find(|p| p.name == name)
+    /// What has been recorded of an entry point.
+    pub fn entry_point(&self, entry: EntryPoint) -> Option<&ProgramProfile> {
+        self.programs.iter().find(|program| program.name == entry.name())
     }
+}
 
-    /// The time of a function by op, most first; nothing if there is no such function.
-    pub fn by_op(&self, program: &str) -> Vec<OpTotal> {
+impl ProgramProfile {
+    /// The time by op, most first.
+    pub fn by_op(&self) -> Vec<OpTotal> {
         let mut totals: Vec<OpTotal> = Vec::new();
-        for step in self.program(program).into_iter().flat_map(|p| &p.steps) {
+        for step in &self.steps {
             let known = totals.iter().position(|t| t.op == step.op).unwrap_or_else(|| {
                 totals.push(OpTotal { op: step.op, steps: 0, busy_ns: 0.0, wait_ns: 0.0 });
                 totals.len() - 1
@@ -96,12 +100,14 @@ impl Profile {
         totals
     }
 
-    /// What a function spent outside of kernels; `None` if it has not run.
-    pub fn overhead(&self, program: &str) -> Option<Overhead> {
-        let recorded = self.program(program).filter(|p| p.calls > 0 && p.wall_ns > 0)?;
-        let wall = recorded.wall_ns as f64;
-        let busy: f64 = recorded.steps.iter().map(|s| mean(&s.busy_ns)).sum();
-        let wait: f64 = recorded.steps.iter().map(|s| mean(&s.wait_ns)).sum();
+    /// What was spent outside of kernels; `None` if the function has not run.
+    pub fn overhead(&self) -> Option<Overhead> {
+        if self.calls == 0 || self.wall_ns == 0 {
+            return None;
+        }
+        let wall = self.wall_ns as f64;
+        let busy: f64 = self.steps.iter().map(|s| mean(&s.busy_ns)).sum();
+        let wait: f64 = self.steps.iter().map(|s| mean(&s.wait_ns)).sum();
         Some(Overhead { barrier: wait / wall, dispatch: ((wall - busy - wait) / wall).max(0.0) })
     }
 }
@@ -260,14 +266,23 @@ mod tests {
         };
         let steps =
             vec![step("add", [10, 20], [10, 0]), step("mul", [50, 70], [20, 0]), step("add", [4, 6], [1, 1])];
-        let decode = ProgramProfile { name: "decode".to_owned(), calls: 1, wall_ns: 100, steps };
-        let idle = ProgramProfile { name: "head".to_owned(), calls: 0, wall_ns: 0, steps: Vec::new() };
+        let decode =
+            ProgramProfile { name: EntryPoint::Decode.name().to_owned(), calls: 1, wall_ns: 100, steps };
+        let idle = ProgramProfile {
+            name: EntryPoint::Head.name().to_owned(),
+            calls: 0,
+            wall_ns: 0,
+            steps: Vec::new(),
+        };
         let profile = Profile { programs: vec![decode, idle] };
-        let totals = profile.by_op("decode");
+        let decode = profile.entry_point(EntryPoint::Decode).unwrap();
+        let totals = decode.by_op();
         assert_eq!(totals[0], OpTotal { op: "mul", steps: 1, busy_ns: 60.0, wait_ns: 10.0 });
         assert_eq!(totals[1], OpTotal { op: "add", steps: 2, busy_ns: 20.0, wait_ns: 6.0 });
-        let overhead = profile.overhead("decode").unwrap();
+        let overhead = decode.overhead().unwrap();
         assert!((overhead.barrier - 0.16).abs() < 1e-9 && (overhead.dispatch - 0.04).abs() < 1e-9);
-        assert_eq!((profile.overhead("head"), profile.by_op("none")), (None, Vec::new()));
+        let head = profile.entry_point(EntryPoint::Head).unwrap();
+        assert_eq!((head.overhead(), head.by_op()), (None, Vec::new()));
+        assert_eq!(profile.entry_point(EntryPoint::Prefill), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The machine's own limits, measured with the engine's means: how fast its threads read memory, and how many
+//! The machine's own limits, measured with the means of a [`crate::machine::Machine`]: how fast its threads read memory, and how many
 //! multiply-adds of bytes and of f32 they can do.
 //!
 //! The kernels are generated and compiled as those of a model ([`bitnetc_codegen::kernels::roofline`]), called through
@@ -21,10 +21,13 @@ use bitnetc_ir::partition::Per;
 use bitnetc_ir::{Entity, TargetDesc, TokenCount, Units};
 use rayon::prelude::*;
 
-use crate::call::{Addresses, Engine, Room};
+use crate::error::SessionError;
+use crate::machine::binding::{Binding, Input, Interface};
+use crate::machine::buffer;
+use crate::machine::call::{BoundPrograms, Crew};
+use crate::machine::memory::{Sizes, WorkMemory};
+use crate::machine::team::{Job, Team};
 use crate::map::AlignedBuffer;
-use crate::session::{SessionError, buffer};
-use crate::team::{Job, Team};
 
 /// Ways to read that are tried; the fastest one counts.
 const READS: [RooflineKind; 5] = [
@@ -92,49 +95,18 @@ struct Shared {
 
 struct Threads {
     count: u32,
-    team: Team<Engine<Keep>>,
+    team: Team<BoundPrograms<Arc<Shared>>>,
+    /// Where the kernels write.
+    _memory: WorkMemory,
     /// The fastest of [`READS`], once it is known.
     read: Option<usize>,
     /// Units that take [`PEAK_PASS`], once known, of [`INT8`] and of [`FMA`].
     peak_units: [Option<u32>; 2],
 }
 
-/// What the engine's addresses point into.
-struct Keep {
-    _shared: Arc<Shared>,
-    _sinks: Arc<AlignedBuffer>,
-}
-
 impl std::fmt::Debug for Roofline {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Roofline").field("buffer_bytes", &self.buffer_bytes()).finish_non_exhaustive()
-    }
-}
-
-struct Places<'a> {
-    data: &'a AlignedBuffer,
-    sinks: &'a AlignedBuffer,
-}
-
-impl Addresses for Places<'_> {
-    fn address(&self, _: usize, word: Word) -> Option<u64> {
-        match word {
-            Word::Input { offset, .. } => Some(self.data.address() + offset),
-            _ => None,
-        }
-    }
-    fn row_stride(&self, _: usize, _: Word) -> u64 {
-        0
-    }
-    fn cache(&self, _: usize, _: Word, _: u32) -> Option<u64> {
-        None
-    }
-    fn scratch(&self, thread: u32) -> u64 {
-        self.sinks.address() + u64::from(thread) * SINK_BYTES
-    }
-    /// No step has private results.
-    fn private(&self, thread: u32) -> u64 {
-        self.scratch(thread)
     }
 }
 
@@ -246,21 +218,22 @@ impl Roofline {
 
 impl Threads {
     fn new(shared: &Arc<Shared>, count: u32) -> Result<Self, RooflineError> {
-        let sinks = Arc::new(buffer("results", SINK_BYTES * u64::from(count))?);
         let programs: Vec<Program> = (0..shared.code.len()).map(|i| program(i, &shared.code[i])).collect();
         let entries: Vec<KernelEntry> = shared.code.iter().map(|c| c.entry.clone()).collect();
-        let places = Places { data: &shared.data, sinks: &sinks };
-        let keep = Keep { _shared: Arc::clone(shared), _sinks: Arc::clone(&sinks) };
-        let engine = Engine::bind(
-            &programs,
-            &entries,
-            &places,
-            Room { capacity: 0, threads: count, sequences: 1 },
-            None,
-            keep,
-        );
-        let team = Team::new(Arc::new(engine), count).map_err(SessionError::from)?;
-        Ok(Self { count, team, read: None, peak_units: [None; 2] })
+        let sizes = Sizes { scratch: SINK_BYTES, ..Sizes::default() };
+        let memory = WorkMemory::new(sizes, count, std::iter::empty(), 0)?;
+        let data = Interface { inputs: vec![Input::Buffer(shared.data.address())], outputs: Vec::new() };
+        let binding = Binding {
+            memory: &memory,
+            weights: Vec::new(),
+            interfaces: vec![data; programs.len()],
+            caches: 0,
+            capacity: 0,
+        };
+        let crew = Crew { threads: count, segments: 1, recorder: None };
+        let bound = BoundPrograms::bind(&programs, &entries, &binding, crew, Arc::clone(shared));
+        let team = Team::new(Arc::new(bound), count)?;
+        Ok(Self { count, team, _memory: memory, read: None, peak_units: [None; 2] })
     }
 
     /// The fastest of the ways to read: the one with the best of three passes, taken in turns. It is kept.

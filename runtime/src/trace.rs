@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use bitnetc_codegen::program::Programs;
 
-use crate::team::Job;
+use crate::machine::team::Job;
 
 /// Events that a thread's list holds at most: 32 MB.
 pub const MOST_EVENTS: usize = 1 << 20;

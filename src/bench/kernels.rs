@@ -14,9 +14,10 @@ use std::collections::BTreeSet;
 use bitnetc_codegen::program::{Program, Programs};
 use bitnetc_ir::work::OpWork;
 use bitnetc_ir::{Extent, Func, Module, Op};
+use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::profile::{Profile, ProgramProfile};
 use bitnetc_runtime::roofline::Roofline;
-use bitnetc_runtime::session::{Session, SessionError, SessionOptions};
+use bitnetc_runtime::session::{Session, SessionOptions};
 use serde_json::{Value, json};
 
 use super::limits::Limits;
@@ -267,7 +268,7 @@ pub fn measure(
             continue;
         }
         let call = call(func, options, runs.prompt.len() as u32);
-        outcome.entries.push(entry(func, call, &profiles, &ran));
+        outcome.entries.push(entry(func, call, &ran));
         let mut of_entry = kernels_of(&loaded.module, func, program, programs, call, &ran);
         for (kernel, outcome) in &mut of_entry {
             outcome.selector = selectors.get(*kernel).map_or("", |s| s.name());
@@ -301,8 +302,8 @@ fn seconds_of_call(profile: &ProgramProfile) -> f64 {
     profile.wall_ns as f64 * 1e-9 / profile.calls.max(1) as f64
 }
 
-fn entry(func: &Func, call: Extent, profiles: &[Profile], ran: &[&ProgramProfile]) -> EntryOutcome {
-    let overheads: Vec<_> = profiles.iter().filter_map(|p| p.overhead(func.name())).collect();
+fn entry(func: &Func, call: Extent, ran: &[&ProgramProfile]) -> EntryOutcome {
+    let overheads: Vec<_> = ran.iter().filter_map(|p| p.overhead()).collect();
     EntryOutcome {
         entry: func.name().to_owned(),
         tokens: call.tokens,

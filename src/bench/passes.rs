@@ -6,6 +6,7 @@
 //!
 //! Invariants: two models are in memory at a time, the whole pipeline's and one variant's; both make the same bits.
 
+use bitnetc_ir::EntryPoint;
 use bitnetc_ir::work::Accounts;
 use bitnetc_passes::ALL_PASSES;
 use bitnetc_runtime::session::{Session, SessionOptions};
@@ -51,8 +52,9 @@ impl Shape {
     /// Of a loaded model.
     pub fn of(loaded: &Loaded) -> Self {
         let programs = loaded.model.programs();
-        let decode = programs.programs.iter().find(|p| p.name == "decode");
-        let ops = loaded.module.func_named("decode").map_or(0, |id| loaded.module.funcs()[id].order().len());
+        let decode = programs.entry_point(EntryPoint::Decode).map(|(_, program)| program);
+        let entry = loaded.module.entry_point(EntryPoint::Decode);
+        let ops = entry.map_or(0, |id| loaded.module.funcs()[id].order().len());
         Self {
             ops,
             steps: decode.map_or(0, |p| p.steps.len()),

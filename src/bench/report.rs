@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use bitnetc_codegen::compile::Selector;
-use bitnetc_ir::{DType, Layout, Module, Op, Operand, ParamId};
+use bitnetc_ir::{DType, EntryPoint, Layout, Module, Op, Operand, ParamId};
 use bitnetc_runtime::profile::{Profile, ProgramProfile};
 use serde_json::{Value, json};
 
@@ -45,7 +45,9 @@ impl Subject {
 
 /// How a planned module stores what a step reads: head, ternary weights and KV cache.
 fn options_of(module: &Module) -> Vec<(&'static str, String)> {
-    let Some(decode) = module.func_named("decode").map(|id| &module.funcs()[id]) else { return Vec::new() };
+    let Some(decode) = module.entry_point(EntryPoint::Decode).map(|id| &module.funcs()[id]) else {
+        return Vec::new();
+    };
     let param_type = |p: ParamId| module.params()[p].ty.clone();
     let (mut heads, mut packings, mut caches) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for &id in decode.order() {
@@ -189,12 +191,12 @@ pub fn markdown_profile(subject: &Subject, o: &Outcome) -> String {
             program.name,
             wall / program.calls as f64 / 1e6
         );
-        for op in profile.by_op(&program.name) {
+        for op in program.by_op() {
             let ms = op.busy_ns / program.calls as f64 / 1e6;
             let (busy, wait) = (percent(op.busy_ns), percent(op.wait_ns));
             text += &format!("| {} | {} | {ms:.4} | {busy} | {wait} |\n", op.op, op.steps);
         }
-        if let Some(overhead) = profile.overhead(&program.name) {
+        if let Some(overhead) = program.overhead() {
             let (barrier, dispatch) = (percent(overhead.barrier * wall), percent(overhead.dispatch * wall));
             text += &format!("| all barriers | | | | {barrier} |\n| dispatch | | | {dispatch} | |\n");
         }
@@ -205,10 +207,10 @@ pub fn markdown_profile(subject: &Subject, o: &Outcome) -> String {
 /// A profile as JSON: one entry for each entry point that ran.
 fn json_profile(profile: &Profile) -> Value {
     let program = |p: &ProgramProfile| {
-        let ops = profile.by_op(&p.name).into_iter().map(
+        let ops = p.by_op().into_iter().map(
             |op| json!({ "op": op.op, "steps": op.steps, "busy_ns": op.busy_ns, "wait_ns": op.wait_ns }),
         );
-        let overhead = profile.overhead(&p.name);
+        let overhead = p.overhead();
         json!({
             "entry": p.name,
             "calls": p.calls,

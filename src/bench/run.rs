@@ -5,9 +5,10 @@ use std::time::Instant;
 use bitnetc_codegen::compile::CompileError;
 use bitnetc_codegen::host;
 use bitnetc_ir::work::Accounts;
+use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::profile::Profile;
 use bitnetc_runtime::roofline::{Roofline, default_buffer_bytes};
-use bitnetc_runtime::session::{Session, SessionError, SessionOptions};
+use bitnetc_runtime::session::{Session, SessionOptions};
 
 use super::limits::Limits;
 use super::outcome::Outcome;

@@ -137,7 +137,7 @@ macro_rules! via_error {
 
 via_error!(
     bitnetc_runtime::map::MapError,
-    bitnetc_runtime::session::SessionError,
+    bitnetc_runtime::error::SessionError,
     bitnetc_runtime::tokenizer::TokenizerError,
     bitnetc_runtime::sampling::ParamError,
     bitnetc_ir::interp::InterpError,

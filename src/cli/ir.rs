@@ -9,7 +9,7 @@ use std::path::Path;
 
 use bitnetc::error::exit;
 use bitnetc::load::{Source, dump_module};
-use bitnetc_ir::{Module, Stage, extract, text, verify};
+use bitnetc_ir::{EntryPoint, Module, Stage, extract, text, verify};
 use clap::{Args, Subcommand};
 
 use super::args::{EntryArg, IrCheckArgs, IrDumpArgs, StageArg};
@@ -61,20 +61,20 @@ fn dump(args: &IrDumpArgs) -> Outcome {
         .with_options(args.options.model_options());
     let mut module = dump_module(&source, stage, &options)?;
     let entry = match (args.entry, args.layer) {
-        (Some(EntryArg::Decode), _) | (None, Some(_)) => Some("decode"),
-        (Some(EntryArg::Prefill), _) => Some("prefill"),
-        (Some(EntryArg::Head), _) => Some("head"),
+        (Some(EntryArg::Decode), _) | (None, Some(_)) => Some(EntryPoint::Decode),
+        (Some(EntryArg::Prefill), _) => Some(EntryPoint::Prefill),
+        (Some(EntryArg::Head), _) => Some(EntryPoint::Head),
         (None, None) => None,
     };
     if let Some(entry) = entry {
         let missing = || Failure::new(exit::FAILURE, format!("the module has no entry @{entry}"));
-        let func = module.func_named(entry).ok_or_else(missing)?;
+        let func = module.entry_point(entry).ok_or_else(missing)?;
         module = match args.layer {
             Some(layer) => extract::layer(&module, func, layer).ok_or_else(|| {
                 Failure::new(exit::FAILURE, format!("@{entry} has no layer {layer}; layers count from 0"))
             })?,
             None => {
-                module.retain_funcs(|f| f.name() == entry);
+                module.retain_funcs(|f| f.name() == entry.name());
                 module
             }
         };

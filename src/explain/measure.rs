@@ -1,5 +1,6 @@
 //! Measured times beside predicted ones: a session that records, at the position that is explained.
 
+use bitnetc_ir::EntryPoint;
 use bitnetc_runtime::profile::Profile;
 use bitnetc_runtime::session::{Session, SessionOptions};
 
@@ -37,9 +38,9 @@ pub struct Timings {
 impl Timings {
     /// For the document.
     pub(super) fn measurement(&self) -> Measurement {
-        let decode = self.profile.programs.iter().find(|p| p.name == "decode");
+        let decode = self.profile.entry_point(EntryPoint::Decode);
         let wall = decode.map_or(0.0, |p| p.wall_ns as f64 / p.calls.max(1) as f64);
-        let overhead = self.profile.overhead("decode");
+        let overhead = decode.and_then(|program| program.overhead());
         Measurement {
             steps: self.steps,
             decode_ns: ns(wall * 1e-9),
@@ -56,7 +57,8 @@ impl Timings {
 /// What the session refuses; an interruption.
 pub fn measure(loaded: &Loaded, options: &MeasureOptions) -> Result<Timings, Error> {
     let vocab = loaded.model.vocab();
-    let chunk = loaded.module.func_named("prefill").map_or(1, |id| loaded.module.funcs()[id].tokens().max());
+    let prefill = loaded.module.entry_point(EntryPoint::Prefill);
+    let chunk = prefill.map_or(1, |id| loaded.module.funcs()[id].tokens().max());
     let context = options.position.saturating_add(chunk.max(1)).min(loaded.context.max(1));
     let mut session =
         Session::profiled(loaded.model.clone(), SessionOptions { context, threads: options.threads })?;

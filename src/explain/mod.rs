@@ -22,7 +22,7 @@ use bitnetc_codegen::compile::CompileError;
 use bitnetc_codegen::program;
 use bitnetc_ir::{Extent, Module, TargetDesc, TokenCount};
 use bitnetc_passes::CostModel;
-use bitnetc_runtime::session::memory_needs;
+use bitnetc_runtime::machine::memory_needs;
 
 pub use document::*;
 pub use measure::{MeasureOptions, Timings, measure};

@@ -1,6 +1,6 @@
 //! Every kernel of a planned module against the interpreter, bit by bit, on the module's own weights: `bitnetc verify`.
 //!
-//! For every distinct kernel, the first and the last op that use it are run ([`bitnetc_runtime::one_op`]: the kernel with the
+//! For every distinct kernel, the first and the last op that use it are run ([`bitnetc_runtime::single::OneOp`]: the kernel with the
 //! strides, places and thread shares that the plan gives it), for every feature level that the machine has, with operands
 //! made from a seed. The interpreter computes the same op from the model's weights in the form in which the source has them,
 //! so the packing of weights is compared too.
@@ -16,9 +16,8 @@
 mod rows;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use bitnetc_codegen::compile::{Codegen, CompileError, Compiled, Selector, compile_with};
+use bitnetc_codegen::compile::{Codegen, CompileError, Selector};
 use bitnetc_codegen::features::restrict;
 use bitnetc_codegen::program;
 use bitnetc_ir::interp::{Interpreter, Tensor};
@@ -28,7 +27,7 @@ use bitnetc_ir::{
     ContentHash, Entity, Func, FuncId, KEY_BLOCK, Module, NodeId, Operand, ParamDef, Stage, TargetDesc,
     TokenCount, WeightSource,
 };
-use bitnetc_runtime::one_op::OneOp;
+use bitnetc_runtime::single::{CompiledModule, OneOp};
 
 use crate::error::Error;
 use crate::load::check_module;
@@ -123,7 +122,7 @@ pub fn verify_kernels(
     options: &VerifyOptions,
     sink: &mut dyn FnMut(&KernelVerdict, usize) -> bool,
 ) -> Result<(), Error> {
-    use bitnetc_runtime::execute::ExecuteError;
+    use bitnetc_runtime::single::ExecuteError;
     check_module(module).map_err(ExecuteError::Module)?;
     if module.stage != Stage::Planned {
         return Err(ExecuteError::Module(format!("the module is {}, not planned", module.stage)).into());
@@ -152,7 +151,7 @@ pub fn verify_kernels(
                 op: op_text(module, first),
                 func: module.funcs()[first.0].name().to_owned(),
                 level: code.level.to_string(),
-                selector: code.compiled.selectors[kernel_index(&programs, spec)].name(),
+                selector: code.module.compiled().selectors[kernel_index(&programs, spec)].name(),
                 ops: (users.len(), run.len()),
                 compared: 0,
                 tokens: 1,
@@ -207,17 +206,21 @@ fn op_text(module: &Module, (func, node): (FuncId, NodeId)) -> String {
 /// All kernels in machine code, for one level and selector.
 struct Code<'o> {
     level: &'o TargetDesc,
-    compiled: Arc<Compiled>,
+    module: CompiledModule<'o>,
 }
 
-fn codes<'o>(module: &Module, options: &'o VerifyOptions) -> Result<Vec<Code<'o>>, Error> {
+fn codes<'o>(module: &'o Module, options: &'o VerifyOptions) -> Result<Vec<Code<'o>>, Error> {
     let mut all = Vec::new();
     for level in &options.levels {
-        let compiled = Arc::new(compile_with(module, level, Codegen::Auto)?);
-        let wide = compiled.selectors.contains(&Selector::X64);
-        all.push(Code { level, compiled });
+        let code = |codegen| {
+            let module = CompiledModule::new(module, level, codegen)?;
+            Ok::<_, Error>(Code { level, module })
+        };
+        let auto = code(Codegen::Auto)?;
+        let wide = auto.module.compiled().selectors.contains(&Selector::X64);
+        all.push(auto);
         if options.cross && wide {
-            all.push(Code { level, compiled: Arc::new(compile_with(module, level, Codegen::Cranelift)?) });
+            all.push(code(Codegen::Cranelift)?);
         }
     }
     Ok(all)
@@ -260,7 +263,7 @@ fn check_op(
             if verdict.difference.is_some() {
                 continue;
             }
-            let got = op.run(&code.compiled, &weights, &operands, call, options.threads)?;
+            let got = op.run(&code.module, &weights, &operands, call, options.threads)?;
             for (result, (expected, got)) in expected.iter().zip(&got).enumerate() {
                 let got = sample.results(got);
                 let (compared, difference) = compare(expected, &got);

@@ -16,7 +16,7 @@ use bitnetc_ir::{
     DType, Entity, Epilogue, Func, FuncId, Layout, Module, NodeId, Op, Operand, ParamDecl, ParamDef, ParamId,
     Type, WeightBytes, WeightSource,
 };
-use bitnetc_runtime::execute::ExecuteError;
+use bitnetc_runtime::single::ExecuteError;
 
 use crate::error::Error;
 

@@ -6,8 +6,9 @@
 use bitnetc_codegen::program::RopeSpec;
 use bitnetc_ir::{Pairs, rope};
 
+use super::memory::buffer;
+use crate::error::SessionError;
 use crate::map::AlignedBuffer;
-use crate::session::{SessionError, buffer};
 
 /// A table for `capacity` positions.
 #[derive(Debug)]

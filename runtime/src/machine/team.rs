@@ -1,19 +1,21 @@
-//! The threads of a session: one leader (the caller) and workers of a rayon pool that stay in one loop for the life of
-//! the session, so that a step costs two atomic hand-overs and no allocation.
+//! The threads of a machine: one leader (the caller) and workers that stay in one loop for the life of the machine, so that a
+//! step costs two atomic hand-overs and no allocation.
 //!
 //! A job is a program index and a few numbers, published under a growing epoch. Workers wait for the next epoch.
 //! Everybody runs the same job with their own thread index and meets at the barriers inside it; the last barrier of a
-//! job is also what gives it back to the leader. Who waits spins for a while and then sleeps ([`crate::sleep`]).
+//! job is also what gives it back to the leader. Who waits spins for a while and then sleeps ([`super::sleep`]).
 //!
 //! Invariants: the leader publishes a job only after every worker has left the previous one (the final barrier), so that
 //! a worker is never more than one epoch behind; a worker that has seen `stop` never touches a job again, and dropping
-//! the team waits for all of them.
+//! the team waits until they have ended, also where not all of them could be started.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
 
+use super::sleep::{Patience, Watched};
 use crate::cpus::Cpus;
-use crate::sleep::{Patience, Watched};
+use crate::error::SessionError;
 
 /// A job: which program, and the numbers that change per call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,9 +28,7 @@ pub(crate) struct Job {
     pub(crate) tokens: u32,
     /// Row of the bound output or input buffers at which the call starts.
     pub(crate) row: u32,
-    /// The sequence whose caches the call uses.
-    pub(crate) sequence: u32,
-    /// Where the tokens belong to several sequences, how many segments they are; 0 where they belong to `sequence`.
+    /// How many segments the tokens are; up to 1, they are all of the same sequence.
     pub(crate) segments: u32,
 }
 
@@ -77,7 +77,6 @@ struct Shared {
     position: AtomicU32,
     tokens: AtomicU32,
     row: AtomicU32,
-    sequence: AtomicU32,
     segments: AtomicU32,
     barrier: Barrier,
     patience: Patience,
@@ -87,13 +86,12 @@ struct Shared {
 pub(crate) struct Team<W: Work> {
     work: Arc<W>,
     shared: Arc<Shared>,
-    pool: Option<rayon::ThreadPool>,
-    threads: u32,
+    workers: Vec<JoinHandle<()>>,
 }
 
 impl<W: Work> std::fmt::Debug for Team<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Team").field("threads", &self.threads).finish_non_exhaustive()
+        f.debug_struct("Team").field("threads", &self.threads()).finish_non_exhaustive()
     }
 }
 
@@ -101,9 +99,19 @@ impl<W: Work> Team<W> {
     /// A team of `threads` threads (the caller is one of them).
     ///
     /// # Errors
-    /// The pool's threads could not be started.
-    pub(crate) fn new(work: Arc<W>, threads: u32) -> Result<Self, rayon::ThreadPoolBuildError> {
+    /// A thread that could not be started; those that were have ended.
+    pub(crate) fn new(work: Arc<W>, threads: u32) -> Result<Self, SessionError> {
         let threads = threads.max(1);
+        let mut team = Self::of_leader(work, threads);
+        for thread in 1..threads {
+            let started = team.start(thread);
+            started.map_err(|source| SessionError::Threads { thread: thread + 1, threads, source })?;
+        }
+        Ok(team)
+    }
+
+    /// The leader of a team of `threads` threads.
+    fn of_leader(work: Arc<W>, threads: u32) -> Self {
         let patience = Patience::new(threads, Cpus::probe().at_once());
         let shared = Arc::new(Shared {
             epoch: Watched::default(),
@@ -112,24 +120,20 @@ impl<W: Work> Team<W> {
             position: AtomicU32::new(0),
             tokens: AtomicU32::new(0),
             row: AtomicU32::new(0),
-            sequence: AtomicU32::new(0),
             segments: AtomicU32::new(0),
             barrier: Barrier::new(threads, patience),
             patience,
         });
-        let pool = match threads {
-            1 => None,
-            n => {
-                let pool = rayon::ThreadPoolBuilder::new()
-                    .num_threads(n as usize - 1)
-                    .thread_name(|i| format!("bitnetc-{}", i + 1))
-                    .build()?;
-                let (shared, work) = (Arc::clone(&shared), Arc::clone(&work));
-                pool.spawn_broadcast(move |ctx| worker_loop(&shared, &*work, ctx.index()));
-                Some(pool)
-            }
-        };
-        Ok(Self { work, shared, pool, threads })
+        Self { work, shared, workers: Vec::new() }
+    }
+
+    /// Starts the worker that is thread number `thread`.
+    fn start(&mut self, thread: u32) -> std::io::Result<()> {
+        let (shared, work) = (Arc::clone(&self.shared), Arc::clone(&self.work));
+        let name = format!("bitnetc-{thread}");
+        let run = move || worker_loop(&shared, &*work, thread);
+        self.workers.push(std::thread::Builder::new().name(name).spawn(run)?);
+        Ok(())
     }
 
     /// What the team runs.
@@ -139,33 +143,44 @@ impl<W: Work> Team<W> {
 
     /// Threads of the team.
     pub(crate) fn threads(&self) -> u32 {
-        self.threads
+        self.shared.barrier.threads
     }
 
     /// Runs a job on all threads and returns when it is done. Allocates nothing.
     pub(crate) fn run(&mut self, job: Job) {
         let shared = &*self.shared;
-        if self.pool.is_some() {
+        if !self.workers.is_empty() {
             shared.program.store(job.program, Ordering::Relaxed);
             shared.position.store(job.position, Ordering::Relaxed);
             shared.tokens.store(job.tokens, Ordering::Relaxed);
             shared.row.store(job.row, Ordering::Relaxed);
-            shared.sequence.store(job.sequence, Ordering::Relaxed);
             shared.segments.store(job.segments, Ordering::Relaxed);
             shared.epoch.advance();
         }
+        let _guard = AbortOnPanic;
         self.work.run(job, 0, &shared.barrier);
         shared.barrier.wait();
     }
 }
 
-fn worker_loop<W: Work>(shared: &Shared, work: &W, index: usize) {
+/// Ends the process where a job panics: the others would wait for this thread for ever.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+fn worker_loop<W: Work>(shared: &Shared, work: &W, thread: u32) {
+    let _guard = AbortOnPanic;
     let mut seen = 0u32;
     loop {
         shared.epoch.wait_past(seen, shared.patience);
         seen = seen.wrapping_add(1);
         if shared.stop.load(Ordering::Acquire) {
-            shared.barrier.wait();
             return;
         }
         let job = Job {
@@ -173,20 +188,20 @@ fn worker_loop<W: Work>(shared: &Shared, work: &W, index: usize) {
             position: shared.position.load(Ordering::Relaxed),
             tokens: shared.tokens.load(Ordering::Relaxed),
             row: shared.row.load(Ordering::Relaxed),
-            sequence: shared.sequence.load(Ordering::Relaxed),
             segments: shared.segments.load(Ordering::Relaxed),
         };
-        work.run(job, index as u32 + 1, &shared.barrier);
+        work.run(job, thread, &shared.barrier);
         shared.barrier.wait();
     }
 }
 
 impl<W: Work> Drop for Team<W> {
     fn drop(&mut self) {
-        if self.pool.is_some() {
-            self.shared.stop.store(true, Ordering::Release);
-            self.shared.epoch.advance();
-            self.shared.barrier.wait();
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.epoch.advance();
+        for worker in self.workers.drain(..) {
+            // It has not panicked: that would have ended the process.
+            drop(worker.join());
         }
     }
 }
@@ -224,7 +239,21 @@ mod tests {
                     std::thread::sleep(std::time::Duration::from_millis(5));
                 }
             }
+            // Workers hold the work too, until they have ended.
+            let work = Arc::clone(&team.work);
             drop(team);
+            assert_eq!(Arc::strong_count(&work), 1);
         }
+    }
+
+    #[test]
+    fn a_team_that_could_not_be_completed_ends() {
+        let work = Arc::new(Count { sums: Vec::new() });
+        let mut team = Team::of_leader(Arc::clone(&work), 4);
+        for thread in [1, 2] {
+            team.start(thread).unwrap();
+        }
+        drop(team);
+        assert_eq!(Arc::strong_count(&work), 1);
     }
 }

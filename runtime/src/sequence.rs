@@ -1,0 +1,92 @@
+//! A sequence: the tokens that have been fed, and what the model has computed of them, in KV caches of its own.
+//!
+//! Sequences are made by [`crate::machine::Machine::sequence`] and fed by [`crate::machine::Machine::step`], of the machine
+//! that made them or of another one of the same model with the same context. They can be kept while others are fed, and
+//! moved to other threads; dropping one frees its caches.
+//!
+//! Invariants: the first [`Sequence::position`] positions of every cache hold the keys and values of [`Sequence::tokens`];
+//! what stands there afterwards is never read. There is room for `context` tokens from the start, so that a step allocates
+//! nothing; memory that is not used is not taken from the system.
+
+use std::sync::Arc;
+
+use bitnetc_ir::{Type, storage};
+
+use crate::error::SessionError;
+use crate::machine::buffer;
+use crate::map::AlignedBuffer;
+use crate::model::Model;
+
+/// Tokens of one text, with their keys and values.
+pub struct Sequence {
+    model: Arc<Model>,
+    caches: Vec<AlignedBuffer>,
+    /// Positions of each cache.
+    capacity: u32,
+    context: u32,
+    tokens: Vec<u32>,
+}
+
+impl std::fmt::Debug for Sequence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sequence")
+            .field("position", &self.position())
+            .field("context", &self.context)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sequence {
+    /// An empty sequence with a cache of each of `types` for `capacity` positions.
+    pub(crate) fn new(
+        model: Arc<Model>,
+        types: &[Type],
+        capacity: u32,
+        context: u32,
+    ) -> Result<Self, SessionError> {
+        let cache = |ty| buffer("KV cache", storage::cache_bytes(ty, capacity).unwrap_or(u64::MAX));
+        let caches = types.iter().map(cache).collect::<Result<_, _>>()?;
+        let mut tokens = Vec::new();
+        tokens.try_reserve_exact(context as usize).map_err(|_| SessionError::Memory {
+            what: "tokens of a sequence",
+            bytes: u64::from(context) * 4,
+            source: std::io::ErrorKind::OutOfMemory.into(),
+        })?;
+        Ok(Self { model, caches, capacity, context, tokens })
+    }
+
+    /// The tokens that have been fed.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// How many tokens have been fed: where the next one stands.
+    pub fn position(&self) -> u32 {
+        self.tokens.len() as u32
+    }
+
+    /// Tokens that may be fed in all.
+    pub fn context(&self) -> u32 {
+        self.context
+    }
+
+    /// Forgets the tokens from `position` on (0: all of them).
+    pub fn truncate(&mut self, position: u32) {
+        self.tokens.truncate(position as usize);
+    }
+
+    /// Whether the caches are those that a machine for `model` with `capacity` positions works on.
+    pub(crate) fn fits(&self, model: &Arc<Model>, capacity: u32) -> bool {
+        Arc::ptr_eq(&self.model, model) && self.capacity == capacity
+    }
+
+    /// The caches, in the order of the entry points' inputs.
+    pub(crate) fn caches(&self) -> &[AlignedBuffer] {
+        &self.caches
+    }
+
+    /// Adds tokens whose keys and values have been computed. The context has room for them.
+    pub(crate) fn append(&mut self, tokens: &[u32]) {
+        self.tokens.extend_from_slice(tokens);
+    }
+}
