@@ -339,24 +339,13 @@ impl Tokens<'_> {
         handle.cancel();
         session.scheduler.follow(handle, || true, |_| true)
     }
-
-    /// The next event; `None` after the last one.
-    fn event(&mut self) -> Option<Event> {
-        while !self.handle.is_ended() {
-            if let Some(event) = self.handle.try_recv() {
-                return Some(event);
-            }
-            self.session.scheduler.step();
-        }
-        None
-    }
 }
 
 impl Iterator for Tokens<'_> {
     type Item = Result<Token, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.event()? {
+        match self.session.scheduler.next_event(&mut self.handle)? {
             Event::Token(token) => {
                 self.last = Some(token.id);
                 Some(Ok(token))

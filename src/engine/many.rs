@@ -1,7 +1,7 @@
 //! Texts for whoever steps the scheduler itself: one followed as it is made, or many until all have ended.
 
 use super::error::EngineError;
-use super::event::Completion;
+use super::event::{Completion, Event};
 use super::handle::Handle;
 use super::request::Request;
 use super::scheduler::Scheduler;
@@ -9,6 +9,17 @@ use super::stepper::Stepper;
 use crate::error::Error;
 
 impl<S: Stepper> Scheduler<S> {
+    /// Steps until the next event of a request; `None` after the last one.
+    pub fn next_event(&mut self, handle: &mut Handle) -> Option<Event> {
+        while !handle.is_ended() {
+            if let Some(event) = handle.try_recv() {
+                return Some(event);
+            }
+            self.step();
+        }
+        None
+    }
+
     /// Steps until the request of `handle` has ended, as [`Handle::follow`] waits for it. `keep_going` is asked before
     /// every step and cancels the request by returning false.
     ///
