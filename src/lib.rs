@@ -40,7 +40,7 @@ pub mod verify_kernels;
 
 pub use bitnetc_passes::HeadFormat;
 pub use bitnetc_runtime::cpus::Cpus;
-pub use bitnetc_runtime::machine::{Machine, MemoryUse};
+pub use bitnetc_runtime::machine::{KeepGoing, Machine, MemoryUse};
 pub use bitnetc_runtime::sampling::{Sampler, SamplingParams, TokenLogprob, TokenLogprobs};
 pub use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 pub use compile::DEFAULT_CHUNK;

@@ -116,15 +116,19 @@ fn generations_of_all_kinds_run_side_by_side() {
     let mut scheduler = loaded.scheduler(EngineOptions::of(128, 3, 5)).unwrap();
     let mut seen = vec![false; prompts.len()];
     let mut made = 0;
-    let result = scheduler.complete_all(requests, || true, |i, result: Result<Completion, _>| {
-        let completion = result.unwrap();
-        let (params, limit) = settings(i);
-        let (text, tokens, _) = alone(&loaded, &prompts[i], params, limit);
-        assert_eq!((&completion.text, &completion.tokens), (&text, &tokens), "{i}");
-        assert!(!std::mem::replace(&mut seen[i], true));
-        made += tokens.len() as u64;
-        Ok::<(), bitnetc::Error>(())
-    });
+    let result = scheduler.complete_all(
+        requests,
+        || true,
+        |i, result: Result<Completion, _>| {
+            let completion = result.unwrap();
+            let (params, limit) = settings(i);
+            let (text, tokens, _) = alone(&loaded, &prompts[i], params, limit);
+            assert_eq!((&completion.text, &completion.tokens), (&text, &tokens), "{i}");
+            assert!(!std::mem::replace(&mut seen[i], true));
+            made += tokens.len() as u64;
+            Ok::<(), bitnetc::Error>(())
+        },
+    );
     result.unwrap();
     assert!(seen.iter().all(|&s| s));
     // Far fewer steps than tokens: they were taken together.
@@ -246,7 +250,8 @@ fn four_of_five(folder: &Path, lines: &[String], more: &[&str]) -> Value {
     finish(&input, &output, more);
     assert_eq!(std::fs::read(&output).unwrap(), before);
     // A run that was killed before the bad one: the same again.
-    let cut: String = found.iter().filter(|(id, _)| *id != "bad").map(|(_, line)| format!("{line}\n")).collect();
+    let cut: String =
+        found.iter().filter(|(id, _)| *id != "bad").map(|(_, line)| format!("{line}\n")).collect();
     std::fs::write(&output, cut).unwrap();
     finish(&input, &output, more);
     let again = results(&output)["bad"]["response"].clone();
@@ -277,9 +282,16 @@ fn a_grammar_that_explodes_is_a_line_with_its_error() {
         let response = four_of_five(folder.path(), &lines, &["-t", "1", "--parallel", "2"]);
         assert_eq!(response["status_code"], 400, "{response}");
         let error = &response["body"]["error"];
-        assert_eq!((&error["param"], &error["code"]), (&json!("response_format"), &json!("grammar_limit")), "{error}");
+        assert_eq!(
+            (&error["param"], &error["code"]),
+            (&json!("response_format"), &json!("grammar_limit")),
+            "{error}"
+        );
         let message = error["message"].as_str().unwrap();
-        assert!(message.starts_with("line 3: response_format: ") && message.contains("limit of "), "{message}");
+        assert!(
+            message.starts_with("line 3: response_format: ") && message.contains("limit of "),
+            "{message}"
+        );
         assert!(message.len() < 300 && !message.contains("lexer") && !message.contains('<'), "{message}");
         let texts = results(&folder.path().join("out.jsonl"));
         let expected = alone(&model, "ROMEO:", params(), 12).0;

@@ -2,11 +2,11 @@
 
 mod common;
 
+use bitnetc::Model;
 use bitnetc::chat::{
     ChatEncoder, ChatError, ChatTemplate, Conversation, ConversationOptions, Message, Overflow, Role,
     TEMPLATES,
 };
-use bitnetc::Model;
 use bitnetc::engine::{Completion, EngineOptions, GenerateOptions, Request, Stop};
 use bitnetc_runtime::sampling::{Sampler, SamplingParams};
 use common::tokens_by_hand;

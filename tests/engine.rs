@@ -85,7 +85,10 @@ fn a_long_prompt_does_not_stop_those_who_decode() {
 #[test]
 fn the_head_runs_only_where_logits_are_wanted() {
     let (mut scheduler, seen) = plain(1024, 2);
-    let handles = vec![scheduler.submit(request(&prompt(1, 700), 1, 4)), scheduler.submit(request(&prompt(2, 3), 2, 6))];
+    let handles = vec![
+        scheduler.submit(request(&prompt(1, 700), 1, 4)),
+        scheduler.submit(request(&prompt(2, 3), 2, 6)),
+    ];
     let tokens: usize = run_all(&mut scheduler, handles).into_iter().map(|r| r.unwrap().tokens.len()).sum();
     // One row for each token; a text that ends by an end token has one row more.
     let heads = seen.heads.load(Ordering::SeqCst) as usize;
@@ -96,7 +99,8 @@ fn the_head_runs_only_where_logits_are_wanted() {
 #[test]
 fn requests_begin_in_the_order_in_which_they_came() {
     let (mut scheduler, _) = plain(64, 1);
-    let mut handles: Vec<_> = (0..4).map(|seed| scheduler.submit(request(&prompt(seed, 9), seed, 3))).collect();
+    let mut handles: Vec<_> =
+        (0..4).map(|seed| scheduler.submit(request(&prompt(seed, 9), seed, 3))).collect();
     let mut order = Vec::new();
     while order.len() < 4 {
         scheduler.step();
@@ -132,7 +136,9 @@ fn prefixes_are_computed_once() {
     let ask = |question: u64| [&system[..], &prompt(question, 10)].concat();
     let other = prompt(77, 50);
     let handles = vec![scheduler.submit(request(&ask(1), 1, 5)), scheduler.submit(request(&other, 2, 5))];
-    run_all(&mut scheduler, handles).into_iter().for_each(|result| assert_eq!(result.unwrap().reused_tokens, 0));
+    run_all(&mut scheduler, handles)
+        .into_iter()
+        .for_each(|result| assert_eq!(result.unwrap().reused_tokens, 0));
     let before = seen.rows.load(Ordering::SeqCst);
     let handle = scheduler.submit(request(&ask(2), 3, 1));
     let again = scheduler.follow(handle, || true, |_| true).unwrap();
@@ -178,7 +184,8 @@ fn whatever_is_wrong_with_a_request_ends_it_alone() {
     let seen = Arc::<Seen>::default();
     let stand_in = StandIn { nan: true, ..StandIn::new(128, &seen) };
     let mut scheduler = scheduler(stand_in, EngineOptions::of(128, 1, 4));
-    let failing = |panics| request(&prompt(9, 5), 9, 20).with_constraint(Box::new(Failing { after: 3, panics }));
+    let failing =
+        |panics| request(&prompt(9, 5), 9, 20).with_constraint(Box::new(Failing { after: 3, panics }));
     let biased = SamplingParams { logit_bias: vec![(VOCAB, 1.0)], ..SamplingParams::default() };
     let bad: Vec<(&str, Request)> = vec![
         ("panic", failing(true)),
@@ -270,19 +277,27 @@ fn a_text_goes_on_in_another_context_with_all_its_state() {
     let (mut small, _) = plain(40, 1);
     let mut streamed = String::new();
     let handle = small.submit(Request::new(long.clone(), params, stop(50)).unwrap().with_state());
-    let first = small.follow(handle, || true, |text| {
-        streamed.push_str(text);
-        true
-    });
+    let first = small.follow(
+        handle,
+        || true,
+        |text| {
+            streamed.push_str(text);
+            true
+        },
+    );
     let first = first.unwrap();
     assert_eq!((first.finish, first.tokens.len()), (Stop::ContextFull, 11));
     let state = *first.state.unwrap();
     assert_eq!(state.tokens(), first.tokens);
     let handle = large.submit(Request::resume([&long[..], state.tokens()].concat(), state));
-    let second = large.follow(handle, || true, |text| {
-        streamed.push_str(text);
-        true
-    });
+    let second = large.follow(
+        handle,
+        || true,
+        |text| {
+            streamed.push_str(text);
+            true
+        },
+    );
     let second = second.unwrap();
     assert_eq!((&second.text, &second.tokens, second.finish), (&whole.text, &whole.tokens, Stop::Limit));
     assert_eq!(streamed, whole.text);
@@ -482,7 +497,9 @@ proptest! {
                         clients.swap_remove(at);
                     }
                 }
-                Act::Step => drop(scheduler.step()),
+                Act::Step => {
+                    scheduler.step();
+                }
                 Act::Cancel(_) | Act::Drop(_) | Act::Read(_) => {}
             }
             prop_assert!(scheduler.running() <= sequences as usize);

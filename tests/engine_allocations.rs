@@ -24,7 +24,8 @@ fn a_decode_step_of_the_engine_allocates_nothing() {
     };
     for (sequences, threads) in [(1, 1), (3, 2)] {
         let mut scheduler = model.scheduler(EngineOptions::of(512, threads, sequences)).unwrap();
-        let handles: Vec<_> = (0..sequences).map(|seed| scheduler.submit(request(u64::from(seed), false))).collect();
+        let handles: Vec<_> =
+            (0..sequences).map(|seed| scheduler.submit(request(u64::from(seed), false))).collect();
         // Warm: buffers grow once, and the first bytes of text may be parts of characters.
         for _ in 0..16 {
             scheduler.step();

@@ -81,19 +81,27 @@ fn logits_that_are_nan_end_their_request_and_leave_no_trace() {
     }
     let mut bad = 0;
     let mut texts = Vec::new();
-    let result = scheduler.complete_all(keyed, || true, |key, result| {
-        match (key, result) {
-            (Some(seed), Ok(completion)) => texts.push((seed, completion.tokens)),
-            (None, Err(Error::Session(SessionError::NotANumber { position: 9, .. }))) => bad += 1,
-            (key, result) => panic!("{key:?}: {result:?}"),
-        }
-        Ok::<(), Error>(())
-    });
+    let result = scheduler.complete_all(
+        keyed,
+        || true,
+        |key, result| {
+            match (key, result) {
+                (Some(seed), Ok(completion)) => texts.push((seed, completion.tokens)),
+                (None, Err(Error::Session(SessionError::NotANumber { position: 9, .. }))) => bad += 1,
+                (key, result) => panic!("{key:?}: {result:?}"),
+            }
+            Ok::<(), Error>(())
+        },
+    );
     result.unwrap();
     assert_eq!((bad, texts.len()), (6, 6));
     for (seed, tokens) in texts {
         // The model may come to the poisoned token by itself; the hand does too.
-        assert_eq!(tokens, tokens_by_hand(model.loaded(), &good[seed as usize], params(seed), 12, true), "{seed}");
+        assert_eq!(
+            tokens,
+            tokens_by_hand(model.loaded(), &good[seed as usize], params(seed), 12, true),
+            "{seed}"
+        );
     }
 }
 
@@ -137,7 +145,8 @@ fn many_threads_ask_one_engine() {
                 let tokens = engine.submit(request).complete().unwrap().tokens;
                 assert_eq!(tokens, tokens_by_hand(model.loaded(), &prompt, params(seed), 16, false));
                 let constraint = model.constraint(&GrammarSource::JsonSchema(schema.to_owned())).unwrap();
-                let request = Request::new(prompt, params(seed), options).unwrap().with_constraint(constraint);
+                let request =
+                    Request::new(prompt, params(seed), options).unwrap().with_constraint(constraint);
                 let text = engine.submit(request).complete().unwrap().text;
                 assert!(["\"Romeo\"", "\"Juliet\""].contains(&text.trim()), "{text}");
             });
@@ -153,10 +162,14 @@ fn an_answer_that_is_stopped_has_what_was_certain() {
     let whole = tokens_by_hand(model.loaded(), &prompt, params(3), 30, true);
     let mut pieces = 0;
     let request = Request::new(prompt, params(3), limit(30)).unwrap();
-    let stopped = session.follow(request, || true, |_| {
-        pieces += 1;
-        pieces < 5
-    });
+    let stopped = session.follow(
+        request,
+        || true,
+        |_| {
+            pieces += 1;
+            pieces < 5
+        },
+    );
     let stopped = stopped.unwrap();
     assert_eq!((stopped.finish, &stopped.tokens[..]), (Stop::Interrupted, &whole[..5]));
     assert_eq!(stopped.text, model.tokenizer().decode_lossy(&whole[..5], false));

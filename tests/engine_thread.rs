@@ -116,7 +116,7 @@ fn requests_of_an_engine_that_is_gone_end_with_an_error() {
     drop(clone);
     assert_eq!(seen.sequences.load(Ordering::SeqCst), 0, "the thread has ended");
     let last = |handle: &mut bitnetc::Handle| {
-        let events: Vec<_> = handle.collect();
+        let events: Vec<_> = handle.by_ref().collect();
         assert!(handle.is_ended() && handle.try_recv().is_none());
         matches!(events.last(), Some(Event::Failed(Error::Engine(EngineError::Stopped))))
     };

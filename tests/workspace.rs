@@ -91,8 +91,14 @@ fn unsafe_stands_in_three_files_only() {
 }
 
 /// Where logits may be asked for: the engine, which makes texts, and what measures or explains the machine.
-const FEEDERS: [&str; 6] =
-    ["src/engine/", "src/bench/run.rs", "src/bench/kernels.rs", "src/explain/measure.rs", "runtime/src/", "benches/"];
+const FEEDERS: [&str; 6] = [
+    "src/engine/",
+    "src/bench/run.rs",
+    "src/bench/kernels.rs",
+    "src/explain/measure.rs",
+    "runtime/src/",
+    "benches/",
+];
 
 #[test]
 fn texts_are_made_in_the_engine_alone() {
@@ -108,9 +114,13 @@ fn texts_are_made_in_the_engine_alone() {
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
         for (number, line) in code.lines().enumerate() {
             let line = line.split("//").next().unwrap_or_default();
-            if [".feed(", "machine.step(", "stepper.step(", "scheduler.step("].iter().any(|call| line.contains(call)) {
+            if [".feed(", "machine.step(", "stepper.step(", "scheduler.step("]
+                .iter()
+                .any(|call| line.contains(call))
+            {
                 let allowed = FEEDERS.iter().find(|place| path.starts_with(**place));
-                let place = allowed.unwrap_or_else(|| panic!("{path}:{}: {line}: texts are made in src/engine", number + 1));
+                let place = allowed
+                    .unwrap_or_else(|| panic!("{path}:{}: {line}: texts are made in src/engine", number + 1));
                 fed.insert(*place);
             }
         }

@@ -164,7 +164,9 @@ impl<'a> Job<'a> {
                         let seed = request.seed();
                         return Ok(Some((Key { number, endpoint, seed }, request)));
                     }
-                    Err(refusal) => drop(refuse(item, &refusal)?),
+                    Err(refusal) => {
+                        refuse(item, &refusal)?;
+                    }
                 }
             }
             Ok(None)

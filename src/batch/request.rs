@@ -6,14 +6,14 @@
 //!
 //! Invariants: nothing here panics or allocates by a number from the line; a refusal names the field.
 
-use bitnetc_runtime::sampling::SamplingParams;
 use bitnetc_runtime::error::SessionError;
+use bitnetc_runtime::sampling::SamplingParams;
 use bitnetc_runtime::tokenizer::Tokenize;
 use serde_json::Value;
 
+use super::Format;
 use super::body::Body;
 use super::input::MAX_LINE;
-use super::Format;
 use crate::constraint::{ConstraintError, GrammarSource, MakeConstraint};
 use crate::engine::{self, EngineError, GenerateOptions, guarded};
 use crate::error::Error;
@@ -92,7 +92,9 @@ impl Refusal {
         match error {
             Error::Constraint(why) => Self::of_form(why),
             Error::Param(_) => Self::request("invalid_value", message),
-            Error::Session(SessionError::NotANumber { .. }) => Self { status: 500, ..Self::request("nan_logits", message) },
+            Error::Session(SessionError::NotANumber { .. }) => {
+                Self { status: 500, ..Self::request("nan_logits", message) }
+            }
             _ => Self { status: 500, ..Self::request("generation_failed", message) },
         }
     }

@@ -77,7 +77,7 @@ pub(crate) fn run(args: &BenchPassesArgs, quiet: bool) -> Outcome {
         generate: args.generate,
         threads: threads(args.engine.threads),
         repetitions: args.repetitions,
-        keep_going: || !interrupt::requested(),
+        keep_going: (|| !interrupt::requested()).into(),
     };
     let whole = load(path.as_deref(), &without(args, &[])?)?;
     announce(&whole, path.is_some(), quiet);

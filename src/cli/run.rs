@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use bitnetc::chat::{Message, RenderInput, Role};
 use bitnetc::compile::CompileOptions;
-use bitnetc::error::exit;
 use bitnetc::engine::{EngineOptions, GenerateOptions, Request, Stop};
+use bitnetc::error::exit;
 use bitnetc::load::{LoadOptions, Loaded};
 use bitnetc::{Model, TextSession};
 use bitnetc_runtime::cpus::Cpus;

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use bitnetc::engine::{Completion, Latency};
 use bitnetc::TextSession;
+use bitnetc::engine::{Completion, Latency};
 use bitnetc_ir::work::Accounts;
 use bitnetc_runtime::cpus::Cpus;
 
@@ -32,7 +32,9 @@ impl Timings<'_> {
     }
 
     fn gigabytes_per_second(&self) -> f64 {
-        Self::rate(self.result.timings.decode_steps, self.result.timings.decode) * self.bytes_per_token() as f64 / 1e9
+        Self::rate(self.result.timings.decode_steps, self.result.timings.decode)
+            * self.bytes_per_token() as f64
+            / 1e9
     }
 
     /// Lines for people.

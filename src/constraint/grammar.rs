@@ -83,7 +83,9 @@ impl Vocabulary {
             Err(error) => {
                 let reason = error.to_string();
                 Err(match TOO_LARGE.iter().any(|words| reason.contains(words)) {
-                    true => ConstraintError::Limit { limit: GrammarLimit::Size, most: limits.initial_lexer_fuel },
+                    true => {
+                        ConstraintError::Limit { limit: GrammarLimit::Size, most: limits.initial_lexer_fuel }
+                    }
                     false => ConstraintError::Grammar { reason },
                 })
             }

@@ -60,9 +60,8 @@ pub fn plan(budget: Budget, demands: &[Demand], rows: &mut Vec<u32>) {
     let decoding = rows.iter().sum();
     let mut spare = budget.prompt_rows(decoding);
     let first = oldest_after(demands, None);
-    let count = std::iter::successors(first, |&(_, at)| oldest_after(demands, Some(at)))
-        .take(EQUAL_PROMPTS)
-        .count();
+    let count =
+        std::iter::successors(first, |&(_, at)| oldest_after(demands, Some(at))).take(EQUAL_PROMPTS).count();
     let part = spare / (count.max(1) as u32);
     let mut next = first;
     for _ in 0..count {
@@ -123,7 +122,10 @@ mod tests {
         let four = [prompt(90, 7), prompt(90, 3), prompt(90, 5), prompt(90, 9)];
         assert_eq!(planned(Some(50), &four), [16, 18, 16, 0]);
         // What short ones leave over goes to the oldest, then to the others in their order.
-        assert_eq!(planned(Some(50), &[prompt(3, 7), prompt(20, 3), prompt(5, 5), prompt(90, 9)]), [3, 20, 5, 22]);
+        assert_eq!(
+            planned(Some(50), &[prompt(3, 7), prompt(20, 3), prompt(5, 5), prompt(90, 9)]),
+            [3, 20, 5, 22]
+        );
         assert_eq!(planned(Some(2), &[prompt(3, 1), prompt(3, 2), prompt(3, 3)]), [2, 0, 0]);
     }
 

@@ -1,7 +1,7 @@
 //! What is asked of the engine: a prompt, and the text to make after it.
 
-use bitnetc_runtime::sampling::{ParamError, Sampler, SamplingParams};
 use bitnetc_runtime::error::SessionError;
+use bitnetc_runtime::sampling::{ParamError, Sampler, SamplingParams};
 use bitnetc_runtime::tokenizer::TokenId;
 
 use super::text::{GenerateOptions, Text};

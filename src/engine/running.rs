@@ -62,11 +62,7 @@ pub(super) struct Beginning {
 
 impl Running {
     /// A request that gets a sequence, and the tokens to feed.
-    pub(super) fn new(
-        beginning: Beginning,
-        tokenizer: &dyn Tokenize,
-        vocab: u32,
-    ) -> (Self, Vec<TokenId>) {
+    pub(super) fn new(beginning: Beginning, tokenizer: &dyn Tokenize, vocab: u32) -> (Self, Vec<TokenId>) {
         let Beginning { request, outlet, arrival, reused_tokens, queued } = beginning;
         let Request { prompt, stream, keep_state, mut text } = request;
         let resumed = !text.tokens().is_empty();

@@ -12,9 +12,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::machine::Record;
 use bitnetc_runtime::model::Model;
-use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 
 use super::channel::{Outlet, channel};
@@ -24,7 +24,7 @@ use super::plan::{Budget, Demand, plan};
 use super::prefix::{Free, choose};
 use super::request::Request;
 use super::running::{Beginning, Next, Running};
-use super::stepper::{MachineStepper, Part, PartIndex, Stepper};
+use super::stepper::{MachineStepper, Part, Stepper};
 use super::text::Stop;
 
 /// What an engine is made for.
@@ -52,7 +52,14 @@ impl EngineOptions {
 
     /// For one text at a time.
     pub fn single(context: u32, threads: u32) -> Self {
-        Self { context, threads, sequences: 1, max_prompt_rows: None, events: Self::EVENTS, record: Record::Nothing }
+        Self {
+            context,
+            threads,
+            sequences: 1,
+            max_prompt_rows: None,
+            events: Self::EVENTS,
+            record: Record::Nothing,
+        }
     }
 
     /// For so many texts at a time.
@@ -341,14 +348,17 @@ impl<S: Stepper> Scheduler<S> {
     /// Gives free sequences to the requests that wait longest.
     fn admit(&mut self) {
         while let Some(first) = self.waiting.front() {
-            let free = self.seats.iter().zip(&self.places).enumerate().filter(|(_, (_, place))| place.is_none());
+            let free =
+                self.seats.iter().zip(&self.places).enumerate().filter(|(_, (_, place))| place.is_none());
             let free = free.map(|(index, (seat, _))| Free {
                 index,
                 tokens: S::tokens(&seat.sequence),
                 used: seat.used,
             });
             let Some(choice) = choose(&first.request.prompt, free) else { return };
-            let Some(Waiting { request, outlet, arrival, submitted }) = self.waiting.pop_front() else { return };
+            let Some(Waiting { request, outlet, arrival, submitted }) = self.waiting.pop_front() else {
+                return;
+            };
             let queued = (self.clock)().saturating_sub(submitted);
             let beginning = Beginning { request, outlet, arrival, reused_tokens: choice.keep, queued };
             let (running, prompt) = Running::new(beginning, &*self.tokenizer, self.stepper.vocab());
@@ -396,9 +406,8 @@ impl<S: Stepper> Scheduler<S> {
         let Self { stepper, tokenizer, clock, seats, places, rows, active, .. } = self;
         let seats = seats.iter_mut().zip(&*rows).filter(|&(_, &rows)| rows > 0);
         let result = stepper.step(&mut seats.map(|(seat, &rows)| seat.part(rows)), &mut |part, logits| {
-            let PartIndex(part) = part;
-            let running = active.get(part).and_then(|&index| places[index].as_mut());
-            let Some(running) = running else { return };
+            let Some(&index) = active.get(part.0) else { return };
+            let Some(running) = &mut places[index] else { return };
             let before = clock();
             running.take(logits, &**tokenizer);
             let time = clock().saturating_sub(before);

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bitnetc_ir::Entity;
+use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::machine::{Feed, Machine, MachineOptions, Record, Wanted};
 use bitnetc_runtime::model::Model;
 use bitnetc_runtime::sequence::Sequence;
-use bitnetc_runtime::error::SessionError;
 
 /// Number of a part of a step, in the order in which the parts were given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

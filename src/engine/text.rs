@@ -92,11 +92,7 @@ pub struct Text {
 
 impl Text {
     /// A text with no tokens.
-    pub fn new(
-        sampler: Sampler,
-        options: GenerateOptions,
-        constraint: Option<Box<dyn Constraint>>,
-    ) -> Self {
+    pub fn new(sampler: Sampler, options: GenerateOptions, constraint: Option<Box<dyn Constraint>>) -> Self {
         Self {
             stops: StopStrings::new(options.stop.iter().cloned()),
             options,
@@ -239,19 +235,9 @@ impl Text {
     /// Takes text, tokens, probabilities and times out of the state, or copies them.
     pub(super) fn parts(&mut self, copy: bool) -> (String, Vec<TokenId>, Vec<TokenLogprobs>, Timings) {
         if copy {
-            return (
-                self.text.clone(),
-                self.tokens.clone(),
-                self.logprobs.clone(),
-                self.timings.clone(),
-            );
+            return (self.text.clone(), self.tokens.clone(), self.logprobs.clone(), self.timings.clone());
         }
         let Self { text, tokens, logprobs, timings, .. } = self;
-        (
-            std::mem::take(text),
-            std::mem::take(tokens),
-            std::mem::take(logprobs),
-            std::mem::take(timings),
-        )
+        (std::mem::take(text), std::mem::take(tokens), std::mem::take(logprobs), std::mem::take(timings))
     }
 }

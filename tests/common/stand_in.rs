@@ -119,9 +119,13 @@ impl StandIn {
 /// The logits after `tokens`.
 fn logits(tokens: &[u32], out: &mut Vec<f32>) {
     let mix = |x: u64| (x ^ (x >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let history = tokens.iter().fold(7, |hash: u64, &id| mix(hash.wrapping_mul(31).wrapping_add(u64::from(id) + 1)));
+    let history =
+        tokens.iter().fold(7, |hash: u64, &id| mix(hash.wrapping_mul(31).wrapping_add(u64::from(id) + 1)));
     out.clear();
-    out.extend((0..VOCAB).map(|id| (mix(mix(history ^ (u64::from(id) << 40))) >> 40) as f32 / (1 << 24) as f32 * 4.0));
+    out.extend(
+        (0..VOCAB)
+            .map(|id| (mix(mix(history ^ (u64::from(id) << 40))) >> 40) as f32 / (1 << 24) as f32 * 4.0),
+    );
     // Texts of about sixty tokens.
     out[END as usize] -= 1.5;
 }

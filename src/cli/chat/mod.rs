@@ -7,8 +7,8 @@ mod input;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bitnetc::chat::{Conversation, ConversationOptions, Message, Overflow, Reply, Role, Transcript};
 use bitnetc::Model;
+use bitnetc::chat::{Conversation, ConversationOptions, Message, Overflow, Reply, Role, Transcript};
 use bitnetc::engine::{EngineOptions, Stop};
 use bitnetc::error::exit;
 use bitnetc_runtime::sampling::Sampler;
@@ -247,11 +247,7 @@ impl Chat<'_> {
     }
 
     fn timings<'r>(&'r self, reply: &'r Reply) -> Timings<'r> {
-        Timings {
-            load: self.load_time,
-            result: &reply.generated,
-            session: self.conversation.session(),
-        }
+        Timings { load: self.load_time, result: &reply.generated, session: self.conversation.session() }
     }
 
     fn json(&self, reply: &Reply) -> serde_json::Value {
