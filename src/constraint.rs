@@ -1,9 +1,52 @@
 //! Output that follows a grammar: JSON schemas, Lark grammars and regular expressions.
 //!
-//! [`Constraint`] says which tokens may come next. [`Grammar`] does so with the `llguidance` crate, whose masks are
-//! computed over a trie of all tokens. It is the feature `grammar`; without it the trait stays.
+//! [`Constraint`] says which tokens may come next. [`Grammars`] makes them for the texts of a model, with the `llguidance`
+//! crate (feature `grammar`), whose masks are computed over a trie of all tokens. Grammars come from requests and are not
+//! trusted: the work that one may cause is bounded ([`GrammarLimit`]).
+//!
+//! Invariant: messages speak of the grammar and its limits; what the crate says of its own state is not shown.
+
+use std::sync::Arc;
 
 use bitnetc_runtime::sampling::TokenMask;
+use bitnetc_runtime::tokenizer::Tokenizer;
+
+#[cfg(feature = "grammar")]
+mod grammar;
+#[cfg(feature = "grammar")]
+pub use grammar::{Grammar, Vocabulary};
+
+/// What of a grammar is bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrammarLimit {
+    /// The grammar as a whole, when it is read.
+    Size,
+    /// Its regular expressions, while one token is chosen.
+    Expressions,
+    /// Its rules, while one token is chosen.
+    Rules,
+}
+
+impl GrammarLimit {
+    /// What is counted.
+    fn unit(self) -> &'static str {
+        match self {
+            GrammarLimit::Size => "units of work to read it",
+            GrammarLimit::Expressions => "steps of its regular expressions for one token",
+            GrammarLimit::Rules => "open rules for one token",
+        }
+    }
+
+    /// What helps.
+    fn remedy(self) -> &'static str {
+        match self {
+            GrammarLimit::Size | GrammarLimit::Expressions => {
+                "use shorter patterns, with smaller repetition counts and less nesting"
+            }
+            GrammarLimit::Rules => "use fewer alternatives, and lists that grow to the left",
+        }
+    }
+}
 
 /// Why a grammar cannot be used, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +64,15 @@ pub enum ConstraintError {
     /// The model has no token to end a text with.
     #[error("the model has no end-of-text token, which a grammar needs: it cannot be used with this model")]
     NoEndToken,
-    /// A step failed: a token that the grammar does not allow, or a limit of the parser.
+    /// The grammar needs more work than is allowed.
+    #[error("the grammar exceeds the limit of {most} {}: {}", limit.unit(), limit.remedy())]
+    Limit {
+        /// What there is too much of.
+        limit: GrammarLimit,
+        /// The limit.
+        most: u64,
+    },
+    /// A token that the grammar does not allow, or no token that it allows.
     #[error("the grammar cannot go on: {reason}")]
     Step {
         /// Why.
@@ -50,258 +101,64 @@ pub trait MakeConstraint {
 }
 
 /// Tokens that may come next, and what comes of them.
-pub trait Constraint: std::fmt::Debug {
+pub trait Constraint: std::fmt::Debug + Send {
     /// Puts the tokens that may come next into `mask`; end tokens where the text may end.
     ///
     /// # Errors
-    /// A limit of the parser.
+    /// A limit of the grammar.
     fn allowed(&mut self, mask: &mut TokenMask) -> Result<(), ConstraintError>;
 
     /// Takes a token that was allowed and is no end token.
     ///
     /// # Errors
-    /// A token that was not allowed.
+    /// A token that was not allowed; a limit of the grammar.
     fn accept(&mut self, token: u32) -> Result<(), ConstraintError>;
 
     /// Whether nothing but the end may come.
     fn is_complete(&self) -> bool;
 }
 
+/// The grammars of a model. The trie of its tokens is made when the first grammar wants it.
+#[derive(Debug)]
+pub struct Grammars {
+    #[cfg_attr(not(feature = "grammar"), expect(dead_code, reason = "nothing is made of them"))]
+    tokenizer: Arc<Tokenizer>,
+    #[cfg_attr(not(feature = "grammar"), expect(dead_code, reason = "nothing is made of them"))]
+    vocab: u32,
+    #[cfg(feature = "grammar")]
+    made: std::sync::OnceLock<Vocabulary>,
+}
+
+impl Grammars {
+    /// For a model with `vocab` logits and the tokens of `tokenizer`.
+    pub fn new(tokenizer: Arc<Tokenizer>, vocab: u32) -> Self {
+        Self {
+            tokenizer,
+            vocab,
+            #[cfg(feature = "grammar")]
+            made: std::sync::OnceLock::new(),
+        }
+    }
+}
+
 #[cfg(feature = "grammar")]
-pub use grammar::{Grammar, LazyVocabulary, Vocabulary};
-
-#[cfg(feature = "grammar")]
-mod grammar {
-    use std::cell::OnceCell;
-    use std::sync::Arc;
-
-    use bitnetc_runtime::sampling::TokenMask;
-    use bitnetc_runtime::tokenizer::{TokenType, Tokenize, Tokenizer};
-    use llguidance::api::TopLevelGrammar;
-    use llguidance::{Matcher, ParserFactory};
-    use toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
-
-    use super::{Constraint, ConstraintError, GrammarSource, MakeConstraint};
-
-    /// White space between the parts of a JSON text: enough to lay it out, not enough to go on for ever.
-    const WHITE_SPACE: &str = r" |\n[ \t]{0,20}";
-
-    /// The tokens of a model in the form that masks are computed over: made once, used by any number of grammars.
-    pub struct Vocabulary {
-        factory: ParserFactory,
-    }
-
-    impl std::fmt::Debug for Vocabulary {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.debug_struct("Vocabulary").finish_non_exhaustive()
-        }
-    }
-
-    impl Vocabulary {
-        /// The tokens of `tokenizer` for a model with `vocab` logits. Control tokens other than end tokens are never
-        /// allowed.
-        ///
-        /// # Errors
-        /// A tokenizer without end token.
-        pub fn new(tokenizer: &Tokenizer, vocab: u32) -> Result<Self, ConstraintError> {
-            let ends: Vec<u32> = tokenizer.end_tokens().iter().copied().filter(|&id| id < vocab).collect();
-            let first = *ends.first().ok_or(ConstraintError::NoEndToken)?;
-            let words: Vec<Vec<u8>> = (0..vocab)
-                .map(|id| match tokenizer.token_type(id) {
-                    Some(TokenType::Normal | TokenType::UserDefined | TokenType::Byte) => {
-                        tokenizer.token_bytes(id).to_vec()
-                    }
-                    // How the crate marks what is no text.
-                    Some(TokenType::Control | TokenType::Unknown) => {
-                        [&[TokTrie::SPECIAL_TOKEN_MARKER], tokenizer.token_bytes(id)].concat()
-                    }
-                    Some(TokenType::Unused) | None => Vec::new(),
-                })
-                .collect();
-            let trie = TokTrie::from(&TokRxInfo::new(vocab, first), &words).with_eos_tokens(&ends);
-            let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
-            let mut factory = ParserFactory::new_simple(&environment)
-                .map_err(|error| ConstraintError::Grammar { reason: error.to_string() })?;
-            factory.quiet();
-            Ok(Self { factory })
-        }
-
-        /// A text that follows `source` from its start.
-        ///
-        /// # Errors
-        /// A source that is wrong, or needs what is not supported.
-        pub fn grammar(&self, source: &GrammarSource) -> Result<Grammar, ConstraintError> {
-            let grammar = match source {
-                GrammarSource::JsonSchema(text) => {
-                    let mut schema: serde_json::Value = serde_json::from_str(text)?;
-                    if let Some(schema) = schema.as_object_mut() {
-                        let options = serde_json::json!({ "whitespace_pattern": WHITE_SPACE });
-                        schema.entry("x-guidance").or_insert(options);
-                    }
-                    TopLevelGrammar::from_json_schema(schema)
-                }
-                GrammarSource::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
-                GrammarSource::Regex(text) => TopLevelGrammar::from_regex(text),
-            };
-            let matcher = Matcher::new(self.factory.create_parser(grammar));
-            match matcher.get_error() {
-                Some(reason) => Err(ConstraintError::Grammar { reason }),
-                None => Ok(Grammar { matcher }),
+impl MakeConstraint for Grammars {
+    fn constraint(&self, source: &GrammarSource) -> Result<Box<dyn Constraint>, ConstraintError> {
+        let vocabulary = match self.made.get() {
+            Some(vocabulary) => vocabulary,
+            None => {
+                let vocabulary = Vocabulary::new(&self.tokenizer, self.vocab)?;
+                self.made.get_or_init(|| vocabulary)
             }
-        }
+        };
+        Ok(Box::new(vocabulary.grammar(source)?))
     }
+}
 
-    /// A [`Vocabulary`] that is made when the first grammar wants it.
-    #[derive(Debug)]
-    pub struct LazyVocabulary<'t> {
-        tokenizer: &'t Tokenizer,
-        vocab: u32,
-        made: OnceCell<Vocabulary>,
-    }
-
-    impl<'t> LazyVocabulary<'t> {
-        /// The tokens of `tokenizer` for a model with `vocab` logits.
-        pub fn new(tokenizer: &'t Tokenizer, vocab: u32) -> Self {
-            Self { tokenizer, vocab, made: OnceCell::new() }
-        }
-
-        /// A text that follows `source` from its start.
-        ///
-        /// # Errors
-        /// As [`Vocabulary::new`] and [`Vocabulary::grammar`].
-        pub fn grammar(&self, source: &GrammarSource) -> Result<Grammar, ConstraintError> {
-            match self.made.get() {
-                Some(vocabulary) => vocabulary.grammar(source),
-                None => {
-                    let vocabulary = Vocabulary::new(self.tokenizer, self.vocab)?;
-                    self.made.get_or_init(|| vocabulary).grammar(source)
-                }
-            }
-        }
-    }
-
-    impl MakeConstraint for LazyVocabulary<'_> {
-        fn constraint(&self, source: &GrammarSource) -> Result<Box<dyn Constraint>, ConstraintError> {
-            Ok(Box::new(self.grammar(source)?))
-        }
-    }
-
-    /// A place in a text that follows a grammar.
-    pub struct Grammar {
-        matcher: Matcher,
-    }
-
-    impl std::fmt::Debug for Grammar {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.debug_struct("Grammar").field("stopped", &self.matcher.is_stopped()).finish_non_exhaustive()
-        }
-    }
-
-    fn step_failed(error: impl std::fmt::Display) -> ConstraintError {
-        ConstraintError::Step { reason: error.to_string() }
-    }
-
-    impl Constraint for Grammar {
-        fn allowed(&mut self, mask: &mut TokenMask) -> Result<(), ConstraintError> {
-            let allowed = self.matcher.compute_mask().map_err(step_failed)?;
-            mask.copy_from_words(allowed.as_slice());
-            Ok(())
-        }
-
-        fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
-            self.matcher.consume_token(token).map_err(step_failed)
-        }
-
-        fn is_complete(&self) -> bool {
-            self.matcher.is_stopped()
-        }
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use super::*;
-        use bitnetc_runtime::tokenizer::{Algorithm, TokenizerSpec};
-
-        fn tokenizer() -> Tokenizer {
-            let mut tokens: Vec<String> = (0x21..0x7f_u8).map(|byte| char::from(byte).to_string()).collect();
-            tokens.extend(["Ġ", "Ċ", "true", "\":", "<|end|>", "<|user|>"].map(String::from));
-            let mut types = vec![TokenType::Normal; tokens.len()];
-            let n = tokens.len();
-            types[n - 2..].fill(TokenType::Control);
-            Tokenizer::new(&TokenizerSpec {
-                tokens,
-                types,
-                merges: vec![],
-                algorithm: Algorithm::Qwen2,
-                bos: None,
-                eos: Some(n as u32 - 2),
-                eog: vec![n as u32 - 2],
-                add_bos: false,
-                add_eos: false,
-            })
-            .unwrap()
-        }
-
-        /// Follows the grammar with a choice among what is allowed, up to `limit` tokens.
-        fn follow(source: GrammarSource, limit: usize, choose: impl Fn(&[u32], usize) -> u32) -> String {
-            let tokenizer = tokenizer();
-            let vocab = tokenizer.vocab_size() as u32;
-            let mut grammar = Vocabulary::new(&tokenizer, vocab).unwrap().grammar(&source).unwrap();
-            let mut mask = TokenMask::none(vocab as usize);
-            let mut ids = Vec::new();
-            while !grammar.is_complete() && ids.len() < limit {
-                grammar.allowed(&mut mask).unwrap();
-                let allowed: Vec<u32> = (0..vocab).filter(|&id| mask.allows(id)).collect();
-                assert!(!allowed.contains(&(vocab - 1)), "a control token is never allowed");
-                let id = choose(&allowed, ids.len());
-                if tokenizer.is_end(id) {
-                    break;
-                }
-                grammar.accept(id).unwrap();
-                ids.push(id);
-            }
-            tokenizer.decode_lossy(&ids, true)
-        }
-
-        #[test]
-        fn json_schemas_give_json() {
-            let schema = r#"{"type":"object","properties":{"ok":{"type":"boolean"},"n":{"type":"integer"}},
-                "required":["ok","n"],"additionalProperties":false}"#;
-            for seed in 0..20 {
-                let text = follow(GrammarSource::JsonSchema(schema.to_owned()), 400, |allowed, at| {
-                    let end = allowed.last().copied().filter(|&id| id == 98);
-                    let mixed = (at as u64 * 7919 + seed * 104_729).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
-                    end.unwrap_or(allowed[mixed as usize % allowed.len()])
-                });
-                // A very long number may not have ended yet.
-                if let Ok(value) = serde_json::from_str::<serde_json::Value>(&text) {
-                    assert!(value["ok"].is_boolean() && value["n"].is_number(), "{text}");
-                } else {
-                    assert!(text.len() >= 400, "{text}");
-                }
-            }
-        }
-
-        #[test]
-        fn expressions_and_lark() {
-            let first = |allowed: &[u32], _: usize| allowed[0];
-            assert_eq!(follow(GrammarSource::Regex("yes|no".to_owned()), 9, first), "no");
-            let lark = "start: \"a\" \"b\"~2 (\"c\" | \"d\")".to_owned();
-            assert_eq!(follow(GrammarSource::Lark(lark), 9, first), "abbc");
-        }
-
-        #[test]
-        fn wrong_grammars_are_refused() {
-            let tokenizer = tokenizer();
-            let vocabulary = Vocabulary::new(&tokenizer, tokenizer.vocab_size() as u32).unwrap();
-            for source in [
-                GrammarSource::JsonSchema("{".to_owned()),
-                GrammarSource::JsonSchema(r#"{"type":"nonsense"}"#.to_owned()),
-                GrammarSource::Lark("start: (".to_owned()),
-                GrammarSource::Regex("(".to_owned()),
-            ] {
-                assert!(vocabulary.grammar(&source).is_err(), "{source:?}");
-            }
-        }
+#[cfg(not(feature = "grammar"))]
+impl MakeConstraint for Grammars {
+    fn constraint(&self, _: &GrammarSource) -> Result<Box<dyn Constraint>, ConstraintError> {
+        let reason = "this build has no grammars: build bitnetc with the feature `grammar`".to_owned();
+        Err(ConstraintError::Grammar { reason })
     }
 }

@@ -19,6 +19,7 @@ use bitnetc_runtime::whole_file::WholeFileError;
 
 use crate::chat::ChatError;
 use crate::constraint::ConstraintError;
+use crate::engine::EngineError;
 use crate::import::LocationError;
 
 /// An error of the library facade.
@@ -164,6 +165,9 @@ pub enum Error {
     /// A grammar cannot be used.
     #[error(transparent)]
     Constraint(#[from] ConstraintError),
+    /// The engine, or what belongs to one of its requests, failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// A model by name could not be had.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),

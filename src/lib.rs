@@ -1,5 +1,8 @@
 //! bitnetc compiles ternary (BitNet b1.58) language models for CPUs and runs them.
 //!
+//! [`Model`] is where programs begin: it opens a file, and makes texts, conversations and the [`engine`] that makes many texts
+//! at a time. `docs/library.md` is the tour, `docs/architecture.md` says what lies below.
+//!
 //! ```
 //! use bitnetc::{Model, Settings};
 //!
@@ -21,11 +24,12 @@
 //! | module | what for |
 //! |---|---|
 //! | [`chat`] | messages, chat templates, conversations |
-//! | [`batch`] | many texts at once |
+//! | [`batch`] | files of prompts and requests |
 //! | [`constraint`] | text that follows a JSON schema or a grammar (feature `grammar`) |
 //! | [`store`] | models by name, and the cache of compiled plans; the network with feature `hub` |
 //! | [`perplexity`] | how well a model predicts a text |
-//! | [`load`], [`generate`] | what [`Model`] is made of, with every option |
+//! | [`engine`] | many texts at a time: requests, events, the scheduler |
+//! | [`load`] | what [`Model`] is made of, with every option |
 //! | [`compile`], [`import`] | plan files, and GGUF files from checkpoints |
 //! | [`sampling`], [`session`], [`tokenizer`], [`cpus`] | the parts of the runtime that those name |
 //! | [`ir`], [`passes`], [`codegen`], [`gguf`], [`runtime`] | the compiler's crates, whole, for programs that go below all this |
@@ -39,8 +43,8 @@ pub mod builtin;
 pub mod chat;
 pub mod compile;
 pub mod constraint;
+pub mod engine;
 pub mod error;
-pub mod generate;
 pub mod import;
 pub mod load;
 mod model;
@@ -49,15 +53,18 @@ pub mod store;
 pub mod tokenizer_spec;
 
 pub use build::{BuildOptions, DEFAULT_CHUNK};
+pub use constraint::GrammarSource;
+pub use engine::{Completion, Engine, EngineOptions, Event, GenerateOptions, Handle, Request, Stop, Token};
 pub use error::Error;
 pub use load::LoadOptions;
-pub use model::{Model, Settings, TextSession, Token, Tokens};
+pub use model::{Model, Settings, TextSession, Tokens, prompt_tokens};
 
 pub use bitnetc_codegen::compile::Codegen;
 pub use bitnetc_frontend_gguf::ModelOptions;
 pub use bitnetc_ir::{CacheType, TargetDesc};
 pub use bitnetc_passes::{HeadFormat, WeightPacking};
 pub use bitnetc_runtime::cpus::{self, Cpus};
+pub use bitnetc_runtime::machine::{KeepGoing, Machine, MemoryUse};
 pub use bitnetc_runtime::map::MapMode;
 pub use bitnetc_runtime::sampling::{self, Sampler, SamplingParams, TokenLogprob, TokenLogprobs};
 pub use bitnetc_runtime::session::{self, Session, SessionOptions};

@@ -172,7 +172,7 @@ pub struct Loaded {
     /// The planned module that the code was made from.
     pub module: Module,
     /// The tokenizer.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
     /// The chat template, as the file has it.
     pub chat_template: Option<String>,
     /// The architecture, as the file names it.
@@ -316,7 +316,7 @@ fn load_gguf(source: &Source, options: &BuildOptions) -> Result<Loaded, Error> {
         name: source.name(),
         model: Arc::new(Model::new(&planned.module, compiled, Arc::clone(&blob), &ranges)?),
         module: planned.module,
-        tokenizer,
+        tokenizer: Arc::new(tokenizer),
         chat_template: planned.chat_template,
         architecture: model.hparams().architecture.to_string(),
         context: planned.context,
@@ -432,7 +432,7 @@ fn load_plan(path: &Path, plan: Plan, options: &LoadOptions) -> Result<Loaded, E
         name: path.display().to_string(),
         model: Arc::new(Model::new(&module, compiled, Arc::clone(&blob), &ranges)?),
         module,
-        tokenizer,
+        tokenizer: Arc::new(tokenizer),
         chat_template,
         architecture,
         context,

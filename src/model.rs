@@ -1,4 +1,4 @@
-//! The library's front door: a model, sessions over it, and texts as they are made.
+//! The library's front door: a model, texts over it as they are made, conversations, and the engine.
 //!
 //! ```
 //! use bitnetc::{Model, Settings};
@@ -14,9 +14,8 @@
 //! # }
 //! ```
 //!
-//! A [`Model`] is cheap to clone and can be shared by threads; each text that is made at the same time needs a
-//! [`TextSession`] of its own, or a place in a batch ([`crate::batch`]). What is below stays open: [`Model::loaded`] gives the parts, and the crates
-//! `bitnetc_runtime` and `bitnetc_ir` are usable without this module.
+//! A [`Model`] is cheap to clone and can be shared by threads. A [`TextSession`] makes one text at a time on the thread that
+//! calls it; an [`Engine`] makes several together on a thread of its own, for clients on any thread.
 //!
 //! Invariants: the same settings and seed give the same text on every machine and with any number of threads; the texts of an
 //! iterator joined are the text of the generation, and never hold a part of a stop string.
@@ -25,20 +24,28 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bitnetc_runtime::cpus::Cpus;
-use bitnetc_runtime::sampling::{Sampler, SamplingParams};
-use bitnetc_runtime::session::{Session, SessionOptions};
-use bitnetc_runtime::tokenizer::Tokenize;
+use bitnetc_runtime::machine::{Machine, MemoryUse};
+use bitnetc_runtime::sampling::SamplingParams;
+use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 
-use crate::batch::{Completion, prompt_tokens};
 use crate::chat::{ChatEncoder, Conversation, ConversationOptions, Wish};
+use crate::constraint::{Constraint, ConstraintError, GrammarSource, Grammars, MakeConstraint};
+use crate::engine::{
+    Completion, Engine, EngineOptions, Event, GenerateOptions, Handle, Request, Scheduler, Stop, Token,
+};
 use crate::error::Error;
-use crate::generate::{GenerateOptions, Progress, Sequence, Stop};
 use crate::load::{LoadOptions, Loaded, load};
 
 /// A model that is ready to run.
 #[derive(Clone, Debug)]
 pub struct Model {
-    loaded: Arc<Loaded>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    loaded: Loaded,
+    grammars: Grammars,
 }
 
 /// How a text is made.
@@ -52,6 +59,8 @@ pub struct Settings {
     pub stops: Vec<String>,
     /// Never end by an end token.
     pub ignore_end: bool,
+    /// Report the probability of every token and of this many likeliest ones at its place.
+    pub logprobs: Option<usize>,
 }
 
 impl Settings {
@@ -66,9 +75,28 @@ impl Settings {
             limit: self.limit,
             ignore_end: self.ignore_end,
             stop: self.stops.clone(),
-            logprobs: None,
+            logprobs: self.logprobs,
         }
     }
+}
+
+impl From<Loaded> for Model {
+    fn from(loaded: Loaded) -> Self {
+        let grammars = Grammars::new(Arc::clone(&loaded.tokenizer), loaded.model.vocab());
+        Self { shared: Arc::new(Shared { loaded, grammars }) }
+    }
+}
+
+/// The tokens of a prompt: of the model's begin-of-text token alone if there is no text.
+///
+/// # Errors
+/// Text that the tokenizer refuses; no text, with a model that has no such token.
+pub fn prompt_tokens(tokenizer: &dyn Tokenize, text: &str) -> Result<Vec<TokenId>, Error> {
+    let mut ids = tokenizer.encode(text, true, true)?;
+    if ids.is_empty() {
+        ids.push(tokenizer.bos().or(tokenizer.eos()).ok_or(Error::NoPrompt)?);
+    }
+    Ok(ids)
 }
 
 impl Model {
@@ -85,7 +113,7 @@ impl Model {
     /// # Errors
     /// As [`Model::load`].
     pub fn load_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, Error> {
-        Ok(Self { loaded: Arc::new(load(Some(path.as_ref()), options)?) })
+        Ok(load(Some(path.as_ref()), options)?.into())
     }
 
     /// The model that comes with the library: 5 million parameters, trained on Shakespeare.
@@ -93,28 +121,52 @@ impl Model {
     /// # Errors
     /// A machine that code cannot be generated for.
     pub fn builtin() -> Result<Self, Error> {
-        Ok(Self { loaded: Arc::new(load(None, &LoadOptions::default())?) })
+        Self::builtin_with(&LoadOptions::default())
+    }
+
+    /// As [`Model::builtin`], with options.
+    ///
+    /// # Errors
+    /// As [`Model::builtin`].
+    pub fn builtin_with(options: &LoadOptions) -> Result<Self, Error> {
+        Ok(load(None, options)?.into())
     }
 
     /// The parts: code and weights, planned module, tokenizer, remarks.
     pub fn loaded(&self) -> &Loaded {
-        &self.loaded
+        &self.shared.loaded
     }
 
     /// The context that the model was trained for.
     pub fn context(&self) -> u32 {
-        self.loaded.context
+        self.shared.loaded.context
     }
 
     /// The context of a session unless another is asked for: the model's own, as far as its memory is bounded
     /// ([`crate::load::DEFAULT_CONTEXT_BYTES`]).
     pub fn default_context(&self) -> u32 {
-        self.loaded.default_context()
+        self.shared.loaded.default_context()
     }
 
     /// The tokenizer.
     pub fn tokenizer(&self) -> &dyn Tokenize {
-        &self.loaded.tokenizer
+        &*self.shared.loaded.tokenizer
+    }
+
+    /// The tokens of a prompt: of the model's begin-of-text token alone if there is no text.
+    ///
+    /// # Errors
+    /// Text that the tokenizer refuses; no text, with a model that has no such token.
+    pub fn prompt(&self, text: &str) -> Result<Vec<TokenId>, Error> {
+        prompt_tokens(self.tokenizer(), text)
+    }
+
+    /// What makes a text follow a grammar: see [`Request::with_constraint`].
+    ///
+    /// # Errors
+    /// A grammar that is wrong, or needs what is not supported.
+    pub fn constraint(&self, source: &GrammarSource) -> Result<Box<dyn Constraint>, ConstraintError> {
+        self.shared.grammars.constraint(source)
     }
 
     /// A session with room for `context` tokens, on the cores that this process may use.
@@ -122,24 +174,40 @@ impl Model {
     /// # Errors
     /// Memory or threads that cannot be had.
     pub fn session(&self, context: u32) -> Result<TextSession, Error> {
-        self.session_with(SessionOptions { context, threads: Cpus::probe().threads() })
+        self.session_with(EngineOptions::single(context, Cpus::probe().threads()))
     }
 
-    /// As [`Model::session`], with options.
+    /// As [`Model::session`], with options. More than one sequence lets it go on from several earlier texts.
     ///
     /// # Errors
     /// As [`Model::session`].
-    pub fn session_with(&self, options: SessionOptions) -> Result<TextSession, Error> {
-        let session = Session::new(Arc::clone(&self.loaded.model), options)?;
-        Ok(TextSession { model: self.clone(), session })
+    pub fn session_with(&self, options: EngineOptions) -> Result<TextSession, Error> {
+        Ok(TextSession { model: self.clone(), scheduler: self.scheduler(options)? })
+    }
+
+    /// A scheduler that its owner steps.
+    ///
+    /// # Errors
+    /// Memory or threads that cannot be had.
+    pub fn scheduler(&self, options: EngineOptions) -> Result<Scheduler, Error> {
+        let Loaded { model, tokenizer, .. } = self.loaded();
+        Ok(Scheduler::new(Arc::clone(model), Arc::clone(tokenizer) as Arc<dyn Tokenize>, options)?)
+    }
+
+    /// An engine: a thread that makes the texts of all who ask.
+    ///
+    /// # Errors
+    /// Memory or threads that cannot be had.
+    pub fn engine(&self, options: EngineOptions) -> Result<Engine, Error> {
+        Ok(Engine::start(self.scheduler(options)?)?)
     }
 
     /// A conversation with room for `context` tokens, in the model's own form or the one that its tokens suggest.
     ///
     /// # Errors
     /// A chat template that is not valid; memory or threads that cannot be had.
-    pub fn chat(&self, context: u32) -> Result<Conversation<'_>, Error> {
-        let options = SessionOptions { context, threads: Cpus::probe().threads() };
+    pub fn chat(&self, context: u32) -> Result<Conversation, Error> {
+        let options = EngineOptions::single(context, Cpus::probe().threads());
         self.chat_with(options, &Wish::Model, ConversationOptions::default())
     }
 
@@ -149,44 +217,61 @@ impl Model {
     /// As [`Model::chat`]; a template that there is not.
     pub fn chat_with(
         &self,
-        session: SessionOptions,
+        session: EngineOptions,
         template: &Wish,
         options: ConversationOptions,
-    ) -> Result<Conversation<'_>, Error> {
-        let (encoder, _) = ChatEncoder::for_model(&self.loaded, template)?;
-        let session = Session::new(Arc::clone(&self.loaded.model), session)?;
-        Ok(Conversation::new(session, encoder, options))
+    ) -> Result<Conversation, Error> {
+        let (encoder, _) = ChatEncoder::for_model(self.loaded(), template)?;
+        Ok(Conversation::new(self.session_with(session)?, encoder, options))
     }
 }
 
-/// One text at a time over a model.
+impl MakeConstraint for Model {
+    fn constraint(&self, source: &GrammarSource) -> Result<Box<dyn Constraint>, ConstraintError> {
+        Model::constraint(self, source)
+    }
+}
+
+/// One text at a time over a model, made on the thread that asks. Texts that begin as an earlier one did are not computed
+/// again as far as they are the same.
 #[derive(Debug)]
 pub struct TextSession {
     model: Model,
-    session: Session,
-}
-
-/// A token that was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Token {
-    /// Its id.
-    pub id: u32,
-    /// The text that is complete with it: perhaps none, where a character or a stop string may go on.
-    pub text: String,
+    scheduler: Scheduler,
 }
 
 impl TextSession {
-    /// The session below, with its position and memory.
-    pub fn session(&self) -> &Session {
-        &self.session
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
     }
 
-    /// Starts a new text that goes on from `prompt`. Nothing of an earlier text is kept.
+    /// The machine below, with its threads, memory and profile.
+    pub fn machine(&self) -> &Machine {
+        self.scheduler.stepper().machine()
+    }
+
+    /// Tokens that a text has room for, prompt included.
+    pub fn context(&self) -> u32 {
+        self.machine().context()
+    }
+
+    /// Tokens that the session holds: of the latest text, but for the last one, which need not have been fed.
+    pub fn position(&self) -> usize {
+        self.scheduler.tokens()
+    }
+
+    /// What the session takes.
+    pub fn memory(&self) -> MemoryUse {
+        self.machine().memory()
+    }
+
+    /// Starts a new text that goes on from `prompt`.
     ///
     /// # Errors
     /// Text that the tokenizer refuses, settings out of range.
     pub fn generate(&mut self, prompt: &str, settings: &Settings) -> Result<Tokens<'_>, Error> {
-        let ids = prompt_tokens(&self.model.loaded.tokenizer, prompt)?;
+        let ids = self.model.prompt(prompt)?;
         self.generate_from(ids, settings)
     }
 
@@ -194,22 +279,14 @@ impl TextSession {
     ///
     /// # Errors
     /// Settings out of range.
-    pub fn generate_from(&mut self, prompt: Vec<u32>, settings: &Settings) -> Result<Tokens<'_>, Error> {
-        self.session.truncate(0);
-        let mut sampler = Sampler::new(settings.sampling.clone())?;
-        prompt.iter().for_each(|&id| sampler.accept(id));
-        let loaded = &self.model.loaded;
-        let sequence = Sequence::new(settings.options(), &loaded.tokenizer, loaded.model.vocab());
-        Ok(Tokens {
-            session: self,
-            sequence,
-            sampler,
-            prompt_tokens: prompt.len(),
-            next: prompt,
-            text: String::new(),
-            finish: (settings.limit == Some(0)).then_some(Stop::Limit),
-            failed: false,
-        })
+    pub fn generate_from(&mut self, prompt: Vec<TokenId>, settings: &Settings) -> Result<Tokens<'_>, Error> {
+        Ok(self.tokens(Request::new(prompt, settings.sampling.clone(), settings.options())?))
+    }
+
+    /// The tokens of a request.
+    pub fn tokens(&mut self, request: Request) -> Tokens<'_> {
+        let handle = self.scheduler.submit(request);
+        Tokens { session: self, handle, last: None, end: None }
     }
 
     /// The whole text that goes on from `prompt`.
@@ -217,11 +294,25 @@ impl TextSession {
     /// # Errors
     /// As [`TextSession::generate`], and what the session and the sampler refuse.
     pub fn complete(&mut self, prompt: &str, settings: &Settings) -> Result<Completion, Error> {
-        let mut tokens = self.generate(prompt, settings)?;
-        for token in tokens.by_ref() {
-            token?;
-        }
-        Ok(tokens.into_completion())
+        let ids = self.model.prompt(prompt)?;
+        let request = Request::new(ids, settings.sampling.clone(), settings.options())?;
+        self.follow(request.without_tokens(), || true, |_| true)
+    }
+
+    /// The whole text of a request. `emit` is given its pieces as they become certain, an empty one for a token that
+    /// completes none, and ends the text by returning false; `keep_going` is asked before every step, during the prompt
+    /// too, and does the same.
+    ///
+    /// # Errors
+    /// What the request fails of.
+    pub fn follow(
+        &mut self,
+        request: Request,
+        keep_going: impl FnMut() -> bool,
+        emit: impl FnMut(&str) -> bool,
+    ) -> Result<Completion, Error> {
+        let handle = self.scheduler.submit(request);
+        self.scheduler.follow(handle, keep_going, emit)
     }
 }
 
@@ -229,53 +320,30 @@ impl TextSession {
 #[derive(Debug)]
 pub struct Tokens<'s> {
     session: &'s mut TextSession,
-    sequence: Sequence,
-    sampler: Sampler,
-    /// What is fed next.
-    next: Vec<u32>,
-    prompt_tokens: usize,
-    /// The text that has been given out.
-    text: String,
-    finish: Option<Stop>,
-    failed: bool,
+    handle: Handle,
+    /// The token that came last.
+    last: Option<TokenId>,
+    /// The text that has ended, or nothing where it failed.
+    end: Option<Box<Completion>>,
 }
 
 impl Tokens<'_> {
     /// Why the text ended, once it has.
     pub fn finish(&self) -> Option<Stop> {
-        self.finish
+        self.end.as_ref().map(|end| end.finish)
     }
 
     /// What has been made so far. A text that was left early is one that was interrupted.
-    pub fn into_completion(self) -> Completion {
-        let (tokens, logprobs) = self.sequence.into_parts();
-        let finish = self.finish.unwrap_or(Stop::Interrupted);
-        Completion { text: self.text, tokens, prompt_tokens: self.prompt_tokens, finish, logprobs }
-    }
-
-    fn step(&mut self) -> Result<Option<Token>, Error> {
-        let before = self.sequence.tokens().len();
-        let TextSession { model, session } = &mut *self.session;
-        let full = session.position() + self.next.len() as u32 >= session.context();
-        let logits = session.feed(&self.next)?;
-        let tokenizer = &model.loaded.tokenizer;
-        let mut text = String::new();
-        self.next.clear();
-        match self.sequence.advance(logits, tokenizer, &mut self.sampler, None, &mut text)? {
-            Progress::Done(stop) => self.finish = Some(stop),
-            Progress::Feed(_) if full => {
-                self.finish = Some(self.sequence.end(Stop::ContextFull, &mut text));
-            }
-            Progress::Feed(id) => self.next.push(id),
+    ///
+    /// # Errors
+    /// What the text failed of; [`EngineError::Stopped`](crate::engine::EngineError::Stopped) if that was said already.
+    pub fn into_completion(self) -> Result<Completion, Error> {
+        let Self { session, handle, end, .. } = self;
+        if let Some(end) = end {
+            return Ok(*end);
         }
-        self.text.push_str(&text);
-        let tokens = self.sequence.tokens();
-        match tokens.get(before) {
-            Some(&id) => Ok(Some(Token { id, text })),
-            // An end token, which has no text of its own but may complete what was held back.
-            None if text.is_empty() => Ok(None),
-            None => Ok(tokens.last().map(|&id| Token { id, text })),
-        }
+        handle.cancel();
+        session.scheduler.follow(handle, || true, |_| true)
     }
 }
 
@@ -283,12 +351,20 @@ impl Iterator for Tokens<'_> {
     type Item = Result<Token, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.finish.is_some() || self.failed {
-            return None;
+        match self.session.scheduler.next_event(&mut self.handle)? {
+            Event::Token(token) => {
+                self.last = Some(token.id);
+                Some(Ok(token))
+            }
+            Event::Failed(error) => Some(Err(error)),
+            Event::Done(completion) => {
+                // Text that the end alone made certain goes with the last token.
+                let tail = completion.tail.clone();
+                self.end = Some(completion);
+                let id = self.last.filter(|_| !tail.is_empty())?;
+                Some(Ok(Token { id, text: tail, logprobs: None }))
+            }
         }
-        let token = self.step().transpose();
-        self.failed = matches!(token, Some(Err(_)));
-        token
     }
 }
 
@@ -298,16 +374,19 @@ mod tests {
 
     #[test]
     fn models_are_shared_and_sessions_are_sent() {
-        fn shared<T: Send + Sync>() {}
-        fn sent<T: Send>() {}
+        fn shared<T: Send + Sync + 'static>() {}
+        fn sent<T: Send + 'static>() {}
         shared::<Model>();
         shared::<Error>();
         sent::<TextSession>();
+        sent::<Conversation>();
+        shared::<Engine>();
+        sent::<Handle>();
         let model = Model::builtin().unwrap();
         let settings = Settings { limit: Some(6), ..Settings::greedy() };
         let texts: Vec<String> = std::thread::scope(|scope| {
             let one = || {
-                let mut session = model.session_with(SessionOptions { context: 64, threads: 1 }).unwrap();
+                let mut session = model.session_with(EngineOptions::single(64, 1)).unwrap();
                 session.complete("ROMEO:", &settings).unwrap().text
             };
             let threads: Vec<_> = (0..2).map(|_| scope.spawn(one)).collect();
@@ -319,7 +398,7 @@ mod tests {
     #[test]
     fn pieces_are_the_text_and_hold_no_part_of_a_stop_string() {
         let model = Model::builtin().unwrap();
-        let mut session = model.session_with(SessionOptions { context: 128, threads: 1 }).unwrap();
+        let mut session = model.session_with(EngineOptions::single(128, 1)).unwrap();
         let settings = Settings { limit: Some(40), ..Settings::default() };
         let whole = session.complete("JULIET:", &settings).unwrap();
         assert_eq!(whole.tokens.len(), 40);
@@ -331,7 +410,7 @@ mod tests {
             let mut tokens = session.generate("JULIET:", &with_stop).unwrap();
             let text: String = tokens.by_ref().map(|token| token.unwrap().text).collect();
             assert_eq!((text.as_str(), tokens.finish()), (expected, Some(Stop::StopString(0))), "{stop:?}");
-            assert_eq!(tokens.into_completion().text, expected);
+            assert_eq!(tokens.into_completion().unwrap().text, expected);
         }
         // A stop string that never comes up holds nothing back at the end.
         let never = Settings { stops: vec![format!("{}!", whole.text)], ..settings.clone() };
@@ -363,7 +442,7 @@ mod tests {
     #[test]
     fn an_error_ends_the_tokens() {
         let model = Model::builtin().unwrap();
-        let mut session = model.session_with(SessionOptions { context: 4, threads: 1 }).unwrap();
+        let mut session = model.session_with(EngineOptions::single(4, 1)).unwrap();
         let mut tokens = session.generate_from(vec![1; 9], &Settings::greedy()).unwrap();
         assert!(matches!(tokens.next(), Some(Err(Error::Session(_)))));
         assert!(tokens.next().is_none());

@@ -2,19 +2,17 @@
 
 mod common;
 
+use bitnetc::Model;
 use bitnetc::chat::{
     ChatEncoder, ChatError, ChatTemplate, Conversation, ConversationOptions, Message, Overflow, Role,
     TEMPLATES,
 };
-use bitnetc::generate::{GenerateOptions, Stop, generate};
-use bitnetc::load::Loaded;
-use bitnetc_ir::DType;
+use bitnetc::engine::{Completion, EngineOptions, GenerateOptions, Request, Stop};
 use bitnetc_runtime::sampling::{Sampler, SamplingParams};
-use bitnetc_runtime::tokenizer::Tokenize;
-use common::{open, options, root, session};
+use common::tokens_by_hand;
 
-fn model() -> Loaded {
-    open(&root().join("models/shakespeare/shakespeare-5m-i2_s.gguf"), &options(DType::F16))
+fn model() -> Model {
+    Model::builtin().unwrap()
 }
 
 fn template(name: &str) -> ChatTemplate {
@@ -22,11 +20,12 @@ fn template(name: &str) -> ChatTemplate {
     ChatTemplate::new(name, builtin.source).unwrap()
 }
 
-fn conversation(loaded: &Loaded, context: u32, overflow: Overflow) -> Conversation<'_> {
+fn conversation(model: &Model, context: u32, overflow: Overflow) -> Conversation {
     let options = ConversationOptions { overflow, ..ConversationOptions::default() };
     // Without the strings that end answers: this model knows no others, and these tests count tokens.
-    let encoder = ChatEncoder::new(&loaded.tokenizer, template("plain"), Vec::new());
-    Conversation::new(session(loaded, context, 2), encoder, options)
+    let encoder = ChatEncoder::new(model.loaded().tokenizer.clone(), template("plain"), Vec::new());
+    let session = model.session_with(EngineOptions::single(context, 2)).unwrap();
+    Conversation::new(session, encoder, options)
 }
 
 fn limit(n: u64) -> GenerateOptions {
@@ -37,48 +36,55 @@ fn greedy() -> Sampler {
     Sampler::new(SamplingParams::greedy()).unwrap()
 }
 
+/// The most likely text after a prompt.
+fn run(model: &Model, prompt: &str, options: &GenerateOptions) -> Completion {
+    let mut session = model.session_with(EngineOptions::single(256, 2)).unwrap();
+    let prompt = model.tokenizer().encode(prompt, true, false).unwrap();
+    let request = Request::new(prompt, SamplingParams::greedy(), options.clone()).unwrap();
+    session.follow(request, || true, |_| true).unwrap()
+}
+
 fn say(text: &str) -> Message {
     Message::new(Role::user(), text)
 }
 
 #[test]
 fn the_second_turn_feeds_only_what_is_new() {
-    let loaded = model();
-    let mut chat = conversation(&loaded, 512, Overflow::Refuse);
+    let model = model();
+    let mut chat = conversation(&model, 512, Overflow::Refuse);
     chat.push(Message::new(Role::system(), "Speak in verse."));
     chat.push(say("Who is Romeo?"));
     let first = chat.answer(&mut greedy(), &limit(12), None, |_| true).unwrap();
     assert_eq!((first.stats.reused_tokens, first.stats.answer_tokens), (0, 12));
-    assert_eq!(first.generated.prompt_tokens, first.stats.prompt_tokens);
+    assert_eq!(first.generated.computed_tokens(), first.stats.prompt_tokens);
 
     chat.push(say("And Juliet?"));
     let second = chat.answer(&mut greedy(), &limit(8), None, |_| true).unwrap();
     // All of the first turn but the last token, which was made and never fed.
     assert_eq!(second.stats.reused_tokens, first.stats.prompt_tokens + 11);
-    let new = loaded.tokenizer.encode("\nUser: And Juliet?\nAssistant:", false, false).unwrap();
-    assert_eq!(second.generated.prompt_tokens, new.len() + 1);
+    let new = model.tokenizer().encode("\nUser: And Juliet?\nAssistant:", false, false).unwrap();
+    assert_eq!(second.generated.computed_tokens(), new.len() + 1);
 
     // The same tokens in a fresh session give the same answer.
     let all = chat.tokens();
-    let mut fresh = session(&loaded, 512, 1);
     let prompt = &all[..second.stats.prompt_tokens];
-    let again = generate(&mut fresh, &loaded.tokenizer, &mut greedy(), prompt, &limit(8), |_| true).unwrap();
-    assert_eq!(again.tokens, second.generated.tokens);
+    let again = tokens_by_hand(model.loaded(), prompt, SamplingParams::greedy(), 8, false);
+    assert_eq!(again, second.generated.tokens);
     assert_eq!(chat.messages().len(), 5);
     assert_eq!(chat.messages()[4].content.as_deref(), Some(second.text.as_str()));
 }
 
 #[test]
 fn undo_and_retry_keep_what_is_the_same() {
-    let loaded = model();
-    let mut chat = conversation(&loaded, 512, Overflow::Refuse);
+    let model = model();
+    let mut chat = conversation(&model, 512, Overflow::Refuse);
     chat.push(say("Good morrow"));
     let first = chat.answer(&mut greedy(), &limit(10), None, |_| true).unwrap();
     // Again: the whole prompt is there, its last token gives the logits.
     assert!(chat.take_back_answer());
     let again = chat.answer(&mut greedy(), &limit(10), None, |_| true).unwrap();
     assert_eq!(again.text, first.text);
-    assert_eq!(again.generated.prompt_tokens, 1);
+    assert_eq!(again.generated.computed_tokens(), 1);
     chat.push(say("What news?"));
     chat.answer(&mut greedy(), &limit(10), None, |_| true).unwrap();
     assert_eq!(chat.undo().as_deref(), Some("What news?"));
@@ -94,8 +100,8 @@ fn undo_and_retry_keep_what_is_the_same() {
 
 #[test]
 fn a_full_context_is_refused_and_the_question_can_be_taken_back() {
-    let loaded = model();
-    let mut chat = conversation(&loaded, 64, Overflow::Refuse);
+    let model = model();
+    let mut chat = conversation(&model, 64, Overflow::Refuse);
     chat.push(say("Good morrow"));
     chat.answer(&mut greedy(), &limit(5), None, |_| true).unwrap();
     chat.push(say(&"What news from the wars, my lord? ".repeat(20)));
@@ -104,21 +110,21 @@ fn a_full_context_is_refused_and_the_question_can_be_taken_back() {
     chat.undo();
     chat.push(say("Speak"));
     let reply = chat.answer(&mut greedy(), &GenerateOptions::default(), None, |_| true).unwrap();
-    assert_eq!(reply.generated.stop, Stop::ContextFull);
+    assert_eq!(reply.generated.finish, Stop::ContextFull);
     assert_eq!(chat.session().position(), 64);
     assert_eq!(reply.stats.dropped_messages, 0);
 }
 
 #[test]
 fn the_oldest_turns_go_where_that_was_asked_for() {
-    let loaded = model();
-    let mut chat = conversation(&loaded, 96, Overflow::DropOldest);
+    let model = model();
+    let mut chat = conversation(&model, 96, Overflow::DropOldest);
     chat.push(Message::new(Role::system(), "Speak in verse."));
     let mut dropped = 0;
     for turn in 0..8 {
         chat.push(say(&format!("Question {turn}: what news from the wars?")));
         let reply = chat.answer(&mut greedy(), &limit(14), None, |_| true).unwrap();
-        assert_eq!(reply.generated.stop, Stop::Limit, "turn {turn}");
+        assert_eq!(reply.generated.finish, Stop::Limit, "turn {turn}");
         assert_eq!(reply.stats.answer_tokens, 14);
         dropped += reply.stats.dropped_messages;
         let messages = chat.messages();
@@ -134,15 +140,15 @@ fn the_oldest_turns_go_where_that_was_asked_for() {
     // An answer that fills the context alone goes on only as long as there is an older turn.
     chat.push(say("Tell me all"));
     let reply = chat.answer(&mut greedy(), &GenerateOptions::default(), None, |_| true).unwrap();
-    assert_eq!(reply.generated.stop, Stop::ContextFull);
+    assert_eq!(reply.generated.finish, Stop::ContextFull);
     assert!(reply.stats.dropped_messages > 0);
     assert!(reply.stats.answer_tokens > 40, "{:?}", reply.stats);
 }
 
 #[test]
 fn an_answer_that_is_stopped_stays_as_far_as_it_got() {
-    let loaded = model();
-    let mut chat = conversation(&loaded, 256, Overflow::Refuse);
+    let model = model();
+    let mut chat = conversation(&model, 256, Overflow::Refuse);
     chat.push(say("Good morrow"));
     let mut pieces = 0;
     let reply = chat
@@ -151,44 +157,34 @@ fn an_answer_that_is_stopped_stays_as_far_as_it_got() {
             pieces < 6
         })
         .unwrap();
-    assert_eq!(reply.generated.stop, Stop::Interrupted);
+    assert_eq!(reply.generated.finish, Stop::Interrupted);
     assert!(!reply.text.is_empty() && reply.stats.answer_tokens < 10);
     assert_eq!(chat.messages()[1].content.as_deref(), Some(reply.text.as_str()));
 
     // During the prompt: there is no answer, and the conversation can go on.
-    chat.session_mut().set_keep_going(|| false);
+    chat.set_keep_going(|| false);
     chat.push(say("And now a longer question about nothing at all"));
     let reply = chat.answer(&mut greedy(), &limit(50), None, |_| true).unwrap();
-    assert_eq!((reply.generated.stop, reply.text.as_str()), (Stop::Interrupted, ""));
+    assert_eq!((reply.generated.finish, reply.text.as_str()), (Stop::Interrupted, ""));
     assert_eq!(chat.messages().len(), 3);
-    chat.session_mut().set_keep_going(|| true);
+    chat.set_keep_going(|| true);
     let reply = chat.answer(&mut greedy(), &limit(5), None, |_| true).unwrap();
     assert_eq!(reply.stats.answer_tokens, 5);
 }
 
 #[test]
 fn stop_strings_end_answers_wherever_tokens_cut_them() {
-    let loaded = model();
-    let prompt = loaded.tokenizer.encode("ROMEO:\n", true, false).unwrap();
-    let run = |options: &GenerateOptions| {
-        let mut text = String::new();
-        let mut session = session(&loaded, 256, 2);
-        let result = generate(&mut session, &loaded.tokenizer, &mut greedy(), &prompt, options, |piece| {
-            text.push_str(piece);
-            true
-        });
-        (result.unwrap(), text)
-    };
-    let (_, free) = run(&limit(40));
+    let model = model();
+    let free = run(&model, "ROMEO:\n", &limit(40)).text;
     let chars: Vec<(usize, char)> = free.char_indices().collect();
     let mut cut_short = 0;
     for at in (1..chars.len().saturating_sub(5)).step_by(3) {
         let stop = &free[chars[at].0..chars[at + 4].0];
         let first = free.find(stop).unwrap();
         let options = GenerateOptions { stop: vec![stop.to_owned(), "never there".into()], ..limit(40) };
-        let (result, text) = run(&options);
-        assert_eq!(text, free[..first], "{stop:?}");
-        assert_eq!(result.stop, Stop::StopString(0), "{stop:?}");
+        let result = run(&model, "ROMEO:\n", &options);
+        assert_eq!(result.text, free[..first], "{stop:?}");
+        assert_eq!(result.finish, Stop::StopString(0), "{stop:?}");
         cut_short += usize::from(result.tokens.len() < 40);
     }
     assert!(cut_short > 5);
@@ -196,12 +192,8 @@ fn stop_strings_end_answers_wherever_tokens_cut_them() {
 
 #[test]
 fn probabilities_are_those_of_the_logits() {
-    let loaded = model();
-    let prompt = loaded.tokenizer.encode("ROMEO:\n", true, false).unwrap();
     let options = GenerateOptions { logprobs: Some(3), ..limit(6) };
-    let mut session = session(&loaded, 64, 2);
-    let result =
-        generate(&mut session, &loaded.tokenizer, &mut greedy(), &prompt, &options, |_| true).unwrap();
+    let result = run(&model(), "ROMEO:\n", &options);
     assert_eq!(result.logprobs.len(), 6);
     for (id, logprobs) in result.tokens.iter().zip(&result.logprobs) {
         assert_eq!(logprobs.token.id, *id);
@@ -214,17 +206,17 @@ fn probabilities_are_those_of_the_logits() {
 
 #[test]
 fn users_who_spell_control_tokens_get_text() {
-    let loaded = model();
-    let controls: Vec<u32> = (0..loaded.tokenizer.vocab_size() as u32)
-        .filter(|&id| loaded.tokenizer.piece(id, false).is_empty())
+    let model = model();
+    let controls: Vec<u32> = (0..model.tokenizer().vocab_size() as u32)
+        .filter(|&id| model.tokenizer().piece(id, false).is_empty())
         .collect();
     assert!(!controls.is_empty());
-    let mut chat = conversation(&loaded, 256, Overflow::Refuse);
+    let mut chat = conversation(&model, 256, Overflow::Refuse);
     let spelled: Vec<u8> =
-        controls.iter().flat_map(|&id| loaded.tokenizer.token_bytes(id)).copied().collect();
+        controls.iter().flat_map(|&id| model.tokenizer().token_bytes(id)).copied().collect();
     chat.push(say(&String::from_utf8(spelled).unwrap()));
     let reply = chat.answer(&mut greedy(), &limit(4), None, |_| true).unwrap();
     let prompt = &chat.tokens()[..reply.stats.prompt_tokens];
-    let at_start = usize::from(prompt.first().copied() == loaded.tokenizer.bos());
+    let at_start = usize::from(prompt.first().copied() == model.tokenizer().bos());
     assert!(prompt[at_start..].iter().all(|id| !controls.contains(id)), "{prompt:?}");
 }

@@ -213,6 +213,44 @@ fn unsafe_stands_in_three_files_only() {
     }
 }
 
+/// Where logits may be asked for: the engine, which makes texts, and what measures or explains the machine.
+const FEEDERS: [&str; 6] = [
+    "src/engine/",
+    "src/bench/run.rs",
+    "src/bench/kernels.rs",
+    "src/explain/measure.rs",
+    "runtime/src/",
+    "benches/",
+];
+
+#[test]
+fn texts_are_made_in_the_engine_alone() {
+    let mut files = sources();
+    for dir in ["benches", "examples"] {
+        rust_files(&root().join(dir), &mut files);
+    }
+    let mut fed = std::collections::BTreeSet::new();
+    for file in files {
+        let path = file.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+        let text = fs::read_to_string(&file).unwrap();
+        // Tests at the end of a file may feed what they test.
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for (number, line) in code.lines().enumerate() {
+            let line = line.split("//").next().unwrap_or_default();
+            if [".feed(", "machine.step(", "stepper.step(", "scheduler.step("]
+                .iter()
+                .any(|call| line.contains(call))
+            {
+                let allowed = FEEDERS.iter().find(|place| path.starts_with(**place));
+                let place = allowed
+                    .unwrap_or_else(|| panic!("{path}:{}: {line}: texts are made in src/engine", number + 1));
+                fed.insert(*place);
+            }
+        }
+    }
+    assert_eq!(fed.len(), FEEDERS.len(), "a place that feeds nothing need not be allowed: {fed:?}");
+}
+
 #[test]
 fn every_module_says_what_it_is() {
     for file in sources() {

@@ -4,15 +4,14 @@ use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bitnetc::Error;
 use bitnetc::batch::{
     BatchError, ChatPrompt, Defaults, Format, Input, Job, Outcome as Answers, Output, RenderChat, Shard,
     TextSource,
 };
 use bitnetc::chat::{ChatEncoder, ChatError};
+use bitnetc::engine::{EngineOptions, Scheduler};
 use bitnetc::load::Loaded;
-use bitnetc_runtime::error::SessionError;
-use bitnetc_runtime::machine::{Machine, MachineOptions, Record};
+use bitnetc::{Error, Model};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
@@ -20,7 +19,7 @@ use super::args::EngineArgs;
 use super::chat::TemplateArgs;
 use super::failure::Failure;
 use super::run::announce;
-use super::sampling::{Forms, GrammarArgs, SamplingArgs, check_biases};
+use super::sampling::{GrammarArgs, SamplingArgs, check_biases};
 use super::{Outcome, interrupt, models, output, progress};
 use crate::exit;
 
@@ -108,8 +107,9 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
     let (mut results, done) = Output::open(&args.output, args.overwrite)?;
 
     let path = args.model.as_deref();
-    let loaded = models::open(path, &args.engine.load_options()?, quiet)?;
-    announce(&loaded, path.is_some(), quiet);
+    let model = Model::from(models::open(path, &args.engine.load_options()?, quiet)?);
+    let loaded = model.loaded();
+    announce(loaded, path.is_some(), quiet);
     check_biases(&params, loaded.model.vocab())?;
     let defaults = Defaults {
         seed: (!random_seed).then_some(params.seed),
@@ -117,12 +117,11 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
         options: args.sampling.options(args.n_predict, args.ignore_eos),
         form: args.grammar.source()?,
     };
-    let chats = Chats::of(&loaded, &args.template, quiet)?;
+    let chats = Chats::of(loaded, &args.template, quiet)?;
     let vocab = loaded.model.vocab();
-    let forms = Forms::new(&loaded.tokenizer, vocab);
     // A grammar that cannot be used is refused now, not request by request.
-    drop(args.grammar.open(&forms)?);
-    let source = TextSource { tokenizer: &loaded.tokenizer, chat: Some(&chats), forms: Some(&forms) };
+    drop(args.grammar.open(&model)?);
+    let source = TextSource { tokenizer: model.tokenizer(), chat: Some(&chats), forms: Some(&model) };
     let job = Job::new(input, &done, results.path(), defaults, source, &loaded.name, vocab)?;
     drop(done);
     if job.skipped() > 0 {
@@ -139,22 +138,26 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
     };
     // No more sequences than there are requests.
     let sequences = args.parallel.min(u32::try_from(job.left()).unwrap_or(u32::MAX)).max(1);
-    let threads = args.engine.build.threads();
-    let options = MachineOptions { context, threads, segments: sequences, record: Record::Nothing };
-    let mut machine = Machine::new(loaded.model.clone(), options).map_err(Error::from)?;
-    machine.set_keep_going(|| !interrupt::requested());
+    // Nobody waits for a single token here: prompts get all the rows that there are.
+    let options = EngineOptions {
+        max_prompt_rows: Some(u32::MAX),
+        ..EngineOptions::of(context, args.engine.build.threads(), sequences)
+    };
+    let mut scheduler = model.scheduler(options)?;
 
     let bar = progress::bar("requests", job.left() as u64, quiet);
     let mut answers = Answers::default();
     let clock = Instant::now();
-    let result = job.run(&mut machine, &mut results, &mut answers, |done| bar.set_position(done));
+    let keep_going = || !interrupt::requested();
+    let progress = |done| bar.set_position(done);
+    let result = job.run(&mut scheduler, &mut results, &mut answers, keep_going, progress);
     let time = clock.elapsed();
     bar.finish_and_clear();
     results.finish()?;
-    let report = Report { job: &job, answers, time, machine: &machine, loaded: &loaded };
+    let report = Report { job: &job, answers, time, scheduler: &scheduler, loaded };
     match result {
         Ok(()) => {}
-        Err(BatchError::Run(Error::Session(SessionError::Interrupted))) => {
+        Err(BatchError::Run(Error::Interrupted)) => {
             let missing = job.left() as u64 - answers.answered - answers.refused;
             output::say(quiet, format!("interrupted: {missing} requests are left; the same command goes on"));
             return Ok(exit::INTERRUPTED);
@@ -170,15 +173,15 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
 }
 
 /// The chats of a batch. A model whose template is not valid answers everything else.
-struct Chats<'l> {
-    encoder: Result<ChatEncoder<'l>, ChatError>,
+struct Chats {
+    encoder: Result<ChatEncoder, ChatError>,
     /// Which template is used and why, said at the first chat.
     note: Cell<Option<String>>,
     quiet: bool,
 }
 
-impl<'l> Chats<'l> {
-    fn of(loaded: &'l Loaded, args: &TemplateArgs, quiet: bool) -> Result<Self, Failure> {
+impl Chats {
+    fn of(loaded: &Loaded, args: &TemplateArgs, quiet: bool) -> Result<Self, Failure> {
         let (encoder, note) = match ChatEncoder::for_model(loaded, &args.wish()?) {
             Ok((encoder, note)) => (Ok(encoder), note),
             Err(error) if args.asked() => return Err(Error::from(error).into()),
@@ -188,7 +191,7 @@ impl<'l> Chats<'l> {
     }
 }
 
-impl RenderChat for Chats<'_> {
+impl RenderChat for Chats {
     fn render(&self, messages: &[Value], body: &Value) -> Result<ChatPrompt, String> {
         if let Some(note) = self.note.take() {
             output::say(self.quiet, note);
@@ -205,35 +208,34 @@ struct Report<'a> {
     job: &'a Job<'a>,
     answers: Answers,
     time: Duration,
-    machine: &'a Machine,
+    scheduler: &'a Scheduler,
     loaded: &'a Loaded,
 }
 
 impl Report<'_> {
     fn rate(&self) -> f64 {
         let seconds = self.time.as_secs_f64();
-        if seconds > 0.0 { self.answers.stats.generated_tokens as f64 / seconds } else { 0.0 }
+        if seconds > 0.0 { self.answers.generated_tokens as f64 / seconds } else { 0.0 }
     }
 
     fn text(&self) -> String {
-        let Answers { answered, refused, stats } = &self.answers;
+        let Answers { answered, refused, prompt_tokens, generated_tokens, .. } = &self.answers;
         let mut text = format!("{answered} answered");
         if *refused > 0 {
             text += &format!(", {refused} refused (see their lines)");
         }
         text + &format!(
-            "; {} prompt tokens, {} generated in {:.1} s ({:.1} tokens per second, {} at a time)",
-            stats.prompt_tokens,
-            stats.generated_tokens,
+            "; {prompt_tokens} prompt tokens, {generated_tokens} generated in {:.1} s ({:.1} tokens per second, {} at a time)",
             self.time.as_secs_f64(),
             self.rate(),
-            self.machine.segments()
+            self.scheduler.sequences()
         )
     }
 
     fn json(&self) -> serde_json::Value {
-        let Answers { answered, refused, stats } = &self.answers;
-        let memory = self.machine.memory();
+        let Answers { answered, refused, prompt_tokens, generated_tokens, stats } = &self.answers;
+        let machine = self.scheduler.stepper().machine();
+        let memory = machine.memory();
         serde_json::json!({
             "schema": "bitnetc.batch/1",
             "model": self.loaded.name,
@@ -241,11 +243,11 @@ impl Report<'_> {
             "already_done": self.job.skipped(),
             "answered": answered,
             "refused": refused,
-            "parallel": self.machine.segments(),
-            "context": self.machine.context(),
-            "threads": self.machine.threads(),
-            "prompt_tokens": stats.prompt_tokens,
-            "generated_tokens": stats.generated_tokens,
+            "parallel": self.scheduler.sequences(),
+            "context": machine.context(),
+            "threads": machine.threads(),
+            "prompt_tokens": prompt_tokens,
+            "generated_tokens": generated_tokens,
             "steps": stats.steps,
             "timings": {
                 "total_ms": output::ms(self.time),

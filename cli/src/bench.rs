@@ -351,7 +351,7 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
             warm_up: !args.no_warmup,
             profile: args.profile,
             context: variant.tests.iter().map(Test::context).max().unwrap_or(1),
-            keep_going: || !interrupt::requested(),
+            keep_going: (|| !interrupt::requested()).into(),
         };
         let mut bench = Bench::new(&loaded, &mut roofline, options);
         let name = subjects.name.clone().unwrap_or_else(|| loaded.name.clone());

@@ -74,7 +74,7 @@ pub(crate) fn run(args: &BenchKernelsArgs, quiet: bool) -> Outcome {
         depth: args.depth,
         threads: args.engine.build.threads(),
         repetitions: args.repetitions,
-        keep_going: || !interrupt::requested(),
+        keep_going: (|| !interrupt::requested()).into(),
     };
     let bar = progress::bar("kernels", u64::from(args.repetitions), quiet);
     let mut outcome =

@@ -76,7 +76,7 @@ pub(crate) fn run(args: &BenchPassesArgs, quiet: bool) -> Outcome {
         generate: args.generate,
         threads: args.engine.build.threads(),
         repetitions: args.repetitions,
-        keep_going: || !interrupt::requested(),
+        keep_going: (|| !interrupt::requested()).into(),
     };
     let whole = load(path.as_deref(), &without(args, &[])?)?;
     announce(&whole, path.is_some(), quiet);

@@ -2,18 +2,18 @@
 
 use std::time::Instant;
 
-use bitnetc::batch::prompt_tokens;
 use bitnetc::chat::{Message, RenderInput, Role};
-use bitnetc::generate::{Extras, GenerateOptions, Stop, generate_with};
+use bitnetc::engine::{EngineOptions, GenerateOptions, Request, Stop};
 use bitnetc::load::Loaded;
-use bitnetc_runtime::sampling::{Sampler, TokenLogprob, TokenLogprobs};
-use bitnetc_runtime::session::{Session, SessionOptions};
+use bitnetc::{Model, TextSession};
+use bitnetc_runtime::machine::Record;
+use bitnetc_runtime::sampling::{TokenLogprob, TokenLogprobs};
 use bitnetc_runtime::tokenizer::Tokenize;
 use bitnetc_runtime::whole_file::WholeFile;
 
 use super::args::RunArgs;
 use super::failure::Failure;
-use super::sampling::{Forms, check_biases};
+use super::sampling::check_biases;
 use super::timings::Timings;
 use super::{Outcome, interrupt, models, output};
 use crate::exit;
@@ -78,21 +78,21 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     let text = prompt_text(args)?;
     let path = args.model.as_deref().or(args.model_option.as_deref());
     let clock = Instant::now();
-    let loaded = models::open(path, &args.engine.load_options()?, quiet)?;
-    announce(&loaded, path.is_some(), quiet);
+    let model = Model::from(models::open(path, &args.engine.load_options()?, quiet)?);
+    let loaded = model.loaded();
+    announce(loaded, path.is_some(), quiet);
 
     check_biases(&params, loaded.model.vocab())?;
     let chat = args.chat || args.chat_prompt.asked();
     let (prompt, stop) = if chat {
-        chat_prompt(args, &loaded, text, quiet)?
+        chat_prompt(args, loaded, text, quiet)?
     } else {
         if args.chat_prompt.show_prompt {
             output::say(false, &text);
         }
-        (prompt_tokens(&loaded.tokenizer, &text)?, Vec::new())
+        (model.prompt(&text)?, Vec::new())
     };
-    let forms = Forms::new(&loaded.tokenizer, loaded.model.vocab());
-    let mut grammar = args.grammar.open(&forms)?;
+    let grammar = args.grammar.open(&model)?;
     let context = if args.ctx_size == 0 { loaded.default_context() } else { args.ctx_size };
     if prompt.len() as u64 > u64::from(context) {
         let message = format!(
@@ -110,20 +110,17 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
             ),
         );
     }
-    let options = SessionOptions { context, threads: args.engine.build.threads() };
     // Before any work is done: a place that cannot be written is a mistake.
     let trace = args.profile.as_deref().map(WholeFile::create).transpose().map_err(bitnetc::Error::from)?;
-    let mut session = match trace {
-        Some(_) => Session::traced(loaded.model.clone(), options)?,
-        None => Session::new(loaded.model.clone(), options)?,
-    };
+    let record = if trace.is_some() { Record::Events } else { Record::Nothing };
+    let options = EngineOptions { record, ..EngineOptions::single(context, args.engine.build.threads()) };
+    let mut session = model.session_with(options)?;
     let load_time = clock.elapsed();
     if random_seed && params.temperature > 0.0 {
         output::say(quiet, format!("seed: {}", params.seed));
     }
 
     let seed = params.seed;
-    let mut sampler = Sampler::new(params)?;
     let mut options = GenerateOptions {
         logprobs: args.logprobs.map(usize::from),
         ..args.sampling.options(args.n_predict, args.ignore_eos)
@@ -133,32 +130,31 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     if streaming && !args.no_display_prompt && !chat {
         output::print(&loaded.tokenizer.decode_lossy(&prompt, false))?;
     }
-    let mut text_out = String::new();
     let mut broken = None;
-    session.set_keep_going(|| !interrupt::requested());
-    let extras = Extras { constraint: grammar.as_deref_mut(), make_room: None };
     let emit = |piece: &str| {
-        text_out.push_str(piece);
         if streaming && let Err(failure) = output::print(piece) {
             broken = Some(failure);
             return false;
         }
         !interrupt::requested()
     };
-    let result =
-        generate_with(&mut session, &loaded.tokenizer, &mut sampler, &prompt, &options, extras, emit)?;
+    let mut request = Request::new(prompt, params, options)?;
+    if let Some(grammar) = grammar {
+        request = request.with_constraint(grammar);
+    }
+    let result = session.follow(request, || !interrupt::requested(), emit)?;
     if let Some(failure) = broken {
         return Err(failure);
     }
     if streaming {
         output::print("\n")?;
     }
-    if result.stop == Stop::ContextFull {
+    if result.finish == Stop::ContextFull {
         output::say(quiet, format!("the context of {} tokens is full", session.context()));
     }
-    let timings = Timings { load: load_time, result: &result, reused: 0, loaded: &loaded, session: &session };
+    let timings = Timings { load: load_time, result: &result, session: &session };
     if args.json {
-        output::print_json(&report(&timings, &text_out, seed))?;
+        output::print_json(&report(&timings, seed))?;
     }
     if args.perf {
         output::say(false, timings.text());
@@ -166,12 +162,12 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     if let Some(file) = trace {
         write_trace(file, &session, quiet)?;
     }
-    Ok(if result.stop == Stop::Interrupted { exit::INTERRUPTED } else { exit::OK })
+    Ok(if result.finish == Stop::Interrupted { exit::INTERRUPTED } else { exit::OK })
 }
 
 /// Writes what the session has recorded.
-fn write_trace(file: WholeFile, session: &Session, quiet: bool) -> Result<(), Failure> {
-    let Some(trace) = session.trace() else { return Ok(()) };
+fn write_trace(file: WholeFile, session: &TextSession, quiet: bool) -> Result<(), Failure> {
+    let Some(trace) = session.machine().trace() else { return Ok(()) };
     let place = file.path().to_owned();
     let failed =
         |e: std::io::Error| Failure::new(exit::FAILURE, format!("cannot write {}: {e}", place.display()));
@@ -188,21 +184,22 @@ fn write_trace(file: WholeFile, session: &Session, quiet: bool) -> Result<(), Fa
 }
 
 /// What `--json` prints.
-fn report(timings: &Timings<'_>, text: &str, seed: u64) -> serde_json::Value {
-    let Timings { result, loaded, session, .. } = timings;
-    let end = match result.stop {
+fn report(timings: &Timings<'_>, seed: u64) -> serde_json::Value {
+    let Timings { result, session, .. } = timings;
+    let loaded = session.model().loaded();
+    let end = match result.finish {
         Stop::EndToken(id) => Some(id),
         _ => None,
     };
     let mut report = serde_json::json!({
         "schema": "bitnetc.run/1",
         "model": loaded.name,
-        "text": text,
+        "text": result.text,
         "tokens": result.tokens,
-        "stop": result.stop.name(),
+        "stop": result.finish.name(),
         "end_token": end,
         "seed": seed,
-        "threads": session.threads(),
+        "threads": session.machine().threads(),
         "prompt_tokens": result.prompt_tokens,
         "timings": timings.json(),
         "memory": timings.memory_json(),

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use bitnetc::constraint::{Constraint, GrammarSource, MakeConstraint};
-use bitnetc::generate::GenerateOptions;
+use bitnetc::Model;
+use bitnetc::constraint::{Constraint, GrammarSource};
+use bitnetc::engine::GenerateOptions;
 use bitnetc_runtime::sampling::{Mirostat, SamplingParams, Stage};
 use clap::Args;
 
@@ -193,37 +194,9 @@ impl GrammarArgs {
     }
 
     /// The grammar at its start, if one was asked for.
-    pub(crate) fn open(&self, forms: &Forms<'_>) -> Result<Option<Box<dyn Constraint>>, Failure> {
+    pub(crate) fn open(&self, model: &Model) -> Result<Option<Box<dyn Constraint>>, Failure> {
         let Some(source) = self.source()? else { return Ok(None) };
-        Ok(Some(forms.constraint(&source).map_err(bitnetc::Error::from)?))
-    }
-}
-
-/// What makes texts follow forms.
-#[cfg(feature = "grammar")]
-pub(crate) type Forms<'t> = bitnetc::constraint::LazyVocabulary<'t>;
-
-/// What refuses forms, in builds without grammars.
-#[cfg(not(feature = "grammar"))]
-#[derive(Debug)]
-pub(crate) struct Forms<'t>(std::marker::PhantomData<&'t ()>);
-
-#[cfg(not(feature = "grammar"))]
-impl<'t> Forms<'t> {
-    /// Of any model.
-    pub(crate) fn new(_: &'t bitnetc_runtime::tokenizer::Tokenizer, _: u32) -> Self {
-        Self(std::marker::PhantomData)
-    }
-}
-
-#[cfg(not(feature = "grammar"))]
-impl MakeConstraint for Forms<'_> {
-    fn constraint(
-        &self,
-        _: &GrammarSource,
-    ) -> Result<Box<dyn Constraint>, bitnetc::constraint::ConstraintError> {
-        let reason = "this build has no grammars: build bitnetc with the feature `grammar`".to_owned();
-        Err(bitnetc::constraint::ConstraintError::Grammar { reason })
+        Ok(Some(model.constraint(&source).map_err(bitnetc::Error::from)?))
     }
 }
 

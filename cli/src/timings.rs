@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use bitnetc::generate::{Generated, Latency};
-use bitnetc::load::Loaded;
+use bitnetc::TextSession;
+use bitnetc::engine::{Completion, Latency};
 use bitnetc_ir::work::Accounts;
 use bitnetc_runtime::cpus::Cpus;
-use bitnetc_runtime::session::Session;
 
 use super::output;
 
@@ -16,13 +15,9 @@ pub(crate) struct Timings<'a> {
     /// Opening the model and making the session.
     pub(crate) load: Duration,
     /// The generation.
-    pub(crate) result: &'a Generated,
-    /// Tokens that were in the cache before it.
-    pub(crate) reused: usize,
-    /// The model.
-    pub(crate) loaded: &'a Loaded,
-    /// The session.
-    pub(crate) session: &'a Session,
+    pub(crate) result: &'a Completion,
+    /// The session, with its model.
+    pub(crate) session: &'a TextSession,
 }
 
 impl Timings<'_> {
@@ -32,12 +27,14 @@ impl Timings<'_> {
 
     /// Bytes that one decode step at the middle of the run has read.
     fn bytes_per_token(&self) -> u64 {
-        let middle = self.reused + self.result.prompt_tokens + self.result.decode_steps / 2;
-        Accounts::of(&self.loaded.module).step(middle as u32).bytes()
+        let middle = self.result.prompt_tokens + self.result.timings.decode_steps / 2;
+        Accounts::of(&self.session.model().loaded().module).step(middle as u32).bytes()
     }
 
     fn gigabytes_per_second(&self) -> f64 {
-        Self::rate(self.result.decode_steps, self.result.decode_time) * self.bytes_per_token() as f64 / 1e9
+        Self::rate(self.result.timings.decode_steps, self.result.timings.decode)
+            * self.bytes_per_token() as f64
+            / 1e9
     }
 
     /// Lines for people.
@@ -53,10 +50,10 @@ impl Timings<'_> {
         };
         let m = self.session.memory();
         let mut text = format!("\n{:>12} time = {:10.2} ms\n", "load", output::ms(self.load));
-        text += &line("prompt eval", r.prompt_time, r.prompt_tokens);
-        text += &line("eval", r.decode_time, r.decode_steps);
-        text += &line("sampling", r.sample_time, r.tokens.len());
-        if let Some(latency) = Latency::of(&r.token_times) {
+        text += &line("prompt eval", r.timings.prompt, r.computed_tokens());
+        text += &line("eval", r.timings.decode, r.timings.decode_steps);
+        text += &line("sampling", r.timings.sample, r.tokens.len());
+        if let Some(latency) = Latency::of(&r.timings.tokens) {
             text += &format!(
                 "{:>12}      = {:.2} ms in the middle, 90 % within {:.2} ms, 99 % within {:.2} ms, {:.2} ms at most\n",
                 "per token",
@@ -69,7 +66,7 @@ impl Timings<'_> {
         text += &format!(
             "{:>12}      = {} threads ({}), {} read per token, {:.2} GB/s\n",
             "decode",
-            self.session.threads(),
+            self.session.machine().threads(),
             Cpus::probe(),
             output::bytes(self.bytes_per_token()),
             self.gigabytes_per_second()
@@ -94,14 +91,14 @@ impl Timings<'_> {
         let r = self.result;
         serde_json::json!({
             "load_ms": output::ms(self.load),
-            "prompt_ms": output::ms(r.prompt_time),
-            "prompt_tokens_per_second": Self::rate(r.prompt_tokens, r.prompt_time),
-            "decode_ms": output::ms(r.decode_time),
-            "decode_steps": r.decode_steps,
-            "decode_tokens_per_second": Self::rate(r.decode_steps, r.decode_time),
+            "prompt_ms": output::ms(r.timings.prompt),
+            "prompt_tokens_per_second": Self::rate(r.computed_tokens(), r.timings.prompt),
+            "decode_ms": output::ms(r.timings.decode),
+            "decode_steps": r.timings.decode_steps,
+            "decode_tokens_per_second": Self::rate(r.timings.decode_steps, r.timings.decode),
             "decode_gigabytes_per_second": self.gigabytes_per_second(),
-            "sampling_ms": output::ms(r.sample_time),
-            "token_latency_ms": Latency::of(&r.token_times).map(|latency| serde_json::json!({
+            "sampling_ms": output::ms(r.timings.sample),
+            "token_latency_ms": Latency::of(&r.timings.tokens).map(|latency| serde_json::json!({
                 "p50": output::ms(latency.p50),
                 "p90": output::ms(latency.p90),
                 "p99": output::ms(latency.p99),

@@ -8,16 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bitnetc::batch::{Generation, generate_many, prompt_tokens};
-use bitnetc::generate::{GenerateOptions, Stop, generate};
-use bitnetc::load::{LoadOptions, Loaded, load};
-use bitnetc_runtime::machine::{Machine, MachineOptions, Record};
-use bitnetc_runtime::sampling::{Sampler, SamplingParams};
-use common::session;
+use bitnetc::Model;
+use bitnetc::engine::{Completion, EngineOptions, GenerateOptions, Request, Stop};
+use bitnetc_runtime::sampling::SamplingParams;
+use common::tokens_by_hand;
 use serde_json::{Value, json};
 
-fn builtin() -> Loaded {
-    load(None, &LoadOptions::default()).unwrap()
+fn builtin() -> Model {
+    Model::builtin().unwrap()
 }
 
 /// Prompts of many lengths.
@@ -34,19 +32,15 @@ fn params() -> SamplingParams {
     SamplingParams { seed: 7, ..SamplingParams::default() }
 }
 
-/// The text of a prompt by a session of its own, as `bitnetc run` makes it.
-fn alone(loaded: &Loaded, prompt: &str, params: SamplingParams, limit: u64) -> (String, Vec<u32>, Stop) {
-    let ids = prompt_tokens(&loaded.tokenizer, prompt).unwrap();
-    let mut session = session(loaded, loaded.context, 1);
-    let mut sampler = Sampler::new(params).unwrap();
+/// The text of a prompt by a session of its own, as `bitnetc run` makes it, which is that of a session fed by hand.
+fn alone(model: &Model, prompt: &str, params: SamplingParams, limit: u64) -> (String, Vec<u32>, Stop) {
+    let ids = model.prompt(prompt).unwrap();
+    let expected = tokens_by_hand(model.loaded(), &ids, params.clone(), limit as usize, false);
+    let mut session = model.session_with(EngineOptions::single(model.context(), 1)).unwrap();
     let options = GenerateOptions { limit: Some(limit), ..GenerateOptions::default() };
-    let mut text = String::new();
-    let generated = generate(&mut session, &loaded.tokenizer, &mut sampler, &ids, &options, |piece| {
-        text.push_str(piece);
-        true
-    });
-    let generated = generated.unwrap();
-    (text, generated.tokens, generated.stop)
+    let end = session.follow(Request::new(ids, params, options).unwrap(), || true, |_| true).unwrap();
+    assert_eq!(end.tokens, expected, "{prompt}");
+    (end.text, end.tokens, end.finish)
 }
 
 fn bitnetc(args: &[&str]) -> Command {
@@ -115,57 +109,59 @@ fn generations_of_all_kinds_run_side_by_side() {
         let warm = SamplingParams { seed: i as u64, repeat_penalty: 1.3, ..SamplingParams::default() };
         (if i.is_multiple_of(3) { greedy } else { warm }, 1 + (i as u64 * 5) % 31)
     };
-    let generations = prompts.iter().enumerate().map(|(i, prompt)| {
+    let requests = prompts.iter().enumerate().map(|(i, prompt)| {
         let (params, limit) = settings(i);
         let options = GenerateOptions { limit: Some(limit), ..GenerateOptions::default() };
-        let prompt = prompt_tokens(&loaded.tokenizer, prompt).unwrap();
-        (i, Generation { prompt, params, options, constraint: None })
+        (i, Request::new(loaded.prompt(prompt).unwrap(), params, options).unwrap())
     });
-    let options = MachineOptions { context: 128, threads: 3, segments: 5, record: Record::Nothing };
-    let mut machine = Machine::new(loaded.model.clone(), options).unwrap();
+    let mut scheduler = loaded.scheduler(EngineOptions::of(128, 3, 5)).unwrap();
     let mut seen = vec![false; prompts.len()];
-    let stats = generate_many(&mut machine, &loaded.tokenizer, generations, |i, completion| {
-        let (params, limit) = settings(i);
-        let (text, tokens, _) = alone(&loaded, &prompts[i], params, limit);
-        assert_eq!((&completion.text, &completion.tokens), (&text, &tokens), "{i}");
-        assert!(!std::mem::replace(&mut seen[i], true));
-        Ok::<(), bitnetc::Error>(())
-    });
+    let mut made = 0;
+    let result = scheduler.complete_all(
+        requests,
+        || true,
+        |i, result: Result<Completion, _>| {
+            let completion = result.unwrap();
+            let (params, limit) = settings(i);
+            let (text, tokens, _) = alone(&loaded, &prompts[i], params, limit);
+            assert_eq!((&completion.text, &completion.tokens), (&text, &tokens), "{i}");
+            assert!(!std::mem::replace(&mut seen[i], true));
+            made += tokens.len() as u64;
+            Ok::<(), bitnetc::Error>(())
+        },
+    );
+    result.unwrap();
     assert!(seen.iter().all(|&s| s));
-    let stats = stats.unwrap();
     // Far fewer steps than tokens: they were taken together.
-    assert!(stats.steps * 2 < stats.generated_tokens, "{stats:?}");
+    assert!(scheduler.stats().steps * 2 < made, "{:?}", scheduler.stats());
 }
 
 #[test]
 fn stop_strings_the_context_and_no_tokens_end_texts() {
-    let loaded = builtin();
-    let prompt = prompt_tokens(&loaded.tokenizer, "ROMEO:").unwrap();
-    let (whole, tokens, _) = alone(&loaded, "ROMEO:", params(), 30);
+    let model = builtin();
+    let prompt = model.prompt("ROMEO:").unwrap();
+    let (whole, tokens, _) = alone(&model, "ROMEO:", params(), 30);
     // A stop string that lies across tokens: the last characters of one and the first of the next.
-    let first = loaded.tokenizer_text(&tokens[..4]);
+    let first = model.tokenizer().decode_lossy(&tokens[..4], false);
     let at = first.len();
     let stop = whole[at.saturating_sub(1)..at + 1].to_owned();
     let expected = &whole[..whole.find(&stop).unwrap()];
-    let of = |limit, stop: Vec<String>| Generation {
-        prompt: prompt.clone(),
-        params: params(),
-        options: GenerateOptions { limit, stop, ..GenerateOptions::default() },
-        constraint: None,
+    let of = |limit, stop: Vec<String>| {
+        let options = GenerateOptions { limit, stop, ..GenerateOptions::default() };
+        Request::new(prompt.clone(), params(), options).unwrap()
     };
-    let generations = vec![
+    let requests = vec![
         (0, of(Some(30), vec!["\u{1f642}".to_owned(), stop, String::new()])),
         (1, of(Some(0), Vec::new())),
         (2, of(None, Vec::new())),
     ];
-    let options = MachineOptions { context: 64, threads: 1, segments: 2, record: Record::Nothing };
-    let mut machine = Machine::new(loaded.model.clone(), options).unwrap();
+    let mut scheduler = model.scheduler(EngineOptions::of(64, 1, 2)).unwrap();
     let mut completions = BTreeMap::new();
-    generate_many(&mut machine, &loaded.tokenizer, generations, |key, completion| {
-        completions.insert(key, completion);
+    let done = |key, result: Result<Completion, _>| {
+        completions.insert(key, result.unwrap());
         Ok::<(), bitnetc::Error>(())
-    })
-    .unwrap();
+    };
+    scheduler.complete_all(requests, || true, done).unwrap();
     assert_eq!((completions[&0].text.as_str(), completions[&0].finish), (expected, Stop::StopString(1)));
     assert_eq!((completions[&1].text.as_str(), completions[&1].finish), ("", Stop::Limit));
     let full = &completions[&2];
@@ -175,15 +171,23 @@ fn stop_strings_the_context_and_no_tokens_end_texts() {
     }
 }
 
-trait TokenizerText {
-    fn tokenizer_text(&self, tokens: &[u32]) -> String;
-}
-
-impl TokenizerText for Loaded {
-    fn tokenizer_text(&self, tokens: &[u32]) -> String {
-        use bitnetc_runtime::tokenizer::Tokenize;
-        self.tokenizer.decode_lossy(tokens, false)
-    }
+#[test]
+fn an_interruption_ends_the_work_and_says_so() {
+    let model = builtin();
+    let mut scheduler = model.scheduler(EngineOptions::of(64, 1, 2)).unwrap();
+    let requests = (0..4).map(|key| {
+        let options = GenerateOptions { limit: Some(30), ..GenerateOptions::default() };
+        (key, Request::new(model.prompt("ROMEO:").unwrap(), params(), options).unwrap())
+    });
+    let mut steps = 0;
+    let keep_going = || {
+        steps += 1;
+        steps < 5
+    };
+    let result = scheduler.complete_all(requests, keep_going, |_, _| Ok::<(), bitnetc::Error>(()));
+    assert!(matches!(result, Err(bitnetc::Error::Interrupted)), "{result:?}");
+    scheduler.step();
+    assert_eq!(scheduler.running(), 0);
 }
 
 #[test]
@@ -230,6 +234,105 @@ fn errors_are_lines_too_and_do_not_stop_the_others() {
     let before = std::fs::read(&output).unwrap();
     finish(&input, &output, &[]);
     assert_eq!(std::fs::read(&output).unwrap(), before);
+}
+
+/// Runs a batch of five requests of which `bad` cannot be answered, twice: five lines, four texts, and the second run has
+/// nothing to do. The error.
+fn four_of_five(folder: &Path, lines: &[String], more: &[&str]) -> Value {
+    let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
+    std::fs::write(&input, lines.join("\n")).unwrap();
+    finish(&input, &output, more);
+    let found = results(&output);
+    assert_eq!(found.len(), 5);
+    for (id, result) in found.iter().filter(|(id, _)| *id != "bad") {
+        assert_eq!(result["response"]["status_code"], 200, "{id}");
+    }
+    let before = std::fs::read(&output).unwrap();
+    finish(&input, &output, more);
+    assert_eq!(std::fs::read(&output).unwrap(), before);
+    // A run that was killed before the bad one: the same again.
+    let cut: String =
+        found.iter().filter(|(id, _)| *id != "bad").map(|(_, line)| format!("{line}\n")).collect();
+    std::fs::write(&output, cut).unwrap();
+    finish(&input, &output, more);
+    let again = results(&output)["bad"]["response"].clone();
+    let first = found["bad"]["response"].clone();
+    assert_eq!(first, again);
+    first
+}
+
+#[test]
+fn a_grammar_that_explodes_is_a_line_with_its_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = builtin();
+    for pattern in ["^(([a-z]{1,200}){1,200}x){1,200}$".to_owned(), ".*".repeat(200)] {
+        let schema = json!({ "type": "string", "pattern": pattern });
+        let format = json!({ "type": "json_schema", "json_schema": { "name": "n", "schema": schema } });
+        let line = |id: &str, more: Value| {
+            let mut body = json!({ "prompt": "ROMEO:", "max_tokens": 12, "seed": 7 });
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!({ "custom_id": id, "url": "/v1/completions", "body": body }).to_string()
+        };
+        let lines = [
+            line("a", json!({})),
+            line("b", json!({})),
+            line("bad", json!({ "response_format": format })),
+            line("c", json!({})),
+            line("d", json!({})),
+        ];
+        let response = four_of_five(folder.path(), &lines, &["-t", "1", "--parallel", "2"]);
+        assert_eq!(response["status_code"], 400, "{response}");
+        let error = &response["body"]["error"];
+        assert_eq!(
+            (&error["param"], &error["code"]),
+            (&json!("response_format"), &json!("grammar_limit")),
+            "{error}"
+        );
+        let message = error["message"].as_str().unwrap();
+        assert!(
+            message.starts_with("line 3: response_format: ") && message.contains("limit of "),
+            "{message}"
+        );
+        assert!(message.len() < 300 && !message.contains("lexer") && !message.contains('<'), "{message}");
+        let texts = results(&folder.path().join("out.jsonl"));
+        let expected = alone(&model, "ROMEO:", params(), 12).0;
+        for id in ["a", "b", "c", "d"] {
+            assert_eq!(text_of(&texts[id]), expected, "{id}");
+        }
+        std::fs::remove_file(folder.path().join("out.jsonl")).unwrap();
+    }
+}
+
+#[test]
+fn a_model_that_gives_nan_is_a_line_with_its_error() {
+    use bitnetc_frontend_gguf::testing::TinyModel;
+    let folder = tempfile::tempdir().unwrap();
+    let shape = TinyModel { tied: false, ..TinyModel::default() };
+    let mut writer = shape.writer();
+    let row = shape.hidden * 2;
+    writer.tensor_mut("token_embd.weight").data[5 * row..6 * row].fill(0xff);
+    let model = folder.path().join("nan.gguf");
+    std::fs::write(&model, writer.build()).unwrap();
+    let line = |id: &str, prompt: &[u32]| {
+        let body = json!({ "prompt": prompt, "max_tokens": 1, "temperature": 0 });
+        json!({ "custom_id": id, "url": "/v1/completions", "body": body }).to_string()
+    };
+    let lines = [
+        line("a", &[256, 90]),
+        line("b", &[256, 91]),
+        line("bad", &[256, 5]),
+        line("c", &[256, 92]),
+        line("d", &[256, 90]),
+    ];
+    let args = ["-t", "1", "--parallel", "2", "-m", model.to_str().unwrap()];
+    let response = four_of_five(folder.path(), &lines, &args);
+    assert_eq!(response["status_code"], 500, "{response}");
+    let error = &response["body"]["error"];
+    assert_eq!((&error["type"], &error["code"]), (&json!("server_error"), &json!("nan_logits")));
+    let message = error["message"].as_str().unwrap();
+    assert!(message.starts_with("line 3: ") && message.contains("NaN"), "{message}");
+    let texts = results(&folder.path().join("out.jsonl"));
+    assert_eq!(text_of(&texts["a"]), text_of(&texts["d"]));
 }
 
 /// A line that asks for an answer to messages.

@@ -268,7 +268,7 @@ fn kernels_add_up_to_the_calls_that_they_are_in() {
         depth: 70,
         threads: 2,
         repetitions: 2,
-        keep_going: || true,
+        keep_going: (|| true).into(),
     };
     let mut heard = Vec::new();
     let outcome = measure(&loaded, &mut roofline, &options, &mut |done| heard.push(done)).unwrap();

@@ -164,7 +164,7 @@ fn measured_times_stand_beside_every_op_that_ran() {
     let compile = compile(2);
     let loaded =
         load_source(source(file.path()), &options_with(DType::F16, |c| c.threads = Some(2))).unwrap();
-    let options = MeasureOptions { threads: 2, position: 40, steps: 3, keep_going: || true };
+    let options = MeasureOptions { threads: 2, position: 40, steps: 3, keep_going: (|| true).into() };
     let timings = measure(&loaded, &options).unwrap();
     let options = ExplainOptions { position: 40, texts: false, timings: Some(&timings) };
     let document = explain(&source(file.path()), &compile, &compile.target().unwrap(), &options).unwrap();
@@ -181,7 +181,7 @@ fn measured_times_stand_beside_every_op_that_ran() {
     let measurement = document.measurement.unwrap();
     assert!(measurement.steps == 3 && (0.0..1.0).contains(&measurement.barrier_share));
     // An interruption ends it.
-    let stopped = MeasureOptions { threads: 2, position: 0, steps: 3, keep_going: || false };
+    let stopped = MeasureOptions { threads: 2, position: 0, steps: 3, keep_going: (|| false).into() };
     assert!(measure(&loaded, &stopped).is_err());
 }
 

@@ -6,12 +6,13 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
-use bitnetc::generate::{GenerateOptions, Stop, generate};
+use bitnetc::engine::{EngineOptions, GenerateOptions, Request, Scheduler, Stop};
 use bitnetc_ir::DType;
-use bitnetc_runtime::sampling::{Sampler, SamplingParams};
+use bitnetc_runtime::sampling::SamplingParams;
 use bitnetc_runtime::tokenizer::{TokenId, TokenType, Tokenize, Tokenizer, TokenizerError};
-use common::{open, options, root, session};
+use common::{open, options, root};
 
 fn bitnetc(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bitnetc"));
@@ -73,9 +74,9 @@ fn a_device_is_not_replaced() {
 }
 
 /// A tokenizer for which one more token ends a text.
-struct EndsAt<'a>(&'a Tokenizer, TokenId);
+struct EndsAt(Arc<Tokenizer>, TokenId);
 
-impl Tokenize for EndsAt<'_> {
+impl Tokenize for EndsAt {
     fn encode(&self, text: &str, special: bool, parse: bool) -> Result<Vec<TokenId>, TokenizerError> {
         self.0.encode(text, special, parse)
     }
@@ -114,28 +115,26 @@ impl Tokenize for EndsAt<'_> {
 fn generation_ends_at_any_end_token_unless_they_are_ignored() {
     let loaded = open(&root().join("models/shakespeare/shakespeare-5m-i2_s.gguf"), &options(DType::F16));
     let prompt = loaded.tokenizer.encode("ROMEO:\n", true, false).unwrap();
-    let run = |tokenizer: &dyn Tokenize, ignore_end| {
-        let mut sampler = Sampler::new(SamplingParams::greedy()).unwrap();
+    let run = |tokenizer: Arc<dyn Tokenize>, ignore_end| {
         let options = GenerateOptions { limit: Some(24), ignore_end, ..GenerateOptions::default() };
-        let mut text = String::new();
-        let result =
-            generate(&mut session(&loaded, 64, 2), tokenizer, &mut sampler, &prompt, &options, |piece| {
-                text.push_str(piece);
-                true
-            });
-        (result.unwrap(), text)
+        let request = Request::new(prompt.clone(), SamplingParams::greedy(), options).unwrap();
+        let mut scheduler =
+            Scheduler::new(loaded.model.clone(), tokenizer, EngineOptions::single(64, 2)).unwrap();
+        let handle = scheduler.submit(request);
+        let end = scheduler.follow(handle, || true, |_| true).unwrap();
+        (end.finish, end.tokens, end.text)
     };
-    let (free, text) = run(&loaded.tokenizer, false);
-    assert_eq!((free.stop, free.tokens.len()), (Stop::Limit, 24));
-    assert_eq!(text, loaded.tokenizer.decode_lossy(&free.tokens, false));
-    let end = free.tokens[9];
-    let first = free.tokens.iter().position(|&t| t == end).unwrap();
-    let ends = EndsAt(&loaded.tokenizer, end);
-    let (stopped, text) = run(&ends, false);
-    assert_eq!(stopped.stop, Stop::EndToken(end));
-    assert_eq!(stopped.tokens, free.tokens[..first], "the end token is no part of the text");
-    assert_eq!(text, loaded.tokenizer.decode_lossy(&free.tokens[..first], false));
-    let (ignored, _) = run(&ends, true);
-    assert_eq!((ignored.stop, ignored.tokens.len()), (Stop::Limit, 24));
-    assert!(!ignored.tokens.contains(&end) && ignored.tokens[..first] == free.tokens[..first]);
+    let (stop, free, text) = run(loaded.tokenizer.clone(), false);
+    assert_eq!((stop, free.len()), (Stop::Limit, 24));
+    assert_eq!(text, loaded.tokenizer.decode_lossy(&free, false));
+    let end = free[9];
+    let first = free.iter().position(|&t| t == end).unwrap();
+    let ends = Arc::new(EndsAt(loaded.tokenizer.clone(), end));
+    let (stop, stopped, text) = run(ends.clone(), false);
+    assert_eq!(stop, Stop::EndToken(end));
+    assert_eq!(stopped, free[..first], "the end token is no part of the text");
+    assert_eq!(text, loaded.tokenizer.decode_lossy(&free[..first], false));
+    let (stop, ignored, _) = run(ends, true);
+    assert_eq!((stop, ignored.len()), (Stop::Limit, 24));
+    assert!(!ignored.contains(&end) && ignored[..first] == free[..first]);
 }

@@ -5,12 +5,12 @@
 
 use std::cell::{Cell, RefCell};
 
-use bitnetc_runtime::machine::Machine;
-
 use super::{
-    BatchError, Defaults, Done, Endpoint, Generation, Input, Item, ManyStats, Output, Refusal, Request,
-    TextSource, generate_many, printable, response,
+    BatchError, Defaults, Done, Endpoint, Input, Item, Output, Refusal, Request, TextSource, printable,
+    response,
 };
+use crate::engine::{self, EngineError, Scheduler, Stats};
+use crate::error::Error;
 
 /// Some requests of an input, and what they are answered with.
 #[derive(Debug)]
@@ -30,10 +30,19 @@ pub struct Job<'a> {
 pub struct Outcome {
     /// Requests that were answered.
     pub answered: u64,
-    /// Requests that were refused.
+    /// Requests that were refused, or failed while they were answered.
     pub refused: u64,
-    /// Tokens, steps and times.
-    pub stats: ManyStats,
+    /// Tokens of the prompts of the answered ones.
+    pub prompt_tokens: u64,
+    /// Tokens of their answers.
+    pub generated_tokens: u64,
+    /// Steps and times of the scheduler.
+    pub stats: Stats,
+}
+
+/// Whether an error is of the request that it ended, so that the others go on.
+fn is_of_request(error: &Error) -> bool {
+    !matches!(error, Error::Engine(EngineError::Stopped | EngineError::Step(_) | EngineError::Thread(_)))
 }
 
 /// What a generation is remembered by.
@@ -83,13 +92,13 @@ impl<'a> Job<'a> {
         self.skipped
     }
 
-    /// The request of an item as a generation; without `follow` its text follows no form, which is quicker.
+    /// The request of an item as the engine takes it; without `follow` its text follows no form, which is quicker.
     fn generation(
         &self,
         item: &Item,
         context: u32,
         follow: bool,
-    ) -> Result<Result<(Endpoint, Generation), Refusal>, BatchError> {
+    ) -> Result<Result<(Endpoint, engine::Request), Refusal>, BatchError> {
         if item.too_long {
             return Ok(Err(Request::too_long()));
         }
@@ -111,7 +120,7 @@ impl<'a> Job<'a> {
         let mut needed = 1;
         for item in &self.items {
             if let Ok((_, generation)) = self.generation(item, most, false)? {
-                let limit = generation.options.limit.unwrap_or(u64::from(most));
+                let limit = generation.options().limit.unwrap_or(u64::from(most));
                 let wanted = (generation.prompt.len() as u64).saturating_add(limit);
                 needed = needed.max(u32::try_from(wanted).unwrap_or(most).min(most));
             }
@@ -122,62 +131,76 @@ impl<'a> Job<'a> {
         Ok(needed)
     }
 
-    /// Answers the requests, as many at a time as `machine` takes in a step, and appends the results to `output`. `progress` is
-    /// told the requests that are done.
+    /// Answers the requests, as many at a time as `scheduler` has sequences, and appends the results to `output`. A request
+    /// that fails on the way has its line too. `progress` is told the requests that are done; `keep_going` is asked before
+    /// every step.
     ///
     /// # Errors
-    /// Files that cannot be read or written, an interruption, a model that computes NaN. What is in `outcome` and in the
-    /// output by then counts.
+    /// Files that cannot be read or written, an interruption. What is in `outcome` and in the output by then counts.
     pub fn run(
         &self,
-        machine: &mut Machine,
+        scheduler: &mut Scheduler,
         output: &mut Output,
         outcome: &mut Outcome,
+        keep_going: impl FnMut() -> bool,
         mut progress: impl FnMut(u64),
     ) -> Result<(), BatchError> {
-        let context = machine.context();
+        let context = scheduler.context();
         let output = RefCell::new(output);
-        let counts = Cell::new((0u64, 0u64));
+        let counts = Cell::new(Outcome::default());
         let failure = Cell::new(None);
-        let stats = {
-            let mut items = self.items.iter().enumerate();
-            // Requests in turn; those that are refused have their results at once.
-            let mut next = || -> Result<Option<(Key, Generation)>, BatchError> {
-                for (number, item) in items.by_ref() {
-                    match self.generation(item, context, true)? {
-                        Ok((endpoint, generation)) => {
-                            let seed = generation.params.seed;
-                            return Ok(Some((Key { number, endpoint, seed }, generation)));
-                        }
-                        Err(refusal) => {
-                            output.borrow_mut().append(&response::refused(item, &refusal))?;
-                            let (answered, refused) = counts.get();
-                            counts.set((answered, refused + 1));
-                        }
+        let refuse = |item: &Item, refusal: &Refusal| -> Result<u64, BatchError> {
+            output.borrow_mut().append(&response::refused(item, refusal))?;
+            let so_far = counts.get();
+            counts.set(Outcome { refused: so_far.refused + 1, ..so_far });
+            Ok(so_far.answered + so_far.refused + 1)
+        };
+        let mut items = self.items.iter().enumerate();
+        // Requests in turn; those that are refused have their results at once.
+        let mut next = || -> Result<Option<(Key, engine::Request)>, BatchError> {
+            for (number, item) in items.by_ref() {
+                match self.generation(item, context, true)? {
+                    Ok((endpoint, request)) => {
+                        let seed = request.seed();
+                        return Ok(Some((Key { number, endpoint, seed }, request)));
+                    }
+                    Err(refusal) => {
+                        refuse(item, &refusal)?;
                     }
                 }
-                Ok(None)
-            };
-            let generations = std::iter::from_fn(|| {
-                next().unwrap_or_else(|error| {
-                    failure.set(Some(error));
-                    None
-                })
-            });
-            generate_many(machine, self.source.tokenizer, generations, |key: Key, completion| {
-                let item = &self.items[key.number];
-                let Key { endpoint, seed, .. } = key;
-                let tokenizer = self.source.tokenizer;
-                let result = response::answered(item, endpoint, &self.model, seed, &completion, tokenizer);
-                output.borrow_mut().append(&result)?;
-                let (answered, refused) = counts.get();
-                counts.set((answered + 1, refused));
-                progress(answered + 1 + refused);
-                Ok::<(), BatchError>(())
-            })
+            }
+            Ok(None)
         };
-        (outcome.answered, outcome.refused) = counts.get();
-        outcome.stats = stats?;
+        let requests = std::iter::from_fn(|| {
+            next().unwrap_or_else(|error| {
+                failure.set(Some(error));
+                None
+            })
+        });
+        let result = scheduler.complete_all(requests, keep_going, |key: Key, result| {
+            let item = &self.items[key.number];
+            let completion = match result {
+                Ok(completion) => completion,
+                Err(error) if is_of_request(&error) => {
+                    progress(refuse(item, &Refusal::of_error(&error))?);
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let Key { endpoint, seed, .. } = key;
+            let tokenizer = self.source.tokenizer;
+            let line = response::answered(item, endpoint, &self.model, seed, &completion, tokenizer);
+            output.borrow_mut().append(&line)?;
+            let mut so_far = counts.get();
+            so_far.answered += 1;
+            so_far.prompt_tokens += completion.prompt_tokens as u64;
+            so_far.generated_tokens += completion.tokens.len() as u64;
+            counts.set(so_far);
+            progress(so_far.answered + so_far.refused);
+            Ok::<(), BatchError>(())
+        });
+        *outcome = Outcome { stats: scheduler.stats(), ..counts.get() };
+        result?;
         failure.take().map_or(Ok(()), Err)
     }
 }

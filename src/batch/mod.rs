@@ -1,18 +1,16 @@
-//! Many texts at once: a file of requests in, a file of results out, several sequences decoded together.
+//! Many texts at once: a file of requests in, a file of results out.
 //!
-//! [`generate_many`] is the part without files: it keeps the sequences of a [`bitnetc_runtime::machine::Machine`] busy with
-//! generations, starting a new one in the place of each that ends. Around it, [`Input`] finds the requests of a text or JSONL
-//! file, [`Request`] says what one of them asks for, [`response`] puts results into the shape of OpenAI's batch files, and
-//! [`Output`] appends them line by line, so that an interrupted run can go on where it was.
+//! [`Input`] finds the requests of a text or JSONL file, [`Request`] says what one of them asks for, [`Job`] has the engine make
+//! their texts, [`response`] puts results into the shape of OpenAI's batch files, and [`Output`] appends them line by line, so
+//! that an interrupted run can go on where it was.
 //!
 //! Invariants: a request's text does not depend on the other requests, on their order or on how many run together; each
-//! request has one line of output, whether it was answered or refused; a line of output is written only when it is complete,
-//! and what stood in the file before is never changed, but for a torn last line.
+//! request has one line of output, whether it was answered, refused, or failed while it was answered; a line of output is
+//! written only when it is complete, and what stood in the file before is never changed, but for a torn last line.
 
 mod body;
 mod input;
 mod job;
-mod many;
 mod output;
 mod request;
 pub mod response;
@@ -21,11 +19,8 @@ use std::path::PathBuf;
 
 pub use input::{Format, Input, Item, Shard, ShardError};
 pub use job::{Job, Outcome};
-pub use many::{Completion, Generation, ManyStats, generate_many};
 pub use output::{Done, Output};
-pub use request::{
-    ChatPrompt, Defaults, Endpoint, Prompt, Refusal, RenderChat, Request, TextSource, prompt_tokens,
-};
+pub use request::{ChatPrompt, Defaults, Endpoint, Prompt, Refusal, RenderChat, Request, TextSource};
 
 /// Why a batch could not be started or had to be given up. What is wrong with a single request is a [`Refusal`] instead.
 #[derive(Debug, thiserror::Error)]

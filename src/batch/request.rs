@@ -6,16 +6,18 @@
 //!
 //! Invariants: nothing here panics or allocates by a number from the line; a refusal names the field.
 
+use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::sampling::SamplingParams;
 use bitnetc_runtime::tokenizer::Tokenize;
 use serde_json::Value;
 
+use super::Format;
 use super::body::Body;
 use super::input::MAX_LINE;
-use super::{Format, Generation};
-use crate::constraint::{GrammarSource, MakeConstraint};
+use crate::constraint::{ConstraintError, GrammarSource, MakeConstraint};
+use crate::engine::{self, EngineError, GenerateOptions, guarded};
 use crate::error::Error;
-use crate::generate::GenerateOptions;
+use crate::model::prompt_tokens;
 
 /// What a request asks for where it says nothing.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,6 +86,28 @@ impl Refusal {
         Self { status: 400, message: message.into(), param: Some(param.to_owned()), code: "invalid_value" }
     }
 
+    /// The refusal of a request that was begun and could not be completed.
+    pub fn of_error(error: &Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::Constraint(why) => Self::of_form(why),
+            Error::Param(_) => Self::request("invalid_value", message),
+            Error::Session(SessionError::NotANumber { .. }) => {
+                Self { status: 500, ..Self::request("nan_logits", message) }
+            }
+            _ => Self { status: 500, ..Self::request("generation_failed", message) },
+        }
+    }
+
+    /// The refusal of a form that cannot be followed.
+    fn of_form(why: &ConstraintError) -> Self {
+        let code = match why {
+            ConstraintError::Limit { .. } => "grammar_limit",
+            _ => "invalid_value",
+        };
+        Self { code, ..Self::field("response_format", format!("response_format: {why}")) }
+    }
+
     /// A refusal of the request as a whole.
     pub fn request(code: &'static str, message: impl Into<String>) -> Self {
         Self { status: 400, message: message.into(), param: None, code }
@@ -126,18 +150,6 @@ impl std::fmt::Debug for TextSource<'_> {
             .field("forms", &self.forms.is_some())
             .finish_non_exhaustive()
     }
-}
-
-/// The tokens of a prompt: of the model's begin-of-text token alone if there is no text.
-///
-/// # Errors
-/// Text that the tokenizer refuses; no text, with a model that has no such token.
-pub fn prompt_tokens(tokenizer: &dyn Tokenize, text: &str) -> Result<Vec<u32>, Error> {
-    let mut ids = tokenizer.encode(text, true, true)?;
-    if ids.is_empty() {
-        ids.push(tokenizer.bos().or(tokenizer.eos()).ok_or(Error::NoPrompt)?);
-    }
-    Ok(ids)
 }
 
 impl Request {
@@ -224,7 +236,7 @@ impl Request {
         source: &TextSource<'_>,
         vocab: u32,
         context: u32,
-    ) -> Result<Generation, Refusal> {
+    ) -> Result<engine::Request, Refusal> {
         let mut options = self.options;
         let prompt = match self.prompt {
             Prompt::Text(text) => {
@@ -270,11 +282,17 @@ impl Request {
                 return Err(Refusal { code: "unsupported", ..Refusal::field("response_format", message) });
             }
             (Some(form), Some(forms)) => {
-                let refused = |why| Refusal::field("response_format", format!("response_format: {why}"));
-                Some(forms.constraint(form).map_err(refused)?)
+                let made = guarded(|| forms.constraint(form));
+                let made = made.map_err(|panicked: EngineError| Refusal::of_error(&panicked.into()))?;
+                Some(made.map_err(|why| Refusal::of_form(&why))?)
             }
         };
-        Ok(Generation { prompt, params: self.params, options, constraint })
+        let request = engine::Request::new(prompt, self.params, options);
+        let request = request.map_err(|why| Refusal::of_error(&why.into()))?;
+        Ok(match constraint {
+            None => request,
+            Some(constraint) => request.with_constraint(constraint),
+        })
     }
 }
 

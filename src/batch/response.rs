@@ -10,8 +10,8 @@ use bitnetc_runtime::sampling::{TokenLogprob, TokenLogprobs};
 use bitnetc_runtime::tokenizer::Tokenize;
 use serde_json::{Value, json};
 
-use super::{Completion, Endpoint, Item, Refusal};
-use crate::generate::Stop;
+use super::{Endpoint, Item, Refusal};
+use crate::engine::{Completion, Stop};
 
 /// The result of a request that was answered. `seed` is the one that was used; `tokenizer` gives the texts of tokens.
 pub fn answered(
@@ -109,7 +109,7 @@ fn nested(logprobs: &[TokenLogprobs], tokenizer: &dyn Tokenize) -> Value {
 pub fn refused(item: &Item, refusal: &Refusal) -> Value {
     let error = json!({
         "message": format!("line {}: {}", item.line, refusal.message),
-        "type": "invalid_request_error",
+        "type": if refusal.status < 500 { "invalid_request_error" } else { "server_error" },
         "param": refusal.param,
         "code": refusal.code,
     });

@@ -1,24 +1,25 @@
-//! A conversation over a session: only what is new is fed.
+//! A conversation over a session: only what is new is computed.
 //!
-//! The session's cache holds the tokens of the conversation so far. For the next turn the messages are rendered again;
-//! as far as the text is what it was, the tokens stay, those that the model made among them, and the rest is fed. Where
-//! the text differs (a message taken back, a template that shortens earlier answers), tokens are compared instead.
+//! For the next turn the messages are rendered again; as far as the text is what it was, the tokens are kept, those that the
+//! model made among them, and the rest is encoded. Where the text differs (a message taken back, a template that shortens
+//! earlier answers), the whole text is encoded. Which of the tokens need not be computed again is the engine's business.
 //!
-//! When the context is full, [`Overflow`] decides: an error, or the oldest turns are left out and the rest is fed anew,
-//! which the reply says. Nothing is ever left out silently.
+//! When the context is full, [`Overflow`] decides: an error, or the oldest turns are left out and the text goes on after
+//! the rest, which the reply says. Nothing is ever left out silently.
+//!
+//! A conversation owns its session and its encoder: it can stand in a struct beside its model, and be sent to other threads.
 
 use std::time::Duration;
 
-use bitnetc_runtime::error::SessionError;
+use bitnetc_runtime::machine::KeepGoing;
 use bitnetc_runtime::sampling::Sampler;
-use bitnetc_runtime::session::Session;
 use serde_json::{Map, Value};
 
 use super::{ChatEncoder, ChatError, Message, RenderInput, Rendered, Role};
 use crate::constraint::Constraint;
+use crate::engine::{Completion, EngineError, GenerateOptions, Request, Stop, Text};
 use crate::error::Error;
-use crate::generate::{Extras, GenerateOptions, Generated, Stop, generate_with};
-use crate::model::Settings;
+use crate::model::{Settings, TextSession};
 
 /// What to do when the conversation does not fit the context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,28 +43,28 @@ pub struct ConversationOptions {
 }
 
 /// Messages, and the session that holds their tokens.
-pub struct Conversation<'t> {
-    session: Session,
-    encoder: ChatEncoder<'t>,
+pub struct Conversation {
+    session: TextSession,
+    encoder: ChatEncoder,
     options: ConversationOptions,
     messages: Vec<Message>,
-    cached: Cached,
+    known: KnownTokens,
     last: TurnStats,
+    keep_going: KeepGoing,
 }
 
-impl std::fmt::Debug for Conversation<'_> {
+impl std::fmt::Debug for Conversation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Conversation")
             .field("messages", &self.messages.len())
-            .field("cached", &self.cached.tokens.len())
+            .field("tokens", &self.known.tokens.len())
             .finish_non_exhaustive()
     }
 }
 
-/// What was fed to the session and made by it. The session has these tokens but for the last ones, which need not have
-/// been fed yet.
+/// The tokens of the latest turn, its answer included, and which texts they stand for.
 #[derive(Debug, Default)]
-struct Cached {
+struct KnownTokens {
     tokens: Vec<u32>,
     /// The turns whose texts are known, which they are not if an answer was cut off; the last one last.
     turns: Vec<Known>,
@@ -74,22 +75,22 @@ struct Cached {
 struct Known {
     prompt: Rendered,
     answer: String,
-    /// The first so many tokens of the cache stand for it.
+    /// This many of the tokens stand for it.
     tokens: usize,
 }
 
 impl Known {
-    /// Where `rendered` goes on behind this text, if it begins with it. White space at the ends of the answer may differ:
+    /// Where `rendered` goes on after this text, if it begins with it. White space at the ends of the answer may differ:
     /// templates take it off, and the tokens that the model made are kept nevertheless.
     fn end_in(&self, rendered: &Rendered) -> Option<usize> {
         let rest = rendered.text.strip_prefix(self.prompt.text.as_str())?;
-        let behind = rest.strip_prefix(self.answer.as_str()).or_else(|| {
+        let after = rest.strip_prefix(self.answer.as_str()).or_else(|| {
             let answer = Some(self.answer.trim()).filter(|answer| !answer.is_empty())?;
             rest.trim_start().strip_prefix(answer)
         })?;
-        let end = rendered.text.len() - behind.len();
+        let end = rendered.text.len() - after.len();
         let breaks = rendered.breaks.iter().take_while(|&&at| at <= end);
-        (!behind.is_empty() && breaks.eq(&self.prompt.breaks)).then_some(end)
+        (!after.is_empty() && breaks.eq(&self.prompt.breaks)).then_some(end)
     }
 }
 
@@ -111,36 +112,41 @@ pub struct TurnStats {
 }
 
 /// An answer.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Reply {
     /// The text, also appended to the messages.
     pub text: String,
     /// Tokens, reasons and times.
-    pub generated: Generated,
+    pub generated: Completion,
     /// Figures of the turn.
     pub stats: TurnStats,
 }
 
-/// Tokens to feed behind those that stay.
-struct Plan {
-    keep: usize,
-    tokens: Vec<u32>,
+/// A turn in the making.
+#[derive(Debug)]
+struct Turn {
+    /// The messages that the model sees.
+    messages: Vec<Message>,
+    /// Messages that were left out.
+    dropped: usize,
     rendered: Rendered,
-    /// So many tokens are those of the cache; one more than are kept where the last one was not fed yet.
+    /// The tokens of `rendered`.
+    prompt: Vec<u32>,
+    /// Of these, tokens that are those of the latest turn.
     same: usize,
 }
 
-impl<'t> Conversation<'t> {
-    /// An empty conversation; whatever is in the session is forgotten.
-    pub fn new(mut session: Session, encoder: ChatEncoder<'t>, options: ConversationOptions) -> Self {
-        session.truncate(0);
+impl Conversation {
+    /// An empty conversation.
+    pub fn new(session: TextSession, encoder: ChatEncoder, options: ConversationOptions) -> Self {
         Self {
             session,
             encoder,
             options,
             messages: Vec::new(),
-            cached: Cached::default(),
+            known: KnownTokens::default(),
             last: TurnStats::default(),
+            keep_going: KeepGoing::default(),
         }
     }
 
@@ -149,7 +155,7 @@ impl<'t> Conversation<'t> {
         &self.messages
     }
 
-    /// Replaces what was said. What the new messages begin like stays in the cache.
+    /// Replaces what was said. What the new messages begin with, as the old ones did, is not computed again.
     pub fn set_messages(&mut self, messages: Vec<Message>) {
         self.messages = messages;
     }
@@ -159,7 +165,7 @@ impl<'t> Conversation<'t> {
         self.messages.push(message);
     }
 
-    /// Takes back the last question with everything behind it; returns its text.
+    /// Takes back the last question with everything after it; returns its text.
     pub fn undo(&mut self) -> Option<String> {
         let at = self.messages.iter().rposition(|message| message.role == Role::user())?;
         let question = self.messages.split_off(at).into_iter().next()?;
@@ -190,22 +196,23 @@ impl<'t> Conversation<'t> {
     }
 
     /// The session.
-    pub fn session(&self) -> &Session {
+    pub fn session(&self) -> &TextSession {
         &self.session
     }
 
-    /// The session, to set what it asks during a prompt.
-    pub fn session_mut(&mut self) -> &mut Session {
-        &mut self.session
+    /// Has `keep_going` asked between the steps of a turn, during its prompt too; when it says no, the answer ends with
+    /// what there is of it.
+    pub fn set_keep_going(&mut self, keep_going: impl Into<KeepGoing>) {
+        self.keep_going = keep_going.into();
     }
 
     /// The tokens of the conversation as of the last turn, its prompt first.
     pub fn tokens(&self) -> &[u32] {
-        &self.cached.tokens
+        &self.known.tokens
     }
 
     /// What makes prompts of the messages.
-    pub fn encoder(&self) -> &ChatEncoder<'t> {
+    pub fn encoder(&self) -> &ChatEncoder {
         &self.encoder
     }
 
@@ -247,134 +254,140 @@ impl<'t> Conversation<'t> {
     /// [`ChatEncoder::stop`].
     ///
     /// # Errors
-    /// What the template, the tokenizer, the session or the sampler refuses. The messages are then what they were.
+    /// What the template, the tokenizer, the session or the sampler refuses. Messages and sampler are then what they were.
     pub fn answer(
         &mut self,
         sampler: &mut Sampler,
         options: &GenerateOptions,
-        constraint: Option<&mut (dyn Constraint + '_)>,
+        constraint: Option<Box<dyn Constraint>>,
         mut emit: impl FnMut(&str) -> bool,
     ) -> Result<Reply, Error> {
-        let mut dropped = 0;
+        let mut turn = self.fit()?;
+        // Should this turn fail, nothing is known of the tokens.
+        let mut turns = std::mem::take(&mut self.known).turns;
+        turns.retain(|known| known.tokens <= turn.same);
+        let mut options = options.clone();
+        options.stop.extend_from_slice(self.encoder.stop());
+        let text = Text::new(sampler.clone(), options, constraint);
+
+        let prompt_tokens = turn.prompt.len();
+        let mut part = self.generate(turn.prompt.clone(), text, &mut emit)?;
+        let reused_tokens = part.0.reused_tokens;
+        while part.0.finish == Stop::ContextFull {
+            let Some(prompt) = self.make_room(&mut turn, part.1.tokens())? else { break };
+            turns.clear();
+            part = self.generate(prompt, part.1, &mut emit)?;
+        }
+        let (mut generated, mut text) = part;
+        // A text that filled the context has not been ended yet.
+        if matches!(generated.finish, Stop::ContextFull | Stop::Interrupted) {
+            let certain = text.text().len();
+            generated.finish = text.end(generated.finish);
+            if let Some(tail) = text.text().get(certain..).filter(|tail| !tail.is_empty()) {
+                emit(tail);
+                generated.tail.push_str(tail);
+                generated.text.push_str(tail);
+            }
+        }
+        (generated.prompt_tokens, generated.reused_tokens) = (prompt_tokens, reused_tokens);
+        *sampler = text.into_sampler();
+        Ok(self.close(turn, turns, generated))
+    }
+
+    /// Has a text go on after `prompt`; gives back its state too.
+    fn generate(
+        &mut self,
+        prompt: Vec<u32>,
+        text: Text,
+        emit: &mut impl FnMut(&str) -> bool,
+    ) -> Result<(Completion, Text), Error> {
+        let request = Request::resume(prompt, text).with_state();
+        let keep_going = &self.keep_going;
+        let mut completion = self.session.follow(request, || keep_going.ask(), emit)?;
+        let state = completion.state.take().ok_or(EngineError::Stopped)?;
+        Ok((completion, *state))
+    }
+
+    /// The next turn, with as many of the messages as fit.
+    fn fit(&self) -> Result<Turn, Error> {
         let mut messages = self.messages.clone();
-        let plan = loop {
+        loop {
             let rendered = render(&self.encoder, &self.options, &messages)?;
-            let plan = plan(&self.encoder, &self.cached, self.session.position() as usize, rendered, &[])?;
-            let tokens = plan.keep + plan.tokens.len();
+            let prompt = self.known.encode(&self.encoder, &rendered)?;
+            let (tokens, context) = (prompt.len(), self.session.context());
             // There has to be room for the answer's first token to be fed.
-            if tokens < self.session.context() as usize {
-                break plan;
+            if tokens < context as usize {
+                let same = self.known.same(&prompt);
+                let dropped = self.messages.len() - messages.len();
+                return Ok(Turn { messages, dropped, rendered, prompt, same });
             }
             let shorter = match self.options.overflow {
                 Overflow::DropOldest => drop_oldest(&messages),
                 Overflow::Refuse => None,
             };
-            let context = self.session.context();
-            let shorter = shorter.ok_or(ChatError::ContextFull { tokens, context })?;
-            dropped += messages.len() - shorter.len();
-            messages = shorter;
-        };
-        self.session.truncate(plan.keep as u32);
-        self.cached.tokens.truncate(plan.keep);
-        sampler.forget_recent();
-        let remembered = self.cached.tokens.len().saturating_sub(sampler.params().repeat_last_n);
-        self.cached.tokens[remembered..].iter().for_each(|&token| sampler.accept(token));
-
-        let mut stats = TurnStats {
-            prompt_tokens: plan.keep + plan.tokens.len(),
-            reused_tokens: plan.keep,
-            ..TurnStats::default()
-        };
-        let mut fed = self.cached.tokens.clone();
-        fed.extend_from_slice(&plan.tokens);
-        // Should this turn fail, nothing is known of the cache.
-        let mut turns = std::mem::take(&mut self.cached).turns;
-        turns.retain(|turn| turn.tokens <= plan.same);
-        let mut base = plan.rendered;
-        let mut text = String::new();
-        let (encoder, conversation) = (&self.encoder, &self.options);
-        let mut options = options.clone();
-        options.stop.extend_from_slice(encoder.stop());
-        let mut make_room = |session: &mut Session, made: &[u32]| -> Result<Option<Vec<u32>>, Error> {
-            // The messages are shortened until half of the context is free.
-            let mut plan = None;
-            while let Some(shorter) = drop_oldest(&messages) {
-                dropped += messages.len() - shorter.len();
-                messages = shorter;
-                let rendered = render(encoder, conversation, &messages)?;
-                let next = self::plan(encoder, &Cached::default(), 0, rendered, made)?;
-                let fits = next.tokens.len() < session.context() as usize;
-                let roomy = next.tokens.len() <= session.context() as usize / 2;
-                plan = Some(next).filter(|_| fits);
-                if roomy {
-                    break;
-                }
-            }
-            let Some(plan) = plan else { return Ok(None) };
-            let same = fed.iter().zip(&plan.tokens).take_while(|(a, b)| a == b).count();
-            let keep = same.min(session.position() as usize).min(plan.tokens.len() - 1);
-            session.truncate(keep as u32);
-            // What was made stands behind the prompt; `fed` is the prompt alone.
-            fed.clone_from(&plan.tokens);
-            fed.truncate(plan.tokens.len() - made.len());
-            turns.clear();
-            base = plan.rendered;
-            Ok(Some(plan.tokens[keep..].to_vec()))
-        };
-        let extras = Extras {
-            constraint,
-            make_room: match self.options.overflow {
-                Overflow::DropOldest => Some(&mut make_room),
-                Overflow::Refuse => None,
-            },
-        };
-        let tokenizer = encoder.tokenizer();
-        let result =
-            generate_with(&mut self.session, tokenizer, sampler, &plan.tokens, &options, extras, |piece| {
-                text.push_str(piece);
-                emit(piece)
-            });
-        let generated = match result {
-            Ok(generated) => generated,
-            Err(Error::Session(SessionError::Interrupted)) => {
-                fed.truncate(self.session.position() as usize);
-                turns.retain(|turn| turn.tokens <= fed.len());
-                self.cached = Cached { tokens: fed, turns };
-                let generated = Generated::nothing(stats.prompt_tokens, Stop::Interrupted);
-                return Ok(Reply { text, generated, stats });
-            }
-            Err(error) => {
-                // The session may hold anything; start over at the next turn.
-                self.session.truncate(0);
-                return Err(error);
-            }
-        };
-        fed.extend_from_slice(&generated.tokens);
-        let pieces: Vec<u8> =
-            generated.tokens.iter().flat_map(|&id| tokenizer.piece(id, false)).copied().collect();
-        // Not if a stop string or a broken character was left out.
-        let complete = pieces == text.as_bytes();
-        if complete {
-            turns.push(Known { prompt: base, answer: text.clone(), tokens: fed.len() });
+            messages = shorter.ok_or(ChatError::ContextFull { tokens, context })?;
         }
-        self.cached = Cached { tokens: fed, turns };
-        stats.answer_tokens = generated.tokens.len();
-        stats.dropped_messages = dropped;
-        stats.prompt_time = generated.prompt_time;
-        stats.answer_time = generated.decode_time + generated.sample_time;
+    }
+
+    /// Shortens the messages of a turn whose answer has filled the context until half of it is free, and gives the tokens
+    /// that the answer goes on after: those of the messages, and `made`, those of the answer. `None` if nothing helps, or
+    /// is to be left out.
+    fn make_room(&self, turn: &mut Turn, made: &[u32]) -> Result<Option<Vec<u32>>, Error> {
+        if self.options.overflow == Overflow::Refuse {
+            return Ok(None);
+        }
+        let context = self.session.context() as usize;
+        let mut fitting = None;
+        while let Some(shorter) = drop_oldest(&turn.messages) {
+            turn.dropped += turn.messages.len() - shorter.len();
+            turn.messages = shorter;
+            let rendered = render(&self.encoder, &self.options, &turn.messages)?;
+            let prompt = self.encoder.encode(&rendered)?;
+            let tokens = prompt.len() + made.len();
+            fitting = (tokens < context).then_some((rendered, prompt));
+            if tokens <= context / 2 {
+                break;
+            }
+        }
+        let Some((rendered, prompt)) = fitting else { return Ok(None) };
+        let tokens = [&prompt, made].concat();
+        (turn.rendered, turn.prompt) = (rendered, prompt);
+        Ok(Some(tokens))
+    }
+
+    /// Takes note of an answer.
+    fn close(&mut self, turn: Turn, mut turns: Vec<Known>, generated: Completion) -> Reply {
+        let Turn { messages, dropped, rendered, prompt, .. } = turn;
+        let tokenizer = self.encoder.tokenizer();
+        let tokens = [prompt, generated.tokens.clone()].concat();
+        let pieces = generated.tokens.iter().flat_map(|&id| tokenizer.piece(id, false));
+        // Not if a stop string or a broken character was left out.
+        if pieces.eq(generated.text.as_bytes()) {
+            turns.push(Known { prompt: rendered, answer: generated.text.clone(), tokens: tokens.len() });
+        }
+        self.known = KnownTokens { tokens, turns };
+        let stats = TurnStats {
+            prompt_tokens: generated.prompt_tokens,
+            reused_tokens: generated.reused_tokens,
+            answer_tokens: generated.tokens.len(),
+            dropped_messages: dropped,
+            prompt_time: generated.timings.prompt,
+            answer_time: generated.timings.decode + generated.timings.sample,
+        };
         self.last = stats;
         if dropped > 0 {
             self.messages = messages;
         }
-        if !(text.is_empty() && generated.stop == Stop::Interrupted) {
+        let text = generated.text.clone();
+        if !(text.is_empty() && generated.finish == Stop::Interrupted) {
             self.messages.push(Message::new(Role::assistant(), text.as_str()));
         }
-        Ok(Reply { text, generated, stats })
+        Reply { text, generated, stats }
     }
 }
 
 fn render(
-    encoder: &ChatEncoder<'_>,
+    encoder: &ChatEncoder,
     options: &ConversationOptions,
     messages: &[Message],
 ) -> Result<Rendered, ChatError> {
@@ -387,31 +400,23 @@ fn render(
     encoder.render(&input)
 }
 
-/// The tokens of a text, with `made` behind them: how many of the `position` tokens of the session stay, and which to
-/// feed, which is at least one.
-fn plan(
-    encoder: &ChatEncoder<'_>,
-    cached: &Cached,
-    position: usize,
-    rendered: Rendered,
-    made: &[u32],
-) -> Result<Plan, Error> {
-    let known = cached.turns.iter().rev().find_map(|turn| Some((turn.end_in(&rendered)?, turn.tokens)));
-    let mut tokens = match known {
-        // Cutting the text here may give other tokens than encoding it whole; the model's own are kept.
-        Some((at, known)) => {
-            let behind: Vec<usize> =
-                rendered.breaks.iter().filter(|&&place| place > at).map(|place| place - at).collect();
-            let mut tokens = cached.tokens[..known.min(cached.tokens.len())].to_vec();
-            tokens.extend(encoder.tokenizer().encode_template(&rendered.text[at..], &behind, false)?);
-            tokens
-        }
-        None => encoder.encode(&rendered)?,
-    };
-    tokens.extend_from_slice(made);
-    let same = tokens.iter().zip(&cached.tokens).take_while(|(a, b)| a == b).count();
-    let keep = same.min(position).min(tokens.len().saturating_sub(1));
-    Ok(Plan { keep, tokens: tokens.split_off(keep), rendered, same })
+impl KnownTokens {
+    /// The tokens of a text. Cutting the text at the end of a turn may give other tokens than encoding it whole; the
+    /// model's own are kept.
+    fn encode(&self, encoder: &ChatEncoder, rendered: &Rendered) -> Result<Vec<u32>, Error> {
+        let known = self.turns.iter().rev().find_map(|turn| Some((turn.end_in(rendered)?, turn.tokens)));
+        let Some((at, known)) = known else { return encoder.encode(rendered) };
+        let breaks: Vec<usize> =
+            rendered.breaks.iter().filter(|&&place| place > at).map(|place| place - at).collect();
+        let mut tokens = self.tokens[..known.min(self.tokens.len())].to_vec();
+        tokens.extend(encoder.tokenizer().encode_template(&rendered.text[at..], &breaks, false)?);
+        Ok(tokens)
+    }
+
+    /// How many tokens of a prompt are these.
+    fn same(&self, prompt: &[u32]) -> usize {
+        prompt.iter().zip(&self.tokens).take_while(|(a, b)| a == b).count()
+    }
 }
 
 /// The messages without the oldest question and what follows it; `None` if only one question is left.
@@ -427,7 +432,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_goes_on_behind_the_answer_whatever_white_space_it_has() {
+    fn a_text_goes_on_after_the_answer_whatever_white_space_it_has() {
         let rendered =
             |text: &str, breaks: &[usize]| Rendered { text: text.to_owned(), breaks: breaks.to_vec() };
         let known =

@@ -1,6 +1,8 @@
 //! Messages to the tokens of a prompt: a template with the model's tokenizer.
 
-use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
+use std::sync::Arc;
+
+use bitnetc_runtime::tokenizer::{TokenId, Tokenize, Tokenizer};
 use serde_json::{Map, Value};
 
 use super::select::ModelFacts;
@@ -13,14 +15,14 @@ use crate::load::Loaded;
 
 /// Makes prompts of messages for one model.
 #[derive(Clone)]
-pub struct ChatEncoder<'t> {
-    tokenizer: &'t dyn Tokenize,
+pub struct ChatEncoder {
+    tokenizer: Arc<dyn Tokenize>,
     special: SpecialTexts,
     template: ChatTemplate,
     stop: Vec<String>,
 }
 
-impl std::fmt::Debug for ChatEncoder<'_> {
+impl std::fmt::Debug for ChatEncoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ChatEncoder")
             .field("template", &self.template.name())
@@ -29,18 +31,18 @@ impl std::fmt::Debug for ChatEncoder<'_> {
     }
 }
 
-impl<'t> ChatEncoder<'t> {
+impl ChatEncoder {
     /// With this template, and strings that end an answer besides the model's end tokens.
-    pub fn new(tokenizer: &'t dyn Tokenize, template: ChatTemplate, stop: Vec<String>) -> Self {
-        Self { special: SpecialTexts::of(tokenizer), tokenizer, template, stop }
+    pub fn new(tokenizer: Arc<dyn Tokenize>, template: ChatTemplate, stop: Vec<String>) -> Self {
+        Self { special: SpecialTexts::of(&*tokenizer), tokenizer, template, stop }
     }
 
     /// With the template that [`select`](super::select()) chooses for a model, and the remark that goes with the choice.
     ///
     /// # Errors
     /// As [`select`](super::select()).
-    pub fn for_model(loaded: &'t Loaded, wish: &Wish) -> Result<(Self, Option<String>), ChatError> {
-        let special = SpecialTexts::of(&loaded.tokenizer);
+    pub fn for_model(loaded: &Loaded, wish: &Wish) -> Result<(Self, Option<String>), ChatError> {
+        let special = SpecialTexts::of(&*loaded.tokenizer);
         let facts = ModelFacts {
             name: &loaded.name,
             architecture: &loaded.architecture,
@@ -48,12 +50,13 @@ impl<'t> ChatEncoder<'t> {
             special: &special,
         };
         let Selected { template, stop, note } = select(wish, facts)?;
-        Ok((Self { tokenizer: &loaded.tokenizer, special, template, stop }, note))
+        let tokenizer: Arc<dyn Tokenize> = Arc::<Tokenizer>::clone(&loaded.tokenizer);
+        Ok((Self { tokenizer, special, template, stop }, note))
     }
 
     /// The tokenizer.
-    pub fn tokenizer(&self) -> &'t dyn Tokenize {
-        self.tokenizer
+    pub fn tokenizer(&self) -> &dyn Tokenize {
+        &*self.tokenizer
     }
 
     /// The template.
@@ -112,7 +115,7 @@ fn message(value: &Value) -> Result<Message, String> {
     })
 }
 
-impl RenderChat for ChatEncoder<'_> {
+impl RenderChat for ChatEncoder {
     fn render(&self, messages: &[Value], body: &Value) -> Result<ChatPrompt, String> {
         let parsed = messages.iter().enumerate().map(|(number, value)| {
             message(value).map_err(|why| format!("messages: message {}: {why}", number + 1))

@@ -1,7 +1,7 @@
 //! Conversations: chat templates, and a session that goes from turn to turn.
 //!
 //! A [`ChatTemplate`] turns [`Message`]s into the text that the model was trained on, under limits, because templates
-//! come with model files and those are not trusted. [`Conversation`] keeps the messages and the session's cache, feeds
+//! come with model files and those are not trusted. [`Conversation`] keeps the messages and their tokens, computes
 //! only what is new, and knows what to do when the context is full. [`select`](mod@select) says which template a model
 //! gets.
 //!

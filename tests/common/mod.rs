@@ -8,7 +8,9 @@ use bitnetc::load::{LoadOptions, Loaded, load};
 use bitnetc_frontend_gguf::testing::TinyModel;
 use bitnetc_ir::{CacheType, DType};
 use bitnetc_passes::HeadFormat;
+use bitnetc_runtime::sampling::{Sampler, SamplingParams, TokenMask};
 use bitnetc_runtime::session::{Session, SessionOptions};
+use bitnetc_runtime::tokenizer::Tokenize;
 
 /// The repository.
 pub fn root() -> PathBuf {
@@ -67,6 +69,35 @@ pub fn score(loaded: &Loaded, tokens: &[u32], threads: u32) -> Vec<Vec<f32>> {
 pub fn decode(loaded: &Loaded, tokens: &[u32], threads: u32) -> Vec<Vec<f32>> {
     let mut session = session(loaded, tokens.len() as u32, threads);
     tokens.iter().map(|&t| session.feed(&[t]).unwrap().to_vec()).collect()
+}
+
+/// The tokens after a prompt, by a session that is fed one token after the other and a sampler: what the engine has to make.
+pub fn tokens_by_hand(
+    loaded: &Loaded,
+    prompt: &[u32],
+    params: SamplingParams,
+    limit: usize,
+    ignore_end: bool,
+) -> Vec<u32> {
+    let context = prompt.len() + limit;
+    let mut session = session(loaded, context as u32, 1);
+    let vocab = loaded.model.vocab();
+    let mut mask = TokenMask::all(vocab as usize);
+    let ends = (0..vocab).filter(|&id| loaded.tokenizer.is_end(id));
+    ends.filter(|_| ignore_end).for_each(|id| mask.forbid(id));
+    let mut sampler = Sampler::new(params).unwrap();
+    prompt.iter().for_each(|&id| sampler.accept(id));
+    let mut tokens = Vec::new();
+    let mut next = prompt.to_vec();
+    while tokens.len() < limit {
+        let id = sampler.sample_allowed(session.feed(&next).unwrap(), Some(&mask)).unwrap();
+        if loaded.tokenizer.is_end(id) {
+            break;
+        }
+        tokens.push(id);
+        next = vec![id];
+    }
+    tokens
 }
 
 /// Asserts that two sets of logits are equal by bits.

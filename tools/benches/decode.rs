@@ -29,8 +29,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         list => list.iter().map(|t| t.parse()).collect::<Result<_, _>>()?,
     };
     let loaded = load(Some(&path), &LoadOptions::default())?;
-    let options =
-        BenchOptions { repetitions: 5, warm_up: true, context: 128, profile: false, keep_going: || true };
+    let options = BenchOptions {
+        repetitions: 5,
+        warm_up: true,
+        context: 128,
+        profile: false,
+        keep_going: (|| true).into(),
+    };
     let mut roofline = limits_of_machine(None)?;
     let mut bench = Bench::new(&loaded, &mut roofline, options);
     let subject = Subject::of(&loaded, name.to_owned(), bench.accounts().chunk());

@@ -27,7 +27,7 @@ fn hostile_page(folder: &std::path::Path) -> (Document, std::path::PathBuf) {
     let open = || Source::open(Some(&path), MapMode::Mapped).unwrap();
     let compile = BuildOptions { threads: Some(2), ..BuildOptions::default() };
     let loaded = load_source(open(), &common::options(bitnetc_ir::DType::F16)).unwrap();
-    let options = MeasureOptions { threads: 2, position: 3, steps: 4, keep_going: || true };
+    let options = MeasureOptions { threads: 2, position: 3, steps: 4, keep_going: (|| true).into() };
     let timings = measure(&loaded, &options).unwrap();
     let options = ExplainOptions { position: 3, texts: true, timings: Some(&timings) };
     let document = explain(&open(), &compile, &compile.target().unwrap(), &options).unwrap();

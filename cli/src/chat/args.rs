@@ -60,7 +60,7 @@ impl TemplateArgs {
     }
 
     /// What makes prompts for a model with that template; says which one where it is not the file's.
-    pub(crate) fn encoder<'l>(&self, loaded: &'l Loaded, quiet: bool) -> Result<ChatEncoder<'l>, Failure> {
+    pub(crate) fn encoder(&self, loaded: &Loaded, quiet: bool) -> Result<ChatEncoder, Failure> {
         let (encoder, note) = ChatEncoder::for_model(loaded, &self.wish()?).map_err(bitnetc::Error::from)?;
         if let Some(note) = note {
             output::say(quiet, note);

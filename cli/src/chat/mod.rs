@@ -7,11 +7,10 @@ mod input;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use bitnetc::Model;
 use bitnetc::chat::{Conversation, ConversationOptions, Message, Overflow, Reply, Role, Transcript};
-use bitnetc::generate::Stop;
-use bitnetc::load::Loaded;
+use bitnetc::engine::{EngineOptions, Stop};
 use bitnetc_runtime::sampling::Sampler;
-use bitnetc_runtime::session::{Session, SessionOptions};
 
 pub(crate) use args::{ChatArgs, PromptArgs, TemplateArgs};
 use commands::{Command, HELP, Settings};
@@ -19,7 +18,7 @@ use input::{Input, Line};
 
 use super::failure::Failure;
 use super::run::announce;
-use super::sampling::{Forms, check_biases};
+use super::sampling::check_biases;
 use super::timings::Timings;
 use super::{Outcome, interrupt, models, output};
 use crate::exit;
@@ -30,16 +29,15 @@ pub(crate) fn run(args: &ChatArgs, quiet: bool) -> Outcome {
     let (params, random_seed) = args.sampling.params()?;
     let path = args.model.as_deref().or(args.model_option.as_deref());
     let clock = Instant::now();
-    let loaded = models::open(path, &args.engine.load_options()?, quiet)?;
-    announce(&loaded, path.is_some(), quiet);
+    let model = Model::from(models::open(path, &args.engine.load_options()?, quiet)?);
+    let loaded = model.loaded();
+    announce(loaded, path.is_some(), quiet);
     check_biases(&params, loaded.model.vocab())?;
-    let encoder = args.chat.template.encoder(&loaded, quiet)?;
+    let encoder = args.chat.template.encoder(loaded, quiet)?;
     // A grammar that cannot be used is refused now, not at the first answer.
-    let forms = Forms::new(&loaded.tokenizer, loaded.model.vocab());
-    drop(args.grammar.open(&forms)?);
+    drop(args.grammar.open(&model)?);
     let context = if args.ctx_size == 0 { loaded.default_context() } else { args.ctx_size };
-    let options = SessionOptions { context, threads: args.engine.build.threads() };
-    let session = Session::new(loaded.model.clone(), options)?;
+    let session = model.session_with(EngineOptions::single(context, args.engine.build.threads()))?;
     let load_time = clock.elapsed();
     if random_seed && params.temperature > 0.0 {
         output::say(quiet, format!("seed: {}", params.seed));
@@ -49,16 +47,15 @@ pub(crate) fn run(args: &ChatArgs, quiet: bool) -> Outcome {
         ..ConversationOptions::default()
     };
     let mut conversation = Conversation::new(session, encoder, conversation_options);
-    conversation.session_mut().set_keep_going(|| !interrupt::requested());
+    conversation.set_keep_going(|| !interrupt::requested());
     conversation.reset(args.chat.system_prompt.as_deref());
     let settings = Settings { params, n_predict: args.n_predict };
     let mut chat = Chat {
         args,
-        loaded: &loaded,
+        model,
         sampler: Sampler::new(settings.params.clone())?,
         settings,
         load_time,
-        forms,
         conversation,
         quiet,
     };
@@ -79,12 +76,11 @@ fn messages(n: usize) -> String {
 /// A chat going on.
 struct Chat<'a> {
     args: &'a ChatArgs,
-    loaded: &'a Loaded,
+    model: Model,
     settings: Settings,
     sampler: Sampler,
     load_time: Duration,
-    forms: Forms<'a>,
-    conversation: Conversation<'a>,
+    conversation: Conversation,
     quiet: bool,
 }
 
@@ -157,7 +153,7 @@ impl Chat<'_> {
                 self.conversation.reset(Some(if text == "none" { "" } else { &text }));
             }
             Command::Save(path) => {
-                let transcript = Transcript::new(&self.loaded.name, self.conversation.messages());
+                let transcript = Transcript::new(&self.model.loaded().name, self.conversation.messages());
                 transcript.save(&path).map_err(bitnetc::Error::from)?;
                 output::say(self.quiet, format!("saved {}", messages(transcript.messages.len())));
             }
@@ -207,8 +203,7 @@ impl Chat<'_> {
             output::say(false, &prompt.text);
         }
         let options = self.args.sampling.options(self.settings.n_predict, self.args.ignore_eos);
-        let mut grammar = self.args.grammar.open(&self.forms)?;
-        let constraint = grammar.as_deref_mut();
+        let constraint = self.args.grammar.open(&self.model)?;
         let streaming = !self.args.json;
         let mut broken = None;
         let reply = self.conversation.answer(&mut self.sampler, &options, constraint, |piece| {
@@ -229,14 +224,14 @@ impl Chat<'_> {
         if self.args.perf {
             output::say(false, self.timings(&reply).text());
         }
-        if reply.generated.stop == Stop::Interrupted && reply.text.is_empty() {
+        if reply.generated.finish == Stop::Interrupted && reply.text.is_empty() {
             self.conversation.undo();
         }
         if reply.stats.dropped_messages > 0 {
             let n = reply.stats.dropped_messages;
             output::say(false, format!("the context is full: left out the oldest {}", messages(n)));
         }
-        if reply.generated.stop == Stop::ContextFull {
+        if reply.generated.finish == Stop::ContextFull {
             let context = self.conversation.session().context();
             let remedy = match self.args.context_shift {
                 true => "-c makes it larger",
@@ -252,13 +247,7 @@ impl Chat<'_> {
     }
 
     fn timings<'r>(&'r self, reply: &'r Reply) -> Timings<'r> {
-        Timings {
-            load: self.load_time,
-            result: &reply.generated,
-            reused: reply.stats.reused_tokens,
-            loaded: self.loaded,
-            session: self.conversation.session(),
-        }
+        Timings { load: self.load_time, result: &reply.generated, session: self.conversation.session() }
     }
 
     fn json(&self, reply: &Reply) -> serde_json::Value {
@@ -267,7 +256,7 @@ impl Chat<'_> {
         serde_json::json!({
             "schema": "bitnetc.chat-turn/1",
             "text": reply.text,
-            "stop": reply.generated.stop.name(),
+            "stop": reply.generated.finish.name(),
             "prompt_tokens": stats.prompt_tokens,
             "reused_tokens": stats.reused_tokens,
             "answer_tokens": stats.answer_tokens,

@@ -82,7 +82,7 @@ pub(crate) fn run(args: &ExplainArgs, quiet: bool) -> Outcome {
             threads,
             position: args.depth,
             steps: args.repetitions,
-            keep_going: || !interrupt::requested(),
+            keep_going: (|| !interrupt::requested()).into(),
         };
         timings = Some(measure(&loaded, &options)?);
     }

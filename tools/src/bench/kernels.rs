@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use bitnetc_codegen::program::{Program, Programs};
 use bitnetc_ir::work::OpWork;
 use bitnetc_ir::{Extent, Func, Module, Op};
+use bitnetc_runtime::machine::KeepGoing;
 use bitnetc_runtime::profile::ProgramProfile;
 use bitnetc_runtime::roofline::Roofline;
 use bitnetc_runtime::session::{Session, SessionOptions};
@@ -25,7 +26,7 @@ use crate::error::Error;
 use bitnetc::load::Loaded;
 
 /// How kernels are measured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct KernelsOptions {
     /// Tokens of a chunk of a prompt, at most as many as one call handles; 0: none.
     pub prompt: u32,
@@ -38,7 +39,7 @@ pub struct KernelsOptions {
     /// Repetitions, at least 1.
     pub repetitions: u32,
     /// Asked between calls; false ends the measurement.
-    pub keep_going: fn() -> bool,
+    pub keep_going: KeepGoing,
 }
 
 /// What a kernel's multiply-adds are measured against.
@@ -193,7 +194,7 @@ impl<'a> Runs<'a> {
         let context = options.depth.saturating_add(options.prompt.max(1));
         let session_options = SessionOptions { context, threads: options.threads };
         let mut session = Session::profiled(loaded.model.clone(), session_options)?;
-        session.set_keep_going(options.keep_going);
+        session.set_keep_going(options.keep_going.clone());
         while session.position() < options.depth {
             let start = session.position();
             session.feed(&tokens(start, options.depth.min(start + session.chunk().max(1))))?;
@@ -204,7 +205,7 @@ impl<'a> Runs<'a> {
     }
 
     fn feed(&mut self, tokens: &[u32]) -> Result<(), Error> {
-        if !(self.options.keep_going)() {
+        if !self.options.keep_going.ask() {
             return Err(Error::INTERRUPTED);
         }
         self.session.truncate(self.options.depth);

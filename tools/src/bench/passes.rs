@@ -9,6 +9,7 @@
 use bitnetc_ir::EntryPoint;
 use bitnetc_ir::work::Accounts;
 use bitnetc_passes::{ALL_PASSES, PassId};
+use bitnetc_runtime::machine::KeepGoing;
 use bitnetc_runtime::session::{Session, SessionOptions};
 use serde_json::{Value, json};
 
@@ -17,7 +18,7 @@ use crate::error::Error;
 use bitnetc::load::Loaded;
 
 /// How passes are measured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PassesOptions {
     /// Tokens of the prompt that prefill is measured with.
     pub prompt: u32,
@@ -28,7 +29,7 @@ pub struct PassesOptions {
     /// Pairs of samples.
     pub repetitions: u32,
     /// Asked between samples; false ends the measurement.
-    pub keep_going: fn() -> bool,
+    pub keep_going: KeepGoing,
 }
 
 /// What a planned module says of itself.
@@ -114,7 +115,7 @@ fn tests(options: &PassesOptions) -> [Test; 2] {
 fn runner(loaded: &Loaded, options: &PassesOptions) -> Result<Runner, Error> {
     let context = options.prompt.max(options.generate).max(1);
     let session = Session::new(loaded.model.clone(), SessionOptions { context, threads: options.threads })?;
-    let mut runner = Runner::new(session, options.keep_going);
+    let mut runner = Runner::new(session, options.keep_going.clone());
     for test in tests(options).into_iter().filter(|t| t.context() > 0) {
         runner.warm_up(test)?;
     }

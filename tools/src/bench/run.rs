@@ -5,6 +5,7 @@ use std::time::Instant;
 use bitnetc_codegen::compile::CompileError;
 use bitnetc_codegen::host;
 use bitnetc_ir::work::Accounts;
+use bitnetc_runtime::machine::KeepGoing;
 use bitnetc_runtime::profile::Profile;
 use bitnetc_runtime::roofline::{Roofline, default_buffer_bytes};
 use bitnetc_runtime::session::{Session, SessionOptions};
@@ -61,7 +62,7 @@ pub struct BenchOptions {
     /// Whether each test is run once more behind its samples, with a clock at every step and barrier.
     pub profile: bool,
     /// Asked between steps; false ends the test.
-    pub keep_going: fn() -> bool,
+    pub keep_going: KeepGoing,
 }
 
 /// What [`Bench::run`] tells while it works.
@@ -96,12 +97,12 @@ pub(crate) struct Runner {
     session: Session,
     /// Tokens of the session's context that are those of [`token`].
     filled: u32,
-    keep_going: fn() -> bool,
+    keep_going: KeepGoing,
 }
 
 impl Runner {
-    pub(crate) fn new(mut session: Session, keep_going: fn() -> bool) -> Self {
-        session.set_keep_going(keep_going);
+    pub(crate) fn new(mut session: Session, keep_going: KeepGoing) -> Self {
+        session.set_keep_going(keep_going.clone());
         Self { session, filled: 0, keep_going }
     }
 
@@ -130,7 +131,7 @@ impl Runner {
             self.session.feed(&prompt)?;
         }
         for i in 0..test.generate {
-            if !(self.keep_going)() {
+            if !self.keep_going.ask() {
                 return Err(Error::INTERRUPTED);
             }
             self.session.feed(&[token(test.depth + test.prompt + i, vocab)])?;
@@ -237,7 +238,7 @@ impl<'a> Bench<'a> {
     fn profile(&mut self, test: Test) -> Result<Option<Profile>, Error> {
         let options = SessionOptions { context: self.options.context, threads: test.threads };
         let session = Session::profiled(self.loaded.model.clone(), options)?;
-        let mut recording = Runner::new(session, self.options.keep_going);
+        let mut recording = Runner::new(session, self.options.keep_going.clone());
         recording.fill(test.depth)?;
         recording.warm_up(test)?;
         recording.session.reset_profile();
@@ -262,7 +263,7 @@ impl<'a> Bench<'a> {
                 drop(other);
                 let options = SessionOptions { context: self.options.context, threads };
                 let session = Session::new(self.loaded.model.clone(), options)?;
-                Ok(Runner::new(session, self.options.keep_going))
+                Ok(Runner::new(session, self.options.keep_going.clone()))
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Measured times beside predicted ones: a session that records, at the position that is explained.
 
 use bitnetc_ir::EntryPoint;
+use bitnetc_runtime::machine::KeepGoing;
 use bitnetc_runtime::profile::Profile;
 use bitnetc_runtime::session::{Session, SessionOptions};
 
@@ -15,7 +16,7 @@ const WARM_UP_STEPS: u32 = 4;
 const CHUNKS: u32 = 3;
 
 /// What [`measure`] runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct MeasureOptions {
     /// Threads.
     pub threads: u32,
@@ -24,7 +25,7 @@ pub struct MeasureOptions {
     /// Decode steps that are timed, at least 1.
     pub steps: u32,
     /// Asked between calls; false ends the measurement.
-    pub keep_going: fn() -> bool,
+    pub keep_going: KeepGoing,
 }
 
 /// Recorded times.
@@ -62,7 +63,7 @@ pub fn measure(loaded: &Loaded, options: &MeasureOptions) -> Result<Timings, Err
     let context = options.position.saturating_add(chunk.max(1)).min(loaded.context.max(1));
     let mut session =
         Session::profiled(loaded.model.clone(), SessionOptions { context, threads: options.threads })?;
-    session.set_keep_going(options.keep_going);
+    session.set_keep_going(options.keep_going.clone());
     let position = options.position.min(context - 1);
     let tokens = |from: u32, to: u32| (from..to).map(|i| token(i, vocab)).collect::<Vec<u32>>();
     while session.position() < position {
@@ -70,7 +71,7 @@ pub fn measure(loaded: &Loaded, options: &MeasureOptions) -> Result<Timings, Err
         session.feed(&tokens(start, position.min(start + session.chunk().max(1))))?;
     }
     let again = |session: &mut Session, fed: &[u32]| {
-        if !(options.keep_going)() {
+        if !options.keep_going.ask() {
             return Err(Error::INTERRUPTED);
         }
         session.truncate(position);

@@ -1,0 +1,90 @@
+//! Texts for whoever steps the scheduler itself: one followed as it is made, or many until all have ended.
+
+use super::error::EngineError;
+use super::event::{Completion, Event};
+use super::handle::Handle;
+use super::request::Request;
+use super::scheduler::Scheduler;
+use super::stepper::Stepper;
+use crate::error::Error;
+
+impl<S: Stepper> Scheduler<S> {
+    /// Steps until the next event of a request; `None` after the last one.
+    pub fn next_event(&mut self, handle: &mut Handle) -> Option<Event> {
+        while !handle.is_ended() {
+            if let Some(event) = handle.try_recv() {
+                return Some(event);
+            }
+            self.step();
+        }
+        None
+    }
+
+    /// Steps until the request of `handle` has ended, as [`Handle::follow`] waits for it. `keep_going` is asked before
+    /// every step and cancels the request by returning false.
+    ///
+    /// # Errors
+    /// What the request failed of; [`EngineError::Stopped`] where its last event has been read already.
+    pub fn follow(
+        &mut self,
+        mut handle: Handle,
+        mut keep_going: impl FnMut() -> bool,
+        mut emit: impl FnMut(&str) -> bool,
+    ) -> Result<Completion, Error> {
+        let mut stopped = false;
+        loop {
+            while let Some(event) = handle.try_recv() {
+                if let Some(result) = handle.digest(event, &mut stopped, &mut emit) {
+                    return result;
+                }
+            }
+            if handle.is_ended() {
+                return Err(EngineError::Stopped.into());
+            }
+            if !keep_going() {
+                handle.cancel();
+            }
+            self.step();
+        }
+    }
+
+    /// Makes all of `requests`, as many at a time as there are sequences. `done` is given what each came to under its key
+    /// as soon as it has ended; an error of `done` ends the work. `keep_going` is asked before every step.
+    ///
+    /// # Errors
+    /// What `done` returns; [`Error::Interrupted`] where `keep_going` said no. Requests under way are cancelled then.
+    pub fn complete_all<K, E: From<Error>>(
+        &mut self,
+        requests: impl IntoIterator<Item = (K, Request)>,
+        mut keep_going: impl FnMut() -> bool,
+        mut done: impl FnMut(K, Result<Completion, Error>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut requests = requests.into_iter();
+        let mut under_way: Vec<(K, Handle)> = Vec::with_capacity(self.sequences());
+        loop {
+            while under_way.len() < self.sequences() {
+                let Some((key, request)) = requests.next() else { break };
+                under_way.push((key, self.submit(request.without_tokens())));
+            }
+            if under_way.is_empty() {
+                return Ok(());
+            }
+            if !keep_going() {
+                return Err(Error::Interrupted.into());
+            }
+            self.step();
+            let mut at = 0;
+            while at < under_way.len() {
+                let mut ended = None;
+                let event = under_way[at].1.try_recv();
+                if let Some(event) = event {
+                    ended = under_way[at].1.digest(event, &mut false, &mut |_| true);
+                }
+                match ended {
+                    None => at += 1,
+                    Some(result) => done(under_way.remove(at).0, result)?,
+                }
+            }
+        }
+    }
+}

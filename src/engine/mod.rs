@@ -1,0 +1,48 @@
+//! The engine: the one place where texts are made.
+//!
+//! ```text
+//! Request ──▶ Scheduler ──▶ Event, Event, … (one bounded channel a request)
+//!               │  plan      which rows of which sequence come next: a pure function
+//!               │  prefix    which free sequence holds the beginning of a prompt
+//!               │  Text      logits in, the next token and certain text out
+//!               └─ Stepper   computes rows (a [`bitnetc_runtime::machine::Machine`], or a stand-in in tests)
+//! ```
+//!
+//! [`Scheduler`] is synchronous and has no thread and no clock of its own: its owner calls [`Scheduler::step`].
+//! [`Engine`] is a handle to a thread that does so. Both take a [`Request`] and give a [`Handle`], from which the request's
+//! events are read.
+//!
+//! Invariants:
+//! - a text depends on its request and the model alone: not on the requests beside it, on the order of arrival, on what is
+//!   reused of earlier prompts, or on the division of prompts into steps;
+//! - whatever goes wrong with a request (a grammar that exceeds its limits, NaN logits, a panic in a constraint) ends that
+//!   request with its own error and no other;
+//! - a request has exactly one last event, [`Event::Done`] or [`Event::Failed`];
+//! - a client that does not read its events pauses its own sequence only;
+//! - a sequence is free again in the step after its request was cancelled or its handle dropped;
+//! - a decode step allocates nothing, apart from the strings of token events and the probabilities that were asked for.
+
+mod channel;
+mod error;
+mod event;
+mod handle;
+mod many;
+mod plan;
+mod prefix;
+mod request;
+mod running;
+mod scheduler;
+mod stepper;
+mod text;
+mod thread;
+
+pub use error::EngineError;
+pub(crate) use error::guarded;
+pub use event::{Completion, Event, Latency, Timings, Token};
+pub use handle::Handle;
+pub use plan::{Budget, Demand, plan};
+pub use request::Request;
+pub use scheduler::{Clock, EngineOptions, Scheduler, Stats, Step};
+pub use stepper::{MachineStepper, Part, PartIndex, Stepper};
+pub use text::{GenerateOptions, Stop, Text};
+pub use thread::Engine;

@@ -1,0 +1,87 @@
+//! What is asked of the engine: a prompt, and the text to make after it.
+
+use bitnetc_runtime::error::SessionError;
+use bitnetc_runtime::sampling::{ParamError, Sampler, SamplingParams};
+use bitnetc_runtime::tokenizer::TokenId;
+
+use super::text::{GenerateOptions, Text};
+use crate::constraint::Constraint;
+
+/// A text to make.
+#[derive(Debug)]
+pub struct Request {
+    /// What the text goes on from: at least one token.
+    pub prompt: Vec<TokenId>,
+    /// Whether every token is an event, or the end alone. On by default.
+    pub stream: bool,
+    /// Whether [`Completion::state`](super::Completion::state) is given back. A text whose context is full is then not
+    /// ended: what it holds back stays held back until it goes on or [`Text::end`] is called.
+    pub keep_state: bool,
+    pub(super) text: Text,
+}
+
+impl Request {
+    /// A text that goes on from `prompt`.
+    ///
+    /// # Errors
+    /// Sampling parameters out of range.
+    pub fn new(
+        prompt: Vec<TokenId>,
+        params: SamplingParams,
+        options: GenerateOptions,
+    ) -> Result<Self, ParamError> {
+        Ok(Self::resume(prompt, Text::new(Sampler::new(params)?, options, None)))
+    }
+
+    /// A text that has begun and goes on after another prompt, which holds its tokens too as far as the model is to see
+    /// them. Sampler, constraint, stop strings and limit go on where they are.
+    pub fn resume(prompt: Vec<TokenId>, text: Text) -> Self {
+        Self { prompt, text, stream: true, keep_state: false }
+    }
+
+    /// The same, with a text that follows `constraint`.
+    #[must_use]
+    pub fn with_constraint(mut self, constraint: Box<dyn Constraint>) -> Self {
+        self.text.set_constraint(constraint);
+        self
+    }
+
+    /// The same, with its end as the only event.
+    #[must_use]
+    pub fn without_tokens(mut self) -> Self {
+        self.stream = false;
+        self
+    }
+
+    /// The same, with its state in the completion.
+    #[must_use]
+    pub fn with_state(mut self) -> Self {
+        self.keep_state = true;
+        self
+    }
+
+    /// When the text ends.
+    pub fn options(&self) -> &GenerateOptions {
+        self.text.options()
+    }
+
+    /// The seed of the text's random numbers.
+    pub fn seed(&self) -> u64 {
+        self.text.sampler().params().seed
+    }
+
+    /// Whether the prompt can be fed to a sequence of `context` tokens of a model with `vocab` logits.
+    pub(super) fn check(&self, vocab: u32, context: u32) -> Result<(), SessionError> {
+        let tokens = self.prompt.len() as u64;
+        if tokens == 0 {
+            return Err(SessionError::Empty);
+        }
+        if let Some(at) = self.prompt.iter().position(|&id| id >= vocab) {
+            return Err(SessionError::Token { id: self.prompt[at], position: at as u64, vocab });
+        }
+        if tokens > u64::from(context) {
+            return Err(SessionError::ContextFull { tokens, position: 0, context });
+        }
+        Ok(())
+    }
+}

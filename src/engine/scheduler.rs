@@ -1,0 +1,461 @@
+//! The scheduler: requests in, one step after the other, events out.
+//!
+//! **Admission** is first come, first served: the oldest waiting request gets the first sequence that is free, whatever its
+//! length; which of several free ones, [`prefix`](super::prefix) says. **Steps**: sequences that decode come first, prompts
+//! share the rows that [`plan`](super::plan) leaves them. **The end**: a sequence is free in the step in which its text
+//! ends, or that follows the cancellation; it keeps its tokens for the prompts to come.
+//!
+//! Invariants: `places[i]` is the request of `seats[i]`; a seat with a request has tokens to feed; the events of ended
+//! requests that found no room are in `leaving`, and hold no seat.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bitnetc_runtime::error::SessionError;
+use bitnetc_runtime::machine::Record;
+use bitnetc_runtime::model::Model;
+use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
+
+use super::channel::{Outlet, channel};
+use super::error::EngineError;
+use super::handle::Handle;
+use super::plan::{Budget, Demand, plan};
+use super::prefix::{Free, choose};
+use super::request::Request;
+use super::running::{Beginning, Next, Running};
+use super::stepper::{MachineStepper, Part, Stepper};
+use super::text::Stop;
+
+/// What an engine is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Tokens that each sequence has room for.
+    pub context: u32,
+    /// Threads that compute, the one that calls [`Scheduler::step`] among them.
+    pub threads: u32,
+    /// Texts that are made at the same time, at least 1. Each has a KV cache of its own; memory that is not used is not
+    /// taken.
+    pub sequences: u32,
+    /// Rows of prompts in a step, at most: how long others wait for their next token while a prompt is read. `None`: as
+    /// many as read the weights once where nobody decodes, else 32.
+    pub max_prompt_rows: Option<u32>,
+    /// Events of a request that wait to be read, at least 1; one more pauses the request.
+    pub events: u32,
+    /// What the machine records of its time.
+    pub record: Record,
+}
+
+impl EngineOptions {
+    /// Events that wait to be read, unless asked otherwise.
+    const EVENTS: u32 = 64;
+
+    /// For one text at a time.
+    pub fn single(context: u32, threads: u32) -> Self {
+        Self {
+            context,
+            threads,
+            sequences: 1,
+            max_prompt_rows: None,
+            events: Self::EVENTS,
+            record: Record::Nothing,
+        }
+    }
+
+    /// For so many texts at a time.
+    pub fn of(context: u32, threads: u32, sequences: u32) -> Self {
+        Self { sequences, ..Self::single(context, threads) }
+    }
+}
+
+/// Tells the time since some moment.
+pub type Clock = Box<dyn FnMut() -> Duration + Send>;
+
+/// What a step computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// Rows of sequences that decode.
+    pub decode_rows: u32,
+    /// Rows of prompts.
+    pub prompt_rows: u32,
+}
+
+impl Step {
+    /// Whether nothing could be computed: there is nothing to do, or all clients have events to read first.
+    pub fn is_idle(self) -> bool {
+        self.decode_rows + self.prompt_rows == 0
+    }
+}
+
+/// What a scheduler has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Steps that computed something.
+    pub steps: u64,
+    /// Rows of prompts that were computed.
+    pub prompt_rows: u64,
+    /// Rows of latest tokens that were computed.
+    pub decode_rows: u64,
+    /// Time of the steps, without sampling.
+    pub step_time: Duration,
+    /// Time for sampling and decoding text.
+    pub sample_time: Duration,
+}
+
+/// A sequence, and what it is fed next.
+#[derive(Debug)]
+struct Seat<Q> {
+    sequence: Q,
+    /// The prompt of its request, then its latest token.
+    pending: Vec<TokenId>,
+    /// Tokens of `pending` that have been fed, or were there already.
+    fed: usize,
+    /// The number of the request that ended here last, from 1 on; 0 if there was none.
+    used: u64,
+}
+
+impl<Q> Seat<Q> {
+    fn waiting(&self) -> u32 {
+        (self.pending.len() - self.fed) as u32
+    }
+
+    fn part(&mut self, rows: u32) -> Part<'_, Q> {
+        let logits = rows == self.waiting();
+        let tokens = &self.pending[self.fed..self.fed + rows as usize];
+        Part { sequence: &mut self.sequence, tokens, logits }
+    }
+}
+
+/// A request without a sequence.
+#[derive(Debug)]
+struct Waiting {
+    request: Request,
+    outlet: Outlet,
+    arrival: u64,
+    submitted: Duration,
+}
+
+/// See the module.
+pub struct Scheduler<S: Stepper = MachineStepper> {
+    stepper: S,
+    tokenizer: Arc<dyn Tokenize>,
+    budget: Budget,
+    events: usize,
+    clock: Clock,
+    seats: Vec<Seat<S::Sequence>>,
+    places: Vec<Option<Running>>,
+    waiting: VecDeque<Waiting>,
+    leaving: Vec<Outlet>,
+    /// Of the step in the making: what each seat waits for, its rows, and the seats that have any.
+    demands: Vec<Demand>,
+    rows: Vec<u32>,
+    active: Vec<usize>,
+    arrivals: u64,
+    endings: u64,
+    stats: Stats,
+}
+
+impl<S: Stepper> std::fmt::Debug for Scheduler<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scheduler")
+            .field("sequences", &self.seats.len())
+            .field("running", &self.running())
+            .field("waiting", &self.waiting.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Scheduler {
+    /// A scheduler over a model, with the system's clock.
+    ///
+    /// # Errors
+    /// Memory or threads that cannot be had; a model without the entry points.
+    pub fn new(
+        model: Arc<Model>,
+        tokenizer: Arc<dyn Tokenize>,
+        options: EngineOptions,
+    ) -> Result<Self, SessionError> {
+        let EngineOptions { context, threads, sequences, record, .. } = options;
+        let stepper = MachineStepper::new(model, context, threads, sequences, record)?;
+        let start = Instant::now();
+        Self::over(stepper, tokenizer, options, Box::new(move || start.elapsed()))
+    }
+}
+
+impl<S: Stepper> Scheduler<S> {
+    /// A scheduler over anything that computes rows, with a clock; `context`, `threads` and `record` of the options are the
+    /// stepper's business.
+    ///
+    /// # Errors
+    /// Memory that cannot be had.
+    pub fn over(
+        stepper: S,
+        tokenizer: Arc<dyn Tokenize>,
+        options: EngineOptions,
+        clock: Clock,
+    ) -> Result<Self, SessionError> {
+        let count = options.sequences.max(1) as usize;
+        let seat = || {
+            let sequence = stepper.sequence()?;
+            Ok(Seat { sequence, pending: Vec::new(), fed: 0, used: 0 })
+        };
+        let seats = (0..count).map(|_| seat()).collect::<Result<Vec<_>, SessionError>>()?;
+        Ok(Self {
+            budget: Budget { chunk: stepper.chunk(), max_prompt_rows: options.max_prompt_rows },
+            stepper,
+            tokenizer,
+            events: options.events as usize,
+            clock,
+            seats,
+            places: (0..count).map(|_| None).collect(),
+            waiting: VecDeque::new(),
+            leaving: Vec::new(),
+            demands: Vec::with_capacity(count),
+            rows: Vec::with_capacity(count),
+            active: Vec::with_capacity(count),
+            arrivals: 0,
+            endings: 0,
+            stats: Stats::default(),
+        })
+    }
+
+    /// What computes the rows.
+    pub fn stepper(&self) -> &S {
+        &self.stepper
+    }
+
+    /// Tokens that each sequence has room for.
+    pub fn context(&self) -> u32 {
+        self.stepper.context()
+    }
+
+    /// Events of a request that wait to be read.
+    pub fn events(&self) -> usize {
+        self.events
+    }
+
+    /// Sequences, free ones among them.
+    pub fn sequences(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// Requests that have a sequence.
+    pub fn running(&self) -> usize {
+        self.places.iter().flatten().count()
+    }
+
+    /// Requests that wait for a sequence.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Requests that have ended and whose clients have yet to read it.
+    pub fn unread(&self) -> usize {
+        self.leaving.len()
+    }
+
+    /// Tokens that the sequences hold, of free ones too.
+    pub fn tokens(&self) -> usize {
+        self.seats.iter().map(|seat| S::tokens(&seat.sequence).len()).sum()
+    }
+
+    /// What has been done so far.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Takes a request, to be read from the handle. What is wrong with it is its event.
+    pub fn submit(&mut self, request: Request) -> Handle {
+        let (outlet, events, control) = channel(self.events);
+        self.enqueue(request, outlet);
+        Handle::new(events, control, None)
+    }
+
+    /// Puts a request at the end of the queue, unless it has ended before it began.
+    pub(super) fn enqueue(&mut self, request: Request, outlet: Outlet) {
+        let end = match request.text.is_at_limit() {
+            true => Some(Ok(Stop::Limit)),
+            false => request.check(self.stepper.vocab(), self.stepper.context()).err().map(|e| Err(e.into())),
+        };
+        if let Some(result) = end {
+            self.leave(Running::end_unstarted(request, outlet, result));
+            return;
+        }
+        let (arrival, submitted) = (self.arrivals, (self.clock)());
+        self.arrivals += 1;
+        self.waiting.push_back(Waiting { request, outlet, arrival, submitted });
+    }
+
+    /// Computes the next rows of all requests that are not paused, and tells what they were.
+    pub fn step(&mut self) -> Step {
+        self.deliver();
+        self.sweep();
+        self.admit();
+        let step = self.plan();
+        if !step.is_idle() {
+            self.compute();
+            self.stats.steps += 1;
+            self.stats.prompt_rows += u64::from(step.prompt_rows);
+            self.stats.decode_rows += u64::from(step.decode_rows);
+        }
+        step
+    }
+
+    /// Sends events that found no room before.
+    fn deliver(&mut self) {
+        self.places.iter_mut().flatten().for_each(|running| running.outlet.flush());
+        self.leaving.retain_mut(|outlet| {
+            outlet.flush();
+            outlet.is_blocked() && !outlet.is_dropped()
+        });
+    }
+
+    /// Ends what clients have cancelled.
+    fn sweep(&mut self) {
+        for index in 0..self.places.len() {
+            if let Some(running) = self.places[index].take_if(|running| running.outlet.is_cancelled()) {
+                let outlet = running.interrupt();
+                self.free(index, outlet);
+            }
+        }
+        if self.waiting.iter().any(|waiting| waiting.outlet.is_cancelled()) {
+            for waiting in std::mem::take(&mut self.waiting) {
+                match waiting.outlet.is_cancelled() {
+                    false => self.waiting.push_back(waiting),
+                    true => {
+                        let Waiting { request, outlet, .. } = waiting;
+                        self.leave(Running::end_unstarted(request, outlet, Ok(Stop::Interrupted)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes note of a seat whose request has ended.
+    fn free(&mut self, index: usize, outlet: Outlet) {
+        self.endings += 1;
+        self.seats[index].used = self.endings;
+        self.leave(outlet);
+    }
+
+    /// Keeps an outlet until its last event is out.
+    fn leave(&mut self, outlet: Outlet) {
+        if outlet.is_blocked() && !outlet.is_dropped() {
+            self.leaving.push(outlet);
+        }
+    }
+
+    /// Gives free sequences to the requests that wait longest.
+    fn admit(&mut self) {
+        while let Some(first) = self.waiting.front() {
+            let free =
+                self.seats.iter().zip(&self.places).enumerate().filter(|(_, (_, place))| place.is_none());
+            let free = free.map(|(index, (seat, _))| Free {
+                index,
+                tokens: S::tokens(&seat.sequence),
+                used: seat.used,
+            });
+            let Some(choice) = choose(&first.request.prompt, free) else { return };
+            let Some(Waiting { request, outlet, arrival, submitted }) = self.waiting.pop_front() else {
+                return;
+            };
+            let queued = (self.clock)().saturating_sub(submitted);
+            let beginning = Beginning { request, outlet, arrival, reused_tokens: choice.keep, queued };
+            let (running, prompt) = Running::new(beginning, &*self.tokenizer, self.stepper.vocab());
+            let seat = &mut self.seats[choice.index];
+            S::truncate(&mut seat.sequence, choice.keep);
+            (seat.pending, seat.fed) = (prompt, choice.keep);
+            self.places[choice.index] = Some(running);
+        }
+    }
+
+    /// Decides which rows are computed.
+    fn plan(&mut self) -> Step {
+        self.demands.clear();
+        self.demands.extend(self.places.iter().zip(&self.seats).map(|(place, seat)| match place {
+            Some(running) if running.outlet.is_blocked() => Demand::Nothing,
+            Some(running) if running.decoding => Demand::Decode,
+            Some(running) => Demand::Prompt { rows: seat.waiting(), arrival: running.arrival },
+            None => Demand::Nothing,
+        }));
+        plan(self.budget, &self.demands, &mut self.rows);
+        self.active.clear();
+        let mut step = Step::default();
+        let context = self.stepper.context() as usize;
+        for (index, (&rows, demand)) in self.rows.iter().zip(&self.demands).enumerate() {
+            match demand {
+                Demand::Decode => step.decode_rows += rows,
+                Demand::Prompt { .. } => step.prompt_rows += rows,
+                Demand::Nothing => {}
+            }
+            if rows > 0 {
+                self.active.push(index);
+                if let Some(running) = &mut self.places[index] {
+                    let position = S::tokens(&self.seats[index].sequence).len();
+                    running.fills_context = position + rows as usize >= context;
+                }
+            }
+        }
+        step
+    }
+
+    /// Computes the rows that were decided on.
+    fn compute(&mut self) {
+        let started = (self.clock)();
+        let mut sampling = Duration::ZERO;
+        let Self { stepper, tokenizer, clock, seats, places, rows, active, .. } = self;
+        let seats = seats.iter_mut().zip(&*rows).filter(|&(_, &rows)| rows > 0);
+        let result = stepper.step(&mut seats.map(|(seat, &rows)| seat.part(rows)), &mut |part, logits| {
+            let Some(&index) = active.get(part.0) else { return };
+            let Some(running) = &mut places[index] else { return };
+            let before = clock();
+            running.take(logits, &**tokenizer);
+            let time = clock().saturating_sub(before);
+            running.sampled(time);
+            sampling += time;
+        });
+        let time = (self.clock)().saturating_sub(started).saturating_sub(sampling);
+        self.stats.step_time += time;
+        self.stats.sample_time += sampling;
+        match result {
+            Ok(()) => self.settle(time),
+            Err(error) => self.fail_step(&Arc::new(error)),
+        }
+    }
+
+    /// Takes note of what the step brought.
+    fn settle(&mut self, time: Duration) {
+        for at in 0..self.active.len() {
+            let index = self.active[at];
+            let seat = &mut self.seats[index];
+            seat.fed += self.rows[index] as usize;
+            let Some(running) = &mut self.places[index] else { continue };
+            running.stepped(time);
+            match std::mem::replace(&mut running.next, Next::Rows) {
+                Next::Rows => {}
+                Next::Token(id) => {
+                    seat.pending.clear();
+                    seat.pending.push(id);
+                    seat.fed = 0;
+                }
+                Next::End(result) => self.end(index, result),
+            }
+        }
+    }
+
+    /// Ends the request of a seat.
+    fn end(&mut self, index: usize, result: Result<Stop, crate::Error>) {
+        let Some(running) = self.places[index].take() else { return };
+        let outlet = running.finish(result);
+        self.free(index, outlet);
+    }
+
+    /// Ends all requests that had a part in a step that failed. What their sequences hold is not to be relied on.
+    fn fail_step(&mut self, error: &Arc<SessionError>) {
+        for at in 0..self.active.len() {
+            let index = self.active[at];
+            S::truncate(&mut self.seats[index].sequence, 0);
+            self.end(index, Err(EngineError::Step(Arc::clone(error)).into()));
+        }
+    }
+}

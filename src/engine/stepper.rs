@@ -1,0 +1,149 @@
+//! What computes rows for the scheduler: the machine, or something that looks like it.
+
+use std::sync::Arc;
+
+use bitnetc_ir::Entity;
+use bitnetc_runtime::error::SessionError;
+use bitnetc_runtime::machine::{Feed, Machine, MachineOptions, Record, Wanted};
+use bitnetc_runtime::model::Model;
+use bitnetc_runtime::sequence::Sequence;
+
+/// Number of a part of a step, in the order in which the parts were given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PartIndex(pub usize);
+
+/// The rows of one sequence in a step.
+#[derive(Debug)]
+pub struct Part<'a, Q> {
+    /// What they are appended to.
+    pub sequence: &'a mut Q,
+    /// Their tokens, at least one.
+    pub tokens: &'a [u32],
+    /// Whether the logits after the last of them are wanted.
+    pub logits: bool,
+}
+
+/// Appends tokens to sequences and gives logits. A sequence's logits are the same bits whatever is computed beside it and
+/// however its tokens are divided into steps.
+pub trait Stepper {
+    /// The tokens of one text with their caches.
+    type Sequence;
+
+    /// An empty sequence.
+    ///
+    /// # Errors
+    /// Memory that cannot be had.
+    fn sequence(&self) -> Result<Self::Sequence, SessionError>;
+
+    /// The tokens of a sequence.
+    fn tokens(sequence: &Self::Sequence) -> &[u32];
+
+    /// Forgets the tokens of a sequence from `length` on.
+    fn truncate(sequence: &mut Self::Sequence, length: usize);
+
+    /// Tokens that a sequence has room for.
+    fn context(&self) -> u32;
+
+    /// Logits after a token.
+    fn vocab(&self) -> u32;
+
+    /// Rows that are computed at once.
+    fn chunk(&self) -> u32;
+
+    /// Appends the tokens of all parts. `sink` is given the logits of each part that wants them, or why there are none.
+    ///
+    /// # Errors
+    /// What concerns the step as a whole; no tokens were appended then.
+    fn step<'a>(
+        &mut self,
+        parts: &mut dyn Iterator<Item = Part<'a, Self::Sequence>>,
+        sink: &mut dyn FnMut(PartIndex, Result<&[f32], SessionError>),
+    ) -> Result<(), SessionError>
+    where
+        Self::Sequence: 'a;
+}
+
+/// A [`Machine`] as the scheduler wants it.
+#[derive(Debug)]
+pub struct MachineStepper {
+    machine: Machine,
+    /// Memory for the feeds of a step, empty between steps.
+    feeds: Vec<Feed<'static>>,
+}
+
+impl MachineStepper {
+    /// Over `model`, for at most `sequences` of `context` tokens in a step.
+    ///
+    /// # Errors
+    /// Memory or threads that cannot be had; a model without the entry points.
+    pub fn new(
+        model: Arc<Model>,
+        context: u32,
+        threads: u32,
+        sequences: u32,
+        record: Record,
+    ) -> Result<Self, SessionError> {
+        let options = MachineOptions { context, threads, segments: sequences.max(1), record };
+        let feeds = Vec::with_capacity(sequences as usize);
+        Ok(Self { machine: Machine::new(model, options)?, feeds })
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+}
+
+/// The memory of an empty vector for elements of another lifetime.
+fn emptied<'b>(mut feeds: Vec<Feed<'_>>) -> Vec<Feed<'b>> {
+    feeds.clear();
+    // Collected in place: source and target have one layout.
+    feeds.into_iter().filter_map(|_| None).collect()
+}
+
+impl Stepper for MachineStepper {
+    type Sequence = Sequence;
+
+    fn sequence(&self) -> Result<Sequence, SessionError> {
+        self.machine.sequence()
+    }
+
+    fn tokens(sequence: &Sequence) -> &[u32] {
+        sequence.tokens()
+    }
+
+    fn truncate(sequence: &mut Sequence, length: usize) {
+        sequence.truncate(u32::try_from(length).unwrap_or(u32::MAX));
+    }
+
+    fn context(&self) -> u32 {
+        self.machine.context()
+    }
+
+    fn vocab(&self) -> u32 {
+        self.machine.model().vocab()
+    }
+
+    fn chunk(&self) -> u32 {
+        self.machine.chunk()
+    }
+
+    fn step<'a>(
+        &mut self,
+        parts: &mut dyn Iterator<Item = Part<'a, Sequence>>,
+        sink: &mut dyn FnMut(PartIndex, Result<&[f32], SessionError>),
+    ) -> Result<(), SessionError>
+    where
+        Sequence: 'a,
+    {
+        let mut feeds = emptied(std::mem::take(&mut self.feeds));
+        feeds.extend(parts.map(|part| Feed {
+            sequence: part.sequence,
+            tokens: part.tokens,
+            logits: if part.logits { Wanted::Last } else { Wanted::None },
+        }));
+        let result = self.machine.step(&mut feeds, |row, logits| sink(PartIndex(row.feed.index()), logits));
+        self.feeds = emptied(feeds);
+        result
+    }
+}
