@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn decoding_comes_first_and_prompts_share() {
         let decode = Demand::Decode;
-        assert_eq!(planned(None, &[]), []);
+        assert!(planned(None, &[]).is_empty());
         assert_eq!(planned(None, &[prompt(500, 0)]), [128]);
         assert_eq!(planned(None, &[decode, Demand::Nothing, prompt(500, 0)]), [1, 0, 32]);
         assert_eq!(planned(Some(100), &[decode; 120]), [1; 120]);

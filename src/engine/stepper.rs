@@ -132,7 +132,10 @@ impl Stepper for MachineStepper {
         &mut self,
         parts: &mut dyn Iterator<Item = Part<'a, Sequence>>,
         sink: &mut dyn FnMut(PartIndex, Result<&[f32], SessionError>),
-    ) -> Result<(), SessionError> {
+    ) -> Result<(), SessionError>
+    where
+        Sequence: 'a,
+    {
         let mut feeds = emptied(std::mem::take(&mut self.feeds));
         feeds.extend(parts.map(|part| Feed {
             sequence: part.sequence,

@@ -156,7 +156,10 @@ impl Stepper for StandIn {
         &mut self,
         parts: &mut dyn Iterator<Item = Part<'a, StandInSequence>>,
         sink: &mut dyn FnMut(PartIndex, Result<&[f32], SessionError>),
-    ) -> Result<(), SessionError> {
+    ) -> Result<(), SessionError>
+    where
+        StandInSequence: 'a,
+    {
         if self.broken {
             return Err(SessionError::Interrupted);
         }
