@@ -127,7 +127,7 @@ pub enum VerifyEach {
     /// The rules of the IR, and the memory plan if there is one.
     #[default]
     Rules,
-    /// The rules, and that the interpreter gives the same bits as before: see [`crate::same_bits`].
+    /// The rules, and that the interpreter gives the same bits as before: see [`crate::instruments::same_bits`].
     Bits {
         /// Of weights and inputs.
         seed: u64,
