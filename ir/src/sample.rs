@@ -9,10 +9,9 @@
 use std::collections::BTreeMap;
 
 use crate::generate::{SplitMix, random_weight};
-use crate::graph::{Func, Operand};
+use crate::graph::{Func, Node, Operand};
 use crate::interp::{Cache, CacheData, Tensor, scalar};
 use crate::module::{Module, ParamDef};
-use crate::ops::Op;
 use crate::types::{CacheDims, DType, Dim, Rows, Type};
 use crate::weights::{WeightBytes, WeightSource};
 use crate::{KEY_BLOCK, blocks};
@@ -140,11 +139,13 @@ fn bounds(module: &Module, func: &Func, ty: &Type) -> u32 {
         Some(Operand::Value(v)) => func.get_value(*v)?.ty.as_rows().map(|rows| rows.width),
         None => None,
     };
-    let of_op = |node: &crate::graph::Node| match (&node.op, ty.dtype) {
-        (Op::Embed {}, DType::Idx) => rows(node.operands.get(1)),
-        (Op::MatmulRows {}, DType::I32) => rows(node.operands.get(2)),
-        (Op::MergeScreened {}, DType::I32) => rows(node.operands.first()),
-        _ => None,
+    let of_op = |node: &Node| {
+        let indices = node.op.info().indices.iter();
+        let counting = indices.filter(|index| match node.operands.get(index.operand) {
+            Some(Operand::Value(v)) => func.get_value(*v).is_some_and(|value| value.ty.dtype == ty.dtype),
+            _ => false,
+        });
+        counting.filter_map(|index| rows(node.operands.get(index.into))).min()
     };
     func.order().iter().filter_map(|&id| of_op(func.node(id))).min().unwrap_or(1).max(1)
 }

@@ -200,7 +200,7 @@ impl<K> Engine<K> {
                     Per::Token => program.tokens == TokenCount::One,
                     Per::KeyBlock | Per::QueryTile => false,
                 };
-                let positional = several && step.is_positional();
+                let positional = several && step.positional;
                 for (number, &word) in step.words.iter().enumerate() {
                     let at = template.len() as u32;
                     let mut value = 0;

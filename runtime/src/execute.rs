@@ -14,7 +14,7 @@ use bitnetc_codegen::program::Word;
 use bitnetc_ir::blocks::{BLOCK, HALF_BLOCK};
 use bitnetc_ir::interp::{Cache, CacheData, Tensor};
 use bitnetc_ir::{
-    DType, Entity, Func, FuncId, KEY_BLOCK, Module, Op, Operand, Place, TargetDesc, TokenCount, Type,
+    DType, Entity, Func, FuncId, Index, KEY_BLOCK, Module, Node, Operand, Place, TargetDesc, TokenCount, Type,
     ValueId, WeightSource, storage, verify, weights,
 };
 
@@ -233,12 +233,23 @@ pub fn execute(
 
 /// Rows of the smallest table that the function looks tokens up in.
 pub(crate) fn fewest_embedding_rows(module: &Module, func: &Func) -> u32 {
-    let tables =
-        func.order().iter().filter_map(|&n| match (&func.node(n).op, func.node(n).operands.get(1)) {
-            (Op::Embed {}, Some(Operand::Param(table))) => module.params()[*table].ty.as_matrix(),
+    let tables = func.order().iter().filter_map(|&id| {
+        let node = func.node(id);
+        let index = node.op.info().indices.iter().find(|index| counts_tokens(func, node, index))?;
+        match node.operands.get(index.into) {
+            Some(Operand::Param(table)) => module.params()[*table].ty.as_matrix(),
             _ => None,
-        });
+        }
+    });
     tables.map(|(rows, _)| rows).min().unwrap_or(u32::MAX)
+}
+
+/// Whether the numbers are token ids.
+fn counts_tokens(func: &Func, node: &Node, index: &Index) -> bool {
+    match node.operands.get(index.operand) {
+        Some(Operand::Value(v)) => func.ty(*v).dtype == DType::Idx,
+        _ => false,
+    }
 }
 
 fn pack(

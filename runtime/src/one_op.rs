@@ -19,7 +19,7 @@ use bitnetc_codegen::program::{Program, Step, WeightIndex, Word};
 use bitnetc_ir::interp::Tensor;
 use bitnetc_ir::sample::CallShape;
 use bitnetc_ir::{
-    DType, Entity, FuncId, Module, Node, NodeId, Op, Operand, Type, ValueId, WeightSource, storage, weights,
+    DType, Entity, FuncId, Module, Node, NodeId, Operand, Type, ValueId, WeightSource, storage, weights,
 };
 
 use crate::call::{Addresses, Engine, Room};
@@ -218,12 +218,8 @@ impl OneOp<'_> {
             None => 0,
         };
         // Indices stay below the rows of a table, or the elements of a row.
-        let bound = match self.of().op {
-            Op::Embed {} => rows_of(1),
-            Op::MatmulRows {} => rows_of(2),
-            Op::MergeScreened {} => rows_of(0),
-            _ => 0,
-        };
+        let indices = self.of().op.info().indices.iter();
+        let bound = indices.map(|index| rows_of(index.into)).min().unwrap_or(0);
         for (i, (tensor, &value)) in operands.iter().zip(values).enumerate() {
             let fits = tensor.has_type(func.ty(value), call.tokens as usize)
                 && match tensor {

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 use bitnetc_codegen::program::{Program, Programs};
 use bitnetc_ir::work::OpWork;
-use bitnetc_ir::{Extent, Func, Module, Op};
+use bitnetc_ir::{Extent, Func, Module};
 use bitnetc_runtime::profile::{Profile, ProgramProfile};
 use bitnetc_runtime::roofline::Roofline;
 use bitnetc_runtime::session::{Session, SessionError, SessionOptions};
@@ -351,7 +351,7 @@ fn kernels_of(
         }
         let Some(node) = step.node.filter(|&node| counted.insert(node)) else { continue };
         outcome.work += OpWork::of(module, func, node, call);
-        if let Op::Attention { .. } | Op::Matmul {} | Op::MatmulRows {} = func.node(node).op {
+        if outcome.work.work.macs() > 0 && !func.node(node).op.info().takes_codes() {
             outcome.peak = Peak::F32;
         }
     }

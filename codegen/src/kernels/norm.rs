@@ -15,7 +15,7 @@ const CODE_MAX: f32 = 127.0;
 /// The least maximum, so that a row of zeros has a finite factor.
 const ABSMAX_MIN: f32 = 1e-5;
 
-/// A unit is a token. The result may take the place of x.
+/// A unit is a token.
 pub(super) fn rms_norm(b: &mut KernelBuilder, args: &Args, width: u32, eps: u32) {
     args.for_units(b, |b, token| {
         let x = args.row(b, args.operand(0), 0, token);
@@ -28,7 +28,7 @@ pub(super) fn rms_norm(b: &mut KernelBuilder, args: &Args, width: u32, eps: u32)
     });
 }
 
-/// The norm of each head of `head` elements apart. A unit is a token. The result may take the place of x.
+/// The norm of each head of `head` elements apart. A unit is a token.
 pub(super) fn rms_norm_heads(b: &mut KernelBuilder, args: &Args, width: u32, head: u32, eps: u32) {
     args.for_units(b, |b, token| {
         let x = args.row(b, args.operand(0), 0, token);
