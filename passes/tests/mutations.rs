@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bitnetc_ir::generate::{GenOptions, SplitMix, plain_plan, random_module};
 use bitnetc_ir::{
-    DType, Entity, Epilogue, Func, FuncPlan, NodeId, Op, Operand, Place, Sizes, TokenCount, ValueDef,
+    DType, Entity, Func, FuncPlan, NodeId, Op, Operand, Place, Sizes, TokenCount, ValueDef,
     ValueId, storage, text,
 };
 use bitnetc_passes::{Pipeline, PlanViolation, check_plan};
@@ -135,7 +135,7 @@ fn runs(func: &Func, plan: &FuncPlan, tokens: u64) -> Option<()> {
     let mut phase = 0;
     for &id in func.order() {
         let node = func.node(id);
-        let is_split = matches!(node.op, Op::Split { .. });
+        let is_split = node.op.info().is_view();
         let mut own_reads: HashMap<(Region, u64), Vec<Read>> = HashMap::new();
         for (slot, &operand) in node.operands.iter().enumerate() {
             let Operand::Value(value) = operand else { continue };
@@ -172,16 +172,7 @@ fn runs(func: &Func, plan: &FuncPlan, tokens: u64) -> Option<()> {
             {
                 return None;
             }
-            let slots: &[usize] = match (&node.op, result) {
-                (Op::Add {} | Op::Mul {}, _) => &[0, 1],
-                (Op::Relu2 {} | Op::Silu {} | Op::Rope { .. } | Op::RopeKvAppend { .. }, 0) => &[0],
-                (Op::Bitlinear { epilogue: Epilogue::Add }, _) => &[2],
-                (Op::KvAppend {}, 0) => &[0],
-                (Op::KvAppend {}, 1) => &[1],
-                (Op::RopeKvAppend { .. }, 1) => &[3],
-                (Op::RopeKvAppend { .. }, 2) => &[4],
-                _ => &[],
-            };
+            let slots: Vec<usize> = node.op.info().overwritable(result).collect();
             if func.ty(value).as_cache().is_some() {
                 let Operand::Value(before) = node.operands[slots[0]] else { return None };
                 if locate(value, 0, 0)? != locate(before, 0, 0)? {
@@ -531,8 +522,13 @@ fn ops_with_shared_effects_are_not_replicated() {
 
 /// The checker's word on a function with a plan, in text.
 fn verdict(func: &str) -> String {
+    verdict_with("", func)
+}
+
+/// As [`verdict`], on a function that reads these parameters.
+fn verdict_with(params: &str, func: &str) -> String {
     let head = "bir 1 stage=planned target=x86_64+sse4.1\n";
-    let module = text::parse(&format!("{head}{func}")).unwrap_or_else(|e| panic!("{e}"));
+    let module = text::parse(&format!("{head}{params}{func}")).unwrap_or_else(|e| panic!("{e}"));
     check_plan(module.funcs().values().next().unwrap())
         .map_or_else(|e| e.to_string(), |()| "accepted".to_owned())
 }
@@ -555,6 +551,26 @@ fn an_operand_is_taken_over_in_the_slot_that_allows_it() {
     };
     assert_eq!(verdict(&func("%k")), "accepted");
     assert_eq!(verdict(&func("%q")), "%2 shares bytes with %0 of the same op");
+}
+
+#[test]
+fn an_op_that_reads_more_than_it_writes_takes_over_nothing() {
+    let func = |op: &str, place: &str| {
+        format!(
+            "func @f(%x: f32[Tx32], %y: f32[Tx32]) -> (f32[Tx32]) tokens<=3 arena=768 {{
+              %a = relu2 %x : f32[Tx32] at 0+384 barrier
+              %b = {op} : f32[Tx32] {place} barrier
+              %c = relu2 %b : f32[Tx32] extern
+              return %c
+            }}"
+        )
+    };
+    let refused = "%1 cannot be a part of %0 at byte 0 of its rows, or take its place";
+    for (op, alias) in [("add %y, %a", "accepted"), ("silu %a", "accepted"), ("rms_norm %a, @n {eps=1e-5}", refused)] {
+        let verdict = |place: &str| verdict_with("param @n: f32[32] = file \"n\" #00000000000000000000000000000000\n", &func(op, place));
+        assert_eq!(verdict("alias %a"), alias, "{op}");
+        assert_eq!(verdict("at 384+384"), "accepted", "{op}");
+    }
 }
 
 #[test]
