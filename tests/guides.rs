@@ -119,7 +119,8 @@ fn the_guide_has_every_column_of_the_op_table() {
     let source = read("ir/src/ops.rs");
     let row = source.split("$method:ident {\n").nth(1).unwrap();
     let row = row.split("\n        }\n").next().unwrap();
-    let columns: Vec<&str> = row.lines().filter_map(|line| line.trim().split_once(':')).map(|c| c.0).collect();
+    let columns: Vec<&str> =
+        row.lines().filter_map(|line| line.trim().split_once(':')).map(|c| c.0).collect();
     let guide = read("docs/add-an-op.md");
     let table = guide.lines().skip_while(|line| !line.starts_with("| column |")).skip(2);
     let shown: Vec<&str> = table

@@ -210,7 +210,12 @@ mod tests {
         for info in ALL_OPS {
             for (operand, slot) in info.slots().enumerate() {
                 let number = matches!(slot, Slot::Tokens | Slot::RowNumbers);
-                assert_eq!(info.indexed_by(operand).is_some(), number, "{}: operand {operand}", info.mnemonic);
+                assert_eq!(
+                    info.indexed_by(operand).is_some(),
+                    number,
+                    "{}: operand {operand}",
+                    info.mnemonic
+                );
             }
         }
     }

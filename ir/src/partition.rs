@@ -197,7 +197,8 @@ impl Division {
             Division::Elements => Units { count: parts(MERGE_UNIT), per: Per::Token },
             Division::KeyHeads => {
                 let heads = operands.iter().find_map(|ty| ty.as_cache()).map_or(1, |cache| cache.kv_heads);
-                let per = if rows.is_some_and(|rows| rows.per_token) { Per::QueryTile } else { Per::KeyBlock };
+                let per =
+                    if rows.is_some_and(|rows| rows.per_token) { Per::QueryTile } else { Per::KeyBlock };
                 Units { count: heads, per }
             }
         }

@@ -29,8 +29,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bitnetc_ir::{
-    DType, Func, FuncPlan, NodeId, Op, Operand, Place, Sizes, TokenCount, ValueDef, ValueId,
-    storage,
+    DType, Func, FuncPlan, NodeId, Op, Operand, Place, Sizes, TokenCount, ValueDef, ValueId, storage,
 };
 
 use crate::names::value_name;
@@ -318,9 +317,13 @@ fn extents(func: &Func, plan: &FuncPlan) -> Result<BTreeMap<ValueId, Extent>, Pl
                     return Err(wrong("an output is written to a buffer of the caller"));
                 }
                 match place {
-                    Place::View { of, offset } => part(func, &extents, value, of, offset).ok_or_else(|| {
-                        PlanViolation::WrongBase { value: name(value), of: name(of), offset }
-                    })?,
+                    Place::View { of, offset } => {
+                        part(func, &extents, value, of, offset).ok_or_else(|| PlanViolation::WrongBase {
+                            value: name(value),
+                            of: name(of),
+                            offset,
+                        })?
+                    }
                     _ if is_part => return Err(wrong("a part of a split is a view")),
                     Place::Alias { of } => {
                         let slots = known(&node.op).slots(result);

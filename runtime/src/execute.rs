@@ -14,8 +14,8 @@ use bitnetc_codegen::program::Word;
 use bitnetc_ir::blocks::{BLOCK, HALF_BLOCK};
 use bitnetc_ir::interp::{Cache, CacheData, Tensor};
 use bitnetc_ir::{
-    DType, Entity, Func, FuncId, Index, KEY_BLOCK, Module, Node, Operand, Place, TargetDesc, TokenCount, Type,
-    ValueId, WeightSource, storage, verify, weights,
+    DType, Entity, Func, FuncId, Index, KEY_BLOCK, Module, Node, Operand, Place, TargetDesc, TokenCount,
+    Type, ValueId, WeightSource, storage, verify, weights,
 };
 
 use crate::call::{Addresses, Engine, Room};

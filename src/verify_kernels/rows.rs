@@ -13,8 +13,8 @@ use bitnetc_ir::generate::SplitMix;
 use bitnetc_ir::interp::Tensor;
 use bitnetc_ir::weights::{TILE_ROWS, packed_bytes, set_ternary_code, ternary_bytes, ternary_code};
 use bitnetc_ir::{
-    DType, Division, Entity, Func, FuncId, Layout, Module, NodeId, Operand, ParamDecl, ParamDef, ParamId, Type,
-    WeightBytes, WeightSource,
+    DType, Division, Entity, Func, FuncId, Layout, Module, NodeId, Operand, ParamDecl, ParamDef, ParamId,
+    Type, WeightBytes, WeightSource,
 };
 use bitnetc_runtime::execute::ExecuteError;
 

@@ -60,6 +60,9 @@ fn every_operand_that_may_be_written_over_is() {
             shown.extend(done.into_iter().map(|over| (mnemonic, over.result, over.operand)));
         }
         let missing: Vec<_> = allowed.difference(&shown).collect();
-        assert!(missing.is_empty(), "no trial shows that kernels bear these (op, result, operand): {missing:?}");
+        assert!(
+            missing.is_empty(),
+            "no trial shows that kernels bear these (op, result, operand): {missing:?}"
+        );
     }
 }

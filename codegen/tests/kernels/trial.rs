@@ -9,8 +9,8 @@ use bitnetc_codegen::kir::{Access, Kernel};
 use bitnetc_ir::interp::{CacheData, Interpreter, Tensor};
 use bitnetc_ir::weights::packed_scale_index;
 use bitnetc_ir::{
-    BlockFormat, ContentHash, DType, Extent, FuncBuilder, InPlace, Module, Op, Operand, Pairs, ParamDecl, ParamDef,
-    TokenCount, Type, Units, WeightBytes, rope, storage,
+    BlockFormat, ContentHash, DType, Extent, FuncBuilder, InPlace, Module, Op, Operand, Pairs, ParamDecl,
+    ParamDef, TokenCount, Type, Units, WeightBytes, rope, storage,
 };
 
 use super::common::{self, Backend, Case, Elements};
