@@ -15,7 +15,7 @@ use bitnetc_ir::entity::EntityVec;
 use bitnetc_ir::rope::Theta;
 use bitnetc_ir::{
     DType, Entity, EntryPoint, Func, FuncId, Module, Node, NodeId, Op, Operand, Pairs, ParamId, Place,
-    TokenCount, Type, Units, ValueDef, ValueId, partition, storage,
+    TokenCount, Type, Units, ValueDef, ValueId, storage,
 };
 
 use crate::kernels::{Arg, KernelIndex, KernelSpec, SpecError, TokenMode};
@@ -118,14 +118,10 @@ pub struct Step {
     pub replicated: bool,
     /// Whether all threads meet afterwards.
     pub barrier: bool,
-}
-
-impl Step {
-    /// Whether the step's result depends on where its tokens stand: the others treat the rows of their tokens one by one,
-    /// whatever sequences these belong to.
-    pub fn is_positional(&self) -> bool {
-        self.words.contains(&Word::Position)
-    }
+    /// Whether the step's result depends on where its tokens stand, as the op table says ([`OpInfo::is_positional`]).
+    ///
+    /// [`OpInfo::is_positional`]: bitnetc_ir::OpInfo::is_positional
+    pub positional: bool,
 }
 
 /// An input or output of a program as the runtime must provide it.
@@ -351,7 +347,7 @@ impl Lowering<'_> {
             node.operands.iter().map(|&o| func.operand_type(o, &param_type)).collect();
         let operand_refs: Vec<&Type> = operand_types.iter().collect();
         let result_refs: Vec<&Type> = node.results.iter().map(|&r| func.ty(r)).collect();
-        let Some(units) = partition::units(&node.op, &operand_refs, &result_refs) else { return Ok(None) };
+        let Some(units) = node.op.info().units(&operand_refs, &result_refs) else { return Ok(None) };
 
         let place_error = |why| ProgramError::Place { func: func.name().to_owned(), op, why };
         let mut locations = Vec::with_capacity(node.operands.len());
@@ -412,6 +408,7 @@ impl Lowering<'_> {
             units,
             replicated,
             barrier: barrier_behind,
+            positional: node.op.info().is_positional(),
         };
         let second = second.map(|(mnemonic, words, spec, units)| Step {
             mnemonic,
@@ -422,6 +419,7 @@ impl Lowering<'_> {
             units,
             replicated: false,
             barrier,
+            positional: node.op.info().is_positional(),
         });
         Ok(Some(Lowered { first, second }))
     }

@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::entity::{FuncId, NodeId, ValueId};
 use crate::graph::{Func, Operand};
 use crate::module::Module;
-use crate::ops::Op;
 use crate::plan::{FuncPlan, Place};
 use crate::storage::{ALIGN, activation_bytes, align};
 use crate::text::ValueNames;
@@ -63,7 +62,7 @@ pub fn layer(module: &Module, func: FuncId, layer: u32) -> Option<Module> {
         for (&from, &to) in node.results.iter().zip(&new.node(copy).results.clone()) {
             map.insert(from, to);
             if used_outside.contains(&from) {
-                if matches!(node.op, Op::Split { .. }) {
+                if node.op.info().is_view() {
                     return None;
                 }
                 outputs.push(to);
@@ -186,7 +185,7 @@ fn take_plan(
     for &id in nodes {
         let was_private = |v: &&ValueId| plan.is_private(**v);
         let shared = |v: &ValueId| map.get(v).is_some_and(|&to| !taken.is_private(to));
-        let view = matches!(old.node(id).op, Op::Split { .. });
+        let view = old.node(id).op.info().is_view();
         if !view && old.node(id).results.iter().filter(was_private).any(shared) {
             taken.barriers.extend(node_map.get(&id).copied());
         }

@@ -16,13 +16,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::blocks::BlockFormat;
 use crate::build::check_op;
+use crate::columns::OpInfo;
 use crate::entity::{ParamId, ValueId};
-use crate::graph::{Func, Operand, TokenCount, ValueDef};
+use crate::graph::{Func, Operand, Part, TokenCount, ValueDef};
 use crate::module::{ContentHash, Module, ParamDecl, ParamDef};
-use crate::ops::{ALL_OPS, Op, OpInfo, Slot};
+use crate::ops::{ALL_OPS, Op};
 use crate::plan::{FuncPlan, Place};
 use crate::random::SplitMix;
 use crate::sample::random_weight;
+use crate::slot::Slot;
 use crate::stage::Stage;
 use crate::storage::{activation_bytes, align};
 use crate::target::{Arch, TargetDesc};
@@ -463,7 +465,7 @@ impl Generator<'_> {
         for value in func.values() {
             let returnable = match func.value(value).def {
                 ValueDef::Input(_) => false,
-                ValueDef::Result(node, _) => !matches!(func.node(node).op, Op::Split { .. }),
+                ValueDef::Result(node, _) => !func.node(node).op.info().is_view(),
             };
             let cache = func.ty(value).as_cache().is_some();
             if match cache {
@@ -496,19 +498,14 @@ pub fn plain_plan(func: &Func) -> FuncPlan {
     plan.places.extend(func.inputs().iter().map(|&v| (v, Place::Extern)));
     for &id in func.order() {
         let node = func.node(id);
-        let mut offset = 0;
         for (i, &result) in node.results.iter().enumerate() {
             let ty = func.ty(result);
             let updated = cache_slots(node.op.info())
                 .find(|(.., r)| *r == Some(i))
                 .map(|(slot, ..)| node.operands[slot]);
-            let place = match (updated, &node.op, node.operands.first()) {
-                (Some(Operand::Value(of)), ..) => Place::Alias { of },
-                (_, Op::Split { .. }, Some(&Operand::Value(of))) => {
-                    let part = Place::View { of, offset };
-                    offset += ty.as_rows().map_or(0, |r| u64::from(r.width) * 4);
-                    part
-                }
+            let place = match (updated, func.part(result)) {
+                (Some(Operand::Value(of)), _) => Place::Alias { of },
+                (_, Some(Part { of, offset })) => Place::View { of, offset },
                 _ if func.is_output(result) => Place::Extern,
                 _ => {
                     let size = align(activation_bytes(ty, func.tokens().max()).unwrap_or(0));

@@ -58,6 +58,15 @@ pub enum ValueDef {
     Result(NodeId, u32),
 }
 
+/// Where a value lies that is a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The value in whose rows it lies.
+    pub of: ValueId,
+    /// Bytes from the start of such a row.
+    pub offset: u64,
+}
+
 /// A value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ValueData {
@@ -100,6 +109,12 @@ pub struct Func {
     order: Vec<NodeId>,
     /// Memory and schedule; there in stage `planned`.
     pub plan: Option<FuncPlan>,
+}
+
+/// Bytes of the elements of a row.
+fn row_bytes(ty: &Type) -> u64 {
+    let element = u64::from(ty.dtype.element_bytes().unwrap_or(0));
+    ty.as_rows().map_or(0, |rows| u64::from(rows.width) * element)
 }
 
 fn raw(id: NodeId) -> NodeIndex<u32> {
@@ -254,6 +269,24 @@ impl Func {
             ValueDef::Result(node, _) => Some(node),
             ValueDef::Input(_) => None,
         }
+    }
+
+    /// What `value` is a part of, if a view makes it.
+    pub fn part(&self, value: ValueId) -> Option<Part> {
+        let ValueDef::Result(node, result) = self.values[value].def else { return None };
+        let node = self.node(node);
+        let &Operand::Value(of) = node.operands.first().filter(|_| node.op.info().is_view())? else {
+            return None;
+        };
+        let before = node.results.iter().take(result as usize);
+        Some(Part { of, offset: before.map(|&v| row_bytes(self.ty(v))).sum() })
+    }
+    /// The value whose bytes `value` is part of: what the view is a part of that makes it, and so on.
+    pub fn whole(&self, mut value: ValueId) -> ValueId {
+        while let Some(Part { of, .. }) = self.part(value) {
+            value = of;
+        }
+        value
     }
 
     /// Makes every reader of `old`, and the outputs, read `new`.

@@ -1,7 +1,12 @@
-//! THE op table. An op is defined here once: mnemonic, doc, operands, attributes, results, the stages in which it is
-//! legal, and the tolerance against an outside reference. The table yields the [`Op`] enum, the typed builder methods,
-//! the printer and parser of attributes, the arity and kind checks of the verifier and the generator of random graphs.
-//! Only the interpreter and the kernel lowering match on ops by hand, so a new op fails to compile exactly there.
+//! THE op table: the one home of every fact that is true of an op wherever it runs. A row has the mnemonic, doc, operands,
+//! attributes and results; which results may be written over which operands, which operands count in others, how threads
+//! carry the op out, what it reads and multiplies ([`crate::columns`] says what these columns mean); the stages in which it is
+//! legal, and the tolerance against an outside reference. The table yields the [`Op`] enum, the typed builder methods, the
+//! printer and parser of attributes, the arity and kind checks of the verifier and the generator of random graphs.
+//!
+//! By hand, without a wildcard, match on ops: the interpreter, which says what an op computes, the kernel lowering, the cost
+//! model's estimate of instructions and the checker of plans, which proves them by a table of its own. A new op fails to compile
+//! exactly there.
 //!
 //! What each op computes, to the bit, is in `docs/numerics.md` and in the interpreter (`crate::interp`).
 //!
@@ -9,129 +14,16 @@
 
 use crate::attr::{Attr, Epilogue, Pairs, Sizes};
 use crate::build::FuncBuilder;
+use crate::columns::Run::{Replicable, Shared, View};
+use crate::columns::{InPlace, Index, OpInfo, Tolerance, position};
 use crate::graph::Operand;
 use crate::infer;
+use crate::partition::Division::{ChosenRows, Elements, KeyHeads, RowTiles, Tokens};
 use crate::rope::Theta;
+use crate::slot::Slot;
 use crate::stage::{Stage, StageRange};
-use crate::types::{DType, Type};
-
-/// What may stand in an operand slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slot {
-    /// An f32 activation, `[n]` or `[T, n]`.
-    Act,
-    /// A quantised activation.
-    Quant,
-    /// An activation quantised in blocks.
-    BlockQuant,
-    /// Numbers of matrix rows, as `screen` gives them.
-    RowNumbers,
-    /// Token ids, `idx[1]` or `idx[T]`.
-    Tokens,
-    /// The position of the first token, a scalar `idx`.
-    Position,
-    /// A KV cache.
-    Cache,
-    /// An f32 vector parameter.
-    VectorParam,
-    /// A dense matrix parameter (f32, f16 or bf16).
-    DenseParam,
-    /// A ternary matrix parameter.
-    TernaryParam,
-    /// A block-quantised matrix parameter.
-    BlockParam,
-}
-
-impl Slot {
-    /// Whether the slot takes a parameter (and not a value).
-    pub fn takes_param(self) -> bool {
-        matches!(self, Slot::VectorParam | Slot::DenseParam | Slot::TernaryParam | Slot::BlockParam)
-    }
-
-    /// What the slot takes, for messages.
-    pub fn expected(self) -> &'static str {
-        match self {
-            Slot::Act => "an f32 activation [n] or [Txn]",
-            Slot::Quant => "a q8 activation [n] or [Txn]",
-            Slot::BlockQuant => "a q8b activation [n] or [Txn]",
-            Slot::RowNumbers => "row numbers i32[n] or i32[Txn]",
-            Slot::Tokens => "token ids idx[1] or idx[T]",
-            Slot::Position => "a scalar idx",
-            Slot::Cache => "an f16 or f32 cache [kv_heads x C x head_dim]",
-            Slot::VectorParam => "an f32 vector parameter",
-            Slot::DenseParam => "an f32, f16 or bf16 matrix parameter",
-            Slot::TernaryParam => "a ter matrix parameter",
-            Slot::BlockParam => "a w8, w6 or w4 matrix parameter",
-        }
-    }
-
-    /// Whether a value or parameter of type `ty` may stand here.
-    pub fn accepts(self, ty: &Type, is_param: bool) -> bool {
-        if is_param != self.takes_param() {
-            return false;
-        }
-        match self {
-            Slot::Act => ty.dtype == DType::F32 && ty.as_rows().is_some(),
-            Slot::Quant => ty.dtype == DType::Q8 && ty.as_rows().is_some(),
-            Slot::BlockQuant => ty.dtype == DType::Q8b && ty.as_rows().is_some(),
-            Slot::RowNumbers => ty.dtype == DType::I32 && ty.as_rows().is_some(),
-            Slot::Tokens => {
-                use crate::types::Dim;
-                ty.dtype == DType::Idx && matches!(ty.shape.0[..], [Dim::N(1)] | [Dim::Tokens])
-            }
-            Slot::Position => ty.dtype == DType::Idx && ty.shape.0.is_empty(),
-            Slot::Cache => matches!(ty.dtype, DType::F16 | DType::F32) && ty.as_cache().is_some(),
-            Slot::VectorParam => ty.dtype == DType::F32 && ty.shape.0.len() == 1 && ty.elements().is_some(),
-            Slot::DenseParam => {
-                matches!(ty.dtype, DType::F32 | DType::F16 | DType::Bf16) && ty.as_matrix().is_some()
-            }
-            Slot::TernaryParam => ty.dtype == DType::Ter && ty.as_matrix().is_some(),
-            Slot::BlockParam => crate::blocks::block_matrix(ty).is_some(),
-        }
-    }
-}
-
-/// How an op's result may differ from an outside reference that computes the same formula.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tolerance {
-    /// Not at all: data movement and integer arithmetic.
-    Exact,
-    /// By the rounding of f32 sums in another order: 1e-5 of the largest magnitude of the result.
-    Rounding,
-    /// Codes of values within 1e-4 of a half may differ by one.
-    Code,
-}
-
-impl Tolerance {
-    /// Greatest relative difference, as a share of the largest magnitude of the result.
-    pub fn relative(self) -> f32 {
-        match self {
-            Tolerance::Exact => 0.0,
-            Tolerance::Rounding | Tolerance::Code => 1e-5,
-        }
-    }
-}
-
-/// One row of the op table.
-#[derive(Clone, Copy, Debug)]
-pub struct OpInfo {
-    /// The name in the text form.
-    pub mnemonic: &'static str,
-    /// The first paragraph of the doc comment.
-    pub doc: &'static str,
-    /// Required operands, in order.
-    pub operands: &'static [(&'static str, Slot)],
-    /// Optional operands, after the required ones.
-    pub optional: &'static [(&'static str, Slot)],
-    /// Names of the attributes, in printing order.
-    pub attrs: &'static [&'static str],
-    /// Names of the results; empty where their number depends on the attributes.
-    pub results: &'static [&'static str],
-    /// Where the op is legal.
-    pub stages: StageRange,
-    /// Against an outside reference.
-    pub tolerance: Tolerance,
-}
+use crate::types::Type;
+use crate::work::Reads;
 
 /// Why attributes did not parse.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -180,6 +72,10 @@ macro_rules! define_ops {
             optional: [$($opt:ident: $opt_slot:ident),*],
             attrs: {$($attr:ident: $attr_ty:ty),*},
             results: $results:tt,
+            in_place: {$($written:ident: [$($over:ident),+]),*},
+            indices: {$($index:ident: $into:ident),*},
+            run: $run:expr,
+            reads: $reads:ident,
             stages: $stages:expr,
             tolerance: $tolerance:ident,
             infer: $infer:path,
@@ -201,6 +97,28 @@ macro_rules! define_ops {
             optional: &[$((stringify!($opt), Slot::$opt_slot)),*],
             attrs: &[$(stringify!($attr)),*],
             results: define_ops!(@names $results),
+            in_place: {
+                #[allow(dead_code)]
+                const RESULTS: &[&str] = define_ops!(@names $results);
+                #[allow(dead_code)]
+                const OPERANDS: &[&str] = &[$(stringify!($operand),)* $(stringify!($opt)),*];
+                const PAIRS: &[InPlace] = &[$($(InPlace {
+                    result: position(RESULTS, stringify!($written)),
+                    operand: position(OPERANDS, stringify!($over)),
+                }),+),*];
+                PAIRS
+            },
+            indices: {
+                #[allow(dead_code)]
+                const OPERANDS: &[&str] = &[$(stringify!($operand),)* $(stringify!($opt)),*];
+                const PAIRS: &[Index] = &[$(Index {
+                    operand: position(OPERANDS, stringify!($index)),
+                    into: position(OPERANDS, stringify!($into)),
+                }),*];
+                PAIRS
+            },
+            run: $run,
+            reads: Reads::$reads,
             stages: $stages,
             tolerance: Tolerance::$tolerance,
         },)+];
@@ -319,6 +237,10 @@ define_ops! {
         optional: [],
         attrs: {},
         results: [y],
+        in_place: {},
+        indices: {tokens: table},
+        run: Replicable(Tokens),
+        reads: RowOfToken,
         stages: StageRange::ALL,
         tolerance: Exact,
         infer: infer::embed,
@@ -329,6 +251,10 @@ define_ops! {
         optional: [],
         attrs: {eps: f32},
         results: [y],
+        in_place: {},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
         stages: StageRange::ALL,
         tolerance: Rounding,
         infer: infer::rms_norm,
@@ -339,6 +265,10 @@ define_ops! {
         optional: [],
         attrs: {},
         results: [q],
+        in_place: {},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
         stages: StageRange::ALL,
         tolerance: Code,
         infer: infer::quant_absmax,
@@ -349,6 +279,10 @@ define_ops! {
         optional: [],
         attrs: {},
         results: [y],
+        in_place: {},
+        indices: {},
+        run: Shared(RowTiles),
+        reads: Whole,
         stages: StageRange::ALL,
         tolerance: Rounding,
         infer: infer::ternary_matmul,
@@ -359,6 +293,10 @@ define_ops! {
         optional: [],
         attrs: {theta: Theta, head: u32, rot: u32, pairs: Pairs},
         results: [y],
+        in_place: {y: [x]},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
         stages: StageRange::ALL,
         tolerance: Rounding,
         infer: infer::rope,
@@ -369,6 +307,10 @@ define_ops! {
         optional: [],
         attrs: {},
         results: [kc, vc],
+        in_place: {kc: [kc], vc: [vc]},
+        indices: {},
+        run: Shared(Tokens),
+        reads: Whole,
         stages: StageRange::ALL,
         tolerance: Rounding,
         infer: infer::kv_append,
@@ -379,6 +321,10 @@ define_ops! {
         optional: [],
         attrs: {heads: u32, kv_heads: u32, scale: f32},
         results: [y],
+        in_place: {},
+        indices: {},
+        run: Shared(KeyHeads),
+        reads: KeysAndValues,
         stages: StageRange::ALL,
         tolerance: Rounding,
         infer: infer::attention,
@@ -389,6 +335,10 @@ define_ops! {
         optional: [],
         attrs: {},
         results: [y],
+        in_place: {y: [a, b]},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
         stages: StageRange::ALL,
         tolerance: Rounding,
         infer: infer::elementwise,
@@ -399,6 +349,10 @@ define_ops! {
         optional: [],
         attrs: {},
         results: [y],
+        in_place: {y: [a, b]},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
         stages: StageRange::ALL,
         tolerance: Rounding,
         infer: infer::elementwise,
@@ -409,6 +363,10 @@ define_ops! {
         optional: [],
         attrs: {},
         results: [y],
+        in_place: {y: [x]},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
         stages: StageRange::ALL,
         tolerance: Rounding,
         infer: infer::elementwise,
@@ -419,6 +377,10 @@ define_ops! {
         optional: [],
         attrs: {},
         results: [y],
+        in_place: {y: [x]},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
         stages: StageRange::ALL,
         tolerance: Rounding,
         infer: infer::elementwise,
@@ -429,6 +391,10 @@ define_ops! {
         optional: [],
         attrs: {eps: f32, head: u32},
         results: [y],
+        in_place: {},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
         stages: StageRange::ALL,
         tolerance: Rounding,
         infer: infer::rms_norm_heads,
@@ -439,6 +405,10 @@ define_ops! {
         optional: [],
         attrs: {},
         results: [y],
+        in_place: {},
+        indices: {},
+        run: Shared(RowTiles),
+        reads: Whole,
         stages: StageRange::ALL,
         tolerance: Rounding,
         infer: infer::matmul,
@@ -449,6 +419,10 @@ define_ops! {
         optional: [],
         attrs: {eps: f32},
         results: [q],
+        in_place: {},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
         stages: StageRange::from(Stage::Fused),
         tolerance: Code,
         infer: infer::rms_norm_quant,
@@ -459,6 +433,10 @@ define_ops! {
         optional: [residual: Act],
         attrs: {epilogue: Epilogue},
         results: [y],
+        in_place: {y: [residual]},
+        indices: {},
+        run: Shared(RowTiles),
+        reads: Whole,
         stages: StageRange::from(Stage::Fused),
         tolerance: Rounding,
         infer: infer::bitlinear,
@@ -469,6 +447,10 @@ define_ops! {
         optional: [],
         attrs: {sizes: Sizes},
         results: variadic,
+        in_place: {},
+        indices: {},
+        run: View,
+        reads: Whole,
         stages: StageRange::from(Stage::Fused),
         tolerance: Exact,
         infer: infer::split,
@@ -479,6 +461,10 @@ define_ops! {
         optional: [],
         attrs: {},
         results: [q],
+        in_place: {},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
         stages: StageRange::from(Stage::Fused),
         tolerance: Code,
         infer: infer::quant_blocks,
@@ -489,6 +475,10 @@ define_ops! {
         optional: [],
         attrs: {},
         results: [y],
+        in_place: {},
+        indices: {},
+        run: Shared(RowTiles),
+        reads: Whole,
         stages: StageRange::from(Stage::Fused),
         tolerance: Rounding,
         infer: infer::block_matmul,
@@ -499,6 +489,10 @@ define_ops! {
         optional: [],
         attrs: {n: u32},
         results: [rows],
+        in_place: {},
+        indices: {},
+        run: Shared(Tokens),
+        reads: Whole,
         stages: StageRange::from(Stage::Fused),
         tolerance: Exact,
         infer: infer::screen,
@@ -509,6 +503,10 @@ define_ops! {
         optional: [],
         attrs: {},
         results: [y],
+        in_place: {},
+        indices: {rows: w},
+        run: Shared(ChosenRows),
+        reads: ChosenRows,
         stages: StageRange::from(Stage::Fused),
         tolerance: Rounding,
         infer: infer::matmul_rows,
@@ -519,6 +517,10 @@ define_ops! {
         optional: [],
         attrs: {},
         results: [z],
+        in_place: {},
+        indices: {rows: y},
+        run: Shared(Elements),
+        reads: Whole,
         stages: StageRange::from(Stage::Fused),
         tolerance: Exact,
         infer: infer::merge_screened,
@@ -529,6 +531,10 @@ define_ops! {
         optional: [],
         attrs: {theta: Theta, head: u32, rot: u32, pairs: Pairs},
         results: [q, kc, vc],
+        in_place: {q: [q], kc: [kc], vc: [vc]},
+        indices: {},
+        run: Shared(Tokens),
+        reads: Whole,
         stages: StageRange::from(Stage::Fused),
         tolerance: Rounding,
         infer: infer::rope_kv_append,

@@ -1,6 +1,6 @@
-//! How the work of an op divides among threads: the one place that counts an op's units. A unit is the least piece that
-//! one thread does alone; a thread gets one contiguous range of units. The number of threads never changes what a unit
-//! computes, so it never changes a bit.
+//! How the work of an op divides among threads: the one place that counts units. Which kind of units an op has is a column of
+//! the op table ([`Division`]). A unit is the least piece that one thread does alone; a thread gets one contiguous range of
+//! units. The number of threads never changes what a unit computes, so it never changes a bit.
 //!
 //! Most ops have units of equal work, and shares of equal number. The work of attention grows with the position, so its
 //! units are counted per call and its shares are equal in keys that are looked at.
@@ -8,7 +8,6 @@
 use std::ops::Range;
 
 use crate::KEY_BLOCK;
-use crate::ops::Op;
 use crate::types::Type;
 use crate::weights::TILE_ROWS;
 
@@ -30,6 +29,17 @@ pub enum Per {
     KeyBlock,
     /// Each [`QUERY_TILE`] tokens of the chunk; with t tiles, unit u is tile u % t of item u / t.
     QueryTile,
+}
+
+impl Per {
+    /// Whether units have only a part of what an element of the result is made of, so that the threads meet inside the op
+    /// and put the parts together in a second step.
+    pub fn in_two_steps(self) -> bool {
+        match self {
+            Per::KeyBlock => true,
+            Per::Call | Per::Token | Per::QueryTile => false,
+        }
+    }
 }
 
 /// The units of an op: `count` items for each of what `per` says.
@@ -159,74 +169,39 @@ fn part(all: u128, thread: u32, threads: u32) -> u128 {
     all * u128::from(thread) / u128::from(threads)
 }
 
-/// The units of `op` on operands and results of these types; `None` for an op that does no work (a view).
-pub fn units(op: &Op, operands: &[&Type], results: &[&Type]) -> Option<Units> {
-    let tile_rows = |ty: &Type| ty.as_matrix().map_or(1, |(rows, _)| rows.div_ceil(TILE_ROWS));
-    let parts = |ty: &Type, size: u32| ty.as_rows().map_or(1, |rows| rows.width.div_ceil(size));
-    match op {
-        Op::Split { .. } => None,
-        Op::TernaryMatmul { .. } | Op::Matmul { .. } | Op::BlockMatmul { .. } => {
-            Some(Units { count: tile_rows(operands[1]), per: Per::Call })
-        }
-        // A unit of the gated form is a pair of tiles.
-        Op::Bitlinear { epilogue } => {
-            let tiles = tile_rows(operands[1]);
-            let paired = epilogue.is_gated();
-            Some(Units { count: if paired { tiles / 2 } else { tiles }, per: Per::Call })
-        }
-        Op::Attention { kv_heads, .. } => {
-            let chunk = operands[0].as_rows().is_some_and(|rows| rows.per_token);
-            Some(Units { count: *kv_heads, per: if chunk { Per::QueryTile } else { Per::KeyBlock } })
-        }
-        // 16 of the chosen rows, and 4096 elements.
-        Op::MatmulRows { .. } => Some(Units { count: parts(results[0], TILE_ROWS), per: Per::Token }),
-        Op::MergeScreened { .. } => Some(Units { count: parts(results[0], MERGE_UNIT), per: Per::Token }),
-        Op::QuantBlocks { .. }
-        | Op::Screen { .. }
-        | Op::Embed { .. }
-        | Op::RmsNorm { .. }
-        | Op::RmsNormHeads { .. }
-        | Op::Silu { .. }
-        | Op::QuantAbsmax { .. }
-        | Op::Rope { .. }
-        | Op::KvAppend { .. }
-        | Op::Add { .. }
-        | Op::Mul { .. }
-        | Op::Relu2 { .. }
-        | Op::RmsNormQuant { .. }
-        | Op::RopeKvAppend { .. } => {
-            debug_assert!(!results.is_empty());
-            Some(Units { count: 1, per: Per::Token })
-        }
-    }
+/// Into what the work of an op divides: the kinds that the op table chooses from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Division {
+    /// A unit is a token: an op over rows.
+    Tokens,
+    /// A unit is [`TILE_ROWS`] elements of the result, for all tokens: a product with a matrix, whose rows (with a gated
+    /// epilogue, pairs of them) give these elements. Each unit reads a part of the matrix that no other one does.
+    RowTiles,
+    /// A unit is a token and [`TILE_ROWS`] elements of the result: a product with rows that the token chose.
+    ChosenRows,
+    /// A unit is a token and [`MERGE_UNIT`] elements of the result.
+    Elements,
+    /// A unit is a key/value head and, with one token, a block of keys, else a tile of tokens.
+    KeyHeads,
 }
 
-/// Whether every thread may run all of the op for itself, each with its own copies of the results: ops over a row, whose
-/// work is small beside meeting the other threads, and which write nothing that outlives the call.
-pub fn can_replicate(op: &Op) -> bool {
-    match op {
-        Op::Embed { .. }
-        | Op::RmsNorm { .. }
-        | Op::QuantAbsmax { .. }
-        | Op::QuantBlocks { .. }
-        | Op::RmsNormQuant { .. }
-        | Op::Rope { .. }
-        | Op::Add { .. }
-        | Op::Mul { .. }
-        | Op::RmsNormHeads { .. }
-        | Op::Silu { .. }
-        | Op::Relu2 { .. } => true,
-        Op::Split { .. }
-        | Op::TernaryMatmul { .. }
-        | Op::Matmul { .. }
-        | Op::BlockMatmul { .. }
-        | Op::Screen { .. }
-        | Op::MatmulRows { .. }
-        | Op::MergeScreened { .. }
-        | Op::Bitlinear { .. }
-        | Op::Attention { .. }
-        | Op::KvAppend { .. }
-        | Op::RopeKvAppend { .. } => false,
+impl Division {
+    /// The units of an op on operands and results of these types.
+    pub(crate) fn units(self, operands: &[&Type], results: &[&Type]) -> Units {
+        let rows = results.first().and_then(|ty| ty.as_rows());
+        let parts = |size: u32| rows.map_or(1, |rows| rows.width.div_ceil(size));
+        match self {
+            Division::Tokens => Units { count: 1, per: Per::Token },
+            Division::RowTiles => Units { count: parts(TILE_ROWS), per: Per::Call },
+            Division::ChosenRows => Units { count: parts(TILE_ROWS), per: Per::Token },
+            Division::Elements => Units { count: parts(MERGE_UNIT), per: Per::Token },
+            Division::KeyHeads => {
+                let heads = operands.iter().find_map(|ty| ty.as_cache()).map_or(1, |cache| cache.kv_heads);
+                let per =
+                    if rows.is_some_and(|rows| rows.per_token) { Per::QueryTile } else { Per::KeyBlock };
+                Units { count: heads, per }
+            }
+        }
     }
 }
 

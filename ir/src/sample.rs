@@ -10,10 +10,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::blocks::{BLOCK, BlockFormat, GROUP, block_matrix};
+use crate::columns::Index;
 use crate::graph::{Func, Node, Operand};
 use crate::interp::{Cache, CacheData, Tensor, scalar};
 use crate::module::{Module, ParamDef};
-use crate::ops::Op;
 use crate::random::SplitMix;
 use crate::types::{CacheDims, DType, Dim, Layout, Rows, Type};
 use crate::weights::{TILE_ROWS, WeightBytes, WeightSource, packed_bytes, set_ternary_code, ternary_bytes};
@@ -185,16 +185,16 @@ pub fn index_bound(module: &Module, func: &Func, dtype: DType) -> Option<u32> {
 
 /// As [`index_bound`], for one op.
 pub fn index_bound_of(module: &Module, func: &Func, node: &Node, dtype: DType) -> Option<u32> {
-    let counted = match (&node.op, dtype) {
-        (Op::Embed {}, DType::Idx) => node.operands.get(1),
-        (Op::MatmulRows {}, DType::I32) => node.operands.get(2),
-        (Op::MergeScreened {}, DType::I32) => node.operands.first(),
-        _ => None,
-    };
-    match counted? {
+    let rows = |operand: Option<&Operand>| match operand? {
         Operand::Param(p) => module.params().get(*p)?.ty.as_matrix().map(|(rows, _)| rows),
         Operand::Value(v) => func.get_value(*v)?.ty.as_rows().map(|rows| rows.width),
-    }
+    };
+    let counts = |index: &&Index| match node.operands.get(index.operand) {
+        Some(Operand::Value(v)) => func.get_value(*v).is_some_and(|value| value.ty.dtype == dtype),
+        _ => false,
+    };
+    let indices = node.op.info().indices.iter().filter(counts);
+    indices.filter_map(|index| rows(node.operands.get(index.into))).min()
 }
 
 #[cfg(test)]

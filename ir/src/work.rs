@@ -1,4 +1,5 @@
-//! What running a module has to read and to multiply at least: the one place that counts it.
+//! What running a module has to read and to multiply at least: the one place that counts it. What an op reads is a column of
+//! the op table ([`Reads`]).
 //!
 //! - Weights: every parameter that an entry point reads counts once per call, with its scales, in the form in which it is
 //!   stored; of a matrix of which only some rows are read (the embedding, the exact rows of a screened head), those rows
@@ -15,10 +16,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::entity::NodeId;
 use crate::graph::{Func, Operand};
 use crate::module::Module;
-use crate::ops::Op;
 use crate::partition::Extent;
 use crate::types::{DType, Type};
 use crate::{EntryPoint, KEY_BLOCK, ParamId, storage, weights};
+
+/// What an op reads of its parameters and caches, and what it multiplies: the kinds that the op table chooses from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// Its parameters as a whole, once a call; it multiplies by every element of its matrices, if it has any, for each token.
+    Whole,
+    /// One row of its matrix for each token, without a multiplication.
+    RowOfToken,
+    /// A row of its matrix for each row number that a token has; it multiplies by every element of these rows.
+    ChosenRows,
+    /// Keys and values of all positions up to the last token, once a call; it multiplies twice for each query element and each
+    /// key that a token sees.
+    KeysAndValues,
+}
 
 /// Bytes and multiply-adds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,7 +100,8 @@ impl Entry {
         for &id in nodes {
             let node = func.node(id);
             let types: Vec<Type> = node.operands.iter().map(|&o| func.operand_type(o, &param_type)).collect();
-            if let Op::Attention { .. } = node.op {
+            let reads = node.op.info().reads;
+            if reads == Reads::KeysAndValues {
                 let width = types.first().and_then(Type::as_rows).map_or(0, |rows| u64::from(rows.width));
                 entry.attention_macs += 2 * width;
                 let caches = types.iter().filter(|ty| ty.as_cache().is_some());
@@ -95,18 +110,17 @@ impl Entry {
             for (&operand, ty) in node.operands.iter().zip(&types) {
                 let Operand::Param(param) = operand else { continue };
                 let (rows, cols) = ty.as_matrix().map_or((0, 0), |(r, c)| (u64::from(r), u64::from(c)));
-                let macs = match node.op {
-                    Op::Embed {} => {
+                let macs = match reads {
+                    Reads::RowOfToken => {
                         *rows_read.entry(param).or_default() += 1;
                         0
                     }
-                    Op::MatmulRows {} => {
-                        let wanted = types.get(1).and_then(Type::as_rows).map_or(0, |r| u64::from(r.width));
-                        let read = wanted.min(rows);
+                    Reads::ChosenRows => {
+                        let read = row_numbers(&types).min(rows);
                         *rows_read.entry(param).or_default() += read;
                         read * cols
                     }
-                    _ => {
+                    Reads::Whole | Reads::KeysAndValues => {
                         whole.insert(param);
                         rows * cols
                     }
@@ -139,6 +153,12 @@ impl Entry {
     }
 }
 
+/// Row numbers of a token among operands of these types.
+fn row_numbers(operands: &[Type]) -> u64 {
+    let numbers = operands.iter().filter(|ty| ty.dtype == DType::I32);
+    numbers.filter_map(Type::as_rows).map(|rows| u64::from(rows.width)).sum()
+}
+
 /// Bytes that one position takes in a cache.
 fn bytes_per_position(cache: &Type) -> Option<u64> {
     storage::cache_bytes(cache, KEY_BLOCK).map(|bytes| bytes / u64::from(KEY_BLOCK))
@@ -162,7 +182,7 @@ impl OpWork {
     /// Counts for `node` of `func`; nothing for a view.
     pub fn of(module: &Module, func: &Func, node: NodeId, call: Extent) -> Self {
         let op = func.node(node);
-        if matches!(op.op, Op::Split { .. }) {
+        if op.op.info().is_view() {
             return Self::default();
         }
         let values = op.operands.iter().filter_map(|operand| match operand {

@@ -1,5 +1,6 @@
 //! Proves a memory plan and its barriers, from the IR alone: nothing here is shared with the planner or the
-//! scheduler.
+//! scheduler. What an op may overwrite, and whether every thread may run it for itself, the checker knows by itself too:
+//! it does not read these columns of the op table, which the planner goes by.
 //!
 //! The checker runs the function on *claims* instead of bytes. A claim says: these bytes hold this value,
 //! written in this phase. It walks the nodes in order and keeps these rules:
@@ -28,8 +29,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bitnetc_ir::{
-    DType, Epilogue, Func, FuncPlan, NodeId, Op, Operand, Place, Sizes, TokenCount, ValueDef, ValueId,
-    storage,
+    DType, Func, FuncPlan, NodeId, Op, Operand, Place, Sizes, TokenCount, ValueDef, ValueId, storage,
 };
 
 use crate::names::value_name;
@@ -224,23 +224,9 @@ fn replicated(func: &Func, extents: &BTreeMap<ValueId, Extent>) -> Result<(), Pl
         let private = |v: &&ValueId| extents[v].region == Region::Private;
         let Some(&value) = node.results.iter().find(private) else { continue };
         let all = node.results.iter().all(|v| private(&v));
-        let over_a_row = matches!(
-            node.op,
-            Op::Embed { .. }
-                | Op::RmsNorm { .. }
-                | Op::RmsNormQuant { .. }
-                | Op::QuantAbsmax { .. }
-                | Op::QuantBlocks { .. }
-                | Op::Rope { .. }
-                | Op::Add { .. }
-                | Op::Mul { .. }
-                | Op::RmsNormHeads { .. }
-                | Op::Silu { .. }
-                | Op::Relu2 { .. }
-        );
-        let view = matches!(node.op, Op::Split { .. });
-        let one_row = over_a_row && all && func.tokens() == TokenCount::One;
-        if !view && !one_row {
+        let run = known(&node.op).run;
+        let one_row = run == Run::OverRow && all && func.tokens() == TokenCount::One;
+        if run != Run::Nobody && !one_row {
             return Err(PlanViolation::NotReplicable {
                 value: value_name(func, value),
                 op: node.op.info().mnemonic,
@@ -250,17 +236,61 @@ fn replicated(func: &Func, extents: &BTreeMap<ValueId, Extent>) -> Result<(), Pl
     Ok(())
 }
 
-/// Which operand slots result `result` of `op` may take over.
-fn replaceable(op: &Op, result: usize) -> &'static [usize] {
-    match (op, result) {
-        (Op::Add {} | Op::Mul {}, 0) => &[0, 1],
-        (Op::Relu2 {} | Op::Silu {} | Op::Rope { .. } | Op::RopeKvAppend { .. }, 0) => &[0],
-        (Op::Bitlinear { epilogue: Epilogue::Add }, 0) => &[2],
-        (Op::KvAppend {}, 0) => &[0],
-        (Op::KvAppend {}, 1) => &[1],
-        (Op::RopeKvAppend { .. }, 1) => &[3],
-        (Op::RopeKvAppend { .. }, 2) => &[4],
-        _ => &[],
+/// Who may run an op.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Run {
+    /// Nobody: its results are views.
+    Nobody,
+    /// All threads together.
+    Together,
+    /// All threads together or, since it is over a row and has no effect but its results, each for itself.
+    OverRow,
+}
+
+/// What the checker knows of an op by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known {
+    run: Run,
+    /// Results, and the operand slots that each may take over.
+    replaceable: &'static [(usize, &'static [usize])],
+}
+
+impl Known {
+    const fn new(run: Run, replaceable: &'static [(usize, &'static [usize])]) -> Self {
+        Self { run, replaceable }
+    }
+
+    /// Which operand slots result `result` may take over.
+    fn slots(self, result: usize) -> &'static [usize] {
+        let of_result = self.replaceable.iter().find(|(r, _)| *r == result);
+        of_result.map_or(&[], |(_, slots)| slots)
+    }
+}
+
+/// The checker's own table. It repeats on purpose what the op table says, so that a plan is proved by something that the
+/// planner does not read; a test compares the two.
+fn known(op: &Op) -> Known {
+    match op {
+        Op::Split { .. } => Known::new(Run::Nobody, &[]),
+        Op::Embed {}
+        | Op::RmsNorm { .. }
+        | Op::RmsNormHeads { .. }
+        | Op::RmsNormQuant { .. }
+        | Op::QuantAbsmax {}
+        | Op::QuantBlocks {} => Known::new(Run::OverRow, &[]),
+        Op::Add {} | Op::Mul {} => Known::new(Run::OverRow, &[(0, &[0, 1])]),
+        Op::Relu2 {} | Op::Silu {} | Op::Rope { .. } => Known::new(Run::OverRow, &[(0, &[0])]),
+        // Without a residual there is no operand in this slot.
+        Op::Bitlinear { .. } => Known::new(Run::Together, &[(0, &[2])]),
+        Op::KvAppend {} => Known::new(Run::Together, &[(0, &[0]), (1, &[1])]),
+        Op::RopeKvAppend { .. } => Known::new(Run::Together, &[(0, &[0]), (1, &[3]), (2, &[4])]),
+        Op::TernaryMatmul {}
+        | Op::Matmul {}
+        | Op::BlockMatmul {}
+        | Op::Attention { .. }
+        | Op::Screen { .. }
+        | Op::MatmulRows {}
+        | Op::MergeScreened {} => Known::new(Run::Together, &[]),
     }
 }
 
@@ -271,7 +301,7 @@ fn is_cache(func: &Func, value: ValueId) -> bool {
 /// Rule 1: the bytes of every value.
 fn extents(func: &Func, plan: &FuncPlan) -> Result<BTreeMap<ValueId, Extent>, PlanViolation> {
     let name = |v: ValueId| value_name(func, v);
-    let mut known: BTreeMap<ValueId, Extent> = BTreeMap::new();
+    let mut extents: BTreeMap<ValueId, Extent> = BTreeMap::new();
     for value in func.values() {
         let place = *plan.places.get(&value).ok_or_else(|| PlanViolation::Unplaced { value: name(value) })?;
         let wrong = |why| PlanViolation::WrongPlace { value: name(value), why };
@@ -282,20 +312,24 @@ fn extents(func: &Func, plan: &FuncPlan) -> Result<BTreeMap<ValueId, Extent>, Pl
             },
             ValueDef::Result(node, result) => {
                 let (node, result) = (func.node(node), result as usize);
-                let is_part = matches!(node.op, Op::Split { .. });
+                let is_part = known(&node.op).run == Run::Nobody;
                 if func.is_output(value) && !is_cache(func, value) && (is_part || place != Place::Extern) {
                     return Err(wrong("an output is written to a buffer of the caller"));
                 }
                 match place {
-                    Place::View { of, offset } => part(func, &known, value, of, offset).ok_or_else(|| {
-                        PlanViolation::WrongBase { value: name(value), of: name(of), offset }
-                    })?,
+                    Place::View { of, offset } => {
+                        part(func, &extents, value, of, offset).ok_or_else(|| PlanViolation::WrongBase {
+                            value: name(value),
+                            of: name(of),
+                            offset,
+                        })?
+                    }
                     _ if is_part => return Err(wrong("a part of a split is a view")),
                     Place::Alias { of } => {
-                        let slots = replaceable(&node.op, result);
+                        let slots = known(&node.op).slots(result);
                         let of_slot =
                             slots.iter().any(|&s| node.operands.get(s) == Some(&Operand::Value(of)));
-                        let base = known.get(&of).copied();
+                        let base = extents.get(&of).copied();
                         let ours = base.filter(|e| {
                             is_cache(func, value) || matches!(e.region, Region::Arena | Region::Private)
                         });
@@ -337,9 +371,9 @@ fn extents(func: &Func, plan: &FuncPlan) -> Result<BTreeMap<ValueId, Extent>, Pl
                 }
             }
         };
-        known.insert(value, extent);
+        extents.insert(value, extent);
     }
-    Ok(known)
+    Ok(extents)
 }
 
 /// The bytes of a value that has a buffer of its own from `start` on.
@@ -361,7 +395,7 @@ fn own_extent(func: &Func, value: ValueId, region: Region, start: u64) -> Extent
 /// The bytes of `value` as a part of `of`, if it is the part that starts at byte `offset`.
 fn part(
     func: &Func,
-    known: &BTreeMap<ValueId, Extent>,
+    extents: &BTreeMap<ValueId, Extent>,
     value: ValueId,
     of: ValueId,
     offset: u64,
@@ -370,7 +404,7 @@ fn part(
     let node = func.node(node);
     let Op::Split { sizes: Sizes(sizes) } = &node.op else { return None };
     let before: u64 = sizes.get(..result as usize)?.iter().map(|&n| 4 * u64::from(n)).sum();
-    let base = known.get(&of)?;
+    let base = extents.get(&of)?;
     let right =
         node.operands[..] == [Operand::Value(of)] && func.ty(of).dtype == DType::F32 && before == offset;
     // A part of a buffer of the caller is readable only where the caller gave it as an input.
@@ -404,9 +438,9 @@ impl Machine<'_> {
             self.claims.insert(input, Claim { extent: self.extents[&input], since: None });
         }
         for &id in self.func.order() {
-            match self.func.node(id).op {
-                Op::Split { .. } => self.split(id),
-                _ => self.execute(id)?,
+            match known(&self.func.node(id).op).run {
+                Run::Nobody => self.split(id),
+                Run::Together | Run::OverRow => self.execute(id)?,
             }
             if self.plan.barriers.contains(&id) {
                 self.phase += 1;
@@ -459,7 +493,7 @@ impl Machine<'_> {
             };
             for (slot, &operand) in node.operands.iter().enumerate() {
                 let Operand::Value(read) = operand else { continue };
-                let allowed = taken_over == Some(read) && replaceable(&node.op, result).contains(&slot);
+                let allowed = taken_over == Some(read) && known(&node.op).slots(result).contains(&slot);
                 if !allowed && extent.meets(&self.extents[&read]) {
                     return Err(PlanViolation::SelfOverlap { result: name(value), other: name(read) });
                 }
@@ -503,9 +537,43 @@ impl Machine<'_> {
 
 #[cfg(test)]
 mod tests {
+    use bitnetc_ir::ALL_OPS;
     use bitnetc_ir::random::SplitMix;
 
     use super::*;
+
+    /// Every op of the table, once for every choice of attributes that its sampler knows.
+    fn every_op() -> Vec<Op> {
+        let mut all = Vec::new();
+        for row in 0..ALL_OPS.len() {
+            let before = all.len();
+            for choice in 0..64 {
+                all.extend(Op::sample(row, &[64], &mut |n| choice % n));
+            }
+            assert!(all.len() > before, "{} is in no sample", ALL_OPS[row].mnemonic);
+        }
+        all
+    }
+
+    #[test]
+    fn the_checker_knows_what_the_op_table_says() {
+        for op in every_op() {
+            let info = op.info();
+            let run = match info.run {
+                bitnetc_ir::Run::View => Run::Nobody,
+                bitnetc_ir::Run::Shared(_) => Run::Together,
+                bitnetc_ir::Run::Replicable(_) => Run::OverRow,
+            };
+            let own = known(&op);
+            assert_eq!(own.run, run, "who runs {op:?}: the checker, and the op table");
+            let named = own.replaceable.iter().map(|&(result, _)| result + 1).max().unwrap_or(0);
+            for result in 0..info.results.len().max(named) {
+                let table: Vec<usize> = info.overwritable(result).collect();
+                let slots = own.slots(result);
+                assert_eq!(slots, table, "{op:?}, result {result}: the checker, and the op table");
+            }
+        }
+    }
 
     #[test]
     fn extents_that_share_a_byte_meet() {

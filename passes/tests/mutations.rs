@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use bitnetc_ir::generate::{GenOptions, plain_plan, random_module};
 use bitnetc_ir::random::SplitMix;
 use bitnetc_ir::{
-    DType, Entity, Epilogue, Func, FuncPlan, NodeId, Op, Operand, Place, Sizes, TokenCount, ValueDef,
-    ValueId, storage, text,
+    DType, Entity, Func, FuncPlan, NodeId, Op, Operand, Place, Sizes, TokenCount, ValueDef, ValueId, storage,
+    text,
 };
 use bitnetc_passes::{Pipeline, PlanViolation, check_plan};
 use common::*;
@@ -136,7 +136,7 @@ fn runs(func: &Func, plan: &FuncPlan, tokens: u64) -> Option<()> {
     let mut phase = 0;
     for &id in func.order() {
         let node = func.node(id);
-        let is_split = matches!(node.op, Op::Split { .. });
+        let is_split = node.op.info().is_view();
         let mut own_reads: HashMap<(Region, u64), Vec<Read>> = HashMap::new();
         for (slot, &operand) in node.operands.iter().enumerate() {
             let Operand::Value(value) = operand else { continue };
@@ -173,16 +173,7 @@ fn runs(func: &Func, plan: &FuncPlan, tokens: u64) -> Option<()> {
             {
                 return None;
             }
-            let slots: &[usize] = match (&node.op, result) {
-                (Op::Add {} | Op::Mul {}, _) => &[0, 1],
-                (Op::Relu2 {} | Op::Silu {} | Op::Rope { .. } | Op::RopeKvAppend { .. }, 0) => &[0],
-                (Op::Bitlinear { epilogue: Epilogue::Add }, _) => &[2],
-                (Op::KvAppend {}, 0) => &[0],
-                (Op::KvAppend {}, 1) => &[1],
-                (Op::RopeKvAppend { .. }, 1) => &[3],
-                (Op::RopeKvAppend { .. }, 2) => &[4],
-                _ => &[],
-            };
+            let slots: Vec<usize> = node.op.info().overwritable(result).collect();
             if func.ty(value).as_cache().is_some() {
                 let Operand::Value(before) = node.operands[slots[0]] else { return None };
                 if locate(value, 0, 0)? != locate(before, 0, 0)? {
@@ -556,6 +547,26 @@ fn an_operand_is_taken_over_in_the_slot_that_allows_it() {
     };
     assert_eq!(verdict(&func("%k")), "accepted");
     assert_eq!(verdict(&func("%q")), "%2 shares bytes with %0 of the same op");
+}
+
+#[test]
+fn a_product_does_not_overwrite_what_it_multiplies() {
+    let func = |op: &str, place: &str| {
+        format!(
+            "param @w: f32[32x32] = file \"w\" #00000000000000000000000000000000
+            func @f(%x: f32[Tx32], %y: f32[Tx32]) -> (f32[Tx32]) tokens<=3 arena=768 {{
+              %a = relu2 %x : f32[Tx32] at 0+384 barrier
+              %b = {op} : f32[Tx32] {place} barrier
+              %c = relu2 %b : f32[Tx32] extern
+              return %c
+            }}"
+        )
+    };
+    let refused = "%1 cannot be a part of %0 at byte 0 of its rows, or take its place";
+    for (op, in_place) in [("add %y, %a", "accepted"), ("silu %a", "accepted"), ("matmul %a, @w", refused)] {
+        assert_eq!(verdict(&func(op, "alias %a")), in_place, "{op}");
+        assert_eq!(verdict(&func(op, "at 384+384")), "accepted", "{op}");
+    }
 }
 
 #[test]

@@ -268,6 +268,7 @@ fn program(index: usize, code: &RooflineCode) -> Program {
         units: Units { count: 1, per: Per::Token },
         replicated: false,
         barrier: false,
+        positional: false,
     };
     Program {
         name: code.kind.name(),

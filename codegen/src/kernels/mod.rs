@@ -7,8 +7,8 @@
 //!
 //! Invariants: a kernel takes exactly the words of [`KernelSpec::args`], in that order; it writes only its results (or,
 //! for caches, the operands that hold them), its scratch and its workspace; what it computes for a unit depends neither on the range
-//! of units nor on the registers. A result may share its memory with the activation operand that the planner may put in
-//! its place (see [`KernelSpec::in_place`]), so everything that a store overwrites has been read before.
+//! of units nor on the registers. A result may lie in the bytes of an operand where the op table says so
+//! ([`bitnetc_ir::InPlace`]), so everything that a store overwrites has been read before.
 
 #[macro_use]
 mod define;
@@ -215,18 +215,5 @@ impl KernelSpec {
         let mut b = KernelBuilder::new(self.name());
         self.generate(&mut b, registers);
         Ok(b.finish()?)
-    }
-
-    /// The operand whose memory result 0 may take over, row by row, if there is one.
-    pub fn in_place(&self) -> Option<u8> {
-        match self.kind {
-            KernelKind::Rope { .. } | KernelKind::RopeKvAppend { .. } | KernelKind::Elementwise { .. } => {
-                Some(0)
-            }
-            KernelKind::RmsNorm { .. } | KernelKind::RmsNormHeads { .. } => Some(0),
-            KernelKind::Bitlinear { epilogue: bitnetc_ir::Epilogue::Add, .. }
-            | KernelKind::BitlinearGrouped { epilogue: bitnetc_ir::Epilogue::Add, .. } => Some(2),
-            _ => None,
-        }
     }
 }

@@ -15,7 +15,7 @@ const CODE_MAX: f32 = 127.0;
 /// The least maximum, so that a row of zeros has a finite factor.
 const ABSMAX_MIN: f32 = 1e-5;
 
-/// A unit is a token. The result may take the place of x.
+/// A unit is a token.
 pub(super) fn rms_norm(b: &mut KernelBuilder, kernel: &kernel::RmsNorm) {
     let &kernel::RmsNorm { call, width, eps, x, weights, y } = kernel;
     call.for_units(b, |b, token| {
@@ -29,7 +29,7 @@ pub(super) fn rms_norm(b: &mut KernelBuilder, kernel: &kernel::RmsNorm) {
     });
 }
 
-/// The norm of each head of `head` elements apart. A unit is a token. The result may take the place of x.
+/// The norm of each head of `head` elements apart. A unit is a token.
 pub(super) fn rms_norm_heads(b: &mut KernelBuilder, kernel: &kernel::RmsNormHeads) {
     let &kernel::RmsNormHeads { call, width, head, eps, x, weights, y } = kernel;
     call.for_units(b, |b, token| {

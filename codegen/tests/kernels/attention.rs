@@ -25,7 +25,7 @@ fn cache(
     Input::Value(ty, Tensor::Cache(Cache { dims, capacity, data }))
 }
 
-fn caches(random: &mut Random, dims: CacheDims, capacity: u32, dtype: DType) -> [Input; 2] {
+pub(crate) fn caches(random: &mut Random, dims: CacheDims, capacity: u32, dtype: DType) -> [Input; 2] {
     let keys = cache(dims, capacity, dtype, Layout::Keys16, || random.unit());
     let values = cache(dims, capacity, dtype, Layout::Rows, || random.number());
     [keys, values]

@@ -16,7 +16,7 @@ const FIVE_A_BYTE: [Layout; 2] = [Layout::Trits16, Layout::Lut16];
 
 /// Codes that `code` gives, as a parameter in `layout`. Padding holds arbitrary valid codes, because it must not matter,
 /// except in the columns of layouts with five codes a byte.
-fn ternary(
+pub(crate) fn ternary(
     random: &mut Random,
     layout: Layout,
     rows: u32,
@@ -44,7 +44,7 @@ fn quantised(tokens: Option<u32>, width: u32, codes: Vec<i8>, a: Vec<f32>) -> In
     )
 }
 
-fn random_quantised(random: &mut Random, tokens: Option<u32>, width: u32) -> Input {
+pub(crate) fn random_quantised(random: &mut Random, tokens: Option<u32>, width: u32) -> Input {
     let rows = tokens.unwrap_or(1);
     let codes = (0..rows * width).map(|_| random.next() as i8).collect();
     let a = (0..rows).map(|_| random.unit().abs() * 40.0 + 0.1).collect();

@@ -5,6 +5,7 @@ mod common;
 
 mod attention;
 mod head;
+mod in_place;
 mod linear;
 mod pack;
 mod random;

@@ -9,8 +9,8 @@ use bitnetc_codegen::kir::{Access, Kernel};
 use bitnetc_ir::interp::{CacheData, Interpreter, Tensor};
 use bitnetc_ir::weights::packed_scale_index;
 use bitnetc_ir::{
-    BlockFormat, ContentHash, DType, Extent, FuncBuilder, Module, Op, Operand, Pairs, ParamDecl, ParamDef,
-    TokenCount, Type, WeightBytes, partition, rope, storage,
+    BlockFormat, ContentHash, DType, Extent, FuncBuilder, InPlace, Module, Op, Operand, Pairs, ParamDecl,
+    ParamDef, TokenCount, Type, Units, WeightBytes, rope, storage,
 };
 
 use super::common::{self, Backend, Case, Elements};
@@ -73,17 +73,41 @@ struct Setup {
 }
 
 impl Trial {
-    /// Runs everything.
-    pub(crate) fn run(&self) {
+    /// Runs everything: with all values apart, and once more for each operand that a result may be written over. Returns
+    /// these.
+    pub(crate) fn run(&self) -> Vec<InPlace> {
         let expected = self.expected();
-        let spec = self.spec(false);
+        self.run_with(&self.spec(false), None, &expected);
+        let in_place = self.in_place();
+        for &over in &in_place {
+            self.run_with(&self.spec(true), Some(over), &expected);
+        }
+        in_place
+    }
+
+    /// What the op table lets this op write over its operands, apart from caches, which always lie where they did.
+    fn in_place(&self) -> Vec<InPlace> {
+        let (operands, results) = (self.types(), self.result_types());
+        let fits = |i: &&InPlace| {
+            let ty = &results[i.result];
+            operands.get(i.operand) == Some(ty) && ty.as_cache().is_none()
+        };
+        self.op.info().in_place.iter().filter(fits).copied().collect()
+    }
+
+    /// Runs the kernel in every way with the result of `over` in the bytes of its operand.
+    fn run_with(&self, spec: &KernelSpec, over: Option<InPlace>, expected: &[Tensor]) {
         let kernels: Vec<Kernel> = REGISTERS.iter().map(|&r| spec.build_for(r).unwrap()).collect();
-        let setup = self.setup(&spec, None);
-        let units = self.units(&expected);
+        let setup = self.setup(spec, over);
+        let divided = self.units();
+        let units = divided.total(self.extent());
+        let asks = spec.args().contains(&Word::Position);
+        assert_eq!(asks, self.op.info().is_positional(), "{:?}: the position, as the op table says", self.op);
+        assert_eq!(spec.after_barrier().is_some(), divided.per.in_two_steps(), "{:?}: steps", self.op);
 
         let mut first: Option<Memory> = None;
         for (kernel, registers) in kernels.iter().zip(REGISTERS) {
-            let args = with_units(&spec, &setup.args, 0, units);
+            let args = with_units(spec, &setup.args, 0, units);
             let check = |kernel: Kernel, memory: &Memory, args: Vec<Arg>| {
                 let backends = backends(registers, &kernel);
                 let (memory, elements) = (memory.clone(), setup.elements.clone());
@@ -95,8 +119,8 @@ impl Trial {
                 let units = second_units.total(self.extent());
                 after = check(kernel, &after, with_units(&second, &setup.second, 0, units));
             }
-            self.compare(&format!("{registers:?}"), &setup, &after, &expected);
-            self.check_splits(&spec, kernel, registers, &setup, units, &after);
+            self.compare(&format!("{over:?}, {registers:?}"), &setup, &after, expected);
+            self.check_splits(spec, kernel, registers, &setup, units, &after);
             match &first {
                 None => first = Some(after),
                 // Another blocking may leave other things in the scratch, but no other bit in a result.
@@ -110,18 +134,6 @@ impl Trial {
                         );
                     }
                 }
-            }
-        }
-        if let Some(operand) = spec.in_place() {
-            let spec = self.spec(true);
-            let setup = self.setup(&spec, Some(operand));
-            for registers in REGISTERS {
-                let kernel = spec.build_for(registers).unwrap();
-                let args = with_units(&spec, &setup.args, 0, units);
-                let elements = setup.elements.clone();
-                let case = Case { kernel, memory: setup.memory.clone(), args, elements };
-                let after = common::check_on(&case, &backends(registers, &case.kernel));
-                self.compare(&format!("in place, {registers:?}"), &setup, &after, &expected);
             }
         }
     }
@@ -178,14 +190,10 @@ impl Trial {
         self.op.infer(&self.types().iter().collect::<Vec<_>>()).unwrap()
     }
 
-    fn units(&self, _: &[Tensor]) -> u64 {
+    fn units(&self) -> Units {
         let (types, results) = (self.types(), self.result_types());
-        let units = partition::units(
-            &self.op,
-            &types.iter().collect::<Vec<_>>(),
-            &results.iter().collect::<Vec<_>>(),
-        );
-        units.unwrap().total(self.extent())
+        let (types, results): (Vec<_>, Vec<_>) = (types.iter().collect(), results.iter().collect());
+        self.op.info().units(&types, &results).unwrap()
     }
 
     fn extent(&self) -> Extent {
@@ -249,7 +257,7 @@ impl Trial {
         KernelSpec::of(&self.op, &types.iter().collect::<Vec<_>>(), tokens, strides).unwrap().unwrap()
     }
 
-    fn setup(&self, spec: &KernelSpec, in_place: Option<u8>) -> Setup {
+    fn setup(&self, spec: &KernelSpec, over: Option<InPlace>) -> Setup {
         let mut memory = Memory::new();
         let mut elements = Vec::new();
         let mut strides = spec.strides.iter().copied();
@@ -280,7 +288,8 @@ impl Trial {
                         }
                         _ => 0,
                     };
-                    let changed = in_place == Some(i as u8) || matches!(tensor, Tensor::Cache(_));
+                    let taken = over.is_some_and(|over| over.operand == i);
+                    let changed = taken || matches!(tensor, Tensor::Cache(_));
                     let access = if changed { Access::ReadWrite } else { Access::ReadOnly };
                     encode(tensor, ty, stride).map(|bytes| {
                         let region = memory.add(bytes, access);
@@ -297,15 +306,15 @@ impl Trial {
         let mut results = Vec::new();
         let mut caches =
             (0..).zip(&self.inputs).filter(|(_, i)| matches!(i, Input::Value(_, Tensor::Cache(_))));
-        for ty in self.result_types() {
+        for (result, ty) in self.result_types().into_iter().enumerate() {
             let found = if ty.as_cache().is_some() {
                 let (at, _) = caches.next().unwrap();
                 operands[at as usize].unwrap()
             } else {
                 let stride = stride_of(&ty);
-                match in_place {
-                    Some(operand) => operands[usize::from(operand)].unwrap(),
-                    None => {
+                match over {
+                    Some(over) if over.result == result => operands[over.operand].unwrap(),
+                    _ => {
                         let rows = u64::from(self.tokens.unwrap_or(1));
                         let bytes = 64 + stride * (rows - 1) + row_bytes(&ty);
                         let region = memory.add(vec![FILL; bytes as usize], Access::ReadWrite);

@@ -4,23 +4,24 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{Rule, Scope};
 use crate::build::check_op;
+use crate::columns::OpInfo;
 use crate::entity::{NodeId, ValueId};
 use crate::graph::{Node, Operand, TokenCount, ValueDef};
 use crate::module::Module;
-use crate::ops::{Op, OpInfo, Slot};
+use crate::slot::Slot;
 use crate::stage::Stage;
 use crate::storage::MAX_TOKENS;
 use crate::text::is_name;
 use crate::types::{DType, Dim, Layout, Type};
 
 /// The operands of an op that are caches: slot number, slot name, and the result that is the cache after the op, if the op
-/// updates it. By the table's convention, that result has the operand's name.
+/// updates it.
 pub(crate) fn cache_slots(
     info: &'static OpInfo,
 ) -> impl Iterator<Item = (usize, &'static str, Option<usize>)> {
     let slots = info.operands.iter().chain(info.optional).enumerate();
     slots.filter(|(_, (_, slot))| *slot == Slot::Cache).map(|(i, (name, _))| {
-        let result = info.results.iter().position(|r| r == name);
+        let result = (0..info.results.len()).find(|&r| info.updated_cache(r) == Some(i));
         (i, *name, result)
     })
 }
@@ -204,7 +205,7 @@ fn check_outputs(scope: &mut Scope<'_, '_>, defined: &HashSet<ValueId>, caches: 
         };
         let stored = match data.def {
             ValueDef::Input(_) => false,
-            ValueDef::Result(node, _) => !matches!(scope.func.node(node).op, Op::Split { .. }),
+            ValueDef::Result(node, _) => !scope.func.node(node).op.info().is_view(),
         };
         if !stored {
             scope.value(Rule::OutputResult, output, "an input, or a part of a split, cannot be returned");

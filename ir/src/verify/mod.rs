@@ -60,7 +60,7 @@
 //! - `plan-alias`: an alias is of an earlier value in the arena or in private memory with equal storage; through a view,
 //!   of equal type.
 //! - `plan-private`: private are all results of an op or none, and only where a call has one token and the op is one that
-//!   can be replicated ([`crate::partition::can_replicate`]).
+//!   can be replicated ([`crate::OpInfo::can_replicate`]).
 //!
 //! What a plan must keep beyond that (live ranges, barriers) is proved by the checker in `passes`.
 

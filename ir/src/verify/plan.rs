@@ -7,8 +7,6 @@ use super::{Rule, Scope};
 use crate::entity::{NodeId, ValueId};
 use crate::graph::TokenCount;
 use crate::graph::{Node, Operand};
-use crate::ops::Op;
-use crate::partition;
 use crate::plan::{FuncPlan, Place};
 use crate::storage::{ALIGN, activation_bytes, row_stride};
 use crate::types::Type;
@@ -90,10 +88,10 @@ impl Places<'_> {
             let updated = cache_slots(node.op.info())
                 .find(|(.., r)| *r == Some(i))
                 .map(|(slot, ..)| node.operands[slot]);
-            let checked = match (&node.op, updated) {
-                (_, Some(cache)) => self.cache(place, cache),
-                (Op::Split { .. }, None) => self.part(place, node.operands[0], part_offset),
-                _ => self.stored(scope, place, ty, outputs.contains(&result)),
+            let checked = match updated {
+                Some(cache) => self.cache(place, cache),
+                None if node.op.info().is_view() => self.part(place, node.operands[0], part_offset),
+                None => self.stored(scope, place, ty, outputs.contains(&result)),
             };
             if let Err((rule, message)) = checked {
                 scope.value(rule, result, message);
@@ -115,10 +113,10 @@ impl Places<'_> {
             matches!(root, Some(Place::Private { .. }))
         };
         let count = node.results.iter().filter(private).count();
-        if count == 0 || matches!(node.op, Op::Split { .. }) {
+        if count == 0 || node.op.info().is_view() {
             return;
         }
-        if !partition::can_replicate(&node.op) || count < node.results.len() {
+        if !node.op.info().can_replicate() || count < node.results.len() {
             let message = "this op cannot be replicated, so its results cannot be private";
             scope.node(Rule::PlanPrivate, id, message);
         } else if scope.func.tokens() != TokenCount::One {

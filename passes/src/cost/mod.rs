@@ -24,13 +24,12 @@ use bitnetc_ir::target::Speeds;
 use bitnetc_ir::weights::ternary_bytes;
 use bitnetc_ir::work::{OpWork, Work};
 use bitnetc_ir::{
-    Arch, Extent, Feature, Func, Layout, Module, NodeId, Op, Operand, ParamId, TargetDesc, TokenCount, Type,
-    Units, partition,
+    Arch, Extent, Feature, Func, Layout, Module, NodeId, Operand, ParamId, TargetDesc, Type, Units,
 };
 
 pub use packing::{LEAST_GAIN, ternary_layout};
 
-use crate::transforms::schedule::{is_replicated, is_view};
+use crate::transforms::schedule::is_replicated;
 
 /// Seconds that calling a kernel takes: a loop over the words of the call, and the first and last instructions of the kernel.
 pub const CALL_SECONDS: f64 = 0.15e-6;
@@ -271,10 +270,7 @@ impl<'t> CostModel<'t> {
             op.operands.iter().map(|&operand| func.operand_type(operand, &param_type)).collect();
         let operands: Vec<&Type> = operands.iter().collect();
         let results: Vec<&Type> = op.results.iter().map(|&v| func.ty(v)).collect();
-        let units = match is_view(func, node) {
-            true => None,
-            false => partition::units(&op.op, &operands, &results),
-        };
+        let units = op.op.info().units(&operands, &results);
         let Some(shared) = units else {
             return OpCost {
                 work,
@@ -298,9 +294,7 @@ impl<'t> CostModel<'t> {
         let bytes = work.work.bytes() as f64;
         let memory = if resident { 0.0 } else { bytes / self.bandwidth(active) };
         let compute = instructions * busiest / self.instruction_rate();
-        // Attention of one token is two steps with a meeting between them.
-        let in_two_steps = matches!(op.op, Op::Attention { .. }) && func.tokens() == TokenCount::One;
-        let overhead = match in_two_steps {
+        let overhead = match shared.per.in_two_steps() {
             true => 2.0 * CALL_SECONDS + self.barrier_seconds(),
             false => CALL_SECONDS,
         };
@@ -332,7 +326,7 @@ impl<'t> CostModel<'t> {
         let operands: Vec<&Type> = values.collect();
         let results: Vec<&Type> = op.results.iter().map(|&v| func.ty(v)).collect();
         let call = Extent { position: 0, tokens: 1 };
-        let Some(units) = partition::units(&op.op, &operands, &results) else { return false };
+        let Some(units) = op.op.info().units(&operands, &results) else { return false };
         self.replicates(units, self.op_instructions(&op.op, &operands, &results, call), call)
     }
 }

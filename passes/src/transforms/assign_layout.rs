@@ -23,7 +23,6 @@ use crate::cost::{self, CostModel};
 use crate::error::PassFailure;
 use crate::pass::Transform;
 use crate::patch::intern;
-use crate::transforms::schedule::cache_operand;
 
 /// See the module.
 #[derive(Debug)]
@@ -117,7 +116,7 @@ fn cache_input(func: &Func, mut cache: ValueId) -> Option<ValueId> {
     loop {
         let ValueDef::Result(node, result) = func.value(cache).def else { return Some(cache) };
         let node = func.node(node);
-        let Operand::Value(before) = node.operands[cache_operand(&node.op, result as usize)?] else {
+        let Operand::Value(before) = node.operands[node.op.info().updated_cache(result as usize)?] else {
             return None;
         };
         cache = before;

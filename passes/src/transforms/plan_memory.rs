@@ -7,12 +7,11 @@
 //! since a thread runs one after the other. In order:
 //!
 //! 1. Inputs, and outputs that are no caches, are buffers of the caller.
-//! 2. Parts of a `split` are views of its operand's rows.
+//! 2. Results of a view are parts of its operand's rows.
 //! 3. Appended caches are the caches appended to. Whoever reads the older state must have done so before.
-//! 4. Results of `add`, `mul`, `relu2`, `rope`, the queries of `rope_kv_append` and the sum of `bitlinear
-//!    {epilogue=add}` take over an operand of the same type, if it dies there: these ops read, for each unit
-//!    of work, the elements that they write and no others. The operand dies if all other readers of its bytes
-//!    ran in earlier phases. Shared values do not take over private ones, nor the other way round.
+//! 4. A result takes over an operand of the same type, if the op table says that it may ([`bitnetc_ir::InPlace`]) and the
+//!    operand dies there. It dies if all other readers of its bytes ran in earlier phases. Shared values do not take
+//!    over private ones, nor the other way round.
 //! 5. The rest gets bytes of the arena or of the private memory, largest first, each in the smallest gap that holds it; sizes are those of
 //!    the most tokens of a call, and everything is aligned to 64 bytes.
 //!
@@ -21,8 +20,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bitnetc_ir::{
-    DType, Epilogue, Func, FuncId, FuncPlan, Module, NodeId, Op, Operand, Place, Sizes, ValueDef, ValueId,
-    storage,
+    DType, Func, FuncId, FuncPlan, Module, NodeId, Operand, Part, Place, ValueDef, ValueId, storage,
 };
 
 use crate::context::PassContext;
@@ -30,7 +28,7 @@ use crate::cost::CostModel;
 use crate::error::{PassFailure, PlanError};
 use crate::names::value_name;
 use crate::pass::Transform;
-use crate::transforms::schedule::{Phases, cache_operand, is_replicated, is_view, phases, whole};
+use crate::transforms::schedule::{Phases, is_replicated, phases, updated_caches};
 
 /// See the module.
 #[derive(Debug)]
@@ -67,6 +65,10 @@ pub fn plan(func: &Func, costs: &CostModel<'_>) -> Result<FuncPlan, PlanError> {
     Ok(FuncPlan { arena_bytes, private_bytes, places, barriers: planner.phases.barriers })
 }
 
+fn is_view(func: &Func, node: NodeId) -> bool {
+    func.node(node).op.info().is_view()
+}
+
 fn is_cache(func: &Func, value: ValueId) -> bool {
     func.ty(value).as_cache().is_some()
 }
@@ -78,7 +80,7 @@ fn check_outputs(func: &Func) -> Result<(), PlanError> {
             _ if func.outputs()[..position].contains(&value) => "which is an output already",
             _ if is_cache(func, value) => continue,
             ValueDef::Input(_) => "an input that no op has changed",
-            ValueDef::Result(node, _) if is_view(func, node) => "part of another value",
+            ValueDef::Result(..) if func.part(value).is_some() => "part of another value",
             ValueDef::Result(..) if func.users(value).iter().any(|&u| is_view(func, u)) => {
                 "which is split; parts of the caller's buffer have no place"
             }
@@ -102,11 +104,9 @@ fn check_caches(func: &Func) -> Result<(), PlanError> {
                 return Err(stale(v));
             }
         }
-        for slot in (0..node.results.len()).filter_map(|r| cache_operand(&node.op, r)) {
+        for cache in updated_caches(func, id) {
             // Keys and values of one append in one cache are the second overwriting the first.
-            if let Operand::Value(cache) = node.operands[slot]
-                && !overwritten.insert(cache)
-            {
+            if !overwritten.insert(cache) {
                 return Err(stale(cache));
             }
         }
@@ -141,11 +141,10 @@ impl Planner<'_> {
         let func = self.func;
         let ValueDef::Result(id, result) = func.value(value).def else { return Ok(Place::Extern) };
         let (node, result) = (func.node(id), result as usize);
-        if let (Op::Split { sizes: Sizes(sizes) }, Operand::Value(of)) = (&node.op, node.operands[0]) {
-            let offset = sizes[..result].iter().map(|&n| u64::from(n) * 4).sum();
+        if let Some(Part { of, offset }) = func.part(value) {
             return Ok(Place::View { of, offset });
         }
-        if let Some(slot) = cache_operand(&node.op, result)
+        if let Some(slot) = node.op.info().updated_cache(result)
             && let Operand::Value(of) = node.operands[slot]
         {
             return Ok(Place::Alias { of });
@@ -153,7 +152,7 @@ impl Planner<'_> {
         if func.is_output(value) {
             return Ok(Place::Extern);
         }
-        if let Some(of) = self.taken_over(id, value) {
+        if let Some(of) = self.taken_over(id, result) {
             return Ok(Place::Alias { of });
         }
         let size = storage::activation_bytes(func.ty(value), func.tokens().max())
@@ -166,22 +165,15 @@ impl Planner<'_> {
 
     /// Whether the bytes of `value` are private.
     fn is_private(&self, value: ValueId) -> bool {
-        self.func.producer(whole(self.func, value)).is_some_and(|n| is_replicated(self.func, n, self.costs))
+        self.func.producer(self.func.whole(value)).is_some_and(|n| is_replicated(self.func, n, self.costs))
     }
 
-    /// The operand of `id` whose bytes `value` takes over.
-    fn taken_over(&self, id: NodeId, value: ValueId) -> Option<ValueId> {
+    /// The operand of `id` whose bytes result `result` takes over.
+    fn taken_over(&self, id: NodeId, result: usize) -> Option<ValueId> {
         let node = self.func.node(id);
-        let slots: &[usize] = match node.op {
-            Op::Add {} | Op::Mul {} => &[0, 1],
-            Op::Relu2 {} | Op::Silu {} | Op::Rope { .. } | Op::RopeKvAppend { .. } => &[0],
-            Op::Bitlinear { epilogue: Epilogue::Add } => &[2],
-            _ => &[],
-        };
-        slots.iter().find_map(|&slot| match node.operands[slot] {
-            Operand::Value(of) if self.func.ty(of) == self.func.ty(value) && self.dies_at(of, id, slot) => {
-                Some(of)
-            }
+        let ty = self.func.ty(node.results[result]);
+        node.op.info().overwritable(result).find_map(|slot| match node.operands.get(slot) {
+            Some(&Operand::Value(of)) if self.func.ty(of) == ty && self.dies_at(of, id, slot) => Some(of),
             _ => None,
         })
     }
@@ -189,7 +181,7 @@ impl Planner<'_> {
     /// Whether nothing but operand `slot` of `id` reads the bytes of `value` in the phase of `id` or later.
     fn dies_at(&self, value: ValueId, id: NodeId, slot: usize) -> bool {
         let func = self.func;
-        let root = whole(func, value);
+        let root = func.whole(value);
         if self.is_private(value) != is_replicated(func, id, self.costs) {
             return false;
         }
@@ -241,11 +233,8 @@ impl Planner<'_> {
         };
         let mut start = 0;
         let mut at = value;
-        while let ValueDef::Result(node, result) = func.value(at).def
-            && let (Op::Split { sizes: Sizes(sizes) }, Operand::Value(of)) =
-                (&func.node(node).op, func.node(node).operands[0])
-        {
-            start += sizes[..result as usize].iter().map(|&n| u64::from(n) * 4).sum::<u64>();
+        while let Some(Part { of, offset }) = func.part(at) {
+            start += offset;
             at = of;
         }
         Columns { start, end: start + bytes }
@@ -340,7 +329,7 @@ fn smallest_gap(taken: &[(u64, u64)], size: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use bitnetc_ir::{Arch, CacheDims, Rows, TargetDesc, TokenCount, Type};
+    use bitnetc_ir::{Arch, CacheDims, Op, Rows, Sizes, TargetDesc, TokenCount, Type};
 
     use super::*;
 

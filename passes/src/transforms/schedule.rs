@@ -24,7 +24,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bitnetc_ir::{Func, FuncId, Module, NodeId, Op, Operand, Slot, TokenCount, ValueDef, ValueId, partition};
+use bitnetc_ir::{Func, FuncId, Module, NodeId, Operand, TokenCount, ValueId};
 
 use crate::context::PassContext;
 use crate::cost::CostModel;
@@ -53,37 +53,23 @@ impl Transform for Schedule {
     }
 }
 
-/// The operand whose bytes result `result` of `op` goes on using, where the result is a cache: the one of the
-/// same name in the op table.
-pub(crate) fn cache_operand(op: &Op, result: usize) -> Option<usize> {
-    let info = op.info();
-    let name = info.results.get(result)?;
-    info.operands.iter().position(|(operand, slot)| operand == name && *slot == Slot::Cache)
-}
-
-/// Whether the node is a view, which no thread executes.
-pub(crate) fn is_view(func: &Func, node: NodeId) -> bool {
-    matches!(func.node(node).op, Op::Split { .. })
-}
-
 /// Whether every thread runs all of the node for itself.
 pub(crate) fn is_replicated(func: &Func, id: NodeId, costs: &CostModel<'_>) -> bool {
     let node = func.node(id);
     func.tokens() == TokenCount::One
-        && partition::can_replicate(&node.op)
+        && node.op.info().can_replicate()
         && !node.results.iter().any(|&v| func.is_output(v))
         && costs.replicates_node(func, id)
 }
 
-/// The value whose bytes `value` is part of: the operand of the split that made it, and so on.
-pub(crate) fn whole(func: &Func, mut value: ValueId) -> ValueId {
-    while let ValueDef::Result(node, _) = func.value(value).def
-        && let Op::Split { .. } = func.node(node).op
-        && let Operand::Value(of) = func.node(node).operands[0]
-    {
-        value = of;
-    }
-    value
+/// The caches that the node updates, as they are before it.
+pub(crate) fn updated_caches(func: &Func, node: NodeId) -> impl Iterator<Item = ValueId> + '_ {
+    let node = func.node(node);
+    let slots = (0..node.results.len()).filter_map(|result| node.op.info().updated_cache(result));
+    slots.filter_map(|slot| match node.operands.get(slot) {
+        Some(&Operand::Value(cache)) => Some(cache),
+        _ => None,
+    })
 }
 
 fn values(operands: &[Operand]) -> impl Iterator<Item = ValueId> + '_ {
@@ -102,13 +88,9 @@ fn by_chain_length(func: &Func, costs: &CostModel<'_>) -> Option<Vec<NodeId>> {
         let before: BTreeSet<NodeId> =
             values(&func.node(node).operands).filter_map(|v| func.producer(v)).collect();
         befores.entry(node).or_default().extend(before);
-        for result in 0..func.node(node).results.len() {
-            if let Some(slot) = cache_operand(&func.node(node).op, result)
-                && let Operand::Value(cache) = func.node(node).operands[slot]
-            {
-                let readers = func.users(cache).into_iter().filter(|&r| r != node);
-                befores.entry(node).or_default().extend(readers);
-            }
+        for cache in updated_caches(func, node) {
+            let readers = func.users(cache).into_iter().filter(|&r| r != node);
+            befores.entry(node).or_default().extend(readers);
         }
     }
     let mut afters: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
@@ -126,7 +108,7 @@ fn by_chain_length(func: &Func, costs: &CostModel<'_>) -> Option<Vec<NodeId>> {
     let mut ready: Vec<NodeId> = func.order().iter().copied().filter(|n| open[n] == 0).collect();
     while let Some(node) = ready.pop() {
         let earliest = befores[&node].iter().map(|b| readable[b]).max().unwrap_or(0);
-        let (run, read) = match is_view(func, node) {
+        let (run, read) = match func.node(node).op.info().is_view() {
             true => (befores[&node].iter().map(|b| runs[b]).max().unwrap_or(0), earliest),
             false if is_replicated(func, node, costs) => (earliest, earliest),
             false => (earliest, earliest + 1),
@@ -168,14 +150,12 @@ pub fn phases(func: &Func, costs: &CostModel<'_>) -> Phases {
     let mut made: BTreeSet<ValueId> = BTreeSet::new();
     let mut read: BTreeSet<ValueId> = BTreeSet::new();
     for &id in func.order() {
-        if is_view(func, id) {
+        let node = func.node(id);
+        if node.op.info().is_view() {
             continue;
         }
-        let node = func.node(id);
-        let overwrites = (0..node.results.len())
-            .filter_map(|r| cache_operand(&node.op, r))
-            .any(|slot| values(&node.operands[slot..=slot]).any(|cache| read.contains(&cache)));
-        let too_early = values(&node.operands).any(|v| made.contains(&whole(func, v)));
+        let overwrites = updated_caches(func, id).any(|cache| read.contains(&cache));
+        let too_early = values(&node.operands).any(|v| made.contains(&func.whole(v)));
         if overwrites || too_early {
             barriers.extend(last);
             phase += 1;

@@ -140,7 +140,7 @@ impl Binder<'_, '_> {
             Per::Token => tokens == TokenCount::One,
             Per::KeyBlock | Per::QueryTile => false,
         };
-        let positional = step.is_positional();
+        let positional = step.positional;
         let (first_word, first_patch) = (self.template.len() as u32, self.patches.len() as u32);
         for (at, &word) in step.words.iter().enumerate() {
             let stride = step.row_strides.get(at).copied().filter(|_| positional).unwrap_or(0);

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 use bitnetc_codegen::program::{Program, Programs};
 use bitnetc_ir::work::OpWork;
-use bitnetc_ir::{Extent, Func, Module, Op};
+use bitnetc_ir::{Extent, Func, Module};
 use bitnetc_runtime::machine::KeepGoing;
 use bitnetc_runtime::profile::ProgramProfile;
 use bitnetc_runtime::roofline::Roofline;
@@ -352,7 +352,7 @@ fn kernels_of(
         }
         let Some(node) = step.node.filter(|&node| counted.insert(node)) else { continue };
         outcome.work += OpWork::of(module, func, node, call);
-        if let Op::Attention { .. } | Op::Matmul {} | Op::MatmulRows {} = func.node(node).op {
+        if outcome.work.work.macs() > 0 && !func.node(node).op.info().takes_codes() {
             outcome.peak = Peak::F32;
         }
     }

@@ -13,7 +13,7 @@ use bitnetc_ir::interp::Tensor;
 use bitnetc_ir::random::SplitMix;
 use bitnetc_ir::weights::{TILE_ROWS, packed_bytes, set_ternary_code, ternary_bytes, ternary_code};
 use bitnetc_ir::{
-    DType, Entity, Epilogue, Func, FuncId, Layout, Module, NodeId, Op, Operand, ParamDecl, ParamDef, ParamId,
+    DType, Division, Entity, Func, FuncId, Layout, Module, NodeId, Operand, ParamDecl, ParamDef, ParamId,
     Type, WeightBytes, WeightSource,
 };
 use bitnetc_runtime::single::ExecuteError;
@@ -39,17 +39,13 @@ pub(super) struct Sample<'a> {
 }
 
 /// The matrix of a product, and how many of its rows make an element of the result.
-fn product(func: &Func, node: NodeId) -> Option<(ParamId, u32)> {
+fn product(module: &Module, func: &Func, node: NodeId) -> Option<(ParamId, u32)> {
     let op = func.node(node);
-    let gated = match op.op {
-        Op::Bitlinear { epilogue: Epilogue::Relu2Mul | Epilogue::SiluMul } => 2,
-        Op::Bitlinear { .. } | Op::TernaryMatmul {} | Op::Matmul {} | Op::BlockMatmul {} => 1,
-        _ => return None,
-    };
-    match op.operands.get(1) {
-        Some(Operand::Param(p)) => Some((*p, gated)),
-        _ => None,
-    }
+    let is_product = op.op.info().division() == Some(Division::RowTiles);
+    let &Operand::Param(matrix) = op.operands.get(1).filter(|_| is_product)? else { return None };
+    let (rows, _) = module.params()[matrix].ty.as_matrix()?;
+    let elements = func.ty(*op.results.first()?).as_rows()?.width;
+    Some((matrix, rows.checked_div(elements)?))
 }
 
 /// Tiles of a matrix of `rows` rows: the first, the last, and others between them, at most `most` rows together.
@@ -77,7 +73,7 @@ impl<'a> Sample<'a> {
         seed: u64,
     ) -> Result<Self, Error> {
         let mut alone = super::alone(module, func, node);
-        let sampled = product(func, node).and_then(|(param, gated)| {
+        let sampled = product(module, func, node).and_then(|(param, gated)| {
             let (rows, _) = module.params()[param].ty.as_matrix()?;
             // A last tile that is not whole would not be where it is in the whole matrix.
             (rows > most && rows.is_multiple_of(TILE)).then_some((param, gated, rows))

@@ -1,0 +1,230 @@
+//! What the columns of the op table hold: facts that are true of an op wherever it runs.
+//!
+//! Verifier, planner, schedule, cost model, lowering and reports read these columns; none of them keeps a list of ops of its
+//! own. Only the checker of plans does (`check_plan` in `passes`), so that it proves plans by what it knows itself; a test of it
+//! compares the two.
+//!
+//! Invariants, which tests of this file keep: an op that every thread may run for itself is divided by tokens and updates no
+//! cache; a result that is a cache has exactly one operand that it may take the place of, and that is a cache; an operand of
+//! which there are row numbers or token ids says what they count.
+
+use crate::partition::{Division, Units};
+use crate::slot::Slot;
+use crate::stage::StageRange;
+use crate::types::Type;
+use crate::work::Reads;
+
+/// How an op's result may differ from an outside reference that computes the same formula.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tolerance {
+    /// Not at all: data movement and integer arithmetic.
+    Exact,
+    /// By the rounding of f32 sums in another order: 1e-5 of the largest magnitude of the result.
+    Rounding,
+    /// Codes of values within 1e-4 of a half may differ by one.
+    Code,
+}
+
+impl Tolerance {
+    /// Greatest relative difference, as a share of the largest magnitude of the result.
+    pub fn relative(self) -> f32 {
+        match self {
+            Tolerance::Exact => 0.0,
+            Tolerance::Rounding | Tolerance::Code => 1e-5,
+        }
+    }
+}
+
+/// Who carries an op out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// Nobody: the results are parts of each row of operand 0, one after the other, and lie in its bytes.
+    View,
+    /// The threads together, each a share of the units.
+    Shared(Division),
+    /// The threads together, or each of them all of it for itself, into its own copies of the results: an op over a row,
+    /// whose work is small beside meeting the other threads, and which writes nothing that outlives the call.
+    Replicable(Division),
+}
+
+/// A result that may be written to the bytes of an operand of its type.
+///
+/// A kernel of the op has to read all that a store overwrites before that store, and a unit of work must not read what
+/// another one overwrites. A result that is a cache *is* the cache operand, after the op.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InPlace {
+    /// Position of the result.
+    pub result: usize,
+    /// Position of the operand.
+    pub operand: usize,
+}
+
+/// An operand whose elements are numbers of rows, or of elements of a row, of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Index {
+    /// Position of the operand with the numbers.
+    pub operand: usize,
+    /// Position of the operand that they count in: the rows of a matrix, the elements of a row.
+    pub into: usize,
+}
+
+/// One row of the op table.
+#[derive(Clone, Copy, Debug)]
+pub struct OpInfo {
+    /// The name in the text form.
+    pub mnemonic: &'static str,
+    /// The first paragraph of the doc comment.
+    pub doc: &'static str,
+    /// Required operands, in order.
+    pub operands: &'static [(&'static str, Slot)],
+    /// Optional operands, after the required ones.
+    pub optional: &'static [(&'static str, Slot)],
+    /// Names of the attributes, in printing order.
+    pub attrs: &'static [&'static str],
+    /// Names of the results; empty where their number depends on the attributes.
+    pub results: &'static [&'static str],
+    /// Which results may be written over which operands; of several for one result, the first that suits is taken.
+    pub in_place: &'static [InPlace],
+    /// Which operands count in which others.
+    pub indices: &'static [Index],
+    /// Who carries it out, and in which units.
+    pub run: Run,
+    /// What it reads of parameters and caches, and multiplies.
+    pub reads: Reads,
+    /// Where the op is legal.
+    pub stages: StageRange,
+    /// Against an outside reference.
+    pub tolerance: Tolerance,
+}
+
+impl OpInfo {
+    /// Kinds of all operands, required ones first.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> + use<> {
+        self.operands.iter().chain(self.optional).map(|&(_, slot)| slot)
+    }
+
+    /// Whether the results are parts of operand 0, so that there is nothing to do.
+    pub fn is_view(&self) -> bool {
+        self.run == Run::View
+    }
+
+    /// Whether every thread may run all of the op for itself.
+    pub fn can_replicate(&self) -> bool {
+        matches!(self.run, Run::Replicable(_))
+    }
+
+    /// How its work divides; `None` for a view.
+    pub fn division(&self) -> Option<Division> {
+        match self.run {
+            Run::View => None,
+            Run::Shared(division) | Run::Replicable(division) => Some(division),
+        }
+    }
+
+    /// The units of the op on operands and results of these types; `None` for a view.
+    pub fn units(&self, operands: &[&Type], results: &[&Type]) -> Option<Units> {
+        self.division().map(|division| division.units(operands, results))
+    }
+
+    /// The operands whose bytes result `result` may take over, the preferred one first.
+    pub fn overwritable(&self, result: usize) -> impl Iterator<Item = usize> + use<> {
+        self.in_place.iter().filter(move |i| i.result == result).map(|i| i.operand)
+    }
+
+    /// The cache operand that result `result` is after the op.
+    pub fn updated_cache(&self, result: usize) -> Option<usize> {
+        self.overwritable(result).find(|&operand| self.slots().nth(operand) == Some(Slot::Cache))
+    }
+
+    /// The operand that the elements of operand `operand` count in.
+    pub fn indexed_by(&self, operand: usize) -> Option<usize> {
+        self.indices.iter().find(|i| i.operand == operand).map(|i| i.into)
+    }
+
+    /// Whether the results depend on where the tokens stand. The other ops treat the rows of their tokens one by one,
+    /// whatever sequences these belong to.
+    pub fn is_positional(&self) -> bool {
+        self.slots().any(|slot| slot == Slot::Position)
+    }
+
+    /// Whether the op works on int8 codes, and not on f32.
+    pub fn takes_codes(&self) -> bool {
+        self.slots().any(|slot| matches!(slot, Slot::Quant | Slot::BlockQuant))
+    }
+}
+
+/// Where `name` is among `names`: what a row of the table says about another of its columns.
+///
+/// # Panics
+/// When the table is compiled, if the name is not there.
+pub(crate) const fn position(names: &[&str], name: &str) -> usize {
+    let mut at = 0;
+    while at < names.len() {
+        if equal(names[at].as_bytes(), name.as_bytes()) {
+            return at;
+        }
+        at += 1;
+    }
+    panic!("a row of the op table names an operand or a result that the op does not have")
+}
+
+const fn equal(a: &[u8], b: &[u8]) -> bool {
+    let mut at = 0;
+    while at < a.len() && at < b.len() && a[at] == b[at] {
+        at += 1;
+    }
+    at == a.len() && at == b.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::ALL_OPS;
+
+    #[test]
+    fn what_threads_run_for_themselves_is_work_on_a_row() {
+        for info in ALL_OPS.iter().filter(|info| info.can_replicate()) {
+            assert_eq!(info.division(), Some(Division::Tokens), "{}", info.mnemonic);
+            let updates = (0..info.results.len()).any(|r| info.updated_cache(r).is_some());
+            assert!(!updates, "{} updates a cache", info.mnemonic);
+        }
+    }
+
+    #[test]
+    fn a_cache_is_overwritten_by_a_cache_only() {
+        for info in ALL_OPS {
+            for (result, name) in info.results.iter().enumerate() {
+                let over: Vec<usize> = info.overwritable(result).collect();
+                let caches = over.iter().filter(|&&o| info.slots().nth(o) == Some(Slot::Cache)).count();
+                assert!(caches == 0 || over.len() == 1, "{}: {name}", info.mnemonic);
+            }
+            let mut over: Vec<usize> = info.in_place.iter().map(|i| i.operand).collect();
+            over.sort_unstable();
+            over.dedup();
+            assert_eq!(over.len(), info.in_place.len(), "{}: two results over one operand", info.mnemonic);
+        }
+    }
+
+    #[test]
+    fn numbers_say_what_they_count() {
+        for info in ALL_OPS {
+            for (operand, slot) in info.slots().enumerate() {
+                let number = matches!(slot, Slot::Tokens | Slot::RowNumbers);
+                assert_eq!(
+                    info.indexed_by(operand).is_some(),
+                    number,
+                    "{}: operand {operand}",
+                    info.mnemonic
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_view_takes_no_place_and_reads_nothing() {
+        for info in ALL_OPS.iter().filter(|info| info.is_view()) {
+            assert!(info.in_place.is_empty() && info.units(&[], &[]).is_none(), "{}", info.mnemonic);
+            assert!(!info.slots().any(Slot::takes_param), "{}", info.mnemonic);
+        }
+    }
+}
