@@ -1,6 +1,6 @@
 //! A text as it is made, token by token, with the probabilities of its tokens: `cargo run --release --example stream`.
 
-use bitnetc::{Error, Model, SamplingParams, Settings, Tokenize};
+use bitnetc::{Error, Model, SamplingParams, Settings};
 
 /// Prints each piece of text as soon as it is certain, with what else might have stood in its place.
 pub fn main() -> Result<(), Error> {
