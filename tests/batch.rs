@@ -34,11 +34,11 @@ fn feeds_of<'a>(sequences: &'a mut [Sequence], asked: &[(usize, &'a [u32], Wante
     feeds
 }
 
-/// Feeds and returns all rows, with their feed's index and their token's.
-fn step(
-    machine: &mut Machine,
-    feeds: &mut [Feed<'_>],
-) -> Result<Vec<(usize, u32, Result<Vec<f32>, SessionError>)>, SessionError> {
+/// Index of a feed, index of one of its tokens, and the logits after it.
+type GivenRow = (usize, u32, Result<Vec<f32>, SessionError>);
+
+/// Feeds and returns all rows.
+fn step(machine: &mut Machine, feeds: &mut [Feed<'_>]) -> Result<Vec<GivenRow>, SessionError> {
     let mut rows = Vec::new();
     machine.step(feeds, |Row { feed, token }, logits| {
         rows.push((feed.index(), token, logits.map(<[f32]>::to_vec)));
@@ -91,7 +91,7 @@ fn run_mixed(what: &str, loaded: &Loaded, threads: u32, seed: u64, all: &[(Vec<u
         steps += 1;
         single += usize::from(asked.len() == 1);
     }
-    assert!(compared > steps || all.len() == 1, "{what}: {compared} rows in {steps} steps");
+    assert!(compared * 2 > steps, "{what}: {compared} rows in {steps} steps");
     assert!(all.len() > 2 || single > 0);
 }
 

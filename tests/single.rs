@@ -18,7 +18,7 @@ fn planned() -> Module {
     loaded.module.clone()
 }
 
-const CALL: CallShape = CallShape { tokens: 3, position: 61, capacity: 2 * KEY_BLOCK };
+const CALL: CallShape = CallShape { tokens: 3, position: 62, capacity: 2 * KEY_BLOCK };
 
 fn prefill(module: &Module) -> FuncId {
     module.entry_point(EntryPoint::Prefill).unwrap()
@@ -26,7 +26,7 @@ fn prefill(module: &Module) -> FuncId {
 
 /// Runs `@prefill` on the inputs of [`CALL`], changed by `change`.
 fn run_changed(module: &Module, change: impl Fn(usize, &mut Tensor)) -> Result<Vec<Tensor>, ExecuteError> {
-    let mut all = inputs(module, prefill(module), CALL, 1);
+    let mut all = func_inputs(module);
     all.iter_mut().enumerate().for_each(|(i, tensor)| change(i, tensor));
     execute(module, prefill(module), &host::probe().unwrap(), &SampleWeights::new(module, 1), all, 2)
 }
@@ -104,7 +104,7 @@ fn inputs_that_kernels_cannot_have_are_refused() {
 }
 
 fn func_inputs(module: &Module) -> Vec<Tensor> {
-    inputs(module, prefill(module), CALL, 1)
+    inputs(module, &module.funcs()[prefill(module)], CALL, 1)
 }
 
 #[test]
@@ -113,7 +113,8 @@ fn ir_run_refuses_what_execute_refuses() {
     let machine = Machine { target: host::probe().unwrap(), threads: 1 };
     let weights = SampleWeights::new(&module, 1);
     let run_at = |capacity| {
-        let inputs = inputs(&module, prefill(&module), CallShape { position: 0, capacity, ..CALL }, 1);
+        let call = CallShape { position: 0, capacity, ..CALL };
+        let inputs = inputs(&module, &module.funcs()[prefill(&module)], call, 1);
         run(&module, EntryPoint::Prefill.name(), &weights, inputs, Engine::Jit, &machine)
     };
     assert!(run_at(KEY_BLOCK).is_ok());

@@ -16,7 +16,7 @@ use bitnetc_ir::work::OpWork;
 use bitnetc_ir::{Extent, Func, Module, Op};
 use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::machine::KeepGoing;
-use bitnetc_runtime::profile::{Profile, ProgramProfile};
+use bitnetc_runtime::profile::ProgramProfile;
 use bitnetc_runtime::roofline::Roofline;
 use bitnetc_runtime::session::{Session, SessionOptions};
 use serde_json::{Value, json};

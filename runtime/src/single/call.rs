@@ -79,7 +79,7 @@ pub(super) fn check(
         return Err(wrong(func, (cache, "is a cache whose capacity is no multiple of the key block of 64")));
     }
     if position.checked_add(tokens).is_none_or(|end| end > capacity) {
-        return Err(wrong(func, (0, "stands behind the capacity of the caches")));
+        return Err(wrong(func, (0, "is a call that ends beyond the capacity of the caches")));
     }
     for (index, (tensor, &value)) in tensors.iter().zip(values).enumerate() {
         if !tensor.has_type(func.ty(value), tokens as usize) {
