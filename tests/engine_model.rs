@@ -9,7 +9,7 @@ use bitnetc_frontend_gguf::testing::TinyModel;
 use bitnetc_ir::DType;
 use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::sampling::SamplingParams;
-use common::{open, options, random_tokens, tokens_by_hand, write_model};
+use common::{model_with_nan_after, open, options, random_tokens, tokens_by_hand, write_model};
 
 fn tiny(model: &TinyModel) -> Model {
     open(write_model(model).path(), &options(DType::F16)).into()
@@ -55,15 +55,10 @@ fn eight_texts_decode_while_a_prompt_of_4000_tokens_is_read() {
     }
 }
 
-/// A model of which one token's embedding is not a number.
+/// A model that computes NaN after this token.
 fn poisoned(token: usize) -> Model {
-    let shape = TinyModel { tied: false, ..TinyModel::default() };
-    let mut writer = shape.writer();
-    let table = &mut writer.tensor_mut("token_embd.weight").data;
-    let row = shape.hidden * 2;
-    table[token * row..(token + 1) * row].iter_mut().for_each(|byte| *byte = 0xff);
     let mut file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
-    std::io::Write::write_all(&mut file, &writer.build()).unwrap();
+    std::io::Write::write_all(&mut file, &model_with_nan_after(token)).unwrap();
     open(file.path(), &options(DType::F16)).into()
 }
 
@@ -71,7 +66,9 @@ fn poisoned(token: usize) -> Model {
 fn logits_that_are_nan_end_their_request_and_leave_no_trace() {
     let model = poisoned(7);
     let mut scheduler = model.scheduler(EngineOptions::of(128, 2, 2)).unwrap();
-    let submit = |prompt: &[u32], seed| Request::new(prompt.to_vec(), params(seed), limit(12)).unwrap();
+    // The good ones do not come to the token by themselves.
+    let without = |seed| SamplingParams { logit_bias: vec![(7, f32::NEG_INFINITY)], ..params(seed) };
+    let submit = |prompt: &[u32], seed| Request::new(prompt.to_vec(), without(seed), limit(12)).unwrap();
     let good: Vec<_> = (0..6).map(|seed| random_tokens(seed + 50, 20, 6)).collect();
     let mut keyed = Vec::new();
     for (seed, prompt) in (0..).zip(&good) {
@@ -96,12 +93,8 @@ fn logits_that_are_nan_end_their_request_and_leave_no_trace() {
     result.unwrap();
     assert_eq!((bad, texts.len()), (6, 6));
     for (seed, tokens) in texts {
-        // The model may come to the poisoned token by itself; the hand does too.
-        assert_eq!(
-            tokens,
-            tokens_by_hand(model.loaded(), &good[seed as usize], params(seed), 12, true),
-            "{seed}"
-        );
+        let expected = tokens_by_hand(model.loaded(), &good[seed as usize], without(seed), 12, true);
+        assert_eq!(tokens, expected, "{seed}");
     }
 }
 
@@ -114,8 +107,7 @@ fn a_grammar_that_explodes_ends_its_request() {
         let options = GenerateOptions { limit: Some(20), ..GenerateOptions::default() };
         Request::new(prompt.clone(), params(seed), options).unwrap()
     };
-    // Each word may be one of very many states of the expression.
-    let schema = format!(r#"{{"type":"string","pattern":"{}"}}"#, ".*a".repeat(200));
+    let schema = format!(r#"{{"type":"string","pattern":"{}"}}"#, ".*".repeat(200));
     let exploding = model.constraint(&GrammarSource::JsonSchema(schema));
     let good = engine.submit(request(1));
     match exploding {

@@ -70,6 +70,9 @@ pub(super) enum Progress {
 /// Tokens that memory is reserved for when a text begins.
 const RESERVED_TOKENS: usize = 1024;
 
+/// Bytes that memory is reserved for, of a token's text.
+const RESERVED_PIECE: usize = 256;
+
 /// One text in the making.
 #[derive(Debug)]
 pub struct Text {
@@ -164,6 +167,7 @@ impl Text {
         let reserved = self.options.limit.map_or(RESERVED_TOKENS, |limit| {
             usize::try_from(limit).unwrap_or(RESERVED_TOKENS).min(RESERVED_TOKENS)
         });
+        self.piece.reserve(RESERVED_PIECE);
         self.tokens.reserve(reserved);
         self.timings.tokens.reserve(reserved);
         self.text.reserve(reserved * 4);

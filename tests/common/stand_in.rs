@@ -126,8 +126,9 @@ fn logits(tokens: &[u32], out: &mut Vec<f32>) {
         (0..VOCAB)
             .map(|id| (mix(mix(history ^ (u64::from(id) << 40))) >> 40) as f32 / (1 << 24) as f32 * 4.0),
     );
-    // Texts of about sixty tokens.
+    // Texts of about sixty tokens, none of them the poison.
     out[END as usize] -= 1.5;
+    out[POISON as usize] = -99.0;
 }
 
 impl Stepper for StandIn {

@@ -14,7 +14,11 @@ pub struct StopStrings {
 impl StopStrings {
     /// Stops at these strings; empty ones never occur.
     pub fn new(stops: impl IntoIterator<Item = String>) -> Self {
-        Self { stops: stops.into_iter().collect(), held: String::new(), found: None }
+        let stops: Vec<String> = stops.into_iter().collect();
+        let longest = stops.iter().map(String::len).max();
+        // What is held back is shorter than a stop string, and a token's text is added to it.
+        let held = longest.map_or_else(String::new, |longest| String::with_capacity(longest + 256));
+        Self { stops, held, found: None }
     }
 
     /// Takes `text` and appends to `out` all that cannot be part of a stop string. Returns the index of the stop string

@@ -12,7 +12,8 @@ pub struct StreamDecoder {
 impl StreamDecoder {
     /// A decoder at the start of a text.
     pub fn new() -> Self {
-        Self::default()
+        // As long as most tokens, so that texts are decoded without further allocation.
+        Self { pending: Vec::with_capacity(256) }
     }
 
     /// Takes `bytes` and appends to `text` all characters that are now complete.
