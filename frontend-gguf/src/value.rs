@@ -287,12 +287,6 @@ impl<'a> Array<'a> {
         }))
     }
 
-    /// The numbers of an array of f32.
-    pub fn f32s(&self) -> Option<impl ExactSizeIterator<Item = f32> + 'a> {
-        (self.elem == ValueType::F32)
-            .then(|| self.raw.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)))
-    }
-
     /// Reads type, count and elements; `depth` is the array level that is being read, from 1.
     ///
     /// Recursion ends at [`limits::MAX_ARRAY_DEPTH`]; the work is bounded by the bytes, because every element takes

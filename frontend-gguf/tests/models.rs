@@ -149,7 +149,7 @@ fn oddities_are_let_pass_and_reported() {
         ("\"extra\" is not part", |w| w.f32_tensor("extra", &[1], &[0.0])),
         ("no tensor uses", |w| w.tensors.last_mut().unwrap().offset = Some(320_000)),
         ("not followed: unknown.key", |w| w.set("unknown.key", MetaValue::F64(1.5))),
-        ("1 empty tokens", |w| {
+        ("has empty tokens (1)", |w| {
             // A token of the last bytes; no merge has it.
             let entry = w.entries.iter_mut().find(|(k, _)| k == b"tokenizer.ggml.tokens").unwrap();
             let MetaValue::Strings(tokens) = &mut entry.1 else { panic!("tokens are strings") };

@@ -300,7 +300,7 @@ impl Special {
     /// The ids that end a text; models have one to three, and no more than 16 are looked at.
     fn eos(&self) -> impl Iterator<Item = i64> {
         const MOST: usize = 16;
-        let ids = match &self.eos_token_id {
+        let ids: &[i64] = match &self.eos_token_id {
             Some(Ids::One(id)) => std::slice::from_ref(id),
             Some(Ids::Some(ids)) => ids,
             None => &[],

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::ImportError;
 
@@ -38,7 +38,7 @@ pub(crate) fn prepare<'a>(
 ///
 /// # Errors
 /// `TooLarge`, or `Json`.
-pub(crate) fn parse<T: for<'de> Deserialize<'de>>(
+pub(crate) fn parse<T: DeserializeOwned>(
     file: &'static str,
     bytes: &[u8],
     limit: usize,

@@ -68,14 +68,15 @@ impl Rope {
         if self.truncate.take() == Some(false) {
             return refuse(KEY, "with \"truncate\": false", "this variant is not supported");
         }
-        match (&self.rope_type, self.older_type.take()) {
-            (Some(new), Some(old)) if *new != old => {
-                let found = format!("of the \"rope_type\" {new} and of the \"type\" {old}");
-                refuse(KEY, found, "both mean the same; leave the wrong one out")
-            }
-            (None, Some(old)) => Ok(Self { rope_type: Some(old), ..self }),
-            _ => Ok(self),
+        let older = self.older_type.take();
+        if let (Some(new), Some(old)) = (&self.rope_type, &older)
+            && new != old
+        {
+            let found = format!("of the \"rope_type\" {new} and of the \"type\" {old}");
+            return refuse(KEY, found, "both mean the same; leave the wrong one out");
         }
+        self.rope_type = self.rope_type.take().or(older);
+        Ok(self)
     }
 
     /// Writes the scaling as GGUF metadata; returns the divisors where it is written as a tensor.

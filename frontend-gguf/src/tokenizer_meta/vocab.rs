@@ -90,7 +90,7 @@ pub(super) fn index<'a>(tokens: &[&'a str], notes: &mut Vec<Note>) -> Result<Tok
         }
     }
     if empty > 0 {
-        notes.push(Note::warning(TOKENS, format!("has {empty} empty tokens; no text is encoded to them")));
+        notes.push(Note::warning(TOKENS, format!("has empty tokens ({empty}); no text is encoded to them")));
     }
     Ok(ids)
 }
