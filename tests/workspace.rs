@@ -88,7 +88,7 @@ fn a_program_links_what_it_uses() {
 
 #[test]
 fn a_program_needs_the_library_alone() {
-    for example in ["batch", "chat", "generate", "inspect_ir", "stream"] {
+    for example in ["choose", "conversation", "json", "stream", "inspect_ir"] {
         let text = fs::read_to_string(root().join(format!("examples/{example}.rs"))).unwrap();
         assert!(text.contains("use bitnetc::") && !text.contains("bitnetc_"), "{example}");
     }
@@ -216,17 +216,17 @@ fn unsafe_stands_in_three_files_only() {
 /// Where logits may be asked for: the engine, which makes texts, and what measures or explains the machine.
 const FEEDERS: [&str; 6] = [
     "src/engine/",
-    "src/bench/run.rs",
-    "src/bench/kernels.rs",
-    "src/explain/measure.rs",
+    "tools/src/bench/run.rs",
+    "tools/src/bench/kernels.rs",
+    "tools/src/explain/measure.rs",
     "runtime/src/",
-    "benches/",
+    "tools/benches/",
 ];
 
 #[test]
 fn texts_are_made_in_the_engine_alone() {
     let mut files = sources();
-    for dir in ["benches", "examples"] {
+    for dir in ["tools/benches", "examples"] {
         rust_files(&root().join(dir), &mut files);
     }
     let mut fed = std::collections::BTreeSet::new();

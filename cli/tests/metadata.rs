@@ -63,7 +63,7 @@ fn a_token_ends_a_text_by_its_name() {
         let file = written(&w);
         let (found, text) = with_last_token(file.path(), TOKENS - 1);
         assert_eq!(found, stop, "{name} {ty:?}");
-        assert_eq!(text.is_empty(), stop == "end_token", "{name} {ty:?}: {text}");
+        assert!(text.is_empty(), "{name} {ty:?}: {text}");
     }
 }
 
@@ -122,12 +122,12 @@ fn the_default_context_is_bounded_by_memory() {
     assert!(loaded.context_bytes(default) <= DEFAULT_CONTEXT_BYTES, "{default}");
     // No block of keys more would fit.
     assert!(loaded.context_bytes(default + 64) > DEFAULT_CONTEXT_BYTES, "{default}");
-    let note = loaded.notes.iter().find(|note| note.contains("--ctx-size"));
+    let note = loaded.notes.iter().find(|note| note.contains("larger context"));
     assert!(note.is_some_and(|note| note.contains(&default.to_string())), "{:?}", loaded.notes);
 
     let small = open(write_model(&TinyModel::default()).path(), &LoadOptions::default());
     assert_eq!(small.default_context(), small.context);
-    assert!(small.notes.iter().all(|note| !note.contains("--ctx-size")), "{:?}", small.notes);
+    assert!(small.notes.iter().all(|note| !note.contains("larger context")), "{:?}", small.notes);
 }
 
 /// The files of public reports, where they are at hand; the tests above make the same kinds.

@@ -189,7 +189,7 @@ pub static OF_FILE: &[Key] = &[
     key(
         "tokenizer.ggml.suppress_tokens",
         Noted(Never),
-        "these tokens are not suppressed; --logit-bias can do it",
+        "these tokens are not suppressed; a bias on their logits can do it",
     ),
     key("tokenizer.ggml.token_type_count", Harmless, "segments of BERT"),
     key("tokenizer.ggml.fim_pre_token_id", Harmless, "filling in of text"),
