@@ -11,19 +11,20 @@ pub(super) fn elementwise(b: &mut KernelBuilder, args: &Args, op: Elementwise, w
         let x = args.row(b, args.operand(0), 0, token);
         let second = op.is_binary().then(|| args.row(b, args.operand(1), 1, token));
         let y = args.row(b, args.result(), if second.is_some() { 2 } else { 1 }, token);
+        let other = second.unwrap_or(x);
         for_groups(b, width, (), |b, group, ()| {
             let xv = group.load(b, x);
-            let value = match (op, second) {
-                (Elementwise::Add, Some(other)) => {
+            let value = match op {
+                Elementwise::Add => {
                     let other = group.load(b, other);
                     b.fadd(xv, other)
                 }
-                (Elementwise::Mul, Some(other)) => {
+                Elementwise::Mul => {
                     let other = group.load(b, other);
                     b.fmul(xv, other)
                 }
-                (Elementwise::Silu, _) => silu(b, xv),
-                _ => relu2(b, xv),
+                Elementwise::Relu2 => relu2(b, xv),
+                Elementwise::Silu => silu(b, xv),
             };
             group.store(b, y, value);
         });

@@ -35,7 +35,10 @@ pub enum Elementwise {
 impl Elementwise {
     /// Whether there are two operands.
     pub fn is_binary(self) -> bool {
-        matches!(self, Self::Add | Self::Mul)
+        match self {
+            Self::Add | Self::Mul => true,
+            Self::Relu2 | Self::Silu => false,
+        }
     }
 }
 
