@@ -10,21 +10,21 @@ pub(super) fn elementwise(b: &mut KernelBuilder, kernel: &kernel::Elementwise) {
     let &kernel::Elementwise { call, op, width, x, other, y } = kernel;
     call.for_units(b, |b, token| {
         let x = x.of(b, token);
-        let other = other.map(|other| other.of(b, token));
+        let other = other.map_or(x, |other| other.of(b, token));
         let y = y.of(b, token);
         for_groups(b, width, (), |b, group, ()| {
             let xv = group.load(b, x);
-            let value = match (op, other) {
-                (ElementwiseFn::Add, Some(other)) => {
+            let value = match op {
+                ElementwiseFn::Add => {
                     let other = group.load(b, other);
                     b.fadd(xv, other)
                 }
-                (ElementwiseFn::Mul, Some(other)) => {
+                ElementwiseFn::Mul => {
                     let other = group.load(b, other);
                     b.fmul(xv, other)
                 }
-                (ElementwiseFn::Silu, _) => silu(b, xv),
-                _ => relu2(b, xv),
+                ElementwiseFn::Relu2 => relu2(b, xv),
+                ElementwiseFn::Silu => silu(b, xv),
             };
             group.store(b, y, value);
         });

@@ -36,7 +36,10 @@ pub enum ElementwiseFn {
 impl ElementwiseFn {
     /// Whether there are two operands.
     pub fn is_binary(self) -> bool {
-        matches!(self, Self::Add | Self::Mul)
+        match self {
+            Self::Add | Self::Mul => true,
+            Self::Relu2 | Self::Silu => false,
+        }
     }
 
     pub(super) fn name(self) -> &'static str {
