@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use bitnetc_ir::generate::{GenOptions, random_module};
 use bitnetc_ir::random::SplitMix;
-use bitnetc_ir::{Arch, Func, Module, NodeId, Op, Operand, Stage, TargetDesc, TokenCount, text};
+use bitnetc_ir::{Arch, Func, Module, NodeId, Operand, Stage, TargetDesc, TokenCount, text};
 use bitnetc_passes::transforms::schedule::phases;
 use bitnetc_passes::{ALL_PASSES, CostModel, PassContext, PassFailure, PassId, Pipeline, run};
 use common::*;
@@ -166,28 +166,15 @@ fn longest_chain(func: &Func) -> usize {
             return d;
         }
         let n = func.node(node);
-        let over_a_row = matches!(
-            n.op,
-            Op::Embed { .. }
-                | Op::RmsNorm { .. }
-                | Op::RmsNormQuant { .. }
-                | Op::QuantAbsmax { .. }
-                | Op::QuantBlocks { .. }
-                | Op::Rope { .. }
-                | Op::Add { .. }
-                | Op::Mul { .. }
-                | Op::RmsNormHeads { .. }
-                | Op::Silu { .. }
-                | Op::Relu2 { .. }
-        );
+        let info = n.op.info();
         let inside = !n.results.iter().any(|&v| func.is_output(v));
-        let replicated = over_a_row && inside && func.tokens() == TokenCount::One;
-        let work = usize::from(!matches!(n.op, Op::Split { .. }) && !replicated);
+        let replicated = info.can_replicate() && inside && func.tokens() == TokenCount::One;
+        let work = usize::from(!info.is_view() && !replicated);
         let mut before: Vec<NodeId> = Vec::new();
         for &operand in &n.operands {
             if let Operand::Value(v) = operand {
                 before.extend(func.producer(v));
-                let changes = matches!(n.op, Op::KvAppend {} | Op::RopeKvAppend { .. });
+                let changes = (0..n.results.len()).any(|result| info.updated_cache(result).is_some());
                 if changes && func.ty(v).as_cache().is_some() {
                     before.extend(func.users(v).into_iter().filter(|&u| u != node));
                 }
