@@ -77,10 +77,9 @@ fn plans_of_every_architecture_equal_their_models() {
 fn the_decoder_layer_of_every_architecture() {
     for name in MODELS {
         let source = Source::open(Some(&architecture(name)), MapMode::Mapped).unwrap();
-        let mut options = BuildOptions::default();
         // The same text on every machine.
-        options.target = Some("x86_64+sse4.1+avx+avx2+fma".parse().unwrap());
-        options.chunk = 32;
+        let target = Some("x86_64+sse4.1+avx+avx2+fma".parse().unwrap());
+        let options = BuildOptions { target, chunk: 32, ..BuildOptions::default() };
         for stage in [Stage::Imported, Stage::Fused] {
             let module = dump_module(&source, stage, &options).unwrap();
             let layer = extract::layer(&module, module.func_named("decode").unwrap(), 1).unwrap();

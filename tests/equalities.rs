@@ -111,8 +111,7 @@ fn packings_of_weights_give_the_same_bits() {
         // The same through a plan file, which knows how it is packed.
         let plan = folder.path().join(format!("{i}.plan"));
         let source = Source::open(Some(file.path()), MapMode::Mapped).unwrap();
-        let mut compile = BuildOptions::default();
-        compile.weights = Some(WeightPacking::Trits);
+        let compile = BuildOptions { weights: Some(WeightPacking::Trits), ..BuildOptions::default() };
         let gguf = source.gguf_model().unwrap();
         let planned = plan_model(file.path(), &gguf, &compile).unwrap();
         let recorded = planned.meta.creation_options.iter().find(|(name, _)| name == "weights");

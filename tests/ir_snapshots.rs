@@ -31,10 +31,9 @@ fn model() -> (tempfile::NamedTempFile, BuildOptions) {
     };
     let mut file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
     file.write_all(&model.to_gguf()).unwrap();
-    let mut options = BuildOptions::default();
     // The same text on every machine.
-    options.target = Some("x86_64+sse4.1+avx+avx2+fma".parse().unwrap());
-    options.chunk = 32;
+    let target = Some("x86_64+sse4.1+avx+avx2+fma".parse().unwrap());
+    let options = BuildOptions { target, chunk: 32, ..BuildOptions::default() };
     (file, options)
 }
 

@@ -545,12 +545,12 @@ mod tests {
     /// Every op of the table, once for every choice of attributes that its sampler knows.
     fn every_op() -> Vec<Op> {
         let mut all = Vec::new();
-        for row in 0..ALL_OPS.len() {
+        for (row, info) in ALL_OPS.iter().enumerate() {
             let before = all.len();
             for choice in 0..64 {
                 all.extend(Op::sample(row, &[64], &mut |n| choice % n));
             }
-            assert!(all.len() > before, "{} is in no sample", ALL_OPS[row].mnemonic);
+            assert!(all.len() > before, "{} is in no sample", info.mnemonic);
         }
         all
     }

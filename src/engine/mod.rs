@@ -43,6 +43,6 @@ pub use handle::Handle;
 pub use plan::{Budget, Demand, plan};
 pub use request::Request;
 pub use scheduler::{Clock, EngineOptions, Scheduler, Stats, Step};
-pub use stepper::{MachineStepper, Part, PartIndex, Stepper};
+pub use stepper::{LogitsSink, MachineStepper, Part, PartIndex, Stepper};
 pub use text::{GenerateOptions, Stop, Text};
 pub use thread::Engine;

@@ -23,6 +23,9 @@ pub struct Part<'a, Q> {
     pub logits: bool,
 }
 
+/// What is given the logits of a part, or why there are none.
+pub type LogitsSink<'s> = dyn FnMut(PartIndex, Result<&[f32], SessionError>) + 's;
+
 /// Appends tokens to sequences and gives logits. A sequence's logits are the same bits whatever is computed beside it and
 /// however its tokens are divided into steps.
 pub trait Stepper {
@@ -57,7 +60,7 @@ pub trait Stepper {
     fn step<'a>(
         &mut self,
         parts: &mut dyn Iterator<Item = Part<'a, Self::Sequence>>,
-        sink: &mut dyn FnMut(PartIndex, Result<&[f32], SessionError>),
+        sink: &mut LogitsSink<'_>,
     ) -> Result<(), SessionError>
     where
         Self::Sequence: 'a;
@@ -98,7 +101,7 @@ impl MachineStepper {
 fn emptied<'b>(mut feeds: Vec<Feed<'_>>) -> Vec<Feed<'b>> {
     feeds.clear();
     // Collected in place: source and target have one layout.
-    feeds.into_iter().filter_map(|_| None).collect()
+    feeds.into_iter().map_while(|_| None).collect()
 }
 
 impl Stepper for MachineStepper {
@@ -131,7 +134,7 @@ impl Stepper for MachineStepper {
     fn step<'a>(
         &mut self,
         parts: &mut dyn Iterator<Item = Part<'a, Sequence>>,
-        sink: &mut dyn FnMut(PartIndex, Result<&[f32], SessionError>),
+        sink: &mut LogitsSink<'_>,
     ) -> Result<(), SessionError>
     where
         Sequence: 'a,

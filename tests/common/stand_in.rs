@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bitnetc::engine::{
-    Clock, Completion, EngineOptions, Event, GenerateOptions, Handle, Part, PartIndex, Request, Scheduler,
-    Stepper,
+    Clock, Completion, EngineOptions, Event, GenerateOptions, Handle, LogitsSink, Part, PartIndex, Request,
+    Scheduler, Stepper,
 };
 use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::sampling::SamplingParams;
@@ -156,7 +156,7 @@ impl Stepper for StandIn {
     fn step<'a>(
         &mut self,
         parts: &mut dyn Iterator<Item = Part<'a, StandInSequence>>,
-        sink: &mut dyn FnMut(PartIndex, Result<&[f32], SessionError>),
+        sink: &mut LogitsSink<'_>,
     ) -> Result<(), SessionError>
     where
         StandInSequence: 'a,
