@@ -6,7 +6,7 @@
 //! whatever way they come and whatever the others do.
 //!
 //! This module is the only owner of buffers, of the addresses of everything that programs name, of threads and of the call of
-//! generated code ([`call`]); [`crate::single`] and [`crate::roofline`] run other programs by the same means.
+//! generated code (`call`); [`crate::single`] and [`crate::roofline`] run other programs by the same means.
 //!
 //! Invariants: a step is refused before anything is computed where a token is not in the vocabulary, a context would overflow or
 //! a sequence is not of this model and context; after an error every sequence has the tokens that it had before; a step

@@ -3,7 +3,7 @@
 //!
 //! [`execute`] runs a function; [`OneOp`] runs an op with the very kernels, strides and places that the plan gives it. Both take
 //! modules whose plan has been proved by the checker in `passes`, which this crate cannot see; everything else that kernels rely
-//! on is checked here: [`call`] compares inputs with types and with each other, before anything runs.
+//! on is checked here: `call` compares inputs with types and with each other, before anything runs.
 
 mod call;
 mod function;
