@@ -11,10 +11,6 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    pub(crate) fn one(value: Value) -> Self {
-        Self { positional: vec![value], named: Vec::new() }
-    }
-
     /// Takes a named argument out.
     pub(crate) fn take_named(&mut self, name: &str) -> Option<Value> {
         let at = self.named.iter().position(|(known, _)| known.as_str() == name)?;

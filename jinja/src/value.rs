@@ -227,10 +227,6 @@ impl DictBuilder {
         Ok(())
     }
 
-    pub(crate) fn insert_text(&mut self, budget: &Budget, key: &str, value: Value) -> Result<()> {
-        self.insert(budget, Value::from(key), value)
-    }
-
     pub(crate) fn finish(self) -> Result<Dict> {
         let depths = self.entries.iter().map(|(key, value)| key.depth().max(value.depth()));
         let depth = deeper(depths.max().unwrap_or(0))?;

@@ -123,7 +123,7 @@ impl Formatter<'_, '_> {
 
     fn first(&mut self, name: &str) -> Result<Value> {
         let index = if name.is_empty() {
-            let Numbering::Unknown | Numbering::Automatic(_) = self.numbering else {
+            let (Numbering::Unknown | Numbering::Automatic(_)) = self.numbering else {
                 return Err(bad("cannot switch from manual field specification to automatic field numbering"));
             };
             let next = if let Numbering::Automatic(next) = self.numbering { next } else { 0 };
@@ -242,7 +242,7 @@ fn parse(layout: &str) -> Result<Spec> {
         spec.fill = spec.fill.or(Some('0'));
         spec.align = spec.align.or(Some(Align::BehindSign));
     }
-    let mut digits = |chars: &mut std::iter::Peekable<std::str::Chars<'_>>| {
+    let digits = |chars: &mut std::iter::Peekable<std::str::Chars<'_>>| {
         let mut text = String::new();
         while let Some(digit) = chars.next_if(char::is_ascii_digit) {
             text.push(digit);

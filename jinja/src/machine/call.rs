@@ -7,7 +7,7 @@ use crate::arguments::{Argument, Arguments};
 use crate::ast::{Expr, ExprKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::methods;
-use crate::text::{Origin, Text};
+use crate::text::Text;
 use crate::value::{DictBuilder, Function, List, MacroValue, ObjectKind, Range, Value};
 use crate::write::to_text;
 

@@ -14,6 +14,7 @@ mod objects;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub(crate) use access::indices;
 pub(crate) use objects::Object;
 
 use crate::ast::{Symbol, Tree};
@@ -21,9 +22,7 @@ use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::text::{Text, TextBuilder};
 use crate::value::{Function, ScopeId, Value};
-
-/// What a template asks of the program.
-pub(crate) type FormatTime<'h> = &'h dyn Fn(&str) -> std::result::Result<String, String>;
+use crate::variables::FormatTime;
 
 /// Variables of a part of the template.
 #[derive(Debug)]
