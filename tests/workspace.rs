@@ -34,13 +34,14 @@ fn crates_depend_in_one_direction() {
         ("frontend-gguf", &["ir"]),
         ("import", &["frontend-gguf", "ir"]),
         ("passes", &["ir"]),
+        ("jinja", &[]),
         ("codegen", &["ir"]),
         ("runtime", &["codegen", "ir"]),
     ]);
     for (name, allowed) in allowed {
         assert_eq!(edges(&root().join(name).join("Cargo.toml")), allowed, "edges of {name}");
     }
-    let all = ["codegen", "frontend-gguf", "import", "ir", "passes", "runtime"];
+    let all = ["codegen", "frontend-gguf", "import", "ir", "jinja", "passes", "runtime"];
     assert_eq!(edges(&root().join("Cargo.toml")), all, "edges of the facade");
 }
 
@@ -58,7 +59,7 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
 fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
     for dir in
-        ["src", "ir/src", "frontend-gguf/src", "import/src", "passes/src", "codegen/src", "runtime/src"]
+        ["src", "ir/src", "frontend-gguf/src", "import/src", "passes/src", "codegen/src", "runtime/src", "jinja/src"]
     {
         rust_files(&root().join(dir), &mut files);
     }
@@ -83,6 +84,7 @@ fn unsafe_stands_in_three_files_only() {
         "frontend-gguf/src/lib.rs",
         "import/src/lib.rs",
         "passes/src/lib.rs",
+        "jinja/src/lib.rs",
     ] {
         let text = fs::read_to_string(root().join(krate)).unwrap();
         assert!(text.contains("#![forbid(unsafe_code)]"), "{krate} must forbid unsafe code");

@@ -100,9 +100,15 @@ pub(crate) fn title_words(budget: &Budget, text: &Text) -> Result<Text> {
 /// Jinja2's filter `title`: words begin after white space and a few signs.
 pub(crate) fn title_filter(budget: &Budget, text: &Text) -> Result<Text> {
     let separates = |ch: char| is_space(ch) || matches!(ch, '-' | '(' | '{' | '[' | '<');
-    mapped(budget, text, |out, (ch, origin), before, after| match before.is_none_or(separates) {
-        true => out.push_chars(ch.to_uppercase(), origin),
-        false => push_lower(out, (ch, origin), before, after),
+    // The first letter of a word is not looked at for the form of the second.
+    let mut first = true;
+    mapped(budget, text, |out, (ch, origin), before, after| {
+        let starts = before.is_none_or(separates);
+        let before = before.filter(|_| !std::mem::replace(&mut first, starts));
+        match starts {
+            true => out.push_chars(ch.to_uppercase(), origin),
+            false => push_lower(out, (ch, origin), before, after.filter(|ch| !separates(*ch))),
+        }
     })
 }
 
@@ -306,7 +312,7 @@ mod tests {
         assert_eq!(lower(&budget, &text).unwrap().as_str(), "ας ß ǆo's they're-(x");
         assert_eq!(upper(&budget, &text).unwrap().as_str(), "ΑΣ SS ǄO'S THEY'RE-(X");
         assert_eq!(title_words(&budget, &text).unwrap().as_str(), "Ας Ss ǅo'S They'Re-(X");
-        assert_eq!(title_filter(&budget, &text).unwrap().as_str(), "Ας SS Ǆo's They're-(X");
+        assert_eq!(title_filter(&budget, &text).unwrap().as_str(), "Ασ SS Ǆo's They're-(X");
         assert_eq!(capitalize(&budget, &Text::from("ßA")).unwrap().as_str(), "Ssa");
         assert!(is_title("Aa Bb") && !is_title("aA") && !is_title("1"));
     }

@@ -128,6 +128,8 @@ pub(crate) struct List(Arc<ListItems>);
 struct ListItems {
     items: Vec<Value>,
     depth: u32,
+    /// Whether it is a pair of the filter `groupby`, whose items have names.
+    group: bool,
 }
 
 impl List {
@@ -135,7 +137,24 @@ impl List {
     pub(crate) fn new(budget: &Budget, items: Vec<Value>) -> Result<Self> {
         budget.bytes((items.len() + 1) * VALUE_BYTES)?;
         let depth = deeper(items.iter().map(Value::depth).max().unwrap_or(0))?;
-        Ok(Self(Arc::new(ListItems { items, depth })))
+        Ok(Self(Arc::new(ListItems { items, depth, group: false })))
+    }
+
+    /// What the filter `groupby` gives for a key: it and its items, which also have names.
+    pub(crate) fn group(budget: &Budget, key: Value, items: Value) -> Result<Self> {
+        budget.bytes(3 * VALUE_BYTES)?;
+        let depth = deeper(key.depth().max(items.depth()))?;
+        Ok(Self(Arc::new(ListItems { items: vec![key, items], depth, group: true })))
+    }
+
+    /// An item by its name.
+    pub(crate) fn named(&self, name: &str) -> Option<&Value> {
+        let place = match name {
+            "grouper" => 0,
+            "list" => 1,
+            _ => return None,
+        };
+        self.items().get(place).filter(|_| self.0.group)
     }
 
     pub(crate) fn items(&self) -> &[Value] {

@@ -258,7 +258,7 @@ pub(super) fn groupby(machine: &mut Machine<'_>, value: Value, arguments: Argume
             _ => key,
         };
         let group = list_of(machine, group)?;
-        out.push(Value::Tuple(List::new(machine.budget, vec![key, group])?));
+        out.push(Value::Tuple(List::group(machine.budget, key, group)?));
     }
     list_of(machine, out)
 }

@@ -34,6 +34,11 @@ impl Machine<'_> {
         {
             return Ok(Some(found));
         }
+        if let Value::Tuple(list) = value
+            && let Some(found) = list.named(text)
+        {
+            return Ok(Some(found.clone()));
+        }
         if let Value::Macro(value) = value {
             return self.macro_attribute(&value.tree, text);
         }

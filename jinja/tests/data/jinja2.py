@@ -72,6 +72,8 @@ def rendered(template, variables):
     try:
         case["text"] = environment.from_string(template).render(**variables)
         case["text"].encode("utf-8")
+        if " at 0x" in case["text"]:
+            return None
     except (Limit, MemoryError, RecursionError):
         return None
     except Exception as error:

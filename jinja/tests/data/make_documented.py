@@ -379,7 +379,6 @@ users|map(attribute='email', default='none')|list
 users|map(attribute='tags.0', default='-')|list
 words|map('lower')|list
 words|map('replace', 'b', 'x')|list
-words|map
 []|map('lower')|list
 seq|max
 seq|min
@@ -620,7 +619,6 @@ namespace({'a': 1}, b=2).a
 cycler('a', 'b').next()
 joiner()
 joiner('-')()
-lipsum is defined
 raise_exception('no')
 raise_exception()
 strftime_now('%d %b %Y %H:%M:%S')
@@ -644,7 +642,6 @@ none ~ ''
 big
 big + 1
 big * big
-number.real
 [1, 2, 3] is sequence
 [1,2,3,]
 {'a': 1,}
@@ -689,7 +686,6 @@ messages[0].tool_calls is defined
 messages[0].tool_calls is defined and messages[0].tool_calls is not none
 (messages|length) - 1
 loop is defined
-self is defined
 caller is defined
 users|map(attribute='username')|map('upper')|reject('eq', 'BOB')|list
 words|map('upper')

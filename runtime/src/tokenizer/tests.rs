@@ -295,6 +295,8 @@ fn templates_keep_users_from_control_tokens() {
     assert_eq!(tokenizer.decode(&guarded, true), text.as_bytes());
     // Only at the place of the break: the longer token before it, the shorter one behind.
     assert_eq!(tokenizer.encode_template("<|end|>!", &[7], true).unwrap(), [259, u32::from(b'!')]);
+    // A token of one character lies between two breaks.
+    assert_eq!(tokenizer.encode_template("ab", &[0, 1], true).unwrap(), [259, 256]);
     // One begin token, whether or not the template writes it; here it is the same as the end token.
     assert_eq!(tokenizer.encode_template("ab", &[], true).unwrap(), [259, 256]);
     assert_eq!(tokenizer.encode_template("ab", &[], false).unwrap(), [256]);
