@@ -295,10 +295,15 @@ fn templates_keep_users_from_control_tokens() {
     assert_eq!(tokenizer.decode(&guarded, true), text.as_bytes());
     // Only at the place of the break: the longer token before it, the shorter one behind.
     assert_eq!(tokenizer.encode_template("<|end|>!", &[7], true).unwrap(), [259, u32::from(b'!')]);
-    // A token of one character lies between two breaks.
-    assert_eq!(tokenizer.encode_template("ab", &[0, 1], true).unwrap(), [259, 256]);
     // One begin token, whether or not the template writes it; here it is the same as the end token.
     assert_eq!(tokenizer.encode_template("ab", &[], true).unwrap(), [259, 256]);
     assert_eq!(tokenizer.encode_template("ab", &[], false).unwrap(), [256]);
     assert_eq!(tokenizer.encode_template("<|end|><|end|>", &[], true).unwrap(), [259, 259]);
+    // A token of one character is text between two breaks.
+    let mut one = spec();
+    one.tokens[260] = "é".to_owned();
+    let tokenizer = Tokenizer::new(&one).unwrap();
+    assert_eq!(tokenizer.encode_template("éé", &[], false).unwrap(), [260, 260]);
+    let guarded = tokenizer.encode_template("éé", &[2, 4], false).unwrap();
+    assert_eq!(guarded, [&[260][..], &ids("é".as_bytes())].concat());
 }
