@@ -66,7 +66,7 @@ fn random_templates() {
     let ended = cases.iter().filter(|case| case["text"].is_string()).count();
     println!("{} templates, {ended} with a text, {} different", cases.len(), different.len());
     assert!(different.is_empty(), "{} of {}:\n{}", different.len(), cases.len(), different.join("\n"));
-    assert!(cases.len() >= 300 && ended > 100, "{} {ended}", cases.len());
+    assert!(cases.len() >= 300 && ended > 60, "{} {ended}", cases.len());
 }
 
 /// Writes templates for `tests/data/jinja2.py`: as many as `BITNETC_TEMPLATES` says, into the file of `BITNETC_TEMPLATES_OUT`.

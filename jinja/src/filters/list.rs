@@ -104,6 +104,7 @@ pub(super) fn slice(machine: &mut Machine<'_>, value: Value, arguments: Argument
         return Err(Error::operation("integer division or modulo by zero"));
     }
     let slices = usize::try_from(slices).unwrap_or(0);
+    machine.budget.bytes(slices.saturating_mul(2 * VALUE_BYTES))?;
     let items = machine.iterate(&value)?;
     let (least, more) = (items.items().len() / slices.max(1), items.items().len() % slices.max(1));
     let mut rest = items.items();
