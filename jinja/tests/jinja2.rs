@@ -77,7 +77,7 @@ fn write_random_templates() {
     let count = number("BITNETC_TEMPLATES").unwrap_or(1000);
     let first = number("BITNETC_TEMPLATES_FIRST").unwrap_or(0);
     let cases = (first..first + count).map(|seed| {
-        let bytes = random_bytes(seed, 10 + (seed % 40) as usize);
+        let bytes = random_bytes(seed, 4 + (seed % 30) as usize);
         serde_json::json!({ "template": template::template(&bytes), "variables": template::variables() })
     });
     let text = serde_json::to_string(&cases.collect::<Vec<_>>()).unwrap();

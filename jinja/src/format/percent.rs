@@ -44,8 +44,9 @@ pub(crate) fn percent(machine: &mut Machine<'_>, format: &Text, values: &Value) 
         at += conversion(machine, format, at, &mut values, &mut out)?;
     }
     out.push_slice(format, at..string.len())?;
-    let is_mapping = !matches!(values.whole, Value::Tuple(_) | Value::Text(_))
-        && matches!(values.whole, Value::Dict(_) | Value::List(_) | Value::Range(_));
+    // What has items by key or index need not be used.
+    let is_mapping =
+        matches!(values.whole, Value::Dict(_) | Value::List(_) | Value::Range(_) | Value::Undefined(_));
     if values.used < values.all.len() && !is_mapping {
         return Err(Error::operation("not all arguments converted during string formatting"));
     }

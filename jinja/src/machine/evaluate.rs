@@ -11,6 +11,13 @@ use crate::value::{DictBuilder, List, Value};
 use crate::write::write_str;
 use crate::{filters, tests};
 
+/// Whether Jinja2 takes a slice of a number, truth or none while it compiles, which gives nothing instead of an error.
+fn is_folded(value: &Expr, bounds: &[Option<Expr>; 3]) -> bool {
+    let is_const = |expr: &Expr| matches!(expr.kind, ExprKind::Const(_));
+    let has_items = matches!(&value.kind, ExprKind::Const(Value::Text(_)));
+    is_const(value) && !has_items && bounds.iter().flatten().all(is_const)
+}
+
 impl Machine<'_> {
     pub(super) fn evaluate(&mut self, expr: &Expr) -> Result<Value> {
         self.budget.steps(1)?;
@@ -48,6 +55,9 @@ impl Machine<'_> {
                 let value = self.evaluate(value)?;
                 let index = self.evaluate(index)?;
                 self.item(&value, &index)
+            }
+            ExprKind::Slice(value, bounds) if is_folded(value, bounds) => {
+                Ok(Value::undefined("a constant cannot be sliced"))
             }
             ExprKind::Slice(value, bounds) => {
                 let value = self.evaluate(value)?;

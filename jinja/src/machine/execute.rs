@@ -89,9 +89,13 @@ impl Machine<'_> {
             }
             StmtKind::FilterBlock(filters, body) => {
                 let text = self.body_text(body)?;
-                let value = self.block_filters(filters, Value::Text(text))?;
-                let text = to_text(self, &value)?;
-                self.write(&text)?;
+                match self.block_filters(filters, Value::Text(text))? {
+                    Value::Text(text) => self.write(&text)?,
+                    other => {
+                        let kind = other.type_name();
+                        return Err(Error::operation(format!("expected str instance, {kind} found")));
+                    }
+                }
             }
             StmtKind::Scope(body) => return self.scoped(self.scope, |machine| machine.execute(body)),
             StmtKind::Block(body) => return self.scoped(ROOT, |machine| machine.execute(body)),

@@ -314,7 +314,12 @@ impl Parser {
     fn item(&mut self, value: Expr) -> Result<Expr> {
         let line = self.line();
         self.at += 1;
-        let first = if self.is_operator(":") { None } else { Some(self.expression()?) };
+        // Nothing in brackets is an empty tuple.
+        let first = match self.peek() {
+            Some(Token::Operator(":")) => None,
+            Some(Token::Operator("]")) => Some(self.expr(ExprKind::Tuple(Vec::new()), line, 0)?),
+            _ => Some(self.expression()?),
+        };
         if !self.is_operator(":") {
             let Some(mut index) = first else { return self.unexpected("an expression") };
             if self.is_operator(",") {

@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+import warnings
 
 sys.path[:] = [path for path in sys.path if os.path.abspath(path or ".") != os.path.dirname(os.path.abspath(__file__))]
 
@@ -68,7 +69,7 @@ def stop(*_):
 def rendered(template, variables):
     """The case with its result, or none if a limit is reached."""
     case = {"template": template, "variables": variables}
-    signal.alarm(3)
+    signal.alarm(10)
     try:
         case["text"] = environment.from_string(template).render(**variables)
         case["text"].encode("utf-8")
@@ -85,6 +86,7 @@ def rendered(template, variables):
     return case
 
 
+warnings.simplefilter("ignore")
 signal.signal(signal.SIGALRM, stop)
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 
