@@ -58,9 +58,16 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
 
 fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for dir in
-        ["src", "ir/src", "frontend-gguf/src", "import/src", "passes/src", "codegen/src", "runtime/src", "jinja/src"]
-    {
+    for dir in [
+        "src",
+        "ir/src",
+        "frontend-gguf/src",
+        "import/src",
+        "passes/src",
+        "codegen/src",
+        "runtime/src",
+        "jinja/src",
+    ] {
         rust_files(&root().join(dir), &mut files);
     }
     files

@@ -26,7 +26,9 @@ impl Arguments {
     ) -> Result<[Option<Value>; N]> {
         if self.positional.len() > N {
             let given = self.positional.len();
-            return Err(Error::operation(format!("{callee}() takes at most {N} arguments, {given} were given")));
+            return Err(Error::operation(format!(
+                "{callee}() takes at most {N} arguments, {given} were given"
+            )));
         }
         let mut positional = std::mem::take(&mut self.positional).into_iter();
         let bound: [(Option<Value>, Option<Value>); N] =
@@ -38,7 +40,9 @@ impl Arguments {
         for (number, (name, pair)) in names.iter().zip(&bound).enumerate() {
             match pair {
                 (Some(_), Some(_)) => {
-                    return Err(Error::operation(format!("{callee}() got multiple values for argument '{name}'")));
+                    return Err(Error::operation(format!(
+                        "{callee}() got multiple values for argument '{name}'"
+                    )));
                 }
                 (None, None) if number < required => {
                     return Err(Error::operation(format!("{callee}() misses the argument '{name}'")));

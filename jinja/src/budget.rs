@@ -60,7 +60,8 @@ impl Budget {
 
     /// Runs something one level deeper.
     pub(crate) fn deeper(&self) -> Result<()> {
-        let left = self.depth.get().checked_sub(1).ok_or_else(|| Error::limit("the template recurses too deep"))?;
+        let left =
+            self.depth.get().checked_sub(1).ok_or_else(|| Error::limit("the template recurses too deep"))?;
         self.depth.set(left);
         Ok(())
     }

@@ -39,8 +39,8 @@ impl Token {
 
 /// Longest first, so that the first that fits is the one.
 const OPERATORS: [&str; 26] = [
-    "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<", "=",
-    ".", ":", "|", ",", ";",
+    "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<",
+    "=", ".", ":", "|", ",", ";",
 ];
 
 /// White space as Python's regular expressions and `str.strip` have it.
@@ -427,7 +427,8 @@ fn unescape(text: &str) -> std::result::Result<String, &'static str> {
                 }
             }
             '0'..='7' => {
-                let more = chars.as_str().bytes().take(2).take_while(|byte| (b'0'..=b'7').contains(byte)).count();
+                let more =
+                    chars.as_str().bytes().take(2).take_while(|byte| (b'0'..=b'7').contains(byte)).count();
                 let digits = format!("{escape}{}", &chars.as_str()[..more]);
                 chars = chars.as_str()[more..].chars();
                 u32::from_str_radix(&digits, 8).ok().and_then(char::from_u32).ok_or("illegal octal escape")?
@@ -493,7 +494,9 @@ mod tests {
         assert_eq!(token("2e3"), Token::Float(2000.0));
         assert_eq!(token(r"'a\n\x41\u00e9\101\q\''"), Token::String("a\nAéA\\q'".to_owned()));
         assert_eq!(token(r"'\ud83d\ude00'"), Token::String("😀".to_owned()));
-        for bad in ["{{ 'a }}", "{{ ( ] }}", "{{ ! }}", "{{ a", "{# a", "{% raw %}", "{{ '\\ud800' }}", "{{ ) }}"] {
+        for bad in
+            ["{{ 'a }}", "{{ ( ] }}", "{{ ! }}", "{{ a", "{# a", "{% raw %}", "{{ '\\ud800' }}", "{{ ) }}"]
+        {
             assert!(tokenize(bad).is_err(), "{bad}");
         }
     }

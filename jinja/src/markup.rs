@@ -62,7 +62,10 @@ fn unescape(budget: &Budget, text: &Text) -> Result<Text> {
     while let Some(found) = string[at..].find('&') {
         let start = at + found;
         out.push_slice(text, at..start)?;
-        let entity = string[start + 1..].find(';').filter(|len| *len <= 8).map(|len| &string[start + 1..start + 1 + len]);
+        let entity = string[start + 1..]
+            .find(';')
+            .filter(|len| *len <= 8)
+            .map(|len| &string[start + 1..start + 1 + len]);
         let ch = entity.and_then(|entity| match entity {
             "amp" => Some('&'),
             "lt" => Some('<'),

@@ -45,7 +45,12 @@ fn sign(operator: Operator) -> &'static str {
     }
 }
 
-pub(crate) fn binary(machine: &mut Machine<'_>, operator: Operator, left: &Value, right: &Value) -> Result<Value> {
+pub(crate) fn binary(
+    machine: &mut Machine<'_>,
+    operator: Operator,
+    left: &Value,
+    right: &Value,
+) -> Result<Value> {
     let origin = left.origin().and(right.origin());
     if let Some(numbers) = numbers(left, right) {
         return match numbers {

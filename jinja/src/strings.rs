@@ -152,7 +152,13 @@ pub(crate) fn strip(budget: &Budget, text: &Text, chars: Option<&Text>, ends: En
     text.slice(budget, start..start + end)
 }
 
-pub(crate) fn replace(budget: &Budget, text: &Text, from: &Text, to: &Text, count: Option<i128>) -> Result<Text> {
+pub(crate) fn replace(
+    budget: &Budget,
+    text: &Text,
+    from: &Text,
+    to: &Text,
+    count: Option<i128>,
+) -> Result<Text> {
     let most = count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
     budget.scan(text.len())?;
     let mut out = TextBuilder::new(budget);
@@ -225,7 +231,8 @@ fn split_at_space(budget: &Budget, string: &str, most: usize, from_right: bool) 
         }
         let inside = &string[start..end];
         if from_right {
-            let at = inside.char_indices().rfind(|&(_, ch)| is_space(ch)).map_or(0, |(at, ch)| at + ch.len_utf8());
+            let at =
+                inside.char_indices().rfind(|&(_, ch)| is_space(ch)).map_or(0, |(at, ch)| at + ch.len_utf8());
             pieces.push(start + at..end);
             end = start + at;
         } else {
@@ -278,7 +285,13 @@ pub(crate) fn join(budget: &Budget, separator: &Text, items: &[Text]) -> Result<
 }
 
 /// The text between so many characters on both sides.
-pub(crate) fn padded(budget: &Budget, text: &Text, left: usize, right: usize, fill: (char, Origin)) -> Result<Text> {
+pub(crate) fn padded(
+    budget: &Budget,
+    text: &Text,
+    left: usize,
+    right: usize,
+    fill: (char, Origin),
+) -> Result<Text> {
     let mut out = TextBuilder::new(budget);
     out.push_fill(fill.0, left, fill.1)?;
     out.push_text(text)?;
@@ -322,7 +335,8 @@ mod tests {
         let budget = Budget::new(&Limits::default());
         let pieces = |text: &str, separator: Option<&str>, most: i128, right: bool| -> Vec<String> {
             let text = Text::from(text);
-            let ranges = split(&budget, &text, separator.map(Text::from).as_ref(), Some(most), right).unwrap();
+            let ranges =
+                split(&budget, &text, separator.map(Text::from).as_ref(), Some(most), right).unwrap();
             ranges.into_iter().map(|range| text.as_str()[range].to_owned()).collect()
         };
         assert_eq!(pieces("  a b  c ", None, -1, false), ["a", "b", "c"]);

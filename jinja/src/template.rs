@@ -59,7 +59,8 @@ fn on_own_stack<T: Send>(run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().name("chat-template".to_owned()).stack_size(STACK_BYTES);
         let thread = builder.spawn_scoped(scope, run);
-        let thread = thread.map_err(|error| Error::limit(format!("no thread to run the template on: {error}")))?;
+        let thread =
+            thread.map_err(|error| Error::limit(format!("no thread to run the template on: {error}")))?;
         thread.join().unwrap_or_else(|_| Err(Error::limit("the template ended its thread")))
     })
 }

@@ -13,10 +13,45 @@ use crate::write::to_text;
 /// Whether there is a test of this name.
 pub(crate) fn exists(name: &str) -> bool {
     const NAMES: [&str; 39] = [
-        "odd", "even", "divisibleby", "defined", "undefined", "filter", "test", "none", "boolean", "false", "true",
-        "integer", "float", "lower", "upper", "string", "mapping", "number", "sequence", "iterable", "callable",
-        "sameas", "escaped", "in", "==", "eq", "equalto", "!=", "ne", ">", "gt", "greaterthan", "ge", ">=", "<",
-        "lt", "lessthan", "<=", "le",
+        "odd",
+        "even",
+        "divisibleby",
+        "defined",
+        "undefined",
+        "filter",
+        "test",
+        "none",
+        "boolean",
+        "false",
+        "true",
+        "integer",
+        "float",
+        "lower",
+        "upper",
+        "string",
+        "mapping",
+        "number",
+        "sequence",
+        "iterable",
+        "callable",
+        "sameas",
+        "escaped",
+        "in",
+        "==",
+        "eq",
+        "equalto",
+        "!=",
+        "ne",
+        ">",
+        "gt",
+        "greaterthan",
+        "ge",
+        ">=",
+        "<",
+        "lt",
+        "lessthan",
+        "<=",
+        "le",
     ];
     NAMES.contains(&name)
 }
@@ -35,7 +70,12 @@ fn comparison(name: &str) -> Option<Comparison> {
     })
 }
 
-pub(crate) fn apply(machine: &mut Machine<'_>, name: &str, value: &Value, arguments: Arguments) -> Result<bool> {
+pub(crate) fn apply(
+    machine: &mut Machine<'_>,
+    name: &str,
+    value: &Value,
+    arguments: Arguments,
+) -> Result<bool> {
     if !exists(name) {
         return Err(Error::operation(format!("No test named '{name}'.")));
     }

@@ -192,7 +192,9 @@ impl Key {
             Value::None => Self::None,
             Value::Bool(truth) => Self::Int(i128::from(*truth)),
             Value::Int(number, _) => Self::Int(*number),
-            Value::Float(number, _) if number.fract() == 0.0 && number.abs() < 1e30 => Self::Int(*number as i128),
+            Value::Float(number, _) if number.fract() == 0.0 && number.abs() < 1e30 => {
+                Self::Int(*number as i128)
+            }
             Value::Float(number, _) => Self::Float(number.to_bits()),
             Value::Text(text) => {
                 budget.scan(text.len())?;

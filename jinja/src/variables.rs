@@ -47,7 +47,8 @@ impl Variables {
             let value = match (source, json) {
                 (Source::All(origin), json) => value(budget, json, *origin)?,
                 (Source::Fields(vouch), Json::Array(items)) => {
-                    let items = items.iter().map(|item| fields(budget, item, *vouch)).collect::<Result<_>>()?;
+                    let items =
+                        items.iter().map(|item| fields(budget, item, *vouch)).collect::<Result<_>>()?;
                     Value::List(List::new(budget, items)?)
                 }
                 (Source::Fields(_), json) => value(budget, json, Origin::User)?,

@@ -14,7 +14,9 @@ fn render(source: &str) -> Result<String, ErrorKind> {
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn grown(step: &str) -> String {
-    format!("{{% set ns = namespace(s='ab', l=[1]) %}}{{% for i in range(99) %}}{step}{{% endfor %}}{{{{ ns.s }}}}")
+    format!(
+        "{{% set ns = namespace(s='ab', l=[1]) %}}{{% for i in range(99) %}}{step}{{% endfor %}}{{{{ ns.s }}}}"
+    )
 }
 
 fn looped(start: &str, step: &str) -> String {
@@ -67,7 +69,10 @@ fn growth_ends() {
         looped(long, "{{ s.find('x') }}"),
         looped(long, "{% if s == s ~ '' %}{% endif %}"),
         looped("{% set n = namespace(d={}) %}", "{% set n.d = dict(n.d, **{'k'~i: i}) %}"),
-        looped("{% set l = range(99999)|list %}{% set m = range(99999)|list %}", "{% if l == m %}{% endif %}"),
+        looped(
+            "{% set l = range(99999)|list %}{% set m = range(99999)|list %}",
+            "{% if l == m %}{% endif %}",
+        ),
         looped("{% set l = range(99999) %}", "{% if 'x' in l %}{% endif %}"),
         looped("{% set s = 'ab' * 100000 %}", "{% set ns.l = ns.l + [s|upper] %}"),
         looped("{% set s = 'ab' * 100000 %}", "{% set ns.l = ns.l + [s.split('a')] %}"),
@@ -144,7 +149,9 @@ fn knots_end() {
     }
     let shared = "{% set ns = namespace(l=[], m=[]) %}{% for i in range(60) %}\
         {% set ns.l = [ns.l, ns.l] %}{% set ns.m = [ns.m, ns.m] %}{% endfor %}";
-    for expression in ["ns.l == ns.m", "ns.l < ns.m", "ns.l in [ns.m]", "[ns.l, ns.m]|sort", "[ns.l].index(ns.m)"] {
+    for expression in
+        ["ns.l == ns.m", "ns.l < ns.m", "ns.l in [ns.m]", "[ns.l, ns.m]|sort", "[ns.l].index(ns.m)"]
+    {
         assert_eq!(render(&format!("{shared}{{{{ {expression} }}}}")), Err(ErrorKind::Limit), "{expression}");
     }
     // Tuples are keys.

@@ -17,8 +17,19 @@ fn data(name: &str) -> Value {
 /// The time at which the vectors were made.
 fn time(format: &str) -> Result<String, String> {
     let fields = [
-        ("%Y", "2025"), ("%m", "03"), ("%d", "09"), ("%H", "14"), ("%M", "05"), ("%S", "07"), ("%b", "Mar"),
-        ("%A", "Sunday"), ("%B", "March"), ("%y", "25"), ("%j", "068"), ("%I", "02"), ("%p", "PM"),
+        ("%Y", "2025"),
+        ("%m", "03"),
+        ("%d", "09"),
+        ("%H", "14"),
+        ("%M", "05"),
+        ("%S", "07"),
+        ("%b", "Mar"),
+        ("%A", "Sunday"),
+        ("%B", "March"),
+        ("%y", "25"),
+        ("%j", "068"),
+        ("%I", "02"),
+        ("%p", "PM"),
     ];
     Ok(fields.iter().fold(format.to_owned(), |text, (field, value)| text.replace(field, value)))
 }
@@ -30,14 +41,18 @@ fn difference(case: &Value, variables: &Value) -> Option<String> {
     for (name, value) in variables.as_object().unwrap() {
         given.insert(name, value.clone(), Origin::User);
     }
-    let result = Template::new(source).and_then(|template| template.render(&given, &Limits::default(), &time));
+    let result =
+        Template::new(source).and_then(|template| template.render(&given, &Limits::default(), &time));
     match (result, case["text"].as_str()) {
         (Ok(rendered), Some(text)) if rendered.text == text => None,
         (Err(_), None) => None,
-        (Ok(rendered), Some(text)) => Some(format!("{source:?}\n  gives {:?}\n  not   {text:?}", rendered.text)),
-        (Ok(rendered), None) => {
-            Some(format!("{source:?}\n  gives {:?}\n  not {}: {}", rendered.text, case["error"], case["message"]))
+        (Ok(rendered), Some(text)) => {
+            Some(format!("{source:?}\n  gives {:?}\n  not   {text:?}", rendered.text))
         }
+        (Ok(rendered), None) => Some(format!(
+            "{source:?}\n  gives {:?}\n  not {}: {}",
+            rendered.text, case["error"], case["message"]
+        )),
         (Err(error), Some(text)) => Some(format!("{source:?}\n  fails: {error}\n  not   {text:?}")),
     }
 }
@@ -56,9 +71,8 @@ fn documented_expressions() {
 #[test]
 fn random_templates() {
     let vectors = data("random.json");
-    let extra = std::env::var_os("BITNETC_TEMPLATE_VECTORS").map(|path| {
-        serde_json::from_slice::<Value>(&std::fs::read(path).unwrap()).unwrap()
-    });
+    let extra = std::env::var_os("BITNETC_TEMPLATE_VECTORS")
+        .map(|path| serde_json::from_slice::<Value>(&std::fs::read(path).unwrap()).unwrap());
     let mut cases: Vec<&Value> = vectors.as_array().unwrap().iter().collect();
     cases.extend(extra.as_ref().and_then(Value::as_array).into_iter().flatten());
     let variables = template::variables();
@@ -81,7 +95,11 @@ fn write_random_templates() {
         serde_json::json!({ "template": template::template(&bytes), "variables": template::variables() })
     });
     let text = serde_json::to_string(&cases.collect::<Vec<_>>()).unwrap();
-    std::fs::write(std::env::var_os("BITNETC_TEMPLATES_OUT").expect("BITNETC_TEMPLATES_OUT names a file"), text).unwrap();
+    std::fs::write(
+        std::env::var_os("BITNETC_TEMPLATES_OUT").expect("BITNETC_TEMPLATES_OUT names a file"),
+        text,
+    )
+    .unwrap();
 }
 
 fn random_bytes(seed: u64, len: usize) -> Vec<u8> {

@@ -190,7 +190,8 @@ mod tests {
     /// Whatever a template does to a text, the text's author stays its author.
     #[test]
     fn no_transformation_makes_a_control_token() {
-        let each = |expression: &str| format!("{{% for m in messages %}}{{{{ {expression} }}}}{{% endfor %}}");
+        let each =
+            |expression: &str| format!("{{% for m in messages %}}{{{{ {expression} }}}}{{% endfor %}}");
         for (expression, content, text) in [
             ("m.content|lower", "<S>", "<s>"),
             ("m.content.lower()", "<S>", "<s>"),
@@ -263,7 +264,8 @@ mod tests {
 
     #[test]
     fn line_breaks_of_all_systems_are_one() {
-        let source = "{% for m in messages %}\r\n<|{{ m['role'] }}|>\r\n{{ m['content'] }}\r{% endfor %}\r\nx";
+        let source =
+            "{% for m in messages %}\r\n<|{{ m['role'] }}|>\r\n{{ m['content'] }}\r{% endfor %}\r\nx";
         assert_eq!(render(source, "Hi\r\n").unwrap().text, "<|user|>\nHi\r\n\nx");
     }
 

@@ -111,7 +111,8 @@ pub(super) fn slice(machine: &mut Machine<'_>, value: Value, arguments: Argument
     let mut all = Vec::new();
     for number in 0..slices {
         machine.budget.steps(1)?;
-        let (slice, behind) = rest.split_at_checked(least + usize::from(number < more)).unwrap_or((rest, &[]));
+        let (slice, behind) =
+            rest.split_at_checked(least + usize::from(number < more)).unwrap_or((rest, &[]));
         rest = behind;
         let mut slice = slice.to_vec();
         slice.extend(fill.given().filter(|_| number >= more).cloned());
@@ -152,7 +153,8 @@ pub(super) fn sort(machine: &mut Machine<'_>, value: Value, arguments: Arguments
     let items = machine.iterate(&value)?;
     let mut keyed = Vec::with_capacity(items.items().len());
     for item in items.items() {
-        let key = |path: &Path| ignoring_case(machine, path.follow(machine, item, None)?, case_sensitive.truth());
+        let key =
+            |path: &Path| ignoring_case(machine, path.follow(machine, item, None)?, case_sensitive.truth());
         let keys = paths.iter().map(key).collect::<Result<Vec<_>>>()?;
         keyed.push((Value::List(List::new(machine.budget, keys)?), item.clone()));
     }
@@ -193,7 +195,12 @@ pub(super) fn unique(machine: &mut Machine<'_>, value: Value, arguments: Argumen
     machine.generator(kept)
 }
 
-fn extreme(machine: &mut Machine<'_>, value: &Value, arguments: Arguments, wanted: Comparison) -> Result<Value> {
+fn extreme(
+    machine: &mut Machine<'_>,
+    value: &Value,
+    arguments: Arguments,
+    wanted: Comparison,
+) -> Result<Value> {
     let [case_sensitive, attribute] = arguments.bind("min", ["case_sensitive", "attribute"], 0)?;
     let path = Path::maybe(machine, attribute.given())?;
     let mut best: Option<(Value, Value)> = None;

@@ -76,7 +76,12 @@ pub(crate) fn exists(name: &str) -> bool {
     named(name).is_some()
 }
 
-pub(crate) fn apply(machine: &mut Machine<'_>, name: &str, value: Value, arguments: Arguments) -> Result<Value> {
+pub(crate) fn apply(
+    machine: &mut Machine<'_>,
+    name: &str,
+    value: Value,
+    arguments: Arguments,
+) -> Result<Value> {
     let filter = named(name).ok_or_else(|| Error::operation(format!("No filter named '{name}'.")))?;
     machine.budget.steps(1)?;
     filter(machine, value, arguments)
@@ -155,7 +160,9 @@ pub(crate) fn len(machine: &Machine<'_>, value: &Value) -> Result<usize> {
             crate::machine::Object::Loop(state) => state.items.items().len(),
             _ => 0,
         },
-        other => return Err(Error::operation(format!("object of type '{}' has no len()", other.type_name()))),
+        other => {
+            return Err(Error::operation(format!("object of type '{}' has no len()", other.type_name())));
+        }
     })
 }
 

@@ -61,7 +61,10 @@ pub(super) fn float(machine: &mut Machine<'_>, value: Value, arguments: Argument
         }
         other => as_float(other),
     };
-    Ok(found.map(|number| Value::Float(number, origin)).or(default).unwrap_or(Value::Float(0.0, Origin::Program)))
+    Ok(found
+        .map(|number| Value::Float(number, origin))
+        .or(default)
+        .unwrap_or(Value::Float(0.0, Origin::Program)))
 }
 
 pub(super) fn round(_: &mut Machine<'_>, value: Value, arguments: Arguments) -> Result<Value> {

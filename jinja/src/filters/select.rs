@@ -4,9 +4,9 @@ use super::{Path, apply};
 use crate::arguments::{Argument, Arguments};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
+use crate::tests;
 use crate::text::Text;
 use crate::value::{VALUE_BYTES, Value};
-use crate::tests;
 
 /// The same arguments once more.
 fn copied(machine: &Machine<'_>, arguments: &Arguments) -> Result<Arguments> {

@@ -205,7 +205,9 @@ pub(super) fn xmlattr(machine: &mut Machine<'_>, value: Value, arguments: Argume
         if matches!(value, Value::None | Value::Undefined(_)) {
             continue;
         }
-        let Value::Text(key) = key else { return Err(Error::operation("expected string or bytes-like object")) };
+        let Value::Text(key) = key else {
+            return Err(Error::operation("expected string or bytes-like object"));
+        };
         let ends = |ch: char| matches!(ch, ' ' | '\t'..='\r' | '/' | '>' | '=');
         if key.as_str().contains(ends) {
             return Err(Error::operation(format!("Invalid character in attribute name: '{}'", key.as_str())));

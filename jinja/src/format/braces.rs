@@ -124,14 +124,18 @@ impl Formatter<'_, '_> {
     fn first(&mut self, name: &str) -> Result<Value> {
         let index = if name.is_empty() {
             let (Numbering::Unknown | Numbering::Automatic(_)) = self.numbering else {
-                return Err(bad("cannot switch from manual field specification to automatic field numbering"));
+                return Err(bad(
+                    "cannot switch from manual field specification to automatic field numbering",
+                ));
             };
             let next = if let Numbering::Automatic(next) = self.numbering { next } else { 0 };
             self.numbering = Numbering::Automatic(next + 1);
             next
         } else if name.bytes().all(|byte| byte.is_ascii_digit()) {
             if let Numbering::Automatic(_) = self.numbering {
-                return Err(bad("cannot switch from automatic field numbering to manual field specification"));
+                return Err(bad(
+                    "cannot switch from automatic field numbering to manual field specification",
+                ));
             }
             self.numbering = Numbering::Manual;
             name.parse().unwrap_or(usize::MAX)

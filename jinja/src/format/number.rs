@@ -94,7 +94,12 @@ fn grouped(digits: &str, separator: char, every: usize) -> String {
 
 impl Spec {
     /// Appends a number; `None` if the value is none or the kind is not of numbers.
-    pub(super) fn number(&self, out: &mut TextBuilder<'_>, value: &Value, fill: Origin) -> Result<Option<()>> {
+    pub(super) fn number(
+        &self,
+        out: &mut TextBuilder<'_>,
+        value: &Value,
+        fill: Origin,
+    ) -> Result<Option<()>> {
         let kind = self.kind;
         let (negative, digits) = match (value, kind) {
             (Value::Float(..), None | Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | 'n' | '%'))

@@ -166,7 +166,9 @@ fn one(
                 _ if value.as_index().is_some() => value.clone(),
                 other => {
                     let given = other.type_name();
-                    return Err(Error::operation(format!("%{kind} format: a real number is required, not {given}")));
+                    return Err(Error::operation(format!(
+                        "%{kind} format: a real number is required, not {given}"
+                    )));
                 }
             };
             digits(spec, 'd', &whole, fill, out)
@@ -174,16 +176,21 @@ fn one(
         'x' | 'X' | 'o' => digits(spec, kind, value, fill, out),
         'e' | 'E' | 'f' | 'F' | 'g' | 'G' => {
             let spec = spec.check()?;
-            spec.number(out, value, fill)?.ok_or_else(|| {
-                Error::operation(format!("must be real number, not {}", value.type_name()))
-            })
+            spec.number(out, value, fill)?
+                .ok_or_else(|| Error::operation(format!("must be real number, not {}", value.type_name())))
         }
         _ => Err(Error::operation(format!("unsupported format character '{kind}'"))),
     }
 }
 
 /// Whole numbers, whose precision is the least number of digits.
-fn digits(mut spec: Spec, kind: char, value: &Value, fill: crate::Origin, out: &mut TextBuilder<'_>) -> Result<()> {
+fn digits(
+    mut spec: Spec,
+    kind: char,
+    value: &Value,
+    fill: crate::Origin,
+    out: &mut TextBuilder<'_>,
+) -> Result<()> {
     spec = spec.check()?;
     spec.kind = Some(kind);
     let least = spec.precision.take().unwrap_or(0);

@@ -102,7 +102,10 @@ impl Machine<'_> {
             }
             self.assign(known.kwargs, Value::Dict(rest.finish()?))?;
         } else if let Some((extra, _)) = arguments.named.first() {
-            return Err(Error::operation(format!("macro '{name}' takes no keyword argument '{}'", extra.as_str())));
+            return Err(Error::operation(format!(
+                "macro '{name}' takes no keyword argument '{}'",
+                extra.as_str()
+            )));
         }
         if tree.uses_varargs {
             let extra = List::new(self.budget, extra)?;
@@ -182,7 +185,10 @@ impl Machine<'_> {
                 }
             }
             more => {
-                return Err(Error::operation(format!("dict expected at most 1 argument, got {}", more.len())));
+                return Err(Error::operation(format!(
+                    "dict expected at most 1 argument, got {}",
+                    more.len()
+                )));
             }
         }
         for (key, value) in named {

@@ -191,9 +191,12 @@ impl Machine<'_> {
             self.budget.bytes(dict.entries().len() * 2 * crate::value::VALUE_BYTES)?;
             for (key, value) in dict.entries() {
                 let Value::Text(name) = key else { return Err(Error::operation("keywords must be strings")) };
-                self.budget.scan(name.len())?;
+                self.budget.steps(1 + args.named.len())?;
                 if args.named.iter().any(|(known, _)| known == name) {
-                    return Err(Error::operation(format!("multiple values for keyword argument '{}'", name.as_str())));
+                    return Err(Error::operation(format!(
+                        "multiple values for keyword argument '{}'",
+                        name.as_str()
+                    )));
                 }
                 arguments.named.push((name.clone(), value.clone()));
             }

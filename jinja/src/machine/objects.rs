@@ -15,10 +15,19 @@ use crate::value::{List, ObjectId, ObjectKind, ScopeId, VALUE_BYTES, Value};
 #[derive(Debug)]
 pub(crate) enum Object {
     Namespace(Namespace),
-    Cycler { items: List, at: usize },
-    Joiner { separator: Value, used: bool },
+    Cycler {
+        items: List,
+        at: usize,
+    },
+    Joiner {
+        separator: Value,
+        used: bool,
+    },
     /// Values that can be gone through once.
-    Generator { items: List, at: usize },
+    Generator {
+        items: List,
+        at: usize,
+    },
     Loop(Loop),
 }
 
@@ -144,7 +153,12 @@ impl Machine<'_> {
         }
     }
 
-    pub(super) fn call_object_method(&mut self, id: ObjectId, name: &str, arguments: Arguments) -> Result<Value> {
+    pub(super) fn call_object_method(
+        &mut self,
+        id: ObjectId,
+        name: &str,
+        arguments: Arguments,
+    ) -> Result<Value> {
         match self.object_mut(id)? {
             Object::Cycler { items, at } => {
                 arguments.none(name)?;

@@ -29,9 +29,8 @@ pub(super) fn answer(text: &str, name: &str) -> Option<bool> {
 
 /// Digits of the scripts in use; they come in rows of ten.
 fn is_decimal(ch: char) -> bool {
-    const ZEROS: [u32; 14] = [
-        0x30, 0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xe50, 0xed0, 0xf20, 0xff10,
-    ];
+    const ZEROS: [u32; 14] =
+        [0x30, 0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xe50, 0xed0, 0xf20, 0xff10];
     let code = u32::from(ch);
     ZEROS.iter().any(|&zero| (zero..zero + 10).contains(&code)) || (0x1d7ce..=0x1d7ff).contains(&code)
 }

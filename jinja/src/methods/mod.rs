@@ -34,7 +34,12 @@ pub(crate) fn changes(value: &Value, name: &str) -> bool {
     }
 }
 
-pub(crate) fn call(machine: &mut Machine<'_>, receiver: &Value, name: &str, arguments: Arguments) -> Result<Value> {
+pub(crate) fn call(
+    machine: &mut Machine<'_>,
+    receiver: &Value,
+    name: &str,
+    arguments: Arguments,
+) -> Result<Value> {
     match receiver {
         Value::Text(text) => text::call(machine, text, name, arguments),
         Value::List(list) if name == "copy" => {

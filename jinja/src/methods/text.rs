@@ -11,18 +11,61 @@ use crate::text::{Origin, Text};
 use crate::value::{List, Value};
 
 const NAMES: [&str; 43] = [
-    "capitalize", "casefold", "center", "count", "endswith", "expandtabs", "find", "format", "format_map", "index",
-    "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric", "isprintable",
-    "isspace", "istitle", "isupper", "join", "ljust", "lower", "lstrip", "partition", "removeprefix",
-    "removesuffix", "replace", "rfind", "rindex", "rjust", "rpartition", "rsplit", "rstrip", "split", "splitlines",
-    "startswith", "strip", "swapcase", "title", "upper",
+    "capitalize",
+    "casefold",
+    "center",
+    "count",
+    "endswith",
+    "expandtabs",
+    "find",
+    "format",
+    "format_map",
+    "index",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdecimal",
+    "isdigit",
+    "isidentifier",
+    "islower",
+    "isnumeric",
+    "isprintable",
+    "isspace",
+    "istitle",
+    "isupper",
+    "join",
+    "ljust",
+    "lower",
+    "lstrip",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "replace",
+    "rfind",
+    "rindex",
+    "rjust",
+    "rpartition",
+    "rsplit",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "swapcase",
+    "title",
+    "upper",
 ];
 
 pub(super) fn exists(name: &str) -> bool {
     NAMES.contains(&name) || name == "zfill"
 }
 
-pub(super) fn call(machine: &mut Machine<'_>, text: &Text, name: &str, arguments: Arguments) -> Result<Value> {
+pub(super) fn call(
+    machine: &mut Machine<'_>,
+    text: &Text,
+    name: &str,
+    arguments: Arguments,
+) -> Result<Value> {
     let budget = machine.budget;
     budget.scan(text.len())?;
     if let Some(answer) = classes::answer(text.as_str(), name) {
@@ -98,7 +141,9 @@ pub(super) fn call(machine: &mut Machine<'_>, text: &Text, name: &str, arguments
         "expandtabs" => expand_tabs(machine, text, arguments),
         "format_map" => {
             let [map] = arguments.bind(name, ["mapping"], 1)?;
-            let Some(Value::Dict(map)) = map else { return Err(Error::operation("format_map() wants a mapping")) };
+            let Some(Value::Dict(map)) = map else {
+                return Err(Error::operation("format_map() wants a mapping"));
+            };
             let mut arguments = Arguments::default();
             for (key, value) in map.entries() {
                 budget.bytes(crate::value::VALUE_BYTES)?;
@@ -172,7 +217,10 @@ fn window(text: &str, start: Option<i128>, stop: Option<i128>) -> Option<(std::o
     }
     let (first, len) = indices(count, start, stop, 1);
     let place = |at: usize| text.char_indices().nth(at).map_or(text.len(), |(place, _)| place);
-    let (first, stop) = (first as usize, stop.map_or(count as i128, |stop| if stop < 0 { stop + count as i128 } else { stop }));
+    let (first, stop) = (
+        first as usize,
+        stop.map_or(count as i128, |stop| if stop < 0 { stop + count as i128 } else { stop }),
+    );
     if len == 0 && stop < first as i128 {
         return None;
     }
@@ -246,9 +294,13 @@ fn partition(machine: &Machine<'_>, text: &Text, name: &str, arguments: Argument
     let string = text.as_str();
     let (len, width) = (string.len(), separator.len());
     let ranges = if name == "partition" {
-        string.find(separator.as_str()).map_or([0..len, len..len, len..len], |at| [0..at, at..at + width, at + width..len])
+        string
+            .find(separator.as_str())
+            .map_or([0..len, len..len, len..len], |at| [0..at, at..at + width, at + width..len])
     } else {
-        string.rfind(separator.as_str()).map_or([0..0, 0..0, 0..len], |at| [0..at, at..at + width, at + width..len])
+        string
+            .rfind(separator.as_str())
+            .map_or([0..0, 0..0, 0..len], |at| [0..at, at..at + width, at + width..len])
     };
     let Value::List(items) = slices(machine, text, ranges.to_vec())? else { return Ok(Value::None) };
     Ok(Value::Tuple(items))

@@ -176,12 +176,8 @@ impl Parser {
     }
 
     fn product(&mut self) -> Result<Expr> {
-        let operators = [
-            ("*", Operator::Mul),
-            ("/", Operator::Div),
-            ("//", Operator::FloorDiv),
-            ("%", Operator::Rem),
-        ];
+        let operators =
+            [("*", Operator::Mul), ("/", Operator::Div), ("//", Operator::FloorDiv), ("%", Operator::Rem)];
         self.binary(Self::power, &operators)
     }
 
@@ -297,11 +293,8 @@ impl Parser {
         match self.peek() {
             Some(&Token::Integer(number)) => {
                 self.at += 1;
-                let index = Expr {
-                    kind: ExprKind::Const(Value::Int(number, Origin::Program)),
-                    line,
-                    depth: 1,
-                };
+                let index =
+                    Expr { kind: ExprKind::Const(Value::Int(number, Origin::Program)), line, depth: 1 };
                 self.expr(ExprKind::Item(Box::new(value), Box::new(index)), line, depth)
             }
             _ => {
@@ -360,8 +353,8 @@ impl Parser {
         let mut args = Args::default();
         while !self.is_operator(")") {
             let plain = args.spread.is_none() && args.spread_named.is_none();
-            let is_named =
-                matches!(self.peek(), Some(Token::Name(_))) && self.peek_second() == Some(&Token::Operator("="));
+            let is_named = matches!(self.peek(), Some(Token::Name(_)))
+                && self.peek_second() == Some(&Token::Operator("="));
             let fits = if self.skip_operator("*") {
                 args.spread = Some(Box::new(self.expression()?));
                 plain

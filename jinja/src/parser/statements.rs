@@ -109,7 +109,9 @@ impl Parser {
             while parser.skip_operator(",") {
                 match parser.peek() {
                     Some(Token::Name(name)) if ends.contains(&name.as_str()) => break,
-                    Some(Token::Name(_) | Token::Operator("(")) => items.push(parser.target_item(attributes)?),
+                    Some(Token::Name(_) | Token::Operator("(")) => {
+                        items.push(parser.target_item(attributes)?)
+                    }
                     _ => break,
                 }
             }
