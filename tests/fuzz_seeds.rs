@@ -3,6 +3,8 @@
 mod common;
 #[path = "../fuzz/checks/import.rs"]
 mod import;
+#[path = "../fuzz/checks/template.rs"]
+mod template;
 #[path = "../fuzz/checks/tokenizer.rs"]
 mod tokenizer;
 
@@ -46,6 +48,14 @@ fn plan_seeds_load_and_every_flipped_bit_is_refused() {
             bad[position] ^= 1 << (position % 8);
             assert!(PlanIndex::parse(&bad, &options).is_err(), "{name}: byte {position}");
         }
+    }
+}
+
+#[test]
+fn template_seeds_hold_the_property() {
+    for (name, bytes) in seeds("template") {
+        println!("{name}");
+        let _ = template::check(&bytes);
     }
 }
 

@@ -56,3 +56,12 @@ pub enum ChatError {
     #[error(transparent)]
     Save(#[from] WholeFileError),
 }
+
+impl ChatError {
+    /// A template that fails. Names of files may have control characters; the reason has none.
+    pub(super) fn template(name: &str, error: &bitnetc_jinja::Error) -> Self {
+        let escaped =
+            |ch: char| -> String { if ch.is_control() { ch.escape_default().collect() } else { ch.into() } };
+        Self::Template { name: name.chars().map(escaped).collect(), reason: error.to_string() }
+    }
+}

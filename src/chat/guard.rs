@@ -1,87 +1,35 @@
-//! Keeping users from control tokens: where a text spells one out, a mark is put inside, which the template carries along
-//! as a character like any other and which is taken out again before tokenising, leaving a place that no control token
-//! may span.
-//!
-//! Also marked are an end of a text that could begin a control token and a start that could end one, so that nothing
-//! comes of two texts side by side. A control token all of whose characters but a word in the middle stand in the
-//! template is the template's doing.
+//! Keeping users from control tokens: where the rendered text spells a control token with a character that a user wrote,
+//! the tokenizer is told not to read one there.
 
-/// The control tokens of a model, and a mark that none of the texts contains.
-#[derive(Debug)]
-pub(super) struct Guard<'t> {
-    controls: &'t [String],
-    mark: char,
-}
+use std::ops::Range;
 
-/// The mark that is used unless a text contains it: the last private-use character of Unicode.
-const LAST_MARK: u32 = 0x10_fffd;
-/// The first private-use character of the last plane.
-const FIRST_MARK: u32 = 0x10_0000;
-
-impl<'t> Guard<'t> {
-    /// A guard with a mark that occurs in none of `texts`, which are searched once for each mark that does occur.
-    pub(super) fn new<'a>(controls: &'t [String], texts: impl Iterator<Item = &'a str>) -> Self {
-        let mut used: Vec<u32> = texts
-            .flat_map(str::chars)
-            .map(u32::from)
-            .filter(|code| (FIRST_MARK..=LAST_MARK).contains(code))
-            .collect();
-        used.sort_unstable();
-        used.dedup();
-        let free = (FIRST_MARK..=LAST_MARK).rev().find(|code| used.binary_search(code).is_err());
-        // A text with all 65,534 of them has none left; the character then is a space, and stays.
-        Self { controls, mark: free.and_then(char::from_u32).unwrap_or(' ') }
-    }
-
-    /// The text with marks where a control token is, begins or ends.
-    pub(super) fn protect(&self, text: &str) -> String {
-        let mut places = Vec::new();
-        for control in self.controls {
-            let Some(first) = control.chars().next() else { continue };
-            let step = first.len_utf8();
-            places.extend(text.match_indices(control.as_str()).map(|(at, _)| at + step));
-            // Of every prefix that the text ends with.
-            let prefixes = (step..control.len()).filter(|&n| control.is_char_boundary(n));
-            places.extend(prefixes.filter(|&n| text.ends_with(&control[..n])).map(|n| text.len() - n + step));
-            let starts = (1..control.len()).filter(|&n| control.is_char_boundary(n));
-            if starts.into_iter().any(|n| text.starts_with(&control[n..])) {
-                places.push(0);
+/// The places in a rendered text, rising, across which no control token may be read: within each control token that is
+/// spelled with a part of a user's text. A token of one character has one on both sides.
+///
+/// A place is at an end of a user's text or inside it, so none is within a token that the template wrote alone.
+pub(super) fn breaks(text: &str, user: &[Range<usize>], controls: &[String]) -> Vec<usize> {
+    let mut places = Vec::new();
+    for control in controls {
+        let Some(first) = control.chars().next() else { continue };
+        let mut from = 0;
+        // Occurrences may overlap.
+        while let Some(found) = text[from..].find(control.as_str()) {
+            let found = from + found..from + found + control.len();
+            from = found.start + first.len_utf8();
+            let next = user.partition_point(|range| range.end <= found.start);
+            let Some(range) = user.get(next).filter(|range| range.start < found.end) else { continue };
+            if range.start > found.start {
+                places.push(range.start);
+            } else if from < found.end {
+                places.push(from);
+            } else {
+                places.extend([found.start, found.end]);
             }
         }
-        if places.is_empty() {
-            return text.to_owned();
-        }
-        places.sort_unstable();
-        places.dedup();
-        let mut marked = String::with_capacity(text.len() + places.len() * self.mark.len_utf8());
-        let mut done = 0;
-        for place in places {
-            marked.push_str(&text[done..place]);
-            marked.push(self.mark);
-            done = place;
-        }
-        marked.push_str(&text[done..]);
-        marked
     }
-
-    /// Takes the marks out of a rendered text: the text, and the places where they were, rising.
-    pub(super) fn unmark(&self, rendered: &str) -> (String, Vec<usize>) {
-        let mut text = String::with_capacity(rendered.len());
-        let mut breaks = Vec::new();
-        if self.mark == ' ' {
-            return (rendered.to_owned(), breaks);
-        }
-        for part in rendered.split_inclusive(self.mark) {
-            match part.strip_suffix(self.mark) {
-                Some(part) => {
-                    text.push_str(part);
-                    breaks.push(text.len());
-                }
-                None => text.push_str(part),
-            }
-        }
-        (text, breaks)
-    }
+    places.sort_unstable();
+    places.dedup();
+    places
 }
 
 #[cfg(test)]
@@ -90,40 +38,52 @@ mod tests {
     use proptest::prelude::*;
 
     fn controls() -> Vec<String> {
-        ["<|end|>", "<|end|>x", "<s>", "[INST]"].map(String::from).to_vec()
+        ["<|end|>", "<|end|>x", "<s>", "[INST]", "é"].map(String::from).to_vec()
     }
 
     #[test]
-    fn texts_without_control_tokens_stay_as_they_are() {
+    fn only_what_a_user_spells_is_broken() {
         let controls = controls();
-        let guard = Guard::new(&controls, ["\u{10fffd} a"].into_iter());
-        assert_eq!(guard.mark, '\u{10fffc}');
-        for text in ["", "a < b", "> quoted?", "<end>", "[1]", "x"] {
-            let (clean, breaks) = guard.unmark(&guard.protect(text));
-            assert_eq!(clean, text);
-            assert!(breaks.is_empty() || text.starts_with(['>', 'x']), "{text}");
-        }
+        assert_eq!(breaks("<s>a<s>", &[3..7], &controls), [5]);
+        assert!(breaks("<s>a<s>", &[3..4], &controls).is_empty());
+        // Begun by the template, ended by a user, and the other way round.
+        assert_eq!(breaks("<s>", &[1..2], &controls), [1]);
+        assert_eq!(breaks("<s>", &[0..1], &controls), [1]);
+        assert_eq!(breaks("<s>", &[2..3], &controls), [2]);
+        assert_eq!(breaks("aéb", &[0..4], &controls), [1, 3]);
+        assert_eq!(breaks("<|end|>x", &[7..8], &controls), [7]);
     }
 
     proptest! {
-        /// Whatever two users write side by side, with a part of a token by the template between or around: no
-        /// control token is there that does not span a break or lie in the template's part.
+        /// Whatever the pieces of a text are and whoever wrote them: each control token with a user's part has a break
+        /// inside, and each one of the template alone has none.
         #[test]
         fn no_control_token_escapes(
-            a in "(<\\||end|\\|>|x|<s>|\\[INST|\\]|<|s|>|\\|){0,6}",
-            b in "(<\\||end|\\|>|x|<s>|\\[INST|\\]|<|s|>|\\|){0,6}",
+            pieces in proptest::collection::vec(("(<\\||end|\\|>|x|<s>|\\[INST|\\]|<|s|>|\\||é){0,3}", any::<bool>()), 0..8),
         ) {
             let controls = controls();
-            let guard = Guard::new(&controls, [a.as_str(), b.as_str()].into_iter());
-            let rendered = format!("{}{}", guard.protect(&a), guard.protect(&b));
-            let (text, breaks) = guard.unmark(&rendered);
-            prop_assert_eq!(&text, &format!("{a}{b}"));
+            let (mut text, mut user) = (String::new(), Vec::<Range<usize>>::new());
+            for (piece, own) in &pieces {
+                let range = text.len()..text.len() + piece.len();
+                text.push_str(piece);
+                match user.last_mut() {
+                    _ if !own || range.is_empty() => {}
+                    Some(last) if last.end == range.start => last.end = range.end,
+                    _ => user.push(range),
+                }
+            }
+            let breaks = breaks(&text, &user, &controls);
             for control in &controls {
                 for (at, _) in text.match_indices(control.as_str()) {
-                    prop_assert!(
-                        breaks.iter().any(|&place| at < place && place < at + control.len()),
-                        "{} at {} of {:?} with {:?}", control, at, text, breaks
-                    );
+                    let inside = |place: &usize| at < *place && *place < at + control.len();
+                    let alone = control.chars().nth(1).is_none()
+                        && breaks.contains(&at) && breaks.contains(&(at + control.len()));
+                    let by_user = user.iter().any(|range| range.start < at + control.len() && at < range.end);
+                    if by_user {
+                        prop_assert!(alone || breaks.iter().any(inside), "{} at {} of {:?}", control, at, text);
+                    } else {
+                        prop_assert!(!breaks.iter().any(inside), "{} at {} of {:?}", control, at, text);
+                    }
                 }
             }
         }

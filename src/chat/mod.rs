@@ -5,18 +5,16 @@
 //! only what is new, and knows what to do when the context is full. [`select`](mod@select) says which template a model
 //! gets.
 //!
-//! Invariants: what a user wrote never becomes a control token, whatever it spells; a template can neither fail to end
-//! nor take memory without limit; a template that is wrong refuses chat and nothing else.
+//! Invariants: what a user wrote never becomes a control token, whatever it spells and whatever the template does to it;
+//! a template can neither fail to end, nor take memory without limit, nor end the process; a template that is wrong refuses
+//! chat and nothing else.
 
-mod bounded;
 mod builtin;
 mod conversation;
 mod encoder;
 mod error;
-mod filters;
 mod guard;
 mod message;
-mod python;
 pub mod select;
 mod template;
 mod transcript;

@@ -1,13 +1,10 @@
-//! Chat templates: Jinja with the settings of transformers, under limits.
+//! Chat templates: what they are given, and what of their text a user wrote.
 
-use minijinja::Value;
-use minijinja::value::Serde;
+use bitnetc_jinja::{Limits, Origin, Template, Variables};
+use bitnetc_runtime::tokenizer::{TokenType, Tokenize};
 use serde_json::{Map, json};
 
-use bitnetc_runtime::tokenizer::{TokenType, Tokenize};
-
-use super::bounded;
-use super::guard::Guard;
+use super::guard::breaks;
 use super::{ChatError, Message};
 
 /// Texts of special tokens that templates ask for by name, and all that users must not spell.
@@ -59,19 +56,36 @@ pub struct Rendered {
     pub breaks: Vec<usize>,
 }
 
-/// A template that compiles.
+/// A template that is valid.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     name: String,
     source: String,
+    template: Template,
     clock: Option<jiff::Zoned>,
 }
+
+/// Roles that templates write into control tokens, such as `<|user|>`. Another role is a word that the user chose.
+const ROLES: [&str; 12] = [
+    "assistant",
+    "context",
+    "developer",
+    "documents",
+    "environment",
+    "function",
+    "ipython",
+    "model",
+    "observation",
+    "system",
+    "tool",
+    "user",
+];
 
 impl ChatTemplate {
     /// Longest template, in bytes.
     pub const MAX_BYTES: usize = 64 << 10;
 
-    /// Compiles a template; `name` says in messages where it comes from.
+    /// Reads a template; `name` says in messages where it comes from.
     ///
     /// # Errors
     /// A template that is too long or not valid.
@@ -79,9 +93,11 @@ impl ChatTemplate {
         if source.len() > Self::MAX_BYTES {
             return Err(ChatError::TemplateTooLong { bytes: source.len(), limit: Self::MAX_BYTES });
         }
-        let template = Self { name: name.into(), source: without_training_marks(source), clock: None };
-        bounded::check(&template.source).map_err(|error| template.failed(&error))?;
-        Ok(template)
+        let name = name.into();
+        match Template::new(source) {
+            Ok(template) => Ok(Self { name, source: source.to_owned(), template, clock: None }),
+            Err(error) => Err(ChatError::template(&name, &error)),
+        }
     }
 
     /// The same template with this as the time that `strftime_now` gives, instead of the system's.
@@ -101,102 +117,34 @@ impl ChatTemplate {
         &self.source
     }
 
-    fn failed(&self, fault: &bounded::Fault) -> ChatError {
-        ChatError::Template { name: self.name.clone(), reason: fault.to_string() }
-    }
-
     /// The text of a conversation.
     ///
     /// # Errors
     /// Messages that the template refuses; a template that fails or reaches a limit.
     pub fn render(&self, input: &RenderInput<'_>, special: &SpecialTexts) -> Result<Rendered, ChatError> {
-        let mut messages = json!(input.messages);
-        let mut tools = json!(input.tools);
-        let mut given = json!(input.variables);
-        let mut texts = Vec::new();
-        for value in [&messages, &tools, &given] {
-            collect_texts(value, &mut texts);
-        }
-        let guard = Guard::new(&special.controls, texts.iter().map(String::as_str));
-        for message in messages.as_array_mut().into_iter().flatten().filter_map(|m| m.as_object_mut()) {
-            for (key, value) in message {
-                if key != "role" {
-                    protect(value, &guard);
-                }
-            }
-        }
-        protect(&mut tools, &guard);
-        // Names of variables are the template's, their values are not.
-        for value in given.as_object_mut().into_iter().flat_map(Map::values_mut) {
-            protect(value, &guard);
-        }
-        let mut variables = Map::new();
+        let mut variables = Variables::new();
         for (name, token) in [("bos_token", &special.bos), ("eos_token", &special.eos)] {
             if let Some(token) = token {
-                variables.insert(name.to_owned(), json!(token));
+                variables.insert(name, json!(token), Origin::Program);
             }
         }
-        variables.extend(given.as_object_mut().map(std::mem::take).unwrap_or_default());
-        variables.insert("messages".to_owned(), messages);
-        variables.insert("tools".to_owned(), tools);
-        variables.insert("documents".to_owned(), serde_json::Value::Null);
-        variables.insert("add_generation_prompt".to_owned(), json!(input.add_generation_prompt));
-        let rendered = bounded::render(&self.source, Value::from(Serde(variables)), self.clock.as_ref())
-            .map_err(|error| self.failed(&error))?;
-        let (text, breaks) = guard.unmark(&rendered);
-        Ok(Rendered { text, breaks })
-    }
-}
-
-/// `{% generation %}` marks what a model is trained on; for a conversation it is a block like any other.
-fn without_training_marks(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(at) = rest.find("{%") {
-        let (front, tag) = rest.split_at(at + 2);
-        out.push_str(front);
-        rest = tag;
-        let Some(end) = tag.find("%}") else { break };
-        let inside = &tag[..end];
-        let replaced = match inside.trim_matches(['-', '+', ' ']) {
-            "generation" => inside.replacen("generation", "if true", 1),
-            "endgeneration" => inside.replacen("endgeneration", "endif", 1),
-            _ => inside.to_owned(),
+        for (name, value) in &input.variables {
+            variables.insert(name, value.clone(), Origin::User);
+        }
+        variables.insert_objects("messages", json!(input.messages), |field, text| {
+            field == "role" && ROLES.contains(&text)
+        });
+        variables.insert("tools", json!(input.tools), Origin::User);
+        variables.insert("documents", serde_json::Value::Null, Origin::User);
+        variables.insert("add_generation_prompt", json!(input.add_generation_prompt), Origin::Program);
+        let time = |format: &str| {
+            let now = self.clock.clone().unwrap_or_else(jiff::Zoned::now);
+            jiff::fmt::strtime::format(format, &now).map_err(|error| error.to_string())
         };
-        out.push_str(&replaced);
-        rest = &tag[end..];
-    }
-    out.push_str(rest);
-    out
-}
-
-fn collect_texts(value: &serde_json::Value, texts: &mut Vec<String>) {
-    match value {
-        serde_json::Value::String(text) => texts.push(text.clone()),
-        serde_json::Value::Array(items) => items.iter().for_each(|item| collect_texts(item, texts)),
-        serde_json::Value::Object(map) => {
-            for (key, value) in map {
-                texts.push(key.clone());
-                collect_texts(value, texts);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Marks every text in a value, keys included.
-fn protect(value: &mut serde_json::Value, guard: &Guard<'_>) {
-    match value {
-        serde_json::Value::String(text) => *text = guard.protect(text),
-        serde_json::Value::Array(items) => items.iter_mut().for_each(|item| protect(item, guard)),
-        serde_json::Value::Object(map) => {
-            let entries = std::mem::take(map);
-            for (key, mut value) in entries {
-                protect(&mut value, guard);
-                map.insert(guard.protect(&key), value);
-            }
-        }
-        _ => {}
+        let rendered = self.template.render(&variables, &Limits::default(), &time);
+        let rendered = rendered.map_err(|error| ChatError::template(&self.name, &error))?;
+        let breaks = breaks(&rendered.text, &rendered.user, &special.controls);
+        Ok(Rendered { text: rendered.text, breaks })
     }
 }
 
@@ -237,6 +185,104 @@ mod tests {
         let rendered = template.render(&input, &special()).unwrap();
         assert_eq!((rendered.text.as_str(), rendered.breaks.len()), ("<|user|><|user|>", 1));
         assert!(rendered.breaks[0] < 8);
+    }
+
+    /// Whatever a template does to a text, the text's author stays its author.
+    #[test]
+    fn no_transformation_makes_a_control_token() {
+        let each =
+            |expression: &str| format!("{{% for m in messages %}}{{{{ {expression} }}}}{{% endfor %}}");
+        for (expression, content, text) in [
+            ("m.content|lower", "<S>", "<s>"),
+            ("m.content.lower()", "<S>", "<s>"),
+            ("m.content|replace('x', '')", "<xs>", "<s>"),
+            ("m.content[0] ~ m.content[2:]", "<xs>", "<s>"),
+            ("m.content[::-1]", ">s<", "<s>"),
+            ("m.content|reverse", ">s<", "<s>"),
+            ("'<' ~ m.content|trim", " s>", "<s>"),
+            ("'<' ~ m.content.strip()", " s>", "<s>"),
+            ("'<' ~ m.content.split('x')[-1]", "xs>", "<s>"),
+            ("'<' + m.content + '>'", "s", "<s>"),
+            ("'%s>' % m.content", "<s", "<s>"),
+            ("'{}>'.format(m.content)", "<s", "<s>"),
+            ("m.content|list|join", "<s>", "<s>"),
+            ("['<', 's>']|join(m.content)", "", "<s>"),
+            ("m.content.split('x')|join", "<xs>", "<s>"),
+            ("''.join(m.content|map('lower'))", "<S>", "<s>"),
+            ("[m.content]|string", "<s>", "['<s>']"),
+            ("[m.content]|tojson", "<s>", "[\"<s>\"]"),
+            ("{m.content: 1}|string", "<s>", "{'<s>': 1}"),
+            ("dict(**{m.content: 1})|first", "<s>", "<s>"),
+            ("m.content|escape|replace('&lt;', m.content[0])|replace('&gt;', '>')", "<s>", "<s>"),
+            ("m.content.title()|lower", "<s>", "<s>"),
+            ("m.content|truncate(6, true, '')", "<s>      x", "<s>   "),
+            ("m.content.replace('&', '<')", "&s>", "<s>"),
+            ("m.content.center(5)", "<s>", " <s> "),
+            ("m.content|indent", "<s>\n<s>", "<s>\n    <s>"),
+            ("m.content.partition('x')|join('')|replace('x', '')", "<xs>", "<s>"),
+        ] {
+            let rendered = render(&each(expression), content).unwrap();
+            assert_eq!(rendered.text, text, "{expression}");
+            let by_user = content.contains(|ch: char| "<sS>".contains(ch));
+            assert_eq!(rendered.breaks.is_empty(), !by_user, "{expression}: {rendered:?}");
+        }
+        let pieces = "{% for p in messages[0].content.split('\n') %}{{ p }}{% endfor %}";
+        assert_eq!(render(pieces, "<\ns>").unwrap().breaks, [1]);
+        // The template's own and the program's stay what they are, whatever stands beside them.
+        let own = "{{ '<S>'|lower }}{{ bos_token|trim }}{{ '<' ~ 's>' }}{{ messages[0].content }}<s>";
+        let rendered = render(own, "<s>").unwrap();
+        assert_eq!((rendered.text.as_str(), rendered.breaks), ("<s><s><s><s><s>", vec![10]));
+        // A role that templates know makes a token, a word of the user's does not.
+        let role = |name: &str| {
+            let messages = [Message::new(Role::new(name).unwrap(), "x")];
+            let input = RenderInput { messages: &messages, ..RenderInput::default() };
+            let template = ChatTemplate::new("a test", "<|{{ messages[0]['role'] }}|>").unwrap();
+            template.render(&input, &special()).unwrap().breaks
+        };
+        assert!(role("user").is_empty());
+        assert_eq!(role("end"), [2]);
+    }
+
+    #[test]
+    fn numbers_of_users_make_no_control_token() {
+        let mut variables = Map::new();
+        variables.insert("n".to_owned(), json!(5));
+        let input = RenderInput { variables, ..RenderInput::default() };
+        let special = SpecialTexts { controls: vec!["<5>".to_owned()], ..SpecialTexts::default() };
+        for (source, breaks) in [
+            ("<{{ n }}>", 1),
+            ("<{{ n * 1 }}>", 1),
+            ("<{{ '%d' % n }}>", 1),
+            ("<{{ n|string }}>", 1),
+            ("<{{ 5 }}>", 0),
+            ("<{{ 2 + 3 }}>", 0),
+        ] {
+            let rendered = ChatTemplate::new("a test", source).unwrap().render(&input, &special).unwrap();
+            assert_eq!((rendered.text.as_str(), rendered.breaks.len()), ("<5>", breaks), "{source}");
+        }
+    }
+
+    #[test]
+    fn line_breaks_of_all_systems_are_one() {
+        let source =
+            "{% for m in messages %}\r\n<|{{ m['role'] }}|>\r\n{{ m['content'] }}\r{% endfor %}\r\nx";
+        assert_eq!(render(source, "Hi\r\n").unwrap().text, "<|user|>\nHi\r\n\nx");
+    }
+
+    #[test]
+    fn what_is_none_can_be_asked_for() {
+        let source = "{% if tools is iterable and tools | length > 0 %}t{% endif %}{{ messages[0].content }}";
+        assert_eq!(render(source, "Hi").unwrap().text, "Hi");
+    }
+
+    #[test]
+    fn messages_of_templates_are_fit_for_a_terminal() {
+        let error = render("{{ raise_exception('<\u{1b}[31mno\u{7}') }}", "x").unwrap_err().to_string();
+        assert!(error.contains("<\\u{1b}[31mno\\u{7}") && !error.contains('\u{1b}'), "{error}");
+        let error = ChatTemplate::new("a\u{1b}b", "{% \u{1b} %}").unwrap_err().to_string();
+        assert!(!error.contains('\u{1b}'), "{error}");
+        let source = "{{ messages[0].content | nonsense('\u{1b}') }}{{ nonsense.x }}";
+        assert!(!render(source, "\u{1b}").unwrap_err().to_string().contains('\u{1b}'));
     }
 
     #[test]

@@ -299,4 +299,11 @@ fn templates_keep_users_from_control_tokens() {
     assert_eq!(tokenizer.encode_template("ab", &[], true).unwrap(), [259, 256]);
     assert_eq!(tokenizer.encode_template("ab", &[], false).unwrap(), [256]);
     assert_eq!(tokenizer.encode_template("<|end|><|end|>", &[], true).unwrap(), [259, 259]);
+    // A token of one character is text between two breaks.
+    let mut one = spec();
+    one.tokens[260] = "é".to_owned();
+    let tokenizer = Tokenizer::new(&one).unwrap();
+    assert_eq!(tokenizer.encode_template("éé", &[], false).unwrap(), [260, 260]);
+    let guarded = tokenizer.encode_template("éé", &[2, 4], false).unwrap();
+    assert_eq!(guarded, [&[260][..], &ids("é".as_bytes())].concat());
 }

@@ -186,7 +186,7 @@ impl SpecialTokens {
     }
 
     /// Cuts `text` at user-defined tokens and, if `control`, at all special tokens. No control token is found across
-    /// one of `breaks`, which are rising places in `text`.
+    /// one of `breaks`, which are rising places in `text`, and none that is a single character between two of them.
     pub(super) fn split<'t, E>(
         &self,
         text: &'t str,
@@ -206,6 +206,9 @@ impl SpecialTokens {
                 continue;
             }
             for found in all.automaton.find_iter(&text[start..end]) {
+                if found.end() == end - start && found.start() == 0 && is_alone(text, breaks, start..end) {
+                    continue;
+                }
                 self.split_user_defined(&text[done..start + found.start()], &mut each)?;
                 each(Fragment::Token(all.ids[found.pattern().as_usize()]))?;
                 done = start + found.end();
@@ -235,6 +238,12 @@ impl SpecialTokens {
         }
         Ok(())
     }
+}
+
+/// Whether a range is one character between two breaks, which cannot be broken within.
+fn is_alone(text: &str, breaks: &[usize], range: std::ops::Range<usize>) -> bool {
+    let is_break = |place: usize| breaks.binary_search(&place).is_ok();
+    text[range.clone()].chars().nth(1).is_none() && is_break(range.start) && is_break(range.end)
 }
 
 #[cfg(test)]
