@@ -157,7 +157,7 @@ fn a_bad_template_refuses_chat_and_not_the_model() {
     let endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
     let output = with_input(chat(&["-c", "64", "--chat-template", endless]), "Hello\n");
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("fuel"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("too many steps"));
     let output = with_input(chat(&["-c", "64", "--chat-template", "gema"]), "Hello\n");
     assert_eq!(output.status.code(), Some(2));
 

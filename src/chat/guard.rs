@@ -33,6 +33,7 @@ pub(super) fn breaks(text: &str, user: &[Range<usize>], controls: &[String]) -> 
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)] // The argument is a list of ranges.
 mod tests {
     use super::*;
     use proptest::prelude::*;
