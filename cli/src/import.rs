@@ -18,7 +18,7 @@ use crate::exit;
     after_help = "Examples:\n  bitnetc import ./bitnet-b1.58-2B-4T -o 2b.gguf\n  bitnetc import hf:microsoft/bitnet-b1.58-2B-4T -o 2b.gguf --type tq2_0"
 )]
 pub(crate) struct ImportArgs {
-    /// A directory with config.json, tokenizer.json and *.safetensors, or hf:ORG/REPO[@REVISION] in the Hugging Face cache
+    /// A directory with config.json, tokenizer.json and *.safetensors, or `hf:ORG/REPO[@REVISION]` in the Hugging Face cache
     #[arg(value_name = "CHECKPOINT")]
     checkpoint: String,
     /// The .gguf to write

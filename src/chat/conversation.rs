@@ -407,7 +407,7 @@ impl KnownTokens {
         let known = self.turns.iter().rev().find_map(|turn| Some((turn.end_in(rendered)?, turn.tokens)));
         let Some((at, known)) = known else { return encoder.encode(rendered) };
         let breaks: Vec<usize> =
-            rendered.breaks.iter().filter(|&&place| place > at).map(|place| place - at).collect();
+            rendered.breaks.iter().filter(|&&place| place >= at).map(|place| place - at).collect();
         let mut tokens = self.tokens[..known.min(self.tokens.len())].to_vec();
         tokens.extend(encoder.tokenizer().encode_template(&rendered.text[at..], &breaks, false)?);
         Ok(tokens)

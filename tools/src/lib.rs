@@ -8,7 +8,7 @@
 //! | [`emit`] | What does a compilation go through? |
 //! | [`explain`] | What does a compiled model do, op by op, and how long should it take? |
 //! | [`verify`] | Do the kernels compute the interpreter's bits? |
-//! | [`bench`] | How fast is a model, beside what the machine could do? |
+//! | [`mod@bench`] | How fast is a model, beside what the machine could do? |
 //! | [`speeds`] | What are the machine's limits, measured once and remembered? |
 //! | [`run_ir`] | What does a function of any module return? |
 //! | [`synth`] | Models with random weights, as files. |
