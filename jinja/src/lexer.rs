@@ -300,7 +300,7 @@ impl<'s> Lexer<'s> {
         let Some((end, _)) = end else { return self.fail("a string has no end") };
         let line = self.line;
         let inside = &self.take(end + 1)[1..end];
-        let value = unescape(inside).or_else(|reason| Err(Error::syntax(line, reason)))?;
+        let value = unescape(inside).map_err(|reason| Error::syntax(line, reason))?;
         self.tokens.push((Token::String(value), line));
         Ok(())
     }

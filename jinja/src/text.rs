@@ -284,12 +284,12 @@ mod tests {
         builder.push("f", Origin::Program).unwrap();
         builder.push("", Origin::User).unwrap();
         let text = builder.finish();
-        assert_eq!(text.user_ranges().collect::<Vec<_>>(), [2..6]);
+        assert!(text.user_ranges().eq(std::iter::once(2..6)));
         assert_eq!(text.origin_at(1), Origin::Program);
         assert_eq!(text.origin_at(2), Origin::User);
         assert_eq!(text.origin_at(6), Origin::Program);
         let piece = text.slice(&budget, 1..4).unwrap();
-        assert_eq!((piece.as_str(), piece.user_ranges().collect::<Vec<_>>()), ("bñ", vec![1..3]));
+        assert!(piece.as_str() == "bñ" && piece.user_ranges().eq(std::iter::once(1..3)));
         let chars: Vec<_> = text.chars().map(|(ch, origin)| (ch, origin == Origin::User)).collect();
         assert_eq!(chars, [('a', false), ('b', false), ('ñ', true), ('d', true), ('e', true), ('f', false)]);
         let mut twice = TextBuilder::new(&budget);

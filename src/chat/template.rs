@@ -215,7 +215,7 @@ mod tests {
             ("dict(**{m.content: 1})|first", "<s>", "<s>"),
             ("m.content|escape|replace('&lt;', m.content[0])|replace('&gt;', '>')", "<s>", "<s>"),
             ("m.content.title()|lower", "<s>", "<s>"),
-            ("m.content|truncate(6, true, '')", "<s>      x", "<s>   "),
+            ("m.content|truncate(6, true, '')", "<s>         x", "<s>   "),
             ("m.content.replace('&', '<')", "&s>", "<s>"),
             ("m.content.center(5)", "<s>", " <s> "),
             ("m.content|indent", "<s>\n<s>", "<s>\n    <s>"),

@@ -37,7 +37,7 @@ pub(super) fn capitalize(machine: &mut Machine<'_>, value: Value, arguments: Arg
 
 pub(super) fn title(machine: &mut Machine<'_>, value: Value, arguments: Arguments) -> Result<Value> {
     mapped(machine, "title", &value, arguments, |budget, text| {
-        Ok(strings::title_filter(budget, text)?.marked(budget, false)?)
+        strings::title_filter(budget, text)?.marked(budget, false)
     })
 }
 
