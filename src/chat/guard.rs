@@ -48,11 +48,11 @@ mod tests {
         assert_eq!(breaks("<s>a<s>", &[3..7], &controls), [5]);
         assert!(breaks("<s>a<s>", &[3..4], &controls).is_empty());
         // Begun by the template, ended by a user, and the other way round.
-        assert_eq!(breaks("<s>", &[1..2], &controls), [1]);
-        assert_eq!(breaks("<s>", &[0..1], &controls), [1]);
-        assert_eq!(breaks("<s>", &[2..3], &controls), [2]);
-        assert_eq!(breaks("aéb", &[0..4], &controls), [1, 3]);
-        assert_eq!(breaks("<|end|>x", &[7..8], &controls), [7]);
+        assert_eq!(broken("<s>", 1..2), [1]);
+        assert_eq!(broken("<s>", 0..1), [1]);
+        assert_eq!(broken("<s>", 2..3), [2]);
+        assert_eq!(broken("aéb", 0..4), [1, 3]);
+        assert_eq!(broken("<|end|>x", 7..8), [7]);
     }
 
     proptest! {
