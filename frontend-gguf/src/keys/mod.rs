@@ -1,6 +1,6 @@
 //! What metadata keys mean: which are followed, which say nothing about the computation, and which would change it.
 //!
-//! One table ([`OF_ARCHITECTURE`], [`OF_FILE`]) is the only home of this. [`check`] holds a file against it: a key that
+//! One table ([`OF_ARCHITECTURE`], [`OF_FILE`]) is the only home of this. `check` holds a file against it: a key that
 //! would change the results and is not followed refuses the file, unless it has a value that changes nothing; a key that
 //! the table does not know is noted. Reading the keys that are followed is up to [`crate::hparams`],
 //! [`crate::tokenizer_meta`] and the container.
