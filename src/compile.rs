@@ -61,6 +61,8 @@ pub struct Planned<'m, 'a> {
     /// The model's own context.
     pub context: u32,
     weights: gguf::GgufWeights<'m, 'a>,
+    /// Packing goes on with the threads that planned.
+    _threads: bitnetc_threads::Threads,
 }
 
 /// What there is to say of a plan that was written.
@@ -108,6 +110,7 @@ pub fn plan_model_with<'m, 'a>(
     options: &BuildOptions,
     instruments: &mut [&mut dyn Instrument],
 ) -> Result<Planned<'m, 'a>, Error> {
+    let threads = bitnetc_threads::hold();
     model.check_weights().map_err(|source| Error::Gguf { path: path.to_owned(), source })?;
     let imported = import(model, options)?;
     let source = source_file(model, &imported);
@@ -136,6 +139,7 @@ pub fn plan_model_with<'m, 'a>(
         meta,
         context: u32::try_from(hparams.context).unwrap_or(u32::MAX),
         weights: gguf::GgufWeights::new(model),
+        _threads: threads,
     })
 }
 

@@ -159,6 +159,14 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A thread could not be started.
+    #[error("cannot start a thread {what}: {source}; look at the limits of processes and threads (ulimit -u, pids.max)")]
+    Thread {
+        /// What it was for.
+        what: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// A conversation cannot go on.
     #[error(transparent)]
     Chat(#[from] ChatError),

@@ -263,13 +263,22 @@ fn load_by_name(name: &HubRef, _: &LoadOptions) -> Result<Loaded, Error> {
 /// # Errors
 /// As [`load`].
 pub fn load_source(source: Source, options: &LoadOptions) -> Result<Loaded, Error> {
-    let loaded = match source {
+    let threads = bitnetc_threads::hold();
+    let mut loaded = match source {
         Source::Gguf { .. } => load_gguf(&source, &options.build)?,
         Source::Plan { path, plan } => {
             check_head(&path, &plan, options.build.head)?;
             load_plan(&path, *plan, options)?
         }
     };
+    if threads.count() < threads.wanted() {
+        loaded.notes.push(format!(
+            "warning: the system allowed {} of {} threads for opening the model, which took longer for it; look at the limits \
+             of processes and threads (ulimit -u, pids.max)",
+            threads.count(),
+            threads.wanted()
+        ));
+    }
     Ok(loaded.with_context_note())
 }
 
@@ -292,7 +301,7 @@ fn beside_tokenizer<T: Send>(
     spec: &TokenizerSpec,
     other: impl FnOnce() -> Result<T, Error> + Send,
 ) -> Result<(Tokenizer, T), Error> {
-    let (tokenizer, other) = rayon::join(|| Tokenizer::new(spec), other);
+    let (tokenizer, other) = bitnetc_threads::install(|| rayon::join(|| Tokenizer::new(spec), other));
     Ok((tokenizer?, other?))
 }
 
@@ -389,22 +398,21 @@ fn load_plan(path: &Path, plan: Plan, options: &LoadOptions) -> Result<Loaded, E
     let target = build.target()?;
     let lacks = |what| Error::PlanLacks { path: path.to_owned(), what };
     let spec = plan.tokenizer()?.ok_or_else(|| lacks("tokenizer"))?;
-    let (verified, made) = rayon::join(
-        || if options.verify { plan.verify_weights() } else { Ok(()) },
-        || {
-            beside_tokenizer(&spec, || {
-                let mut module = plan_module(path, &plan)?;
-                if let Some(packing) = build.weights {
-                    check_packing(path, &module, packing)?;
-                }
-                if let Some(cache) = build.cache {
-                    cache::set_cache_type(&mut module, cache)?;
-                }
-                let compiled = compile_with(&module, &target, build.codegen)?;
-                Ok((module, compiled))
-            })
-        },
-    );
+    let verify = || if options.verify { plan.verify_weights() } else { Ok(()) };
+    let make = || {
+        beside_tokenizer(&spec, || {
+            let mut module = plan_module(path, &plan)?;
+            if let Some(packing) = build.weights {
+                check_packing(path, &module, packing)?;
+            }
+            if let Some(cache) = build.cache {
+                cache::set_cache_type(&mut module, cache)?;
+            }
+            let compiled = compile_with(&module, &target, build.codegen)?;
+            Ok((module, compiled))
+        })
+    };
+    let (verified, made) = bitnetc_threads::install(|| rayon::join(verify, make));
     verified.map_err(|source| PlanError::InFile { path: path.to_owned(), source: Box::new(source) })?;
     let (tokenizer, (module, compiled)) = made?;
     let index = plan.index();

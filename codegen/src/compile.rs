@@ -164,8 +164,8 @@ pub fn compile_with(
 ) -> Result<Compiled, CompileError> {
     let programs = program::lower(module)?;
     let specs: Vec<_> = programs.kernels.values().collect();
-    let compiled: Vec<_> =
-        specs.par_iter().map(|spec| compile_kernel(spec, target, codegen)).collect::<Result<_, _>>()?;
+    let compiled = specs.par_iter().map(|spec| compile_kernel(spec, target, codegen));
+    let compiled: Vec<_> = bitnetc_threads::install(|| compiled.collect::<Result<_, _>>())?;
     let mut builder = ImageBuilder::new(target)?;
     let mut kernels = Vec::with_capacity(compiled.len());
     let mut selectors = Vec::with_capacity(compiled.len());

@@ -43,7 +43,8 @@ fn features() -> Result<TargetDesc, CodegenError> {
         (Feature::Avx, has!("avx")),
         (Feature::Avx2, has!("avx2")),
         (Feature::Fma, has!("fma")),
-        (Feature::F16c, has!("f16c")),
+        // The standard library looks at its bit of CPUID alone; it needs what AVX needs (Intel SDM volume 1, 14.4.1).
+        (Feature::F16c, has!("avx") && has!("f16c")),
         (Feature::AvxVnni, has!("avxvnni")),
         (Feature::Avx512f, has!("avx512f")),
         (Feature::Avx512bw, has!("avx512bw")),

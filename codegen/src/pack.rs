@@ -160,14 +160,16 @@ pub fn pack_into(
     };
     let map = RowMap::resolve(module.params(), param, source)?;
     let tile_bytes = ternary_bytes(decl.ty.layout, TILE_ROWS, cols).unwrap_or(expected) as usize;
-    out.par_chunks_mut(tile_bytes).enumerate().try_for_each(|(tile, out)| {
+    let write = |(tile, out): (usize, &mut [u8])| {
         let first = tile as u32 * TILE_ROWS;
         let rows = (first..rows.min(first + TILE_ROWS)).map(|r| map.row(r));
         match decl.ty.layout {
             Layout::Trits16 | Layout::Lut16 => trits::write(rows, cols, decl.ty.layout, out),
             _ => tile16::write(rows, cols, out),
         }
-    })?;
+    };
+    let tiles = out.par_chunks_mut(tile_bytes).enumerate();
+    bitnetc_threads::install(|| tiles.try_for_each(write))?;
     let groups = decl.ty.scale_groups();
     let mut scales = vec![0.0; rows.next_multiple_of(TILE_ROWS) as usize * groups as usize];
     for r in 0..rows {

@@ -141,30 +141,29 @@ impl Weights<'_> {
     /// Whether `holds` is true of every decoded row; rows are looked at in parallel.
     fn all_rows(&self, holds: impl Fn(&[f32]) -> bool + Sync) -> bool {
         let cols = self.cols();
-        (0..self.rows())
-            .into_par_iter()
-            .with_min_len(16)
-            .map_init(
-                || vec![0.0; cols],
-                |row_values, row| {
-                    self.decode_row(row, row_values);
-                    holds(row_values)
-                },
-            )
-            .all(|holds| holds)
+        let rows = (0..self.rows()).into_par_iter().with_min_len(16).map_init(
+            || vec![0.0; cols],
+            |row_values, row| {
+                self.decode_row(row, row_values);
+                holds(row_values)
+            },
+        );
+        bitnetc_threads::install(|| rows.all(|holds| holds))
     }
 
     /// The whole matrix as little-endian floats of a format, each value times `factor`.
     pub fn to_floats(&self, format: FloatFormat, factor: f32) -> Vec<u8> {
         let width = self.cols() * format.bytes();
         let mut out = vec![0; self.rows() * width];
-        out.par_chunks_mut(width.max(1)).enumerate().for_each(|(row, out)| {
+        let rows = out.par_chunks_mut(width.max(1)).enumerate();
+        let write = |(row, out): (usize, &mut [u8])| {
             let mut values = vec![0.0; self.cols()];
             self.decode_row(row, &mut values);
             for (out, x) in out.chunks_exact_mut(format.bytes()).zip(values) {
                 format.write(x * factor, out);
             }
-        });
+        };
+        bitnetc_threads::install(|| rows.for_each(write));
         out
     }
 
@@ -180,7 +179,7 @@ impl Weights<'_> {
         let mut bytes = vec![0; self.rows() * width];
         let mut scales = vec![0.0; self.rows() * groups];
         let rows = bytes.par_chunks_mut(width.max(1)).zip(scales.par_chunks_mut(groups.max(1)));
-        rows.enumerate().for_each(|(row, (bytes, scales))| {
+        let write = |(row, (bytes, scales)): (usize, (&mut [u8], &mut [f32]))| {
             let mut values = vec![0.0; width * 4];
             self.decode_row(row, &mut values[..cols]);
             let code = |x: f32| if x > 0.0 { 2 } else { u8::from(x == 0.0) };
@@ -192,7 +191,8 @@ impl Weights<'_> {
             for (scale, part) in scales.iter_mut().zip(values[..cols].chunks(group)) {
                 *scale = magnitude(part).unwrap_or(f32::NAN) * factor;
             }
-        });
+        };
+        bitnetc_threads::install(|| rows.enumerate().for_each(write));
         (bytes, scales)
     }
 }

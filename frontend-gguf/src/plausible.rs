@@ -34,13 +34,11 @@ impl Model<'_> {
         let layers: Vec<usize> = (0..LAYERS.min(all)).map(|i| i * all / LAYERS.min(all)).collect();
         let fit = |layout: I2sLayout| {
             let pairs: Vec<_> = layers.iter().flat_map(|&l| PAIRS.map(|pair| (l, pair))).collect();
-            let found: Vec<f64> = pairs
-                .par_iter()
-                .filter_map(|&(layer, (norm, matrix))| {
-                    let norm = self.weights(self.layer(layer, norm)?)?;
-                    correlation(&self.zeros(self.layer(layer, matrix)?, layout)?, &magnitudes(&norm))
-                })
-                .collect();
+            let found = pairs.par_iter().filter_map(|&(layer, (norm, matrix))| {
+                let norm = self.weights(self.layer(layer, norm)?)?;
+                correlation(&self.zeros(self.layer(layer, matrix)?, layout)?, &magnitudes(&norm))
+            });
+            let found: Vec<f64> = bitnetc_threads::install(|| found.collect());
             let mean = found.iter().sum::<f64>() / found.len() as f64;
             (!found.is_empty()).then_some((layout, mean.abs()))
         };

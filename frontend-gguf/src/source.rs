@@ -59,7 +59,7 @@ pub(crate) fn declare(model: &Model<'_>, name: String, tensor: &TensorInfo<'_>) 
     let ty = param_type(model, tensor, &weights)?;
     let mut hasher = blake3::Hasher::new();
     for part in weights.content() {
-        hasher.update_rayon(part);
+        bitnetc_threads::install(|| hasher.update_rayon(part));
     }
     let scale = model.separate_scale(tensor);
     if scale.to_bits() != 1.0f32.to_bits() {

@@ -73,23 +73,21 @@ impl Model<'_> {
         let weights = self.weights(tensor)?;
         let mut hasher = blake3::Hasher::new();
         for part in weights.content() {
-            hasher.update_rayon(part);
+            bitnetc_threads::install(|| hasher.update_rayon(part));
         }
         let mut hash = [0; 16];
         hasher.finalize_xof().fill(&mut hash);
         let (rows, cols) = (weights.rows(), weights.cols());
-        let blocks: Vec<Sums> = (0..rows.div_ceil(ROWS))
-            .into_par_iter()
-            .map(|block| {
-                let mut values = vec![0.0; cols];
-                let mut sums = Sums::NONE;
-                for row in block * ROWS..rows.min((block + 1) * ROWS) {
-                    weights.decode_row(row, &mut values);
-                    sums.add(&values);
-                }
-                sums
-            })
-            .collect();
+        let blocks = (0..rows.div_ceil(ROWS)).into_par_iter().map(|block| {
+            let mut values = vec![0.0; cols];
+            let mut sums = Sums::NONE;
+            for row in block * ROWS..rows.min((block + 1) * ROWS) {
+                weights.decode_row(row, &mut values);
+                sums.add(&values);
+            }
+            sums
+        });
+        let blocks: Vec<Sums> = bitnetc_threads::install(|| blocks.collect());
         let sums = blocks.into_iter().fold(Sums::NONE, Sums::join);
         let finite = sums.signs.iter().sum::<u64>();
         Some(TensorStats {
@@ -107,6 +105,7 @@ impl Model<'_> {
     /// at the first.
     pub fn all_weight_errors(&self) -> Vec<GgufError> {
         let tensors: Vec<_> = self.tensors().collect();
-        tensors.par_iter().filter_map(|tensor| self.check_tensor(tensor).err()).collect()
+        let errors = tensors.par_iter().filter_map(|tensor| self.check_tensor(tensor).err());
+        bitnetc_threads::install(|| errors.collect())
     }
 }

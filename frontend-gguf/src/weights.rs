@@ -18,7 +18,8 @@ impl Model<'_> {
     pub fn check_weights(&self) -> Result<(), GgufError> {
         let tensors: Vec<_> = self.tensors().collect();
         // In parallel, but the first bad tensor in their order is reported.
-        let checked: Vec<_> = tensors.par_iter().map(|tensor| self.check_tensor(tensor)).collect();
+        let checked = tensors.par_iter().map(|tensor| self.check_tensor(tensor));
+        let checked: Vec<_> = bitnetc_threads::install(|| checked.collect());
         checked.into_iter().collect()
     }
 

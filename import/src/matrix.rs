@@ -146,15 +146,14 @@ impl<'a> Matrix<'a> {
         let mut sum = 0.0;
         for first in (0..self.rows).step_by(self.band(1)) {
             let band = (first..self.rows.min(first + self.band(1))).into_par_iter();
-            let sums: Result<Vec<f64>, ImportError> = band
-                .map_init(
-                    || vec![0.0; self.cols],
-                    |values, row| {
-                        self.float_row(floats, row, values)?;
-                        Ok(values.iter().map(|x| f64::from(x.abs())).sum())
-                    },
-                )
-                .collect();
+            let sums = band.map_init(
+                || vec![0.0; self.cols],
+                |values, row| {
+                    self.float_row(floats, row, values)?;
+                    Ok(values.iter().map(|x| f64::from(x.abs())).sum())
+                },
+            );
+            let sums: Result<Vec<f64>, ImportError> = bitnetc_threads::install(|| sums.collect());
             sum = sums?.into_iter().fold(sum, |sum, row| sum + row);
         }
         Ok(Some(sum / (self.rows * self.cols).max(1) as f64))
@@ -201,10 +200,13 @@ impl<'a> Matrix<'a> {
             let rows = band.min(self.rows - first);
             let out = &mut out[..rows / unit * bytes];
             let units = out.par_chunks_mut(bytes.max(1)).enumerate();
-            units.try_for_each_init(
-                || (vec![0i8; unit * self.cols], vec![0.0f32; self.cols]),
-                |(codes, values), (i, out)| self.store(form, first + i * unit, codes, values, out),
-            )?;
+            let stored = || {
+                units.try_for_each_init(
+                    || (vec![0i8; unit * self.cols], vec![0.0f32; self.cols]),
+                    |(codes, values), (i, out)| self.store(form, first + i * unit, codes, values, out),
+                )
+            };
+            bitnetc_threads::install(stored)?;
             sink(out)?;
         }
         if let Form::Ternary { scale, ty, .. } = *form {

@@ -172,8 +172,8 @@ fn read_all(file: &File, length: usize, path: &Path) -> Result<AlignedBuffer, Ma
     let parts = buffer.as_mut_slice().par_chunks_mut(READ_AT_ONCE).enumerate();
     let read = parts.map(|(i, part)| read_part(file, part, i * READ_AT_ONCE));
     // The first part that ends early says how long the file is now.
-    let short =
-        read.collect::<io::Result<Vec<Option<usize>>>>().map_err(io_error)?.into_iter().flatten().min();
+    let read: io::Result<Vec<Option<usize>>> = bitnetc_threads::install(|| read.collect());
+    let short = read.map_err(io_error)?.into_iter().flatten().min();
     match short {
         Some(found) => Err(MapError::Shrunk { path: path.to_owned(), expected: length, found }),
         None => Ok(buffer),

@@ -139,7 +139,8 @@ impl Roofline {
         let unit = READ_UNIT_BYTES * u64::from(target.threads.max(1));
         let bytes = buffer_bytes.clamp(unit, 1 << 44).next_multiple_of(unit);
         let mut data = buffer("bandwidth measurement", bytes)?;
-        data.as_mut_slice().par_chunks_mut(2 << 20).for_each(|chunk| chunk.fill(1));
+        let chunks = data.as_mut_slice().par_chunks_mut(2 << 20);
+        bitnetc_threads::install(|| chunks.for_each(|chunk| chunk.fill(1)));
         let units = u32::try_from(bytes / READ_UNIT_BYTES).unwrap_or(u32::MAX);
         Ok(Self { shared: Arc::new(Shared { code, data, units }), teams: Vec::new() })
     }

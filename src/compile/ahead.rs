@@ -82,7 +82,10 @@ pub(super) fn write_ahead<'p>(
     let (weights, pushed) = channel();
     let room = Room::default();
     std::thread::scope(|scope| {
-        let writing = scope.spawn(|| write_all(pushed, &room, write));
+        let thread = std::thread::Builder::new().name("bitnetc-write".to_owned());
+        let writing = thread
+            .spawn_scoped(scope, || write_all(pushed, &room, write))
+            .map_err(|source| Error::Thread { what: "to write the plan", source })?;
         let packed = pack(&Ahead { weights, room: &room });
         let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         written.map_err(Error::from).and(packed)

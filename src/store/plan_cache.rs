@@ -176,7 +176,7 @@ fn content_of(gguf: &Path, options: &LoadOptions) -> Result<String, Error> {
     let mut hasher = blake3::Hasher::new();
     for part in source.parts() {
         hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update_rayon(part);
+        bitnetc_threads::install(|| hasher.update_rayon(part));
     }
     Ok(format!("blake3 {}", hasher.finalize().to_hex()))
 }

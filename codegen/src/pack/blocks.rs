@@ -93,7 +93,7 @@ fn quantise(format: BlockFormat, cols: u32, dtype: DType, bytes: &[u8], out: &mu
             factors
         },
     );
-    let mut factors: Vec<f32> = of_tiles.flatten_iter().collect();
+    let mut factors: Vec<f32> = bitnetc_threads::install(|| of_tiles.flatten_iter().collect());
     factors.truncate(bytes.len() / row_bytes);
     factors
 }

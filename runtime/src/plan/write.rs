@@ -19,7 +19,7 @@ const PARALLEL_HASH_BYTES: usize = 512 << 10;
 
 pub(super) fn hash_chunk(hasher: &mut blake3::Hasher, bytes: &[u8]) {
     if bytes.len() >= PARALLEL_HASH_BYTES {
-        hasher.update_rayon(bytes);
+        bitnetc_threads::install(|| hasher.update_rayon(bytes));
     } else {
         hasher.update(bytes);
     }

@@ -39,7 +39,8 @@ fn sections(
     show: &(dyn Fn(&KernelSpec) -> Result<Section, Error> + Sync),
 ) -> Result<String, Error> {
     let specs: Vec<&KernelSpec> = lowered.programs.kernels.values().collect();
-    let shown: Vec<Section> = specs.par_iter().map(|spec| show(spec)).collect::<Result<_, _>>()?;
+    let shown = specs.par_iter().map(|spec| show(spec));
+    let shown: Vec<Section> = bitnetc_threads::install(|| shown.collect::<Result<_, _>>())?;
     let users = lowered.users();
     let sections = specs.iter().zip(&users).zip(shown).map(|((spec, users), (made, text))| {
         format!("{}{}\n", heading(spec, users, &made), text.trim_end_matches('\n').to_owned() + "\n")

@@ -17,7 +17,8 @@ pub(super) fn kernels(
     texts: bool,
 ) -> Result<Vec<KernelInfo>, CompileError> {
     let specs: Vec<&KernelSpec> = programs.kernels.values().collect();
-    specs.par_iter().map(|spec| kernel(spec, target, codegen, texts)).collect()
+    let kernels = specs.par_iter().map(|spec| kernel(spec, target, codegen, texts));
+    bitnetc_threads::install(|| kernels.collect())
 }
 
 fn kernel(
