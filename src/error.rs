@@ -160,7 +160,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A thread could not be started.
-    #[error("cannot start a thread {what}: {source}; look at the limits of processes and threads (ulimit -u, pids.max)")]
+    #[error("cannot start a thread {what}: {source}")]
     Thread {
         /// What it was for.
         what: &'static str,

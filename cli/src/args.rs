@@ -14,6 +14,7 @@ use super::chat::{ChatArgs, PromptArgs};
 use super::failure::Failure;
 use super::sampling::{GrammarArgs, SamplingArgs};
 use super::tokenize::{DetokenizeArgs, TokenizeArgs};
+use crate::terminal::RawArgs;
 
 /// A compiler for ternary (BitNet b1.58) language models on CPUs.
 #[derive(Debug, Parser)]
@@ -229,6 +230,8 @@ pub(crate) struct RunArgs {
     /// Do not print the prompt before the generated text
     #[arg(long)]
     pub(crate) no_display_prompt: bool,
+    #[command(flatten)]
+    pub(crate) text: RawArgs,
     /// Print one JSON object instead of streaming text
     #[arg(long)]
     pub(crate) json: bool,

@@ -41,7 +41,12 @@ pub(crate) fn code(error: &Error) -> u8 {
         | Error::Model(_)
         | Error::Tokenizer(_) => MODEL,
         // What a plan file says, as against what the system says.
-        Error::Plan(PlanError::Io { .. } | PlanError::Write { .. } | PlanError::NotAFile { .. }) => FAILURE,
+        Error::Plan(
+            PlanError::Io { .. }
+            | PlanError::Write { .. }
+            | PlanError::NotDurable { .. }
+            | PlanError::NotAFile { .. },
+        ) => FAILURE,
         Error::Plan(PlanError::Map(_)) => FAILURE,
         Error::Plan(_) | Error::Cache(_) | Error::Session(SessionError::Entry(_)) => MODEL,
         Error::Compile(CompileError::Program(_) | CompileError::Kernel { .. }) => MODEL,

@@ -5,6 +5,7 @@
 use bitnetc::Error;
 use bitnetc::batch::BatchError;
 use bitnetc::chat::ChatError;
+use bitnetc::engine::EngineError;
 use bitnetc::import::LocationError;
 use bitnetc::store::StoreError;
 use bitnetc_import::ImportError;
@@ -25,6 +26,7 @@ pub(crate) fn of(error: &Error) -> Option<String> {
         Error::Open(error) => of_map(error),
         Error::Plan(error) => of_plan(error),
         Error::Session(error) => of_session(error),
+        Error::Thread { .. } | Error::Engine(EngineError::Thread(_)) => Some(MORE_THREADS.to_owned()),
         Error::Chat(error) => of_chat(error),
         Error::Store(error) => of_store(error),
         Error::Import { source, .. } => of_import(source),
@@ -34,6 +36,9 @@ pub(crate) fn of(error: &Error) -> Option<String> {
         _ => None,
     }
 }
+
+/// What to do where the system refuses a thread.
+const MORE_THREADS: &str = "raise the limit of processes and threads (ulimit -u, pids.max)";
 
 fn of_map(error: &MapError) -> Option<String> {
     matches!(error, MapError::Map { .. }).then(|| "--no-mmap reads files into memory".to_owned())
@@ -51,6 +56,7 @@ fn of_plan(error: &PlanError) -> Option<String> {
 fn of_session(error: &SessionError) -> Option<String> {
     match error {
         SessionError::ContextFull { .. } => Some("give a larger --ctx-size, or a shorter prompt".to_owned()),
+        SessionError::Threads { .. } => Some(format!("ask for fewer with --threads, or {MORE_THREADS}")),
         SessionError::Memory { .. } => Some("give a smaller --ctx-size".to_owned()),
         SessionError::NotANumber { .. } => {
             Some("`bitnetc inspect --verify` checks the weights of a file".to_owned())

@@ -38,6 +38,7 @@ mod shell;
 mod speeds;
 mod startup;
 mod synth;
+mod terminal;
 mod timings;
 mod tokenize;
 mod verify;
@@ -52,6 +53,7 @@ use failure::Failure;
 
 /// Parses the command line, runs the command and gives its exit code.
 fn main() -> ExitCode {
+    interrupt::handle();
     failure::break_lines();
     let configured = Config::load().and_then(|config| Ok((config.apply(Cli::command())?, config)));
     let (command, config) = match configured {

@@ -66,7 +66,7 @@ fn chat_prompt(
     let input = RenderInput { messages: &messages, add_generation_prompt: true, ..RenderInput::default() };
     let rendered = encoder.render(&input).map_err(bitnetc::Error::from)?;
     if args.chat_prompt.show_prompt {
-        output::say(false, &rendered.text);
+        args.text.say(&rendered.text);
     }
     Ok((encoder.encode(&rendered)?, encoder.stop().to_vec()))
 }
@@ -88,7 +88,7 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
         chat_prompt(args, loaded, text, quiet)?
     } else {
         if args.chat_prompt.show_prompt {
-            output::say(false, &text);
+            args.text.say(&text);
         }
         (model.prompt(&text)?, Vec::new())
     };
@@ -128,11 +128,11 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
     options.stop.extend(stop);
     let streaming = !args.json;
     if streaming && !args.no_display_prompt && !chat {
-        output::print(&loaded.tokenizer.decode_lossy(&prompt, false))?;
+        args.text.print(&loaded.tokenizer.decode_lossy(&prompt, false))?;
     }
     let mut broken = None;
     let emit = |piece: &str| {
-        if streaming && let Err(failure) = output::print(piece) {
+        if streaming && let Err(failure) = args.text.print(piece) {
             broken = Some(failure);
             return false;
         }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::failure::Failure;
 use super::{Outcome, models, output};
 use crate::exit;
+use crate::terminal::RawArgs;
 
 #[derive(Debug, Args)]
 #[command(
@@ -56,6 +57,8 @@ pub(crate) struct DetokenizeArgs {
     /// Print control tokens too
     #[arg(long)]
     pub(crate) special: bool,
+    #[command(flatten)]
+    pub(crate) text: RawArgs,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -156,12 +159,13 @@ pub(crate) fn detokenize(args: &DetokenizeArgs, quiet: bool) -> Outcome {
         return Ok(exit::OK);
     }
     let mut out = std::io::stdout().lock();
-    out.write_all(&bytes)?;
     // The text alone goes into a file or a pipe; a terminal wants its line ended.
     if out.is_terminal() {
-        out.write_all(b"\n")?;
+        args.text.print(&(String::from_utf8_lossy(&bytes) + "\n"))?;
+    } else {
+        out.write_all(&bytes)?;
+        out.flush()?;
     }
-    out.flush()?;
     Ok(exit::OK)
 }
 

@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::output;
 use crate::run::read_text;
 use crate::sampling::{GrammarArgs, SamplingArgs};
+use crate::terminal::RawArgs;
 
 /// Which chat template.
 #[derive(Debug, Args)]
@@ -118,6 +119,8 @@ pub(crate) struct ChatArgs {
     /// Neither read nor write the history of lines
     #[arg(long)]
     pub(crate) no_history: bool,
+    #[command(flatten)]
+    pub(crate) text: RawArgs,
     /// Print one JSON object a turn instead of streaming text
     #[arg(long)]
     pub(crate) json: bool,

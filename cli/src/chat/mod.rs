@@ -200,14 +200,14 @@ impl Chat<'_> {
         interrupt::clear();
         if self.args.chat.show_prompt {
             let prompt = self.conversation.prompt().map_err(bitnetc::Error::from)?;
-            output::say(false, &prompt.text);
+            self.args.text.say(&prompt.text);
         }
         let options = self.args.sampling.options(self.settings.n_predict, self.args.ignore_eos);
         let constraint = self.args.grammar.open(&self.model)?;
         let streaming = !self.args.json;
         let mut broken = None;
         let reply = self.conversation.answer(&mut self.sampler, &options, constraint, |piece| {
-            if streaming && let Err(failure) = output::print(piece) {
+            if streaming && let Err(failure) = self.args.text.print(piece) {
                 broken = Some(failure);
                 return false;
             }

@@ -134,6 +134,14 @@ pub enum PlanError {
         /// The system's reason.
         source: io::Error,
     },
+    /// The plan is there, but may not survive a loss of power.
+    #[error("{path:?} is written, but its folder cannot be written to the disk: {source}")]
+    NotDurable {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The place to write to is something else than a file.
     #[error("{path:?} exists and is not a regular file; choose another name for the plan")]
     NotAFile {
@@ -146,6 +154,7 @@ impl From<WholeFileError> for PlanError {
     fn from(error: WholeFileError) -> Self {
         match error {
             WholeFileError::NotAFile { path } => PlanError::NotAFile { path },
+            WholeFileError::NotDurable { path, source } => PlanError::NotDurable { path, source },
             WholeFileError::Io { operation, path, source } => PlanError::Io { operation, path, source },
         }
     }

@@ -1,0 +1,67 @@
+//! Text of a model on a terminal.
+//!
+//! A model can be made to say anything, and a terminal obeys what it reads: an escape sequence moves the cursor, changes the
+//! title, or writes to the clipboard.
+//!
+//! Invariant: where stdout or stderr is a terminal, none of a model's control characters reaches it but line feeds and tabs; the
+//! others are shown as Rust writes them (`\u{1b}`). Through a pipe or into a file everything goes as it is.
+
+use std::borrow::Cow;
+use std::io::IsTerminal;
+
+use clap::Args;
+
+use crate::failure::Failure;
+use crate::output;
+
+#[derive(Debug, Args)]
+pub(crate) struct RawArgs {
+    /// Send control characters in the text to the terminal instead of showing them
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+impl RawArgs {
+    /// Writes generated text to stdout.
+    pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
+        output::print(&self.shown(text, &std::io::stdout()))
+    }
+
+    /// Writes a text for a model to stderr, and a line end.
+    pub(crate) fn say(&self, text: &str) {
+        output::say(false, self.shown(text, &std::io::stderr()));
+    }
+
+    fn shown<'t>(&self, text: &'t str, to: &impl IsTerminal) -> Cow<'t, str> {
+        if self.raw || !to.is_terminal() { Cow::Borrowed(text) } else { visible(text) }
+    }
+}
+
+/// The text with its control characters shown.
+fn visible(text: &str) -> Cow<'_, str> {
+    let hidden = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match hidden(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_shown() {
+        assert!(matches!(visible("a\tb\nä…\u{2028}"), Cow::Borrowed(_)));
+        assert_eq!(visible("\u{1b}[31mno\u{7}"), "\\u{1b}[31mno\\u{7}");
+        // The eight-bit forms, and what goes back to the start of the line.
+        assert_eq!(visible("\u{9b}2J\rx\u{7f}\u{0}"), "\\u{9b}2J\\rx\\u{7f}\\u{0}");
+    }
+}
