@@ -121,13 +121,15 @@ impl Fetching {
     }
 
     fn tell(&mut self, progress: &Progress) -> bool {
-        if self.bar.is_none() || self.file != progress.file {
-            self.finish();
-            self.file.clone_from(&progress.file);
-            self.bar = Some(progress::bytes("fetching", progress.total, self.quiet));
-        }
-        if let Some(bar) = &self.bar {
-            bar.set_position(progress.done);
+        if let Progress::File { file, done, total } = progress {
+            if self.bar.is_none() || self.file != *file {
+                self.finish();
+                self.file.clone_from(file);
+                self.bar = Some(progress::bytes("fetching", *total, self.quiet));
+            }
+            if let Some(bar) = &self.bar {
+                bar.set_position(*done);
+            }
         }
         !interrupt::requested()
     }
@@ -145,7 +147,19 @@ fn fetch(hub: &Hub, name: &HubRef, newest: bool, quiet: bool) -> Result<Pulled, 
     let mut tell = |progress: &Progress| fetching.tell(progress);
     let pulled = if newest { hub.pull(name, &mut tell) } else { hub.get(name, &mut tell) };
     fetching.finish();
-    pulled
+    let pulled = pulled?;
+    warn_of_unchecked(&pulled.unchecked, quiet);
+    Ok(pulled)
+}
+
+fn warn_of_unchecked(files: &[String], quiet: bool) {
+    for file in files {
+        let name = file.escape_debug();
+        output::say(
+            quiet,
+            format!("warning: the server has no hash for {name}: whether it is whole was not checked"),
+        );
+    }
 }
 
 /// The file that a command's model argument stands for: fetched if it is a model of the Hub that is not cached.
@@ -172,6 +186,11 @@ pub(crate) fn open(model: Option<&Path>, options: &LoadOptions, quiet: bool) -> 
     let plans = PlanCache::from_env(&variable)?;
     let opened = store::open(&name, &hub(false)?, &plans, options, &mut |step| match step {
         Opening::Fetching(progress) => fetching.tell(progress),
+        Opening::Fetched(pulled) => {
+            fetching.finish();
+            warn_of_unchecked(&pulled.unchecked, quiet);
+            !interrupt::requested()
+        }
         Opening::Compiling { done, total } => {
             fetching.finish();
             let bar = bar.get_or_insert_with(|| progress::bytes("compiling", *total, quiet));
@@ -211,6 +230,7 @@ fn pull(args: &PullArgs, quiet: bool) -> Outcome {
             "commit": pulled.commit,
             "bytes": pulled.bytes,
             "files_fetched": pulled.fetched,
+            "files_unchecked": pulled.unchecked,
         }))?;
     } else {
         if pulled.fetched == 0 {

@@ -1,7 +1,7 @@
 //! Fetching one file: resumed where it broke, checked, and put in its place when it is complete.
 //!
 //! Invariants: what has arrived stays in a file of its own, `.incomplete`, until the hash of all of it is right; bytes are asked
-//! for from where that file ends; one process at a time writes it.
+//! for from where that file ends; one process at a time writes it; nothing is asked for that the disk has no room for.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -11,19 +11,27 @@ use std::time::Duration;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::http::{Answer, Ask, Client, Failed};
+use super::http::{Answer, Ask, Body, Client, Failed, KeepGoing, LOOK};
 use super::{StoreError, io_error};
 
-/// How far a file is.
+/// What is under way; told whenever it changes, and ten times a second while a server says nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Its name in the repository.
-    pub file: String,
-    /// Bytes that are here.
-    pub done: u64,
-    /// Bytes of the file.
-    pub total: u64,
+pub enum Progress {
+    /// A server was asked about the model and has not answered yet.
+    Asking,
+    /// A file arrives.
+    File {
+        /// Its name in the repository.
+        file: String,
+        /// Bytes that are here.
+        done: u64,
+        /// Bytes of the file.
+        total: u64,
+    },
 }
+
+/// Is told what is under way; stops the work by returning false.
+pub(super) type Watch<'w> = dyn FnMut(&Progress) -> bool + 'w;
 
 /// What the server says about a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,18 +63,32 @@ impl Default for Patience {
 
 impl Patience {
     /// Waits before try number `attempt`, from 1 on.
-    fn wait(self, attempt: u32) {
-        if attempt > 1 {
-            std::thread::sleep(self.first_wait * (1 << (attempt - 2).min(5)));
+    fn wait(self, attempt: u32, keep_going: &mut KeepGoing<'_>) -> Result<(), StoreError> {
+        let mut left =
+            if attempt > 1 { self.first_wait * (1 << (attempt - 2).min(5)) } else { Duration::ZERO };
+        while !left.is_zero() {
+            let part = left.min(LOOK);
+            std::thread::sleep(part);
+            left -= part;
+            if !keep_going() {
+                return Err(StoreError::Interrupted);
+            }
         }
+        Ok(())
     }
 
     /// Asks until there is an answer that another try would not change.
-    pub(super) fn ask(self, client: &Client, url: &str, ask: Ask) -> Result<Answer, StoreError> {
+    pub(super) fn ask(
+        self,
+        client: &Client,
+        url: &str,
+        ask: Ask,
+        keep_going: &mut KeepGoing<'_>,
+    ) -> Result<Answer, StoreError> {
         let mut attempt = 1;
         loop {
-            self.wait(attempt);
-            let why = match client.ask(url, ask) {
+            self.wait(attempt, keep_going)?;
+            let why = match client.ask(url, ask, keep_going) {
                 Ok(answer) if is_passing(answer.status) => format!("status {}", answer.status),
                 Ok(answer) => return Ok(answer),
                 Err(Failed::Again(why)) => why,
@@ -145,8 +167,9 @@ struct Arriving<'a> {
     file: File,
     path: &'a Path,
     done: u64,
+    /// The most that was ever here: less than that, again, is no progress.
+    most: u64,
     hash: Hash,
-    buffer: Vec<u8>,
 }
 
 impl Arriving<'_> {
@@ -157,12 +180,14 @@ impl Arriving<'_> {
             return self.restart();
         }
         self.file.seek(SeekFrom::Start(0)).map_err(io_error("read", self.path))?;
+        let mut buffer = vec![0; BUFFER];
         loop {
-            let read = self.file.read(&mut self.buffer).map_err(io_error("read", self.path))?;
+            let read = self.file.read(&mut buffer).map_err(io_error("read", self.path))?;
             if read == 0 {
+                self.most = self.done;
                 return Ok(());
             }
-            self.hash.update(&self.buffer[..read]);
+            self.hash.update(&buffer[..read]);
             self.done += read as u64;
         }
     }
@@ -176,42 +201,49 @@ impl Arriving<'_> {
     }
 
     /// Appends what an answer brings. An answer that ends early is no error: the rest is asked for again.
-    fn receive(
-        &mut self,
-        body: &mut dyn Read,
-        progress: &mut dyn FnMut(&Progress) -> bool,
-    ) -> Result<(), Failed> {
+    fn receive(&mut self, body: &mut Body, watch: &mut Watch<'_>) -> Result<(), Failed> {
         while self.done < self.wanted.bytes {
-            self.tell(progress)?;
-            let room =
-                usize::try_from(self.wanted.bytes - self.done).unwrap_or(usize::MAX).min(self.buffer.len());
-            match body.read(&mut self.buffer[..room]) {
-                Ok(0) => return Err(Failed::Again("the connection ended early".to_owned())),
-                Ok(read) => {
-                    let bytes = &self.buffer[..read];
-                    self.file.write_all(bytes).map_err(io_error("write", self.path))?;
-                    self.hash.update(bytes);
-                    self.done += read as u64;
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Failed::Again(error.to_string())),
+            self.tell(watch)?;
+            let mut bytes = body.next(&mut || watch(&self.progress()))?;
+            if bytes.is_empty() {
+                return Err(Failed::Again("the connection ended early".to_owned()));
             }
+            let room = usize::try_from(self.wanted.bytes - self.done).unwrap_or(usize::MAX);
+            bytes.truncate(room);
+            self.file.write_all(&bytes).map_err(io_error("write", self.path))?;
+            self.hash.update(&bytes);
+            self.done += bytes.len() as u64;
         }
         Ok(())
     }
 
-    fn tell(&self, progress: &mut dyn FnMut(&Progress) -> bool) -> Result<(), StoreError> {
-        let (done, total) = (self.done, self.wanted.bytes);
-        match progress(&Progress { file: self.wanted.file.clone(), done, total }) {
-            true => Ok(()),
-            false => Err(StoreError::Interrupted),
+    fn progress(&self) -> Progress {
+        Progress::File { file: self.wanted.file.clone(), done: self.done, total: self.wanted.bytes }
+    }
+
+    fn tell(&self, watch: &mut Watch<'_>) -> Result<(), StoreError> {
+        if watch(&self.progress()) { Ok(()) } else { Err(StoreError::Interrupted) }
+    }
+
+    /// Whether the disk has room for what is missing.
+    fn check_room(&self) -> Result<(), StoreError> {
+        let needed = self.wanted.bytes - self.done;
+        match free_bytes(self.path) {
+            Some(free) if free < needed => Err(StoreError::NoRoom {
+                path: self.path.to_owned(),
+                file: self.wanted.file.clone(),
+                needed,
+                free,
+            }),
+            _ => Ok(()),
         }
     }
 
     /// One request for what is missing.
-    fn ask(&mut self, client: &Client, progress: &mut dyn FnMut(&Progress) -> bool) -> Result<(), Failed> {
+    fn ask(&mut self, client: &Client, watch: &mut Watch<'_>) -> Result<(), Failed> {
         let from = Some(self.done).filter(|&done| done > 0);
-        let answer = client.ask(&self.wanted.url, Ask { from, abroad: true, head: false })?;
+        let ask = Ask { from, abroad: true, head: false };
+        let answer = client.ask(&self.wanted.url, ask, &mut || watch(&self.progress()))?;
         match answer.status {
             200 => self.restart()?,
             206 if range_start(&answer) == Some(self.done) => {}
@@ -227,7 +259,7 @@ impl Arriving<'_> {
             status if is_passing(status) => return Err(Failed::Again(format!("status {status}"))),
             _ => return Err(status_error(&answer).into()),
         }
-        self.receive(&mut answer.into_reader(), progress)
+        self.receive(&mut answer.into_body()?, watch)
     }
 }
 
@@ -236,20 +268,35 @@ fn range_start(answer: &Answer) -> Option<u64> {
     answer.header("content-range")?.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }
 
-/// Bytes that are read at a time.
+/// Bytes of a file of this machine that are read at a time.
 const BUFFER: usize = 1 << 20;
 
-/// Fetches a file to `blob`. `progress` is told how far it is, and stops the work by returning false.
+/// The bytes that are free where a file is, for whoever is not root; `None` where the system does not say.
+fn free_bytes(path: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let system = rustix::fs::statvfs(path).ok()?;
+        system.f_bavail.checked_mul(system.f_frsize)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        None
+    }
+}
+
+/// Fetches a file to `blob`, and says whether there was a hash to check it with. `watch` is told how far it is, and stops the work
+/// by returning false.
 ///
 /// # Errors
-/// Files that cannot be written or are in use; a server that refuses, cannot be reached or sends other bytes than it announced.
+/// A disk without room; files that cannot be written or are in use; a server that refuses, cannot be reached or sends other bytes than it announced.
 pub(super) fn fetch(
     client: &Client,
     wanted: &Wanted,
     blob: &Path,
     patience: Patience,
-    progress: &mut dyn FnMut(&Progress) -> bool,
-) -> Result<(), StoreError> {
+    watch: &mut Watch<'_>,
+) -> Result<bool, StoreError> {
     if let Some(folder) = blob.parent() {
         std::fs::create_dir_all(folder).map_err(io_error("create", folder))?;
     }
@@ -261,18 +308,18 @@ pub(super) fn fetch(
         Err(TryLockError::WouldBlock) => return Err(StoreError::Busy { path: blob.to_owned() }),
         Err(TryLockError::Error(source)) => return Err(io_error("lock", &path)(source)),
     }
-    let (hash, buffer) = (Hash::new(wanted), vec![0; BUFFER]);
-    let mut arriving = Arriving { wanted, file, path: &path, done: 0, hash, buffer };
+    let mut arriving = Arriving { wanted, file, path: &path, done: 0, most: 0, hash: Hash::new(wanted) };
     arriving.take_up()?;
+    arriving.check_room()?;
     let mut attempt = 1;
     while arriving.done < wanted.bytes {
-        patience.wait(attempt);
-        let before = arriving.done;
-        match arriving.ask(client, progress) {
+        patience.wait(attempt, &mut || watch(&arriving.progress()))?;
+        match arriving.ask(client, watch) {
             Ok(()) => {}
             Err(Failed::Store(error)) => return Err(error),
             Err(Failed::Again(why)) => {
-                attempt = if arriving.done > before { 1 } else { attempt + 1 };
+                attempt = if arriving.done > arriving.most { 1 } else { attempt + 1 };
+                arriving.most = arriving.most.max(arriving.done);
                 if attempt > patience.attempts {
                     let (url, attempts) = (wanted.url.clone(), patience.attempts);
                     return Err(StoreError::Unreachable { url, why, attempts });
@@ -280,16 +327,17 @@ pub(super) fn fetch(
             }
         }
     }
-    arriving.tell(progress)?;
+    arriving.tell(watch)?;
     let Arriving { file, hash, .. } = arriving;
-    if let Some((algorithm, found)) = hash.finish()
-        && found != wanted.hash.to_ascii_lowercase()
+    let checked = hash.finish();
+    if let Some((algorithm, found)) = &checked
+        && *found != wanted.hash.to_ascii_lowercase()
     {
         std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
         let (url, expected) = (wanted.url.clone(), wanted.hash.clone());
-        return Err(StoreError::Checksum { url, algorithm, expected, found });
+        return Err(StoreError::Checksum { url, algorithm, expected, found: found.clone() });
     }
     file.sync_all().map_err(io_error("write", &path))?;
     std::fs::rename(&path, blob).map_err(io_error("rename", &path))?;
-    Ok(())
+    Ok(checked.is_some())
 }

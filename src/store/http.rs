@@ -3,11 +3,15 @@
 //!
 //! Redirects are followed here, because the access token may go to the Hub's own host only, and the file's storage is elsewhere.
 //!
+//! A server may be silent for a minute, and who waits for it wants to be able to leave: requests are made and bodies are read on
+//! threads of their own, and the caller looks up between times. A thread that is left behind ends with its time limit.
+//!
 //! Invariants: a token is sent to the endpoint's origin only, by https or to this machine; https is never left for http; every
-//! read has a time limit.
+//! read has a time limit; whoever waits is asked [`LOOK`] by [`LOOK`] whether to go on.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
@@ -18,6 +22,15 @@ use super::{HubSettings, StoreError};
 const MAX_REDIRECTS: usize = 10;
 /// How long a server may say nothing.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How often who waits is asked whether to go on.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
+/// Bytes of a body that are read at a time.
+const CHUNK: usize = 256 << 10;
+/// Chunks that have been read and not been taken.
+const CHUNKS_AHEAD: usize = 4;
+
+/// Asked while a server is waited for; stops the work by returning false.
+pub(super) type KeepGoing<'k> = dyn FnMut() -> bool + 'k;
 
 /// Why a request has no answer.
 #[derive(Debug)]
@@ -26,6 +39,16 @@ pub(super) enum Failed {
     Again(String),
     /// It will not.
     Store(StoreError),
+}
+
+impl Failed {
+    /// What it means where it is not tried again.
+    pub(super) fn into_error(self, url: &str) -> StoreError {
+        match self {
+            Failed::Again(why) => StoreError::Unreachable { url: url.to_owned(), why, attempts: 1 },
+            Failed::Store(error) => error,
+        }
+    }
 }
 
 impl From<StoreError> for Failed {
@@ -48,15 +71,67 @@ impl Answer {
     }
 
     /// The body, as it arrives.
-    pub(super) fn into_reader(self) -> impl Read {
-        self.response.into_body().into_reader()
+    pub(super) fn into_body(self) -> Result<Body, Failed> {
+        let mut reader = self.response.into_body().into_reader();
+        let chunks = beside(CHUNKS_AHEAD, move |chunks| {
+            loop {
+                let mut chunk = vec![0; CHUNK];
+                let read = reader.read(&mut chunk).map(|read| {
+                    chunk.truncate(read);
+                    chunk
+                });
+                let is_last = read.as_ref().is_ok_and(Vec::is_empty)
+                    || read.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
+                if chunks.send(read).is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        Ok(Body { chunks: chunks? })
     }
+}
 
-    /// The body as text of at most `limit` bytes.
-    pub(super) fn into_text(self, limit: u64) -> Result<String, String> {
-        let mut text = String::new();
-        let read = self.into_reader().take(limit + 1).read_to_string(&mut text).map_err(|e| e.to_string())?;
-        if read as u64 > limit { Err(format!("more than {limit} bytes")) } else { Ok(text) }
+/// A body that arrives.
+pub(super) struct Body {
+    chunks: Receiver<io::Result<Vec<u8>>>,
+}
+
+impl Body {
+    /// The next bytes; none at the end.
+    pub(super) fn next(&mut self, keep_going: &mut KeepGoing<'_>) -> Result<Vec<u8>, Failed> {
+        loop {
+            match wait(&self.chunks, keep_going)? {
+                Ok(chunk) => return Ok(chunk),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Failed::Again(error.to_string())),
+            }
+        }
+    }
+}
+
+/// Runs `work` on a thread of its own; what it sends is received here.
+fn beside<T: Send + 'static>(
+    room: usize,
+    work: impl FnOnce(SyncSender<T>) + Send + 'static,
+) -> Result<Receiver<T>, Failed> {
+    let (sender, receiver) = sync_channel(room);
+    let thread = std::thread::Builder::new().name("bitnetc-http".to_owned());
+    thread.spawn(move || work(sender)).map_err(StoreError::Thread)?;
+    Ok(receiver)
+}
+
+/// What a thread sends.
+fn wait<T>(receiver: &Receiver<T>, keep_going: &mut KeepGoing<'_>) -> Result<T, Failed> {
+    loop {
+        match receiver.recv_timeout(LOOK) {
+            Ok(sent) => return Ok(sent),
+            Err(RecvTimeoutError::Timeout) if keep_going() => {}
+            Err(RecvTimeoutError::Timeout) => return Err(StoreError::Interrupted.into()),
+            // The thread sends before it ends.
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Failed::Again("the connection was lost".to_owned()));
+            }
+        }
     }
 }
 
@@ -101,10 +176,10 @@ impl Client {
     }
 
     /// Asks, and follows redirects.
-    pub(super) fn ask(&self, url: &str, ask: Ask) -> Result<Answer, Failed> {
+    pub(super) fn ask(&self, url: &str, ask: Ask, keep_going: &mut KeepGoing<'_>) -> Result<Answer, Failed> {
         let mut url = url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
-            let answer = self.ask_once(&url, ask)?;
+            let answer = self.ask_once(&url, ask, keep_going)?;
             let target = match answer.status {
                 301 | 302 | 303 | 307 | 308 => answer.header("location").and_then(|to| join(&url, to)),
                 _ => None,
@@ -123,7 +198,7 @@ impl Client {
         Err(StoreError::Answer { url, why: "too many redirects".to_owned() }.into())
     }
 
-    fn ask_once(&self, url: &str, ask: Ask) -> Result<Answer, Failed> {
+    fn ask_once(&self, url: &str, ask: Ask, keep_going: &mut KeepGoing<'_>) -> Result<Answer, Failed> {
         if url.starts_with("https:")
             && let Some(needed) = missing_for_tls()
         {
@@ -137,7 +212,8 @@ impl Client {
         if let Some(from) = ask.from {
             request = request.header("Range", format!("bytes={from}-"));
         }
-        match request.call() {
+        let called = beside(1, move |answer| drop(answer.send(request.call())))?;
+        match wait(&called, keep_going)? {
             Ok(response) => {
                 let status = response.status().as_u16();
                 Ok(Answer { url: url.to_owned(), status, response })

@@ -4,18 +4,25 @@
 //! unless the newest is asked for; every part of a split model is there, or it is not found.
 
 use std::cell::OnceCell;
+use std::fmt;
 use std::path::PathBuf;
 
 use bitnetc_frontend_gguf::split::PartName;
-use serde_json::Value;
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
-use super::download::{Patience, Progress, Wanted, fetch, status_error};
+use super::download::{Patience, Progress, Wanted, Watch, fetch, status_error};
 use super::http::{Ask, Client, encoded};
 use super::reference::{is_commit, is_file_path};
 use super::{HubCache, HubRef, HubSettings, RepoId, StoreError, printable};
 
 /// Longest description of a repository that is read, in bytes.
-const MAX_DESCRIPTION: u64 = 32 << 20;
+const MAX_DESCRIPTION: usize = 32 << 20;
+/// Most files of a repository.
+const MAX_FILES: usize = 200_000;
+/// Names that a message lists.
+const NAMES_SHOWN: usize = 20;
 /// Largest file that is believed in, in bytes.
 const MAX_FILE: u64 = 1 << 46;
 
@@ -30,6 +37,8 @@ pub struct Pulled {
     pub bytes: u64,
     /// Files that were not there before.
     pub fetched: usize,
+    /// Of these, the ones for which the server had no hash, so that nothing says whether they are whole.
+    pub unchecked: Vec<String>,
 }
 
 /// The Hub, and its cache.
@@ -75,25 +84,27 @@ impl Hub {
         match found.first() {
             Some(first) if found.len() == parts.len() => {
                 let bytes = found.iter().map(|f| f.bytes).sum();
-                Ok(Some(Pulled { path: first.path.clone(), commit, bytes, fetched: 0 }))
+                Ok(Some(Pulled {
+                    path: first.path.clone(),
+                    commit,
+                    bytes,
+                    fetched: 0,
+                    unchecked: Vec::new(),
+                }))
             }
             _ => Ok(None),
         }
     }
 
-    /// A model in the cache, fetched if it is not there. `progress` is told how far a file is, and stops the work by
-    /// returning false.
+    /// A model in the cache, fetched if it is not there. `watch` is told what is under way, and stops the work by returning
+    /// false.
     ///
     /// # Errors
     /// As [`Hub::pull`].
-    pub fn get(
-        &self,
-        name: &HubRef,
-        progress: &mut dyn FnMut(&Progress) -> bool,
-    ) -> Result<Pulled, StoreError> {
+    pub fn get(&self, name: &HubRef, watch: &mut dyn FnMut(&Progress) -> bool) -> Result<Pulled, StoreError> {
         match self.find(name)? {
             Some(found) => Ok(found),
-            None => self.pull(name, progress),
+            None => self.pull(name, watch),
         }
     }
 
@@ -105,22 +116,25 @@ impl Hub {
     pub fn pull(
         &self,
         name: &HubRef,
-        progress: &mut dyn FnMut(&Progress) -> bool,
+        watch: &mut dyn FnMut(&Progress) -> bool,
     ) -> Result<Pulled, StoreError> {
         if self.settings.offline {
             let missing =
                 || StoreError::Offline { what: name.to_string(), cache: self.cache.root().to_owned() };
             return self.find(name)?.ok_or_else(missing);
         }
-        let (commit, files) = self.describe(&name.repo, &name.revision)?;
+        let (commit, files) = self.describe(&name.repo, &name.revision, watch)?;
         let parts = choose(&name.repo, &files, name.file.as_deref())?;
-        let mut pulled = Pulled { path: PathBuf::new(), commit, bytes: 0, fetched: 0 };
+        let mut pulled = Pulled { path: PathBuf::new(), commit, bytes: 0, fetched: 0, unchecked: Vec::new() };
         for (number, part) in parts.iter().enumerate() {
-            let wanted = self.examine(&name.repo, &pulled.commit, part)?;
+            let wanted = self.examine(&name.repo, &pulled.commit, part, watch)?;
             let blob = self.cache.blob(&name.repo, &wanted.hash);
             let there = std::fs::metadata(&blob).is_ok_and(|m| m.is_file() && m.len() == wanted.bytes);
             if !there {
-                fetch(self.client(), &wanted, &blob, self.patience, progress)?;
+                self.cache.check_links(&blob.with_added_extension("incomplete"))?;
+                if !fetch(self.client(), &wanted, &blob, self.patience, watch)? {
+                    pulled.unchecked.push(part.clone());
+                }
                 pulled.fetched += 1;
             }
             pulled.bytes += wanted.bytes;
@@ -138,27 +152,52 @@ impl Hub {
     }
 
     /// The commit of a revision and the files of the repository.
-    fn describe(&self, repo: &RepoId, revision: &str) -> Result<(String, Vec<String>), StoreError> {
+    fn describe(
+        &self,
+        repo: &RepoId,
+        revision: &str,
+        watch: &mut Watch<'_>,
+    ) -> Result<(String, Vec<String>), StoreError> {
         let url = format!("{}/api/models/{repo}/revision/{}", self.settings.endpoint, encoded(revision));
-        let answer = self.patience.ask(self.client(), &url, Ask::default())?;
+        let mut keep_going = || watch(&Progress::Asking);
+        let answer = self.patience.ask(self.client(), &url, Ask::default(), &mut keep_going)?;
         if answer.status != 200 {
             return Err(status_error(&answer));
         }
         let wrong = |why: String| StoreError::Answer { url: url.clone(), why };
-        let text = answer.into_text(MAX_DESCRIPTION).map_err(wrong)?;
-        let value: Value = serde_json::from_str(&text).map_err(|e| wrong(format!("no JSON: {e}")))?;
-        let commit = value["sha"].as_str().filter(|sha| is_commit(sha));
-        let commit = commit.ok_or_else(|| wrong("it names no commit".to_owned()))?.to_owned();
-        let siblings = value["siblings"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let files = siblings.iter().filter_map(|s| s["rfilename"].as_str()).filter(|f| is_file_path(f));
-        Ok((commit, files.map(str::to_owned).collect()))
+        let mut text = Vec::new();
+        let mut body = answer.into_body().map_err(|failed| failed.into_error(&url))?;
+        loop {
+            let chunk = body.next(&mut keep_going).map_err(|failed| failed.into_error(&url))?;
+            if chunk.is_empty() {
+                break;
+            }
+            text.extend(chunk);
+            if text.len() > MAX_DESCRIPTION {
+                return Err(wrong(format!("its description is longer than {MAX_DESCRIPTION} bytes")));
+            }
+        }
+        let description: Description = serde_json::from_slice(&text)
+            .map_err(|e| wrong(format!("no description of a repository: {e}")))?;
+        if !is_commit(&description.sha) {
+            return Err(wrong("it names no commit".to_owned()));
+        }
+        let files = description.siblings.0.into_iter().filter(|file| is_file_path(file)).collect();
+        Ok((description.sha, files))
     }
 
     /// What the server says about a file.
-    fn examine(&self, repo: &RepoId, commit: &str, file: &str) -> Result<Wanted, StoreError> {
+    fn examine(
+        &self,
+        repo: &RepoId,
+        commit: &str,
+        file: &str,
+        watch: &mut Watch<'_>,
+    ) -> Result<Wanted, StoreError> {
         let url = format!("{}/{repo}/resolve/{commit}/{}", self.settings.endpoint, encoded(file));
         // The answer of the Hub itself, which is a redirect for large files.
-        let answer = self.patience.ask(self.client(), &url, Ask { head: true, ..Ask::default() })?;
+        let ask = Ask { head: true, ..Ask::default() };
+        let answer = self.patience.ask(self.client(), &url, ask, &mut || watch(&Progress::Asking))?;
         if !matches!(answer.status, 200 | 301 | 302 | 303 | 307 | 308) {
             return Err(status_error(&answer));
         }
@@ -181,16 +220,75 @@ impl Hub {
     }
 }
 
+/// What a message lists: the first names, and how many there are beside.
+fn some(names: impl ExactSizeIterator<Item = String>) -> Vec<String> {
+    let more = names.len().saturating_sub(NAMES_SHOWN);
+    let mut shown: Vec<String> = names.take(NAMES_SHOWN).collect();
+    if more > 0 {
+        shown.push(format!("and {more} more"));
+    }
+    shown
+}
+
+/// What the Hub says of a repository: as much of it as is needed, in memory in proportion to the names of its files.
+#[derive(Deserialize)]
+struct Description {
+    #[serde(default)]
+    sha: String,
+    #[serde(default)]
+    siblings: FileNames,
+}
+
+/// The names in a list of files; what is no file is passed over.
+#[derive(Default)]
+struct FileNames(Vec<String>);
+
+impl<'de> Deserialize<'de> for FileNames {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = FileNames;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of files")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<FileNames, A::Error> {
+                let mut names = Vec::new();
+                while let Some(FileName(name)) = list.next_element()? {
+                    names.extend(name);
+                    if names.len() > MAX_FILES {
+                        return Err(A::Error::custom(format!("more than {MAX_FILES} files")));
+                    }
+                }
+                Ok(FileNames(names))
+            }
+        }
+        from.deserialize_seq(List)
+    }
+}
+
+/// The name in the description of one file, if there is one.
+struct FileName(Option<String>);
+
+impl<'de> Deserialize<'de> for FileName {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Named {
+            rfilename: Option<String>,
+        }
+        let raw = <&RawValue>::deserialize(from)?;
+        Ok(FileName(serde_json::from_str::<Named>(raw.get()).ok().and_then(|named| named.rfilename)))
+    }
+}
+
 /// The files of the model that `wanted` names, a file or a piece of the name of one; of the only model if it is `None`.
 fn choose(repo: &RepoId, files: &[String], wanted: Option<&str>) -> Result<Vec<String>, StoreError> {
     let last = |file: &str| file.rsplit('/').next().unwrap_or_default().to_owned();
     let is_first = |file: &&String| PartName::parse(&last(file)).is_none_or(|part| part.number == 1);
     let models = || files.iter().filter(|file| file.to_ascii_lowercase().ends_with(".gguf")).filter(is_first);
     let missing = |what: String| {
-        let mut names: Vec<String> = files.iter().take(20).map(|f| printable(f)).collect();
-        if files.len() > names.len() {
-            names.push(format!("and {} more", files.len() - names.len()));
-        }
+        let names = some(files.iter().map(|file| printable(file)));
         StoreError::NoFile { repo: repo.to_string(), what, files: names.join(", ") }
     };
     let first = match wanted {
@@ -203,7 +301,7 @@ fn choose(repo: &RepoId, files: &[String], wanted: Option<&str>) -> Result<Vec<S
                 [one] => (*one).clone(),
                 [] => return Err(missing(wanted.map_or("GGUF file".to_owned(), printable))),
                 several => {
-                    let files = several.iter().map(|file| format!("hf:{repo}:{}", printable(file))).collect();
+                    let files = some(several.iter().map(|file| format!("hf:{repo}:{}", printable(file))));
                     return Err(StoreError::Ambiguous { repo: repo.to_string(), files });
                 }
             }

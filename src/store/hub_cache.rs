@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Invariants: a blob appears under its name complete; a snapshot's links lead to blobs of the same repository; what other
-//! tools have put there is used and, when a repository is removed, removed with it.
+//! tools have put there is used and, when a repository is removed, removed with it. Files are read through any link, but only a
+//! snapshot's last one may be a link where something is written or removed, so that nothing outside of the cache is changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -61,6 +62,16 @@ impl HubCache {
     /// The place of a blob.
     pub(super) fn blob(&self, repo: &RepoId, hash: &str) -> PathBuf {
         self.repo(repo).join("blobs").join(hash)
+    }
+
+    /// That no folder between the cache and `path`, nor what is there, is a link.
+    pub(super) fn check_links(&self, path: &Path) -> Result<(), StoreError> {
+        let below = path.ancestors().take_while(|ancestor| *ancestor != self.root);
+        let is_link = |path: &&Path| path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+        match below.filter(is_link).last() {
+            Some(link) => Err(StoreError::Link { path: link.to_owned() }),
+            None => Ok(()),
+        }
     }
 
     /// The commit that a revision was when it was last asked for.
@@ -127,12 +138,14 @@ impl HubCache {
         let snapshot = self.repo(repo).join("snapshots").join(commit);
         let place = snapshot.join(file);
         let folder = place.parent().unwrap_or(&snapshot);
+        self.check_links(folder)?;
         fs::create_dir_all(folder).map_err(io_error("create", folder))?;
         let up = "../".repeat(file.split('/').count() + 1);
         let target = format!("{up}blobs/{hash}");
         link_to(&target, &self.blob(repo, hash), &place).map_err(io_error("link", &place))?;
         if revision != commit {
             let place = self.repo(repo).join("refs").join(revision);
+            self.check_links(&place)?;
             if let Some(folder) = place.parent() {
                 fs::create_dir_all(folder).map_err(io_error("create", folder))?;
             }
@@ -159,6 +172,9 @@ impl HubCache {
         if !root.is_dir() {
             return Err(missing());
         }
+        for folder in ["blobs", "snapshots"] {
+            self.check_links(&root.join(folder))?;
+        }
         let before = size_of_blobs(&root);
         let Some(file) = file else {
             fs::remove_dir_all(&root).map_err(io_error("remove", &root))?;
@@ -169,6 +185,9 @@ impl HubCache {
         let places: Vec<PathBuf> = places.filter(|place| place.symlink_metadata().is_ok()).collect();
         if places.is_empty() {
             return Err(missing());
+        }
+        for place in &places {
+            self.check_links(place.parent().unwrap_or(place))?;
         }
         for place in &places {
             fs::remove_file(place).map_err(io_error("remove", place))?;

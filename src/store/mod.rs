@@ -82,6 +82,27 @@ pub enum StoreError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A thread that waits for a server could not be started.
+    #[error("cannot start a thread for the network: {0}")]
+    Thread(#[source] std::io::Error),
+    /// A file is larger than the disk has room for.
+    #[error("{} needs {needed} bytes more and {} has {free} free: make room, or set HF_HUB_CACHE to another disk", printable(file), path.display())]
+    NoRoom {
+        /// Where it was to be.
+        path: PathBuf,
+        /// Its name in the repository.
+        file: String,
+        /// Bytes that are missing.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// A link where the cache has folders and files of its own.
+    #[error("{} is a link: nothing is written or removed through it; put the folder itself there, or set HF_HUB_CACHE", path.display())]
+    Link {
+        /// The link.
+        path: PathBuf,
+    },
     /// Something has to be fetched, and nothing may be.
     #[error("{what} is not in {}, and nothing may be fetched while offline", cache.display())]
     Offline {

@@ -1,6 +1,6 @@
 //! From a model's name on the Hub to a model that runs: fetched if it is not cached, compiled once, then opened by its plan.
 
-use super::{Hub, HubRef, HubSettings, PlanCache, Progress, Used};
+use super::{Hub, HubRef, HubSettings, PlanCache, Progress, Pulled, Used};
 use crate::error::Error;
 use crate::load::{LoadOptions, Loaded};
 
@@ -9,6 +9,8 @@ use crate::load::{LoadOptions, Loaded};
 pub enum Opening {
     /// A file is being fetched.
     Fetching(Progress),
+    /// All files are in the cache, some of them new.
+    Fetched(Pulled),
     /// The plan is being made.
     Compiling {
         /// Bytes of weights that are packed.
@@ -30,6 +32,9 @@ pub fn open(
     watch: &mut dyn FnMut(&Opening) -> bool,
 ) -> Result<(Loaded, Used), Error> {
     let pulled = hub.get(name, &mut |progress| watch(&Opening::Fetching(progress.clone())))?;
+    if pulled.fetched > 0 && !watch(&Opening::Fetched(pulled.clone())) {
+        return Err(Error::Interrupted);
+    }
     plans.load(&pulled.path, options, |done, total| watch(&Opening::Compiling { done, total }))
 }
 

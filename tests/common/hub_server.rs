@@ -27,6 +27,10 @@ pub enum Fault {
     WrongRange,
     /// Flips a bit.
     Damages,
+    /// Sends the header and so many bytes of the body, and then nothing, until the client goes.
+    Hangs(usize),
+    /// Each time: sends so many bytes of the whole file, and refuses to go on in the middle.
+    NeverResumes(usize),
 }
 
 pub struct State {
@@ -152,7 +156,10 @@ fn storage(state: &Mutex<State>, stream: &mut (impl Read + Write)) {
     state.requests.push(seen.clone());
     let name = seen.line.split(' ').nth(1).unwrap().trim_start_matches('/').to_owned();
     let mut bytes = state.files[&name].clone();
-    let fault = state.faults.pop_front();
+    let fault = match state.faults.front() {
+        Some(Fault::NeverResumes(_)) => state.faults.front().copied(),
+        _ => state.faults.pop_front(),
+    };
     drop(state);
     let from = seen
         .range
@@ -162,6 +169,7 @@ fn storage(state: &Mutex<State>, stream: &mut (impl Read + Write)) {
         Some(Fault::Silent) => return,
         Some(Fault::Status(status)) => return answer(stream, status, "", b"", 0),
         Some(Fault::Damages) => bytes[0] ^= 1,
+        Some(Fault::NeverResumes(_)) if from.is_some() => return answer(stream, 416, "", b"", 0),
         _ => {}
     }
     let (status, headers, body) = match from.filter(|_| fault != Some(Fault::IgnoresRange)) {
@@ -174,10 +182,13 @@ fn storage(state: &Mutex<State>, stream: &mut (impl Read + Write)) {
         None => (200, String::new(), &bytes[..]),
     };
     let sent = match fault {
-        Some(Fault::CutAfter(n)) => &body[..n.min(body.len())],
+        Some(Fault::CutAfter(n) | Fault::Hangs(n) | Fault::NeverResumes(n)) => &body[..n.min(body.len())],
         _ => body,
     };
     answer(stream, status, &headers, sent, body.len());
+    if matches!(fault, Some(Fault::Hangs(_))) {
+        let _ = stream.read(&mut [0]);
+    }
 }
 
 fn new_state(files: &[(&str, Vec<u8>)]) -> Arc<Mutex<State>> {

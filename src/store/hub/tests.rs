@@ -67,6 +67,14 @@ fn content(seed: u32, length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
+/// Bytes of a file that are here.
+fn done(progress: &Progress) -> u64 {
+    match progress {
+        Progress::Asking => 0,
+        Progress::File { done, .. } => *done,
+    }
+}
+
 /// No file of the cache has an unfinished name.
 fn assert_nothing_unfinished(cache: &Path) {
     let blobs = cache.join("models--org--repo/blobs");
@@ -80,7 +88,9 @@ fn a_model_is_fetched_into_the_layout_of_the_hubs_own_tools() {
     let server = Setup::new(&[("README.md", b"hi".to_vec()), ("model.gguf", bytes.clone())]);
     let mut seen = Vec::new();
     let pulled = server.hub().pull(&"hf:org/repo".parse().unwrap(), &mut |p| {
-        seen.push((p.done, p.total));
+        if let Progress::File { done, total, .. } = p {
+            seen.push((*done, *total));
+        }
         true
     });
     let pulled = pulled.unwrap();
@@ -125,7 +135,7 @@ fn broken_connections_go_on_where_they_broke() {
 fn an_interrupted_pull_goes_on_in_another_process() {
     let bytes = content(3, 4_000_000);
     let server = Setup::new(&[("model.gguf", bytes.clone())]);
-    let stopped = server.hub().pull(&"hf:org/repo".parse().unwrap(), &mut |p| p.done < 2_000_000);
+    let stopped = server.hub().pull(&"hf:org/repo".parse().unwrap(), &mut |p| done(p) < 2_000_000);
     assert!(matches!(stopped, Err(StoreError::Interrupted)));
     assert_eq!(server.hub().find(&"hf:org/repo".parse().unwrap()).unwrap(), None);
     let pulled = server.pull("hf:org/repo").unwrap();
@@ -193,6 +203,145 @@ fn servers_that_do_not_resume_are_coped_with() {
 }
 
 #[test]
+fn bytes_that_come_again_are_no_progress() {
+    let server = Setup::new(&[("model.gguf", content(12, 300_000))]);
+    server.faults(&[Fault::NeverResumes(50_000)]);
+    let error = server.pull("hf:org/repo").unwrap_err();
+    assert!(matches!(error, StoreError::Unreachable { attempts: 3, .. }), "{error}");
+}
+
+/// A server that answers every request with this.
+fn hub_of(folder: &Path, reply: impl Fn(&str, &mut std::net::TcpStream) + Send + 'static) -> Hub {
+    let address = listen(move |mut stream| {
+        if let Some(seen) = read_request(&mut stream, false) {
+            reply(&seen.line, &mut stream);
+        }
+    });
+    let (endpoint, cache) = (format!("http://{address}"), folder.join("hub"));
+    let patience = Patience { attempts: 2, first_wait: Duration::from_millis(1) };
+    Hub { patience, ..Hub::new(HubSettings { endpoint, cache, token: None, offline: false }) }
+}
+
+/// The server says nothing for as long as the client listens: what ends the work is that it was asked for.
+#[test]
+fn a_silent_server_is_left_when_that_is_asked_for() {
+    let server = Setup::new(&[("model.gguf", content(13, 300_000))]);
+    server.faults(&[Fault::Hangs(1000)]);
+    let mut told = 0;
+    let stopped = server.hub().pull(&"hf:org/repo".parse().unwrap(), &mut |p| {
+        told += u32::from(done(p) == 1000);
+        told < 3
+    });
+    assert!(matches!(stopped, Err(StoreError::Interrupted)), "{stopped:?}");
+    for silent_about in ["GET /api", "HEAD /"] {
+        let folder = tempfile::tempdir().unwrap();
+        let body = format!("{{\"sha\":\"{COMMIT}\",\"siblings\":[{{\"rfilename\":\"a.gguf\"}}]}}");
+        let hub = hub_of(folder.path(), move |line, stream| match line.starts_with(silent_about) {
+            true => drop(std::io::Read::read(stream, &mut [0])),
+            false => answer(stream, 200, "", body.as_bytes(), body.len()),
+        });
+        let mut asked = 0;
+        let stopped = hub.pull(&"hf:o/r".parse().unwrap(), &mut |p| {
+            asked += u32::from(*p == Progress::Asking);
+            asked < 3
+        });
+        assert!(matches!(stopped, Err(StoreError::Interrupted)), "{silent_about}: {stopped:?}");
+    }
+}
+
+#[test]
+fn what_a_server_states_is_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let pull = |siblings: String| {
+        let body = format!("{{\"sha\":\"{COMMIT}\",\"siblings\":[{siblings}]}}");
+        let hub =
+            hub_of(folder.path(), move |_, stream| answer(stream, 200, "", body.as_bytes(), body.len()));
+        hub.pull(&"hf:o/r".parse().unwrap(), &mut |_| true).unwrap_err()
+    };
+    // Lists in lists, which have no names, and more of them than a tree of values has room for.
+    let error = pull(vec!["0"; 4_000_000].join(","));
+    assert!(matches!(&error, StoreError::NoFile { files, .. } if files.is_empty()), "{error}");
+    let error = pull(format!("[{}]", vec!["0"; 4_000_000].join(",")));
+    assert!(matches!(&error, StoreError::NoFile { .. }), "{error}");
+    let named =
+        |n: usize| (0..n).map(|i| format!("{{\"rfilename\":\"x{i}.gguf\"}}")).collect::<Vec<_>>().join(",");
+    let error = pull(named(30_000)).to_string();
+    assert!(error.len() < 2000 && error.contains("and 29980 more"), "{error}");
+    let error = pull(named(200_001));
+    assert!(matches!(&error, StoreError::Answer { why, .. } if why.contains("200000 files")), "{error}");
+    let error = pull(format!("{{\"rfilename\":\"{}\"}}", "x".repeat(33 << 20)));
+    assert!(matches!(&error, StoreError::Answer { why, .. } if why.contains("longer than")), "{error}");
+}
+
+/// A server that has one file, of this size and with this hash.
+fn with_file(folder: &Path, size: u64, etag: &'static str, bytes: &'static [u8]) -> Hub {
+    hub_of(folder, move |line, stream| {
+        let body = format!("{{\"sha\":\"{COMMIT}\",\"siblings\":[{{\"rfilename\":\"a.gguf\"}}]}}");
+        let headers = format!("X-Linked-Size: {size}\r\nETag: \"{etag}\"\r\n");
+        match line.starts_with("GET /api") {
+            true => answer(stream, 200, "", body.as_bytes(), body.len()),
+            false if line.starts_with("HEAD") => answer(stream, 200, &headers, b"", 0),
+            false => answer(stream, 200, &headers, bytes, bytes.len()),
+        }
+    })
+}
+
+#[cfg(unix)]
+#[test]
+fn more_than_the_disk_has_room_for_is_not_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = with_file(folder.path(), 70 << 40, "abc", b"GGUF");
+    let error = hub.pull(&"hf:o/r".parse().unwrap(), &mut |_| true).unwrap_err();
+    assert!(matches!(error, StoreError::NoRoom { needed, .. } if needed == 70 << 40), "{error}");
+}
+
+#[test]
+fn a_file_without_a_hash_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let pulled = with_file(folder.path(), 4, "abc", b"GGUF").pull(&"hf:o/r".parse().unwrap(), &mut |_| true);
+    assert_eq!(pulled.unwrap().unchecked, ["a.gguf"]);
+    let server = Setup::new(&[("model.gguf", content(14, 100))]);
+    assert_eq!(server.pull("hf:org/repo").unwrap().unchecked, [""; 0]);
+}
+
+/// Whoever can write to the cache cannot have other files written or removed by a command of another user.
+#[cfg(unix)]
+#[test]
+fn links_in_the_cache_do_not_lead_out_of_it() {
+    use std::os::unix::fs::symlink;
+    let name = "hf:org/repo".parse().unwrap();
+    let repo = RepoId { owner: "org".into(), name: "repo".into() };
+    for (place, is_folder) in
+        [("", true), ("blobs", true), ("snapshots", true), ("refs", true), ("refs/main", false)]
+    {
+        let server = Setup::new(&[("model.gguf", content(15, 1000))]);
+        let outside = server.folder.path().join("outside");
+        std::fs::create_dir_all(&outside).unwrap();
+        std::fs::write(outside.join("precious"), "kept").unwrap();
+        let link = server.folder.path().join("hub/models--org--repo").join(place);
+        let link = link.components().collect::<std::path::PathBuf>();
+        std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+        symlink(if is_folder { outside.clone() } else { outside.join("precious") }, &link).unwrap();
+        let error = server.hub().pull(&name, &mut |_| true).unwrap_err();
+        assert!(matches!(&error, StoreError::Link { path } if *path == link), "{place}: {error}");
+        let _ = server.hub().cache().remove(&repo, Some("model.gguf"));
+        let _ = server.hub().cache().remove(&repo, None);
+        let left: Vec<_> = std::fs::read_dir(&outside).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["precious"], "{place}");
+        assert_eq!(std::fs::read(outside.join("precious")).unwrap(), b"kept", "{place}");
+    }
+    // The place where a file arrives.
+    let server = Setup::new(&[("model.gguf", content(15, 1000))]);
+    let blobs = server.folder.path().join("hub/models--org--repo/blobs");
+    std::fs::create_dir_all(&blobs).unwrap();
+    let link = blobs.join(format!("{}.incomplete", sha256(&content(15, 1000))));
+    symlink(server.folder.path().join("outside"), &link).unwrap();
+    let error = server.hub().pull(&name, &mut |_| true).unwrap_err();
+    assert!(matches!(&error, StoreError::Link { path } if *path == link), "{error}");
+    assert!(!server.folder.path().join("outside").exists());
+}
+
+#[test]
 fn refusals_say_what_to_do() {
     let server = Setup::new(&[("model.gguf", content(7, 100))]);
     server.state().needs_token = Some("Bearer other".to_owned());
@@ -253,7 +402,8 @@ fn small_files_are_checked_by_their_git_hash_and_names_redirect() {
     let blob = std::fs::canonicalize(&pulled.path).unwrap();
     assert_eq!(blob.file_name().unwrap().to_str().unwrap(), git_hash(&content(11, 500)));
     let client = server.hub();
-    let (commit, _) = client.describe(&RepoId { owner: "old".into(), name: "name".into() }, "main").unwrap();
+    let (commit, _) =
+        client.describe(&RepoId { owner: "old".into(), name: "name".into() }, "main", &mut |_| true).unwrap();
     assert_eq!(commit, COMMIT);
 }
 
