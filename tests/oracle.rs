@@ -236,16 +236,9 @@ fn the_built_in_models_perplexity_is_its_recipes() {
     let folder = root().join("models/shakespeare");
     let expected = json(&folder.join("reference.json"))["val_ppl_ctx512"].as_f64().unwrap();
     let all = ids(&json(&folder.join("validation_ids.json")));
-    // All windows in release builds; the unoptimised log-softmax of a debug build takes the first eighth, whose perplexity
-    // under the recipe is not on record and is only held against wide bounds.
-    let whole = !cfg!(debug_assertions);
-    let part = if whole { &all[..] } else { &all[..512 * 20] };
     let loaded = open(&folder.join("shakespeare-5m-i2_s.gguf"), &options_stored_head(DType::F16));
-    let result = perplexity(&mut session(&loaded, 512, 2), part, 512, |_| true).unwrap();
+    let result = perplexity(&mut session(&loaded, 512, 2), &all, 512, |_| true).unwrap();
     println!("perplexity {:.4} over {} tokens, recipe {expected:.4}", result.perplexity(), result.tokens);
-    let allowed = if whole { 0.005 } else { 0.25 };
-    assert!((result.perplexity() / expected - 1.0).abs() <= allowed, "{}", result.perplexity());
-    if whole {
-        assert_eq!(result.tokens, 85_848);
-    }
+    assert!((result.perplexity() / expected - 1.0).abs() <= 0.005, "{}", result.perplexity());
+    assert_eq!(result.tokens, 85_848);
 }

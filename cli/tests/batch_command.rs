@@ -608,7 +608,7 @@ fn a_killed_batch_goes_on_without_loss() {
 }
 
 #[test]
-#[ignore = "a minute and more: .ci/run has it, in release"]
+#[ignore = "two minutes: .ci/soak has it"]
 fn a_hundred_kills_lose_nothing() {
     kill_and_resume(100);
 }
