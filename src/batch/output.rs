@@ -10,10 +10,43 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::BatchError;
+use super::{BatchError, Settings};
 
-/// Results that the file held when it was opened: the hash of the request by `custom_id`.
-pub type Done = HashMap<String, String>;
+/// Results that the file held when it was opened.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// The hash of the request and the number of its settings, by `custom_id`.
+    by_id: HashMap<String, (String, usize)>,
+    /// The settings that there are, most often one.
+    settings: Vec<Settings>,
+}
+
+impl Done {
+    /// How many results there are.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// The hash of the request with this id and the settings that its result was made with.
+    pub(super) fn get(&self, id: &str) -> Option<(&str, &Settings)> {
+        let (hash, settings) = self.by_id.get(id)?;
+        Some((hash, self.settings.get(*settings)?))
+    }
+
+    fn insert(&mut self, id: String, hash: String, settings: Settings) {
+        let found = self.settings.iter().position(|known| *known == settings);
+        let number = found.unwrap_or_else(|| {
+            self.settings.push(settings);
+            self.settings.len() - 1
+        });
+        self.by_id.insert(id, (hash, number));
+    }
+}
 
 /// A results file.
 #[derive(Debug)]
@@ -45,14 +78,14 @@ impl Output {
             Err(TryLockError::Error(source)) => return Err(failed("lock", path)(source)),
         }
         let mut output = Self { path: path.to_owned(), file, length: 0, line: Vec::new() };
-        let done = if overwrite { Done::new() } else { output.read_results()? };
+        let done = if overwrite { Done::default() } else { output.read_results()? };
         output.cut()?;
         Ok((output, done))
     }
 
     /// Reads the complete lines and sets the length to their end.
     fn read_results(&mut self) -> Result<Done, BatchError> {
-        let mut done = Done::new();
+        let mut done = Done::default();
         let mut reader = BufReader::new(&self.file);
         let (mut line, mut number) = (Vec::new(), 0);
         loop {
@@ -62,12 +95,12 @@ impl Output {
                 return Ok(done);
             }
             number += 1;
-            let (id, hash) = result_of(&line).map_err(|why| BatchError::NotResults {
+            let (id, hash, settings) = result_of(&line).map_err(|why| BatchError::NotResults {
                 path: self.path.clone(),
                 line: number,
                 why,
             })?;
-            done.insert(id, hash);
+            done.insert(id, hash, settings);
             self.length += line.len() as u64;
         }
     }
@@ -115,14 +148,16 @@ impl Output {
     }
 }
 
-/// The id and the request's hash of a line.
-fn result_of(line: &[u8]) -> Result<(String, String), String> {
-    let value: Value = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+/// The id, the request's hash and the settings of a line.
+fn result_of(line: &[u8]) -> Result<(String, String, Settings), String> {
+    let mut value: Value = serde_json::from_slice(line).map_err(|e| e.to_string())?;
     let text = |key: &str| {
         let found = value.get(key).and_then(Value::as_str);
         found.map(str::to_owned).ok_or_else(|| format!("it has no `{key}`"))
     };
-    Ok((text("custom_id")?, text("request_hash")?))
+    let (id, hash) = (text("custom_id")?, text("request_hash")?);
+    let settings = value.get_mut("settings").map(Value::take).and_then(Settings::from_json);
+    Ok((id, hash, settings.ok_or("it has no `settings`")?))
 }
 
 #[cfg(test)]
@@ -132,7 +167,7 @@ mod tests {
     use super::*;
 
     fn result(id: &str) -> Value {
-        json!({ "custom_id": id, "request_hash": "00", "response": { "text": "a\nb" } })
+        json!({ "custom_id": id, "request_hash": "00", "settings": {}, "response": { "text": "a\nb" } })
     }
 
     #[test]
@@ -152,7 +187,7 @@ mod tests {
             let expected = usize::from(length >= first) + usize::from(length == whole.len());
             assert_eq!(done.len(), expected, "{length}");
             for id in ["a", "b"] {
-                if !done.contains_key(id) {
+                if done.get(id).is_none() {
                     output.append(&result(id)).unwrap();
                 }
             }
@@ -165,9 +200,13 @@ mod tests {
     fn other_files_are_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notes.txt");
-        for text in
-            ["dear diary\n", "{\"custom_id\":\"a\"}\n", "[]\n", "{\"custom_id\":1,\"request_hash\":\"\"}\n"]
-        {
+        for text in [
+            "dear diary\n",
+            "{\"custom_id\":\"a\"}\n",
+            "[]\n",
+            "{\"custom_id\":1,\"request_hash\":\"\",\"settings\":{}}\n",
+            "{\"custom_id\":\"a\",\"request_hash\":\"\"}\n",
+        ] {
             std::fs::write(&path, text).unwrap();
             let error = Output::open(&path, false).unwrap_err();
             assert!(matches!(error, BatchError::NotResults { line: 1, .. }), "{error}");

@@ -62,7 +62,7 @@ impl Transcript {
             return Err(bad(format!("{} has more than {} bytes", path.display(), Self::MAX_BYTES)));
         }
         let transcript: Self =
-            serde_json::from_slice(&bytes).map_err(|error| bad(format!("{}: {error}", path.display())))?;
+            serde_json::from_slice(&bitnetc_frontend_gguf::text::json(&bytes)).map_err(|error| bad(format!("{}: {error}", path.display())))?;
         if transcript.schema != Self::SCHEMA {
             let found = transcript.schema.escape_debug();
             return Err(bad(format!("{} has the format {found}, not {}", path.display(), Self::SCHEMA)));
