@@ -21,7 +21,7 @@ use super::run::announce;
 use super::speeds::SpeedsArg;
 use super::startup::{self, Startup, is_plan};
 use super::synth::shape;
-use super::{Outcome as CommandOutcome, bench_kernels, bench_passes, interrupt, models, output, progress};
+use super::{Outcome as CommandOutcome, bench_kernels, bench_passes, input_file, interrupt, models, output, progress};
 use crate::exit;
 
 /// Passes of the f32 peak, which no test needs.
@@ -76,7 +76,7 @@ fn baseline(args: &BenchArgs) -> Result<Option<Vec<Series>>, Failure> {
     let Some(path) = &args.compare else { return Ok(None) };
     let failed =
         |why: &dyn std::fmt::Display| Failure::new(exit::FAILURE, format!("{}: {why}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|e| failed(&e))?;
+    let text = input_file::text(path)?;
     compare::baseline(&text).map(Some).map_err(|e| failed(&e))
 }
 
@@ -84,7 +84,7 @@ fn baseline(args: &BenchArgs) -> Result<Option<Vec<Series>>, Failure> {
 fn tests(args: &BenchArgs) -> Vec<Test> {
     let threads: Vec<u32> = match &args.threads[..] {
         [] => vec![threads(None)],
-        list => list.to_vec(),
+        list => list.iter().map(|&n| threads(Some(n))).collect(),
     };
     let mut all = Vec::new();
     for &threads in &threads {
@@ -111,7 +111,7 @@ struct Subjects {
 
 fn subject(args: &BenchArgs, quiet: bool) -> Result<Subjects, Failure> {
     let Some(preset) = args.preset else {
-        let path = models::resolve(args.model.as_deref(), quiet)?;
+        let path = models::resolve(args.model.name()?, quiet)?;
         return Ok(Subjects { path, name: None, _synthetic: None });
     };
     let shape = shape(preset, args.vocab, args.layers);

@@ -16,7 +16,7 @@ use crate::exit;
 
 /// Runs the command.
 pub(crate) fn run(args: &InspectArgs) -> Outcome {
-    let path = models::resolve(args.model.as_deref(), false)?;
+    let path = models::resolve(args.model.name()?, false)?;
     let source = Source::open(path.as_deref(), MapMode::Mapped)?.with_options(args.options.model_options());
     let verdict = if args.verify { Some(check_file(&source)?) } else { None };
     let refused = verdict.as_ref().is_some_and(|v| !v.errors.is_empty());

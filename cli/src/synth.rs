@@ -6,11 +6,16 @@ use bitnetc_frontend_gguf::synth::{ModelShape, PRESETS, Preset, SMALL_VOCABULARY
 
 use super::args::SynthArgs;
 use super::failure::Failure;
+use super::suggest::{Suggested, suggested};
 use super::{Outcome, interrupt, output, progress};
 use crate::exit;
 
-/// Parses a preset's name.
-pub(crate) fn parse_preset(name: &str) -> Result<&'static Preset, String> {
+/// Parses `--preset`.
+pub(crate) fn preset_parser() -> Suggested<&'static Preset, String> {
+    suggested(parse_preset, || PRESETS.iter().map(|preset| preset.name).collect())
+}
+
+fn parse_preset(name: &str) -> Result<&'static Preset, String> {
     preset(name).ok_or_else(|| {
         let names: Vec<&str> = PRESETS.iter().map(|p| p.name).collect();
         format!("there is no such preset; there are {}", names.join(", "))

@@ -48,14 +48,25 @@ impl Done {
     }
 }
 
-/// A results file.
-#[derive(Debug)]
+/// A results file, or a stream of results.
 pub struct Output {
     path: PathBuf,
-    file: File,
-    /// Bytes of complete lines.
-    length: u64,
+    place: Place,
     line: Vec<u8>,
+}
+
+/// Where results go.
+enum Place {
+    /// A file that can be continued, with the bytes of its complete lines.
+    File { file: File, length: u64 },
+    /// Standard output, or another stream: nothing is kept.
+    Stream(Box<dyn Write>),
+}
+
+impl std::fmt::Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Output").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> BatchError {
@@ -77,39 +88,15 @@ impl Output {
             Err(TryLockError::WouldBlock) => return Err(BatchError::Busy { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => return Err(failed("lock", path)(source)),
         }
-        let mut output = Self { path: path.to_owned(), file, length: 0, line: Vec::new() };
-        let done = if overwrite { Done::default() } else { output.read_results()? };
-        output.cut()?;
-        Ok((output, done))
+        let (done, length) = if overwrite { (Done::default(), 0) } else { read_results(path, &file)? };
+        cut(&file, length).map_err(failed("write to", path))?;
+        let place = Place::File { file, length };
+        Ok((Self { path: path.to_owned(), place, line: Vec::new() }, done))
     }
 
-    /// Reads the complete lines and sets the length to their end.
-    fn read_results(&mut self) -> Result<Done, BatchError> {
-        let mut done = Done::default();
-        let mut reader = BufReader::new(&self.file);
-        let (mut line, mut number) = (Vec::new(), 0);
-        loop {
-            line.clear();
-            reader.read_until(b'\n', &mut line).map_err(failed("read", &self.path))?;
-            if line.last() != Some(&b'\n') {
-                return Ok(done);
-            }
-            number += 1;
-            let (id, hash, settings) = result_of(&line).map_err(|why| BatchError::NotResults {
-                path: self.path.clone(),
-                line: number,
-                why,
-            })?;
-            done.insert(id, hash, settings);
-            self.length += line.len() as u64;
-        }
-    }
-
-    /// Cuts off what stands behind the complete lines.
-    fn cut(&mut self) -> Result<(), BatchError> {
-        self.file.set_len(self.length).map_err(failed("write to", &self.path))?;
-        self.file.seek(SeekFrom::Start(self.length)).map_err(failed("write to", &self.path))?;
-        Ok(())
+    /// Results that go to a stream, one line after the other.
+    pub fn stream(stream: Box<dyn Write>) -> Self {
+        Self { path: PathBuf::from("standard output"), place: Place::Stream(stream), line: Vec::new() }
     }
 
     /// The file's name.
@@ -127,16 +114,20 @@ impl Output {
         serde_json::to_writer(&mut self.line, result)
             .map_err(|e| failed("write to", &self.path)(e.into()))?;
         self.line.push(b'\n');
-        match self.file.write_all(&self.line) {
-            Ok(()) => {
-                self.length += self.line.len() as u64;
-                Ok(())
-            }
-            Err(source) => {
-                let _ = self.cut();
-                Err(failed("write to", &self.path)(source))
-            }
-        }
+        let written = match &mut self.place {
+            Place::Stream(stream) => stream.write_all(&self.line).and_then(|()| stream.flush()),
+            Place::File { file, length } => match file.write_all(&self.line) {
+                Ok(()) => {
+                    *length += self.line.len() as u64;
+                    Ok(())
+                }
+                Err(source) => {
+                    let _ = cut(file, *length);
+                    Err(source)
+                }
+            },
+        };
+        written.map_err(failed("write to", &self.path))
     }
 
     /// Brings everything to the disk.
@@ -144,8 +135,36 @@ impl Output {
     /// # Errors
     /// The system refused.
     pub fn finish(self) -> Result<(), BatchError> {
-        self.file.sync_all().map_err(failed("write to", &self.path))
+        match self.place {
+            Place::File { file, .. } => file.sync_all().map_err(failed("write to", &self.path)),
+            Place::Stream(_) => Ok(()),
+        }
     }
+}
+
+/// The results in the complete lines of a file, and where these end.
+fn read_results(path: &Path, file: &File) -> Result<(Done, u64), BatchError> {
+    let (mut done, mut length) = (Done::default(), 0);
+    let mut reader = BufReader::new(file);
+    let (mut line, mut number) = (Vec::new(), 0);
+    loop {
+        line.clear();
+        reader.read_until(b'\n', &mut line).map_err(failed("read", path))?;
+        if line.last() != Some(&b'\n') {
+            return Ok((done, length));
+        }
+        number += 1;
+        let wrong = |why| BatchError::NotResults { path: path.to_owned(), line: number, why };
+        let (id, hash, settings) = result_of(&line).map_err(wrong)?;
+        done.insert(id, hash, settings);
+        length += line.len() as u64;
+    }
+}
+
+/// Cuts off what stands after the complete lines.
+fn cut(mut file: &File, length: u64) -> std::io::Result<()> {
+    file.set_len(length)?;
+    file.seek(SeekFrom::Start(length)).map(drop)
 }
 
 /// The id, the request's hash and the settings of a line.

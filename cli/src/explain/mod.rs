@@ -16,6 +16,7 @@ use clap::Args;
 use super::args::ModelArgs;
 use super::build::{LoweringArgs, SelectorArgs};
 use super::failure::Failure;
+use super::model_arg::ModelArg;
 use super::{Outcome, interrupt, models, output};
 use crate::exit;
 
@@ -24,9 +25,8 @@ use crate::exit;
     after_help = "Examples:\n  bitnetc explain model.gguf\n  bitnetc explain model.plan --measure -d 512\n  bitnetc explain model.gguf --html report.html"
 )]
 pub(crate) struct ExplainArgs {
-    /// A .gguf model or a plan (default: the built-in model)
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
     /// Write a page for a browser: graph, memory, schedule, kernels with their machine code, passes
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
@@ -59,13 +59,13 @@ pub(crate) fn run(args: &ExplainArgs, quiet: bool) -> Outcome {
     let threads = args.lowering.build.threads();
     let build = BuildOptions { codegen: args.selector.codegen.into(), ..args.lowering.options("native")? };
     let target = build.target()?;
-    let path = models::resolve(args.model.as_deref(), quiet)?;
+    let path = models::resolve(args.model.name()?, quiet)?;
     let open = || {
         let source = Source::open(path.as_deref(), MapMode::Mapped)?;
         Ok::<_, bitnetc::Error>(source.with_options(args.options.model_options()))
     };
     let source = open()?;
-    if args.model.is_none() {
+    if path.is_none() {
         output::say(quiet, format!("no model given: using {}", source.name()));
     }
     let (mut timings, mut machine) = (None, target.clone());
