@@ -13,7 +13,9 @@ use bitnetc_frontend_gguf as gguf;
 use bitnetc_frontend_gguf::split::PartName;
 use bitnetc_ir::interp::{Interpreter, Tensor};
 use bitnetc_ir::weights::{packed_scale_index, ternary_bytes};
-use bitnetc_ir::{DType, EntryPoint, Func, KEY_BLOCK, Layout, Module, ParamId, Stage, Type, cache, text, verify};
+use bitnetc_ir::{
+    DType, EntryPoint, Func, KEY_BLOCK, Layout, Module, ParamId, Stage, Type, cache, text, verify,
+};
 use bitnetc_ir::{WeightBytes, WeightSource};
 use bitnetc_passes::{HeadFormat, PassId, PassUse, Pipeline, WeightPacking, check_plan};
 use bitnetc_runtime::error::SessionError;
@@ -449,8 +451,7 @@ fn load_plan(path: &Path, plan: Plan, options: &LoadOptions) -> Result<Loaded, E
     let (chat_template, mut notes) =
         (index.chat_template().map(str::to_owned), index.meta().defaults_used.clone());
     let architecture = index.meta().architecture.clone();
-    let (source_hash, head) =
-        (index.meta().source.hash, head_of(&index.meta().creation_options).to_owned());
+    let (source_hash, head) = (index.meta().source.hash, head_of(&index.meta().creation_options).to_owned());
     notes.extend(refusals(&compiled));
     let blob: Bytes = Arc::new(PlanBytes(plan));
     Ok(Loaded {

@@ -10,8 +10,8 @@ use bitnetc_runtime::map::MapMode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::build::{
-    BuildArgs, CodegenArg, KvType, LoweringArgs, SelectorArgs, Weights, head_parser, parse_threads, pass_parser,
-    target_parser,
+    BuildArgs, CodegenArg, KvType, LoweringArgs, SelectorArgs, Weights, head_parser, parse_threads,
+    pass_parser, target_parser,
 };
 use super::chat::ChatArgs;
 use super::failure::Failure;
@@ -42,7 +42,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Generate text
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Talk to a model
     Chat(ChatArgs),
     /// Text to token ids

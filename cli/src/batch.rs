@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bitnetc::batch::{
-    BatchError, ChatPrompt, Defaults, Done, Format, Input, Job, Lines, Outcome as Answers, Output, RenderChat,
-    Settings, Shard, TextSource,
+    BatchError, ChatPrompt, Defaults, Done, Format, Input, Job, Lines, Outcome as Answers, Output,
+    RenderChat, Settings, Shard, TextSource,
 };
 use bitnetc::chat::{ChatEncoder, ChatError, Wish};
 use bitnetc::engine::{EngineOptions, Scheduler};

@@ -1,6 +1,5 @@
 //! `bitnetc bench kernels`: every distinct kernel of a model, beside what the machine could do.
 
-use bitnetc::load::load;
 use bitnetc_tools::bench::kernels::{KernelsOptions, json, markdown, measure};
 use bitnetc_tools::bench::limits_of_machine;
 use bitnetc_tools::bench::machine::{Build, Machine};
@@ -55,7 +54,7 @@ pub(crate) fn run(args: &BenchKernelsArgs, quiet: bool) -> Outcome {
         return Err(Failure::new(exit::USAGE, "nothing to measure: give -n above 0, or -p above 1"));
     }
     let path = models::resolve(args.model.name()?, quiet)?;
-    let loaded = load(path.as_deref(), &args.engine.load_options()?)?;
+    let loaded = models::load_file(path.as_deref(), &args.engine.load_options()?, quiet)?;
     announce(&loaded, path.is_some(), quiet);
     let machine = Machine::describe(&host()?);
     let build = Build::this();
@@ -65,7 +64,8 @@ pub(crate) fn run(args: &BenchKernelsArgs, quiet: bool) -> Outcome {
             "warning: this is a debug build; build with --release for figures that mean something",
         );
     }
-    let mut roofline = limits_of_machine(args.limits_buffer.map(|mib| mib << 20))?;
+    let limits = || limits_of_machine(args.limits_buffer.map(|mib| mib << 20));
+    let mut roofline = progress::working("measuring", quiet, limits)?;
     let options = KernelsOptions {
         prompt: args.prompt,
         generate: args.generate,

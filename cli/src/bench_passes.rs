@@ -76,7 +76,7 @@ pub(crate) fn run(args: &BenchPassesArgs, quiet: bool) -> Outcome {
         repetitions: args.repetitions,
         keep_going: (|| !interrupt::requested()).into(),
     };
-    let whole = load(path.as_deref(), &without(args, &[])?)?;
+    let whole = models::load_file(path.as_deref(), &without(args, &[])?, quiet)?;
     announce(&whole, path.is_some(), quiet);
     let machine = Machine::describe(&host()?);
     let build = Build::this();

@@ -25,7 +25,8 @@ impl EscapeArgs {
             return Ok(given.to_owned());
         }
         String::from_utf8(unescaped(given.as_bytes())).map_err(|_| {
-            let message = format!("{option}: its escapes make bytes that are not UTF-8; --no-escape takes it as it is");
+            let message =
+                format!("{option}: its escapes make bytes that are not UTF-8; --no-escape takes it as it is");
             Failure::new(exit::USAGE, message)
         })
     }

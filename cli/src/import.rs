@@ -74,7 +74,7 @@ pub(crate) fn run(args: &ImportArgs, quiet: bool) -> Outcome {
     interrupt::listen();
     let clock = Instant::now();
     let files = Files::open(&directory)?;
-    let import = check(&directory, &files, &options)?;
+    let import = progress::working("checking", quiet, || check(&directory, &files, &options))?;
     for note in import.notes() {
         output::say(quiet, format_args!("note: {note}"));
     }

@@ -85,7 +85,10 @@ pub(crate) fn json(path: &Path) -> Result<Vec<u8>, Failure> {
 /// Standard input in a file without a name, for what has to be read more than once.
 pub(crate) fn spooled_stdin() -> Result<File, Failure> {
     let failed = |e: std::io::Error| {
-        Failure::new(exit::FAILURE, format!("cannot keep standard input in a temporary file: {e}; set TMPDIR"))
+        Failure::new(
+            exit::FAILURE,
+            format!("cannot keep standard input in a temporary file: {e}; set TMPDIR"),
+        )
     };
     let mut file = tempfile::tempfile().map_err(failed)?;
     std::io::copy(&mut take_stdin()?, &mut file).map_err(failed)?;

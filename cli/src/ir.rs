@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 
 use super::args::{EntryArg, IrCheckArgs, IrDumpArgs, StageArg};
 use super::failure::Failure;
-use super::{Outcome, input_file, models, output};
+use super::{Outcome, input_file, models, output, progress};
 use crate::exit;
 
 #[derive(Debug, Args)]
@@ -57,7 +57,8 @@ fn dump(args: &IrDumpArgs) -> Outcome {
     let path = models::resolve(args.model.name()?, false)?;
     let source = Source::open(path.as_deref(), bitnetc_runtime::map::MapMode::Mapped)?
         .with_options(args.options.model_options());
-    let mut module = dump_module(&source, stage, &options)?;
+    let lower = || dump_module(&source, stage, &options);
+    let mut module = progress::working("compiling", false, lower)?;
     let entry = match (args.entry, args.layer) {
         (Some(EntryArg::Decode), _) | (None, Some(_)) => Some(EntryPoint::Decode),
         (Some(EntryArg::Prefill), _) => Some(EntryPoint::Prefill),

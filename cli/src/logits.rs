@@ -32,7 +32,10 @@ pub(crate) fn run(args: &LogitsArgs, quiet: bool) -> Outcome {
     interrupt::listen();
     let to_stdout = input_file::is_standard(&args.output);
     if to_stdout && args.json {
-        return Err(Failure::new(exit::USAGE, "--json and `--output -` both want standard output: give a file"));
+        return Err(Failure::new(
+            exit::USAGE,
+            "--json and `--output -` both want standard output: give a file",
+        ));
     }
     let file = match to_stdout {
         true => None,

@@ -18,12 +18,10 @@ pub(crate) fn run(args: &PerplexityArgs, quiet: bool) -> Outcome {
     let loaded = models::open(name, &args.engine.load_options()?, quiet)?;
     announce(&loaded, name.is_some(), quiet);
     let ids: Vec<u32> = match (&args.ids, &args.file) {
-        (Some(path), _) => {
-            serde_json::from_slice(&input_file::json(path)?).map_err(|e| {
-                let message = format!("{}: expected a JSON array of token ids: {e}", input_file::shown(path));
-                Failure::new(exit::FAILURE, message)
-            })?
-        }
+        (Some(path), _) => serde_json::from_slice(&input_file::json(path)?).map_err(|e| {
+            let message = format!("{}: expected a JSON array of token ids: {e}", input_file::shown(path));
+            Failure::new(exit::FAILURE, message)
+        })?,
         (None, Some(path)) => {
             let text = input_file::text(path)?;
             loaded.tokenizer.encode(&text, true, false)?

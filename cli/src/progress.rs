@@ -34,7 +34,10 @@ fn styled(template: &str, what: &str, total: u64, quiet: bool) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(total).with_style(style.progress_chars("=> ")).with_message(what.to_owned())
+    let bar = ProgressBar::new(total).with_style(style.progress_chars("=> ")).with_message(what.to_owned());
+    // There from the beginning, not from the first step on.
+    bar.tick();
+    bar
 }
 
 /// Does work of which nobody knows how long it takes: it is named on a terminal if it takes its time, with the seconds, and Ctrl-C

@@ -42,7 +42,8 @@ fn named_and_prompt(args: &RunArgs) -> Result<(Option<&Path>, Option<String>), F
         (given, true, _) => given,
         (None, false, None) => Some(words.join(" ")),
         _ => {
-            let message = format!("the prompt is given twice: \"{}\" and an option; leave one out", words.join(" "));
+            let message =
+                format!("the prompt is given twice: \"{}\" and an option; leave one out", words.join(" "));
             return Err(Failure::new(exit::USAGE, message));
         }
     };
@@ -157,7 +158,10 @@ fn generate(args: &RunArgs, opened: Opened, text: String, quiet: bool) -> Outcom
         output::print("\n")?;
     }
     if result.finish == Stop::ContextFull {
-        output::say(quiet, format!("the context of {} is full", output::count(u64::from(session.context()), "token")));
+        output::say(
+            quiet,
+            format!("the context of {} is full", output::count(u64::from(session.context()), "token")),
+        );
     }
     let timings = Timings { load: load_time, result: &result, session: &session };
     if asked.json {

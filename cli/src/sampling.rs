@@ -155,7 +155,11 @@ impl SamplingArgs {
     }
 
     /// The options of a generation.
-    pub(crate) fn options(&self, length: &LengthArgs, escapes: EscapeArgs) -> Result<GenerateOptions, Failure> {
+    pub(crate) fn options(
+        &self,
+        length: &LengthArgs,
+        escapes: EscapeArgs,
+    ) -> Result<GenerateOptions, Failure> {
         let stops = self.stop.iter().map(|text| escapes.text("--reverse-prompt", text));
         Ok(GenerateOptions {
             limit: u64::try_from(length.n_predict).ok(),

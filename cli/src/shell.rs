@@ -35,6 +35,12 @@ pub(crate) struct ManArgs {
     pub(crate) output: Option<PathBuf>,
 }
 
+/// Prints name and version.
+pub(crate) fn version() -> Outcome {
+    output::print(&Cli::command().render_version())?;
+    Ok(exit::OK)
+}
+
 /// Prints the completions of a shell.
 pub(crate) fn completions(args: &CompletionsArgs) -> Outcome {
     let mut text = Vec::new();

@@ -89,9 +89,10 @@ fn unreadable(error: impl std::fmt::Display) -> Failure {
 /// The text that is to be tokenised.
 fn text_of(args: &TokenizeArgs, words: &[String]) -> Result<Vec<u8>, Failure> {
     match (&args.prompt, &args.file) {
-        (Some(_), _) | (_, Some(_)) if !words.is_empty() => {
-            Err(Failure::new(exit::USAGE, "the text is given twice: as an argument and by an option; leave one out"))
-        }
+        (Some(_), _) | (_, Some(_)) if !words.is_empty() => Err(Failure::new(
+            exit::USAGE,
+            "the text is given twice: as an argument and by an option; leave one out",
+        )),
         (Some(text), _) => Ok(args.escapes.text("--prompt", text)?.into_bytes()),
         (None, Some(path)) => input_file::bytes(path),
         (None, None) if words.is_empty() => input_file::bytes(Path::new(input_file::STANDARD)),

@@ -57,12 +57,13 @@ pub(crate) fn run(args: &VerifyArgs, quiet: bool) -> Outcome {
     let verdicts = match &source {
         Source::Gguf { .. } => {
             let model = source.gguf_model()?;
-            let module = dump_module(&source, Stage::Planned, &build)?;
+            let lower = || dump_module(&source, Stage::Planned, &build);
+            let module = progress::working("compiling", quiet, lower)?;
             verdicts(&module, &GgufWeights::new(&model), &options, args, quiet)?
         }
         Source::Plan { .. } => {
             let load = LoadOptions { build, ..LoadOptions::default() };
-            let loaded = load_source(source, &load)?;
+            let loaded = progress::working("loading", quiet, || load_source(source, &load))?;
             verdicts(&as_stored(&loaded.module, &loaded), &loaded, &options, args, quiet)?
         }
     };

@@ -104,7 +104,9 @@ mod tests {
         assert_eq!(without_mark("\u{feff}\u{feff}a".as_bytes()), "\u{feff}a".as_bytes());
         assert_eq!(text_without_mark("\u{feff}a\u{feff}"), "a\u{feff}");
         assert_eq!((mark_length(b"a"), mark_length("\u{feff}".as_bytes())), (0, 3));
-        for (given, expected) in [("a", "a"), ("a\n", "a"), ("a\r\n", "a"), ("a\r", "a\r"), ("a\n\r\n", "a\n"), ("", "")] {
+        for (given, expected) in
+            [("a", "a"), ("a\n", "a"), ("a\r\n", "a"), ("a\r", "a\r"), ("a\n\r\n", "a\n"), ("", "")]
+        {
             assert_eq!(without_line_end(given.as_bytes()), expected.as_bytes(), "{given:?}");
         }
         assert_eq!(with_unix_line_ends("a\r\nb\rc\n"), "a\nb\rc\n");

@@ -8,8 +8,8 @@ use std::cell::{Cell, RefCell};
 use serde_json::Value;
 
 use super::{
-    BatchError, Defaults, Done, Endpoint, Format, Input, Item, Output, Refusal, Request, Settings, TextSource,
-    printable, response,
+    BatchError, Defaults, Done, Endpoint, Format, Input, Item, Output, Refusal, Request, Settings,
+    TextSource, printable, response,
 };
 use crate::engine::{self, EngineError, Scheduler, Stats};
 use crate::error::Error;

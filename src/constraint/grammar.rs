@@ -65,7 +65,8 @@ impl Vocabulary {
     pub fn grammar(&self, source: &GrammarSource) -> Result<Grammar, ConstraintError> {
         let grammar = match source {
             GrammarSource::JsonSchema(text) => {
-                let mut schema: serde_json::Value = serde_json::from_slice(&input_text::json(text.as_bytes()))?;
+                let mut schema: serde_json::Value =
+                    serde_json::from_slice(&input_text::json(text.as_bytes()))?;
                 if let Some(schema) = schema.as_object_mut() {
                     let options = serde_json::json!({ "whitespace_pattern": WHITE_SPACE });
                     schema.entry("x-guidance").or_insert(options);

@@ -23,7 +23,8 @@ fn name_of_address(text: &str) -> Option<String> {
     let path = match without_query.strip_prefix("hf://") {
         Some(path) => path,
         None => {
-            let rest = without_query.strip_prefix("https://").or_else(|| without_query.strip_prefix("http://"));
+            let rest =
+                without_query.strip_prefix("https://").or_else(|| without_query.strip_prefix("http://"));
             let (host, path) = rest.unwrap_or(without_query).split_once('/')?;
             HOSTS.iter().any(|known| host.eq_ignore_ascii_case(known)).then_some(path)?
         }

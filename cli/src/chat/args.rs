@@ -85,7 +85,9 @@ impl TemplateArgs {
     pub(crate) fn wish(&self) -> Result<Wish, Failure> {
         Ok(match (&self.chat_template, &self.chat_template_file) {
             (Some(text), _) => Wish::NameOrText(text.clone()),
-            (None, Some(path)) => Wish::Text { name: path.display().to_string(), text: input_file::text(path)? },
+            (None, Some(path)) => {
+                Wish::Text { name: path.display().to_string(), text: input_file::text(path)? }
+            }
             (None, None) => Wish::Model,
         })
     }

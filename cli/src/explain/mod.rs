@@ -17,7 +17,7 @@ use super::args::ModelArgs;
 use super::build::{LoweringArgs, SelectorArgs};
 use super::failure::Failure;
 use super::model_arg::ModelArg;
-use super::{Outcome, interrupt, models, output};
+use super::{Outcome, interrupt, models, output, progress};
 use crate::exit;
 
 #[derive(Debug, Args)]
@@ -71,24 +71,26 @@ pub(crate) fn run(args: &ExplainArgs, quiet: bool) -> Outcome {
     let (mut timings, mut machine) = (None, target.clone());
     if args.measure {
         output::say(quiet, "measuring this machine's limits");
-        machine.measured = Some(speeds::measure(&target, args.limits_buffer.map(|mib| mib << 20))?);
-        output::say(quiet, format!("running {} decode steps", args.repetitions));
+        let limits = || speeds::measure(&target, args.limits_buffer.map(|mib| mib << 20));
+        machine.measured = Some(progress::working("measuring", quiet, limits)?);
+        output::say(quiet, format!("running {}", output::count(u64::from(args.repetitions), "decode step")));
         // As it is explained: a plan keeps the cache that it was made with.
         let own = matches!(source, Source::Gguf { .. });
         let cache = build.cache.filter(|_| own);
         let load = BuildOptions { cache, ..build.clone() };
-        let loaded = load_source(open()?, &LoadOptions { build: load, ..LoadOptions::default() })?;
+        let load = LoadOptions { build: load, ..LoadOptions::default() };
+        let loaded = progress::working("loading", quiet, || load_source(open()?, &load))?;
         let options = MeasureOptions {
             threads,
             position: args.depth,
             steps: args.repetitions,
             keep_going: (|| !interrupt::requested()).into(),
         };
-        timings = Some(measure(&loaded, &options)?);
+        timings = Some(progress::working("running", quiet, || measure(&loaded, &options))?);
     }
     let options =
         ExplainOptions { position: args.depth, texts: args.html.is_some(), timings: timings.as_ref() };
-    let document = explain(&source, &build, &machine, &options)?;
+    let document = progress::working("explaining", quiet, || explain(&source, &build, &machine, &options))?;
     if let Some(html) = &args.html {
         let text = page::page(&document).map_err(|e| Failure::new(exit::FAILURE, e))?;
         let file = WholeFile::create(html).map_err(|e| Failure::new(exit::FAILURE, e))?;

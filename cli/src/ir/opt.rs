@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Outcome, parse_module, read_text};
-use crate::build::{Weights, host, pipeline};
+use crate::build::{Weights, head_parser, host, pass_parser, pipeline, target_parser};
 use crate::exit;
 use crate::failure::Failure;
 use crate::observe::{ObserveArgs, write_text};

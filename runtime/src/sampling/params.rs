@@ -147,9 +147,19 @@ impl SamplingParams {
         };
         let t = self.temperature;
         check("temperature", t, t.is_finite() && (t <= 0.0 || t >= 1e-5), "0 (greedy), or from 0.00001 up")?;
-        check("top_p", self.top_p, self.top_p >= 0.0, "0 (the likeliest token), or more (1 keeps all tokens)")?;
+        check(
+            "top_p",
+            self.top_p,
+            self.top_p >= 0.0,
+            "0 (the likeliest token), or more (1 keeps all tokens)",
+        )?;
         let typical_p = self.typical_p;
-        check("typical_p", typical_p, typical_p >= 0.0, "0 (the most typical token), or more (1 keeps all tokens)")?;
+        check(
+            "typical_p",
+            typical_p,
+            typical_p >= 0.0,
+            "0 (the most typical token), or more (1 keeps all tokens)",
+        )?;
         check("min_p", self.min_p, self.min_p >= 0.0, "0 (all tokens), or more (1 keeps the likeliest)")?;
         let r = self.repeat_penalty;
         check("repeat_penalty", r, r.is_finite() && r > 0.0, "above 0 (1 changes nothing)")?;
