@@ -56,14 +56,6 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A directory where a model file is wanted.
-    #[error("{}: this is a directory, not a model file; {advice}", path.display())]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// What to do instead.
-        advice: String,
-    },
     /// The GGUF is malformed or holds a model that is not supported.
     #[error("{}: {source}", path.display())]
     Gguf {

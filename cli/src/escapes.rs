@@ -10,7 +10,7 @@ use crate::exit;
 /// Whether texts of the command line have escapes.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct EscapeArgs {
-    /// Read \n, \r, \t, \\, \', \" and \xHH in --prompt, --system-prompt and --reverse-prompt (the default)
+    /// Read \n, \r, \t, \\, \', \" and \xHH in the prompts and stop strings of the command line (the default)
     #[arg(short, long, overrides_with = "no_escape")]
     pub(crate) escape: bool,
     /// Take these texts as they are

@@ -61,11 +61,6 @@ impl Args for ModelArg {
 }
 
 impl ModelArg {
-    /// Of a model file.
-    pub(crate) fn of(path: Option<PathBuf>) -> Self {
-        Self { argument: path, ..Self::default() }
-    }
-
     /// The model that is named, if any is.
     pub(crate) fn name(&self) -> Result<Option<&Path>, Failure> {
         match (&self.argument, &self.option) {

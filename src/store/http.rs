@@ -177,10 +177,10 @@ fn is_without_network(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::HostNotFound => true,
         ureq::Error::Io(error) => {
-            matches!(
-                error.kind(),
-                std::io::ErrorKind::NetworkUnreachable | std::io::ErrorKind::HostUnreachable
-            )
+            use std::io::ErrorKind::{HostUnreachable, NetworkUnreachable};
+            // The standard library has no kind for a name that is not found, only this text.
+            let no_such_name = error.to_string().starts_with("failed to lookup address");
+            no_such_name || matches!(error.kind(), NetworkUnreachable | HostUnreachable)
         }
         _ => false,
     }
