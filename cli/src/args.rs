@@ -206,7 +206,7 @@ pub(crate) struct RunArgs {
     /// The prompt, as it is
     #[arg(value_name = "PROMPT", conflicts_with_all = ["prompt", "file"])]
     pub(crate) words: Vec<String>,
-    /// The text to go on from, with escapes such as \n (default: standard input if it is no terminal, else the model's
+    /// The text to go on from (default: standard input if it is no terminal, else the model's
     /// begin-of-text token alone)
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) prompt: Option<String>,

@@ -74,7 +74,7 @@ pub(crate) struct SamplingArgs {
     /// How fast Mirostat corrects
     #[arg(long, value_name = "ETA", default_value_t = 0.1, allow_negative_numbers = true)]
     pub(crate) mirostat_lr: f32,
-    /// End the text here; the string, with escapes such as \n, is not printed (may be given more than once)
+    /// End the text here; the string is not printed (may be given more than once)
     #[arg(short = 'r', long = "reverse-prompt", visible_alias = "stop", value_name = "TEXT", allow_hyphen_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) stop: Vec<String>,
 }

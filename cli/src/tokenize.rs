@@ -19,7 +19,7 @@ use crate::exit;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  bitnetc tokenize model.gguf \"Hello world\"\n  bitnetc tokenize -p \"ROMEO:\\n\"              with the built-in model\n  bitnetc tokenize model.gguf --ids < text.txt\n  bitnetc tokenize model.gguf --jsonl --no-bos < texts.jsonl"
+    after_help = "Examples:\n  bitnetc tokenize model.gguf \"Hello world\"\n  bitnetc tokenize -p \"ROMEO:\"\n  bitnetc tokenize model.gguf --ids < text.txt\n  bitnetc tokenize model.gguf --jsonl --no-bos < texts.jsonl"
 )]
 pub(crate) struct TokenizeArgs {
     #[command(flatten)]
@@ -27,7 +27,7 @@ pub(crate) struct TokenizeArgs {
     /// The text, as it is (default: standard input, all of it, bytes as they are)
     #[arg(value_name = "TEXT", conflicts_with = "jsonl")]
     pub(crate) words: Vec<String>,
-    /// The text, with escapes such as \n
+    /// The text, with escapes
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with_all = ["words", "jsonl"])]
     pub(crate) prompt: Option<String>,
     /// The text from a file, bytes as they are (`-`: standard input)

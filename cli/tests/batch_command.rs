@@ -587,8 +587,9 @@ fn a_plan_goes_on_with_what_its_model_began() {
     let compiled = bitnetc(&["compile", "-o", &at("m.plan"), "--weights", "1.6bit"]).output().unwrap();
     assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
     std::fs::write(at("in.txt"), "ROMEO:\n").unwrap();
+    let (input, results) = (at("in.txt"), at("out.jsonl"));
     let run = |more: &[&str]| {
-        let args = [&["batch", &at("in.txt"), "-o", &at("out.jsonl"), "-n", "2", "-s", "7"], more].concat();
+        let args = [&["batch", &input, "-o", &results, "-n", "2", "-s", "7"], more].concat();
         let out = bitnetc(&args).output().unwrap();
         (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
     };

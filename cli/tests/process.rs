@@ -111,27 +111,38 @@ fn ctrl_c_ends_a_chat_that_waits_for_a_line() {
     reader.join().unwrap().unwrap();
 }
 
-/// The command at a terminal of its own, if the system has `script`; what it shows.
+/// The command at a terminal of its own, if the system has `script`; what it shows. Once it has shown `until`, `input` is typed.
 #[cfg(target_os = "linux")]
-fn at_a_terminal(line: &str, input: &str) -> Option<String> {
+fn at_a_terminal(line: &str, (until, input): (&str, &str)) -> Option<String> {
     let line = format!("{} {line}", env!("CARGO_BIN_EXE_bitnetc"));
     let mut command = Command::new("script");
     command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").env("BITNETC_CONFIG", "");
-    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-    let Ok(mut child) = child else {
+    let Ok(mut child) = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
         eprintln!("skipped: there is no `script` to make a terminal");
         return None;
     };
-    let mut stdin = child.stdin.take().unwrap();
-    std::io::Write::write_all(&mut stdin, input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    let (mut stdin, mut stdout) = (child.stdin.take(), child.stdout.take().unwrap());
+    let (mut shown, mut bytes) = (String::new(), [0; 4096]);
+    loop {
+        let read = stdout.read(&mut bytes).unwrap();
+        if read == 0 {
+            break;
+        }
+        shown += &String::from_utf8_lossy(&bytes[..read]);
+        if shown.contains(until)
+            && let Some(mut stdin) = stdin.take()
+        {
+            std::io::Write::write_all(&mut stdin, input.as_bytes()).unwrap();
+        }
+    }
+    child.wait().unwrap();
+    Some(shown)
 }
 
 #[test]
 #[cfg(target_os = "linux")]
 fn work_without_steps_shows_that_it_goes_on() {
-    let shown = at_a_terminal("bench -p 0 -n 1 -r 1 --limits-buffer 4096", "");
+    let shown = at_a_terminal("bench -p 0 -n 1 -r 1 --limits-buffer 4096", ("measuring", ""));
     assert!(shown.is_none_or(|shown| shown.contains("measuring")));
 }
 
@@ -145,13 +156,13 @@ fn a_model_with_a_template_opens_a_chat_at_a_terminal() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), writer.build()).unwrap();
     let path = file.path().display();
-    // Ctrl-D leaves the chat.
-    let Some(shown) = at_a_terminal(&format!("run {path} -n 2"), "\u{4}") else { return };
+    let exit = ("> ", "/exit\r");
+    let Some(shown) = at_a_terminal(&format!("run {path} -n 2 "), exit) else { return };
     assert!(shown.contains("/help"), "{shown}");
     let raw =
-        at_a_terminal(&format!("run {path} -n 2 --ignore-eos --no-conversation"), "").unwrap_or_default();
+        at_a_terminal(&format!("run {path} -n 2 --ignore-eos --no-conversation"), exit).unwrap_or_default();
     assert!(!raw.contains("/help"), "{raw}");
-    let builtin = at_a_terminal("run -n 2 --temp 0", "").unwrap_or_default();
+    let builtin = at_a_terminal("run -n 2 --temp 0", exit).unwrap_or_default();
     assert!(builtin.contains("shakespeare") && !builtin.contains("/help"), "{builtin}");
 }
 

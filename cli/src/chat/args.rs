@@ -33,7 +33,7 @@ pub(crate) struct TemplateArgs {
 /// The system message.
 #[derive(Debug, Args)]
 pub(crate) struct SystemArgs {
-    /// The system message, with escapes such as \n
+    /// The system message
     #[arg(long, visible_alias = "sys", value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) system_prompt: Option<String>,
     /// The system message from a file (`-`: standard input)
@@ -109,7 +109,7 @@ impl TemplateArgs {
 pub(crate) struct ChatArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
-    /// The first message, with escapes such as \n
+    /// The first message
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) prompt: Option<String>,
     /// Leave after the answer to the first message
