@@ -121,7 +121,7 @@ fn subject(args: &BenchArgs, quiet: bool) -> Result<Subjects, Failure> {
     let folder = tempfile::tempdir().map_err(|e| {
         Failure::new(exit::FAILURE, format!("cannot make a temporary folder: {e}; set TMPDIR"))
     })?;
-    interrupt::remove_at_end(folder.path().to_owned());
+    interrupt::remove_at_end(folder.path());
     let path = folder.path().join("model.gguf");
     let bar = progress::bar("writing", model.data_bytes(), quiet);
     bitnetc_tools::synth::write_synthetic(&path, &model, |done| {

@@ -8,6 +8,7 @@ use bitnetc::load::Source;
 
 use super::args::CompileArgs;
 use super::failure::Failure;
+use super::interrupt::Patience;
 use super::{Outcome, input_file, interrupt, models, output, progress};
 use crate::exit;
 
@@ -24,16 +25,14 @@ pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
         Ok::<_, Failure>(source.with_options(args.options.model_options()))
     };
     if args.emit.is_given() {
+        interrupt::listen();
         return super::emit::run(args, &open()?, &options);
     }
     let output_path = match &args.output {
-        Some(path) if input_file::is_standard(path) => {
-            let message = "a plan is written to a file, not to standard output: give --output a name";
-            return Err(Failure::new(exit::USAGE, message));
-        }
         Some(path) => path.clone(),
         None => plan_beside(name, model_path.as_deref()),
     };
+    input_file::refuse_standard(&output_path)?;
     if Some(&output_path) == model_path.as_ref() {
         return Err(Failure::new(exit::USAGE, "the plan would replace the model: give another --output"));
     }
@@ -56,6 +55,7 @@ pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
     for note in &planned.notes {
         output::say(quiet, note);
     }
+    let _patience = Patience::new();
     let bar = progress::bar("packing", planned.weight_bytes(), quiet || args.json);
     let summary = planned.write(&output_path, |done| {
         bar.set_position(done);

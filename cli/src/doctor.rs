@@ -15,7 +15,7 @@ use super::build::{host, parse_threads, threads};
 use super::config::Config;
 use super::failure::Failure;
 use super::models::variable;
-use super::{Outcome, output};
+use super::{Outcome, output, progress};
 use crate::exit;
 
 #[derive(Debug, Args)]
@@ -153,7 +153,11 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
     let machine = Machine::describe(&target);
     let cpus = Cpus::probe();
     let threads = threads(args.threads);
-    let measured = if args.no_measure { None } else { Some(measure(&target, threads)?) };
+    let measured = if args.no_measure {
+        None
+    } else {
+        Some(progress::working("measuring", args.json, || measure(&target, threads))?)
+    };
     let (hub, plans, settings) = caches()?;
     let free = available_memory();
     let findings = findings(&cpus, &machine, config, free);

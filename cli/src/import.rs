@@ -10,8 +10,9 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::failure::Failure;
+use super::interrupt::Patience;
 use super::suggest::{Suggested, suggested};
-use super::{Outcome, interrupt, output, progress};
+use super::{Outcome, input_file, interrupt, output, progress};
 use crate::exit;
 
 #[derive(Debug, Args)]
@@ -78,6 +79,8 @@ pub(crate) fn run(args: &ImportArgs, quiet: bool) -> Outcome {
     for note in import.notes() {
         output::say(quiet, format_args!("note: {note}"));
     }
+    input_file::refuse_standard(&args.output)?;
+    let _patience = Patience::new();
     let bar = progress::bar("importing", import.file_bytes(), quiet);
     let bytes = write_import(&directory, &import, &args.output, |done| {
         bar.set_position(done);

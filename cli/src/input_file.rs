@@ -24,6 +24,17 @@ pub(crate) fn is_standard(path: &Path) -> bool {
     path.as_os_str() == STANDARD
 }
 
+/// Refuses standard output as the place of a file that is written whole or not at all.
+pub(crate) fn refuse_standard(output: &Path) -> Result<(), Failure> {
+    match is_standard(output) {
+        true => Err(Failure::new(
+            exit::USAGE,
+            "this is written to a file, not to standard output: give it a name",
+        )),
+        false => Ok(()),
+    }
+}
+
 /// The name of a file for messages.
 pub(crate) fn shown(path: &Path) -> String {
     match is_standard(path) {

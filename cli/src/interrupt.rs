@@ -2,9 +2,10 @@
 //!
 //! A command that can stop in order asks [`requested`] often, and leaves what it has made in order. Work that asks nobody
 //! (a file that is being checked, a measurement, a read from a pipe) is ended with the process, after [`GRACE`]. Whoever has
-//! something to lose by that, as a chat its conversation, holds [`Patience`] meanwhile: then only the second Ctrl-C ends it.
+//! something to lose by that, as a chat its conversation, or to leave behind, as a writer its unfinished file, holds [`Patience`]
+//! meanwhile: then only the second Ctrl-C ends it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ static NOTICED: AtomicBool = AtomicBool::new(false);
 /// How many have patience.
 static PATIENT: AtomicUsize = AtomicUsize::new(0);
 static INSTALLED: OnceLock<bool> = OnceLock::new();
-static FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Starts to listen for Ctrl-C. Where the system has no such signal, it stays what it was.
 pub(crate) fn listen() {
@@ -48,18 +49,18 @@ fn watch() {
     end();
 }
 
-/// Ends the process, and removes what it has put into temporary folders.
+/// Ends the process, and removes what it has not finished.
 fn end() -> ! {
-    for folder in FOLDERS.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-        // There is nobody left to tell.
-        let _ = std::fs::remove_dir_all(folder);
+    for path in UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        // There is nobody left to tell, and what has been finished is not there any more.
+        let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
     }
     std::process::exit(i32::from(exit::INTERRUPTED));
 }
 
-/// Has a temporary folder removed when the process is ended.
-pub(crate) fn remove_at_end(folder: PathBuf) {
-    FOLDERS.lock().unwrap_or_else(PoisonError::into_inner).push(folder);
+/// Has a temporary file or folder removed when the process is ended.
+pub(crate) fn remove_at_end(path: &Path) {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
 }
 
 fn requested_quietly() -> bool {

@@ -11,7 +11,7 @@ use bitnetc_runtime::whole_file::WholeFile;
 use super::args::{EngineKind, LogitsArgs};
 use super::failure::Failure;
 use super::run::announce;
-use super::{Outcome, input_file, interrupt, models, output};
+use super::{Outcome, input_file, interrupt, models, output, progress};
 use crate::exit;
 
 /// Runs the command.
@@ -41,6 +41,9 @@ pub(crate) fn run(args: &LogitsArgs, quiet: bool) -> Outcome {
         true => None,
         false => Some(WholeFile::create(&args.output).map_err(|e| Failure::new(exit::FAILURE, e))?),
     };
+    if let Some(file) = &file {
+        interrupt::remove_at_end(file.temporary_path());
+    }
     let vocab = loaded.model.vocab() as usize;
     let out: Box<dyn Write + '_> = match &file {
         Some(file) => Box::new(file.file()),
@@ -50,7 +53,9 @@ pub(crate) fn run(args: &LogitsArgs, quiet: bool) -> Outcome {
         NpyWriter::new(std::io::BufWriter::new(out), ids.len(), vocab).map_err(|e| unwritable(&e))?;
     let mut last = Vec::new();
     let mut failed = None;
+    let bar = progress::bar("logits", ids.len() as u64, quiet || args.json);
     let mut sink = |_: usize, logits: &[f32]| {
+        bar.inc(1);
         last.clear();
         last.extend_from_slice(logits);
         writer.row(logits).map_err(|e| failed = Some(e)).is_ok() && !interrupt::requested()
@@ -65,6 +70,7 @@ pub(crate) fn run(args: &LogitsArgs, quiet: bool) -> Outcome {
         }
         EngineKind::Interpreter => score_by_interpreter(&loaded, &ids, &mut sink)?,
     }
+    bar.finish_and_clear();
     if interrupt::requested() {
         return Ok(exit::INTERRUPTED);
     }

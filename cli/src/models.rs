@@ -13,6 +13,7 @@ use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 
 use super::failure::Failure;
+use super::interrupt::Patience;
 use super::{Outcome, config, input_file, interrupt, output, progress};
 use crate::exit;
 
@@ -241,12 +242,14 @@ pub(crate) fn open(model: Option<&Path>, options: &LoadOptions, quiet: bool) -> 
         return load_file(path.as_deref(), options, quiet);
     };
     interrupt::listen();
-    let (mut fetching, mut bar) = (Fetching::new(quiet), None);
+    let (mut fetching, mut bar, mut patience) = (Fetching::new(quiet), None, None);
     let plans = PlanCache::from_env(&variable)?;
     let opened = store::open(&name, &hub(false)?, &plans, options, &mut |step| match step {
         Opening::Fetching(progress) => fetching.tell(progress),
         Opening::Compiling { done, total } => {
             fetching.finish();
+            // Nothing is left of a plan that is not finished.
+            patience.get_or_insert_with(Patience::new);
             let bar = bar.get_or_insert_with(|| progress::bytes("compiling", *total, quiet));
             bar.set_position(*done);
             !interrupt::requested()
@@ -256,6 +259,7 @@ pub(crate) fn open(model: Option<&Path>, options: &LoadOptions, quiet: bool) -> 
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
+    drop(patience);
     let (loaded, used) = opened?;
     if used == Used::Compiled {
         output::say(quiet, format!("compiled {name} once, to {}", loaded.name));

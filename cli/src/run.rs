@@ -120,8 +120,12 @@ fn generate(args: &RunArgs, opened: Opened, text: String, quiet: bool) -> Outcom
             ),
         );
     }
+    args.profile.as_deref().map_or(Ok(()), input_file::refuse_standard)?;
     // Before any work is done: a place that cannot be written is a mistake.
     let trace = args.profile.as_deref().map(WholeFile::create).transpose().map_err(bitnetc::Error::from)?;
+    if let Some(trace) = &trace {
+        interrupt::remove_at_end(trace.temporary_path());
+    }
     let record = if trace.is_some() { Record::Events } else { Record::Nothing };
     let options = EngineOptions { record, ..EngineOptions::single(context, asked.engine.build.threads()) };
     let mut session = opened.model.session_with(options)?;

@@ -2,13 +2,11 @@
 
 mod text;
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use bitnetc::BuildOptions;
 use bitnetc::load::{LoadOptions, Source, load_source};
 use bitnetc_runtime::map::MapMode;
-use bitnetc_runtime::whole_file::WholeFile;
 use bitnetc_tools::explain::{ExplainOptions, MeasureOptions, explain, measure, page};
 use bitnetc_tools::speeds;
 use clap::Args;
@@ -17,6 +15,7 @@ use super::args::ModelArgs;
 use super::build::{LoweringArgs, SelectorArgs};
 use super::failure::Failure;
 use super::model_arg::ModelArg;
+use super::observe::write_text;
 use super::{Outcome, interrupt, models, output, progress};
 use crate::exit;
 
@@ -93,12 +92,8 @@ pub(crate) fn run(args: &ExplainArgs, quiet: bool) -> Outcome {
     let document = progress::working("explaining", quiet, || explain(&source, &build, &machine, &options))?;
     if let Some(html) = &args.html {
         let text = page::page(&document).map_err(|e| Failure::new(exit::FAILURE, e))?;
-        let file = WholeFile::create(html).map_err(|e| Failure::new(exit::FAILURE, e))?;
-        file.file()
-            .write_all(text.as_bytes())
-            .map_err(|e| Failure::new(exit::FAILURE, format!("cannot write {}: {e}", html.display())))?;
-        let length = file.commit().map_err(|e| Failure::new(exit::FAILURE, e))?;
-        output::say(quiet, format!("wrote {} ({})", html.display(), output::bytes(length)));
+        write_text(html, &text)?;
+        output::say(quiet, format!("wrote {} ({})", html.display(), output::bytes(text.len() as u64)));
     }
     if args.json {
         let mut value = serde_json::to_value(&document).map_err(|e| Failure::new(exit::FAILURE, e))?;
