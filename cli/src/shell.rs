@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use bitnetc::store::ALIASES;
 use bitnetc_runtime::whole_file::WholeFile;
 use clap::builder::PossibleValuesParser;
-use clap::{Args, Command, CommandFactory};
+use clap::{Args, Command, CommandFactory, Id};
 use clap_complete::Shell;
 
 use super::args::Cli;
@@ -89,6 +89,11 @@ fn script(shell: Shell, aliases: &[String]) -> String {
 
 /// The command with names as the values of all models.
 fn with_names(mut command: Command, names: &[String]) -> Command {
+    // An argument that is changed would stand behind the others.
+    let positional: Vec<Id> = command.get_positionals().map(|arg| arg.get_id().clone()).collect();
+    for (id, index) in positional.iter().zip(1..) {
+        command = command.mut_arg(id, |arg| arg.index(index));
+    }
     for id in ["MODEL", "model"] {
         if command.get_arguments().any(|arg| arg.get_id() == id) {
             let parser = PossibleValuesParser::new(names.to_vec());
