@@ -13,7 +13,9 @@ use bitnetc_frontend_gguf as gguf;
 use bitnetc_frontend_gguf::split::PartName;
 use bitnetc_ir::interp::{Interpreter, Tensor};
 use bitnetc_ir::weights::{packed_scale_index, ternary_bytes};
-use bitnetc_ir::{DType, EntryPoint, KEY_BLOCK, Layout, Module, ParamId, Stage, Type, cache, text, verify};
+use bitnetc_ir::{
+    DType, EntryPoint, Func, KEY_BLOCK, Layout, Module, ParamId, Stage, Type, cache, text, verify,
+};
 use bitnetc_ir::{WeightBytes, WeightSource};
 use bitnetc_passes::{HeadFormat, PassId, PassUse, Pipeline, WeightPacking, check_plan};
 use bitnetc_runtime::error::SessionError;
@@ -53,6 +55,9 @@ impl Default for LoadOptions {
     }
 }
 
+/// How a pointer begins that Git LFS leaves in the place of a large file.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
 /// A model file, opened and told apart.
 pub enum Source {
     /// A GGUF file, perhaps in several parts, or the built-in one.
@@ -84,6 +89,9 @@ impl Source {
         };
         let file = Mapping::open(path, map_mode)?;
         let start = &file.as_slice()[..file.as_slice().len().min(8)];
+        if file.as_slice().starts_with(LFS_POINTER) {
+            return Err(Error::LfsPointer { path: path.to_owned() });
+        }
         if start.starts_with(&plan::MAGIC[..plan::MAGIC.len().min(4)]) {
             let plan = Box::new(Plan::from_file(file, path, &PlanOptions::default())?);
             return Ok(Source::Plan { path: path.to_owned(), plan });
@@ -181,6 +189,10 @@ pub struct Loaded {
     pub context: u32,
     /// Remarks on the file: defaults that were used and the like.
     pub notes: Vec<String>,
+    /// What identifies the model file, the same for a GGUF and for every plan that is made from it.
+    pub source_hash: [u8; 32],
+    /// The language-model head, as `--head` names it.
+    pub head: String,
     blob: Bytes,
     ranges: Vec<WeightRange>,
 }
@@ -196,6 +208,13 @@ impl Loaded {
     pub fn context_bytes(&self, context: u32) -> u64 {
         let needs = memory_needs(&self.module, self.model.programs(), context);
         needs.kv_cache.saturating_add(needs.arena).saturating_add(needs.io)
+    }
+
+    /// The element type of its KV cache.
+    pub fn cache_type(&self) -> Option<DType> {
+        let inputs = |func: &Func| func.inputs().iter().map(|&v| func.ty(v).clone()).collect::<Vec<_>>();
+        let mut types = self.module.funcs().values().flat_map(inputs);
+        types.find(|ty| ty.as_cache().is_some()).map(|ty| ty.dtype)
     }
 
     /// The context of a session for which no other is asked for: the model's own, or as much of it as takes at most
@@ -282,11 +301,15 @@ pub fn load_source(source: Source, options: &LoadOptions) -> Result<Loaded, Erro
     Ok(loaded.with_context_note())
 }
 
+/// The head among the options that a plan was made with.
+fn head_of(options: &[(String, String)]) -> &str {
+    options.iter().find(|(name, _)| name == HEAD_OPTION).map_or("f16", |(_, value)| value.as_str())
+}
+
 /// Whether the plan has the head that was asked for.
 fn check_head(path: &Path, plan: &Plan, asked: Option<HeadFormat>) -> Result<(), Error> {
     let Some(asked) = asked.map(|head| head.to_string()) else { return Ok(()) };
-    let options = &plan.index().meta().creation_options;
-    let has = options.iter().find(|(name, _)| name == HEAD_OPTION).map_or("f16", |(_, value)| value.as_str());
+    let has = head_of(&plan.index().meta().creation_options);
     match has == asked {
         true => Ok(()),
         false => {
@@ -330,6 +353,8 @@ fn load_gguf(source: &Source, options: &BuildOptions) -> Result<Loaded, Error> {
         architecture: model.hparams().architecture.to_string(),
         context: planned.context,
         notes: planned.notes.into_iter().chain(refusals).collect(),
+        source_hash: planned.meta.source.hash,
+        head: head_of(&planned.meta.creation_options).to_owned(),
         blob,
         ranges,
     })
@@ -434,6 +459,7 @@ fn load_plan(path: &Path, plan: Plan, options: &LoadOptions) -> Result<Loaded, E
     let (chat_template, mut notes) =
         (index.chat_template().map(str::to_owned), index.meta().defaults_used.clone());
     let architecture = index.meta().architecture.clone();
+    let (source_hash, head) = (index.meta().source.hash, head_of(&index.meta().creation_options).to_owned());
     notes.extend(refusals(&compiled));
     let blob: Bytes = Arc::new(PlanBytes(plan));
     Ok(Loaded {
@@ -445,6 +471,8 @@ fn load_plan(path: &Path, plan: Plan, options: &LoadOptions) -> Result<Loaded, E
         architecture,
         context,
         notes,
+        source_hash,
+        head,
         blob,
         ranges,
     })

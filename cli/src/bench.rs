@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use bitnetc::load::{LoadOptions, load};
+use bitnetc::load::LoadOptions;
 use bitnetc_frontend_gguf::synth::SyntheticModel;
 use bitnetc_passes::OptLevel;
 use bitnetc_runtime::roofline::Roofline;
@@ -21,7 +21,9 @@ use super::run::announce;
 use super::speeds::SpeedsArg;
 use super::startup::{self, Startup, is_plan};
 use super::synth::shape;
-use super::{Outcome as CommandOutcome, bench_kernels, bench_passes, interrupt, models, output, progress};
+use super::{
+    Outcome as CommandOutcome, bench_kernels, bench_passes, input_file, interrupt, models, output, progress,
+};
 use crate::exit;
 
 /// Passes of the f32 peak, which no test needs.
@@ -76,7 +78,7 @@ fn baseline(args: &BenchArgs) -> Result<Option<Vec<Series>>, Failure> {
     let Some(path) = &args.compare else { return Ok(None) };
     let failed =
         |why: &dyn std::fmt::Display| Failure::new(exit::FAILURE, format!("{}: {why}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|e| failed(&e))?;
+    let text = input_file::text(path)?;
     compare::baseline(&text).map(Some).map_err(|e| failed(&e))
 }
 
@@ -84,7 +86,7 @@ fn baseline(args: &BenchArgs) -> Result<Option<Vec<Series>>, Failure> {
 fn tests(args: &BenchArgs) -> Vec<Test> {
     let threads: Vec<u32> = match &args.threads[..] {
         [] => vec![threads(None)],
-        list => list.to_vec(),
+        list => list.iter().map(|&n| threads(Some(n))).collect(),
     };
     let mut all = Vec::new();
     for &threads in &threads {
@@ -111,7 +113,7 @@ struct Subjects {
 
 fn subject(args: &BenchArgs, quiet: bool) -> Result<Subjects, Failure> {
     let Some(preset) = args.preset else {
-        let path = models::resolve(args.model.as_deref(), quiet)?;
+        let path = models::resolve(args.model.name()?, quiet)?;
         return Ok(Subjects { path, name: None, _synthetic: None });
     };
     let shape = shape(preset, args.vocab, args.layers);
@@ -119,6 +121,7 @@ fn subject(args: &BenchArgs, quiet: bool) -> Result<Subjects, Failure> {
     let folder = tempfile::tempdir().map_err(|e| {
         Failure::new(exit::FAILURE, format!("cannot make a temporary folder: {e}; set TMPDIR"))
     })?;
+    interrupt::remove_at_end(folder.path());
     let path = folder.path().join("model.gguf");
     let bar = progress::bar("writing", model.data_bytes(), quiet);
     bitnetc_tools::synth::write_synthetic(&path, &model, |done| {
@@ -332,7 +335,8 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
             "warning: this is a debug build; build with --release for figures that mean something",
         );
     }
-    let mut roofline = limits_of_machine(args.limits_buffer.map(|mib| mib << 20))?;
+    let limits = || limits_of_machine(args.limits_buffer.map(|mib| mib << 20));
+    let mut roofline = progress::working("measuring", quiet, limits)?;
     report.begin()?;
     let mut outcomes = Vec::new();
     let mut measured = Vec::new();
@@ -342,7 +346,7 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
         if interrupted {
             break;
         }
-        let loaded = load(subjects.path.as_deref(), &variant.load_options(args)?)?;
+        let loaded = models::load_file(subjects.path.as_deref(), &variant.load_options(args)?, quiet)?;
         if i == 0 {
             announce(&loaded, subjects.path.is_some(), quiet);
         }
@@ -374,7 +378,7 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
         }
         bar.finish_and_clear();
     }
-    let limits = seen_limits(&mut roofline, &outcomes)?;
+    let limits = progress::working("measuring", quiet, || seen_limits(&mut roofline, &outcomes))?;
     let comparisons = baseline.map(|old| compare::compare_all(&old, &measured, args.threshold / 100.0));
     report.end(&limits, roofline.buffer_bytes(), startup.as_ref(), comparisons.as_deref())?;
     if interrupted {

@@ -11,11 +11,11 @@ use bitnetc_tools::bench::machine::{Build, Machine};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::build::{host, threads};
+use super::build::{host, parse_threads, threads};
 use super::config::Config;
 use super::failure::Failure;
 use super::models::variable;
-use super::{Outcome, output};
+use super::{Outcome, output, progress};
 use crate::exit;
 
 #[derive(Debug, Args)]
@@ -25,7 +25,7 @@ pub(crate) struct DoctorArgs {
     #[arg(long)]
     pub(crate) no_measure: bool,
     /// Threads to measure with (default: the cores that this process may use)
-    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", allow_negative_numbers = true, value_parser = parse_threads)]
     pub(crate) threads: Option<u32>,
     /// Print one JSON object
     #[arg(long)]
@@ -153,7 +153,11 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
     let machine = Machine::describe(&target);
     let cpus = Cpus::probe();
     let threads = threads(args.threads);
-    let measured = if args.no_measure { None } else { Some(measure(&target, threads)?) };
+    let measured = if args.no_measure {
+        None
+    } else {
+        Some(progress::working("measuring", args.json, || measure(&target, threads))?)
+    };
     let (hub, plans, settings) = caches()?;
     let free = available_memory();
     let findings = findings(&cpus, &machine, config, free);

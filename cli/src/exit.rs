@@ -32,6 +32,7 @@ pub(crate) const INTERRUPTED: u8 = 130;
 pub(crate) fn code(error: &Error) -> u8 {
     match error {
         Error::UnknownFormat { .. }
+        | Error::LfsPointer { .. }
         | Error::Gguf { .. }
         | Error::Import { .. }
         | Error::Location(LocationError::NoFile { .. })

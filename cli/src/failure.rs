@@ -85,7 +85,7 @@ impl Failure {
         Self { code, report: Some(miette::Report::msg(message.to_string())) }
     }
     /// A failure with what the user can do about it, if there is anything to say.
-    fn with_hint(code: u8, message: impl std::fmt::Display, hint: Option<String>) -> Self {
+    pub(crate) fn with_hint(code: u8, message: impl std::fmt::Display, hint: Option<String>) -> Self {
         let report = match hint {
             Some(hint) => miette::Report::new(Hinted { message: message.to_string(), hint }),
             None => miette::Report::msg(message.to_string()),

@@ -11,19 +11,22 @@ use bitnetc_tools::check_file::check_file;
 use serde_json::{Value, json};
 
 use super::args::InspectArgs;
-use super::{Outcome, models, output};
+use super::{Outcome, models, output, progress};
 use crate::exit;
 
 /// Runs the command.
-pub(crate) fn run(args: &InspectArgs) -> Outcome {
-    let path = models::resolve(args.model.as_deref(), false)?;
+pub(crate) fn run(args: &InspectArgs, quiet: bool) -> Outcome {
+    let path = models::resolve(args.model.name()?, quiet)?;
     let source = Source::open(path.as_deref(), MapMode::Mapped)?.with_options(args.options.model_options());
-    let verdict = if args.verify { Some(check_file(&source)?) } else { None };
+    let verdict = match args.verify {
+        true => Some(progress::working("checking", quiet, || check_file(&source))?),
+        false => None,
+    };
     let refused = verdict.as_ref().is_some_and(|v| !v.errors.is_empty());
-    let report = match &source {
+    let report = progress::working("reading", quiet, || match &source {
         Source::Gguf { .. } => gguf_report(&source, args.tensors, args.stats),
         Source::Plan { plan, .. } => plan_report(&source.name(), plan, args.tensors),
-    };
+    });
     let mut report = match report {
         // The verdict says why.
         Err(_) if refused => json!({ "schema": "bitnetc.inspect/1", "file": source.name() }),

@@ -34,6 +34,11 @@ pub(crate) fn bytes(n: u64) -> String {
     }
 }
 
+/// A number of things: `1 token`, `2 tokens`.
+pub(crate) fn count(n: u64, thing: &str) -> String {
+    if n == 1 { format!("1 {thing}") } else { format!("{n} {thing}s") }
+}
+
 /// A duration in milliseconds.
 pub(crate) fn ms(duration: std::time::Duration) -> f64 {
     duration.as_secs_f64() * 1e3

@@ -94,7 +94,7 @@ impl Startup {
 /// Runs `bitnetc bench startup`.
 pub(crate) fn run(args: &StartupArgs, quiet: bool) -> Outcome {
     interrupt::listen();
-    let path = models::resolve(args.model.as_deref(), quiet)?;
+    let path = models::resolve(args.model.name()?, quiet)?;
     let startup = startup(args, path.as_deref(), quiet)?;
     match args.json {
         true => {

@@ -533,6 +533,115 @@ fn files_that_do_not_go_together_are_refused() {
     assert_eq!(results(&output).len(), 2);
 }
 
+#[test]
+fn results_of_other_settings_are_not_taken_for_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.txt"), folder.path().join("out.jsonl"));
+    std::fs::write(&input, "ROMEO:\nJULIET:\n").unwrap();
+    std::fs::write(folder.path().join("t.jinja"), "{{ messages[0].content }}").unwrap();
+    let tiny = bitnetc_frontend_gguf::testing::TinyModel::default().to_gguf();
+    std::fs::write(folder.path().join("tiny.gguf"), tiny).unwrap();
+    let run = |more: &[&str]| {
+        let (i, o) = (input.to_str().unwrap(), output.to_str().unwrap());
+        let args = [&["batch", i, "-o", o, "-n", "2", "-s", "7", "--temp", "0.5"], more].concat();
+        let out = bitnetc(&args).current_dir(folder.path()).output().unwrap();
+        let message = String::from_utf8_lossy(&out.stderr).replace('│', " ");
+        (out.status.code(), message.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(run(&[]).0, Some(0));
+    let bytes = std::fs::read(&output).unwrap();
+    assert_eq!(results(&output)["line-1"]["settings"]["temperature"], 0.5);
+    for (change, setting) in [
+        (&["-n", "3"][..], "n_predict 2, and this run has 3"),
+        (&["-s", "8"], "seed 7, and this run has 8"),
+        (&["-s", "-1"], "seed 7, and this run has the default"),
+        (&["--temp", "0"], "temperature 0.5, and this run has 0.0"),
+        (&["--top-k", "3"], "top_k"),
+        (&["--regex", "a+"], "regex"),
+        (&["--head", "q4"], "head"),
+        (&["--kv-type", "f32"], "kv_type"),
+        (&["--chat"], "chat the default, and this run has true"),
+        (&["--chat-template-file", "t.jinja"], "chat_template"),
+        (&["--ignore-eos"], "ignore_eos"),
+        (&["-r", "x"], "reverse_prompt"),
+        (&["-c", "40"], "ctx_size"),
+        (&["-m", "tiny.gguf"], "model"),
+    ] {
+        let (code, message) = run(change);
+        assert!(code == Some(1) && message.contains(setting), "{change:?}: {message}");
+        assert!(message.contains("--overwrite"), "{message}");
+        assert_eq!(std::fs::read(&output).unwrap(), bytes, "nothing is lost");
+    }
+    // What does not change an answer is no reason, and new lines are gone on with.
+    std::fs::write(&input, "ROMEO:\nJULIET:\nFirst Witch:\n").unwrap();
+    assert_eq!(run(&["-t", "1", "--parallel", "1", "--codegen", "cranelift"]).0, Some(0));
+    assert_eq!(results(&output).len(), 3);
+    assert_eq!(run(&["-n", "3", "--overwrite"]).0, Some(0));
+    assert_eq!(results(&output)["line-1"]["settings"]["n_predict"], 3);
+}
+
+#[test]
+fn a_plan_goes_on_with_what_its_model_began() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let compiled = bitnetc(&["compile", "-o", &at("m.plan"), "--weights", "1.6bit"]).output().unwrap();
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    std::fs::write(at("in.txt"), "ROMEO:\n").unwrap();
+    let (input, results) = (at("in.txt"), at("out.jsonl"));
+    let run = |more: &[&str]| {
+        let args = [&["batch", &input, "-o", &results, "-n", "2", "-s", "7"], more].concat();
+        let out = bitnetc(&args).output().unwrap();
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    assert_eq!(run(&[]).0, Some(0));
+    let (code, message) = run(&["-m", &at("m.plan")]);
+    assert!(code == Some(0) && message.contains("1 result is in"), "{message}");
+}
+
+#[test]
+fn lines_of_text_go_through_the_template() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.txt"), folder.path().join("out.jsonl"));
+    // A line that looks like a request is what the user says all the same.
+    let lines = ["Who art thou?", r#"{"body":{"chat_template_kwargs":1}}"#];
+    std::fs::write(&input, lines.join("\n")).unwrap();
+    let more = ["-n", "10", "--chat-template", "chatml", "--system-prompt", "Be brief."];
+    finish(&input, &output, &[&more[..], &["--chat"]].concat());
+    let results = results(&output);
+    for (number, line) in lines.iter().enumerate() {
+        let result = &results[&format!("line-{}", number + 1)];
+        assert_eq!(result["response"]["body"]["object"], "chat.completion");
+        let alone = run_chat(&[&more[..], &["-p", line]].concat());
+        assert_eq!(answer_of(result).trim_end_matches('\n'), alone, "{line}");
+    }
+    let requests = folder.path().join("in.jsonl");
+    std::fs::write(&requests, "{}\n").unwrap();
+    let args = ["batch", requests.to_str().unwrap(), "-o", "-", "--chat"];
+    assert_eq!(bitnetc(&args).output().unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn pipes_are_read_and_written() {
+    let mut command = bitnetc(&["-q", "batch", "-", "-o", "-", "-s", "7", "-n", "4", "--json"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, "\u{feff}ROMEO:\r\nJULIET:\r\n".as_bytes()).unwrap();
+    drop(stdin);
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    let summary: Value = serde_json::from_slice(&out.stderr).unwrap();
+    assert_eq!(summary["answered"], 2);
+    let folder = tempfile::tempdir().unwrap();
+    let piped = folder.path().join("piped.jsonl");
+    std::fs::write(&piped, &out.stdout).unwrap();
+    let (input, output) = (folder.path().join("in.txt"), folder.path().join("out.jsonl"));
+    std::fs::write(&input, "ROMEO:\nJULIET:\n").unwrap();
+    finish(&input, &output, &["-n", "4"]);
+    let texts = |path: &Path| results(path).values().map(|r| text_of(r).to_owned()).collect::<Vec<_>>();
+    assert_eq!(texts(&piped), texts(&output));
+}
+
 /// Kills runs at random times until `kills` have been killed, and looks at the output after each.
 fn kill_and_resume(kills: usize) {
     let folder = tempfile::tempdir().unwrap();

@@ -33,6 +33,7 @@ pub mod tensor_type;
 pub mod tensors;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod text;
 pub mod tokenizer_meta;
 mod type_ids;
 pub mod value;

@@ -5,12 +5,15 @@
 
 use std::cell::{Cell, RefCell};
 
+use serde_json::Value;
+
 use super::{
-    BatchError, Defaults, Done, Endpoint, Input, Item, Output, Refusal, Request, TextSource, printable,
-    response,
+    BatchError, Defaults, Done, Endpoint, Format, Input, Item, Output, Refusal, Request, Settings,
+    TextSource, printable, response,
 };
 use crate::engine::{self, EngineError, Scheduler, Stats};
 use crate::error::Error;
+use crate::load::Loaded;
 
 /// Some requests of an input, and what they are answered with.
 #[derive(Debug)]
@@ -22,6 +25,7 @@ pub struct Job<'a> {
     /// The model's name for answers.
     model: String,
     vocab: u32,
+    settings: Settings,
     skipped: usize,
 }
 
@@ -53,33 +57,37 @@ struct Key {
 }
 
 impl<'a> Job<'a> {
-    /// The requests of `input` whose results are not in `done`, those of the output at `output`.
+    /// The requests of `input` whose results are not in `done`, those of the output at `output`. `model` answers them, with
+    /// `settings`.
     ///
     /// # Errors
-    /// A result of another request under the id of one of these.
+    /// A result of another request under the id of one of these, or one that was made with other settings.
     pub fn new(
         input: Input,
-        done: &Done,
-        output: &std::path::Path,
+        (done, output): (&Done, &std::path::Path),
         defaults: Defaults,
+        settings: Settings,
         source: TextSource<'a>,
-        model: &str,
-        vocab: u32,
+        model: &Loaded,
     ) -> Result<Self, BatchError> {
         let mut items = Vec::new();
         for item in input.items() {
             match done.get(&item.custom_id) {
                 None => items.push(item.clone()),
-                Some(hash) if *hash == item.hash => {}
-                Some(_) => {
+                Some((hash, of_result)) => {
                     let (path, id) = (output.to_owned(), printable(&item.custom_id));
-                    return Err(BatchError::OtherRequest { path, id, line: item.line });
+                    if hash != item.hash {
+                        return Err(BatchError::OtherRequest { path, id, line: item.line });
+                    }
+                    if let Some((setting, was, is)) = of_result.difference(&settings) {
+                        return Err(BatchError::OtherSettings { path, id, setting, was, is });
+                    }
                 }
             }
         }
         let skipped = input.items().len() - items.len();
-        let (input, model) = (RefCell::new(input), model.to_owned());
-        Ok(Self { input, items, defaults, source, model, vocab, skipped })
+        let (model, vocab) = (model.name.clone(), model.model.vocab());
+        Ok(Self { input: RefCell::new(input), items, defaults, source, model, vocab, settings, skipped })
     }
 
     /// Requests that are left.
@@ -90,6 +98,12 @@ impl<'a> Job<'a> {
     /// Requests whose results were there already.
     pub fn skipped(&self) -> usize {
         self.skipped
+    }
+
+    /// A line of the output, with the settings that it was made with.
+    fn with_settings(&self, mut line: Value) -> Value {
+        line["settings"] = self.settings.to_json();
+        line
     }
 
     /// The request of an item as the engine takes it; without `follow` its text follows no form, which is quicker.
@@ -108,7 +122,8 @@ impl<'a> Job<'a> {
         Ok(request.and_then(|request| {
             let endpoint = request.endpoint;
             let request = if follow { request } else { Request { form: None, ..request } };
-            Ok((endpoint, request.generation(&bytes, &self.source, self.vocab, context)?))
+            let json = if input.format() == Format::Jsonl { &bytes[..] } else { &[] };
+            Ok((endpoint, request.generation(json, &self.source, self.vocab, context)?))
         }))
     }
 
@@ -150,7 +165,7 @@ impl<'a> Job<'a> {
         let counts = Cell::new(Outcome::default());
         let failure = Cell::new(None);
         let refuse = |item: &Item, refusal: &Refusal| -> Result<u64, BatchError> {
-            output.borrow_mut().append(&response::refused(item, refusal))?;
+            output.borrow_mut().append(&self.with_settings(response::refused(item, refusal)))?;
             let so_far = counts.get();
             counts.set(Outcome { refused: so_far.refused + 1, ..so_far });
             Ok(so_far.answered + so_far.refused + 1)
@@ -190,7 +205,7 @@ impl<'a> Job<'a> {
             let Key { endpoint, seed, .. } = key;
             let tokenizer = self.source.tokenizer;
             let line = response::answered(item, endpoint, &self.model, seed, &completion, tokenizer);
-            output.borrow_mut().append(&line)?;
+            output.borrow_mut().append(&self.with_settings(line))?;
             let mut so_far = counts.get();
             so_far.answered += 1;
             so_far.prompt_tokens += completion.prompt_tokens as u64;

@@ -6,6 +6,7 @@
 //!
 //! Invariants: nothing here panics or allocates by a number from the line; a refusal names the field.
 
+use bitnetc_frontend_gguf::text as input_text;
 use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::sampling::SamplingParams;
 use bitnetc_runtime::tokenizer::Tokenize;
@@ -30,6 +31,33 @@ pub struct Defaults {
     pub options: GenerateOptions,
     /// The form that texts have to have.
     pub form: Option<GrammarSource>,
+    /// How lines of text become prompts.
+    pub lines: Lines,
+}
+
+/// How lines of text become prompts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Lines {
+    /// As they are.
+    #[default]
+    Prompts,
+    /// Each is what the user says in a chat of its own.
+    Chat {
+        /// The system message.
+        system: Option<String>,
+    },
+}
+
+impl Lines {
+    /// The route and the prompt of a line.
+    fn prompt(&self, line: &str) -> (Endpoint, Prompt) {
+        let Self::Chat { system } = self else {
+            return (Endpoint::Completions, Prompt::Text(line.to_owned()));
+        };
+        let message = |role: &str, content: &str| serde_json::json!({ "role": role, "content": content });
+        let system = system.iter().map(|text| message("system", text));
+        (Endpoint::Chat, Prompt::Messages(system.chain([message("user", line)]).collect()))
+    }
 }
 
 /// Which of OpenAI's routes a request is for: the shape of its answer.
@@ -167,15 +195,13 @@ impl Request {
             })
         };
         match format {
-            Format::Text => Ok(Self {
-                endpoint: Endpoint::Completions,
-                prompt: Prompt::Text(text()?.to_owned()),
-                params,
-                options: defaults.options.clone(),
-                form: defaults.form.clone(),
-            }),
+            Format::Text => {
+                let (endpoint, prompt) = defaults.lines.prompt(text()?);
+                let (options, form) = (defaults.options.clone(), defaults.form.clone());
+                Ok(Self { endpoint, prompt, params, options, form })
+            }
             Format::Jsonl => {
-                let value: Value = serde_json::from_str(text()?)
+                let value: Value = serde_json::from_slice(&input_text::json(text()?.as_bytes()))
                     .map_err(|e| Refusal::request("invalid_json", format!("the line is no JSON: {e}")))?;
                 Self::from_line(&value, params, defaults)
             }
@@ -225,7 +251,8 @@ impl Request {
         Ok(Self { endpoint, prompt, params, options, form })
     }
 
-    /// What to generate, with the prompt as tokens. `bytes` is the line that the request was read from.
+    /// What to generate, with the prompt as tokens. `bytes` is the line of JSON that the request was read from, and empty for a
+    /// line of text.
     ///
     /// # Errors
     /// A prompt that cannot be made into tokens, that has unknown ones, or that does not fit in `context`; a bias for an
@@ -250,7 +277,7 @@ impl Request {
                         "chats cannot be rendered for this model: use /v1/completions with the whole prompt";
                     Refusal { code: "unsupported", ..Refusal::field("url", message) }
                 })?;
-                let line: Value = serde_json::from_slice(bytes).unwrap_or_default();
+                let line: Value = serde_json::from_slice(&input_text::json(bytes)).unwrap_or_default();
                 let rendered = renderer.render(&messages, &line["body"]);
                 let rendered = rendered.map_err(|why| Refusal::field("messages", why))?;
                 options.stop.extend(rendered.stop);
@@ -312,6 +339,7 @@ mod tests {
                 ..GenerateOptions::default()
             },
             form: None,
+            lines: Lines::Prompts,
         }
     }
 
@@ -330,6 +358,11 @@ mod tests {
         assert_eq!((request.params, request.options), (defaults().params, defaults().options));
         let text = Request::parse(b"Hello", Format::Text, 3, &defaults()).unwrap();
         assert_eq!(text.prompt, request.prompt);
+        let chat = Defaults { lines: Lines::Chat { system: Some("S".to_owned()) }, ..defaults() };
+        let text = Request::parse(b"Hello", Format::Text, 3, &chat).unwrap();
+        let messages =
+            vec![json!({ "role": "system", "content": "S" }), json!({ "role": "user", "content": "Hello" })];
+        assert_eq!((text.endpoint, text.prompt), (Endpoint::Chat, Prompt::Messages(messages)));
         let seeds = |line| {
             let defaults = Defaults { seed: None, ..defaults() };
             Request::parse(b"Hello", Format::Text, line, &defaults).unwrap().params.seed
@@ -380,7 +413,7 @@ mod tests {
             ("max_tokens", json!({ "max_tokens": 1.5 })),
             ("temperature", json!({ "temperature": "hot" })),
             ("temperature", json!({ "temperature": 1e-9 })),
-            ("top_p", json!({ "top_p": 0 })),
+            ("top_p", json!({ "top_p": -0.1 })),
             ("n", json!({ "n": 2 })),
             ("stream", json!({ "stream": true })),
             ("logprobs", json!({ "logprobs": 21 })),
@@ -415,6 +448,9 @@ mod tests {
             (refused(b"{"), refused(b"[1]"), refused(b"\xff")),
             ("invalid_json", "invalid_json", "invalid_utf8")
         );
+        let half = br#"{"url":"/v1/completions","body":{"prompt":"a\ud800"}}"#;
+        let request = Request::parse(half, Format::Jsonl, 1, &defaults()).unwrap();
+        assert_eq!(request.prompt, Prompt::Text("a\u{fffd}".to_owned()));
         // Fields that ask for nothing are no reason.
         let nothing = json!({ "prompt": "a", "n": 1, "stream": false, "tools": [], "logprobs": null, "logit_bias": {},
             "response_format": { "type": "text" } });

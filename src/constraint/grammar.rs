@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bitnetc_frontend_gguf::text as input_text;
 use bitnetc_runtime::sampling::TokenMask;
 use bitnetc_runtime::tokenizer::{TokenType, Tokenize, Tokenizer};
 use llguidance::api::{ParserLimits, StopReason, TopLevelGrammar};
@@ -64,7 +65,8 @@ impl Vocabulary {
     pub fn grammar(&self, source: &GrammarSource) -> Result<Grammar, ConstraintError> {
         let grammar = match source {
             GrammarSource::JsonSchema(text) => {
-                let mut schema: serde_json::Value = serde_json::from_str(text)?;
+                let mut schema: serde_json::Value =
+                    serde_json::from_slice(&input_text::json(text.as_bytes()))?;
                 if let Some(schema) = schema.as_object_mut() {
                     let options = serde_json::json!({ "whitespace_pattern": WHITE_SPACE });
                     schema.entry("x-guidance").or_insert(options);

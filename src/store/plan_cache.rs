@@ -1,13 +1,14 @@
 //! Compiled plans of models from the Hub: compiled once, then found by what they were made from and how.
 //!
-//! A plan's name ends in a hash over the model file's content hash, every option that changes the plan, the target, and the
-//! version of this program. So another option or version finds no plan and makes its own; nothing is ever found that was made
+//! A plan's name ends in two hashes: of what identifies the model file's bytes, by which all plans of a model are found, and
+//! over that, every option that changes the plan, the target, and the version of this program. So another option or version finds no plan and makes its own; nothing is ever found that was made
 //! otherwise.
 //!
 //! Invariants: a plan appears whole or not at all; a plan that does not load is made again.
 
 use std::path::{Path, PathBuf};
 
+use bitnetc_runtime::map::MapMode;
 use bitnetc_runtime::plan::MAGIC;
 
 use super::{StoreError, cache_home, io_error};
@@ -82,15 +83,28 @@ impl PlanCache {
         Ok(plans)
     }
 
-    /// Removes all plans, or those whose name begins with `name`. Returns how many there were, and their bytes.
+    /// Removes all plans. Returns how many there were, and their bytes.
     ///
     /// # Errors
     /// A plan that cannot be removed.
-    pub fn remove(&self, name: &str) -> Result<(usize, u64), StoreError> {
+    pub fn remove_all(&self) -> Result<(usize, u64), StoreError> {
+        self.remove(|_| true)
+    }
+
+    /// Removes the plans of the model file `gguf`, however they were compiled. Returns how many there were, and their bytes.
+    ///
+    /// # Errors
+    /// A model file that cannot be read; a plan that cannot be removed.
+    pub fn remove_of(&self, gguf: &Path) -> Result<(usize, u64), Error> {
+        let content = content_of(gguf, MapMode::Mapped)?;
+        let part = format!("-{}-", short_hash(&content));
+        Ok(self.remove(|name| name.contains(&part))?)
+    }
+
+    fn remove(&self, wanted: impl Fn(&str) -> bool) -> Result<(usize, u64), StoreError> {
         let (mut count, mut bytes) = (0, 0);
         for plan in self.list()? {
-            let own = plan.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if own.starts_with(name) {
+            if wanted(&plan.path.file_name().unwrap_or_default().to_string_lossy()) {
                 std::fs::remove_file(&plan.path).map_err(io_error("remove", &plan.path))?;
                 (count, bytes) = (count + 1, bytes + plan.bytes);
             }
@@ -109,7 +123,7 @@ impl PlanCache {
         options: &LoadOptions,
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<(Loaded, Used), Error> {
-        let path = self.place(gguf, options, &content_of(gguf, options)?)?;
+        let path = self.place(gguf, options, &content_of(gguf, options.map_mode)?)?;
         if path.is_file() {
             match load(Some(&path), options) {
                 Err(Error::Plan(_) | Error::PlanModule { .. } | Error::PlanLacks { .. }) => {}
@@ -158,18 +172,24 @@ impl PlanCache {
             .chars()
             .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' })
             .collect();
-        Ok(self.root.join(format!("{}-{key}.plan", stem.trim_start_matches('.'))))
+        let name = format!("{}-{}-{key}.plan", stem.trim_start_matches('.'), short_hash(content));
+        Ok(self.root.join(name))
     }
+}
+
+/// First 48 bits of the hash of what identifies a model file, in hexadecimal.
+fn short_hash(content: &str) -> String {
+    blake3::hash(content.as_bytes()).to_hex()[..12].to_owned()
 }
 
 /// What identifies the bytes of a model file: the name of the blob that it links to, which is the hash that they were checked
 /// against, or the hash of the bytes of all its parts.
-fn content_of(gguf: &Path, options: &LoadOptions) -> Result<String, Error> {
+fn content_of(gguf: &Path, map_mode: MapMode) -> Result<String, Error> {
     let canonical = std::fs::canonicalize(gguf).unwrap_or_else(|_| gguf.to_owned());
     let in_blobs = canonical.parent().and_then(Path::file_name).is_some_and(|folder| folder == "blobs");
     let name = canonical.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let is_hash = matches!(name.len(), 40 | 64) && name.bytes().all(|b| b.is_ascii_hexdigit());
-    let source = Source::open(Some(gguf), options.map_mode)?;
+    let source = Source::open(Some(gguf), map_mode)?;
     if in_blobs && is_hash && source.parts().len() == 1 {
         return Ok(format!("blob {name}"));
     }
@@ -212,9 +232,14 @@ mod tests {
         // Another file under the same name.
         std::fs::write(&gguf, TinyModel { seed: 77, ..TinyModel::default() }.to_gguf()).unwrap();
         assert_eq!(get(&plain), Used::Compiled);
-        assert_eq!(cache.remove("other").unwrap(), (0, 0));
-        assert_eq!(cache.remove("tiny-").unwrap().0, 4);
+        assert_eq!(cache.remove_of(&gguf).unwrap().0, 1, "those of the other content stay");
+        std::fs::write(&gguf, TinyModel::default().to_gguf()).unwrap();
+        let renamed = folder.path().join("other.gguf");
+        std::fs::rename(&gguf, &renamed).unwrap();
+        assert_eq!(cache.remove_of(&renamed).unwrap().0, 3);
         assert_eq!(cache.list().unwrap(), []);
+        cache.load(&renamed, &plain, |_, _| true).unwrap();
+        assert_eq!(cache.remove_all().unwrap().0, 1);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use bitnetc_frontend_gguf::text::text_without_mark;
 use bitnetc_ir::blocks::BLOCK;
 use bitnetc_ir::interp::{Cache, CacheData, Tensor, scalar};
 use bitnetc_ir::sample::{self, CallShape};
@@ -85,7 +86,7 @@ fn parse(name: &str, value: &str) -> Result<Given, Failure> {
 
 /// Numbers, in lists of any depth, row after row. All are integers, or all are taken as f32.
 fn parse_json(name: &str, text: &str) -> Result<Given, Failure> {
-    let value: Value = serde_json::from_str(text)
+    let value: Value = serde_json::from_str(text_without_mark(text))
         .map_err(|e| wrong(name, format!("expected a number, a JSON list, @FILE or seed:N ({e})")))?;
     let numbers = |value: &Value| {
         let mut numbers = Vec::new();
