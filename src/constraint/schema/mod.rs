@@ -1,0 +1,111 @@
+//! JSON schemas (draft 2020-12) in the form that the grammar engine follows to the letter.
+//!
+//! The engine knows a part of the language, and takes some keywords for less than they say. [`normalise`] rewrites a schema
+//! into that part: references become definitions of their own, formats become patterns, conditions become alternatives,
+//! annotations go. What cannot be rewritten is refused by keyword and JSON pointer, so that no text is made that the schema
+//! forbids.
+//!
+//! Invariants: every text that follows the result follows the schema; work and size are bounded ([`MAX_TEXT`],
+//! [`MAX_SCHEMAS`]), and nothing here panics, whatever the schema.
+
+mod check;
+mod conditions;
+mod format;
+mod index;
+mod lower;
+mod number;
+mod unevaluated;
+mod uri;
+
+use serde_json::Value;
+
+/// Most bytes of a schema.
+pub const MAX_TEXT: usize = 4 << 20;
+/// Most schemas inside of a schema, after rewriting.
+pub const MAX_SCHEMAS: usize = 20_000;
+
+/// The keyword in which the result keeps where in the schema it comes from.
+pub(super) const ORIGIN: &str = "$comment";
+
+/// Why a schema cannot be followed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SchemaError {
+    /// The text is no JSON.
+    #[error("the JSON schema is not JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A keyword has a value that it cannot have.
+    #[error("the JSON schema is wrong at {at}: {what}")]
+    Wrong {
+        /// JSON pointer, as a fragment.
+        at: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// What is not supported.
+    #[error("the JSON schema cannot be followed at {at}: {what}")]
+    Unsupported {
+        /// JSON pointer, as a fragment.
+        at: String,
+        /// What is not supported, and what to use instead.
+        what: String,
+    },
+    /// More than is read.
+    #[error("the JSON schema has more than {most} {unit}")]
+    TooLarge {
+        /// What is counted.
+        unit: &'static str,
+        /// The limit.
+        most: usize,
+    },
+    /// There is no finite text.
+    #[error("no text satisfies the JSON schema: {what}")]
+    Empty {
+        /// Why.
+        what: String,
+    },
+}
+
+/// A place in a schema: a JSON pointer, without its `#`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+struct Pointer(String);
+
+impl Pointer {
+    fn child(&self, key: &str) -> Self {
+        Self(format!("{}/{}", self.0, key.replace('~', "~0").replace('/', "~1")))
+    }
+
+    fn item(&self, index: usize) -> Self {
+        Self(format!("{}/{index}", self.0))
+    }
+
+    /// For messages: as a fragment, cut where it is very long.
+    fn shown(&self) -> String {
+        let shown: String = self.0.chars().take(200).collect();
+        format!("#{}", shown.escape_debug())
+    }
+
+    fn wrong(&self, what: impl Into<String>) -> SchemaError {
+        SchemaError::Wrong { at: self.shown(), what: what.into() }
+    }
+
+    fn unsupported(&self, what: impl Into<String>) -> SchemaError {
+        SchemaError::Unsupported { at: self.shown(), what: what.into() }
+    }
+}
+
+/// The schema as the engine follows it: an object, with its definitions in `$defs`.
+///
+/// # Errors
+/// A text that is no JSON or no schema; a schema that is too large, that needs what is not supported, or that nothing
+/// satisfies.
+pub fn normalise(text: &str) -> Result<Value, SchemaError> {
+    if text.len() > MAX_TEXT {
+        return Err(SchemaError::TooLarge { unit: "bytes", most: MAX_TEXT });
+    }
+    let schema: Value = serde_json::from_str(text.trim_start_matches('\u{feff}'))?;
+    let index = index::Index::new(&schema)?;
+    let mut document = lower::Lowering::new(&index).document(&schema)?;
+    check::cut_empty(&mut document)?;
+    Ok(document)
+}
