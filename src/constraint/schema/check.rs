@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
+use super::alternatives::inner_mut;
 use super::{ORIGIN, SchemaError};
 
 /// Where a rewritten schema comes from.
@@ -43,14 +44,35 @@ pub(super) fn cut_empty(document: &mut Value) -> Result<(), SchemaError> {
         let what = format!("what {} requires never comes to an end", origin(document));
         return Err(SchemaError::Empty { what });
     }
+    let empty: Vec<&str> = finite.iter().filter(|(_, ends)| !**ends).map(|(name, _)| *name).collect();
+    if empty.is_empty() {
+        return Ok(());
+    }
     if let Some(known) = document.get_mut("$defs").and_then(Value::as_object_mut) {
-        for (name, schema) in known.iter_mut() {
-            if !finite[name.as_str()] {
-                *schema = Value::Bool(false);
-            }
+        known.retain(|name, _| !empty.contains(&name.as_str()));
+        known.values_mut().for_each(|schema| cut(schema, &empty));
+    }
+    cut(document, &empty);
+    Ok(())
+}
+
+/// Puts false in the place of references to what has no finite text, and takes out alternatives that become false.
+fn cut(schema: &mut Value, empty: &[&str]) {
+    if target(schema).is_some_and(|name| empty.contains(&name)) {
+        *schema = Value::Bool(false);
+    }
+    let Value::Object(map) = schema else { return };
+    inner_mut(map).for_each(|inner| cut(inner, empty));
+    let mut none = matches!(map.get("allOf"), Some(Value::Array(all)) if all.contains(&Value::Bool(false)));
+    for key in ["anyOf", "oneOf"] {
+        if let Some(Value::Array(any)) = map.get_mut(key) {
+            any.retain(|option| *option != Value::Bool(false));
+            none |= any.is_empty();
         }
     }
-    Ok(())
+    if none {
+        *schema = Value::Bool(false);
+    }
 }
 
 /// Refuses definitions that hold for the same value as themselves.

@@ -8,6 +8,9 @@ use super::index::Located;
 use super::lower::{Lowering, TYPES, nothing};
 use super::{ORIGIN, Pointer, SchemaError};
 
+/// Longest text that a pattern for all others is made of.
+const MAX_TEXT: usize = 40;
+
 /// Adds what the conditions of a schema mean to `also`.
 pub(super) fn lower<'s>(
     lowering: &mut Lowering<'_, 's>,
@@ -66,10 +69,10 @@ fn lower_if<'s>(
 }
 
 /// What a schema forbids.
-fn negation(schema: &Value, at: &Pointer) -> Result<Value, SchemaError> {
+pub(super) fn negation(schema: &Value, at: &Pointer) -> Result<Value, SchemaError> {
     let unsupported = || {
-        let what = "the negation of a schema is supported for true, false, type, enum and const of true, false and null, \
-                    required, and properties with these: say what is allowed instead";
+        let what = "this cannot be negated: conditions are supported with type, const, enum, required, limits, and properties, \
+                    allOf and anyOf of these";
         Err(at.unsupported(what))
     };
     let map = match schema {
@@ -84,10 +87,18 @@ fn negation(schema: &Value, at: &Pointer) -> Result<Value, SchemaError> {
                 Some(others) => against.push(others),
                 None => return unsupported(),
             },
-            ("const", Value::Null | Value::Bool(_)) => against.push(other_constants(std::slice::from_ref(value))),
-            ("enum", Value::Array(values)) if values.iter().all(|value| value.is_null() || value.is_boolean()) => {
-                against.push(other_constants(values));
-            }
+            ("const", _) => match other_constants(std::slice::from_ref(value)) {
+                Some(others) => against.push(others),
+                None => return unsupported(),
+            },
+            ("enum", Value::Array(values)) => match other_constants(values) {
+                Some(others) => against.push(others),
+                None => return unsupported(),
+            },
+            (_, Value::Number(limit)) => match beyond(key, limit) {
+                Some(others) => against.push(others),
+                None => return unsupported(),
+            },
             ("required", Value::Array(names)) => {
                 for name in names.iter().filter_map(Value::as_str) {
                     against.push(json!({ "type": "object", "properties": { name: false } }));
@@ -134,13 +145,83 @@ fn other_types(types: &Value) -> Option<Value> {
     })
 }
 
-/// All values but these, which are null, true or false.
-fn other_constants(values: &[Value]) -> Value {
+/// All values but these. Constants that are lists or objects have no negation.
+fn other_constants(values: &[Value]) -> Option<Value> {
+    if values.iter().any(|value| value.is_array() || value.is_object()) {
+        return None;
+    }
     let rest = [Value::Null, Value::Bool(true), Value::Bool(false)];
     let rest: Vec<Value> = rest.into_iter().filter(|value| !values.contains(value)).collect();
-    let mut any = vec![json!({ "type": ["number", "string", "array", "object"] })];
+    let mut any = vec![json!({ "type": ["array", "object"] })];
     if !rest.is_empty() {
         any.push(json!({ "enum": rest }));
     }
-    json!({ "anyOf": any })
+    let texts: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
+    any.push(match texts.is_empty() {
+        true => json!({ "type": "string" }),
+        false => json!({ "type": "string", "pattern": format!("^(?:{})$", other_texts(&texts, 0)?) }),
+    });
+    let mut numbers: Vec<&Value> = values.iter().filter(|value| value.is_number()).collect();
+    numbers.sort_by(|a, b| a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(std::cmp::Ordering::Equal));
+    let ends = std::iter::once(None).chain(numbers.iter().copied().map(Some)).chain([None]);
+    let ends: Vec<Option<&Value>> = ends.collect();
+    for between in ends.windows(2) {
+        let mut range = json!({ "type": "number" });
+        for (key, limit) in ["exclusiveMinimum", "exclusiveMaximum"].into_iter().zip(between) {
+            if let Some(limit) = limit {
+                range[key] = (*limit).clone();
+            }
+        }
+        any.push(range);
+    }
+    Some(json!({ "anyOf": any }))
+}
+
+/// A pattern for all texts but these.
+fn other_texts(texts: &[&str], depth: usize) -> Option<String> {
+    if depth > MAX_TEXT {
+        return None;
+    }
+    let mut firsts: Vec<char> = texts.iter().filter_map(|text| text.chars().next()).collect();
+    firsts.sort_unstable();
+    firsts.dedup();
+    let class: String = firsts.iter().map(|&c| format!("\\x{{{:X}}}", c as u32)).collect();
+    let mut forms = Vec::new();
+    if !texts.iter().any(|text| text.is_empty()) {
+        forms.push(String::new());
+    }
+    forms.push(match class.is_empty() {
+        true => "(?s:.+)".to_owned(),
+        false => format!("[^{class}](?s:.*)"),
+    });
+    for first in firsts {
+        let rests: Vec<&str> = texts.iter().filter_map(|text| text.strip_prefix(first)).collect();
+        forms.push(format!("\\x{{{:X}}}(?:{})", first as u32, other_texts(&rests, depth + 1)?));
+    }
+    Some(forms.join("|"))
+}
+
+/// What is beyond a limit.
+fn beyond(key: &str, limit: &serde_json::Number) -> Option<Value> {
+    let over = |kind: &str, key: &str, limit: Value| Some(json!({ "type": kind, key: limit }));
+    let exact = || Value::Number(limit.clone());
+    let count = limit.as_u64();
+    let under = |kind: &str, key: &str| match count? {
+        0 => Some(nothing()),
+        n => over(kind, key, Value::from(n - 1)),
+    };
+    let above = |kind: &str, key: &str| over(kind, key, Value::from(count? + 1));
+    match key {
+        "minimum" => over("number", "exclusiveMaximum", exact()),
+        "maximum" => over("number", "exclusiveMinimum", exact()),
+        "exclusiveMinimum" => over("number", "maximum", exact()),
+        "exclusiveMaximum" => over("number", "minimum", exact()),
+        "minLength" => under("string", "maxLength"),
+        "maxLength" => above("string", "minLength"),
+        "minItems" => under("array", "maxItems"),
+        "maxItems" => above("array", "minItems"),
+        "minProperties" => under("object", "maxProperties"),
+        "maxProperties" => above("object", "minProperties"),
+        _ => None,
+    }
 }

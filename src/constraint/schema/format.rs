@@ -104,7 +104,7 @@ fn reference(more: &str, absolute: bool) -> String {
 /// A template of RFC 6570.
 fn template() -> String {
     let escape = "%[0-9a-fA-F]{2}";
-    let literal = "[!#$&(-;=?-\\[\\]_a-z~\\x{A0}-\\x{D7FF}\\x{E000}-\\x{FDCF}\\x{FDF0}-\\x{FFEF}\\x{10000}-\\x{10FFFD}]";
+    let literal = "[!#$&-;=?-\\[\\]_a-z~\\x{A0}-\\x{D7FF}\\x{E000}-\\x{FDCF}\\x{FDF0}-\\x{FFEF}\\x{10000}-\\x{10FFFD}]";
     let name = format!("(?:[a-zA-Z0-9_]|{escape})(?:\\.?(?:[a-zA-Z0-9_]|{escape}))*");
     let variable = format!("{name}(?::[1-9][0-9]{{0,3}}|\\*)?");
     format!("(?:{literal}|{escape}|\\{{[+#./;?&=,!@|]?{variable}(?:,{variable})*\\}})*")

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::index::{Index, Located};
+use super::pattern::from_ecma;
 use super::{MAX_SCHEMAS, ORIGIN, Pointer, SchemaError, conditions, format, number, unevaluated};
 
 /// What a value can be.
@@ -188,7 +189,11 @@ impl<'i, 's> Lowering<'i, 's> {
     ) -> Result<(), SchemaError> {
         let at = &located.at;
         for key in ["properties", "patternProperties"] {
-            if let Some(schemas) = self.lower_map(located, map, key)?.filter(|schemas| !schemas.is_empty()) {
+            let schemas = self.lower_map(located, map, key)?.filter(|schemas| !schemas.is_empty());
+            if let Some(mut schemas) = schemas {
+                if key == "patternProperties" {
+                    schemas = schemas.into_iter().map(|(name, schema)| (from_ecma(&name), schema)).collect();
+                }
                 out.insert(key.to_owned(), Value::Object(schemas));
             }
         }
@@ -372,10 +377,13 @@ fn lower_strings(
 ) -> Result<(), SchemaError> {
     if let Some(pattern) = map.get("pattern") {
         let pattern = pattern.as_str().ok_or_else(|| at.child("pattern").wrong("pattern must be a string"))?;
-        out.insert("pattern".to_owned(), Value::from(pattern));
+        out.insert("pattern".to_owned(), Value::from(from_ecma(pattern)));
     }
     let Some(name) = map.get("format") else { return Ok(()) };
     let name = name.as_str().ok_or_else(|| at.child("format").wrong("format must be a string"))?;
+    if name == "hostname" {
+        also.push(json!({ "maxLength": 253 }));
+    }
     if let Some(pattern) = format::pattern(name) {
         match out.contains_key("pattern") {
             true => also.push(json!({ "pattern": pattern })),

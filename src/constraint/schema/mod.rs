@@ -8,21 +8,27 @@
 //! Invariants: every text that follows the result follows the schema; work and size are bounded ([`MAX_TEXT`],
 //! [`MAX_SCHEMAS`]), and nothing here panics, whatever the schema.
 
+mod alternatives;
 mod check;
 mod conditions;
+mod escapes;
 mod format;
 mod index;
 mod lower;
 mod number;
+mod pattern;
 mod unevaluated;
 mod uri;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Most bytes of a schema.
 pub const MAX_TEXT: usize = 4 << 20;
 /// Most schemas inside of a schema, after rewriting.
 pub const MAX_SCHEMAS: usize = 20_000;
+
+/// White space between the parts of a JSON text: enough to lay it out, not enough to go on for ever.
+const WHITE_SPACE: &str = r" |\n[ \t]{0,20}";
 
 /// The keyword in which the result keeps where in the schema it comes from.
 pub(super) const ORIGIN: &str = "$comment";
@@ -107,5 +113,8 @@ pub fn normalise(text: &str) -> Result<Value, SchemaError> {
     let index = index::Index::new(&schema)?;
     let mut document = lower::Lowering::new(&index).document(&schema)?;
     check::cut_empty(&mut document)?;
+    alternatives::rewrite(&mut document)?;
+    let options = json!({ "whitespace_pattern": WHITE_SPACE, "json_allowed_escapes": escapes::choose(&document)? });
+    document["x-guidance"] = options;
     Ok(document)
 }
