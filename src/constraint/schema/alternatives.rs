@@ -6,6 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::conditions::negation;
+use super::inside::inner_mut;
 use super::lower::names_type;
 use super::{ORIGIN, Pointer, SchemaError};
 
@@ -21,18 +22,6 @@ pub(super) fn rewrite(document: &mut Value) -> Result<(), SchemaError> {
         rewrite_schema(schema, &definitions)?;
     }
     rewrite_schema(document, &definitions)
-}
-
-/// The schemas right inside of a rewritten schema.
-pub(super) fn inner_mut(map: &mut Map<String, Value>) -> impl Iterator<Item = &mut Value> {
-    map.iter_mut().flat_map(|(key, value)| -> Box<dyn Iterator<Item = &mut Value>> {
-        match (key.as_str(), value) {
-            ("allOf" | "anyOf" | "oneOf" | "prefixItems", Value::Array(list)) => Box::new(list.iter_mut()),
-            ("properties" | "patternProperties", Value::Object(schemas)) => Box::new(schemas.values_mut()),
-            ("items" | "additionalProperties", schema) => Box::new(std::iter::once(schema)),
-            _ => Box::new(std::iter::empty()),
-        }
-    })
 }
 
 fn rewrite_schema(schema: &mut Value, definitions: &Map<String, Value>) -> Result<(), SchemaError> {

@@ -1,10 +1,10 @@
 //! Checks of a rewritten schema as a whole: references that lead back to themselves, and parts without a finite text.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::alternatives::inner_mut;
+use super::inside::{inner, inner_mut};
 use super::{ORIGIN, SchemaError};
 
 /// Where a rewritten schema comes from.
@@ -22,29 +22,38 @@ fn in_place(schema: &Value) -> impl Iterator<Item = &Value> {
     ["allOf", "anyOf", "oneOf"].into_iter().filter_map(|key| schema.get(key)?.as_array()).flatten()
 }
 
+/// The definitions that a schema refers to: all of them, or those that hold for the same value.
+fn targets(schema: &Value, only_in_place: bool) -> Vec<&str> {
+    let (mut stack, mut found) = (vec![schema], Vec::new());
+    while let Some(schema) = stack.pop() {
+        found.extend(target(schema));
+        match only_in_place {
+            true => stack.extend(in_place(schema)),
+            false => stack.extend(inner(schema)),
+        }
+    }
+    found
+}
+
 /// Makes definitions that no finite text satisfies false.
 ///
 /// # Errors
 /// References in a circle with nothing between them; a schema without any finite text.
 pub(super) fn cut_empty(document: &mut Value) -> Result<(), SchemaError> {
     let definitions = document.get("$defs").and_then(Value::as_object).cloned().unwrap_or_default();
-    refuse_circles(&definitions)?;
-    let mut finite: HashMap<&str, bool> = definitions.keys().map(|name| (name.as_str(), false)).collect();
-    loop {
-        let before = finite.clone();
-        for (name, schema) in &definitions {
-            let ends = before[name.as_str()] || is_finite(schema, &finite);
-            finite.insert(name.as_str(), ends);
-        }
-        if before == finite {
-            break;
-        }
+    let settled = settle(&definitions, true, |schema, settled| {
+        targets(schema, true).iter().all(|name| settled.contains(name))
+    });
+    if let Some((_, schema)) = definitions.iter().find(|(name, _)| !settled.contains(name.as_str())) {
+        let what = "its references lead back to itself with nothing between them".to_owned();
+        return Err(SchemaError::Unsupported { at: origin(schema), what });
     }
+    let finite = settle(&definitions, false, |schema, finite| is_finite(schema, finite));
     if !is_finite(document, &finite) {
         let what = format!("what {} requires never comes to an end", origin(document));
         return Err(SchemaError::Empty { what });
     }
-    let empty: Vec<&str> = finite.iter().filter(|(_, ends)| !**ends).map(|(name, _)| *name).collect();
+    let empty: Vec<&str> = definitions.keys().map(String::as_str).filter(|name| !finite.contains(name)).collect();
     if empty.is_empty() {
         return Ok(());
     }
@@ -54,6 +63,31 @@ pub(super) fn cut_empty(document: &mut Value) -> Result<(), SchemaError> {
     }
     cut(document, &empty);
     Ok(())
+}
+
+/// The definitions of which `holds` says so, given those of which it has. Each is asked again when one that it refers to
+/// is found.
+fn settle<'d>(
+    definitions: &'d Map<String, Value>,
+    only_in_place: bool,
+    holds: impl Fn(&Value, &HashSet<&'d str>) -> bool,
+) -> HashSet<&'d str> {
+    let mut named_by: HashMap<&str, Vec<&'d str>> = HashMap::new();
+    for (name, schema) in definitions {
+        for target in targets(schema, only_in_place) {
+            named_by.entry(target).or_default().push(name);
+        }
+    }
+    let mut settled = HashSet::new();
+    let mut waiting: Vec<&'d str> = definitions.keys().map(String::as_str).collect();
+    while let Some(name) = waiting.pop() {
+        let Some(schema) = definitions.get(name).filter(|_| !settled.contains(name)) else { continue };
+        if holds(schema, &settled) {
+            settled.insert(name);
+            waiting.extend(named_by.get(name).into_iter().flatten());
+        }
+    }
+    settled
 }
 
 /// Puts false in the place of references to what has no finite text, and takes out alternatives that become false.
@@ -75,38 +109,10 @@ fn cut(schema: &mut Value, empty: &[&str]) {
     }
 }
 
-/// Refuses definitions that hold for the same value as themselves.
-fn refuse_circles(definitions: &Map<String, Value>) -> Result<(), SchemaError> {
-    let mut names: HashMap<&str, Vec<&str>> = HashMap::new();
-    for (name, schema) in definitions {
-        let (mut stack, mut found) = (vec![schema], Vec::new());
-        while let Some(schema) = stack.pop() {
-            found.extend(target(schema));
-            stack.extend(in_place(schema));
-        }
-        names.insert(name, found);
-    }
-    // Definitions that lead to nothing are taken away until none is left, or all that are left lead to each other.
-    loop {
-        let left = names.len();
-        let known: Vec<&str> = names.keys().copied().collect();
-        names.retain(|_, to| to.iter().any(|name| known.contains(name)));
-        if names.is_empty() {
-            return Ok(());
-        }
-        if names.len() == left {
-            let first = definitions.iter().find(|(name, _)| names.contains_key(name.as_str()));
-            let at = first.map_or_else(|| "#".to_owned(), |(_, schema)| origin(schema));
-            let what = "its references lead back to itself with nothing between them".to_owned();
-            return Err(SchemaError::Unsupported { at, what });
-        }
-    }
-}
-
 /// Whether a schema has a finite text, as far as is known of the definitions. Only what a text must have counts.
-fn is_finite(schema: &Value, finite: &HashMap<&str, bool>) -> bool {
+fn is_finite(schema: &Value, finite: &HashSet<&str>) -> bool {
     let Some(map) = schema.as_object() else { return *schema != Value::Bool(false) };
-    if target(schema).is_some_and(|name| !finite.get(name).copied().unwrap_or(false)) {
+    if target(schema).is_some_and(|name| !finite.contains(name)) {
         return false;
     }
     let list = |key: &str| map.get(key).and_then(Value::as_array).map(Vec::as_slice);

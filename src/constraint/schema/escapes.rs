@@ -4,8 +4,9 @@
 //! second spelling of a named one, which has a schema of its own. Without it a control character cannot be written. So
 //! `\u` is for schemas whose objects are all closed, and others may not ask for control characters.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::inside::inner;
 use super::pattern::{has_control, is_control};
 use super::{ORIGIN, Pointer, SchemaError};
 
@@ -28,18 +29,8 @@ pub(super) fn choose(document: &Value) -> Result<&'static str, SchemaError> {
         if patterns.any(has_control) || constants.into_iter().any(spells_control) {
             control.get_or_insert(origin);
         }
-        for (key, value) in map {
-            match (key.as_str(), value) {
-                ("allOf" | "anyOf" | "oneOf" | "prefixItems", Value::Array(list)) => {
-                    stack.extend(list.iter().map(|schema| (schema, origin)));
-                }
-                ("$defs" | "properties" | "patternProperties", Value::Object(schemas)) => {
-                    stack.extend(schemas.values().map(|schema| (schema, origin)));
-                }
-                ("items" | "additionalProperties", schema) => stack.push((schema, origin)),
-                _ => {}
-            }
-        }
+        let definitions = map.get("$defs").and_then(Value::as_object);
+        stack.extend(inner(schema).chain(definitions.into_iter().flat_map(Map::values)).map(|inner| (inner, origin)));
     }
     match (open, control) {
         (false, _) => Ok(WITH_U),

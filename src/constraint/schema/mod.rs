@@ -14,6 +14,7 @@ mod conditions;
 mod escapes;
 mod format;
 mod index;
+mod inside;
 mod lower;
 mod number;
 mod pattern;

@@ -6,7 +6,9 @@ use super::{Pointer, SchemaError};
 
 /// Integers up to here are the same in the engine's floating point.
 const EXACT: u64 = 1 << 53;
-/// Decimal digits of a step.
+/// Largest bound of a number.
+const MOST: f64 = 1e18;
+/// Largest step, once its point is moved to its end.
 const MAX_STEP: f64 = u32::MAX as f64;
 
 /// Refuses a number that the engine would round.
@@ -54,8 +56,9 @@ pub(super) fn lower(map: &Map<String, Value>, at: &Pointer, out: &mut Map<String
         for (key, name) in keys {
             let Some(limit) = number(map, key, at)? else { continue };
             check_exact(limit, &at.child(key))?;
-            if integer && limit.as_f64().is_some_and(|x| x.abs() > EXACT as f64) {
-                return Err(at.child(key).unsupported(format!("the bound {limit} of an integer is beyond 2^53")));
+            let most = if integer { EXACT as f64 } else { MOST };
+            if limit.as_f64().is_none_or(|x| x.abs() > most) {
+                return Err(at.child(key).unsupported(format!("the bound {limit} is too large: leave it out")));
             }
             out.insert(name.to_owned(), Value::Number(limit.clone()));
         }
