@@ -165,7 +165,7 @@ pub(crate) struct GrammarArgs {
     /// The same, from a file
     #[arg(long, value_name = "FILE", group = "constraint")]
     pub(crate) json_schema_file: Option<PathBuf>,
-    /// Make text that follows this grammar, in Lark
+    /// Make text that follows this grammar, in GBNF (llama.cpp's notation) or Lark
     #[arg(long, value_name = "GRAMMAR", group = "constraint")]
     pub(crate) grammar: Option<String>,
     /// The same, from a file
@@ -187,7 +187,7 @@ impl GrammarArgs {
         Ok(if let Some(schema) = text(&self.json_schema, &self.json_schema_file)? {
             Some(GrammarSource::JsonSchema(schema))
         } else if let Some(grammar) = text(&self.grammar, &self.grammar_file)? {
-            Some(GrammarSource::Lark(grammar))
+            Some(GrammarSource::of_grammar(grammar))
         } else {
             self.regex.clone().map(GrammarSource::Regex)
         })

@@ -82,7 +82,8 @@ impl<'g> Regular<'g> {
                     let part = self.cost(part)?;
                     sum.positions = sum.positions.saturating_add(part.positions);
                     sum.height = sum.height.max(part.height);
-                    sum.nullable = if all { sum.nullable && part.nullable } else { sum.nullable || part.nullable };
+                    sum.nullable =
+                        if all { sum.nullable && part.nullable } else { sum.nullable || part.nullable };
                 }
                 Cost { height: sum.height + 1, ..sum }
             }

@@ -49,7 +49,11 @@ pub(super) fn lower(mut grammar: Gbnf) -> Result<String, GbnfError> {
                 let all = lifted.lexemes.all();
                 split.extend(found.into_iter().filter_map(|id| all.get(id.0).map(|&expr| expr.clone())));
             }
-            None => return Ok(Lift::new(&regular, &grammar.rules, &split, true).lift_all(grammar.root).write(&regular, grammar.root)),
+            None => {
+                return Ok(Lift::new(&regular, &grammar.rules, &split, true)
+                    .lift_all(grammar.root)
+                    .write(&regular, grammar.root));
+            }
         }
     }
     Err(GbnfError::Empty)

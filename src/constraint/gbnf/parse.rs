@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::{CharSet, Expr, Gbnf, GbnfError, MAX_DEPTH, MAX_REPEAT, MAX_RULES, MAX_SYMBOLS, MAX_TEXT, Rule, RuleId};
+use super::{
+    CharSet, Expr, Gbnf, GbnfError, MAX_DEPTH, MAX_REPEAT, MAX_RULES, MAX_SYMBOLS, MAX_TEXT, Rule, RuleId,
+};
 
 /// A rule by its name, as far as it is known.
 struct Named {
@@ -66,7 +68,8 @@ impl<'t> Parser<'t> {
         let whole = self.text[start..].lines().next().unwrap_or_default();
         // A window of the line, so that a long one stays readable.
         let skipped = column.saturating_sub(60);
-        let window: String = whole.chars().skip(skipped).take(100).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let window: String =
+            whole.chars().skip(skipped).take(100).map(|c| if c.is_control() { ' ' } else { c }).collect();
         let shown = format!("{line:>4} | {window}\n     | {}^", " ".repeat(column - 1 - skipped));
         GbnfError::At { line, column, what: what.into(), shown }
     }
@@ -186,7 +189,9 @@ impl<'t> Parser<'t> {
                     Expr::Chars(CharSet::any())
                 }
                 '(' => self.group(depth)?,
-                '*' | '+' | '?' | '{' => return Err(self.error(start, format!("nothing stands before `{c}`"))),
+                '*' | '+' | '?' | '{' => {
+                    return Err(self.error(start, format!("nothing stands before `{c}`")));
+                }
                 '<' | '!' => {
                     let what = "tokens by name or number are not supported: write their text as a string";
                     return Err(self.error(start, what));
@@ -213,7 +218,8 @@ impl<'t> Parser<'t> {
         let start = self.at;
         self.bump();
         if depth >= MAX_DEPTH {
-            return Err(self.error(start, format!("groups are more than {MAX_DEPTH} deep: give the inner ones names")));
+            return Err(self
+                .error(start, format!("groups are more than {MAX_DEPTH} deep: give the inner ones names")));
         }
         let inner = self.alternatives(depth + 1)?;
         match self.eat(")") {

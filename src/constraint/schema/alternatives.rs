@@ -18,7 +18,9 @@ const MAX_NEGATED: usize = 16;
 /// Rewrites every `oneOf` of a document.
 pub(super) fn rewrite(document: &mut Value) -> Result<(), SchemaError> {
     let definitions = document.get("$defs").and_then(Value::as_object).cloned().unwrap_or_default();
-    for schema in document.get_mut("$defs").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
+    for schema in
+        document.get_mut("$defs").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut)
+    {
         rewrite_schema(schema, &definitions)?;
     }
     rewrite_schema(document, &definitions)
@@ -28,9 +30,10 @@ fn rewrite_schema(schema: &mut Value, definitions: &Map<String, Value>) -> Resul
     let Value::Object(map) = schema else { return Ok(()) };
     inner_mut(map).try_for_each(|inner| rewrite_schema(inner, definitions))?;
     let Some(Value::Array(options)) = map.shift_remove("oneOf") else { return Ok(()) };
-    let apart = options.iter().enumerate().all(|(number, a)| {
-        options.iter().skip(number + 1).all(|b| disjoint(a, b, definitions, MAX_DEPTH))
-    });
+    let apart = options
+        .iter()
+        .enumerate()
+        .all(|(number, a)| options.iter().skip(number + 1).all(|b| disjoint(a, b, definitions, MAX_DEPTH)));
     let any = if apart { options } else { without_the_others(&options, map)? };
     // `anyOf` may be there already.
     match map.get("anyOf") {
@@ -102,9 +105,9 @@ fn type_of(value: &Value) -> &'static str {
 
 /// Whether values of a type may satisfy a schema.
 fn may_be(schema: &Value, name: &str) -> bool {
-    let named = schema.get("type").is_none_or(|types| {
-        names_type(types, name) || (name == "number" && names_type(types, "integer"))
-    });
+    let named = schema
+        .get("type")
+        .is_none_or(|types| names_type(types, name) || (name == "number" && names_type(types, "integer")));
     named && constants(schema).is_none_or(|values| values.iter().any(|value| type_of(value) == name))
 }
 
@@ -141,7 +144,8 @@ fn disjoint(a: &Value, b: &Value, definitions: &Map<String, Value>, depth: u32) 
     let inside = |x: &Value, y: &Value| {
         let list = |key: &str| x.get(key).and_then(Value::as_array).map(Vec::as_slice);
         list("allOf").unwrap_or_default().iter().any(|part| disjoint(part, y, definitions, depth - 1))
-            || list("anyOf").is_some_and(|any| any.iter().all(|part| disjoint(part, y, definitions, depth - 1)))
+            || list("anyOf")
+                .is_some_and(|any| any.iter().all(|part| disjoint(part, y, definitions, depth - 1)))
     };
     if inside(a, b) || inside(b, a) {
         return true;
@@ -154,7 +158,8 @@ fn disjoint(a: &Value, b: &Value, definitions: &Map<String, Value>, depth: u32) 
                 (Some(x), Some(y)) => disjoint(&x, &y, definitions, depth - 1),
                 (None, Some(y)) => y == Value::Bool(false),
                 (_, None) => {
-                    y.get("additionalProperties") == Some(&Value::Bool(false)) && y.get("patternProperties").is_none()
+                    y.get("additionalProperties") == Some(&Value::Bool(false))
+                        && y.get("patternProperties").is_none()
                 }
             }
         })

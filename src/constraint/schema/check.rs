@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value};
 
 use super::inside::{inner, inner_mut};
-use super::{ORIGIN, SchemaError};
+use super::{SchemaError, origin};
 
-/// Where a rewritten schema comes from.
-fn origin(schema: &Value) -> String {
-    schema.get(ORIGIN).and_then(Value::as_str).unwrap_or("#").to_owned()
+/// Where a schema comes from, for messages.
+fn shown(schema: &Value) -> String {
+    origin(schema).unwrap_or("#").to_owned()
 }
 
 /// The name of the definition that a schema refers to.
@@ -46,14 +46,15 @@ pub(super) fn cut_empty(document: &mut Value) -> Result<(), SchemaError> {
     });
     if let Some((_, schema)) = definitions.iter().find(|(name, _)| !settled.contains(name.as_str())) {
         let what = "its references lead back to itself with nothing between them".to_owned();
-        return Err(SchemaError::Unsupported { at: origin(schema), what });
+        return Err(SchemaError::Unsupported { at: shown(schema), what });
     }
     let finite = settle(&definitions, false, |schema, finite| is_finite(schema, finite));
     if !is_finite(document, &finite) {
-        let what = format!("what {} requires never comes to an end", origin(document));
+        let what = format!("what {} requires never comes to an end", shown(document));
         return Err(SchemaError::Empty { what });
     }
-    let empty: Vec<&str> = definitions.keys().map(String::as_str).filter(|name| !finite.contains(name)).collect();
+    let empty: Vec<&str> =
+        definitions.keys().map(String::as_str).filter(|name| !finite.contains(name)).collect();
     if empty.is_empty() {
         return Ok(());
     }

@@ -108,7 +108,9 @@ pub(super) fn negation(schema: &Value, at: &Pointer) -> Result<Value, SchemaErro
                 for (name, property) in properties {
                     let not = negation(property, at)?;
                     if not != nothing() {
-                        against.push(json!({ "type": "object", "properties": { name: not }, "required": [name] }));
+                        against.push(
+                            json!({ "type": "object", "properties": { name: not }, "required": [name] }),
+                        );
                     }
                 }
             }

@@ -30,7 +30,9 @@ pub(super) fn choose(document: &Value) -> Result<&'static str, SchemaError> {
             control.get_or_insert(origin);
         }
         let definitions = map.get("$defs").and_then(Value::as_object);
-        stack.extend(inner(schema).chain(definitions.into_iter().flat_map(Map::values)).map(|inner| (inner, origin)));
+        stack.extend(
+            inner(schema).chain(definitions.into_iter().flat_map(Map::values)).map(|inner| (inner, origin)),
+        );
     }
     match (open, control) {
         (false, _) => Ok(WITH_U),

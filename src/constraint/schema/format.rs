@@ -9,7 +9,8 @@ const DATE: &str = "(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])
 /// A time; leap seconds only where their offset shows that they can be.
 const TIME: &str = "(?:(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\\.[0-9]+)?(?:[zZ]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])|23:59:60(?:\\.[0-9]+)?(?:[zZ]|[+-]00:00))";
 const DURATION: &str = "P(?:[0-9]+W|(?:[0-9]+Y(?:[0-9]+M(?:[0-9]+D)?)?|[0-9]+M(?:[0-9]+D)?|[0-9]+D)(?:T(?:[0-9]+H(?:[0-9]+M(?:[0-9]+S)?)?|[0-9]+M(?:[0-9]+S)?|[0-9]+S))?|T(?:[0-9]+H(?:[0-9]+M(?:[0-9]+S)?)?|[0-9]+M(?:[0-9]+S)?|[0-9]+S))";
-const IPV4: &str = "(?:(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
+const IPV4: &str =
+    "(?:(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
 /// A label that is no punycode, whose validity is no matter of form.
 const LABEL: &str = "(?:[a-zA-Z0-9](?:[a-zA-Z0-9]?|[a-zA-Z0-9-][a-zA-Z0-9]|[a-zA-Z0-9-](?:[a-zA-Z0-9-][a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]|[a-zA-Z0-9]{2})[a-zA-Z0-9-]{0,58}[a-zA-Z0-9]|[a-zA-Z0-9-](?:[a-zA-Z0-9-][a-zA-Z0-9]|[a-zA-Z0-9]{2})))";
 /// Characters beyond ASCII that IRIs allow.
@@ -104,7 +105,8 @@ fn reference(more: &str, absolute: bool) -> String {
 /// A template of RFC 6570.
 fn template() -> String {
     let escape = "%[0-9a-fA-F]{2}";
-    let literal = "[!#$&-;=?-\\[\\]_a-z~\\x{A0}-\\x{D7FF}\\x{E000}-\\x{FDCF}\\x{FDF0}-\\x{FFEF}\\x{10000}-\\x{10FFFD}]";
+    let literal =
+        "[!#$&-;=?-\\[\\]_a-z~\\x{A0}-\\x{D7FF}\\x{E000}-\\x{FDCF}\\x{FDF0}-\\x{FFEF}\\x{10000}-\\x{10FFFD}]";
     let name = format!("(?:[a-zA-Z0-9_]|{escape})(?:\\.?(?:[a-zA-Z0-9_]|{escape}))*");
     let variable = format!("{name}(?::[1-9][0-9]{{0,3}}|\\*)?");
     format!("(?:{literal}|{escape}|\\{{[+#./;?&=,!@|]?{variable}(?:,{variable})*\\}})*")

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
+use super::super::{MAX_REPETITIONS, repetitions};
 use super::index::{Index, Located};
 use super::pattern::from_ecma;
 use super::{MAX_SCHEMAS, ORIGIN, Pointer, SchemaError, conditions, format, number, unevaluated};
@@ -22,6 +23,7 @@ pub(super) struct Lowering<'i, 's> {
     wanted: Vec<(String, Located<'s>)>,
     schemas: usize,
     steps: Vec<f64>,
+    repetitions: usize,
 }
 
 /// A schema that forbids everything.
@@ -31,13 +33,21 @@ pub(super) fn nothing() -> Value {
 
 impl<'i, 's> Lowering<'i, 's> {
     pub(super) fn new(index: &'i Index<'s>) -> Self {
-        Self { index, names: HashMap::new(), wanted: Vec::new(), schemas: 0, steps: Vec::new() }
+        Self {
+            index,
+            names: HashMap::new(),
+            wanted: Vec::new(),
+            schemas: 0,
+            steps: Vec::new(),
+            repetitions: 0,
+        }
     }
 
     /// The whole document.
     pub(super) fn document(mut self, schema: &'s Value) -> Result<Value, SchemaError> {
         if let Some(options) = schema.get("x-guidance") {
-            let what = format!("x-guidance ({options}) is not supported: its options would loosen the schema");
+            let what =
+                format!("x-guidance ({options}) is not supported: its options would loosen the schema");
             return Err(Pointer::default().child("x-guidance").unsupported(what));
         }
         let root = self.lower(&self.index.root())?;
@@ -84,7 +94,24 @@ impl<'i, 's> Lowering<'i, 's> {
         }
     }
 
-    fn lower_object(&mut self, located: &Located<'s>, map: &'s Map<String, Value>) -> Result<Value, SchemaError> {
+    /// Counts repetitions in patterns.
+    fn charge_patterns(&mut self, map: &Map<String, Value>) -> Result<(), SchemaError> {
+        let names = map.get("patternProperties").and_then(Value::as_object).into_iter().flat_map(Map::keys);
+        let patterns =
+            map.get("pattern").and_then(Value::as_str).into_iter().chain(names.map(String::as_str));
+        let counted = ["minLength", "maxLength"].iter().filter(|key| map.contains_key(**key)).count();
+        self.repetitions += counted + patterns.map(repetitions).sum::<usize>();
+        match self.repetitions > MAX_REPETITIONS {
+            true => Err(SchemaError::TooLarge { unit: "repetitions in its patterns", most: MAX_REPETITIONS }),
+            false => Ok(()),
+        }
+    }
+
+    fn lower_object(
+        &mut self,
+        located: &Located<'s>,
+        map: &'s Map<String, Value>,
+    ) -> Result<Value, SchemaError> {
         let at = &located.at;
         let mut out = Map::new();
         // All that has to hold besides.
@@ -95,6 +122,7 @@ impl<'i, 's> Lowering<'i, 's> {
         self.steps.extend(out.get("multipleOf").and_then(Value::as_f64));
         lower_counts(map, at, &mut out, &mut also)?;
         lower_strings(map, at, &mut out, &mut also)?;
+        self.charge_patterns(map)?;
         self.lower_arrays(located, map, &mut out)?;
         self.lower_objects(located, map, &mut out, &mut also)?;
         self.lower_references(located, map, &mut also)?;
@@ -121,7 +149,8 @@ impl<'i, 's> Lowering<'i, 's> {
         let at = located.at.child(key);
         let list = list.as_array().filter(|list| !list.is_empty() || key == "prefixItems");
         let list = list.ok_or_else(|| at.wrong(format!("{key} must be a list of schemas")))?;
-        let lowered = list.iter().enumerate().map(|(number, schema)| self.child(located, at.item(number), schema));
+        let lowered =
+            list.iter().enumerate().map(|(number, schema)| self.child(located, at.item(number), schema));
         lowered.collect::<Result<_, _>>().map(Some)
     }
 
@@ -134,7 +163,8 @@ impl<'i, 's> Lowering<'i, 's> {
     ) -> Result<Option<Map<String, Value>>, SchemaError> {
         let Some(schemas) = map.get(key) else { return Ok(None) };
         let at = located.at.child(key);
-        let schemas = schemas.as_object().ok_or_else(|| at.wrong(format!("{key} must be an object of schemas")))?;
+        let schemas =
+            schemas.as_object().ok_or_else(|| at.wrong(format!("{key} must be an object of schemas")))?;
         let lowered = schemas
             .iter()
             .map(|(name, schema)| Ok((name.clone(), self.child(located, at.child(name), schema)?)));
@@ -160,17 +190,22 @@ impl<'i, 's> Lowering<'i, 's> {
             out.insert("items".to_owned(), self.child(located, at.child(rest), schema)?);
         }
         let few = |key: &str| map.get(key).and_then(Value::as_u64).is_some_and(|n| n <= 1);
-        let no_array = |out: &Map<String, Value>| out.get("type").is_some_and(|types| !names_type(types, "array"));
+        let no_array =
+            |out: &Map<String, Value>| out.get("type").is_some_and(|types| !names_type(types, "array"));
         match map.get("uniqueItems") {
             None | Some(Value::Bool(false)) => {}
             Some(Value::Bool(true)) if few("maxItems") || no_array(out) => {}
             Some(Value::Bool(true)) => {
-                let what = "uniqueItems is not supported: leave it out and check the result, or set maxItems to 1";
+                let what =
+                    "uniqueItems is not supported: leave it out and check the result, or set maxItems to 1";
                 return Err(at.child("uniqueItems").unsupported(what));
             }
             Some(_) => return Err(at.child("uniqueItems").wrong("uniqueItems must be true or false")),
         }
-        if map.contains_key("contains") && map.get("minContains").and_then(Value::as_f64) == Some(0.0) && !map.contains_key("maxContains") {
+        if map.contains_key("contains")
+            && map.get("minContains").and_then(Value::as_f64) == Some(0.0)
+            && !map.contains_key("maxContains")
+        {
             return Ok(());
         }
         if map.contains_key("contains") && !no_array(out) {
@@ -203,7 +238,8 @@ impl<'i, 's> Lowering<'i, 's> {
         }
         if let Some(required) = map.get("required") {
             let names = required.as_array().filter(|names| names.iter().all(Value::is_string));
-            let names = names.ok_or_else(|| at.child("required").wrong("required must be a list of names"))?;
+            let names =
+                names.ok_or_else(|| at.child("required").wrong("required must be a list of names"))?;
             if !names.is_empty() {
                 out.insert("required".to_owned(), Value::Array(names.clone()));
             }
@@ -219,7 +255,8 @@ impl<'i, 's> Lowering<'i, 's> {
         let at = located.at.child("propertyNames");
         let lowered = self.child(located, at.clone(), names)?;
         let unsupported = || {
-            let what = "propertyNames is supported with pattern, minLength, maxLength, format, enum and const";
+            let what =
+                "propertyNames is supported with pattern, minLength, maxLength, format, enum and const";
             Err(at.unsupported(what))
         };
         let map = match &lowered {
@@ -229,7 +266,9 @@ impl<'i, 's> Lowering<'i, 's> {
             _ => return unsupported(),
         };
         let mut keys: Vec<&str> = map.keys().map(String::as_str).collect();
-        keys.retain(|key| *key != ORIGIN && !(*key == "type" && map.get("type").is_some_and(|t| names_type(t, "string"))));
+        keys.retain(|key| {
+            *key != ORIGIN && !(*key == "type" && map.get("type").is_some_and(|t| names_type(t, "string")))
+        });
         let constants = match map.get("enum") {
             Some(Value::Array(values)) => values.clone(),
             _ => map.get("const").cloned().into_iter().collect(),
@@ -238,13 +277,19 @@ impl<'i, 's> Lowering<'i, 's> {
             [] => Ok(None),
             ["enum" | "const"] => {
                 let known = constants.iter().filter_map(Value::as_str);
-                let known: Map<String, Value> = known.map(|name| (name.to_owned(), Value::Bool(true))).collect();
+                let known: Map<String, Value> =
+                    known.map(|name| (name.to_owned(), Value::Bool(true))).collect();
                 Ok(Some(json!({ "properties": known, "additionalProperties": false })))
             }
-            ["pattern"] => Ok(Some(json!({ "patternProperties": { map["pattern"].as_str().unwrap_or_default(): true }, "additionalProperties": false }))),
+            ["pattern"] => Ok(Some(
+                json!({ "patternProperties": { map["pattern"].as_str().unwrap_or_default(): true }, "additionalProperties": false }),
+            )),
             [..] if keys.iter().all(|key| ["minLength", "maxLength"].contains(key)) => {
                 let count = |key: &str| map.get(key).and_then(Value::as_u64).map(|n| n.to_string());
-                let (min, max) = (count("minLength").unwrap_or_else(|| "0".to_owned()), count("maxLength").unwrap_or_default());
+                let (min, max) = (
+                    count("minLength").unwrap_or_else(|| "0".to_owned()),
+                    count("maxLength").unwrap_or_default(),
+                );
                 let pattern = format!("^(?s:.{{{min},{max}}})$");
                 Ok(Some(json!({ "patternProperties": { pattern: true }, "additionalProperties": false })))
             }
@@ -268,7 +313,8 @@ impl<'i, 's> Lowering<'i, 's> {
             }
             let target = self.index.find(located, reference).ok_or_else(|| {
                 let shown: String = reference.chars().take(100).collect();
-                let what = format!("there is no schema {shown:?} in this document, and others are not fetched");
+                let what =
+                    format!("there is no schema {shown:?} in this document, and others are not fetched");
                 at.unsupported(what)
             })?;
             also.push(json!({ "$ref": format!("#/$defs/{}", self.name(target)) }));
@@ -301,7 +347,9 @@ pub(super) fn names_type(types: &Value, name: &str) -> bool {
 
 /// A schema of its keywords and all that has to hold besides. A reference that stands alone stays one.
 fn finish(mut out: Map<String, Value>, mut also: Vec<Value>, at: &Pointer) -> Value {
-    also.retain(|schema| !matches!(schema, Value::Bool(true)) && schema.as_object().is_none_or(|map| !map.is_empty()));
+    also.retain(|schema| {
+        !matches!(schema, Value::Bool(true)) && schema.as_object().is_none_or(|map| !map.is_empty())
+    });
     if also.contains(&nothing()) {
         return nothing();
     }
@@ -317,11 +365,16 @@ fn finish(mut out: Map<String, Value>, mut also: Vec<Value>, at: &Pointer) -> Va
     Value::Object(out)
 }
 
-fn lower_types(map: &Map<String, Value>, at: &Pointer, out: &mut Map<String, Value>) -> Result<(), SchemaError> {
+fn lower_types(
+    map: &Map<String, Value>,
+    at: &Pointer,
+    out: &mut Map<String, Value>,
+) -> Result<(), SchemaError> {
     let Some(types) = map.get("type") else { return Ok(()) };
     let at = at.child("type");
     let known = |value: &Value| value.as_str().is_some_and(|name| TYPES.contains(&name));
-    let unknown = |value: &Value| at.wrong(format!("there is no type {value}; known are {}", TYPES.join(", ")));
+    let unknown =
+        |value: &Value| at.wrong(format!("there is no type {value}; known are {}", TYPES.join(", ")));
     match types {
         Value::String(_) if known(types) => {}
         Value::Array(list) if !list.is_empty() => {
@@ -335,7 +388,11 @@ fn lower_types(map: &Map<String, Value>, at: &Pointer, out: &mut Map<String, Val
     Ok(())
 }
 
-fn lower_constants(map: &Map<String, Value>, at: &Pointer, out: &mut Map<String, Value>) -> Result<(), SchemaError> {
+fn lower_constants(
+    map: &Map<String, Value>,
+    at: &Pointer,
+    out: &mut Map<String, Value>,
+) -> Result<(), SchemaError> {
     for key in ["const", "enum"] {
         let Some(value) = map.get(key) else { continue };
         let at = at.child(key);
@@ -359,7 +416,8 @@ fn lower_counts(
         let Some(value) = map.get(key) else { continue };
         let whole = value.as_f64().filter(|count| *count >= 0.0 && count.fract() == 0.0);
         let count = value.as_u64().or(whole.map(|count| count as u64));
-        let count = count.ok_or_else(|| at.child(key).wrong(format!("{key} must be a whole number from 0 up")))?;
+        let count =
+            count.ok_or_else(|| at.child(key).wrong(format!("{key} must be a whole number from 0 up")))?;
         match (count > MAX_COUNT, key.starts_with("max")) {
             (true, true) => {}
             (true, false) => also.push(nothing()),
@@ -376,7 +434,8 @@ fn lower_strings(
     also: &mut Vec<Value>,
 ) -> Result<(), SchemaError> {
     if let Some(pattern) = map.get("pattern") {
-        let pattern = pattern.as_str().ok_or_else(|| at.child("pattern").wrong("pattern must be a string"))?;
+        let pattern =
+            pattern.as_str().ok_or_else(|| at.child("pattern").wrong("pattern must be a string"))?;
         out.insert("pattern".to_owned(), Value::from(from_ecma(pattern)));
     }
     let Some(name) = map.get("format") else { return Ok(()) };

@@ -32,7 +32,7 @@ pub const MAX_SCHEMAS: usize = 20_000;
 const WHITE_SPACE: &str = r" |\n[ \t]{0,20}";
 
 /// The keyword in which the result keeps where in the schema it comes from.
-pub(super) const ORIGIN: &str = "$comment";
+const ORIGIN: &str = "$comment";
 
 /// Why a schema cannot be followed.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +101,17 @@ impl Pointer {
     }
 }
 
+/// Where a part of a rewritten schema comes from, if it is known: a JSON pointer, as a fragment.
+pub(super) fn origin(schema: &Value) -> Option<&str> {
+    schema.get(ORIGIN).and_then(Value::as_str)
+}
+
+/// The schemas right inside of a rewritten schema.
+#[cfg(feature = "grammar")]
+pub(super) fn parts(schema: &Value) -> impl Iterator<Item = &Value> {
+    inside::inner(schema)
+}
+
 /// The schema as the engine follows it: an object, with its definitions in `$defs`.
 ///
 /// # Errors
@@ -115,7 +126,8 @@ pub fn normalise(text: &str) -> Result<Value, SchemaError> {
     let mut document = lower::Lowering::new(&index).document(&schema)?;
     check::cut_empty(&mut document)?;
     alternatives::rewrite(&mut document)?;
-    let options = json!({ "whitespace_pattern": WHITE_SPACE, "json_allowed_escapes": escapes::choose(&document)? });
+    let options =
+        json!({ "whitespace_pattern": WHITE_SPACE, "json_allowed_escapes": escapes::choose(&document)? });
     document["x-guidance"] = options;
     Ok(document)
 }

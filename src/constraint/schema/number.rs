@@ -19,7 +19,9 @@ pub(super) fn check_exact(number: &Number, at: &Pointer) -> Result<(), SchemaErr
         (None, None) => false,
     };
     match rounded {
-        true => Err(at.unsupported(format!("the integer {number} is beyond 2^53: use a string with a pattern"))),
+        true => {
+            Err(at.unsupported(format!("the integer {number} is beyond 2^53: use a string with a pattern")))
+        }
         false => Ok(()),
     }
 }
@@ -34,7 +36,11 @@ pub(super) fn check_constant(value: &Value, at: &Pointer) -> Result<(), SchemaEr
     }
 }
 
-fn number<'m>(map: &'m Map<String, Value>, key: &str, at: &Pointer) -> Result<Option<&'m Number>, SchemaError> {
+fn number<'m>(
+    map: &'m Map<String, Value>,
+    key: &str,
+    at: &Pointer,
+) -> Result<Option<&'m Number>, SchemaError> {
     match map.get(key) {
         None => Ok(None),
         Some(Value::Number(number)) => Ok(Some(number)),
@@ -43,7 +49,11 @@ fn number<'m>(map: &'m Map<String, Value>, key: &str, at: &Pointer) -> Result<Op
 }
 
 /// The bounds and the step of `map`, put into `out`.
-pub(super) fn lower(map: &Map<String, Value>, at: &Pointer, out: &mut Map<String, Value>) -> Result<(), SchemaError> {
+pub(super) fn lower(
+    map: &Map<String, Value>,
+    at: &Pointer,
+    out: &mut Map<String, Value>,
+) -> Result<(), SchemaError> {
     let integer = map.get("type").and_then(Value::as_str) == Some("integer");
     for (bound, exclusive) in [("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")] {
         // Up to draft 4, `exclusiveMinimum` said how `minimum` is meant.
@@ -58,7 +68,9 @@ pub(super) fn lower(map: &Map<String, Value>, at: &Pointer, out: &mut Map<String
             check_exact(limit, &at.child(key))?;
             let most = if integer { EXACT as f64 } else { MOST };
             if limit.as_f64().is_none_or(|x| x.abs() > most) {
-                return Err(at.child(key).unsupported(format!("the bound {limit} is too large: leave it out")));
+                return Err(at
+                    .child(key)
+                    .unsupported(format!("the bound {limit} is too large: leave it out")));
             }
             out.insert(name.to_owned(), Value::Number(limit.clone()));
         }

@@ -3,7 +3,8 @@
 //! Both agree but for some escapes. What the engine lacks (look-around, back references, word boundaries) is its refusal.
 
 /// What ECMA-262 calls white space, inside of a class.
-const SPACE: &str = r"\t\n\x0B\x0C\r\x20\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}\x{FEFF}";
+const SPACE: &str =
+    r"\t\n\x0B\x0C\r\x20\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}\x{FEFF}";
 
 /// The pattern in the dialect of the engine.
 pub(super) fn from_ecma(pattern: &str) -> String {
@@ -81,6 +82,11 @@ mod tests {
         assert_eq!(from_ecma(r"^\cA\/\\s\0\d$"), r"^\x01/\\s\x00\d$");
         assert_eq!(from_ecma(r"\ud83d\udc32\u0041\u{1F432}"), r"\x{1F432}\x{41}\u{1F432}");
         assert!(from_ecma(r"[\s]").contains("FEFF") && from_ecma("[]") != "[]");
-        assert!(has_control(r"a\x01") && has_control("a\u{1}") && has_control(r"\x{7F}") && !has_control(r"\x41\n\x{A0}"));
+        assert!(
+            has_control(r"a\x01")
+                && has_control("a\u{1}")
+                && has_control(r"\x{7F}")
+                && !has_control(r"\x41\n\x{A0}")
+        );
     }
 }

@@ -76,7 +76,9 @@ fn collect<'s>(
     }
     let Some(map) = located.schema.as_object() else { return Ok(()) };
     if let Some(key) = DEPENDS.into_iter().find(|key| map.contains_key(*key)) {
-        return Err(at.unsupported(format!("it is not supported together with {key}: name all properties or items")));
+        return Err(
+            at.unsupported(format!("it is not supported together with {key}: name all properties or items"))
+        );
     }
     for (key, into) in [("properties", &mut seen.names), ("patternProperties", &mut seen.patterns)] {
         for name in map.get(key).and_then(Value::as_object).into_iter().flat_map(Map::keys) {
@@ -84,14 +86,17 @@ fn collect<'s>(
         }
     }
     let nested = visits > &mut 1;
-    seen.all_properties |= map.contains_key("additionalProperties") || (nested && map.contains_key("unevaluatedProperties"));
+    seen.all_properties |=
+        map.contains_key("additionalProperties") || (nested && map.contains_key("unevaluatedProperties"));
     seen.all_items |= map.get("items").is_some_and(|items| !items.is_array())
         || map.contains_key("additionalItems")
         || (nested && map.contains_key("unevaluatedItems"));
     for key in ["prefixItems", "items"] {
         seen.items = seen.items.max(map.get(key).and_then(Value::as_array).map_or(0, Vec::len));
     }
-    if let Some(target) = map.get("$ref").and_then(Value::as_str).and_then(|to| lowering.index.find(located, to)) {
+    if let Some(target) =
+        map.get("$ref").and_then(Value::as_str).and_then(|to| lowering.index.find(located, to))
+    {
         collect(lowering, &target, seen, at, visits)?;
     }
     for (number, schema) in map.get("allOf").and_then(Value::as_array).into_iter().flatten().enumerate() {
