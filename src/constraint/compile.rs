@@ -161,7 +161,7 @@ mod tests {
     fn work_that_takes_long_is_left_to_itself() {
         let (release, held) = sync_channel::<()>(0);
         let mut slow = Compiling::start(move || {
-            drop(held.recv());
+            let _ = held.recv();
             Err(ConstraintError::NoEndToken)
         });
         assert!(!slow.is_done());

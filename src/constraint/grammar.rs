@@ -249,6 +249,13 @@ impl std::fmt::Debug for Grammar {
     }
 }
 
+/// The same place in another text.
+impl Clone for Grammar {
+    fn clone(&self) -> Self {
+        Self { parser: self.parser.deep_clone(), limits: self.limits.clone() }
+    }
+}
+
 impl Grammar {
     /// Why the parser does not go on: a limit, or `otherwise`.
     fn failed(&self, otherwise: impl FnOnce() -> String) -> ConstraintError {

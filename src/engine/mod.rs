@@ -37,7 +37,6 @@ mod text;
 mod thread;
 
 pub use error::EngineError;
-pub(crate) use error::guarded;
 pub use event::{Completion, Event, Latency, Timings, Token};
 pub use handle::Handle;
 pub use many::Supply;

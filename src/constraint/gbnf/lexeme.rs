@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
-use super::{CharSet, Expr, Rule, RuleId};
+use super::{CharSet, Expr, RuleId};
 
 /// Most positions of one lexeme.
 const MAX_POSITIONS: u32 = 400;
@@ -31,18 +31,18 @@ struct Cost {
 /// Which rules have no recursion and are small enough for lexemes.
 #[derive(Debug)]
 pub(super) struct Regular<'g> {
-    rules: &'g [Rule],
+    rules: &'g [Expr],
     costs: Vec<Option<Cost>>,
 }
 
 impl<'g> Regular<'g> {
     /// Goes through `rules`.
-    pub(super) fn new(rules: &'g [Rule]) -> Self {
+    pub(super) fn new(rules: &'g [Expr]) -> Self {
         let mut this = Self { rules, costs: vec![None; rules.len()] };
         // A rule has its cost when all that it names have one. Each is tried again when one of these is known.
         let mut named_by = vec![Vec::new(); rules.len()];
         for (id, rule) in rules.iter().enumerate() {
-            let mut stack = vec![&rule.body];
+            let mut stack = vec![rule];
             while let Some(expr) = stack.pop() {
                 if let Expr::Rule(RuleId(inner)) = expr {
                     named_by[*inner].push(id);
@@ -56,7 +56,7 @@ impl<'g> Regular<'g> {
         }
         let mut ready: Vec<usize> = (0..rules.len()).filter(|&id| waiting[id] == 0).collect();
         while let Some(id) = ready.pop() {
-            this.costs[id] = this.cost(&rules[id].body);
+            this.costs[id] = this.cost(&rules[id]);
             if this.costs[id].is_none() {
                 continue;
             }
@@ -114,7 +114,7 @@ impl<'g> Regular<'g> {
     /// What an expression is once rules that are nothing but a name are followed.
     pub(super) fn resolve<'e>(&'e self, mut expr: &'e Expr) -> &'e Expr {
         while let Expr::Rule(id) = expr {
-            expr = &self.rules[id.0].body;
+            expr = &self.rules[id.0];
         }
         expr
     }
@@ -123,7 +123,7 @@ impl<'g> Regular<'g> {
     pub(super) fn write_regex(&self, expr: &Expr, out: &mut String) {
         match expr {
             Expr::Chars(set) => set.write_class(out),
-            Expr::Rule(id) => self.write_regex(&self.rules[id.0].body, out),
+            Expr::Rule(id) => self.write_regex(&self.rules[id.0], out),
             Expr::Seq(parts) => {
                 for part in parts {
                     self.write_atom(part, matches!(self.resolve(part), Expr::Alt(_)), out);
@@ -227,7 +227,7 @@ impl Lexemes {
                 self.positions.push(Position { chars, lexeme: id, last: false, next: Vec::new() });
                 Part { first: vec![at], last: vec![at], nullable: false }
             }
-            Expr::Rule(rule) => self.add(&regular.rules[rule.0].body, id, regular),
+            Expr::Rule(rule) => self.add(&regular.rules[rule.0], id, regular),
             Expr::Seq(parts) => {
                 let mut whole = Part { first: Vec::new(), last: Vec::new(), nullable: true };
                 for part in parts {

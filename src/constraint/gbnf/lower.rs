@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::fmt::Write;
 
 use super::lexeme::{LexemeId, Lexemes, Regular};
-use super::{CharSet, Expr, Gbnf, GbnfError, Rule, RuleId};
+use super::{CharSet, Expr, Gbnf, GbnfError, RuleId};
 
 /// How often lexemes are taken apart before all become single characters.
 const MAX_ROUNDS: usize = 24;
@@ -65,7 +65,7 @@ fn prune(grammar: &mut Gbnf) -> Result<(), GbnfError> {
     loop {
         let before = ends.clone();
         for (id, rule) in grammar.rules.iter().enumerate() {
-            ends[id] = ends[id] || comes_to_an_end(&rule.body, &ends);
+            ends[id] = ends[id] || comes_to_an_end(rule, &ends);
         }
         if before == ends {
             break;
@@ -75,7 +75,7 @@ fn prune(grammar: &mut Gbnf) -> Result<(), GbnfError> {
         return Err(GbnfError::Empty);
     }
     for (rule, &ends_too) in grammar.rules.iter_mut().zip(&ends) {
-        rule.body = if ends_too { pruned(&rule.body, &ends) } else { Expr::EMPTY };
+        *rule = if ends_too { pruned(rule, &ends) } else { Expr::EMPTY };
     }
     Ok(())
 }
@@ -109,7 +109,7 @@ fn pruned(expr: &Expr, ends: &[bool]) -> Expr {
 /// Makes nodes of expressions.
 struct Lift<'g> {
     regular: &'g Regular<'g>,
-    rules: &'g [Rule],
+    rules: &'g [Expr],
     /// Lexemes that are taken apart.
     split: &'g HashSet<Expr>,
     /// Whether all are.
@@ -120,7 +120,7 @@ struct Lift<'g> {
 }
 
 impl<'g> Lift<'g> {
-    fn new(regular: &'g Regular<'g>, rules: &'g [Rule], split: &'g HashSet<Expr>, fine: bool) -> Self {
+    fn new(regular: &'g Regular<'g>, rules: &'g [Expr], split: &'g HashSet<Expr>, fine: bool) -> Self {
         let lexemes = Lexemes::default();
         Self { regular, rules, split, fine, lexemes, wanted: Vec::new(), known: HashSet::new() }
     }
@@ -129,7 +129,7 @@ impl<'g> Lift<'g> {
         let mut bodies: Vec<Option<Node>> = self.rules.iter().map(|_| None).collect();
         self.want(root);
         while let Some(id) = self.wanted.pop() {
-            bodies[id.0] = Some(self.lift(&self.rules[id.0].body));
+            bodies[id.0] = Some(self.lift(&self.rules[id.0]));
         }
         Lifted { bodies, lexemes: self.lexemes }
     }

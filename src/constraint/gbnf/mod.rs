@@ -91,17 +91,11 @@ impl Expr {
     }
 }
 
-/// A rule.
-#[derive(Debug)]
-struct Rule {
-    name: String,
-    body: Expr,
-}
-
 /// A grammar whose names are all defined.
 #[derive(Debug)]
 struct Gbnf {
-    rules: Vec<Rule>,
+    /// What each rule says.
+    rules: Vec<Expr>,
     root: RuleId,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    CharSet, Expr, Gbnf, GbnfError, MAX_DEPTH, MAX_REPEAT, MAX_RULES, MAX_SYMBOLS, MAX_TEXT, Rule, RuleId,
+    CharSet, Expr, Gbnf, GbnfError, MAX_DEPTH, MAX_REPEAT, MAX_RULES, MAX_SYMBOLS, MAX_TEXT, RuleId,
 };
 
 /// A rule by its name, as far as it is known.
@@ -385,7 +385,7 @@ impl<'t> Parser<'t> {
                 name => self.error(rule.at, format!("there is no rule `{name}`")),
             });
         }
-        let rule = |Named { name, body, .. }| Rule { name, body: body.unwrap_or(Expr::EMPTY) };
-        Ok(Gbnf { rules: self.rules.into_iter().map(rule).collect(), root })
+        let bodies = self.rules.into_iter().map(|rule| rule.body.unwrap_or(Expr::EMPTY));
+        Ok(Gbnf { rules: bodies.collect(), root })
     }
 }
