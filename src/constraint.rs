@@ -18,6 +18,8 @@ pub mod form;
 pub mod gbnf;
 #[cfg(feature = "grammar")]
 mod grammar;
+#[cfg(feature = "grammar")]
+mod message;
 pub mod schema;
 
 pub use compile::{Compiling, MAX_TIME};
@@ -34,7 +36,10 @@ pub const MAX_REGEX: usize = 64 << 10;
 /// Most operators of repetition in an expression, in a grammar, or in all patterns of a schema.
 pub const MAX_REPETITIONS: usize = 3_000;
 
-/// How many operators of repetition a text may have.
+/// What expressions are called in messages.
+const REGEX: &str = "regular expression";
+
+/// How many operators of repetition a text has.
 fn repetitions(text: &str) -> usize {
     text.bytes().filter(|byte| b"*+?{".contains(byte)).count()
 }
@@ -160,7 +165,7 @@ impl GrammarSource {
             GrammarSource::JsonSchema(_) => "JSON schema",
             GrammarSource::Lark(_) => "Lark grammar",
             GrammarSource::Gbnf(_) => "GBNF grammar",
-            GrammarSource::Regex(_) => "regular expression",
+            GrammarSource::Regex(_) => REGEX,
             GrammarSource::Choice(_) => "list of choices",
         }
     }

@@ -196,7 +196,22 @@ impl GrammarArgs {
     /// The grammar at its start, if one was asked for.
     pub(crate) fn open(&self, model: &Model) -> Result<Option<Box<dyn Constraint>>, Failure> {
         let Some(source) = self.source()? else { return Ok(None) };
-        Ok(Some(model.constraint(&source).map_err(bitnetc::Error::from)?))
+        let made = model.constraint(&source).map_err(|why| {
+            let message = format!("{}: {why}", self.given_by());
+            Failure::new(exit::code(&bitnetc::Error::from(why)), message)
+        });
+        made.map(Some)
+    }
+
+    /// The option that asks for a form, with the file if it has one.
+    fn given_by(&self) -> String {
+        match (&self.json_schema_file, &self.grammar_file) {
+            (Some(path), _) => format!("--json-schema-file {}", path.display()),
+            (None, Some(path)) => format!("--grammar-file {}", path.display()),
+            (None, None) if self.json_schema.is_some() => "--json-schema".to_owned(),
+            (None, None) if self.grammar.is_some() => "--grammar".to_owned(),
+            (None, None) => "--regex".to_owned(),
+        }
     }
 }
 

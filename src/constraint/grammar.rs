@@ -196,45 +196,11 @@ impl Failed {
             return ConstraintError::Empty { kind };
         }
         match at {
-            Some(at) => SchemaError::Unsupported { at, what: schema_reason(&reason) }.into(),
-            None => ConstraintError::Grammar { kind, reason: grammar_reason(&reason) },
+            Some(at) => SchemaError::Unsupported { at, what: message::of_schema(&reason) }.into(),
+            None if kind == REGEX => ConstraintError::Grammar { kind, reason: message::of_regex(&reason) },
+            None => ConstraintError::Grammar { kind, reason: message::of_lark(&reason) },
         }
     }
-}
-
-/// The crate's words on a schema, without what is its own.
-fn schema_reason(reason: &str) -> String {
-    let known = [
-        (
-            "Unable to determine if regex is empty",
-            "the pattern is too complex to be combined with the limits beside it",
-        ),
-        ("can't determine if patternProperty", "its patternProperties are too complex to be told apart"),
-        (
-            "circular references with sibling keys",
-            "references in a circle are not supported where other keywords stand beside them",
-        ),
-        (
-            "min/maxProperties only supported",
-            "minProperties and maxProperties are supported where all named properties are required",
-        ),
-    ];
-    if let Some((_, plain)) = known.into_iter().find(|(words, _)| reason.contains(words)) {
-        return plain.to_owned();
-    }
-    if reason.contains("patternProperty regexes") {
-        return "several of its patternProperties may match the same name, which is not supported".to_owned();
-    }
-    // An expression is shown by its parser, with a caret; the last line says what is wrong.
-    let last = reason.lines().rev().find_map(|line| line.strip_prefix("error: "));
-    let first = || reason.lines().next().unwrap_or_default().to_owned();
-    last.map_or_else(first, |what| format!("a pattern in it is not supported: {what}"))
-}
-
-/// The crate's words on a grammar or expression, which have line, column and a caret.
-fn grammar_reason(reason: &str) -> String {
-    let lines = reason.lines().filter(|line| !line.trim_start().starts_with("while processing"));
-    lines.take(12).map(|line| line.chars().take(200).collect::<String>()).collect::<Vec<_>>().join("\n")
 }
 
 /// A place in a text that follows a grammar.

@@ -1,4 +1,5 @@
 //! Grammars over single bytes: whether a text satisfies one, whatever the tokens of a model.
+#![allow(dead_code, unreachable_pub, missing_docs)]
 
 use bitnetc::constraint::{Constraint, ConstraintError, Grammar, GrammarSource, Vocabulary};
 use bitnetc_runtime::sampling::TokenMask;

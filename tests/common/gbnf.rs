@@ -1,4 +1,5 @@
 //! Random grammars, written in GBNF and matched by a table of which rule reaches from where to where.
+#![allow(dead_code, unreachable_pub, missing_docs)]
 
 /// Random numbers: the same ones in every run.
 pub struct Random(pub u64);
@@ -92,14 +93,14 @@ impl Grammar {
                 }
             }
             if before == reach {
-                return reach[0][0] >> text.len() & 1 == 1;
+                return (reach[0][0] >> text.len()) & 1 == 1;
             }
         }
     }
 }
 
 fn each(set: u32) -> impl Iterator<Item = usize> {
-    (0..32).filter(move |&at| set >> at & 1 == 1)
+    (0..32).filter(move |&at| (set >> at) & 1 == 1)
 }
 
 /// Where an expression may end that begins at `from`.
