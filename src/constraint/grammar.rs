@@ -11,8 +11,8 @@ use toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 
 use super::schema::{self, SchemaError};
 use super::{
-    Constraint, ConstraintError, GrammarLimit, GrammarSource, MAX_LARK, MAX_REGEX, MAX_REPETITIONS, gbnf,
-    repetitions,
+    Constraint, ConstraintError, GrammarLimit, GrammarSource, MAX_LARK, MAX_REGEX, MAX_REPETITIONS, REGEX,
+    gbnf, message, repetitions,
 };
 
 /// What the crate says of a grammar that is too large to be read, in its several places.

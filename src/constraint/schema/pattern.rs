@@ -62,6 +62,8 @@ pub(super) fn is_control(c: char) -> bool {
 
 /// Whether a pattern spells out a control character that JSON has no short escape for.
 pub(super) fn has_control(pattern: &str) -> bool {
+    // White space is a class, in which nothing depends on a single character.
+    let pattern = pattern.replace(SPACE, "");
     let spelled = |prefix: &str| {
         pattern.match_indices(prefix).any(|(at, _)| {
             let digits = pattern[at + prefix.len()..].trim_start_matches(['{', '0']);
