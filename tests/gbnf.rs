@@ -44,7 +44,7 @@ fn json() {
 
 #[test]
 fn arithmetic() {
-    let good = ["a=1\n", "x1 +2*( y -3 )= 7\n", "a=1\nb_2 = c\n", "a = 1 \n\n b=2\n"];
+    let good = ["a=1\n", "x1 +2*( y -3 )= 7\n", "a=1\nb_2 = c\n", "a = 1 \n\nb=2\n"];
     check("arithmetic.gbnf", &good, &["a=1", "=1\n", "a+=1\n", "(a=1\n", "a b = 1\n"]);
 }
 

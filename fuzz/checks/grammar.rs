@@ -29,7 +29,7 @@ pub fn check(bytes: &[u8]) -> Outcome {
         assert!(lark.starts_with("start: r") && !gbnf::is_gbnf(lark), "{lark}");
         assert!(lark.len() <= 200_000 + 400 * text.len(), "{} of {}", lark.len(), text.len());
     }
-    if let Ok(schema) = &schema {
+    if let Ok(schema::Followed::Schema(schema)) = &schema {
         assert!(schema["$defs"].is_object() && schema["x-guidance"].is_object(), "{schema}");
         // What is rewritten is in the form that it is rewritten to.
         let mut again = schema.clone();

@@ -9,7 +9,7 @@ use llguidance::{ParserFactory, TokenParser};
 use serde_json::Value;
 use toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 
-use super::schema::{self, SchemaError};
+use super::schema::{self, Followed, SchemaError};
 use super::{
     Constraint, ConstraintError, GrammarLimit, GrammarSource, MAX_LARK, MAX_REGEX, MAX_REPETITIONS, REGEX,
     gbnf, message, repetitions,
@@ -79,7 +79,18 @@ impl Vocabulary {
     /// A source that is wrong, or needs what is not supported.
     pub fn grammar(&self, source: &GrammarSource) -> Result<Grammar, ConstraintError> {
         let made = match source {
-            GrammarSource::JsonSchema(text) => self.follow_schema(schema::normalise(text)?),
+            GrammarSource::JsonSchema(text) => match schema::normalise(text)? {
+                Followed::Schema(document) => self.follow_schema(document),
+                // What is wrong is said of the schema, not of what it has become.
+                Followed::Lark(text) => {
+                    self.follow(TopLevelGrammar::from_lark(text)).map_err(|failed| match failed {
+                        Failed::Unusable { reason, .. } => {
+                            Failed::Unusable { at: Some("#".to_owned()), reason }
+                        }
+                        other => other,
+                    })
+                }
+            },
             GrammarSource::Lark(text) => {
                 check_size(text, MAX_LARK)?;
                 self.follow(TopLevelGrammar::from_lark(text.clone()))

@@ -26,7 +26,8 @@ pub(super) fn of_lark(reason: &str) -> String {
         Some((place, what)) => (place.split_once('('), what),
         None => (None, first),
     };
-    let what = what.split(" (at \"").next().unwrap_or_default();
+    let what =
+        what.split(" (at \"").next().unwrap_or_default().split("; following").next().unwrap_or_default();
     let what = what.replace(r"found '\n'", "found the end of the line").replace(": regex parse error:", "");
     let error = reason.lines().find_map(|line| line.strip_prefix("error: "));
     let mut message = match place {
@@ -72,7 +73,10 @@ pub(super) fn of_schema(reason: &str) -> String {
     }
     match reason.lines().find_map(|line| line.strip_prefix("error: ")) {
         Some(error) => format!("a pattern in it is not supported: {error}"),
-        None => short(reason.lines().next().unwrap_or_default()),
+        None => {
+            let first = reason.lines().next().unwrap_or_default();
+            short(first.split_once("failed to compile JSON schema: ").map_or(first, |(_, what)| what))
+        }
     }
 }
 

@@ -399,7 +399,6 @@ fn lower_constants(
         if key == "enum" && value.as_array().is_none_or(Vec::is_empty) {
             return Err(at.wrong("enum must be a list of values"));
         }
-        number::check_constant(value, &at)?;
         out.insert(key.to_owned(), value.clone());
     }
     Ok(())

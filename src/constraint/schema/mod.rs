@@ -12,6 +12,7 @@ mod alternatives;
 mod check;
 mod conditions;
 mod escapes;
+mod exact;
 mod format;
 mod index;
 mod inside;
@@ -112,12 +113,21 @@ pub(super) fn parts(schema: &Value) -> impl Iterator<Item = &Value> {
     inside::inner(schema)
 }
 
-/// The schema as the engine follows it: an object, with its definitions in `$defs`.
+/// A schema as the engine follows it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Followed {
+    /// An object, with its definitions in `$defs` and options for the engine in `x-guidance`.
+    Schema(Value),
+    /// A grammar in Lark, where there are integers beyond 2^53.
+    Lark(String),
+}
+
+/// Rewrites a schema.
 ///
 /// # Errors
 /// A text that is no JSON or no schema; a schema that is too large, that needs what is not supported, or that nothing
 /// satisfies.
-pub fn normalise(text: &str) -> Result<Value, SchemaError> {
+pub fn normalise(text: &str) -> Result<Followed, SchemaError> {
     if text.len() > MAX_TEXT {
         return Err(SchemaError::TooLarge { unit: "bytes", most: MAX_TEXT });
     }
@@ -126,8 +136,10 @@ pub fn normalise(text: &str) -> Result<Value, SchemaError> {
     let mut document = lower::Lowering::new(&index).document(&schema)?;
     check::cut_empty(&mut document)?;
     alternatives::rewrite(&mut document)?;
-    let options =
-        json!({ "whitespace_pattern": WHITE_SPACE, "json_allowed_escapes": escapes::choose(&document)? });
-    document["x-guidance"] = options;
-    Ok(document)
+    let escapes = escapes::choose(&document)?;
+    if let Some(lark) = exact::lark(&document, escapes)? {
+        return Ok(Followed::Lark(lark));
+    }
+    document["x-guidance"] = json!({ "whitespace_pattern": WHITE_SPACE, "json_allowed_escapes": escapes });
+    Ok(Followed::Schema(document))
 }

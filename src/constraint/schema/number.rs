@@ -2,39 +2,14 @@
 
 use serde_json::{Map, Number, Value};
 
+use super::exact::is_large;
+use super::lower::names_type;
 use super::{Pointer, SchemaError};
 
-/// Integers up to here are the same in the engine's floating point.
-const EXACT: u64 = 1 << 53;
 /// Largest bound of a number.
 const MOST: f64 = 1e18;
 /// Largest step, once its point is moved to its end.
 const MAX_STEP: f64 = u32::MAX as f64;
-
-/// Refuses a number that the engine would round.
-pub(super) fn check_exact(number: &Number, at: &Pointer) -> Result<(), SchemaError> {
-    let rounded = match (number.as_u64(), number.as_i64()) {
-        (Some(n), _) => n > EXACT,
-        (None, Some(n)) => n.unsigned_abs() > EXACT,
-        (None, None) => false,
-    };
-    match rounded {
-        true => {
-            Err(at.unsupported(format!("the integer {number} is beyond 2^53: use a string with a pattern")))
-        }
-        false => Ok(()),
-    }
-}
-
-/// Refuses numbers in a constant that the engine would round.
-pub(super) fn check_constant(value: &Value, at: &Pointer) -> Result<(), SchemaError> {
-    match value {
-        Value::Number(number) => check_exact(number, at),
-        Value::Array(list) => list.iter().try_for_each(|item| check_constant(item, at)),
-        Value::Object(map) => map.values().try_for_each(|item| check_constant(item, at)),
-        _ => Ok(()),
-    }
-}
 
 fn number<'m>(
     map: &'m Map<String, Value>,
@@ -54,7 +29,8 @@ pub(super) fn lower(
     at: &Pointer,
     out: &mut Map<String, Value>,
 ) -> Result<(), SchemaError> {
-    let integer = map.get("type").and_then(Value::as_str) == Some("integer");
+    let integer =
+        map.get("type").is_some_and(|types| names_type(types, "integer") && !names_type(types, "number"));
     for (bound, exclusive) in [("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")] {
         // Up to draft 4, `exclusiveMinimum` said how `minimum` is meant.
         let mut keys = vec![(bound, bound)];
@@ -65,9 +41,9 @@ pub(super) fn lower(
         }
         for (key, name) in keys {
             let Some(limit) = number(map, key, at)? else { continue };
-            check_exact(limit, &at.child(key))?;
-            let most = if integer { EXACT as f64 } else { MOST };
-            if limit.as_f64().is_none_or(|x| x.abs() > most) {
+            // Integers have bounds of any size (see `exact`); others are rounded by the engine.
+            let rounded = is_large(limit) || limit.as_f64().is_none_or(|x| x.abs() > MOST);
+            if !integer && rounded {
                 return Err(at
                     .child(key)
                     .unsupported(format!("the bound {limit} is too large: leave it out")));
