@@ -197,36 +197,82 @@ fn every_instance_of_the_suite_is_taken_as_it_should_be() {
 #[test]
 fn schemas_as_generators_write_them() {
     let bytes = Bytes::new();
-    let large = r#"{"type":"object","properties":{"id":{"type":"integer","minimum":0,"maximum":18446744073709551615},
+    let large = r###"{"type":"object","properties":{"id":{"type":"integer","minimum":0,"maximum":18446744073709551615},
         "name":{"type":"string","maxLength":3},"tags":{"type":"array","items":{"$ref":"#/$defs/t"}}},"required":["id"],
-        "$defs":{"t":{"anyOf":[{"const":9007199254740993},{"type":"null"}]}}}"#;
-    let union = r##"{"oneOf":[{"$ref":"#/$defs/Cat"},{"$ref":"#/$defs/Dog"}],"discriminator":{"propertyName":"kind"},"$defs":{
+        "$defs":{"t":{"anyOf":[{"const":9007199254740993},{"type":"null"}]}}}"###;
+    let union = r###"{"oneOf":[{"$ref":"#/$defs/Cat"},{"$ref":"#/$defs/Dog"}],"discriminator":{"propertyName":"kind"},"$defs":{
         "Cat":{"type":"object","properties":{"kind":{"const":"cat"},"lives":{"type":"integer"}},"required":["kind","lives"]},
-        "Dog":{"type":"object","properties":{"kind":{"const":"dog"}},"required":["kind"]}}}"##;
-    let tree = r##"{"$defs":{"a~b%/c":{"type":"object","properties":{"next":{"$ref":"#/$defs/a~0b%25~1c"},
+        "Dog":{"type":"object","properties":{"kind":{"const":"dog"}},"required":["kind"]}}}"###;
+    let tree = r###"{"$defs":{"a~b%/c":{"type":"object","properties":{"next":{"$ref":"#/$defs/a~0b%25~1c"},
         "v":{"$ref":"#v"}},"additionalProperties":false,"required":["v"]},"v":{"$anchor":"v","type":"boolean"}},
-        "$ref":"#/$defs/a~0b%25~1c"}"##;
-    let when = r#"{"type":"object","properties":{"kind":{"enum":["card","cash"]},"number":{"type":"string"}},"required":["kind"],
-        "if":{"properties":{"kind":{"const":"card"}}},"then":{"required":["number"]},"additionalProperties":false}"#;
+        "$ref":"#/$defs/a~0b%25~1c"}"###;
+    let when = r###"{"type":"object","properties":{"kind":{"enum":["card","cash"]},"number":{"type":"string"}},"required":["kind"],
+        "if":{"properties":{"kind":{"const":"card"}}},"then":{"required":["number"]},"additionalProperties":false}"###;
     for (schema, good, bad) in [
-        (r#"{"type":"string","format":"path","maxLength":8}"#, &["\"x/y z\""][..], &["\"123456789\""][..]),
-        (r#"{"type":"integer","format":"int64"}"#, &["7", "-7"], &["7.5"]),
-        (r#"{"format":"regex"}"#, &["\"(\"", "1"], &[]),
-        (r#"{"format":"uri-reference"}"#, &["\"../a?b#c\"", "\"\""], &["\"a b\""]),
-        (r#"{"type":"array","uniqueItems":false,"items":{"type":"null"}}"#, &["[]", "[null,null]"], &["[1]"]),
-        (r#"{"type":"integer","minimum":9007199254740993,"maximum":9007199254740995}"#,
-            &["9007199254740993", "9007199254740995"], &["9007199254740992", "9007199254740996", "9007199254740993.0"]),
-        (r#"{"type":"integer","minimum":-9223372036854775808,"maximum":9223372036854775807}"#,
-            &["-9223372036854775808", "9223372036854775807", "0", "-1"], &["-9223372036854775809", "9223372036854775808", "007"]),
-        (r#"{"enum":[9007199254740993,"x",1]}"#, &["9007199254740993", "\"x\"", "1"], &["9007199254740992"]),
-        (large, &[r#"{"id":18446744073709551615}"#, "{\n  \"id\": 1,\n  \"tags\": [9007199254740993, null]\n}", r#"{"id":1,"x":[{}],"y":2}"#],
-            &[r#"{"id":18446744073709551616}"#, r#"{"id":1,"name":"abcd"}"#, r#"{"name":"a"}"#, r#"{"id":1,"tags":[9007199254740992]}"#]),
-        (union, &[r#"{"kind":"cat","lives":9}"#, r#"{"kind":"dog","lives":"x"}"#], &[r#"{"kind":"cat"}"#, r#"{"kind":"cow"}"#]),
-        (tree, &[r#"{"next":{"v":true},"v":false}"#], &[r#"{"next":{},"v":false}"#, r#"{"v":1}"#]),
-        (when, &[r#"{"kind":"cash"}"#, r#"{"kind":"card","number":"1"}"#], &[r#"{"kind":"card"}"#, "{}"]),
+        (
+            r###"{"type":"string","format":"path","maxLength":8}"###,
+            &["\"x/y z\""][..],
+            &["\"123456789\""][..],
+        ),
+        (r###"{"type":"integer","format":"int64"}"###, &["7", "-7"], &["7.5"]),
+        (r###"{"format":"regex"}"###, &["\"(\"", "1"], &[]),
+        (r###"{"format":"uri-reference"}"###, &["\"../a?b#c\"", "\"\""], &["\"a b\""]),
+        (
+            r###"{"type":"array","uniqueItems":false,"items":{"type":"null"}}"###,
+            &["[]", "[null,null]"],
+            &["[1]"],
+        ),
+        (
+            r###"{"type":"integer","minimum":9007199254740993,"maximum":9007199254740995}"###,
+            &["9007199254740993", "9007199254740995"],
+            &["9007199254740992", "9007199254740996", "9007199254740993.0"],
+        ),
+        (
+            r###"{"type":"integer","minimum":-9223372036854775808,"maximum":9223372036854775807}"###,
+            &["-9223372036854775808", "9223372036854775807", "0", "-1"],
+            &["-9223372036854775809", "9223372036854775808", "007"],
+        ),
+        (
+            r###"{"enum":[9007199254740993,"x",1]}"###,
+            &["9007199254740993", "\"x\"", "1"],
+            &["9007199254740992"],
+        ),
+        (
+            large,
+            &[
+                r###"{"id":18446744073709551615}"###,
+                "{\n  \"id\": 1,\n  \"tags\": [9007199254740993, null]\n}",
+                r###"{"id":1,"x":[{}],"y":2}"###,
+            ],
+            &[
+                r###"{"id":18446744073709551616}"###,
+                r###"{"id":1,"name":"abcd"}"###,
+                r###"{"name":"a"}"###,
+                r###"{"id":1,"tags":[9007199254740992]}"###,
+            ],
+        ),
+        (
+            union,
+            &[r###"{"kind":"cat","lives":9}"###, r###"{"kind":"dog","lives":"x"}"###],
+            &[r###"{"kind":"cat"}"###, r###"{"kind":"cow"}"###],
+        ),
+        (
+            tree,
+            &[r###"{"next":{"v":true},"v":false}"###],
+            &[r###"{"next":{},"v":false}"###, r###"{"v":1}"###],
+        ),
+        (
+            when,
+            &[r###"{"kind":"cash"}"###, r###"{"kind":"card","number":"1"}"###],
+            &[r###"{"kind":"card"}"###, "{}"],
+        ),
         // A further property is no second spelling of a named one.
-        (r#"{"properties":{"foo":{"type":"integer"}}}"#, &[r#"{"foo":1,"bar":"x"}"#], &[r#"{"\u0066oo":"x"}"#, r#"{"foo":"x"}"#]),
-        (r#"{"const":"a\u0001b"}"#, &[r#""a\u0001b""#], &["\"ab\""]),
+        (
+            r###"{"properties":{"foo":{"type":"integer"}}}"###,
+            &[r###"{"foo":1,"bar":"x"}"###],
+            &[r###"{"\u0066oo":"x"}"###, r###"{"foo":"x"}"###],
+        ),
+        (r###"{"const":"a\u0001b"}"###, &[r###""a\u0001b""###], &["\"ab\""]),
         ("true", &["1", "[{}]"], &["x"]),
         ("\u{feff}{\"type\":\"null\"}", &["null"], &["1"]),
     ] {
@@ -244,22 +290,40 @@ fn schemas_as_generators_write_them() {
 fn what_is_not_followed_is_refused_with_its_place() {
     let bytes = Bytes::new();
     for (schema, expected) in [
-        (r#"{"properties":{"a/b":{"uniqueItems":true}}}"#, "at #/properties/a~1b/uniqueItems: uniqueItems is not supported"),
-        (r#"{"items":{"contains":{}}}"#, "at #/items/contains: contains is not supported"),
-        (r#"{"properties":{"x":{"type":"string","pattern":"(?=a)b"}}}"#, "at #/properties/x: a pattern in it is not supported: look-around"),
-        (r#"{"anyOf":[{"type":"string","pattern":"\\bword"}]}"#, "at #/anyOf/0: look-around"),
-        (r#"{"items":{"patternProperties":{"a":{},"b":{}}}}"#, "at #/items: several of its patternProperties"),
-        (r#"{"$ref":"other.json"}"#, "at #/$ref: there is no schema \"other.json\" in this document"),
-        (r##"{"$ref":"#"}"##, "its references lead back to itself"),
-        (r##"{"type":"object","properties":{"a":{"$ref":"#"}},"required":["a"]}"##, "no text satisfies the JSON schema"),
+        (
+            r###"{"properties":{"a/b":{"uniqueItems":true}}}"###,
+            "at #/properties/a~1b/uniqueItems: uniqueItems is not supported",
+        ),
+        (r###"{"items":{"contains":{}}}"###, "at #/items/contains: contains is not supported"),
+        (
+            r###"{"properties":{"x":{"type":"string","pattern":"(?=a)b"}}}"###,
+            "at #/properties/x: a pattern in it is not supported: look-around",
+        ),
+        (r###"{"anyOf":[{"type":"string","pattern":"\\bword"}]}"###, "at #/anyOf/0: look-around"),
+        (
+            r###"{"items":{"patternProperties":{"a":{},"b":{}}}}"###,
+            "at #/items: several of its patternProperties",
+        ),
+        (r###"{"$ref":"other.json"}"###, "at #/$ref: there is no schema \"other.json\" in this document"),
+        (r###"{"$ref":"#"}"###, "its references lead back to itself"),
+        (
+            r###"{"type":"object","properties":{"a":{"$ref":"#"}},"required":["a"]}"###,
+            "no text satisfies the JSON schema",
+        ),
         ("false", "no text satisfies the JSON schema"),
-        (r#"{"type":"string","minLength":3,"maxLength":2}"#, "no text satisfies the JSON schema"),
-        (r#"{"type":"nonsense"}"#, "wrong at #/type: there is no type \"nonsense\""),
-        (r#"{"oneOf":[{"type":"string"},{"maxLength":3,"pattern":"a"}]}"#, "at #/oneOf: its alternatives may hold at once"),
-        (r#"{"not":{"pattern":"a"}}"#, "at #/not: this cannot be negated"),
-        (r#"{"type":"number","maximum":9007199254740993}"#, "at #/maximum: the bound 9007199254740993 is too large"),
-        (r#"{"x-guidance":{"lenient":true}}"#, "x-guidance"),
-        (r#"{"allOf":[{"const":9007199254740993},{"type":"integer"}]}"#, "integers beyond 2^53"),
+        (r###"{"type":"string","minLength":3,"maxLength":2}"###, "no text satisfies the JSON schema"),
+        (r###"{"type":"nonsense"}"###, "wrong at #/type: there is no type \"nonsense\""),
+        (
+            r###"{"oneOf":[{"type":"string"},{"maxLength":3,"pattern":"a"}]}"###,
+            "at #/oneOf: its alternatives may hold at once",
+        ),
+        (r###"{"not":{"pattern":"a"}}"###, "at #/not: this cannot be negated"),
+        (
+            r###"{"type":"number","maximum":9007199254740993}"###,
+            "at #/maximum: the bound 9007199254740993 is too large",
+        ),
+        (r###"{"x-guidance":{"lenient":true}}"###, "x-guidance"),
+        (r###"{"allOf":[{"const":9007199254740993},{"type":"integer"}]}"###, "integers beyond 2^53"),
         ("{", "the JSON schema is not JSON"),
         ("[]", "a schema must be an object, true or false"),
     ] {
@@ -267,7 +331,10 @@ fn what_is_not_followed_is_refused_with_its_place() {
             Ok(_) => panic!("{schema} is followed"),
             Err(error) => error.to_string(),
         };
-        assert!(error.contains(expected) && error.len() < 400 && error.lines().count() == 1, "{schema}: {error}");
+        assert!(
+            error.contains(expected) && error.len() < 400 && error.lines().count() == 1,
+            "{schema}: {error}"
+        );
     }
 }
 
@@ -277,10 +344,11 @@ fn work_is_bounded() {
     let bytes = Bytes::new();
     let pairs = |n: usize, f: &dyn Fn(usize) -> String| (0..n).map(f).collect::<Vec<_>>().join(",");
     let chain = |n: usize| {
-        let links = pairs(n, &|i| format!(r##""p{i}":{{"type":"object","$ref":"#/$defs/p{}"}}"##, i + 1));
-        format!(r##"{{"$ref":"#/$defs/p0","$defs":{{{links},"p{n}":{{}}}}}}"##)
+        let links = pairs(n, &|i| format!(r###""p{i}":{{"type":"object","$ref":"#/$defs/p{}"}}"###, i + 1));
+        format!(r###"{{"$ref":"#/$defs/p0","$defs":{{{links},"p{n}":{{}}}}}}"###)
     };
-    let any = r#"{"anyOf":[{"type":"string"},{"type":"integer"},{"properties":{"a":{"type":"string"}}}]}"#;
+    let any =
+        r###"{"anyOf":[{"type":"string"},{"type":"integer"},{"properties":{"a":{"type":"string"}}}]}"###;
     let rules = (0..20_000).map(|i| format!("a{i}: a{}\n", i + 1)).collect::<String>();
     let start = std::time::Instant::now();
     for source in [
@@ -291,10 +359,13 @@ fn work_is_bounded() {
         GrammarSource::Lark(format!("start: {}", "\"ab\" ".repeat(150_000))),
         GrammarSource::Gbnf(format!("root ::= {}", "\"ab\" ".repeat(150_000))),
         GrammarSource::JsonSchema(chain(3_000)),
-        GrammarSource::JsonSchema(format!(r#"{{"allOf":[{}]}}"#, vec![any; 12].join(","))),
-        GrammarSource::JsonSchema(format!(r#"{{"properties":{{{}}}}}"#, pairs(9_000, &|i| format!(r#""p{i}":{{"pattern":"^a{{{i}}}$"}}"#)))),
-        GrammarSource::JsonSchema(format!("{}true{}", r#"{"not":"#.repeat(120), "}".repeat(120))),
-        GrammarSource::JsonSchema(format!("{}true{}", r#"{"not":"#.repeat(12_000), "}".repeat(12_000))),
+        GrammarSource::JsonSchema(format!(r###"{{"allOf":[{}]}}"###, vec![any; 12].join(","))),
+        GrammarSource::JsonSchema(format!(
+            r###"{{"properties":{{{}}}}}"###,
+            pairs(9_000, &|i| format!(r###""p{i}":{{"pattern":"^a{{{i}}}$"}}"###))
+        )),
+        GrammarSource::JsonSchema(format!("{}true{}", r###"{"not":"###.repeat(120), "}".repeat(120))),
+        GrammarSource::JsonSchema(format!("{}true{}", r###"{"not":"###.repeat(12_000), "}".repeat(12_000))),
     ] {
         let message = bytes.grammar(&source).map_or_else(|error| error.to_string(), |_| String::new());
         assert!(message.len() < 600, "{message}");
