@@ -25,6 +25,8 @@ const TOO_LARGE: [&str; 7] = [
     "panic:",
     "too deeply nested",
 ];
+/// Most bytes of an expression that is written for a list of choices.
+const MAX_CHOICES: usize = 1 << 20;
 /// Most states of the lexer of a grammar, about 2 KiB each.
 const MAX_STATES: usize = 50_000;
 /// Most parts of a schema that are tried by themselves to find the one that is not supported.
@@ -103,9 +105,10 @@ impl Vocabulary {
                 check_size(text, MAX_REGEX)?;
                 self.follow(TopLevelGrammar::from_regex(text))
             }
+            GrammarSource::Choice(texts) if texts.is_empty() => Err(Failed::Empty),
             GrammarSource::Choice(texts) => {
                 let pattern = choice(texts);
-                check_size(&pattern, MAX_LARK)?;
+                check_length(&pattern, MAX_CHOICES)?;
                 self.follow(TopLevelGrammar::from_regex(&pattern))
             }
         };
@@ -160,11 +163,17 @@ impl Vocabulary {
     }
 }
 
+/// Refuses a text of more than `most` bytes.
+fn check_length(text: &str, most: usize) -> Result<(), ConstraintError> {
+    match text.len() > most {
+        true => Err(ConstraintError::Limit { limit: GrammarLimit::Text, most: most as u64 }),
+        false => Ok(()),
+    }
+}
+
 /// Refuses a text of more than `most` bytes, or with too many repetitions.
 fn check_size(text: &str, most: usize) -> Result<(), ConstraintError> {
-    if text.len() > most {
-        return Err(ConstraintError::Limit { limit: GrammarLimit::Text, most: most as u64 });
-    }
+    check_length(text, most)?;
     match repetitions(text) > MAX_REPETITIONS {
         true => {
             Err(ConstraintError::Limit { limit: GrammarLimit::Repetitions, most: MAX_REPETITIONS as u64 })
@@ -338,6 +347,11 @@ mod tests {
         assert_eq!(follow(GrammarSource::Regex("yes|no".to_owned()), 9, first), "no");
         let lark = "start: \"a\" \"b\"~2 (\"c\" | \"d\")".to_owned();
         assert_eq!(follow(GrammarSource::Lark(lark), 9, first), "abbc");
+        let gbnf = "root ::= [a-c]{2} x?\nx ::= \"!\"".to_owned();
+        let last = |allowed: &[u32], _: usize| *allowed.iter().filter(|&&id| id < 90).max().unwrap_or(&98);
+        assert_eq!(follow(GrammarSource::Gbnf(gbnf), 9, last), "cc!");
+        let choice = vec!["(a+b)*".to_owned(), "x y".to_owned()];
+        assert_eq!(follow(GrammarSource::Choice(choice), 9, first), "(a+b)*");
     }
 
     #[test]
@@ -349,6 +363,10 @@ mod tests {
             GrammarSource::JsonSchema(r#"{"type":"nonsense"}"#.to_owned()),
             GrammarSource::Lark("start: (".to_owned()),
             GrammarSource::Regex("(".to_owned()),
+            GrammarSource::Regex(r"[^\s\S]".to_owned()),
+            GrammarSource::Lark("start: start".to_owned()),
+            GrammarSource::Gbnf("root ::= (".to_owned()),
+            GrammarSource::Choice(vec![]),
         ] {
             assert!(vocabulary.grammar(&source).is_err(), "{source:?}");
         }
