@@ -29,7 +29,7 @@ use bitnetc_runtime::sampling::SamplingParams;
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 
 use crate::chat::{ChatEncoder, Conversation, ConversationOptions, Wish};
-use crate::constraint::{Constraint, ConstraintError, GrammarSource, Grammars, MakeConstraint};
+use crate::constraint::{Compiling, Constraint, ConstraintError, GrammarSource, Grammars, MakeConstraint};
 use crate::engine::{
     Completion, Engine, EngineOptions, Event, GenerateOptions, Handle, Request, Scheduler, Stop, Token,
 };
@@ -227,8 +227,8 @@ impl Model {
 }
 
 impl MakeConstraint for Model {
-    fn constraint(&self, source: &GrammarSource) -> Result<Box<dyn Constraint>, ConstraintError> {
-        Model::constraint(self, source)
+    fn compile(&self, source: &GrammarSource) -> Compiling {
+        self.shared.grammars.compile(source)
     }
 }
 

@@ -1,6 +1,8 @@
 //! The seeds of the fuzz targets, replayed as ordinary tests with the oracles of the targets.
 
 mod common;
+#[path = "../fuzz/checks/grammar.rs"]
+mod grammar;
 #[path = "../fuzz/checks/import.rs"]
 mod import;
 #[path = "../fuzz/checks/template.rs"]
@@ -49,6 +51,25 @@ fn plan_seeds_load_and_every_flipped_bit_is_refused() {
             assert!(PlanIndex::parse(&bad, &options).is_err(), "{name}: byte {position}");
         }
     }
+}
+
+#[test]
+fn grammar_seeds_hold_the_property() {
+    let (mut gbnf, mut schemas) = (0, 0);
+    for (name, bytes) in seeds("grammar") {
+        println!("{name}");
+        let outcome = grammar::check(&bytes);
+        gbnf += u32::from(outcome.gbnf);
+        schemas += u32::from(outcome.schema);
+        // Damaged ones too.
+        for position in (0..bytes.len()).step_by(7) {
+            let mut bad = bytes.clone();
+            bad[position] = b"(){}[]|*\"\\:,x0"[position % 14];
+            grammar::check(&bad);
+            grammar::check(&bytes[..position]);
+        }
+    }
+    assert!(gbnf >= 6 && schemas >= 6, "{gbnf} {schemas}");
 }
 
 #[test]

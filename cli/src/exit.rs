@@ -54,7 +54,12 @@ pub(crate) fn code(error: &Error) -> u8 {
         Error::NotInPlan { .. } | Error::HeadOfPlan { .. } | Error::PackingOfPlan { .. } => USAGE,
         Error::Interrupted | Error::Session(SessionError::Interrupted) => INTERRUPTED,
         Error::Param(_) | Error::NoPrompt | Error::Chat(ChatError::UnknownTemplate { .. }) => USAGE,
-        Error::Constraint(ConstraintError::Json(_) | ConstraintError::Grammar { .. }) => USAGE,
+        Error::Constraint(
+            ConstraintError::Schema(_)
+            | ConstraintError::Gbnf(_)
+            | ConstraintError::Grammar { .. }
+            | ConstraintError::Empty { .. },
+        ) => USAGE,
         Error::Store(error) => of_store(error),
         Error::Pass(error) if matches!(*error.failure, PassFailure::Miscompile { .. }) => VERIFY,
         _ => FAILURE,

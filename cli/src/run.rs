@@ -102,7 +102,7 @@ fn generate(args: &RunArgs, opened: Opened, text: String, quiet: bool) -> Outcom
         }
         (opened.model.prompt(&text)?, Vec::new())
     };
-    let grammar = constraint(&opened.model, asked.grammar.source()?.as_ref())?;
+    let grammar = asked.grammar.open(&opened.model)?;
     let context = opened.context(asked.length.ctx_size);
     if prompt.len() as u64 > u64::from(context) {
         let message = format!(

@@ -179,7 +179,7 @@ pub(crate) struct GrammarArgs {
     /// The same, from a file (`-`: standard input)
     #[arg(long, value_name = "FILE", group = "constraint")]
     pub(crate) json_schema_file: Option<PathBuf>,
-    /// Make text that follows this grammar, in Lark
+    /// Make text that follows this grammar, in GBNF (llama.cpp's notation) or Lark
     #[arg(long, value_name = "GRAMMAR", group = "constraint", allow_hyphen_values = true)]
     pub(crate) grammar: Option<String>,
     /// The same, from a file (`-`: standard input)
@@ -201,17 +201,41 @@ impl GrammarArgs {
         Ok(if let Some(schema) = text(&self.json_schema, &self.json_schema_file)? {
             Some(GrammarSource::JsonSchema(schema))
         } else if let Some(grammar) = text(&self.grammar, &self.grammar_file)? {
-            Some(GrammarSource::Lark(grammar))
+            Some(GrammarSource::of_grammar(grammar))
         } else {
             self.regex.clone().map(GrammarSource::Regex)
         })
     }
 
+    /// The grammar at its start, if one was asked for.
+    pub(crate) fn open(&self, model: &Model) -> Result<Option<Box<dyn Constraint>>, Failure> {
+        let Some(source) = self.source()? else { return Ok(None) };
+        self.start(model, &source).map(Some)
+    }
+
     /// What was asked for, tried with the model: a grammar that cannot be used is refused now, not at the first text.
     pub(crate) fn checked(&self, model: &Model) -> Result<Option<GrammarSource>, Failure> {
         let source = self.source()?;
-        drop(constraint(model, source.as_ref())?);
+        source.as_ref().map_or(Ok(()), |source| self.start(model, source).map(drop))?;
         Ok(source)
+    }
+
+    fn start(&self, model: &Model, source: &GrammarSource) -> Result<Box<dyn Constraint>, Failure> {
+        model.constraint(source).map_err(|why| {
+            let message = format!("{}: {why}", self.given_by());
+            Failure::new(exit::code(&bitnetc::Error::from(why)), message)
+        })
+    }
+
+    /// The option that asks for a form, with the file if it has one.
+    fn given_by(&self) -> String {
+        match (&self.json_schema_file, &self.grammar_file) {
+            (Some(path), _) => format!("--json-schema-file {}", path.display()),
+            (None, Some(path)) => format!("--grammar-file {}", path.display()),
+            (None, None) if self.json_schema.is_some() => "--json-schema".to_owned(),
+            (None, None) if self.grammar.is_some() => "--grammar".to_owned(),
+            (None, None) => "--regex".to_owned(),
+        }
     }
 }
 

@@ -262,6 +262,87 @@ fn four_of_five(folder: &Path, lines: &[String], more: &[&str]) -> Value {
 }
 
 #[test]
+fn a_form_in_any_spelling_is_followed_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"));
+    let boolean = json!({ "type": "boolean" });
+    let login = json!({
+        "type": "object",
+        "properties": {
+            "home": { "type": "string", "format": "path", "maxLength": 8 },
+            "key": { "type": "string", "format": "password", "writeOnly": true, "maxLength": 8 },
+        },
+        "required": ["home", "key"],
+        "additionalProperties": false,
+    });
+    let gbnf = "root ::= \"yes\"";
+    let is_boolean = |text: &str| ["true", "false"].contains(&text);
+    let has_login = |text: &str| {
+        serde_json::from_str::<Value>(text)
+            .is_ok_and(|value| value["home"].is_string() && value["key"].is_string())
+    };
+    type Holds<'h> = &'h dyn Fn(&str) -> bool;
+    let followed: [(&str, Value, Holds<'_>); 10] = [
+        ("object", json!({ "response_format": { "type": "json_object", "schema": boolean } }), &is_boolean),
+        ("schema", json!({ "response_format": { "type": "json_schema", "schema": boolean } }), &is_boolean),
+        (
+            "formats",
+            json!({ "response_format": { "type": "json_schema", "json_schema": { "schema": login } } }),
+            &has_login,
+        ),
+        ("grammar", json!({ "grammar": gbnf }), &|text| text == "yes"),
+        ("lark", json!({ "grammar": "start: \"no\"" }), &|text| text == "no"),
+        ("json_schema", json!({ "json_schema": boolean }), &is_boolean),
+        ("guided_json", json!({ "guided_json": boolean }), &is_boolean),
+        ("guided_regex", json!({ "guided_regex": "[0-9]{3}" }), &|text| {
+            text.len() == 3 && text.parse::<u32>().is_ok()
+        }),
+        ("guided_choice", json!({ "guided_choice": ["left.", "right?"] }), &|text| {
+            ["left.", "right?"].contains(&text)
+        }),
+        ("structured", json!({ "structured_outputs": { "grammar": gbnf } }), &|text| text == "yes"),
+    ];
+    let refused = [
+        ("two", json!({ "grammar": gbnf, "guided_json": boolean }), "guided_json"),
+        ("lazy", json!({ "grammar": gbnf, "grammar_lazy": true }), "grammar_lazy"),
+        ("circle", json!({ "json_schema": { "$ref": "#" } }), "json_schema"),
+        ("empty", json!({ "guided_regex": "[^\\s\\S]" }), "guided_regex"),
+        ("wrong", json!({ "guided_grammar": "root ::= (" }), "guided_grammar"),
+        ("unique", json!({ "guided_json": { "type": "array", "uniqueItems": true } }), "guided_json"),
+    ];
+    let line = |id: &str, more: &Value| {
+        let mut body = json!({ "prompt": "ROMEO:", "max_tokens": 200, "temperature": 0 });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "custom_id": id, "url": "/v1/completions", "body": body }).to_string()
+    };
+    let mut lines: Vec<String> = followed.iter().map(|(id, more, _)| line(id, more)).collect();
+    lines.extend(refused.iter().map(|(id, more, _)| line(id, more)));
+    std::fs::write(&input, lines.join("\n")).unwrap();
+    finish(&input, &output, &["--parallel", "4"]);
+    let found = results(&output);
+    assert_eq!(found.len(), followed.len() + refused.len());
+    for (id, _, holds) in followed {
+        let response = &found[id]["response"];
+        assert_eq!(response["status_code"], 200, "{response}");
+        let text = response["body"]["choices"][0]["text"].as_str().unwrap();
+        assert!(holds(text), "{id}: {text:?}");
+    }
+    for (id, _, field) in refused {
+        let response = &found[id]["response"];
+        assert_eq!(
+            (&response["status_code"], &response["body"]["error"]["param"]),
+            (&json!(400), &json!(field)),
+            "{id}"
+        );
+        let message = response["body"]["error"]["message"].as_str().unwrap();
+        assert!(
+            message.contains(field) && !message.contains("NoExtension") && message.len() < 300,
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn a_grammar_that_explodes_is_a_line_with_its_error() {
     let folder = tempfile::tempdir().unwrap();
     let model = builtin();

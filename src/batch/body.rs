@@ -4,7 +4,7 @@ use bitnetc_runtime::sampling::SamplingParams;
 use serde_json::Value;
 
 use super::request::{Endpoint, Prompt, Refusal};
-use crate::constraint::GrammarSource;
+use crate::constraint::form::{self, Form};
 
 /// Most stop strings of a request.
 const MAX_STOPS: usize = 64;
@@ -67,24 +67,15 @@ impl<'v> Body<'v> {
         Ok(())
     }
 
-    /// The form that the text has to have.
-    pub(super) fn form(&self) -> Result<Option<GrammarSource>, Refusal> {
-        let wrong = || {
-            let message = "response_format must have the type \"text\", \"json_object\", or \"json_schema\" with a \
-                           json_schema that has a schema";
-            Refusal::field("response_format", message)
-        };
-        let Some(format) = self.get("response_format") else { return Ok(None) };
-        let schema = match format.get("type").and_then(Value::as_str).ok_or_else(wrong)? {
-            "text" => return Ok(None),
-            "json_object" => r#"{"type":"object"}"#.to_owned(),
-            "json_schema" => {
-                let schema = format.get("json_schema").and_then(|outer| outer.get("schema"));
-                schema.filter(|schema| schema.is_object()).ok_or_else(wrong)?.to_string()
+    /// The form that the text has to have, if the body speaks of forms.
+    pub(super) fn form(&self) -> Result<Option<Form>, Refusal> {
+        form::of_body(self.0).map_err(|refused| {
+            let refusal = Refusal::field(refused.field, refused.message);
+            match refused.unsupported {
+                true => Refusal { code: "unsupported", ..refusal },
+                false => refusal,
             }
-            _ => return Err(wrong()),
-        };
-        Ok(Some(GrammarSource::JsonSchema(schema)))
+        })
     }
 
     /// How many of the likeliest tokens are listed with each token of the answer; nothing if probabilities are not asked

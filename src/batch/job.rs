@@ -4,14 +4,16 @@
 //! left, in the order in which they end; an interruption loses what was under way and nothing that is in the output.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::{
-    BatchError, Defaults, Done, Endpoint, Format, Input, Item, Output, Refusal, Request, Settings,
+    BatchError, Defaults, Done, Endpoint, Format, Input, Item, Output, Prepared, Refusal, Request, Settings,
     TextSource, printable, response,
 };
-use crate::engine::{self, EngineError, Scheduler, Stats};
+use crate::engine::{EngineError, Scheduler, Stats, Supply};
 use crate::error::Error;
 use crate::load::Loaded;
 
@@ -54,7 +56,14 @@ struct Key {
     number: usize,
     endpoint: Endpoint,
     seed: u64,
+    /// The field that asked for a form.
+    form: Option<&'static str>,
 }
+
+/// Most requests that are read, and their forms compiled, ahead of those that run.
+const AHEAD: usize = 4;
+/// How long is waited for a form where nothing else is to be done, before an interruption is looked for.
+const POLL: Duration = Duration::from_millis(5);
 
 impl<'a> Job<'a> {
     /// The requests of `input` whose results are not in `done`, those of the output at `output`. `model` answers them, with
@@ -107,12 +116,12 @@ impl<'a> Job<'a> {
     }
 
     /// The request of an item as the engine takes it; without `follow` its text follows no form, which is quicker.
-    fn generation(
+    fn prepare(
         &self,
         item: &Item,
         context: u32,
         follow: bool,
-    ) -> Result<Result<(Endpoint, engine::Request), Refusal>, BatchError> {
+    ) -> Result<Result<(Endpoint, Prepared), Refusal>, BatchError> {
         if item.too_long {
             return Ok(Err(Request::too_long()));
         }
@@ -123,7 +132,7 @@ impl<'a> Job<'a> {
             let endpoint = request.endpoint;
             let request = if follow { request } else { Request { form: None, ..request } };
             let json = if input.format() == Format::Jsonl { &bytes[..] } else { &[] };
-            Ok((endpoint, request.generation(json, &self.source, self.vocab, context)?))
+            Ok((endpoint, request.prepare(json, &self.source, self.vocab, context)?))
         }))
     }
 
@@ -134,7 +143,9 @@ impl<'a> Job<'a> {
     pub fn context_needed(&self, most: u32) -> Result<u32, BatchError> {
         let mut needed = 1;
         for item in &self.items {
-            if let Ok((_, generation)) = self.generation(item, most, false)? {
+            if let Ok(Ok(generation)) =
+                self.prepare(item, most, false)?.map(|(_, prepared)| prepared.finish())
+            {
                 let limit = generation.options().limit.unwrap_or(u64::from(most));
                 let wanted = (generation.prompt.len() as u64).saturating_add(limit);
                 needed = needed.max(u32::try_from(wanted).unwrap_or(most).min(most));
@@ -171,33 +182,51 @@ impl<'a> Job<'a> {
             Ok(so_far.answered + so_far.refused + 1)
         };
         let mut items = self.items.iter().enumerate();
-        // Requests in turn; those that are refused have their results at once.
-        let mut next = || -> Result<Option<(Key, engine::Request)>, BatchError> {
-            for (number, item) in items.by_ref() {
-                match self.generation(item, context, true)? {
-                    Ok((endpoint, request)) => {
-                        let seed = request.seed();
-                        return Ok(Some((Key { number, endpoint, seed }, request)));
+        // Requests in turn, their forms compiled ahead. Those that are refused have their results at once.
+        let mut ahead: VecDeque<(Key, Prepared)> = VecDeque::new();
+        let mut next = |idle: bool| -> Result<Supply<Key>, BatchError> {
+            while ahead.len() < AHEAD {
+                let Some((number, item)) = items.next() else { break };
+                match self.prepare(item, context, true)? {
+                    Ok((endpoint, prepared)) => {
+                        let (seed, form) = (prepared.seed(), prepared.form());
+                        ahead.push_back((Key { number, endpoint, seed, form }, prepared));
                     }
                     Err(refusal) => {
                         refuse(item, &refusal)?;
                     }
                 }
             }
-            Ok(None)
+            if ahead.is_empty() {
+                return Ok(Supply::End);
+            }
+            let Some(at) = ahead.iter_mut().position(|(_, prepared)| prepared.is_ready()) else {
+                if idle {
+                    std::thread::sleep(POLL);
+                }
+                return Ok(Supply::Later);
+            };
+            let Some((key, prepared)) = ahead.remove(at) else { return Ok(Supply::Later) };
+            match prepared.finish() {
+                Ok(request) => Ok(Supply::Request(key, Box::new(request))),
+                Err(refusal) => {
+                    refuse(&self.items[key.number], &refusal)?;
+                    Ok(Supply::Later)
+                }
+            }
         };
-        let requests = std::iter::from_fn(|| {
-            next().unwrap_or_else(|error| {
+        let supply = |idle: bool| {
+            next(idle).unwrap_or_else(|error| {
                 failure.set(Some(error));
-                None
+                Supply::End
             })
-        });
-        let result = scheduler.complete_all(requests, keep_going, |key: Key, result| {
+        };
+        let result = scheduler.complete_supplied(supply, keep_going, |key: Key, result| {
             let item = &self.items[key.number];
             let completion = match result {
                 Ok(completion) => completion,
                 Err(error) if is_of_request(&error) => {
-                    progress(refuse(item, &Refusal::of_error(&error))?);
+                    progress(refuse(item, &Refusal::of_error(&error, key.form))?);
                     return Ok(());
                 }
                 Err(error) => return Err(error.into()),

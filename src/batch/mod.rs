@@ -21,7 +21,9 @@ use std::path::PathBuf;
 pub use input::{Format, Input, Item, Shard, ShardError};
 pub use job::{Job, Outcome};
 pub use output::{Done, Output};
-pub use request::{ChatPrompt, Defaults, Endpoint, Lines, Prompt, Refusal, RenderChat, Request, TextSource};
+pub use request::{
+    ChatPrompt, Defaults, Endpoint, Lines, Prepared, Prompt, Refusal, RenderChat, Request, TextSource,
+};
 pub use settings::Settings;
 
 /// Why a batch could not be started or had to be given up. What is wrong with a single request is a [`Refusal`] instead.

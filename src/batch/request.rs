@@ -15,8 +15,9 @@ use serde_json::Value;
 use super::Format;
 use super::body::Body;
 use super::input::MAX_LINE;
-use crate::constraint::{ConstraintError, GrammarSource, MakeConstraint};
-use crate::engine::{self, EngineError, GenerateOptions, guarded};
+use crate::constraint::form::Form;
+use crate::constraint::{Compiling, ConstraintError, GrammarSource, MakeConstraint};
+use crate::engine::{self, GenerateOptions};
 use crate::error::Error;
 use crate::model::prompt_tokens;
 
@@ -92,7 +93,7 @@ pub struct Request {
     /// When to end.
     pub options: GenerateOptions,
     /// The form that the text has to have.
-    pub form: Option<GrammarSource>,
+    pub form: Option<Form>,
 }
 
 /// Why a request is not answered: in the form of OpenAI's errors.
@@ -114,11 +115,11 @@ impl Refusal {
         Self { status: 400, message: message.into(), param: Some(param.to_owned()), code: "invalid_value" }
     }
 
-    /// The refusal of a request that was begun and could not be completed.
-    pub fn of_error(error: &Error) -> Self {
+    /// The refusal of a request that was begun and could not be completed; `form` is the field that asked for a form.
+    pub fn of_error(error: &Error, form: Option<&'static str>) -> Self {
         let message = error.to_string();
         match error {
-            Error::Constraint(why) => Self::of_form(why),
+            Error::Constraint(why) => Self::of_form(why, form),
             Error::Param(_) => Self::request("invalid_value", message),
             Error::Session(SessionError::NotANumber { .. }) => {
                 Self { status: 500, ..Self::request("nan_logits", message) }
@@ -128,12 +129,17 @@ impl Refusal {
     }
 
     /// The refusal of a form that cannot be followed.
-    fn of_form(why: &ConstraintError) -> Self {
+    fn of_form(why: &ConstraintError, field: Option<&'static str>) -> Self {
         let code = match why {
             ConstraintError::Limit { .. } => "grammar_limit",
             _ => "invalid_value",
         };
-        Self { code, ..Self::field("response_format", format!("response_format: {why}")) }
+        let refusal = match field {
+            Some(field) => Self::field(field, format!("{field}: {why}")),
+            None => Self::request(code, why.to_string()),
+        };
+        let status = if matches!(why, ConstraintError::Thread(_)) { 503 } else { 400 };
+        Self { code, status, ..refusal }
     }
 
     /// A refusal of the request as a whole.
@@ -180,6 +186,45 @@ impl std::fmt::Debug for TextSource<'_> {
     }
 }
 
+/// A form that the options of the command ask for.
+fn of_options(source: GrammarSource) -> Form {
+    Form { field: "the form of the command's options", source: Some(source) }
+}
+
+/// What to generate, with its form still being compiled.
+#[derive(Debug)]
+pub struct Prepared {
+    request: engine::Request,
+    form: Option<(&'static str, Compiling)>,
+}
+
+impl Prepared {
+    /// Whether [`Prepared::finish`] returns at once.
+    pub fn is_ready(&mut self) -> bool {
+        self.form.as_mut().is_none_or(|(_, compiling)| compiling.is_done())
+    }
+
+    /// The seed of its random numbers.
+    pub fn seed(&self) -> u64 {
+        self.request.seed()
+    }
+
+    /// The field that asked for a form.
+    pub fn form(&self) -> Option<&'static str> {
+        self.form.as_ref().map(|(field, _)| *field)
+    }
+
+    /// The request, once its form is compiled.
+    ///
+    /// # Errors
+    /// A form that cannot be followed.
+    pub fn finish(self) -> Result<engine::Request, Refusal> {
+        let Some((field, compiling)) = self.form else { return Ok(self.request) };
+        let constraint = compiling.wait().map_err(|why| Refusal::of_form(&why, Some(field)))?;
+        Ok(self.request.with_constraint(constraint))
+    }
+}
+
 impl Request {
     /// Reads the request of line number `line`.
     ///
@@ -197,7 +242,7 @@ impl Request {
         match format {
             Format::Text => {
                 let (endpoint, prompt) = defaults.lines.prompt(text()?);
-                let (options, form) = (defaults.options.clone(), defaults.form.clone());
+                let (options, form) = (defaults.options.clone(), defaults.form.clone().map(of_options));
                 Ok(Self { endpoint, prompt, params, options, form })
             }
             Format::Jsonl => {
@@ -247,23 +292,23 @@ impl Request {
         let stop = body.stops()?.unwrap_or_else(|| defaults.options.stop.clone());
         let logprobs = body.logprobs(endpoint)?.or(defaults.options.logprobs);
         let options = GenerateOptions { limit, ignore_end, stop, logprobs };
-        let form = body.form()?.or_else(|| defaults.form.clone());
+        let form = body.form()?.or_else(|| defaults.form.clone().map(of_options));
         Ok(Self { endpoint, prompt, params, options, form })
     }
 
-    /// What to generate, with the prompt as tokens. `bytes` is the line of JSON that the request was read from, and empty for a
-    /// line of text.
+    /// What to generate, with the prompt as tokens, while its form begins to be compiled. `bytes` is the line of JSON that the
+    /// request was read from, and empty for a line of text.
     ///
     /// # Errors
     /// A prompt that cannot be made into tokens, that has unknown ones, or that does not fit in `context`; a bias for an
-    /// unknown token; a form that cannot be followed.
-    pub fn generation(
+    /// unknown token; a form where there are none.
+    pub fn prepare(
         self,
         bytes: &[u8],
         source: &TextSource<'_>,
         vocab: u32,
         context: u32,
-    ) -> Result<engine::Request, Refusal> {
+    ) -> Result<Prepared, Refusal> {
         let mut options = self.options;
         let prompt = match self.prompt {
             Prompt::Text(text) => {
@@ -302,24 +347,19 @@ impl Request {
             );
             return Err(Refusal { code: "context_length_exceeded", ..Refusal::field("prompt", message) });
         }
-        let constraint = match (&self.form, source.forms) {
-            (None, _) => None,
-            (Some(_), None) => {
-                let message = "response_format cannot be followed: this build has no grammars";
-                return Err(Refusal { code: "unsupported", ..Refusal::field("response_format", message) });
-            }
-            (Some(form), Some(forms)) => {
-                let made = guarded(|| forms.constraint(form));
-                let made = made.map_err(|panicked: EngineError| Refusal::of_error(&panicked.into()))?;
-                Some(made.map_err(|why| Refusal::of_form(&why))?)
-            }
-        };
         let request = engine::Request::new(prompt, self.params, options);
-        let request = request.map_err(|why| Refusal::of_error(&why.into()))?;
-        Ok(match constraint {
-            None => request,
-            Some(constraint) => request.with_constraint(constraint),
-        })
+        let request = request.map_err(|why| Refusal::of_error(&why.into(), None))?;
+        let form = match self.form {
+            Some(Form { field, source: Some(grammar) }) => {
+                let forms = source.forms.ok_or_else(|| {
+                    let message = format!("{field} cannot be followed: this build has no grammars");
+                    Refusal { code: "unsupported", ..Refusal::field(field, message) }
+                })?;
+                Some((field, forms.compile(&grammar)))
+            }
+            _ => None,
+        };
+        Ok(Prepared { request, form })
     }
 }
 
@@ -389,7 +429,8 @@ mod tests {
             "messages": [{ "role": "user", "content": "Hi" }], "max_completion_tokens": 4, "max_tokens": 3,
         }});
         let chat = parse(&chat).unwrap();
-        let form = |format: Value| completion(json!({ "response_format": format })).unwrap().form;
+        let form =
+            |format: Value| completion(json!({ "response_format": format })).unwrap().form.unwrap().source;
         let schema =
             json!({ "type": "json_schema", "json_schema": { "name": "n", "schema": { "enum": [1] } } });
         assert_eq!(form(schema), Some(GrammarSource::JsonSchema("{\"enum\":[1]}".to_owned())));

@@ -8,6 +8,17 @@ use super::scheduler::Scheduler;
 use super::stepper::Stepper;
 use crate::error::Error;
 
+/// The next request of many.
+#[derive(Debug)]
+pub enum Supply<K> {
+    /// A request with its key.
+    Request(K, Box<Request>),
+    /// There is none yet.
+    Later,
+    /// There are no more.
+    End,
+}
+
 impl<S: Stepper> Scheduler<S> {
     /// Steps until the next event of a request; `None` after the last one.
     pub fn next_event(&mut self, handle: &mut Handle) -> Option<Event> {
@@ -56,21 +67,46 @@ impl<S: Stepper> Scheduler<S> {
     pub fn complete_all<K, E: From<Error>>(
         &mut self,
         requests: impl IntoIterator<Item = (K, Request)>,
+        keep_going: impl FnMut() -> bool,
+        done: impl FnMut(K, Result<Completion, Error>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut requests = requests.into_iter();
+        let next =
+            |_| requests.next().map_or(Supply::End, |(key, request)| Supply::Request(key, Box::new(request)));
+        self.complete_supplied(next, keep_going, done)
+    }
+
+    /// As [`Scheduler::complete_all`], with requests that may be late: `next` is told whether there is nothing else to do,
+    /// so that it may wait.
+    ///
+    /// # Errors
+    /// As [`Scheduler::complete_all`].
+    pub fn complete_supplied<K, E: From<Error>>(
+        &mut self,
+        mut next: impl FnMut(bool) -> Supply<K>,
         mut keep_going: impl FnMut() -> bool,
         mut done: impl FnMut(K, Result<Completion, Error>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut requests = requests.into_iter();
         let mut under_way: Vec<(K, Handle)> = Vec::with_capacity(self.sequences());
+        let mut ended = false;
         loop {
-            while under_way.len() < self.sequences() {
-                let Some((key, request)) = requests.next() else { break };
-                under_way.push((key, self.submit(request.without_tokens())));
+            while under_way.len() < self.sequences() && !ended {
+                match next(under_way.is_empty()) {
+                    Supply::Request(key, request) => {
+                        under_way.push((key, self.submit(request.without_tokens())));
+                    }
+                    Supply::Later => break,
+                    Supply::End => ended = true,
+                }
             }
-            if under_way.is_empty() {
+            if under_way.is_empty() && ended {
                 return Ok(());
             }
             if !keep_going() {
                 return Err(Error::Interrupted.into());
+            }
+            if under_way.is_empty() {
+                continue;
             }
             self.step();
             let mut at = 0;

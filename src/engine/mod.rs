@@ -37,9 +37,9 @@ mod text;
 mod thread;
 
 pub use error::EngineError;
-pub(crate) use error::guarded;
 pub use event::{Completion, Event, Latency, Timings, Token};
 pub use handle::Handle;
+pub use many::Supply;
 pub use plan::{Budget, Demand, plan};
 pub use request::Request;
 pub use scheduler::{Clock, EngineOptions, Scheduler, Stats, Step};
