@@ -9,13 +9,16 @@ use super::stepper::Stepper;
 use crate::error::Error;
 
 impl<S: Stepper> Scheduler<S> {
-    /// Steps until the next event of a request; `None` after the last one.
+    /// Steps until the next event of a request; `None` after the last one. A request of another scheduler fails with
+    /// [`EngineError::Elsewhere`] where this one has nothing to compute.
     pub fn next_event(&mut self, handle: &mut Handle) -> Option<Event> {
         while !handle.is_ended() {
             if let Some(event) = handle.try_recv() {
                 return Some(event);
             }
-            self.step();
+            if self.step().is_idle() {
+                return handle.try_recv().or_else(|| Some(handle.give_up(EngineError::Elsewhere)));
+            }
         }
         None
     }
@@ -24,7 +27,8 @@ impl<S: Stepper> Scheduler<S> {
     /// every step and cancels the request by returning false.
     ///
     /// # Errors
-    /// What the request failed of; [`EngineError::Stopped`] where its last event has been read already.
+    /// Why the request failed; [`EngineError::Stopped`] where its last event has been read already, and
+    /// [`EngineError::Elsewhere`] where it is not this scheduler's.
     pub fn follow(
         &mut self,
         mut handle: Handle,
@@ -32,8 +36,10 @@ impl<S: Stepper> Scheduler<S> {
         mut emit: impl FnMut(&str) -> bool,
     ) -> Result<Completion, Error> {
         let mut stopped = false;
+        let mut idle = false;
         loop {
             while let Some(event) = handle.try_recv() {
+                idle = false;
                 if let Some(result) = handle.digest(event, &mut stopped, &mut emit) {
                     return result;
                 }
@@ -41,10 +47,13 @@ impl<S: Stepper> Scheduler<S> {
             if handle.is_ended() {
                 return Err(EngineError::Stopped.into());
             }
+            if idle {
+                return Err(EngineError::Elsewhere.into());
+            }
             if !keep_going() {
                 handle.cancel();
             }
-            self.step();
+            idle = self.step().is_idle();
         }
     }
 
@@ -59,7 +68,7 @@ impl<S: Stepper> Scheduler<S> {
         mut keep_going: impl FnMut() -> bool,
         mut done: impl FnMut(K, Result<Completion, Error>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut requests = requests.into_iter();
+        let mut requests = requests.into_iter().fuse();
         let mut under_way: Vec<(K, Handle)> = Vec::with_capacity(self.sequences());
         loop {
             while under_way.len() < self.sequences() {

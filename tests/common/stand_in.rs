@@ -144,6 +144,11 @@ impl Stepper for StandIn {
     fn truncate(sequence: &mut StandInSequence, length: usize) {
         sequence.tokens.truncate(length);
     }
+    fn copy_prefix(from: &StandInSequence, to: &mut StandInSequence, length: usize) -> usize {
+        to.tokens.clear();
+        to.tokens.extend_from_slice(&from.tokens[..length]);
+        length
+    }
     fn context(&self) -> u32 {
         self.context
     }
