@@ -122,7 +122,7 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
     // A grammar that cannot be used is refused now, not request by request.
     drop(args.grammar.open(&model)?);
     let source = TextSource { tokenizer: model.tokenizer(), chat: Some(&chats), forms: Some(&model) };
-    let job = Job::new(input, &done, results.path(), defaults, source, &loaded.name, vocab)?;
+    let mut job = Job::new(input, &done, results.path(), defaults, source, &loaded.name, vocab)?;
     drop(done);
     if job.skipped() > 0 {
         let shown = args.output.display();
@@ -133,7 +133,7 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
     }
 
     let context = match args.ctx_size {
-        0 => job.context_needed(loaded.default_context())?,
+        0 => job.context_needed(loaded.default_context(), || !interrupt::requested())?,
         n => n,
     };
     // No more sequences than there are requests.

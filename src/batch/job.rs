@@ -23,6 +23,8 @@ pub struct Job<'a> {
     model: String,
     vocab: u32,
     skipped: usize,
+    /// Tokens that a prompt may have, where the context is only as large as the requests need.
+    most: Option<u32>,
 }
 
 /// What a job did.
@@ -79,7 +81,7 @@ impl<'a> Job<'a> {
         }
         let skipped = input.items().len() - items.len();
         let (input, model) = (RefCell::new(input), model.to_owned());
-        Ok(Self { input, items, defaults, source, model, vocab, skipped })
+        Ok(Self { input, items, defaults, source, model, vocab, skipped, most: None })
     }
 
     /// Requests that are left.
@@ -112,13 +114,22 @@ impl<'a> Job<'a> {
         }))
     }
 
-    /// The context that all requests have room in, at most `most`.
+    /// The context that all requests have room in, at most `most`: what [`Job::run`] refuses longer prompts by. `keep_going`
+    /// is asked before each request.
     ///
     /// # Errors
-    /// An input that cannot be read.
-    pub fn context_needed(&self, most: u32) -> Result<u32, BatchError> {
+    /// An input that cannot be read; [`Error::Interrupted`] where `keep_going` said no.
+    pub fn context_needed(
+        &mut self,
+        most: u32,
+        mut keep_going: impl FnMut() -> bool,
+    ) -> Result<u32, BatchError> {
+        self.most = Some(most);
         let mut needed = 1;
         for item in &self.items {
+            if !keep_going() {
+                return Err(Error::Interrupted.into());
+            }
             if let Ok((_, generation)) = self.generation(item, most, false)? {
                 let limit = generation.options().limit.unwrap_or(u64::from(most));
                 let wanted = (generation.prompt.len() as u64).saturating_add(limit);
@@ -133,7 +144,7 @@ impl<'a> Job<'a> {
 
     /// Answers the requests, as many at a time as `scheduler` has sequences, and appends the results to `output`. A request
     /// that fails on the way has its line too. `progress` is told the requests that are done; `keep_going` is asked before
-    /// every step.
+    /// every request and every step.
     ///
     /// # Errors
     /// Files that cannot be read or written, an interruption. What is in `outcome` and in the output by then counts.
@@ -143,30 +154,37 @@ impl<'a> Job<'a> {
         output: &mut Output,
         outcome: &mut Outcome,
         keep_going: impl FnMut() -> bool,
-        mut progress: impl FnMut(u64),
+        progress: impl FnMut(u64),
     ) -> Result<(), BatchError> {
-        let context = scheduler.context();
+        let context = self.most.unwrap_or(scheduler.context());
+        let (keep_going, progress) = (RefCell::new(keep_going), RefCell::new(progress));
+        let keep_going = || (keep_going.borrow_mut())();
         let output = RefCell::new(output);
         let counts = Cell::new(Outcome::default());
         let failure = Cell::new(None);
-        let refuse = |item: &Item, refusal: &Refusal| -> Result<u64, BatchError> {
+        let count = |so_far: Outcome| {
+            counts.set(so_far);
+            (progress.borrow_mut())(so_far.answered + so_far.refused);
+        };
+        let refuse = |item: &Item, refusal: &Refusal| -> Result<(), BatchError> {
             output.borrow_mut().append(&response::refused(item, refusal))?;
             let so_far = counts.get();
-            counts.set(Outcome { refused: so_far.refused + 1, ..so_far });
-            Ok(so_far.answered + so_far.refused + 1)
+            count(Outcome { refused: so_far.refused + 1, ..so_far });
+            Ok(())
         };
         let mut items = self.items.iter().enumerate();
         // Requests in turn; those that are refused have their results at once.
         let mut next = || -> Result<Option<(Key, engine::Request)>, BatchError> {
             for (number, item) in items.by_ref() {
+                if !keep_going() {
+                    return Err(Error::Interrupted.into());
+                }
                 match self.generation(item, context, true)? {
                     Ok((endpoint, request)) => {
                         let seed = request.seed();
                         return Ok(Some((Key { number, endpoint, seed }, request)));
                     }
-                    Err(refusal) => {
-                        refuse(item, &refusal)?;
-                    }
+                    Err(refusal) => refuse(item, &refusal)?,
                 }
             }
             Ok(None)
@@ -181,10 +199,7 @@ impl<'a> Job<'a> {
             let item = &self.items[key.number];
             let completion = match result {
                 Ok(completion) => completion,
-                Err(error) if is_of_request(&error) => {
-                    progress(refuse(item, &Refusal::of_error(&error))?);
-                    return Ok(());
-                }
+                Err(error) if is_of_request(&error) => return refuse(item, &Refusal::of_error(&error)),
                 Err(error) => return Err(error.into()),
             };
             let Key { endpoint, seed, .. } = key;
@@ -195,8 +210,7 @@ impl<'a> Job<'a> {
             so_far.answered += 1;
             so_far.prompt_tokens += completion.prompt_tokens as u64;
             so_far.generated_tokens += completion.tokens.len() as u64;
-            counts.set(so_far);
-            progress(so_far.answered + so_far.refused);
+            count(so_far);
             Ok::<(), BatchError>(())
         });
         *outcome = Outcome { stats: scheduler.stats(), ..counts.get() };

@@ -7,7 +7,7 @@
 //! Invariants: nothing here panics or allocates by a number from the line; a refusal names the field.
 
 use bitnetc_runtime::error::SessionError;
-use bitnetc_runtime::sampling::SamplingParams;
+use bitnetc_runtime::sampling::{SampleError, SamplingParams};
 use bitnetc_runtime::tokenizer::Tokenize;
 use serde_json::Value;
 
@@ -91,11 +91,32 @@ impl Refusal {
         let message = error.to_string();
         match error {
             Error::Constraint(why) => Self::of_form(why),
-            Error::Param(_) => Self::request("invalid_value", message),
-            Error::Session(SessionError::NotANumber { .. }) => {
-                Self { status: 500, ..Self::request("nan_logits", message) }
+            // No token is left where all are forbidden, which only the request itself can do.
+            Error::Param(_) | Error::Sample(SampleError::NothingToSample { .. }) => {
+                Self::request("invalid_value", message)
             }
+            Error::Session(why) => Self::of_session(why),
             _ => Self { status: 500, ..Self::request("generation_failed", message) },
+        }
+    }
+
+    /// The refusal of a prompt that cannot be fed, or of logits that are no numbers.
+    fn of_session(why: &SessionError) -> Self {
+        match why {
+            SessionError::Empty => Self::field("prompt", "the prompt has no tokens"),
+            SessionError::Token { id, vocab, .. } => {
+                Self::field("prompt", format!("token id {id} is not in the vocabulary of {vocab} tokens"))
+            }
+            SessionError::ContextFull { tokens, context, .. } => {
+                let message = format!(
+                    "the prompt has {tokens} tokens but the context holds {context}: shorten it or use a larger context"
+                );
+                Self { code: "context_length_exceeded", ..Self::field("prompt", message) }
+            }
+            SessionError::NotANumber { .. } => {
+                Self { status: 500, ..Self::request("nan_logits", why.to_string()) }
+            }
+            _ => Self { status: 500, ..Self::request("generation_failed", why.to_string()) },
         }
     }
 
@@ -257,24 +278,13 @@ impl Request {
                 rendered.tokens
             }
         };
-        if let Some(id) = prompt.iter().find(|&&id| id >= vocab) {
-            let message = format!("token id {id} is not in the vocabulary of {vocab} tokens");
-            return Err(Refusal::field("prompt", message));
-        }
         if let Some((id, _)) = self.params.logit_bias.iter().find(|&&(id, _)| id >= vocab) {
             let message = format!("logit_bias: there is no token {id}; the vocabulary has {vocab}");
             return Err(Refusal::field("logit_bias", message));
         }
-        if prompt.is_empty() {
-            return Err(Refusal::field("prompt", "the prompt has no tokens"));
-        }
-        if prompt.len() as u64 > u64::from(context) {
-            let message = format!(
-                "the prompt has {} tokens but the context holds {context}: shorten it or use a larger context",
-                prompt.len()
-            );
-            return Err(Refusal { code: "context_length_exceeded", ..Refusal::field("prompt", message) });
-        }
+        let request = engine::Request::new(prompt, self.params, options);
+        let request = request.map_err(|why| Refusal::of_error(&why.into()))?;
+        request.check(vocab, context).map_err(|why| Refusal::of_session(&why))?;
         let constraint = match (&self.form, source.forms) {
             (None, _) => None,
             (Some(_), None) => {
@@ -287,8 +297,6 @@ impl Request {
                 Some(made.map_err(|why| Refusal::of_form(&why))?)
             }
         };
-        let request = engine::Request::new(prompt, self.params, options);
-        let request = request.map_err(|why| Refusal::of_error(&why.into()))?;
         Ok(match constraint {
             None => request,
             Some(constraint) => request.with_constraint(constraint),
@@ -391,6 +399,10 @@ mod tests {
             ("tools", json!({ "tools": [{}] })),
             ("stop", json!({ "stop": [1] })),
             ("stop", json!({ "stop": vec!["x"; 65] })),
+            ("stop", json!({ "stop": "x".repeat(4097) })),
+            ("stop", json!({ "stop": ["x".repeat(4097)] })),
+            ("prompt", json!({ "prompt": [4_294_967_296_u64] })),
+            ("logit_bias", json!({ "logit_bias": (0..70_000).map(|id| (id.to_string(), json!(1))).collect::<serde_json::Map<_, _>>() })),
             ("response_format", json!({ "response_format": { "type": "yaml" } })),
             ("response_format", json!({ "response_format": { "type": "json_schema", "json_schema": {} } })),
             ("response_format", json!({ "response_format": "json_object" })),
@@ -415,6 +427,13 @@ mod tests {
             (refused(b"{"), refused(b"[1]"), refused(b"\xff")),
             ("invalid_json", "invalid_json", "invalid_utf8")
         );
+        // What is too large for our numbers is no other kind of thing.
+        let message = |body| completion(body).unwrap_err().message;
+        assert!(message(json!({ "prompt": [7, 4_294_967_296_u64] })).contains("4294967296"));
+        assert!(message(json!({ "repeat_penalty": -1e308 })).contains("above 0"));
+        assert_eq!(completion(json!({ "temperature": 1e308 })).unwrap().params.temperature, f32::MAX);
+        let all_banned = Error::Sample(SampleError::NothingToSample { count: 9 });
+        assert_eq!(Refusal::of_error(&all_banned).status, 400);
         // Fields that ask for nothing are no reason.
         let nothing = json!({ "prompt": "a", "n": 1, "stream": false, "tools": [], "logprobs": null, "logit_bias": {},
             "response_format": { "type": "text" } });

@@ -58,7 +58,7 @@ impl<S: Stepper> Scheduler<S> {
     }
 
     /// Makes all of `requests`, as many at a time as there are sequences. `done` is given what each came to under its key
-    /// as soon as it has ended; an error of `done` ends the work. `keep_going` is asked before every step.
+    /// as soon as it has ended; an error of `done` ends the work. `keep_going` is asked before every request and every step.
     ///
     /// # Errors
     /// What `done` returns; [`Error::Interrupted`] where `keep_going` said no. Requests under way are cancelled then.
@@ -72,6 +72,9 @@ impl<S: Stepper> Scheduler<S> {
         let mut under_way: Vec<(K, Handle)> = Vec::with_capacity(self.sequences());
         loop {
             while under_way.len() < self.sequences() {
+                if !keep_going() {
+                    return Err(Error::Interrupted.into());
+                }
                 let Some((key, request)) = requests.next() else { break };
                 under_way.push((key, self.submit(request.without_tokens())));
             }
