@@ -91,7 +91,7 @@ impl From<Loaded> for Model {
 ///
 /// # Errors
 /// Text that the tokenizer refuses; no text, with a model that has no such token.
-pub fn prompt_tokens(tokenizer: &dyn Tokenize, text: &str) -> Result<Vec<TokenId>, Error> {
+pub(crate) fn prompt_tokens(tokenizer: &dyn Tokenize, text: &str) -> Result<Vec<TokenId>, Error> {
     let mut ids = tokenizer.encode(text, true, true)?;
     if ids.is_empty() {
         ids.push(tokenizer.bos().or(tokenizer.eos()).ok_or(Error::NoPrompt)?);
