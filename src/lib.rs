@@ -72,8 +72,8 @@ pub use bitnetc_runtime::session::{self, Session, SessionOptions};
 pub use bitnetc_runtime::tokenizer::{self, TokenId, Tokenize, Tokenizer};
 
 pub use {
-    bitnetc_codegen as codegen, bitnetc_frontend_gguf as gguf, bitnetc_import as checkpoint, bitnetc_ir as ir,
-    bitnetc_passes as passes, bitnetc_runtime as runtime,
+    bitnetc_codegen as codegen, bitnetc_frontend_gguf as gguf, bitnetc_import as checkpoint,
+    bitnetc_ir as ir, bitnetc_passes as passes, bitnetc_runtime as runtime,
 };
 
 /// The JSON of requests, answers and template variables.

@@ -211,8 +211,7 @@ fn messages_stay_where_leaving_them_out_makes_no_room() {
     let template = ChatTemplate::new("last", "{{ messages[-1].content }}\nAssistant:").unwrap();
     let encoder = ChatEncoder::new(model.loaded().tokenizer.clone(), template, Vec::new());
     let session = model.session_with(EngineOptions::single(48, 2)).unwrap();
-    let options =
-        ConversationOptions { overflow: Overflow::DropOldest, ..ConversationOptions::default() };
+    let options = ConversationOptions { overflow: Overflow::DropOldest, ..ConversationOptions::default() };
     let mut chat = Conversation::new(session, encoder, options);
     chat.push(say("Good morrow"));
     chat.answer(&mut greedy(), &limit(4), None, |_| true).unwrap();

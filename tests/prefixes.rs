@@ -21,7 +21,8 @@ fn machine(model: &Model, context: u32) -> Machine {
 /// Feeds tokens; the logits after each, as bits.
 fn feed(machine: &mut Machine, sequence: &mut Sequence, tokens: &[u32]) -> Vec<Vec<u32>> {
     let mut rows = Vec::new();
-    let sink = |_, logits: Result<&[f32], _>| rows.push(logits.unwrap().iter().map(|x| x.to_bits()).collect());
+    let sink =
+        |_, logits: Result<&[f32], _>| rows.push(logits.unwrap().iter().map(|x| x.to_bits()).collect());
     machine.step(&mut [Feed { sequence, tokens, logits: Wanted::All }], sink).unwrap();
     rows
 }
@@ -100,8 +101,7 @@ fn texts_after_copied_prefixes_and_of_parked_requests_are_those_of_single_runs()
     // Nobody reads before all have been submitted, so that texts have to give up their sequences.
     let handles: Vec<_> = (0..6)
         .map(|seed| {
-            let handle =
-                scheduler.submit(Request::new(ask(seed), params(seed), limit.clone()).unwrap());
+            let handle = scheduler.submit(Request::new(ask(seed), params(seed), limit.clone()).unwrap());
             for _ in 0..12 {
                 scheduler.step();
             }

@@ -139,7 +139,8 @@ impl<'v> Body<'v> {
                 ids => {
                     let id = |value: &Value| {
                         let id = value.as_u64().ok_or_else(wrong)?;
-                        let message = || format!("prompt: token id {id} is not in the vocabulary of any model");
+                        let message =
+                            || format!("prompt: token id {id} is not in the vocabulary of any model");
                         u32::try_from(id).map_err(|_| Refusal::field("prompt", message()))
                     };
                     ids.iter().map(id).collect::<Result<_, _>>().map(Prompt::Tokens)
@@ -198,7 +199,8 @@ impl<'v> Body<'v> {
             );
             Refusal::field("stop", message)
         };
-        let text = |stop: &Value| stop.as_str().filter(|text| text.len() <= MAX_STOP_BYTES).map(str::to_owned);
+        let text =
+            |stop: &Value| stop.as_str().filter(|text| text.len() <= MAX_STOP_BYTES).map(str::to_owned);
         match self.get("stop") {
             None => Ok(None),
             Some(stop @ Value::String(_)) => Ok(Some(vec![text(stop).ok_or_else(wrong)?])),

@@ -402,7 +402,10 @@ mod tests {
             ("stop", json!({ "stop": "x".repeat(4097) })),
             ("stop", json!({ "stop": ["x".repeat(4097)] })),
             ("prompt", json!({ "prompt": [4_294_967_296_u64] })),
-            ("logit_bias", json!({ "logit_bias": (0..70_000).map(|id| (id.to_string(), json!(1))).collect::<serde_json::Map<_, _>>() })),
+            (
+                "logit_bias",
+                json!({ "logit_bias": (0..70_000).map(|id| (id.to_string(), json!(1))).collect::<serde_json::Map<_, _>>() }),
+            ),
             ("response_format", json!({ "response_format": { "type": "yaml" } })),
             ("response_format", json!({ "response_format": { "type": "json_schema", "json_schema": {} } })),
             ("response_format", json!({ "response_format": "json_object" })),

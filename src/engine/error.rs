@@ -29,7 +29,9 @@ pub enum EngineError {
     )]
     NotStepped,
     /// A scheduler was asked to follow the text of another one.
-    #[error("the text has not ended, and the scheduler has nothing to compute: the text belongs to another one")]
+    #[error(
+        "the text has not ended, and the scheduler has nothing to compute: the text belongs to another one"
+    )]
     Elsewhere,
     /// The engine's thread could not be started.
     #[error("cannot start the engine's thread: {0}")]

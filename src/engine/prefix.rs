@@ -91,7 +91,8 @@ mod tests {
 
     /// Seats: tokens, when they were used, whether they are free. Gives index, source and tokens kept.
     fn chosen(prompt: &[u32], seats: &[(&[u32], u64, bool)]) -> Option<(usize, usize, usize)> {
-        let held = seats.iter().enumerate().map(|(index, &(tokens, used, free))| Held { index, free, tokens, used });
+        let held =
+            seats.iter().enumerate().map(|(index, &(tokens, used, free))| Held { index, free, tokens, used });
         choose(prompt, held).map(|choice| (choice.index, choice.source, choice.keep))
     }
 
