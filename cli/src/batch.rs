@@ -168,7 +168,7 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
     let needed = args.template.asked() || defaults.lines != Lines::Prompts;
     let chats = Chats::of(loaded, &wish, needed, quiet)?;
     let source = TextSource { tokenizer: model.tokenizer(), chat: Some(&chats), forms: Some(&model) };
-    let job = Job::new(input, (&done, results.path()), defaults, settings, source, loaded)?;
+    let mut job = Job::new(input, (&done, results.path()), defaults, settings, source, loaded)?;
     drop(done);
     if job.skipped() > 0 {
         let kept = output::count(job.skipped() as u64, "result");
@@ -178,7 +178,7 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
     }
 
     let context = match args.length.ctx_size {
-        0 => job.context_needed(loaded.default_context())?,
+        0 => job.context_needed(loaded.default_context(), || !interrupt::requested())?,
         n => n,
     };
     // No more sequences than there are requests.

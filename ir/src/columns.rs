@@ -14,27 +14,6 @@ use crate::stage::StageRange;
 use crate::types::Type;
 use crate::work::Reads;
 
-/// How an op's result may differ from an outside reference that computes the same formula.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tolerance {
-    /// Not at all: data movement and integer arithmetic.
-    Exact,
-    /// By the rounding of f32 sums in another order: 1e-5 of the largest magnitude of the result.
-    Rounding,
-    /// Codes of values within 1e-4 of a half may differ by one.
-    Code,
-}
-
-impl Tolerance {
-    /// Greatest relative difference, as a share of the largest magnitude of the result.
-    pub fn relative(self) -> f32 {
-        match self {
-            Tolerance::Exact => 0.0,
-            Tolerance::Rounding | Tolerance::Code => 1e-5,
-        }
-    }
-}
-
 /// Who carries an op out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Run {
@@ -93,8 +72,6 @@ pub struct OpInfo {
     pub reads: Reads,
     /// Where the op is legal.
     pub stages: StageRange,
-    /// Against an outside reference.
-    pub tolerance: Tolerance,
 }
 
 impl OpInfo {
@@ -134,11 +111,6 @@ impl OpInfo {
     /// The cache operand that result `result` is after the op.
     pub fn updated_cache(&self, result: usize) -> Option<usize> {
         self.overwritable(result).find(|&operand| self.slots().nth(operand) == Some(Slot::Cache))
-    }
-
-    /// The operand that the elements of operand `operand` count in.
-    pub fn indexed_by(&self, operand: usize) -> Option<usize> {
-        self.indices.iter().find(|i| i.operand == operand).map(|i| i.into)
     }
 
     /// Whether the results depend on where the tokens stand. The other ops treat the rows of their tokens one by one,
@@ -210,12 +182,8 @@ mod tests {
         for info in ALL_OPS {
             for (operand, slot) in info.slots().enumerate() {
                 let number = matches!(slot, Slot::Tokens | Slot::RowNumbers);
-                assert_eq!(
-                    info.indexed_by(operand).is_some(),
-                    number,
-                    "{}: operand {operand}",
-                    info.mnemonic
-                );
+                let counts = info.indices.iter().any(|index| index.operand == operand);
+                assert_eq!(counts, number, "{}: operand {operand}", info.mnemonic);
             }
         }
     }

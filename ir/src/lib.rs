@@ -44,7 +44,7 @@ pub use attr::{Attr, Epilogue, Pairs, Sizes};
 pub use blocks::BlockFormat;
 pub use build::{BuildError, FuncBuilder};
 pub use cache::CacheType;
-pub use columns::{InPlace, Index, OpInfo, Run, Tolerance};
+pub use columns::{InPlace, Index, OpInfo, Run};
 pub use entity::{Entity, EntityVec, FuncId, NodeId, ParamId, ValueId};
 pub use entry_point::EntryPoint;
 pub use graph::{Func, Node, Operand, Part, TokenCount, ValueData, ValueDef};

@@ -1,8 +1,8 @@
 //! THE op table: the one home of every fact that is true of an op wherever it runs. A row has the mnemonic, doc, operands,
 //! attributes and results; which results may be written over which operands, which operands count in others, how threads
-//! carry the op out, what it reads and multiplies ([`crate::columns`] says what these columns mean); the stages in which it is
-//! legal, and the tolerance against an outside reference. The table yields the [`Op`] enum, the typed builder methods, the
-//! printer and parser of attributes, the arity and kind checks of the verifier and the generator of random graphs.
+//! carry the op out, what it reads and multiplies ([`crate::columns`] says what these columns mean), and the stages in which it
+//! is legal. The table yields the [`Op`] enum, the typed builder methods, the printer and parser of attributes, the arity and
+//! kind checks of the verifier and the generator of random graphs.
 //!
 //! By hand, without a wildcard, match on ops: the interpreter, which says what an op computes, the kernel lowering, the cost
 //! model's estimate of instructions and the checker of plans, which proves them by a table of its own. A new op fails to compile
@@ -15,7 +15,7 @@
 use crate::attr::{Attr, Epilogue, Pairs, Sizes};
 use crate::build::FuncBuilder;
 use crate::columns::Run::{Replicable, Shared, View};
-use crate::columns::{InPlace, Index, OpInfo, Tolerance, position};
+use crate::columns::{InPlace, Index, OpInfo, position};
 use crate::graph::Operand;
 use crate::infer;
 use crate::partition::Division::{ChosenRows, Elements, KeyHeads, RowTiles, Tokens};
@@ -77,7 +77,6 @@ macro_rules! define_ops {
             run: $run:expr,
             reads: $reads:ident,
             stages: $stages:expr,
-            tolerance: $tolerance:ident,
             infer: $infer:path,
         }
     )+) => {
@@ -120,7 +119,6 @@ macro_rules! define_ops {
             run: $run,
             reads: Reads::$reads,
             stages: $stages,
-            tolerance: Tolerance::$tolerance,
         },)+];
 
         impl Op {
@@ -242,7 +240,6 @@ define_ops! {
         run: Replicable(Tokens),
         reads: RowOfToken,
         stages: StageRange::ALL,
-        tolerance: Exact,
         infer: infer::embed,
     }
     /// Root-mean-square norm: x / sqrt(mean(x²) + eps) · w (Zhang and Sennrich 2019).
@@ -256,7 +253,6 @@ define_ops! {
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::rms_norm,
     }
     /// Per-token absmax quantisation to int8 (BitNet b1.58, arXiv 2402.17764).
@@ -270,7 +266,6 @@ define_ops! {
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Code,
         infer: infer::quant_absmax,
     }
     /// Ternary matrix times quantised activation, rescaled to f32.
@@ -284,7 +279,6 @@ define_ops! {
         run: Shared(RowTiles),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::ternary_matmul,
     }
     /// Rotary position embedding of every head; the first token stands at `pos` (Su et al. 2021).
@@ -298,7 +292,6 @@ define_ops! {
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::rope,
     }
     /// Stores the keys and values of the tokens in the caches, from position `pos` on.
@@ -312,7 +305,6 @@ define_ops! {
         run: Shared(Tokens),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::kv_append,
     }
     /// Causal grouped-query attention of the tokens from `pos` on over the caches, in blocks of 64 keys.
@@ -326,7 +318,6 @@ define_ops! {
         run: Shared(KeyHeads),
         reads: KeysAndValues,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::attention,
     }
     /// Sum, element by element.
@@ -340,7 +331,6 @@ define_ops! {
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::elementwise,
     }
     /// Product, element by element.
@@ -354,7 +344,6 @@ define_ops! {
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::elementwise,
     }
     /// max(x, 0)², element by element.
@@ -368,7 +357,6 @@ define_ops! {
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::elementwise,
     }
     /// x / (1 + e^−x), element by element.
@@ -382,7 +370,6 @@ define_ops! {
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::elementwise,
     }
     /// `rms_norm` of each head of `head` elements apart, with the same weights for all.
@@ -396,7 +383,6 @@ define_ops! {
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::rms_norm_heads,
     }
     /// Dense matrix times f32 activation: the language-model head.
@@ -410,7 +396,6 @@ define_ops! {
         run: Shared(RowTiles),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::matmul,
     }
     /// `rms_norm` and `quant_absmax` in one.
@@ -424,7 +409,6 @@ define_ops! {
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::from(Stage::Fused),
-        tolerance: Code,
         infer: infer::rms_norm_quant,
     }
     /// `ternary_matmul` with an epilogue; the residual is there exactly with `epilogue=add`.
@@ -438,7 +422,6 @@ define_ops! {
         run: Shared(RowTiles),
         reads: Whole,
         stages: StageRange::from(Stage::Fused),
-        tolerance: Rounding,
         infer: infer::bitlinear,
     }
     /// Parts of a row, as views.
@@ -452,7 +435,6 @@ define_ops! {
         run: View,
         reads: Whole,
         stages: StageRange::from(Stage::Fused),
-        tolerance: Exact,
         infer: infer::split,
     }
     /// Quantisation to int8 in blocks of 32 columns, each with its scale.
@@ -466,7 +448,6 @@ define_ops! {
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::from(Stage::Fused),
-        tolerance: Code,
         infer: infer::quant_blocks,
     }
     /// Block-quantised matrix times block-quantised activation: a packed language-model head.
@@ -480,7 +461,6 @@ define_ops! {
         run: Shared(RowTiles),
         reads: Whole,
         stages: StageRange::from(Stage::Fused),
-        tolerance: Rounding,
         infer: infer::block_matmul,
     }
     /// The numbers of the n greatest elements of a row, in rising order; of equal ones the first. NaN counts as greatest.
@@ -494,7 +474,6 @@ define_ops! {
         run: Shared(Tokens),
         reads: Whole,
         stages: StageRange::from(Stage::Fused),
-        tolerance: Exact,
         infer: infer::screen,
     }
     /// What `matmul` gives for some rows of the matrix. A number beyond the last row stands for the last row.
@@ -508,7 +487,6 @@ define_ops! {
         run: Shared(ChosenRows),
         reads: ChosenRows,
         stages: StageRange::from(Stage::Fused),
-        tolerance: Rounding,
         infer: infer::matmul_rows,
     }
     /// `exact` in the places `rows`, and elsewhere y, but no more than the least of `exact`.
@@ -522,7 +500,6 @@ define_ops! {
         run: Shared(Elements),
         reads: Whole,
         stages: StageRange::from(Stage::Fused),
-        tolerance: Exact,
         infer: infer::merge_screened,
     }
     /// `rope` on the queries, and `rope` on the keys followed by `kv_append`, in one.
@@ -536,7 +513,6 @@ define_ops! {
         run: Shared(Tokens),
         reads: Whole,
         stages: StageRange::from(Stage::Fused),
-        tolerance: Rounding,
         infer: infer::rope_kv_append,
     }
 }

@@ -68,7 +68,7 @@ pub enum SessionError {
     #[error("interrupted")]
     Interrupted,
     /// A sequence that another machine made: of another model, or with caches of another size.
-    #[error("the sequence was made by a machine for another model or another context")]
+    #[error("the sequence was made by a machine for another model or with caches of another size")]
     ForeignSequence,
     /// More sequences in one step than the machine was made for.
     #[error("{feeds} sequences in one step of a machine that was made for {segments}")]

@@ -1,8 +1,10 @@
 //! A sequence: the tokens that have been fed, and what the model has computed of them, in KV caches of its own.
 //!
 //! Sequences are made by [`crate::machine::Machine::sequence`] and fed by [`crate::machine::Machine::step`], of the machine
-//! that made them or of another one of the same model with the same context. They can be kept while others are fed, and
-//! moved to other threads; dropping one frees its caches.
+//! that made them or of another one of the same model with caches of the same size. They can be kept while others are fed,
+//! and moved to other threads; dropping one frees its caches. What one sequence holds can be copied to another instead of
+//! being computed ([`Sequence::copy_prefix`]): the bits are the same, because keys and values depend on the tokens up to
+//! theirs alone.
 //!
 //! Invariants: the first [`Sequence::position`] positions of every cache hold the keys and values of [`Sequence::tokens`];
 //! what stands there afterwards is never read. There is room for `context` tokens from the start, so that a step allocates
@@ -13,7 +15,7 @@ use std::sync::Arc;
 use bitnetc_ir::{Type, storage};
 
 use crate::error::SessionError;
-use crate::machine::buffer;
+use crate::machine::{buffer, vec_with_room};
 use crate::map::AlignedBuffer;
 use crate::model::Model;
 
@@ -21,6 +23,8 @@ use crate::model::Model;
 pub struct Sequence {
     model: Arc<Model>,
     caches: Vec<AlignedBuffer>,
+    /// Of each cache.
+    types: Vec<Type>,
     /// Positions of each cache.
     capacity: u32,
     context: u32,
@@ -46,13 +50,8 @@ impl Sequence {
     ) -> Result<Self, SessionError> {
         let cache = |ty| buffer("KV cache", storage::cache_bytes(ty, capacity).unwrap_or(u64::MAX));
         let caches = types.iter().map(cache).collect::<Result<_, _>>()?;
-        let mut tokens = Vec::new();
-        tokens.try_reserve_exact(context as usize).map_err(|_| SessionError::Memory {
-            what: "tokens of a sequence",
-            bytes: u64::from(context) * 4,
-            source: std::io::ErrorKind::OutOfMemory.into(),
-        })?;
-        Ok(Self { model, caches, capacity, context, tokens })
+        let tokens = vec_with_room("tokens of a sequence", context as usize)?;
+        Ok(Self { model, caches, types: types.to_vec(), capacity, context, tokens })
     }
 
     /// The tokens that have been fed.
@@ -73,6 +72,37 @@ impl Sequence {
     /// Forgets the tokens from `position` on (0: all of them).
     pub fn truncate(&mut self, position: u32) {
         self.tokens.truncate(position as usize);
+    }
+
+    /// Makes this sequence hold the first `length` tokens of `source`, or all of them if it has fewer, with their keys and
+    /// values. Only what the two do not have in common is copied. Nothing of this sequence is left beyond it.
+    ///
+    /// # Errors
+    /// [`SessionError::ForeignSequence`] where `source` is of another model or has caches of another size, and
+    /// [`SessionError::ContextFull`] where there is no room for so many tokens. Then nothing has changed.
+    pub fn copy_prefix(&mut self, source: &Sequence, length: u32) -> Result<(), SessionError> {
+        if !source.fits(&self.model, self.capacity) {
+            return Err(SessionError::ForeignSequence);
+        }
+        let length = length.min(source.position());
+        if length > self.context {
+            let tokens = u64::from(length);
+            return Err(SessionError::ContextFull { tokens, position: 0, context: self.context });
+        }
+        let tokens = &source.tokens[..length as usize];
+        let same = self.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        for ((ty, to), from) in self.types.iter().zip(&mut self.caches).zip(&source.caches) {
+            let (to, from) = (to.as_mut_slice(), from.as_slice());
+            // Sequences are made with types of caches only.
+            let ranges = storage::cache_ranges(ty, self.capacity, same as u32..length).into_iter().flatten();
+            for range in ranges {
+                let range = range.start as usize..range.end as usize;
+                to[range.clone()].copy_from_slice(&from[range]);
+            }
+        }
+        self.tokens.truncate(same);
+        self.tokens.extend_from_slice(&tokens[same..]);
+        Ok(())
     }
 
     /// Whether the caches are those that a machine for `model` with `capacity` positions works on.

@@ -29,6 +29,8 @@ pub struct Job<'a> {
     vocab: u32,
     settings: Settings,
     skipped: usize,
+    /// Tokens that a prompt may have, where the context is only as large as the requests need.
+    most: Option<u32>,
 }
 
 /// What a job did.
@@ -95,8 +97,8 @@ impl<'a> Job<'a> {
             }
         }
         let skipped = input.items().len() - items.len();
-        let (model, vocab) = (model.name.clone(), model.model.vocab());
-        Ok(Self { input: RefCell::new(input), items, defaults, source, model, vocab, settings, skipped })
+        let (input, model, vocab) = (RefCell::new(input), model.name.clone(), model.model.vocab());
+        Ok(Self { input, items, defaults, source, model, vocab, settings, skipped, most: None })
     }
 
     /// Requests that are left.
@@ -136,13 +138,22 @@ impl<'a> Job<'a> {
         }))
     }
 
-    /// The context that all requests have room in, at most `most`.
+    /// The context that all requests have room in, at most `most`: what [`Job::run`] refuses longer prompts by. `keep_going`
+    /// is asked before each request.
     ///
     /// # Errors
-    /// An input that cannot be read.
-    pub fn context_needed(&self, most: u32) -> Result<u32, BatchError> {
+    /// An input that cannot be read; [`Error::Interrupted`] where `keep_going` said no.
+    pub fn context_needed(
+        &mut self,
+        most: u32,
+        mut keep_going: impl FnMut() -> bool,
+    ) -> Result<u32, BatchError> {
+        self.most = Some(most);
         let mut needed = 1;
         for item in &self.items {
+            if !keep_going() {
+                return Err(Error::Interrupted.into());
+            }
             if let Ok(Ok(generation)) =
                 self.prepare(item, most, false)?.map(|(_, prepared)| prepared.finish())
             {
@@ -159,7 +170,7 @@ impl<'a> Job<'a> {
 
     /// Answers the requests, as many at a time as `scheduler` has sequences, and appends the results to `output`. A request
     /// that fails on the way has its line too. `progress` is told the requests that are done; `keep_going` is asked before
-    /// every step.
+    /// every request and every step.
     ///
     /// # Errors
     /// Files that cannot be read or written, an interruption. What is in `outcome` and in the output by then counts.
@@ -169,17 +180,23 @@ impl<'a> Job<'a> {
         output: &mut Output,
         outcome: &mut Outcome,
         keep_going: impl FnMut() -> bool,
-        mut progress: impl FnMut(u64),
+        progress: impl FnMut(u64),
     ) -> Result<(), BatchError> {
-        let context = scheduler.context();
+        let context = self.most.unwrap_or(scheduler.context());
+        let (keep_going, progress) = (RefCell::new(keep_going), RefCell::new(progress));
+        let keep_going = || (keep_going.borrow_mut())();
         let output = RefCell::new(output);
         let counts = Cell::new(Outcome::default());
         let failure = Cell::new(None);
-        let refuse = |item: &Item, refusal: &Refusal| -> Result<u64, BatchError> {
+        let count = |so_far: Outcome| {
+            counts.set(so_far);
+            (progress.borrow_mut())(so_far.answered + so_far.refused);
+        };
+        let refuse = |item: &Item, refusal: &Refusal| -> Result<(), BatchError> {
             output.borrow_mut().append(&self.with_settings(response::refused(item, refusal)))?;
             let so_far = counts.get();
-            counts.set(Outcome { refused: so_far.refused + 1, ..so_far });
-            Ok(so_far.answered + so_far.refused + 1)
+            count(Outcome { refused: so_far.refused + 1, ..so_far });
+            Ok(())
         };
         let mut items = self.items.iter().enumerate();
         // Requests in turn, their forms compiled ahead. Those that are refused have their results at once.
@@ -187,14 +204,15 @@ impl<'a> Job<'a> {
         let mut next = |idle: bool| -> Result<Supply<Key>, BatchError> {
             while ahead.len() < AHEAD {
                 let Some((number, item)) = items.next() else { break };
+                if !keep_going() {
+                    return Err(Error::Interrupted.into());
+                }
                 match self.prepare(item, context, true)? {
                     Ok((endpoint, prepared)) => {
                         let (seed, form) = (prepared.seed(), prepared.form());
                         ahead.push_back((Key { number, endpoint, seed, form }, prepared));
                     }
-                    Err(refusal) => {
-                        refuse(item, &refusal)?;
-                    }
+                    Err(refusal) => refuse(item, &refusal)?,
                 }
             }
             if ahead.is_empty() {
@@ -226,8 +244,7 @@ impl<'a> Job<'a> {
             let completion = match result {
                 Ok(completion) => completion,
                 Err(error) if is_of_request(&error) => {
-                    progress(refuse(item, &Refusal::of_error(&error, key.form))?);
-                    return Ok(());
+                    return refuse(item, &Refusal::of_error(&error, key.form));
                 }
                 Err(error) => return Err(error.into()),
             };
@@ -239,8 +256,7 @@ impl<'a> Job<'a> {
             so_far.answered += 1;
             so_far.prompt_tokens += completion.prompt_tokens as u64;
             so_far.generated_tokens += completion.tokens.len() as u64;
-            counts.set(so_far);
-            progress(so_far.answered + so_far.refused);
+            count(so_far);
             Ok::<(), BatchError>(())
         });
         *outcome = Outcome { stats: scheduler.stats(), ..counts.get() };

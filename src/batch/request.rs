@@ -8,7 +8,7 @@
 
 use bitnetc_frontend_gguf::text as input_text;
 use bitnetc_runtime::error::SessionError;
-use bitnetc_runtime::sampling::SamplingParams;
+use bitnetc_runtime::sampling::{SampleError, SamplingParams};
 use bitnetc_runtime::tokenizer::Tokenize;
 use serde_json::Value;
 
@@ -120,11 +120,32 @@ impl Refusal {
         let message = error.to_string();
         match error {
             Error::Constraint(why) => Self::of_form(why, form),
-            Error::Param(_) => Self::request("invalid_value", message),
-            Error::Session(SessionError::NotANumber { .. }) => {
-                Self { status: 500, ..Self::request("nan_logits", message) }
+            // No token is left where all are forbidden, which only the request itself can do.
+            Error::Param(_) | Error::Sample(SampleError::NothingToSample { .. }) => {
+                Self::request("invalid_value", message)
             }
+            Error::Session(why) => Self::of_session(why),
             _ => Self { status: 500, ..Self::request("generation_failed", message) },
+        }
+    }
+
+    /// The refusal of a prompt that cannot be fed, or of logits that are no numbers.
+    fn of_session(why: &SessionError) -> Self {
+        match why {
+            SessionError::Empty => Self::field("prompt", "the prompt has no tokens"),
+            SessionError::Token { id, vocab, .. } => {
+                Self::field("prompt", format!("token id {id} is not in the vocabulary of {vocab} tokens"))
+            }
+            SessionError::ContextFull { tokens, context, .. } => {
+                let message = format!(
+                    "the prompt has {tokens} tokens but the context holds {context}: shorten it or use a larger context"
+                );
+                Self { code: "context_length_exceeded", ..Self::field("prompt", message) }
+            }
+            SessionError::NotANumber { .. } => {
+                Self { status: 500, ..Self::request("nan_logits", why.to_string()) }
+            }
+            _ => Self { status: 500, ..Self::request("generation_failed", why.to_string()) },
         }
     }
 
@@ -329,26 +350,13 @@ impl Request {
                 rendered.tokens
             }
         };
-        if let Some(id) = prompt.iter().find(|&&id| id >= vocab) {
-            let message = format!("token id {id} is not in the vocabulary of {vocab} tokens");
-            return Err(Refusal::field("prompt", message));
-        }
         if let Some((id, _)) = self.params.logit_bias.iter().find(|&&(id, _)| id >= vocab) {
             let message = format!("logit_bias: there is no token {id}; the vocabulary has {vocab}");
             return Err(Refusal::field("logit_bias", message));
         }
-        if prompt.is_empty() {
-            return Err(Refusal::field("prompt", "the prompt has no tokens"));
-        }
-        if prompt.len() as u64 > u64::from(context) {
-            let message = format!(
-                "the prompt has {} tokens but the context holds {context}: shorten it or use a larger context",
-                prompt.len()
-            );
-            return Err(Refusal { code: "context_length_exceeded", ..Refusal::field("prompt", message) });
-        }
         let request = engine::Request::new(prompt, self.params, options);
         let request = request.map_err(|why| Refusal::of_error(&why.into(), None))?;
+        request.check(vocab, context).map_err(|why| Refusal::of_session(&why))?;
         let form = match self.form {
             Some(Form { field, source: Some(grammar) }) => {
                 let forms = source.forms.ok_or_else(|| {
@@ -465,6 +473,13 @@ mod tests {
             ("tools", json!({ "tools": [{}] })),
             ("stop", json!({ "stop": [1] })),
             ("stop", json!({ "stop": vec!["x"; 65] })),
+            ("stop", json!({ "stop": "x".repeat(4097) })),
+            ("stop", json!({ "stop": ["x".repeat(4097)] })),
+            ("prompt", json!({ "prompt": [4_294_967_296_u64] })),
+            (
+                "logit_bias",
+                json!({ "logit_bias": (0..70_000).map(|id| (id.to_string(), json!(1))).collect::<serde_json::Map<_, _>>() }),
+            ),
             ("response_format", json!({ "response_format": { "type": "yaml" } })),
             ("response_format", json!({ "response_format": { "type": "json_schema", "json_schema": {} } })),
             ("response_format", json!({ "response_format": "json_object" })),
@@ -492,6 +507,13 @@ mod tests {
         let half = br#"{"url":"/v1/completions","body":{"prompt":"a\ud800"}}"#;
         let request = Request::parse(half, Format::Jsonl, 1, &defaults()).unwrap();
         assert_eq!(request.prompt, Prompt::Text("a\u{fffd}".to_owned()));
+        // What is too large for our numbers is no other kind of thing.
+        let message = |body| completion(body).unwrap_err().message;
+        assert!(message(json!({ "prompt": [7, 4_294_967_296_u64] })).contains("4294967296"));
+        assert!(message(json!({ "repeat_penalty": -1e308 })).contains("above 0"));
+        assert_eq!(completion(json!({ "temperature": 1e308 })).unwrap().params.temperature, f32::MAX);
+        let all_banned = Error::Sample(SampleError::NothingToSample { count: 9 });
+        assert_eq!(Refusal::of_error(&all_banned, None).status, 400);
         // Fields that ask for nothing are no reason.
         let nothing = json!({ "prompt": "a", "n": 1, "stream": false, "tools": [], "logprobs": null, "logit_bias": {},
             "response_format": { "type": "text" } });

@@ -20,13 +20,16 @@ pub enum Supply<K> {
 }
 
 impl<S: Stepper> Scheduler<S> {
-    /// Steps until the next event of a request; `None` after the last one.
+    /// Steps until the next event of a request; `None` after the last one. A request of another scheduler fails with
+    /// [`EngineError::Elsewhere`] where this one has nothing to compute.
     pub fn next_event(&mut self, handle: &mut Handle) -> Option<Event> {
         while !handle.is_ended() {
             if let Some(event) = handle.try_recv() {
                 return Some(event);
             }
-            self.step();
+            if self.step().is_idle() {
+                return handle.try_recv().or_else(|| Some(handle.give_up(EngineError::Elsewhere)));
+            }
         }
         None
     }
@@ -35,7 +38,8 @@ impl<S: Stepper> Scheduler<S> {
     /// every step and cancels the request by returning false.
     ///
     /// # Errors
-    /// What the request failed of; [`EngineError::Stopped`] where its last event has been read already.
+    /// Why the request failed; [`EngineError::Stopped`] where its last event has been read already, and
+    /// [`EngineError::Elsewhere`] where it is not this scheduler's.
     pub fn follow(
         &mut self,
         mut handle: Handle,
@@ -43,8 +47,10 @@ impl<S: Stepper> Scheduler<S> {
         mut emit: impl FnMut(&str) -> bool,
     ) -> Result<Completion, Error> {
         let mut stopped = false;
+        let mut idle = false;
         loop {
             while let Some(event) = handle.try_recv() {
+                idle = false;
                 if let Some(result) = handle.digest(event, &mut stopped, &mut emit) {
                     return result;
                 }
@@ -52,15 +58,18 @@ impl<S: Stepper> Scheduler<S> {
             if handle.is_ended() {
                 return Err(EngineError::Stopped.into());
             }
+            if idle {
+                return Err(EngineError::Elsewhere.into());
+            }
             if !keep_going() {
                 handle.cancel();
             }
-            self.step();
+            idle = self.step().is_idle();
         }
     }
 
     /// Makes all of `requests`, as many at a time as there are sequences. `done` is given what each came to under its key
-    /// as soon as it has ended; an error of `done` ends the work. `keep_going` is asked before every step.
+    /// as soon as it has ended; an error of `done` ends the work. `keep_going` is asked before every request and every step.
     ///
     /// # Errors
     /// What `done` returns; [`Error::Interrupted`] where `keep_going` said no. Requests under way are cancelled then.
@@ -91,6 +100,9 @@ impl<S: Stepper> Scheduler<S> {
         let mut ended = false;
         loop {
             while under_way.len() < self.sequences() && !ended {
+                if !keep_going() {
+                    return Err(Error::Interrupted.into());
+                }
                 match next(under_way.is_empty()) {
                     Supply::Request(key, request) => {
                         under_way.push((key, self.submit(request.without_tokens())));

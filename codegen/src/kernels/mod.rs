@@ -142,22 +142,6 @@ impl Registers {
         }
     }
 
-    /// What a selector for the widest vectors of `target` has.
-    pub fn widest(target: &TargetDesc) -> Self {
-        match target.arch {
-            Arch::X86_64 if target.has(Feature::Avx512f) => {
-                let tiles = target.has(Feature::Avx512vnni) && target.has(Feature::AmxInt8);
-                let whole_byte_dot = Self::has_whole_byte_dot(target);
-                Self { vectors: 32, whole_byte_dot, tiles, one_stream: false }.tuned_for(target)
-            }
-            Arch::X86_64 if target.has(Feature::Avx2) => {
-                let whole_byte_dot = Self::has_whole_byte_dot(target);
-                Self { vectors: 16 / 2, whole_byte_dot, tiles: false, one_stream: false }.tuned_for(target)
-            }
-            _ => Self::cranelift(target),
-        }
-    }
-
     /// Whether products with bytes above 128 cost no more than others.
     pub fn whole_byte_dot(self) -> bool {
         self.whole_byte_dot

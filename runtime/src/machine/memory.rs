@@ -46,6 +46,20 @@ pub(crate) fn buffer(what: &'static str, bytes: u64) -> Result<AlignedBuffer, Se
         .map_err(|source| SessionError::Memory { what, bytes, source })
 }
 
+/// An empty vector with room for `count` elements.
+///
+/// # Errors
+/// Memory that cannot be had.
+pub fn vec_with_room<T>(what: &'static str, count: usize) -> Result<Vec<T>, SessionError> {
+    let mut vec = Vec::new();
+    vec.try_reserve_exact(count).map_err(|_| SessionError::Memory {
+        what,
+        bytes: (count as u64).saturating_mul(size_of::<T>() as u64),
+        source: std::io::ErrorKind::OutOfMemory.into(),
+    })?;
+    Ok(vec)
+}
+
 /// Positions of caches for a context of so many tokens: whole key blocks.
 pub(crate) fn capacity_for(context: u32) -> u32 {
     context.max(1).checked_next_multiple_of(KEY_BLOCK).unwrap_or(u32::MAX - KEY_BLOCK + 1)

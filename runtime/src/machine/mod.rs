@@ -46,7 +46,7 @@ use team::Team;
 pub use feeds::{Feed, FeedIndex, Row, Wanted};
 pub use keep_going::KeepGoing;
 pub(crate) use memory::buffer;
-pub use memory::{MemoryUse, memory_needs};
+pub use memory::{MemoryUse, memory_needs, vec_with_room};
 
 /// What a machine is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +110,7 @@ impl Machine {
         };
         let programs = model.programs();
         let entries = Entries::of(programs, model.vocab())?;
+        let failed = vec_with_room("feeds of a step", options.segments as usize)?;
         let sizes = Sizes::of(&programs.programs, programs.kernels.values(), capacity);
         let memory = WorkMemory::new(sizes, options.threads, programs.ropes.values(), capacity)?;
         let buffers = Buffers {
@@ -151,7 +152,7 @@ impl Machine {
             keep_going: KeepGoing::default(),
             recorder,
             chunk,
-            failed: Vec::with_capacity(options.segments as usize),
+            failed,
             options,
             model,
         })

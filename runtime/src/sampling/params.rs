@@ -173,7 +173,8 @@ impl SamplingParams {
         }
         if self.logit_bias.len() > Self::MAX_BIASES {
             let value = self.logit_bias.len() as f64;
-            return Err(ParamError { name: "the number of logit biases", value, range: "at most 65536" });
+            let range = "a list of at most 65536 tokens";
+            return Err(ParamError { name: "logit_bias", value, range });
         }
         if let Some(Mirostat { tau, eta }) = self.mirostat {
             check("mirostat_ent", tau, tau.is_finite() && tau > 0.0, "above 0")?;
@@ -254,7 +255,7 @@ mod tests {
         assert_eq!(bad(|params| params.typical_p = -1.0), "typical_p");
         assert_eq!(bad(|params| params.logit_bias = vec![(1, f32::NAN)]), "logit_bias");
         assert_eq!(bad(|params| params.logit_bias = vec![(1, f32::INFINITY)]), "logit_bias");
-        assert_eq!(bad(|params| params.logit_bias = vec![(1, 0.0); 1 << 17]), "the number of logit biases");
+        assert_eq!(bad(|params| params.logit_bias = vec![(1, 0.0); 1 << 17]), "logit_bias");
         assert_eq!(bad(|params| params.mirostat = Some(Mirostat { tau: 0.0, eta: 0.1 })), "mirostat_ent");
         assert_eq!(bad(|params| params.mirostat = Some(Mirostat { tau: 5.0, eta: -1.0 })), "mirostat_lr");
     }

@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 
 use bitnetc_codegen::compile::Selector;
-use bitnetc_ir::{DType, EntryPoint, Layout, Module, Op, Operand, ParamId};
+use bitnetc_ir::{DType, EntryPoint, Layout, Module, Operand, ParamId};
+use bitnetc_passes::HeadFormat;
 use bitnetc_runtime::profile::{Profile, ProgramProfile};
 use serde_json::{Value, json};
 
@@ -43,6 +44,9 @@ impl Subject {
     }
 }
 
+/// What a screened head is called, however many rows it computes exactly.
+const SCREENED: &str = "screened";
+
 /// How a planned module stores what a step reads: head, ternary weights and KV cache.
 fn options_of(module: &Module) -> Vec<(&'static str, String)> {
     let Some(decode) = module.entry_point(EntryPoint::Decode).map(|id| &module.funcs()[id]) else {
@@ -55,12 +59,10 @@ fn options_of(module: &Module) -> Vec<(&'static str, String)> {
         for &operand in &node.operands {
             let ty = decode.operand_type(operand, &param_type);
             let param = matches!(operand, Operand::Param(_));
-            match (&node.op, ty.dtype, ty.layout) {
-                (Op::MatmulRows {}, ..) => drop(heads.insert("screened")),
-                (Op::Matmul {}, dtype, _) if param => drop(heads.insert(dtype.name())),
-                (Op::BlockMatmul {}, DType::W8, _) => drop(heads.insert("q8")),
-                (Op::BlockMatmul {}, DType::W6, _) => drop(heads.insert("q6")),
-                (Op::BlockMatmul {}, DType::W4, _) => drop(heads.insert("q4")),
+            match (HeadFormat::of_op(&node.op, ty.dtype), ty.dtype, ty.layout) {
+                (Some(HeadFormat::Stored), dtype, _) if param => drop(heads.insert(dtype.name().to_owned())),
+                (Some(HeadFormat::Screened { .. }), ..) => drop(heads.insert(SCREENED.to_owned())),
+                (Some(format), ..) if param => drop(heads.insert(format.to_string())),
                 (_, DType::Ter, Layout::Tile16) => drop(packings.insert("2bit")),
                 (_, DType::Ter, Layout::Trits16 | Layout::Lut16) => drop(packings.insert("1.6bit")),
                 (_, dtype, _) if ty.as_cache().is_some() => drop(caches.insert(dtype.name())),
@@ -68,11 +70,12 @@ fn options_of(module: &Module) -> Vec<(&'static str, String)> {
             }
         }
     }
-    if heads.contains("screened") {
-        heads.retain(|&head| head == "screened");
+    if heads.contains(SCREENED) {
+        heads.retain(|head| head == SCREENED);
     }
     let list = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join("+");
-    vec![("head", list(heads)), ("weights", list(packings)), ("kv", list(caches))]
+    let heads = list(heads.iter().map(String::as_str).collect());
+    vec![("head", heads), ("weights", list(packings)), ("kv", list(caches))]
 }
 
 /// The instruction selectors that made a model's kernels, the most frequent first; with how many, where there are two.
