@@ -19,6 +19,7 @@ mod emit;
 mod exit;
 mod explain;
 mod failure;
+mod given;
 mod hint;
 mod import;
 mod inspect;
