@@ -1,6 +1,8 @@
 //! Writing results to stdout, and remarks to stderr.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
+
+use bitnetc_tools::bench::table::TableStyle;
 
 use crate::failure::Failure;
 
@@ -29,6 +31,11 @@ pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
         }
     }
     print(&escaped)
+}
+
+/// How tables are written where no form was asked for: columns on a terminal, Markdown through a pipe and into a file.
+pub(crate) fn table_style() -> TableStyle {
+    if std::io::stdout().is_terminal() { TableStyle::Aligned } else { TableStyle::Markdown }
 }
 
 /// Says something on stderr. A closed stderr is no reason to fail.
