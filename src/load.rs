@@ -151,14 +151,36 @@ impl Source {
         }
     }
 
+    /// Metadata and tensor directory of the GGUF, also of one that cannot be run.
+    ///
+    /// # Errors
+    /// A damaged file, or a plan.
+    pub fn gguf_outline(&self) -> Result<gguf::Outline<'_>, Error> {
+        let path = self.gguf_path()?;
+        let refused = |source| Error::Gguf { path: path.to_owned(), source };
+        match gguf::Gguf::parse_parts(&self.parts()) {
+            Err(error) if !error.is_unreadable_kind() => Err(refused(error)),
+            _ => gguf::Outline::parse_parts(&self.parts()).map_err(refused),
+        }
+    }
+
     /// Parses the GGUF.
     ///
     /// # Errors
     /// A file that is malformed, not supported, or a plan.
     pub fn gguf_model(&self) -> Result<gguf::Model<'_>, Error> {
+        let path = self.gguf_path()?;
+        let options = match self {
+            Source::Gguf { options, .. } => *options,
+            Source::Plan { .. } => gguf::ModelOptions::default(),
+        };
+        gguf::Model::open_parts(&self.parts(), &options)
+            .map_err(|source| Error::Gguf { path: path.to_owned(), source })
+    }
+
+    fn gguf_path(&self) -> Result<&Path, Error> {
         match self {
-            Source::Gguf { path, options, .. } => gguf::Model::open_parts(&self.parts(), options)
-                .map_err(|source| Error::Gguf { path: path.clone(), source }),
+            Source::Gguf { path, .. } => Ok(path),
             Source::Plan { path, .. } => Err(Error::NotInPlan {
                 path: path.clone(),
                 what: "this is a plan already; give the .gguf file",

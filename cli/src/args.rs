@@ -406,6 +406,8 @@ pub(crate) struct SynthArgs {
 /// How results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ReportFormat {
+    /// A table with aligned columns
+    Table,
     /// A Markdown table
     Md,
     /// Comma-separated values
@@ -414,11 +416,13 @@ pub(crate) enum ReportFormat {
     Json,
     /// A JSON object in a line for each test
     Jsonl,
+    /// A page for a browser: roofline, speed over depth, threads and batch size, percentiles
+    Html,
 }
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Lists are separated by commas, or options given more than once; they multiply.\n\nExamples:\n  bitnetc bench model.plan\n  bitnetc bench --preset 2b-4t -p 128,512 -n 128 -d 0,2048 -t 1,2 -o json\n  bitnetc bench model.plan -o json > before.json         and after a change:\n  bitnetc bench model.plan --compare before.json"
+    after_help = "Lists are separated by commas, or options given more than once; they multiply.\n\nExamples:\n  bitnetc bench model.plan\n  bitnetc bench --preset 2b-4t -p 128,512 -n 128 -d 0,2048 -t 1,2 --json\n  bitnetc bench model.plan -d 0,512,2048 -t 1,2 -o html > bench.html\n  bitnetc bench model.plan --json > before.json          and after a change:\n  bitnetc bench model.plan --compare before.json -o html > bench.html"
 )]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
@@ -441,7 +445,7 @@ pub(crate) struct BenchArgs {
     /// Tokens to generate, one by one (0: none)
     #[arg(short = 'n', long = "n-gen", value_name = "N", value_delimiter = ',', default_value = "128", value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) generate: Vec<u32>,
-    /// A prompt and a generation behind it, as 512,128 (may be given more than once)
+    /// A prompt and a generation after it, as 512,128 (may be given more than once)
     #[arg(long = "pg", value_name = "P,N", value_parser = super::bench::parse_pair)]
     pub(crate) pairs: Vec<(u32, u32)>,
     /// Tokens in the context before a test starts
@@ -453,10 +457,13 @@ pub(crate) struct BenchArgs {
     /// Samples of each test
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) repetitions: u32,
-    /// How results are written
-    #[arg(short, long, value_name = "FORMAT", default_value = "md")]
-    pub(crate) output: ReportFormat,
-    /// Compare with a report that an earlier `bitnetc bench -o json` wrote; the exit code is 5 if a test has become slower
+    /// How results are written to stdout (default: `table` on a terminal, `md` through a pipe)
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) output: Option<ReportFormat>,
+    /// Print one JSON object: the same as `-o json`
+    #[arg(long, conflicts_with = "output")]
+    pub(crate) json: bool,
+    /// Compare with a report that an earlier `bitnetc bench --json` wrote; the exit code is 5 if a test has become slower
     #[arg(long, value_name = "FILE")]
     pub(crate) compare: Option<PathBuf>,
     /// The least change that `--compare` counts, in per cent

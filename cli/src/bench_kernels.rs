@@ -1,6 +1,6 @@
 //! `bitnetc bench kernels`: every distinct kernel of a model, beside what the machine could do.
 
-use bitnetc_tools::bench::kernels::{KernelsOptions, json, markdown, measure};
+use bitnetc_tools::bench::kernels::{KernelsOptions, json, measure, tables};
 use bitnetc_tools::bench::limits_of_machine;
 use bitnetc_tools::bench::machine::{Build, Machine};
 use bitnetc_tools::bench::report::{self, ThreadLimits};
@@ -17,7 +17,7 @@ use crate::exit;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  bitnetc bench kernels                             the built-in model\n  bitnetc bench kernels model.gguf -d 2048 -t 2     behind 2,048 tokens, with two threads\n  bitnetc bench kernels model.plan -p 0 --kernel bitlinear"
+    after_help = "Examples:\n  bitnetc bench kernels                             the built-in model\n  bitnetc bench kernels model.gguf -d 2048 -t 2     after 2,048 tokens, with two threads\n  bitnetc bench kernels model.plan -p 0 --kernel bitlinear"
 )]
 pub(crate) struct BenchKernelsArgs {
     #[command(flatten)]
@@ -124,9 +124,10 @@ pub(crate) fn run(args: &BenchKernelsArgs, quiet: bool) -> Outcome {
             int8: middle(|l| l.int8),
             fma: middle(|l| l.fma),
         };
+        let style = output::table_style();
         let text = report::machine_line(&machine, &build)
-            + &markdown(&outcome)
-            + &report::markdown_limits(&[seen], roofline.buffer_bytes());
+            + &tables(style, &outcome)
+            + &report::limits_table(style, &[seen], roofline.buffer_bytes());
         output::print(&text)?;
     }
     Ok(if outcome.interrupted { exit::INTERRUPTED } else { exit::OK })

@@ -4,9 +4,7 @@ use bitnetc::BuildOptions;
 use bitnetc::load::{LoadOptions, load};
 use bitnetc_passes::{OptLevel, PassId};
 use bitnetc_tools::bench::machine::{Build, Machine};
-use bitnetc_tools::bench::passes::{
-    PassOutcome, PassesOptions, json, markdown_head, markdown_row, measure, optional_passes,
-};
+use bitnetc_tools::bench::passes::{PassOutcome, PassesOptions, head, json, measure, optional_passes, row};
 use bitnetc_tools::bench::report;
 use clap::Args;
 use serde_json::json;
@@ -80,8 +78,9 @@ pub(crate) fn run(args: &BenchPassesArgs, quiet: bool) -> Outcome {
     announce(&whole, path.is_some(), quiet);
     let machine = Machine::describe(&host()?);
     let build = Build::this();
+    let style = output::table_style();
     if !args.json {
-        output::print(&(report::machine_line(&machine, &build) + &markdown_head(&options)))?;
+        output::print(&(report::machine_line(&machine, &build) + &head(style, &options)))?;
     }
     let bar = progress::bar("passes", passes.len() as u64 + 1, quiet);
     let mut outcomes: Vec<PassOutcome> = Vec::new();
@@ -95,7 +94,7 @@ pub(crate) fn run(args: &BenchPassesArgs, quiet: bool) -> Outcome {
         match outcome {
             Ok(outcome) => {
                 if !args.json {
-                    bar.suspend(|| output::print(&markdown_row(&outcome)))?;
+                    bar.suspend(|| output::print(&row(style, &options, &outcome)))?;
                 }
                 outcomes.push(outcome);
             }

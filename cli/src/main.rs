@@ -21,6 +21,7 @@ mod exit;
 mod explain;
 mod failure;
 mod generate;
+mod given;
 mod hint;
 mod import;
 mod input_file;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bitnetc_codegen::compile::CompileError;
+use bitnetc_frontend_gguf::synth::ShapeError;
 use bitnetc_ir::interp::InterpError;
 use bitnetc_passes::PassError;
 use bitnetc_runtime::error::SessionError;
@@ -26,6 +27,9 @@ pub enum Error {
     /// A report could not be put into JSON.
     #[error("the report cannot be written as JSON: {0}")]
     Report(#[from] serde_json::Error),
+    /// A synthetic model cannot have this shape.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
     /// The file that remembers the machine's speeds could not be written.
     #[error("cannot write {}: {source}; set XDG_CACHE_HOME to a folder that can be written", path.display())]
     Speeds {

@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use bitnetc::BuildOptions;
 use bitnetc::load::{LoadOptions, Source, load_source};
 use bitnetc_runtime::map::MapMode;
-use bitnetc_tools::explain::{ExplainOptions, MeasureOptions, explain, measure, page};
+use bitnetc_tools::explain::{ExplainOptions, MeasureOptions, context, explain, measure, page};
 use bitnetc_tools::speeds;
 use clap::Args;
 
 use super::args::ModelArgs;
 use super::build::{LoweringArgs, SelectorArgs};
 use super::failure::Failure;
+use super::given::Given;
 use super::model_arg::ModelArg;
 use super::observe::write_text;
 use super::{Outcome, interrupt, models, output, progress};
@@ -24,6 +25,8 @@ use crate::exit;
     after_help = "Examples:\n  bitnetc explain model.gguf\n  bitnetc explain model.plan --measure -d 512\n  bitnetc explain model.gguf --html report.html"
 )]
 pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    pub(crate) given: Given,
     #[command(flatten)]
     pub(crate) model: ModelArg,
     /// Write a page for a browser: graph, memory, schedule, kernels with their machine code, passes
@@ -52,6 +55,47 @@ pub(crate) struct ExplainArgs {
     pub(crate) options: ModelArgs,
 }
 
+/// Options that say how a GGUF is lowered, by field; a plan has been lowered.
+const OF_LOWERING: [(&str, &str); 9] = [
+    ("kv_type", "--kv-type"),
+    ("head", "--head"),
+    ("weights", "--weights"),
+    ("batch_size", "--batch-size"),
+    ("passes", "--passes"),
+    ("level", "-O"),
+    ("disable_pass", "--disable-pass"),
+    ("i2s_layout", "--i2s-layout"),
+    ("hidden_activation", "--hidden-activation"),
+];
+
+/// Refuses options that would change nothing in what is shown.
+fn refuse_idle(args: &ExplainArgs, source: &Source) -> Result<(), Failure> {
+    let refuse = |message: String| Err(Failure::new(exit::USAGE, message));
+    let context = context(source)?;
+    if args.depth >= context {
+        let (depth, most) = (args.depth, context.saturating_sub(1));
+        return refuse(format!(
+            "-d {depth}: the model's context has room for {context} tokens; give at most {most}"
+        ));
+    }
+    let Source::Plan { .. } = source else { return Ok(()) };
+    if let Some((_, option)) = OF_LOWERING.iter().find(|(id, _)| args.given.has(id)) {
+        return refuse(format!(
+            "{option} does nothing here: {} is a plan, which has been lowered already; give the .gguf file it was \
+             compiled from, or leave the option out",
+            source.name()
+        ));
+    }
+    if args.measure && args.given.has("speeds") {
+        return refuse(
+            "--speeds does nothing here: --measure measures this machine, and a plan's packing is chosen already; \
+             leave one of them out"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &ExplainArgs, quiet: bool) -> Outcome {
     interrupt::listen();
@@ -64,6 +108,7 @@ pub(crate) fn run(args: &ExplainArgs, quiet: bool) -> Outcome {
         Ok::<_, bitnetc::Error>(source.with_options(args.options.model_options()))
     };
     let source = open()?;
+    refuse_idle(args, &source)?;
     if path.is_none() {
         output::say(quiet, format!("no model given: using {}", source.name()));
     }
