@@ -326,9 +326,6 @@ fn load_gguf(source: &Source, options: &BuildOptions) -> Result<Loaded, Error> {
     })
 }
 
-/// Most ops of a function in a plan: 512 layers of 25 ops, and more. Proving a plan takes time by its square.
-const MAX_OPS: usize = 1 << 14;
-
 /// The module of a plan, parsed, verified, and with its memory plan proved.
 ///
 /// # Errors
@@ -336,9 +333,6 @@ const MAX_OPS: usize = 1 << 14;
 pub fn plan_module(path: &Path, plan: &Plan) -> Result<Module, Error> {
     let bad = |reason: String| Error::PlanModule { path: path.to_owned(), reason };
     let module = text::parse(plan.index().module_text()).map_err(|e| bad(e.to_string()))?;
-    if let Some(func) = module.funcs().values().find(|f| f.order().len() > MAX_OPS) {
-        return Err(bad(format!("@{} has {} ops, more than {MAX_OPS}", func.name(), func.order().len())));
-    }
     check_module(&module).map_err(bad)?;
     match module.stage {
         Stage::Planned => Ok(module),

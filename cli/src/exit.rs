@@ -77,6 +77,7 @@ pub(crate) fn of_batch(error: &BatchError) -> u8 {
 pub(crate) fn of_tools(error: &bitnetc_tools::Error) -> u8 {
     match error {
         bitnetc_tools::Error::Library(error) => code(error),
+        bitnetc_tools::Error::TooLarge { .. } => MODEL,
         _ => FAILURE,
     }
 }

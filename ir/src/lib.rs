@@ -23,6 +23,7 @@ pub mod generate;
 pub mod graph;
 pub mod infer;
 pub mod interp;
+pub mod limits;
 pub mod module;
 pub mod ops;
 pub mod partition;

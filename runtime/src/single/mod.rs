@@ -27,6 +27,7 @@ use crate::machine::memory::WorkMemory;
 use crate::machine::team::{Job, Team};
 use crate::map::AlignedBuffer;
 
+pub use call::of_inputs as call_of_inputs;
 pub use function::execute;
 pub use op::{CompiledModule, OneOp, OpWeights};
 
