@@ -14,8 +14,8 @@ use std::collections::HashMap;
 use bitnetc_ir::entity::EntityVec;
 use bitnetc_ir::rope::Theta;
 use bitnetc_ir::{
-    DType, Entity, EntryPoint, Func, FuncId, FuncPlan, Module, Node, NodeId, Op, Operand, Pairs, ParamId, Place,
-    TokenCount, Type, Units, ValueDef, ValueId, storage,
+    DType, Entity, EntryPoint, Func, FuncId, FuncPlan, Module, Node, NodeId, Op, Operand, Pairs, ParamId,
+    Place, TokenCount, Type, Units, ValueDef, ValueId, storage,
 };
 
 use crate::kernels::{Arg, KernelIndex, KernelSpec, SpecError, TokenMode};

@@ -126,9 +126,8 @@ pub fn call_bytes(module: &Module, func: &Func, call: CallShape, weights: bool) 
     // Nothing has more than four bytes an element where it is computed with.
     let bytes = |ty: &Type| ty.shape.0.iter().map(dim).fold(4u64, u64::saturating_mul);
     // An updated cache is the cache.
-    let stored = |&v: &ValueId| {
-        func.ty(v).as_cache().is_none() || matches!(func.value(v).def, ValueDef::Input(_))
-    };
+    let stored =
+        |&v: &ValueId| func.ty(v).as_cache().is_none() || matches!(func.value(v).def, ValueDef::Input(_));
     let values = func.values().filter(stored).map(|v| bytes(func.ty(v)));
     let used = if weights { func.params_used() } else { Vec::new() };
     let params = used.into_iter().filter_map(|p| module.params().get(p)).map(|p| bytes(&p.ty));

@@ -142,7 +142,9 @@ pub enum PlanError {
         why: &'static str,
     },
     /// More values live at the same times than the planner arranges.
-    #[error("so many values live at once that placing them takes more than {limit} steps; read values soon after they are made")]
+    #[error(
+        "so many values live at once that placing them takes more than {limit} steps; read values soon after they are made"
+    )]
     TooManyLive {
         /// The limit.
         limit: usize,

@@ -66,7 +66,13 @@ fn compiles(ops: usize, body: impl Fn(usize) -> String, last: &str) {
 #[test]
 fn equal_ops_and_ops_that_nothing_reads_compile() {
     compiles(20_000, |i| format!("%{i} = add %x, %x : f32[16]\n"), "add %x, %x");
-    compiles(20_000, |i| format!("%{i} = relu2 %{} : f32[16]\n", if i == 0 { "x".to_owned() } else { (i - 1).to_string() }), "add %x, %x");
+    compiles(
+        20_000,
+        |i| {
+            format!("%{i} = relu2 %{} : f32[16]\n", if i == 0 { "x".to_owned() } else { (i - 1).to_string() })
+        },
+        "add %x, %x",
+    );
 }
 
 #[test]
@@ -86,7 +92,7 @@ fn more_parts_than_a_value_may_have_are_refused() {
         let names: Vec<String> = (0..n).map(|i| format!("%p{i}")).collect();
         let (ones, types) = (vec!["1"; n].join(","), vec!["f32[1]"; n].join(", "));
         format!(
-            "bir 1 stage=imported\nfunc @f(%x: f32[{n}]) -> (f32[1]) tokens=1 {{\n{} = split %x {{sizes=[{ones}]}} : {types}\n\
+            "bir 1 stage=fused\nfunc @f(%x: f32[{n}]) -> (f32[1]) tokens=1 {{\n{} = split %x {{sizes=[{ones}]}} : {types}\n\
              %y = relu2 %p0 : f32[1]\nreturn %y\n}}",
             names.join(", ")
         )
@@ -97,7 +103,7 @@ fn more_parts_than_a_value_may_have_are_refused() {
     assert!(text::parse(&parts(300_000)).is_err());
 
     // The same number, part by part.
-    let mut text = "bir 1 stage=imported\nfunc @f(%x: f32[100]) -> (f32[1]) tokens=1 {\n".to_owned();
+    let mut text = "bir 1 stage=fused\nfunc @f(%x: f32[100]) -> (f32[1]) tokens=1 {\n".to_owned();
     for i in 0..40 {
         let (of, rest) = (if i == 0 { "x".to_owned() } else { format!("r{}", i - 1) }, 99 - i);
         write!(text, "%p{i}, %r{i} = split %{of} {{sizes=[1,{rest}]}} : f32[1], f32[{rest}]\n").unwrap();

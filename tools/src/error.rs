@@ -21,7 +21,9 @@ pub enum Error {
     #[error(transparent)]
     Execute(#[from] ExecuteError),
     /// A call whose sizes are above the limits ([`bitnetc_ir::limits`]).
-    #[error("a call of @{func} {what} {has}, the most is {most}; give the function smaller types, or fewer tokens")]
+    #[error(
+        "a call of @{func} {what} {has}, the most is {most}; give the function smaller types, or fewer tokens"
+    )]
     TooLarge {
         /// The function.
         func: String,

@@ -37,10 +37,7 @@ pub(super) fn check(module: &Module, scope: &mut Scope<'_, '_>) -> bool {
     {
         scope.func(Rule::TokensRange, format!("calls of up to {n} tokens: expected 1 to {MAX_TOKENS}"));
     }
-    let sizes = [
-        ("inputs", func.inputs().len(), MAX_INPUTS),
-        ("outputs", func.outputs().len(), MAX_OUTPUTS),
-    ];
+    let sizes = [("inputs", func.inputs().len(), MAX_INPUTS), ("outputs", func.outputs().len(), MAX_OUTPUTS)];
     if let Some((what, has, most)) = sizes.into_iter().find(|(_, has, most)| has > most) {
         scope.func(Rule::FuncSize, format!("{has} {what}, the most are {most}"));
         return false;

@@ -5,6 +5,5 @@
 //! plan and the layouts of caches follow the rules of [`schedule`].
 
 pub mod assign_layout;
-mod occupied;
 pub mod plan_memory;
 pub mod schedule;

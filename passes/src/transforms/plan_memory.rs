@@ -17,6 +17,8 @@
 //!
 //! A plan is proved again by [`crate::check_plan()`], which shares no code with this file.
 
+mod occupied;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bitnetc_ir::{
@@ -28,8 +30,9 @@ use crate::cost::CostModel;
 use crate::error::{PassFailure, PlanError};
 use crate::names::value_name;
 use crate::pass::Transform;
-use crate::transforms::occupied::{Life, Occupied};
 use crate::transforms::schedule::{Phases, is_replicated, phases, updated_caches};
+
+use occupied::{Life, Occupied};
 
 /// Ranges of bytes that are looked at in all for the offsets of a memory: a few hundred for each op of the largest model.
 const MAX_STEPS: usize = 1 << 25;
@@ -246,8 +249,7 @@ impl Planner<'_> {
             !func.is_output(v)
                 && self.last_read.get(&v).is_none_or(|last| {
                     let here_only = last.phase == here && last.only == Some(id);
-                    last.phase < here
-                        || (here_only && !func.node(id).operands.iter().enumerate().any(reads))
+                    last.phase < here || (here_only && !func.node(id).operands.iter().enumerate().any(reads))
                 })
         })
     }

@@ -75,7 +75,8 @@ impl Occupied {
             node /= 2;
         }
         if life.born < life.died {
-            found.extend(self.by_birth.range(life.born + 1..=life.died).flat_map(|(_, ranges)| ranges.iter()));
+            found
+                .extend(self.by_birth.range(life.born + 1..=life.died).flat_map(|(_, ranges)| ranges.iter()));
         }
         found
     }
