@@ -53,6 +53,8 @@ use failure::Failure;
 /// Parses the command line, runs the command and gives its exit code.
 fn main() -> ExitCode {
     failure::break_lines();
+    // Without it, a model file that is cut short ends the process.
+    let _ = bitnetc_runtime::map::survive_truncation();
     let configured = Config::load().and_then(|config| Ok((config.apply(Cli::command())?, config)));
     let (command, config) = match configured {
         Ok((command, config)) => (command, Ok(config)),
@@ -101,7 +103,7 @@ fn main() -> ExitCode {
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args, cli.quiet),
     };
-    match result {
+    match models::settle(result) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => failure.report(),
     }

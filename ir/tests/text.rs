@@ -1,9 +1,9 @@
 //! The text form over random modules: printing and parsing are inverse, and no text makes the parser panic.
 
-use bitnetc_ir::limits::{MAX_FUNCS, MAX_OPS};
 use bitnetc_ir::cache::{CacheType, set_cache_type};
 use bitnetc_ir::extract::layer;
 use bitnetc_ir::generate::{GenOptions, random_module};
+use bitnetc_ir::limits::{MAX_FUNCS, MAX_OPS};
 use bitnetc_ir::random::SplitMix;
 use bitnetc_ir::text::{parse, print, print_func};
 use bitnetc_ir::verify::verify;

@@ -5,8 +5,8 @@ use bitnetc_ir::limits::{MAX_INPUTS, MAX_OPS, MAX_OUTPUTS, MAX_PARTS};
 use bitnetc_ir::plan::{FuncPlan, Place};
 use bitnetc_ir::verify::{Rule, verify};
 use bitnetc_ir::{
-    Arch, ContentHash, DType, Func, FuncBuilder, Module, Op, Operand, ParamDecl, ParamDef, Rows, Sizes, Stage,
-    TargetDesc, TokenCount, Type, ValueId,
+    Arch, ContentHash, DType, Func, FuncBuilder, Module, Op, Operand, ParamDecl, ParamDef, Rows, Sizes,
+    Stage, TargetDesc, TokenCount, Type, ValueId,
 };
 
 fn act(width: u32) -> Type {

@@ -3,6 +3,7 @@
 //! Invariants: every weight region is as large as its parameter's type says and is followed by readable padding, which
 //! [`Model::new`] checks, because both may come from an untrusted plan file; code and weights live as long as the model.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,10 +12,46 @@ use bitnetc_codegen::image::KernelEntry;
 use bitnetc_codegen::program::{Programs, WeightIndex};
 use bitnetc_ir::sample::index_bound;
 use bitnetc_ir::work::Accounts;
-use bitnetc_ir::{DType, EntityVec, EntryPoint, Module, storage, weights};
+use bitnetc_ir::{DType, EntityVec, EntryPoint, Module, Op, Operand, ParamId, storage, weights};
 
-/// Memory that weights lie in: a mapped plan file, or a buffer.
-pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+use crate::error::SessionError;
+use crate::map::AlignedBuffer;
+
+/// Memory that weights lie in.
+pub trait WeightMemory: AsRef<[u8]> + Send + Sync {
+    /// What has happened to the bytes since they were brought into memory. Asked after every step, so it costs no more than
+    /// a load.
+    fn fault(&self) -> Option<WeightFault>;
+}
+
+impl WeightMemory for AlignedBuffer {
+    fn fault(&self) -> Option<WeightFault> {
+        None
+    }
+}
+
+/// What can happen to weights while they are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WeightFault {
+    /// The file that they lie in was cut short.
+    #[error("the model file was cut short, or could not be read any more, while it was in use")]
+    Lost,
+    /// They are not those that were written.
+    #[error("the weights of the plan do not match their hash: compile the model again")]
+    Damaged,
+}
+
+/// A mapped plan file, or a buffer.
+pub type Bytes = Arc<dyn WeightMemory>;
+
+/// A table of f16 in which tokens are looked up, one row each.
+#[derive(Clone, Debug)]
+struct Embedding {
+    name: String,
+    /// First byte in the blob.
+    start: usize,
+    row_bytes: usize,
+}
 
 /// Bytes and scales of one packed parameter, as ranges of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,9 +103,28 @@ pub enum ModelError {
         /// Tokens that may be fed.
         vocab: u32,
     },
+    /// A weight that kernels take to be finite has a NaN or an infinity.
+    #[error("weight @{name} ({ty}) is not finite: compile the model again")]
+    NotFinite {
+        /// The parameter.
+        name: String,
+        /// Its type.
+        ty: String,
+    },
     /// The vocabulary cannot be told from the module.
     #[error("the module's @decode does not return logits: compile the model again")]
     NoLogits,
+}
+
+/// The f16 parameters in which an op looks tokens up.
+fn lookup_tables(module: &Module) -> HashSet<ParamId> {
+    let nodes = module.funcs().values().flat_map(|f| f.order().iter().map(|&id| f.node(id)));
+    let tables = nodes.filter(|node| matches!(node.op, Op::Embed {})).flat_map(|node| &node.operands);
+    let params = tables.filter_map(|operand| match operand {
+        Operand::Param(param) => Some(*param),
+        Operand::Value(_) => None,
+    });
+    params.filter(|&param| module.params()[param].ty.dtype == DType::F16).collect()
 }
 
 /// A model ready to run.
@@ -76,6 +132,8 @@ pub struct Model {
     compiled: Compiled,
     entries: Vec<KernelEntry>,
     blob: Bytes,
+    /// Tables of f16, each once.
+    embeddings: Vec<Embedding>,
     weights: EntityVec<WeightIndex, (u64, u64)>,
     weight_bytes: u64,
     bytes_per_token: u64,
@@ -153,7 +211,15 @@ impl Model {
         }
         let bytes_per_token = Accounts::of(module).step(0).weight_bytes;
         let entries = compiled.programs.kernels.keys().map(|k| compiled.entry(k)).collect();
-        Ok(Self { compiled, entries, blob, weights: found, weight_bytes, bytes_per_token, vocab })
+        let tables = lookup_tables(module);
+        let embedding = |(&param, &(start, _)): (&ParamId, &(u64, u64))| {
+            let decl = &module.params()[param];
+            let (_, cols) = decl.ty.as_matrix().filter(|_| tables.contains(&param))?;
+            Some(Embedding { name: decl.name.clone(), start: start as usize, row_bytes: 2 * cols as usize })
+        };
+        let embeddings =
+            compiled.programs.weights.values().zip(found.values()).filter_map(embedding).collect();
+        Ok(Self { compiled, entries, blob, embeddings, weights: found, weight_bytes, bytes_per_token, vocab })
     }
 
     /// The programs of the module's functions.
@@ -179,6 +245,32 @@ impl Model {
     /// Bytes of weights that one decode step reads, as [`bitnetc_ir::work`] counts them.
     pub fn bytes_per_token(&self) -> u64 {
         self.bytes_per_token
+    }
+
+    /// Fails if the weights are not what they were when they were loaded. Machines ask it after every step.
+    ///
+    /// # Errors
+    /// [`SessionError::Weights`].
+    pub fn check_weights(&self) -> Result<(), SessionError> {
+        match self.blob.fault() {
+            None => Ok(()),
+            Some(fault) => Err(SessionError::Weights(fault)),
+        }
+    }
+
+    /// Fails if the row of one of the tokens, which are below the vocabulary, has a NaN or an infinity where kernels rely on
+    /// there being none.
+    pub(crate) fn check_rows(&self, tokens: &[u32]) -> Result<(), SessionError> {
+        let blob = (*self.blob).as_ref();
+        for &token in tokens {
+            for table in &self.embeddings {
+                let start = table.start + token as usize * table.row_bytes;
+                if !weights::all_finite_f16(&blob[start..start + table.row_bytes]) {
+                    return Err(SessionError::NotFinite { weight: table.name.clone(), token });
+                }
+            }
+        }
+        Ok(())
     }
 
     fn address(&self, offset: u64) -> u64 {

@@ -17,7 +17,7 @@ impl Machine {
     /// Whether `tokens` can be fed to `sequence`: what [`Machine::step`] refuses before it computes anything.
     ///
     /// # Errors
-    /// No tokens, an unknown token, a full context, a sequence of another model or context.
+    /// No tokens, an unknown token or one whose embedding is not finite, a full context, a sequence of another model or context.
     pub fn check(&self, sequence: &Sequence, tokens: &[u32]) -> Result<(), SessionError> {
         if !sequence.fits(&self.model, self.capacity()) {
             return Err(SessionError::ForeignSequence);
@@ -34,7 +34,7 @@ impl Machine {
             Some(i) => {
                 Err(SessionError::Token { id: tokens[i], position: u64::from(position) + i as u64, vocab })
             }
-            None => Ok(()),
+            None => self.model.check_rows(tokens),
         }
     }
 
@@ -46,7 +46,7 @@ impl Machine {
     ///
     /// # Errors
     /// No feeds, or more of them than the machine was made for; [`SessionError::Feed`] with what [`Machine::check`] says of one
-    /// of them; an interruption. Then no sequence has grown, and what `sink` got is void.
+    /// of them; an interruption; weights that were lost or found to be damaged meanwhile. Then no sequence has grown, and what `sink` got is void.
     pub fn step(
         &mut self,
         feeds: &mut [Feed<'_>],
@@ -103,6 +103,7 @@ impl Machine {
         self.team.work().set_segment(0, Extent { position, tokens: 1 }, sequence.caches());
         self.fill_ropes(position + 1);
         self.dispatch(EntryPoint::Decode, Job { position, tokens: 1, ..Job::default() });
+        self.model.check_weights()?;
         self.hand_out(0, Row { feed: FeedIndex::from_index(0), token: 0 }, position, sink);
         Ok(())
     }
@@ -146,6 +147,7 @@ impl Machine {
         let Chunk { rows, segments, first, .. } = self.chunk;
         let position = if segments > 1 { 0 } else { first };
         self.dispatch(EntryPoint::Prefill, Job { position, tokens: rows, segments, ..Job::default() });
+        self.model.check_weights()?;
         // Rows whose logits are wanted go to the front: number i of them is row i or a later one.
         for to in 0..self.chunk.wanted.len() {
             self.move_hidden(self.chunk.wanted[to].at as usize, to);
@@ -156,6 +158,7 @@ impl Machine {
             let count = at_once.min(all - first);
             let job = Job { tokens: count as u32, row: first as u32, ..Job::default() };
             self.dispatch(EntryPoint::Head, job);
+            self.model.check_weights()?;
             for i in 0..count {
                 let wanted = self.chunk.wanted[first + i];
                 self.hand_out(i as u32, wanted.row, wanted.position, sink);
