@@ -23,3 +23,11 @@ pub const MAX_POSITIONS: u32 = 1 << 20;
 /// Most bytes of what a call of a single function is made of ([`crate::sample::call_bytes`]), where the sizes come from a
 /// module alone.
 pub const MAX_CALL_BYTES: u64 = 2 << 30;
+/// Columns that may share a scale in a ternary matrix: what file formats have.
+pub const GROUPS: [u32; 3] = [64, 128, 256];
+/// Most elements of an attention head. Kernels are unrolled over parts of a head.
+pub const MAX_HEAD: u32 = 1 << 12;
+/// Most heads of an attention, of queries or of keys and values.
+pub const MAX_HEADS: u32 = 1 << 12;
+/// Most elements of a row of an activation, and most rows and columns of a matrix.
+pub const MAX_WIDTH: u32 = 1 << 26;

@@ -7,7 +7,7 @@ use crate::build::check_op;
 use crate::columns::OpInfo;
 use crate::entity::{NodeId, ValueId};
 use crate::graph::{Node, Operand, TokenCount, ValueDef};
-use crate::limits::{MAX_INPUTS, MAX_OUTPUTS, MAX_PARTS};
+use crate::limits::{MAX_HEAD, MAX_HEADS, MAX_INPUTS, MAX_OUTPUTS, MAX_PARTS};
 use crate::module::Module;
 use crate::slot::Slot;
 use crate::stage::Stage;
@@ -102,6 +102,12 @@ fn check_input(module: &Module, scope: &mut Scope<'_, '_>, input: ValueId, ty: &
     let layout = ty.layout == Layout::Rows || (ty.layout == Layout::Keys16 && cache);
     if !kind || !layout || dims.contains(&Dim::N(0)) {
         let message = format!("{ty} is no activation, no cache, no token ids and no position");
+        scope.value(Rule::InputType, input, message);
+    }
+    if let Some(cache) = ty.as_cache()
+        && (cache.kv_heads > MAX_HEADS || cache.head_dim > MAX_HEAD)
+    {
+        let message = format!("{ty} is a cache of more than {MAX_HEADS} heads, or of heads of more than {MAX_HEAD}");
         scope.value(Rule::InputType, input, message);
     }
     if scope.func.tokens() == TokenCount::One && dims.contains(&Dim::Tokens) {

@@ -41,13 +41,14 @@
 //! Functions
 //! - `tokens-range`: a call takes at least one token and at most [`crate::storage::MAX_TOKENS`].
 //! - `input-type`: an input is an activation (f32, q8, q8b or i32), token ids, a position, or an f16 or f32 cache; sizes are at
-//!   least 1; only a cache has a layout.
+//!   least 1, those of a cache at most `MAX_HEADS` heads of `MAX_HEAD` elements; only a cache has a layout.
 //! - `token-dim`: no type of a function with `tokens=1` has the dimension `T`.
 //! - `ctx-dim`: only caches have the dimension `C`, in the middle of three.
 //! - `graph-cycle`: the dependences have no cycle.
 //! - `graph-edges`: the graph has exactly the edges that the operands imply, and results know the op that makes them.
 //! - `operand-defined`: an operand is an input, a result of an earlier op, or a parameter of the module.
-//! - `op-types`: the operands are as many, of the kinds, and of types that go together as the op table says.
+//! - `op-types`: the operands are as many, of the kinds, and of types that go together as the op table says, and the attributes
+//!   are within its bounds.
 //! - `result-type`: results have the types that the op infers.
 //! - `output-defined`: an output is a value of the function.
 //! - `output-result`: an output is the result of an op that stores it: no input and no part of a `split`.
