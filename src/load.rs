@@ -548,7 +548,7 @@ impl WeightSource for Loaded {
 /// The logits behind every token by the interpreter, given to `sink` as [`bitnetc_runtime::session::Session::score`] does.
 ///
 /// # Errors
-/// What the interpreter refuses.
+/// What the interpreter refuses; logits that are NaN.
 pub fn score_by_interpreter(
     loaded: &Loaded,
     tokens: &[u32],
@@ -574,8 +574,11 @@ pub fn score_by_interpreter(
         let mut outputs = interpreter.run(decode, inputs)?.into_iter();
         let logits = outputs.next();
         caches = outputs.collect();
-        let wanted = logits.as_ref().and_then(Tensor::as_f32).is_some_and(|row| sink(position, row));
-        if !wanted {
+        let row = logits.as_ref().and_then(Tensor::as_f32).unwrap_or_default();
+        if let Some(index) = row.iter().position(|x| x.is_nan()) {
+            return Err(SessionError::NotANumber { position: position as u32, index: index as u32 }.into());
+        }
+        if row.is_empty() || !sink(position, row) {
             break;
         }
     }

@@ -470,13 +470,20 @@ impl AlignedBuffer {
 
     /// A buffer of `len` bytes, all 0.
     pub fn zeroed(len: usize) -> io::Result<Self> {
-        let mut map = MmapMut::map_anon(len.max(1))?;
-        let address = map.as_mut_ptr().expose_provenance();
+        let buffer = Self::sparse(len)?;
         #[cfg(target_os = "linux")]
         if len >= Self::HUGE_PAGE {
             // Advice: a kernel without huge pages refuses it and everything works as well, only slower.
-            let _ = map.advise(memmap2::Advice::HugePage);
+            let _ = buffer.map.advise(memmap2::Advice::HugePage);
         }
+        Ok(buffer)
+    }
+
+    /// As [`AlignedBuffer::zeroed`], for a buffer of which only few places far from each other may ever be used: it asks for no
+    /// huge pages, each of which would take memory for all that is near such a place.
+    pub fn sparse(len: usize) -> io::Result<Self> {
+        let mut map = MmapMut::map_anon(len.max(1))?;
+        let address = map.as_mut_ptr().expose_provenance();
         Ok(Self { map, address, len })
     }
 

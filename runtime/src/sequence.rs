@@ -13,9 +13,14 @@ use std::sync::Arc;
 use bitnetc_ir::{Type, storage};
 
 use crate::error::SessionError;
-use crate::machine::buffer;
+use crate::machine::memory::buffer_of;
 use crate::map::AlignedBuffer;
 use crate::model::Model;
+
+/// Bytes of all caches of a sequence up to which they ask for huge pages. The first token writes to as many places of a cache as
+/// there are heads, and with huge pages takes the memory of what lies around them: nearly all of it, for a model of many small
+/// heads. So that a context of a million positions costs nothing until it is used, large caches do without.
+const DENSE_CACHES: u64 = 512 << 20;
 
 /// Tokens of one text, with their keys and values.
 pub struct Sequence {
@@ -44,7 +49,10 @@ impl Sequence {
         capacity: u32,
         context: u32,
     ) -> Result<Self, SessionError> {
-        let cache = |ty| buffer("KV cache", storage::cache_bytes(ty, capacity).unwrap_or(u64::MAX));
+        let bytes = |ty| storage::cache_bytes(ty, capacity).unwrap_or(u64::MAX);
+        let all = types.iter().map(bytes).fold(0, u64::saturating_add);
+        let make = if all <= DENSE_CACHES { AlignedBuffer::zeroed } else { AlignedBuffer::sparse };
+        let cache = |ty| buffer_of("KV cache", bytes(ty), make);
         let caches = types.iter().map(cache).collect::<Result<_, _>>()?;
         let mut tokens = Vec::new();
         tokens.try_reserve_exact(context as usize).map_err(|_| SessionError::Memory {

@@ -79,11 +79,12 @@ impl KernelSpec {
             (KernelKind::QuantAbsmax { width }, Result(_)) => row(DType::Q8, width),
             (KernelKind::QuantBlocks { width }, Result(_)) => row(DType::Q8b, width),
 
-            (
-                KernelKind::Bitlinear { cols, .. } | KernelKind::BitlinearGrouped { cols, .. },
-                Operand(0),
-            ) => row(DType::Q8, cols),
-            (KernelKind::Bitlinear { rows, cols, layout, .. }, Operand(1)) => ternary(rows, cols, layout, 0).0,
+            (KernelKind::Bitlinear { cols, .. } | KernelKind::BitlinearGrouped { cols, .. }, Operand(0)) => {
+                row(DType::Q8, cols)
+            }
+            (KernelKind::Bitlinear { rows, cols, layout, .. }, Operand(1)) => {
+                ternary(rows, cols, layout, 0).0
+            }
             (KernelKind::Bitlinear { rows, cols, layout, .. }, Scales(_)) => ternary(rows, cols, layout, 0).1,
             (KernelKind::BitlinearGrouped { rows, cols, group, .. }, Operand(1)) => {
                 ternary(rows, cols, Layout::Tile16, group).0
@@ -100,7 +101,9 @@ impl KernelSpec {
             (KernelKind::Matmul { cols, .. } | KernelKind::MatmulRows { cols, .. }, Operand(0)) => {
                 row(DType::F32, cols)
             }
-            (KernelKind::Matmul { rows, cols, dtype }, Operand(_)) => packed(&Type::matrix(dtype, rows, cols)).0,
+            (KernelKind::Matmul { rows, cols, dtype }, Operand(_)) => {
+                packed(&Type::matrix(dtype, rows, cols)).0
+            }
             (KernelKind::Matmul { rows, .. } | KernelKind::BlockMatmul { rows, .. }, Result(_)) => {
                 row(DType::F32, rows)
             }

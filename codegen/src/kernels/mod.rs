@@ -41,7 +41,6 @@ use table::kernel;
 
 use crate::kir::{Kernel, KernelBuilder, MAX_STATEMENTS, VerifyError};
 
-
 /// Greatest distance in bytes between the rows of two tokens.
 const MAX_STRIDE: u64 = 1 << 40;
 
@@ -92,7 +91,9 @@ pub enum KernelError {
         got: usize,
     },
     /// The kernel would be longer than any that can be compiled.
-    #[error("kernel `{kernel}` has more than {limit} statements: the model is outside of what bitnetc can run")]
+    #[error(
+        "kernel `{kernel}` has more than {limit} statements: the model is outside of what bitnetc can run"
+    )]
     TooLong {
         /// The kernel's name.
         kernel: String,

@@ -15,8 +15,8 @@ use std::fmt;
 
 use super::build::KernelBuilder;
 use super::types::{
-    VECTOR_BYTES, 
-    AnyVec, F32, FloatCond, Handle, I64, IntCond, IntoOperand, Scalar, Table, Type, Value, Vb, Vf, Vi,
+    AnyVec, F32, FloatCond, Handle, I64, IntCond, IntoOperand, Scalar, Table, Type, VECTOR_BYTES, Value, Vb,
+    Vf, Vi,
 };
 
 /// What an operand may be.

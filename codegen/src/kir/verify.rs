@@ -392,7 +392,8 @@ impl<'a> Verifier<'a> {
             None => offset >= -size && offset + i128::from(memory.bytes) <= size,
         };
         if !inside {
-            let message = format!("{} bytes at {offset} are outside of `{name}`, which has {size}", memory.bytes);
+            let message =
+                format!("{} bytes at {offset} are outside of `{name}`, which has {size}", memory.bytes);
             self.report(Rule::Bounds, message);
         }
     }

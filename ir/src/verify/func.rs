@@ -107,7 +107,8 @@ fn check_input(module: &Module, scope: &mut Scope<'_, '_>, input: ValueId, ty: &
     if let Some(cache) = ty.as_cache()
         && (cache.kv_heads > MAX_HEADS || cache.head_dim > MAX_HEAD)
     {
-        let message = format!("{ty} is a cache of more than {MAX_HEADS} heads, or of heads of more than {MAX_HEAD}");
+        let message =
+            format!("{ty} is a cache of more than {MAX_HEADS} heads, or of heads of more than {MAX_HEAD}");
         scope.value(Rule::InputType, input, message);
     }
     if scope.func.tokens() == TokenCount::One && dims.contains(&Dim::Tokens) {

@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use super::{Anchor, Errors, Rule};
 use crate::blocks::BlockFormat;
 use crate::entity::{Entity, ParamId};
+use crate::limits::GROUPS;
 use crate::module::{Module, ParamDecl, ParamDef};
 use crate::stage::Stage;
 use crate::text::{MAX_NAME, is_name};
 use crate::types::{DType, Dim, Layout, Type};
-use crate::limits::GROUPS;
 use crate::weights::{TILE_ROWS, TRITS_MAX_COLS, ternary_bytes};
 
 /// Most elements of a parameter, exclusive; keeps byte counts and offsets far from overflow.

@@ -37,12 +37,21 @@ impl MemoryUse {
 
 /// Zeroed memory, followed by what kernels may read.
 pub(crate) fn buffer(what: &'static str, bytes: u64) -> Result<AlignedBuffer, SessionError> {
+    buffer_of(what, bytes, AlignedBuffer::zeroed)
+}
+
+/// As [`buffer`], of memory that `make` gives.
+pub(crate) fn buffer_of(
+    what: &'static str,
+    bytes: u64,
+    make: fn(usize) -> std::io::Result<AlignedBuffer>,
+) -> Result<AlignedBuffer, SessionError> {
     bytes
         .checked_add(storage::PADDING)
         .and_then(|n| usize::try_from(n).ok())
         .ok_or(())
         .map_err(|()| std::io::Error::from(std::io::ErrorKind::OutOfMemory))
-        .and_then(AlignedBuffer::zeroed)
+        .and_then(make)
         .map_err(|source| SessionError::Memory { what, bytes, source })
 }
 

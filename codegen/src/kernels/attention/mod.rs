@@ -261,8 +261,7 @@ impl Shape {
                 let offset = b.shl(d, 2);
                 let q = b.add(tile.q.base, offset);
                 let apart = LANES as i64 * stored.row_bytes();
-                let of_keys: Vec<i32> =
-                    (0..self.blocking.keys as i64).map(|v| b.offset(v * apart)).collect();
+                let of_keys: Vec<i32> = (0..self.blocking.keys as i64).map(|v| b.offset(v * apart)).collect();
                 let bytes = unroll as i32 * stored.vector_bytes();
                 let lines = of_keys.iter().flat_map(|&of_key| (of_key..of_key + bytes).step_by(LINE));
                 keys.prefetch(b, within, lines);
