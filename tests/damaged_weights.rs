@@ -82,7 +82,8 @@ fn rows_of_the_embedding_that_are_not_finite_are_refused_as_they_are_looked_up()
     let plan = plan_of(folder.path(), HeadFormat::Q8);
     let sound = load(Some(&plan), &LoadOptions::default()).unwrap();
     let [table] = &weights(&sound, DType::F16)[..] else { panic!("one table of f16") };
-    let cols = sound.module.params()[sound.module.param_named(table).unwrap()].ty.as_matrix().unwrap().1 as usize;
+    let cols =
+        sound.module.params()[sound.module.param_named(table).unwrap()].ty.as_matrix().unwrap().1 as usize;
     let expected = decode(&sound, &[5, 6, 7], 1);
     for half in BAD {
         change(&plan, table, 2 * (9 * cols + cols - 1), half);

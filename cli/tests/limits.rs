@@ -34,7 +34,8 @@ const HEAD: &str = "bir 1 stage=planned target=x86_64+sse4.1\n";
 fn split_bomb(n: usize) -> String {
     let names: Vec<String> = (1..=n).map(|i| format!("%{i}")).collect();
     let places: Vec<String> = (0..n).map(|i| format!("view %0+{}", 4 * i)).collect();
-    let (types, ones, arena) = (vec!["f32[1]"; n].join(", "), vec!["1"; n].join(","), (4 * n).next_multiple_of(64));
+    let (types, ones, arena) =
+        (vec!["f32[1]"; n].join(", "), vec!["1"; n].join(","), (4 * n).next_multiple_of(64));
     format!(
         "{HEAD}func @decode(%x: f32[{n}]) -> (f32[1]) tokens=1 arena={arena} {{\n  %0 = relu2 %x : f32[{n}] at 0+{arena} \
          barrier\n  {} = split %0 {{sizes=[{ones}]}} : {types} {}\n  %{} = relu2 %1 : f32[1] extern\n  return %{}\n}}\n",
@@ -115,7 +116,10 @@ fn positions_that_no_model_has_are_refused() {
         assert_eq!(run("pos=1048575").0, Some(0), "{engine}");
         for pos in ["pos=1048576", "pos=4294967290", "pos=4294967295"] {
             let (code, said) = run(pos);
-            assert!(code == Some(3) && said.contains("the most is 1048576"), "{engine} {pos}: {code:?} {said}");
+            assert!(
+                code == Some(3) && said.contains("the most is 1048576"),
+                "{engine} {pos}: {code:?} {said}"
+            );
             assert!(!said.contains("caches"), "{said}");
         }
     }
@@ -220,7 +224,8 @@ fn a_plan_that_is_cut_short_ends_the_command_with_an_error() {
     for round in 0..100u64 {
         let plan = folder.path().join(format!("{round}.plan"));
         std::fs::copy(&whole, &plan).unwrap();
-        let args = ["-q", "run", plan.to_str().unwrap(), "-p", "ROMEO:", "--ignore-eos", "-c", "100000", "-s", "1"];
+        let args =
+            ["-q", "run", plan.to_str().unwrap(), "-p", "ROMEO:", "--ignore-eos", "-c", "100000", "-s", "1"];
         let mut child = Command::new(env!("CARGO_BIN_EXE_bitnetc"))
             .args(args)
             .stdin(Stdio::null())

@@ -214,11 +214,11 @@ fn every_rule_is_enforced() {
 
     expect(Rule::Bounds, &|k| k.params[1].bytes = Some(3));
     expect(Rule::Bounds, &|k| {
-        // Wherever in a buffer of 64 bytes the address is, 16 elements 4 bytes behind it are not.
-        k.params[0].bytes = Some(64);
+        // Wherever in a buffer of 2^17 bytes the address is, 16 elements that far behind it are not.
+        k.params[0].bytes = Some(1 << 17);
         let at = loop_of(k).carries[1].param;
         let sum = fresh(k, Type::Vf);
-        let load = Stmt::Op { result: Some(sum), op: Op::LoadF32 { ptr: at, offset: 4, lanes: 16 } };
+        let load = Stmt::Op { result: Some(sum), op: Op::LoadF32 { ptr: at, offset: 1 << 17, lanes: 16 } };
         loop_of(k).body.stmts.push(load);
     });
 

@@ -457,8 +457,43 @@ fn kind_of(file_type: std::fs::FileType) -> &'static str {
 #[derive(Debug)]
 pub struct AlignedBuffer {
     map: MmapMut,
+    /// Where the bytes begin in the mapping: 0, but for guarded ones.
+    start: usize,
     address: usize,
     len: usize,
+}
+
+/// Whether buffers are made between pages that nothing may touch.
+static GUARDED: AtomicBool = AtomicBool::new(false);
+
+/// Makes every [`AlignedBuffer`] from now on end where a page begins that nothing may touch, and begin after another one, so that
+/// generated code that leaves its buffers ends the process. For tests of generated code; it costs two pages a buffer.
+pub fn guard_buffers() {
+    GUARDED.store(true, Ordering::Release);
+}
+
+/// Zeroed memory in which `len` bytes from a multiple of [`AlignedBuffer::ALIGNMENT`] on end, but for what fills up the last 64,
+/// before a page without access; and where they begin.
+#[cfg(unix)]
+#[allow(unsafe_code)]
+fn map_guarded(len: usize) -> io::Result<(MmapMut, usize)> {
+    let page = rustix::param::page_size();
+    let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
+    let used = len.checked_next_multiple_of(AlignedBuffer::ALIGNMENT).ok_or_else(too_large)?;
+    let pages = used.checked_next_multiple_of(page).ok_or_else(too_large)?;
+    let mut map = MmapMut::map_anon(pages.checked_add(2 * page).ok_or_else(too_large)?)?;
+    for guard in [0, page + pages] {
+        let at = map.as_mut_ptr().wrapping_add(guard);
+        // SAFETY: `guard` is the first or the last page of the mapping, which is of this function alone, and no reference to
+        // these bytes is ever made: `AlignedBuffer` hands out `used` bytes at most, which end before the last page.
+        unsafe { rustix::mm::mprotect(at.cast(), page, rustix::mm::MprotectFlags::empty()) }?;
+    }
+    Ok((map, page + pages - used))
+}
+
+#[cfg(not(unix))]
+fn map_guarded(len: usize) -> io::Result<(MmapMut, usize)> {
+    Ok((MmapMut::map_anon(len)?, 0))
 }
 
 impl AlignedBuffer {
@@ -482,9 +517,12 @@ impl AlignedBuffer {
     /// As [`AlignedBuffer::zeroed`], for a buffer of which only few places far from each other may ever be used: it asks for no
     /// huge pages, each of which would take memory for all that is near such a place.
     pub fn sparse(len: usize) -> io::Result<Self> {
-        let mut map = MmapMut::map_anon(len.max(1))?;
-        let address = map.as_mut_ptr().expose_provenance();
-        Ok(Self { map, address, len })
+        let (mut map, start) = match GUARDED.load(Ordering::Acquire) {
+            true => map_guarded(len.max(1))?,
+            false => (MmapMut::map_anon(len.max(1))?, 0),
+        };
+        let address = map.as_mut_ptr().expose_provenance() + start;
+        Ok(Self { map, start, address, len })
     }
 
     /// Length in bytes.
@@ -499,22 +537,22 @@ impl AlignedBuffer {
 
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
-        &self.map[..self.len]
+        &self.map[self.start..self.start + self.len]
     }
 
     /// The bytes, to be changed.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.map[..self.len]
+        &mut self.map[self.start..self.start + self.len]
     }
 
     /// Address of the first byte, a multiple of [`AlignedBuffer::ALIGNMENT`].
     pub fn as_ptr(&self) -> *const u8 {
-        self.map.as_ptr()
+        self.as_slice().as_ptr()
     }
 
     /// Address of the first byte, for writing; a multiple of [`AlignedBuffer::ALIGNMENT`].
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
-        self.map.as_mut_ptr()
+        self.as_mut_slice().as_mut_ptr()
     }
 
     /// Address of the first byte for code that Rust does not see, such as generated kernels, to read and write. It was

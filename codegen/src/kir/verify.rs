@@ -29,7 +29,8 @@
 //!   numbers, loop-carried values and `if` results. A loaded number is never an address.
 //! - `read-only`: a store's address derives from a `readwrite` parameter.
 //! - `bounds`: an access at a known distance from the start of a buffer lies in the buffer, whose size the parameter knows; at any
-//!   other distance its offset is no larger than the buffer, as there is no place in it from which that would be inside. A
+//!   other distance its offset is no larger than the buffer, as there is no place in it from which that would be inside. Up to
+//!   2^16 bytes it may be larger: what is for whole blocks of rows is there, and never run, where a matrix has fewer rows. A
 //!   prefetch may point anywhere.
 
 use std::collections::HashSet;
@@ -74,6 +75,9 @@ rules! {
 
 /// Largest magnitude of an offset or stride whatever the buffer, so that the end of an access fits in an instruction's displacement.
 const OFFSET_LIMIT: i32 = 1 << 30;
+
+/// How far apart the rows of a block are at most that a generator addresses by constant offsets, whatever the buffer.
+const BLOCK_REACH: i128 = 1 << 16;
 
 /// One violation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -389,7 +393,10 @@ impl<'a> Verifier<'a> {
                 let first = i128::from(start) + offset;
                 first >= 0 && first + i128::from(memory.bytes) <= size
             }
-            None => offset >= -size && offset + i128::from(memory.bytes) <= size,
+            None => {
+                let size = size.max(BLOCK_REACH);
+                offset >= -size && offset + i128::from(memory.bytes) <= size
+            }
         };
         if !inside {
             let message =

@@ -97,3 +97,26 @@ fn buffers_are_zeroed_aligned_and_writable() {
 fn impossible_sizes_are_errors() {
     assert!(AlignedBuffer::zeroed(usize::MAX).is_err());
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn guarded_buffers_stand_between_pages_without_access() {
+    let page = rustix::param::page_size();
+    for len in [1, 64, page - 1, page, 3 * page + 5] {
+        let (map, start) = map_guarded(len).unwrap();
+        let first = map.as_ptr().addr() + start;
+        assert!(first.is_multiple_of(AlignedBuffer::ALIGNMENT));
+        let end = first + len.next_multiple_of(AlignedBuffer::ALIGNMENT);
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let access = |address: usize| {
+            let line = maps.lines().find(|line| {
+                let (from, to) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+                let [from, to] = [from, to].map(|hex| usize::from_str_radix(hex, 16).unwrap());
+                (from..to).contains(&address)
+            });
+            line.unwrap_or_else(|| panic!("{address:x}")).split(' ').nth(1).unwrap().to_owned()
+        };
+        assert_eq!((access(end - 1), access(end)), ("rw-p".to_owned(), "---p".to_owned()), "{len}");
+        assert_eq!(access(first / page * page - 1), "---p", "{len}");
+    }
+}
