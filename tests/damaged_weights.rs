@@ -91,13 +91,10 @@ fn rows_of_the_embedding_that_are_not_finite_are_refused_as_they_are_looked_up()
         assert_eq!(decode(&loaded, &[5, 6, 7], 1), expected);
         let mut session = session(&loaded, 64, 1);
         for tokens in [&[9][..], &[5, 9, 6]] {
-            let error = session.feed(tokens).unwrap_err();
-            let refusal = match error {
-                SessionError::Feed { refusal, .. } => *refusal,
-                other => other,
-            };
-            match refusal {
-                SessionError::NotFinite { weight, token: 9 } => assert_eq!(weight, *table),
+            match session.feed(tokens).unwrap_err() {
+                SessionError::NotFinite { weight, token: 9, position } => {
+                    assert_eq!((weight, position), (table.clone(), tokens.len() as u32 / 2));
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -156,4 +153,26 @@ fn files_that_are_cut_short_while_they_are_used_are_errors() {
         assert!(matches!(error, SessionError::Weights(_)), "{error}");
         assert!(error.to_string().contains("cut short"), "{error}");
     }
+}
+
+/// Sizes of weights are compared with the module, so code of another one would read other bytes.
+#[test]
+fn code_of_another_module_makes_no_model() {
+    let bytes = TinyModel::default().to_gguf();
+    let path = Path::new("tiny.gguf");
+    let model = bitnetc_frontend_gguf::Model::open_parts(&[&bytes], &Default::default()).unwrap();
+    let [one, other] = [HeadFormat::Q8, HeadFormat::Q4].map(|head| {
+        let build = BuildOptions { head: Some(head), ..BuildOptions::default() };
+        plan_model(path, &model, &build).unwrap()
+    });
+    let target = BuildOptions::default().target().unwrap();
+    let code = |planned: &bitnetc::compile::Planned<'_, '_>| {
+        bitnetc_codegen::compile::compile(&planned.module, &target).unwrap()
+    };
+    let (blob, ranges) = one.pack().unwrap();
+    let blob = std::sync::Arc::new(blob);
+    let model = bitnetc_runtime::model::Model::new(&one.module, code(&one), blob.clone(), &ranges);
+    assert!(model.is_ok(), "{:?}", model.err());
+    let refused = bitnetc_runtime::model::Model::new(&one.module, code(&other), blob, &ranges);
+    assert!(matches!(refused, Err(ModelError::OtherModule)), "{refused:?}");
 }

@@ -99,7 +99,7 @@ pub enum Word {
 }
 
 /// One kernel call of every thread.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Step {
     /// The op, for profiles and messages.
     pub mnemonic: &'static str,
@@ -125,7 +125,7 @@ pub struct Step {
 }
 
 /// An input or output of a program as the runtime must provide it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Buffer {
     /// Name of the input; empty for an output.
     pub name: String,
@@ -134,7 +134,7 @@ pub struct Buffer {
 }
 
 /// One function, ready to be bound to buffers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Program {
     /// Name of the function.
     pub name: String,
@@ -153,7 +153,7 @@ pub struct Program {
 }
 
 /// What the functions of a module share.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Programs {
     /// One for each function, in the module's order.
     pub programs: Vec<Program>,

@@ -67,13 +67,15 @@ pub enum SessionError {
     },
     /// A token whose row in an embedding table has a NaN or an infinity.
     #[error(
-        "row {token} of weight @{weight}, the embedding of this token, is not finite: compile the model again"
+        "weight @{weight} is not finite in row {token}, the embedding of the token at position {position}: compile the model again"
     )]
     NotFinite {
         /// The table.
         weight: String,
         /// The token.
         token: u32,
+        /// Where it stands.
+        position: u32,
     },
     /// The weights are not what they were when the model was loaded.
     #[error("{0}; nothing computed with them counts")]

@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use bitnetc_codegen::compile::Compiled;
 use bitnetc_codegen::image::KernelEntry;
-use bitnetc_codegen::program::{Programs, WeightIndex};
+use bitnetc_codegen::program::{Programs, WeightIndex, lower};
 use bitnetc_ir::sample::index_bound;
 use bitnetc_ir::work::Accounts;
 use bitnetc_ir::{DType, EntityVec, EntryPoint, Module, Op, Operand, ParamId, storage, weights};
 
 use crate::error::SessionError;
 use crate::map::AlignedBuffer;
+use crate::sequence::{Sequence, Spoiled};
 
 /// Memory that weights lie in.
 pub trait WeightMemory: AsRef<[u8]> + Send + Sync {
@@ -111,6 +112,9 @@ pub enum ModelError {
         /// Its type.
         ty: String,
     },
+    /// The code was made from another module.
+    #[error("the code is that of another module")]
+    OtherModule,
     /// The vocabulary cannot be told from the module.
     #[error("the module's @decode does not return logits: compile the model again")]
     NoLogits,
@@ -153,13 +157,17 @@ impl Model {
     /// Joins code with weights. `module` is the planned module that `compiled` was made from.
     ///
     /// # Errors
-    /// A weight that is missing or has another size than its type.
+    /// A weight that is missing or has another size than its type; code of another module.
     pub fn new(
         module: &Module,
         compiled: Compiled,
         blob: Bytes,
         ranges: &[WeightRange],
     ) -> Result<Self, ModelError> {
+        // Sizes of buffers follow from the module, and what is read from them from the code.
+        if lower(module).ok().as_ref() != Some(&compiled.programs) {
+            return Err(ModelError::OtherModule);
+        }
         let size = (*blob).as_ref().len() as u64;
         let by_name: std::collections::HashMap<&str, &WeightRange> =
             ranges.iter().map(|r| (r.name.as_str(), r)).collect();
@@ -258,19 +266,30 @@ impl Model {
         }
     }
 
-    /// Fails if the row of one of the tokens, which are below the vocabulary, has a NaN or an infinity where kernels rely on
-    /// there being none.
-    pub(crate) fn check_rows(&self, tokens: &[u32]) -> Result<(), SessionError> {
+    /// The first token of `sequence`, fed before or with `tokens`, whose row in a table has a NaN or an infinity, where kernels rely
+    /// on there being none. All are below the vocabulary.
+    pub(crate) fn first_spoiled(&self, sequence: &Sequence, tokens: &[u32]) -> Option<Spoiled> {
+        let fresh = || {
+            let at = tokens.iter().position(|&token| self.bad_table(token).is_some())?;
+            Some(Spoiled { position: sequence.position() + at as u32, token: tokens[at] })
+        };
+        sequence.spoiled().or_else(fresh)
+    }
+
+    /// The error for what was computed of such a token.
+    pub(crate) fn not_finite(&self, spoiled: Spoiled) -> SessionError {
+        let table = self.bad_table(spoiled.token);
+        let weight = table.map(|table| table.name.clone()).unwrap_or_default();
+        SessionError::NotFinite { weight, token: spoiled.token, position: spoiled.position }
+    }
+
+    /// A table in which the row of the token is not finite.
+    fn bad_table(&self, token: u32) -> Option<&Embedding> {
         let blob = (*self.blob).as_ref();
-        for &token in tokens {
-            for table in &self.embeddings {
-                let start = table.start + token as usize * table.row_bytes;
-                if !weights::all_finite_f16(&blob[start..start + table.row_bytes]) {
-                    return Err(SessionError::NotFinite { weight: table.name.clone(), token });
-                }
-            }
-        }
-        Ok(())
+        self.embeddings.iter().find(|table| {
+            let start = table.start + token as usize * table.row_bytes;
+            !weights::all_finite_f16(&blob[start..start + table.row_bytes])
+        })
     }
 
     fn address(&self, offset: u64) -> u64 {

@@ -30,6 +30,15 @@ pub struct Sequence {
     capacity: u32,
     context: u32,
     tokens: Vec<u32>,
+    spoiled: Option<Spoiled>,
+}
+
+/// A token whose embedding is not finite, so that nothing computed from its position on counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spoiled {
+    /// Where it stands in the sequence.
+    pub(crate) position: u32,
+    pub(crate) token: u32,
 }
 
 impl std::fmt::Debug for Sequence {
@@ -60,7 +69,7 @@ impl Sequence {
             bytes: u64::from(context) * 4,
             source: std::io::ErrorKind::OutOfMemory.into(),
         })?;
-        Ok(Self { model, caches, capacity, context, tokens })
+        Ok(Self { model, caches, capacity, context, tokens, spoiled: None })
     }
 
     /// The tokens that have been fed.
@@ -81,6 +90,12 @@ impl Sequence {
     /// Forgets the tokens from `position` on (0: all of them).
     pub fn truncate(&mut self, position: u32) {
         self.tokens.truncate(position as usize);
+        self.spoiled = self.spoiled.filter(|spoiled| spoiled.position < position);
+    }
+
+    /// The first of its tokens whose embedding is not finite.
+    pub(crate) fn spoiled(&self) -> Option<Spoiled> {
+        self.spoiled
     }
 
     /// Whether the caches are those that a machine for `model` with `capacity` positions works on.
@@ -93,8 +108,9 @@ impl Sequence {
         &self.caches
     }
 
-    /// Adds tokens whose keys and values have been computed. The context has room for them.
-    pub(crate) fn append(&mut self, tokens: &[u32]) {
+    /// Adds tokens whose keys and values have been computed; `spoiled` is the first of all that is. The context has room for them.
+    pub(crate) fn append(&mut self, tokens: &[u32], spoiled: Option<Spoiled>) {
         self.tokens.extend_from_slice(tokens);
+        self.spoiled = spoiled;
     }
 }

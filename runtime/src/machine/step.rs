@@ -17,7 +17,7 @@ impl Machine {
     /// Whether `tokens` can be fed to `sequence`: what [`Machine::step`] refuses before it computes anything.
     ///
     /// # Errors
-    /// No tokens, an unknown token or one whose embedding is not finite, a full context, a sequence of another model or context.
+    /// No tokens, an unknown token, a full context, a sequence of another model or context.
     pub fn check(&self, sequence: &Sequence, tokens: &[u32]) -> Result<(), SessionError> {
         if !sequence.fits(&self.model, self.capacity()) {
             return Err(SessionError::ForeignSequence);
@@ -34,7 +34,7 @@ impl Machine {
             Some(i) => {
                 Err(SessionError::Token { id: tokens[i], position: u64::from(position) + i as u64, vocab })
             }
-            None => self.model.check_rows(tokens),
+            None => Ok(()),
         }
     }
 
@@ -42,7 +42,8 @@ impl Machine {
     /// `sink` the logits that are wanted, `vocab` numbers each: in rising order of feed and token.
     ///
     /// Where logits are NaN, `sink` gets [`SessionError::NotANumber`] in their place and that feed's sequence does not grow; the
-    /// others are fed as if it were not there.
+    /// others are fed as if it were not there. So it is with [`SessionError::NotFinite`] where a token of the feed, or of its
+    /// sequence, has an embedding that is not finite, of which the logits would be NaN if kernels converted it exactly.
     ///
     /// # Errors
     /// No feeds, or more of them than the machine was made for; [`SessionError::Feed`] with what [`Machine::check`] says of one
@@ -55,15 +56,17 @@ impl Machine {
         self.check_feeds(feeds)?;
         self.failed.clear();
         self.failed.resize(feeds.len(), false);
+        self.spoiled.clear();
+        self.spoiled.extend(feeds.iter().map(|feed| self.model.first_spoiled(feed.sequence, feed.tokens)));
         match feeds {
             [Feed { sequence, tokens: [token], logits: Wanted::Last }] => {
                 self.decode(sequence, *token, &mut sink)?;
             }
             _ => self.prefill(feeds, &mut sink)?,
         }
-        for (feed, failed) in feeds.iter_mut().zip(&self.failed) {
+        for ((feed, failed), &spoiled) in feeds.iter_mut().zip(&self.failed).zip(&self.spoiled) {
             if !failed {
-                feed.sequence.append(feed.tokens);
+                feed.sequence.append(feed.tokens, spoiled);
             }
         }
         Ok(())
@@ -176,6 +179,11 @@ impl Machine {
         position: u32,
         sink: &mut impl FnMut(Row, Result<&[f32], SessionError>),
     ) {
+        if let Some(spoiled) = self.spoiled[row.feed.index()].filter(|spoiled| spoiled.position <= position) {
+            sink(row, Err(self.model.not_finite(spoiled)));
+            self.failed[row.feed.index()] = true;
+            return;
+        }
         let logits = self.logits(at);
         match first_nan(logits) {
             None => sink(row, Ok(logits)),
