@@ -160,7 +160,7 @@ fn files_that_are_cut_short_while_they_are_used_are_errors() {
 fn code_of_another_module_makes_no_model() {
     let bytes = TinyModel::default().to_gguf();
     let path = Path::new("tiny.gguf");
-    let model = bitnetc_frontend_gguf::Model::open_parts(&[&bytes], &Default::default()).unwrap();
+    let model = bitnetc_frontend_gguf::Model::open(&bytes).unwrap();
     let [one, other] = [HeadFormat::Q8, HeadFormat::Q4].map(|head| {
         let build = BuildOptions { head: Some(head), ..BuildOptions::default() };
         plan_model(path, &model, &build).unwrap()

@@ -72,11 +72,14 @@ fn kernels(n: usize) -> String {
 #[test]
 fn modules_take_time_in_proportion_to_their_text_or_are_refused() {
     let (code, said) = of_text(&split_bomb(300_000), &["ir", "check"]);
-    assert!(code == Some(3) && said.contains("more than 64 results of an op"), "{code:?} {said}");
+    assert!(
+        code == Some(1) && said.contains("more than 64 results of an op") && said.len() < 1000,
+        "{code:?} {said}"
+    );
     assert_eq!(of_text(&race(16_000, 1), &["ir", "check"]).0, Some(0));
     assert_eq!(of_text(&race(16_000, 4), &["ir", "check"]).0, Some(0));
     let (code, said) = of_text(&race(16_000, 5), &["ir", "check"]);
-    assert!(code == Some(3) && said.contains("more than 65536 ops"), "{code:?} {said}");
+    assert!(code == Some(1) && said.contains("more than 65536 ops"), "{code:?} {said}");
     let planned = race(20_000, 1).replace("stage=planned target=x86_64+sse4.1", "stage=imported");
     let places = |line: &str| line.split(" at ").next().unwrap_or_default().replace(" extern", "");
     let imported: Vec<String> = planned.lines().map(places).collect();
@@ -134,7 +137,7 @@ fn groups_that_no_file_has_are_refused() {
              return %0\n}}\n"
         );
         let (code, said) = of_text(&text, &["ir", "run", "--engine", "jit"]);
-        assert!(code == Some(1) && said.contains("groups are 64, 128 or 256"), "{group}: {code:?} {said}");
+        assert!(code == Some(1) && said.contains("groups are 64,"), "{group}: {code:?} {said}");
     }
 }
 
@@ -215,7 +218,9 @@ fn a_plan_that_is_cut_short_ends_the_command_with_an_error() {
     use std::io::Read;
     let folder = tempfile::tempdir().unwrap();
     let whole = folder.path().join("whole.plan");
-    let compiled = bitnetc(&["compile", "-o", whole.to_str().unwrap()]);
+    let gguf = folder.path().join("builtin.gguf");
+    std::fs::write(&gguf, bitnetc::builtin::GGUF).unwrap();
+    let compiled = bitnetc(&["compile", gguf.to_str().unwrap(), "-o", whole.to_str().unwrap()]);
     assert!(compiled.status.success(), "{}", stderr(&compiled));
     let length = std::fs::metadata(&whole).unwrap().len();
     let cut = |path: &Path, length: u64| {

@@ -32,8 +32,8 @@ impl WorkspaceBytes {
 pub(super) struct Signature {
     /// The words, in order.
     pub(super) args: Vec<Arg>,
-    /// How many of them are the rows of an activation, which have a stride.
-    pub(super) rows: usize,
+    /// Those of them that are the rows of an activation, which have a stride.
+    pub(super) rows: Vec<Arg>,
     /// Behind the word [`Arg::Scratch`]; 0 without it.
     pub(super) scratch_bytes: u64,
     /// Behind the word [`Arg::Workspace`]; 0 without it.
@@ -43,12 +43,12 @@ pub(super) struct Signature {
 /// The sources of arguments.
 impl Signature {
     pub(super) fn operand_rows(&mut self, i: u8) {
-        self.rows += 1;
+        self.rows.push(Arg::Operand(i));
         self.args.push(Arg::Operand(i));
     }
 
     pub(super) fn result_rows(&mut self, i: u8) {
-        self.rows += 1;
+        self.rows.push(Arg::Result(i));
         self.args.push(Arg::Result(i));
     }
 

@@ -48,7 +48,7 @@ impl KernelSpec {
     }
 
     /// As [`KernelSpec::buffer_bytes`] without padding, for one row.
-    fn shape_bytes(&self, arg: Arg) -> Option<u64> {
+    pub(super) fn shape_bytes(&self, arg: Arg) -> Option<u64> {
         use Arg::{Operand, Result, RopeTable, Scales};
         let ternary = |rows, cols, layout: Layout, group| {
             packed(&Type::matrix(DType::Ter, rows, cols).with_layout(layout).with_group(group))

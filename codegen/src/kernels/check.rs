@@ -11,9 +11,14 @@ impl KernelSpec {
     /// Checks the shape by the `check` column of the kernel table, and the strides.
     pub(super) fn check(&self) -> Result<(), KernelError> {
         self.check_shape()?;
-        let expected = if self.tokens == TokenMode::One { 0 } else { self.signature().rows };
-        let sound = self.strides.iter().all(|&s| s.is_multiple_of(4) && (1..=MAX_STRIDE).contains(&s));
-        match self.strides.len() == expected && sound {
+        let rows = if self.tokens == TokenMode::One { Vec::new() } else { self.signature().rows };
+        let expected = rows.len();
+        let fits = |(&stride, arg): (&u64, Arg)| {
+            stride.is_multiple_of(4)
+                && (1..=MAX_STRIDE).contains(&stride)
+                && self.shape_bytes(arg).is_some_and(|row| row <= stride)
+        };
+        match self.strides.len() == expected && self.strides.iter().zip(rows).all(fits) {
             true => Ok(()),
             false => Err(KernelError::Strides { kernel: self.name(), expected, got: self.strides.len() }),
         }

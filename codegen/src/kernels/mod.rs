@@ -81,7 +81,9 @@ pub enum KernelError {
         dtype: &'static str,
     },
     /// The spec's strides do not fit its kind.
-    #[error("kernel `{kernel}`: {got} strides for {expected} activations (or one is 0, odd or too large)")]
+    #[error(
+        "kernel `{kernel}`: {got} strides for {expected} activations (or one is less than a row, odd or too large)"
+    )]
     Strides {
         /// The kernel's name.
         kernel: String,

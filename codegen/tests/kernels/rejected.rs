@@ -108,6 +108,8 @@ fn strides_that_do_not_fit() {
         (TokenMode::Many, vec![256]),
         (TokenMode::Many, vec![256, 128, 128]),
         (TokenMode::Many, vec![256, 0]),
+        (TokenMode::Many, vec![252, 128]),
+        (TokenMode::Many, vec![256, 124]),
         (TokenMode::Many, vec![255, 128]),
         (TokenMode::Many, vec![u64::MAX - 3, 128]),
     ];
@@ -192,7 +194,7 @@ fn the_largest_shapes_make_bounded_kernels() {
     {
         for &kind in &all {
             for tokens in [TokenMode::One, TokenMode::Many] {
-                for stride in [64u64, 1 << 31, 1 << 40] {
+                for stride in [64u64, 1 << 14, 1 << 31, 1 << 40] {
                     let rows = if tokens == TokenMode::One { 0 } else { 5 };
                     // The number of rows is the spec's to say.
                     let built = (0..=rows).map(|rows| {
