@@ -5,7 +5,7 @@ use bitnetc_ir::limits::{GROUPS, MAX_HEAD, MAX_HEADS, MAX_WIDTH};
 use bitnetc_ir::weights::{TILE_ROWS, TRITS_MAX_COLS};
 use bitnetc_ir::{DType, Epilogue, Layout};
 
-use super::{CacheShape, KernelError, KernelSpec, MAX_STRIDE, RopeShape, TokenMode};
+use super::{Arg, CacheShape, KernelError, KernelSpec, MAX_STRIDE, RopeShape, TokenMode};
 
 impl KernelSpec {
     /// Checks the shape by the `check` column of the kernel table, and the strides.
