@@ -50,6 +50,7 @@ pub mod import;
 pub mod load;
 mod model;
 pub mod perplexity;
+mod plan_in_use;
 pub mod store;
 pub mod tokenizer_spec;
 
@@ -59,6 +60,7 @@ pub use engine::{Completion, Engine, EngineOptions, Event, GenerateOptions, Hand
 pub use error::Error;
 pub use load::LoadOptions;
 pub use model::{Model, Settings, TextSession, Tokens};
+pub use plan_in_use::{CheckState, WeightsCheck};
 
 pub use bitnetc_codegen::compile::Codegen;
 pub use bitnetc_frontend_gguf::ModelOptions;

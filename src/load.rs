@@ -4,7 +4,7 @@
 //! plan is proved again before anything runs, since the file is not trusted.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,16 +12,17 @@ use bitnetc_codegen::compile::{Compiled, compile_with};
 use bitnetc_frontend_gguf as gguf;
 use bitnetc_frontend_gguf::split::PartName;
 use bitnetc_ir::interp::{Interpreter, Tensor};
-use bitnetc_ir::weights::{packed_scale_index, ternary_bytes};
+use bitnetc_ir::weights::{is_finite, packed_scale_index, ternary_bytes};
 use bitnetc_ir::{
-    DType, EntryPoint, Func, KEY_BLOCK, Layout, Module, ParamId, Stage, Type, cache, text, verify,
+    DType, EntryPoint, Func, KEY_BLOCK, Layout, Module, Op, Operand, ParamId, Stage, Type, cache, text,
+    verify,
 };
 use bitnetc_ir::{WeightBytes, WeightSource};
 use bitnetc_passes::{HeadFormat, PassId, PassUse, Pipeline, WeightPacking, check_plan};
 use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::machine::memory_needs;
 use bitnetc_runtime::map::{MapMode, Mapping};
-use bitnetc_runtime::model::{Bytes, Model, WeightRange};
+use bitnetc_runtime::model::{Bytes, Model, ModelError, WeightRange};
 use bitnetc_runtime::plan::{self, LoadOptions as PlanOptions, Plan, PlanError};
 use bitnetc_runtime::tokenizer::{Tokenizer, TokenizerSpec};
 
@@ -29,6 +30,7 @@ use crate::build::BuildOptions;
 use crate::builtin;
 use crate::compile::{HEAD_OPTION, import, plan_model, scales_name, stored_params};
 use crate::error::Error;
+use crate::plan_in_use::{PlanInUse, WeightsCheck};
 use crate::store::{HubRef, ModelRef};
 
 /// How a model is opened.
@@ -151,6 +153,17 @@ impl Source {
         }
     }
 
+    /// Fails if bytes of a mapped file have been lost since it was opened: what was read may be zeros.
+    ///
+    /// # Errors
+    /// [`bitnetc_runtime::map::MapError::Lost`].
+    pub fn check(&self) -> Result<(), Error> {
+        match self {
+            Source::Gguf { parts, .. } => parts.iter().try_for_each(|part| Ok(part.check()?)),
+            Source::Plan { plan, .. } => Ok(plan.check()?),
+        }
+    }
+
     /// Metadata and tensor directory of the GGUF, also of one that cannot be run.
     ///
     /// # Errors
@@ -217,6 +230,9 @@ pub struct Loaded {
     pub head: String,
     blob: Bytes,
     ranges: Vec<WeightRange>,
+    /// Of a model that was opened by its plan.
+    pub(crate) plan: Option<Arc<PlanInUse>>,
+    pub(crate) check: Option<Arc<WeightsCheck>>,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -256,6 +272,13 @@ impl Loaded {
             }
         }
         (most * KEY_BLOCK).min(self.context)
+    }
+
+    /// The check of the weights' hash that goes on in the background, where there is one: of a plan of the cache
+    /// ([`crate::store::PlanCache::load`]). Steps fail once it has found that they were damaged; whoever ends before it does waits
+    /// for it to be sure of what was computed.
+    pub fn weights_check(&self) -> Option<&Arc<WeightsCheck>> {
+        self.check.as_ref()
     }
 
     /// The same model with a note, if the default context is less than its own.
@@ -358,12 +381,15 @@ fn refusals(compiled: &Compiled) -> Vec<String> {
 fn load_gguf(source: &Source, options: &BuildOptions) -> Result<Loaded, Error> {
     let target = options.target()?;
     let path = PathBuf::from(source.name());
-    let model = source.gguf_model()?;
-    let planned = plan_model(&path, &model, options)?;
+    // Zeros in place of lost bytes make errors of their own.
+    let lost = |error| source.check().err().unwrap_or(error);
+    let model = source.gguf_model().map_err(lost)?;
+    let planned = plan_model(&path, &model, options).map_err(lost)?;
     let (tokenizer, (compiled, (blob, ranges))) = beside_tokenizer(&planned.tokenizer, || {
         let compiled = compile_with(&planned.module, &target, options.codegen)?;
         Ok((compiled, planned.pack()?))
     })?;
+    source.check()?;
     let blob: Bytes = Arc::new(blob);
     let refusals = refusals(&compiled);
     Ok(Loaded {
@@ -379,11 +405,10 @@ fn load_gguf(source: &Source, options: &BuildOptions) -> Result<Loaded, Error> {
         head: head_of(&planned.meta.creation_options).to_owned(),
         blob,
         ranges,
+        plan: None,
+        check: None,
     })
 }
-
-/// Most ops of a function in a plan: 512 layers of 25 ops, and more. Proving a plan takes time by its square.
-const MAX_OPS: usize = 1 << 14;
 
 /// The module of a plan, parsed, verified, and with its memory plan proved.
 ///
@@ -392,9 +417,6 @@ const MAX_OPS: usize = 1 << 14;
 pub fn plan_module(path: &Path, plan: &Plan) -> Result<Module, Error> {
     let bad = |reason: String| Error::PlanModule { path: path.to_owned(), reason };
     let module = text::parse(plan.index().module_text()).map_err(|e| bad(e.to_string()))?;
-    if let Some(func) = module.funcs().values().find(|f| f.order().len() > MAX_OPS) {
-        return Err(bad(format!("@{} has {} ops, more than {MAX_OPS}", func.name(), func.order().len())));
-    }
     check_module(&module).map_err(bad)?;
     match module.stage {
         Stage::Planned => Ok(module),
@@ -455,7 +477,12 @@ fn load_plan(path: &Path, plan: Plan, options: &LoadOptions) -> Result<Loaded, E
             if let Some(cache) = build.cache {
                 cache::set_cache_type(&mut module, cache)?;
             }
-            let compiled = compile_with(&module, &target, build.codegen)?;
+            let (compiled, finite) = rayon::join(
+                || compile_with(&module, &target, build.codegen),
+                || check_finite(&module, &plan),
+            );
+            finite?;
+            let compiled = compiled?;
             Ok((module, compiled))
         })
     };
@@ -483,8 +510,9 @@ fn load_plan(path: &Path, plan: Plan, options: &LoadOptions) -> Result<Loaded, E
     let architecture = index.meta().architecture.clone();
     let (source_hash, head) = (index.meta().source.hash, head_of(&index.meta().creation_options).to_owned());
     notes.extend(refusals(&compiled));
-    let blob: Bytes = Arc::new(PlanBytes(plan));
-    Ok(Loaded {
+    let plan = Arc::new(PlanInUse::new(plan));
+    let blob: Bytes = Arc::<PlanInUse>::clone(&plan);
+    let loaded = Loaded {
         name: path.display().to_string(),
         model: Arc::new(Model::new(&module, compiled, Arc::clone(&blob), &ranges)?),
         module,
@@ -497,15 +525,31 @@ fn load_plan(path: &Path, plan: Plan, options: &LoadOptions) -> Result<Loaded, E
         head,
         blob,
         ranges,
-    })
+        plan: Some(plan),
+        check: None,
+    };
+    // Zeros in place of what was lost may have been read until here.
+    loaded.model.check_weights()?;
+    Ok(loaded)
 }
 
-struct PlanBytes(Plan);
-
-impl AsRef<[u8]> for PlanBytes {
-    fn as_ref(&self) -> &[u8] {
-        self.0.file()
+/// Whether the f16 of the weights that ops read whole are finite. Rows of tables that tokens are looked up in are checked as
+/// they are looked up: reading all of them would take as much memory as they do (ADR 27).
+fn check_finite(module: &Module, plan: &Plan) -> Result<(), Error> {
+    let nodes = module.funcs().values().flat_map(|f| f.order().iter().map(|&id| f.node(id)));
+    let read = nodes.filter(|node| !matches!(node.op, Op::Embed {})).flat_map(|node| &node.operands);
+    let params: BTreeSet<ParamId> = read
+        .filter_map(|operand| match operand {
+            Operand::Param(param) => Some(*param),
+            Operand::Value(_) => None,
+        })
+        .collect();
+    for decl in params.into_iter().map(|param| &module.params()[param]) {
+        if plan.weight(&decl.name).is_some_and(|bytes| !is_finite(&decl.ty, bytes)) {
+            return Err(ModelError::NotFinite { name: decl.name.clone(), ty: decl.ty.to_string() }.into());
+        }
     }
+    Ok(())
 }
 
 /// The module of a model in a stage, for dumps.
@@ -561,7 +605,7 @@ impl WeightSource for Loaded {
 /// The logits behind every token by the interpreter, given to `sink` as [`bitnetc_runtime::session::Session::score`] does.
 ///
 /// # Errors
-/// What the interpreter refuses.
+/// What the interpreter refuses; logits that are NaN.
 pub fn score_by_interpreter(
     loaded: &Loaded,
     tokens: &[u32],
@@ -587,8 +631,11 @@ pub fn score_by_interpreter(
         let mut outputs = interpreter.run(decode, inputs)?.into_iter();
         let logits = outputs.next();
         caches = outputs.collect();
-        let wanted = logits.as_ref().and_then(Tensor::as_f32).is_some_and(|row| sink(position, row));
-        if !wanted {
+        let row = logits.as_ref().and_then(Tensor::as_f32).unwrap_or_default();
+        if let Some(index) = row.iter().position(|x| x.is_nan()) {
+            return Err(SessionError::NotANumber { position: position as u32, index: index as u32 }.into());
+        }
+        if row.is_empty() || !sink(position, row) {
             break;
         }
     }

@@ -5,6 +5,8 @@ mod common;
 mod grammar;
 #[path = "../fuzz/checks/import.rs"]
 mod import;
+#[path = "../fuzz/checks/kernels.rs"]
+mod kernels;
 #[path = "../fuzz/checks/template.rs"]
 mod template;
 #[path = "../fuzz/checks/tokenizer.rs"]
@@ -172,4 +174,24 @@ fn import_seeds_hold_the_property() {
         println!("{name}");
         import::check(&bytes);
     }
+}
+
+/// The seeds, and inputs near them.
+#[test]
+fn kernel_seeds_hold_the_property() {
+    let mut random = bitnetc_ir::random::SplitMix::new(18);
+    let mut ran = 0;
+    for (name, bytes) in seeds("kernels") {
+        println!("{name}");
+        ran += usize::from(kernels::check(&bytes));
+        for _ in 0..20 {
+            let mut other = bytes.clone();
+            for _ in 0..1 + random.below(4) {
+                let at = 1 + random.below(other.len() - 1);
+                other[at] = random.next_u64() as u8;
+            }
+            ran += usize::from(kernels::check(&other));
+        }
+    }
+    assert!(ran >= 40, "only {ran} functions were run");
 }

@@ -57,10 +57,12 @@ pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
     }
     let _patience = Patience::new();
     let bar = progress::bar("packing", planned.weight_bytes(), quiet || args.json);
-    let summary = planned.write(&output_path, |done| {
+    let written = planned.write(&output_path, |done| {
         bar.set_position(done);
-        !interrupt::requested()
-    })?;
+        !interrupt::requested() && source.check().is_ok()
+    });
+    source.check()?;
+    let summary = written?;
     bar.finish_and_clear();
     let seconds = clock.elapsed().as_secs_f64();
     if args.json {

@@ -64,6 +64,8 @@ use models::ModelsCommand;
 fn main() -> ExitCode {
     interrupt::handle();
     failure::break_lines();
+    // Without it, a model file that is cut short ends the process.
+    let _ = bitnetc_runtime::map::survive_truncation();
     let configured = Config::load().and_then(|config| Ok((config.apply(Cli::command())?, config)));
     let (command, config) = match configured {
         Ok((command, config)) => (command, Ok(config)),
@@ -125,7 +127,7 @@ fn main() -> ExitCode {
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args, cli.quiet),
     };
-    match result {
+    match models::settle(result) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => failure.report(),
     }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use bitnetc::Error;
 use bitnetc::load::{LoadOptions, Loaded, load};
@@ -9,6 +10,8 @@ use bitnetc::store::{
     self, ALIASES, CachedFile, Hub, HubRef, HubSettings, ModelRef, Opening, PlanCache, Progress, Pulled,
     StoreError, Used,
 };
+use bitnetc::{CheckState, WeightsCheck};
+use bitnetc_runtime::map;
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 
@@ -283,7 +286,32 @@ pub(crate) fn open(model: Option<&Path>, options: &LoadOptions, quiet: bool) -> 
     if used == Used::Compiled {
         output::say(quiet, format!("compiled {name} once, to {}", loaded.name));
     }
+    if let Some(check) = loaded.weights_check() {
+        // A command opens one model.
+        let _ = CHECK.set(Arc::clone(check));
+    }
     Ok(loaded)
+}
+
+/// The check of the weights of the model that was opened.
+static CHECK: OnceLock<Arc<WeightsCheck>> = OnceLock::new();
+
+/// The outcome of a command that has ended, unless a model file was cut short meanwhile, which makes errors of other names. A
+/// command that worked waits for the check of the cached plan: what it has computed counts only if the weights are sound.
+pub(crate) fn settle(outcome: Outcome) -> Outcome {
+    if map::any_lost() {
+        let message = "a file was cut short, or could not be read any more, while it was in use: nothing computed from it counts";
+        return Err(Failure::new(exit::FAILURE, message));
+    }
+    let code = outcome?;
+    match CHECK.get().map(|check| check.wait(&|| !interrupt::requested())) {
+        Some(CheckState::Damaged) => {
+            let message = "the weights of the cached plan do not match their hash: nothing computed with them counts; \
+                           the plan has been removed, run the command again";
+            Err(Failure::new(exit::MODEL, message))
+        }
+        _ => Ok(code),
+    }
 }
 
 /// Runs the command.

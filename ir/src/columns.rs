@@ -8,6 +8,7 @@
 //! cache; a result that is a cache has exactly one operand that it may take the place of, and that is a cache; an operand of
 //! which there are row numbers or token ids says what they count.
 
+use crate::attr::Bounds;
 use crate::partition::{Division, Units};
 use crate::slot::Slot;
 use crate::stage::StageRange;
@@ -58,8 +59,8 @@ pub struct OpInfo {
     pub operands: &'static [(&'static str, Slot)],
     /// Optional operands, after the required ones.
     pub optional: &'static [(&'static str, Slot)],
-    /// Names of the attributes, in printing order.
-    pub attrs: &'static [&'static str],
+    /// Names of the attributes, in printing order, and their bounds.
+    pub attrs: &'static [(&'static str, Bounds)],
     /// Names of the results; empty where their number depends on the attributes.
     pub results: &'static [&'static str],
     /// Which results may be written over which operands; of several for one result, the first that suits is taken.

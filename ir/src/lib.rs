@@ -23,6 +23,7 @@ pub mod generate;
 pub mod graph;
 pub mod infer;
 pub mod interp;
+pub mod limits;
 pub mod module;
 pub mod ops;
 pub mod partition;
@@ -40,7 +41,7 @@ pub mod verify;
 pub mod weights;
 pub mod work;
 
-pub use attr::{Attr, Epilogue, Pairs, Sizes};
+pub use attr::{Attr, Bounds, Epilogue, Pairs, Sizes};
 pub use blocks::BlockFormat;
 pub use build::{BuildError, FuncBuilder};
 pub use cache::CacheType;

@@ -12,12 +12,13 @@
 //!
 //! Invariants: mnemonics are unique; optional operands follow the required ones; an op has no effect besides its results.
 
-use crate::attr::{Attr, Epilogue, Pairs, Sizes};
+use crate::attr::{Attr, Bounds, Epilogue, Pairs, Sizes};
 use crate::build::FuncBuilder;
 use crate::columns::Run::{Replicable, Shared, View};
 use crate::columns::{InPlace, Index, OpInfo, position};
 use crate::graph::Operand;
 use crate::infer;
+use crate::limits::{MAX_HEAD, MAX_HEADS, MAX_PARTS, MAX_WIDTH};
 use crate::partition::Division::{ChosenRows, Elements, KeyHeads, RowTiles, Tokens};
 use crate::rope::Theta;
 use crate::slot::Slot;
@@ -70,7 +71,7 @@ macro_rules! define_ops {
         $variant:ident = $mnemonic:literal, $method:ident {
             operands: [$($operand:ident: $slot:ident),*],
             optional: [$($opt:ident: $opt_slot:ident),*],
-            attrs: {$($attr:ident: $attr_ty:ty),*},
+            attrs: {$($attr:ident: $attr_ty:ty = $bounds:expr),*},
             results: $results:tt,
             in_place: {$($written:ident: [$($over:ident),+]),*},
             indices: {$($index:ident: $into:ident),*},
@@ -94,7 +95,7 @@ macro_rules! define_ops {
             doc: concat!($($doc, "\n"),+),
             operands: &[$((stringify!($operand), Slot::$slot)),*],
             optional: &[$((stringify!($opt), Slot::$opt_slot)),*],
-            attrs: &[$(stringify!($attr)),*],
+            attrs: &[$((stringify!($attr), $bounds)),*],
             results: define_ops!(@names $results),
             in_place: {
                 #[allow(dead_code)]
@@ -189,7 +190,25 @@ macro_rules! define_ops {
             /// # Errors
             /// The rule of the op that the types break.
             pub fn infer(&self, operands: &[&Type]) -> Result<Vec<Type>, infer::TypeRule> {
+                self.check_attrs()?;
                 match self { $(Op::$variant { .. } => $infer(self, operands),)+ }
+            }
+
+            /// Compares the attributes with the bounds of the table.
+            ///
+            /// # Errors
+            /// The first attribute that lies outside.
+            fn check_attrs(&self) -> Result<(), infer::TypeRule> {
+                match self { $(
+                    Op::$variant { $($attr),* } => {
+                        $(if !Attr::is_within($attr, $bounds) {
+                            let value = Attr::print($attr);
+                            let message = format!("{} is {value}, must be {}", stringify!($attr), $bounds);
+                            return Err(infer::TypeRule(message));
+                        })*
+                        Ok(())
+                    }
+                )+ }
             }
         }
 
@@ -228,6 +247,11 @@ macro_rules! define_ops {
     (@pack $r:ident, variadic) => { Ok($r) };
 }
 
+const POSITIVE: Bounds = Bounds::Positive;
+const HEAD: Bounds = Bounds::UpTo(MAX_HEAD);
+const TURNED: Bounds = Bounds::EvenUpTo(MAX_HEAD);
+const HEADS: Bounds = Bounds::UpTo(MAX_HEADS);
+
 define_ops! {
     /// The rows of an embedding table that belong to the tokens, as f32.
     Embed = "embed", embed {
@@ -246,7 +270,7 @@ define_ops! {
     RmsNorm = "rms_norm", rms_norm {
         operands: [x: Act, w: VectorParam],
         optional: [],
-        attrs: {eps: f32},
+        attrs: {eps: f32 = POSITIVE},
         results: [y],
         in_place: {},
         indices: {},
@@ -285,7 +309,7 @@ define_ops! {
     Rope = "rope", rope {
         operands: [x: Act, pos: Position],
         optional: [],
-        attrs: {theta: Theta, head: u32, rot: u32, pairs: Pairs},
+        attrs: {theta: Theta = POSITIVE, head: u32 = HEAD, rot: u32 = TURNED, pairs: Pairs = Bounds::Any},
         results: [y],
         in_place: {y: [x]},
         indices: {},
@@ -311,7 +335,7 @@ define_ops! {
     Attention = "attention", attention {
         operands: [q: Act, kc: Cache, vc: Cache, pos: Position],
         optional: [],
-        attrs: {heads: u32, kv_heads: u32, scale: f32},
+        attrs: {heads: u32 = HEADS, kv_heads: u32 = HEADS, scale: f32 = POSITIVE},
         results: [y],
         in_place: {},
         indices: {},
@@ -376,7 +400,7 @@ define_ops! {
     RmsNormHeads = "rms_norm_heads", rms_norm_heads {
         operands: [x: Act, w: VectorParam],
         optional: [],
-        attrs: {eps: f32, head: u32},
+        attrs: {eps: f32 = POSITIVE, head: u32 = HEAD},
         results: [y],
         in_place: {},
         indices: {},
@@ -402,7 +426,7 @@ define_ops! {
     RmsNormQuant = "rms_norm_quant", rms_norm_quant {
         operands: [x: Act, w: VectorParam],
         optional: [],
-        attrs: {eps: f32},
+        attrs: {eps: f32 = POSITIVE},
         results: [q],
         in_place: {},
         indices: {},
@@ -415,7 +439,7 @@ define_ops! {
     Bitlinear = "bitlinear", bitlinear {
         operands: [x: Quant, w: TernaryParam],
         optional: [residual: Act],
-        attrs: {epilogue: Epilogue},
+        attrs: {epilogue: Epilogue = Bounds::Any},
         results: [y],
         in_place: {y: [residual]},
         indices: {},
@@ -428,7 +452,7 @@ define_ops! {
     Split = "split", split {
         operands: [x: Act],
         optional: [],
-        attrs: {sizes: Sizes},
+        attrs: {sizes: Sizes = Bounds::Sizes(MAX_PARTS)},
         results: variadic,
         in_place: {},
         indices: {},
@@ -467,7 +491,7 @@ define_ops! {
     Screen = "screen", screen {
         operands: [y: Act],
         optional: [],
-        attrs: {n: u32},
+        attrs: {n: u32 = Bounds::UpTo(MAX_WIDTH)},
         results: [rows],
         in_place: {},
         indices: {},
@@ -506,7 +530,7 @@ define_ops! {
     RopeKvAppend = "rope_kv_append", rope_kv_append {
         operands: [q: Act, k: Act, v: Act, kc: Cache, vc: Cache, pos: Position],
         optional: [],
-        attrs: {theta: Theta, head: u32, rot: u32, pairs: Pairs},
+        attrs: {theta: Theta = POSITIVE, head: u32 = HEAD, rot: u32 = TURNED, pairs: Pairs = Bounds::Any},
         results: [q, kc, vc],
         in_place: {q: [q], kc: [kc], vc: [vc]},
         indices: {},

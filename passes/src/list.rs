@@ -45,7 +45,7 @@ define_passes! {
     /// Brings ops into the one form that later passes look for.
     Canonicalise: optional Rewrite(canonicalise::Canonicalise), Imported..=LaidOut;
     /// Computes equal ops once.
-    Cse: optional Rewrite(cse::Cse), Imported..=LaidOut;
+    Cse: optional Rewrite(cse::Cse::default()), Imported..=LaidOut;
     /// Removes ops and weights that nothing reads.
     Dce: optional Rewrite(dce::Dce), Imported..=LaidOut;
     /// Makes one op of RMSNorm and the quantisation of its result.

@@ -21,7 +21,9 @@ use crate::patch::Patch;
 pub trait Rewrite {
     /// Takes from `context` what the rewrite depends on; called once, before the others.
     fn configure(&mut self, _context: &PassContext) {}
-    /// What to change at `node`, if anything.
+    /// Takes a look at the whole function before its nodes are visited once more.
+    fn start_sweep(&mut self, _func: &Func) {}
+    /// What to change at `node`, if anything. It is called for every node of a sweep, so it must not look at all others.
     fn matches(&self, module: &Module, func: &Func, node: NodeId) -> Option<Patch>;
     /// Whether nodes are visited last first, as suits a rewrite that follows operands.
     fn backwards(&self) -> bool {

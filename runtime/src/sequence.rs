@@ -15,9 +15,15 @@ use std::sync::Arc;
 use bitnetc_ir::{Type, storage};
 
 use crate::error::SessionError;
-use crate::machine::{buffer, vec_with_room};
+use crate::machine::memory::buffer_of;
+use crate::machine::vec_with_room;
 use crate::map::AlignedBuffer;
 use crate::model::Model;
+
+/// Bytes of all caches of a sequence up to which they ask for huge pages. The first token writes to as many places of a cache as
+/// there are heads, and with huge pages takes the memory of what lies around them: nearly all of it, for a model of many small
+/// heads. So that a context of a million positions costs nothing until it is used, large caches do without.
+const DENSE_CACHES: u64 = 512 << 20;
 
 /// Tokens of one text, with their keys and values.
 pub struct Sequence {
@@ -29,6 +35,15 @@ pub struct Sequence {
     capacity: u32,
     context: u32,
     tokens: Vec<u32>,
+    spoiled: Option<Spoiled>,
+}
+
+/// A token whose embedding is not finite, so that nothing computed from its position on counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spoiled {
+    /// Where it stands in the sequence.
+    pub(crate) position: u32,
+    pub(crate) token: u32,
 }
 
 impl std::fmt::Debug for Sequence {
@@ -48,10 +63,13 @@ impl Sequence {
         capacity: u32,
         context: u32,
     ) -> Result<Self, SessionError> {
-        let cache = |ty| buffer("KV cache", storage::cache_bytes(ty, capacity).unwrap_or(u64::MAX));
+        let bytes = |ty| storage::cache_bytes(ty, capacity).unwrap_or(u64::MAX);
+        let all = types.iter().map(bytes).fold(0, u64::saturating_add);
+        let make = if all <= DENSE_CACHES { AlignedBuffer::zeroed } else { AlignedBuffer::sparse };
+        let cache = |ty| buffer_of("KV cache", bytes(ty), make);
         let caches = types.iter().map(cache).collect::<Result<_, _>>()?;
         let tokens = vec_with_room("tokens of a sequence", context as usize)?;
-        Ok(Self { model, caches, types: types.to_vec(), capacity, context, tokens })
+        Ok(Self { model, caches, types: types.to_vec(), capacity, context, tokens, spoiled: None })
     }
 
     /// The tokens that have been fed.
@@ -72,6 +90,12 @@ impl Sequence {
     /// Forgets the tokens from `position` on (0: all of them).
     pub fn truncate(&mut self, position: u32) {
         self.tokens.truncate(position as usize);
+        self.spoiled = self.spoiled.filter(|spoiled| spoiled.position < position);
+    }
+
+    /// The first of its tokens whose embedding is not finite.
+    pub(crate) fn spoiled(&self) -> Option<Spoiled> {
+        self.spoiled
     }
 
     /// Makes this sequence hold the first `length` tokens of `source`, or all of them if it has fewer, with their keys and
@@ -102,6 +126,8 @@ impl Sequence {
         }
         self.tokens.truncate(same);
         self.tokens.extend_from_slice(&tokens[same..]);
+        // The first of the same tokens is the same.
+        self.spoiled = source.spoiled.filter(|spoiled| spoiled.position < length);
         Ok(())
     }
 
@@ -115,8 +141,9 @@ impl Sequence {
         &self.caches
     }
 
-    /// Adds tokens whose keys and values have been computed. The context has room for them.
-    pub(crate) fn append(&mut self, tokens: &[u32]) {
+    /// Adds tokens whose keys and values have been computed; `spoiled` is the first of all that is. The context has room for them.
+    pub(crate) fn append(&mut self, tokens: &[u32], spoiled: Option<Spoiled>) {
         self.tokens.extend_from_slice(tokens);
+        self.spoiled = spoiled;
     }
 }

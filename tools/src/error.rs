@@ -21,6 +21,20 @@ pub enum Error {
     /// A function could not be run.
     #[error(transparent)]
     Execute(#[from] ExecuteError),
+    /// A call whose sizes are above the limits ([`bitnetc_ir::limits`]).
+    #[error(
+        "a call of @{func} {what} {has}, the most is {most}; give the function smaller types, or fewer tokens"
+    )]
+    TooLarge {
+        /// The function.
+        func: String,
+        /// What is too large.
+        what: &'static str,
+        /// Its size.
+        has: u64,
+        /// The limit.
+        most: u64,
+    },
     /// The machine's limits could not be measured.
     #[error(transparent)]
     Roofline(#[from] RooflineError),
