@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use bitnetc::batch::{BatchError, Defaults, Done, Format, Input, Job, Outcome, Output, Shard, TextSource};
+use bitnetc::batch::{
+    BatchError, Defaults, Done, Format, Input, Job, Lines, Outcome, Output, Settings, Shard, TextSource,
+};
+use bitnetc::chat::Wish;
 use bitnetc::engine::{EngineOptions, GenerateOptions};
 use bitnetc::{Error, Model, SamplingParams};
 
@@ -12,10 +15,11 @@ fn job<'a>(model: &'a Model, lines: &str, output: &Path) -> Job<'a> {
     std::fs::write(&file, lines).unwrap();
     let input = Input::open(&file, Format::Jsonl, Shard::ALL).unwrap();
     let options = GenerateOptions { limit: Some(4), ..GenerateOptions::default() };
-    let defaults = Defaults { params: SamplingParams::greedy(), seed: Some(1), options, form: None };
+    let (params, lines) = (SamplingParams::greedy(), Lines::Prompts);
+    let defaults = Defaults { params, seed: Some(1), options, form: None, lines };
     let source = TextSource { tokenizer: model.tokenizer(), chat: None, forms: None };
-    let vocab = model.loaded().model.vocab();
-    Job::new(input, &Done::default(), output, defaults, source, "model", vocab).unwrap()
+    let settings = Settings::new(model.loaded(), Format::Jsonl, &defaults, &Wish::Model, 0);
+    Job::new(input, (&Done::default(), output), defaults, settings, source, model.loaded()).unwrap()
 }
 
 fn good(prompt: &str) -> String {

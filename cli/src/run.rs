@@ -16,7 +16,6 @@ use super::args::RunArgs;
 use super::chat::{self, ChatArgs};
 use super::failure::Failure;
 use super::generate::Opened;
-use super::sampling::constraint;
 use super::timings::Timings;
 use super::{Outcome, input_file, interrupt, output};
 use crate::exit;

@@ -8,15 +8,15 @@ const MAX_MESSAGE: usize = 1_000;
 
 /// What became of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Whether it is a grammar in GBNF.
-    pub gbnf: bool,
+    pub(crate) gbnf: bool,
     /// Whether it is a schema.
-    pub schema: bool,
+    pub(crate) schema: bool,
 }
 
 /// Checks a text.
-pub fn check(bytes: &[u8]) -> Outcome {
+pub(crate) fn check(bytes: &[u8]) -> Outcome {
     let text = String::from_utf8_lossy(bytes);
     let lark = gbnf::to_lark(&text);
     let schema = schema::normalise(&text);

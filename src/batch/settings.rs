@@ -104,11 +104,12 @@ impl Settings {
 
     fn add_form(&mut self, form: &GrammarSource) {
         let (name, text) = match form {
-            GrammarSource::JsonSchema(text) => ("json_schema", text),
-            GrammarSource::Lark(text) => ("grammar", text),
-            GrammarSource::Regex(text) => ("regex", text),
+            GrammarSource::JsonSchema(text) => ("json_schema", text.clone()),
+            GrammarSource::Lark(text) | GrammarSource::Gbnf(text) => ("grammar", text.clone()),
+            GrammarSource::Regex(text) => ("regex", text.clone()),
+            GrammarSource::Choice(texts) => ("choice", json!(texts).to_string()),
         };
-        self.0.insert(name.to_owned(), json!(short_hash(text)));
+        self.0.insert(name.to_owned(), json!(short_hash(&text)));
     }
 
     /// As it stands in results.
