@@ -1,8 +1,10 @@
-//! Output that follows a grammar: JSON schemas, Lark grammars and regular expressions.
+//! Output that follows a form: JSON schemas, grammars in Lark and GBNF, regular expressions, choices.
 //!
 //! [`Constraint`] says which tokens may come next. [`Grammars`] makes them for the texts of a model, with the `llguidance`
-//! crate (feature `grammar`), whose masks are computed over a trie of all tokens. Grammars come from requests and are not
-//! trusted: the work that one may cause is bounded ([`GrammarLimit`]).
+//! crate (feature `grammar`), whose masks are computed over a trie of all tokens. [`schema`] and [`gbnf`] rewrite what that
+//! crate does not take as it is, and [`form`] reads what the body of a request asks for. Grammars come from requests and are
+//! not trusted: they are compiled on threads of their own, in bounded time ([`Compiling`]), and the work that one may cause
+//! later is bounded too ([`GrammarLimit`]).
 //!
 //! Invariant: messages speak of the grammar and its limits; what the crate says of its own state is not shown.
 
@@ -11,16 +13,48 @@ use std::sync::Arc;
 use bitnetc_runtime::sampling::TokenMask;
 use bitnetc_runtime::tokenizer::Tokenizer;
 
+mod compile;
+pub mod form;
+pub mod gbnf;
 #[cfg(feature = "grammar")]
 mod grammar;
 #[cfg(feature = "grammar")]
+mod message;
+pub mod schema;
+
+pub use compile::{Compiling, MAX_TIME};
+#[cfg(feature = "grammar")]
 pub use grammar::{Grammar, Vocabulary};
+
+use gbnf::GbnfError;
+use schema::SchemaError;
+
+/// Most bytes of a grammar in Lark.
+pub const MAX_LARK: usize = 256 << 10;
+/// Most bytes of a regular expression.
+pub const MAX_REGEX: usize = 64 << 10;
+/// Most operators of repetition in an expression, in a grammar, or in all patterns of a schema.
+pub const MAX_REPETITIONS: usize = 3_000;
+
+/// What expressions are called in messages.
+const REGEX: &str = "regular expression";
+
+/// How many operators of repetition a text has.
+fn repetitions(text: &str) -> usize {
+    text.bytes().filter(|byte| b"*+?{".contains(byte)).count()
+}
 
 /// What of a grammar is bounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GrammarLimit {
+    /// The grammar's text.
+    Text,
+    /// Operators of repetition: what the size of its automata grows with.
+    Repetitions,
     /// The grammar as a whole, when it is read.
     Size,
+    /// The time to read it.
+    Time,
     /// Its regular expressions, while one token is chosen.
     Expressions,
     /// Its rules, while one token is chosen.
@@ -31,7 +65,10 @@ impl GrammarLimit {
     /// What is counted.
     fn unit(self) -> &'static str {
         match self {
+            GrammarLimit::Text => "bytes",
+            GrammarLimit::Repetitions => "repetitions (`*`, `+`, `?`, `{`)",
             GrammarLimit::Size => "units of work to read it",
+            GrammarLimit::Time => "seconds to read it",
             GrammarLimit::Expressions => "steps of its regular expressions for one token",
             GrammarLimit::Rules => "open rules for one token",
         }
@@ -40,7 +77,11 @@ impl GrammarLimit {
     /// What helps.
     fn remedy(self) -> &'static str {
         match self {
-            GrammarLimit::Size | GrammarLimit::Expressions => {
+            GrammarLimit::Text
+            | GrammarLimit::Repetitions
+            | GrammarLimit::Size
+            | GrammarLimit::Time
+            | GrammarLimit::Expressions => {
                 "use shorter patterns, with smaller repetition counts and less nesting"
             }
             GrammarLimit::Rules => "use fewer alternatives, and lists that grow to the left",
@@ -52,14 +93,25 @@ impl GrammarLimit {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConstraintError {
-    /// The JSON schema is not JSON.
-    #[error("the JSON schema is not JSON: {0}")]
-    Json(#[from] serde_json::Error),
+    /// What is wrong with a JSON schema, or not supported of it.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// What is wrong with a grammar in GBNF, or not supported of it.
+    #[error("the GBNF grammar cannot be used: {0}")]
+    Gbnf(#[from] GbnfError),
     /// The grammar is wrong, or needs what is not supported.
-    #[error("the grammar cannot be used: {reason}")]
+    #[error("the {kind} cannot be used: {reason}")]
     Grammar {
+        /// What it is.
+        kind: &'static str,
         /// Why, with the place where there is one.
         reason: String,
+    },
+    /// There is no text that the grammar allows.
+    #[error("no text satisfies the {kind}")]
+    Empty {
+        /// What it is.
+        kind: &'static str,
     },
     /// The model has no token to end a text with.
     #[error("the model has no end-of-text token, which a grammar needs: it cannot be used with this model")]
@@ -72,6 +124,9 @@ pub enum ConstraintError {
         /// The limit.
         most: u64,
     },
+    /// No thread could be started to compile the grammar on.
+    #[error("no thread can be started to read the grammar: {0}")]
+    Thread(#[source] std::io::Error),
     /// A token that the grammar does not allow, or no token that it allows.
     #[error("the grammar cannot go on: {reason}")]
     Step {
@@ -87,17 +142,47 @@ pub enum GrammarSource {
     JsonSchema(String),
     /// A Lark grammar, in the dialect of `llguidance`.
     Lark(String),
+    /// A grammar in the notation of llama.cpp.
+    Gbnf(String),
     /// A regular expression for the whole text.
     Regex(String),
+    /// One of some texts.
+    Choice(Vec<String>),
+}
+
+impl GrammarSource {
+    /// A grammar in GBNF or Lark, which its form says: only GBNF defines rules by `::=`.
+    pub fn of_grammar(text: String) -> Self {
+        match gbnf::is_gbnf(&text) {
+            true => GrammarSource::Gbnf(text),
+            false => GrammarSource::Lark(text),
+        }
+    }
+
+    /// What it is, for messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            GrammarSource::JsonSchema(_) => "JSON schema",
+            GrammarSource::Lark(_) => "Lark grammar",
+            GrammarSource::Gbnf(_) => "GBNF grammar",
+            GrammarSource::Regex(_) => REGEX,
+            GrammarSource::Choice(_) => "list of choices",
+        }
+    }
 }
 
 /// Makes constraints of grammars.
 pub trait MakeConstraint {
+    /// Begins to compile `source`, for a text that follows it from its start.
+    fn compile(&self, source: &GrammarSource) -> Compiling;
+
     /// A text that follows `source` from its start.
     ///
     /// # Errors
-    /// A source that is wrong, or needs what is not supported.
-    fn constraint(&self, source: &GrammarSource) -> Result<Box<dyn Constraint>, ConstraintError>;
+    /// A source that is wrong, needs what is not supported, or exceeds a limit.
+    fn constraint(&self, source: &GrammarSource) -> Result<Box<dyn Constraint>, ConstraintError> {
+        self.compile(source).wait()
+    }
 }
 
 /// Tokens that may come next, and what comes of them.
@@ -121,44 +206,59 @@ pub trait Constraint: std::fmt::Debug + Send {
 /// The grammars of a model. The trie of its tokens is made when the first grammar wants it.
 #[derive(Debug)]
 pub struct Grammars {
+    #[cfg_attr(not(feature = "grammar"), expect(dead_code, reason = "nothing is made of it"))]
+    made: Arc<Tokens>,
+}
+
+/// The tokens of a model, and their trie.
+#[derive(Debug)]
+struct Tokens {
     #[cfg_attr(not(feature = "grammar"), expect(dead_code, reason = "nothing is made of them"))]
     tokenizer: Arc<Tokenizer>,
     #[cfg_attr(not(feature = "grammar"), expect(dead_code, reason = "nothing is made of them"))]
     vocab: u32,
     #[cfg(feature = "grammar")]
-    made: std::sync::OnceLock<Vocabulary>,
+    trie: std::sync::OnceLock<Vocabulary>,
 }
 
 impl Grammars {
     /// For a model with `vocab` logits and the tokens of `tokenizer`.
     pub fn new(tokenizer: Arc<Tokenizer>, vocab: u32) -> Self {
-        Self {
+        let tokens = Tokens {
             tokenizer,
             vocab,
             #[cfg(feature = "grammar")]
-            made: std::sync::OnceLock::new(),
-        }
+            trie: std::sync::OnceLock::new(),
+        };
+        Self { made: Arc::new(tokens) }
+    }
+}
+
+#[cfg(feature = "grammar")]
+impl Tokens {
+    fn vocabulary(&self) -> Result<&Vocabulary, ConstraintError> {
+        Ok(match self.trie.get() {
+            Some(vocabulary) => vocabulary,
+            None => {
+                let vocabulary = Vocabulary::new(&self.tokenizer, self.vocab)?;
+                self.trie.get_or_init(|| vocabulary)
+            }
+        })
     }
 }
 
 #[cfg(feature = "grammar")]
 impl MakeConstraint for Grammars {
-    fn constraint(&self, source: &GrammarSource) -> Result<Box<dyn Constraint>, ConstraintError> {
-        let vocabulary = match self.made.get() {
-            Some(vocabulary) => vocabulary,
-            None => {
-                let vocabulary = Vocabulary::new(&self.tokenizer, self.vocab)?;
-                self.made.get_or_init(|| vocabulary)
-            }
-        };
-        Ok(Box::new(vocabulary.grammar(source)?))
+    fn compile(&self, source: &GrammarSource) -> Compiling {
+        let (tokens, source) = (Arc::clone(&self.made), source.clone());
+        Compiling::start(move || Ok(Box::new(tokens.vocabulary()?.grammar(&source)?)))
     }
 }
 
 #[cfg(not(feature = "grammar"))]
 impl MakeConstraint for Grammars {
-    fn constraint(&self, _: &GrammarSource) -> Result<Box<dyn Constraint>, ConstraintError> {
+    fn compile(&self, source: &GrammarSource) -> Compiling {
         let reason = "this build has no grammars: build bitnetc with the feature `grammar`".to_owned();
-        Err(ConstraintError::Grammar { reason })
+        Compiling::done(Err(ConstraintError::Grammar { kind: source.kind(), reason }))
     }
 }

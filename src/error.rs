@@ -22,6 +22,11 @@ use crate::constraint::ConstraintError;
 use crate::engine::EngineError;
 use crate::import::LocationError;
 
+/// The directory that a file is in, for commands.
+fn folder_of(path: &std::path::Path) -> &std::path::Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."))
+}
+
 /// An error of the library facade.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -39,6 +44,17 @@ pub enum Error {
         path: PathBuf,
         /// Its first bytes, printable.
         found: String,
+    },
+    /// A clone of a repository without its large files.
+    #[error(
+        "{}: this is a Git LFS pointer, a line of text in place of the model; fetch the model itself: git -C {} lfs pull --include {}",
+        path.display(),
+        folder_of(path).display(),
+        std::path::Path::new(path.file_name().unwrap_or_default()).display()
+    )]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
     },
     /// The GGUF is malformed or holds a model that is not supported.
     #[error("{}: {source}", path.display())]

@@ -32,9 +32,10 @@
 //! | [`load`] | what [`Model`] is made of, with every option |
 //! | [`compile`], [`import`] | plan files, and GGUF files from checkpoints |
 //! | [`sampling`], [`session`], [`tokenizer`], [`cpus`] | the parts of the runtime that those name |
-//! | [`ir`], [`passes`], [`codegen`], [`gguf`], [`runtime`] | the compiler's crates, whole, for programs that go below all this |
+//! | [`ir`], [`passes`], [`codegen`], [`gguf`], [`checkpoint`], [`runtime`] | the compiler's crates, whole, for programs that go below all this |
 //!
-//! A program needs this crate alone in its `Cargo.toml`: what public functions take and return is named here.
+//! A program needs this crate alone in its `Cargo.toml`: what public functions take and return is named here, [`serde_json`]
+//! included.
 #![forbid(unsafe_code)]
 
 pub mod batch;
@@ -49,6 +50,7 @@ pub mod import;
 pub mod load;
 mod model;
 pub mod perplexity;
+mod plan_in_use;
 pub mod store;
 pub mod tokenizer_spec;
 
@@ -57,7 +59,8 @@ pub use constraint::GrammarSource;
 pub use engine::{Completion, Engine, EngineOptions, Event, GenerateOptions, Handle, Request, Stop, Token};
 pub use error::Error;
 pub use load::LoadOptions;
-pub use model::{Model, Settings, TextSession, Tokens, prompt_tokens};
+pub use model::{Model, Settings, TextSession, Tokens};
+pub use plan_in_use::{CheckState, WeightsCheck};
 
 pub use bitnetc_codegen::compile::Codegen;
 pub use bitnetc_frontend_gguf::ModelOptions;
@@ -71,6 +74,9 @@ pub use bitnetc_runtime::session::{self, Session, SessionOptions};
 pub use bitnetc_runtime::tokenizer::{self, TokenId, Tokenize, Tokenizer};
 
 pub use {
-    bitnetc_codegen as codegen, bitnetc_frontend_gguf as gguf, bitnetc_ir as ir, bitnetc_passes as passes,
-    bitnetc_runtime as runtime,
+    bitnetc_codegen as codegen, bitnetc_frontend_gguf as gguf, bitnetc_import as checkpoint,
+    bitnetc_ir as ir, bitnetc_passes as passes, bitnetc_runtime as runtime,
 };
+
+/// The JSON of requests, answers and template variables.
+pub use serde_json;

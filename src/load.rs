@@ -4,7 +4,7 @@
 //! plan is proved again before anything runs, since the file is not trusted.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,14 +12,17 @@ use bitnetc_codegen::compile::{Compiled, compile_with};
 use bitnetc_frontend_gguf as gguf;
 use bitnetc_frontend_gguf::split::PartName;
 use bitnetc_ir::interp::{Interpreter, Tensor};
-use bitnetc_ir::weights::{packed_scale_index, ternary_bytes};
-use bitnetc_ir::{DType, EntryPoint, KEY_BLOCK, Layout, Module, ParamId, Stage, Type, cache, text, verify};
+use bitnetc_ir::weights::{is_finite, packed_scale_index, ternary_bytes};
+use bitnetc_ir::{
+    DType, EntryPoint, Func, KEY_BLOCK, Layout, Module, Op, Operand, ParamId, Stage, Type, cache, text,
+    verify,
+};
 use bitnetc_ir::{WeightBytes, WeightSource};
 use bitnetc_passes::{HeadFormat, PassId, PassUse, Pipeline, WeightPacking, check_plan};
 use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::machine::memory_needs;
 use bitnetc_runtime::map::{MapMode, Mapping};
-use bitnetc_runtime::model::{Bytes, Model, WeightRange};
+use bitnetc_runtime::model::{Bytes, Model, ModelError, WeightRange};
 use bitnetc_runtime::plan::{self, LoadOptions as PlanOptions, Plan, PlanError};
 use bitnetc_runtime::tokenizer::{Tokenizer, TokenizerSpec};
 
@@ -27,6 +30,7 @@ use crate::build::BuildOptions;
 use crate::builtin;
 use crate::compile::{HEAD_OPTION, import, plan_model, scales_name, stored_params};
 use crate::error::Error;
+use crate::plan_in_use::{PlanInUse, WeightsCheck};
 use crate::store::{HubRef, ModelRef};
 
 /// How a model is opened.
@@ -52,6 +56,9 @@ impl Default for LoadOptions {
         }
     }
 }
+
+/// How a pointer begins that Git LFS leaves in the place of a large file.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// A model file, opened and told apart.
 pub enum Source {
@@ -84,6 +91,9 @@ impl Source {
         };
         let file = Mapping::open(path, map_mode)?;
         let start = &file.as_slice()[..file.as_slice().len().min(8)];
+        if file.as_slice().starts_with(LFS_POINTER) {
+            return Err(Error::LfsPointer { path: path.to_owned() });
+        }
         if start.starts_with(&plan::MAGIC[..plan::MAGIC.len().min(4)]) {
             let plan = Box::new(Plan::from_file(file, path, &PlanOptions::default())?);
             return Ok(Source::Plan { path: path.to_owned(), plan });
@@ -143,14 +153,47 @@ impl Source {
         }
     }
 
+    /// Fails if bytes of a mapped file have been lost since it was opened: what was read may be zeros.
+    ///
+    /// # Errors
+    /// [`bitnetc_runtime::map::MapError::Lost`].
+    pub fn check(&self) -> Result<(), Error> {
+        match self {
+            Source::Gguf { parts, .. } => parts.iter().try_for_each(|part| Ok(part.check()?)),
+            Source::Plan { plan, .. } => Ok(plan.check()?),
+        }
+    }
+
+    /// Metadata and tensor directory of the GGUF, also of one that cannot be run.
+    ///
+    /// # Errors
+    /// A damaged file, or a plan.
+    pub fn gguf_outline(&self) -> Result<gguf::Outline<'_>, Error> {
+        let path = self.gguf_path()?;
+        let refused = |source| Error::Gguf { path: path.to_owned(), source };
+        match gguf::Gguf::parse_parts(&self.parts()) {
+            Err(error) if !error.is_unreadable_kind() => Err(refused(error)),
+            _ => gguf::Outline::parse_parts(&self.parts()).map_err(refused),
+        }
+    }
+
     /// Parses the GGUF.
     ///
     /// # Errors
     /// A file that is malformed, not supported, or a plan.
     pub fn gguf_model(&self) -> Result<gguf::Model<'_>, Error> {
+        let path = self.gguf_path()?;
+        let options = match self {
+            Source::Gguf { options, .. } => *options,
+            Source::Plan { .. } => gguf::ModelOptions::default(),
+        };
+        gguf::Model::open_parts(&self.parts(), &options)
+            .map_err(|source| Error::Gguf { path: path.to_owned(), source })
+    }
+
+    fn gguf_path(&self) -> Result<&Path, Error> {
         match self {
-            Source::Gguf { path, options, .. } => gguf::Model::open_parts(&self.parts(), options)
-                .map_err(|source| Error::Gguf { path: path.clone(), source }),
+            Source::Gguf { path, .. } => Ok(path),
             Source::Plan { path, .. } => Err(Error::NotInPlan {
                 path: path.clone(),
                 what: "this is a plan already; give the .gguf file",
@@ -181,8 +224,15 @@ pub struct Loaded {
     pub context: u32,
     /// Remarks on the file: defaults that were used and the like.
     pub notes: Vec<String>,
+    /// What identifies the model file, the same for a GGUF and for every plan that is made from it.
+    pub source_hash: [u8; 32],
+    /// The language-model head, as `--head` names it.
+    pub head: String,
     blob: Bytes,
     ranges: Vec<WeightRange>,
+    /// Of a model that was opened by its plan.
+    pub(crate) plan: Option<Arc<PlanInUse>>,
+    pub(crate) check: Option<Arc<WeightsCheck>>,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -196,6 +246,13 @@ impl Loaded {
     pub fn context_bytes(&self, context: u32) -> u64 {
         let needs = memory_needs(&self.module, self.model.programs(), context);
         needs.kv_cache.saturating_add(needs.arena).saturating_add(needs.io)
+    }
+
+    /// The element type of its KV cache.
+    pub fn cache_type(&self) -> Option<DType> {
+        let inputs = |func: &Func| func.inputs().iter().map(|&v| func.ty(v).clone()).collect::<Vec<_>>();
+        let mut types = self.module.funcs().values().flat_map(inputs);
+        types.find(|ty| ty.as_cache().is_some()).map(|ty| ty.dtype)
     }
 
     /// The context of a session for which no other is asked for: the model's own, or as much of it as takes at most
@@ -215,6 +272,13 @@ impl Loaded {
             }
         }
         (most * KEY_BLOCK).min(self.context)
+    }
+
+    /// The check of the weights' hash that goes on in the background, where there is one: of a plan of the cache
+    /// ([`crate::store::PlanCache::load`]). Steps fail once it has found that they were damaged; whoever ends before it does waits
+    /// for it to be sure of what was computed.
+    pub fn weights_check(&self) -> Option<&Arc<WeightsCheck>> {
+        self.check.as_ref()
     }
 
     /// The same model with a note, if the default context is less than its own.
@@ -282,11 +346,15 @@ pub fn load_source(source: Source, options: &LoadOptions) -> Result<Loaded, Erro
     Ok(loaded.with_context_note())
 }
 
+/// The head among the options that a plan was made with.
+fn head_of(options: &[(String, String)]) -> &str {
+    options.iter().find(|(name, _)| name == HEAD_OPTION).map_or("f16", |(_, value)| value.as_str())
+}
+
 /// Whether the plan has the head that was asked for.
 fn check_head(path: &Path, plan: &Plan, asked: Option<HeadFormat>) -> Result<(), Error> {
     let Some(asked) = asked.map(|head| head.to_string()) else { return Ok(()) };
-    let options = &plan.index().meta().creation_options;
-    let has = options.iter().find(|(name, _)| name == HEAD_OPTION).map_or("f16", |(_, value)| value.as_str());
+    let has = head_of(&plan.index().meta().creation_options);
     match has == asked {
         true => Ok(()),
         false => {
@@ -313,12 +381,15 @@ fn refusals(compiled: &Compiled) -> Vec<String> {
 fn load_gguf(source: &Source, options: &BuildOptions) -> Result<Loaded, Error> {
     let target = options.target()?;
     let path = PathBuf::from(source.name());
-    let model = source.gguf_model()?;
-    let planned = plan_model(&path, &model, options)?;
+    // Zeros in place of lost bytes make errors of their own.
+    let lost = |error| source.check().err().unwrap_or(error);
+    let model = source.gguf_model().map_err(lost)?;
+    let planned = plan_model(&path, &model, options).map_err(lost)?;
     let (tokenizer, (compiled, (blob, ranges))) = beside_tokenizer(&planned.tokenizer, || {
         let compiled = compile_with(&planned.module, &target, options.codegen)?;
         Ok((compiled, planned.pack()?))
     })?;
+    source.check()?;
     let blob: Bytes = Arc::new(blob);
     let refusals = refusals(&compiled);
     Ok(Loaded {
@@ -330,13 +401,14 @@ fn load_gguf(source: &Source, options: &BuildOptions) -> Result<Loaded, Error> {
         architecture: model.hparams().architecture.to_string(),
         context: planned.context,
         notes: planned.notes.into_iter().chain(refusals).collect(),
+        source_hash: planned.meta.source.hash,
+        head: head_of(&planned.meta.creation_options).to_owned(),
         blob,
         ranges,
+        plan: None,
+        check: None,
     })
 }
-
-/// Most ops of a function in a plan: 512 layers of 25 ops, and more. Proving a plan takes time by its square.
-const MAX_OPS: usize = 1 << 14;
 
 /// The module of a plan, parsed, verified, and with its memory plan proved.
 ///
@@ -345,9 +417,6 @@ const MAX_OPS: usize = 1 << 14;
 pub fn plan_module(path: &Path, plan: &Plan) -> Result<Module, Error> {
     let bad = |reason: String| Error::PlanModule { path: path.to_owned(), reason };
     let module = text::parse(plan.index().module_text()).map_err(|e| bad(e.to_string()))?;
-    if let Some(func) = module.funcs().values().find(|f| f.order().len() > MAX_OPS) {
-        return Err(bad(format!("@{} has {} ops, more than {MAX_OPS}", func.name(), func.order().len())));
-    }
     check_module(&module).map_err(bad)?;
     match module.stage {
         Stage::Planned => Ok(module),
@@ -408,7 +477,12 @@ fn load_plan(path: &Path, plan: Plan, options: &LoadOptions) -> Result<Loaded, E
             if let Some(cache) = build.cache {
                 cache::set_cache_type(&mut module, cache)?;
             }
-            let compiled = compile_with(&module, &target, build.codegen)?;
+            let (compiled, finite) = rayon::join(
+                || compile_with(&module, &target, build.codegen),
+                || check_finite(&module, &plan),
+            );
+            finite?;
+            let compiled = compiled?;
             Ok((module, compiled))
         })
     };
@@ -434,9 +508,11 @@ fn load_plan(path: &Path, plan: Plan, options: &LoadOptions) -> Result<Loaded, E
     let (chat_template, mut notes) =
         (index.chat_template().map(str::to_owned), index.meta().defaults_used.clone());
     let architecture = index.meta().architecture.clone();
+    let (source_hash, head) = (index.meta().source.hash, head_of(&index.meta().creation_options).to_owned());
     notes.extend(refusals(&compiled));
-    let blob: Bytes = Arc::new(PlanBytes(plan));
-    Ok(Loaded {
+    let plan = Arc::new(PlanInUse::new(plan));
+    let blob: Bytes = Arc::<PlanInUse>::clone(&plan);
+    let loaded = Loaded {
         name: path.display().to_string(),
         model: Arc::new(Model::new(&module, compiled, Arc::clone(&blob), &ranges)?),
         module,
@@ -445,17 +521,35 @@ fn load_plan(path: &Path, plan: Plan, options: &LoadOptions) -> Result<Loaded, E
         architecture,
         context,
         notes,
+        source_hash,
+        head,
         blob,
         ranges,
-    })
+        plan: Some(plan),
+        check: None,
+    };
+    // Zeros in place of what was lost may have been read until here.
+    loaded.model.check_weights()?;
+    Ok(loaded)
 }
 
-struct PlanBytes(Plan);
-
-impl AsRef<[u8]> for PlanBytes {
-    fn as_ref(&self) -> &[u8] {
-        self.0.file()
+/// Whether the f16 of the weights that ops read whole are finite. Rows of tables that tokens are looked up in are checked as
+/// they are looked up: reading all of them would take as much memory as they do (ADR 27).
+fn check_finite(module: &Module, plan: &Plan) -> Result<(), Error> {
+    let nodes = module.funcs().values().flat_map(|f| f.order().iter().map(|&id| f.node(id)));
+    let read = nodes.filter(|node| !matches!(node.op, Op::Embed {})).flat_map(|node| &node.operands);
+    let params: BTreeSet<ParamId> = read
+        .filter_map(|operand| match operand {
+            Operand::Param(param) => Some(*param),
+            Operand::Value(_) => None,
+        })
+        .collect();
+    for decl in params.into_iter().map(|param| &module.params()[param]) {
+        if plan.weight(&decl.name).is_some_and(|bytes| !is_finite(&decl.ty, bytes)) {
+            return Err(ModelError::NotFinite { name: decl.name.clone(), ty: decl.ty.to_string() }.into());
+        }
     }
+    Ok(())
 }
 
 /// The module of a model in a stage, for dumps.
@@ -511,7 +605,7 @@ impl WeightSource for Loaded {
 /// The logits behind every token by the interpreter, given to `sink` as [`bitnetc_runtime::session::Session::score`] does.
 ///
 /// # Errors
-/// What the interpreter refuses.
+/// What the interpreter refuses; logits that are NaN.
 pub fn score_by_interpreter(
     loaded: &Loaded,
     tokens: &[u32],
@@ -537,8 +631,11 @@ pub fn score_by_interpreter(
         let mut outputs = interpreter.run(decode, inputs)?.into_iter();
         let logits = outputs.next();
         caches = outputs.collect();
-        let wanted = logits.as_ref().and_then(Tensor::as_f32).is_some_and(|row| sink(position, row));
-        if !wanted {
+        let row = logits.as_ref().and_then(Tensor::as_f32).unwrap_or_default();
+        if let Some(index) = row.iter().position(|x| x.is_nan()) {
+            return Err(SessionError::NotANumber { position: position as u32, index: index as u32 }.into());
+        }
+        if row.is_empty() || !sink(position, row) {
             break;
         }
     }

@@ -29,7 +29,7 @@ use bitnetc_runtime::sampling::SamplingParams;
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 
 use crate::chat::{ChatEncoder, Conversation, ConversationOptions, Wish};
-use crate::constraint::{Constraint, ConstraintError, GrammarSource, Grammars, MakeConstraint};
+use crate::constraint::{Compiling, Constraint, ConstraintError, GrammarSource, Grammars, MakeConstraint};
 use crate::engine::{
     Completion, Engine, EngineOptions, Event, GenerateOptions, Handle, Request, Scheduler, Stop, Token,
 };
@@ -91,7 +91,7 @@ impl From<Loaded> for Model {
 ///
 /// # Errors
 /// Text that the tokenizer refuses; no text, with a model that has no such token.
-pub fn prompt_tokens(tokenizer: &dyn Tokenize, text: &str) -> Result<Vec<TokenId>, Error> {
+pub(crate) fn prompt_tokens(tokenizer: &dyn Tokenize, text: &str) -> Result<Vec<TokenId>, Error> {
     let mut ids = tokenizer.encode(text, true, true)?;
     if ids.is_empty() {
         ids.push(tokenizer.bos().or(tokenizer.eos()).ok_or(Error::NoPrompt)?);
@@ -227,8 +227,8 @@ impl Model {
 }
 
 impl MakeConstraint for Model {
-    fn constraint(&self, source: &GrammarSource) -> Result<Box<dyn Constraint>, ConstraintError> {
-        Model::constraint(self, source)
+    fn compile(&self, source: &GrammarSource) -> Compiling {
+        self.shared.grammars.compile(source)
     }
 }
 
@@ -256,9 +256,10 @@ impl TextSession {
         self.machine().context()
     }
 
-    /// Tokens that the session holds: of the latest text, but for the last one, which need not have been fed.
+    /// Tokens that the sequence of the latest text holds: those of the text, but for the last one, which need not have been
+    /// fed.
     pub fn position(&self) -> usize {
-        self.scheduler.tokens()
+        self.scheduler.latest_tokens()
     }
 
     /// What the session takes.
@@ -300,11 +301,11 @@ impl TextSession {
     }
 
     /// The whole text of a request. `emit` is given its pieces as they become certain, an empty one for a token that
-    /// completes none, and ends the text by returning false; `keep_going` is asked before every step, during the prompt
+    /// completes none, and ends the text by returning false (it is not called again then); `keep_going` is asked before every step, during the prompt
     /// too, and does the same.
     ///
     /// # Errors
-    /// What the request fails of.
+    /// Why the request failed.
     pub fn follow(
         &mut self,
         request: Request,
@@ -336,7 +337,7 @@ impl Tokens<'_> {
     /// What has been made so far. A text that was left early is one that was interrupted.
     ///
     /// # Errors
-    /// What the text failed of; [`EngineError::Stopped`](crate::engine::EngineError::Stopped) if that was said already.
+    /// Why the text failed; [`EngineError::Stopped`](crate::engine::EngineError::Stopped) if that was said already.
     pub fn into_completion(self) -> Result<Completion, Error> {
         let Self { session, handle, end, .. } = self;
         if let Some(end) = end {

@@ -146,6 +146,19 @@ fn the_oldest_turns_go_where_that_was_asked_for() {
 }
 
 #[test]
+fn a_session_of_several_sequences_tells_the_position_of_the_latest_text() {
+    let model = model();
+    let mut session = model.session_with(EngineOptions::of(128, 1, 3)).unwrap();
+    for (length, tokens) in [(30, 5), (12, 9), (40, 1)] {
+        let prompt = common::random_tokens(length, length as usize, 100);
+        let options = GenerateOptions { ignore_end: true, ..limit(tokens) };
+        let request = Request::new(prompt, SamplingParams::greedy(), options).unwrap();
+        let end = session.follow(request, || true, |_| true).unwrap();
+        assert_eq!(session.position(), end.prompt_tokens + end.tokens.len() - 1);
+    }
+}
+
+#[test]
 fn an_answer_that_is_stopped_stays_as_far_as_it_got() {
     let model = model();
     let mut chat = conversation(&model, 256, Overflow::Refuse);
@@ -170,6 +183,44 @@ fn an_answer_that_is_stopped_stays_as_far_as_it_got() {
     chat.set_keep_going(|| true);
     let reply = chat.answer(&mut greedy(), &limit(5), None, |_| true).unwrap();
     assert_eq!(reply.stats.answer_tokens, 5);
+}
+
+#[test]
+fn whoever_stops_an_answer_is_given_no_more_of_it() {
+    let model = model();
+    let mut chat = conversation(&model, 256, Overflow::Refuse);
+    chat.push(say("Good morrow"));
+    let free = chat.answer(&mut greedy(), &limit(30), None, |_| true).unwrap().text;
+    chat.take_back_answer();
+    // A stop string that never comes holds the text back.
+    let options = GenerateOptions { stop: vec![format!("{free}!")], ..limit(30) };
+    let mut pieces = 0;
+    let emit = |_: &str| {
+        pieces += 1;
+        pieces < 4
+    };
+    let reply = chat.answer(&mut greedy(), &options, None, emit).unwrap();
+    assert_eq!((pieces, reply.generated.finish), (4, Stop::Interrupted));
+    assert!(!reply.text.is_empty() && free.starts_with(&reply.text));
+}
+
+#[test]
+fn messages_stay_where_leaving_them_out_makes_no_room() {
+    let model = model();
+    // The model sees the last message alone.
+    let template = ChatTemplate::new("last", "{{ messages[-1].content }}\nAssistant:").unwrap();
+    let encoder = ChatEncoder::new(model.loaded().tokenizer.clone(), template, Vec::new());
+    let session = model.session_with(EngineOptions::single(48, 2)).unwrap();
+    let options = ConversationOptions { overflow: Overflow::DropOldest, ..ConversationOptions::default() };
+    let mut chat = Conversation::new(session, encoder, options);
+    chat.push(say("Good morrow"));
+    chat.answer(&mut greedy(), &limit(4), None, |_| true).unwrap();
+    chat.push(say("Tell me all"));
+    let endless = GenerateOptions { ignore_end: true, ..GenerateOptions::default() };
+    let reply = chat.answer(&mut greedy(), &endless, None, |_| true).unwrap();
+    assert_eq!((reply.generated.finish, reply.stats.dropped_messages), (Stop::ContextFull, 0));
+    let said: Vec<_> = chat.messages().iter().filter_map(|message| message.content.as_deref()).collect();
+    assert_eq!((said.len(), said[0], said[2]), (4, "Good morrow", "Tell me all"));
 }
 
 #[test]

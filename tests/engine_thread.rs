@@ -1,17 +1,19 @@
-//! The engine's thread: it sleeps when there is nothing to do, wakes when there is, and ends with its last handle.
+//! The engine's thread: it sleeps when there is nothing to do, wakes when there is, survives what its clients bring, and ends
+//! with its last handle.
 
 mod common;
 #[path = "common/stand_in.rs"]
 mod stand_in;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bitnetc::Error;
-use bitnetc::engine::{Engine, EngineError, EngineOptions, Event, GenerateOptions, Request, Stop};
-use bitnetc_runtime::sampling::SamplingParams;
-use stand_in::{Seen, StandIn, alone, prompt, request, scheduler};
+use bitnetc::constraint::{Constraint, ConstraintError};
+use bitnetc::engine::{Engine, EngineError, EngineOptions, Event, Handle, Request, Scheduler, Stop};
+use bitnetc_runtime::sampling::TokenMask;
+use stand_in::{Letters, Seen, StandIn, VOCAB, alone, exactly, exactly_alone, prompt, request, scheduler};
 
 fn engine(events: u32, sequences: u32) -> (Engine, Arc<Seen>) {
     let seen = Arc::<Seen>::default();
@@ -21,9 +23,7 @@ fn engine(events: u32, sequences: u32) -> (Engine, Arc<Seen>) {
 
 /// A text without an end.
 fn endless(seed: u64) -> Request {
-    let params = SamplingParams { seed, ..SamplingParams::default() };
-    let options = GenerateOptions { ignore_end: true, ..GenerateOptions::default() };
-    Request::new(prompt(seed, 4), params, options).unwrap()
+    exactly(&prompt(seed, 4), seed, None)
 }
 
 /// Waits until `done` says yes.
@@ -115,7 +115,7 @@ fn requests_of_an_engine_that_is_gone_end_with_an_error() {
     assert!(matches!(running.recv(), Some(Event::Token(_))), "a handle to the engine is left");
     drop(clone);
     assert_eq!(seen.sequences.load(Ordering::SeqCst), 0, "the thread has ended");
-    let last = |handle: &mut bitnetc::Handle| {
+    let last = |handle: &mut Handle| {
         let events: Vec<_> = handle.by_ref().collect();
         assert!(handle.is_ended() && handle.try_recv().is_none());
         matches!(events.last(), Some(Event::Failed(Error::Engine(EngineError::Stopped))))
@@ -126,9 +126,175 @@ fn requests_of_an_engine_that_is_gone_end_with_an_error() {
 #[test]
 fn a_handle_can_wait_for_a_while() {
     let (engine, _) = engine(4, 1);
-    let first = engine.submit(endless(1));
+    // It waits for nobody to read.
+    let first = engine.submit(endless(1).without_tokens());
     let mut second = engine.submit(request(&prompt(2, 5), 2, 3));
     assert!(second.recv_timeout(Duration::from_millis(5)).is_none() && !second.is_ended());
     drop(first);
     assert!(second.recv_timeout(Duration::from_secs(60)).is_some());
+}
+
+#[test]
+fn a_text_that_had_ended_is_whole_when_the_engine_goes() {
+    // The channel is full when the third token and the end come.
+    let (engine, seen) = engine(2, 1);
+    let done = engine.submit(exactly(&prompt(1, 4), 1, Some(3)));
+    let cancelled = engine.submit(endless(2));
+    wait_for("both have made what has room", || is_asleep(&seen));
+    cancelled.cancel();
+    wait_for("the cancellation is seen", || is_asleep(&seen));
+    drop(engine);
+    let end_of = |mut handle: Handle| {
+        let mut pieces = String::new();
+        let end = handle.by_ref().find_map(|event| match event {
+            Event::Token(token) => {
+                pieces.push_str(&token.text);
+                None
+            }
+            Event::Done(end) => Some(end),
+            Event::Failed(error) => panic!("{error}"),
+        });
+        assert!(handle.is_ended() && handle.try_recv().is_none());
+        let end = end.unwrap();
+        assert_eq!(pieces + &end.tail, end.text);
+        end
+    };
+    let done = end_of(done);
+    assert_eq!((done.text, done.finish), (exactly_alone(&prompt(1, 4), 1, 3).text, Stop::Limit));
+    let cancelled = end_of(cancelled);
+    assert_eq!((cancelled.tokens.len(), cancelled.finish), (3, Stop::Interrupted));
+}
+
+#[test]
+fn the_wait_for_the_step_under_way_is_waiting_too() {
+    let seen = Arc::<Seen>::default();
+    let clock = Instant::now();
+    let scheduler = Scheduler::over(
+        StandIn::new(1024, &seen),
+        Arc::<Letters>::default(),
+        EngineOptions::of(1024, 1, 2),
+        Box::new(move || clock.elapsed()),
+    );
+    let engine = Engine::start(scheduler.unwrap()).unwrap();
+    let wait = Duration::from_millis(80);
+    let _first = {
+        let hold = seen.hold.lock().unwrap();
+        let first = engine.submit(exactly(&prompt(1, 4), 1, Some(50)));
+        wait_for("a step begins", || seen.begun.load(Ordering::SeqCst) > 0);
+        let second = engine.submit(request(&prompt(2, 4), 2, 3));
+        std::thread::sleep(wait);
+        drop(hold);
+        let queue = second.complete().unwrap().timings.queue;
+        assert!(queue >= wait, "{queue:?}");
+        first
+    };
+}
+
+/// Allows everything, and panics when it is dropped.
+#[derive(Debug)]
+struct DropsBadly;
+
+impl Constraint for DropsBadly {
+    fn allowed(&mut self, mask: &mut TokenMask) -> Result<(), ConstraintError> {
+        (0..VOCAB - 2).for_each(|id| mask.allow(id));
+        Ok(())
+    }
+    fn accept(&mut self, _: u32) -> Result<(), ConstraintError> {
+        Ok(())
+    }
+    fn is_complete(&self) -> bool {
+        false
+    }
+}
+
+impl Drop for DropsBadly {
+    fn drop(&mut self) {
+        panic!("a constraint that panics when it is dropped, for a test");
+    }
+}
+
+#[test]
+fn the_thread_survives_ends_that_nobody_reads() {
+    let (engine, seen) = engine(2, 2);
+    let bad = |seed| endless(seed).with_constraint(Box::new(DropsBadly)).with_state();
+    let goes_on = || {
+        let good = engine.submit(request(&prompt(7, 5), 7, 10)).complete().unwrap();
+        assert_eq!(good.text, alone(&prompt(7, 5), 7, 10).text);
+    };
+    // The end, which owns the constraint, finds no reader,
+    let unread = engine.submit(bad(1));
+    wait_for("the channel fills", || is_asleep(&seen));
+    drop(unread);
+    goes_on();
+    // or waits for room when its reader goes,
+    let unread = engine.submit(bad(2));
+    wait_for("the channel fills", || is_asleep(&seen));
+    unread.cancel();
+    wait_for("the text ends", || is_asleep(&seen));
+    drop(unread);
+    goes_on();
+    // or the engine goes first.
+    let unread = engine.submit(bad(3));
+    wait_for("the channel fills", || is_asleep(&seen));
+    unread.cancel();
+    wait_for("the text ends", || is_asleep(&seen));
+    drop(engine);
+    assert_eq!(seen.sequences.load(Ordering::SeqCst), 0);
+    drop(unread);
+}
+
+#[test]
+fn a_panic_is_told_to_those_whom_it_ends_and_the_next_ones_go_on() {
+    let seen = Arc::<Seen>::default();
+    let letters = Arc::<Letters>::default();
+    let broken_clock = Arc::<AtomicBool>::default();
+    let (panics, made_up) = (Arc::clone(&broken_clock), Arc::clone(&seen));
+    let clock = move || {
+        assert!(!panics.load(Ordering::SeqCst), "a clock that panics, for a test");
+        Duration::from_micros(made_up.time.load(Ordering::SeqCst))
+    };
+    let options = EngineOptions { events: 4, ..EngineOptions::of(256, 1, 2) };
+    let stand_in = StandIn::new(256, &seen);
+    let scheduler = Scheduler::over(stand_in, Arc::clone(&letters) as _, options, Box::new(clock));
+    let engine = Engine::start(scheduler.unwrap()).unwrap();
+    let message_of = |mut handle: Handle| {
+        let end = handle.by_ref().find(|event| !matches!(event, Event::Token(_)));
+        match end {
+            Some(Event::Failed(Error::Engine(EngineError::Panicked { message }))) => message,
+            end => panic!("{end:?}"),
+        }
+    };
+    let goes_on = || {
+        let good = engine.submit(request(&prompt(7, 5), 7, 10)).complete().unwrap();
+        assert_eq!(good.text, alone(&prompt(7, 5), 7, 10).text);
+    };
+    // When its text begins, the tokenizer is asked for the end tokens.
+    let unread = engine.submit(endless(1));
+    wait_for("the channel fills", || is_asleep(&seen));
+    letters.panics.store(true, Ordering::SeqCst);
+    let ended = message_of(engine.submit(endless(2)));
+    letters.panics.store(false, Ordering::SeqCst);
+    assert!(ended.contains("a tokenizer that panics"), "{ended}");
+    goes_on();
+    // Before a request is queued; the one that is paused does not notice.
+    broken_clock.store(true, Ordering::SeqCst);
+    let ended = message_of(engine.submit(endless(3)));
+    assert!(ended.contains("a clock that panics"), "{ended}");
+    broken_clock.store(false, Ordering::SeqCst);
+    goes_on();
+    // In the middle of a step.
+    let (ended, waiting) = {
+        let hold = seen.hold.lock().unwrap();
+        let begun = seen.begun.load(Ordering::SeqCst);
+        let ended = engine.submit(endless(4).without_tokens());
+        wait_for("a step begins", || seen.begun.load(Ordering::SeqCst) > begun);
+        let waiting = engine.submit(endless(5));
+        broken_clock.store(true, Ordering::SeqCst);
+        drop(hold);
+        (message_of(ended), message_of(waiting))
+    };
+    assert!(ended.contains("a clock that panics") && waiting.contains("a clock that panics"));
+    assert!(message_of(unread).contains("a clock that panics"), "the step was its own too");
+    broken_clock.store(false, Ordering::SeqCst);
+    goes_on();
 }

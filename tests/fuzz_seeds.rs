@@ -1,8 +1,12 @@
 //! The seeds of the fuzz targets, replayed as ordinary tests with the oracles of the targets.
 
 mod common;
+#[path = "../fuzz/checks/grammar.rs"]
+mod grammar;
 #[path = "../fuzz/checks/import.rs"]
 mod import;
+#[path = "../fuzz/checks/kernels.rs"]
+mod kernels;
 #[path = "../fuzz/checks/template.rs"]
 mod template;
 #[path = "../fuzz/checks/tokenizer.rs"]
@@ -49,6 +53,25 @@ fn plan_seeds_load_and_every_flipped_bit_is_refused() {
             assert!(PlanIndex::parse(&bad, &options).is_err(), "{name}: byte {position}");
         }
     }
+}
+
+#[test]
+fn grammar_seeds_hold_the_property() {
+    let (mut gbnf, mut schemas) = (0, 0);
+    for (name, bytes) in seeds("grammar") {
+        println!("{name}");
+        let outcome = grammar::check(&bytes);
+        gbnf += u32::from(outcome.gbnf);
+        schemas += u32::from(outcome.schema);
+        // Damaged ones too.
+        for position in (0..bytes.len()).step_by(7) {
+            let mut bad = bytes.clone();
+            bad[position] = b"(){}[]|*\"\\:,x0"[position % 14];
+            grammar::check(&bad);
+            grammar::check(&bytes[..position]);
+        }
+    }
+    assert!(gbnf >= 6 && schemas >= 6, "{gbnf} {schemas}");
 }
 
 #[test]
@@ -151,4 +174,24 @@ fn import_seeds_hold_the_property() {
         println!("{name}");
         import::check(&bytes);
     }
+}
+
+/// The seeds, and inputs near them.
+#[test]
+fn kernel_seeds_hold_the_property() {
+    let mut random = bitnetc_ir::random::SplitMix::new(18);
+    let mut ran = 0;
+    for (name, bytes) in seeds("kernels") {
+        println!("{name}");
+        ran += usize::from(kernels::check(&bytes));
+        for _ in 0..20 {
+            let mut other = bytes.clone();
+            for _ in 0..1 + random.below(4) {
+                let at = 1 + random.below(other.len() - 1);
+                other[at] = random.next_u64() as u8;
+            }
+            ran += usize::from(kernels::check(&other));
+        }
+    }
+    assert!(ran >= 40, "only {ran} functions were run");
 }

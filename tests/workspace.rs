@@ -124,6 +124,54 @@ fn libraries_do_not_know_the_command_line() {
             }
         }
     }
+    // Comments that become texts.
+    let of_passes = bitnetc::passes::ALL_PASSES.iter().map(|pass| pass.description);
+    let of_ops = bitnetc::ir::ALL_OPS.iter().map(|op| op.doc);
+    for text in of_passes.chain(of_ops) {
+        assert_eq!(options_in(text), BTreeSet::new(), "{text}");
+    }
+}
+
+/// The crates of which a public function, field or variant of the library names something.
+fn crates_in_signatures() -> BTreeSet<String> {
+    let mut files = Vec::new();
+    rust_files(&root().join("src"), &mut files);
+    let mut named = BTreeSet::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let lines = lines_outside_of_tests(&text);
+        let code: String = lines.iter().map(|(_, line)| format!("{line}\n")).collect();
+        // What a `use` brings in, by name.
+        let mut imported: Vec<(String, String)> = Vec::new();
+        for item in code.split("\nuse ").skip(1).filter_map(|rest| rest.split(';').next()) {
+            let krate = item.split("::").next().unwrap_or_default().trim();
+            let names =
+                item.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|name| !name.is_empty());
+            imported.extend(names.map(|name| (name.to_owned(), krate.to_owned())));
+        }
+        for item in code.split("pub ").skip(1) {
+            let signature = item.split(['{', '}', ';', '=', '#']).next().unwrap_or_default();
+            for word in signature.split(|c: char| !c.is_alphanumeric() && c != '_') {
+                let of = imported.iter().filter(|(name, _)| name == word).map(|(_, krate)| krate);
+                named.extend(
+                    of.filter(|krate| !["std", "crate", "super", "self"].contains(&krate.as_str())).cloned(),
+                );
+            }
+        }
+    }
+    named
+}
+
+#[test]
+fn the_library_exports_what_its_signatures_name() {
+    let named = crates_in_signatures();
+    assert!(named.contains("bitnetc_runtime") && named.contains("serde_json"), "{named:?}");
+    let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let exports: String = lib.split("\npub use ").skip(1).filter_map(|rest| rest.split(';').next()).collect();
+    for krate in named {
+        let whole = [format!("{krate} as "), format!("{krate},")].iter().any(|text| exports.contains(text));
+        assert!(whole || exports.ends_with(&krate), "src/lib.rs does not export {krate}");
+    }
 }
 
 /// Sections of a manifest in which a line enables the feature `testing` of some crate.
@@ -224,41 +272,65 @@ fn unsafe_stands_in_three_files_only() {
     }
 }
 
-/// Where logits may be asked for: the engine, which makes texts, and what measures or explains the machine.
-const FEEDERS: [&str; 6] = [
-    "src/engine/",
+/// Where logits may be asked for: the engine, which makes texts; what scores texts that there are; what measures or explains the
+/// machine; and where sequences are fed by definition.
+const FEEDERS: [&str; 9] = [
+    "src/engine/stepper.rs",
+    "src/perplexity.rs",
+    "cli/src/logits.rs",
     "tools/src/bench/run.rs",
     "tools/src/bench/kernels.rs",
     "tools/src/explain/measure.rs",
-    "runtime/src/",
     "tools/benches/",
+    "runtime/src/machine/step.rs",
+    "runtime/src/session.rs",
 ];
+
+/// The lines of a file with their numbers, without comments and without its modules of tests.
+fn lines_outside_of_tests(text: &str) -> Vec<(usize, &str)> {
+    let mut kept = Vec::new();
+    let mut lines = text.lines().zip(1..);
+    while let Some((line, number)) = lines.next() {
+        if line == "#[cfg(test)]" {
+            let item = lines.next().map_or("", |(line, _)| line);
+            if item.starts_with("mod ") && item.ends_with('{') {
+                lines.by_ref().take_while(|(line, _)| *line != "}").for_each(drop);
+            }
+            continue;
+        }
+        kept.push((number, line.split("//").next().unwrap_or_default()));
+    }
+    kept
+}
 
 #[test]
 fn texts_are_made_in_the_engine_alone() {
-    let mut files = sources();
-    for dir in ["tools/benches", "examples"] {
+    let text =
+        "a.feed(1);\n#[cfg(test)]\nmod tests {\n    b.feed(2);\n}\nc.feed(3); // d\n#[cfg(test)]\nuse e;\nf";
+    assert_eq!(lines_outside_of_tests(text), [(1, "a.feed(1);"), (6, "c.feed(3); "), (9, "f")]);
+    let mut files = Vec::new();
+    // What can name a machine.
+    for dir in ["src", "runtime/src", "tools/src", "cli/src", "tools/benches", "examples"] {
         rust_files(&root().join(dir), &mut files);
     }
-    let mut fed = std::collections::BTreeSet::new();
-    for file in files {
+    let mut fed = BTreeSet::new();
+    for file in files.into_iter().filter(|file| file.file_stem().is_none_or(|name| name != "tests")) {
         let path = file.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
         let text = fs::read_to_string(&file).unwrap();
-        // Tests at the end of a file may feed what they test.
-        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-        for (number, line) in code.lines().enumerate() {
-            let line = line.split("//").next().unwrap_or_default();
-            if [".feed(", "machine.step(", "stepper.step(", "scheduler.step("]
-                .iter()
-                .any(|call| line.contains(call))
-            {
+        for (number, line) in lines_outside_of_tests(&text) {
+            // Whatever it is called: only a feed or a score makes logits.
+            let feeds = line.contains("Feed {") && !line.contains("SessionError::Feed");
+            if feeds || line.contains(".feed(") || line.contains(".score(") {
                 let allowed = FEEDERS.iter().find(|place| path.starts_with(**place));
-                let place = allowed
-                    .unwrap_or_else(|| panic!("{path}:{}: {line}: texts are made in src/engine", number + 1));
+                // An error of a feed is none.
+                let place = allowed.or_else(|| (path == "runtime/src/error.rs").then_some(&""));
+                let place =
+                    place.unwrap_or_else(|| panic!("{path}:{number}: {line}: texts are made in src/engine"));
                 fed.insert(*place);
             }
         }
     }
+    fed.remove("");
     assert_eq!(fed.len(), FEEDERS.len(), "a place that feeds nothing need not be allowed: {fed:?}");
 }
 

@@ -9,12 +9,16 @@ use bitnetc_passes::{HeadFormat, PassId};
 use bitnetc_runtime::map::MapMode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::build::{BuildArgs, CodegenArg, KvType, LoweringArgs, SelectorArgs, Weights};
-use super::chat::{ChatArgs, PromptArgs};
+use super::build::{
+    BuildArgs, CodegenArg, KvType, LoweringArgs, SelectorArgs, Weights, head_parser, parse_threads,
+    pass_parser, target_parser,
+};
+use super::chat::ChatArgs;
 use super::failure::Failure;
-use super::sampling::{GrammarArgs, SamplingArgs};
+use super::generate::GenerateArgs;
+use super::model_arg::ModelArg;
+use super::models::{ListArgs, PullArgs, RmArgs};
 use super::tokenize::{DetokenizeArgs, TokenizeArgs};
-use crate::terminal::RawArgs;
 
 /// A compiler for ternary (BitNet b1.58) language models on CPUs.
 #[derive(Debug, Parser)]
@@ -24,7 +28,8 @@ use crate::terminal::RawArgs;
     propagate_version = true,
     subcommand_required = true,
     arg_required_else_help = true,
-    after_help = "Examples:\n  bitnetc run                                   the built-in model\n  bitnetc compile model.gguf -o model.plan      compile once\n  bitnetc run model.plan -p \"ROMEO:\" -n 64       run the plan"
+    args_override_self = true,
+    after_help = "Examples:\n  bitnetc run                                   the built-in model\n  bitnetc compile model.gguf -o model.plan      compile once\n  bitnetc run model.plan \"ROMEO:\" -n 64          run the plan\n  bitnetc chat hf:org/repo                      fetch a model and talk to it"
 )]
 pub(crate) struct Cli {
     /// Say nothing on stderr but errors
@@ -37,7 +42,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Generate text
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Talk to a model
     Chat(ChatArgs),
     /// Text to token ids
@@ -51,6 +56,7 @@ pub(crate) enum Command {
     /// Make a GGUF model of a Hugging Face checkpoint
     Import(super::import::ImportArgs),
     /// Show what a GGUF model or a plan holds
+    #[command(visible_alias = "show")]
     Inspect(InspectArgs),
     /// Explain a compiled model op by op: bytes, time, memory, schedule, kernels, passes
     Explain(super::explain::ExplainArgs),
@@ -66,12 +72,21 @@ pub(crate) enum Command {
     Verify(super::verify::VerifyArgs),
     /// Write a model with random weights
     Synth(SynthArgs),
+    /// Fetch a model from the Hugging Face Hub (as `models pull`)
+    Pull(PullArgs),
+    /// List the cached models and plans, and the aliases (as `models list`)
+    #[command(visible_alias = "ls")]
+    List(ListArgs),
+    /// Remove a model, or compiled plans, from the caches (as `models rm`)
+    Rm(RmArgs),
     /// Fetch, list and remove models of the Hugging Face Hub
     Models(super::models::ModelsArgs),
     /// Show what this machine gives and what stands in the way
     Doctor(super::doctor::DoctorArgs),
     /// Show the configuration
     Config(super::config::ConfigArgs),
+    /// Print the version
+    Version,
     /// Print completions for a shell
     Completions(super::shell::CompletionsArgs),
     /// Print or write man pages
@@ -183,61 +198,38 @@ impl MemoryArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  bitnetc run\n  bitnetc run model.plan -p \"ROMEO:\" -n 64 --temp 0\n  bitnetc run model.gguf -f prompt.txt --perf\n  bitnetc run model.gguf --chat -p \"Name a colour as JSON\" -j '{\"type\":\"string\"}'"
+    after_help = "On a terminal, without a prompt, a model with a chat template opens a chat. A prompt that is piped in is read.\n\nExamples:\n  bitnetc run\n  bitnetc run model.plan \"ROMEO:\" -n 64 --temp 0\n  bitnetc run model.gguf -f prompt.txt --perf\n  bitnetc run model.gguf < prompt.txt\n  bitnetc run model.gguf --chat -p \"Name a colour as JSON\" -j '{\"type\":\"string\"}'"
 )]
 pub(crate) struct RunArgs {
-    /// A .gguf model or a plan (default: the built-in model)
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: Option<PathBuf>,
-    /// The same, as an option
-    #[arg(
-        short = 'm',
-        long = "model",
-        value_name = "MODEL",
-        conflicts_with = "model",
-        env = "BITNETC_MODEL"
-    )]
-    pub(crate) model_option: Option<PathBuf>,
-    /// The text to go on from (default: the model's begin-of-text token alone)
-    #[arg(short, long, value_name = "TEXT")]
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    /// The prompt, as it is
+    #[arg(value_name = "PROMPT", conflicts_with_all = ["prompt", "file"])]
+    pub(crate) words: Vec<String>,
+    /// The text to go on from (default: standard input if it is no terminal, else the model's
+    /// begin-of-text token alone)
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) prompt: Option<String>,
-    /// Read the prompt from a file
+    /// Read the prompt from a file (`-`: standard input)
     #[arg(short, long, value_name = "FILE", conflicts_with = "prompt")]
     pub(crate) file: Option<PathBuf>,
-    /// Tokens to generate (-1: until the model ends or the context is full)
-    #[arg(short, long = "n-predict", visible_alias = "predict", value_name = "N", default_value_t = -1, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
-    pub(crate) n_predict: i64,
-    /// Room for this many tokens, prompt included (0: the model's own context, as far as it takes 2 GiB)
-    #[arg(short, long, value_name = "N", default_value_t = 0, env = "BITNETC_CTX_SIZE")]
-    pub(crate) ctx_size: u32,
     #[command(flatten)]
-    pub(crate) engine: EngineArgs,
-    #[command(flatten)]
-    pub(crate) sampling: SamplingArgs,
-    #[command(flatten)]
-    pub(crate) grammar: GrammarArgs,
+    pub(crate) generate: GenerateArgs,
     /// Put the prompt into the model's chat template, as one message (the options of the template imply it)
     #[arg(long)]
     pub(crate) chat: bool,
-    #[command(flatten)]
-    pub(crate) chat_prompt: PromptArgs,
+    /// Open a chat, as `bitnetc chat`, whatever the model and the terminal are
+    #[arg(long, overrides_with = "no_conversation", conflicts_with_all = ["logprobs", "profile", "chat"])]
+    pub(crate) conversation: bool,
+    /// Never open a chat
+    #[arg(long, overrides_with = "conversation")]
+    pub(crate) no_conversation: bool,
     /// Report the log-probability of every token and of the N likeliest ones (with --json)
     #[arg(long, value_name = "N", requires = "json", value_parser = clap::value_parser!(u16).range(0..=256))]
     pub(crate) logprobs: Option<u16>,
-    /// Never end by an end token
-    #[arg(long)]
-    pub(crate) ignore_eos: bool,
     /// Do not print the prompt before the generated text
     #[arg(long)]
     pub(crate) no_display_prompt: bool,
-    #[command(flatten)]
-    pub(crate) text: RawArgs,
-    /// Print one JSON object instead of streaming text
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Print times, speeds and memory to stderr
-    #[arg(long)]
-    pub(crate) perf: bool,
     /// Write what every thread did, op by op, as a trace for chrome://tracing or Perfetto
     #[arg(long, value_name = "FILE")]
     pub(crate) profile: Option<PathBuf>,
@@ -248,9 +240,8 @@ pub(crate) struct RunArgs {
     after_help = "Examples:\n  bitnetc compile model.gguf -o model.plan\n  bitnetc compile model.gguf --emit asm --target x86-64-v3\n  bitnetc compile model.gguf --emit all --emit-dir out\n  bitnetc compile model.gguf -o model.plan --time-passes --pass-stats"
 )]
 pub(crate) struct CompileArgs {
-    /// A .gguf model; with --emit of anything but earlier stages, a plan will do
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: PathBuf,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
     /// The plan to write (default: the model's name with .plan)
     #[arg(short, long, value_name = "PLAN")]
     pub(crate) output: Option<PathBuf>,
@@ -263,7 +254,7 @@ pub(crate) struct CompileArgs {
     #[command(flatten)]
     pub(crate) memory: MemoryArgs,
     /// Compile for another machine: native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64, perhaps with +FEATURES
-    #[arg(long, value_name = "TARGET", default_value = "native")]
+    #[arg(long, value_name = "TARGET", default_value = "native", hide_possible_values = true, value_parser = target_parser())]
     pub(crate) target: String,
     #[command(flatten)]
     pub(crate) emit: super::emit::EmitArgs,
@@ -276,9 +267,8 @@ pub(crate) struct CompileArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A .gguf model or a plan (default: the built-in model)
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
     /// List every tensor or weight
     #[arg(long)]
     pub(crate) tensors: bool,
@@ -321,9 +311,8 @@ pub(crate) enum EntryArg {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  bitnetc ir dump model.gguf --stage fused --entry decode --layer 0")]
 pub(crate) struct IrDumpArgs {
-    /// A .gguf model or a plan (default: the built-in model)
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
     /// How far to lower (a plan is always `planned`)
     #[arg(long, value_name = "STAGE", default_value = "planned")]
     pub(crate) stage: StageArg,
@@ -334,7 +323,7 @@ pub(crate) struct IrDumpArgs {
     #[arg(long, value_name = "N")]
     pub(crate) layer: Option<u32>,
     /// Compile for another machine: native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64, perhaps with +FEATURES
-    #[arg(long, value_name = "TARGET", default_value = "native")]
+    #[arg(long, value_name = "TARGET", default_value = "native", hide_possible_values = true, value_parser = target_parser())]
     pub(crate) target: String,
     #[command(flatten)]
     pub(crate) lowering: LoweringArgs,
@@ -352,16 +341,15 @@ pub(crate) struct IrCheckArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  bitnetc logits model.gguf --tokens 1,2,3 -o out.npy")]
 pub(crate) struct LogitsArgs {
-    /// A .gguf model or a plan (default: the built-in model)
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
     /// Token ids, taken as they are
     #[arg(long, value_name = "IDS", value_delimiter = ',', required_unless_present = "text")]
     pub(crate) tokens: Vec<u32>,
     /// Text, tokenised with the begin-of-text token where the model asks for it
     #[arg(long, value_name = "TEXT", conflicts_with = "tokens")]
     pub(crate) text: Option<String>,
-    /// The .npy to write: f32 [tokens, vocabulary]
+    /// The .npy to write: f32 [tokens, vocabulary] (`-`: standard output)
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
     /// What computes
@@ -377,13 +365,12 @@ pub(crate) struct LogitsArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  bitnetc perplexity model.plan -f text.txt --ctx 512")]
 pub(crate) struct PerplexityArgs {
-    /// A .gguf model or a plan (default: the built-in model)
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: Option<PathBuf>,
-    /// A text, tokenised once, with the begin-of-text token where the model asks for it
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    /// A text, tokenised once, with the begin-of-text token where the model asks for it (`-`: standard input)
     #[arg(short, long, value_name = "FILE", required_unless_present = "ids")]
     pub(crate) file: Option<PathBuf>,
-    /// A JSON array of token ids, taken as they are
+    /// A JSON array of token ids, taken as they are (`-`: standard input)
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     pub(crate) ids: Option<PathBuf>,
     /// Tokens in a window (0: the model's own context, as far as it takes 2 GiB)
@@ -400,7 +387,7 @@ pub(crate) struct PerplexityArgs {
 #[command(after_help = super::synth::help())]
 pub(crate) struct SynthArgs {
     /// The shape (see below)
-    #[arg(long, value_name = "NAME", value_parser = super::synth::parse_preset)]
+    #[arg(long, value_name = "NAME", hide_possible_values = true, value_parser = super::synth::preset_parser())]
     pub(crate) preset: &'static bitnetc_frontend_gguf::synth::Preset,
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
@@ -419,6 +406,8 @@ pub(crate) struct SynthArgs {
 /// How results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ReportFormat {
+    /// A table with aligned columns
+    Table,
     /// A Markdown table
     Md,
     /// Comma-separated values
@@ -427,21 +416,22 @@ pub(crate) enum ReportFormat {
     Json,
     /// A JSON object in a line for each test
     Jsonl,
+    /// A page for a browser: roofline, speed over depth, threads and batch size, percentiles
+    Html,
 }
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Lists are separated by commas, or options given more than once; they multiply.\n\nExamples:\n  bitnetc bench model.plan\n  bitnetc bench --preset 2b-4t -p 128,512 -n 128 -d 0,2048 -t 1,2 -o json\n  bitnetc bench model.plan -o json > before.json         and after a change:\n  bitnetc bench model.plan --compare before.json"
+    after_help = "Lists are separated by commas, or options given more than once; they multiply.\n\nExamples:\n  bitnetc bench model.plan\n  bitnetc bench --preset 2b-4t -p 128,512 -n 128 -d 0,2048 -t 1,2 --json\n  bitnetc bench model.plan -d 0,512,2048 -t 1,2 -o html > bench.html\n  bitnetc bench model.plan --json > before.json          and after a change:\n  bitnetc bench model.plan --compare before.json -o html > bench.html"
 )]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
     pub(crate) command: Option<BenchCommand>,
-    /// A .gguf model or a plan (default: the built-in model)
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
     /// Measure a model with random weights of this shape instead (see `bitnetc synth --help`)
-    #[arg(long, value_name = "NAME", conflicts_with = "model", value_parser = super::synth::parse_preset)]
+    #[arg(long, value_name = "NAME", conflicts_with = "MODEL", hide_possible_values = true, value_parser = super::synth::preset_parser())]
     pub(crate) preset: Option<&'static bitnetc_frontend_gguf::synth::Preset>,
     /// Tokens of the vocabulary of the preset: `full`, `small` or a number
     #[arg(long, value_name = "SIZE", default_value = "full", requires = "preset", value_parser = super::synth::parse_vocabulary)]
@@ -455,22 +445,25 @@ pub(crate) struct BenchArgs {
     /// Tokens to generate, one by one (0: none)
     #[arg(short = 'n', long = "n-gen", value_name = "N", value_delimiter = ',', default_value = "128", value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) generate: Vec<u32>,
-    /// A prompt and a generation behind it, as 512,128 (may be given more than once)
+    /// A prompt and a generation after it, as 512,128 (may be given more than once)
     #[arg(long = "pg", value_name = "P,N", value_parser = super::bench::parse_pair)]
     pub(crate) pairs: Vec<(u32, u32)>,
     /// Tokens in the context before a test starts
     #[arg(short = 'd', long = "n-depth", value_name = "N", value_delimiter = ',', default_value = "0", value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) depth: Vec<u32>,
     /// Threads (default: the cores that this process may use)
-    #[arg(short, long, value_name = "N", value_delimiter = ',', env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(short, long, value_name = "N", value_delimiter = ',', env = "BITNETC_THREADS", allow_negative_numbers = true, value_parser = parse_threads)]
     pub(crate) threads: Vec<u32>,
     /// Samples of each test
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) repetitions: u32,
-    /// How results are written
-    #[arg(short, long, value_name = "FORMAT", default_value = "md")]
-    pub(crate) output: ReportFormat,
-    /// Compare with a report that an earlier `bitnetc bench -o json` wrote; the exit code is 5 if a test has become slower
+    /// How results are written to stdout (default: `table` on a terminal, `md` through a pipe)
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) output: Option<ReportFormat>,
+    /// Print one JSON object: the same as `-o json`
+    #[arg(long, conflicts_with = "output")]
+    pub(crate) json: bool,
+    /// Compare with a report that an earlier `bitnetc bench --json` wrote; the exit code is 5 if a test has become slower
     #[arg(long, value_name = "FILE")]
     pub(crate) compare: Option<PathBuf>,
     /// The least change that `--compare` counts, in per cent
@@ -492,7 +485,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "TYPE", value_delimiter = ',')]
     pub(crate) kv_type: Vec<KvType>,
     /// Language-model heads, as for `run` (default: the plan's; q8 for a .gguf)
-    #[arg(long, value_name = "HEAD", value_delimiter = ',')]
+    #[arg(long, value_name = "HEAD", value_delimiter = ',', hide_possible_values = true, value_parser = head_parser())]
     pub(crate) head: Vec<HeadFormat>,
     /// Packings of the ternary weights (default: the plan's; auto for a .gguf)
     #[arg(long, value_name = "PACKING", value_delimiter = ',')]
@@ -501,7 +494,7 @@ pub(crate) struct BenchArgs {
     #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) batch_size: Vec<u32>,
     /// Leave a pass out (may be given more than once); not for a plan
-    #[arg(long, value_name = "PASS")]
+    #[arg(long, value_name = "PASS", hide_possible_values = true, value_parser = pass_parser())]
     pub(crate) disable_pass: Vec<PassId>,
     #[command(flatten)]
     pub(crate) memory: MemoryArgs,
@@ -539,9 +532,8 @@ pub(crate) enum BenchCommand {
     after_help = "Examples:\n  bitnetc bench startup model.gguf\n  bitnetc bench startup model.plan --json"
 )]
 pub(crate) struct StartupArgs {
-    /// A .gguf model or a plan (default: the built-in model)
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
     /// Loads of the plan
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) repetitions: u32,
@@ -552,7 +544,7 @@ pub(crate) struct StartupArgs {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) batch_size: Option<u32>,
     /// Leave a pass out (may be given more than once); not for a plan
-    #[arg(long, value_name = "PASS")]
+    #[arg(long, value_name = "PASS", hide_possible_values = true, value_parser = pass_parser())]
     pub(crate) disable_pass: Vec<PassId>,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,

@@ -1,14 +1,14 @@
 //! `bitnetc batch`: a file of prompts or requests, answered several at a time.
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bitnetc::batch::{
-    BatchError, ChatPrompt, Defaults, Format, Input, Job, Outcome as Answers, Output, RenderChat, Shard,
-    TextSource,
+    BatchError, ChatPrompt, Defaults, Done, Format, Input, Job, Lines, Outcome as Answers, Output,
+    RenderChat, Settings, Shard, TextSource,
 };
-use bitnetc::chat::{ChatEncoder, ChatError};
+use bitnetc::chat::{ChatEncoder, ChatError, Wish};
 use bitnetc::engine::{EngineOptions, Scheduler};
 use bitnetc::load::Loaded;
 use bitnetc::{Error, Model};
@@ -16,11 +16,14 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use super::args::EngineArgs;
-use super::chat::TemplateArgs;
+use super::chat::{SystemArgs, TemplateArgs};
+use super::escapes::EscapeArgs;
 use super::failure::Failure;
+use super::generate::LengthArgs;
+use super::model_arg::ModelArg;
 use super::run::announce;
 use super::sampling::{GrammarArgs, SamplingArgs, check_biases};
-use super::{Outcome, interrupt, models, output, progress};
+use super::{Outcome, input_file, interrupt, models, output, progress};
 use crate::exit;
 
 /// Texts that are generated at a time unless asked otherwise: as many as `@head` takes in one call.
@@ -36,21 +39,25 @@ pub(crate) enum FormatArg {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  bitnetc batch prompts.txt -o answers.jsonl -n 64\n  bitnetc batch requests.jsonl -o answers.jsonl -m model.plan\n  bitnetc batch requests.jsonl -o answers-1.jsonl --shard 1/4\n\nThe same command again goes on where an interrupted one was."
+    after_help = "Examples:\n  bitnetc batch prompts.txt -o answers.jsonl -n 64\n  bitnetc batch questions.txt -o answers.jsonl --chat -m model.plan\n  bitnetc batch requests.jsonl -o answers.jsonl -m model.plan\n  bitnetc batch requests.jsonl -o answers-1.jsonl --shard 1/4\n  bitnetc batch - -o - < prompts.txt\n\nThe same command again goes on where an interrupted one was."
 )]
 pub(crate) struct BatchArgs {
-    /// A text file of prompts, one a line, or a .jsonl file of requests
+    /// A text file of prompts, one a line, or a .jsonl file of requests (`-`: standard input)
     #[arg(value_name = "INPUT")]
     pub(crate) input: PathBuf,
-    /// The results, one JSON object a line; those that it holds are not made again
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    /// The results, one JSON object a line; those that it holds are not made again (`-`: standard output)
     #[arg(short, long, value_name = "OUTPUT")]
     pub(crate) output: PathBuf,
-    /// A .gguf model or a plan (default: the built-in model)
-    #[arg(short, long, value_name = "MODEL", env = "BITNETC_MODEL")]
-    pub(crate) model: Option<PathBuf>,
     /// What the lines of the input are (default: by its name)
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<FormatArg>,
+    /// Put each line of a text file into the model's chat template, as one message (--system-prompt implies it)
+    #[arg(long)]
+    pub(crate) chat: bool,
+    #[command(flatten)]
+    pub(crate) system: SystemArgs,
     /// Texts that are generated at a time
     #[arg(long, visible_alias = "np", value_name = "N", default_value_t = DEFAULT_PARALLEL, env = "BITNETC_PARALLEL", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) parallel: u32,
@@ -60,30 +67,71 @@ pub(crate) struct BatchArgs {
     /// Begin anew instead of keeping the results that the output holds
     #[arg(long)]
     pub(crate) overwrite: bool,
-    /// Tokens to generate for a request that does not say (-1: until the model ends or the context is full)
-    #[arg(short, long = "n-predict", visible_alias = "predict", value_name = "N", default_value_t = -1, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
-    pub(crate) n_predict: i64,
-    /// Room for this many tokens in each text, prompt included (0: what the requests need, at most the model's own context and 2 GiB)
-    #[arg(short, long, value_name = "N", default_value_t = 0, env = "BITNETC_CTX_SIZE")]
-    pub(crate) ctx_size: u32,
+    #[command(flatten)]
+    pub(crate) length: LengthArgs,
     #[command(flatten)]
     pub(crate) template: TemplateArgs,
+    #[command(flatten)]
+    pub(crate) escapes: EscapeArgs,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
     pub(crate) grammar: GrammarArgs,
-    /// Never end by an end token
-    #[arg(long)]
-    pub(crate) ignore_eos: bool,
-    /// Print a summary as one JSON object
+    /// Print a summary as one JSON object, to stderr if the results go to stdout
     #[arg(long)]
     pub(crate) json: bool,
 }
 
+impl BatchArgs {
+    /// What the lines of the input are.
+    fn format(&self) -> Format {
+        match self.format {
+            Some(FormatArg::Text) => Format::Text,
+            Some(FormatArg::Jsonl) => Format::Jsonl,
+            None => Format::of(&self.input),
+        }
+    }
+
+    /// The input, which is looked through.
+    fn open_input(&self) -> Result<Input, Failure> {
+        let (path, format) = (&self.input, self.format());
+        Ok(match input_file::is_standard(path) {
+            true => {
+                let name = PathBuf::from(input_file::shown(path));
+                Input::of_file(input_file::spooled_stdin()?, &name, format, self.shard)?
+            }
+            false => Input::open(path, format, self.shard)?,
+        })
+    }
+
+    /// The output, and the results that it holds.
+    fn open_output(&self) -> Result<(Output, Done), Failure> {
+        Ok(match input_file::is_standard(&self.output) {
+            true => (Output::stream(Box::new(std::io::stdout())), Done::default()),
+            false => Output::open(&self.output, self.overwrite)?,
+        })
+    }
+
+    /// How lines of text become prompts.
+    fn lines(&self) -> Result<Lines, Failure> {
+        if !self.chat && !self.system.asked() {
+            return Ok(Lines::Prompts);
+        }
+        match self.format() {
+            Format::Text => Ok(Lines::Chat { system: self.system.text(self.escapes)? }),
+            Format::Jsonl => {
+                let message = "--chat and --system-prompt are for text files: requests say themselves what they are, by \
+                               their url and their messages";
+                Err(Failure::new(exit::USAGE, message))
+            }
+        }
+    }
+}
+
 /// Whether two paths are one file.
-fn same_file(a: &std::path::Path, b: &std::path::Path) -> bool {
+fn same_file(a: &Path, b: &Path) -> bool {
     match (a.canonicalize(), b.canonicalize()) {
         (Ok(a), Ok(b)) => a == b,
         _ => false,
@@ -97,43 +145,40 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
     if same_file(&args.input, &args.output) {
         return Err(BatchError::OutputIsInput { path: args.output.clone() }.into());
     }
-    let format = match args.format {
-        Some(FormatArg::Text) => Format::Text,
-        Some(FormatArg::Jsonl) => Format::Jsonl,
-        None => Format::of(&args.input),
-    };
+    let lines = args.lines()?;
     // What is wrong with the files is said before the model is loaded.
-    let input = Input::open(&args.input, format, args.shard)?;
-    let (mut results, done) = Output::open(&args.output, args.overwrite)?;
+    let input = progress::working("reading", quiet, || args.open_input())?;
+    let (mut results, done) = progress::working("reading", quiet, || args.open_output())?;
 
-    let path = args.model.as_deref();
-    let model = Model::from(models::open(path, &args.engine.load_options()?, quiet)?);
+    let name = args.model.name()?;
+    let model = Model::from(models::open(name, &args.engine.load_options()?, quiet)?);
     let loaded = model.loaded();
-    announce(loaded, path.is_some(), quiet);
+    announce(loaded, name.is_some(), quiet);
     check_biases(&params, loaded.model.vocab())?;
     let defaults = Defaults {
         seed: (!random_seed).then_some(params.seed),
         params,
-        options: args.sampling.options(args.n_predict, args.ignore_eos),
-        form: args.grammar.source()?,
+        options: args.sampling.options(&args.length, args.escapes)?,
+        form: args.grammar.checked(&model)?,
+        lines,
     };
-    let chats = Chats::of(loaded, &args.template, quiet)?;
-    let vocab = loaded.model.vocab();
-    // A grammar that cannot be used is refused now, not request by request.
-    drop(args.grammar.open(&model)?);
+    let wish = args.template.wish()?;
+    let settings = Settings::new(loaded, args.format(), &defaults, &wish, args.length.ctx_size);
+    // Without a template none of the lines of a chat could be answered.
+    let needed = args.template.asked() || defaults.lines != Lines::Prompts;
+    let chats = Chats::of(loaded, &wish, needed, quiet)?;
     let source = TextSource { tokenizer: model.tokenizer(), chat: Some(&chats), forms: Some(&model) };
-    let job = Job::new(input, &done, results.path(), defaults, source, &loaded.name, vocab)?;
+    let mut job = Job::new(input, (&done, results.path()), defaults, settings, source, loaded)?;
     drop(done);
     if job.skipped() > 0 {
+        let kept = output::count(job.skipped() as u64, "result");
+        let verb = if job.skipped() == 1 { "is" } else { "are" };
         let shown = args.output.display();
-        output::say(
-            quiet,
-            format!("{} results are in {shown} already, {} are left", job.skipped(), job.left()),
-        );
+        output::say(quiet, format!("{kept} {verb} in {shown} already, {} left", job.left()));
     }
 
-    let context = match args.ctx_size {
-        0 => job.context_needed(loaded.default_context())?,
+    let context = match args.length.ctx_size {
+        0 => job.context_needed(loaded.default_context(), || !interrupt::requested())?,
         n => n,
     };
     // No more sequences than there are requests.
@@ -159,12 +204,15 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
         Ok(()) => {}
         Err(BatchError::Run(Error::Interrupted)) => {
             let missing = job.left() as u64 - answers.answered - answers.refused;
-            output::say(quiet, format!("interrupted: {missing} requests are left; the same command goes on"));
+            let left = output::count(missing, "request");
+            output::say(quiet, format!("interrupted with {left} left; the same command goes on"));
             return Ok(exit::INTERRUPTED);
         }
         Err(error) => return Err(error.into()),
     }
-    if args.json {
+    if args.json && input_file::is_standard(&args.output) {
+        output::say(false, format!("{:#}", report.json()));
+    } else if args.json {
         output::print_json(&report.json())?;
     } else {
         output::say(quiet, report.text());
@@ -181,10 +229,10 @@ struct Chats {
 }
 
 impl Chats {
-    fn of(loaded: &Loaded, args: &TemplateArgs, quiet: bool) -> Result<Self, Failure> {
-        let (encoder, note) = match ChatEncoder::for_model(loaded, &args.wish()?) {
+    fn of(loaded: &Loaded, wish: &Wish, needed: bool, quiet: bool) -> Result<Self, Failure> {
+        let (encoder, note) = match ChatEncoder::for_model(loaded, wish) {
             Ok((encoder, note)) => (Ok(encoder), note),
-            Err(error) if args.asked() => return Err(Error::from(error).into()),
+            Err(error) if needed => return Err(Error::from(error).into()),
             Err(error) => (Err(error), None),
         };
         Ok(Self { encoder, note: Cell::new(note), quiet })
@@ -225,7 +273,8 @@ impl Report<'_> {
             text += &format!(", {refused} refused (see their lines)");
         }
         text + &format!(
-            "; {prompt_tokens} prompt tokens, {generated_tokens} generated in {:.1} s ({:.1} tokens per second, {} at a time)",
+            "; {}, {generated_tokens} generated in {:.1} s ({:.1} tokens per second, {} at a time)",
+            output::count(*prompt_tokens, "prompt token"),
             self.time.as_secs_f64(),
             self.rate(),
             self.scheduler.sequences()

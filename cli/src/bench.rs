@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use bitnetc::load::{LoadOptions, load};
+use bitnetc::load::LoadOptions;
 use bitnetc_frontend_gguf::synth::SyntheticModel;
 use bitnetc_passes::OptLevel;
 use bitnetc_runtime::roofline::Roofline;
 use bitnetc_tools::bench::compare::{self, Comparison, Series, Verdict};
 use bitnetc_tools::bench::machine::{Build, Machine};
+use bitnetc_tools::bench::page::page;
 use bitnetc_tools::bench::report::{self, Subject, ThreadLimits};
+use bitnetc_tools::bench::table::TableStyle;
 use bitnetc_tools::bench::{Bench, BenchOptions, Outcome, Progress, Test, limits_of_machine};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
@@ -21,7 +23,9 @@ use super::run::announce;
 use super::speeds::SpeedsArg;
 use super::startup::{self, Startup, is_plan};
 use super::synth::shape;
-use super::{Outcome as CommandOutcome, bench_kernels, bench_passes, interrupt, models, output, progress};
+use super::{
+    Outcome as CommandOutcome, bench_kernels, bench_passes, input_file, interrupt, models, output, progress,
+};
 use crate::exit;
 
 /// Passes of the f32 peak, which no test needs.
@@ -71,20 +75,49 @@ fn startup_args(args: &BenchArgs) -> StartupArgs {
     }
 }
 
+/// An earlier report, and what is compared of it.
+struct Baseline {
+    report: Value,
+    series: Vec<Series>,
+}
+
 /// The baseline of `--compare`.
-fn baseline(args: &BenchArgs) -> Result<Option<Vec<Series>>, Failure> {
+fn baseline(args: &BenchArgs) -> Result<Option<Baseline>, Failure> {
     let Some(path) = &args.compare else { return Ok(None) };
     let failed =
         |why: &dyn std::fmt::Display| Failure::new(exit::FAILURE, format!("{}: {why}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|e| failed(&e))?;
-    compare::baseline(&text).map(Some).map_err(|e| failed(&e))
+    let text = input_file::text(path)?;
+    let report = compare::report(&text).map_err(|e| failed(&e))?;
+    let series = compare::baseline(&report).map_err(|e| failed(&e))?;
+    Ok(Some(Baseline { report, series }))
+}
+
+/// How results are written.
+fn format(args: &BenchArgs) -> ReportFormat {
+    match (args.json, args.output) {
+        (true, _) => ReportFormat::Json,
+        (false, Some(format)) => format,
+        (false, None) => match output::table_style() {
+            TableStyle::Aligned => ReportFormat::Table,
+            TableStyle::Markdown => ReportFormat::Md,
+        },
+    }
+}
+
+/// The style of a table, where results are written as one.
+fn style(format: ReportFormat) -> Option<TableStyle> {
+    match format {
+        ReportFormat::Table => Some(TableStyle::Aligned),
+        ReportFormat::Md => Some(TableStyle::Markdown),
+        ReportFormat::Csv | ReportFormat::Json | ReportFormat::Jsonl | ReportFormat::Html => None,
+    }
 }
 
 /// The tests that the lists multiply to: for each thread count and depth the prompts, then the generations, then the pairs.
 fn tests(args: &BenchArgs) -> Vec<Test> {
     let threads: Vec<u32> = match &args.threads[..] {
         [] => vec![threads(None)],
-        list => list.to_vec(),
+        list => list.iter().map(|&n| threads(Some(n))).collect(),
     };
     let mut all = Vec::new();
     for &threads in &threads {
@@ -111,7 +144,7 @@ struct Subjects {
 
 fn subject(args: &BenchArgs, quiet: bool) -> Result<Subjects, Failure> {
     let Some(preset) = args.preset else {
-        let path = models::resolve(args.model.as_deref(), quiet)?;
+        let path = models::resolve(args.model.name()?, quiet)?;
         return Ok(Subjects { path, name: None, _synthetic: None });
     };
     let shape = shape(preset, args.vocab, args.layers);
@@ -119,6 +152,7 @@ fn subject(args: &BenchArgs, quiet: bool) -> Result<Subjects, Failure> {
     let folder = tempfile::tempdir().map_err(|e| {
         Failure::new(exit::FAILURE, format!("cannot make a temporary folder: {e}; set TMPDIR"))
     })?;
+    interrupt::remove_at_end(folder.path());
     let path = folder.path().join("model.gguf");
     let bar = progress::bar("writing", model.data_bytes(), quiet);
     bitnetc_tools::synth::write_synthetic(&path, &model, |done| {
@@ -138,98 +172,124 @@ struct Report {
     format: ReportFormat,
     machine: Machine,
     build: Build,
-    tests: Vec<Value>,
-    profiles: String,
+    tests: Vec<(Subject, Outcome)>,
+}
+
+/// What is known when all tests have been run.
+struct End<'a> {
+    limits: &'a [ThreadLimits],
+    buffer_bytes: u64,
+    startup: Option<&'a Startup>,
+    comparisons: Option<&'a [Comparison]>,
+    baseline: Option<&'a Value>,
 }
 
 impl Report {
     fn begin(&self) -> Result<(), Failure> {
-        match self.format {
-            ReportFormat::Md => output::print(&report::markdown_head(&self.machine, &self.build)),
-            ReportFormat::Csv => output::print(report::CSV_HEAD),
-            ReportFormat::Json | ReportFormat::Jsonl => Ok(()),
+        match (self.format, style(self.format)) {
+            (_, Some(style)) => output::print(&report::head(style, &self.machine, &self.build)),
+            (ReportFormat::Csv, _) => output::print(report::CSV_HEAD),
+            _ => Ok(()),
         }
     }
 
-    fn test(&mut self, subject: &Subject, outcome: &Outcome) -> Result<(), Failure> {
-        match self.format {
-            ReportFormat::Md => {
-                self.profiles += &report::markdown_profile(subject, outcome);
-                output::print(&report::markdown_row(subject, outcome))
-            }
-            ReportFormat::Csv => output::print(&report::csv_row(subject, outcome)),
-            ReportFormat::Jsonl => {
-                let mut line = report::json_test(subject, outcome);
+    /// The tests of another model, or of the same one with other options, follow.
+    fn model(&self, subject: &Subject) -> Result<(), Failure> {
+        match style(self.format) {
+            Some(style) => output::print(&report::model_head(style, subject)),
+            None => Ok(()),
+        }
+    }
+
+    fn test(&mut self, subject: &Subject, outcome: Outcome) -> Result<(), Failure> {
+        match (self.format, style(self.format)) {
+            (_, Some(style)) => output::print(&report::row(style, subject, &outcome))?,
+            (ReportFormat::Csv, _) => output::print(&report::csv_row(subject, &outcome))?,
+            (ReportFormat::Jsonl, _) => {
+                let mut line = report::json_test(subject, &outcome);
                 line["cpu"] = json!(self.machine.cpu);
                 line["version"] = json!(self.build.version);
-                output::print(&format!("{line}\n"))
+                output::print(&format!("{line}\n"))?;
             }
-            ReportFormat::Json => {
-                self.tests.push(report::json_test(subject, outcome));
-                Ok(())
-            }
+            _ => {}
         }
+        self.tests.push((subject.clone(), outcome));
+        Ok(())
     }
 
-    fn end(
-        self,
-        limits: &[ThreadLimits],
-        buffer_bytes: u64,
-        startup: Option<&Startup>,
-        comparisons: Option<&[Comparison]>,
-    ) -> Result<(), Failure> {
-        match self.format {
-            ReportFormat::Md => {
-                let mut text = report::markdown_limits(limits, buffer_bytes) + &self.profiles;
-                if let Some(startup) = startup {
-                    text += &startup.markdown();
-                }
-                if let Some(comparisons) = comparisons {
-                    text += &compare::markdown(comparisons);
-                }
-                output::print(&text)
+    /// The tests as series to compare.
+    fn series(&self) -> Result<Vec<Series>, Failure> {
+        let all = self.tests.iter().map(|(subject, outcome)| report::json_test(subject, outcome));
+        all.map(|test| compare::series(&test).map_err(|e| Failure::new(exit::FAILURE, e))).collect()
+    }
+
+    /// The whole report, `bitnetc.bench/1`.
+    fn document(&self, end: &End<'_>) -> Value {
+        let (machine, build) = report::json_head(&self.machine, &self.build);
+        let tests = self.tests.iter().map(|(subject, outcome)| report::json_test(subject, outcome));
+        let mut document = json!({
+            "schema": "bitnetc.bench/1",
+            "machine": machine,
+            "build": build,
+            "buffer_bytes": end.buffer_bytes,
+            "limits": report::json_limits(end.limits),
+            "tests": tests.collect::<Vec<_>>(),
+        });
+        if let Some(startup) = end.startup {
+            document["startup"] = startup.json();
+        }
+        if let Some(comparisons) = end.comparisons {
+            document["comparison"] = compare::json(comparisons);
+        }
+        document
+    }
+
+    /// What follows the rows of a table.
+    fn tables(&self, style: TableStyle, end: &End<'_>) -> String {
+        let mut text = report::limits_table(style, end.limits, end.buffer_bytes);
+        text += &report::latency_table(style, &self.tests);
+        for (subject, outcome) in &self.tests {
+            text += &report::profile_tables(style, subject, outcome);
+        }
+        if let Some(startup) = end.startup {
+            text += &startup.table(style);
+        }
+        if let Some(comparisons) = end.comparisons {
+            text += &compare::table(style, comparisons);
+        }
+        text
+    }
+
+    fn end(&self, end: &End<'_>) -> Result<(), Failure> {
+        match (self.format, style(self.format)) {
+            (_, Some(style)) => output::print(&self.tables(style, end)),
+            (ReportFormat::Html, _) => {
+                let page = page(&self.document(end), end.baseline);
+                output::print(&page.map_err(|e| Failure::new(exit::FAILURE, e))?)
             }
-            ReportFormat::Json => {
-                let (machine, build) = report::json_head(&self.machine, &self.build);
-                let mut document = json!({
-                    "schema": "bitnetc.bench/1",
-                    "machine": machine,
-                    "build": build,
-                    "buffer_bytes": buffer_bytes,
-                    "limits": report::json_limits(limits),
-                    "tests": self.tests,
-                });
-                if let Some(startup) = startup {
-                    document["startup"] = startup.json();
-                }
-                if let Some(comparisons) = comparisons {
-                    document["comparison"] = compare::json(comparisons);
-                }
-                output::print_json(&document)
-            }
-            ReportFormat::Jsonl => {
-                let startup = startup.map(|startup| json!({ "startup": startup.json() }));
-                let comparison = comparisons.map(|c| json!({ "comparison": compare::json(c) }));
+            (ReportFormat::Jsonl, _) => {
+                let startup = end.startup.map(|startup| json!({ "startup": startup.json() }));
+                let comparison = end.comparisons.map(|c| json!({ "comparison": compare::json(c) }));
                 let lines: String =
                     startup.into_iter().chain(comparison).map(|line| format!("{line}\n")).collect();
                 output::print(&lines)
             }
             // A table of tests has no place for it.
-            ReportFormat::Csv => match comparisons {
-                Some(comparisons) => {
-                    output::say(false, compare::markdown(comparisons).trim_start());
-                    Ok(())
+            (ReportFormat::Csv, _) => {
+                if let Some(comparisons) = end.comparisons {
+                    output::say(false, compare::table(TableStyle::Aligned, comparisons).trim_start());
                 }
-                None => Ok(()),
-            },
+                Ok(())
+            }
+            _ => output::print_json(&self.document(end)),
         }
     }
 }
 
 /// The greatest limits that the tests have seen, by thread count.
-fn seen_limits(roofline: &mut Roofline, outcomes: &[Outcome]) -> Result<Vec<ThreadLimits>, Failure> {
+fn seen_limits(roofline: &mut Roofline, tests: &[(Subject, Outcome)]) -> Result<Vec<ThreadLimits>, Failure> {
     let mut by_threads = BTreeMap::new();
-    for outcome in outcomes {
+    for (_, outcome) in tests {
         let seen = by_threads.entry(outcome.test.threads).or_insert_with(|| outcome.machine());
         *seen = seen.max(outcome.machine());
     }
@@ -320,11 +380,10 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
     };
     let host = host()?;
     let mut report = Report {
-        format: args.output,
+        format: format(args),
         machine: Machine::describe(&host),
         build: Build::this(),
         tests: Vec::new(),
-        profiles: String::new(),
     };
     if report.build.profile == "debug" {
         output::say(
@@ -332,17 +391,16 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
             "warning: this is a debug build; build with --release for figures that mean something",
         );
     }
-    let mut roofline = limits_of_machine(args.limits_buffer.map(|mib| mib << 20))?;
+    let limits = || limits_of_machine(args.limits_buffer.map(|mib| mib << 20));
+    let mut roofline = progress::working("measuring", quiet, limits)?;
     report.begin()?;
-    let mut outcomes = Vec::new();
-    let mut measured = Vec::new();
     let mut interrupted = false;
     for (i, variant) in variants(args, &tests, plan).iter().filter(|v| !v.tests.is_empty()).enumerate() {
         interrupted = interrupted || interrupt::requested();
         if interrupted {
             break;
         }
-        let loaded = load(subjects.path.as_deref(), &variant.load_options(args)?)?;
+        let loaded = models::load_file(subjects.path.as_deref(), &variant.load_options(args)?, quiet)?;
         if i == 0 {
             announce(&loaded, subjects.path.is_some(), quiet);
         }
@@ -357,15 +415,11 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
         let name = subjects.name.clone().unwrap_or_else(|| loaded.name.clone());
         let subject = Subject::of(&loaded, name, bench.accounts().chunk());
         let bar = progress::bar("bench", variant.tests.len() as u64 * u64::from(args.repetitions), quiet);
+        bar.suspend(|| report.model(&subject))?;
         for &test in &variant.tests {
             let outcome = bench.run(test, &mut |p| show(&bar, test, p))?;
             if let Some(outcome) = outcome {
-                bar.suspend(|| report.test(&subject, &outcome))?;
-                if baseline.is_some() {
-                    let series = compare::series(&report::json_test(&subject, &outcome));
-                    measured.push(series.map_err(|e| Failure::new(exit::FAILURE, e))?);
-                }
-                outcomes.push(outcome);
+                bar.suspend(|| report.test(&subject, outcome))?;
             }
             if bench.interrupted() {
                 interrupted = true;
@@ -374,9 +428,18 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
         }
         bar.finish_and_clear();
     }
-    let limits = seen_limits(&mut roofline, &outcomes)?;
-    let comparisons = baseline.map(|old| compare::compare_all(&old, &measured, args.threshold / 100.0));
-    report.end(&limits, roofline.buffer_bytes(), startup.as_ref(), comparisons.as_deref())?;
+    let limits = progress::working("measuring", quiet, || seen_limits(&mut roofline, &report.tests))?;
+    let comparisons = match &baseline {
+        Some(old) => Some(compare::compare_all(&old.series, &report.series()?, args.threshold / 100.0)),
+        None => None,
+    };
+    report.end(&End {
+        limits: &limits,
+        buffer_bytes: roofline.buffer_bytes(),
+        startup: startup.as_ref(),
+        comparisons: comparisons.as_deref(),
+        baseline: baseline.as_ref().map(|old| &old.report),
+    })?;
     if interrupted {
         return Ok(exit::INTERRUPTED);
     }

@@ -1,9 +1,6 @@
 //! `bitnetc bench kernels`: every distinct kernel of a model, beside what the machine could do.
 
-use std::path::PathBuf;
-
-use bitnetc::load::load;
-use bitnetc_tools::bench::kernels::{KernelsOptions, json, markdown, measure};
+use bitnetc_tools::bench::kernels::{KernelsOptions, json, measure, tables};
 use bitnetc_tools::bench::limits_of_machine;
 use bitnetc_tools::bench::machine::{Build, Machine};
 use bitnetc_tools::bench::report::{self, ThreadLimits};
@@ -13,18 +10,18 @@ use serde_json::json;
 use super::args::EngineArgs;
 use super::build::host;
 use super::failure::Failure;
+use super::model_arg::ModelArg;
 use super::run::announce;
 use super::{Outcome, interrupt, models, output, progress};
 use crate::exit;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  bitnetc bench kernels                             the built-in model\n  bitnetc bench kernels model.gguf -d 2048 -t 2     behind 2,048 tokens, with two threads\n  bitnetc bench kernels model.plan -p 0 --kernel bitlinear"
+    after_help = "Examples:\n  bitnetc bench kernels                             the built-in model\n  bitnetc bench kernels model.gguf -d 2048 -t 2     after 2,048 tokens, with two threads\n  bitnetc bench kernels model.plan -p 0 --kernel bitlinear"
 )]
 pub(crate) struct BenchKernelsArgs {
-    /// A .gguf model or a plan (default: the built-in model)
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
     /// Tokens of a chunk of a prompt (0: none; at most as many as one call handles)
     #[arg(short = 'p', long = "n-prompt", value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) prompt: u32,
@@ -56,8 +53,8 @@ pub(crate) fn run(args: &BenchKernelsArgs, quiet: bool) -> Outcome {
     if args.prompt < 2 && args.generate == 0 {
         return Err(Failure::new(exit::USAGE, "nothing to measure: give -n above 0, or -p above 1"));
     }
-    let path = models::resolve(args.model.as_deref(), quiet)?;
-    let loaded = load(path.as_deref(), &args.engine.load_options()?)?;
+    let path = models::resolve(args.model.name()?, quiet)?;
+    let loaded = models::load_file(path.as_deref(), &args.engine.load_options()?, quiet)?;
     announce(&loaded, path.is_some(), quiet);
     let machine = Machine::describe(&host()?);
     let build = Build::this();
@@ -67,7 +64,8 @@ pub(crate) fn run(args: &BenchKernelsArgs, quiet: bool) -> Outcome {
             "warning: this is a debug build; build with --release for figures that mean something",
         );
     }
-    let mut roofline = limits_of_machine(args.limits_buffer.map(|mib| mib << 20))?;
+    let limits = || limits_of_machine(args.limits_buffer.map(|mib| mib << 20));
+    let mut roofline = progress::working("measuring", quiet, limits)?;
     let options = KernelsOptions {
         prompt: args.prompt,
         generate: args.generate,
@@ -126,9 +124,10 @@ pub(crate) fn run(args: &BenchKernelsArgs, quiet: bool) -> Outcome {
             int8: middle(|l| l.int8),
             fma: middle(|l| l.fma),
         };
+        let style = output::table_style();
         let text = report::machine_line(&machine, &build)
-            + &markdown(&outcome)
-            + &report::markdown_limits(&[seen], roofline.buffer_bytes());
+            + &tables(style, &outcome)
+            + &report::limits_table(style, &[seen], roofline.buffer_bytes());
         output::print(&text)?;
     }
     Ok(if outcome.interrupted { exit::INTERRUPTED } else { exit::OK })

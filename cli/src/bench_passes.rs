@@ -1,21 +1,18 @@
 //! `bitnetc bench passes`: the model with each optional pass left out in turn.
 
-use std::path::PathBuf;
-
 use bitnetc::BuildOptions;
 use bitnetc::load::{LoadOptions, load};
 use bitnetc_passes::{OptLevel, PassId};
 use bitnetc_tools::bench::machine::{Build, Machine};
-use bitnetc_tools::bench::passes::{
-    PassOutcome, PassesOptions, json, markdown_head, markdown_row, measure, optional_passes,
-};
+use bitnetc_tools::bench::passes::{PassOutcome, PassesOptions, head, json, measure, optional_passes, row};
 use bitnetc_tools::bench::report;
 use clap::Args;
 use serde_json::json;
 
 use super::args::EngineArgs;
-use super::build::{host, pipeline};
+use super::build::{host, pass_parser, pipeline};
 use super::failure::Failure;
+use super::model_arg::ModelArg;
 use super::run::announce;
 use super::startup::is_plan;
 use super::{Outcome, interrupt, models, output, progress};
@@ -26,11 +23,10 @@ use crate::exit;
     after_help = "Examples:\n  bitnetc bench passes                            the built-in model, with every pass left out in turn\n  bitnetc bench passes model.gguf --pass schedule  what one pass is worth"
 )]
 pub(crate) struct BenchPassesArgs {
-    /// A .gguf model (default: the built-in model)
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
     /// Only these passes (default: all that can be left out)
-    #[arg(long = "pass", value_name = "PASS", value_delimiter = ',')]
+    #[arg(long = "pass", value_name = "PASS", value_delimiter = ',', hide_possible_values = true, value_parser = pass_parser())]
     pub(crate) passes: Vec<PassId>,
     /// Tokens of the prompt that prefill is measured with (0: none)
     #[arg(short = 'p', long = "n-prompt", value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
@@ -67,7 +63,7 @@ pub(crate) fn run(args: &BenchPassesArgs, quiet: bool) -> Outcome {
         pipeline(None, OptLevel::default(), &args.passes)?;
         passes.retain(|pass| args.passes.contains(pass));
     }
-    let path = models::resolve(args.model.as_deref(), quiet)?;
+    let path = models::resolve(args.model.name()?, quiet)?;
     if path.as_deref().is_some_and(is_plan) {
         return Err(Failure::new(exit::USAGE, "a plan has been lowered already: give the .gguf file"));
     }
@@ -78,12 +74,13 @@ pub(crate) fn run(args: &BenchPassesArgs, quiet: bool) -> Outcome {
         repetitions: args.repetitions,
         keep_going: (|| !interrupt::requested()).into(),
     };
-    let whole = load(path.as_deref(), &without(args, &[])?)?;
+    let whole = models::load_file(path.as_deref(), &without(args, &[])?, quiet)?;
     announce(&whole, path.is_some(), quiet);
     let machine = Machine::describe(&host()?);
     let build = Build::this();
+    let style = output::table_style();
     if !args.json {
-        output::print(&(report::machine_line(&machine, &build) + &markdown_head(&options)))?;
+        output::print(&(report::machine_line(&machine, &build) + &head(style, &options)))?;
     }
     let bar = progress::bar("passes", passes.len() as u64 + 1, quiet);
     let mut outcomes: Vec<PassOutcome> = Vec::new();
@@ -97,7 +94,7 @@ pub(crate) fn run(args: &BenchPassesArgs, quiet: bool) -> Outcome {
         match outcome {
             Ok(outcome) => {
                 if !args.json {
-                    bar.suspend(|| output::print(&markdown_row(&outcome)))?;
+                    bar.suspend(|| output::print(&row(style, &options, &outcome)))?;
                 }
                 outcomes.push(outcome);
             }

@@ -2,6 +2,8 @@
 //!
 //! Invariant: an option that is not given says nothing, so that a plan keeps what it was made with.
 
+use std::str::FromStr;
+
 use bitnetc::BuildOptions;
 use bitnetc_codegen::compile::Codegen;
 use bitnetc_codegen::features::{restrict, target_named};
@@ -13,6 +15,7 @@ use clap::{Args, ValueEnum};
 use crate::exit;
 use crate::failure::Failure;
 use crate::speeds::{self, SpeedsArg};
+use crate::suggest::{Suggested, as_text, suggested};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum KvType {
@@ -84,15 +87,16 @@ pub(crate) struct SelectorArgs {
 /// Which head, which weights, which caches and which CPU.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct BuildArgs {
-    /// Threads that run the model, which `--weights auto` reckons with (default: the cores that this process may use)
-    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    /// Threads that run the model, which `--weights auto` reckons with (default, and 0 or less: the cores that this process may
+    /// use)
+    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", allow_negative_numbers = true, value_parser = parse_threads)]
     pub(crate) threads: Option<u32>,
     /// Element type of the KV cache (default: what the plan was made with; f16 for a .gguf)
     #[arg(long, value_name = "TYPE")]
     pub(crate) kv_type: Option<KvType>,
     /// The language-model head: f16 (as the file has it), q8, q6, q4, or screened (4 bits for all rows, the best 256
     /// exactly; screened:N for N) (default: what the plan was made with; q8 for a .gguf)
-    #[arg(long, value_name = "HEAD")]
+    #[arg(long, value_name = "HEAD", hide_possible_values = true, value_parser = head_parser())]
     pub(crate) head: Option<HeadFormat>,
     /// Packing of the ternary weights (default: the plan's; auto for a .gguf)
     #[arg(long, value_name = "PACKING")]
@@ -107,9 +111,42 @@ pub(crate) struct BuildArgs {
     pub(crate) cpu_features: String,
 }
 
+/// Parses `--head`.
+pub(crate) fn head_parser() -> Suggested<HeadFormat, <HeadFormat as FromStr>::Err> {
+    suggested(HeadFormat::from_str, || vec!["f16", "q8", "q6", "q4", "screened"])
+}
+
+/// Parses the name of a pass.
+pub(crate) fn pass_parser() -> Suggested<PassId, <PassId as FromStr>::Err> {
+    suggested(PassId::from_str, || PassId::ALL.iter().map(|pass| pass.name()).collect())
+}
+
+/// Parses `--target`.
+pub(crate) fn target_parser() -> Suggested<String, std::convert::Infallible> {
+    suggested(as_text, || vec!["native", "x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64"])
+}
+
+/// Most threads that can be asked for.
+const MAX_THREADS: u32 = 1024;
+
+/// Parses a number of threads; 0 stands for the default, as any number below it does for llama.cpp.
+pub(crate) fn parse_threads(text: &str) -> Result<u32, String> {
+    let wrong = || format!("expected a number of threads up to {MAX_THREADS}, or 0 for the default");
+    let threads: i64 = text.trim().parse().map_err(|_| wrong())?;
+    u32::try_from(threads.max(0)).ok().filter(|&n| n <= MAX_THREADS).ok_or_else(wrong)
+}
+
 /// Threads when none are asked for: the cores that this process may use.
 pub(crate) fn threads(asked: Option<u32>) -> u32 {
-    asked.unwrap_or_else(|| Cpus::probe().threads())
+    asked.filter(|&n| n > 0).unwrap_or_else(|| Cpus::probe().threads())
+}
+
+/// What to say of more threads than there are CPUs.
+pub(crate) fn too_many_threads(most: u32) -> Option<String> {
+    let cpus = Cpus::probe().at_once();
+    (most > cpus).then(|| {
+        format!("warning: {most} threads share the {cpus} CPUs that this process may use, which is slow: give a smaller -t")
+    })
 }
 
 /// This machine.
@@ -165,7 +202,7 @@ pub(crate) struct LoweringArgs {
     #[arg(short = 'O', long = "opt-level", value_name = "LEVEL", default_value_t = OptLevel::default())]
     pub(crate) level: OptLevel,
     /// Leave a pass out (may be given more than once)
-    #[arg(long, value_name = "PASS")]
+    #[arg(long, value_name = "PASS", hide_possible_values = true, value_parser = pass_parser())]
     pub(crate) disable_pass: Vec<PassId>,
 }
 

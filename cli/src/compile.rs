@@ -1,6 +1,6 @@
 //! `bitnetc compile`: a GGUF model to a plan file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use bitnetc::compile::{PlanSummary, plan_model_with};
@@ -8,7 +8,8 @@ use bitnetc::load::Source;
 
 use super::args::CompileArgs;
 use super::failure::Failure;
-use super::{Outcome, interrupt, models, output, progress};
+use super::interrupt::Patience;
+use super::{Outcome, input_file, interrupt, models, output, progress};
 use crate::exit;
 
 /// Runs the command.
@@ -17,37 +18,51 @@ pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
     options.verify_each = args.observe.verify_each;
     options.stop_after = args.observe.stop_after;
     options.codegen = args.selector.codegen.into();
-    let model_path = models::resolve(Some(&args.model), quiet)?.unwrap_or_else(|| args.model.clone());
+    let name = args.model.name()?;
+    let model_path = models::resolve(name, quiet)?;
+    let open = || {
+        let source = Source::open(model_path.as_deref(), args.memory.map_mode())?;
+        Ok::<_, Failure>(source.with_options(args.options.model_options()))
+    };
     if args.emit.is_given() {
-        let source = Source::open(Some(&model_path), args.memory.map_mode())?;
-        return super::emit::run(args, &source.with_options(args.options.model_options()), &options);
+        interrupt::listen();
+        return super::emit::run(args, &open()?, &options);
     }
-    // Beside the model; that of a cached model into the current directory.
-    let output_path = args.output.clone().unwrap_or_else(|| match model_path == args.model {
-        true => model_path.with_extension("plan"),
-        false => PathBuf::from(model_path.file_name().unwrap_or_default()).with_extension("plan"),
-    });
-    if output_path == model_path {
+    let output_path = match &args.output {
+        Some(path) => path.clone(),
+        None => plan_beside(name, model_path.as_deref()),
+    };
+    input_file::refuse_standard(&output_path)?;
+    if Some(&output_path) == model_path.as_ref() {
         return Err(Failure::new(exit::USAGE, "the plan would replace the model: give another --output"));
     }
     interrupt::listen();
     let clock = Instant::now();
-    let source =
-        Source::open(Some(&model_path), args.memory.map_mode())?.with_options(args.options.model_options());
-    let model = source.gguf_model()?;
-    let (planned, _) = args.observe.watch(args.json, |instruments| {
-        let planned = plan_model_with(&model_path, &model, &options, instruments)?;
-        let report = planned.passes.clone();
-        Ok((planned, report))
-    })?;
+    let source = open()?;
+    if model_path.is_none() {
+        output::say(quiet, format!("no model given: using {}", source.name()));
+    }
+    let model = progress::working("reading", quiet || args.json, || source.gguf_model())?;
+    let named = PathBuf::from(source.name());
+    let lower = || {
+        args.observe.watch(args.json, |instruments| {
+            let planned = plan_model_with(&named, &model, &options, instruments)?;
+            let report = planned.passes.clone();
+            Ok((planned, report))
+        })
+    };
+    let (planned, _) = progress::working("compiling", quiet || args.json, lower)?;
     for note in &planned.notes {
         output::say(quiet, note);
     }
+    let _patience = Patience::new();
     let bar = progress::bar("packing", planned.weight_bytes(), quiet || args.json);
-    let summary = planned.write(&output_path, |done| {
+    let written = planned.write(&output_path, |done| {
         bar.set_position(done);
-        !interrupt::requested()
-    })?;
+        !interrupt::requested() && source.check().is_ok()
+    });
+    source.check()?;
+    let summary = written?;
     bar.finish_and_clear();
     let seconds = clock.elapsed().as_secs_f64();
     if args.json {
@@ -56,6 +71,16 @@ pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
         output::print(&text(&summary, &output_path, seconds))?;
     }
     Ok(exit::OK)
+}
+
+/// Where a plan goes for which no place is given: beside the model; that of a cached or the built-in model, into the current
+/// directory.
+fn plan_beside(name: Option<&Path>, model: Option<&Path>) -> PathBuf {
+    match model {
+        Some(path) if Some(path) == name => path.with_extension("plan"),
+        Some(path) => PathBuf::from(path.file_name().unwrap_or_default()).with_extension("plan"),
+        None => PathBuf::from("builtin.plan"),
+    }
 }
 
 fn text(summary: &PlanSummary, path: &std::path::Path, seconds: f64) -> String {

@@ -409,6 +409,7 @@ mod tests {
         let config = config("threads = 3\ntop-k = 7\njson = true\n[run]\ntemp = 0.25\nthreads = 5\n");
         let run = |line: &[&str]| match parse(&config, line).unwrap().command {
             Which::Run(args) => {
+                let args = args.generate;
                 (args.engine.build.threads, args.sampling.temp, args.sampling.top_k, args.json)
             }
             _ => unreachable!(),

@@ -1,21 +1,29 @@
-//! `bitnetc doctor`: what this machine gives, what bitnetc makes of it, and what stands in the way.
+//! `bitnetc doctor`: what this machine can do, what bitnetc makes of it, and what stands in the way.
+//!
+//! Invariant: every finding comes with what to do about it, and the verdict is one line.
 
 use std::path::Path;
 
+use bitnetc::BuildOptions;
 use bitnetc::store::{HubCache, HubSettings, PlanCache, missing_for_tls};
 use bitnetc_codegen::x64::{self, Level};
+use bitnetc_frontend_gguf::synth::preset;
+use bitnetc_ir::work::Work;
 use bitnetc_ir::{Feature, TargetDesc};
+use bitnetc_passes::WeightPacking;
 use bitnetc_runtime::cpus::Cpus;
 use bitnetc_runtime::roofline::{Roofline, default_buffer_bytes};
 use bitnetc_tools::bench::machine::{Build, Machine};
+use bitnetc_tools::bench::step::decode_step;
+use bitnetc_tools::bench::{LimitKind, Limits};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::build::{host, threads};
+use super::build::{host, parse_threads, threads};
 use super::config::Config;
 use super::failure::Failure;
 use super::models::variable;
-use super::{Outcome, output};
+use super::{Outcome, output, progress};
 use crate::exit;
 
 #[derive(Debug, Args)]
@@ -25,7 +33,7 @@ pub(crate) struct DoctorArgs {
     #[arg(long)]
     pub(crate) no_measure: bool,
     /// Threads to measure with (default: the cores that this process may use)
-    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", allow_negative_numbers = true, value_parser = parse_threads)]
     pub(crate) threads: Option<u32>,
     /// Print one JSON object
     #[arg(long)]
@@ -65,7 +73,12 @@ fn measure(target: &TargetDesc, threads: u32) -> Result<Measured, Failure> {
     Ok(Measured { threads, bandwidth, int8 })
 }
 
-/// Memory that the system could give, in bytes.
+/// A number with its noun.
+fn count(n: u64, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Memory that is available, in bytes.
 fn available_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
@@ -106,45 +119,139 @@ fn caches() -> Result<(Place, Place, HubSettings), Failure> {
     Ok((hub, plans, settings))
 }
 
-/// What is worth knowing because it costs speed or a feature.
+/// Something that costs speed or a feature, or stands in the way.
+struct Finding {
+    what: String,
+    /// What to do about it.
+    advice: &'static str,
+    /// Whether no model of the reference's class runs before that is done.
+    blocks: bool,
+}
+
+impl Finding {
+    fn new(what: impl Into<String>, advice: &'static str) -> Self {
+        Self { what: what.into(), advice, blocks: false }
+    }
+
+    fn blocking(self) -> Self {
+        Self { blocks: true, ..self }
+    }
+}
+
+/// The shape that the verdict is about.
+const REFERENCE: &str = "2b-4t";
+
+/// What a decode step of the reference needs with this machine's default head and two bits a weight.
+fn reference_step(target: &TargetDesc) -> Result<Work, Failure> {
+    let preset = preset(REFERENCE)
+        .ok_or_else(|| Failure::new(exit::FAILURE, format!("there is no preset {REFERENCE}")))?;
+    let weights = Some(WeightPacking::TwoBits);
+    let options = BuildOptions { weights, target: Some(target.clone()), ..BuildOptions::default() };
+    Ok(decode_step(&preset.shape(), &options)?)
+}
+
+/// What is worth knowing. `needed`: bytes of the reference's weights.
 fn findings(
     cpus: &Cpus,
     machine: &Machine,
     config: &Result<Config, Failure>,
     free: Option<u64>,
-) -> Vec<String> {
+    needed: u64,
+) -> Vec<Finding> {
     let mut found = Vec::new();
+    if config.is_err() {
+        let finding = Finding::new(
+            "the configuration file cannot be used",
+            "run `bitnetc config`, which says what is wrong and where, and mend the file",
+        );
+        found.push(finding.blocking());
+    }
+    // Weights, and room for the KV cache and buffers of a short context.
+    let least = needed + needed / 4;
+    if let Some(free) = free.filter(|&free| free < least) {
+        let finding = Finding::new(
+            format!(
+                "{} of memory are available: a model of the {REFERENCE} class needs about {}",
+                output::bytes(free),
+                output::bytes(least)
+            ),
+            "end other programs, raise the memory limit of the container, or use a smaller model",
+        );
+        found.push(finding.blocking());
+    }
     if Build::this().profile != "release" {
-        found.push("this is a debug build: compiling models is slow; use a release build".to_owned());
+        found.push(Finding::new(
+            "this is a debug build: compiling models is slow",
+            "build with `cargo build --release`, or install a release",
+        ));
     }
     if let Some(quota) = cpus.quota.filter(|&quota| quota < cpus.cores) {
-        found.push(format!(
-            "a cgroup quota of {quota} CPUs: of {} cores only {quota} threads are used",
-            cpus.cores
+        found.push(Finding::new(
+            format!("a cgroup quota of {quota} CPUs: of {} cores only {quota} threads are used", cpus.cores),
+            "raise the quota (`--cpus` of docker, `cpu.max` of the cgroup) to use the other cores",
         ));
     }
     if cpus.allowed > cpus.cores {
         let (allowed, cores) = (cpus.allowed, cpus.cores);
-        found.push(format!("{allowed} hardware threads on {cores} cores: one thread for each core is used"));
+        found.push(Finding::new(
+            format!("{allowed} hardware threads on {cores} cores: one thread for each core is used"),
+            "nothing: a second thread on a core rarely helps; `-t` sets another number",
+        ));
     }
     if machine.target.starts_with("x86_64") && !machine.target.contains("avx2") {
-        found.push("no AVX2: generated code has 128-bit vectors".to_owned());
+        found.push(Finding::new(
+            "no AVX2: generated code has 128-bit vectors",
+            "in a virtual machine, pass the host's CPU features through; otherwise use a newer CPU",
+        ));
     }
     if huge_pages().as_deref() == Some("never") {
-        found.push(
-            "transparent huge pages are off: reading weights costs more address translation".to_owned(),
-        );
+        found.push(Finding::new(
+            "transparent huge pages are off: reading weights costs more address translation",
+            "as root: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled",
+        ));
     }
-    if free.is_some_and(|free| free < 2 << 30) {
-        found.push("less than 2 GiB of memory is free: a 2B model needs about 1.2 GB".to_owned());
-    }
-    if let Some(needed) = missing_for_tls() {
-        found.push(format!("https needs a CPU with {needed}: models cannot be fetched here"));
-    }
-    if config.is_err() {
-        found.push("the configuration file cannot be used: `bitnetc config` says why".to_owned());
+    if let Some(feature) = missing_for_tls() {
+        found.push(Finding::new(
+            format!("https needs a CPU with {feature}: models cannot be fetched here"),
+            "fetch the .gguf file on another machine and give its path",
+        ));
     }
     found
+}
+
+/// Whether models of the reference's class run here, and how fast.
+struct Verdict {
+    ready: bool,
+    text: String,
+    /// Upper limit of the reference's decode speed, in tokens per second, and what sets it.
+    decode: Option<(f64, &'static str)>,
+}
+
+fn verdict(findings: &[Finding], measured: Option<&Measured>, step: &Work) -> Verdict {
+    if let Some(finding) = findings.iter().find(|finding| finding.blocks) {
+        let text = format!("not ready: {}; {}", finding.what, finding.advice);
+        return Verdict { ready: false, text, decode: None };
+    }
+    let Some(m) = measured else {
+        let text = format!(
+            "ready; how fast is not known without measuring: leave out --no-measure to estimate the speed of {REFERENCE}"
+        );
+        return Verdict { ready: true, text, decode: None };
+    };
+    let (kind, seconds) = Limits { bandwidth: m.bandwidth, int8: m.int8 }.least_time(step);
+    let bound = match kind {
+        LimitKind::Bandwidth => "memory bandwidth",
+        LimitKind::Int8 => "int8 multiply-adds",
+    };
+    let speed = 1.0 / seconds;
+    let digits = if speed < 10.0 { 1 } else { 0 };
+    let text = format!(
+        "ready: models of the {REFERENCE} class should decode at up to about {speed:.digits$} tokens/s here, bound by {bound} \
+         ({} read for a token at {:.1} GB/s)",
+        output::bytes(step.bytes()),
+        m.bandwidth / 1e9
+    );
+    Verdict { ready: true, text, decode: Some((speed, kind.name())) }
 }
 
 /// Runs the command. `config` is what was read of the configuration, or why it could not be.
@@ -153,10 +260,16 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
     let machine = Machine::describe(&target);
     let cpus = Cpus::probe();
     let threads = threads(args.threads);
-    let measured = if args.no_measure { None } else { Some(measure(&target, threads)?) };
+    let measured = if args.no_measure {
+        None
+    } else {
+        Some(progress::working("measuring", args.json, || measure(&target, threads))?)
+    };
     let (hub, plans, settings) = caches()?;
     let free = available_memory();
-    let findings = findings(&cpus, &machine, config, free);
+    let step = reference_step(&target)?;
+    let findings = findings(&cpus, &machine, config, free, step.weight_bytes);
+    let verdict = verdict(&findings, measured.as_ref(), &step);
     if args.json {
         let place = |place: &Place| json!({ "path": place.path, "files": place.files, "bytes": place.bytes });
         output::print_json(&json!({
@@ -185,7 +298,20 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
                 "offline": settings.offline,
             },
             "config": config.as_ref().ok().and_then(Config::path).map(|path: &Path| path.display().to_string()),
-            "findings": findings,
+            "findings": findings.iter().map(|finding| finding.what.as_str()).collect::<Vec<_>>(),
+            "advice": findings.iter().map(|finding| json!({
+                "finding": finding.what,
+                "advice": finding.advice,
+                "blocks": finding.blocks,
+            })).collect::<Vec<_>>(),
+            "verdict": {
+                "ready": verdict.ready,
+                "text": verdict.text,
+                "model": REFERENCE,
+                "bytes_per_token": step.bytes(),
+                "decode_tok_per_s": verdict.decode.map(|(speed, _)| speed),
+                "limit": verdict.decode.map(|(_, limit)| limit),
+            },
         }))?;
         return Ok(exit::OK);
     }
@@ -210,11 +336,17 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
     line("memory", format!("{}{free_text}", output::bytes(machine.memory_bytes)));
     line("huge pages", huge_pages().unwrap_or_else(|| "unknown".to_owned()));
     if let Some(m) = &measured {
-        line("reading", format!("{:.1} GB/s with {} threads", m.bandwidth / 1e9, m.threads));
+        line(
+            "reading",
+            format!("{:.1} GB/s with {}", m.bandwidth / 1e9, count(u64::from(m.threads), "thread")),
+        );
         line("int8", format!("{:.0} billion multiply-adds per second", m.int8 / 1e9));
     }
     for (name, place) in [("models", &hub), ("plans", &plans)] {
-        line(name, format!("{}: {} files, {}", place.path, place.files, output::bytes(place.bytes)));
+        line(
+            name,
+            format!("{}: {}, {}", place.path, count(place.files as u64, "file"), output::bytes(place.bytes)),
+        );
     }
     let token = if settings.token.is_some() { "with a token" } else { "without a token" };
     let offline = if settings.offline { ", offline" } else { "" };
@@ -226,8 +358,10 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
         .map_or("none".to_owned(), |path| path.display().to_string());
     line("config", file);
     for finding in &findings {
-        line("note", finding.clone());
+        line("finding", finding.what.clone());
+        line("  advice", finding.advice.to_owned());
     }
+    line("verdict", verdict.text);
     output::print(&text)?;
     Ok(exit::OK)
 }

@@ -11,6 +11,7 @@ use bitnetc::store::StoreError;
 use bitnetc_codegen::compile::CompileError;
 use bitnetc_passes::PassFailure;
 use bitnetc_runtime::error::SessionError;
+use bitnetc_runtime::model::WeightFault;
 use bitnetc_runtime::plan::PlanError;
 
 /// It worked.
@@ -32,6 +33,7 @@ pub(crate) const INTERRUPTED: u8 = 130;
 pub(crate) fn code(error: &Error) -> u8 {
     match error {
         Error::UnknownFormat { .. }
+        | Error::LfsPointer { .. }
         | Error::Gguf { .. }
         | Error::Import { .. }
         | Error::Location(LocationError::NoFile { .. })
@@ -49,11 +51,17 @@ pub(crate) fn code(error: &Error) -> u8 {
         ) => FAILURE,
         Error::Plan(PlanError::Map(_)) => FAILURE,
         Error::Plan(_) | Error::Cache(_) | Error::Session(SessionError::Entry(_)) => MODEL,
+        Error::Session(SessionError::Weights(WeightFault::Damaged) | SessionError::NotFinite { .. }) => MODEL,
         Error::Compile(CompileError::Program(_) | CompileError::Kernel { .. }) => MODEL,
         Error::NotInPlan { .. } | Error::HeadOfPlan { .. } | Error::PackingOfPlan { .. } => USAGE,
         Error::Interrupted | Error::Session(SessionError::Interrupted) => INTERRUPTED,
         Error::Param(_) | Error::NoPrompt | Error::Chat(ChatError::UnknownTemplate { .. }) => USAGE,
-        Error::Constraint(ConstraintError::Json(_) | ConstraintError::Grammar { .. }) => USAGE,
+        Error::Constraint(
+            ConstraintError::Schema(_)
+            | ConstraintError::Gbnf(_)
+            | ConstraintError::Grammar { .. }
+            | ConstraintError::Empty { .. },
+        ) => USAGE,
         Error::Store(error) => of_store(error),
         Error::Pass(error) if matches!(*error.failure, PassFailure::Miscompile { .. }) => VERIFY,
         _ => FAILURE,
@@ -82,6 +90,7 @@ pub(crate) fn of_batch(error: &BatchError) -> u8 {
 pub(crate) fn of_tools(error: &bitnetc_tools::Error) -> u8 {
     match error {
         bitnetc_tools::Error::Library(error) => code(error),
+        bitnetc_tools::Error::TooLarge { .. } => MODEL,
         _ => FAILURE,
     }
 }

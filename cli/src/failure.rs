@@ -64,6 +64,21 @@ impl Diagnostic for Hinted {
     }
 }
 
+/// Bytes of a text up to which the lines around a place are shown.
+const MOST_SHOWN: usize = 4096;
+
+/// Bytes of the lines of `span`, of the one before and of the one after.
+fn surroundings(text: &str, span: &std::ops::Range<usize>) -> usize {
+    let bytes = text.as_bytes();
+    let before = &bytes[..span.start.min(bytes.len())];
+    let after = &bytes[span.end.min(bytes.len())..];
+    let start = before.iter().rev().take(MOST_SHOWN).enumerate().filter(|(_, b)| **b == b'\n').nth(1);
+    let end = after.iter().take(MOST_SHOWN).enumerate().filter(|(_, b)| **b == b'\n').nth(1);
+    let start = start.map_or(before.len(), |(at, _)| at);
+    let end = end.map_or(after.len(), |(at, _)| at);
+    start + span.len() + end
+}
+
 /// Columns of messages that no terminal shows.
 const COLUMNS: usize = 100;
 
@@ -85,14 +100,14 @@ impl Failure {
         Self { code, report: Some(miette::Report::msg(message.to_string())) }
     }
     /// A failure with what the user can do about it, if there is anything to say.
-    fn with_hint(code: u8, message: impl std::fmt::Display, hint: Option<String>) -> Self {
+    pub(crate) fn with_hint(code: u8, message: impl std::fmt::Display, hint: Option<String>) -> Self {
         let report = match hint {
             Some(hint) => miette::Report::new(Hinted { message: message.to_string(), hint }),
             None => miette::Report::msg(message.to_string()),
         };
         Self { code, report: Some(report) }
     }
-    /// A failure at a place in a text.
+    /// A failure at a place in a text, which is shown with its line and the ones beside it unless they are too long to be read.
     pub(crate) fn in_text(
         message: String,
         help: Option<String>,
@@ -101,6 +116,9 @@ impl Failure {
         span: std::ops::Range<usize>,
         label: String,
     ) -> Self {
+        if surroundings(&text, &span) > MOST_SHOWN {
+            return Self::new(exit::FAILURE, message);
+        }
         let error =
             TextError { message, help, source: NamedSource::new(name, text), span: span.into(), label };
         Self { code: exit::FAILURE, report: Some(miette::Report::new(error)) }

@@ -83,6 +83,9 @@ fn of_store(error: &StoreError) -> Option<String> {
         StoreError::Offline { .. } => {
             Some("leave --offline out and unset HF_HUB_OFFLINE to fetch it".to_owned())
         }
+        StoreError::NoFile { repo, files, .. } if files.contains(".safetensors") => Some(format!(
+            "it holds a checkpoint: fetch it with `hf download {repo}`, then `bitnetc import hf:{repo} -o model.gguf` makes a model of it"
+        )),
         StoreError::Unreachable { .. } | StoreError::Interrupted => {
             Some("the same command goes on where this one ended".to_owned())
         }
@@ -101,9 +104,9 @@ fn of_import(error: &ImportError) -> Option<String> {
 /// What to do about an error of a batch.
 pub(crate) fn of_batch(error: &BatchError) -> Option<String> {
     match error {
-        BatchError::NotResults { .. } | BatchError::OtherRequest { .. } => {
-            Some("give another --output, or --overwrite".to_owned())
-        }
+        BatchError::NotResults { .. }
+        | BatchError::OtherRequest { .. }
+        | BatchError::OtherSettings { .. } => Some("give another --output, or --overwrite".to_owned()),
         BatchError::Run(error) => of(error),
         _ => None,
     }

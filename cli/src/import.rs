@@ -10,7 +10,9 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::failure::Failure;
-use super::{Outcome, interrupt, output, progress};
+use super::interrupt::Patience;
+use super::suggest::{Suggested, suggested};
+use super::{Outcome, input_file, interrupt, output, progress};
 use crate::exit;
 
 #[derive(Debug, Args)]
@@ -25,7 +27,7 @@ pub(crate) struct ImportArgs {
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Type of the ternary layers: i2_s, tq1_0, tq2_0, iq2_bn, f16, bf16 or f32; everything else keeps its own
-    #[arg(long = "type", value_name = "TYPE", default_value = "i2_s", value_parser = parse_type)]
+    #[arg(long = "type", value_name = "TYPE", default_value = "i2_s", hide_possible_values = true, value_parser = type_parser())]
     target: TensorType,
     /// Make float layers ternary by their mean magnitude, even if config.json does not say that they are master weights
     #[arg(long)]
@@ -44,6 +46,10 @@ enum PreArg {
     LlamaBpe,
     /// The rule of Qwen 2
     Qwen2,
+}
+
+fn type_parser() -> Suggested<TensorType, String> {
+    suggested(parse_type, || TARGETS.iter().map(|&(name, _)| name).collect())
 }
 
 fn parse_type(name: &str) -> Result<TensorType, String> {
@@ -69,10 +75,12 @@ pub(crate) fn run(args: &ImportArgs, quiet: bool) -> Outcome {
     interrupt::listen();
     let clock = Instant::now();
     let files = Files::open(&directory)?;
-    let import = check(&directory, &files, &options)?;
+    let import = progress::working("checking", quiet, || check(&directory, &files, &options))?;
     for note in import.notes() {
         output::say(quiet, format_args!("note: {note}"));
     }
+    input_file::refuse_standard(&args.output)?;
+    let _patience = Patience::new();
     let bar = progress::bar("importing", import.file_bytes(), quiet);
     let bytes = write_import(&directory, &import, &args.output, |done| {
         bar.set_position(done);

@@ -1,32 +1,48 @@
 //! `bitnetc inspect`: what a GGUF model or a plan holds.
+//!
+//! Any GGUF that is well-formed is shown, also one that cannot be run: then a line says why not. Nothing of a file reaches the
+//! terminal but as escaped text.
+
+mod metadata;
+mod parameters;
 
 use std::collections::BTreeMap;
 
 use bitnetc::load::Source;
 use bitnetc_frontend_gguf::stats::TensorStats;
-use bitnetc_frontend_gguf::{Form, PreTokenizer, TensorInfo};
+use bitnetc_frontend_gguf::{Form, Model, Outline, PreTokenizer, TensorInfo};
 use bitnetc_runtime::map::MapMode;
 use bitnetc_runtime::plan::Plan;
 use bitnetc_tools::check_file::check_file;
 use serde_json::{Value, json};
 
 use super::args::InspectArgs;
-use super::{Outcome, models, output};
+use super::failure::Failure;
+use super::{Outcome, models, output, progress};
 use crate::exit;
+use parameters::Parameters;
 
 /// Runs the command.
-pub(crate) fn run(args: &InspectArgs) -> Outcome {
-    let path = models::resolve(args.model.as_deref(), false)?;
+pub(crate) fn run(args: &InspectArgs, quiet: bool) -> Outcome {
+    let path = models::resolve(args.model.name()?, quiet)?;
     let source = Source::open(path.as_deref(), MapMode::Mapped)?.with_options(args.options.model_options());
-    let verdict = if args.verify { Some(check_file(&source)?) } else { None };
-    let refused = verdict.as_ref().is_some_and(|v| !v.errors.is_empty());
-    let report = match &source {
-        Source::Gguf { .. } => gguf_report(&source, args.tensors, args.stats),
-        Source::Plan { plan, .. } => plan_report(&source.name(), plan, args.tensors),
+    let plan = matches!(source, Source::Plan { .. });
+    if plan && args.stats {
+        let message = "--stats is of a GGUF's tensors, and this is a plan: give the .gguf file";
+        return Err(Failure::new(exit::USAGE, message));
+    }
+    let verdict = match args.verify {
+        true => Some(progress::working("checking", quiet, || check_file(&source))?),
+        false => None,
     };
+    let refused = verdict.as_ref().is_some_and(|v| !v.errors.is_empty());
+    let report = progress::working("reading", quiet, || match &source {
+        Source::Gguf { .. } => gguf_report(&source, args),
+        Source::Plan { plan, .. } => plan_report(&source.name(), plan, args.tensors),
+    });
     let mut report = match report {
         // The verdict says why.
-        Err(_) if refused => json!({ "schema": "bitnetc.inspect/1", "file": source.name() }),
+        Err(_) if refused => json!({ "schema": SCHEMA, "file": safe(&source.name()) }),
         report => report?,
     };
     if let Some(verdict) = verdict {
@@ -46,83 +62,113 @@ pub(crate) fn run(args: &InspectArgs) -> Outcome {
     Ok(if refused { exit::MODEL } else { exit::OK })
 }
 
+/// Name and version of the form of the report.
+const SCHEMA: &str = "bitnetc.inspect/1";
+
 /// Text from a file, safe to print on a terminal.
 fn safe(text: &str) -> String {
     text.escape_debug().to_string()
 }
 
-fn gguf_report(source: &Source, list: bool, stats: bool) -> Result<Value, bitnetc::Error> {
-    let model = source.gguf_model()?;
-    let hparams = model.hparams();
-    let mut types: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-    for tensor in model.gguf().tensors() {
-        let entry = types.entry(tensor.ty().name()).or_default();
-        entry.0 += 1;
-        entry.1 += tensor.range().len() as u64;
-    }
-    let tokenizer = model.tokenizer();
-    let special = tokenizer.special();
+/// Any GGUF: what its metadata and its directory say and, if it can be run, the model that they make.
+fn gguf_report(source: &Source, args: &InspectArgs) -> Result<Value, bitnetc::Error> {
+    let outline = source.gguf_outline()?;
+    let model = source.gguf_model();
+    let file_bytes = source.parts().iter().map(|part| part.len() as u64).sum();
+    let sizes: Option<Vec<u64>> =
+        model.as_ref().ok().map(|m| m.gguf().tensors().iter().map(|t| t.range().len() as u64).collect());
     let mut report = json!({
-        "schema": "bitnetc.inspect/1",
+        "schema": SCHEMA,
         "kind": "gguf",
-        "file": source.name(),
-        "bytes": source.parts().iter().map(|part| part.len()).sum::<usize>(),
-        "version": model.gguf().version(),
-        "name": model.gguf().string("general.name").ok().flatten().map(safe),
-        "architecture": hparams.architecture,
-        "hyper_parameters": {
-            "vocab": hparams.vocab,
-            "context": hparams.context,
-            "hidden": hparams.hidden,
-            "layers": hparams.layers,
-            "ffn": hparams.ffn,
-            "heads": hparams.heads,
-            "kv_heads": hparams.kv_heads,
-            "head_dim": hparams.head_dim,
-            "rope_dim": hparams.rope_dim,
-            "rope_theta": hparams.rope_theta,
-            "eps": hparams.eps,
-            "activation": hparams.activation.name(),
-            "tied_head": model.output().is_none(),
-        },
-        "tensors": {
-            "count": model.gguf().tensors().len(),
-            "by_type": types.iter().map(|(name, (count, bytes))| {
-                ((*name).to_owned(), json!({ "count": count, "bytes": bytes }))
-            }).collect::<serde_json::Map<_, _>>(),
-        },
-        "tokenizer": {
-            "model": tokenizer.model().name(),
-            "pre": tokenizer.pre().map(PreTokenizer::name),
-            "tokens": tokenizer.tokens().len(),
-            "merges": tokenizer.merges().count(),
-            "bos": special.bos,
-            "eos": special.eos,
-            "end_tokens": tokenizer.end_of_generation(),
-            "add_bos": tokenizer.add_bos(),
-            "chat_template_bytes": tokenizer.chat_template().map(str::len),
-        },
-        "notes": model.notes().iter().map(|n| n.to_string()).collect::<Vec<_>>(),
+        "file": safe(&source.name()),
+        "bytes": file_bytes,
+        "version": outline.version,
+        "name": outline.string("general.name").map(safe),
+        "architecture": outline.string("general.architecture").map(safe),
+        "would_run": model.is_ok(),
+        "cannot_run": model.as_ref().err().map(|error| safe(&error.to_string())),
+        "parameters": Parameters::of_gguf(&outline, sizes.as_deref()).json(file_bytes),
+        "tensors": tensors(&outline, sizes.as_deref(), args.tensors),
+    });
+    if let Ok(model) = &model {
+        add_model(&mut report, model, args.stats);
+    }
+    report["metadata"] = match args.json {
+        true => metadata::json(&outline.entries),
+        false => metadata::short(&outline.entries),
+    };
+    Ok(report)
+}
+
+/// The tensors by type, and one by one if `list`; bytes where they are known.
+fn tensors(outline: &Outline<'_>, sizes: Option<&[u64]>, list: bool) -> Value {
+    let size = |index: usize| sizes.and_then(|sizes| sizes.get(index)).copied();
+    let mut types: BTreeMap<String, (u64, Option<u64>)> = BTreeMap::new();
+    for (index, tensor) in outline.tensors.iter().enumerate() {
+        let entry = types.entry(tensor.type_name()).or_insert((0, Some(0)));
+        entry.0 += 1;
+        entry.1 = entry.1.zip(size(index)).map(|(all, one)| all + one);
+    }
+    let by_type = types.iter().map(|(name, (count, bytes))| {
+        let value = match bytes {
+            Some(bytes) => json!({ "count": count, "bytes": bytes }),
+            None => json!({ "count": count }),
+        };
+        (name.clone(), value)
+    });
+    let mut value = json!({
+        "count": outline.tensors.len(),
+        "by_type": by_type.collect::<serde_json::Map<_, _>>(),
     });
     if list {
-        report["tensors"]["list"] = model
-            .gguf()
-            .tensors()
-            .iter()
-            .map(|t| {
-                json!({
-                    "name": safe(t.name()),
-                    "type": t.ty().name(),
-                    "dims": t.dims().to_string(),
-                    "bytes": t.range().len(),
-                })
+        let one = |(index, t): (usize, &bitnetc_frontend_gguf::ListedTensor<'_>)| {
+            json!({
+                "name": safe(t.name),
+                "type": t.type_name(),
+                "dims": t.dims.to_string(),
+                "bytes": size(index),
             })
-            .collect();
+        };
+        value["list"] = outline.tensors.iter().enumerate().map(one).collect();
     }
+    value
+}
+
+/// What the program takes the file for.
+fn add_model(report: &mut Value, model: &Model<'_>, stats: bool) {
+    let hparams = model.hparams();
+    let tokenizer = model.tokenizer();
+    let special = tokenizer.special();
+    report["hyper_parameters"] = json!({
+        "vocab": hparams.vocab,
+        "context": hparams.context,
+        "hidden": hparams.hidden,
+        "layers": hparams.layers,
+        "ffn": hparams.ffn,
+        "heads": hparams.heads,
+        "kv_heads": hparams.kv_heads,
+        "head_dim": hparams.head_dim,
+        "rope_dim": hparams.rope_dim,
+        "rope_theta": hparams.rope_theta,
+        "eps": hparams.eps,
+        "activation": hparams.activation.name(),
+        "tied_head": model.output().is_none(),
+    });
+    report["tokenizer"] = json!({
+        "model": tokenizer.model().name(),
+        "pre": tokenizer.pre().map(PreTokenizer::name),
+        "tokens": tokenizer.tokens().len(),
+        "merges": tokenizer.merges().count(),
+        "bos": special.bos,
+        "eos": special.eos,
+        "end_tokens": tokenizer.end_of_generation(),
+        "add_bos": tokenizer.add_bos(),
+        "chat_template_bytes": tokenizer.chat_template().map(str::len),
+    });
+    report["notes"] = model.notes().iter().map(|n| n.to_string()).collect();
     if stats {
         report["stats"] = model.tensors().filter_map(|t| Some(tensor_stats(t, &model.stats(t)?))).collect();
     }
-    Ok(report)
 }
 
 fn tensor_stats(tensor: &TensorInfo<'_>, stats: &TensorStats) -> Value {
@@ -169,9 +215,9 @@ fn plan_report(name: &str, plan: &Plan, list: bool) -> Result<Value, bitnetc::Er
         })
         .collect();
     let mut report = json!({
-        "schema": "bitnetc.inspect/1",
+        "schema": SCHEMA,
         "kind": "plan",
-        "file": name,
+        "file": safe(name),
         "bytes": plan.file().len(),
         "name": safe(&meta.model_name),
         "architecture": safe(&meta.architecture),
@@ -182,6 +228,7 @@ fn plan_report(name: &str, plan: &Plan, list: bool) -> Result<Value, bitnetc::Er
         },
         "options": pairs(&meta.creation_options),
         "hyper_parameters": pairs(&meta.hyper_parameters),
+        "parameters": Parameters::of_plan(&module, index.weights()).json(plan.file().len() as u64),
         "module": {
             "stage": module.stage.name(),
             "target": module.target.as_ref().map(ToString::to_string),
@@ -219,6 +266,10 @@ fn render(value: &Value, indent: usize, out: &mut String) {
     for (key, value) in map.iter().filter(|(key, value)| *key != "schema" && !value.is_null()) {
         // Keys of ours are words; names of types stay as they are.
         let is_word = key.chars().all(|c| c.is_lowercase() || c == '_');
+        if key == "metadata" {
+            *out += &format!("{pad}{key}\n{}", scalar(value));
+            continue;
+        }
         let title = if is_word { key.replace('_', " ") } else { key.clone() };
         match value {
             Value::Object(_) => {
@@ -243,6 +294,9 @@ fn render(value: &Value, indent: usize, out: &mut String) {
             Value::Array(items) => {
                 let cells: Vec<String> = items.iter().map(scalar).collect();
                 *out += &format!("{pad}{title:<18} {}\n", cells.join(" "));
+            }
+            Value::Number(n) if key.starts_with("bits_per") => {
+                *out += &format!("{pad}{title:<18} {:.2}\n", n.as_f64().unwrap_or_default());
             }
             Value::Number(n) if key.ends_with("bytes") => {
                 let human = n.as_u64().map(output::bytes).unwrap_or_default();

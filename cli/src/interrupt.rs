@@ -1,16 +1,37 @@
 //! Signals: Ctrl-C, and the others that end a command or would.
 //!
-//! The first Ctrl-C asks a command that [`listen`]s to finish what it is doing and to stop; the second, and the first for any
-//! other command, ends the process. SIGTERM (`docker stop`, `timeout`) and SIGHUP (a terminal that closes) end it at once, unless it
-//! was started with them ignored, as `nohup` does. A file that grows beyond the limit of the process (SIGXFSZ) is an error of who writes
-//! it.
+//! The first Ctrl-C ends the command within a second, the second at once. A command that can stop in order [`listen`]s, asks
+//! [`requested`] often, and leaves what it has made in order. Work that asks nobody (a file that is being checked, a measurement, a
+//! read from a pipe) is ended with the process, after [`GRACE`]. Whoever has something to lose by that, as a chat its
+//! conversation, holds [`Patience`] meanwhile: then only the second Ctrl-C ends it.
+//!
+//! SIGTERM (`docker stop`, `timeout`) and SIGHUP (a terminal that closes) end the process at once, unless it was started with them
+//! ignored, as `nohup` does. A file that grows beyond the limit of the process (SIGXFSZ) is an error of who writes it.
 //!
 //! Invariant: a process that ends so leaves no temporary file.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bitnetc_runtime::whole_file;
+
+use crate::exit;
+
+/// How long a command may take to notice.
+const GRACE: Duration = Duration::from_millis(700);
+/// How often the watch looks whether it has.
+const LOOK: Duration = Duration::from_millis(20);
 
 static LISTENING: AtomicBool = AtomicBool::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// Whether the command has noticed.
+static NOTICED: AtomicBool = AtomicBool::new(false);
+/// How many have patience.
+static PATIENT: AtomicUsize = AtomicUsize::new(0);
+/// Folders of this process.
+static FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Handles signals from here on. Where the system refuses, they do what they always do.
 pub(crate) fn handle() {
@@ -23,27 +44,97 @@ pub(crate) fn listen() {
     LISTENING.store(true, Ordering::SeqCst);
 }
 
-/// Whether Ctrl-C was pressed.
-pub(crate) fn requested() -> bool {
+/// Ctrl-C was pressed.
+#[cfg(unix)]
+fn pressed() {
+    if !LISTENING.load(Ordering::SeqCst) || INTERRUPTED.swap(true, Ordering::SeqCst) {
+        end();
+    }
+    // On another thread, since this one hears of the second.
+    if std::thread::Builder::new().name("bitnetc-grace".to_owned()).spawn(watch).is_err() {
+        watch();
+    }
+}
+
+/// Ends the process unless the command notices the interruption in time.
+#[cfg(unix)]
+fn watch() {
+    let begun = Instant::now();
+    while begun.elapsed() < GRACE {
+        if PATIENT.load(Ordering::SeqCst) > 0 || NOTICED.load(Ordering::SeqCst) || !requested_quietly() {
+            return;
+        }
+        std::thread::sleep(LOOK);
+    }
+    end();
+}
+
+/// Ends the process.
+#[cfg(unix)]
+fn end() -> ! {
+    abandon_all();
+    std::process::exit(i32::from(exit::INTERRUPTED));
+}
+
+/// Removes what the process has not finished.
+fn abandon_all() {
+    whole_file::abandon_all();
+    for folder in FOLDERS.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        // There is nobody left to tell, and what its owner has removed is not there any more.
+        let _ = std::fs::remove_dir_all(folder);
+    }
+}
+
+/// Has a temporary folder removed when the process is ended.
+pub(crate) fn remove_at_end(folder: &Path) {
+    FOLDERS.lock().unwrap_or_else(PoisonError::into_inner).push(folder.to_owned());
+}
+
+fn requested_quietly() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
+}
+
+/// Whether Ctrl-C was pressed. Whoever asks stops then, and soon.
+pub(crate) fn requested() -> bool {
+    let requested = requested_quietly();
+    if requested {
+        NOTICED.store(true, Ordering::SeqCst);
+    }
+    requested
 }
 
 /// Forgets that Ctrl-C was pressed: what it was pressed for has stopped.
 pub(crate) fn clear() {
     INTERRUPTED.store(false, Ordering::SeqCst);
+    NOTICED.store(false, Ordering::SeqCst);
+}
+
+/// While one is there, the first Ctrl-C waits until the command notices it.
+#[derive(Debug)]
+pub(crate) struct Patience(());
+
+impl Patience {
+    /// Begins to have patience.
+    pub(crate) fn new() -> Self {
+        PATIENT.fetch_add(1, Ordering::SeqCst);
+        Self(())
+    }
+}
+
+impl Drop for Patience {
+    fn drop(&mut self) {
+        PATIENT.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 #[cfg(unix)]
 mod unix {
     use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
 
-    use bitnetc_runtime::whole_file;
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
     use signal_hook::iterator::Signals;
     use signal_hook::{flag, low_level};
-
-    use super::{AtomicBool, INTERRUPTED, LISTENING, Ordering};
-    use crate::exit;
 
     pub(super) fn handle() {
         // With a handler, whatever it does, the write fails instead.
@@ -63,16 +154,12 @@ mod unix {
     }
 
     fn received(signal: i32) {
-        let asked = signal == SIGINT && LISTENING.load(Ordering::SeqCst);
-        if asked && !INTERRUPTED.swap(true, Ordering::SeqCst) {
-            return;
+        if signal == SIGINT {
+            return super::pressed();
         }
-        whole_file::abandon_all();
-        match signal {
-            SIGINT => std::process::exit(i32::from(exit::INTERRUPTED)),
-            // So that whoever started the process sees what ended it.
-            _ => drop(low_level::emulate_default_handler(signal)),
-        }
+        super::abandon_all();
+        // So that whoever started the process sees what ended it.
+        drop(low_level::emulate_default_handler(signal));
         std::process::exit(128 + signal);
     }
 

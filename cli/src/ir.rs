@@ -4,7 +4,6 @@ mod diff;
 mod opt;
 mod run;
 
-use std::io::Read;
 use std::path::Path;
 
 use bitnetc::load::{Source, dump_module};
@@ -13,7 +12,7 @@ use clap::{Args, Subcommand};
 
 use super::args::{EntryArg, IrCheckArgs, IrDumpArgs, StageArg};
 use super::failure::Failure;
-use super::{Outcome, models, output};
+use super::{Outcome, input_file, models, output, progress};
 use crate::exit;
 
 #[derive(Debug, Args)]
@@ -55,10 +54,11 @@ fn dump(args: &IrDumpArgs) -> Outcome {
         StageArg::LaidOut => Stage::LaidOut,
         StageArg::Planned => Stage::Planned,
     };
-    let path = models::resolve(args.model.as_deref(), false)?;
+    let path = models::resolve(args.model.name()?, false)?;
     let source = Source::open(path.as_deref(), bitnetc_runtime::map::MapMode::Mapped)?
         .with_options(args.options.model_options());
-    let mut module = dump_module(&source, stage, &options)?;
+    let lower = || dump_module(&source, stage, &options);
+    let mut module = progress::working("compiling", false, lower)?;
     let entry = match (args.entry, args.layer) {
         (Some(EntryArg::Decode), _) | (None, Some(_)) => Some(EntryPoint::Decode),
         (Some(EntryArg::Prefill), _) => Some(EntryPoint::Prefill),
@@ -89,20 +89,7 @@ fn check(args: &IrCheckArgs) -> Outcome {
 
 /// The name, for messages, and the text of a file; `-` is standard input.
 fn read_text(file: &Path) -> Result<(String, String), Failure> {
-    let name = file.display().to_string();
-    let unreadable = |e: std::io::Error| Failure::new(exit::FAILURE, format!("cannot read {name}: {e}"));
-    let bytes = if name == "-" {
-        let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).map_err(unreadable)?;
-        bytes
-    } else {
-        std::fs::read(file).map_err(unreadable)?
-    };
-    let source = String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        Failure::new(exit::FAILURE, format!("{name}: not UTF-8 at byte {at}: IR files are text"))
-    })?;
-    Ok((name, source))
+    Ok((file.display().to_string(), input_file::text(file)?))
 }
 
 /// The module of a file, verified, with its plan proved.

@@ -11,13 +11,14 @@ use bitnetc_runtime::whole_file::WholeFile;
 use super::args::{EngineKind, LogitsArgs};
 use super::failure::Failure;
 use super::run::announce;
-use super::{Outcome, interrupt, models, output};
+use super::{Outcome, input_file, interrupt, models, output, progress};
 use crate::exit;
 
 /// Runs the command.
 pub(crate) fn run(args: &LogitsArgs, quiet: bool) -> Outcome {
-    let loaded = models::open(args.model.as_deref(), &args.engine.load_options()?, quiet)?;
-    announce(&loaded, args.model.is_some(), quiet);
+    let name = args.model.name()?;
+    let loaded = models::open(name, &args.engine.load_options()?, quiet)?;
+    announce(&loaded, name.is_some(), quiet);
     let ids = match &args.text {
         Some(text) => loaded.tokenizer.encode(text, true, false)?,
         None => args.tokens.clone(),
@@ -29,13 +30,29 @@ pub(crate) fn run(args: &LogitsArgs, quiet: bool) -> Outcome {
         Failure::new(exit::FAILURE, format!("cannot write {}: {e}", args.output.display()))
     };
     interrupt::listen();
-    let file = WholeFile::create(&args.output).map_err(|e| Failure::new(exit::FAILURE, e))?;
+    let to_stdout = input_file::is_standard(&args.output);
+    if to_stdout && args.json {
+        return Err(Failure::new(
+            exit::USAGE,
+            "--json and `--output -` both want standard output: give a file",
+        ));
+    }
+    let file = match to_stdout {
+        true => None,
+        false => Some(WholeFile::create(&args.output).map_err(|e| Failure::new(exit::FAILURE, e))?),
+    };
     let vocab = loaded.model.vocab() as usize;
+    let out: Box<dyn Write + '_> = match &file {
+        Some(file) => Box::new(file.file()),
+        None => Box::new(std::io::stdout().lock()),
+    };
     let mut writer =
-        NpyWriter::new(std::io::BufWriter::new(file.file()), ids.len(), vocab).map_err(|e| unwritable(&e))?;
+        NpyWriter::new(std::io::BufWriter::new(out), ids.len(), vocab).map_err(|e| unwritable(&e))?;
     let mut last = Vec::new();
     let mut failed = None;
+    let bar = progress::bar("logits", ids.len() as u64, quiet || args.json);
     let mut sink = |_: usize, logits: &[f32]| {
+        bar.inc(1);
         last.clear();
         last.extend_from_slice(logits);
         writer.row(logits).map_err(|e| failed = Some(e)).is_ok() && !interrupt::requested()
@@ -50,6 +67,7 @@ pub(crate) fn run(args: &LogitsArgs, quiet: bool) -> Outcome {
         }
         EngineKind::Interpreter => score_by_interpreter(&loaded, &ids, &mut sink)?,
     }
+    bar.finish_and_clear();
     if interrupt::requested() {
         return Ok(exit::INTERRUPTED);
     }
@@ -59,7 +77,10 @@ pub(crate) fn run(args: &LogitsArgs, quiet: bool) -> Outcome {
     let mut buffered = writer.finish().map_err(|e| unwritable(&e))?;
     buffered.flush().map_err(|e| unwritable(&e))?;
     drop(buffered);
-    file.commit().map_err(|e| Failure::new(exit::FAILURE, e))?;
+    match file {
+        Some(file) => drop(file.commit().map_err(|e| Failure::new(exit::FAILURE, e))?),
+        None => return Ok(exit::OK),
+    }
 
     let mut order: Vec<u32> = (0..last.len() as u32).collect();
     order.sort_by(|&a, &b| last[b as usize].total_cmp(&last[a as usize]).then(a.cmp(&b)));

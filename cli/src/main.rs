@@ -16,18 +16,24 @@ mod compile;
 mod config;
 mod doctor;
 mod emit;
+mod escapes;
 mod exit;
 mod explain;
 mod failure;
+mod generate;
+mod given;
 mod hint;
 mod import;
+mod input_file;
 mod inspect;
 mod interrupt;
 mod ir;
 mod logits;
+mod model_arg;
 mod models;
 mod observe;
 mod output;
+mod peers;
 mod perplexity;
 mod progress;
 #[cfg(test)]
@@ -37,10 +43,12 @@ mod sampling;
 mod shell;
 mod speeds;
 mod startup;
+mod suggest;
 mod synth;
 mod terminal;
 mod timings;
 mod tokenize;
+mod usage;
 mod verify;
 
 use std::process::ExitCode;
@@ -50,39 +58,51 @@ use clap::{CommandFactory, FromArgMatches};
 use args::{Cli, Command};
 use config::Config;
 use failure::Failure;
+use models::ModelsCommand;
 
 /// Parses the command line, runs the command and gives its exit code.
 fn main() -> ExitCode {
     interrupt::handle();
     failure::break_lines();
+    // Without it, a model file that is cut short ends the process.
+    let _ = bitnetc_runtime::map::survive_truncation();
     let configured = Config::load().and_then(|config| Ok((config.apply(Cli::command())?, config)));
     let (command, config) = match configured {
         Ok((command, config)) => (command, Ok(config)),
         Err(failure) => (Cli::command(), Err(failure)),
     };
-    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = match parsed {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are results; everything else is a usage error, which clap sends to stderr.
-            let code = if error.use_stderr() { exit::USAGE } else { exit::OK };
-            return match error.print() {
-                Ok(()) => ExitCode::from(code),
-                Err(_) => ExitCode::from(exit::FAILURE),
-            };
-        }
+    let typed = match peers::translate(std::env::args_os().collect(), &command) {
+        Ok(typed) => typed,
+        Err(failure) => return failure.report(),
     };
+    let mut command = command;
+    let parsed = command.try_get_matches_from_mut(typed.args).and_then(|matches| {
+        let cli = Cli::from_arg_matches(&matches)?;
+        Ok((matches, cli))
+    });
+    let (matches, cli) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => return show(usage::without_value_tip(error)),
+    };
+    typed.notes.iter().for_each(|note| output::say(cli.quiet, note));
+    if let Some(warning) = usage::threads_asked(&matches).and_then(build::too_many_threads) {
+        output::say(cli.quiet, warning);
+    }
     // What helps to mend a configuration works without it.
     let mends = matches!(
         cli.command,
-        Command::Config(_) | Command::Doctor(_) | Command::Completions(_) | Command::Man(_)
+        Command::Config(_)
+            | Command::Doctor(_)
+            | Command::Version
+            | Command::Completions(_)
+            | Command::Man(_)
     );
     let config = match config {
         Err(failure) if !mends => return failure.report(),
         config => config,
     };
     let result = match cli.command {
-        Command::Run(args) => run::run(&args, cli.quiet),
+        Command::Run(args) => run::run(*args, cli.quiet),
         Command::Chat(args) => chat::run(&args, cli.quiet),
         Command::Tokenize(args) => tokenize::tokenize(&args, cli.quiet),
         Command::Detokenize(args) => tokenize::detokenize(&args, cli.quiet),
@@ -90,22 +110,36 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args, cli.quiet),
         Command::Compile(args) => compile::run(&args, cli.quiet),
         Command::Import(args) => import::run(&args, cli.quiet),
-        Command::Inspect(args) => inspect::run(&args),
+        Command::Inspect(args) => inspect::run(&args, cli.quiet),
         Command::Explain(args) => explain::run(&args, cli.quiet),
         Command::Ir(args) => ir::run(&args),
         Command::Logits(args) => logits::run(&args, cli.quiet),
         Command::Perplexity(args) => perplexity::run(&args, cli.quiet),
         Command::Verify(args) => verify::run(&args, cli.quiet),
         Command::Synth(args) => synth::run(&args, cli.quiet),
-        Command::Models(args) => models::run(&args, cli.quiet),
+        Command::Pull(args) => models::run(&ModelsCommand::Pull(args), cli.quiet),
+        Command::List(args) => models::run(&ModelsCommand::List(args), cli.quiet),
+        Command::Rm(args) => models::run(&ModelsCommand::Rm(args), cli.quiet),
+        Command::Models(args) => models::run(&args.command, cli.quiet),
         Command::Doctor(args) => doctor::run(&args, &config),
         Command::Config(args) => config::run(&args, config, cli.quiet),
+        Command::Version => shell::version(),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args, cli.quiet),
     };
-    match result {
+    match models::settle(result) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => failure.report(),
+    }
+}
+
+/// Shows what clap has to say.
+fn show(error: clap::Error) -> ExitCode {
+    // Help and version are results; everything else is a usage error, which clap sends to stderr.
+    let code = if error.use_stderr() { exit::USAGE } else { exit::OK };
+    match error.print() {
+        Ok(()) => ExitCode::from(code),
+        Err(_) => ExitCode::from(exit::FAILURE),
     }
 }
 

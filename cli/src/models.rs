@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use bitnetc::Error;
 use bitnetc::load::{LoadOptions, Loaded, load};
@@ -9,11 +10,14 @@ use bitnetc::store::{
     self, ALIASES, CachedFile, Hub, HubRef, HubSettings, ModelRef, Opening, PlanCache, Progress, Pulled,
     StoreError, Used,
 };
+use bitnetc::{CheckState, WeightsCheck};
+use bitnetc_runtime::map;
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 
 use super::failure::Failure;
-use super::{Outcome, config, interrupt, output, progress};
+use super::interrupt::Patience;
+use super::{Outcome, config, input_file, interrupt, output, progress};
 use crate::exit;
 
 #[derive(Debug, Args)]
@@ -25,16 +29,11 @@ pub(crate) struct ModelsArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelsCommand {
     /// Fetch a model from the Hugging Face Hub into its cache
-    #[command(
-        after_help = "Examples:\n  bitnetc models pull 2b-4t\n  bitnetc models pull hf:microsoft/bitnet-b1.58-2B-4T-gguf:ggml-model-i2_s.gguf\n  bitnetc models pull hf:org/repo@v1.0"
-    )]
     Pull(PullArgs),
     /// List the models and the compiled plans that are cached, and the aliases
+    #[command(visible_alias = "ls")]
     List(ListArgs),
-    /// Remove a model, or all compiled plans, from the caches
-    #[command(
-        after_help = "Examples:\n  bitnetc models rm hf:org/repo            the whole repository\n  bitnetc models rm hf:org/repo:a.gguf     one file\n  bitnetc models rm --plans                all compiled plans"
-    )]
+    /// Remove a model with its compiled plans, or all plans, from the caches
     Rm(RmArgs),
     /// Print where a cached model is
     #[command(after_help = "Example:\n  bitnetc models path 2b-4t")]
@@ -42,8 +41,11 @@ pub(crate) enum ModelsCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  bitnetc pull 2b-4t\n  bitnetc pull org/repo\n  bitnetc pull hf:microsoft/bitnet-b1.58-2B-4T-gguf:ggml-model-i2_s.gguf\n  bitnetc pull hf:org/repo@v1.0\n  bitnetc pull https://huggingface.co/org/repo/blob/main/model.gguf"
+)]
 pub(crate) struct PullArgs {
-    /// hf:org/repo, hf:org/repo:file.gguf, hf:org/repo@revision:file.gguf, or an alias
+    /// org/repo, hf:org/repo:file.gguf, hf:org/repo@revision:file.gguf, the address of its page, or an alias
     #[arg(value_name = "NAME")]
     pub(crate) name: PathBuf,
     /// Ask nobody: succeed only if the model is cached
@@ -62,8 +64,11 @@ pub(crate) struct ListArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  bitnetc rm org/repo               the whole repository, and what was compiled of it\n  bitnetc rm hf:org/repo:a.gguf     one file\n  bitnetc rm --plans                all compiled plans"
+)]
 pub(crate) struct RmArgs {
-    /// hf:org/repo, hf:org/repo:file.gguf, or an alias
+    /// org/repo, hf:org/repo:file.gguf, the address of its page, or an alias
     #[arg(value_name = "NAME", required_unless_present = "plans")]
     pub(crate) name: Option<PathBuf>,
     /// Remove all compiled plans; they are made again when they are needed
@@ -73,7 +78,7 @@ pub(crate) struct RmArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PathArgs {
-    /// hf:org/repo, hf:org/repo:file.gguf, hf:org/repo@revision:file.gguf, or an alias
+    /// org/repo, hf:org/repo:file.gguf, hf:org/repo@revision:file.gguf, the address of its page, or an alias
     #[arg(value_name = "NAME")]
     pub(crate) name: PathBuf,
 }
@@ -88,24 +93,91 @@ fn hub(offline: bool) -> Result<Hub, StoreError> {
     Ok(Hub::new(HubSettings { offline: settings.offline || offline, ..settings }))
 }
 
-/// The Hub's model that a name or an alias stands for.
+/// The model of the Hub that `org/repo[:file]` without a scheme would be.
+fn bare_hub_name(text: &str) -> Option<HubRef> {
+    let looks_like_a_path = text.starts_with(['.', '/', '~']) || text.contains('\\');
+    let name = (!looks_like_a_path).then(|| format!("hf:{text}").parse::<HubRef>().ok())??;
+    // Models in folders have names of this form too.
+    let file = [".gguf", ".plan", ".safetensors"].iter().any(|end| name.repo.name.ends_with(end));
+    (!file).then_some(name)
+}
+
+/// The aliases that there are, for messages.
+fn known_aliases() -> String {
+    let built_in = ALIASES.iter().map(|(alias, _)| *alias);
+    built_in.chain(config::aliases().keys().map(String::as_str)).collect::<Vec<_>>().join(", ")
+}
+
+/// The Hub's model that a name, without `hf:` too, or an alias stands for.
 fn hub_name(name: &Path) -> Result<HubRef, Failure> {
-    match ModelRef::parse(name, config::aliases())? {
-        ModelRef::Hub(hub) => Ok(hub),
-        ModelRef::File(path) => {
-            let known: Vec<&str> = ALIASES
-                .iter()
-                .map(|(alias, _)| *alias)
-                .chain(config::aliases().keys().map(String::as_str))
-                .collect();
-            let message = format!(
-                "{} is neither hf:org/repo[:file] nor an alias; there are the aliases {}",
-                path.display(),
-                known.join(", ")
-            );
-            Err(Failure::new(exit::USAGE, message))
-        }
+    let path = match ModelRef::parse(name, config::aliases())? {
+        ModelRef::Hub(hub) => return Ok(hub),
+        ModelRef::File(path) => path,
+    };
+    path.to_str().and_then(bare_hub_name).ok_or_else(|| {
+        let message = format!(
+            "{} is neither org/repo[:file] nor an alias; there are the aliases {}",
+            path.display(),
+            known_aliases()
+        );
+        Failure::new(exit::USAGE, message)
+    })
+}
+
+/// The path of a model file, if there can be a model at it; else what its name seems to mean, and the command for that.
+fn model_file(path: PathBuf) -> Result<PathBuf, Failure> {
+    if path.is_dir() {
+        return Err(of_directory(&path));
     }
+    let text = path.to_str().filter(|_| !path.exists());
+    let Some(text) = text else { return Ok(path) };
+    if text == input_file::STANDARD {
+        let message = "a model is not read from standard input: give its file";
+        return Err(Failure::new(exit::USAGE, message));
+    }
+    if text.contains("://") {
+        let message = format!("{text}: models are fetched from the Hugging Face Hub only");
+        let hint = "fetch it with another tool, such as curl -L -O, and give the file".to_owned();
+        return Err(Failure::with_hint(exit::FAILURE, message, Some(hint)));
+    }
+    let absent = format!("cannot open {path:?}: No such file or directory");
+    if let Some(name) = bare_hub_name(text) {
+        let hint = format!(
+            "a model of the Hugging Face Hub is named {name} here, and fetched when it is first used"
+        );
+        return Err(Failure::with_hint(exit::FAILURE, absent, Some(hint)));
+    }
+    if !text.contains(['/', '.', '\\']) {
+        let hint = format!("there are the aliases {}; a prompt is given by -p", known_aliases());
+        return Err(Failure::with_hint(exit::FAILURE, absent, Some(hint)));
+    }
+    Ok(path)
+}
+
+/// What to do with a directory in the place of a model.
+fn of_directory(path: &Path) -> Failure {
+    let names: Vec<String> = std::fs::read_dir(path)
+        .map(|entries| {
+            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        })
+        .unwrap_or_default();
+    let ends = |name: &String, end: &str| name.to_ascii_lowercase().ends_with(end);
+    let model = names.iter().filter(|name| ends(name, ".gguf") || ends(name, ".plan")).min();
+    let checkpoint = names.iter().any(|name| ends(name, ".safetensors"));
+    let hint = match (model, checkpoint) {
+        (Some(model), _) => format!("give the file: {}", path.join(model).display()),
+        (None, true) => {
+            let stem = path.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_owned()));
+            let gguf = PathBuf::from(stem.unwrap_or_else(|| "model".into())).with_added_extension("gguf");
+            format!(
+                "it holds a checkpoint: `bitnetc import {} -o {}` makes a model of it",
+                path.display(),
+                gguf.display()
+            )
+        }
+        (None, false) => "give a .gguf file, a plan, or hf:org/repo".to_owned(),
+    };
+    Failure::with_hint(exit::MODEL, format!("{} is a directory, not a model", path.display()), Some(hint))
 }
 
 /// Shows on a bar how far files are; stops on Ctrl-C.
@@ -166,9 +238,14 @@ fn warn_of_unchecked(files: &[String], quiet: bool) {
 pub(crate) fn resolve(model: Option<&Path>, quiet: bool) -> Result<Option<PathBuf>, Failure> {
     let Some(name) = model else { return Ok(None) };
     match ModelRef::parse(name, config::aliases())? {
-        ModelRef::File(path) => Ok(Some(path)),
+        ModelRef::File(path) => model_file(path).map(Some),
         ModelRef::Hub(name) => Ok(Some(fetch(&hub(false)?, &name, false, quiet)?.path)),
     }
+}
+
+/// Opens a model file, or the built-in model.
+pub(crate) fn load_file(path: Option<&Path>, options: &LoadOptions, quiet: bool) -> Result<Loaded, Failure> {
+    Ok(progress::working("loading", quiet, || load(path, options))?)
 }
 
 /// Opens the model that a command's argument stands for. A model of the Hub is compiled once and then opened by its plan.
@@ -176,13 +253,13 @@ pub(crate) fn open(model: Option<&Path>, options: &LoadOptions, quiet: bool) -> 
     let by_name = model.map(|name| ModelRef::parse(name, config::aliases())).transpose()?;
     let Some(ModelRef::Hub(name)) = by_name else {
         let path = match by_name {
-            Some(ModelRef::File(path)) => Some(path),
+            Some(ModelRef::File(path)) => Some(model_file(path)?),
             _ => None,
         };
-        return Ok(load(path.as_deref(), options)?);
+        return load_file(path.as_deref(), options, quiet);
     };
     interrupt::listen();
-    let (mut fetching, mut bar) = (Fetching::new(quiet), None);
+    let (mut fetching, mut bar, mut patience) = (Fetching::new(quiet), None, None);
     let plans = PlanCache::from_env(&variable)?;
     let opened = store::open(&name, &hub(false)?, &plans, options, &mut |step| match step {
         Opening::Fetching(progress) => fetching.tell(progress),
@@ -193,6 +270,8 @@ pub(crate) fn open(model: Option<&Path>, options: &LoadOptions, quiet: bool) -> 
         }
         Opening::Compiling { done, total } => {
             fetching.finish();
+            // Nothing is left of a plan that is not finished.
+            patience.get_or_insert_with(Patience::new);
             let bar = bar.get_or_insert_with(|| progress::bytes("compiling", *total, quiet));
             bar.set_position(*done);
             !interrupt::requested()
@@ -202,16 +281,42 @@ pub(crate) fn open(model: Option<&Path>, options: &LoadOptions, quiet: bool) -> 
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
+    drop(patience);
     let (loaded, used) = opened?;
     if used == Used::Compiled {
         output::say(quiet, format!("compiled {name} once, to {}", loaded.name));
     }
+    if let Some(check) = loaded.weights_check() {
+        // A command opens one model.
+        let _ = CHECK.set(Arc::clone(check));
+    }
     Ok(loaded)
 }
 
+/// The check of the weights of the model that was opened.
+static CHECK: OnceLock<Arc<WeightsCheck>> = OnceLock::new();
+
+/// The outcome of a command that has ended, unless a model file was cut short meanwhile, which makes errors of other names. A
+/// command that worked waits for the check of the cached plan: what it has computed counts only if the weights are sound.
+pub(crate) fn settle(outcome: Outcome) -> Outcome {
+    if map::any_lost() {
+        let message = "a file was cut short, or could not be read any more, while it was in use: nothing computed from it counts";
+        return Err(Failure::new(exit::FAILURE, message));
+    }
+    let code = outcome?;
+    match CHECK.get().map(|check| check.wait(&|| !interrupt::requested())) {
+        Some(CheckState::Damaged) => {
+            let message = "the weights of the cached plan do not match their hash: nothing computed with them counts; \
+                           the plan has been removed, run the command again";
+            Err(Failure::new(exit::MODEL, message))
+        }
+        _ => Ok(code),
+    }
+}
+
 /// Runs the command.
-pub(crate) fn run(args: &ModelsArgs, quiet: bool) -> Outcome {
-    match &args.command {
+pub(crate) fn run(command: &ModelsCommand, quiet: bool) -> Outcome {
+    match command {
         ModelsCommand::Pull(args) => pull(args, quiet),
         ModelsCommand::List(args) => list(args),
         ModelsCommand::Rm(args) => remove(args, quiet),
@@ -251,33 +356,52 @@ fn path(args: &PathArgs) -> Outcome {
 }
 
 fn remove(args: &RmArgs, quiet: bool) -> Outcome {
-    match &args.name {
-        Some(name) => {
-            let name = hub_name(name)?;
-            let hub = hub(true)?;
-            let file = match &name.file {
-                // A piece of a name, as it can be pulled by.
-                Some(piece) => {
-                    let files = hub.cache().list()?;
-                    let of_repo = || files.iter().filter(|f| f.repo == name.repo);
-                    let exact = of_repo().find(|f| f.file == *piece);
-                    let like = || {
-                        of_repo()
-                            .find(|f| is_model(f) && f.file.to_lowercase().contains(&piece.to_lowercase()))
-                    };
-                    Some(exact.or_else(like).map_or(piece.clone(), |f| f.file.clone()))
-                }
-                None => None,
-            };
-            let freed = hub.cache().remove(&name.repo, file.as_deref())?;
-            output::say(quiet, format!("removed {name}: {} are free again", output::bytes(freed)));
-        }
-        None => {
-            let (plans, freed) = PlanCache::from_env(&variable)?.remove("")?;
-            output::say(quiet, format!("removed {plans} plans: {} are free again", output::bytes(freed)));
+    let plans = PlanCache::from_env(&variable)?;
+    let Some(name) = &args.name else {
+        let (count, freed) = plans.remove_all()?;
+        let count = output::count(count as u64, "plan");
+        output::say(quiet, format!("removed {count}: {} free again", output::bytes(freed)));
+        return Ok(exit::OK);
+    };
+    let name = hub_name(name)?;
+    let hub = hub(true)?;
+    let files: Vec<CachedFile> =
+        hub.cache().list()?.into_iter().filter(|file| file.repo == name.repo).collect();
+    let file = name.file.as_ref().map(|piece| match file_of_piece(&files, piece) {
+        Some(file) => file.file.clone(),
+        None => piece.clone(),
+    });
+    let of_plans =
+        remove_plans(&plans, files.iter().filter(|f| file.as_ref().is_none_or(|name| *name == f.file)));
+    let freed = hub.cache().remove(&name.repo, file.as_deref())?;
+    let (count, bytes) = of_plans?;
+    let with =
+        if count > 0 { format!(" and {}", output::count(count as u64, "plan")) } else { String::new() };
+    output::say(quiet, format!("removed {name}{with}: {} free again", output::bytes(freed + bytes)));
+    Ok(exit::OK)
+}
+
+/// The file of a repository that a piece of its name means.
+fn file_of_piece<'f>(files: &'f [CachedFile], piece: &str) -> Option<&'f CachedFile> {
+    let like = |f: &&CachedFile| is_model(f) && f.file.to_lowercase().contains(&piece.to_lowercase());
+    files.iter().find(|f| f.file == *piece).or_else(|| files.iter().find(like))
+}
+
+/// Removes what was compiled of models. Returns how many plans there were, and their bytes.
+fn remove_plans<'f>(
+    plans: &PlanCache,
+    models: impl Iterator<Item = &'f CachedFile>,
+) -> Result<(usize, u64), Failure> {
+    let (mut count, mut bytes) = (0, 0);
+    for model in models.filter(|file| is_model(file)) {
+        match plans.remove_of(&model.path) {
+            Ok((plans, freed)) => (count, bytes) = (count + plans, bytes + freed),
+            Err(error @ Error::Store(_)) => return Err(error.into()),
+            // Nothing was ever compiled of a file that is no model.
+            Err(_) => {}
         }
     }
-    Ok(exit::OK)
+    Ok((count, bytes))
 }
 
 /// Whether a cached file is one that can be run.

@@ -16,7 +16,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
-use super::output;
+use super::{input_file, output};
 use crate::exit;
 
 #[derive(Debug, Args)]
@@ -69,8 +69,11 @@ impl Dumps<'_> {
     }
 }
 
-/// Writes a text file, whole or not at all.
+/// Writes a text file, whole or not at all; `-` is standard output.
 pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), Failure> {
+    if input_file::is_standard(path) {
+        return output::print(text);
+    }
     let write = || -> Result<(), WholeFileError> {
         let file = WholeFile::create(path)?;
         let io = |source| WholeFileError::Io { operation: "write", path: path.to_owned(), source };

@@ -1,6 +1,8 @@
 //! Writing results to stdout, and remarks to stderr.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
+
+use bitnetc_tools::bench::table::TableStyle;
 
 use crate::failure::Failure;
 
@@ -12,9 +14,28 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes a JSON value and a line end to stdout.
+/// Writes a JSON value and a line end to stdout. Control characters inside of strings are escaped, those too that JSON admits: a
+/// terminal obeys them.
 pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
-    print(&format!("{value:#}\n"))
+    let text = format!("{value:#}\n");
+    let obeyed = |c: char| c.is_control() && c != '\n';
+    if !text.contains(obeyed) {
+        return print(&text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match obeyed(c) {
+            // Control characters are below U+00A0.
+            true => escaped += &format!("\\u{:04x}", u32::from(c)),
+            false => escaped.push(c),
+        }
+    }
+    print(&escaped)
+}
+
+/// How tables are written where no form was asked for: columns on a terminal, Markdown through a pipe and into a file.
+pub(crate) fn table_style() -> TableStyle {
+    if std::io::stdout().is_terminal() { TableStyle::Aligned } else { TableStyle::Markdown }
 }
 
 /// Says something on stderr. A closed stderr is no reason to fail.
@@ -32,6 +53,11 @@ pub(crate) fn bytes(n: u64) -> String {
         1_000_000..1_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
         _ => format!("{:.2} GB", n as f64 / 1e9),
     }
+}
+
+/// A number of things: `1 token`, `2 tokens`.
+pub(crate) fn count(n: u64, thing: &str) -> String {
+    if n == 1 { format!("1 {thing}") } else { format!("{n} {thing}s") }
 }
 
 /// A duration in milliseconds.

@@ -7,26 +7,23 @@ use bitnetc_runtime::tokenizer::Tokenize;
 
 use super::args::PerplexityArgs;
 use super::failure::Failure;
-use super::run::{announce, read_text};
-use super::{Outcome, interrupt, models, output, progress};
+use super::run::announce;
+use super::{Outcome, input_file, interrupt, models, output, progress};
 use crate::exit;
 
 /// Runs the command.
 pub(crate) fn run(args: &PerplexityArgs, quiet: bool) -> Outcome {
     interrupt::listen();
-    let unreadable = |path: &std::path::Path, why: &dyn std::fmt::Display| {
-        Failure::new(exit::FAILURE, format!("cannot read {}: {why}", path.display()))
-    };
-    let loaded = models::open(args.model.as_deref(), &args.engine.load_options()?, quiet)?;
-    announce(&loaded, args.model.is_some(), quiet);
+    let name = args.model.name()?;
+    let loaded = models::open(name, &args.engine.load_options()?, quiet)?;
+    announce(&loaded, name.is_some(), quiet);
     let ids: Vec<u32> = match (&args.ids, &args.file) {
-        (Some(path), _) => {
-            let text = std::fs::read(path).map_err(|e| unreadable(path, &e))?;
-            serde_json::from_slice(&text)
-                .map_err(|e| unreadable(path, &format!("expected a JSON array of token ids: {e}")))?
-        }
+        (Some(path), _) => serde_json::from_slice(&input_file::json(path)?).map_err(|e| {
+            let message = format!("{}: expected a JSON array of token ids: {e}", input_file::shown(path));
+            Failure::new(exit::FAILURE, message)
+        })?,
         (None, Some(path)) => {
-            let text = read_text(path)?;
+            let text = input_file::text(path)?;
             loaded.tokenizer.encode(&text, true, false)?
         }
         (None, None) => {
@@ -43,7 +40,7 @@ pub(crate) fn run(args: &PerplexityArgs, quiet: bool) -> Outcome {
     if ids.len() < 2 {
         return Err(Failure::new(
             exit::FAILURE,
-            format!("{} tokens are too few: at least 2 are needed", ids.len()),
+            format!("{} cannot be scored: at least 2 are needed", output::count(ids.len() as u64, "token")),
         ));
     }
     let context = window.min(u32::try_from(ids.len()).unwrap_or(u32::MAX));
@@ -74,10 +71,10 @@ pub(crate) fn run(args: &PerplexityArgs, quiet: bool) -> Outcome {
         }))?;
     } else {
         output::print(&format!(
-            "perplexity {:.4} over {} tokens in {} windows of {window} ({:.1} tokens/s)\n",
+            "perplexity {:.4} over {} in {} of {window} ({:.1} tokens/s)\n",
             result.perplexity(),
-            result.tokens,
-            result.windows,
+            output::count(result.tokens as u64, "token"),
+            output::count(result.windows as u64, "window"),
             ids.len() as f64 / seconds.max(1e-9)
         ))?;
     }

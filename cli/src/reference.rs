@@ -37,7 +37,7 @@ fn name_of(arg: &Arg) -> String {
 fn help_of(arg: &Arg) -> String {
     let mut text = arg.get_help().map(ToString::to_string).unwrap_or_default();
     let values: Vec<String> = match arg.get_action() {
-        ArgAction::Set | ArgAction::Append => arg
+        ArgAction::Set | ArgAction::Append if !arg.is_hide_possible_values_set() => arg
             .get_possible_values()
             .iter()
             .filter(|v| !v.is_hide_set())

@@ -1,21 +1,24 @@
 //! `bitnetc run`: text from a prompt.
 
-use std::time::Instant;
+use std::io::IsTerminal;
+use std::path::Path;
 
+use bitnetc::TextSession;
 use bitnetc::chat::{Message, RenderInput, Role};
 use bitnetc::engine::{EngineOptions, GenerateOptions, Request, Stop};
 use bitnetc::load::Loaded;
-use bitnetc::{Model, TextSession};
 use bitnetc_runtime::machine::Record;
 use bitnetc_runtime::sampling::{TokenLogprob, TokenLogprobs};
 use bitnetc_runtime::tokenizer::Tokenize;
 use bitnetc_runtime::whole_file::WholeFile;
 
 use super::args::RunArgs;
+use super::chat::{self, ChatArgs};
 use super::failure::Failure;
-use super::sampling::check_biases;
+use super::generate::Opened;
+use super::sampling::constraint;
 use super::timings::Timings;
-use super::{Outcome, interrupt, models, output};
+use super::{Outcome, input_file, interrupt, output};
 use crate::exit;
 
 /// Says which model is used where none was named, and what the front-end has to say about it.
@@ -28,28 +31,30 @@ pub(crate) fn announce(loaded: &Loaded, named: bool, quiet: bool) {
     }
 }
 
-/// A text file.
-pub(crate) fn read_text(path: &std::path::Path) -> Result<String, Failure> {
-    let unreadable =
-        |why: String| Failure::new(exit::FAILURE, format!("cannot read {}: {why}", path.display()));
-    let bytes = std::fs::read(path).map_err(|e| unreadable(e.to_string()))?;
-    String::from_utf8(bytes).map_err(|e| {
-        unreadable(format!("it is not UTF-8 at byte {}; convert it to UTF-8", e.utf8_error().valid_up_to()))
-    })
+/// What the command line says of the prompt: the model's name and the text, if there is one.
+fn named_and_prompt(args: &RunArgs) -> Result<(Option<&Path>, Option<String>), Failure> {
+    let (name, words) = args.model.with_words(&args.words);
+    let given = args.generate.escapes.optional("--prompt", args.prompt.as_deref())?;
+    let prompt = match (given, words.is_empty(), &args.file) {
+        (None, true, None) if std::io::stdin().is_terminal() => None,
+        (None, true, None) => Some(input_file::prompt(Path::new(input_file::STANDARD))?),
+        (None, true, Some(path)) => Some(input_file::prompt(path)?),
+        (given, true, _) => given,
+        (None, false, None) => Some(words.join(" ")),
+        _ => {
+            let message =
+                format!("the prompt is given twice: \"{}\" and an option; leave one out", words.join(" "));
+            return Err(Failure::new(exit::USAGE, message));
+        }
+    };
+    Ok((name, prompt))
 }
 
-fn prompt_text(args: &RunArgs) -> Result<String, Failure> {
-    match (&args.prompt, &args.file) {
-        (Some(text), _) => Ok(text.clone()),
-        (None, Some(path)) => {
-            let mut text = read_text(path)?;
-            if text.ends_with('\n') {
-                text.pop();
-            }
-            Ok(text)
-        }
-        (None, None) => Ok(String::new()),
-    }
+/// Whether the command opens a chat: where it was asked for, and where somebody sits at a terminal and the model is made for it.
+fn opens_chat(args: &RunArgs, prompt: Option<&str>, loaded: &Loaded) -> bool {
+    let raw = args.no_conversation || args.chat || args.generate.json || args.profile.is_some();
+    let alone = prompt.is_none() && std::io::stdout().is_terminal() && !raw;
+    args.conversation || (alone && loaded.chat_template.is_some())
 }
 
 /// The prompt as one message in the model's chat template, and the strings that end the answer.
@@ -59,45 +64,50 @@ fn chat_prompt(
     text: String,
     quiet: bool,
 ) -> Result<(Vec<u32>, Vec<String>), Failure> {
-    let encoder = args.chat_prompt.template.encoder(loaded, quiet)?;
-    let system = args.chat_prompt.system_prompt.iter().filter(|text| !text.is_empty());
-    let mut messages: Vec<Message> = system.map(|text| Message::new(Role::system(), text.as_str())).collect();
+    let asked = &args.generate.chat;
+    let encoder = asked.template.encoder(loaded, quiet)?;
+    let system = asked.system.text(args.generate.escapes)?.filter(|text| !text.is_empty());
+    let mut messages: Vec<Message> =
+        system.into_iter().map(|text| Message::new(Role::system(), text)).collect();
     messages.push(Message::new(Role::user(), text));
     let input = RenderInput { messages: &messages, add_generation_prompt: true, ..RenderInput::default() };
     let rendered = encoder.render(&input).map_err(bitnetc::Error::from)?;
-    if args.chat_prompt.show_prompt {
-        args.text.say(&rendered.text);
+    if asked.show_prompt {
+        args.generate.text.say(&rendered.text);
     }
     Ok((encoder.encode(&rendered)?, encoder.stop().to_vec()))
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
+pub(crate) fn run(args: RunArgs, quiet: bool) -> Outcome {
     interrupt::listen();
-    let (params, random_seed) = args.sampling.params()?;
-    let text = prompt_text(args)?;
-    let path = args.model.as_deref().or(args.model_option.as_deref());
-    let clock = Instant::now();
-    let model = Model::from(models::open(path, &args.engine.load_options()?, quiet)?);
-    let loaded = model.loaded();
-    announce(loaded, path.is_some(), quiet);
+    let (name, prompt) = named_and_prompt(&args)?;
+    let opened = args.generate.open(name, quiet)?;
+    if opens_chat(&args, prompt.as_deref(), opened.model.loaded()) {
+        return chat::converse(opened, &ChatArgs::of_run(args.model, prompt, args.generate), quiet);
+    }
+    generate(&args, opened, prompt.unwrap_or_default(), quiet)
+}
 
-    check_biases(&params, loaded.model.vocab())?;
-    let chat = args.chat || args.chat_prompt.asked();
+/// Generates one text.
+fn generate(args: &RunArgs, opened: Opened, text: String, quiet: bool) -> Outcome {
+    let loaded = opened.model.loaded();
+    let asked = &args.generate;
+    let chat = args.chat || asked.chat.asked();
     let (prompt, stop) = if chat {
         chat_prompt(args, loaded, text, quiet)?
     } else {
-        if args.chat_prompt.show_prompt {
-            args.text.say(&text);
+        if asked.chat.show_prompt {
+            asked.text.say(&text);
         }
-        (model.prompt(&text)?, Vec::new())
+        (opened.model.prompt(&text)?, Vec::new())
     };
-    let grammar = args.grammar.open(&model)?;
-    let context = if args.ctx_size == 0 { loaded.default_context() } else { args.ctx_size };
+    let grammar = asked.grammar.open(&opened.model)?;
+    let context = opened.context(asked.length.ctx_size);
     if prompt.len() as u64 > u64::from(context) {
         let message = format!(
-            "the prompt has {} tokens but the context holds {context}: shorten it or give a larger --ctx-size",
-            prompt.len()
+            "the prompt has {} but the context holds {context}: shorten it or give a larger --ctx-size",
+            output::count(prompt.len() as u64, "token")
         );
         return Err(Failure::new(exit::FAILURE, message));
     }
@@ -110,35 +120,34 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
             ),
         );
     }
+    args.profile.as_deref().map_or(Ok(()), input_file::refuse_standard)?;
     // Before any work is done: a place that cannot be written is a mistake.
     let trace = args.profile.as_deref().map(WholeFile::create).transpose().map_err(bitnetc::Error::from)?;
     let record = if trace.is_some() { Record::Events } else { Record::Nothing };
-    let options = EngineOptions { record, ..EngineOptions::single(context, args.engine.build.threads()) };
-    let mut session = model.session_with(options)?;
-    let load_time = clock.elapsed();
-    if random_seed && params.temperature > 0.0 {
-        output::say(quiet, format!("seed: {}", params.seed));
-    }
+    let options = EngineOptions { record, ..EngineOptions::single(context, asked.engine.build.threads()) };
+    let mut session = opened.model.session_with(options)?;
+    let load_time = opened.begun.elapsed();
+    opened.announce_seed(quiet);
 
-    let seed = params.seed;
+    let seed = opened.params.seed;
     let mut options = GenerateOptions {
         logprobs: args.logprobs.map(usize::from),
-        ..args.sampling.options(args.n_predict, args.ignore_eos)
+        ..asked.sampling.options(&asked.length, asked.escapes)?
     };
     options.stop.extend(stop);
-    let streaming = !args.json;
+    let streaming = !asked.json;
     if streaming && !args.no_display_prompt && !chat {
-        args.text.print(&loaded.tokenizer.decode_lossy(&prompt, false))?;
+        asked.text.print(&loaded.tokenizer.decode_lossy(&prompt, false))?;
     }
     let mut broken = None;
     let emit = |piece: &str| {
-        if streaming && let Err(failure) = args.text.print(piece) {
+        if streaming && let Err(failure) = asked.text.print(piece) {
             broken = Some(failure);
             return false;
         }
         !interrupt::requested()
     };
-    let mut request = Request::new(prompt, params, options)?;
+    let mut request = Request::new(prompt, opened.params.clone(), options)?;
     if let Some(grammar) = grammar {
         request = request.with_constraint(grammar);
     }
@@ -150,13 +159,16 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Outcome {
         output::print("\n")?;
     }
     if result.finish == Stop::ContextFull {
-        output::say(quiet, format!("the context of {} tokens is full", session.context()));
+        output::say(
+            quiet,
+            format!("the context of {} is full", output::count(u64::from(session.context()), "token")),
+        );
     }
     let timings = Timings { load: load_time, result: &result, session: &session };
-    if args.json {
+    if asked.json {
         output::print_json(&report(&timings, seed))?;
     }
-    if args.perf {
+    if asked.perf {
         output::say(false, timings.text());
     }
     if let Some(file) = trace {
@@ -176,7 +188,7 @@ fn write_trace(file: WholeFile, session: &TextSession, quiet: bool) -> Result<()
     drop(out);
     let (events, dropped) = (trace.events(), trace.dropped());
     file.commit().map_err(bitnetc::Error::from)?;
-    output::say(quiet, format!("wrote {events} events to {}", place.display()));
+    output::say(quiet, format!("wrote {} to {}", output::count(events as u64, "event"), place.display()));
     if dropped > 0 {
         output::say(quiet, format!("warning: {dropped} more had no room: profile a shorter text (-n)"));
     }

@@ -8,7 +8,10 @@ use bitnetc::engine::GenerateOptions;
 use bitnetc_runtime::sampling::{Mirostat, SamplingParams, Stage};
 use clap::Args;
 
+use super::escapes::EscapeArgs;
 use super::failure::Failure;
+use super::generate::LengthArgs;
+use super::input_file;
 use crate::exit;
 
 /// How tokens are chosen. Names and defaults are llama.cpp's.
@@ -29,17 +32,23 @@ pub(crate) struct SamplingArgs {
     /// Choose among the K most likely tokens (0 or less: all)
     #[arg(long, value_name = "K", default_value_t = 40, allow_negative_numbers = true)]
     pub(crate) top_k: i32,
-    /// Choose among the most likely tokens that make up this share (1: all)
-    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    /// Choose among the most likely tokens that make up this share (1: all, 0: the likeliest alone)
+    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
     pub(crate) top_p: f32,
-    /// Choose among tokens at least this likely, relative to the likeliest (0: all)
-    #[arg(long, value_name = "P", default_value_t = 0.05)]
+    /// Choose among tokens at least this likely, relative to the likeliest (0: all, 1: the likeliest alone)
+    #[arg(long, value_name = "P", default_value_t = 0.05, allow_negative_numbers = true)]
     pub(crate) min_p: f32,
-    /// Choose among the most typical tokens that make up this share (1: all)
-    #[arg(long = "typical", visible_alias = "typical-p", value_name = "P", default_value_t = 1.0)]
+    /// Choose among the most typical tokens that make up this share (1: all, 0: the most typical alone)
+    #[arg(
+        long = "typical",
+        visible_alias = "typical-p",
+        value_name = "P",
+        default_value_t = 1.0,
+        allow_negative_numbers = true
+    )]
     pub(crate) typical: f32,
     /// Divide the logits of recent tokens by this (1: no)
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
     pub(crate) repeat_penalty: f32,
     /// How many tokens are recent (0: none, -1: all of the context)
     #[arg(long, value_name = "N", default_value_t = 64, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
@@ -60,13 +69,13 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_mirostat)]
     pub(crate) mirostat: u8,
     /// The surprise that Mirostat keeps, in bits a token
-    #[arg(long, value_name = "TAU", default_value_t = 5.0)]
+    #[arg(long, value_name = "TAU", default_value_t = 5.0, allow_negative_numbers = true)]
     pub(crate) mirostat_ent: f32,
     /// How fast Mirostat corrects
-    #[arg(long, value_name = "ETA", default_value_t = 0.1)]
+    #[arg(long, value_name = "ETA", default_value_t = 0.1, allow_negative_numbers = true)]
     pub(crate) mirostat_lr: f32,
     /// End the text here; the string is not printed (may be given more than once)
-    #[arg(short = 'r', long = "reverse-prompt", visible_alias = "stop", value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(short = 'r', long = "reverse-prompt", visible_alias = "stop", value_name = "TEXT", allow_hyphen_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) stop: Vec<String>,
 }
 
@@ -146,13 +155,18 @@ impl SamplingArgs {
     }
 
     /// The options of a generation.
-    pub(crate) fn options(&self, n_predict: i64, ignore_end: bool) -> GenerateOptions {
-        GenerateOptions {
-            limit: u64::try_from(n_predict).ok(),
-            ignore_end,
-            stop: self.stop.clone(),
+    pub(crate) fn options(
+        &self,
+        length: &LengthArgs,
+        escapes: EscapeArgs,
+    ) -> Result<GenerateOptions, Failure> {
+        let stops = self.stop.iter().map(|text| escapes.text("--reverse-prompt", text));
+        Ok(GenerateOptions {
+            limit: u64::try_from(length.n_predict).ok(),
+            ignore_end: length.ignore_eos,
+            stop: stops.collect::<Result<_, _>>()?,
             logprobs: None,
-        }
+        })
     }
 }
 
@@ -160,19 +174,19 @@ impl SamplingArgs {
 #[derive(Debug, Args)]
 pub(crate) struct GrammarArgs {
     /// Make JSON that follows this schema
-    #[arg(short, long, value_name = "SCHEMA", group = "constraint")]
+    #[arg(short, long, value_name = "SCHEMA", group = "constraint", allow_hyphen_values = true)]
     pub(crate) json_schema: Option<String>,
-    /// The same, from a file
+    /// The same, from a file (`-`: standard input)
     #[arg(long, value_name = "FILE", group = "constraint")]
     pub(crate) json_schema_file: Option<PathBuf>,
-    /// Make text that follows this grammar, in Lark
-    #[arg(long, value_name = "GRAMMAR", group = "constraint")]
+    /// Make text that follows this grammar, in GBNF (llama.cpp's notation) or Lark
+    #[arg(long, value_name = "GRAMMAR", group = "constraint", allow_hyphen_values = true)]
     pub(crate) grammar: Option<String>,
-    /// The same, from a file
+    /// The same, from a file (`-`: standard input)
     #[arg(long, value_name = "FILE", group = "constraint")]
     pub(crate) grammar_file: Option<PathBuf>,
     /// Make text that this regular expression matches as a whole
-    #[arg(long, value_name = "REGEX", group = "constraint")]
+    #[arg(long, value_name = "REGEX", group = "constraint", allow_hyphen_values = true)]
     pub(crate) regex: Option<String>,
 }
 
@@ -181,13 +195,13 @@ impl GrammarArgs {
     pub(crate) fn source(&self) -> Result<Option<GrammarSource>, Failure> {
         let text = |text: &Option<String>, file: &Option<PathBuf>| match (text, file) {
             (Some(text), _) => Ok(Some(text.clone())),
-            (None, Some(path)) => super::run::read_text(path).map(Some),
+            (None, Some(path)) => input_file::text(path).map(Some),
             (None, None) => Ok(None),
         };
         Ok(if let Some(schema) = text(&self.json_schema, &self.json_schema_file)? {
             Some(GrammarSource::JsonSchema(schema))
         } else if let Some(grammar) = text(&self.grammar, &self.grammar_file)? {
-            Some(GrammarSource::Lark(grammar))
+            Some(GrammarSource::of_grammar(grammar))
         } else {
             self.regex.clone().map(GrammarSource::Regex)
         })
@@ -196,8 +210,42 @@ impl GrammarArgs {
     /// The grammar at its start, if one was asked for.
     pub(crate) fn open(&self, model: &Model) -> Result<Option<Box<dyn Constraint>>, Failure> {
         let Some(source) = self.source()? else { return Ok(None) };
-        Ok(Some(model.constraint(&source).map_err(bitnetc::Error::from)?))
+        self.start(model, &source).map(Some)
     }
+
+    /// What was asked for, tried with the model: a grammar that cannot be used is refused now, not at the first text.
+    pub(crate) fn checked(&self, model: &Model) -> Result<Option<GrammarSource>, Failure> {
+        let source = self.source()?;
+        source.as_ref().map_or(Ok(()), |source| self.start(model, source).map(drop))?;
+        Ok(source)
+    }
+
+    fn start(&self, model: &Model, source: &GrammarSource) -> Result<Box<dyn Constraint>, Failure> {
+        model.constraint(source).map_err(|why| {
+            let message = format!("{}: {why}", self.given_by());
+            Failure::new(exit::code(&bitnetc::Error::from(why)), message)
+        })
+    }
+
+    /// The option that asks for a form, with the file if it has one.
+    fn given_by(&self) -> String {
+        match (&self.json_schema_file, &self.grammar_file) {
+            (Some(path), _) => format!("--json-schema-file {}", path.display()),
+            (None, Some(path)) => format!("--grammar-file {}", path.display()),
+            (None, None) if self.json_schema.is_some() => "--json-schema".to_owned(),
+            (None, None) if self.grammar.is_some() => "--grammar".to_owned(),
+            (None, None) => "--regex".to_owned(),
+        }
+    }
+}
+
+/// A grammar at its start, if there is one.
+pub(crate) fn constraint(
+    model: &Model,
+    source: Option<&GrammarSource>,
+) -> Result<Option<Box<dyn Constraint>>, Failure> {
+    let made = source.map(|source| model.constraint(source).map_err(bitnetc::Error::from));
+    Ok(made.transpose()?)
 }
 
 /// Refuses biases for tokens that a model does not have.

@@ -1,15 +1,18 @@
 //! `bitnetc completions` and `bitnetc man`: what shells and man read, made from the arguments themselves.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 
+use bitnetc::store::ALIASES;
 use bitnetc_runtime::whole_file::WholeFile;
-use clap::{Args, Command, CommandFactory};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Command, CommandFactory, Id};
 use clap_complete::Shell;
 
 use super::args::Cli;
 use super::failure::Failure;
-use super::{Outcome, output};
+use super::{Outcome, config, output};
 use crate::exit;
 
 #[derive(Debug, Args)]
@@ -35,12 +38,70 @@ pub(crate) struct ManArgs {
     pub(crate) output: Option<PathBuf>,
 }
 
+/// Prints name and version.
+pub(crate) fn version() -> Outcome {
+    output::print(&Cli::command().render_version())?;
+    Ok(exit::OK)
+}
+
 /// Prints the completions of a shell.
 pub(crate) fn completions(args: &CompletionsArgs) -> Outcome {
-    let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "bitnetc", &mut text);
-    output::print(&String::from_utf8_lossy(&text))?;
+    let built_in = ALIASES.iter().map(|(alias, _)| (*alias).to_owned());
+    let aliases: BTreeSet<String> = built_in.chain(config::aliases().keys().cloned()).collect();
+    let aliases: Vec<String> = aliases.into_iter().collect();
+    output::print(&script(args.shell, &aliases))?;
     Ok(exit::OK)
+}
+
+/// The completions of a shell, with these names besides files in the place of a model.
+fn script(shell: Shell, aliases: &[String]) -> String {
+    let mut command = Cli::command();
+    if shell == Shell::Bash {
+        // What fits no name is completed as a file.
+        command = with_names(command, aliases);
+    }
+    let mut bytes = Vec::new();
+    clap_complete::generate(shell, &mut command, "bitnetc", &mut bytes);
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let names = aliases.join(" ");
+    match shell {
+        Shell::Zsh => {
+            let both = format!("{{_alternative \"files:file:_files\" \"aliases:alias:({names})\"}}");
+            let of_argument = "the built-in model):_files";
+            text.replace(":MODEL:_files", &format!(":MODEL:{both}"))
+                .replace(of_argument, &of_argument.replace("_files", &both))
+        }
+        Shell::Fish => {
+            let of_models = |line: &&str| line.contains("-l model ");
+            let named: String = text
+                .lines()
+                .filter(of_models)
+                .map(|line| {
+                    let condition = line.split(" -s m ").next().unwrap_or_default();
+                    format!("{condition} -a \"{names}\" -d 'alias of a model'\n")
+                })
+                .collect();
+            text + &named
+        }
+        _ => text,
+    }
+}
+
+/// The command with names as the values of all models.
+fn with_names(mut command: Command, names: &[String]) -> Command {
+    // An argument that is changed would stand behind the others.
+    let positional: Vec<Id> = command.get_positionals().map(|arg| arg.get_id().clone()).collect();
+    for (id, index) in positional.iter().zip(1..) {
+        command = command.mut_arg(id, |arg| arg.index(index));
+    }
+    for id in ["MODEL", "model"] {
+        if command.get_arguments().any(|arg| arg.get_id() == id) {
+            let parser = PossibleValuesParser::new(names.to_vec());
+            command = command.mut_arg(id, |arg| arg.value_parser(parser));
+        }
+    }
+    let subs: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    subs.iter().fold(command, |command, sub| command.mut_subcommand(sub, |sub| with_names(sub, names)))
 }
 
 /// The page of a command.
@@ -117,10 +178,11 @@ mod tests {
     #[test]
     fn every_shell_has_completions() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::PowerShell, Shell::Elvish] {
-            let mut text = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "bitnetc", &mut text);
-            let text = String::from_utf8(text).unwrap();
+            let text = script(shell, &["mine".to_owned()]);
             assert!(text.contains("perplexity") && text.contains("cpu-features"), "{shell}");
+            // Names of models, where the shell can have them besides files.
+            let named = matches!(shell, Shell::Bash | Shell::Zsh | Shell::Fish);
+            assert!(!named || text.matches("mine").count() > 10, "{shell}");
         }
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use bitnetc_runtime::map::MapMode;
+use bitnetc_tools::bench::table::{Column, Table, TableStyle};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
@@ -49,30 +50,35 @@ impl Startup {
         self.peak_rss_bytes.map(|rss| rss as f64 / self.planned_bytes.max(1) as f64 - 1.0)
     }
 
-    /// A Markdown table.
-    pub(crate) fn markdown(&self) -> String {
-        let mut text = "\n| startup | |\n|---|--:|\n".to_owned();
+    /// A table.
+    pub(crate) fn table(&self, style: TableStyle) -> String {
+        let mut table = Table::new(vec![Column::left("startup"), Column::right("")]);
         if let Some((seconds, bytes)) = self.compile {
-            text += &format!(
-                "| compile | {seconds:.2} s for {}, {:.2} s/GB |\n",
-                output::bytes(bytes),
-                seconds / (bytes.max(1) as f64 / 1e9)
-            );
+            table.push(vec![
+                "compile".to_owned(),
+                format!(
+                    "{seconds:.2} s for {}, {:.2} s/GB",
+                    output::bytes(bytes),
+                    seconds / (bytes.max(1) as f64 / 1e9)
+                ),
+            ]);
         }
-        text += &format!(
-            "| load plan to first token (warm) | {:.0} ms (best {:.0}) |\n",
-            self.median_ms(),
-            self.best_ms()
-        );
+        table.push(vec![
+            "load plan to first token (warm)".to_owned(),
+            format!("{:.0} ms (best {:.0})", self.median_ms(), self.best_ms()),
+        ]);
         if let (Some(rss), Some(over)) = (self.peak_rss_bytes, self.over_plan()) {
-            text += &format!(
-                "| peak memory at a context of {CONTEXT} | {} resident, {} planned ({:+.1} %) |\n",
-                output::bytes(rss),
-                output::bytes(self.planned_bytes),
-                100.0 * over
-            );
+            table.push(vec![
+                format!("peak memory at a context of {CONTEXT}"),
+                format!(
+                    "{} resident, {} planned ({:+.1} %)",
+                    output::bytes(rss),
+                    output::bytes(self.planned_bytes),
+                    100.0 * over
+                ),
+            ]);
         }
-        text
+        format!("\n{}", table.render(style))
     }
 
     /// The same as JSON.
@@ -94,13 +100,13 @@ impl Startup {
 /// Runs `bitnetc bench startup`.
 pub(crate) fn run(args: &StartupArgs, quiet: bool) -> Outcome {
     interrupt::listen();
-    let path = models::resolve(args.model.as_deref(), quiet)?;
+    let path = models::resolve(args.model.name()?, quiet)?;
     let startup = startup(args, path.as_deref(), quiet)?;
     match args.json {
         true => {
             output::print_json(&json!({ "schema": "bitnetc.bench-startup/1", "startup": startup.json() }))?
         }
-        false => output::print(startup.markdown().trim_start())?,
+        false => output::print(startup.table(output::table_style()).trim_start())?,
     }
     Ok(exit::OK)
 }

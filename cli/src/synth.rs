@@ -6,11 +6,17 @@ use bitnetc_frontend_gguf::synth::{ModelShape, PRESETS, Preset, SMALL_VOCABULARY
 
 use super::args::SynthArgs;
 use super::failure::Failure;
-use super::{Outcome, interrupt, output, progress};
+use super::interrupt::Patience;
+use super::suggest::{Suggested, suggested};
+use super::{Outcome, input_file, interrupt, output, progress};
 use crate::exit;
 
-/// Parses a preset's name.
-pub(crate) fn parse_preset(name: &str) -> Result<&'static Preset, String> {
+/// Parses `--preset`.
+pub(crate) fn preset_parser() -> Suggested<&'static Preset, String> {
+    suggested(parse_preset, || PRESETS.iter().map(|preset| preset.name).collect())
+}
+
+fn parse_preset(name: &str) -> Result<&'static Preset, String> {
     preset(name).ok_or_else(|| {
         let names: Vec<&str> = PRESETS.iter().map(|p| p.name).collect();
         format!("there is no such preset; there are {}", names.join(", "))
@@ -70,7 +76,9 @@ pub(crate) fn shape(preset: &Preset, vocabulary: VocabularyArg, layers: Option<u
 pub(crate) fn run(args: &SynthArgs, quiet: bool) -> Outcome {
     let shape = shape(args.preset, args.vocab, args.layers);
     let model = SyntheticModel::new(shape, args.seed).map_err(|e| Failure::new(exit::USAGE, e))?;
+    input_file::refuse_standard(&args.output)?;
     interrupt::listen();
+    let _patience = Patience::new();
     let clock = Instant::now();
     let bar = progress::bar("writing", model.data_bytes(), quiet);
     let bytes = bitnetc_tools::synth::write_synthetic(&args.output, &model, |done| {
@@ -80,11 +88,11 @@ pub(crate) fn run(args: &SynthArgs, quiet: bool) -> Outcome {
     bar.finish_and_clear();
     let s = model.shape();
     output::print(&format!(
-        "{}: {}, {:.1} M parameters, {} layers, vocabulary {}, seed {}, in {:.2} s\n",
+        "{}: {}, {:.1} M parameters, {}, vocabulary {}, seed {}, in {:.2} s\n",
         args.output.display(),
         output::bytes(bytes),
         model.parameters() as f64 / 1e6,
-        s.layers,
+        output::count(s.layers as u64, "layer"),
         s.vocab,
         args.seed,
         clock.elapsed().as_secs_f64()

@@ -1,31 +1,41 @@
 //! `bitnetc tokenize` and `bitnetc detokenize`: text to token ids and back, without the model's weights.
 
-use std::io::{BufRead, IsTerminal, Read, Write};
-use std::path::PathBuf;
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 
 use bitnetc::load::Source;
 use bitnetc::tokenizer_spec::open_tokenizer;
+use bitnetc_frontend_gguf::text;
 use bitnetc_runtime::map::MapMode;
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize, Tokenizer};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::escapes::EscapeArgs;
 use super::failure::Failure;
-use super::{Outcome, models, output};
+use super::model_arg::ModelArg;
+use super::{Outcome, input_file, models, output, progress};
 use crate::exit;
 use crate::terminal::RawArgs;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  bitnetc tokenize model.gguf \"Hello world\"\n  bitnetc tokenize model.gguf --ids < text.txt\n  bitnetc tokenize model.gguf --jsonl --no-bos < texts.jsonl"
+    after_help = "Examples:\n  bitnetc tokenize model.gguf \"Hello world\"\n  bitnetc tokenize -p \"ROMEO:\"\n  bitnetc tokenize model.gguf --ids < text.txt\n  bitnetc tokenize model.gguf --jsonl --no-bos < texts.jsonl"
 )]
 pub(crate) struct TokenizeArgs {
-    /// A .gguf (one with a vocabulary and nothing else is enough) or a plan
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: PathBuf,
-    /// The text (default: standard input, all of it, bytes as they are)
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    /// The text, as it is (default: standard input, all of it, bytes as they are)
     #[arg(value_name = "TEXT", conflicts_with = "jsonl")]
-    pub(crate) text: Option<String>,
+    pub(crate) words: Vec<String>,
+    /// The text, with escapes
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with_all = ["words", "jsonl"])]
+    pub(crate) prompt: Option<String>,
+    /// The text from a file, bytes as they are (`-`: standard input)
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["words", "jsonl", "prompt"])]
+    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) escapes: EscapeArgs,
     /// Do not put the begin-of-text token in front, nor the end-of-text token behind
     #[arg(long)]
     pub(crate) no_bos: bool,
@@ -48,9 +58,8 @@ pub(crate) struct TokenizeArgs {
     after_help = "Examples:\n  bitnetc detokenize model.gguf 128000,9906,1917\n  bitnetc detokenize model.gguf --jsonl < ids.jsonl"
 )]
 pub(crate) struct DetokenizeArgs {
-    /// A .gguf (one with a vocabulary and nothing else is enough) or a plan
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: PathBuf,
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
     /// Token ids, separated by commas or spaces (default: standard input)
     #[arg(value_name = "IDS", conflicts_with = "jsonl")]
     pub(crate) ids: Vec<String>,
@@ -67,9 +76,11 @@ pub(crate) struct DetokenizeArgs {
     pub(crate) jsonl: bool,
 }
 
-fn open(path: &std::path::Path, quiet: bool) -> Result<Tokenizer, Failure> {
-    let path = models::resolve(Some(path), quiet)?;
-    let (tokenizer, notes) = open_tokenizer(&Source::open(path.as_deref(), MapMode::Mapped)?)?;
+/// The tokenizer of a model; of a .gguf, one with a vocabulary and nothing else is enough.
+fn open(name: Option<&Path>, quiet: bool) -> Result<Tokenizer, Failure> {
+    let path = models::resolve(name, quiet)?;
+    let open = || open_tokenizer(&Source::open(path.as_deref(), MapMode::Mapped)?);
+    let (tokenizer, notes) = progress::working("loading", quiet, open)?;
     notes.iter().for_each(|note| output::say(quiet, note));
     Ok(tokenizer)
 }
@@ -78,28 +89,34 @@ fn unreadable(error: impl std::fmt::Display) -> Failure {
     Failure::new(exit::FAILURE, format!("cannot read standard input: {error}"))
 }
 
-fn standard_input() -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut bytes).map_err(unreadable)?;
-    Ok(bytes)
+/// The text that is to be tokenised.
+fn text_of(args: &TokenizeArgs, words: &[String]) -> Result<Vec<u8>, Failure> {
+    match (&args.prompt, &args.file) {
+        (Some(_), _) | (_, Some(_)) if !words.is_empty() => Err(Failure::new(
+            exit::USAGE,
+            "the text is given twice: as an argument and by an option; leave one out",
+        )),
+        (Some(text), _) => Ok(args.escapes.text("--prompt", text)?.into_bytes()),
+        (None, Some(path)) => input_file::bytes(path),
+        (None, None) if words.is_empty() => input_file::bytes(Path::new(input_file::STANDARD)),
+        (None, None) => Ok(words.join(" ").into_bytes()),
+    }
 }
 
 /// Runs `tokenize`.
 pub(crate) fn tokenize(args: &TokenizeArgs, quiet: bool) -> Outcome {
-    let tokenizer = open(&args.model, quiet)?;
+    let (name, words) = args.model.with_words(&args.words);
+    let tokenizer = open(name, quiet)?;
     let encode = |bytes: &[u8]| tokenizer.encode_bytes(bytes, !args.no_bos, !args.no_parse_special);
     if args.jsonl {
         return each_line(|line| {
-            let text: String = serde_json::from_str(line)
+            let text: String = serde_json::from_slice(line)
                 .map_err(|error| format!("a JSON string is wanted on every line: {error}"))?;
             let ids = encode(text.as_bytes()).map_err(|error| error.to_string())?;
             Ok(json!({ "ids": ids }))
         });
     }
-    let ids = match &args.text {
-        Some(text) => encode(text.as_bytes())?,
-        None => encode(&standard_input()?)?,
-    };
+    let ids = encode(&text_of(args, &words)?)?;
     let piece = |id: TokenId| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned();
     if args.json {
         let pieces: Vec<String> = ids.iter().map(|&id| piece(id)).collect();
@@ -120,7 +137,8 @@ pub(crate) fn tokenize(args: &TokenizeArgs, quiet: bool) -> Outcome {
 
 /// Runs `detokenize`.
 pub(crate) fn detokenize(args: &DetokenizeArgs, quiet: bool) -> Outcome {
-    let tokenizer = open(&args.model, quiet)?;
+    let (name, words) = args.model.with_words(&args.ids);
+    let tokenizer = open(name, quiet)?;
     let decode = |ids: &[TokenId]| match ids.iter().find(|&&id| id as usize >= tokenizer.vocab_size()) {
         Some(id) => {
             Err(format!("there is no token {id}; the vocabulary has {} tokens", tokenizer.vocab_size()))
@@ -131,15 +149,15 @@ pub(crate) fn detokenize(args: &DetokenizeArgs, quiet: bool) -> Outcome {
         return each_line(|line| {
             let wrong =
                 |error: serde_json::Error| format!("a list of token ids is wanted on every line: {error}");
-            let value: Value = serde_json::from_str(line).map_err(wrong)?;
+            let value: Value = serde_json::from_slice(line).map_err(wrong)?;
             let list = value.get("ids").cloned().unwrap_or(value);
             let ids: Vec<TokenId> = serde_json::from_value(list).map_err(wrong)?;
             Ok(json!({ "text": String::from_utf8_lossy(&decode(&ids)?) }))
         });
     }
-    let given = match args.ids.is_empty() {
-        true => String::from_utf8(standard_input()?).map_err(unreadable)?,
-        false => args.ids.join(" "),
+    let given = match words.is_empty() {
+        true => input_file::text(Path::new(input_file::STANDARD))?,
+        false => words.join(" "),
     };
     let numbers = given.split(|ch: char| ch == ',' || ch == '[' || ch == ']' || ch.is_whitespace());
     let parse = |number: &str| {
@@ -170,14 +188,15 @@ pub(crate) fn detokenize(args: &DetokenizeArgs, quiet: bool) -> Outcome {
 }
 
 /// Answers every line of standard input with a line, in order; the first that cannot be answered ends it.
-fn each_line(answer: impl Fn(&str) -> Result<Value, String>) -> Outcome {
+fn each_line(answer: impl Fn(&[u8]) -> Result<Value, String>) -> Outcome {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for (number, line) in std::io::stdin().lock().lines().enumerate() {
         let line = line.map_err(unreadable)?;
+        let line = if number == 0 { text::text_without_mark(&line) } else { &line };
         if line.trim().is_empty() {
             continue;
         }
-        match answer(&line) {
+        match answer(&text::json(line.as_bytes())) {
             Ok(value) => writeln!(out, "{value}")?,
             Err(why) => {
                 out.flush()?;

@@ -1,7 +1,5 @@
 //! `bitnetc verify`: every kernel of a model against the interpreter.
 
-use std::path::PathBuf;
-
 use bitnetc::load::{LoadOptions, Source, dump_module, load_source};
 use bitnetc_frontend_gguf::GgufWeights;
 use bitnetc_ir::{Module, Stage, WeightSource};
@@ -13,6 +11,7 @@ use serde_json::{Value, json};
 use super::args::ModelArgs;
 use super::build::LoweringArgs;
 use super::failure::Failure;
+use super::model_arg::ModelArg;
 use super::{Outcome, interrupt, models, output, progress};
 use crate::exit;
 
@@ -21,9 +20,8 @@ use crate::exit;
     after_help = "For every distinct kernel, the first and the last op that use it are run with the model's weights and made-up operands, at\nevery feature level of this machine, with one token and with several; large matrices are compared in 256 rows: the first\nand last tiles of 32, and others drawn from --seed. With --full every op is run and every row compared.\n\nExit code: 0 if all bits are the same, 4 if not.\n\nExamples:\n  bitnetc verify model.gguf\n  bitnetc verify model.plan --cross --json\n  bitnetc verify model.gguf --full --cpu-features avx2"
 )]
 pub(crate) struct VerifyArgs {
-    /// A .gguf model or a plan (default: the built-in model)
-    #[arg(value_name = "MODEL")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArg,
     /// Run the code of both instruction selectors, cranelift and x64
     #[arg(long)]
     cross: bool,
@@ -53,18 +51,19 @@ pub(crate) fn run(args: &VerifyArgs, quiet: bool) -> Outcome {
         threads: args.lowering.build.threads(),
     };
     interrupt::listen();
-    let path = models::resolve(args.model.as_deref(), quiet)?;
+    let path = models::resolve(args.model.name()?, quiet)?;
     let source = Source::open(path.as_deref(), MapMode::Mapped)?.with_options(args.options.model_options());
     let name = source.name();
     let verdicts = match &source {
         Source::Gguf { .. } => {
             let model = source.gguf_model()?;
-            let module = dump_module(&source, Stage::Planned, &build)?;
+            let lower = || dump_module(&source, Stage::Planned, &build);
+            let module = progress::working("compiling", quiet, lower)?;
             verdicts(&module, &GgufWeights::new(&model), &options, args, quiet)?
         }
         Source::Plan { .. } => {
             let load = LoadOptions { build, ..LoadOptions::default() };
-            let loaded = load_source(source, &load)?;
+            let loaded = progress::working("loading", quiet, || load_source(source, &load))?;
             verdicts(&as_stored(&loaded.module, &loaded), &loaded, &options, args, quiet)?
         }
     };

@@ -54,7 +54,7 @@ fn refusals_have_the_exit_code_of_their_kind() {
     assert!(!Path::new(&path("out.npy")).exists());
     let usage = bitnetc(&["run", "--temp", "hot"]);
     assert_eq!(usage.status.code(), Some(2));
-    let range = bitnetc(&["run", "--min-p", "1.5"]);
+    let range = bitnetc(&["run", "--min-p", "-0.5"]);
     assert_eq!(range.status.code(), Some(2), "{}", stderr(&range));
     let token = bitnetc(&["logits", &path("good.gguf"), "--tokens", "1,999999", "-o", &path("out.npy")]);
     assert_eq!(token.status.code(), Some(1));

@@ -262,6 +262,87 @@ fn four_of_five(folder: &Path, lines: &[String], more: &[&str]) -> Value {
 }
 
 #[test]
+fn a_form_in_any_spelling_is_followed_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.jsonl"), folder.path().join("out.jsonl"));
+    let boolean = json!({ "type": "boolean" });
+    let login = json!({
+        "type": "object",
+        "properties": {
+            "home": { "type": "string", "format": "path", "maxLength": 8 },
+            "key": { "type": "string", "format": "password", "writeOnly": true, "maxLength": 8 },
+        },
+        "required": ["home", "key"],
+        "additionalProperties": false,
+    });
+    let gbnf = "root ::= \"yes\"";
+    let is_boolean = |text: &str| ["true", "false"].contains(&text);
+    let has_login = |text: &str| {
+        serde_json::from_str::<Value>(text)
+            .is_ok_and(|value| value["home"].is_string() && value["key"].is_string())
+    };
+    type Holds<'h> = &'h dyn Fn(&str) -> bool;
+    let followed: [(&str, Value, Holds<'_>); 10] = [
+        ("object", json!({ "response_format": { "type": "json_object", "schema": boolean } }), &is_boolean),
+        ("schema", json!({ "response_format": { "type": "json_schema", "schema": boolean } }), &is_boolean),
+        (
+            "formats",
+            json!({ "response_format": { "type": "json_schema", "json_schema": { "schema": login } } }),
+            &has_login,
+        ),
+        ("grammar", json!({ "grammar": gbnf }), &|text| text == "yes"),
+        ("lark", json!({ "grammar": "start: \"no\"" }), &|text| text == "no"),
+        ("json_schema", json!({ "json_schema": boolean }), &is_boolean),
+        ("guided_json", json!({ "guided_json": boolean }), &is_boolean),
+        ("guided_regex", json!({ "guided_regex": "[0-9]{3}" }), &|text| {
+            text.len() == 3 && text.parse::<u32>().is_ok()
+        }),
+        ("guided_choice", json!({ "guided_choice": ["left.", "right?"] }), &|text| {
+            ["left.", "right?"].contains(&text)
+        }),
+        ("structured", json!({ "structured_outputs": { "grammar": gbnf } }), &|text| text == "yes"),
+    ];
+    let refused = [
+        ("two", json!({ "grammar": gbnf, "guided_json": boolean }), "guided_json"),
+        ("lazy", json!({ "grammar": gbnf, "grammar_lazy": true }), "grammar_lazy"),
+        ("circle", json!({ "json_schema": { "$ref": "#" } }), "json_schema"),
+        ("empty", json!({ "guided_regex": "[^\\s\\S]" }), "guided_regex"),
+        ("wrong", json!({ "guided_grammar": "root ::= (" }), "guided_grammar"),
+        ("unique", json!({ "guided_json": { "type": "array", "uniqueItems": true } }), "guided_json"),
+    ];
+    let line = |id: &str, more: &Value| {
+        let mut body = json!({ "prompt": "ROMEO:", "max_tokens": 200, "temperature": 0 });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "custom_id": id, "url": "/v1/completions", "body": body }).to_string()
+    };
+    let mut lines: Vec<String> = followed.iter().map(|(id, more, _)| line(id, more)).collect();
+    lines.extend(refused.iter().map(|(id, more, _)| line(id, more)));
+    std::fs::write(&input, lines.join("\n")).unwrap();
+    finish(&input, &output, &["--parallel", "4"]);
+    let found = results(&output);
+    assert_eq!(found.len(), followed.len() + refused.len());
+    for (id, _, holds) in followed {
+        let response = &found[id]["response"];
+        assert_eq!(response["status_code"], 200, "{response}");
+        let text = response["body"]["choices"][0]["text"].as_str().unwrap();
+        assert!(holds(text), "{id}: {text:?}");
+    }
+    for (id, _, field) in refused {
+        let response = &found[id]["response"];
+        assert_eq!(
+            (&response["status_code"], &response["body"]["error"]["param"]),
+            (&json!(400), &json!(field)),
+            "{id}"
+        );
+        let message = response["body"]["error"]["message"].as_str().unwrap();
+        assert!(
+            message.contains(field) && !message.contains("NoExtension") && message.len() < 300,
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn a_grammar_that_explodes_is_a_line_with_its_error() {
     let folder = tempfile::tempdir().unwrap();
     let model = builtin();
@@ -531,6 +612,115 @@ fn files_that_do_not_go_together_are_refused() {
     assert!(code == Some(1) && message.contains("line-2"), "{message}");
     assert_eq!(run(&[i, "-o", o, "-n", "2", "--overwrite"]).0, Some(0));
     assert_eq!(results(&output).len(), 2);
+}
+
+#[test]
+fn results_of_other_settings_are_not_taken_for_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.txt"), folder.path().join("out.jsonl"));
+    std::fs::write(&input, "ROMEO:\nJULIET:\n").unwrap();
+    std::fs::write(folder.path().join("t.jinja"), "{{ messages[0].content }}").unwrap();
+    let tiny = bitnetc_frontend_gguf::testing::TinyModel::default().to_gguf();
+    std::fs::write(folder.path().join("tiny.gguf"), tiny).unwrap();
+    let run = |more: &[&str]| {
+        let (i, o) = (input.to_str().unwrap(), output.to_str().unwrap());
+        let args = [&["batch", i, "-o", o, "-n", "2", "-s", "7", "--temp", "0.5"], more].concat();
+        let out = bitnetc(&args).current_dir(folder.path()).output().unwrap();
+        let message = String::from_utf8_lossy(&out.stderr).replace('│', " ");
+        (out.status.code(), message.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(run(&[]).0, Some(0));
+    let bytes = std::fs::read(&output).unwrap();
+    assert_eq!(results(&output)["line-1"]["settings"]["temperature"], 0.5);
+    for (change, setting) in [
+        (&["-n", "3"][..], "n_predict 2, and this run has 3"),
+        (&["-s", "8"], "seed 7, and this run has 8"),
+        (&["-s", "-1"], "seed 7, and this run has the default"),
+        (&["--temp", "0"], "temperature 0.5, and this run has 0.0"),
+        (&["--top-k", "3"], "top_k"),
+        (&["--regex", "a+"], "regex"),
+        (&["--head", "q4"], "head"),
+        (&["--kv-type", "f32"], "kv_type"),
+        (&["--chat"], "chat the default, and this run has true"),
+        (&["--chat-template-file", "t.jinja"], "chat_template"),
+        (&["--ignore-eos"], "ignore_eos"),
+        (&["-r", "x"], "reverse_prompt"),
+        (&["-c", "40"], "ctx_size"),
+        (&["-m", "tiny.gguf"], "model"),
+    ] {
+        let (code, message) = run(change);
+        assert!(code == Some(1) && message.contains(setting), "{change:?}: {message}");
+        assert!(message.contains("--overwrite"), "{message}");
+        assert_eq!(std::fs::read(&output).unwrap(), bytes, "nothing is lost");
+    }
+    // What does not change an answer is no reason, and new lines are gone on with.
+    std::fs::write(&input, "ROMEO:\nJULIET:\nFirst Witch:\n").unwrap();
+    assert_eq!(run(&["-t", "1", "--parallel", "1", "--codegen", "cranelift"]).0, Some(0));
+    assert_eq!(results(&output).len(), 3);
+    assert_eq!(run(&["-n", "3", "--overwrite"]).0, Some(0));
+    assert_eq!(results(&output)["line-1"]["settings"]["n_predict"], 3);
+}
+
+#[test]
+fn a_plan_goes_on_with_what_its_model_began() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let compiled = bitnetc(&["compile", "-o", &at("m.plan"), "--weights", "1.6bit"]).output().unwrap();
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    std::fs::write(at("in.txt"), "ROMEO:\n").unwrap();
+    let (input, results) = (at("in.txt"), at("out.jsonl"));
+    let run = |more: &[&str]| {
+        let args = [&["batch", &input, "-o", &results, "-n", "2", "-s", "7"], more].concat();
+        let out = bitnetc(&args).output().unwrap();
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    assert_eq!(run(&[]).0, Some(0));
+    let (code, message) = run(&["-m", &at("m.plan")]);
+    assert!(code == Some(0) && message.contains("1 result is in"), "{message}");
+}
+
+#[test]
+fn lines_of_text_go_through_the_template() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.txt"), folder.path().join("out.jsonl"));
+    // A line that looks like a request is what the user says all the same.
+    let lines = ["Who art thou?", r#"{"body":{"chat_template_kwargs":1}}"#];
+    std::fs::write(&input, lines.join("\n")).unwrap();
+    let more = ["-n", "10", "--chat-template", "chatml", "--system-prompt", "Be brief."];
+    finish(&input, &output, &[&more[..], &["--chat"]].concat());
+    let results = results(&output);
+    for (number, line) in lines.iter().enumerate() {
+        let result = &results[&format!("line-{}", number + 1)];
+        assert_eq!(result["response"]["body"]["object"], "chat.completion");
+        let alone = run_chat(&[&more[..], &["-p", line]].concat());
+        assert_eq!(answer_of(result).trim_end_matches('\n'), alone, "{line}");
+    }
+    let requests = folder.path().join("in.jsonl");
+    std::fs::write(&requests, "{}\n").unwrap();
+    let args = ["batch", requests.to_str().unwrap(), "-o", "-", "--chat"];
+    assert_eq!(bitnetc(&args).output().unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn pipes_are_read_and_written() {
+    let mut command = bitnetc(&["-q", "batch", "-", "-o", "-", "-s", "7", "-n", "4", "--json"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, "\u{feff}ROMEO:\r\nJULIET:\r\n".as_bytes()).unwrap();
+    drop(stdin);
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    let summary: Value = serde_json::from_slice(&out.stderr).unwrap();
+    assert_eq!(summary["answered"], 2);
+    let folder = tempfile::tempdir().unwrap();
+    let piped = folder.path().join("piped.jsonl");
+    std::fs::write(&piped, &out.stdout).unwrap();
+    let (input, output) = (folder.path().join("in.txt"), folder.path().join("out.jsonl"));
+    std::fs::write(&input, "ROMEO:\nJULIET:\n").unwrap();
+    finish(&input, &output, &["-n", "4"]);
+    let texts = |path: &Path| results(path).values().map(|r| text_of(r).to_owned()).collect::<Vec<_>>();
+    assert_eq!(texts(&piped), texts(&output));
 }
 
 /// Kills runs at random times until `kills` have been killed, and looks at the output after each.

@@ -86,7 +86,7 @@ fn commands_work_in_a_pipe() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(turns(&output).len(), 1);
 
-    for bad in ["/nonsense\n", "/load /nowhere\n", "/set top_p 0\n", "/retry\n"] {
+    for bad in ["/nonsense\n", "/load /nowhere\n", "/set top_p -1\n", "/retry\n"] {
         let output = with_input(chat(&["-c", "64"]), bad);
         assert_ne!(output.status.code(), Some(0), "{bad}");
         assert!(output.stdout.is_empty() && !output.stderr.is_empty());

@@ -152,13 +152,34 @@ fn a_model_of_the_hub_is_fetched_and_compiled_once() {
     assert_eq!(list["plans"].as_array().unwrap().len(), 1);
     assert!(list["aliases"]["2b-4t"].as_str().unwrap().starts_with("hf:microsoft/"));
 
-    assert_eq!(output(&mut hub(&["models", "rm", "--plans"])).0, Some(0));
+    // Removing a model frees what was compiled of it, under the shorter names too.
+    assert_eq!(json(&mut hub(&["ls", "--json"])), list);
+    let (code, _, stderr) = output(&mut hub(&["rm", "org/repo"]));
+    assert!(code == Some(0) && stderr.contains("and 1 plan:"), "{stderr}");
+    assert_eq!(json(&mut hub(&["list", "--json"]))["plans"], serde_json::json!([]));
+    let (code, path, stderr) =
+        output(&mut hub(&["pull", "https://huggingface.co/org/repo/blob/main/tiny.gguf"]));
+    assert_eq!((code, std::fs::read(path.trim()).unwrap()), (Some(0), bytes.clone()), "{stderr}");
     assert_eq!(output(&mut hub(&["models", "rm", "hf:org/repo"])).0, Some(0));
+    assert_eq!(output(&mut hub(&["models", "rm", "--plans"])).0, Some(0));
     assert_eq!(output(&mut hub(&["models", "path", "hf:org/repo"])).0, Some(1));
     let (code, _, stderr) = output(hub(&["run", "hf:org/repo"]).env("HF_HUB_OFFLINE", "1"));
     assert!(code == Some(1) && stderr.contains("HF_HUB_OFFLINE"), "{stderr}");
     assert_eq!(output(&mut hub(&["run", "hf:nonsense"])).0, Some(2));
     assert_eq!(output(&mut hub(&["models", "pull", "nonsense"])).0, Some(2));
+}
+
+#[test]
+fn a_name_that_nobody_can_look_up_fails_at_once() {
+    let home = home();
+    let mut command = bitnetc(home.path(), &["pull", "org/repo"]);
+    let (code, _, stderr) = output(command.env("HF_ENDPOINT", "http://nowhere.invalid"));
+    let stderr = stderr.replace(['\n', '│'], " ");
+    assert!(code == Some(1) && !stderr.contains("tried"), "{stderr}");
+    assert!(
+        stderr.split_whitespace().collect::<Vec<_>>().join(" ").contains("no way to the server"),
+        "{stderr}"
+    );
 }
 
 #[test]

@@ -50,6 +50,122 @@ fn ctrl_c_during_the_prompt_ends_it_before_the_next_chunk() {
     assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
 }
 
+/// Waits until a process has a handler of its own for SIGINT; false if it has ended.
+#[cfg(target_os = "linux")]
+fn listens(child: &mut std::process::Child) -> bool {
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        if caught.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & 2 != 0)) {
+            return true;
+        }
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn interrupt(child: &std::process::Child) {
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+}
+
+/// Work that asks nobody whether it may go on: a read from a pipe that gives nothing, and the measuring of limits.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_first_ctrl_c_ends_what_does_not_ask() {
+    let limits = ["bench", "-p", "0", "-n", "1", "-r", "3", "--limits-buffer", "4096"];
+    for args in [&["run"][..], &["run", "--json-schema-file", "-"], &["batch", "-", "-o", "-"], &limits] {
+        let mut child = bitnetc(args).stdin(Stdio::piped()).spawn().unwrap();
+        let stdin = child.stdin.take();
+        assert!(listens(&mut child), "{args:?}");
+        interrupt(&child);
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{args:?}");
+        drop(stdin);
+    }
+}
+
+/// In a chat through pipes the first Ctrl-C stops the answer, and one that comes while it waits for a line ends it.
+#[test]
+#[cfg(target_os = "linux")]
+fn ctrl_c_ends_a_chat_that_waits_for_a_line() {
+    let args = ["-q", "chat", "-s", "1", "--ignore-eos", "-c", "20000", "-r", "never there"];
+    let mut child = bitnetc(&args).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    std::io::Write::write_all(&mut stdin, b"Tell me everything\n").unwrap();
+    let mut some = vec![0; 20];
+    stdout.read_exact(&mut some).unwrap();
+    let reader = std::thread::spawn(move || stdout.read_to_end(&mut some));
+    interrupt(&child);
+    // A command is answered: the chat goes on.
+    std::io::Write::write_all(&mut stdin, b"/stats\n").unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("memory:") {
+        assert!(stderr.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+    reader.join().unwrap().unwrap();
+}
+
+/// The command at a terminal of its own, if the system has `script`; what it shows. Once it has shown `until`, `input` is typed.
+#[cfg(target_os = "linux")]
+fn at_a_terminal(line: &str, (until, input): (&str, &str)) -> Option<String> {
+    let line = format!("{} {line}", env!("CARGO_BIN_EXE_bitnetc"));
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").env("BITNETC_CONFIG", "");
+    let Ok(mut child) = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
+        eprintln!("skipped: there is no `script` to make a terminal");
+        return None;
+    };
+    let (mut stdin, mut stdout) = (child.stdin.take(), child.stdout.take().unwrap());
+    let (mut shown, mut bytes) = (String::new(), [0; 4096]);
+    loop {
+        let read = stdout.read(&mut bytes).unwrap();
+        if read == 0 {
+            break;
+        }
+        shown += &String::from_utf8_lossy(&bytes[..read]);
+        if shown.contains(until)
+            && let Some(mut stdin) = stdin.take()
+        {
+            std::io::Write::write_all(&mut stdin, input.as_bytes()).unwrap();
+        }
+    }
+    child.wait().unwrap();
+    Some(shown)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn work_without_steps_shows_that_it_goes_on() {
+    let shown = at_a_terminal("bench -p 0 -n 1 -r 1 --limits-buffer 4096", ("measuring", ""));
+    assert!(shown.is_none_or(|shown| shown.contains("measuring")));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_model_with_a_template_opens_a_chat_at_a_terminal() {
+    use bitnetc_frontend_gguf::testing::{MetaValue, TinyModel};
+    let mut writer = TinyModel::default().writer();
+    let template = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    writer.set("tokenizer.chat_template", MetaValue::String(template.into()));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), writer.build()).unwrap();
+    let path = file.path().display();
+    let exit = ("> ", "/exit\r");
+    let Some(shown) = at_a_terminal(&format!("run {path} -n 2 "), exit) else { return };
+    assert!(shown.contains("/help"), "{shown}");
+    let raw =
+        at_a_terminal(&format!("run {path} -n 2 --ignore-eos --no-conversation"), exit).unwrap_or_default();
+    assert!(!raw.contains("/help"), "{raw}");
+    let builtin = at_a_terminal("run -n 2 --temp 0", exit).unwrap_or_default();
+    assert!(builtin.contains("shakespeare") && !builtin.contains("/help"), "{builtin}");
+}
+
 #[test]
 fn a_closed_pipe_ends_the_command_quietly() {
     let mut child =

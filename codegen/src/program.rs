@@ -14,8 +14,8 @@ use std::collections::HashMap;
 use bitnetc_ir::entity::EntityVec;
 use bitnetc_ir::rope::Theta;
 use bitnetc_ir::{
-    DType, Entity, EntryPoint, Func, FuncId, Module, Node, NodeId, Op, Operand, Pairs, ParamId, Place,
-    TokenCount, Type, Units, ValueDef, ValueId, storage,
+    DType, Entity, EntryPoint, Func, FuncId, FuncPlan, Module, Node, NodeId, Op, Operand, Pairs, ParamId,
+    Place, TokenCount, Type, Units, ValueDef, ValueId, storage,
 };
 
 use crate::kernels::{Arg, KernelIndex, KernelSpec, SpecError, TokenMode};
@@ -99,7 +99,7 @@ pub enum Word {
 }
 
 /// One kernel call of every thread.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Step {
     /// The op, for profiles and messages.
     pub mnemonic: &'static str,
@@ -125,7 +125,7 @@ pub struct Step {
 }
 
 /// An input or output of a program as the runtime must provide it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Buffer {
     /// Name of the input; empty for an output.
     pub name: String,
@@ -134,7 +134,7 @@ pub struct Buffer {
 }
 
 /// One function, ready to be bound to buffers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Program {
     /// Name of the function.
     pub name: String,
@@ -153,7 +153,7 @@ pub struct Program {
 }
 
 /// What the functions of a module share.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Programs {
     /// One for each function, in the module's order.
     pub programs: Vec<Program>,
@@ -172,6 +172,9 @@ impl Programs {
         Some((FuncId::from_index(index), &self.programs[index]))
     }
 }
+
+/// Most kernels of a module. A model needs a few dozen, however many layers it has; each takes milliseconds to make.
+pub const MAX_KERNELS: usize = 1024;
 
 /// Why a module could not be turned into programs.
 #[derive(Debug, thiserror::Error)]
@@ -200,6 +203,12 @@ pub enum ProgramError {
         op: &'static str,
         /// Type of the activation.
         ty: String,
+    },
+    /// More kernels than are made for one module.
+    #[error("the module needs more than {limit} different kernels; give its ops shapes in common")]
+    Kernels {
+        /// The limit.
+        limit: usize,
     },
     /// A value's place is missing or does not lie in its buffer.
     #[error("@{func}: `{op}` uses a value whose place is {why}")]
@@ -299,9 +308,10 @@ impl Lowering<'_> {
         let func = &self.module.funcs()[id];
         let plan =
             func.plan.as_ref().ok_or_else(|| ProgramError::NotPlanned { func: func.name().to_owned() })?;
+        let places = Places::new(func, plan);
         let mut steps = Vec::new();
         for &node in func.order() {
-            if let Some(step) = self.step(func, node, plan.barriers.contains(&node))? {
+            if let Some(step) = self.step(&places, node, plan.barriers.contains(&node))? {
                 self.push(&mut steps, step);
             } else if plan.barriers.contains(&node)
                 && let Some(last) = steps.last_mut()
@@ -338,7 +348,13 @@ impl Lowering<'_> {
         steps.extend(lowered.second);
     }
 
-    fn step(&mut self, func: &Func, id: NodeId, barrier: bool) -> Result<Option<Lowered>, ProgramError> {
+    fn step(
+        &mut self,
+        places: &Places<'_>,
+        id: NodeId,
+        barrier: bool,
+    ) -> Result<Option<Lowered>, ProgramError> {
+        let func = places.func;
         let node = func.node(id);
         let op = node.op.info().mnemonic;
         let module = self.module;
@@ -353,13 +369,13 @@ impl Lowering<'_> {
         let mut locations = Vec::with_capacity(node.operands.len());
         for &operand in &node.operands {
             locations.push(match operand {
-                Operand::Value(v) => Some(locate(func, v).map_err(place_error)?),
+                Operand::Value(v) => Some(places.locate(v).map_err(place_error)?),
                 Operand::Param(_) => None,
             });
         }
         let mut results = Vec::with_capacity(node.results.len());
         for &result in &node.results {
-            results.push(locate(func, result).map_err(place_error)?);
+            results.push(places.locate(result).map_err(place_error)?);
         }
 
         let tokens = match func.tokens() {
@@ -397,7 +413,7 @@ impl Lowering<'_> {
         if replicated && splits {
             return Err(place_error("private, but the op is divided among threads"));
         }
-        let kernel = self.kernel(spec);
+        let kernel = self.kernel(spec)?;
         let barrier_behind = barrier || splits;
         let first = Step {
             mnemonic: op,
@@ -410,17 +426,20 @@ impl Lowering<'_> {
             barrier: barrier_behind,
             positional: node.op.info().is_positional(),
         };
-        let second = second.map(|(mnemonic, words, spec, units)| Step {
-            mnemonic,
-            node: Some(id),
-            row_strides: call.row_strides(&spec),
-            kernel: self.kernel(spec),
-            words,
-            units,
-            replicated: false,
-            barrier,
-            positional: node.op.info().is_positional(),
-        });
+        let second = match second {
+            Some((mnemonic, words, spec, units)) => Some(Step {
+                mnemonic,
+                node: Some(id),
+                row_strides: call.row_strides(&spec),
+                kernel: self.kernel(spec)?,
+                words,
+                units,
+                replicated: false,
+                barrier,
+                positional: node.op.info().is_positional(),
+            }),
+            None => None,
+        };
         Ok(Some(Lowered { first, second }))
     }
 
@@ -463,9 +482,13 @@ impl Lowering<'_> {
         Ok(words)
     }
 
-    fn kernel(&mut self, spec: KernelSpec) -> KernelIndex {
+    fn kernel(&mut self, spec: KernelSpec) -> Result<KernelIndex, ProgramError> {
         let kernels = &mut self.shared.kernels;
-        *self.kernel_ids.entry(spec).or_insert_with_key(|spec| kernels.push(spec.clone()))
+        let index = *self.kernel_ids.entry(spec).or_insert_with_key(|spec| kernels.push(spec.clone()));
+        match kernels.len() > MAX_KERNELS {
+            true => Err(ProgramError::Kernels { limit: MAX_KERNELS }),
+            false => Ok(index),
+        }
     }
 
     fn weight(&mut self, param: ParamId) -> WeightIndex {
@@ -483,26 +506,60 @@ impl Lowering<'_> {
     }
 }
 
-/// Follows views and aliases of `value` to bytes of the arena or of a buffer of the caller.
-fn locate(func: &Func, value: ValueId) -> Result<Location, &'static str> {
-    let plan = func.plan.as_ref().ok_or("not planned")?;
-    let ty = func.ty(value);
-    let mut stride = storage::row_stride(ty).unwrap_or(0);
-    let mut offset = 0u64;
-    let mut at = value;
-    // A chain visits each value at most once.
-    for _ in 0..=plan.places.len() {
-        let input = func.inputs().iter().position(|&v| v == at);
-        match (input, plan.places.get(&at)) {
-            (Some(index), _) => {
-                return Ok(Location { word: Word::Input { index: index as u32, offset }, stride });
-            }
-            (
-                None,
-                Some(place @ (Place::Arena { offset: start, size } | Place::Private { offset: start, size })),
-            ) => {
+/// What a value is a view or alias of in the end, and where it starts in there.
+#[derive(Clone, Copy)]
+struct Base {
+    value: ValueId,
+    /// Bytes from the start of the row.
+    offset: u64,
+    /// Bytes between two rows of what it is a part of, if there is a view on the way.
+    stride: Option<u64>,
+}
+
+/// Where the values of a function lie.
+struct Places<'f> {
+    func: &'f Func,
+    plan: &'f FuncPlan,
+    bases: HashMap<ValueId, Result<Base, &'static str>>,
+    outputs: HashMap<ValueId, u32>,
+}
+
+impl<'f> Places<'f> {
+    /// Follows views and aliases. Each stands after what it is a view or alias of, so one walk finds all.
+    fn new(func: &'f Func, plan: &'f FuncPlan) -> Self {
+        let mut bases: HashMap<ValueId, Result<Base, &'static str>> = HashMap::new();
+        for value in func.values() {
+            let earlier = |of: &ValueId| bases.get(of).copied().unwrap_or(Err("of no earlier value"));
+            let own = Base { value, offset: 0, stride: None };
+            let base = match plan.places.get(&value) {
+                _ if matches!(func.value(value).def, ValueDef::Input(_)) => Ok(own),
+                Some(Place::Alias { of }) => earlier(of),
+                Some(Place::View { of, offset }) => earlier(of).and_then(|base| {
+                    let offset = base.offset.checked_add(*offset).ok_or("too large")?;
+                    let stride = base.stride.or_else(|| storage::row_stride(func.ty(*of)));
+                    Ok(Base { offset, stride: Some(stride.ok_or("a view of no row")?), ..base })
+                }),
+                Some(_) => Ok(own),
+                None => Err("missing"),
+            };
+            bases.insert(value, base);
+        }
+        let outputs = func.outputs().iter().copied().zip(0..).collect();
+        Self { func, plan, bases, outputs }
+    }
+
+    /// The bytes of `value` in the arena, in private memory or in a buffer of the caller.
+    fn locate(&self, value: ValueId) -> Result<Location, &'static str> {
+        let (func, ty) = (self.func, self.func.ty(value));
+        let Base { value: at, offset, stride } = self.bases.get(&value).copied().unwrap_or(Err("missing"))?;
+        let stride = stride.or_else(|| storage::row_stride(ty)).unwrap_or(0);
+        if let ValueDef::Input(index) = func.value(at).def {
+            return Ok(Location { word: Word::Input { index, offset }, stride });
+        }
+        match self.plan.places.get(&at) {
+            Some(place @ (Place::Arena { offset: start, size } | Place::Private { offset: start, size })) => {
                 let private = matches!(place, Place::Private { .. });
-                let memory = if private { plan.private_bytes } else { plan.arena_bytes };
+                let memory = if private { self.plan.private_bytes } else { self.plan.arena_bytes };
                 let rows = if ty.as_rows().is_some_and(|r| r.per_token) { func.tokens().max() } else { 1 };
                 let last = u64::from(rows.max(1) - 1).checked_mul(stride).ok_or("too large")?;
                 let own = storage::activation_bytes(ty, 1).unwrap_or(stride).min(stride);
@@ -519,24 +576,16 @@ fn locate(func: &Func, value: ValueId) -> Result<Location, &'static str> {
                 }
                 let first = start.checked_add(offset).ok_or("too large")?;
                 let word = if private { Word::Private(first) } else { Word::Arena(first) };
-                return Ok(Location { word, stride });
+                Ok(Location { word, stride })
             }
-            (None, Some(Place::View { of, offset: part })) => {
-                offset = offset.checked_add(*part).ok_or("too large")?;
-                stride = storage::row_stride(func.ty(*of)).ok_or("a view of no row")?;
-                at = *of;
+            Some(Place::Extern) => {
+                let index = *self.outputs.get(&at).ok_or("extern but no output")?;
+                match offset {
+                    0 => Ok(Location { word: Word::Output { index }, stride }),
+                    _ => Err("a view of an output"),
+                }
             }
-            (None, Some(Place::Alias { of })) => at = *of,
-            (None, Some(Place::Extern)) => {
-                let index = func.outputs().iter().position(|&v| v == at).ok_or("extern but no output")?;
-                let is_result = matches!(func.value(at).def, ValueDef::Result(..));
-                return match offset == 0 && is_result {
-                    true => Ok(Location { word: Word::Output { index: index as u32 }, stride }),
-                    false => Err("a view of an output"),
-                };
-            }
-            (None, None) => return Err("missing"),
+            Some(Place::View { .. } | Place::Alias { .. }) | None => Err("missing"),
         }
     }
-    Err("a chain without end")
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use bitnetc_codegen::kir::interp::{Arg, Fault, InterpError, Memory, run};
 use bitnetc_codegen::kir::{
-    Access, Block, Handle, IntCond, Kernel, KernelBuilder, Op, Rule, Scalar, Stmt, Type, Value, verify,
+    Access, Block, Handle, IntCond, Kernel, KernelBuilder, MAX_STATEMENTS, Op, Rule, Scalar, Stmt, Type,
+    Value, verify,
 };
 
 /// A kernel with a loop and a choice, to be spoiled.
@@ -211,6 +212,16 @@ fn every_rule_is_enforced() {
         append(k, Op::LoadF32 { ptr: result, offset: 0, lanes: 1 }, Some(Type::Vf));
     });
 
+    expect(Rule::Bounds, &|k| k.params[1].bytes = Some(3));
+    expect(Rule::Bounds, &|k| {
+        // Wherever in a buffer of 2^17 bytes the address is, 16 elements that far behind it are not.
+        k.params[0].bytes = Some(1 << 17);
+        let at = loop_of(k).carries[1].param;
+        let sum = fresh(k, Type::Vf);
+        let load = Stmt::Op { result: Some(sum), op: Op::LoadF32 { ptr: at, offset: 1 << 17, lanes: 16 } };
+        loop_of(k).body.stmts.push(load);
+    });
+
     expect(Rule::ReadOnly, &|k| append(k, Op::StoreF32 { ptr: X, v: ZERO, offset: 0, lanes: 1 }, None));
 
     let all: BTreeSet<_> = Rule::ALL.iter().map(|r| r.name()).collect();
@@ -348,4 +359,55 @@ kernel @sound(%0 x: ptr(readonly), %1 y: ptr(readwrite), %2 n: int) {
 }
 ";
     assert_eq!(sound().to_string(), expected);
+}
+
+#[test]
+fn accesses_at_known_places_lie_in_their_buffer() {
+    let build = |bytes: u64, start: i64, offset: i32| {
+        let mut b = KernelBuilder::new("reads");
+        let p = b.buffer("p", Access::ReadOnly, bytes);
+        let twice = b.int(start);
+        let distance = b.mul(twice, 2);
+        let at = b.add(p, distance);
+        b.load_f32(at, offset, 4);
+        b.prefetch(at, 1 << 20, 1);
+        b.finish()
+    };
+    build(64, 24, 0).unwrap();
+    build(64, 0, 48).unwrap();
+    build(64, 32, -16).unwrap();
+    for (bytes, start, offset) in [(64, 0, 49), (64, 25, 0), (64, 0, -1), (63, 24, 0), (64, i64::MAX / 2, 0)]
+    {
+        let error = build(bytes, start, offset).unwrap_err();
+        assert!(error.violations.iter().all(|v| v.rule == Rule::Bounds), "{error}");
+    }
+}
+
+#[test]
+fn distances_that_are_no_offsets_make_no_kernel() {
+    let build = |bytes: i64| {
+        let mut b = KernelBuilder::new("far");
+        let p = b.ptr("p", Access::ReadOnly);
+        let offset = b.offset(bytes);
+        b.load_f32(p, offset, 4);
+        b.finish()
+    };
+    build(1 << 29).unwrap();
+    for bytes in [1 << 31, -(1 << 31) - 1, 1 << 32, i64::MAX] {
+        let error = build(bytes).unwrap_err();
+        assert_eq!(error.violations[0].rule, Rule::Bounds);
+        assert!(error.to_string().contains(&bytes.to_string()), "{error}");
+    }
+}
+
+#[test]
+fn a_kernel_that_never_ends_is_not_kept() {
+    let mut b = KernelBuilder::new("endless");
+    let p = b.ptr("p", Access::ReadOnly);
+    for i in 0..MAX_STATEMENTS {
+        assert!(!b.is_too_long(), "{i}");
+        b.prefetch(p, 0, 1);
+    }
+    b.prefetch(p, 0, 1);
+    assert!(b.is_too_long());
 }

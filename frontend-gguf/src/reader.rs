@@ -47,43 +47,10 @@ impl<'a> Gguf<'a> {
     /// # Errors
     /// Every [`GgufError`] from `BadMagic` to `Overlap`.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, GgufError> {
-        let mut c = Cursor::new(bytes);
-        let version = read_header(&mut c)?;
-        let width = if version == 1 { Width::Narrow } else { Width::Wide };
-        c.set_width(width);
-        let tensor_count_offset = c.offset();
-        let tensor_count = c.length(format_args!("the tensor count"))?;
-        let key_count =
-            c.count(limits::MAX_KEYS, min_key_value_bytes(width), format_args!("the metadata key count"))?;
-        let check_tensor_count = |c: &Cursor<'_>| {
-            c.check_count(
-                tensor_count_offset,
-                tensor_count,
-                limits::MAX_TENSORS,
-                min_entry_bytes(width),
-                format_args!("the tensor count"),
-            )
-        };
-        check_tensor_count(&c)?;
-
-        let mut entries = Vec::with_capacity(key_count);
-        let mut by_key = HashMap::with_capacity(key_count);
-        for i in 0..key_count {
-            let key_offset = c.offset();
-            let key = read_key(&mut c)?;
-            if by_key.insert(key, i).is_some() {
-                return Err(GgufError::DuplicateKey { offset: key_offset, key: printable(key) });
-            }
-            let offset = c.offset();
-            let value = Value::read(&mut c, format_args!("the value of \"{}\"", Printable(key)))?;
-            entries.push(Entry { key, value, offset });
-        }
+        let Metadata { mut cursor, version, tensor_count, entries, by_key } = Metadata::read(bytes)?;
         let alignment = by_key.get("general.alignment").and_then(|&i| entries.get(i));
         let alignment = alignment.map_or(Ok(limits::DEFAULT_ALIGNMENT), read_alignment)?;
-
-        // Checked again: the metadata has used up bytes since.
-        let tensor_count = check_tensor_count(&c)?;
-        let directory = read_directory(&mut c, tensor_count, alignment, bytes.len() as u64)?;
+        let directory = read_directory(&mut cursor, tensor_count, alignment, bytes.len() as u64)?;
         Ok(Self { parts: vec![bytes], version, alignment, entries, by_key, directory })
     }
 
@@ -200,6 +167,56 @@ impl<'a> Gguf<'a> {
             found: entry.value.type_name(),
             expected,
         })
+    }
+}
+
+/// What stands before the tensor directory.
+pub(crate) struct Metadata<'a> {
+    /// At the first entry of the directory.
+    pub(crate) cursor: Cursor<'a>,
+    pub(crate) version: u32,
+    /// Entries of the directory, as many as fit into the bytes that are left.
+    pub(crate) tensor_count: usize,
+    pub(crate) entries: Vec<Entry<'a>>,
+    by_key: HashMap<&'a str, usize>,
+}
+
+impl<'a> Metadata<'a> {
+    pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, GgufError> {
+        let mut c = Cursor::new(bytes);
+        let version = read_header(&mut c)?;
+        let width = if version == 1 { Width::Narrow } else { Width::Wide };
+        c.set_width(width);
+        let tensor_count_offset = c.offset();
+        let tensor_count = c.length(format_args!("the tensor count"))?;
+        let key_count =
+            c.count(limits::MAX_KEYS, min_key_value_bytes(width), format_args!("the metadata key count"))?;
+        let check_tensor_count = |c: &Cursor<'_>| {
+            c.check_count(
+                tensor_count_offset,
+                tensor_count,
+                limits::MAX_TENSORS,
+                min_entry_bytes(width),
+                format_args!("the tensor count"),
+            )
+        };
+        check_tensor_count(&c)?;
+
+        let mut entries = Vec::with_capacity(key_count);
+        let mut by_key = HashMap::with_capacity(key_count);
+        for i in 0..key_count {
+            let key_offset = c.offset();
+            let key = read_key(&mut c)?;
+            if by_key.insert(key, i).is_some() {
+                return Err(GgufError::DuplicateKey { offset: key_offset, key: printable(key) });
+            }
+            let offset = c.offset();
+            let value = Value::read(&mut c, format_args!("the value of \"{}\"", Printable(key)))?;
+            entries.push(Entry { key, value, offset });
+        }
+        // Checked again: the metadata has used up bytes since.
+        let tensor_count = check_tensor_count(&c)?;
+        Ok(Self { cursor: c, version, tensor_count, entries, by_key })
     }
 }
 

@@ -2,8 +2,9 @@
 
 use rayon::prelude::*;
 
-use crate::error::GgufError;
-use crate::form::Form;
+use crate::decode::FloatFormat;
+use crate::error::{GgufError, printable};
+use crate::form::{Form, Weights};
 use crate::model::Model;
 use crate::tensors::TensorInfo;
 
@@ -99,6 +100,33 @@ impl Model<'_> {
             not_finite: sums.not_finite,
             form: if tensor.dims().as_slice().len() > 1 { self.form(tensor) } else { None },
         })
+    }
+
+    /// The tensors with finite weights or scales so large that the squares of what is computed with them, which every norm takes,
+    /// are infinite in f32; with the largest magnitude of each. A model with one of them computes NaN.
+    pub fn overflowing_tensors(&self) -> Vec<(String, f32)> {
+        let most = f32::MAX.sqrt();
+        let tensors: Vec<_> = self.tensors().collect();
+        let magnitude = |weights: Weights<'_>| match weights {
+            Weights::Floats(floats) => {
+                let mut row = vec![0.0f32; floats.cols()];
+                let of_row = |i| {
+                    floats.decode_row(i, &mut row);
+                    row.iter().fold(0.0f32, |most, x| most.max(x.abs()))
+                };
+                // f16 has no such numbers.
+                let wide = floats.format() != FloatFormat::F16;
+                if wide { (0..floats.rows()).map(of_row).fold(0.0, f32::max) } else { 0.0 }
+            }
+            Weights::Ternary(ternary) => ternary.scale().abs(),
+            // Their scales are f16.
+            Weights::Quantised(_) => 0.0,
+        };
+        let all = tensors.par_iter().filter_map(|tensor| {
+            let largest = self.weights(tensor).map(magnitude)?;
+            (largest.is_finite() && largest > most).then(|| (printable(tensor.name()), largest))
+        });
+        all.collect()
     }
 
     /// Everything that is wrong with the weights, one error for each tensor that has any; [`Model::check_weights`] stops

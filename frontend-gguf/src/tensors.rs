@@ -147,13 +147,11 @@ pub(crate) struct Directory<'a> {
     pub(crate) notes: Vec<Note>,
 }
 
-/// Reads `count` entries at the cursor and checks everything that can be known without reading tensor data.
-pub(crate) fn read_directory<'a>(
+/// Reads `count` entries at the cursor; their names are unique, their types are not looked at.
+pub(crate) fn read_entries<'a>(
     c: &mut Cursor<'a>,
     count: usize,
-    alignment: u64,
-    file_len: u64,
-) -> Result<Directory<'a>, GgufError> {
+) -> Result<(Vec<Entry<'a>>, HashMap<&'a str, TensorId>), GgufError> {
     let mut entries = Vec::with_capacity(count);
     let mut by_name = HashMap::with_capacity(count);
     for i in 0..count {
@@ -167,6 +165,17 @@ pub(crate) fn read_directory<'a>(
         }
         entries.push(entry);
     }
+    Ok((entries, by_name))
+}
+
+/// Reads `count` entries at the cursor and checks everything that can be known without reading tensor data.
+pub(crate) fn read_directory<'a>(
+    c: &mut Cursor<'a>,
+    count: usize,
+    alignment: u64,
+    file_len: u64,
+) -> Result<Directory<'a>, GgufError> {
+    let (entries, by_name) = read_entries(c, count)?;
     // The data section starts at the next multiple of the alignment; without tensors there is none.
     let data_start = if count == 0 { c.offset() } else { c.offset().next_multiple_of(alignment) };
     let types = type_ids::resolve(&entries, alignment, file_len.saturating_sub(data_start))?;

@@ -262,14 +262,27 @@ impl<'a> Array<'a> {
             .then(|| self.raw.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b)))
     }
 
-    /// The elements of an array of numbers or bools.
-    fn scalars(&self) -> Option<impl Iterator<Item = Value<'a>> + use<'a>> {
+    /// The elements, in order.
+    pub fn values(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
         let (elem, len) = (self.elem, self.len);
         let mut c = Cursor::with_width(self.raw, self.width);
         // All of this was checked when the array was read, so every element is one.
-        let next = move |_| Value::read_scalar(elem, &mut c, format_args!("an element")).ok();
-        let scalar = !matches!(elem, ValueType::String | ValueType::Array);
-        scalar.then(|| (0..len).map_while(next))
+        let next = move |_| match elem {
+            ValueType::String => {
+                c.string(limits::MAX_STRING_BYTES, format_args!("an element")).ok().map(Value::String)
+            }
+            ValueType::Array => {
+                Self::read(&mut c, limits::MAX_ARRAY_DEPTH, format_args!("an element")).ok().map(Value::Array)
+            }
+            elem => Value::read_scalar(elem, &mut c, format_args!("an element")).ok(),
+        };
+        (0..len).map_while(next)
+    }
+
+    /// The elements of an array of numbers or bools.
+    fn scalars(&self) -> Option<impl Iterator<Item = Value<'a>> + use<'a>> {
+        let scalar = !matches!(self.elem, ValueType::String | ValueType::Array);
+        scalar.then(|| self.values())
     }
 
     /// The numbers of an array of any integer type.

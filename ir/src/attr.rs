@@ -5,6 +5,33 @@ use std::fmt;
 
 use crate::rope::{RopeScaling, Theta};
 
+/// What the op table demands of an attribute, beyond what its type can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bounds {
+    /// Nothing: each value means something.
+    Any,
+    /// Numbers that are finite and above zero.
+    Positive,
+    /// Whole numbers from 1.
+    UpTo(u32),
+    /// Even whole numbers from 2.
+    EvenUpTo(u32),
+    /// A list of at most so many sizes, each of which is at least 1.
+    Sizes(usize),
+}
+
+impl fmt::Display for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bounds::Any => f.write_str("anything"),
+            Bounds::Positive => f.write_str("positive and finite"),
+            Bounds::UpTo(most) => write!(f, "1 to {most}"),
+            Bounds::EvenUpTo(most) => write!(f, "even, 2 to {most}"),
+            Bounds::Sizes(most) => write!(f, "1 to {most} sizes of at least 1"),
+        }
+    }
+}
+
 /// An attribute type.
 pub trait Attr: Sized + Clone + PartialEq + fmt::Debug {
     /// What a text of this type looks like, for error messages.
@@ -13,6 +40,8 @@ pub trait Attr: Sized + Clone + PartialEq + fmt::Debug {
     fn print(&self) -> String;
     /// The attribute that prints as `text`.
     fn parse(text: &str) -> Option<Self>;
+    /// Whether the value lies within bounds, which are such as this type can have.
+    fn is_within(&self, bounds: Bounds) -> bool;
     /// Values worth trying on operands whose last dimensions are `widths`.
     fn candidates(widths: &[u32]) -> Vec<Self>;
 }
@@ -24,6 +53,13 @@ impl Attr for f32 {
     }
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok().filter(|x: &f32| x.is_finite())
+    }
+    fn is_within(&self, bounds: Bounds) -> bool {
+        match bounds {
+            Bounds::Any => true,
+            Bounds::Positive => *self > 0.0 && self.is_finite(),
+            Bounds::UpTo(_) | Bounds::EvenUpTo(_) | Bounds::Sizes(_) => false,
+        }
     }
     fn candidates(_: &[u32]) -> Vec<Self> {
         vec![1e-5, 1e-6, 0.125, 1.0, 10000.0, 500000.0]
@@ -37,6 +73,14 @@ impl Attr for u32 {
     }
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok()
+    }
+    fn is_within(&self, bounds: Bounds) -> bool {
+        match bounds {
+            Bounds::Any => true,
+            Bounds::UpTo(most) => (1..=most).contains(self),
+            Bounds::EvenUpTo(most) => (2..=most).contains(self) && self.is_multiple_of(2),
+            Bounds::Positive | Bounds::Sizes(_) => false,
+        }
     }
     fn candidates(widths: &[u32]) -> Vec<Self> {
         let mut all: Vec<u32> = widths
@@ -69,6 +113,9 @@ impl Attr for Theta {
         let numbers: Vec<f32> = words.map(f32::parse).collect::<Option<_>>()?;
         RopeScaling::of_parts(kind, &numbers).map(|scaling| Self { base, scaling })
     }
+    fn is_within(&self, bounds: Bounds) -> bool {
+        matches!(bounds, Bounds::Any) || (bounds == Bounds::Positive && self.is_sound())
+    }
     fn candidates(widths: &[u32]) -> Vec<Self> {
         let mut all: Vec<Self> = f32::candidates(widths).into_iter().map(Self::from).collect();
         let yarn = RopeScaling::Yarn { factor: 4.0, original: 32.0, beta_fast: 32.0, beta_slow: 1.0 };
@@ -93,6 +140,13 @@ impl Attr for Sizes {
         let inner = text.strip_prefix('[')?.strip_suffix(']')?;
         inner.split(',').map(|t| t.trim().parse().ok()).collect::<Option<Vec<u32>>>().map(Sizes)
     }
+    fn is_within(&self, bounds: Bounds) -> bool {
+        match bounds {
+            Bounds::Any => true,
+            Bounds::Sizes(most) => (1..=most).contains(&self.0.len()) && !self.0.contains(&0),
+            Bounds::Positive | Bounds::UpTo(_) | Bounds::EvenUpTo(_) => false,
+        }
+    }
     fn candidates(widths: &[u32]) -> Vec<Self> {
         widths
             .iter()
@@ -115,6 +169,9 @@ macro_rules! word_attr {
             }
             fn parse(text: &str) -> Option<Self> {
                 match text { $($word => Some($name::$variant),)+ _ => None }
+            }
+            fn is_within(&self, bounds: Bounds) -> bool {
+                bounds == Bounds::Any
             }
             fn candidates(_: &[u32]) -> Vec<Self> {
                 vec![$($name::$variant,)+]

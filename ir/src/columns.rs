@@ -8,32 +8,12 @@
 //! cache; a result that is a cache has exactly one operand that it may take the place of, and that is a cache; an operand of
 //! which there are row numbers or token ids says what they count.
 
+use crate::attr::Bounds;
 use crate::partition::{Division, Units};
 use crate::slot::Slot;
 use crate::stage::StageRange;
 use crate::types::Type;
 use crate::work::Reads;
-
-/// How an op's result may differ from an outside reference that computes the same formula.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tolerance {
-    /// Not at all: data movement and integer arithmetic.
-    Exact,
-    /// By the rounding of f32 sums in another order: 1e-5 of the largest magnitude of the result.
-    Rounding,
-    /// Codes of values within 1e-4 of a half may differ by one.
-    Code,
-}
-
-impl Tolerance {
-    /// Greatest relative difference, as a share of the largest magnitude of the result.
-    pub fn relative(self) -> f32 {
-        match self {
-            Tolerance::Exact => 0.0,
-            Tolerance::Rounding | Tolerance::Code => 1e-5,
-        }
-    }
-}
 
 /// Who carries an op out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +59,8 @@ pub struct OpInfo {
     pub operands: &'static [(&'static str, Slot)],
     /// Optional operands, after the required ones.
     pub optional: &'static [(&'static str, Slot)],
-    /// Names of the attributes, in printing order.
-    pub attrs: &'static [&'static str],
+    /// Names of the attributes, in printing order, and their bounds.
+    pub attrs: &'static [(&'static str, Bounds)],
     /// Names of the results; empty where their number depends on the attributes.
     pub results: &'static [&'static str],
     /// Which results may be written over which operands; of several for one result, the first that suits is taken.
@@ -93,8 +73,6 @@ pub struct OpInfo {
     pub reads: Reads,
     /// Where the op is legal.
     pub stages: StageRange,
-    /// Against an outside reference.
-    pub tolerance: Tolerance,
 }
 
 impl OpInfo {
@@ -134,11 +112,6 @@ impl OpInfo {
     /// The cache operand that result `result` is after the op.
     pub fn updated_cache(&self, result: usize) -> Option<usize> {
         self.overwritable(result).find(|&operand| self.slots().nth(operand) == Some(Slot::Cache))
-    }
-
-    /// The operand that the elements of operand `operand` count in.
-    pub fn indexed_by(&self, operand: usize) -> Option<usize> {
-        self.indices.iter().find(|i| i.operand == operand).map(|i| i.into)
     }
 
     /// Whether the results depend on where the tokens stand. The other ops treat the rows of their tokens one by one,
@@ -210,12 +183,8 @@ mod tests {
         for info in ALL_OPS {
             for (operand, slot) in info.slots().enumerate() {
                 let number = matches!(slot, Slot::Tokens | Slot::RowNumbers);
-                assert_eq!(
-                    info.indexed_by(operand).is_some(),
-                    number,
-                    "{}: operand {operand}",
-                    info.mnemonic
-                );
+                let counts = info.indices.iter().any(|index| index.operand == operand);
+                assert_eq!(counts, number, "{}: operand {operand}", info.mnemonic);
             }
         }
     }

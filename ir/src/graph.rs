@@ -4,8 +4,14 @@
 //! sees typed entities and an order. The order is a topological order of the graph; passes keep it so by inserting new
 //! nodes before the ones they replace.
 //!
+//! Questions about the order and about the readers of a value take time in proportion to their answer, up to a logarithm,
+//! and not to the size of the function: nodes have *ranks* that grow along the order, and readers of inputs, which the graph
+//! does not have, are kept beside it.
+//!
 //! Invariants: every edge runs from the producer of a value to a node that has it as an operand, one edge for each slot;
 //! a node's results are values defined by it.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
@@ -106,10 +112,19 @@ pub struct Func {
     values: EntityVec<ValueId, ValueData>,
     inputs: Vec<ValueId>,
     outputs: Vec<ValueId>,
+    /// The values among the outputs.
+    returned: HashSet<ValueId>,
     order: Vec<NodeId>,
+    /// By node: numbers that grow along the order. Those of removed nodes mean nothing.
+    ranks: Vec<u64>,
+    /// The nodes that read an input.
+    input_readers: BTreeMap<ValueId, BTreeSet<NodeId>>,
     /// Memory and schedule; there in stage `planned`.
     pub plan: Option<FuncPlan>,
 }
+
+/// Between the ranks of two neighbours in the order, where nothing was inserted between them.
+const RANK_STEP: u64 = 1 << 32;
 
 /// Bytes of the elements of a row.
 fn row_bytes(ty: &Type) -> u64 {
@@ -131,7 +146,10 @@ impl Func {
             values: EntityVec::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
+            returned: HashSet::new(),
             order: Vec::new(),
+            ranks: Vec::new(),
+            input_readers: BTreeMap::new(),
             plan: None,
         }
     }
@@ -193,6 +211,7 @@ impl Func {
     }
     /// Sets the outputs.
     pub fn set_outputs(&mut self, outputs: Vec<ValueId>) {
+        self.returned = outputs.iter().copied().collect();
         self.outputs = outputs;
     }
     /// Changes the type of an input, as a layout choice for a cache does; [`Func::retype`] then carries it on.
@@ -218,50 +237,96 @@ impl Func {
         for (slot, operand) in operands.iter().enumerate() {
             self.link(*operand, id, slot as u32);
         }
-        let at = anchor.and_then(|a| self.order.iter().position(|&n| n == a)).unwrap_or(self.order.len());
+        let at = anchor.and_then(|a| self.place(a)).unwrap_or(self.order.len());
         self.order.insert(at, id);
+        if self.ranks.len() <= index.index() {
+            self.ranks.resize(index.index() + 1, 0);
+        }
+        let rank_at = |i: usize| self.order.get(i).map(|n| self.ranks[n.index()]);
+        let (before, after) = (at.checked_sub(1).and_then(rank_at).unwrap_or(0), rank_at(at + 1));
+        let rank = match after {
+            Some(after) => before + (after - before) / 2,
+            None => before.saturating_add(RANK_STEP),
+        };
+        self.ranks[index.index()] = rank;
+        if rank == before {
+            self.rank();
+        }
         id
     }
 
-    fn link(&mut self, operand: Operand, to: NodeId, slot: u32) {
-        if let Operand::Value(v) = operand
-            && let ValueDef::Result(from, _) = self.values[v].def
-        {
-            self.graph.add_edge(raw(from), raw(to), slot);
+    /// Gives all nodes ranks with room between them.
+    fn rank(&mut self) {
+        for (n, i) in self.order.iter().zip(1..) {
+            self.ranks[n.index()] = i * RANK_STEP;
         }
     }
 
-    /// The nodes that read `value`, each once, in program order; outputs are not among them.
-    pub fn users(&self, value: ValueId) -> Vec<NodeId> {
-        let reads = |n: &NodeId| self.node(*n).operands.contains(&Operand::Value(value));
-        match self.values[value].def {
-            ValueDef::Input(_) => self.order.iter().copied().filter(reads).collect(),
-            ValueDef::Result(node, _) => {
-                let mut users: Vec<NodeId> = self
-                    .graph
-                    .neighbors_directed(raw(node), Direction::Outgoing)
-                    .map(|n| NodeId::from_index(n.index()))
-                    .filter(reads)
-                    .collect();
-                users.sort_unstable();
-                users.dedup();
-                if users.len() > 1 {
-                    users.sort_by_key(|n| self.order.iter().position(|m| m == n));
-                }
-                users
+    /// Where the node stands in the order.
+    fn place(&self, node: NodeId) -> Option<usize> {
+        let rank = *self.ranks.get(node.index())?;
+        let at = self.order.binary_search_by_key(&rank, |n| self.ranks[n.index()]).ok()?;
+        (self.order[at] == node).then_some(at)
+    }
+
+    /// Whether node `a` stands before node `b`, both of this function.
+    pub fn is_before(&self, a: NodeId, b: NodeId) -> bool {
+        self.ranks[a.index()] < self.ranks[b.index()]
+    }
+
+    fn link(&mut self, operand: Operand, to: NodeId, slot: u32) {
+        let Operand::Value(v) = operand else { return };
+        match self.values[v].def {
+            ValueDef::Result(from, _) => {
+                self.graph.add_edge(raw(from), raw(to), slot);
+            }
+            ValueDef::Input(_) => {
+                self.input_readers.entry(v).or_default().insert(to);
             }
         }
     }
+
+    /// The nodes that read `value`, in no order, perhaps several times.
+    fn readers(&self, value: ValueId) -> impl Iterator<Item = NodeId> + '_ {
+        let of_input = self.input_readers.get(&value).into_iter().flatten().copied();
+        let of_result = self.producer(value).into_iter().flat_map(move |node| {
+            let all = self.graph.neighbors_directed(raw(node), Direction::Outgoing);
+            let all = all.map(|n| NodeId::from_index(n.index()));
+            all.filter(move |&n| self.node(n).operands.contains(&Operand::Value(value)))
+        });
+        of_input.chain(of_result)
+    }
+    /// The nodes that read `value`, each once, in program order; outputs are not among them.
+    pub fn users(&self, value: ValueId) -> Vec<NodeId> {
+        let mut users: Vec<NodeId> = self.readers(value).collect();
+        users.sort_unstable_by_key(|n| self.ranks[n.index()]);
+        users.dedup();
+        users
+    }
+    /// As [`Func::users`], unless they are more than `most`; then as soon as this is known.
+    pub fn users_up_to(&self, value: ValueId, most: usize) -> Option<Vec<NodeId>> {
+        let mut users: BTreeMap<u64, NodeId> = BTreeMap::new();
+        for user in self.readers(value) {
+            users.insert(self.ranks[user.index()], user);
+            if users.len() > most {
+                return None;
+            }
+        }
+        Some(users.into_values().collect())
+    }
+    /// Whether a node reads `value`.
+    pub fn is_read(&self, value: ValueId) -> bool {
+        self.readers(value).next().is_some()
+    }
     /// Whether the function returns `value`.
     pub fn is_output(&self, value: ValueId) -> bool {
-        self.outputs.contains(&value)
+        self.returned.contains(&value)
     }
     /// The only node that reads `value`, where there is exactly one and the function does not return the value.
     pub fn sole_user(&self, value: ValueId) -> Option<NodeId> {
-        match self.users(value)[..] {
-            [user] if !self.is_output(value) => Some(user),
-            _ => None,
-        }
+        let mut readers = self.readers(value);
+        let first = readers.next().filter(|_| !self.is_output(value))?;
+        readers.all(|other| other == first).then_some(first)
     }
     /// The node that makes `value`, unless it is an input.
     pub fn producer(&self, value: ValueId) -> Option<NodeId> {
@@ -298,10 +363,9 @@ impl Func {
                 }
             }
         }
-        for output in &mut self.outputs {
-            if *output == old {
-                *output = new;
-            }
+        if self.is_output(old) {
+            let renamed = self.outputs.iter().map(|&v| if v == old { new } else { v }).collect();
+            self.set_outputs(renamed);
         }
     }
     /// Sets one operand of a node.
@@ -315,15 +379,30 @@ impl Func {
         for edge in stale {
             self.graph.remove_edge(edge);
         }
-        self.graph[raw(node)].operands[slot] = operand;
+        let old = std::mem::replace(&mut self.graph[raw(node)].operands[slot], operand);
+        self.forget_reader(old, node);
         self.link(operand, node, slot as u32);
+    }
+    /// Notes that `node` reads `operand` no more, unless another of its slots does.
+    fn forget_reader(&mut self, operand: Operand, node: NodeId) {
+        if let Operand::Value(v) = operand
+            && !self.graph.node_weight(raw(node)).is_some_and(|n| n.operands.contains(&operand))
+            && let Some(readers) = self.input_readers.get_mut(&v)
+        {
+            readers.remove(&node);
+        }
     }
     /// Removes a node whose results nobody reads; returns whether it did.
     pub fn remove(&mut self, node: NodeId) -> bool {
-        let unread = self.node(node).results.iter().all(|&r| self.users(r).is_empty() && !self.is_output(r));
+        let unread = self.node(node).results.iter().all(|&r| !self.is_read(r) && !self.is_output(r));
         if unread {
-            self.graph.remove_node(raw(node));
-            self.order.retain(|&n| n != node);
+            if let Some(at) = self.place(node) {
+                self.order.remove(at);
+            }
+            let gone = self.graph.remove_node(raw(node));
+            for operand in gone.into_iter().flat_map(|n| n.operands) {
+                self.forget_reader(operand, node);
+            }
         }
         unread
     }
@@ -380,7 +459,7 @@ impl Func {
     /// # Errors
     /// The order given back if it is no topological order of all nodes.
     pub fn set_order(&mut self, order: Vec<NodeId>) -> Result<(), Vec<NodeId>> {
-        let mut place = std::collections::BTreeMap::new();
+        let mut place = BTreeMap::new();
         for (i, n) in order.iter().enumerate() {
             place.insert(*n, i);
         }
@@ -394,6 +473,7 @@ impl Func {
         match sorted {
             true => {
                 self.order = order;
+                self.rank();
                 Ok(())
             }
             false => Err(order),

@@ -1,9 +1,8 @@
 //! Result types of ops, and the rules that their operand types must keep. One function for each rule set; the op table
-//! names them. Slots (dtype and rank) have been checked before these run.
+//! names them. Slots (dtype and rank) and attributes, by the bounds of the table, have been checked before these run.
 
-use crate::attr::{Attr, Epilogue};
+use crate::attr::Epilogue;
 use crate::ops::Op;
-use crate::rope::Theta;
 use crate::types::{DType, Rows, Type};
 use crate::weights::TILE_ROWS;
 
@@ -40,32 +39,18 @@ fn norm_weight(t: &[&Type]) -> Result<Rows, TypeRule> {
     Ok(x)
 }
 
-fn positive_eps(op: &Op) -> Result<(), TypeRule> {
-    match op {
-        Op::RmsNorm { eps } | Op::RmsNormQuant { eps } | Op::RmsNormHeads { eps, .. }
-            if !(*eps > 0.0 && eps.is_finite()) =>
-        {
-            rule(format!("eps is {eps:?}, must be positive and finite"))
-        }
-        _ => Ok(()),
-    }
-}
-
-pub(crate) fn rms_norm(op: &Op, t: &[&Type]) -> Inferred {
-    positive_eps(op)?;
+pub(crate) fn rms_norm(_: &Op, t: &[&Type]) -> Inferred {
     Ok(vec![Type::rows(DType::F32, norm_weight(t)?)])
 }
 
-pub(crate) fn rms_norm_quant(op: &Op, t: &[&Type]) -> Inferred {
-    positive_eps(op)?;
+pub(crate) fn rms_norm_quant(_: &Op, t: &[&Type]) -> Inferred {
     Ok(vec![Type::rows(DType::Q8, norm_weight(t)?)])
 }
 
 pub(crate) fn rms_norm_heads(op: &Op, t: &[&Type]) -> Inferred {
     let Op::RmsNormHeads { head, .. } = op else { return rule("not an rms_norm_heads") };
-    positive_eps(op)?;
     let (x, w) = (rows(t[0])?, rows(t[1])?);
-    if *head == 0 || !x.width.is_multiple_of(*head) || w.width != *head {
+    if !x.width.is_multiple_of(*head) || w.width != *head {
         return rule(format!("{} columns and {} weights do not make heads of {head}", x.width, w.width));
     }
     Ok(vec![t[0].clone()])
@@ -121,25 +106,17 @@ pub(crate) fn bitlinear(op: &Op, t: &[&Type]) -> Inferred {
 }
 
 fn head_dims(x: Rows, head: u32, rot: u32) -> Result<u32, TypeRule> {
-    if head == 0 || !x.width.is_multiple_of(head) {
+    if !x.width.is_multiple_of(head) {
         return rule(format!("{} columns are not heads of {head}", x.width));
     }
-    if rot == 0 || !rot.is_multiple_of(2) || rot > head {
-        return rule(format!("rot={rot} must be even, at least 2 and at most head={head}"));
+    if rot > head {
+        return rule(format!("rot={rot} must be at most head={head}"));
     }
     Ok(x.width / head)
 }
 
-fn positive_theta(theta: Theta) -> Result<(), TypeRule> {
-    match theta.is_sound() {
-        true => Ok(()),
-        false => rule(format!("theta is {}, all its numbers must be positive and finite", theta.print())),
-    }
-}
-
 pub(crate) fn rope(op: &Op, t: &[&Type]) -> Inferred {
-    let Op::Rope { theta, head, rot, .. } = op else { return rule("not a rope") };
-    positive_theta(*theta)?;
+    let Op::Rope { head, rot, .. } = op else { return rule("not a rope") };
     head_dims(rows(t[0])?, *head, *rot)?;
     Ok(vec![t[0].clone()])
 }
@@ -164,8 +141,7 @@ pub(crate) fn kv_append(_: &Op, t: &[&Type]) -> Inferred {
 }
 
 pub(crate) fn rope_kv_append(op: &Op, t: &[&Type]) -> Inferred {
-    let Op::RopeKvAppend { theta, head, rot, .. } = op else { return rule("not a rope_kv_append") };
-    positive_theta(*theta)?;
+    let Op::RopeKvAppend { head, rot, .. } = op else { return rule("not a rope_kv_append") };
     let (q, k) = (rows(t[0])?, rows(t[1])?);
     head_dims(q, *head, *rot)?;
     head_dims(k, *head, *rot)?;
@@ -180,7 +156,7 @@ pub(crate) fn rope_kv_append(op: &Op, t: &[&Type]) -> Inferred {
 }
 
 pub(crate) fn attention(op: &Op, t: &[&Type]) -> Inferred {
-    let Op::Attention { heads, kv_heads, scale } = op else { return rule("not an attention") };
+    let Op::Attention { heads, kv_heads, .. } = op else { return rule("not an attention") };
     let (Some(kd), Some(vd)) = (t[1].as_cache(), t[2].as_cache()) else {
         return rule("caches must be [kv_heads x C x head_dim]");
     };
@@ -190,14 +166,11 @@ pub(crate) fn attention(op: &Op, t: &[&Type]) -> Inferred {
     if kd.kv_heads != *kv_heads {
         return rule(format!("kv_heads={kv_heads} but the cache is {}", t[1]));
     }
-    if *heads == 0 || *kv_heads == 0 || !heads.is_multiple_of(*kv_heads) {
+    if !heads.is_multiple_of(*kv_heads) {
         return rule(format!("heads={heads} must be a multiple of kv_heads={kv_heads}"));
     }
     if u64::from(rows(t[0])?.width) != u64::from(*heads) * u64::from(kd.head_dim) {
         return rule(format!("q is {}, expected {heads} heads of {}", t[0], kd.head_dim));
-    }
-    if !(*scale > 0.0 && scale.is_finite()) {
-        return rule(format!("scale is {scale:?}, must be positive and finite"));
     }
     Ok(vec![t[0].clone()])
 }
@@ -249,8 +222,8 @@ pub(crate) fn split(op: &Op, t: &[&Type]) -> Inferred {
     let Op::Split { sizes } = op else { return rule("not a split") };
     let x = rows(t[0])?;
     let sum: u64 = sizes.0.iter().map(|&n| u64::from(n)).sum();
-    if sizes.0.contains(&0) || sum != u64::from(x.width) {
-        return rule(format!("sizes {:?} must be positive and add up to {}", sizes.0, x.width));
+    if sum != u64::from(x.width) {
+        return rule(format!("sizes {:?} must add up to {}", sizes.0, x.width));
     }
     Ok(sizes.0.iter().map(|&width| Type::rows(DType::F32, Rows { per_token: x.per_token, width })).collect())
 }

@@ -3,6 +3,8 @@
 //! Invariants (checked by [`crate::verify`]): names are unique; a derived parameter refers to earlier ones only; all
 //! functions are in the module's stage.
 
+use std::collections::HashMap;
+
 use crate::entity::{EntityVec, FuncId, ParamId};
 use crate::entry_point::EntryPoint;
 use crate::graph::Func;
@@ -15,7 +17,7 @@ use crate::types::Type;
 pub struct ContentHash(pub [u8; 16]);
 
 /// How a parameter comes to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ParamDef {
     /// Stored in the model file.
     File {
@@ -66,13 +68,24 @@ pub struct Module {
     /// The machine it has been laid out for; none before stage `laid_out`.
     pub target: Option<TargetDesc>,
     params: EntityVec<ParamId, ParamDecl>,
+    /// The first parameter of each name.
+    by_name: HashMap<String, ParamId>,
+    /// The parameters of each origin, in order.
+    by_def: HashMap<ParamDef, Vec<ParamId>>,
     funcs: EntityVec<FuncId, Func>,
 }
 
 impl Module {
     /// An empty module in stage `imported`.
     pub fn new() -> Self {
-        Self { stage: Stage::Imported, target: None, params: EntityVec::new(), funcs: EntityVec::new() }
+        Self {
+            stage: Stage::Imported,
+            target: None,
+            params: EntityVec::new(),
+            by_name: HashMap::new(),
+            by_def: HashMap::new(),
+            funcs: EntityVec::new(),
+        }
     }
 
     /// The weights.
@@ -81,11 +94,19 @@ impl Module {
     }
     /// Adds a weight.
     pub fn add_param(&mut self, decl: ParamDecl) -> ParamId {
-        self.params.push(decl)
+        let (name, def) = (decl.name.clone(), decl.def.clone());
+        let id = self.params.push(decl);
+        self.by_name.entry(name).or_insert(id);
+        self.by_def.entry(def).or_default().push(id);
+        id
     }
     /// The weight of this name.
     pub fn param_named(&self, name: &str) -> Option<ParamId> {
-        self.params.iter().find(|(_, p)| p.name == name).map(|(id, _)| id)
+        self.by_name.get(name).copied()
+    }
+    /// The first weight of this type that is made in this way, whatever its name.
+    pub fn param_made(&self, ty: &Type, def: &ParamDef) -> Option<ParamId> {
+        self.by_def.get(def)?.iter().copied().find(|&id| self.params[id].ty == *ty)
     }
     /// The entry points.
     pub fn funcs(&self) -> &EntityVec<FuncId, Func> {
@@ -131,7 +152,12 @@ impl Module {
                 }
             }
         }
+        if used.iter().all(|&used| used) {
+            return Vec::new();
+        }
         let old = std::mem::take(&mut self.params);
+        self.by_name.clear();
+        self.by_def.clear();
         let mut new_ids = Vec::with_capacity(old.len());
         let mut removed = Vec::new();
         for (id, decl) in old.iter() {
@@ -149,16 +175,14 @@ impl Module {
                     ParamDef::Relayout(a) => ParamDef::Relayout(map(a)),
                     ParamDef::Quantise(a) => ParamDef::Quantise(map(a)),
                 };
-                self.params.push(ParamDecl { name: decl.name.clone(), ty: decl.ty.clone(), def })
+                self.add_param(ParamDecl { name: decl.name.clone(), ty: decl.ty.clone(), def })
             }));
             if !keep {
                 removed.push(decl.name.clone());
             }
         }
-        if !removed.is_empty() {
-            for id in self.funcs.keys() {
-                self.funcs[id].renumber_params(&new_ids);
-            }
+        for id in self.funcs.keys() {
+            self.funcs[id].renumber_params(&new_ids);
         }
         removed
     }

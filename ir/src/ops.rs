@@ -1,8 +1,8 @@
 //! THE op table: the one home of every fact that is true of an op wherever it runs. A row has the mnemonic, doc, operands,
 //! attributes and results; which results may be written over which operands, which operands count in others, how threads
-//! carry the op out, what it reads and multiplies ([`crate::columns`] says what these columns mean); the stages in which it is
-//! legal, and the tolerance against an outside reference. The table yields the [`Op`] enum, the typed builder methods, the
-//! printer and parser of attributes, the arity and kind checks of the verifier and the generator of random graphs.
+//! carry the op out, what it reads and multiplies ([`crate::columns`] says what these columns mean), and the stages in which it
+//! is legal. The table yields the [`Op`] enum, the typed builder methods, the printer and parser of attributes, the arity and
+//! kind checks of the verifier and the generator of random graphs.
 //!
 //! By hand, without a wildcard, match on ops: the interpreter, which says what an op computes, the kernel lowering, the cost
 //! model's estimate of instructions and the checker of plans, which proves them by a table of its own. A new op fails to compile
@@ -12,12 +12,13 @@
 //!
 //! Invariants: mnemonics are unique; optional operands follow the required ones; an op has no effect besides its results.
 
-use crate::attr::{Attr, Epilogue, Pairs, Sizes};
+use crate::attr::{Attr, Bounds, Epilogue, Pairs, Sizes};
 use crate::build::FuncBuilder;
 use crate::columns::Run::{Replicable, Shared, View};
-use crate::columns::{InPlace, Index, OpInfo, Tolerance, position};
+use crate::columns::{InPlace, Index, OpInfo, position};
 use crate::graph::Operand;
 use crate::infer;
+use crate::limits::{MAX_HEAD, MAX_HEADS, MAX_PARTS, MAX_WIDTH};
 use crate::partition::Division::{ChosenRows, Elements, KeyHeads, RowTiles, Tokens};
 use crate::rope::Theta;
 use crate::slot::Slot;
@@ -70,14 +71,13 @@ macro_rules! define_ops {
         $variant:ident = $mnemonic:literal, $method:ident {
             operands: [$($operand:ident: $slot:ident),*],
             optional: [$($opt:ident: $opt_slot:ident),*],
-            attrs: {$($attr:ident: $attr_ty:ty),*},
+            attrs: {$($attr:ident: $attr_ty:ty = $bounds:expr),*},
             results: $results:tt,
             in_place: {$($written:ident: [$($over:ident),+]),*},
             indices: {$($index:ident: $into:ident),*},
             run: $run:expr,
             reads: $reads:ident,
             stages: $stages:expr,
-            tolerance: $tolerance:ident,
             infer: $infer:path,
         }
     )+) => {
@@ -95,7 +95,7 @@ macro_rules! define_ops {
             doc: concat!($($doc, "\n"),+),
             operands: &[$((stringify!($operand), Slot::$slot)),*],
             optional: &[$((stringify!($opt), Slot::$opt_slot)),*],
-            attrs: &[$(stringify!($attr)),*],
+            attrs: &[$((stringify!($attr), $bounds)),*],
             results: define_ops!(@names $results),
             in_place: {
                 #[allow(dead_code)]
@@ -120,7 +120,6 @@ macro_rules! define_ops {
             run: $run,
             reads: Reads::$reads,
             stages: $stages,
-            tolerance: Tolerance::$tolerance,
         },)+];
 
         impl Op {
@@ -191,7 +190,25 @@ macro_rules! define_ops {
             /// # Errors
             /// The rule of the op that the types break.
             pub fn infer(&self, operands: &[&Type]) -> Result<Vec<Type>, infer::TypeRule> {
+                self.check_attrs()?;
                 match self { $(Op::$variant { .. } => $infer(self, operands),)+ }
+            }
+
+            /// Compares the attributes with the bounds of the table.
+            ///
+            /// # Errors
+            /// The first attribute that lies outside.
+            fn check_attrs(&self) -> Result<(), infer::TypeRule> {
+                match self { $(
+                    Op::$variant { $($attr),* } => {
+                        $(if !Attr::is_within($attr, $bounds) {
+                            let value = Attr::print($attr);
+                            let message = format!("{} is {value}, must be {}", stringify!($attr), $bounds);
+                            return Err(infer::TypeRule(message));
+                        })*
+                        Ok(())
+                    }
+                )+ }
             }
         }
 
@@ -230,6 +247,11 @@ macro_rules! define_ops {
     (@pack $r:ident, variadic) => { Ok($r) };
 }
 
+const POSITIVE: Bounds = Bounds::Positive;
+const HEAD: Bounds = Bounds::UpTo(MAX_HEAD);
+const TURNED: Bounds = Bounds::EvenUpTo(MAX_HEAD);
+const HEADS: Bounds = Bounds::UpTo(MAX_HEADS);
+
 define_ops! {
     /// The rows of an embedding table that belong to the tokens, as f32.
     Embed = "embed", embed {
@@ -242,21 +264,19 @@ define_ops! {
         run: Replicable(Tokens),
         reads: RowOfToken,
         stages: StageRange::ALL,
-        tolerance: Exact,
         infer: infer::embed,
     }
     /// Root-mean-square norm: x / sqrt(mean(x²) + eps) · w (Zhang and Sennrich 2019).
     RmsNorm = "rms_norm", rms_norm {
         operands: [x: Act, w: VectorParam],
         optional: [],
-        attrs: {eps: f32},
+        attrs: {eps: f32 = POSITIVE},
         results: [y],
         in_place: {},
         indices: {},
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::rms_norm,
     }
     /// Per-token absmax quantisation to int8 (BitNet b1.58, arXiv 2402.17764).
@@ -270,7 +290,6 @@ define_ops! {
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Code,
         infer: infer::quant_absmax,
     }
     /// Ternary matrix times quantised activation, rescaled to f32.
@@ -284,21 +303,19 @@ define_ops! {
         run: Shared(RowTiles),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::ternary_matmul,
     }
     /// Rotary position embedding of every head; the first token stands at `pos` (Su et al. 2021).
     Rope = "rope", rope {
         operands: [x: Act, pos: Position],
         optional: [],
-        attrs: {theta: Theta, head: u32, rot: u32, pairs: Pairs},
+        attrs: {theta: Theta = POSITIVE, head: u32 = HEAD, rot: u32 = TURNED, pairs: Pairs = Bounds::Any},
         results: [y],
         in_place: {y: [x]},
         indices: {},
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::rope,
     }
     /// Stores the keys and values of the tokens in the caches, from position `pos` on.
@@ -312,21 +329,19 @@ define_ops! {
         run: Shared(Tokens),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::kv_append,
     }
     /// Causal grouped-query attention of the tokens from `pos` on over the caches, in blocks of 64 keys.
     Attention = "attention", attention {
         operands: [q: Act, kc: Cache, vc: Cache, pos: Position],
         optional: [],
-        attrs: {heads: u32, kv_heads: u32, scale: f32},
+        attrs: {heads: u32 = HEADS, kv_heads: u32 = HEADS, scale: f32 = POSITIVE},
         results: [y],
         in_place: {},
         indices: {},
         run: Shared(KeyHeads),
         reads: KeysAndValues,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::attention,
     }
     /// Sum, element by element.
@@ -340,7 +355,6 @@ define_ops! {
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::elementwise,
     }
     /// Product, element by element.
@@ -354,7 +368,6 @@ define_ops! {
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::elementwise,
     }
     /// max(x, 0)², element by element.
@@ -368,7 +381,6 @@ define_ops! {
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::elementwise,
     }
     /// x / (1 + e^−x), element by element.
@@ -382,21 +394,19 @@ define_ops! {
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::elementwise,
     }
     /// `rms_norm` of each head of `head` elements apart, with the same weights for all.
     RmsNormHeads = "rms_norm_heads", rms_norm_heads {
         operands: [x: Act, w: VectorParam],
         optional: [],
-        attrs: {eps: f32, head: u32},
+        attrs: {eps: f32 = POSITIVE, head: u32 = HEAD},
         results: [y],
         in_place: {},
         indices: {},
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::rms_norm_heads,
     }
     /// Dense matrix times f32 activation: the language-model head.
@@ -410,49 +420,45 @@ define_ops! {
         run: Shared(RowTiles),
         reads: Whole,
         stages: StageRange::ALL,
-        tolerance: Rounding,
         infer: infer::matmul,
     }
     /// `rms_norm` and `quant_absmax` in one.
     RmsNormQuant = "rms_norm_quant", rms_norm_quant {
         operands: [x: Act, w: VectorParam],
         optional: [],
-        attrs: {eps: f32},
+        attrs: {eps: f32 = POSITIVE},
         results: [q],
         in_place: {},
         indices: {},
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::from(Stage::Fused),
-        tolerance: Code,
         infer: infer::rms_norm_quant,
     }
     /// `ternary_matmul` with an epilogue; the residual is there exactly with `epilogue=add`.
     Bitlinear = "bitlinear", bitlinear {
         operands: [x: Quant, w: TernaryParam],
         optional: [residual: Act],
-        attrs: {epilogue: Epilogue},
+        attrs: {epilogue: Epilogue = Bounds::Any},
         results: [y],
         in_place: {y: [residual]},
         indices: {},
         run: Shared(RowTiles),
         reads: Whole,
         stages: StageRange::from(Stage::Fused),
-        tolerance: Rounding,
         infer: infer::bitlinear,
     }
     /// Parts of a row, as views.
     Split = "split", split {
         operands: [x: Act],
         optional: [],
-        attrs: {sizes: Sizes},
+        attrs: {sizes: Sizes = Bounds::Sizes(MAX_PARTS)},
         results: variadic,
         in_place: {},
         indices: {},
         run: View,
         reads: Whole,
         stages: StageRange::from(Stage::Fused),
-        tolerance: Exact,
         infer: infer::split,
     }
     /// Quantisation to int8 in blocks of 32 columns, each with its scale.
@@ -466,7 +472,6 @@ define_ops! {
         run: Replicable(Tokens),
         reads: Whole,
         stages: StageRange::from(Stage::Fused),
-        tolerance: Code,
         infer: infer::quant_blocks,
     }
     /// Block-quantised matrix times block-quantised activation: a packed language-model head.
@@ -480,21 +485,19 @@ define_ops! {
         run: Shared(RowTiles),
         reads: Whole,
         stages: StageRange::from(Stage::Fused),
-        tolerance: Rounding,
         infer: infer::block_matmul,
     }
     /// The numbers of the n greatest elements of a row, in rising order; of equal ones the first. NaN counts as greatest.
     Screen = "screen", screen {
         operands: [y: Act],
         optional: [],
-        attrs: {n: u32},
+        attrs: {n: u32 = Bounds::UpTo(MAX_WIDTH)},
         results: [rows],
         in_place: {},
         indices: {},
         run: Shared(Tokens),
         reads: Whole,
         stages: StageRange::from(Stage::Fused),
-        tolerance: Exact,
         infer: infer::screen,
     }
     /// What `matmul` gives for some rows of the matrix. A number beyond the last row stands for the last row.
@@ -508,7 +511,6 @@ define_ops! {
         run: Shared(ChosenRows),
         reads: ChosenRows,
         stages: StageRange::from(Stage::Fused),
-        tolerance: Rounding,
         infer: infer::matmul_rows,
     }
     /// `exact` in the places `rows`, and elsewhere y, but no more than the least of `exact`.
@@ -522,21 +524,19 @@ define_ops! {
         run: Shared(Elements),
         reads: Whole,
         stages: StageRange::from(Stage::Fused),
-        tolerance: Exact,
         infer: infer::merge_screened,
     }
     /// `rope` on the queries, and `rope` on the keys followed by `kv_append`, in one.
     RopeKvAppend = "rope_kv_append", rope_kv_append {
         operands: [q: Act, k: Act, v: Act, kc: Cache, vc: Cache, pos: Position],
         optional: [],
-        attrs: {theta: Theta, head: u32, rot: u32, pairs: Pairs},
+        attrs: {theta: Theta = POSITIVE, head: u32 = HEAD, rot: u32 = TURNED, pairs: Pairs = Bounds::Any},
         results: [q, kc, vc],
         in_place: {q: [q], kc: [kc], vc: [vc]},
         indices: {},
         run: Shared(Tokens),
         reads: Whole,
         stages: StageRange::from(Stage::Fused),
-        tolerance: Rounding,
         infer: infer::rope_kv_append,
     }
 }

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 
 use crate::blocks::{BLOCK, BlockFormat, GROUP, block_matrix};
 use crate::columns::Index;
-use crate::graph::{Func, Node, Operand};
+use crate::entity::ValueId;
+use crate::graph::{Func, Node, Operand, ValueDef};
 use crate::interp::{Cache, CacheData, Tensor, scalar};
 use crate::module::{Module, ParamDef};
 use crate::random::SplitMix;
@@ -113,6 +114,26 @@ impl CallShape {
     }
 }
 
+/// Bytes of the inputs and results of all ops of a call of `func`, a function of `module` that verifies; with `weights` also
+/// of the parameters, which are made in full where they are made from a seed. Compared with
+/// [`crate::limits::MAX_CALL_BYTES`] before anything of these sizes is allocated: the types are no more than text.
+pub fn call_bytes(module: &Module, func: &Func, call: CallShape, weights: bool) -> u64 {
+    let dim = |dim: &Dim| match dim {
+        Dim::N(n) => u64::from(*n),
+        Dim::Tokens => u64::from(call.tokens),
+        Dim::Ctx => u64::from(call.capacity),
+    };
+    // Nothing has more than four bytes an element where it is computed with.
+    let bytes = |ty: &Type| ty.shape.0.iter().map(dim).fold(4u64, u64::saturating_mul);
+    // An updated cache is the cache.
+    let stored =
+        |&v: &ValueId| func.ty(v).as_cache().is_none() || matches!(func.value(v).def, ValueDef::Input(_));
+    let values = func.values().filter(stored).map(|v| bytes(func.ty(v)));
+    let used = if weights { func.params_used() } else { Vec::new() };
+    let params = used.into_iter().filter_map(|p| module.params().get(p)).map(|p| bytes(&p.ty));
+    values.chain(params).fold(0, u64::saturating_add)
+}
+
 /// Inputs for a call of `func`, a function of `module`.
 pub fn inputs(module: &Module, func: &Func, call: CallShape, seed: u64) -> Vec<Tensor> {
     func.inputs()
@@ -127,7 +148,7 @@ pub fn inputs(module: &Module, func: &Func, call: CallShape, seed: u64) -> Vec<T
 
 /// The input of this name for a call, as [`inputs`] makes it with `seed`; `None` if the function has none of the name.
 pub fn input(module: &Module, func: &Func, name: &str, call: CallShape, seed: u64) -> Option<Tensor> {
-    let named = |&&v: &&crate::ValueId| func.value(v).name.as_deref() == Some(name);
+    let named = |&&v: &&ValueId| func.value(v).name.as_deref() == Some(name);
     let value = *func.inputs().iter().find(named)?;
     Some(tensor(module, func, func.ty(value), call, &mut stream(seed, name)))
 }

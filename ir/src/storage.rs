@@ -13,6 +13,8 @@
 //! Invariants: every buffer that generated code reads is followed by at least [`PADDING`] readable bytes; the context
 //! capacity C is a multiple of [`crate::KEY_BLOCK`].
 
+use std::ops::Range;
+
 use crate::blocks::BLOCK;
 use crate::types::{CacheDims, DType, Layout, Type};
 
@@ -68,11 +70,60 @@ pub fn cache_bytes(ty: &Type, capacity: u32) -> Option<u64> {
     elements.checked_mul(u64::from(ty.dtype.element_bytes()?))
 }
 
+/// Where a KV cache of `capacity` positions holds these of them: a range of bytes for each head. Positions in layout `keys16`
+/// come in blocks of 16, of which the first and the last are included whole.
+pub fn cache_ranges(
+    ty: &Type,
+    capacity: u32,
+    positions: Range<u32>,
+) -> Option<impl Iterator<Item = Range<u64>>> {
+    let dims = ty.as_cache()?;
+    let element = u64::from(ty.dtype.element_bytes()?);
+    let whole = if ty.layout == Layout::Keys16 { 16 } else { 1 };
+    let first = positions.start / whole * whole;
+    let end = positions.end.min(capacity).next_multiple_of(whole);
+    let bytes = u64::from(end.saturating_sub(first)) * u64::from(dims.head_dim) * element;
+    let layout = ty.layout;
+    Some((0..u64::from(dims.kv_heads)).map(move |head| {
+        let start = cache_index(layout, dims, u64::from(capacity), head, u64::from(first), 0) * element;
+        start..start + bytes
+    }))
+}
+
 /// Index of an element in a KV cache of `capacity` positions (a multiple of [`crate::KEY_BLOCK`]), in elements.
 pub fn cache_index(layout: Layout, dims: CacheDims, capacity: u64, head: u64, position: u64, j: u64) -> u64 {
     let d = u64::from(dims.head_dim);
     match layout {
         Layout::Keys16 => ((head * (capacity / 16) + position / 16) * d + j) * 16 + position % 16,
         _ => (head * capacity + position) * d + j,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_hold_their_positions_and_no_others() {
+        let dims = CacheDims { kv_heads: 3, head_dim: 4 };
+        for (layout, whole) in [(Layout::Keys16, 16), (Layout::Rows, 1)] {
+            for dtype in [DType::F16, DType::F32] {
+                let ty = Type::cache(dtype, dims).with_layout(layout);
+                let size = u64::from(dtype.element_bytes().unwrap());
+                for positions in [0..0, 0..1, 0..16, 0..17, 5..40, 16..128, 127..128, 40..40] {
+                    let ranges: Vec<_> = cache_ranges(&ty, 128, positions.clone()).unwrap().collect();
+                    assert!(ranges.iter().all(|range| range.end <= cache_bytes(&ty, 128).unwrap()));
+                    for (head, position, j) in
+                        (0..3).flat_map(|h| (0..128).flat_map(move |p| (0..4).map(move |j| (h, p, j))))
+                    {
+                        let at = cache_index(layout, dims, 128, head, u64::from(position), j) * size;
+                        let inside = ranges.iter().any(|range| range.contains(&at));
+                        let block = position / whole * whole..(position / whole + 1) * whole;
+                        let wanted = positions.start < block.end && positions.end > block.start;
+                        assert_eq!(inside, wanted, "{layout:?} {positions:?} {position}");
+                    }
+                }
+            }
+        }
     }
 }

@@ -33,7 +33,7 @@
 
 use std::borrow::Cow;
 
-use crate::blocks;
+use crate::blocks::{self, BlockFormat, GROUP_SCALES};
 use crate::types::{DType, Layout, Type};
 
 /// Bytes and scales of one stored parameter, in the layout that its type names.
@@ -225,6 +225,28 @@ pub fn packed_bytes(ty: &Type) -> Option<(u64, u64)> {
     }
 }
 
+/// Whether none of the f16 in `bytes` is NaN or infinite.
+pub fn all_finite_f16(bytes: &[u8]) -> bool {
+    const EXPONENT: u16 = 0x7c00;
+    let halves = bytes.as_chunks::<2>().0;
+    // Without a branch, so that it is done in vectors.
+    !halves.iter().fold(false, |any, &half| any | (u16::from_le_bytes(half) & EXPONENT == EXPONENT))
+}
+
+/// Whether the f16 in the packed bytes of a parameter of this type are all finite, as kernels take them to be: the elements of an
+/// f16 matrix, and the scales of the blocks of `w8` and `w4`, which are a seventeenth and a ninth of their bytes. Whatever
+/// else is stored kernels compute with as the interpreter does, NaN and infinities included.
+pub fn is_finite(ty: &Type, bytes: &[u8]) -> bool {
+    match (BlockFormat::of(ty.dtype), ty.dtype) {
+        (Some(format @ (BlockFormat::W8 | BlockFormat::W4)), _) => {
+            let groups = bytes.chunks_exact(format.group_bytes() as usize);
+            groups.fold(true, |all, group| all & all_finite_f16(&group[..GROUP_SCALES as usize]))
+        }
+        (_, DType::F16) => all_finite_f16(bytes),
+        _ => true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,5 +344,34 @@ mod tests {
         assert_eq!(ternary_code(Layout::Rows, 4, &[0; 64], 0, 0), None);
         assert!(!set_ternary_code(Layout::Keys16, 4, &mut [0; 64], 0, 0, 1));
         assert!(!set_ternary_code(Layout::Trits16, 20, &mut [0; 64], 16, 0, 1));
+    }
+
+    #[test]
+    fn every_place_of_a_value_that_is_not_finite_is_found() {
+        for bad in [0x7c00u16, 0xfc00, 0x7e01] {
+            for (ty, scale) in [
+                (Type::matrix(DType::F16, 3, 5), 2..4),
+                (Type::matrix(DType::W8, 20, 70).with_layout(Layout::Tile16), 62..64),
+                (Type::matrix(DType::W4, 20, 70).with_layout(Layout::Tile16), 0..2),
+            ] {
+                let (bytes, _) = packed_bytes(&ty).unwrap();
+                let mut bytes = vec![0u8; bytes as usize];
+                assert!(is_finite(&ty, &bytes), "{ty}");
+                let group = BlockFormat::of(ty.dtype).map_or(2, |f| f.group_bytes() as usize);
+                let last = bytes.len() - group;
+                for start in [0, last] {
+                    let at = if group == 2 { start } else { start + scale.start };
+                    bytes[at..at + 2].copy_from_slice(&bad.to_le_bytes());
+                    assert!(!is_finite(&ty, &bytes), "{ty} {at}");
+                    bytes[at..at + 2].copy_from_slice(&0x7bffu16.to_le_bytes());
+                    assert!(is_finite(&ty, &bytes), "{ty} {at}");
+                }
+            }
+        }
+        // Codes may be anything.
+        let ty = Type::matrix(DType::W8, 16, 64).with_layout(Layout::Tile16);
+        let mut bytes = vec![0xffu8; packed_bytes(&ty).unwrap().0 as usize];
+        bytes[..64].fill(0);
+        assert!(is_finite(&ty, &bytes));
     }
 }

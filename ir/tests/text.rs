@@ -3,6 +3,7 @@
 use bitnetc_ir::cache::{CacheType, set_cache_type};
 use bitnetc_ir::extract::layer;
 use bitnetc_ir::generate::{GenOptions, random_module};
+use bitnetc_ir::limits::{MAX_FUNCS, MAX_OPS};
 use bitnetc_ir::random::SplitMix;
 use bitnetc_ir::text::{parse, print, print_func};
 use bitnetc_ir::verify::verify;
@@ -177,9 +178,9 @@ fn limits_are_kept() {
     assert!(error.message.contains("at most 256"), "{error}");
     let error = parse(&" ".repeat(bitnetc_ir::text::MAX_TEXT + 1)).unwrap_err();
     assert!(error.message.contains("the most that is read"), "{error}");
-    let funcs = many((1 << 20) + 1, &|i| format!("func @f{i}()->()tokens=1{{return}}\n"));
+    let funcs = many(MAX_FUNCS + 1, &|i| format!("func @f{i}()->()tokens=1{{return}}\n"));
     let error = parse(&format!("{head}{funcs}")).unwrap_err();
-    assert_eq!((error.line, error.message.as_str()), ((1 << 20) + 2, "more than 1048576 functions"));
+    assert_eq!((error.line, error.message.as_str()), (MAX_FUNCS + 2, "more than 256 functions"));
     // A word of a megabyte is not quoted whole.
     let error = parse(&format!("{head}{}", "w".repeat(1 << 20))).unwrap_err();
     assert!(error.message.len() < 4096);
@@ -188,7 +189,7 @@ fn limits_are_kept() {
 #[test]
 fn time_grows_with_length_only() {
     // Quadratic work on these sizes takes minutes.
-    let n = 100_000;
+    let n = MAX_OPS;
     let mut text = "bir 1 stage=imported\n".to_owned();
     for i in 0..n {
         text.push_str(&format!("param @p{i}: f32[8] = file \"p{i}\" #00112233445566778899aabbccddeeff\n"));

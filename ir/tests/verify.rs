@@ -1,11 +1,12 @@
 //! Modules that no text can describe, as passes with a mistake could make them: the verifier finds what the parser would
 //! have refused.
 
+use bitnetc_ir::limits::{MAX_INPUTS, MAX_OPS, MAX_OUTPUTS, MAX_PARTS};
 use bitnetc_ir::plan::{FuncPlan, Place};
 use bitnetc_ir::verify::{Rule, verify};
 use bitnetc_ir::{
-    Arch, ContentHash, DType, Func, FuncBuilder, Module, Op, Operand, ParamDecl, ParamDef, Rows, Stage,
-    TargetDesc, TokenCount, Type, ValueId,
+    Arch, ContentHash, DType, Func, FuncBuilder, Module, Op, Operand, ParamDecl, ParamDef, Rows, Sizes,
+    Stage, TargetDesc, TokenCount, Type, ValueId,
 };
 
 fn act(width: u32) -> Type {
@@ -209,7 +210,7 @@ fn errors_are_bounded_and_name_their_place() {
 fn long_chains_take_no_stack() {
     let mut func = Func::new("f", TokenCount::One);
     let mut x = func.add_input("x", act(8));
-    for _ in 0..200_000 {
+    for _ in 0..MAX_OPS {
         let node = func.insert(None, Op::Relu2 {}, vec![x.into()], vec![act(8)]);
         x = func.node(node).results[0];
     }
@@ -217,4 +218,57 @@ fn long_chains_take_no_stack() {
     let mut module = Module::new();
     module.add_func(func);
     assert_eq!(verify(&module), Ok(()));
+}
+
+fn rules_broken(module: &Module) -> Vec<Rule> {
+    verify(module).unwrap_err().iter().map(|e| e.rule).collect()
+}
+
+#[test]
+fn sizes_above_the_limits_are_refused() {
+    let func = |ops: usize, outputs: usize, inputs: usize| {
+        let mut func = Func::new(format!("f{ops}"), TokenCount::One);
+        let x = func.add_input("x", act(8));
+        for i in 1..inputs {
+            func.add_input(format!("x{i}"), act(8));
+        }
+        let mut made = Vec::new();
+        for _ in 0..ops {
+            let node = func.insert(None, Op::Relu2 {}, vec![x.into()], vec![act(8)]);
+            made.push(func.node(node).results[0]);
+        }
+        func.set_outputs(made[..outputs].to_vec());
+        func
+    };
+    let module = |funcs: Vec<Func>| {
+        let mut module = Module::new();
+        for func in funcs {
+            module.add_func(func);
+        }
+        module
+    };
+    assert_eq!(verify(&module(vec![func(MAX_OUTPUTS, MAX_OUTPUTS, MAX_INPUTS)])), Ok(()));
+    assert_eq!(rules_broken(&module(vec![func(MAX_OUTPUTS + 1, MAX_OUTPUTS + 1, 1)])), [Rule::FuncSize]);
+    assert_eq!(rules_broken(&module(vec![func(1, 1, MAX_INPUTS + 1)])), [Rule::FuncSize]);
+    assert_eq!(rules_broken(&module(vec![func(MAX_OPS, 1, 1), func(1, 1, 1)])), [Rule::ModuleSize]);
+}
+
+#[test]
+fn a_value_has_so_many_parts_through_all_splits() {
+    let mut func = Func::new("f", TokenCount::One);
+    let mut rest = func.add_input("x", act(200));
+    let mut first = None;
+    for i in 0..=MAX_PARTS as u32 / 2 {
+        let left = 199 - i;
+        let sizes = Sizes(vec![1, left]);
+        let node = func.insert(None, Op::Split { sizes }, vec![rest.into()], vec![act(1), act(left)]);
+        first.get_or_insert(func.node(node).results[0]);
+        rest = func.node(node).results[1];
+    }
+    let node = func.insert(None, Op::Relu2 {}, vec![first.unwrap().into()], vec![act(1)]);
+    func.set_outputs(func.node(node).results.clone());
+    let mut module = Module::new();
+    module.stage = Stage::Fused;
+    module.add_func(func);
+    assert_eq!(rules_broken(&module), [Rule::SplitParts]);
 }

@@ -25,6 +25,10 @@
 //! buffers of the caller are taken not to overlap. An op is taken to touch all of an operand and all of a
 //! result from any thread: no dependence inside a phase is accepted on the grounds that the same thread does
 //! both sides.
+//!
+//! The proof takes time `n log n` in ops and values: what an op may meet is found by its bytes ([`spans`]).
+
+mod spans;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,6 +37,7 @@ use bitnetc_ir::{
 };
 
 use crate::names::value_name;
+use spans::Spans;
 
 /// What is wrong with a plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -135,7 +140,7 @@ pub enum PlanViolation {
 }
 
 /// Memory in which offsets can be compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Region {
     Arena,
     /// Of each thread for itself.
@@ -196,7 +201,8 @@ pub fn check_plan(func: &Func) -> Result<(), PlanViolation> {
     if let Some(&stray) = plan.places.keys().find(|v| !values.contains(v)) {
         return Err(PlanViolation::Unplaced { value: format!("{stray:?}") });
     }
-    if plan.barriers.iter().any(|n| !func.order().contains(n)) {
+    let ops: BTreeSet<NodeId> = func.order().iter().copied().collect();
+    if !plan.barriers.is_subset(&ops) {
         return Err(PlanViolation::Barrier);
     }
     let mut returned = BTreeSet::new();
@@ -210,8 +216,10 @@ pub fn check_plan(func: &Func) -> Result<(), PlanViolation> {
         plan,
         extents,
         claims: BTreeMap::new(),
+        claimed: Spans::default(),
         lost: BTreeMap::new(),
-        touched: Vec::new(),
+        read: Spans::default(),
+        written: Spans::default(),
         phase: 0,
     }
     .run()
@@ -425,17 +433,21 @@ struct Machine<'f> {
     plan: &'f FuncPlan,
     extents: BTreeMap<ValueId, Extent>,
     claims: BTreeMap<ValueId, Claim>,
+    /// The values of `claims` by their bytes.
+    claimed: Spans,
     /// Values whose claim fell, with the value that was written over them.
     lost: BTreeMap<ValueId, ValueId>,
-    /// What ops of this phase read (`false`) and wrote (`true`).
-    touched: Vec<(ValueId, Extent, bool)>,
+    /// What ops of this phase read of shared memory.
+    read: Spans,
+    /// What they wrote.
+    written: Spans,
     phase: u32,
 }
 
 impl Machine<'_> {
     fn run(mut self) -> Result<(), PlanViolation> {
         for &input in self.func.inputs() {
-            self.claims.insert(input, Claim { extent: self.extents[&input], since: None });
+            self.claim(input, self.extents[&input], None);
         }
         for &id in self.func.order() {
             match known(&self.func.node(id).op).run {
@@ -444,7 +456,8 @@ impl Machine<'_> {
             }
             if self.plan.barriers.contains(&id) {
                 self.phase += 1;
-                self.touched.clear();
+                self.read.clear();
+                self.written.clear();
             }
         }
         for &output in self.func.outputs() {
@@ -455,6 +468,11 @@ impl Machine<'_> {
         Ok(())
     }
 
+    fn claim(&mut self, value: ValueId, extent: Extent, since: Option<u32>) {
+        self.claims.insert(value, Claim { extent, since });
+        self.claimed.insert(value, extent);
+    }
+
     /// Parts hold what the whole holds.
     fn split(&mut self, id: NodeId) {
         let node = self.func.node(id);
@@ -462,7 +480,7 @@ impl Machine<'_> {
         for &part in &node.results {
             match (self.claims.get(&whole), self.lost.get(&whole)) {
                 (Some(&Claim { since, .. }), _) => {
-                    self.claims.insert(part, Claim { extent: self.extents[&part], since });
+                    self.claim(part, self.extents[&part], since);
                 }
                 (None, Some(&by)) => {
                     self.lost.insert(part, by);
@@ -505,26 +523,31 @@ impl Machine<'_> {
             }
             now.push((value, extent, true));
         }
-        for (first, a, a_writes) in &self.touched {
-            for (second, b, b_writes) in &now {
-                if (*a_writes || *b_writes) && a.region != Region::Private && a.meets(b) {
-                    return Err(PlanViolation::Race { first: name(*first), second: name(*second) });
-                }
+        let shared = now.into_iter().filter(|(_, extent, _)| extent.region != Region::Private);
+        let shared: Vec<(ValueId, Extent, bool)> = shared.collect();
+        for (second, extent, writes) in &shared {
+            let mut met = self.written.meeting(extent).chain(self.read.meeting(extent).filter(|_| *writes));
+            if let Some(first) = met.next() {
+                return Err(PlanViolation::Race { first: name(first), second: name(*second) });
             }
+        }
+        for (value, extent, writes) in shared {
+            let spans = if writes { &mut self.written } else { &mut self.read };
+            spans.insert(value, extent);
         }
         for &value in &node.results {
             let extent = self.extents[&value].written();
-            let fallen: Vec<ValueId> =
-                self.claims.iter().filter(|(_, c)| c.extent.meets(&extent)).map(|(&v, _)| v).collect();
+            let fallen: Vec<ValueId> = self.claimed.meeting(&extent).collect();
             for old in fallen {
-                self.claims.remove(&old);
+                if let Some(claim) = self.claims.remove(&old) {
+                    self.claimed.remove(old, &claim.extent);
+                }
                 self.lost.insert(old, value);
             }
         }
         for &value in &node.results {
-            self.claims.insert(value, Claim { extent: self.extents[&value], since: Some(self.phase) });
+            self.claim(value, self.extents[&value], Some(self.phase));
         }
-        self.touched.extend(now);
         Ok(())
     }
 

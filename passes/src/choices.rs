@@ -8,6 +8,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use bitnetc_ir::{BlockFormat, DType, Op};
+
 /// How the head is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum HeadFormat {
@@ -30,6 +32,30 @@ pub enum HeadFormat {
 impl HeadFormat {
     /// Rows that a screened head computes exactly, unless asked otherwise.
     pub const SCREENED_ROWS: u32 = 256;
+
+    /// The blocks that all rows of the matrix are kept in; `None` for the matrix as it is.
+    pub fn blocks(self) -> Option<BlockFormat> {
+        match self {
+            HeadFormat::Stored => None,
+            HeadFormat::Q8 => Some(BlockFormat::W8),
+            HeadFormat::Q6 => Some(BlockFormat::W6),
+            HeadFormat::Q4 | HeadFormat::Screened { .. } => Some(BlockFormat::W4),
+        }
+    }
+
+    /// The format of the head that an op is a part of, an operand of which is a parameter of type `operand`; `None` for ops
+    /// that are part of none. A screened head is told by its `screen`; its product with all rows is that of `q4`.
+    pub fn of_op(op: &Op, operand: DType) -> Option<Self> {
+        match op {
+            Op::Matmul {} => Some(HeadFormat::Stored),
+            Op::Screen { n } => Some(HeadFormat::Screened { rows: *n }),
+            Op::BlockMatmul {} => {
+                let formats = [HeadFormat::Q8, HeadFormat::Q6, HeadFormat::Q4];
+                formats.into_iter().find(|format| format.blocks().is_some_and(|b| b.dtype() == operand))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A text that names no head format.

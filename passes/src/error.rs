@@ -141,6 +141,14 @@ pub enum PlanError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// More values live at the same times than the planner arranges.
+    #[error(
+        "so many values live at once that placing them takes more than {limit} steps; read values soon after they are made"
+    )]
+    TooManyLive {
+        /// The limit.
+        limit: usize,
+    },
     /// A value whose size the storage rules do not give.
     #[error("{value} has no size in memory")]
     NoSize {

@@ -19,7 +19,7 @@ macro_rules! define_passes {
     ($(
         #[doc = $doc:literal]
         $id:ident: $need:ident $kind:ident($make:expr), $first:ident..=$last:ident $(=> $raises:ident)?
-            $(, options [$($option:ident),+])?;
+            $(, options [$($option:ident),+])? $(, changes $bits:ident)?;
     )+) => {
         /// All passes, in the order of the default pipeline.
         pub static ALL_PASSES: &[PassInfo; PassId::ALL.len()] = &[$(PassInfo {
@@ -29,11 +29,14 @@ macro_rules! define_passes {
             stages: (Stage::$first, Stage::$last),
             raises_to: define_passes!(@raises $($raises)?),
             options: &[$($(PassOption::$option),+)?],
+            keeps_bits: define_passes!(@keeps $($bits)?),
             make: || PassBody::$kind(Box::new($make)),
         },)+];
     };
     (@need required) => { true };
     (@need optional) => { false };
+    (@keeps) => { true };
+    (@keeps bits) => { false };
     (@raises) => { None };
     (@raises $stage:ident) => { Some(Stage::$stage) };
 }
@@ -42,7 +45,7 @@ define_passes! {
     /// Brings ops into the one form that later passes look for.
     Canonicalise: optional Rewrite(canonicalise::Canonicalise), Imported..=LaidOut;
     /// Computes equal ops once.
-    Cse: optional Rewrite(cse::Cse), Imported..=LaidOut;
+    Cse: optional Rewrite(cse::Cse::default()), Imported..=LaidOut;
     /// Removes ops and weights that nothing reads.
     Dce: optional Rewrite(dce::Dce), Imported..=LaidOut;
     /// Makes one op of RMSNorm and the quantisation of its result.
@@ -53,8 +56,8 @@ define_passes! {
     MergeProjections: optional Rewrite(merge_projections::MergeProjections), Imported..=Fused => Fused;
     /// Makes one op of a ternary product and the addition of the residual.
     FuseBitlinear: optional Rewrite(fuse_bitlinear::FuseBitlinear), Imported..=Fused => Fused;
-    /// Computes the language-model head in the bits that were asked for (`--head`).
-    PackHead: optional Rewrite(pack_head::PackHead::default()), Imported..=Fused => Fused, options [Head];
+    /// Computes the language-model head in the bits that were asked for.
+    PackHead: optional Rewrite(pack_head::PackHead::default()), Imported..=Fused => Fused, options [Head], changes bits;
     /// Gives every packed weight and K cache the layout that the kernels of the target read.
     AssignLayout: required Transform(assign_layout::AssignLayout), Imported..=LaidOut => LaidOut, options [Weights];
     /// Orders ops so that as few barriers as possible are needed.

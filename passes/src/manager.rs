@@ -174,7 +174,7 @@ fn run_pass(
             let before = *budget;
             let funcs: Vec<FuncId> = module.funcs().keys().collect();
             for func in funcs {
-                sweep(rewrite.as_ref(), module, func, budget, instruments)?;
+                sweep(rewrite.as_mut(), module, func, budget, instruments)?;
             }
             let finished = rewrite.finish(module);
             *budget != before || finished
@@ -192,7 +192,7 @@ fn run_pass(
 
 /// Applies patches to one function until there are none, or the budget is used up.
 fn sweep(
-    rewrite: &dyn Rewrite,
+    rewrite: &mut dyn Rewrite,
     module: &mut Module,
     func: FuncId,
     budget: &mut u64,
@@ -201,6 +201,7 @@ fn sweep(
     // Every rewrite removes, joins or sorts nodes, each of which a node can undergo a few times at most.
     let most_sweeps = module.funcs()[func].order().len() + 8;
     for _ in 0..most_sweeps {
+        rewrite.start_sweep(&module.funcs()[func]);
         let mut nodes = module.funcs()[func].order().to_vec();
         if rewrite.backwards() {
             nodes.reverse();

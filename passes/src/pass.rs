@@ -21,7 +21,9 @@ use crate::patch::Patch;
 pub trait Rewrite {
     /// Takes from `context` what the rewrite depends on; called once, before the others.
     fn configure(&mut self, _context: &PassContext) {}
-    /// What to change at `node`, if anything.
+    /// Takes a look at the whole function before its nodes are visited once more.
+    fn start_sweep(&mut self, _func: &Func) {}
+    /// What to change at `node`, if anything. It is called for every node of a sweep, so it must not look at all others.
     fn matches(&self, module: &Module, func: &Func, node: NodeId) -> Option<Patch>;
     /// Whether nodes are visited last first, as suits a rewrite that follows operands.
     fn backwards(&self) -> bool {
@@ -66,11 +68,13 @@ pub struct PassInfo {
     pub raises_to: Option<Stage>,
     /// Options that it takes.
     pub options: &'static [PassOption],
+    /// Whether the pass keeps every bit of what a module computes.
+    pub keeps_bits: bool,
     pub(crate) make: fn() -> PassBody,
 }
 
 impl PassInfo {
-    /// An optional pass without options, from outside the product: [`crate::PassSet::with`] makes its name known.
+    /// An optional pass without options that keeps every bit, from outside the product: [`crate::PassSet::with`] makes its name known.
     pub const fn new(
         id: PassId,
         description: &'static str,
@@ -78,17 +82,12 @@ impl PassInfo {
         raises_to: Option<Stage>,
         make: fn() -> PassBody,
     ) -> Self {
-        Self { id, description, required: false, stages, raises_to, options: &[], make }
+        Self { id, description, required: false, stages, raises_to, options: &[], keeps_bits: true, make }
     }
 
     /// The name in pipelines.
     pub const fn name(&self) -> &'static str {
         self.id.name()
-    }
-
-    /// Whether the pass keeps every bit of what a module computes; `pack-head` computes the head as it is asked to.
-    pub fn keeps_bits(&self) -> bool {
-        self.id != PassId::PackHead
     }
 }
 

@@ -9,8 +9,6 @@
 //! Invariants: new ops are typed by the op table, never by the rewrite; a new weight that is already declared
 //! (same type, same origin) is shared, and one whose name is taken by another weight gets a free name.
 
-use std::collections::BTreeMap;
-
 use bitnetc_ir::build::check_op;
 use bitnetc_ir::{
     BuildError, Func, FuncId, Module, NodeId, Op, Operand, ParamDecl, ParamId, Type, ValueDef, ValueId,
@@ -215,13 +213,11 @@ impl Patch {
 
     /// Every operand of the ops that the patch touched stands before them.
     fn check_order(&self, func: &Func, touched: &[NodeId]) -> Result<(), PatchError> {
-        let place: BTreeMap<NodeId, usize> = func.order().iter().enumerate().map(|(i, &n)| (n, i)).collect();
-        for node in touched {
-            let Some(&at) = place.get(node) else { continue };
-            for &operand in &func.node(*node).operands {
+        for &node in touched.iter().filter(|&&n| func.contains(n)) {
+            for &operand in &func.node(node).operands {
                 let Operand::Value(v) = operand else { continue };
                 if let ValueDef::Result(from, _) = func.value(v).def
-                    && place.get(&from).is_none_or(|&made| made >= at)
+                    && !(func.contains(from) && func.is_before(from, node))
                 {
                     return Err(PatchError::Order { pass: self.pass, value: value_name(func, v) });
                 }
@@ -233,8 +229,7 @@ impl Patch {
 
 /// The weight that is what `decl` says, added under a free name if there is none.
 pub(crate) fn intern(module: &mut Module, decl: &ParamDecl) -> ParamId {
-    let same = |p: &ParamDecl| p.ty == decl.ty && p.def == decl.def;
-    if let Some((id, _)) = module.params().iter().find(|(_, p)| same(p)) {
+    if let Some(id) = module.param_made(&decl.ty, &decl.def) {
         return id;
     }
     let mut name = decl.name.clone();

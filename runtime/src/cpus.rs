@@ -56,6 +56,13 @@ impl std::fmt::Display for Cpus {
     }
 }
 
+/// Lets the calling thread run where the others leave time, as far as the system can do that.
+pub fn lower_priority() {
+    // The highest value of `nice`; in Linux it is of a thread.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
+}
+
 /// The CPUs that the process may be scheduled on.
 fn affinity() -> Vec<u32> {
     #[cfg(target_os = "linux")]

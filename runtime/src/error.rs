@@ -6,6 +6,7 @@
 use bitnetc_ir::EntryPoint;
 
 use crate::machine::FeedIndex;
+use crate::model::WeightFault;
 
 /// Why a machine, a sequence or a session could not be made, or a step was refused.
 #[derive(Debug, thiserror::Error)]
@@ -64,11 +65,26 @@ pub enum SessionError {
         /// Vocabulary index of the first NaN.
         index: u32,
     },
+    /// A token whose row in an embedding table has a NaN or an infinity.
+    #[error(
+        "weight @{weight} is not finite in row {token}, the embedding of the token at position {position}: compile the model again"
+    )]
+    NotFinite {
+        /// The table.
+        weight: String,
+        /// The token.
+        token: u32,
+        /// Where it stands.
+        position: u32,
+    },
+    /// The weights are not what they were when the model was loaded.
+    #[error("{0}; nothing computed with them counts")]
+    Weights(WeightFault),
     /// The caller's [`crate::machine::KeepGoing`] said no.
     #[error("interrupted")]
     Interrupted,
     /// A sequence that another machine made: of another model, or with caches of another size.
-    #[error("the sequence was made by a machine for another model or another context")]
+    #[error("the sequence was made by a machine for another model or with caches of another size")]
     ForeignSequence,
     /// More sequences in one step than the machine was made for.
     #[error("{feeds} sequences in one step of a machine that was made for {segments}")]

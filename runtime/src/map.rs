@@ -4,12 +4,18 @@
 //! shared with other processes) or by reading it into memory. [`AlignedBuffer`] is zeroed memory of its own for
 //! arenas and caches. This is the only file of the crate that maps memory.
 //!
+//! A mapped file that becomes shorter leaves pages without contents, and an access to one raises SIGBUS, which ends the
+//! process. A program that calls [`survive_truncation`] gets pages of zeros in their place, and [`Mapping::check`] says so.
+//! Handling a signal is a decision of the whole program, so a library's user makes it.
+//!
 //! Invariants: only regular files are opened, a named pipe or device is refused without blocking, and the length
 //! never changes after opening.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
 use rayon::prelude::*;
@@ -64,6 +70,14 @@ pub enum MapError {
         /// Its size.
         bytes: u64,
     },
+    /// The file became shorter, or the disk failed, while the file was mapped.
+    #[error(
+        "{path:?} was cut short, or could not be read any more, while it was in use; nothing computed from it counts"
+    )]
+    Lost {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file became shorter while it was read.
     #[error(
         "{path:?} was {expected} bytes long, but only {found} could be read; it changed meanwhile, try again"
@@ -82,20 +96,83 @@ pub enum MapError {
 #[derive(Debug)]
 pub struct Mapping {
     bytes: Bytes,
+    path: PathBuf,
 }
 
 #[derive(Debug)]
 enum Bytes {
-    Mapped(Mmap),
+    Mapped(Watched),
     Owned(AlignedBuffer),
+}
+
+/// A mapping that the handler of [`survive_truncation`] knows of.
+#[derive(Debug)]
+struct Watched {
+    map: Mmap,
+    /// `None` where there are more mappings than places.
+    place: Option<&'static Place>,
+}
+
+impl Watched {
+    fn new(map: Mmap) -> Self {
+        let start = map.as_ptr().addr();
+        let place = Place::take(start, start + map.len());
+        Self { map, place }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // The mapping itself is dropped after this.
+        if let Some(place) = self.place {
+            place.end.store(0, Ordering::Release);
+        }
+    }
+}
+
+/// Where a mapping lies, for the handler: it may neither wait nor allocate.
+#[derive(Debug)]
+struct Place {
+    start: AtomicUsize,
+    /// 0: nothing lies here.
+    end: AtomicUsize,
+    /// Whether pages of it were lost.
+    lost: AtomicBool,
+}
+
+/// Parts of split models, and more.
+static PLACES: [Place; 2048] = [const { Place::EMPTY }; 2048];
+/// Held while a place is taken.
+static TAKING: Mutex<()> = Mutex::new(());
+/// Whether pages of any mapping were lost.
+static ANY_LOST: AtomicBool = AtomicBool::new(false);
+
+impl Place {
+    const EMPTY: Self =
+        Self { start: AtomicUsize::new(0), end: AtomicUsize::new(0), lost: AtomicBool::new(false) };
+
+    fn take(start: usize, end: usize) -> Option<&'static Self> {
+        let _taking = TAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let place = PLACES.iter().find(|place| place.end.load(Ordering::Acquire) == 0)?;
+        place.start.store(start, Ordering::Relaxed);
+        place.lost.store(false, Ordering::Relaxed);
+        place.end.store(end, Ordering::Release);
+        Some(place)
+    }
+}
+
+/// Whether a mapped file has lost pages since [`survive_truncation`] was called, in this process. [`Mapping::check`] tells of
+/// one file.
+pub fn any_lost() -> bool {
+    ANY_LOST.load(Ordering::Acquire)
 }
 
 impl Mapping {
     /// Opens the regular file at `path`.
     ///
     /// While a mapped file is in use it must not be shortened: the system then ends the process on an access to the
-    /// lost pages (SIGBUS). Writers that replace a file by renaming another one over it, as this crate does, are
-    /// harmless. Where that cannot be relied on use [`MapMode::Copied`].
+    /// lost pages (SIGBUS), unless the program has called [`survive_truncation`]. Writers that replace a file by renaming
+    /// another one over it, as this crate does, are harmless. Where that cannot be relied on use [`MapMode::Copied`].
     pub fn open(path: &Path, mode: MapMode) -> Result<Self, MapError> {
         let io_error = |operation, source| MapError::Io { operation, path: path.to_owned(), source };
         let mut options = OpenOptions::new();
@@ -116,15 +193,15 @@ impl Mapping {
         let bytes = if length == 0 || mode == MapMode::Copied {
             Bytes::Owned(read_all(&file, length, path)?)
         } else {
-            Bytes::Mapped(map_file(&file, length, mode, path)?)
+            Bytes::Mapped(Watched::new(map_file(&file, length, mode, path)?))
         };
-        Ok(Self { bytes })
+        Ok(Self { bytes, path: path.to_owned() })
     }
 
     /// The bytes of the file. Their address is a multiple of 64.
     pub fn as_slice(&self) -> &[u8] {
         match &self.bytes {
-            Bytes::Mapped(map) => map,
+            Bytes::Mapped(watched) => &watched.map,
             Bytes::Owned(buffer) => buffer.as_slice(),
         }
     }
@@ -133,11 +210,159 @@ impl Mapping {
     pub fn is_mapped(&self) -> bool {
         matches!(self.bytes, Bytes::Mapped(_))
     }
+
+    /// Whether no bytes have been lost: where [`survive_truncation`] is in force, lost ones read as zeros.
+    pub fn is_whole(&self) -> bool {
+        match &self.bytes {
+            Bytes::Mapped(Watched { place: Some(place), .. }) => !place.lost.load(Ordering::Acquire),
+            _ => true,
+        }
+    }
+
+    /// Fails if bytes have been lost. Whoever reads a mapping asks once more after the last byte.
+    ///
+    /// # Errors
+    /// [`MapError::Lost`].
+    pub fn check(&self) -> Result<(), MapError> {
+        match self.is_whole() {
+            true => Ok(()),
+            false => Err(MapError::Lost { path: self.path.clone() }),
+        }
+    }
 }
 
 impl AsRef<[u8]> for Mapping {
     fn as_ref(&self) -> &[u8] {
         self.as_slice()
+    }
+}
+
+/// Handles SIGBUS from now on: an access to a page of a [`Mapping`] that its file has lost finds zeros there and in what follows,
+/// and [`Mapping::check`] fails. What else raises SIGBUS goes to the handler that there was before. Calling it again changes
+/// nothing; where there are no such signals it does nothing.
+///
+/// # Errors
+/// The system refused.
+#[cfg(not(unix))]
+pub fn survive_truncation() -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+pub use bus_errors::survive_truncation;
+
+#[cfg(unix)]
+#[allow(unsafe_code)]
+mod bus_errors {
+    //! The handler of SIGBUS. It runs wherever an access faults, also inside the allocator or while locks are held, so
+    //! everything here is async-signal-safe: loads and stores of atomics, and system calls.
+
+    use std::ffi::{c_int, c_void};
+    use std::io;
+    use std::ptr;
+    use std::sync::OnceLock;
+    use std::sync::atomic::Ordering;
+
+    use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+
+    use super::{ANY_LOST, PLACES};
+
+    struct Previous(libc::sigaction);
+
+    /// What handled the signal before; set before the handler is.
+    static PREVIOUS: OnceLock<Previous> = OnceLock::new();
+
+    /// Handles SIGBUS from now on: an access to a page of a [`super::Mapping`] that its file has lost finds zeros there and in what
+    /// follows, and [`super::Mapping::check`] fails. What else raises SIGBUS goes to the handler that there was before. Calling
+    /// it again changes nothing.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn survive_truncation() -> io::Result<()> {
+        if PREVIOUS.get().is_some() {
+            return Ok(());
+        }
+        let mut previous = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+        // SAFETY: a null new action only asks; `previous` is valid for a write of its type.
+        if unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), previous.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call succeeded and so has written all of it.
+        let previous = unsafe { previous.assume_init() };
+        if PREVIOUS.set(Previous(previous)).is_err() {
+            return Ok(());
+        }
+        // SAFETY: an all-zero `sigaction` is a valid value of this C struct of integers: no flags, nothing blocked.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = handle;
+        action.sa_sigaction = handler as *const () as usize;
+        // On the stack for signals where the thread has one, since this may be the end of its own.
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        // SAFETY: `handle` has the signature that SA_SIGINFO asks for and is async-signal-safe; `action` is valid.
+        match unsafe { libc::sigaction(libc::SIGBUS, &raw const action, ptr::null_mut()) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+        // SAFETY: with SA_SIGINFO the system passes a valid `siginfo_t`, which for SIGBUS has an address.
+        let address = unsafe { (*info).si_addr() }.addr();
+        if !put_zeros(address) {
+            chain(signal, info, context);
+        }
+    }
+
+    /// Puts pages of zeros from the one of `address` to the end of the mapping in which it lies; returns whether it lies in one.
+    fn put_zeros(address: usize) -> bool {
+        for place in &PLACES {
+            let end = place.end.load(Ordering::Acquire);
+            let start = place.start.load(Ordering::Relaxed);
+            if !(start..end).contains(&address) {
+                continue;
+            }
+            let page = rustix::param::page_size();
+            let from = address & !(page - 1);
+            let length = end.next_multiple_of(page) - from;
+            let at = ptr::with_exposed_provenance_mut(from);
+            // SAFETY: the pages from `from` to the last one of `end` belong to a live mapping of `Watched`, read only and of
+            // this process alone, since the thread that has just read from it keeps it alive; nothing but their contents
+            // changes. Its owner unmaps them by address and length, whatever is mapped there.
+            let mapped =
+                unsafe { mmap_anonymous(at, length, ProtFlags::READ, MapFlags::PRIVATE | MapFlags::FIXED) };
+            if mapped.is_err() {
+                return false;
+            }
+            place.lost.store(true, Ordering::Release);
+            ANY_LOST.store(true, Ordering::Release);
+            return true;
+        }
+        false
+    }
+
+    /// Does what would have been done without this handler.
+    fn chain(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+        let Some(Previous(previous)) = PREVIOUS.get() else { return };
+        match previous.sa_sigaction {
+            libc::SIG_DFL | libc::SIG_IGN => {
+                // SAFETY: an all-zero `sigaction` is a valid value, and is the default action.
+                let default: libc::sigaction = unsafe { std::mem::zeroed() };
+                // The access is tried again after the return, and then ends the process.
+                // SAFETY: `default` is valid; the old action is not asked for.
+                unsafe { libc::sigaction(signal, &raw const default, ptr::null_mut()) };
+            }
+            handler if previous.sa_flags & libc::SA_SIGINFO != 0 => {
+                // SAFETY: whoever installed it with SA_SIGINFO gave a function of this signature.
+                let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) =
+                    unsafe { std::mem::transmute(handler) };
+                handler(signal, info, context);
+            }
+            handler => {
+                // SAFETY: whoever installed it without SA_SIGINFO gave a function of this signature.
+                let handler: extern "C" fn(c_int) = unsafe { std::mem::transmute(handler) };
+                handler(signal);
+            }
+        }
     }
 }
 
@@ -150,7 +375,8 @@ fn map_file(file: &File, length: usize, mode: MapMode, path: &Path) -> Result<Mm
     }
     // SAFETY: the mapping is private and read only, `file` is a regular file of at least `length` bytes, and the
     // mapping keeps it alive. What cannot be proved is that no other process changes the file while it is mapped:
-    // - shortening it makes accesses beyond its new end fault (SIGBUS ends the process, no wrong value is read);
+    // - shortening it makes accesses beyond its new end fault (SIGBUS ends the process, or the handler of
+    //   `survive_truncation` puts zeros there, which is as if they were written);
     // - writing to it in place changes bytes under a `&[u8]`. All readers of mappings treat the bytes as untrusted,
     //   check every offset that they take from them once, keep the checked value and not the bytes, and never take
     //   a second reading of the same bytes for the first; so a change can make numbers wrong but not break memory.
@@ -231,8 +457,43 @@ fn kind_of(file_type: std::fs::FileType) -> &'static str {
 #[derive(Debug)]
 pub struct AlignedBuffer {
     map: MmapMut,
+    /// Where the bytes begin in the mapping: 0, but for guarded ones.
+    start: usize,
     address: usize,
     len: usize,
+}
+
+/// Whether buffers are made between pages that nothing may touch.
+static GUARDED: AtomicBool = AtomicBool::new(false);
+
+/// Makes every [`AlignedBuffer`] from now on end where a page begins that nothing may touch, and begin after another one, so that
+/// generated code that leaves its buffers ends the process. For tests of generated code; it costs two pages a buffer.
+pub fn guard_buffers() {
+    GUARDED.store(true, Ordering::Release);
+}
+
+/// Zeroed memory in which `len` bytes from a multiple of [`AlignedBuffer::ALIGNMENT`] on end, but for what fills up the last 64,
+/// before a page without access; and where they begin.
+#[cfg(unix)]
+#[allow(unsafe_code)]
+fn map_guarded(len: usize) -> io::Result<(MmapMut, usize)> {
+    let page = rustix::param::page_size();
+    let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
+    let used = len.checked_next_multiple_of(AlignedBuffer::ALIGNMENT).ok_or_else(too_large)?;
+    let pages = used.checked_next_multiple_of(page).ok_or_else(too_large)?;
+    let mut map = MmapMut::map_anon(pages.checked_add(2 * page).ok_or_else(too_large)?)?;
+    for guard in [0, page + pages] {
+        let at = map.as_mut_ptr().wrapping_add(guard);
+        // SAFETY: `guard` is the first or the last page of the mapping, which is of this function alone, and no reference to
+        // these bytes is ever made: `AlignedBuffer` hands out `used` bytes at most, which end before the last page.
+        unsafe { rustix::mm::mprotect(at.cast(), page, rustix::mm::MprotectFlags::empty()) }?;
+    }
+    Ok((map, page + pages - used))
+}
+
+#[cfg(not(unix))]
+fn map_guarded(len: usize) -> io::Result<(MmapMut, usize)> {
+    Ok((MmapMut::map_anon(len)?, 0))
 }
 
 impl AlignedBuffer {
@@ -244,14 +505,24 @@ impl AlignedBuffer {
 
     /// A buffer of `len` bytes, all 0.
     pub fn zeroed(len: usize) -> io::Result<Self> {
-        let mut map = MmapMut::map_anon(len.max(1))?;
-        let address = map.as_mut_ptr().expose_provenance();
+        let buffer = Self::sparse(len)?;
         #[cfg(target_os = "linux")]
         if len >= Self::HUGE_PAGE {
             // Advice: a kernel without huge pages refuses it and everything works as well, only slower.
-            let _ = map.advise(memmap2::Advice::HugePage);
+            let _ = buffer.map.advise(memmap2::Advice::HugePage);
         }
-        Ok(Self { map, address, len })
+        Ok(buffer)
+    }
+
+    /// As [`AlignedBuffer::zeroed`], for a buffer of which only few places far from each other may ever be used: it asks for no
+    /// huge pages, each of which would take memory for all that is near such a place.
+    pub fn sparse(len: usize) -> io::Result<Self> {
+        let (mut map, start) = match GUARDED.load(Ordering::Acquire) {
+            true => map_guarded(len.max(1))?,
+            false => (MmapMut::map_anon(len.max(1))?, 0),
+        };
+        let address = map.as_mut_ptr().expose_provenance() + start;
+        Ok(Self { map, start, address, len })
     }
 
     /// Length in bytes.
@@ -266,22 +537,22 @@ impl AlignedBuffer {
 
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
-        &self.map[..self.len]
+        &self.map[self.start..self.start + self.len]
     }
 
     /// The bytes, to be changed.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.map[..self.len]
+        &mut self.map[self.start..self.start + self.len]
     }
 
     /// Address of the first byte, a multiple of [`AlignedBuffer::ALIGNMENT`].
     pub fn as_ptr(&self) -> *const u8 {
-        self.map.as_ptr()
+        self.as_slice().as_ptr()
     }
 
     /// Address of the first byte, for writing; a multiple of [`AlignedBuffer::ALIGNMENT`].
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
-        self.map.as_mut_ptr()
+        self.as_mut_slice().as_mut_ptr()
     }
 
     /// Address of the first byte for code that Rust does not see, such as generated kernels, to read and write. It was
@@ -306,102 +577,4 @@ impl AsRef<[u8]> for AlignedBuffer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file_with(bytes: &[u8]) -> tempfile::NamedTempFile {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), bytes).unwrap();
-        file
-    }
-
-    #[test]
-    fn every_mode_gives_the_bytes() {
-        let bytes: Vec<u8> = (0..300_000u32).map(|i| i as u8 ^ (i >> 8) as u8).collect();
-        let file = file_with(&bytes);
-        for mode in [MapMode::Mapped, MapMode::Populated, MapMode::Copied] {
-            let mapping = Mapping::open(file.path(), mode).unwrap();
-            assert_eq!(mapping.as_slice(), bytes);
-            assert_eq!(mapping.is_mapped(), mode != MapMode::Copied);
-            assert_eq!(mapping.as_slice().as_ptr().addr() % 64, 0);
-        }
-    }
-
-    #[test]
-    fn copies_are_whole_at_every_border_of_parts() {
-        for length in [READ_AT_ONCE - 1, READ_AT_ONCE, 2 * READ_AT_ONCE + 5] {
-            let bytes: Vec<u8> = (0..length as u32).map(|i| (i ^ (i >> 7) ^ (i >> 17)) as u8).collect();
-            let file = file_with(&bytes);
-            assert!(Mapping::open(file.path(), MapMode::Copied).unwrap().as_slice() == bytes);
-        }
-    }
-
-    #[test]
-    fn a_file_that_shrinks_while_it_is_read_is_named() {
-        let file = file_with(&[7; 100]);
-        let opened = File::open(file.path()).unwrap();
-        for length in [101, READ_AT_ONCE + 1, 3 * READ_AT_ONCE] {
-            match read_all(&opened, length, file.path()) {
-                Err(MapError::Shrunk { expected, found, .. }) => assert_eq!((expected, found), (length, 100)),
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn a_copy_does_not_follow_the_file() {
-        let file = file_with(b"before");
-        let mapping = Mapping::open(file.path(), MapMode::Copied).unwrap();
-        std::fs::write(file.path(), b"after!").unwrap();
-        assert_eq!(mapping.as_slice(), b"before");
-    }
-
-    #[test]
-    fn empty_files_are_empty() {
-        let file = file_with(b"");
-        for mode in [MapMode::Mapped, MapMode::Copied] {
-            assert_eq!(Mapping::open(file.path(), mode).unwrap().as_slice(), b"");
-        }
-    }
-
-    #[test]
-    fn missing_files_are_named() {
-        let error = Mapping::open(Path::new("/no/such/model.gguf"), MapMode::Mapped).unwrap_err();
-        let text = error.to_string();
-        assert!(text.contains("/no/such/model.gguf") && text.contains("os error 2"), "{text}");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn other_kinds_of_files_are_refused_at_once() {
-        let kind = |path: &Path| match Mapping::open(path, MapMode::Mapped) {
-            Err(MapError::NotAFile { kind, .. }) => kind,
-            other => panic!("{other:?}"),
-        };
-        let directory = tempfile::tempdir().unwrap();
-        assert_eq!(kind(directory.path()), "a directory");
-        assert_eq!(kind(Path::new("/dev/zero")), "a device");
-        let pipe = directory.path().join("pipe");
-        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
-        assert!(made.success());
-        assert_eq!(kind(&pipe), "a named pipe");
-    }
-
-    #[test]
-    fn buffers_are_zeroed_aligned_and_writable() {
-        for len in [0, 1, 63, 4096, 5 << 20] {
-            let mut buffer = AlignedBuffer::zeroed(len).unwrap();
-            assert_eq!((buffer.len(), buffer.is_empty()), (len, len == 0));
-            assert!(buffer.as_slice().iter().all(|&byte| byte == 0));
-            assert_eq!(buffer.as_ptr().addr() % AlignedBuffer::ALIGNMENT, 0);
-            buffer.as_mut_slice().fill(7);
-            assert_eq!(buffer.as_slice().iter().filter(|&&byte| byte == 7).count(), len);
-            assert_eq!(buffer.as_mut_ptr().cast_const(), buffer.as_ptr());
-        }
-    }
-
-    #[test]
-    fn impossible_sizes_are_errors() {
-        assert!(AlignedBuffer::zeroed(usize::MAX).is_err());
-    }
-}
+mod tests;

@@ -3,18 +3,56 @@
 //! Invariants: every weight region is as large as its parameter's type says and is followed by readable padding, which
 //! [`Model::new`] checks, because both may come from an untrusted plan file; code and weights live as long as the model.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bitnetc_codegen::compile::Compiled;
 use bitnetc_codegen::image::KernelEntry;
-use bitnetc_codegen::program::{Programs, WeightIndex};
+use bitnetc_codegen::program::{Programs, WeightIndex, lower};
 use bitnetc_ir::sample::index_bound;
 use bitnetc_ir::work::Accounts;
-use bitnetc_ir::{DType, EntityVec, EntryPoint, Module, storage, weights};
+use bitnetc_ir::{DType, EntityVec, EntryPoint, Module, Op, Operand, ParamId, storage, weights};
 
-/// Memory that weights lie in: a mapped plan file, or a buffer.
-pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+use crate::error::SessionError;
+use crate::map::AlignedBuffer;
+use crate::sequence::{Sequence, Spoiled};
+
+/// Memory that weights lie in.
+pub trait WeightMemory: AsRef<[u8]> + Send + Sync {
+    /// What has happened to the bytes since they were brought into memory. Asked after every step, so it costs no more than
+    /// a load.
+    fn fault(&self) -> Option<WeightFault>;
+}
+
+impl WeightMemory for AlignedBuffer {
+    fn fault(&self) -> Option<WeightFault> {
+        None
+    }
+}
+
+/// What can happen to weights while they are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WeightFault {
+    /// The file that they lie in was cut short.
+    #[error("the model file was cut short, or could not be read any more, while it was in use")]
+    Lost,
+    /// They are not those that were written.
+    #[error("the weights of the plan do not match their hash: compile the model again")]
+    Damaged,
+}
+
+/// A mapped plan file, or a buffer.
+pub type Bytes = Arc<dyn WeightMemory>;
+
+/// A table of f16 in which tokens are looked up, one row each.
+#[derive(Clone, Debug)]
+struct Embedding {
+    name: String,
+    /// First byte in the blob.
+    start: usize,
+    row_bytes: usize,
+}
 
 /// Bytes and scales of one packed parameter, as ranges of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,9 +104,31 @@ pub enum ModelError {
         /// Tokens that may be fed.
         vocab: u32,
     },
+    /// A weight that kernels take to be finite has a NaN or an infinity.
+    #[error("weight @{name} ({ty}) is not finite: compile the model again")]
+    NotFinite {
+        /// The parameter.
+        name: String,
+        /// Its type.
+        ty: String,
+    },
+    /// The code was made from another module.
+    #[error("the code is that of another module")]
+    OtherModule,
     /// The vocabulary cannot be told from the module.
     #[error("the module's @decode does not return logits: compile the model again")]
     NoLogits,
+}
+
+/// The f16 parameters in which an op looks tokens up.
+fn lookup_tables(module: &Module) -> HashSet<ParamId> {
+    let nodes = module.funcs().values().flat_map(|f| f.order().iter().map(|&id| f.node(id)));
+    let tables = nodes.filter(|node| matches!(node.op, Op::Embed {})).flat_map(|node| &node.operands);
+    let params = tables.filter_map(|operand| match operand {
+        Operand::Param(param) => Some(*param),
+        Operand::Value(_) => None,
+    });
+    params.filter(|&param| module.params()[param].ty.dtype == DType::F16).collect()
 }
 
 /// A model ready to run.
@@ -76,6 +136,8 @@ pub struct Model {
     compiled: Compiled,
     entries: Vec<KernelEntry>,
     blob: Bytes,
+    /// Tables of f16, each once.
+    embeddings: Vec<Embedding>,
     weights: EntityVec<WeightIndex, (u64, u64)>,
     weight_bytes: u64,
     bytes_per_token: u64,
@@ -95,13 +157,17 @@ impl Model {
     /// Joins code with weights. `module` is the planned module that `compiled` was made from.
     ///
     /// # Errors
-    /// A weight that is missing or has another size than its type.
+    /// A weight that is missing or has another size than its type; code of another module.
     pub fn new(
         module: &Module,
         compiled: Compiled,
         blob: Bytes,
         ranges: &[WeightRange],
     ) -> Result<Self, ModelError> {
+        // Sizes of buffers follow from the module, and what is read from them from the code.
+        if lower(module).ok().as_ref() != Some(&compiled.programs) {
+            return Err(ModelError::OtherModule);
+        }
         let size = (*blob).as_ref().len() as u64;
         let by_name: std::collections::HashMap<&str, &WeightRange> =
             ranges.iter().map(|r| (r.name.as_str(), r)).collect();
@@ -153,7 +219,15 @@ impl Model {
         }
         let bytes_per_token = Accounts::of(module).step(0).weight_bytes;
         let entries = compiled.programs.kernels.keys().map(|k| compiled.entry(k)).collect();
-        Ok(Self { compiled, entries, blob, weights: found, weight_bytes, bytes_per_token, vocab })
+        let tables = lookup_tables(module);
+        let embedding = |(&param, &(start, _)): (&ParamId, &(u64, u64))| {
+            let decl = &module.params()[param];
+            let (_, cols) = decl.ty.as_matrix().filter(|_| tables.contains(&param))?;
+            Some(Embedding { name: decl.name.clone(), start: start as usize, row_bytes: 2 * cols as usize })
+        };
+        let embeddings =
+            compiled.programs.weights.values().zip(found.values()).filter_map(embedding).collect();
+        Ok(Self { compiled, entries, blob, embeddings, weights: found, weight_bytes, bytes_per_token, vocab })
     }
 
     /// The programs of the module's functions.
@@ -179,6 +253,43 @@ impl Model {
     /// Bytes of weights that one decode step reads, as [`bitnetc_ir::work`] counts them.
     pub fn bytes_per_token(&self) -> u64 {
         self.bytes_per_token
+    }
+
+    /// Fails if the weights are not what they were when they were loaded. Machines ask it after every step.
+    ///
+    /// # Errors
+    /// [`SessionError::Weights`].
+    pub fn check_weights(&self) -> Result<(), SessionError> {
+        match self.blob.fault() {
+            None => Ok(()),
+            Some(fault) => Err(SessionError::Weights(fault)),
+        }
+    }
+
+    /// The first token of `sequence`, fed before or with `tokens`, whose row in a table has a NaN or an infinity, where kernels rely
+    /// on there being none. All are below the vocabulary.
+    pub(crate) fn first_spoiled(&self, sequence: &Sequence, tokens: &[u32]) -> Option<Spoiled> {
+        let fresh = || {
+            let at = tokens.iter().position(|&token| self.bad_table(token).is_some())?;
+            Some(Spoiled { position: sequence.position() + at as u32, token: tokens[at] })
+        };
+        sequence.spoiled().or_else(fresh)
+    }
+
+    /// The error for what was computed of such a token.
+    pub(crate) fn not_finite(&self, spoiled: Spoiled) -> SessionError {
+        let table = self.bad_table(spoiled.token);
+        let weight = table.map(|table| table.name.clone()).unwrap_or_default();
+        SessionError::NotFinite { weight, token: spoiled.token, position: spoiled.position }
+    }
+
+    /// A table in which the row of the token is not finite.
+    fn bad_table(&self, token: u32) -> Option<&Embedding> {
+        let blob = (*self.blob).as_ref();
+        self.embeddings.iter().find(|table| {
+            let start = table.start + token as usize * table.row_bytes;
+            !weights::all_finite_f16(&blob[start..start + table.row_bytes])
+        })
     }
 
     fn address(&self, offset: u64) -> u64 {

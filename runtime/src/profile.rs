@@ -1,7 +1,7 @@
-//! Where the time of a session goes: per step and thread, inside the kernel and at the barrier behind it.
+//! Where the time of a machine goes: per step and thread, inside the kernel and at the barrier behind it.
 //!
-//! A session records only if it was made to ([`crate::session::Session::profiled`]); the walk over the steps is compiled
-//! once with and once without the clock, so a session that does not record pays nothing.
+//! A machine records only if it was made to ([`crate::machine::Record`]); the walk over the steps is compiled once with and
+//! once without the clock, so a machine that does not record pays nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;

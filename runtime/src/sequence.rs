@@ -1,8 +1,10 @@
 //! A sequence: the tokens that have been fed, and what the model has computed of them, in KV caches of its own.
 //!
 //! Sequences are made by [`crate::machine::Machine::sequence`] and fed by [`crate::machine::Machine::step`], of the machine
-//! that made them or of another one of the same model with the same context. They can be kept while others are fed, and
-//! moved to other threads; dropping one frees its caches.
+//! that made them or of another one of the same model with caches of the same size. They can be kept while others are fed,
+//! and moved to other threads; dropping one frees its caches. What one sequence holds can be copied to another instead of
+//! being computed ([`Sequence::copy_prefix`]): the bits are the same, because keys and values depend on the tokens up to
+//! theirs alone.
 //!
 //! Invariants: the first [`Sequence::position`] positions of every cache hold the keys and values of [`Sequence::tokens`];
 //! what stands there afterwards is never read. There is room for `context` tokens from the start, so that a step allocates
@@ -13,18 +15,35 @@ use std::sync::Arc;
 use bitnetc_ir::{Type, storage};
 
 use crate::error::SessionError;
-use crate::machine::buffer;
+use crate::machine::memory::buffer_of;
+use crate::machine::vec_with_room;
 use crate::map::AlignedBuffer;
 use crate::model::Model;
+
+/// Bytes of all caches of a sequence up to which they ask for huge pages. The first token writes to as many places of a cache as
+/// there are heads, and with huge pages takes the memory of what lies around them: nearly all of it, for a model of many small
+/// heads. So that a context of a million positions costs nothing until it is used, large caches do without.
+const DENSE_CACHES: u64 = 512 << 20;
 
 /// Tokens of one text, with their keys and values.
 pub struct Sequence {
     model: Arc<Model>,
     caches: Vec<AlignedBuffer>,
+    /// Of each cache.
+    types: Vec<Type>,
     /// Positions of each cache.
     capacity: u32,
     context: u32,
     tokens: Vec<u32>,
+    spoiled: Option<Spoiled>,
+}
+
+/// A token whose embedding is not finite, so that nothing computed from its position on counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spoiled {
+    /// Where it stands in the sequence.
+    pub(crate) position: u32,
+    pub(crate) token: u32,
 }
 
 impl std::fmt::Debug for Sequence {
@@ -44,15 +63,13 @@ impl Sequence {
         capacity: u32,
         context: u32,
     ) -> Result<Self, SessionError> {
-        let cache = |ty| buffer("KV cache", storage::cache_bytes(ty, capacity).unwrap_or(u64::MAX));
+        let bytes = |ty| storage::cache_bytes(ty, capacity).unwrap_or(u64::MAX);
+        let all = types.iter().map(bytes).fold(0, u64::saturating_add);
+        let make = if all <= DENSE_CACHES { AlignedBuffer::zeroed } else { AlignedBuffer::sparse };
+        let cache = |ty| buffer_of("KV cache", bytes(ty), make);
         let caches = types.iter().map(cache).collect::<Result<_, _>>()?;
-        let mut tokens = Vec::new();
-        tokens.try_reserve_exact(context as usize).map_err(|_| SessionError::Memory {
-            what: "tokens of a sequence",
-            bytes: u64::from(context) * 4,
-            source: std::io::ErrorKind::OutOfMemory.into(),
-        })?;
-        Ok(Self { model, caches, capacity, context, tokens })
+        let tokens = vec_with_room("tokens of a sequence", context as usize)?;
+        Ok(Self { model, caches, types: types.to_vec(), capacity, context, tokens, spoiled: None })
     }
 
     /// The tokens that have been fed.
@@ -73,6 +90,45 @@ impl Sequence {
     /// Forgets the tokens from `position` on (0: all of them).
     pub fn truncate(&mut self, position: u32) {
         self.tokens.truncate(position as usize);
+        self.spoiled = self.spoiled.filter(|spoiled| spoiled.position < position);
+    }
+
+    /// The first of its tokens whose embedding is not finite.
+    pub(crate) fn spoiled(&self) -> Option<Spoiled> {
+        self.spoiled
+    }
+
+    /// Makes this sequence hold the first `length` tokens of `source`, or all of them if it has fewer, with their keys and
+    /// values. Only what the two do not have in common is copied. Nothing of this sequence is left beyond it.
+    ///
+    /// # Errors
+    /// [`SessionError::ForeignSequence`] where `source` is of another model or has caches of another size, and
+    /// [`SessionError::ContextFull`] where there is no room for so many tokens. Then nothing has changed.
+    pub fn copy_prefix(&mut self, source: &Sequence, length: u32) -> Result<(), SessionError> {
+        if !source.fits(&self.model, self.capacity) {
+            return Err(SessionError::ForeignSequence);
+        }
+        let length = length.min(source.position());
+        if length > self.context {
+            let tokens = u64::from(length);
+            return Err(SessionError::ContextFull { tokens, position: 0, context: self.context });
+        }
+        let tokens = &source.tokens[..length as usize];
+        let same = self.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        for ((ty, to), from) in self.types.iter().zip(&mut self.caches).zip(&source.caches) {
+            let (to, from) = (to.as_mut_slice(), from.as_slice());
+            // Sequences are made with types of caches only.
+            let ranges = storage::cache_ranges(ty, self.capacity, same as u32..length).into_iter().flatten();
+            for range in ranges {
+                let range = range.start as usize..range.end as usize;
+                to[range.clone()].copy_from_slice(&from[range]);
+            }
+        }
+        self.tokens.truncate(same);
+        self.tokens.extend_from_slice(&tokens[same..]);
+        // The first of the same tokens is the same.
+        self.spoiled = source.spoiled.filter(|spoiled| spoiled.position < length);
+        Ok(())
     }
 
     /// Whether the caches are those that a machine for `model` with `capacity` positions works on.
@@ -85,8 +141,9 @@ impl Sequence {
         &self.caches
     }
 
-    /// Adds tokens whose keys and values have been computed. The context has room for them.
-    pub(crate) fn append(&mut self, tokens: &[u32]) {
+    /// Adds tokens whose keys and values have been computed; `spoiled` is the first of all that is. The context has room for them.
+    pub(crate) fn append(&mut self, tokens: &[u32], spoiled: Option<Spoiled>) {
         self.tokens.extend_from_slice(tokens);
+        self.spoiled = spoiled;
     }
 }

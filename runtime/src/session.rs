@@ -12,7 +12,6 @@ use crate::machine::{Feed, KeepGoing, Machine, MachineOptions, MemoryUse, Record
 use crate::model::Model;
 use crate::profile::Profile;
 use crate::sequence::Sequence;
-use crate::trace::Recorded;
 
 /// What a session is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,14 +44,6 @@ impl Session {
     /// As [`Session::new`].
     pub fn profiled(model: Arc<Model>, options: SessionOptions) -> Result<Self, SessionError> {
         Self::recording(model, options, Record::Totals)
-    }
-
-    /// As [`Session::profiled`], with the single events recorded too: [`Session::trace`].
-    ///
-    /// # Errors
-    /// As [`Session::new`].
-    pub fn traced(model: Arc<Model>, options: SessionOptions) -> Result<Self, SessionError> {
-        Self::recording(model, options, Record::Events)
     }
 
     fn recording(model: Arc<Model>, options: SessionOptions, record: Record) -> Result<Self, SessionError> {
@@ -101,12 +92,6 @@ impl Session {
     /// made by [`Session::profiled`].
     pub fn profile(&self) -> Option<Profile> {
         self.machine.profile()
-    }
-
-    /// The events since the session was made or [`Session::reset_profile`] was called; `None` unless it was made by
-    /// [`Session::traced`].
-    pub fn trace(&self) -> Option<Recorded<'_>> {
-        self.machine.trace()
     }
 
     /// Forgets what has been recorded.

@@ -4,10 +4,12 @@ use bitnetc_runtime::sampling::SamplingParams;
 use serde_json::Value;
 
 use super::request::{Endpoint, Prompt, Refusal};
-use crate::constraint::GrammarSource;
+use crate::constraint::form::{self, Form};
 
 /// Most stop strings of a request.
 const MAX_STOPS: usize = 64;
+/// Most bytes of each.
+const MAX_STOP_BYTES: usize = 4096;
 /// Most tokens that are listed with each token of the answer.
 const MAX_LOGPROBS: u64 = 20;
 
@@ -27,7 +29,8 @@ impl<'v> Body<'v> {
 
     fn number(&self, name: &str) -> Result<Option<f32>, Refusal> {
         let wrong = || Refusal::field(name, format!("{name} must be a number"));
-        let number = |value: &Value| value.as_f64().map(|x| x as f32).filter(|x| x.is_finite());
+        // What no f32 holds is as good as the largest.
+        let number = |value: &Value| value.as_f64().map(|x| (x as f32).clamp(f32::MIN, f32::MAX));
         self.get(name).map(|value| number(value).ok_or_else(wrong)).transpose()
     }
 
@@ -67,24 +70,15 @@ impl<'v> Body<'v> {
         Ok(())
     }
 
-    /// The form that the text has to have.
-    pub(super) fn form(&self) -> Result<Option<GrammarSource>, Refusal> {
-        let wrong = || {
-            let message = "response_format must have the type \"text\", \"json_object\", or \"json_schema\" with a \
-                           json_schema that has a schema";
-            Refusal::field("response_format", message)
-        };
-        let Some(format) = self.get("response_format") else { return Ok(None) };
-        let schema = match format.get("type").and_then(Value::as_str).ok_or_else(wrong)? {
-            "text" => return Ok(None),
-            "json_object" => r#"{"type":"object"}"#.to_owned(),
-            "json_schema" => {
-                let schema = format.get("json_schema").and_then(|outer| outer.get("schema"));
-                schema.filter(|schema| schema.is_object()).ok_or_else(wrong)?.to_string()
+    /// The form that the text has to have, if the body speaks of forms.
+    pub(super) fn form(&self) -> Result<Option<Form>, Refusal> {
+        form::of_body(self.0).map_err(|refused| {
+            let refusal = Refusal::field(refused.field, refused.message);
+            match refused.unsupported {
+                true => Refusal { code: "unsupported", ..refusal },
+                false => refusal,
             }
-            _ => return Err(wrong()),
-        };
-        Ok(Some(GrammarSource::JsonSchema(schema)))
+        })
     }
 
     /// How many of the likeliest tokens are listed with each token of the answer; nothing if probabilities are not asked
@@ -134,9 +128,13 @@ impl<'v> Body<'v> {
                 [Value::String(text)] => Ok(Prompt::Text(text.clone())),
                 [] => Err(wrong()),
                 ids => {
-                    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-                    let ids: Option<Vec<u32>> = ids.iter().map(id).collect();
-                    ids.map(Prompt::Tokens).ok_or_else(wrong)
+                    let id = |value: &Value| {
+                        let id = value.as_u64().ok_or_else(wrong)?;
+                        let message =
+                            || format!("prompt: token id {id} is not in the vocabulary of any model");
+                        u32::try_from(id).map_err(|_| Refusal::field("prompt", message()))
+                    };
+                    ids.iter().map(id).collect::<Result<_, _>>().map(Prompt::Tokens)
                 }
             },
             Some(_) => Err(wrong()),
@@ -186,13 +184,19 @@ impl<'v> Body<'v> {
     }
 
     pub(super) fn stops(&self) -> Result<Option<Vec<String>>, Refusal> {
-        let wrong =
-            || Refusal::field("stop", format!("stop must be a string or at most {MAX_STOPS} strings"));
+        let wrong = || {
+            let message = format!(
+                "stop must be a string or at most {MAX_STOPS} strings, of at most {MAX_STOP_BYTES} bytes each"
+            );
+            Refusal::field("stop", message)
+        };
+        let text =
+            |stop: &Value| stop.as_str().filter(|text| text.len() <= MAX_STOP_BYTES).map(str::to_owned);
         match self.get("stop") {
             None => Ok(None),
-            Some(Value::String(stop)) => Ok(Some(vec![stop.clone()])),
+            Some(stop @ Value::String(_)) => Ok(Some(vec![text(stop).ok_or_else(wrong)?])),
             Some(Value::Array(list)) if list.len() <= MAX_STOPS => {
-                let texts = list.iter().map(|stop| stop.as_str().map(str::to_owned));
+                let texts = list.iter().map(text);
                 texts.collect::<Option<Vec<_>>>().map(Some).ok_or_else(wrong)
             }
             Some(_) => Err(wrong()),

@@ -3,6 +3,9 @@
 //! The file is read once to find the requests and to see that no two have the same id, and each request again when its turn
 //! comes, so that a file of any size takes little memory.
 //!
+//! A byte order mark at the beginning of the file and the end of each line, LF or CR LF, are no part of a request
+//! ([`bitnetc_frontend_gguf::text`]).
+//!
 //! Invariants: an id is unique among the items; a line longer than [`MAX_LINE`] is an item whose bytes are never held.
 
 use std::collections::HashMap;
@@ -10,6 +13,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use bitnetc_frontend_gguf::text;
 
 use super::{BatchError, line_hash, printable};
 
@@ -26,6 +31,14 @@ pub enum Format {
 }
 
 impl Format {
+    /// Its name, as `--format` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Text => "text",
+            Format::Jsonl => "jsonl",
+        }
+    }
+
     /// By the name of the file: JSONL if it ends in `.jsonl`, `.ndjson` or `.json`, else text.
     pub fn of(path: &Path) -> Self {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
@@ -108,6 +121,14 @@ impl Input {
     /// A file that cannot be read, or that has an id twice.
     pub fn open(path: &Path, format: Format, shard: Shard) -> Result<Self, BatchError> {
         let file = File::open(path).map_err(failed("open", path))?;
+        Self::of_file(file, path, format, shard)
+    }
+
+    /// As [`Input::open`], for a file that is open; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Input::open`].
+    pub fn of_file(file: File, path: &Path, format: Format, shard: Shard) -> Result<Self, BatchError> {
         if file.metadata().map_err(failed("examine", path))?.is_dir() {
             let source = std::io::Error::from(std::io::ErrorKind::IsADirectory);
             return Err(failed("read", path)(source));
@@ -115,7 +136,9 @@ impl Input {
         let mut file = BufReader::new(file);
         let mut items: Vec<Item> = Vec::new();
         let mut lines: HashMap<String, u64> = HashMap::new();
-        let (mut offset, mut line, mut requests) = (0, 0, 0);
+        let mark = text::mark_length(file.fill_buf().map_err(failed("read", path))?);
+        file.consume(mark);
+        let (mut offset, mut line, mut requests) = (mark as u64, 0, 0);
         let mut bytes = Vec::new();
         loop {
             let (read, too_long) = read_line(&mut file, &mut bytes).map_err(failed("read", path))?;
@@ -176,18 +199,12 @@ impl Input {
 fn read_line(file: &mut impl BufRead, bytes: &mut Vec<u8>) -> std::io::Result<(u64, bool)> {
     bytes.clear();
     let mut read = file.take(MAX_LINE + 1).read_until(b'\n', bytes)? as u64;
-    let ended = bytes.last() == Some(&b'\n');
-    let too_long = !ended && read > MAX_LINE;
+    let too_long = bytes.last() != Some(&b'\n') && read > MAX_LINE;
     if too_long {
         bytes.truncate(1 << 10);
         read += file.skip_until(b'\n')? as u64;
     }
-    if ended {
-        bytes.pop();
-        if bytes.last() == Some(&b'\r') {
-            bytes.pop();
-        }
-    }
+    bytes.truncate(text::without_line_end(bytes).len());
     Ok((read, too_long))
 }
 
@@ -196,7 +213,7 @@ fn id_of(bytes: &[u8], format: Format, too_long: bool) -> Option<String> {
     if format == Format::Text || too_long {
         return None;
     }
-    let line: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    let line: serde_json::Value = serde_json::from_slice(&text::json(bytes)).ok()?;
     line.get("custom_id")?.as_str().map(str::to_owned)
 }
 
@@ -219,6 +236,18 @@ mod tests {
         assert_eq!(lines, [(1, "line-1"), (4, "line-4"), (5, "line-5")]);
         let texts: Vec<_> = items.iter().rev().map(|i| input.read(i).unwrap()).collect();
         assert_eq!(texts, ["thrée".as_bytes(), b"two", b"one"]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_request() {
+        let marked = file("\u{feff}one\r\ntwo\r\n".as_bytes());
+        let mut input = Input::open(marked.path(), Format::Text, Shard::ALL).unwrap();
+        let items = input.items().to_vec();
+        let texts: Vec<_> = items.iter().map(|i| input.read(i).unwrap()).collect();
+        assert_eq!(texts, [b"one", b"two"]);
+        let marked = file("\u{feff}{\"custom_id\":\"a\\ud800\"}\n".as_bytes());
+        let input = Input::open(marked.path(), Format::Jsonl, Shard::ALL).unwrap();
+        assert_eq!(input.items()[0].custom_id, "a\u{fffd}");
     }
 
     #[test]

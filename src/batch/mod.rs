@@ -14,13 +14,17 @@ mod job;
 mod output;
 mod request;
 pub mod response;
+mod settings;
 
 use std::path::PathBuf;
 
 pub use input::{Format, Input, Item, Shard, ShardError};
 pub use job::{Job, Outcome};
 pub use output::{Done, Output};
-pub use request::{ChatPrompt, Defaults, Endpoint, Prompt, Refusal, RenderChat, Request, TextSource};
+pub use request::{
+    ChatPrompt, Defaults, Endpoint, Lines, Prepared, Prompt, Refusal, RenderChat, Request, TextSource,
+};
+pub use settings::Settings;
 
 /// Why a batch could not be started or had to be given up. What is wrong with a single request is a [`Refusal`] instead.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +83,23 @@ pub enum BatchError {
         id: String,
         /// Line of the request.
         line: u64,
+    },
+    /// The output holds a result that was made with other settings.
+    #[error(
+        "{}: the result for \"{id}\" was made with {setting} {was}, and this run has {is}: give the same settings or another output, or overwrite it",
+        path.display()
+    )]
+    OtherSettings {
+        /// The output.
+        path: PathBuf,
+        /// The id, printable.
+        id: String,
+        /// The setting that differs.
+        setting: String,
+        /// Its value then.
+        was: String,
+        /// Its value in this run.
+        is: String,
     },
     /// Another process writes to the output.
     #[error("{} is being written by another process: wait for it, or give another name", path.display())]

@@ -10,19 +10,63 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::BatchError;
+use super::{BatchError, Settings};
 
-/// Results that the file held when it was opened: the hash of the request by `custom_id`.
-pub type Done = HashMap<String, String>;
+/// Results that the file held when it was opened.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// The hash of the request and the number of its settings, by `custom_id`.
+    by_id: HashMap<String, (String, usize)>,
+    /// The settings that there are, most often one.
+    settings: Vec<Settings>,
+}
 
-/// A results file.
-#[derive(Debug)]
+impl Done {
+    /// How many results there are.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// The hash of the request with this id and the settings that its result was made with.
+    pub(super) fn get(&self, id: &str) -> Option<(&str, &Settings)> {
+        let (hash, settings) = self.by_id.get(id)?;
+        Some((hash, self.settings.get(*settings)?))
+    }
+
+    fn insert(&mut self, id: String, hash: String, settings: Settings) {
+        let found = self.settings.iter().position(|known| *known == settings);
+        let number = found.unwrap_or_else(|| {
+            self.settings.push(settings);
+            self.settings.len() - 1
+        });
+        self.by_id.insert(id, (hash, number));
+    }
+}
+
+/// A results file, or a stream of results.
 pub struct Output {
     path: PathBuf,
-    file: File,
-    /// Bytes of complete lines.
-    length: u64,
+    place: Place,
     line: Vec<u8>,
+}
+
+/// Where results go.
+enum Place {
+    /// A file that can be continued, with the bytes of its complete lines.
+    File { file: File, length: u64 },
+    /// Standard output, or another stream: nothing is kept.
+    Stream(Box<dyn Write>),
+}
+
+impl std::fmt::Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Output").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> BatchError {
@@ -44,39 +88,15 @@ impl Output {
             Err(TryLockError::WouldBlock) => return Err(BatchError::Busy { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => return Err(failed("lock", path)(source)),
         }
-        let mut output = Self { path: path.to_owned(), file, length: 0, line: Vec::new() };
-        let done = if overwrite { Done::new() } else { output.read_results()? };
-        output.cut()?;
-        Ok((output, done))
+        let (done, length) = if overwrite { (Done::default(), 0) } else { read_results(path, &file)? };
+        cut(&file, length).map_err(failed("write to", path))?;
+        let place = Place::File { file, length };
+        Ok((Self { path: path.to_owned(), place, line: Vec::new() }, done))
     }
 
-    /// Reads the complete lines and sets the length to their end.
-    fn read_results(&mut self) -> Result<Done, BatchError> {
-        let mut done = Done::new();
-        let mut reader = BufReader::new(&self.file);
-        let (mut line, mut number) = (Vec::new(), 0);
-        loop {
-            line.clear();
-            reader.read_until(b'\n', &mut line).map_err(failed("read", &self.path))?;
-            if line.last() != Some(&b'\n') {
-                return Ok(done);
-            }
-            number += 1;
-            let (id, hash) = result_of(&line).map_err(|why| BatchError::NotResults {
-                path: self.path.clone(),
-                line: number,
-                why,
-            })?;
-            done.insert(id, hash);
-            self.length += line.len() as u64;
-        }
-    }
-
-    /// Cuts off what stands behind the complete lines.
-    fn cut(&mut self) -> Result<(), BatchError> {
-        self.file.set_len(self.length).map_err(failed("write to", &self.path))?;
-        self.file.seek(SeekFrom::Start(self.length)).map_err(failed("write to", &self.path))?;
-        Ok(())
+    /// Results that go to a stream, one line after the other.
+    pub fn stream(stream: Box<dyn Write>) -> Self {
+        Self { path: PathBuf::from("standard output"), place: Place::Stream(stream), line: Vec::new() }
     }
 
     /// The file's name.
@@ -94,16 +114,20 @@ impl Output {
         serde_json::to_writer(&mut self.line, result)
             .map_err(|e| failed("write to", &self.path)(e.into()))?;
         self.line.push(b'\n');
-        match self.file.write_all(&self.line) {
-            Ok(()) => {
-                self.length += self.line.len() as u64;
-                Ok(())
-            }
-            Err(source) => {
-                let _ = self.cut();
-                Err(failed("write to", &self.path)(source))
-            }
-        }
+        let written = match &mut self.place {
+            Place::Stream(stream) => stream.write_all(&self.line).and_then(|()| stream.flush()),
+            Place::File { file, length } => match file.write_all(&self.line) {
+                Ok(()) => {
+                    *length += self.line.len() as u64;
+                    Ok(())
+                }
+                Err(source) => {
+                    let _ = cut(file, *length);
+                    Err(source)
+                }
+            },
+        };
+        written.map_err(failed("write to", &self.path))
     }
 
     /// Brings everything to the disk.
@@ -111,18 +135,48 @@ impl Output {
     /// # Errors
     /// The system refused.
     pub fn finish(self) -> Result<(), BatchError> {
-        self.file.sync_all().map_err(failed("write to", &self.path))
+        match self.place {
+            Place::File { file, .. } => file.sync_all().map_err(failed("write to", &self.path)),
+            Place::Stream(_) => Ok(()),
+        }
     }
 }
 
-/// The id and the request's hash of a line.
-fn result_of(line: &[u8]) -> Result<(String, String), String> {
-    let value: Value = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+/// The results in the complete lines of a file, and where these end.
+fn read_results(path: &Path, file: &File) -> Result<(Done, u64), BatchError> {
+    let (mut done, mut length) = (Done::default(), 0);
+    let mut reader = BufReader::new(file);
+    let (mut line, mut number) = (Vec::new(), 0);
+    loop {
+        line.clear();
+        reader.read_until(b'\n', &mut line).map_err(failed("read", path))?;
+        if line.last() != Some(&b'\n') {
+            return Ok((done, length));
+        }
+        number += 1;
+        let wrong = |why| BatchError::NotResults { path: path.to_owned(), line: number, why };
+        let (id, hash, settings) = result_of(&line).map_err(wrong)?;
+        done.insert(id, hash, settings);
+        length += line.len() as u64;
+    }
+}
+
+/// Cuts off what stands after the complete lines.
+fn cut(mut file: &File, length: u64) -> std::io::Result<()> {
+    file.set_len(length)?;
+    file.seek(SeekFrom::Start(length)).map(drop)
+}
+
+/// The id, the request's hash and the settings of a line.
+fn result_of(line: &[u8]) -> Result<(String, String, Settings), String> {
+    let mut value: Value = serde_json::from_slice(line).map_err(|e| e.to_string())?;
     let text = |key: &str| {
         let found = value.get(key).and_then(Value::as_str);
         found.map(str::to_owned).ok_or_else(|| format!("it has no `{key}`"))
     };
-    Ok((text("custom_id")?, text("request_hash")?))
+    let (id, hash) = (text("custom_id")?, text("request_hash")?);
+    let settings = value.get_mut("settings").map(Value::take).and_then(Settings::from_json);
+    Ok((id, hash, settings.ok_or("it has no `settings`")?))
 }
 
 #[cfg(test)]
@@ -132,7 +186,7 @@ mod tests {
     use super::*;
 
     fn result(id: &str) -> Value {
-        json!({ "custom_id": id, "request_hash": "00", "response": { "text": "a\nb" } })
+        json!({ "custom_id": id, "request_hash": "00", "settings": {}, "response": { "text": "a\nb" } })
     }
 
     #[test]
@@ -152,7 +206,7 @@ mod tests {
             let expected = usize::from(length >= first) + usize::from(length == whole.len());
             assert_eq!(done.len(), expected, "{length}");
             for id in ["a", "b"] {
-                if !done.contains_key(id) {
+                if done.get(id).is_none() {
                     output.append(&result(id)).unwrap();
                 }
             }
@@ -165,9 +219,13 @@ mod tests {
     fn other_files_are_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notes.txt");
-        for text in
-            ["dear diary\n", "{\"custom_id\":\"a\"}\n", "[]\n", "{\"custom_id\":1,\"request_hash\":\"\"}\n"]
-        {
+        for text in [
+            "dear diary\n",
+            "{\"custom_id\":\"a\"}\n",
+            "[]\n",
+            "{\"custom_id\":1,\"request_hash\":\"\",\"settings\":{}}\n",
+            "{\"custom_id\":\"a\",\"request_hash\":\"\"}\n",
+        ] {
             std::fs::write(&path, text).unwrap();
             let error = Output::open(&path, false).unwrap_err();
             assert!(matches!(error, BatchError::NotResults { line: 1, .. }), "{error}");

@@ -6,16 +6,18 @@
 //!
 //! Invariants: nothing here panics or allocates by a number from the line; a refusal names the field.
 
+use bitnetc_frontend_gguf::text as input_text;
 use bitnetc_runtime::error::SessionError;
-use bitnetc_runtime::sampling::SamplingParams;
+use bitnetc_runtime::sampling::{SampleError, SamplingParams};
 use bitnetc_runtime::tokenizer::Tokenize;
 use serde_json::Value;
 
 use super::Format;
 use super::body::Body;
 use super::input::MAX_LINE;
-use crate::constraint::{ConstraintError, GrammarSource, MakeConstraint};
-use crate::engine::{self, EngineError, GenerateOptions, guarded};
+use crate::constraint::form::Form;
+use crate::constraint::{Compiling, ConstraintError, GrammarSource, MakeConstraint};
+use crate::engine::{self, GenerateOptions};
 use crate::error::Error;
 use crate::model::prompt_tokens;
 
@@ -30,6 +32,33 @@ pub struct Defaults {
     pub options: GenerateOptions,
     /// The form that texts have to have.
     pub form: Option<GrammarSource>,
+    /// How lines of text become prompts.
+    pub lines: Lines,
+}
+
+/// How lines of text become prompts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Lines {
+    /// As they are.
+    #[default]
+    Prompts,
+    /// Each is what the user says in a chat of its own.
+    Chat {
+        /// The system message.
+        system: Option<String>,
+    },
+}
+
+impl Lines {
+    /// The route and the prompt of a line.
+    fn prompt(&self, line: &str) -> (Endpoint, Prompt) {
+        let Self::Chat { system } = self else {
+            return (Endpoint::Completions, Prompt::Text(line.to_owned()));
+        };
+        let message = |role: &str, content: &str| serde_json::json!({ "role": role, "content": content });
+        let system = system.iter().map(|text| message("system", text));
+        (Endpoint::Chat, Prompt::Messages(system.chain([message("user", line)]).collect()))
+    }
 }
 
 /// Which of OpenAI's routes a request is for: the shape of its answer.
@@ -64,7 +93,7 @@ pub struct Request {
     /// When to end.
     pub options: GenerateOptions,
     /// The form that the text has to have.
-    pub form: Option<GrammarSource>,
+    pub form: Option<Form>,
 }
 
 /// Why a request is not answered: in the form of OpenAI's errors.
@@ -86,26 +115,52 @@ impl Refusal {
         Self { status: 400, message: message.into(), param: Some(param.to_owned()), code: "invalid_value" }
     }
 
-    /// The refusal of a request that was begun and could not be completed.
-    pub fn of_error(error: &Error) -> Self {
+    /// The refusal of a request that was begun and could not be completed; `form` is the field that asked for a form.
+    pub fn of_error(error: &Error, form: Option<&'static str>) -> Self {
         let message = error.to_string();
         match error {
-            Error::Constraint(why) => Self::of_form(why),
-            Error::Param(_) => Self::request("invalid_value", message),
-            Error::Session(SessionError::NotANumber { .. }) => {
-                Self { status: 500, ..Self::request("nan_logits", message) }
+            Error::Constraint(why) => Self::of_form(why, form),
+            // No token is left where all are forbidden, which only the request itself can do.
+            Error::Param(_) | Error::Sample(SampleError::NothingToSample { .. }) => {
+                Self::request("invalid_value", message)
             }
+            Error::Session(why) => Self::of_session(why),
             _ => Self { status: 500, ..Self::request("generation_failed", message) },
         }
     }
 
+    /// The refusal of a prompt that cannot be fed, or of logits that are no numbers.
+    fn of_session(why: &SessionError) -> Self {
+        match why {
+            SessionError::Empty => Self::field("prompt", "the prompt has no tokens"),
+            SessionError::Token { id, vocab, .. } => {
+                Self::field("prompt", format!("token id {id} is not in the vocabulary of {vocab} tokens"))
+            }
+            SessionError::ContextFull { tokens, context, .. } => {
+                let message = format!(
+                    "the prompt has {tokens} tokens but the context holds {context}: shorten it or use a larger context"
+                );
+                Self { code: "context_length_exceeded", ..Self::field("prompt", message) }
+            }
+            SessionError::NotANumber { .. } => {
+                Self { status: 500, ..Self::request("nan_logits", why.to_string()) }
+            }
+            _ => Self { status: 500, ..Self::request("generation_failed", why.to_string()) },
+        }
+    }
+
     /// The refusal of a form that cannot be followed.
-    fn of_form(why: &ConstraintError) -> Self {
+    fn of_form(why: &ConstraintError, field: Option<&'static str>) -> Self {
         let code = match why {
             ConstraintError::Limit { .. } => "grammar_limit",
             _ => "invalid_value",
         };
-        Self { code, ..Self::field("response_format", format!("response_format: {why}")) }
+        let refusal = match field {
+            Some(field) => Self::field(field, format!("{field}: {why}")),
+            None => Self::request(code, why.to_string()),
+        };
+        let status = if matches!(why, ConstraintError::Thread(_)) { 503 } else { 400 };
+        Self { code, status, ..refusal }
     }
 
     /// A refusal of the request as a whole.
@@ -152,6 +207,45 @@ impl std::fmt::Debug for TextSource<'_> {
     }
 }
 
+/// A form that the options of the command ask for.
+fn of_options(source: GrammarSource) -> Form {
+    Form { field: "the form of the command's options", source: Some(source) }
+}
+
+/// What to generate, with its form still being compiled.
+#[derive(Debug)]
+pub struct Prepared {
+    request: engine::Request,
+    form: Option<(&'static str, Compiling)>,
+}
+
+impl Prepared {
+    /// Whether [`Prepared::finish`] returns at once.
+    pub fn is_ready(&mut self) -> bool {
+        self.form.as_mut().is_none_or(|(_, compiling)| compiling.is_done())
+    }
+
+    /// The seed of its random numbers.
+    pub fn seed(&self) -> u64 {
+        self.request.seed()
+    }
+
+    /// The field that asked for a form.
+    pub fn form(&self) -> Option<&'static str> {
+        self.form.as_ref().map(|(field, _)| *field)
+    }
+
+    /// The request, once its form is compiled.
+    ///
+    /// # Errors
+    /// A form that cannot be followed.
+    pub fn finish(self) -> Result<engine::Request, Refusal> {
+        let Some((field, compiling)) = self.form else { return Ok(self.request) };
+        let constraint = compiling.wait().map_err(|why| Refusal::of_form(&why, Some(field)))?;
+        Ok(self.request.with_constraint(constraint))
+    }
+}
+
 impl Request {
     /// Reads the request of line number `line`.
     ///
@@ -167,15 +261,13 @@ impl Request {
             })
         };
         match format {
-            Format::Text => Ok(Self {
-                endpoint: Endpoint::Completions,
-                prompt: Prompt::Text(text()?.to_owned()),
-                params,
-                options: defaults.options.clone(),
-                form: defaults.form.clone(),
-            }),
+            Format::Text => {
+                let (endpoint, prompt) = defaults.lines.prompt(text()?);
+                let (options, form) = (defaults.options.clone(), defaults.form.clone().map(of_options));
+                Ok(Self { endpoint, prompt, params, options, form })
+            }
             Format::Jsonl => {
-                let value: Value = serde_json::from_str(text()?)
+                let value: Value = serde_json::from_slice(&input_text::json(text()?.as_bytes()))
                     .map_err(|e| Refusal::request("invalid_json", format!("the line is no JSON: {e}")))?;
                 Self::from_line(&value, params, defaults)
             }
@@ -221,22 +313,23 @@ impl Request {
         let stop = body.stops()?.unwrap_or_else(|| defaults.options.stop.clone());
         let logprobs = body.logprobs(endpoint)?.or(defaults.options.logprobs);
         let options = GenerateOptions { limit, ignore_end, stop, logprobs };
-        let form = body.form()?.or_else(|| defaults.form.clone());
+        let form = body.form()?.or_else(|| defaults.form.clone().map(of_options));
         Ok(Self { endpoint, prompt, params, options, form })
     }
 
-    /// What to generate, with the prompt as tokens. `bytes` is the line that the request was read from.
+    /// What to generate, with the prompt as tokens, while its form begins to be compiled. `bytes` is the line of JSON that the
+    /// request was read from, and empty for a line of text.
     ///
     /// # Errors
     /// A prompt that cannot be made into tokens, that has unknown ones, or that does not fit in `context`; a bias for an
-    /// unknown token; a form that cannot be followed.
-    pub fn generation(
+    /// unknown token; a form where there are none.
+    pub fn prepare(
         self,
         bytes: &[u8],
         source: &TextSource<'_>,
         vocab: u32,
         context: u32,
-    ) -> Result<engine::Request, Refusal> {
+    ) -> Result<Prepared, Refusal> {
         let mut options = self.options;
         let prompt = match self.prompt {
             Prompt::Text(text) => {
@@ -250,49 +343,31 @@ impl Request {
                         "chats cannot be rendered for this model: use /v1/completions with the whole prompt";
                     Refusal { code: "unsupported", ..Refusal::field("url", message) }
                 })?;
-                let line: Value = serde_json::from_slice(bytes).unwrap_or_default();
+                let line: Value = serde_json::from_slice(&input_text::json(bytes)).unwrap_or_default();
                 let rendered = renderer.render(&messages, &line["body"]);
                 let rendered = rendered.map_err(|why| Refusal::field("messages", why))?;
                 options.stop.extend(rendered.stop);
                 rendered.tokens
             }
         };
-        if let Some(id) = prompt.iter().find(|&&id| id >= vocab) {
-            let message = format!("token id {id} is not in the vocabulary of {vocab} tokens");
-            return Err(Refusal::field("prompt", message));
-        }
         if let Some((id, _)) = self.params.logit_bias.iter().find(|&&(id, _)| id >= vocab) {
             let message = format!("logit_bias: there is no token {id}; the vocabulary has {vocab}");
             return Err(Refusal::field("logit_bias", message));
         }
-        if prompt.is_empty() {
-            return Err(Refusal::field("prompt", "the prompt has no tokens"));
-        }
-        if prompt.len() as u64 > u64::from(context) {
-            let message = format!(
-                "the prompt has {} tokens but the context holds {context}: shorten it or use a larger context",
-                prompt.len()
-            );
-            return Err(Refusal { code: "context_length_exceeded", ..Refusal::field("prompt", message) });
-        }
-        let constraint = match (&self.form, source.forms) {
-            (None, _) => None,
-            (Some(_), None) => {
-                let message = "response_format cannot be followed: this build has no grammars";
-                return Err(Refusal { code: "unsupported", ..Refusal::field("response_format", message) });
-            }
-            (Some(form), Some(forms)) => {
-                let made = guarded(|| forms.constraint(form));
-                let made = made.map_err(|panicked: EngineError| Refusal::of_error(&panicked.into()))?;
-                Some(made.map_err(|why| Refusal::of_form(&why))?)
-            }
-        };
         let request = engine::Request::new(prompt, self.params, options);
-        let request = request.map_err(|why| Refusal::of_error(&why.into()))?;
-        Ok(match constraint {
-            None => request,
-            Some(constraint) => request.with_constraint(constraint),
-        })
+        let request = request.map_err(|why| Refusal::of_error(&why.into(), None))?;
+        request.check(vocab, context).map_err(|why| Refusal::of_session(&why))?;
+        let form = match self.form {
+            Some(Form { field, source: Some(grammar) }) => {
+                let forms = source.forms.ok_or_else(|| {
+                    let message = format!("{field} cannot be followed: this build has no grammars");
+                    Refusal { code: "unsupported", ..Refusal::field(field, message) }
+                })?;
+                Some((field, forms.compile(&grammar)))
+            }
+            _ => None,
+        };
+        Ok(Prepared { request, form })
     }
 }
 
@@ -312,6 +387,7 @@ mod tests {
                 ..GenerateOptions::default()
             },
             form: None,
+            lines: Lines::Prompts,
         }
     }
 
@@ -330,6 +406,11 @@ mod tests {
         assert_eq!((request.params, request.options), (defaults().params, defaults().options));
         let text = Request::parse(b"Hello", Format::Text, 3, &defaults()).unwrap();
         assert_eq!(text.prompt, request.prompt);
+        let chat = Defaults { lines: Lines::Chat { system: Some("S".to_owned()) }, ..defaults() };
+        let text = Request::parse(b"Hello", Format::Text, 3, &chat).unwrap();
+        let messages =
+            vec![json!({ "role": "system", "content": "S" }), json!({ "role": "user", "content": "Hello" })];
+        assert_eq!((text.endpoint, text.prompt), (Endpoint::Chat, Prompt::Messages(messages)));
         let seeds = |line| {
             let defaults = Defaults { seed: None, ..defaults() };
             Request::parse(b"Hello", Format::Text, line, &defaults).unwrap().params.seed
@@ -356,7 +437,8 @@ mod tests {
             "messages": [{ "role": "user", "content": "Hi" }], "max_completion_tokens": 4, "max_tokens": 3,
         }});
         let chat = parse(&chat).unwrap();
-        let form = |format: Value| completion(json!({ "response_format": format })).unwrap().form;
+        let form =
+            |format: Value| completion(json!({ "response_format": format })).unwrap().form.unwrap().source;
         let schema =
             json!({ "type": "json_schema", "json_schema": { "name": "n", "schema": { "enum": [1] } } });
         assert_eq!(form(schema), Some(GrammarSource::JsonSchema("{\"enum\":[1]}".to_owned())));
@@ -380,7 +462,7 @@ mod tests {
             ("max_tokens", json!({ "max_tokens": 1.5 })),
             ("temperature", json!({ "temperature": "hot" })),
             ("temperature", json!({ "temperature": 1e-9 })),
-            ("top_p", json!({ "top_p": 0 })),
+            ("top_p", json!({ "top_p": -0.1 })),
             ("n", json!({ "n": 2 })),
             ("stream", json!({ "stream": true })),
             ("logprobs", json!({ "logprobs": 21 })),
@@ -391,6 +473,13 @@ mod tests {
             ("tools", json!({ "tools": [{}] })),
             ("stop", json!({ "stop": [1] })),
             ("stop", json!({ "stop": vec!["x"; 65] })),
+            ("stop", json!({ "stop": "x".repeat(4097) })),
+            ("stop", json!({ "stop": ["x".repeat(4097)] })),
+            ("prompt", json!({ "prompt": [4_294_967_296_u64] })),
+            (
+                "logit_bias",
+                json!({ "logit_bias": (0..70_000).map(|id| (id.to_string(), json!(1))).collect::<serde_json::Map<_, _>>() }),
+            ),
             ("response_format", json!({ "response_format": { "type": "yaml" } })),
             ("response_format", json!({ "response_format": { "type": "json_schema", "json_schema": {} } })),
             ("response_format", json!({ "response_format": "json_object" })),
@@ -415,6 +504,16 @@ mod tests {
             (refused(b"{"), refused(b"[1]"), refused(b"\xff")),
             ("invalid_json", "invalid_json", "invalid_utf8")
         );
+        let half = br#"{"url":"/v1/completions","body":{"prompt":"a\ud800"}}"#;
+        let request = Request::parse(half, Format::Jsonl, 1, &defaults()).unwrap();
+        assert_eq!(request.prompt, Prompt::Text("a\u{fffd}".to_owned()));
+        // What is too large for our numbers is no other kind of thing.
+        let message = |body| completion(body).unwrap_err().message;
+        assert!(message(json!({ "prompt": [7, 4_294_967_296_u64] })).contains("4294967296"));
+        assert!(message(json!({ "repeat_penalty": -1e308 })).contains("above 0"));
+        assert_eq!(completion(json!({ "temperature": 1e308 })).unwrap().params.temperature, f32::MAX);
+        let all_banned = Error::Sample(SampleError::NothingToSample { count: 9 });
+        assert_eq!(Refusal::of_error(&all_banned, None).status, 400);
         // Fields that ask for nothing are no reason.
         let nothing = json!({ "prompt": "a", "n": 1, "stream": false, "tools": [], "logprobs": null, "logit_bias": {},
             "response_format": { "type": "text" } });

@@ -2,7 +2,7 @@
 //!
 //! An answered request has `response.status_code` 200 and a `text_completion` or `chat.completion` as `response.body`; a refused
 //! one has the status and the `error` object that a server would give. `request_hash` belongs to resuming: the first 64
-//! bits of the BLAKE3 hash of the request's line.
+//! bits of the BLAKE3 hash of the request's line; so do the `settings` that [`super::Job`] adds.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

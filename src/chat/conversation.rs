@@ -262,6 +262,12 @@ impl Conversation {
         constraint: Option<Box<dyn Constraint>>,
         mut emit: impl FnMut(&str) -> bool,
     ) -> Result<Reply, Error> {
+        // Whoever has said no is not asked again.
+        let mut wanted = true;
+        let mut emit = |piece: &str| {
+            wanted = wanted && emit(piece);
+            wanted
+        };
         let mut turn = self.fit()?;
         // Should this turn fail, nothing is known of the tokens.
         let mut turns = std::mem::take(&mut self.known).turns;
@@ -274,7 +280,8 @@ impl Conversation {
         let mut part = self.generate(turn.prompt.clone(), text, &mut emit)?;
         let reused_tokens = part.0.reused_tokens;
         while part.0.finish == Stop::ContextFull {
-            let Some(prompt) = self.make_room(&mut turn, part.1.tokens())? else { break };
+            let Some((shorter, prompt)) = self.make_room(&turn, part.1.tokens())? else { break };
+            turn = shorter;
             turns.clear();
             part = self.generate(prompt, part.1, &mut emit)?;
         }
@@ -329,30 +336,31 @@ impl Conversation {
         }
     }
 
-    /// Shortens the messages of a turn whose answer has filled the context until half of it is free, and gives the tokens
-    /// that the answer goes on after: those of the messages, and `made`, those of the answer. `None` if nothing helps, or
-    /// is to be left out.
-    fn make_room(&self, turn: &mut Turn, made: &[u32]) -> Result<Option<Vec<u32>>, Error> {
+    /// A turn whose answer has filled the context, without as many of its oldest messages as leave half of it free, and the
+    /// tokens that the answer goes on after: those of the messages, and `made`, those of the answer. `None` if nothing helps,
+    /// or is to be left out.
+    fn make_room(&self, turn: &Turn, made: &[u32]) -> Result<Option<(Turn, Vec<u32>)>, Error> {
         if self.options.overflow == Overflow::Refuse {
             return Ok(None);
         }
         let context = self.session.context() as usize;
         let mut fitting = None;
-        while let Some(shorter) = drop_oldest(&turn.messages) {
-            turn.dropped += turn.messages.len() - shorter.len();
-            turn.messages = shorter;
-            let rendered = render(&self.encoder, &self.options, &turn.messages)?;
+        let mut shorter = drop_oldest(&turn.messages);
+        while let Some(messages) = shorter {
+            shorter = drop_oldest(&messages);
+            let rendered = render(&self.encoder, &self.options, &messages)?;
             let prompt = self.encoder.encode(&rendered)?;
-            let tokens = prompt.len() + made.len();
-            fitting = (tokens < context).then_some((rendered, prompt));
-            if tokens <= context / 2 {
+            let tokens = [&prompt, made].concat();
+            let length = tokens.len();
+            if length < context {
+                let dropped = turn.dropped + turn.messages.len() - messages.len();
+                fitting = Some((Turn { messages, dropped, rendered, prompt, same: 0 }, tokens));
+            }
+            if length <= context / 2 {
                 break;
             }
         }
-        let Some((rendered, prompt)) = fitting else { return Ok(None) };
-        let tokens = [&prompt, made].concat();
-        (turn.rendered, turn.prompt) = (rendered, prompt);
-        Ok(Some(tokens))
+        Ok(fitting)
     }
 
     /// Takes note of an answer.

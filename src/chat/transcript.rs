@@ -61,8 +61,8 @@ impl Transcript {
         if bytes.len() as u64 > Self::MAX_BYTES {
             return Err(bad(format!("{} has more than {} bytes", path.display(), Self::MAX_BYTES)));
         }
-        let transcript: Self =
-            serde_json::from_slice(&bytes).map_err(|error| bad(format!("{}: {error}", path.display())))?;
+        let transcript: Self = serde_json::from_slice(&bitnetc_frontend_gguf::text::json(&bytes))
+            .map_err(|error| bad(format!("{}: {error}", path.display())))?;
         if transcript.schema != Self::SCHEMA {
             let found = transcript.schema.escape_debug();
             return Err(bad(format!("{} has the format {found}, not {}", path.display(), Self::SCHEMA)));

@@ -6,15 +6,31 @@ use bitnetc_runtime::sampling::TokenMask;
 use bitnetc_runtime::tokenizer::{TokenType, Tokenize, Tokenizer};
 use llguidance::api::{ParserLimits, StopReason, TopLevelGrammar};
 use llguidance::{ParserFactory, TokenParser};
+use serde_json::Value;
 use toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 
-use super::{Constraint, ConstraintError, GrammarLimit, GrammarSource};
-
-/// White space between the parts of a JSON text: enough to lay it out, not enough to go on for ever.
-const WHITE_SPACE: &str = r" |\n[ \t]{0,20}";
+use super::schema::{self, Followed, SchemaError};
+use super::{
+    Constraint, ConstraintError, GrammarLimit, GrammarSource, MAX_LARK, MAX_REGEX, MAX_REPETITIONS, REGEX,
+    gbnf, message, repetitions,
+};
 
 /// What the crate says of a grammar that is too large to be read, in its several places.
-const TOO_LARGE: [&str; 4] = ["too big", "too large", "fuel exhausted", "precomputation failed"];
+const TOO_LARGE: [&str; 7] = [
+    "too big",
+    "too large",
+    "fuel exhausted",
+    "precomputation failed",
+    "stack level exceeded",
+    "panic:",
+    "too deeply nested",
+];
+/// Most bytes of an expression that is written for a list of choices.
+const MAX_CHOICES: usize = 1 << 20;
+/// Most states of the lexer of a grammar, about 2 KiB each.
+const MAX_STATES: usize = 50_000;
+/// Most parts of a schema that are tried by themselves to find the one that is not supported.
+const MAX_TRIES: usize = 60;
 
 /// The tokens of a model in the form that masks are computed over: made once, used by any number of grammars.
 pub struct Vocabulary {
@@ -51,9 +67,11 @@ impl Vocabulary {
         let trie = TokTrie::from(&TokRxInfo::new(vocab, first), &words).with_eos_tokens(&ends);
         let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
         let mut factory = ParserFactory::new_simple(&environment)
-            .map_err(|error| ConstraintError::Grammar { reason: error.to_string() })?;
+            .map_err(|error| ConstraintError::Grammar { kind: "grammar", reason: error.to_string() })?;
         factory.quiet();
-        factory.limits_mut().verbose_errors = false;
+        let limits = factory.limits_mut();
+        limits.verbose_errors = false;
+        limits.max_lexer_states = MAX_STATES;
         Ok(Self { factory })
     }
 
@@ -62,33 +80,145 @@ impl Vocabulary {
     /// # Errors
     /// A source that is wrong, or needs what is not supported.
     pub fn grammar(&self, source: &GrammarSource) -> Result<Grammar, ConstraintError> {
-        let grammar = match source {
-            GrammarSource::JsonSchema(text) => {
-                let mut schema: serde_json::Value = serde_json::from_str(text)?;
-                if let Some(schema) = schema.as_object_mut() {
-                    let options = serde_json::json!({ "whitespace_pattern": WHITE_SPACE });
-                    schema.entry("x-guidance").or_insert(options);
+        let made = match source {
+            GrammarSource::JsonSchema(text) => match schema::normalise(text)? {
+                Followed::Schema(document) => self.follow_schema(document),
+                // What is wrong is said of the schema, not of what it has become.
+                Followed::Lark(text) => {
+                    self.follow(TopLevelGrammar::from_lark(text)).map_err(|failed| match failed {
+                        Failed::Unusable { reason, .. } => {
+                            Failed::Unusable { at: Some("#".to_owned()), reason }
+                        }
+                        other => other,
+                    })
                 }
-                TopLevelGrammar::from_json_schema(schema)
+            },
+            GrammarSource::Lark(text) => {
+                check_size(text, MAX_LARK)?;
+                self.follow(TopLevelGrammar::from_lark(text.clone()))
             }
-            GrammarSource::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
-            GrammarSource::Regex(text) => TopLevelGrammar::from_regex(text),
+            GrammarSource::Gbnf(text) => {
+                check_size(text, gbnf::MAX_TEXT)?;
+                self.follow(TopLevelGrammar::from_lark(gbnf::to_lark(text)?))
+            }
+            GrammarSource::Regex(text) => {
+                check_size(text, MAX_REGEX)?;
+                self.follow(TopLevelGrammar::from_regex(text))
+            }
+            GrammarSource::Choice(texts) if texts.is_empty() => Err(Failed::Empty),
+            GrammarSource::Choice(texts) => {
+                let pattern = choice(texts);
+                check_length(&pattern, MAX_CHOICES)?;
+                self.follow(TopLevelGrammar::from_regex(&pattern))
+            }
         };
-        let limits = self.factory.limits().clone();
-        match self.factory.create_parser(grammar) {
-            Ok(mut parser) => {
-                parser.start_without_prompt();
-                Ok(Grammar { parser, limits })
+        made.map_err(|failed| failed.explain(source.kind(), self.factory.limits()))
+    }
+
+    /// A text at its start. The first mask is made here, which shows whether there is any text.
+    fn follow(&self, grammar: TopLevelGrammar) -> Result<Grammar, Failed> {
+        let parser = self.factory.create_parser(grammar);
+        let mut parser = parser.map_err(|error| Failed::Unusable { at: None, reason: error.to_string() })?;
+        parser.start_without_prompt();
+        let mut grammar = Grammar { parser, limits: self.factory.limits().clone() };
+        match grammar.parser.compute_mask() {
+            Ok(_) => Ok(grammar),
+            Err(_) => Err(match grammar.failed(String::new) {
+                ConstraintError::Step { .. } => Failed::Empty,
+                limit => Failed::Limit(limit),
+            }),
+        }
+    }
+
+    /// As [`Vocabulary::follow`], for a rewritten schema. What is not supported has the place of the innermost part that
+    /// is not supported by itself.
+    fn follow_schema(&self, document: Value) -> Result<Grammar, Failed> {
+        let failed = match self.follow(TopLevelGrammar::from_json_schema(document.clone())) {
+            Err(Failed::Unusable { reason, .. }) => reason,
+            other => return other,
+        };
+        let (mut here, mut at, mut reason, mut tries) = (&document, "#", failed, 0);
+        let shared = ["$defs", "x-guidance"].map(|key| (key, document.get(key)));
+        'down: loop {
+            let definitions = here.get("$defs").and_then(Value::as_object);
+            for part in schema::parts(here).chain(definitions.into_iter().flat_map(serde_json::Map::values)) {
+                tries += 1;
+                if tries > MAX_TRIES || TOO_LARGE.iter().any(|words| reason.contains(words)) {
+                    break 'down;
+                }
+                let Value::Object(mut alone) = part.clone() else { continue };
+                for (key, value) in shared {
+                    alone.extend(value.map(|value| (key.to_owned(), value.clone())));
+                }
+                let alone =
+                    self.factory.create_parser(TopLevelGrammar::from_json_schema(Value::Object(alone)));
+                if let Err(error) = alone {
+                    (here, at, reason) = (part, schema::origin(part).unwrap_or(at), error.to_string());
+                    continue 'down;
+                }
             }
-            Err(error) => {
-                let reason = error.to_string();
-                Err(match TOO_LARGE.iter().any(|words| reason.contains(words)) {
-                    true => {
-                        ConstraintError::Limit { limit: GrammarLimit::Size, most: limits.initial_lexer_fuel }
-                    }
-                    false => ConstraintError::Grammar { reason },
-                })
-            }
+            break;
+        }
+        Err(Failed::Unusable { at: Some(at.to_owned()), reason })
+    }
+}
+
+/// Refuses a text of more than `most` bytes.
+fn check_length(text: &str, most: usize) -> Result<(), ConstraintError> {
+    match text.len() > most {
+        true => Err(ConstraintError::Limit { limit: GrammarLimit::Text, most: most as u64 }),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a text of more than `most` bytes, or with too many repetitions.
+fn check_size(text: &str, most: usize) -> Result<(), ConstraintError> {
+    check_length(text, most)?;
+    match repetitions(text) > MAX_REPETITIONS {
+        true => {
+            Err(ConstraintError::Limit { limit: GrammarLimit::Repetitions, most: MAX_REPETITIONS as u64 })
+        }
+        false => Ok(()),
+    }
+}
+
+/// The expression for one of some texts.
+fn choice(texts: &[String]) -> String {
+    let code = |c: char| match c.is_ascii_alphanumeric() {
+        true => c.to_string(),
+        false => format!("\\x{{{:X}}}", c as u32),
+    };
+    let texts: Vec<String> = texts.iter().map(|text| text.chars().map(code).collect()).collect();
+    texts.join("|")
+}
+
+/// Why the crate does not follow a grammar.
+enum Failed {
+    /// In its words, with the place in a schema.
+    Unusable { at: Option<String>, reason: String },
+    /// No token may come first.
+    Empty,
+    /// A limit, with the first token.
+    Limit(ConstraintError),
+}
+
+impl Failed {
+    fn explain(self, kind: &'static str, limits: &ParserLimits) -> ConstraintError {
+        let (at, reason) = match self {
+            Failed::Empty => return ConstraintError::Empty { kind },
+            Failed::Limit(limit) => return limit,
+            Failed::Unusable { at, reason } => (at, reason),
+        };
+        if TOO_LARGE.iter().any(|words| reason.contains(words)) {
+            return ConstraintError::Limit { limit: GrammarLimit::Size, most: limits.initial_lexer_fuel };
+        }
+        if reason.contains("nsatisfiable") {
+            return ConstraintError::Empty { kind };
+        }
+        match at {
+            Some(at) => SchemaError::Unsupported { at, what: message::of_schema(&reason) }.into(),
+            None if kind == REGEX => ConstraintError::Grammar { kind, reason: message::of_regex(&reason) },
+            None => ConstraintError::Grammar { kind, reason: message::of_lark(&reason) },
         }
     }
 }
@@ -102,6 +232,13 @@ pub struct Grammar {
 impl std::fmt::Debug for Grammar {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Grammar").field("stopped", &self.parser.stopped()).finish_non_exhaustive()
+    }
+}
+
+/// The same place in another text.
+impl Clone for Grammar {
+    fn clone(&self) -> Self {
+        Self { parser: self.parser.deep_clone(), limits: self.limits.clone() }
     }
 }
 
@@ -210,6 +347,11 @@ mod tests {
         assert_eq!(follow(GrammarSource::Regex("yes|no".to_owned()), 9, first), "no");
         let lark = "start: \"a\" \"b\"~2 (\"c\" | \"d\")".to_owned();
         assert_eq!(follow(GrammarSource::Lark(lark), 9, first), "abbc");
+        let gbnf = "root ::= [a-c]{2} x?\nx ::= \"!\"".to_owned();
+        let last = |allowed: &[u32], _: usize| *allowed.iter().filter(|&&id| id < 90).max().unwrap_or(&98);
+        assert_eq!(follow(GrammarSource::Gbnf(gbnf), 9, last), "cc!");
+        let choice = vec!["(a+b)*".to_owned(), "x y".to_owned()];
+        assert_eq!(follow(GrammarSource::Choice(choice), 9, first), "(a+b)*");
     }
 
     #[test]
@@ -221,6 +363,10 @@ mod tests {
             GrammarSource::JsonSchema(r#"{"type":"nonsense"}"#.to_owned()),
             GrammarSource::Lark("start: (".to_owned()),
             GrammarSource::Regex("(".to_owned()),
+            GrammarSource::Regex(r"[^\s\S]".to_owned()),
+            GrammarSource::Lark("start: start".to_owned()),
+            GrammarSource::Gbnf("root ::= (".to_owned()),
+            GrammarSource::Choice(vec![]),
         ] {
             assert!(vocabulary.grammar(&source).is_err(), "{source:?}");
         }

@@ -3,14 +3,21 @@
 //! The scheduler never waits: an event that finds the channel full is kept in the [`Outlet`], and its sequence is not run
 //! until the event is out. A client that reads from a full channel wakes the engine's thread, if there is one.
 //!
-//! Invariant (no wake-up is lost): the outlet marks itself as starved *before* the attempt whose failure lets the engine go
-//! to sleep, and the client looks at the mark *after* it has taken an event. One of the two sees the other.
+//! A sequence that others wait for is taken from a client that does not read, and given back when at least half of the channel
+//! has been read ([`Outlet::has_room`]): so its text grows by more than a token before it is paused again.
+//!
+//! Invariants:
+//! - no wake-up is lost: the outlet marks itself as starved *before* the attempt whose failure lets the engine go to sleep, and
+//!   the client looks at the mark *after* it has taken an event. One of the two sees the other;
+//! - no event is lost: what found no room when the outlet is dropped is left in [`Control`] for the client;
+//! - events are dropped under guard: they may own a constraint, and what its drop does is its request's business.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::error::guarded;
 use super::event::Event;
 
 /// Wakes the thread that steps the scheduler.
@@ -23,8 +30,12 @@ pub(super) struct Control {
     cancelled: AtomicBool,
     /// The client's end is gone.
     dropped: AtomicBool,
-    /// An event waits for room.
+    /// An event waits for room, or a text for the channel to be half empty.
     starved: AtomicBool,
+    /// Events in the channel, and one that is on its way into it.
+    unread: AtomicUsize,
+    /// Events that had found no room when the outlet was dropped.
+    rest: Mutex<VecDeque<Event>>,
 }
 
 impl Control {
@@ -35,12 +46,42 @@ impl Control {
     pub(super) fn drop_client(&self) {
         self.dropped.store(true, Ordering::SeqCst);
         self.cancel();
+        self.discard_rest();
     }
 
-    /// Whether an event waits for the room that was just made.
-    pub(super) fn take_starved(&self) -> bool {
+    /// Takes note of an event that was taken from the channel; says whether the engine waits for that.
+    pub(super) fn taken(&self) -> bool {
+        self.unread.fetch_sub(1, Ordering::SeqCst);
         self.starved.swap(false, Ordering::SeqCst)
     }
+
+    /// The oldest event that was left where the outlet is gone.
+    pub(super) fn take_rest(&self) -> Option<Event> {
+        self.rest().pop_front()
+    }
+
+    fn rest(&self) -> std::sync::MutexGuard<'_, VecDeque<Event>> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves the events of an outlet that is dropped.
+    fn leave(&self, events: VecDeque<Event>) {
+        *self.rest() = events;
+        if self.dropped.load(Ordering::SeqCst) {
+            self.discard_rest();
+        }
+    }
+
+    fn discard_rest(&self) {
+        let events = std::mem::take(&mut *self.rest());
+        events.into_iter().for_each(discard);
+    }
+}
+
+/// Drops an event that nobody reads.
+fn discard(event: Event) {
+    // Whoever would be told of a panic is gone.
+    let _ = guarded(|| drop(event));
 }
 
 /// The scheduler's end.
@@ -50,15 +91,18 @@ pub(super) struct Outlet {
     /// Events that found no room, oldest first.
     held: VecDeque<Event>,
     control: Arc<Control>,
+    /// Events that the channel has room for.
+    capacity: usize,
 }
 
 /// A channel for at most `capacity` events.
 pub(super) fn channel(capacity: usize) -> (Outlet, Receiver<Event>, Arc<Control>) {
-    let (sender, receiver) = sync_channel(capacity.max(1));
+    let capacity = capacity.max(1);
+    let (sender, receiver) = sync_channel(capacity);
     let control = Arc::new(Control::default());
     // A step makes a token event at most, and the end of a text one more.
     let held = VecDeque::with_capacity(2);
-    (Outlet { sender, held, control: Arc::clone(&control) }, receiver, control)
+    (Outlet { sender, held, control: Arc::clone(&control), capacity }, receiver, control)
 }
 
 impl Outlet {
@@ -75,6 +119,20 @@ impl Outlet {
     /// Whether events wait for room.
     pub(super) fn is_blocked(&self) -> bool {
         !self.held.is_empty()
+    }
+
+    /// Whether a text without a sequence may have one: its client has read what there was, or at least half of what the
+    /// channel holds.
+    pub(super) fn has_room(&self) -> bool {
+        if self.is_blocked() {
+            return false;
+        }
+        let is_half_empty = || self.control.unread.load(Ordering::SeqCst) <= self.capacity / 2;
+        if is_half_empty() {
+            return true;
+        }
+        self.control.starved.store(true, Ordering::SeqCst);
+        is_half_empty()
     }
 
     /// Sends an event, or keeps it until there is room.
@@ -94,18 +152,36 @@ impl Outlet {
     }
 
     fn try_send(&self, event: Event) -> Result<(), Event> {
-        let event = match self.sender.try_send(event) {
-            // Without a reader there is nobody to keep it for.
-            Ok(()) | Err(TrySendError::Disconnected(_)) => return Ok(()),
-            Err(TrySendError::Full(event)) => event,
-        };
+        let Err(event) = self.attempt(event) else { return Ok(()) };
         self.control.starved.store(true, Ordering::SeqCst);
-        match self.sender.try_send(event) {
-            Ok(()) | Err(TrySendError::Disconnected(_)) => {
-                self.control.starved.store(false, Ordering::SeqCst);
+        self.attempt(event)?;
+        self.control.starved.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Puts an event into the channel. Without a reader there is nobody to keep it for.
+    fn attempt(&self, event: Event) -> Result<(), Event> {
+        // Before the client can take it.
+        self.control.unread.fetch_add(1, Ordering::SeqCst);
+        let refused = self.sender.try_send(event).err();
+        if refused.is_some() {
+            self.control.unread.fetch_sub(1, Ordering::SeqCst);
+        }
+        match refused {
+            None => Ok(()),
+            Some(TrySendError::Full(event)) => Err(event),
+            Some(TrySendError::Disconnected(event)) => {
+                discard(event);
                 Ok(())
             }
-            Err(TrySendError::Full(event)) => Err(event),
+        }
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        if !self.held.is_empty() {
+            self.control.leave(std::mem::take(&mut self.held));
         }
     }
 }

@@ -11,8 +11,9 @@ pub enum EngineError {
     /// The engine was dropped while the request was waiting or under way.
     #[error("the engine was stopped before the text had ended")]
     Stopped,
-    /// A constraint panicked.
-    #[error("the text's constraint or sampler panicked: {message}")]
+    /// Code that the text was given panicked: its constraint, or the tokenizer; or a step of the engine's thread did, for
+    /// all texts that it had.
+    #[error("the text was ended by a panic: {message}")]
     Panicked {
         /// What the panic said.
         message: String,
@@ -20,6 +21,18 @@ pub enum EngineError {
     /// A step failed as a whole, for all requests that had a part in it.
     #[error("the step failed for all texts in it: {0}")]
     Step(Arc<SessionError>),
+    /// A handle was waited for that nobody but the caller makes go on: a [`Scheduler`](super::Scheduler) computes only
+    /// when it is stepped.
+    #[error(
+        "the text belongs to a scheduler, which computes only when it is stepped: follow it by the scheduler, or read its \
+         events without waiting"
+    )]
+    NotStepped,
+    /// A scheduler was asked to follow the text of another one.
+    #[error(
+        "the text has not ended, and the scheduler has nothing to compute: the text belongs to another one"
+    )]
+    Elsewhere,
     /// The engine's thread could not be started.
     #[error("cannot start the engine's thread: {0}")]
     Thread(#[source] std::io::Error),

@@ -45,7 +45,8 @@ pub struct Completion {
     pub logprobs: Vec<TokenLogprobs>,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Of these, tokens that a sequence held already and that were not computed again.
+    /// Of these, tokens that a sequence held already, which were not computed: the text went on in that sequence, or they
+    /// were copied from it.
     pub reused_tokens: usize,
     /// How long each part took.
     pub timings: Timings,
@@ -64,9 +65,10 @@ impl Completion {
 /// How long the parts of a text took. A step that several texts share counts for each of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
-    /// From submission until the request had a sequence.
+    /// From submission until the request first had a sequence, the time in which an engine's thread computed the step under
+    /// way among it.
     pub queue: Duration,
-    /// Steps with rows of the prompt.
+    /// Steps with rows of the prompt, the first time that it is read.
     pub prompt: Duration,
     /// Steps after the prompt.
     pub decode_steps: usize,

@@ -13,7 +13,12 @@ use crate::error::Error;
 /// A request under way: its events, oldest first. Dropping the handle cancels the request.
 ///
 /// The channel holds a bounded number of events ([`EngineOptions::events`](super::EngineOptions::events)); while it is
-/// full, the request is paused, and no other.
+/// full, the request is paused, and no other: a sequence that others wait for is given to them, and the text goes on in another
+/// one when half of the channel has been read.
+///
+/// The handle of a [`Scheduler`](super::Scheduler) is for [`Handle::try_recv`] and for the scheduler's own
+/// [`follow`](super::Scheduler::follow): whatever would wait for events that only a step brings fails with
+/// [`EngineError::NotStepped`] instead, and cancels the request.
 pub struct Handle {
     events: Receiver<Event>,
     control: Arc<Control>,
@@ -33,28 +38,38 @@ impl Handle {
         Self { events, control, waker, ended: false }
     }
 
-    /// Waits for the next event; `None` after the last one. An engine that is gone gives [`EngineError::Stopped`].
-    ///
-    /// Of a [`Scheduler`](super::Scheduler) that the calling thread itself steps, use [`Handle::try_recv`].
+    /// Waits for the next event; `None` after the last one. An engine that is gone gives [`EngineError::Stopped`], and a
+    /// [`Scheduler`](super::Scheduler), for which nobody can wait, [`EngineError::NotStepped`].
     pub fn recv(&mut self) -> Option<Event> {
         if self.ended {
             return None;
         }
-        let event = self.events.recv().unwrap_or(Event::Failed(EngineError::Stopped.into()));
-        Some(self.taken(event))
+        if self.waker.is_none() {
+            return self.try_recv().or_else(|| Some(self.give_up(EngineError::NotStepped)));
+        }
+        let event = self.events.recv();
+        Some(self.received(event.ok()))
     }
 
-    /// As [`Handle::recv`], and `None` too where no event comes within `time`: [`Handle::is_ended`] tells them apart.
+    /// Ends a request whose events would never come; its last event.
+    pub(super) fn give_up(&mut self, why: EngineError) -> Event {
+        self.ended = true;
+        self.control.drop_client();
+        self.wake();
+        Event::Failed(why.into())
+    }
+
+    /// The next event, waited for no longer than `time`; `None` after the last one too: [`Handle::is_ended`] tells them apart.
     pub fn recv_timeout(&mut self, time: Duration) -> Option<Event> {
         if self.ended {
             return None;
         }
         let event = match self.events.recv_timeout(time) {
-            Ok(event) => event,
+            Ok(event) => Some(event),
             Err(RecvTimeoutError::Timeout) => return None,
-            Err(RecvTimeoutError::Disconnected) => Event::Failed(EngineError::Stopped.into()),
+            Err(RecvTimeoutError::Disconnected) => None,
         };
-        Some(self.taken(event))
+        Some(self.received(event))
     }
 
     /// The next event, if there is one; `None` after the last one too: [`Handle::is_ended`] tells them apart.
@@ -63,18 +78,21 @@ impl Handle {
             return None;
         }
         let event = match self.events.try_recv() {
-            Ok(event) => event,
+            Ok(event) => Some(event),
             Err(TryRecvError::Empty) => return None,
-            Err(TryRecvError::Disconnected) => Event::Failed(EngineError::Stopped.into()),
+            Err(TryRecvError::Disconnected) => None,
         };
-        Some(self.taken(event))
+        Some(self.received(event))
     }
 
-    fn taken(&mut self, event: Event) -> Event {
-        self.ended = matches!(event, Event::Done(_) | Event::Failed(_));
-        if self.control.take_starved() {
+    /// An event of the channel; of one that is closed, what was left there.
+    fn received(&mut self, event: Option<Event>) -> Event {
+        if event.is_some() && self.control.taken() {
             self.wake();
         }
+        let event = event.or_else(|| self.control.take_rest());
+        let event = event.unwrap_or(Event::Failed(EngineError::Stopped.into()));
+        self.ended = matches!(event, Event::Done(_) | Event::Failed(_));
         event
     }
 
@@ -97,10 +115,10 @@ impl Handle {
     }
 
     /// Waits for the whole text. `emit` is given its pieces as they become certain, an empty one for a token that
-    /// completes none, and cancels the request by returning false.
+    /// completes none, and cancels the request by returning false; it is not called again then.
     ///
     /// # Errors
-    /// What the request failed of.
+    /// Why the request failed.
     pub fn follow(mut self, mut emit: impl FnMut(&str) -> bool) -> Result<Completion, Error> {
         let mut stopped = false;
         while let Some(event) = self.recv() {
@@ -114,7 +132,7 @@ impl Handle {
     /// Waits for the whole text.
     ///
     /// # Errors
-    /// What the request failed of.
+    /// Why the request failed.
     pub fn complete(self) -> Result<Completion, Error> {
         self.follow(|_| true)
     }
@@ -136,9 +154,7 @@ impl Handle {
                 None
             }
             Event::Done(mut completion) => {
-                if !completion.tail.is_empty() {
-                    emit(&completion.tail);
-                }
+                *stopped = *stopped || !completion.tail.is_empty() && !emit(&completion.tail);
                 if *stopped {
                     completion.finish = Stop::Interrupted;
                 }

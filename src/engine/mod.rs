@@ -3,7 +3,7 @@
 //! ```text
 //! Request ──▶ Scheduler ──▶ Event, Event, … (one bounded channel a request)
 //!               │  plan      which rows of which sequence come next: a pure function
-//!               │  prefix    which free sequence holds the beginning of a prompt
+//!               │  prefix    which sequence holds the beginning of a prompt, and which one is given to it
 //!               │  Text      logits in, the next token and certain text out
 //!               └─ Stepper   computes rows (a [`bitnetc_runtime::machine::Machine`], or a stand-in in tests)
 //! ```
@@ -15,10 +15,10 @@
 //! Invariants:
 //! - a text depends on its request and the model alone: not on the requests beside it, on the order of arrival, on what is
 //!   reused of earlier prompts, or on the division of prompts into steps;
-//! - whatever goes wrong with a request (a grammar that exceeds its limits, NaN logits, a panic in a constraint) ends that
-//!   request with its own error and no other;
+//! - whatever goes wrong with a request (a grammar that exceeds its limits, NaN logits, and, where panics unwind, a panic in a
+//!   constraint or tokenizer) ends that request with its own error and no other;
 //! - a request has exactly one last event, [`Event::Done`] or [`Event::Failed`];
-//! - a client that does not read its events pauses its own sequence only;
+//! - a client that does not read its events pauses its own text only, and holds no sequence that others wait for;
 //! - a sequence is free again in the step after its request was cancelled or its handle dropped;
 //! - a decode step allocates nothing, apart from the strings of token events and the probabilities that were asked for.
 
@@ -37,9 +37,9 @@ mod text;
 mod thread;
 
 pub use error::EngineError;
-pub(crate) use error::guarded;
 pub use event::{Completion, Event, Latency, Timings, Token};
 pub use handle::Handle;
+pub use many::Supply;
 pub use plan::{Budget, Demand, plan};
 pub use request::Request;
 pub use scheduler::{Clock, EngineOptions, Scheduler, Stats, Step};

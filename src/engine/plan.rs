@@ -42,14 +42,19 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Rows for prompts beside `decoding` sequences.
+    /// Rows for prompts beside `decoding` sequences: those that are left of the last chunk that is read for them. Where these
+    /// are less than a quarter of a chunk and more are asked for, another chunk is read: it takes its time for arithmetic,
+    /// and reading the weights once more costs little beside that.
     fn prompt_rows(self, decoding: u32) -> u32 {
         let most = match (self.max_prompt_rows, decoding) {
             (Some(rows), _) => rows,
             (None, 0) => self.chunk,
             (None, _) => PROMPT_ROWS_BESIDE_DECODING,
         };
-        most.min(self.chunk.saturating_sub(decoding)).max(1)
+        let chunk = self.chunk.max(1);
+        let left = chunk - decoding % chunk;
+        let few = left < most.min(chunk / 4);
+        most.min(if few { left.saturating_add(chunk) } else { left }).max(1)
     }
 }
 
@@ -116,8 +121,15 @@ mod tests {
         assert_eq!(planned(None, &[prompt(500, 0)]), [128]);
         assert_eq!(planned(None, &[decode, Demand::Nothing, prompt(500, 0)]), [1, 0, 32]);
         assert_eq!(planned(Some(100), &[decode; 120]), [1; 120]);
-        assert_eq!(planned(Some(100), &[&[decode; 120][..], &[prompt(9, 0)]].concat())[120], 8);
-        assert_eq!(planned(Some(100), &[&[decode; 130][..], &[prompt(9, 0)]].concat())[130], 1);
+        // What the chunks that are read anyway have room for, and a quarter of a chunk at least.
+        let beside = |decoding, most| {
+            planned(most, &[&vec![decode; decoding][..], &[prompt(500, 0)]].concat())[decoding]
+        };
+        assert_eq!([90, 96].map(|decoding| beside(decoding, Some(u32::MAX))), [38, 32]);
+        assert_eq!([97, 120, 127].map(|decoding| beside(decoding, Some(u32::MAX))), [159, 136, 129]);
+        assert_eq!([128, 130, 4096].map(|decoding| beside(decoding, Some(u32::MAX))), [128, 126, 128]);
+        assert_eq!([120, 127, 130].map(|decoding| beside(decoding, Some(20))), [20; 3]);
+        assert_eq!([100, 127, 130, 4000].map(|decoding| beside(decoding, None)), [32; 4]);
         // Three share, the remainder is the oldest's, and the fourth waits.
         let four = [prompt(90, 7), prompt(90, 3), prompt(90, 5), prompt(90, 9)];
         assert_eq!(planned(Some(50), &four), [16, 18, 16, 0]);
@@ -153,6 +165,9 @@ mod tests {
                 let left: u32 = demands.iter().map(|d| if let Demand::Prompt { rows, .. } = d { *rows } else { 0 }).sum();
                 prop_assert_eq!(of(false), budget.prompt_rows(decoding).min(left));
                 prop_assert!(of(false) <= most.unwrap_or(chunk).max(1) && of(false) >= 1);
+                // Whoever asks for so many gets a quarter of a chunk at least, whatever decodes.
+                let quarter = (chunk / 4).min(most.unwrap_or(PROMPT_ROWS_BESIDE_DECODING));
+                prop_assert!(of(false) >= left.min(quarter));
                 let oldest = oldest_after(&demands, None).unwrap().0;
                 prop_assert!(rows[oldest] >= 1);
                 for (demand, &rows) in demands.iter_mut().zip(&rows) {

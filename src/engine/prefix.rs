@@ -1,20 +1,32 @@
-//! Reuse of prefixes: which free sequence a prompt is given.
+//! Reuse of prefixes: which free sequence a prompt is given, and whose beginning it takes over.
 //!
-//! Free sequences keep their tokens and caches. A prompt takes the one that holds the longest beginning of it, and computes
-//! only the rest; the same bits come out, because a token's cache depends on the tokens before it alone.
+//! All sequences keep their tokens and caches, free ones too. The longest beginning of a prompt that any of them holds, one
+//! whose text is being made among them, is not computed: the prompt goes on in the sequence that holds it, or its keys and
+//! values are copied to another one. The same bits come out, because a token's cache depends on the tokens before it alone.
+//!
+//! Invariant: a prompt never destroys more than it saves, except in the sequence that was used least recently.
 
-/// A beginning that is shorter is no reason to give up what another sequence holds: nearly all prompts of a model begin with
-/// the same token, and computing a few tokens costs no more than one.
+use std::cmp::Reverse;
+
+/// A beginning that is shorter is not looked for in other sequences: nearly all prompts of a model begin with the same token,
+/// and computing a few tokens costs no more than one.
 const SHORTEST_MATCH: usize = 16;
 
-/// A free sequence as a prompt sees it.
+/// While there is an empty sequence, a prompt goes on in a used one only if it keeps at least this many times what it
+/// destroys: the end of an answer that the next prompt leaves out, but not the conversation of somebody with the same system
+/// message.
+const KEPT_TO_LOST: usize = 8;
+
+/// A sequence as a prompt sees it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Free<'a> {
+pub(super) struct Held<'a> {
     /// Which one.
     pub(super) index: usize,
+    /// Whether it can be given to the prompt.
+    pub(super) free: bool,
     /// The tokens that it holds.
     pub(super) tokens: &'a [u32],
-    /// Rising numbers: when its last request ended; 0 if it never had one.
+    /// Rising numbers: when a request last began or ended in it; 0 if it never had one.
     pub(super) used: u64,
 }
 
@@ -23,24 +35,49 @@ pub(super) struct Free<'a> {
 pub(super) struct Choice {
     /// Which one.
     pub(super) index: usize,
-    /// Tokens of the prompt that it holds and that need not be computed: at most all but the last, whose logits are
-    /// wanted.
+    /// Which one holds the beginning of the prompt: the same, or one to copy it from.
+    pub(super) source: usize,
+    /// Tokens of the prompt that need not be computed: at most all but the last, whose logits are wanted.
     pub(super) keep: usize,
 }
 
-/// The free sequence with the longest match; of several, the one that loses the fewest tokens. Without a match worth the
-/// name, the least recently used one.
-pub(super) fn choose<'a>(prompt: &[u32], free: impl Iterator<Item = Free<'a>>) -> Option<Choice> {
+/// A sequence, and how much of the prompt it holds.
+#[derive(Clone, Copy, Debug)]
+struct Match<'a> {
+    keep: usize,
+    held: Held<'a>,
+}
+
+impl Match<'_> {
+    /// Tokens that are destroyed if the prompt is given this sequence.
+    fn lost(&self) -> usize {
+        self.held.tokens.len() - self.keep
+    }
+
+    /// Whether the prompt goes on in this sequence.
+    fn goes_on(&self, weight: usize) -> bool {
+        self.held.free && self.keep >= SHORTEST_MATCH && self.lost().saturating_mul(weight) <= self.keep
+    }
+}
+
+/// The sequence for a prompt; `None` if none is free. It goes on in the free sequence with the longest match that is worth
+/// what it destroys (of several, the one that loses least). Without one it is given an empty sequence, or else the least
+/// recently used one. What another sequence holds beyond that is copied.
+pub(super) fn choose<'a>(prompt: &[u32], held: impl Iterator<Item = Held<'a>>) -> Option<Choice> {
     let all_but_last = &prompt[..prompt.len().saturating_sub(1)];
-    free.map(|seat| (common_prefix(all_but_last, seat.tokens), seat))
-        .max_by_key(|&(keep, seat)| {
-            let (matched, lost) = match keep >= SHORTEST_MATCH {
-                true => (keep, seat.tokens.len() - keep),
-                false => (0, 0),
-            };
-            (matched, std::cmp::Reverse(lost), std::cmp::Reverse(seat.used), std::cmp::Reverse(seat.index))
-        })
-        .map(|(keep, seat)| Choice { index: seat.index, keep })
+    let matches: Vec<Match<'_>> =
+        held.map(|held| Match { keep: common_prefix(all_but_last, held.tokens), held }).collect();
+    let free = || matches.iter().filter(|of| of.held.free);
+    let weight = if free().any(|of| of.held.tokens.is_empty()) { KEPT_TO_LOST } else { 1 };
+    let going_on = free().filter(|of| of.goes_on(weight));
+    let going_on = going_on.max_by_key(|of| (of.keep, Reverse((of.lost(), of.held.used, of.held.index))));
+    let unused = || free().min_by_key(|of| (!of.held.tokens.is_empty(), of.held.used, of.held.index));
+    let target = going_on.or_else(unused)?;
+    let (index, own) = (target.held.index, target.keep);
+    let longest = matches.iter().max_by_key(|of| (of.keep, Reverse(of.held.index)));
+    let copied = longest.filter(|of| of.keep > own && of.keep >= SHORTEST_MATCH);
+    let (source, keep) = copied.map_or((index, own), |of| (of.held.index, of.keep));
+    Some(Choice { index, source, keep })
 }
 
 /// Length of the longest common prefix.
@@ -52,24 +89,56 @@ pub(super) fn common_prefix(a: &[u32], b: &[u32]) -> usize {
 mod tests {
     use super::*;
 
-    fn chosen(prompt: &[u32], seats: &[(&[u32], u64)]) -> Option<(usize, usize)> {
-        let free = seats.iter().enumerate().map(|(index, &(tokens, used))| Free { index, tokens, used });
-        choose(prompt, free).map(|choice| (choice.index, choice.keep))
+    /// Seats: tokens, when they were used, whether they are free. Gives index, source and tokens kept.
+    fn chosen(prompt: &[u32], seats: &[(&[u32], u64, bool)]) -> Option<(usize, usize, usize)> {
+        let held =
+            seats.iter().enumerate().map(|(index, &(tokens, used, free))| Held { index, free, tokens, used });
+        choose(prompt, held).map(|choice| (choice.index, choice.source, choice.keep))
+    }
+
+    fn numbers(from: u32, count: u32) -> Vec<u32> {
+        (from..from + count).collect()
+    }
+
+    #[test]
+    fn a_text_goes_on_where_it_is_and_others_lose_nothing() {
+        let system = numbers(0, 50);
+        let turn = |of: u32, count| [&system[..], &numbers(1000 * of, count)].concat();
+        let (first, second) = (turn(1, 9_000), turn(2, 30));
+        let empty = (&[][..], 0, true);
+        assert_eq!(chosen(&second, &[]), None);
+        assert_eq!(chosen(&second, &[(&first, 1, false)]), None);
+        // The same beginning as a long conversation: copied to a sequence that is empty, or was not used for longer.
+        assert_eq!(chosen(&second, &[(&first, 1, true), empty, empty]), Some((1, 0, 50)));
+        let other = numbers(500_000, 20);
+        assert_eq!(chosen(&second, &[(&first, 2, true), (&other, 1, true)]), Some((1, 0, 50)));
+        // Even from one whose text is being made.
+        assert_eq!(chosen(&second, &[(&first, 2, false), (&other, 1, true)]), Some((1, 0, 50)));
+        // The least recently used one may be the one that holds the beginning.
+        assert_eq!(chosen(&second, &[(&first, 1, true), (&other, 2, true)]), Some((0, 0, 50)));
+        // The next turn goes on in place, also where the end of the answer is left out, whatever else is free.
+        assert_eq!(chosen(&turn(1, 9_100), &[empty, (&first, 1, true)]), Some((1, 1, 9_050)));
+        let left_out = [&first[..9_000], &numbers(77, 9)].concat();
+        assert_eq!(chosen(&left_out, &[empty, (&first, 1, true)]), Some((1, 1, 9_000)));
+        // Half of a sequence is destroyed only where none is empty.
+        let half = [&first[..5_000], &numbers(77, 9)].concat();
+        assert_eq!(chosen(&half, &[(&first, 2, true), empty]), Some((1, 0, 5_000)));
+        assert_eq!(chosen(&half, &[(&first, 2, true), (&other, 1, true)]), Some((0, 0, 5_000)));
     }
 
     #[test]
     fn the_longest_match_wins_and_else_the_longest_unused() {
-        let long: Vec<u32> = (0..40).collect();
-        let other: Vec<u32> = [&long[..30], &[99; 20][..]].concat();
-        assert_eq!(chosen(&long, &[]), None);
-        assert_eq!(chosen(&long, &[(&long[..20], 1), (&other, 2), (&[], 0)]), Some((1, 30)));
+        let long = numbers(0, 40);
         // The same prompt again: its last token is computed for its logits.
-        assert_eq!(chosen(&long, &[(&[], 0), (&long, 9)]), Some((1, 39)));
-        // Equal matches: the one that loses less.
-        assert_eq!(chosen(&long, &[(&other, 1), (&long[..30], 2)]), Some((1, 30)));
+        assert_eq!(chosen(&long, &[(&[], 0, true), (&long, 9, true)]), Some((1, 1, 39)));
+        // The longer match; of equal ones the one that loses less.
+        assert_eq!(chosen(&long, &[(&long[..20], 1, true), (&long[..30], 2, true)]), Some((1, 1, 30)));
+        let more = [&long[..30], &[99; 2][..]].concat();
+        assert_eq!(chosen(&long, &[(&more, 1, true), (&long[..30], 2, true)]), Some((1, 1, 30)));
         // A few tokens are no match, but are kept where the sequence is taken anyway.
-        assert_eq!(chosen(&long, &[(&long[..5], 3), (&[7], 4)]), Some((0, 5)));
-        assert_eq!(chosen(&long, &[(&long[..5], 3), (&[], 0)]), Some((1, 0)));
-        assert_eq!(chosen(&[4], &[(&[4], 3)]), Some((0, 0)));
+        assert_eq!(chosen(&long, &[(&long[..5], 3, true), (&[7], 4, true)]), Some((0, 0, 5)));
+        assert_eq!(chosen(&long, &[(&long[..5], 3, true), (&[], 0, true)]), Some((1, 1, 0)));
+        assert_eq!(chosen(&[4], &[(&[4], 3, true)]), Some((0, 0, 0)));
+        assert_eq!(chosen(&[], &[(&[4], 3, true)]), Some((0, 0, 0)));
     }
 }

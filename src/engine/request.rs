@@ -70,8 +70,12 @@ impl Request {
         self.text.sampler().params().seed
     }
 
-    /// Whether the prompt can be fed to a sequence of `context` tokens of a model with `vocab` logits.
-    pub(super) fn check(&self, vocab: u32, context: u32) -> Result<(), SessionError> {
+    /// Whether the prompt can be fed to a sequence of `context` tokens of a model with `vocab` logits: what an engine says
+    /// in the request's last event, before it is submitted.
+    ///
+    /// # Errors
+    /// [`SessionError::Empty`], [`SessionError::Token`] or [`SessionError::ContextFull`].
+    pub fn check(&self, vocab: u32, context: u32) -> Result<(), SessionError> {
         let tokens = self.prompt.len() as u64;
         if tokens == 0 {
             return Err(SessionError::Empty);

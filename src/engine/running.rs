@@ -1,4 +1,7 @@
-//! A request that has a sequence: from its first row to its last event.
+//! A request on its way, from its submission to its last event. While it has a sequence, rows of it are computed.
+//!
+//! It may lose its sequence and be given another one later ([`Running::park`]): its text goes on where it was, and nothing of it
+//! depends on that.
 
 use std::time::Duration;
 
@@ -6,7 +9,7 @@ use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 
 use super::channel::Outlet;
-use super::error::guarded;
+use super::error::{EngineError, guarded};
 use super::event::{Completion, Event, Token};
 use super::request::Request;
 use super::text::{Progress, Stop, Text};
@@ -41,35 +44,23 @@ pub(super) struct Running {
     keep_state: bool,
     prompt_tokens: usize,
     reused_tokens: usize,
-    /// Whether a part of the text came from an earlier context.
+    /// Whether a part of the text came from an earlier context or sequence.
     resumed: bool,
+    /// Whether it has had a sequence.
+    begun: bool,
     /// Time for sampling in the step under way, if there was any.
     sampled: Option<Duration>,
     /// Time of steps since the latest token.
     waited: Duration,
 }
 
-/// A request before its first row.
-pub(super) struct Beginning {
-    pub(super) request: Request,
-    pub(super) outlet: Outlet,
-    pub(super) arrival: u64,
-    /// Tokens of the prompt that its sequence holds already.
-    pub(super) reused_tokens: usize,
-    /// Time from its submission.
-    pub(super) queued: Duration,
-}
-
 impl Running {
-    /// A request that gets a sequence, and the tokens to feed.
-    pub(super) fn new(beginning: Beginning, tokenizer: &dyn Tokenize, vocab: u32) -> (Self, Vec<TokenId>) {
-        let Beginning { request, outlet, arrival, reused_tokens, queued } = beginning;
-        let Request { prompt, stream, keep_state, mut text } = request;
-        let resumed = !text.tokens().is_empty();
-        text.begin(&prompt, tokenizer, vocab);
-        text.timings.queue += queued;
+    /// A request that has no sequence yet, and the tokens to feed.
+    pub(super) fn new(request: Request, outlet: Outlet, arrival: u64) -> (Self, Vec<TokenId>) {
+        let Request { prompt, stream, keep_state, text } = request;
         let running = Self {
             certain: text.text().len(),
+            resumed: !text.tokens().is_empty(),
             text,
             outlet,
             arrival,
@@ -79,21 +70,45 @@ impl Running {
             stream,
             keep_state,
             prompt_tokens: prompt.len(),
-            reused_tokens,
-            resumed,
+            reused_tokens: 0,
+            begun: false,
             sampled: None,
             waited: Duration::ZERO,
         };
         (running, prompt)
     }
 
-    /// A request that ends before it had a sequence.
-    pub(super) fn end_unstarted(request: Request, mut outlet: Outlet, result: Result<Stop, Error>) -> Outlet {
-        let prompt_tokens = request.prompt.len();
-        let Request { keep_state, text, .. } = request;
-        let certain = text.text().len();
-        outlet.send(ended(text, result, keep_state, certain, prompt_tokens, 0));
-        outlet
+    /// Gives the request a sequence of `context` tokens, which holds the first `reused` of `tokens`, as long after its submission
+    /// as `queued` says.
+    ///
+    /// # Errors
+    /// A panic of the tokenizer.
+    pub(super) fn begin(
+        &mut self,
+        tokens: &[TokenId],
+        (tokenizer, vocab, context): (&dyn Tokenize, u32, u32),
+        reused: usize,
+        queued: Duration,
+    ) -> Result<(), EngineError> {
+        // The last token of a text that fills the context is made, but not fed.
+        let room = (context as usize + 1).saturating_sub(tokens.len());
+        let text = &mut self.text;
+        guarded(|| text.begin(tokens, tokenizer, vocab, room))?;
+        if !std::mem::replace(&mut self.begun, true) {
+            self.reused_tokens = reused;
+            self.text.timings.queue += queued;
+        }
+        Ok(())
+    }
+
+    /// Takes note that the request has no sequence any more. All its tokens are fed again to the next one.
+    pub(super) fn park(&mut self) {
+        (self.decoding, self.resumed) = (false, true);
+    }
+
+    /// Whether the text has as many tokens as were asked for before any was made.
+    pub(super) fn is_at_limit(&self) -> bool {
+        self.text.is_at_limit()
     }
 
     /// Goes on with the logits after the last row that was fed.
@@ -153,9 +168,9 @@ impl Running {
         }
     }
 
-    /// Ends the request where the client asked for it.
-    pub(super) fn interrupt(mut self) -> Outlet {
-        let stop = self.text.end(Stop::Interrupted);
+    /// Ends the request where the client asked for it, or where nothing is to be made.
+    pub(super) fn stop(mut self, stop: Stop) -> Outlet {
+        let stop = self.text.end(stop);
         self.finish(Ok(stop))
     }
 

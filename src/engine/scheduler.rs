@@ -2,18 +2,20 @@
 //!
 //! **Admission** is first come, first served: the oldest waiting request gets the first sequence that is free, whatever its
 //! length; which of several free ones, [`prefix`](super::prefix) says. **Steps**: sequences that decode come first, prompts
-//! share the rows that [`plan`](super::plan) leaves them. **The end**: a sequence is free in the step in which its text
-//! ends, or that follows the cancellation; it keeps its tokens for the prompts to come.
+//! share the rows that [`plan`](super::plan) leaves them. **Parking**: where somebody waits and a client does not read, its text
+//! gives up its sequence, and waits in its old place for the client to read and for another sequence. **The end**: a sequence
+//! is free in the step in which its text ends, or that follows the cancellation; it keeps its tokens for the prompts to come.
 //!
-//! Invariants: `places[i]` is the request of `seats[i]`; a seat with a request has tokens to feed; the events of ended
-//! requests that found no room are in `leaving`, and hold no seat.
+//! Invariants: `places[i]` is the request of `seats[i]`; a seat with a request has tokens to feed; `waiting` is in the order in
+//! which the requests came; the events of ended requests that found no room are in `leaving`, and hold no seat; a step that
+//! computes nothing leaves nobody waiting but texts whose clients have to read first.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitnetc_runtime::error::SessionError;
-use bitnetc_runtime::machine::Record;
+use bitnetc_runtime::machine::{Record, vec_with_room};
 use bitnetc_runtime::model::Model;
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 
@@ -21,9 +23,9 @@ use super::channel::{Outlet, channel};
 use super::error::EngineError;
 use super::handle::Handle;
 use super::plan::{Budget, Demand, plan};
-use super::prefix::{Free, choose};
+use super::prefix::{Choice, Held, choose};
 use super::request::Request;
-use super::running::{Beginning, Next, Running};
+use super::running::{Next, Running};
 use super::stepper::{MachineStepper, Part, Stepper};
 use super::text::Stop;
 
@@ -40,7 +42,7 @@ pub struct EngineOptions {
     /// Rows of prompts in a step, at most: how long others wait for their next token while a prompt is read. `None`: as
     /// many as read the weights once where nobody decodes, else 32.
     pub max_prompt_rows: Option<u32>,
-    /// Events of a request that wait to be read, at least 1; one more pauses the request.
+    /// Events of a request that wait to be read, 1 to 65,536; one more pauses the request.
     pub events: u32,
     /// What the machine records of its time.
     pub record: Record,
@@ -49,6 +51,8 @@ pub struct EngineOptions {
 impl EngineOptions {
     /// Events that wait to be read, unless asked otherwise.
     const EVENTS: u32 = 64;
+    /// Events that wait to be read, at most.
+    const MOST_EVENTS: u32 = 1 << 16;
 
     /// For one text at a time.
     pub fn single(context: u32, threads: u32) -> Self {
@@ -96,6 +100,8 @@ pub struct Stats {
     pub prompt_rows: u64,
     /// Rows of latest tokens that were computed.
     pub decode_rows: u64,
+    /// Texts that gave up their sequence to others, because their clients did not read.
+    pub parked: u64,
     /// Time of the steps, without sampling.
     pub step_time: Duration,
     /// Time for sampling and decoding text.
@@ -110,7 +116,7 @@ struct Seat<Q> {
     pending: Vec<TokenId>,
     /// Tokens of `pending` that have been fed, or were there already.
     fed: usize,
-    /// The number of the request that ended here last, from 1 on; 0 if there was none.
+    /// Rising numbers: when a request last began or ended here; 0 if there was none.
     used: u64,
 }
 
@@ -126,12 +132,12 @@ impl<Q> Seat<Q> {
     }
 }
 
-/// A request without a sequence.
+/// A request without a sequence: one that has not begun, or was parked.
 #[derive(Debug)]
 struct Waiting {
-    request: Request,
-    outlet: Outlet,
-    arrival: u64,
+    running: Running,
+    /// What is fed to its sequence: its prompt, and the tokens that it has by now.
+    tokens: Vec<TokenId>,
     submitted: Duration,
 }
 
@@ -151,7 +157,8 @@ pub struct Scheduler<S: Stepper = MachineStepper> {
     rows: Vec<u32>,
     active: Vec<usize>,
     arrivals: u64,
-    endings: u64,
+    /// Times that a request began or ended in a seat.
+    uses: u64,
     stats: Stats,
 }
 
@@ -199,22 +206,30 @@ impl<S: Stepper> Scheduler<S> {
             let sequence = stepper.sequence()?;
             Ok(Seat { sequence, pending: Vec::new(), fed: 0, used: 0 })
         };
-        let seats = (0..count).map(|_| seat()).collect::<Result<Vec<_>, SessionError>>()?;
+        let mut places = vec_with_room("requests of sequences", count)?;
+        let demands = vec_with_room("plan of a step", count)?;
+        let rows = vec_with_room("plan of a step", count)?;
+        let active = vec_with_room("plan of a step", count)?;
+        let mut seats = vec_with_room("sequences", count)?;
+        for _ in 0..count {
+            seats.push(seat()?);
+            places.push(None);
+        }
         Ok(Self {
             budget: Budget { chunk: stepper.chunk(), max_prompt_rows: options.max_prompt_rows },
             stepper,
             tokenizer,
-            events: options.events as usize,
+            events: options.events.clamp(1, EngineOptions::MOST_EVENTS) as usize,
             clock,
             seats,
-            places: (0..count).map(|_| None).collect(),
+            places,
             waiting: VecDeque::new(),
             leaving: Vec::new(),
-            demands: Vec::with_capacity(count),
-            rows: Vec::with_capacity(count),
-            active: Vec::with_capacity(count),
+            demands,
+            rows,
+            active,
             arrivals: 0,
-            endings: 0,
+            uses: 0,
             stats: Stats::default(),
         })
     }
@@ -244,7 +259,7 @@ impl<S: Stepper> Scheduler<S> {
         self.places.iter().flatten().count()
     }
 
-    /// Requests that wait for a sequence.
+    /// Requests that wait for a sequence; parked ones, whose clients do not read, among them.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
@@ -259,6 +274,12 @@ impl<S: Stepper> Scheduler<S> {
         self.seats.iter().map(|seat| S::tokens(&seat.sequence).len()).sum()
     }
 
+    /// Tokens of the sequence in which a text began or ended last: of this text, but for those that have not been fed.
+    pub fn latest_tokens(&self) -> usize {
+        let latest = self.seats.iter().max_by_key(|seat| seat.used);
+        latest.map_or(0, |seat| S::tokens(&seat.sequence).len())
+    }
+
     /// What has been done so far.
     pub fn stats(&self) -> Stats {
         self.stats
@@ -267,23 +288,28 @@ impl<S: Stepper> Scheduler<S> {
     /// Takes a request, to be read from the handle. What is wrong with it is its event.
     pub fn submit(&mut self, request: Request) -> Handle {
         let (outlet, events, control) = channel(self.events);
-        self.enqueue(request, outlet);
+        let now = self.now();
+        self.enqueue(request, outlet, now);
         Handle::new(events, control, None)
     }
 
+    /// The time.
+    pub(super) fn now(&mut self) -> Duration {
+        (self.clock)()
+    }
+
     /// Puts a request at the end of the queue, unless it has ended before it began.
-    pub(super) fn enqueue(&mut self, request: Request, outlet: Outlet) {
-        let end = match request.text.is_at_limit() {
-            true => Some(Ok(Stop::Limit)),
-            false => request.check(self.stepper.vocab(), self.stepper.context()).err().map(|e| Err(e.into())),
-        };
-        if let Some(result) = end {
-            self.leave(Running::end_unstarted(request, outlet, result));
-            return;
+    pub(super) fn enqueue(&mut self, request: Request, outlet: Outlet, submitted: Duration) {
+        let refused = request.check(self.stepper.vocab(), self.stepper.context()).err();
+        let (running, tokens) = Running::new(request, outlet, self.arrivals);
+        if running.is_at_limit() {
+            return self.leave(running.stop(Stop::Limit));
         }
-        let (arrival, submitted) = (self.arrivals, (self.clock)());
+        if let Some(error) = refused {
+            return self.leave(running.finish(Err(error.into())));
+        }
         self.arrivals += 1;
-        self.waiting.push_back(Waiting { request, outlet, arrival, submitted });
+        self.waiting.push_back(Waiting { running, tokens, submitted });
     }
 
     /// Computes the next rows of all requests that are not paused, and tells what they were.
@@ -304,6 +330,7 @@ impl<S: Stepper> Scheduler<S> {
     /// Sends events that found no room before.
     fn deliver(&mut self) {
         self.places.iter_mut().flatten().for_each(|running| running.outlet.flush());
+        self.waiting.iter_mut().for_each(|waiting| waiting.running.outlet.flush());
         self.leaving.retain_mut(|outlet| {
             outlet.flush();
             outlet.is_blocked() && !outlet.is_dropped()
@@ -314,28 +341,24 @@ impl<S: Stepper> Scheduler<S> {
     fn sweep(&mut self) {
         for index in 0..self.places.len() {
             if let Some(running) = self.places[index].take_if(|running| running.outlet.is_cancelled()) {
-                let outlet = running.interrupt();
-                self.free(index, outlet);
+                self.touch(index);
+                self.leave(running.stop(Stop::Interrupted));
             }
         }
-        if self.waiting.iter().any(|waiting| waiting.outlet.is_cancelled()) {
+        if self.waiting.iter().any(|waiting| waiting.running.outlet.is_cancelled()) {
             for waiting in std::mem::take(&mut self.waiting) {
-                match waiting.outlet.is_cancelled() {
+                match waiting.running.outlet.is_cancelled() {
                     false => self.waiting.push_back(waiting),
-                    true => {
-                        let Waiting { request, outlet, .. } = waiting;
-                        self.leave(Running::end_unstarted(request, outlet, Ok(Stop::Interrupted)));
-                    }
+                    true => self.leave(waiting.running.stop(Stop::Interrupted)),
                 }
             }
         }
     }
 
-    /// Takes note of a seat whose request has ended.
-    fn free(&mut self, index: usize, outlet: Outlet) {
-        self.endings += 1;
-        self.seats[index].used = self.endings;
-        self.leave(outlet);
+    /// Takes note of a seat in which a request has begun or ended.
+    fn touch(&mut self, index: usize) {
+        self.uses += 1;
+        self.seats[index].used = self.uses;
     }
 
     /// Keeps an outlet until its last event is out.
@@ -345,28 +368,72 @@ impl<S: Stepper> Scheduler<S> {
         }
     }
 
-    /// Gives free sequences to the requests that wait longest.
+    /// Gives free sequences to the requests that wait longest; those of clients that do not read, if there are no others.
     fn admit(&mut self) {
-        while let Some(first) = self.waiting.front() {
-            let free =
-                self.seats.iter().zip(&self.places).enumerate().filter(|(_, (_, place))| place.is_none());
-            let free = free.map(|(index, (seat, _))| Free {
-                index,
-                tokens: S::tokens(&seat.sequence),
-                used: seat.used,
-            });
-            let Some(choice) = choose(&first.request.prompt, free) else { return };
-            let Some(Waiting { request, outlet, arrival, submitted }) = self.waiting.pop_front() else {
-                return;
-            };
-            let queued = (self.clock)().saturating_sub(submitted);
-            let beginning = Beginning { request, outlet, arrival, reused_tokens: choice.keep, queued };
-            let (running, prompt) = Running::new(beginning, &*self.tokenizer, self.stepper.vocab());
-            let seat = &mut self.seats[choice.index];
-            S::truncate(&mut seat.sequence, choice.keep);
-            (seat.pending, seat.fed) = (prompt, choice.keep);
-            self.places[choice.index] = Some(running);
+        loop {
+            let next = self.waiting.iter().position(|waiting| waiting.running.outlet.has_room());
+            let Some(next) = next else { return };
+            match choose(&self.waiting[next].tokens, self.held()) {
+                Some(choice) => {
+                    let Some(waiting) = self.waiting.remove(next) else { return };
+                    self.begin(waiting, choice);
+                }
+                None if self.park() => {}
+                None => return,
+            }
         }
+    }
+
+    /// What the sequences hold.
+    fn held(&self) -> impl Iterator<Item = Held<'_>> {
+        self.seats.iter().zip(&self.places).enumerate().map(|(index, (seat, place))| Held {
+            index,
+            free: place.is_none(),
+            tokens: S::tokens(&seat.sequence),
+            used: seat.used,
+        })
+    }
+
+    /// Gives a request its sequence, which then holds what need not be computed.
+    fn begin(&mut self, waiting: Waiting, choice: Choice) {
+        let Waiting { mut running, tokens, submitted } = waiting;
+        let queued = self.now().saturating_sub(submitted);
+        let Choice { index, source, keep } = choice;
+        let kept = match self.seats.get_disjoint_mut([index, source]) {
+            Ok([seat, source]) => S::copy_prefix(&source.sequence, &mut seat.sequence, keep),
+            // It is the same one.
+            Err(_) => {
+                S::truncate(&mut self.seats[index].sequence, keep);
+                keep
+            }
+        };
+        let model = (&*self.tokenizer, self.stepper.vocab(), self.stepper.context());
+        let begun = running.begin(&tokens, model, kept, queued);
+        let seat = &mut self.seats[index];
+        (seat.pending, seat.fed) = (tokens, kept);
+        self.places[index] = Some(running);
+        self.touch(index);
+        if let Err(panic) = begun {
+            self.end(index, Err(panic.into()));
+        }
+    }
+
+    /// Takes the sequence of a text whose client does not read, of several the one that came last; says whether there is one.
+    fn park(&mut self) -> bool {
+        let blocked = self.places.iter().enumerate().filter_map(|(index, place)| {
+            let running = place.as_ref().filter(|running| running.outlet.is_blocked())?;
+            Some((running.arrival, index))
+        });
+        let Some((arrival, index)) = blocked.max() else { return false };
+        let Some(mut running) = self.places[index].take() else { return false };
+        running.park();
+        let seat = &self.seats[index];
+        let tokens = [S::tokens(&seat.sequence), &seat.pending[seat.fed..]].concat();
+        let at = self.waiting.partition_point(|waiting| waiting.running.arrival < arrival);
+        self.waiting.insert(at, Waiting { running, tokens, submitted: Duration::ZERO });
+        self.touch(index);
+        self.stats.parked += 1;
+        true
     }
 
     /// Decides which rows are computed.
@@ -446,8 +513,19 @@ impl<S: Stepper> Scheduler<S> {
     /// Ends the request of a seat.
     fn end(&mut self, index: usize, result: Result<Stop, crate::Error>) {
         let Some(running) = self.places[index].take() else { return };
-        let outlet = running.finish(result);
-        self.free(index, outlet);
+        self.touch(index);
+        self.leave(running.finish(result));
+    }
+
+    /// Ends all requests, those that wait too. What sequences hold is not to be relied on.
+    pub(super) fn end_all(&mut self, error: impl Fn() -> EngineError) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.leave(waiting.running.finish(Err(error().into())));
+        }
+        for index in 0..self.places.len() {
+            S::truncate(&mut self.seats[index].sequence, 0);
+            self.end(index, Err(error().into()));
+        }
     }
 
     /// Ends all requests that had a part in a step that failed. What their sequences hold is not to be relied on.

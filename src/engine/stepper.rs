@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bitnetc_ir::Entity;
 use bitnetc_runtime::error::SessionError;
-use bitnetc_runtime::machine::{Feed, Machine, MachineOptions, Record, Wanted};
+use bitnetc_runtime::machine::{Feed, Machine, MachineOptions, Record, Wanted, vec_with_room};
 use bitnetc_runtime::model::Model;
 use bitnetc_runtime::sequence::Sequence;
 
@@ -43,6 +43,10 @@ pub trait Stepper {
 
     /// Forgets the tokens of a sequence from `length` on.
     fn truncate(sequence: &mut Self::Sequence, length: usize);
+
+    /// Makes `to` hold the first `length` tokens of `from` and no others, without computing them; returns how many it
+    /// holds. Fewer are no error: what is missing is computed, and the bits are the same.
+    fn copy_prefix(from: &Self::Sequence, to: &mut Self::Sequence, length: usize) -> usize;
 
     /// Tokens that a sequence has room for.
     fn context(&self) -> u32;
@@ -87,7 +91,7 @@ impl MachineStepper {
         record: Record,
     ) -> Result<Self, SessionError> {
         let options = MachineOptions { context, threads, segments: sequences.max(1), record };
-        let feeds = Vec::with_capacity(sequences as usize);
+        let feeds = vec_with_room("feeds of a step", sequences as usize)?;
         Ok(Self { machine: Machine::new(model, options)?, feeds })
     }
 
@@ -117,6 +121,15 @@ impl Stepper for MachineStepper {
 
     fn truncate(sequence: &mut Sequence, length: usize) {
         sequence.truncate(u32::try_from(length).unwrap_or(u32::MAX));
+    }
+
+    fn copy_prefix(from: &Sequence, to: &mut Sequence, length: usize) -> usize {
+        let copied = to.copy_prefix(from, u32::try_from(length).unwrap_or(u32::MAX));
+        if copied.is_err() {
+            // Of another machine.
+            to.truncate(0);
+        }
+        to.tokens().len()
     }
 
     fn context(&self) -> u32 {

@@ -67,11 +67,11 @@ pub(super) enum Progress {
     Done(Stop),
 }
 
-/// Tokens that memory is reserved for when a text begins.
-const RESERVED_TOKENS: usize = 1024;
-
 /// Bytes that memory is reserved for, of a token's text.
 const RESERVED_PIECE: usize = 256;
+
+/// Bytes that memory is reserved for, of all tokens' text, for each of them.
+const RESERVED_PER_TOKEN: usize = 8;
 
 /// One text in the making.
 #[derive(Debug)]
@@ -148,9 +148,10 @@ impl Text {
         &self.logprobs
     }
 
-    /// Makes the text follow `prompt`, with a tokenizer and a model of `vocab` logits. A text that goes on in another
-    /// context keeps what it has.
-    pub(super) fn begin(&mut self, prompt: &[TokenId], tokenizer: &dyn Tokenize, vocab: u32) {
+    /// Makes the text follow `prompt`, with a tokenizer and a model of `vocab` logits; so many tokens have room in the
+    /// context. A text that goes on in another context keeps what it has.
+    pub(super) fn begin(&mut self, prompt: &[TokenId], tokenizer: &dyn Tokenize, vocab: u32, room: usize) {
+        self.reserve(room);
         if std::mem::replace(&mut self.begun, true) {
             return;
         }
@@ -164,13 +165,18 @@ impl Text {
         }
         self.sampler.forget_recent();
         prompt.iter().for_each(|&id| self.sampler.accept(id));
-        let reserved = self.options.limit.map_or(RESERVED_TOKENS, |limit| {
-            usize::try_from(limit).unwrap_or(RESERVED_TOKENS).min(RESERVED_TOKENS)
-        });
+    }
+
+    /// Reserves memory for what the next `room` tokens bring, so that making them allocates nothing. Pages that are not used
+    /// are not taken.
+    fn reserve(&mut self, room: usize) {
+        let left = self.options.limit.map(|limit| limit.saturating_sub(self.tokens.len() as u64));
+        let tokens = left.and_then(|left| usize::try_from(left).ok()).map_or(room, |left| left.min(room));
         self.piece.reserve(RESERVED_PIECE);
-        self.tokens.reserve(reserved);
-        self.timings.tokens.reserve(reserved);
-        self.text.reserve(reserved * 4);
+        // Memory that cannot be had now is asked for as the text grows.
+        let _ = self.tokens.try_reserve(tokens);
+        let _ = self.timings.tokens.try_reserve(tokens);
+        let _ = self.text.try_reserve(tokens.saturating_mul(RESERVED_PER_TOKEN));
     }
 
     /// Chooses a token from `logits` and appends to the text what is certain with it.

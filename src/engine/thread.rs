@@ -1,11 +1,15 @@
 //! The engine's thread: a scheduler that is stepped while there is something to do, and sleeps otherwise.
+//!
+//! Invariant: no panic ends the thread. What unwinds out of a step ends all texts with its message, and the next ones go on.
 
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel as unbounded};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use super::channel::{Outlet, Waker, channel};
-use super::error::EngineError;
+use super::error::{EngineError, guarded};
+use super::event::Event;
 use super::handle::Handle;
 use super::request::Request;
 use super::scheduler::Scheduler;
@@ -26,11 +30,18 @@ impl std::fmt::Debug for Engine {
 
 /// What the thread is told.
 enum Message {
-    Submit(Box<Request>, Outlet),
+    Submit(Box<Submission>),
     /// A client has read, or cancelled.
     Wake,
     /// No handle is left.
     Stop,
+}
+
+/// A request on its way to the thread.
+struct Submission {
+    request: Request,
+    outlet: Outlet,
+    sent: Instant,
 }
 
 struct Thread {
@@ -65,7 +76,8 @@ impl Engine {
     pub fn submit(&self, request: Request) -> Handle {
         let (outlet, events, control) = channel(self.thread.events);
         // Where the thread is gone, the outlet is dropped and the handle says so.
-        drop(self.thread.inbox.send(Message::Submit(Box::new(request), outlet)));
+        let submission = Submission { request, outlet, sent: Instant::now() };
+        drop(self.thread.inbox.send(Message::Submit(Box::new(submission))));
         Handle::new(events, control, Some(Arc::clone(&self.thread.waker)))
     }
 }
@@ -81,23 +93,63 @@ impl Drop for Thread {
     }
 }
 
-/// The thread: steps until it is told to stop, and waits for messages where a step computes nothing.
+/// The thread: takes turns until it is told to stop, then ends what there is.
 fn serve<S: Stepper>(mut scheduler: Scheduler<S>, messages: &Receiver<Message>) {
     loop {
-        loop {
-            match messages.try_recv() {
-                Ok(Message::Submit(request, outlet)) => scheduler.enqueue(*request, outlet),
-                Ok(Message::Wake) => {}
-                Ok(Message::Stop) | Err(TryRecvError::Disconnected) => return,
-                Err(TryRecvError::Empty) => break,
-            }
+        let goes_on = guarded(|| turn(&mut scheduler, messages));
+        if let Err(EngineError::Panicked { message }) = &goes_on {
+            scheduler.end_all(|| EngineError::Panicked { message: message.clone() });
         }
-        if scheduler.step().is_idle() {
-            match messages.recv() {
-                Ok(Message::Submit(request, outlet)) => scheduler.enqueue(*request, outlet),
-                Ok(Message::Wake) => {}
-                Ok(Message::Stop) | Err(_) => return,
-            }
+        if matches!(goes_on, Ok(false)) {
+            break;
         }
     }
+    while let Ok(message) = messages.try_recv() {
+        if let Message::Submit(submission) = message {
+            refuse(*submission, EngineError::Stopped);
+        }
+    }
+    scheduler.end_all(|| EngineError::Stopped);
+    // What a sequence does when it is dropped is no reason to end the thread with a panic.
+    let _ = guarded(|| drop(scheduler));
+}
+
+/// Takes what the inbox holds and computes a step; waits for a message where nothing can be computed. Says whether to go on.
+fn turn<S: Stepper>(scheduler: &mut Scheduler<S>, messages: &Receiver<Message>) -> bool {
+    loop {
+        match messages.try_recv() {
+            Ok(message) => {
+                if !take(scheduler, message) {
+                    return false;
+                }
+            }
+            Err(TryRecvError::Disconnected) => return false,
+            Err(TryRecvError::Empty) => break,
+        }
+    }
+    !scheduler.step().is_idle() || messages.recv().is_ok_and(|message| take(scheduler, message))
+}
+
+/// Does what the message says; false if the thread is to stop.
+fn take<S: Stepper>(scheduler: &mut Scheduler<S>, message: Message) -> bool {
+    match message {
+        Message::Submit(submission) => match guarded(|| scheduler.now()) {
+            Ok(now) => {
+                let Submission { request, outlet, sent } = *submission;
+                scheduler.enqueue(request, outlet, now.saturating_sub(sent.elapsed()));
+            }
+            Err(panic) => refuse(*submission, panic),
+        },
+        Message::Wake => {}
+        Message::Stop => return false,
+    }
+    true
+}
+
+/// Ends a request that the scheduler never had.
+fn refuse(submission: Submission, error: EngineError) {
+    let Submission { request, mut outlet, .. } = submission;
+    outlet.send(Event::Failed(error.into()));
+    // What its constraint does then is nobody's business any more.
+    let _ = guarded(|| drop(request));
 }

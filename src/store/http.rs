@@ -225,6 +225,9 @@ impl Client {
                 let (url, why) = (url.to_owned(), error.to_string());
                 Err(StoreError::Tls { url, why }.into())
             }
+            Err(error) if is_without_network(&error) => {
+                Err(StoreError::NoNetwork { url: url.to_owned(), why: error.to_string() }.into())
+            }
             Err(error) => Err(Failed::Again(error.to_string())),
         }
     }
@@ -241,6 +244,20 @@ fn is_tls(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::Tls(_) | ureq::Error::Rustls(_) => true,
         ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
+        _ => false,
+    }
+}
+
+/// Whether this machine has no way to the server, which another try in a moment would not change.
+fn is_without_network(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::HostNotFound => true,
+        ureq::Error::Io(error) => {
+            use std::io::ErrorKind::{HostUnreachable, NetworkUnreachable};
+            // The standard library has no kind for a name that is not found, only this text.
+            let no_such_name = error.to_string().starts_with("failed to lookup address");
+            no_such_name || matches!(error.kind(), NetworkUnreachable | HostUnreachable)
+        }
         _ => false,
     }
 }

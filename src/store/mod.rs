@@ -129,6 +129,16 @@ pub enum StoreError {
         /// What the TLS library says.
         why: String,
     },
+    /// This machine has no way to the server.
+    #[error(
+        "{url}: there is no way to the server: {why}; check the network, or give the path of a model file"
+    )]
+    NoNetwork {
+        /// What was asked for.
+        url: String,
+        /// What the system says.
+        why: String,
+    },
     /// The server could not be reached, again and again.
     #[error(
         "{url}: {why} (tried {attempts} times); what has arrived is kept, and another attempt goes on from there"

@@ -13,6 +13,34 @@ use super::{StoreError, printable};
 /// What names a model on the Hub.
 const SCHEME: &str = "hf:";
 
+/// Hosts of the Hub in addresses of its pages.
+const HOSTS: &[&str] = &["huggingface.co", "www.huggingface.co", "hf.co"];
+
+/// The name in [`SCHEME`] for the address of a page or a file of the Hub: `https://huggingface.co/org/repo/blob/main/a.gguf`,
+/// `hf.co/org/repo`, `hf.co/org/repo:a.gguf`, `hf://org/repo`. Nothing if it is none.
+fn name_of_address(text: &str) -> Option<String> {
+    let without_query = text.split(['?', '#']).next().unwrap_or_default();
+    let path = match without_query.strip_prefix("hf://") {
+        Some(path) => path,
+        None => {
+            let rest =
+                without_query.strip_prefix("https://").or_else(|| without_query.strip_prefix("http://"));
+            let (host, path) = rest.unwrap_or(without_query).split_once('/')?;
+            HOSTS.iter().any(|known| host.eq_ignore_ascii_case(known)).then_some(path)?
+        }
+    };
+    let mut parts = path.trim_end_matches('/').splitn(5, '/');
+    let repo = format!("{}/{}", parts.next()?, parts.next().unwrap_or_default());
+    Some(match (parts.next(), parts.next(), parts.next()) {
+        (Some("blob" | "resolve" | "raw"), Some(revision), Some(file)) => {
+            let file = file.replace("%20", " ");
+            format!("{SCHEME}{repo}@{revision}:{file}")
+        }
+        (Some("tree"), Some(revision), _) => format!("{SCHEME}{repo}@{revision}"),
+        _ => format!("{SCHEME}{repo}"),
+    })
+}
+
 /// Aliases that are always there, with what they stand for.
 pub const ALIASES: &[(&str, &str)] =
     &[("2b-4t", "hf:microsoft/bitnet-b1.58-2B-4T-gguf:ggml-model-i2_s.gguf")];
@@ -148,18 +176,22 @@ pub fn is_alias(name: &str) -> bool {
 }
 
 impl ModelRef {
-    /// What `name` stands for. A file that is there counts before an alias of the same name; `aliases` count before
-    /// [`ALIASES`], and may name files too.
+    /// What `name` stands for: `hf:org/repo[@revision][:file]`, the address of a page or a file of the Hub, a file, or an
+    /// alias. A file that is there counts before an alias of the same name; `aliases` count before [`ALIASES`], and may name files
+    /// too.
     ///
     /// # Errors
     /// A name, or the meaning of an alias, that begins with `hf:` and goes on wrongly.
     pub fn parse(name: &std::path::Path, aliases: &BTreeMap<String, String>) -> Result<Self, StoreError> {
         let Some(text) = name.to_str() else { return Ok(ModelRef::File(name.to_owned())) };
-        if text.starts_with(SCHEME) {
+        if text.starts_with(SCHEME) && !text.starts_with("hf://") {
             return text.parse().map(ModelRef::Hub);
         }
         if name.exists() {
             return Ok(ModelRef::File(name.to_owned()));
+        }
+        if let Some(name) = name_of_address(text) {
+            return name.parse().map(ModelRef::Hub);
         }
         let own = aliases.get(text).map(String::as_str);
         let built_in = || ALIASES.iter().find(|(alias, _)| *alias == text).map(|(_, meaning)| *meaning);
@@ -176,6 +208,31 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    #[test]
+    fn addresses_are_names() {
+        for (address, name) in [
+            ("https://huggingface.co/o/r", "hf:o/r"),
+            ("https://huggingface.co/o/r/", "hf:o/r"),
+            ("http://www.huggingface.co/o/r", "hf:o/r"),
+            ("hf.co/o/r", "hf:o/r"),
+            ("hf.co/o/r:a.gguf", "hf:o/r:a.gguf"),
+            ("hf://o/r", "hf:o/r"),
+            ("huggingface.co/o/r/tree/v1", "hf:o/r@v1"),
+            ("https://huggingface.co/o/r/blob/main/sub/a%20b.gguf", "hf:o/r:sub/a b.gguf"),
+            ("https://huggingface.co/o/r/resolve/v1/a.gguf?download=true", "hf:o/r@v1:a.gguf"),
+        ] {
+            let found = ModelRef::parse(Path::new(address), &BTreeMap::new()).unwrap();
+            assert_eq!(found, ModelRef::Hub(name.parse().unwrap()), "{address}");
+        }
+        for other in ["https://example.com/o/r", "huggingface.co", "o/r", "hf.co.example/o/r"] {
+            let found = ModelRef::parse(Path::new(other), &BTreeMap::new()).unwrap();
+            assert_eq!(found, ModelRef::File(other.into()), "{other}");
+        }
+        for bad in ["hf.co/o", "https://huggingface.co/o/../x", "hf://"] {
+            assert!(ModelRef::parse(Path::new(bad), &BTreeMap::new()).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn names_are_taken_apart_and_put_together() {

@@ -2,7 +2,7 @@
 //! can run thousands of texts. Any token that is fed twice, left out or given to another sequence gives other logits.
 #![allow(dead_code, unreachable_pub)]
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,8 +22,11 @@ pub const END: TokenId = 26;
 pub const POISON: TokenId = 25;
 
 /// The tokenizer of the stand-in.
-#[derive(Debug)]
-pub struct Letters;
+#[derive(Debug, Default)]
+pub struct Letters {
+    /// Whether it panics when it is asked about an end token.
+    pub panics: Arc<AtomicBool>,
+}
 
 impl Tokenize for Letters {
     fn encode(&self, text: &str, _: bool, _: bool) -> Result<Vec<TokenId>, TokenizerError> {
@@ -55,6 +58,7 @@ impl Tokenize for Letters {
         Some(END)
     }
     fn is_end(&self, id: TokenId) -> bool {
+        assert!(!self.panics.load(Ordering::SeqCst), "a tokenizer that panics, for a test");
         id == END
     }
 }
@@ -74,6 +78,10 @@ pub struct Seen {
     pub time: AtomicU64,
     /// Rows of each step, with the number of its parts.
     pub log: Mutex<Vec<(u32, u32)>>,
+    /// Steps that have begun.
+    pub begun: AtomicU64,
+    /// Whoever has this lock stops the steps when they have begun.
+    pub hold: Mutex<()>,
 }
 
 impl Seen {
@@ -144,6 +152,11 @@ impl Stepper for StandIn {
     fn truncate(sequence: &mut StandInSequence, length: usize) {
         sequence.tokens.truncate(length);
     }
+    fn copy_prefix(from: &StandInSequence, to: &mut StandInSequence, length: usize) -> usize {
+        to.tokens.clear();
+        to.tokens.extend_from_slice(&from.tokens[..length]);
+        length
+    }
     fn context(&self) -> u32 {
         self.context
     }
@@ -161,6 +174,8 @@ impl Stepper for StandIn {
     where
         StandInSequence: 'a,
     {
+        self.seen.begun.fetch_add(1, Ordering::SeqCst);
+        drop(self.seen.hold.lock());
         if self.broken {
             return Err(SessionError::Interrupted);
         }
@@ -197,7 +212,7 @@ impl Stepper for StandIn {
 /// A scheduler over a stand-in.
 pub fn scheduler(stand_in: StandIn, options: EngineOptions) -> Scheduler<StandIn> {
     let clock = stand_in.seen.clock();
-    Scheduler::over(stand_in, Arc::new(Letters), options, clock).unwrap()
+    Scheduler::over(stand_in, Arc::<Letters>::default(), options, clock).unwrap()
 }
 
 /// A scheduler over a stand-in of its own, and what is seen of it.
@@ -213,6 +228,13 @@ pub fn request(prompt: &[u32], seed: u64, limit: u64) -> Request {
     Request::new(prompt.to_vec(), params, options).unwrap()
 }
 
+/// A request for so many tokens, whatever the model says.
+pub fn exactly(prompt: &[u32], seed: u64, tokens: Option<u64>) -> Request {
+    let params = SamplingParams { seed, ..SamplingParams::default() };
+    let options = GenerateOptions { limit: tokens, ignore_end: true, ..GenerateOptions::default() };
+    Request::new(prompt.to_vec(), params, options).unwrap()
+}
+
 /// A prompt of so many letters.
 pub fn prompt(seed: u64, length: usize) -> Vec<u32> {
     super::common::random_tokens(seed, length, POISON)
@@ -222,6 +244,13 @@ pub fn prompt(seed: u64, length: usize) -> Vec<u32> {
 pub fn alone(prompt: &[u32], seed: u64, limit: u64) -> Completion {
     let (mut scheduler, _) = plain(8192, 1);
     let handle = scheduler.submit(request(prompt, seed, limit));
+    scheduler.follow(handle, || true, |_| true).unwrap()
+}
+
+/// The text of [`exactly`] alone.
+pub fn exactly_alone(prompt: &[u32], seed: u64, tokens: u64) -> Completion {
+    let (mut scheduler, _) = plain(8192, 1);
+    let handle = scheduler.submit(exactly(prompt, seed, Some(tokens)));
     scheduler.follow(handle, || true, |_| true).unwrap()
 }
 

@@ -9,7 +9,8 @@ use bitnetc::load::{LoadOptions, load};
 use bitnetc_codegen::host;
 use bitnetc_frontend_gguf::synth::{SyntheticModel, preset};
 use bitnetc_tools::bench::machine::{Build, Machine};
-use bitnetc_tools::bench::report::{Subject, markdown_head, markdown_row};
+use bitnetc_tools::bench::report::{self, Subject};
+use bitnetc_tools::bench::table::TableStyle;
 use bitnetc_tools::bench::{Bench, BenchOptions, Test, limits_of_machine};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -39,12 +40,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut roofline = limits_of_machine(None)?;
     let mut bench = Bench::new(&loaded, &mut roofline, options);
     let subject = Subject::of(&loaded, name.to_owned(), bench.accounts().chunk());
-    print!("{}", markdown_head(&Machine::describe(&host::probe()?), &Build::this()));
+    print!("{}", report::head(TableStyle::Markdown, &Machine::describe(&host::probe()?), &Build::this()));
     for threads in threads {
         for (prompt, generate) in [(0, 128), (128, 0)] {
             let test = Test { prompt, generate, depth: 0, threads };
             if let Some(outcome) = bench.run(test, &mut |_| ())? {
-                print!("{}", markdown_row(&subject, &outcome));
+                print!("{}", report::row(TableStyle::Markdown, &subject, &outcome));
             }
         }
     }

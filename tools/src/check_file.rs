@@ -66,5 +66,11 @@ fn check_gguf(source: &Source, verdict: &mut Verdict) -> Result<(), Error> {
     }
     let notes = model.notes().iter().cloned().chain(model.weight_notes()).chain(model.i2s_layout_note());
     verdict.warnings = notes.map(|note| note.to_string()).collect();
+    let too_large = |(tensor, largest): (String, f32)| {
+        format!(
+            "{tensor} has values as large as {largest:e}: their squares overflow, so the model will compute NaN"
+        )
+    };
+    verdict.warnings.extend(model.overflowing_tensors().into_iter().map(too_large));
     Ok(())
 }

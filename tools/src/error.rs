@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bitnetc_codegen::compile::CompileError;
+use bitnetc_frontend_gguf::synth::ShapeError;
 use bitnetc_ir::interp::InterpError;
 use bitnetc_passes::PassError;
 use bitnetc_runtime::error::SessionError;
@@ -20,12 +21,29 @@ pub enum Error {
     /// A function could not be run.
     #[error(transparent)]
     Execute(#[from] ExecuteError),
+    /// A call whose sizes are above the limits ([`bitnetc_ir::limits`]).
+    #[error(
+        "a call of @{func} {what} {has}, the most is {most}; give the function smaller types, or fewer tokens"
+    )]
+    TooLarge {
+        /// The function.
+        func: String,
+        /// What is too large.
+        what: &'static str,
+        /// Its size.
+        has: u64,
+        /// The limit.
+        most: u64,
+    },
     /// The machine's limits could not be measured.
     #[error(transparent)]
     Roofline(#[from] RooflineError),
     /// A report could not be put into JSON.
     #[error("the report cannot be written as JSON: {0}")]
     Report(#[from] serde_json::Error),
+    /// A synthetic model cannot have this shape.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
     /// The file that remembers the machine's speeds could not be written.
     #[error("cannot write {}: {source}; set XDG_CACHE_HOME to a folder that can be written", path.display())]
     Speeds {

@@ -22,6 +22,7 @@ pub mod check_file;
 pub mod emit;
 pub mod error;
 pub mod explain;
+mod page;
 pub mod run_ir;
 pub mod speeds;
 pub mod synth;

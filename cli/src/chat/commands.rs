@@ -155,7 +155,7 @@ mod tests {
             assert_eq!(settings.with(name, value).unwrap(), settings, "{line}");
         }
         assert_eq!(settings.with("top-k", "7").unwrap().params.top_k, 7);
-        for (name, value) in [("temp", "hot"), ("top_p", "0"), ("nonsense", "1"), ("top_k", "-1")] {
+        for (name, value) in [("temp", "hot"), ("top_p", "-1"), ("nonsense", "1"), ("top_k", "-1")] {
             assert!(settings.with(name, value).is_err(), "{name} {value}");
         }
     }

@@ -5,6 +5,7 @@
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 
+use bitnetc_frontend_gguf::text;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{Config, Editor};
@@ -33,7 +34,10 @@ pub(super) enum Input {
         history: Option<PathBuf>,
     },
     /// Anything else.
-    Pipe,
+    Pipe {
+        /// Whether nothing has been read yet.
+        at_start: bool,
+    },
 }
 
 const QUOTES: &str = "\"\"\"";
@@ -50,7 +54,7 @@ impl Input {
     /// The terminal, if standard input is one; with the history of earlier chats, if `keep_history`.
     pub(super) fn open(keep_history: bool) -> Result<Self, Failure> {
         if !std::io::stdin().is_terminal() {
-            return Ok(Self::Pipe);
+            return Ok(Self::Pipe { at_start: true });
         }
         let failed = |error: ReadlineError| {
             Failure::new(exit::FAILURE, format!("the terminal cannot be used: {error}"))
@@ -132,7 +136,7 @@ impl Input {
                     Err(Failure::new(exit::FAILURE, format!("the terminal cannot be read: {error}")))
                 }
             },
-            Self::Pipe => {
+            Self::Pipe { at_start } => {
                 let mut bytes = Vec::new();
                 let read = std::io::stdin().lock().read_until(b'\n', &mut bytes);
                 let n = read.map_err(|error| {
@@ -141,10 +145,9 @@ impl Input {
                 if n == 0 {
                     return Ok(Line::End);
                 }
-                while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-                    bytes.pop();
-                }
-                String::from_utf8(bytes).map(Line::Text).map_err(|_| {
+                let line = text::without_line_end(&bytes);
+                let line = if std::mem::take(at_start) { text::without_mark(line) } else { line };
+                String::from_utf8(line.to_vec()).map(Line::Text).map_err(|_| {
                     Failure::new(exit::FAILURE, "standard input is not UTF-8; convert it to UTF-8")
                 })
             }

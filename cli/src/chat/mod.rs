@@ -5,54 +5,55 @@ mod commands;
 mod input;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bitnetc::Model;
 use bitnetc::chat::{Conversation, ConversationOptions, Message, Overflow, Reply, Role, Transcript};
 use bitnetc::engine::{EngineOptions, Stop};
+use bitnetc::{GrammarSource, Model};
 use bitnetc_runtime::sampling::Sampler;
 
-pub(crate) use args::{ChatArgs, PromptArgs, TemplateArgs};
+pub(crate) use args::{ChatArgs, PromptArgs, SystemArgs, TemplateArgs};
 use commands::{Command, HELP, Settings};
 use input::{Input, Line};
 
 use super::failure::Failure;
-use super::run::announce;
-use super::sampling::check_biases;
+use super::generate::{LengthArgs, Opened};
+use super::interrupt::Patience;
+use super::sampling::constraint;
 use super::timings::Timings;
-use super::{Outcome, interrupt, models, output};
+use super::{Outcome, interrupt, output};
 use crate::exit;
 
 /// Runs the command.
 pub(crate) fn run(args: &ChatArgs, quiet: bool) -> Outcome {
     interrupt::listen();
-    let (params, random_seed) = args.sampling.params()?;
-    let path = args.model.as_deref().or(args.model_option.as_deref());
-    let clock = Instant::now();
-    let model = Model::from(models::open(path, &args.engine.load_options()?, quiet)?);
-    let loaded = model.loaded();
-    announce(loaded, path.is_some(), quiet);
-    check_biases(&params, loaded.model.vocab())?;
-    let encoder = args.chat.template.encoder(loaded, quiet)?;
-    // A grammar that cannot be used is refused now, not at the first answer.
-    drop(args.grammar.open(&model)?);
-    let context = if args.ctx_size == 0 { loaded.default_context() } else { args.ctx_size };
-    let session = model.session_with(EngineOptions::single(context, args.engine.build.threads()))?;
-    let load_time = clock.elapsed();
-    if random_seed && params.temperature > 0.0 {
-        output::say(quiet, format!("seed: {}", params.seed));
-    }
+    converse(args.generate.open(args.model.name()?, quiet)?, args, quiet)
+}
+
+/// Talks with an opened model.
+pub(crate) fn converse(opened: Opened, args: &ChatArgs, quiet: bool) -> Outcome {
+    let asked = &args.generate;
+    let first = asked.escapes.optional("--prompt", args.prompt.as_deref())?;
+    let system = asked.chat.system.text(asked.escapes)?;
+    let encoder = asked.chat.template.encoder(opened.model.loaded(), quiet)?;
+    let form = asked.grammar.checked(&opened.model)?;
+    let context = opened.context(asked.length.ctx_size);
+    let options = EngineOptions::single(context, asked.engine.build.threads());
+    let session = opened.model.session_with(options)?;
+    let load_time = opened.begun.elapsed();
+    opened.announce_seed(quiet);
     let conversation_options = ConversationOptions {
         overflow: if args.context_shift { Overflow::DropOldest } else { Overflow::Refuse },
         ..ConversationOptions::default()
     };
     let mut conversation = Conversation::new(session, encoder, conversation_options);
     conversation.set_keep_going(|| !interrupt::requested());
-    conversation.reset(args.chat.system_prompt.as_deref());
-    let settings = Settings { params, n_predict: args.n_predict };
+    conversation.reset(system.as_deref());
+    let settings = Settings { params: opened.params, n_predict: asked.length.n_predict };
     let mut chat = Chat {
         args,
-        model,
+        model: opened.model,
+        form,
         sampler: Sampler::new(settings.params.clone())?,
         settings,
         load_time,
@@ -63,20 +64,22 @@ pub(crate) fn run(args: &ChatArgs, quiet: bool) -> Outcome {
         chat.load(path)?;
     }
     let mut input = Input::open(!args.no_history)?;
-    let outcome = chat.talk(&mut input);
+    let outcome = chat.talk(first, &mut input);
     input.close();
     outcome
 }
 
 /// So many messages.
 fn messages(n: usize) -> String {
-    if n == 1 { "1 message".to_owned() } else { format!("{n} messages") }
+    output::count(n as u64, "message")
 }
 
 /// A chat going on.
 struct Chat<'a> {
     args: &'a ChatArgs,
     model: Model,
+    /// What answers have to follow.
+    form: Option<GrammarSource>,
     settings: Settings,
     sampler: Sampler,
     load_time: Duration,
@@ -85,9 +88,9 @@ struct Chat<'a> {
 }
 
 impl Chat<'_> {
-    fn talk(&mut self, input: &mut Input) -> Outcome {
-        if let Some(first) = &self.args.prompt {
-            self.ask(first.clone())?;
+    fn talk(&mut self, first: Option<String>, input: &mut Input) -> Outcome {
+        if let Some(first) = first {
+            self.ask(first)?;
             if self.args.single_turn {
                 return Ok(exit::OK);
             }
@@ -198,16 +201,20 @@ impl Chat<'_> {
     /// Answers the last question.
     fn answer(&mut self) -> Result<(), Failure> {
         interrupt::clear();
-        if self.args.chat.show_prompt {
+        // The conversation is worth a moment's wait for the end of a step.
+        let _patience = Patience::new();
+        let asked = &self.args.generate;
+        if asked.chat.show_prompt {
             let prompt = self.conversation.prompt().map_err(bitnetc::Error::from)?;
-            self.args.text.say(&prompt.text);
+            self.args.generate.text.say(&prompt.text);
         }
-        let options = self.args.sampling.options(self.settings.n_predict, self.args.ignore_eos);
-        let constraint = self.args.grammar.open(&self.model)?;
-        let streaming = !self.args.json;
+        let length = LengthArgs { n_predict: self.settings.n_predict, ..asked.length };
+        let options = asked.sampling.options(&length, asked.escapes)?;
+        let constraint = constraint(&self.model, self.form.as_ref())?;
+        let streaming = !asked.json;
         let mut broken = None;
         let reply = self.conversation.answer(&mut self.sampler, &options, constraint, |piece| {
-            if streaming && let Err(failure) = self.args.text.print(piece) {
+            if streaming && let Err(failure) = self.args.generate.text.print(piece) {
                 broken = Some(failure);
                 return false;
             }
@@ -221,7 +228,7 @@ impl Chat<'_> {
         } else {
             output::print(&format!("{}\n", self.json(&reply)))?;
         }
-        if self.args.perf {
+        if self.args.generate.perf {
             output::say(false, self.timings(&reply).text());
         }
         if reply.generated.finish == Stop::Interrupted && reply.text.is_empty() {
@@ -239,7 +246,10 @@ impl Chat<'_> {
             };
             output::say(
                 false,
-                format!("the context of {context} tokens is full: /reset starts again, {remedy}"),
+                format!(
+                    "the context of {} is full: /reset starts again, {remedy}",
+                    output::count(u64::from(context), "token")
+                ),
             );
         }
         interrupt::clear();
@@ -274,17 +284,17 @@ impl Chat<'_> {
         let new = stats.prompt_tokens - stats.reused_tokens;
         let session = self.conversation.session();
         format!(
-            "context: {} of {} tokens, {}\n\
-             last prompt: {} tokens, {} of them from the cache, {new} computed ({:.1} tokens per second)\n\
-             last answer: {} tokens ({:.1} tokens per second)\n\
+            "context: {} of {}, {}\n\
+             last prompt: {}, {} of them from the cache, {new} computed ({:.1} tokens per second)\n\
+             last answer: {} ({:.1} tokens per second)\n\
              memory: {} planned{}",
             session.position(),
-            session.context(),
+            output::count(u64::from(session.context()), "token"),
             messages(self.conversation.messages().len()),
-            stats.prompt_tokens,
+            output::count(stats.prompt_tokens as u64, "token"),
             stats.reused_tokens,
             rate(new, stats.prompt_time),
-            stats.answer_tokens,
+            output::count(stats.answer_tokens as u64, "token"),
             rate(stats.answer_tokens, stats.answer_time),
             output::bytes(session.memory().total()),
             output::peak_rss().map_or(String::new(), |rss| format!(", peak RSS {}", output::bytes(rss))),

@@ -39,8 +39,33 @@ fn or_dash(n: u64, show: impl Fn(u64) -> String) -> String {
     if n == 0 { "-".to_owned() } else { show(n) }
 }
 
-fn percent(share: f64) -> String {
-    format!("{:.0} %", 100.0 * share)
+/// A ratio as a multiple: 1.25×, 12.3×, 285×.
+fn multiple(ratio: f64) -> String {
+    match ratio {
+        r if r < 9.995 => format!("{r:.2}×"),
+        r if r < 99.95 => format!("{r:.1}×"),
+        r => format!("{r:.0}×"),
+    }
+}
+
+/// A share of a whole in per cent; what exceeds the whole, as a multiple.
+fn portion(share: f64) -> String {
+    if share > 1.005 { multiple(share) } else { format!("{:.0} %", 100.0 * share) }
+}
+
+/// The shares of values in their sum, in tenths of a per cent that add up to exactly 100 %: the largest remainders are rounded up.
+fn shares(values: &[f64]) -> Vec<String> {
+    let sum: f64 = values.iter().sum();
+    if sum.is_nan() || sum <= 0.0 {
+        return vec!["-".to_owned(); values.len()];
+    }
+    let exact: Vec<f64> = values.iter().map(|value| 1000.0 * value / sum).collect();
+    let mut tenths: Vec<u32> = exact.iter().map(|x| x.floor() as u32).collect();
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| exact[b].fract().total_cmp(&exact[a].fract()));
+    let left = 1000u32.saturating_sub(tenths.iter().sum());
+    order.iter().take(left as usize).for_each(|&i| tenths[i] += 1);
+    tenths.iter().map(|n| format!("{}.{} %", n / 10, n % 10)).collect()
 }
 
 /// A line of `name: value`.
@@ -102,20 +127,20 @@ fn entry_text(document: &Document, entry: &Entry) -> String {
         1 => "one token".to_owned(),
         n => format!("{n} tokens"),
     };
-    let behind = if document.position > 0 { format!(" behind {}", document.position) } else { String::new() };
-    let _ = writeln!(text, "@{}: {what}{behind}", entry.name);
+    let after = if document.position > 0 { format!(" after {}", document.position) } else { String::new() };
+    let _ = writeln!(text, "@{}: {what}{after}", entry.name);
     let p = &entry.predicted;
     let speed = |ns: f64| format!("{}, {} tokens/s", time(ns), count(f64::from(entry.tokens) / (ns * 1e-9)));
     line(&mut text, "  predicted", &speed(p.ns));
     if let Some(ns) = entry.measured_ns {
-        let measured = format!("{}; {} of the prediction", speed(ns), percent(ns / p.ns.max(0.1)));
+        let measured = format!("{}; {} the prediction", speed(ns), multiple(ns / p.ns.max(0.1)));
         line(&mut text, "  measured", &measured);
     }
     let of = entry.measured_ns.unwrap_or(p.ns).max(0.1);
     line(
         &mut text,
         "  roofline",
-        &format!("{} by {}, {} of that", time(p.least_ns), p.bound, percent(p.least_ns / of)),
+        &format!("{} by {}, {} of that", time(p.least_ns), p.bound, portion(p.least_ns / of)),
     );
     let w = &entry.work;
     let reads = format!(
@@ -132,12 +157,19 @@ fn entry_text(document: &Document, entry: &Entry) -> String {
     };
     line(&mut text, "  arena", &format!("{}{private}", bytes(entry.arena_bytes)));
     let ops = entry.ops.iter().filter(|op| !document.kinds[op.kind].kernels.is_empty()).count();
-    line(&mut text, "  schedule", &format!("{ops} ops in {} phases", entry.barriers + 1));
+    line(&mut text, "  schedule", &schedule(ops, entry.barriers));
     text.push('\n');
     text += &by_op(document, entry);
     text += &parts_text(document, entry);
     text += &chart(document, entry);
     text
+}
+
+/// How ops are divided, with nouns in their number.
+fn schedule(ops: usize, barriers: usize) -> String {
+    let number = |n: usize, noun: &str| format!("{n} {noun}{}", if n == 1 { "" } else { "s" });
+    let (phases, barriers) = (number(barriers + 1, "phase"), number(barriers, "barrier"));
+    format!("{} in {phases}, {barriers} between them", number(ops, "op"))
 }
 
 /// The ops of one mnemonic together.
@@ -197,36 +229,67 @@ fn rows<'a>(document: &'a Document, entry: &'a Entry) -> Vec<Row<'a>> {
     rows
 }
 
-fn by_op(document: &Document, entry: &Entry) -> String {
-    let measured = entry.measured_ns.is_some();
+/// A line of the table by op: name, number, weights, KV, other, MAC, predicted time, its share, bound, and the rest.
+fn table_line(cells: [&str; 9], rest: &[String]) -> String {
+    let [op, ops, weights, kv, other, macs, time, share, bound] = cells;
     let mut text = format!(
-        "  {:<16} {:>4} {:>9} {:>9} {:>9} {:>8} {:>10} {:>6} {:<7}",
-        "op", "ops", "weights", "KV", "other", "MAC", "predicted", "share", "bound"
+        "  {op:<16} {ops:>4} {weights:>9} {kv:>9} {other:>9} {macs:>8} {time:>10} {share:>7} {bound:<7}"
     );
-    text += if measured { "   measured  roofline\n" } else { " roofline\n" };
-    for row in rows(document, entry) {
+    rest.iter().for_each(|cell| text += &format!(" {cell:>9}"));
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
+}
+
+/// The ops by mnemonic, and what is no op's: the rows add up to the time of a call.
+fn by_op(document: &Document, entry: &Entry) -> String {
+    let rows = rows(document, entry);
+    let measured = entry.measured_ns.is_some();
+    let (waited, dispatch) =
+        (entry.measured_barrier_ns.unwrap_or(0.0), entry.measured_dispatch_ns.unwrap_or(0.0));
+    let predicted: Vec<f64> = rows.iter().map(|row| row.ns).chain([entry.barrier_ns, 0.0]).collect();
+    let taken: Vec<f64> = rows.iter().map(|row| row.measured_ns).chain([waited, dispatch]).collect();
+    let (predicted_shares, taken_shares) = (shares(&predicted), shares(&taken));
+    let rest = |i: usize, roofline: String| match measured {
+        true => vec![time(taken[i]), taken_shares[i].clone(), roofline],
+        false => vec![roofline],
+    };
+    let head: &[&str] = if measured { &["measured", "share", "roofline"] } else { &["roofline"] };
+    let mut text = table_line(
+        ["op", "ops", "weights", "KV", "other", "MAC", "predicted", "share", "bound"],
+        &head.iter().map(|&title| title.to_owned()).collect::<Vec<_>>(),
+    );
+    for (i, row) in rows.iter().enumerate() {
         let w = &row.work;
         let of = if measured { row.measured_ns } else { row.ns };
-        let roofline = if row.least_ns > 0.0 { percent(row.least_ns / of.max(0.1)) } else { "-".to_owned() };
-        let _ = write!(
-            text,
-            "  {:<16} {:>4} {:>9} {:>9} {:>9} {:>8} {:>10} {:>6} {:<7}",
-            row.op,
-            row.ops,
+        let roofline = if row.least_ns > 0.0 { portion(row.least_ns / of.max(0.1)) } else { "-".to_owned() };
+        let cells = [
+            row.ops.to_string(),
             or_dash(w.weight_bytes, bytes),
             or_dash(w.kv_read_bytes + w.kv_written_bytes, bytes),
             bytes(w.read_bytes + w.written_bytes),
             or_dash(w.macs(), |n| count(n as f64)),
             time(row.ns),
-            percent(row.ns / entry.predicted.ns.max(0.1)),
-            row.bound
-        );
-        let _ = match measured {
-            true => writeln!(text, " {:>10} {roofline:>9}", time(row.measured_ns)),
-            false => writeln!(text, " {roofline:>8}"),
-        };
+        ];
+        let [ops, weights, kv, other, macs, ns] = cells.each_ref().map(String::as_str);
+        let cells = [row.op, ops, weights, kv, other, macs, ns, &predicted_shares[i], row.bound];
+        text += &table_line(cells, &rest(i, roofline));
     }
-    text
+    let (barriers, dispatches) = (rows.len(), rows.len() + 1);
+    if entry.barriers > 0 || waited > 0.0 {
+        let (number, ns) = (entry.barriers.to_string(), time(entry.barrier_ns));
+        let cells = ["barriers", &number, "-", "-", "-", "-", &ns, &predicted_shares[barriers], ""];
+        text += &table_line(cells, &rest(barriers, String::new()));
+    }
+    if measured {
+        let cells = ["dispatch", "", "-", "-", "-", "-", "-", &predicted_shares[dispatches], ""];
+        text += &table_line(cells, &rest(dispatches, String::new()));
+    }
+    let whole = |values: &[f64]| time(values.iter().sum());
+    let (ns, all) = (whole(&predicted), "100.0 %".to_owned());
+    let cells = ["a call", "", "", "", "", "", &ns, &all, ""];
+    let rest = if measured { vec![whole(&taken), all.clone()] } else { Vec::new() };
+    text + &table_line(cells, &rest)
 }
 
 fn part_name(part: &Part) -> String {
@@ -241,9 +304,14 @@ fn op_line(document: &Document, op: &OpInfo, kind: &Kind) -> String {
     let kernels: Vec<&str> = kind.kernels.iter().map(|&k| document.kernels[k].name.as_str()).collect();
     let time = if kernels.is_empty() { "view".to_owned() } else { time(kind.predicted.ns) };
     let measured = op.measured.as_ref().map_or(String::new(), |m| format!(" {:>10}", self::time(m.ns())));
-    let flags = [(kind.replicated, " (every thread)"), (op.barrier, " | meet")];
-    let flags: String = flags.iter().filter(|(on, _)| *on).map(|(_, text)| *text).collect();
-    format!("    {:<16} {:>9}{measured}  {}{flags}\n", kind.op, time, kernels.join(", "))
+    let flag = if kind.replicated { " (every thread)" } else { "" };
+    let mut text = format!("    {:<16} {time:>9}{measured}  {}{flag}\n", kind.op, kernels.join(", "));
+    if op.barrier {
+        let waited =
+            op.measured.as_ref().map_or(String::new(), |m| format!(" {:>10}", self::time(m.waited_ns())));
+        text += &format!("    {:<16} {:>9}{waited}\n", "barrier", self::time(document.machine.barrier_ns));
+    }
+    text
 }
 
 /// The ops of each part, once for layers that are the same.
@@ -300,4 +368,28 @@ fn chart(document: &Document, entry: &Entry) -> String {
         };
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_whatever_their_rounding() {
+        let sum = |values: &[f64]| -> f64 {
+            shares(values).iter().map(|s| s.trim_end_matches(" %").parse::<f64>().unwrap()).sum()
+        };
+        for values in [&[1.0, 1.0, 1.0][..], &[2.0, 0.001, 5.0, 7.3], &[1.0; 7], &[0.0, 3.0], &[1e12, 1.0]] {
+            assert!((sum(values) - 100.0).abs() < 1e-9, "{values:?}: {:?}", shares(values));
+        }
+        assert_eq!(shares(&[1.0, 1.0, 1.0]), ["33.4 %", "33.3 %", "33.3 %"]);
+        assert_eq!(shares(&[0.0, 0.0]), ["-", "-"]);
+        assert_eq!(shares(&[f64::NAN]), ["-"]);
+    }
+
+    #[test]
+    fn what_exceeds_the_whole_is_a_multiple() {
+        assert_eq!([0.5, 1.0, 1.004, 1.25].map(portion), ["50 %", "100 %", "100 %", "1.25×"]);
+        assert_eq!([284.97, 12.34, 9.999].map(multiple), ["285×", "12.3×", "10.0×"]);
+    }
 }

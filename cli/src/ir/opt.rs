@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Outcome, parse_module, read_text};
-use crate::build::{Weights, host, pipeline};
+use crate::build::{Weights, head_parser, host, pass_parser, pipeline, target_parser};
 use crate::exit;
 use crate::failure::Failure;
 use crate::observe::{ObserveArgs, write_text};
@@ -30,13 +30,13 @@ pub(crate) struct OptArgs {
     #[arg(short = 'O', long = "opt-level", value_name = "LEVEL")]
     level: Option<OptLevel>,
     /// Leave a pass out (may be given more than once)
-    #[arg(long, value_name = "PASS")]
+    #[arg(long, value_name = "PASS", hide_possible_values = true, value_parser = pass_parser())]
     disable_pass: Vec<PassId>,
     /// The machine to lay out for: native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64, perhaps with +FEATURES
-    #[arg(long, value_name = "TARGET", default_value = "native")]
+    #[arg(long, value_name = "TARGET", default_value = "native", hide_possible_values = true, value_parser = target_parser())]
     target: String,
     /// The head that `pack-head` makes: f16 (as it is), q8, q6, q4, screened or screened:N
-    #[arg(long, value_name = "HEAD", default_value_t = HeadFormat::Stored)]
+    #[arg(long, value_name = "HEAD", default_value_t = HeadFormat::Stored, hide_possible_values = true, value_parser = head_parser())]
     head: HeadFormat,
     /// Packing of the ternary weights
     #[arg(long, value_name = "PACKING", default_value = "2bit")]

@@ -32,8 +32,8 @@ impl WorkspaceBytes {
 pub(super) struct Signature {
     /// The words, in order.
     pub(super) args: Vec<Arg>,
-    /// How many of them are the rows of an activation, which have a stride.
-    pub(super) rows: usize,
+    /// Those of them that are the rows of an activation, which have a stride.
+    pub(super) rows: Vec<Arg>,
     /// Behind the word [`Arg::Scratch`]; 0 without it.
     pub(super) scratch_bytes: u64,
     /// Behind the word [`Arg::Workspace`]; 0 without it.
@@ -43,12 +43,12 @@ pub(super) struct Signature {
 /// The sources of arguments.
 impl Signature {
     pub(super) fn operand_rows(&mut self, i: u8) {
-        self.rows += 1;
+        self.rows.push(Arg::Operand(i));
         self.args.push(Arg::Operand(i));
     }
 
     pub(super) fn result_rows(&mut self, i: u8) {
-        self.rows += 1;
+        self.rows.push(Arg::Result(i));
         self.args.push(Arg::Result(i));
     }
 
@@ -114,28 +114,33 @@ impl<'a> Parameters<'a> {
         Self { b, spec, registers, rows: 0 }
     }
 
-    /// The rows at `base`, with the next of the spec's strides.
-    fn rows(&mut self, base: I64) -> TokenRows {
+    /// The rows of an argument, with the next of the spec's strides.
+    fn rows(&mut self, name: String, access: Access, arg: Arg) -> TokenRows {
         let stride = match self.spec.tokens {
             TokenMode::One => None,
-            // The spec has been checked: it has a stride for each.
-            TokenMode::Many => Some(self.spec.strides.get(self.rows).map_or(0, |&stride| stride as i64)),
+            // The spec has been checked: it has a stride for each, which an i64 holds.
+            TokenMode::Many => Some(self.spec.strides.get(self.rows).copied().unwrap_or_default()),
         };
         self.rows += 1;
-        TokenRows { base, stride }
+        let base = self.buffer(name, access, arg, stride);
+        TokenRows { base, stride: stride.map(u64::cast_signed) }
+    }
+
+    fn buffer(&mut self, name: String, access: Access, arg: Arg, stride: Option<u64>) -> I64 {
+        // Of what has no size in 64 bits nothing can be accessed.
+        let bytes = self.spec.buffer_bytes(arg, stride).unwrap_or(0);
+        self.b.buffer(name, access, bytes)
     }
 }
 
 /// The sources of arguments.
 impl Parameters<'_> {
     pub(super) fn operand_rows(&mut self, i: u8) -> TokenRows {
-        let base = self.param(i);
-        self.rows(base)
+        self.rows(format!("operand{i}"), Access::ReadOnly, Arg::Operand(i))
     }
 
     pub(super) fn result_rows(&mut self, i: u8) -> TokenRows {
-        let base = self.b.ptr(format!("result{i}"), Access::ReadWrite);
-        self.rows(base)
+        self.rows(format!("result{i}"), Access::ReadWrite, Arg::Result(i))
     }
 
     pub(super) fn token_ids(&mut self, i: u8) -> I64 {
@@ -143,11 +148,11 @@ impl Parameters<'_> {
     }
 
     pub(super) fn param(&mut self, i: u8) -> I64 {
-        self.b.ptr(format!("operand{i}"), Access::ReadOnly)
+        self.buffer(format!("operand{i}"), Access::ReadOnly, Arg::Operand(i), None)
     }
 
     pub(super) fn scales(&mut self, i: u8) -> I64 {
-        self.b.ptr(format!("scales{i}"), Access::ReadOnly)
+        self.buffer(format!("scales{i}"), Access::ReadOnly, Arg::Scales(i), None)
     }
 
     pub(super) fn cache(&mut self, i: u8) -> I64 {
@@ -155,11 +160,11 @@ impl Parameters<'_> {
     }
 
     pub(super) fn changed_cache(&mut self, i: u8) -> I64 {
-        self.b.ptr(format!("operand{i}"), Access::ReadWrite)
+        self.buffer(format!("operand{i}"), Access::ReadWrite, Arg::Operand(i), None)
     }
 
     pub(super) fn rope_table(&mut self) -> I64 {
-        self.b.ptr("rope_table", Access::ReadOnly)
+        self.buffer("rope_table".to_owned(), Access::ReadOnly, Arg::RopeTable, None)
     }
 
     pub(super) fn position(&mut self) -> Position {
@@ -171,11 +176,11 @@ impl Parameters<'_> {
     }
 
     pub(super) fn scratch(&mut self, _bytes: u64) -> I64 {
-        self.b.ptr("scratch", Access::ReadWrite)
+        self.buffer("scratch".to_owned(), Access::ReadWrite, Arg::Scratch, None)
     }
 
     pub(super) fn workspace(&mut self, _bytes: WorkspaceBytes) -> I64 {
-        self.b.ptr("workspace", Access::ReadWrite)
+        self.buffer("workspace".to_owned(), Access::ReadWrite, Arg::Workspace, None)
     }
 
     /// What every kernel has behind its own arguments.

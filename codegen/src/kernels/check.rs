@@ -1,18 +1,24 @@
 //! What a spec must keep so that its kernel can be built: sizes within the reach of offsets, dtypes that have loads,
 //! one stride per activation.
 
-use bitnetc_ir::weights::{TILE_COLS, TILE_ROWS, TRITS_MAX_COLS};
+use bitnetc_ir::limits::{GROUPS, MAX_HEAD, MAX_HEADS, MAX_WIDTH};
+use bitnetc_ir::weights::{TILE_ROWS, TRITS_MAX_COLS};
 use bitnetc_ir::{DType, Epilogue, Layout};
 
-use super::{CacheShape, KernelError, KernelSpec, MAX_STRIDE, MAX_WIDTH, RopeShape, TokenMode};
+use super::{Arg, CacheShape, KernelError, KernelSpec, MAX_STRIDE, RopeShape, TokenMode};
 
 impl KernelSpec {
     /// Checks the shape by the `check` column of the kernel table, and the strides.
     pub(super) fn check(&self) -> Result<(), KernelError> {
         self.check_shape()?;
-        let expected = if self.tokens == TokenMode::One { 0 } else { self.signature().rows };
-        let sound = self.strides.iter().all(|&s| s.is_multiple_of(4) && (1..=MAX_STRIDE).contains(&s));
-        match self.strides.len() == expected && sound {
+        let rows = if self.tokens == TokenMode::One { Vec::new() } else { self.signature().rows };
+        let expected = rows.len();
+        let fits = |(&stride, arg): (&u64, Arg)| {
+            stride.is_multiple_of(4)
+                && (1..=MAX_STRIDE).contains(&stride)
+                && self.shape_bytes(arg).is_some_and(|row| row <= stride)
+        };
+        match self.strides.len() == expected && self.strides.iter().zip(rows).all(fits) {
             true => Ok(()),
             false => Err(KernelError::Strides { kernel: self.name(), expected, got: self.strides.len() }),
         }
@@ -32,6 +38,9 @@ impl KernelSpec {
         self.size(what, value, MAX_WIDTH.into())
     }
 
+    pub(super) fn head(&self, value: u32) -> Result<(), KernelError> {
+        self.size("the width of a head", value, MAX_HEAD.into())
+    }
     pub(super) fn rule(&self, holds: bool, rule: &'static str) -> Result<(), KernelError> {
         match holds {
             true => Ok(()),
@@ -53,15 +62,15 @@ impl KernelSpec {
 
     pub(super) fn rope(&self, width: u32, rope: RopeShape) -> Result<(), KernelError> {
         self.width("the width", width)?;
-        self.width("the width of a head", rope.head)?;
+        self.head(rope.head)?;
         self.rule(width.is_multiple_of(rope.head), "heads divide the width")?;
         let even = rope.rot >= 2 && rope.rot.is_multiple_of(2) && rope.rot <= rope.head;
         self.rule(even, "what is turned of a head is even, at least 2 and at most the head")
     }
 
     pub(super) fn cache(&self, cache: CacheShape) -> Result<(), KernelError> {
-        self.width("the width of a head", cache.head_dim)?;
-        self.size("the number of key/value heads", cache.kv_heads, u64::from(MAX_WIDTH / cache.head_dim))?;
+        self.head(cache.head_dim)?;
+        self.size("the number of key/value heads", cache.kv_heads, MAX_HEADS.into())?;
         match cache.dtype {
             DType::F16 | DType::F32 => Ok(()),
             dtype => Err(KernelError::DType { kernel: self.name(), what: "a cache", dtype: dtype.name() }),
@@ -71,7 +80,7 @@ impl KernelSpec {
     /// Heads of queries over a cache.
     pub(super) fn attention(&self, heads: u32, cache: CacheShape) -> Result<(), KernelError> {
         self.cache(cache)?;
-        self.size("the number of heads", heads, u64::from(MAX_WIDTH) / u64::from(cache.head_dim))?;
+        self.size("the number of heads", heads, MAX_HEADS.into())?;
         self.rule(heads.is_multiple_of(cache.kv_heads), "key/value heads divide the heads")
     }
 
@@ -87,8 +96,8 @@ impl KernelSpec {
 
     /// Groups of columns that share a scale.
     pub(super) fn groups(&self, cols: u32, group: u32) -> Result<(), KernelError> {
-        let whole = group > 0 && group.is_multiple_of(TILE_COLS) && cols.is_multiple_of(group);
-        self.rule(whole, "groups are multiples of 16 columns that divide the row")
+        let whole = GROUPS.contains(&group) && cols.is_multiple_of(group);
+        self.rule(whole, "groups are 64, 128 or 256 columns, and divide the row")
     }
 
     /// For kinds that are one of several ways to compute an op.

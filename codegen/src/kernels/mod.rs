@@ -17,6 +17,7 @@ mod args;
 mod attention;
 mod bitlinear;
 mod blocks;
+mod buffers;
 mod check;
 mod elementwise;
 mod embed;
@@ -38,10 +39,7 @@ pub use table::KernelKind;
 
 use table::kernel;
 
-use crate::kir::{Kernel, KernelBuilder, VerifyError};
-
-/// Most elements in a row: bounds every offset inside a row far below 2^31 bytes.
-const MAX_WIDTH: u32 = 1 << 26;
+use crate::kir::{Kernel, KernelBuilder, MAX_STATEMENTS, VerifyError};
 
 /// Greatest distance in bytes between the rows of two tokens.
 const MAX_STRIDE: u64 = 1 << 40;
@@ -83,7 +81,9 @@ pub enum KernelError {
         dtype: &'static str,
     },
     /// The spec's strides do not fit its kind.
-    #[error("kernel `{kernel}`: {got} strides for {expected} activations (or one is 0, odd or too large)")]
+    #[error(
+        "kernel `{kernel}`: {got} strides for {expected} activations (or one is less than a row, odd or too large)"
+    )]
     Strides {
         /// The kernel's name.
         kernel: String,
@@ -91,6 +91,16 @@ pub enum KernelError {
         expected: usize,
         /// As given.
         got: usize,
+    },
+    /// The kernel would be longer than any that can be compiled.
+    #[error(
+        "kernel `{kernel}` has more than {limit} statements: the model is outside of what bitnetc can run"
+    )]
+    TooLong {
+        /// The kernel's name.
+        kernel: String,
+        /// The most that are generated.
+        limit: usize,
     },
     /// The generator made a kernel that the kernel IR refuses: a defect of the generator.
     #[error(transparent)]
@@ -139,22 +149,6 @@ impl Registers {
         match target.arch {
             Arch::X86_64 => target.has(Feature::Avx512vnni) || target.has(Feature::AvxVnni),
             Arch::Aarch64 => target.has(Feature::I8mm) || !target.has(Feature::Dotprod),
-        }
-    }
-
-    /// What a selector for the widest vectors of `target` has.
-    pub fn widest(target: &TargetDesc) -> Self {
-        match target.arch {
-            Arch::X86_64 if target.has(Feature::Avx512f) => {
-                let tiles = target.has(Feature::Avx512vnni) && target.has(Feature::AmxInt8);
-                let whole_byte_dot = Self::has_whole_byte_dot(target);
-                Self { vectors: 32, whole_byte_dot, tiles, one_stream: false }.tuned_for(target)
-            }
-            Arch::X86_64 if target.has(Feature::Avx2) => {
-                let whole_byte_dot = Self::has_whole_byte_dot(target);
-                Self { vectors: 16 / 2, whole_byte_dot, tiles: false, one_stream: false }.tuned_for(target)
-            }
-            _ => Self::cranelift(target),
         }
     }
 
@@ -214,6 +208,9 @@ impl KernelSpec {
         self.check()?;
         let mut b = KernelBuilder::new(self.name());
         self.generate(&mut b, registers);
-        Ok(b.finish()?)
+        match b.is_too_long() {
+            true => Err(KernelError::TooLong { kernel: self.name(), limit: MAX_STATEMENTS }),
+            false => Ok(b.finish()?),
+        }
     }
 }

@@ -71,7 +71,7 @@ define_kernels! {
     name format!("rms_norm_heads_{width}of{head}_eps{:?}", f32::from_bits(eps));
     check {
         spec.width("the width", width),
-        spec.width("the width of a head", head),
+        spec.head(head),
         spec.rule(width.is_multiple_of(head), "heads divide the width"),
     }
     generator norm::rms_norm_heads;

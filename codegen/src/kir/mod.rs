@@ -37,7 +37,7 @@ mod print;
 mod types;
 mod verify;
 
-pub use build::KernelBuilder;
+pub use build::{KernelBuilder, MAX_STATEMENTS};
 pub use kernel::{Access, Block, If, Kernel, Loop, LoopCarry, Param, ParamKind, Stmt};
 pub use ops::{MemoryUse, OPS, Op, OpInfo, OperandType};
 pub use types::{

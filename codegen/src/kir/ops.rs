@@ -15,7 +15,8 @@ use std::fmt;
 
 use super::build::KernelBuilder;
 use super::types::{
-    AnyVec, F32, FloatCond, Handle, I64, IntCond, IntoOperand, Scalar, Table, Type, Value, Vb, Vf, Vi,
+    AnyVec, F32, FloatCond, Handle, I64, IntCond, IntoOperand, Scalar, Table, Type, VECTOR_BYTES, Value, Vb,
+    Vf, Vi,
 };
 
 /// What an operand may be.
@@ -370,35 +371,45 @@ pub struct MemoryUse {
     pub ptr: Value,
     /// What is added to it, in bytes.
     pub offset: i32,
+    /// Bytes from the first to the last that is accessed.
+    pub bytes: u64,
     /// Whether memory is written; otherwise it is read.
     pub write: bool,
 }
 
 impl Op {
-    /// How the op uses memory, if it does. A prefetch is a read here, although it never faults.
+    /// How the op uses memory, if it does. A prefetch is a read of nothing: it never faults.
     pub fn memory_use(&self) -> Option<MemoryUse> {
-        match *self {
-            Op::LoadScalar { ptr, offset, .. }
-            | Op::LoadF32 { ptr, offset, .. }
-            | Op::LoadI32 { ptr, offset, .. }
-            | Op::LoadBytes { ptr, offset, .. }
-            | Op::LoadF16 { ptr, offset, .. }
-            | Op::LoadBf16 { ptr, offset, .. }
-            | Op::LoadI8 { ptr, offset, .. }
-            | Op::BroadcastF32 { ptr, offset }
-            | Op::BroadcastI32 { ptr, offset }
-            | Op::TileLoad { ptr, offset, .. }
-            | Op::Prefetch { ptr, offset, .. } => Some(MemoryUse { ptr, offset, write: false }),
-            Op::StoreScalar { ptr, offset, .. }
-            | Op::StoreF32 { ptr, offset, .. }
-            | Op::StoreI32 { ptr, offset, .. }
-            | Op::StoreBytes { ptr, offset, .. }
-            | Op::StoreF16 { ptr, offset, .. }
-            | Op::StoreF16Strided { ptr, offset, .. }
-            | Op::TileStore { ptr, offset, .. }
-            | Op::StoreI8 { ptr, offset, .. } => Some(MemoryUse { ptr, offset, write: true }),
-            _ => None,
-        }
+        let lanes_of = |lanes: u8, size: u64| u64::from(lanes) * size;
+        let (ptr, offset, bytes, write) = match *self {
+            Op::LoadScalar { ptr, offset, kind } => (ptr, offset, kind.bytes() as u64, false),
+            Op::LoadF32 { ptr, offset, lanes } | Op::LoadI32 { ptr, offset, lanes } => {
+                (ptr, offset, lanes_of(lanes, 4), false)
+            }
+            Op::LoadF16 { ptr, offset, lanes, .. } | Op::LoadBf16 { ptr, offset, lanes } => {
+                (ptr, offset, lanes_of(lanes, 2), false)
+            }
+            Op::LoadI8 { ptr, offset, lanes } => (ptr, offset, lanes.into(), false),
+            Op::LoadBytes { ptr, offset, bytes } => (ptr, offset, bytes.into(), false),
+            Op::BroadcastF32 { ptr, offset } | Op::BroadcastI32 { ptr, offset } => (ptr, offset, 4, false),
+            // Of the first row; the distance of the others is a number of the kernel.
+            Op::TileLoad { ptr, offset, .. } => (ptr, offset, VECTOR_BYTES as u64, false),
+            Op::Prefetch { ptr, offset, .. } => (ptr, offset, 0, false),
+            Op::StoreScalar { ptr, offset, kind, .. } => (ptr, offset, kind.bytes() as u64, true),
+            Op::StoreF32 { ptr, offset, lanes, .. } | Op::StoreI32 { ptr, offset, lanes, .. } => {
+                (ptr, offset, lanes_of(lanes, 4), true)
+            }
+            Op::StoreF16 { ptr, offset, lanes, .. } => (ptr, offset, lanes_of(lanes, 2), true),
+            Op::StoreF16Strided { ptr, offset, lanes, stride, .. } => {
+                let apart = u64::from(stride.unsigned_abs());
+                (ptr, offset, lanes_of(lanes.saturating_sub(1), apart) + 2, true)
+            }
+            Op::StoreI8 { ptr, offset, lanes, .. } => (ptr, offset, lanes.into(), true),
+            Op::StoreBytes { ptr, offset, bytes, .. } => (ptr, offset, bytes.into(), true),
+            Op::TileStore { ptr, offset, .. } => (ptr, offset, VECTOR_BYTES as u64, true),
+            _ => return None,
+        };
+        Some(MemoryUse { ptr, offset, bytes, write })
     }
 
     /// Whether the op is about tile registers.

@@ -28,12 +28,16 @@
 //! - `address`: the address of a memory op derives from exactly one pointer parameter, through `add` and `sub` of
 //!   numbers, loop-carried values and `if` results. A loaded number is never an address.
 //! - `read-only`: a store's address derives from a `readwrite` parameter.
+//! - `bounds`: an access at a known distance from the start of a buffer lies in the buffer, whose size the parameter knows; at any
+//!   other distance its offset is no larger than the buffer, as there is no place in it from which that would be inside. Up to
+//!   2^16 bytes it may be larger: what is for whole blocks of rows is there, and never run, where a matrix has fewer rows. A
+//!   prefetch may point anywhere.
 
 use std::collections::HashSet;
 use std::fmt;
 
 use super::kernel::{Access, Block, If, Kernel, Loop, ParamKind, Stmt};
-use super::ops::Op;
+use super::ops::{MemoryUse, Op};
 use super::print::headline;
 use super::types::{LANES, TILE_ROWS, TILES, Type, VECTOR_BYTES, Value};
 
@@ -66,10 +70,14 @@ rules! {
     Attribute = "attribute",
     Address = "address",
     ReadOnly = "read-only",
+    Bounds = "bounds",
 }
 
-/// Largest magnitude of an offset or stride, so that the end of an access fits in an instruction's displacement.
+/// Largest magnitude of an offset or stride whatever the buffer, so that the end of an access fits in an instruction's displacement.
 const OFFSET_LIMIT: i32 = 1 << 30;
+
+/// How far apart the rows of a block are at most that a generator addresses by constant offsets, whatever the buffer.
+const BLOCK_REACH: i128 = 1 << 16;
 
 /// One violation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,11 +117,21 @@ impl fmt::Display for VerifyError {
 
 impl std::error::Error for VerifyError {}
 
+impl VerifyError {
+    /// A kernel that asked for an offset that is none.
+    pub(super) fn too_far(kernel: String, bytes: i64) -> Self {
+        let message = format!("{bytes} bytes are no offset");
+        let at = format!("kernel @{kernel}");
+        Self { kernel, violations: vec![Violation { rule: Rule::Bounds, at, message }] }
+    }
+}
+
 /// Checks every rule.
 pub fn verify(kernel: &Kernel) -> Result<(), VerifyError> {
     let mut v = Verifier {
         kernel,
         origin: vec![Origin::Number; kernel.types.len()],
+        known: vec![None; kernel.types.len()],
         defined: vec![false; kernel.types.len()],
         visible: vec![false; kernel.types.len()],
         at: None,
@@ -140,6 +158,8 @@ enum Origin {
 struct Verifier<'a> {
     kernel: &'a Kernel,
     origin: Vec<Origin>,
+    /// Numbers that are the same in every call, and of addresses the distance from the start of the buffer, where it is.
+    known: Vec<Option<i64>>,
     defined: Vec<bool>,
     visible: Vec<bool>,
     /// The statement that is looked at; none: the kernel as a whole.
@@ -164,6 +184,7 @@ impl<'a> Verifier<'a> {
             self.define(param.value, Some(Type::I64));
             if let ParamKind::Ptr(_) = param.kind {
                 self.set_origin(param.value, Origin::Pointer(position));
+                self.set_known(param.value, Some(0));
             }
         }
         self.block(&kernel.body);
@@ -221,6 +242,16 @@ impl<'a> Verifier<'a> {
 
     fn origin_of(&self, value: Value) -> Origin {
         self.origin.get(value.index()).copied().unwrap_or(Origin::Number)
+    }
+
+    fn known(&self, value: Value) -> Option<i64> {
+        self.known.get(value.index()).copied().flatten()
+    }
+
+    fn set_known(&mut self, value: Value, known: Option<i64>) {
+        if let Some(slot) = self.known.get_mut(value.index()) {
+            *slot = known;
+        }
     }
 
     fn set_origin(&mut self, value: Value, origin: Origin) {
@@ -330,6 +361,9 @@ impl<'a> Verifier<'a> {
                     if memory.write && param.kind != ParamKind::Ptr(Access::ReadWrite) {
                         self.report(Rule::ReadOnly, format!("stores to the read-only `{}`", param.name));
                     }
+                    if let (Some(size), false) = (param.bytes, matches!(op, Op::Prefetch { .. })) {
+                        self.bounds(&memory, &param.name, size);
+                    }
                 }
                 Origin::Number | Origin::Mixed => {
                     self.report(Rule::Address, format!("{} derives from no single buffer", memory.ptr));
@@ -340,6 +374,7 @@ impl<'a> Verifier<'a> {
             (Some(value), Some(ty)) => {
                 self.define(value, Some(ty));
                 self.set_origin(value, self.result_origin(op));
+                self.set_known(value, self.result_known(op));
             }
             (None, None) => {}
             (Some(value), None) => {
@@ -347,6 +382,36 @@ impl<'a> Verifier<'a> {
                 self.report(Rule::ResultType, format!("{} has no result", info.mnemonic));
             }
             (None, Some(_)) => self.report(Rule::ResultType, format!("{} needs a result", info.mnemonic)),
+        }
+    }
+
+    /// An access to the buffer `name` of `size` bytes.
+    fn bounds(&mut self, memory: &MemoryUse, name: &str, size: u64) {
+        let (offset, size) = (i128::from(memory.offset), i128::from(size));
+        let inside = match self.known(memory.ptr) {
+            Some(start) => {
+                let first = i128::from(start) + offset;
+                first >= 0 && first + i128::from(memory.bytes) <= size
+            }
+            None => {
+                let size = size.max(BLOCK_REACH);
+                offset >= -size && offset + i128::from(memory.bytes) <= size
+            }
+        };
+        if !inside {
+            let message =
+                format!("{} bytes at {offset} are outside of `{name}`, which has {size}", memory.bytes);
+            self.report(Rule::Bounds, message);
+        }
+    }
+
+    fn result_known(&self, op: &Op) -> Option<i64> {
+        match *op {
+            Op::Int { value } => Some(value),
+            Op::Add { a, b } => self.known(a)?.checked_add(self.known(b)?),
+            Op::Sub { a, b } => self.known(a)?.checked_sub(self.known(b)?),
+            Op::Mul { a, b } => self.known(a)?.checked_mul(self.known(b)?),
+            _ => None,
         }
     }
 

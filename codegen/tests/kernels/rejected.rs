@@ -1,10 +1,11 @@
 //! Specs that have no kernel are refused with a reason.
 
 use bitnetc_codegen::kernels::{
-    CacheShape, ElementwiseFn, KernelError, KernelKind, KernelSpec, RopeShape, TokenMode,
+    CacheShape, ElementwiseFn, KernelError, KernelKind, KernelSpec, Registers, RopeShape, TokenMode,
 };
+use bitnetc_ir::limits::{GROUPS, MAX_HEAD, MAX_HEADS, MAX_WIDTH};
 use bitnetc_ir::weights::TRITS_MAX_COLS;
-use bitnetc_ir::{Arch, DType, Epilogue, Layout, Pairs, TargetDesc};
+use bitnetc_ir::{Arch, BlockFormat, DType, Epilogue, Layout, Pairs, TargetDesc};
 
 fn refused(kind: KernelKind) -> KernelError {
     let spec = KernelSpec { kind, tokens: TokenMode::One, strides: Vec::new() };
@@ -107,6 +108,8 @@ fn strides_that_do_not_fit() {
         (TokenMode::Many, vec![256]),
         (TokenMode::Many, vec![256, 128, 128]),
         (TokenMode::Many, vec![256, 0]),
+        (TokenMode::Many, vec![252, 128]),
+        (TokenMode::Many, vec![256, 124]),
         (TokenMode::Many, vec![255, 128]),
         (TokenMode::Many, vec![u64::MAX - 3, 128]),
     ];
@@ -118,4 +121,97 @@ fn strides_that_do_not_fit() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn groups_that_no_file_has() {
+    // Of 2^26 columns a kernel would be unrolled for minutes before its size was known.
+    for (cols, group) in [(512, 0), (512, 32), (512, 512), (1 << 26, 1 << 18), (1 << 26, 1 << 26), (192, 128)]
+    {
+        let kind = KernelKind::BitlinearGrouped { rows: 16, cols, group, epilogue: Epilogue::None };
+        let error = refused(kind);
+        assert!(matches!(error, KernelError::Shape { .. }), "{kind:?}: {error}");
+    }
+}
+
+/// The largest shapes that the checks let through, and some beside them.
+fn extremes() -> Vec<KernelKind> {
+    let mut all = Vec::new();
+    let ends = [1, 2, 63, MAX_WIDTH - 1, MAX_WIDTH];
+    for dtype in [DType::F32, DType::F16, DType::Bf16] {
+        all.extend(ends.map(|width| KernelKind::Embed { width, dtype }));
+        for (rows, cols) in [(1, MAX_WIDTH), (MAX_WIDTH, 1), (MAX_WIDTH, MAX_WIDTH)] {
+            all.push(KernelKind::Matmul { rows, cols, dtype });
+            all.push(KernelKind::MatmulRows { rows, cols, dtype, n: rows.min(MAX_WIDTH) });
+        }
+    }
+    for width in ends {
+        let eps = 1e-5f32.to_bits();
+        all.push(KernelKind::RmsNorm { width, eps });
+        all.push(KernelKind::RmsNormQuant { width, eps });
+        all.push(KernelKind::QuantAbsmax { width });
+        all.push(KernelKind::QuantBlocks { width });
+        all.push(KernelKind::Elementwise { op: ElementwiseFn::Silu, width });
+        all.push(KernelKind::Screen { width, n: width });
+        all.push(KernelKind::MergeScreened { width, n: width });
+        for layout in [Layout::Tile16, Layout::Trits16, Layout::Lut16] {
+            let cols = if layout == Layout::Tile16 { width } else { width.min(TRITS_MAX_COLS) };
+            all.push(KernelKind::Bitlinear { rows: MAX_WIDTH, cols, layout, epilogue: Epilogue::SiluMul });
+        }
+        for format in BlockFormat::ALL {
+            all.push(KernelKind::BlockMatmul { rows: MAX_WIDTH, cols: width, format: *format });
+        }
+    }
+    for group in GROUPS {
+        let (rows, cols, epilogue) = (MAX_WIDTH, MAX_WIDTH, Epilogue::Add);
+        all.push(KernelKind::BitlinearGrouped { rows, cols, group, epilogue });
+    }
+    for (head, heads) in [(MAX_HEAD, MAX_HEADS), (MAX_HEAD - 1, 1), (2, MAX_HEADS), (MAX_HEAD, 2)] {
+        for dtype in [DType::F16, DType::F32] {
+            for kv_heads in [1, heads] {
+                let cache = CacheShape { kv_heads, head_dim: head, dtype };
+                all.push(KernelKind::KvAppend { cache });
+                all.push(KernelKind::AttentionBlocks { heads, cache, scale: 1f32.to_bits() });
+                all.push(KernelKind::AttentionMerge { heads, cache });
+                all.push(KernelKind::AttentionTiles { heads, cache, scale: 1f32.to_bits() });
+                let rope = RopeShape { head, rot: head & !1, pairs: Pairs::Interleaved };
+                all.push(KernelKind::RopeKvAppend { q_width: head, rope, cache });
+                all.push(KernelKind::Rope { width: head * heads.min(16), rope });
+                all.push(KernelKind::RmsNormHeads { width: head * heads.min(16), head, eps: 1 });
+            }
+        }
+    }
+    all
+}
+
+/// At the ends of what is accepted nothing wraps, leaves a buffer or grows without end: a kernel of bounded length, or one that
+/// is refused for its length.
+#[test]
+fn the_largest_shapes_make_bounded_kernels() {
+    let all = extremes();
+    let mut made = 0;
+    for registers in [Registers::new(128, 16), Registers::new(256, 16), Registers::new(512, 32).with_tiles()]
+    {
+        for &kind in &all {
+            for tokens in [TokenMode::One, TokenMode::Many] {
+                for stride in [64u64, 1 << 14, 1 << 31, 1 << 40] {
+                    let rows = if tokens == TokenMode::One { 0 } else { 5 };
+                    // The number of rows is the spec's to say.
+                    let built = (0..=rows).map(|rows| {
+                        KernelSpec { kind, tokens, strides: vec![stride; rows] }.build_for(registers)
+                    });
+                    for result in built {
+                        match result {
+                            Ok(_) => made += 1,
+                            Err(KernelError::Malformed(error)) => {
+                                panic!("{kind:?} {tokens:?} {stride}: {error}")
+                            }
+                            Err(_) => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(made > 3 * all.len(), "{made} of {}", all.len());
 }

@@ -17,6 +17,7 @@ use crate::error::{GgufError, printable};
 use crate::limits;
 use crate::note::Note;
 use crate::reader::Gguf;
+use crate::text::text_without_mark;
 use crate::value::{Array, ValueType};
 
 pub use ends::END_NAMES;
@@ -367,8 +368,7 @@ fn read_pre(gguf: &Gguf<'_>, tokens: &[&str], notes: &mut Vec<Note>) -> Result<P
 }
 
 fn read_template<'a>(gguf: &Gguf<'a>, notes: &mut Vec<Note>) -> Result<Option<&'a str>, GgufError> {
-    // A byte order mark, as editors put it in front of a file, is no part of the text.
-    let template = gguf.string(CHAT_TEMPLATE)?.map(|text| text.strip_prefix('\u{feff}').unwrap_or(text));
+    let template = gguf.string(CHAT_TEMPLATE)?.map(text_without_mark);
     if let Some(text) = template
         && text.len() > limits::MAX_TEMPLATE_BYTES
     {

@@ -24,7 +24,7 @@
 //!
 //! Invariants: the parser refuses what could not be represented (names that mean nothing, ops whose operands do not fit,
 //! a printed type that is not the inferred one), the [`crate::verify`] everything else; text from outside costs time and
-//! memory in proportion to its length, within the limits below, and never a panic or deep stack.
+//! memory in proportion to its length, within the limits below and those of [`crate::limits`], and never a panic or deep stack.
 
 mod lex;
 mod parse;
@@ -44,8 +44,6 @@ pub use print::{ValueNames, print, print_annotated, print_func, print_op, print_
 pub const MAX_TEXT: usize = 64 << 20;
 /// Longest name of a parameter, function, value or tensor, in bytes.
 pub const MAX_NAME: usize = 256;
-/// Most parameters, most functions, most ops of all functions together, most inputs of a function.
-pub const MAX_ENTITIES: usize = 1 << 20;
 /// Most dimensions of a type.
 pub const MAX_DIMS: usize = 4;
 /// Characters after which a message, which may quote the text, is cut.

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::lex::{Lexer, Tok, Token, unescape};
-use super::{FuncSpans, MAX_DIMS, MAX_ENTITIES, MAX_NAME, MAX_TEXT, ParseError, SourceMap, is_name};
+use super::{FuncSpans, MAX_DIMS, MAX_NAME, MAX_TEXT, ParseError, SourceMap, is_name};
 use crate::build::check_op;
 use crate::entity::{ParamId, ValueId};
 use crate::graph::{Func, Operand, TokenCount};
+use crate::limits::{MAX_FUNCS, MAX_INPUTS, MAX_OPS, MAX_PARAMS, MAX_PARTS};
 use crate::module::{ContentHash, Module, ParamDecl, ParamDef};
 use crate::ops::Op;
 use crate::plan::{FuncPlan, Place};
@@ -134,10 +135,11 @@ impl<'a> Parser<'a> {
             ),
         }
     }
-    fn limit(&self, count: usize, what: &str, span: &Range<usize>) -> Parsed<()> {
-        match count < MAX_ENTITIES {
+    /// Fails if there are `count` already, and no more than `most` may be.
+    fn limit(&self, count: usize, most: usize, what: &str, span: &Range<usize>) -> Parsed<()> {
+        match count < most {
             true => Ok(()),
-            false => self.fail(span.clone(), format!("more than {MAX_ENTITIES} {what}")),
+            false => self.fail(span.clone(), format!("more than {most} {what}")),
         }
     }
 
@@ -269,7 +271,7 @@ impl<'a> Parser<'a> {
         let Tok::Name(name) = self.next.tok else { return self.expected("the parameter's name, `@name`") };
         let span = self.bump()?.span;
         let name = self.checked_name(name, &span)?;
-        self.limit(self.module.params().len(), "parameters", &span)?;
+        self.limit(self.module.params().len(), MAX_PARAMS, "parameters", &span)?;
         if self.params.contains_key(name) {
             return self.fail(span, format!("there is already a parameter @{name}"));
         }
@@ -328,7 +330,7 @@ impl<'a> Parser<'a> {
         let Tok::Name(name) = self.next.tok else { return self.expected("the function's name, `@name`") };
         let span = self.bump()?.span;
         let name = self.checked_name(name, &span)?;
-        self.limit(names.len(), "functions", &span)?;
+        self.limit(names.len(), MAX_FUNCS, "functions", &span)?;
         if names.insert(name, ()).is_some() {
             return self.fail(span, format!("there is already a function @{name}"));
         }
@@ -341,7 +343,7 @@ impl<'a> Parser<'a> {
                 };
                 let span = self.bump()?.span;
                 let input = self.checked_name(input, &span)?;
-                self.limit(inputs.len(), "inputs", &span)?;
+                self.limit(inputs.len(), MAX_INPUTS, "inputs", &span)?;
                 self.punct(':', "`:` and the input's type")?;
                 inputs.push((input, self.ty()?, span));
                 if !self.eat(Tok::Punct(','))? {
@@ -460,7 +462,7 @@ impl<'a> Parser<'a> {
 
     fn op(&mut self, body: &mut Body<'a>) -> Parsed<()> {
         let start = self.next.span.start;
-        self.limit(self.ops, "ops", &self.next.span)?;
+        self.limit(self.ops, MAX_OPS, "ops", &self.next.span)?;
         self.ops += 1;
         let mut names: Vec<(&'a str, Range<usize>)> = Vec::new();
         loop {
@@ -474,6 +476,7 @@ impl<'a> Parser<'a> {
             if body.values.contains_key(name) {
                 return self.fail(span, format!("there is already a value %{name}"));
             }
+            self.limit(names.len(), MAX_PARTS, "results of an op", &span)?;
             names.push((name, span));
             if !self.eat(Tok::Punct(','))? {
                 break;

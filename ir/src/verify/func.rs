@@ -7,6 +7,7 @@ use crate::build::check_op;
 use crate::columns::OpInfo;
 use crate::entity::{NodeId, ValueId};
 use crate::graph::{Node, Operand, TokenCount, ValueDef};
+use crate::limits::{MAX_HEAD, MAX_HEADS, MAX_INPUTS, MAX_OUTPUTS, MAX_PARTS};
 use crate::module::Module;
 use crate::slot::Slot;
 use crate::stage::Stage;
@@ -36,7 +37,13 @@ pub(super) fn check(module: &Module, scope: &mut Scope<'_, '_>) -> bool {
     {
         scope.func(Rule::TokensRange, format!("calls of up to {n} tokens: expected 1 to {MAX_TOKENS}"));
     }
+    let sizes = [("inputs", func.inputs().len(), MAX_INPUTS), ("outputs", func.outputs().len(), MAX_OUTPUTS)];
+    if let Some((what, has, most)) = sizes.into_iter().find(|(_, has, most)| has > most) {
+        scope.func(Rule::FuncSize, format!("{has} {what}, the most are {most}"));
+        return false;
+    }
     let mut caches = Caches::default();
+    let mut parts = Parts::default();
     let mut defined: HashSet<ValueId> = HashSet::new();
     let mut names = HashSet::new();
     for (i, &input) in func.inputs().iter().enumerate() {
@@ -63,6 +70,7 @@ pub(super) fn check(module: &Module, scope: &mut Scope<'_, '_>) -> bool {
         let node = func.node(id);
         check_node(module, scope, id, node, &defined);
         caches.visit(module, scope, id, node);
+        parts.visit(scope, id, node);
         for (slot, operand) in node.operands.iter().enumerate() {
             if let Operand::Value(v) = operand
                 && let Some(ValueDef::Result(from, _)) = func.get_value(*v).map(|d| d.def)
@@ -94,6 +102,13 @@ fn check_input(module: &Module, scope: &mut Scope<'_, '_>, input: ValueId, ty: &
     let layout = ty.layout == Layout::Rows || (ty.layout == Layout::Keys16 && cache);
     if !kind || !layout || dims.contains(&Dim::N(0)) {
         let message = format!("{ty} is no activation, no cache, no token ids and no position");
+        scope.value(Rule::InputType, input, message);
+    }
+    if let Some(cache) = ty.as_cache()
+        && (cache.kv_heads > MAX_HEADS || cache.head_dim > MAX_HEAD)
+    {
+        let message =
+            format!("{ty} is a cache of more than {MAX_HEADS} heads, or of heads of more than {MAX_HEAD}");
         scope.value(Rule::InputType, input, message);
     }
     if scope.func.tokens() == TokenCount::One && dims.contains(&Dim::Tokens) {
@@ -216,6 +231,32 @@ fn check_outputs(scope: &mut Scope<'_, '_>, defined: &HashSet<ValueId>, caches: 
         if caches.updated.contains(&output) {
             scope.value(Rule::CacheLinear, output, "it is returned, but a later op has changed this cache");
         }
+    }
+}
+
+/// The parts of values so far.
+#[derive(Default)]
+struct Parts {
+    /// Of a part, the value that it is part of in the end.
+    whole: HashMap<ValueId, ValueId>,
+    /// Of a value that is no part, how many parts it has.
+    count: HashMap<ValueId, usize>,
+}
+
+impl Parts {
+    fn visit(&mut self, scope: &mut Scope<'_, '_>, id: NodeId, node: &Node) {
+        if !node.op.info().is_view() {
+            return;
+        }
+        let Some(&Operand::Value(of)) = node.operands.first() else { return };
+        let whole = self.whole.get(&of).copied().unwrap_or(of);
+        let count = self.count.entry(whole).or_default();
+        *count += node.results.len();
+        if *count > MAX_PARTS {
+            let message = format!("{} has {count} parts, the most are {MAX_PARTS}", scope.name(whole));
+            scope.node(Rule::SplitParts, id, message);
+        }
+        self.whole.extend(node.results.iter().map(|&part| (part, whole)));
     }
 }
 

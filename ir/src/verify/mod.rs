@@ -7,6 +7,12 @@
 //! - `name-syntax`: names of parameters, functions and inputs are names of the text form; tensor names are short.
 //! - `name-unique`: no two parameters, no two functions, no two inputs of a function have the same name.
 //!
+//! Sizes ([`crate::limits`])
+//! - `module-size`: a module has at most `MAX_PARAMS` parameters, `MAX_FUNCS` functions, and `MAX_OPS` ops in all of them
+//!   together.
+//! - `func-size`: a function has at most `MAX_INPUTS` inputs and `MAX_OUTPUTS` outputs.
+//! - `split-parts`: a value has at most `MAX_PARTS` parts, through all splits of it and of its parts.
+//!
 //! Parameters
 //! - `param-type`: a parameter is an f32 vector, a matrix of f32, f16 or bf16, or a ternary or block-quantised matrix;
 //!   sizes are at least 1.
@@ -35,13 +41,14 @@
 //! Functions
 //! - `tokens-range`: a call takes at least one token and at most [`crate::storage::MAX_TOKENS`].
 //! - `input-type`: an input is an activation (f32, q8, q8b or i32), token ids, a position, or an f16 or f32 cache; sizes are at
-//!   least 1; only a cache has a layout.
+//!   least 1, those of a cache at most `MAX_HEADS` heads of `MAX_HEAD` elements; only a cache has a layout.
 //! - `token-dim`: no type of a function with `tokens=1` has the dimension `T`.
 //! - `ctx-dim`: only caches have the dimension `C`, in the middle of three.
 //! - `graph-cycle`: the dependences have no cycle.
 //! - `graph-edges`: the graph has exactly the edges that the operands imply, and results know the op that makes them.
 //! - `operand-defined`: an operand is an input, a result of an earlier op, or a parameter of the module.
-//! - `op-types`: the operands are as many, of the kinds, and of types that go together as the op table says.
+//! - `op-types`: the operands are as many, of the kinds, and of types that go together as the op table says, and the attributes
+//!   are within its bounds.
 //! - `result-type`: results have the types that the op infers.
 //! - `output-defined`: an output is a value of the function.
 //! - `output-result`: an output is the result of an op that stores it: no input and no part of a `split`.
@@ -72,6 +79,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use crate::entity::{FuncId, NodeId, ParamId, ValueId};
+use crate::limits::{MAX_FUNCS, MAX_OPS, MAX_PARAMS};
 use crate::module::Module;
 use crate::stage::Stage;
 use crate::text::{ValueNames, is_name};
@@ -102,6 +110,9 @@ macro_rules! rules {
 rules! {
     NameSyntax = "name-syntax",
     NameUnique = "name-unique",
+    ModuleSize = "module-size",
+    FuncSize = "func-size",
+    SplitParts = "split-parts",
     ParamType = "param-type",
     ParamSize = "param-size",
     ParamLayout = "param-layout",
@@ -183,6 +194,10 @@ pub struct VerifyError {
 /// What is broken, in the order of the module; at least one, at most [`MAX_ERRORS`].
 pub fn verify(module: &Module) -> Result<(), Vec<VerifyError>> {
     let mut errors = Errors { list: Vec::new() };
+    if let Err(message) = check_size(module) {
+        errors.add(Rule::ModuleSize, Anchor::Module, "the module", message);
+        return Err(errors.list);
+    }
     if module.target.is_some() != (module.stage >= Stage::LaidOut) {
         let message = match module.target {
             Some(_) => {
@@ -215,6 +230,20 @@ pub fn verify(module: &Module) -> Result<(), Vec<VerifyError>> {
     match errors.list.is_empty() {
         true => Ok(()),
         false => Err(errors.list),
+    }
+}
+
+/// The sizes of the whole module; nothing else is looked at in one that is too large.
+fn check_size(module: &Module) -> Result<(), String> {
+    let ops: usize = module.funcs().values().map(|f| f.order().len()).sum();
+    let sizes = [
+        ("parameters", module.params().len(), MAX_PARAMS),
+        ("functions", module.funcs().len(), MAX_FUNCS),
+        ("ops", ops, MAX_OPS),
+    ];
+    match sizes.into_iter().find(|(_, has, most)| has > most) {
+        Some((what, has, most)) => Err(format!("{has} {what}, the most are {most}")),
+        None => Ok(()),
     }
 }
 

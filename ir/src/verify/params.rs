@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use super::{Anchor, Errors, Rule};
 use crate::blocks::BlockFormat;
 use crate::entity::{Entity, ParamId};
+use crate::limits::GROUPS;
 use crate::module::{Module, ParamDecl, ParamDef};
 use crate::stage::Stage;
 use crate::text::{MAX_NAME, is_name};
 use crate::types::{DType, Dim, Layout, Type};
-use crate::weights::{TILE_COLS, TILE_ROWS, TRITS_MAX_COLS, ternary_bytes};
+use crate::weights::{TILE_ROWS, TRITS_MAX_COLS, ternary_bytes};
 
 /// Most elements of a parameter, exclusive; keeps byte counts and offsets far from overflow.
 const MAX_ELEMENTS: u64 = 1 << 40;
@@ -88,8 +89,8 @@ fn well_grouped(ty: &Type) -> Result<(), String> {
         _ if ty.layout == Layout::I2s128 || ty.layout.has_five_a_byte() => {
             Err(format!("{ty}: layout {} has no groups", ty.layout.name()))
         }
-        g if !g.is_multiple_of(TILE_COLS) || !cols.is_multiple_of(g) => {
-            Err(format!("{ty}: groups are multiples of {TILE_COLS} columns that divide the row"))
+        g if !GROUPS.contains(&g) || !cols.is_multiple_of(g) => {
+            Err(format!("{ty}: groups are 64, 128 or 256 columns, and divide the row"))
         }
         _ => Ok(()),
     }

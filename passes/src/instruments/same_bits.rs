@@ -98,7 +98,7 @@ impl Instrument for SameBits {
         if !done.report.changed {
             return Ok(());
         }
-        if done.pass.keeps_bits() {
+        if done.pass.keeps_bits {
             return self.compare(done.after);
         }
         self.record(done.after).map_err(|e| PassFailure::NotInterpreted { reason: e.to_string() })

@@ -16,7 +16,7 @@ pub struct Dce;
 impl Rewrite for Dce {
     fn matches(&self, _: &Module, func: &Func, node: NodeId) -> Option<Patch> {
         let results = &func.node(node).results;
-        if results.iter().any(|&r| func.is_output(r) || !func.users(r).is_empty()) {
+        if results.iter().any(|&r| func.is_output(r) || func.is_read(r)) {
             return None;
         }
         let mut patch = Patch::new(PassId::Dce, node);

@@ -52,10 +52,8 @@ impl Rewrite for FuseRopeKv {
             let same = func.node(q_rope).op == func.node(k_rope).op && q_pos == pos && q_rope != k_rope;
             (same && kc == Operand::Value(append.results[0])).then_some((q_rope, q, q_plain))
         })?;
-        let at = |n: NodeId| func.order().iter().position(|&m| m == n);
-        let append_at = at(node)?;
-        let made_before = func.producer(q_plain).is_none_or(|p| at(p).is_some_and(|i| i < append_at));
-        let read_after = func.users(q).into_iter().all(|u| at(u).is_some_and(|i| i > append_at));
+        let made_before = func.producer(q_plain).is_none_or(|p| func.is_before(p, node));
+        let read_after = func.users(q).into_iter().all(|u| func.is_before(node, u));
         if !made_before || !read_after || func.ty(q).as_rows()?.per_token != func.ty(k).as_rows()?.per_token {
             return None;
         }

@@ -10,8 +10,10 @@
 //! The rows of each matrix keep their scales and their sums, hence their bits. Left alone: matrices whose
 //! rows do not fill whole tiles of 16 (a tile would then span two of them); a product that the function
 //! returns, as a part of a split cannot be; a pair of which anything else is read (it counts among the
-//! others); one matrix read twice (`cse` joins those); weights that already have a compute layout.
+//! others); one matrix read twice (`cse` joins those); weights that already have a compute layout; products of an activation
+//! with more readers than a value may have parts.
 
+use bitnetc_ir::limits::MAX_PARTS;
 use bitnetc_ir::weights::TILE_ROWS;
 use bitnetc_ir::{
     DType, Epilogue, Func, Layout, Module, NodeId, Op, Operand, ParamDecl, ParamDef, ParamId, Sizes, Type,
@@ -112,7 +114,7 @@ fn is_gated(module: &Module, func: &Func, y: ValueId) -> bool {
 fn concatenated(module: &Module, func: &Func, node: NodeId) -> Option<Patch> {
     let first = product(module, func, node)?;
     let mut group: Vec<Product> = Vec::new();
-    for user in func.users(first.x) {
+    for user in func.users_up_to(first.x, MAX_PARTS)? {
         let Some(p) = product(module, func, user) else { continue };
         let alike = module.params()[p.w].ty.group == module.params()[first.w].ty.group;
         if alike && !func.is_output(p.y) && !is_gated(module, func, p.y) && group.iter().all(|q| q.w != p.w) {

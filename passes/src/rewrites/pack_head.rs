@@ -9,7 +9,7 @@
 //!
 //! A tied embedding is looked up in the stored matrix as before, so that stays in memory, of which a token reads one row.
 
-use bitnetc_ir::{BlockFormat, DType, Func, Module, NodeId, Op, Operand, ParamDecl, ParamDef, Type};
+use bitnetc_ir::{DType, Func, Module, NodeId, Op, Operand, ParamDecl, ParamDef, Type};
 
 use crate::choices::HeadFormat;
 use crate::context::PassContext;
@@ -34,12 +34,7 @@ impl Rewrite for PackHead {
         else {
             return None;
         };
-        let format = match self.format {
-            HeadFormat::Stored => return None,
-            HeadFormat::Q8 => BlockFormat::W8,
-            HeadFormat::Q6 => BlockFormat::W6,
-            HeadFormat::Q4 | HeadFormat::Screened { .. } => BlockFormat::W4,
-        };
+        let format = self.format.blocks()?;
         let table = &module.params()[w];
         let (rows, cols) = table.ty.as_matrix()?;
         let dtype: DType = format.dtype();

@@ -17,6 +17,8 @@
 //!
 //! A plan is proved again by [`crate::check_plan()`], which shares no code with this file.
 
+mod occupied;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bitnetc_ir::{
@@ -29,6 +31,11 @@ use crate::error::{PassFailure, PlanError};
 use crate::names::value_name;
 use crate::pass::Transform;
 use crate::transforms::schedule::{Phases, is_replicated, phases, updated_caches};
+
+use occupied::{Life, Occupied};
+
+/// Ranges of bytes that are looked at in all for the offsets of a memory: a few hundred for each op of the largest model.
+const MAX_STEPS: usize = 1 << 25;
 
 /// See the module.
 #[derive(Debug)]
@@ -56,12 +63,12 @@ impl Transform for PlanMemory {
 pub fn plan(func: &Func, costs: &CostModel<'_>) -> Result<FuncPlan, PlanError> {
     check_outputs(func)?;
     check_caches(func)?;
-    let planner = Planner { func, costs, phases: phases(func, costs) };
+    let planner = Planner::new(func, costs);
     let mut places = BTreeMap::new();
     for value in func.values() {
         places.insert(value, planner.place(value)?);
     }
-    let (arena_bytes, private_bytes) = planner.give_offsets(&mut places);
+    let (arena_bytes, private_bytes) = planner.give_offsets(&mut places)?;
     Ok(FuncPlan { arena_bytes, private_bytes, places, barriers: planner.phases.barriers })
 }
 
@@ -75,9 +82,10 @@ fn is_cache(func: &Func, value: ValueId) -> bool {
 
 /// Outputs are written by an op, whole and once.
 fn check_outputs(func: &Func) -> Result<(), PlanError> {
+    let mut before: BTreeSet<ValueId> = BTreeSet::new();
     for (position, &value) in func.outputs().iter().enumerate() {
         let why = match func.value(value).def {
-            _ if func.outputs()[..position].contains(&value) => "which is an output already",
+            _ if !before.insert(value) => "which is an output already",
             _ if is_cache(func, value) => continue,
             ValueDef::Input(_) => "an input that no op has changed",
             ValueDef::Result(..) if func.part(value).is_some() => "part of another value",
@@ -121,6 +129,17 @@ struct Planner<'f> {
     func: &'f Func,
     costs: &'f CostModel<'f>,
     phases: Phases,
+    /// Of a value with views: all of them, and itself.
+    views: BTreeMap<ValueId, Vec<ValueId>>,
+    last_read: BTreeMap<ValueId, LastRead>,
+}
+
+/// The ops that read a value last, views aside.
+#[derive(Clone, Copy)]
+struct LastRead {
+    phase: u32,
+    /// The one op that reads it in that phase, if there is no other.
+    only: Option<NodeId>,
 }
 
 /// Bytes of a row of a whole value that a view covers.
@@ -133,6 +152,34 @@ struct Columns {
 impl Columns {
     fn meets(self, other: Columns) -> bool {
         self.start < other.end && other.start < self.end
+    }
+}
+
+impl<'f> Planner<'f> {
+    fn new(func: &'f Func, costs: &'f CostModel<'f>) -> Self {
+        let phases = phases(func, costs);
+        let mut views: BTreeMap<ValueId, Vec<ValueId>> = BTreeMap::new();
+        for value in func.values() {
+            let root = func.whole(value);
+            if root != value {
+                views.entry(root).or_insert_with(|| vec![root]).push(value);
+            }
+        }
+        let mut last_read: BTreeMap<ValueId, LastRead> = BTreeMap::new();
+        for &id in func.order() {
+            // Views do no work and have no phase.
+            let Some(&phase) = phases.of.get(&id) else { continue };
+            for &operand in &func.node(id).operands {
+                let Operand::Value(v) = operand else { continue };
+                let this = LastRead { phase, only: Some(id) };
+                let last = last_read.entry(v).or_insert(this);
+                match last.phase == phase {
+                    true => last.only = last.only.filter(|&other| other == id),
+                    false => *last = this,
+                }
+            }
+        }
+        Self { func, costs, phases, views, last_read }
     }
 }
 
@@ -195,31 +242,16 @@ impl Planner<'_> {
             return false;
         }
         let here = self.phases.of[&id];
-        self.views(root).into_iter().filter(|&v| self.columns(v).meets(own)).all(|v| {
+        let alone = [root];
+        let views = self.views.get(&root).map_or(&alone[..], Vec::as_slice);
+        views.iter().filter(|&&v| self.columns(v).meets(own)).all(|&v| {
+            let reads = |(s, &o): (usize, &Operand)| o == Operand::Value(v) && s != slot;
             !func.is_output(v)
-                && func.users(v).into_iter().filter(|&u| !is_view(func, u)).all(|user| match user == id {
-                    true => {
-                        let reads = |(s, &o): (usize, &Operand)| o == Operand::Value(v) && s != slot;
-                        !func.node(id).operands.iter().enumerate().any(reads)
-                    }
-                    false => self.phases.of[&user] < here,
+                && self.last_read.get(&v).is_none_or(|last| {
+                    let here_only = last.phase == here && last.only == Some(id);
+                    last.phase < here || (here_only && !func.node(id).operands.iter().enumerate().any(reads))
                 })
         })
-    }
-
-    /// `root` and every view of it.
-    fn views(&self, root: ValueId) -> Vec<ValueId> {
-        let mut all = vec![root];
-        let mut at = 0;
-        while let Some(&value) = all.get(at) {
-            for user in self.func.users(value) {
-                if is_view(self.func, user) {
-                    all.extend(&self.func.node(user).results);
-                }
-            }
-            at += 1;
-        }
-        all
     }
 
     /// Where `value` lies in the rows of its whole value.
@@ -241,7 +273,7 @@ impl Planner<'_> {
     }
 
     /// Gives every place in the arena and in private memory its offset; returns the sizes of both.
-    fn give_offsets(&self, places: &mut BTreeMap<ValueId, Place>) -> (u64, u64) {
+    fn give_offsets(&self, places: &mut BTreeMap<ValueId, Place>) -> Result<(u64, u64), PlanError> {
         let arena = self.fill(
             places,
             |place| match place {
@@ -249,7 +281,7 @@ impl Planner<'_> {
                 _ => None,
             },
             &self.phases.of,
-        );
+        )?;
         let order: BTreeMap<NodeId, u32> = self.func.order().iter().copied().zip(0..).collect();
         let private = self.fill(
             places,
@@ -258,8 +290,8 @@ impl Planner<'_> {
                 _ => None,
             },
             &order,
-        );
-        (arena, private)
+        )?;
+        Ok((arena, private))
     }
 
     /// Gives the places that `inside` opens their offsets; returns the size of the memory. `times` is when each op runs.
@@ -268,47 +300,53 @@ impl Planner<'_> {
         places: &mut BTreeMap<ValueId, Place>,
         inside: fn(&mut Place) -> Option<(&mut u64, &mut u64)>,
         times: &BTreeMap<NodeId, u32>,
-    ) -> u64 {
+    ) -> Result<u64, PlanError> {
         let func = self.func;
         let size_of = |place: Option<&Place>| inside(&mut place.copied()?).map(|(_, size)| *size);
         // A buffer lives as long as anything that is in it.
-        let mut lives: BTreeMap<ValueId, (u32, u32)> = BTreeMap::new();
+        let mut lives: BTreeMap<ValueId, Life> = BTreeMap::new();
+        let mut buffer_of: BTreeMap<ValueId, ValueId> = BTreeMap::new();
         for value in func.values() {
-            let mut buffer = value;
-            while let Some(Place::View { of, .. } | Place::Alias { of }) = places.get(&buffer) {
-                buffer = *of;
-            }
+            let buffer = match places.get(&value) {
+                // What it lies in stands before it.
+                Some(Place::View { of, .. } | Place::Alias { of }) => {
+                    buffer_of.get(of).copied().unwrap_or(*of)
+                }
+                _ => value,
+            };
+            buffer_of.insert(value, buffer);
             if size_of(places.get(&buffer)).is_none() {
                 continue;
             }
             let born = func.producer(value).and_then(|n| times.get(&n)).copied();
             let reads = func.users(value).into_iter().filter_map(|u| times.get(&u)).copied();
             for time in reads.chain(born) {
-                let life = lives.entry(buffer).or_insert((time, time));
-                *life = (life.0.min(time), life.1.max(time));
+                let life = lives.entry(buffer).or_insert(Life { born: time, died: time });
+                *life = Life { born: life.born.min(time), died: life.died.max(time) };
             }
         }
-        let mut buffers: Vec<(ValueId, u64, (u32, u32))> =
+        let mut buffers: Vec<(ValueId, u64, Life)> =
             lives.into_iter().map(|(v, life)| (v, size_of(places.get(&v)).unwrap_or(0), life)).collect();
-        buffers.sort_by_key(|&(_, size, (born, _))| (std::cmp::Reverse(size), born));
+        buffers.sort_by_key(|&(_, size, life)| (std::cmp::Reverse(size), life.born));
 
-        let mut placed: Vec<(u64, u64, (u32, u32))> = Vec::new();
-        let mut memory = 0;
+        let times = times.values().max().map_or(0, |&last| last as usize + 1);
+        let mut occupied = Occupied::new(times);
+        let (mut memory, mut steps) = (0, 0);
         for (value, size, life) in buffers {
-            let mut taken: Vec<(u64, u64)> = placed
-                .iter()
-                .filter(|(_, _, other)| life.0 <= other.1 && other.0 <= life.1)
-                .map(|&(start, end, _)| (start, end))
-                .collect();
+            let mut taken = occupied.during(life);
+            steps += taken.len();
+            if steps > MAX_STEPS {
+                return Err(PlanError::TooManyLive { limit: MAX_STEPS });
+            }
             taken.sort_unstable();
             let offset = smallest_gap(&taken, size);
-            placed.push((offset, offset + size, life));
+            occupied.add(offset, offset + size, life);
             memory = memory.max(offset + size);
             if let Some((at, _)) = places.get_mut(&value).and_then(inside) {
                 *at = offset;
             }
         }
-        memory
+        Ok(memory)
     }
 }
 

@@ -122,8 +122,8 @@ impl<K> BoundPrograms<K> {
         }
     }
 
-    /// Says where the tokens of segment `number` of the next job stand in their sequence, how many they are, and where its caches are. Only while no job runs, and only for numbers
-    /// below those that the programs were bound for.
+    /// Says where the tokens of segment `number` of the next job stand in their sequence, how many they are, and where its
+    /// caches are. Only while no job runs, and only for numbers below those that the programs were bound for.
     pub(crate) fn set_segment<'a>(
         &self,
         number: u32,

@@ -35,15 +35,41 @@ impl MemoryUse {
     }
 }
 
+/// Bytes of a workspace up to which it asks for huge pages.
+const DENSE_WORKSPACE: u64 = 16 << 20;
+
 /// Zeroed memory, followed by what kernels may read.
 pub(crate) fn buffer(what: &'static str, bytes: u64) -> Result<AlignedBuffer, SessionError> {
+    buffer_of(what, bytes, AlignedBuffer::zeroed)
+}
+
+/// As [`buffer`], of memory that `make` gives.
+pub(crate) fn buffer_of(
+    what: &'static str,
+    bytes: u64,
+    make: fn(usize) -> std::io::Result<AlignedBuffer>,
+) -> Result<AlignedBuffer, SessionError> {
     bytes
         .checked_add(storage::PADDING)
         .and_then(|n| usize::try_from(n).ok())
         .ok_or(())
         .map_err(|()| std::io::Error::from(std::io::ErrorKind::OutOfMemory))
-        .and_then(AlignedBuffer::zeroed)
+        .and_then(make)
         .map_err(|source| SessionError::Memory { what, bytes, source })
+}
+
+/// An empty vector with room for `count` elements.
+///
+/// # Errors
+/// Memory that cannot be had.
+pub fn vec_with_room<T>(what: &'static str, count: usize) -> Result<Vec<T>, SessionError> {
+    let mut vec = Vec::new();
+    vec.try_reserve_exact(count).map_err(|_| SessionError::Memory {
+        what,
+        bytes: (count as u64).saturating_mul(size_of::<T>() as u64),
+        source: std::io::ErrorKind::OutOfMemory.into(),
+    })?;
+    Ok(vec)
 }
 
 /// Positions of caches for a context of so many tokens: whole key blocks.
@@ -131,11 +157,14 @@ impl WorkMemory {
         ropes: impl Iterator<Item = &'a RopeSpec>,
         positions: u32,
     ) -> Result<Self, SessionError> {
+        // Heads lie apart by the whole context, so a long one that is hardly used is touched here and there.
+        let dense = sizes.workspace <= DENSE_WORKSPACE;
+        let workspace = if dense { AlignedBuffer::zeroed } else { AlignedBuffer::sparse };
         Ok(Self {
             arena: buffer("activations", sizes.arena)?,
             scratch: PerThread::new("scratch memory", sizes.scratch, threads)?,
             private: PerThread::new("copies of activations", sizes.private, threads)?,
-            workspace: buffer("workspace of attention", sizes.workspace)?,
+            workspace: buffer_of("workspace of attention", sizes.workspace, workspace)?,
             ropes: ropes.map(|spec| RopeTable::new(spec, positions)).collect::<Result<_, _>>()?,
         })
     }

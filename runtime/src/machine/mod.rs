@@ -34,7 +34,7 @@ use bitnetc_ir::storage;
 use crate::error::SessionError;
 use crate::model::Model;
 use crate::profile::{Profile, Recorder};
-use crate::sequence::Sequence;
+use crate::sequence::{Sequence, Spoiled};
 use crate::trace::{MOST_EVENTS, Recorded};
 use binding::{Binding, WeightAddress};
 use call::{BoundPrograms, Crew};
@@ -46,7 +46,7 @@ use team::Team;
 pub use feeds::{Feed, FeedIndex, Row, Wanted};
 pub use keep_going::KeepGoing;
 pub(crate) use memory::buffer;
-pub use memory::{MemoryUse, memory_needs};
+pub use memory::{MemoryUse, memory_needs, vec_with_room};
 
 /// What a machine is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +87,8 @@ pub struct Machine {
     chunk: Chunk,
     /// For each feed of the step, whether it had NaN among its logits.
     failed: Vec<bool>,
+    /// Of each feed of the step: the first token whose embedding is not finite.
+    spoiled: Vec<Option<Spoiled>>,
 }
 
 impl std::fmt::Debug for Machine {
@@ -110,6 +112,8 @@ impl Machine {
         };
         let programs = model.programs();
         let entries = Entries::of(programs, model.vocab())?;
+        let failed = vec_with_room("feeds of a step", options.segments as usize)?;
+        let spoiled = vec_with_room("feeds of a step", options.segments as usize)?;
         let sizes = Sizes::of(&programs.programs, programs.kernels.values(), capacity);
         let memory = WorkMemory::new(sizes, options.threads, programs.ropes.values(), capacity)?;
         let buffers = Buffers {
@@ -151,7 +155,8 @@ impl Machine {
             keep_going: KeepGoing::default(),
             recorder,
             chunk,
-            failed: Vec::with_capacity(options.segments as usize),
+            failed,
+            spoiled,
             options,
             model,
         })

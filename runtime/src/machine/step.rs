@@ -42,11 +42,12 @@ impl Machine {
     /// `sink` the logits that are wanted, `vocab` numbers each: in rising order of feed and token.
     ///
     /// Where logits are NaN, `sink` gets [`SessionError::NotANumber`] in their place and that feed's sequence does not grow; the
-    /// others are fed as if it were not there.
+    /// others are fed as if it were not there. So it is with [`SessionError::NotFinite`] where a token of the feed, or of its
+    /// sequence, has an embedding that is not finite, of which the logits would be NaN if kernels converted it exactly.
     ///
     /// # Errors
     /// No feeds, or more of them than the machine was made for; [`SessionError::Feed`] with what [`Machine::check`] says of one
-    /// of them; an interruption. Then no sequence has grown, and what `sink` got is void.
+    /// of them; an interruption; weights that were lost or found to be damaged meanwhile. Then no sequence has grown, and what `sink` got is void.
     pub fn step(
         &mut self,
         feeds: &mut [Feed<'_>],
@@ -55,15 +56,17 @@ impl Machine {
         self.check_feeds(feeds)?;
         self.failed.clear();
         self.failed.resize(feeds.len(), false);
+        self.spoiled.clear();
+        self.spoiled.extend(feeds.iter().map(|feed| self.model.first_spoiled(feed.sequence, feed.tokens)));
         match feeds {
             [Feed { sequence, tokens: [token], logits: Wanted::Last }] => {
                 self.decode(sequence, *token, &mut sink)?;
             }
             _ => self.prefill(feeds, &mut sink)?,
         }
-        for (feed, failed) in feeds.iter_mut().zip(&self.failed) {
+        for ((feed, failed), &spoiled) in feeds.iter_mut().zip(&self.failed).zip(&self.spoiled) {
             if !failed {
-                feed.sequence.append(feed.tokens);
+                feed.sequence.append(feed.tokens, spoiled);
             }
         }
         Ok(())
@@ -103,6 +106,7 @@ impl Machine {
         self.team.work().set_segment(0, Extent { position, tokens: 1 }, sequence.caches());
         self.fill_ropes(position + 1);
         self.dispatch(EntryPoint::Decode, Job { position, tokens: 1, ..Job::default() });
+        self.model.check_weights()?;
         self.hand_out(0, Row { feed: FeedIndex::from_index(0), token: 0 }, position, sink);
         Ok(())
     }
@@ -146,6 +150,7 @@ impl Machine {
         let Chunk { rows, segments, first, .. } = self.chunk;
         let position = if segments > 1 { 0 } else { first };
         self.dispatch(EntryPoint::Prefill, Job { position, tokens: rows, segments, ..Job::default() });
+        self.model.check_weights()?;
         // Rows whose logits are wanted go to the front: number i of them is row i or a later one.
         for to in 0..self.chunk.wanted.len() {
             self.move_hidden(self.chunk.wanted[to].at as usize, to);
@@ -156,6 +161,7 @@ impl Machine {
             let count = at_once.min(all - first);
             let job = Job { tokens: count as u32, row: first as u32, ..Job::default() };
             self.dispatch(EntryPoint::Head, job);
+            self.model.check_weights()?;
             for i in 0..count {
                 let wanted = self.chunk.wanted[first + i];
                 self.hand_out(i as u32, wanted.row, wanted.position, sink);
@@ -173,6 +179,11 @@ impl Machine {
         position: u32,
         sink: &mut impl FnMut(Row, Result<&[f32], SessionError>),
     ) {
+        if let Some(spoiled) = self.spoiled[row.feed.index()].filter(|spoiled| spoiled.position <= position) {
+            sink(row, Err(self.model.not_finite(spoiled)));
+            self.failed[row.feed.index()] = true;
+            return;
+        }
         let logits = self.logits(at);
         match first_nan(logits) {
             None => sink(row, Ok(logits)),

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::layout::{ALIGN, Prelude, RECORD, SectionKind, TableRow, Trailer, check_limit, limit, range};
 use super::write::hash_chunk;
 use super::{PlanError, PlanMeta, PlanSettings, WeightEntry};
-use crate::map::{MapMode, Mapping};
+use crate::map::{MapError, MapMode, Mapping};
 use crate::tokenizer::TokenizerSpec;
 
 /// How a plan is loaded.
@@ -273,6 +273,29 @@ impl Plan {
         self.index.weight(name).map(|(_, range)| &self.file()[range])
     }
 
+    /// The bytes of all weights.
+    pub fn weights(&self) -> &[u8] {
+        &self.file()[self.index.weights_range()]
+    }
+
+    /// The BLAKE3 hash that [`Plan::weights`] had when they were written.
+    pub fn weights_hash(&self) -> [u8; 32] {
+        self.index.weights_hash
+    }
+
+    /// Whether no bytes of the file have been lost ([`Mapping::is_whole`]).
+    pub fn is_whole(&self) -> bool {
+        self.file.is_whole()
+    }
+
+    /// Fails if bytes of the file have been lost ([`Mapping::check`]).
+    ///
+    /// # Errors
+    /// [`crate::map::MapError::Lost`].
+    pub fn check(&self) -> Result<(), MapError> {
+        self.file.check()
+    }
+
     /// The tokenizer; `None` if the plan has none.
     pub fn tokenizer(&self) -> Result<Option<TokenizerSpec>, PlanError> {
         self.index.tokenizer(self.file())
@@ -280,6 +303,6 @@ impl Plan {
 
     /// Checks the hash of the weights, reading all of them, with several threads.
     pub fn verify_weights(&self) -> Result<(), PlanError> {
-        verify_hash(SectionKind::Weights, &self.file()[self.index.weights_range()], &self.index.weights_hash)
+        verify_hash(SectionKind::Weights, self.weights(), &self.index.weights_hash)
     }
 }

@@ -264,7 +264,7 @@ impl Candidates {
 
     /// Keeps the candidates at least `p` times as likely as the best.
     pub(super) fn min_p(&mut self, p: f32) {
-        let least = self.max() + libm::logf(p);
+        let least = self.max() + libm::logf(p.min(1.0));
         self.list.retain(|candidate| candidate.logit >= least);
     }
 

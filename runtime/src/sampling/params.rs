@@ -72,11 +72,11 @@ pub struct SamplingParams {
     pub temperature: f32,
     /// Number of best tokens to keep; 0 keeps all. Default 40.
     pub top_k: usize,
-    /// Probability mass to keep; 1 or more keeps all. Default 0.95.
+    /// Probability mass to keep; 1 or more keeps all, 0 the best token. Default 0.95.
     pub top_p: f32,
-    /// Probability mass of the most typical tokens to keep; 1 or more keeps all. Default 1.
+    /// Probability mass of the most typical tokens to keep; 1 or more keeps all, 0 the most typical one. Default 1.
     pub typical_p: f32,
-    /// Least probability relative to the best token; 0 keeps all. Default 0.05.
+    /// Least probability relative to the best token; 0 keeps all, 1 or more the best. Default 0.05.
     pub min_p: f32,
     /// Positive logits of recent tokens are divided by this, the others multiplied. 1 changes nothing. Default 1.
     pub repeat_penalty: f32,
@@ -147,9 +147,20 @@ impl SamplingParams {
         };
         let t = self.temperature;
         check("temperature", t, t.is_finite() && (t <= 0.0 || t >= 1e-5), "0 (greedy), or from 0.00001 up")?;
-        check("top_p", self.top_p, self.top_p > 0.0, "above 0 (1 keeps all tokens)")?;
-        check("typical_p", self.typical_p, self.typical_p > 0.0, "above 0 (1 keeps all tokens)")?;
-        check("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "from 0 to 1")?;
+        check(
+            "top_p",
+            self.top_p,
+            self.top_p >= 0.0,
+            "0 (the likeliest token), or more (1 keeps all tokens)",
+        )?;
+        let typical_p = self.typical_p;
+        check(
+            "typical_p",
+            typical_p,
+            typical_p >= 0.0,
+            "0 (the most typical token), or more (1 keeps all tokens)",
+        )?;
+        check("min_p", self.min_p, self.min_p >= 0.0, "0 (all tokens), or more (1 keeps the likeliest)")?;
         let r = self.repeat_penalty;
         check("repeat_penalty", r, r.is_finite() && r > 0.0, "above 0 (1 changes nothing)")?;
         let penalties =
@@ -162,7 +173,8 @@ impl SamplingParams {
         }
         if self.logit_bias.len() > Self::MAX_BIASES {
             let value = self.logit_bias.len() as f64;
-            return Err(ParamError { name: "the number of logit biases", value, range: "at most 65536" });
+            let range = "a list of at most 65536 tokens";
+            return Err(ParamError { name: "logit_bias", value, range });
         }
         if let Some(Mirostat { tau, eta }) = self.mirostat {
             check("mirostat_ent", tau, tau.is_finite() && tau > 0.0, "above 0")?;
@@ -232,18 +244,18 @@ mod tests {
         assert_eq!(bad(|params| params.temperature = f32::NAN), "temperature");
         assert_eq!(bad(|params| params.temperature = f32::INFINITY), "temperature");
         assert_eq!(bad(|params| params.temperature = 1e-20), "temperature");
-        assert_eq!(bad(|params| params.top_p = 0.0), "top_p");
+        assert_eq!(bad(|params| params.top_p = -0.1), "top_p");
         assert_eq!(bad(|params| params.top_p = f32::NAN), "top_p");
-        assert_eq!(bad(|params| params.min_p = 1.5), "min_p");
+        assert_eq!(bad(|params| params.min_p = f32::NAN), "min_p");
         assert_eq!(bad(|params| params.min_p = -0.1), "min_p");
         assert_eq!(bad(|params| params.repeat_penalty = 0.0), "repeat_penalty");
         assert_eq!(bad(|params| params.frequency_penalty = f32::NAN), "frequency_penalty");
         assert_eq!(bad(|params| params.presence_penalty = f32::INFINITY), "presence_penalty");
         assert_eq!(bad(|params| params.repeat_last_n = usize::MAX), "repeat_last_n");
-        assert_eq!(bad(|params| params.typical_p = 0.0), "typical_p");
+        assert_eq!(bad(|params| params.typical_p = -1.0), "typical_p");
         assert_eq!(bad(|params| params.logit_bias = vec![(1, f32::NAN)]), "logit_bias");
         assert_eq!(bad(|params| params.logit_bias = vec![(1, f32::INFINITY)]), "logit_bias");
-        assert_eq!(bad(|params| params.logit_bias = vec![(1, 0.0); 1 << 17]), "the number of logit biases");
+        assert_eq!(bad(|params| params.logit_bias = vec![(1, 0.0); 1 << 17]), "logit_bias");
         assert_eq!(bad(|params| params.mirostat = Some(Mirostat { tau: 0.0, eta: 0.1 })), "mirostat_ent");
         assert_eq!(bad(|params| params.mirostat = Some(Mirostat { tau: 5.0, eta: -1.0 })), "mirostat_lr");
     }

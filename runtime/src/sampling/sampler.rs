@@ -376,6 +376,26 @@ mod tests {
         assert_eq!(storage(&sampler), before);
     }
 
+    #[test]
+    fn filters_at_their_ends_keep_the_best_token() {
+        let logits = [0.5, 2.0, 1.0, 1.9];
+        for seed in 0..20 {
+            let usual = SamplingParams { seed, temperature: 5.0, ..SamplingParams::default() };
+            for params in [
+                SamplingParams { top_p: 0.0, ..usual.clone() },
+                SamplingParams { min_p: 1.0, ..usual.clone() },
+                SamplingParams { min_p: 7.0, ..usual.clone() },
+            ] {
+                assert_eq!(Sampler::new(params).unwrap().sample(&logits), Ok(1));
+            }
+            // The most typical one is not the best, but it is one.
+            let typical = SamplingParams { typical_p: 0.0, ..usual.clone() };
+            let chosen = Sampler::new(typical.clone()).unwrap().sample(&logits).unwrap();
+            let greedy = SamplingParams { temperature: 0.0, ..typical };
+            assert_eq!(Sampler::new(greedy).unwrap().sample(&logits), Ok(chosen));
+        }
+    }
+
     proptest! {
         #[test]
         fn greedy_is_argmax_whatever_the_filters(

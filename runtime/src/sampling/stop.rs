@@ -1,4 +1,7 @@
 //! Stop strings in a stream of text, wherever tokens cut them.
+//!
+//! The text is looked at once, byte by byte: of each stop string it is known how much of its beginning the text ends with
+//! (Knuth, Morris, Pratt), so that a byte costs the same however long the strings are and however much is held back.
 
 /// Lets text through up to the first stop string, holding back only what may be the start of one.
 ///
@@ -6,7 +9,7 @@
 /// that are complete at the same place at the longest.
 #[derive(Debug, Clone, Default)]
 pub struct StopStrings {
-    stops: Vec<String>,
+    stops: Vec<StopString>,
     held: String,
     found: Option<usize>,
 }
@@ -14,8 +17,8 @@ pub struct StopStrings {
 impl StopStrings {
     /// Stops at these strings; empty ones never occur.
     pub fn new(stops: impl IntoIterator<Item = String>) -> Self {
-        let stops: Vec<String> = stops.into_iter().collect();
-        let longest = stops.iter().map(String::len).max();
+        let stops: Vec<StopString> = stops.into_iter().map(StopString::new).collect();
+        let longest = stops.iter().map(|stop| stop.bytes.len()).max();
         // What is held back is shorter than a stop string, and a token's text is added to it.
         let held = longest.map_or_else(String::new, |longest| String::with_capacity(longest + 256));
         Self { stops, held, found: None }
@@ -31,18 +34,24 @@ impl StopStrings {
             out.push_str(text);
             return None;
         }
+        let before = self.held.len();
         self.held.push_str(text);
-        let ends = self.stops.iter().enumerate().filter_map(|(index, stop)| {
-            let start = self.held.find(stop.as_str()).filter(|_| !stop.is_empty())?;
-            Some((start + stop.len(), start, index))
-        });
-        if let Some((_, start, index)) = ends.min() {
-            out.push_str(&self.held[..start]);
-            self.held.clear();
-            self.found = Some(index);
-            return self.found;
+        for (at, byte) in text.bytes().enumerate() {
+            let mut complete: Option<(usize, usize)> = None;
+            for (index, stop) in self.stops.iter_mut().enumerate() {
+                let length = stop.bytes.len();
+                if stop.advance(byte) && complete.is_none_or(|(longest, _)| length > longest) {
+                    complete = Some((length, index));
+                }
+            }
+            if let Some((length, index)) = complete {
+                out.push_str(&self.held[..before + at + 1 - length]);
+                self.held.clear();
+                self.found = Some(index);
+                return self.found;
+            }
         }
-        let keep = self.stops.iter().map(|stop| overlap(&self.held, stop)).max().unwrap_or(0);
+        let keep = self.stops.iter().map(|stop| stop.matched).max().unwrap_or(0);
         out.push_str(&self.held[..self.held.len() - keep]);
         self.held.drain(..self.held.len() - keep);
         None
@@ -52,13 +61,47 @@ impl StopStrings {
     pub fn finish(&mut self, out: &mut String) {
         out.push_str(&self.held);
         self.held.clear();
+        self.stops.iter_mut().for_each(|stop| stop.matched = 0);
     }
 }
 
-/// Length of the longest proper prefix of `stop` that `text` ends with.
-fn overlap(text: &str, stop: &str) -> usize {
-    let most = text.len().min(stop.len().saturating_sub(1));
-    (1..=most).rev().find(|&n| text.as_bytes().ends_with(&stop.as_bytes()[..n])).unwrap_or(0)
+/// A stop string, and how much of it the text ends with.
+#[derive(Debug, Clone)]
+struct StopString {
+    bytes: Vec<u8>,
+    /// For each of its beginnings, one byte and longer: the longest shorter beginning that it ends with.
+    borders: Vec<usize>,
+    /// Bytes of its beginning that the text ends with, fewer than all.
+    matched: usize,
+}
+
+impl StopString {
+    fn new(text: String) -> Self {
+        let bytes = text.into_bytes();
+        let mut borders = Vec::with_capacity(bytes.len());
+        for at in 0..bytes.len() {
+            let border = if at == 0 { 0 } else { extended(&bytes, &borders, borders[at - 1], bytes[at]) };
+            borders.push(border);
+        }
+        Self { bytes, borders, matched: 0 }
+    }
+
+    /// Takes the next byte of the text; says whether the string is complete with it.
+    fn advance(&mut self, byte: u8) -> bool {
+        self.matched = extended(&self.bytes, &self.borders, self.matched, byte);
+        self.matched == self.bytes.len() && !self.bytes.is_empty()
+    }
+}
+
+/// The longest beginning of `bytes` that a text ends with, which ended with `matched` of them before `byte`.
+fn extended(bytes: &[u8], borders: &[usize], mut matched: usize, byte: u8) -> usize {
+    while bytes.get(matched) != Some(&byte) {
+        if matched == 0 {
+            return 0;
+        }
+        matched = borders[matched - 1];
+    }
+    matched + 1
 }
 
 #[cfg(test)]
@@ -91,6 +134,26 @@ mod tests {
         assert_eq!(stops.push("more", &mut out), Some(1));
         stops.finish(&mut out);
         assert_eq!(out, "one\nUse the ");
+    }
+
+    #[test]
+    fn long_stop_strings_cost_no_more_than_short_ones() {
+        // Looking for each of these in what is held back, at every token, would take hours.
+        let stop = "ab".repeat(1 << 20) + "c";
+        let text = "ab".repeat(1 << 19);
+        let mut stops = StopStrings::new([stop.clone(), "aab".to_owned()]);
+        let mut out = String::new();
+        for piece in 0..text.len() / 2 {
+            assert_eq!(stops.push(&text[2 * piece..][..2], &mut out), None);
+        }
+        assert!(out.is_empty());
+        stops.finish(&mut out);
+        assert_eq!(out, text);
+        let mut stops = StopStrings::new([stop.clone()]);
+        out.clear();
+        assert_eq!(stops.push("xab", &mut out), None);
+        assert_eq!(stops.push(&stop, &mut out), Some(0));
+        assert_eq!(out, "xab");
     }
 
     proptest! {

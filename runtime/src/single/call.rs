@@ -5,6 +5,7 @@
 //! block in which attention reads them, with room for the call's tokens behind its position; indices stay below what they count.
 
 use bitnetc_ir::interp::Tensor;
+use bitnetc_ir::limits::MAX_POSITIONS;
 use bitnetc_ir::sample::{CallShape, index_bound};
 use bitnetc_ir::{DType, Func, KEY_BLOCK, Module, Type, ValueId};
 
@@ -19,11 +20,11 @@ pub(super) fn wrong(func: &Func, (index, what): Wrong) -> ExecuteError {
     ExecuteError::Input { func: func.name().to_owned(), index, what }
 }
 
-/// The call of `func` that `inputs` are for.
+/// The call of `func`, a function of `module`, that `inputs` are for.
 ///
 /// # Errors
 /// Inputs that break one of the rules.
-pub(super) fn of_inputs(module: &Module, func: &Func, inputs: &[Tensor]) -> Result<CallShape, ExecuteError> {
+pub fn of_inputs(module: &Module, func: &Func, inputs: &[Tensor]) -> Result<CallShape, ExecuteError> {
     let types: Vec<&Type> = func.inputs().iter().map(|&value| func.ty(value)).collect();
     let call = shape(&types, inputs).map_err(|what| wrong(func, what))?;
     let below = |dtype| index_bound(module, func, dtype).unwrap_or(u32::MAX);
@@ -73,6 +74,9 @@ pub(super) fn check(
     }
     if !(1..=func.tokens().max()).contains(&tokens) {
         return Err(wrong(func, (0, "has more rows than the function handles, or none")));
+    }
+    if position.checked_add(tokens).is_none_or(|end| end > MAX_POSITIONS) {
+        return Err(wrong(func, (0, "is a call that ends at a position that no model has")));
     }
     if capacity == 0 || !capacity.is_multiple_of(KEY_BLOCK) {
         let cache = tensors.iter().position(|t| matches!(t, Tensor::Cache(_))).unwrap_or(0);

@@ -27,6 +27,7 @@ use crate::machine::memory::WorkMemory;
 use crate::machine::team::{Job, Team};
 use crate::map::AlignedBuffer;
 
+pub use call::of_inputs as call_of_inputs;
 pub use function::execute;
 pub use op::{CompiledModule, OneOp, OpWeights};
 
@@ -43,6 +44,14 @@ pub enum ExecuteError {
     /// A weight could not be packed.
     #[error(transparent)]
     Pack(#[from] PackError),
+    /// A weight that kernels take to be finite has a NaN or an infinity.
+    #[error("weight @{name} ({ty}) is not finite")]
+    NotFinite {
+        /// The parameter.
+        name: String,
+        /// Its type.
+        ty: String,
+    },
     /// Inputs that do not fit the function.
     #[error("@{func}: input {index} {what}")]
     Input {
@@ -81,6 +90,10 @@ impl PackedWeight {
         let (bytes, scale_bytes) = weights::packed_bytes(&ty).unwrap_or((0, 0));
         let (mut elements, mut scales) = (buffer("weight", bytes)?, buffer("scales", scale_bytes)?);
         let values = pack_into(module, param, source, &mut elements.as_mut_slice()[..bytes as usize])?;
+        if !weights::is_finite(&ty, &elements.as_slice()[..bytes as usize]) {
+            let name = module.params()[param].name.clone();
+            return Err(ExecuteError::NotFinite { name, ty: ty.to_string() });
+        }
         for (slot, scale) in scales.as_mut_slice().chunks_exact_mut(4).zip(values) {
             slot.copy_from_slice(&scale.to_le_bytes());
         }

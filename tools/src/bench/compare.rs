@@ -6,12 +6,14 @@
 //! asks ([`Comparison::threshold`]); and, because a shared machine may itself be slower today, only if the share of the
 //! machine's limit that each sample had, with the limit measured right around it, says so too.
 //!
-//! The baseline is what `bitnetc bench -o json` wrote.
+//! The baseline is what `bitnetc bench --json` wrote.
 //!
 //! Invariants: the same numbers give the same verdict; a test without partner gets none.
 
 use bitnetc_ir::random::SplitMix;
 use serde_json::{Value, json};
+
+use super::table::{Column, Table, TableStyle};
 
 /// Odds below which a difference is no accident.
 pub const SELDOM: f64 = 0.01;
@@ -81,19 +83,26 @@ pub struct Comparison {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BaselineError {
     /// No JSON.
-    #[error("not a report of `bitnetc bench -o json`: {0}")]
+    #[error("not a report of `bitnetc bench --json`: {0}")]
     Json(String),
     /// JSON of something else.
-    #[error("not a report of `bitnetc bench -o json`: {0} is missing or of another kind")]
+    #[error("not a report of `bitnetc bench --json`: {0} is missing or of another kind")]
     Field(String),
 }
 
-/// The series of a report, `bitnetc.bench/1`.
+/// A report that was written earlier, `bitnetc.bench/1`.
 ///
 /// # Errors
-/// A text that is no such report.
-pub fn baseline(text: &str) -> Result<Vec<Series>, BaselineError> {
-    let report: Value = serde_json::from_str(text).map_err(|e| BaselineError::Json(e.to_string()))?;
+/// A text that is no JSON.
+pub fn report(text: &str) -> Result<Value, BaselineError> {
+    serde_json::from_str(text).map_err(|e| BaselineError::Json(e.to_string()))
+}
+
+/// The series of a report.
+///
+/// # Errors
+/// JSON that is no such report.
+pub fn baseline(report: &Value) -> Result<Vec<Series>, BaselineError> {
     let missing = |what: &str| BaselineError::Field(what.to_owned());
     if report["schema"] != "bitnetc.bench/1" {
         return Err(missing("schema bitnetc.bench/1"));
@@ -211,25 +220,23 @@ pub fn compare_all(old: &[Series], new: &[Series], threshold: f64) -> Vec<Compar
     new.iter().filter_map(|s| Some(compare(partner(s)?, s, threshold))).collect()
 }
 
-/// The comparisons as a Markdown table.
-pub fn markdown(comparisons: &[Comparison]) -> String {
-    let mut text =
-        "\n| test | baseline t/s | now t/s | change | in shares of the limit | odds of chance | verdict |\n\
-                    |---|--:|--:|--:|--:|--:|---|\n"
-            .to_owned();
+/// The comparisons as a table.
+pub fn table(style: TableStyle, comparisons: &[Comparison]) -> String {
+    let right = ["baseline t/s", "now t/s", "ratio", "paired ratio", "odds of chance"].map(Column::right);
+    let columns = std::iter::once(Column::left("test")).chain(right).chain([Column::left("verdict")]);
+    let mut table = Table::new(columns.collect());
     for c in comparisons {
-        text += &format!(
-            "| {} | {:.2} | {:.2} | {:+.1} % | {:+.1} % | {:.3} | {} |\n",
-            c.key.replace('|', "/"),
-            c.rates.0,
-            c.rates.1,
-            100.0 * c.change,
-            100.0 * c.share_change,
-            c.odds,
-            c.verdict.name()
-        );
+        table.push(vec![
+            c.key.clone(),
+            format!("{:.2}", c.rates.0),
+            format!("{:.2}", c.rates.1),
+            format!("{:.3}", 1.0 + c.change),
+            format!("{:.3}", 1.0 + c.share_change),
+            format!("{:.3}", c.odds),
+            c.verdict.name().to_owned(),
+        ]);
     }
-    text
+    format!("\n{}", table.render(style))
 }
 
 /// The comparisons as JSON.
@@ -302,8 +309,8 @@ mod tests {
                 {"bandwidth": 40.0, "int8": 1.0}, {"bandwidth": 20.0, "int8": 1.0}, {"bandwidth": 48.0, "int8": 1.0},
             ],
         });
-        let report = json!({"schema": "bitnetc.bench/1", "tests": [test]});
-        let read = baseline(&report.to_string()).unwrap();
+        let text = json!({"schema": "bitnetc.bench/1", "tests": [test]}).to_string();
+        let read = baseline(&report(&text).unwrap()).unwrap();
         assert_eq!(read[0].key, "m tg8 threads=2 depth=0 chunk=128 head=q8");
         assert_eq!((&read[0].rates[..], &read[0].shares[..]), (&[10.0, 12.0][..], &[0.5, 0.5][..]));
         assert_eq!(compare_all(&read, &read, 0.03).len(), 1);
@@ -311,8 +318,8 @@ mod tests {
         for broken in
             ["", "{}", r#"{"schema":"bitnetc.bench/1"}"#, r#"{"schema":"bitnetc.bench/1","tests":[{}]}"#]
         {
-            let message = baseline(broken).unwrap_err().to_string();
-            assert!(message.starts_with("not a report of `bitnetc bench -o json`"), "{message}");
+            let message = report(broken).and_then(|report| baseline(&report)).unwrap_err().to_string();
+            assert!(message.starts_with("not a report of `bitnetc bench --json`"), "{message}");
         }
     }
 }

@@ -7,7 +7,7 @@
 //! repetition, between all and after the last one, and a repetition is compared with the better of its two neighbours.
 //!
 //! Invariants: bytes and multiply-adds are those of [`OpWork`], so a faster kernel does not change them; of an op that takes two
-//! kernels the first one has the work; time is that in the kernel, a mean over the threads, without the waiting behind it.
+//! kernels the first one has the work; time is that in the kernel, a mean over the threads, without the waiting after it.
 
 use std::collections::BTreeSet;
 
@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use super::limits::Limits;
 use super::run::{PASSES, WARM_UP_STEPS, token};
+use super::table::{Column, Table, TableStyle};
 use crate::error::Error;
 use bitnetc::load::Loaded;
 
@@ -292,7 +293,7 @@ fn round(roofline: &mut Roofline, threads: u32) -> Result<Peaks, Error> {
 
 /// The call of an entry point that ran: the chunk, or one token.
 fn call(func: &Func, options: &KernelsOptions, prompt: u32) -> Extent {
-    // The head behind a prompt is fed its last token only, and has no position.
+    // The head after a prompt is fed its last token only, and has no position.
     let positional = func.inputs().iter().any(|&v| func.ty(v).as_cache().is_some());
     let many = positional && func.tokens().max() > 1;
     Extent { position: if positional { options.depth } else { 0 }, tokens: if many { prompt } else { 1 } }
@@ -367,55 +368,68 @@ fn rate(amount: u64, per_second: f64, share: f64) -> [String; 2] {
     }
 }
 
-/// The tables, one for each entry point.
-pub fn markdown(outcome: &KernelsOutcome) -> String {
+/// The tables, one for each entry point. The shares of the time add up to the call.
+pub fn tables(style: TableStyle, outcome: &KernelsOutcome) -> String {
     let mut text = String::new();
     for entry in &outcome.entries {
         let what = match entry.tokens {
             1 => "one token".to_owned(),
             n => format!("{n} tokens"),
         };
-        text += &format!(
-            "\n@{}, {what}: {:.3} ms\n\n\
-             | kernel | code | steps | µs a step | of the time | MB a step | GB/s | of the bandwidth | MMAC a step | GMAC/s | of the peak |\n\
-             |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
-            entry.entry,
-            1e3 * entry.seconds
-        );
+        text += &format!("\n@{}, {what}: {:.3} ms\n\n", entry.entry, 1e3 * entry.seconds);
+        let numbers = [
+            "steps",
+            "µs a step",
+            "of the time",
+            "MB a step",
+            "GB/s",
+            "of the bandwidth",
+            "MMAC a step",
+            "GMAC/s",
+            "of the peak",
+        ];
+        let columns = [Column::left("kernel"), Column::left("code")].into_iter();
+        let mut table = Table::new(columns.chain(numbers.map(Column::right)).collect());
         for k in outcome.kernels.iter().filter(|k| k.entry == entry.entry) {
-            let work = k.work.work;
-            let steps = f64::from(k.steps.max(1));
-            let amount =
-                |n: u64| if n == 0 { String::new() } else { format!("{:.3}", n as f64 / steps / 1e6) };
-            let [bandwidth, of_bandwidth] =
-                rate(work.bytes(), k.bandwidth(), k.bandwidth_share(&outcome.rounds));
-            let [macs, of_peak] = rate(work.macs(), k.macs(), k.peak_share(&outcome.rounds));
-            let of_peak = match k.peak {
-                Peak::F32 if work.macs() > 0 => format!("{of_peak} (f32)"),
-                _ => of_peak,
-            };
-            text += &format!(
-                "| {} | {} | {}{} | {:.2} | {:.1} % | {} | {bandwidth} | {of_bandwidth} | {} | {macs} | {of_peak} |\n",
-                k.kernel,
-                k.selector,
-                k.steps,
-                if k.replicated { " ×" } else { "" },
-                1e6 * k.median_seconds() / steps,
-                100.0 * k.share_of_call(),
-                amount(work.bytes()),
-                amount(work.macs()),
-            );
+            table.push(kernel_row(k, &outcome.rounds));
         }
-        text += &format!(
-            "| waiting at barriers | | | | {:.1} % | | | | | | |\n| dispatch | | | | {:.1} % | | | | | | |\n",
-            100.0 * entry.barrier,
-            100.0 * entry.dispatch
-        );
+        for (name, share) in [("barriers", entry.barrier), ("dispatch", entry.dispatch)] {
+            let mut row = vec![String::new(); 11];
+            row[0] = name.to_owned();
+            row[4] = format!("{:.1} %", 100.0 * share);
+            table.push(row);
+        }
+        text += &table.render(style);
     }
     if outcome.kernels.iter().any(|k| k.replicated) {
-        text += "\n×: every thread does all of it, for itself.\n";
+        text += "\n×: every thread computes all of it for itself.\n";
     }
     text
+}
+
+fn kernel_row(k: &KernelOutcome, rounds: &[Peaks]) -> Vec<String> {
+    let work = k.work.work;
+    let steps = f64::from(k.steps.max(1));
+    let amount = |n: u64| if n == 0 { String::new() } else { format!("{:.3}", n as f64 / steps / 1e6) };
+    let [bandwidth, of_bandwidth] = rate(work.bytes(), k.bandwidth(), k.bandwidth_share(rounds));
+    let [macs, of_peak] = rate(work.macs(), k.macs(), k.peak_share(rounds));
+    let of_peak = match k.peak {
+        Peak::F32 if work.macs() > 0 => format!("{of_peak} (f32)"),
+        _ => of_peak,
+    };
+    vec![
+        k.kernel.clone(),
+        k.selector.to_owned(),
+        format!("{}{}", k.steps, if k.replicated { " ×" } else { "" }),
+        format!("{:.2}", 1e6 * k.median_seconds() / steps),
+        format!("{:.1} %", 100.0 * k.share_of_call()),
+        amount(work.bytes()),
+        bandwidth,
+        of_bandwidth,
+        amount(work.macs()),
+        macs,
+        of_peak,
+    ]
 }
 
 /// The outcome as JSON: plain units, shares from 0 to 1, `null` where there is nothing to rate.
@@ -501,7 +515,7 @@ mod tests {
         };
         let all =
             KernelsOutcome { kernels: vec![k], entries: vec![entry], rounds: Vec::new(), interrupted: false };
-        let text = markdown(&all);
+        let text = tables(TableStyle::Markdown, &all);
         assert!(text.contains("| bitlinear | x64 | 2 | 1000000.00 | 50.0 % |  |  |  |  |  |  |"), "{text}");
         let (kernels, entries) = json(&all);
         assert_eq!(kernels[0]["share_of_bandwidth"], Value::Null);

@@ -14,9 +14,12 @@ pub mod kernels;
 mod limits;
 pub mod machine;
 mod outcome;
+pub mod page;
 pub mod passes;
 pub mod report;
 mod run;
+pub mod step;
+pub mod table;
 
 pub use limits::{LimitKind, Limits};
 pub use outcome::Outcome;

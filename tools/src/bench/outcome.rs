@@ -1,5 +1,7 @@
 //! What a test gave, and what follows from it.
 
+use std::time::Duration;
+
 use bitnetc_ir::work::Work;
 use bitnetc_runtime::profile::Profile;
 
@@ -18,7 +20,9 @@ pub struct Outcome {
     pub limits: Vec<Limits>,
     /// What one repetition needs.
     pub work: Work,
-    /// Where the time of a run behind the samples went, if it was asked for.
+    /// How long each generated token took, repetition after repetition; empty where the test generates none.
+    pub token_times: Vec<Duration>,
+    /// Where the time of a run after the samples went, if it was asked for.
     pub profile: Option<Profile>,
 }
 
@@ -97,6 +101,7 @@ mod tests {
             samples: vec![8.0, 12.0, 10.0],
             limits: [20.0, 10.0, 15.0, 20.0].map(limits).to_vec(),
             work: Work { weight_bytes: 9_000_000_000, kv_bytes: 1_000_000_000, ..Work::default() },
+            token_times: Vec::new(),
             profile: None,
         }
     }

@@ -14,6 +14,7 @@ use bitnetc_runtime::session::{Session, SessionOptions};
 use serde_json::{Value, json};
 
 use super::run::{Runner, Test};
+use super::table::{Column, Table, TableStyle};
 use crate::error::Error;
 use bitnetc::load::Loaded;
 
@@ -154,37 +155,55 @@ pub fn measure(
     Ok(PassOutcome { without, shape: Shape::of(variant), decode, prefill, decode_ratios, prefill_ratios })
 }
 
+/// The table. Rows come as variants end, so columns have room for what usually stands in them.
+fn table(options: &PassesOptions) -> Table {
+    let PassesOptions { prompt, generate, .. } = options;
+    let ratio = || Column::right("ratio to all passes").at_least(21);
+    Table::new(vec![
+        Column::left("disabled pass").at_least(18),
+        Column::right(format!("tg{generate} t/s")).at_least(9),
+        ratio(),
+        Column::right(format!("pp{prompt} t/s")).at_least(9),
+        ratio(),
+        Column::right("MB/token"),
+        Column::right("arena kB").at_least(9),
+        Column::right("ops"),
+        Column::right("kernel calls"),
+        Column::right("barriers"),
+        Column::right("kernels"),
+    ])
+}
+
 /// The head of the table.
-pub fn markdown_head(options: &PassesOptions) -> String {
-    let PassesOptions { prompt, generate, threads, repetitions, .. } = options;
+pub fn head(style: TableStyle, options: &PassesOptions) -> String {
+    let PassesOptions { threads, repetitions, .. } = options;
     format!(
-        "\nThreads: {threads}. Ratios: the middle one (least to greatest) of {repetitions} pairs of samples.\n\n\
-         | left out | tg{generate} t/s | ratio to all passes | pp{prompt} t/s | ratio to all passes | MB/token | arena kB | ops | kernel calls | barriers | kernels |\n\
-         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+        "\nThreads: {threads}. Ratios: median (least to greatest) of {repetitions} pairs of samples.\n\n{}",
+        table(options).head(style)
     )
 }
 
 /// A row of the table.
-pub fn markdown_row(outcome: &PassOutcome) -> String {
+pub fn row(style: TableStyle, options: &PassesOptions, outcome: &PassOutcome) -> String {
     let ratio = |ratios: &Ratios| {
         let (middle, least, most) = ratios.range();
         format!("{middle:.3} ({least:.2} to {most:.2})")
     };
     let s = &outcome.shape;
-    format!(
-        "| {} | {:.1} | {} | {:.1} | {} | {:.2} | {:.1} | {} | {} | {} | {} |\n",
-        outcome.without.map_or("nothing (noise)", PassId::name),
-        outcome.decode,
+    let cells = [
+        outcome.without.map_or("none (noise)", PassId::name).to_owned(),
+        format!("{:.1}", outcome.decode),
         ratio(&outcome.decode_ratios),
-        outcome.prefill,
+        format!("{:.1}", outcome.prefill),
         ratio(&outcome.prefill_ratios),
-        s.bytes_per_token as f64 / 1e6,
-        s.arena_bytes as f64 / 1e3,
-        s.ops,
-        s.steps,
-        s.barriers,
-        s.kernels
-    )
+        format!("{:.2}", s.bytes_per_token as f64 / 1e6),
+        format!("{:.1}", s.arena_bytes as f64 / 1e3),
+        s.ops.to_string(),
+        s.steps.to_string(),
+        s.barriers.to_string(),
+        s.kernels.to_string(),
+    ];
+    table(options).row(style, &cells)
 }
 
 /// An outcome as JSON.

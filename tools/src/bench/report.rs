@@ -1,18 +1,21 @@
-//! Outcomes as Markdown, CSV and JSON.
+//! Outcomes as tables, CSV and JSON.
 //!
 //! Units in CSV and JSON are plain: tokens per second, bytes, multiply-adds, and both of these per second; shares are from
-//! 0 to 1 (above 1 where a model fits in the caches). Markdown is for people.
+//! 0 to 1 (above 1 where a model fits in the caches). Tables are for people.
 
 use std::collections::BTreeSet;
 
 use bitnetc_codegen::compile::Selector;
-use bitnetc_ir::{DType, EntryPoint, Layout, Module, Op, Operand, ParamId};
+use bitnetc_ir::{DType, EntryPoint, Layout, Module, Operand, ParamId};
+use bitnetc_passes::HeadFormat;
 use bitnetc_runtime::profile::{Profile, ProgramProfile};
 use serde_json::{Value, json};
 
 use super::limits::LimitKind;
 use super::machine::{Build, Machine, today};
 use super::outcome::Outcome;
+use super::table::{Column, Table, TableStyle};
+use bitnetc::engine::Latency;
 use bitnetc::load::Loaded;
 
 /// What all tests of a report have in common.
@@ -43,6 +46,9 @@ impl Subject {
     }
 }
 
+/// What a screened head is called, however many rows it computes exactly.
+const SCREENED: &str = "screened";
+
 /// How a planned module stores what a step reads: head, ternary weights and KV cache.
 fn options_of(module: &Module) -> Vec<(&'static str, String)> {
     let Some(decode) = module.entry_point(EntryPoint::Decode).map(|id| &module.funcs()[id]) else {
@@ -55,12 +61,10 @@ fn options_of(module: &Module) -> Vec<(&'static str, String)> {
         for &operand in &node.operands {
             let ty = decode.operand_type(operand, &param_type);
             let param = matches!(operand, Operand::Param(_));
-            match (&node.op, ty.dtype, ty.layout) {
-                (Op::MatmulRows {}, ..) => drop(heads.insert("screened")),
-                (Op::Matmul {}, dtype, _) if param => drop(heads.insert(dtype.name())),
-                (Op::BlockMatmul {}, DType::W8, _) => drop(heads.insert("q8")),
-                (Op::BlockMatmul {}, DType::W6, _) => drop(heads.insert("q6")),
-                (Op::BlockMatmul {}, DType::W4, _) => drop(heads.insert("q4")),
+            match (HeadFormat::of_op(&node.op, ty.dtype), ty.dtype, ty.layout) {
+                (Some(HeadFormat::Stored), dtype, _) if param => drop(heads.insert(dtype.name().to_owned())),
+                (Some(HeadFormat::Screened { .. }), ..) => drop(heads.insert(SCREENED.to_owned())),
+                (Some(format), ..) if param => drop(heads.insert(format.to_string())),
                 (_, DType::Ter, Layout::Tile16) => drop(packings.insert("2bit")),
                 (_, DType::Ter, Layout::Trits16 | Layout::Lut16) => drop(packings.insert("1.6bit")),
                 (_, dtype, _) if ty.as_cache().is_some() => drop(caches.insert(dtype.name())),
@@ -68,11 +72,12 @@ fn options_of(module: &Module) -> Vec<(&'static str, String)> {
             }
         }
     }
-    if heads.contains("screened") {
-        heads.retain(|&head| head == "screened");
+    if heads.contains(SCREENED) {
+        heads.retain(|head| head == SCREENED);
     }
     let list = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join("+");
-    vec![("head", list(heads)), ("weights", list(packings)), ("kv", list(caches))]
+    let heads = list(heads.iter().map(String::as_str).collect());
+    vec![("head", heads), ("weights", list(packings)), ("kv", list(caches))]
 }
 
 /// The instruction selectors that made a model's kernels, the most frequent first; with how many, where there are two.
@@ -105,14 +110,41 @@ pub struct ThreadLimits {
     pub fma: f64,
 }
 
-/// Lines before a Markdown table.
-pub fn markdown_head(machine: &Machine, build: &Build) -> String {
-    format!(
-        "{}\n\
-         | model | threads | test | tokens/s | MB/token | MMAC/token | limit | of the limit | paired |\n\
-         |---|--:|---|--:|--:|--:|---|--:|--:|\n",
-        machine_line(machine, build)
-    )
+/// The table of tests. Rows come as tests end, so columns have room for what usually stands in them. In a Markdown table the
+/// model has a column; on a terminal it stands over its rows.
+fn tests_table(style: TableStyle) -> Table {
+    let mut columns = match style {
+        TableStyle::Markdown => vec![Column::left("model")],
+        TableStyle::Aligned => Vec::new(),
+    };
+    columns.extend([
+        Column::right("threads"),
+        Column::left("test").at_least(16),
+        Column::right("tokens/s").at_least(19),
+        Column::right("MB/token").at_least(8),
+        Column::right("MMAC/token").at_least(10),
+        Column::left("limit").at_least(11),
+        Column::right("of the limit"),
+        Column::right("paired"),
+    ]);
+    Table::new(columns)
+}
+
+/// What stands before the first test: machine and build and, of a Markdown table, its head.
+pub fn head(style: TableStyle, machine: &Machine, build: &Build) -> String {
+    let table = match style {
+        TableStyle::Markdown => tests_table(style).head(style),
+        TableStyle::Aligned => String::new(),
+    };
+    format!("{}\n{table}", machine_line(machine, build))
+}
+
+/// What stands before the tests of a model: on a terminal its name and the titles of the columns.
+pub fn model_head(style: TableStyle, subject: &Subject) -> String {
+    match style {
+        TableStyle::Markdown => String::new(),
+        TableStyle::Aligned => format!("{}\n{}", subject.title(), tests_table(style).head(style)),
+    }
 }
 
 /// Machine, build and date in one line.
@@ -128,44 +160,79 @@ pub fn machine_line(machine: &Machine, build: &Build) -> String {
     )
 }
 
-/// A row of a Markdown table.
-pub fn markdown_row(subject: &Subject, o: &Outcome) -> String {
+/// The row of a test.
+pub fn row(style: TableStyle, subject: &Subject, o: &Outcome) -> String {
     let (kind, rate) = o.limit();
     let limit = match kind {
         LimitKind::Bandwidth => format!("{:.1} GB/s", rate / 1e9),
         LimitKind::Int8 => format!("{:.0} GMAC/s", rate / 1e9),
     };
     let depth = if o.test.depth > 0 { format!(" @ d{}", o.test.depth) } else { String::new() };
-    format!(
-        "| {} | {} | {}{depth} | {:.2} ± {:.2} | {:.1} | {:.0} | {limit} | {:.0} % | {:.0} % |\n",
-        subject.title(),
-        o.test.threads,
-        o.test.name(),
-        o.mean(),
-        o.deviation(),
-        o.bytes_per_token() as f64 / 1e6,
-        o.macs_per_token() as f64 / 1e6,
-        100.0 * o.share_of_limit(),
-        100.0 * o.share_paired()
-    )
+    let mut cells = match style {
+        TableStyle::Markdown => vec![subject.title()],
+        TableStyle::Aligned => Vec::new(),
+    };
+    cells.extend([
+        o.test.threads.to_string(),
+        format!("{}{depth}", o.test.name()),
+        format!("{:.2} ± {:.2}", o.mean(), o.deviation()),
+        format!("{:.1}", o.bytes_per_token() as f64 / 1e6),
+        format!("{:.0}", o.macs_per_token() as f64 / 1e6),
+        limit,
+        format!("{:.0} %", 100.0 * o.share_of_limit()),
+        format!("{:.0} %", 100.0 * o.share_paired()),
+    ]);
+    tests_table(style).row(style, &cells)
 }
 
-/// A Markdown table of the limits.
-pub fn markdown_limits(limits: &[ThreadLimits], buffer_bytes: u64) -> String {
-    let mut text = format!(
-        "\n| threads | read bandwidth ({:.1} GB buffer) | int8 peak | f32 peak |\n|--:|--:|--:|--:|\n",
-        buffer_bytes as f64 / 1e9
-    );
+/// A table of the limits.
+pub fn limits_table(style: TableStyle, limits: &[ThreadLimits], buffer_bytes: u64) -> String {
+    let mut table = Table::new(vec![
+        Column::right("threads"),
+        Column::right(format!("read bandwidth ({:.1} GB buffer)", buffer_bytes as f64 / 1e9)),
+        Column::right("int8 peak"),
+        Column::right("f32 peak"),
+    ]);
     for l in limits {
-        text += &format!(
-            "| {} | {:.1} GB/s | {:.0} GMAC/s | {:.0} GMAC/s |\n",
-            l.threads,
-            l.bandwidth / 1e9,
-            l.int8 / 1e9,
-            l.fma / 1e9
-        );
+        table.push(vec![
+            l.threads.to_string(),
+            format!("{:.1} GB/s", l.bandwidth / 1e9),
+            format!("{:.0} GMAC/s", l.int8 / 1e9),
+            format!("{:.0} GMAC/s", l.fma / 1e9),
+        ]);
     }
-    text
+    format!("\n{}", table.render(style))
+}
+
+/// A table of how long single tokens took, for the tests that generate; empty if there are none.
+pub fn latency_table(style: TableStyle, tests: &[(Subject, Outcome)]) -> String {
+    let mut table = Table::new(
+        [Column::left("model"), Column::right("threads"), Column::left("test")]
+            .into_iter()
+            .chain(["p50 ms", "p90 ms", "p99 ms", "max ms"].map(Column::right))
+            .collect(),
+    );
+    let mut any = false;
+    for (subject, o) in tests {
+        let Some(latency) = Latency::of(&o.token_times) else { continue };
+        let mut row = vec![
+            subject.title(),
+            o.test.threads.to_string(),
+            match o.test.depth {
+                0 => o.test.name(),
+                depth => format!("{} @ d{depth}", o.test.name()),
+            },
+        ];
+        let times = [latency.p50, latency.p90, latency.p99, latency.max];
+        row.extend(times.map(|time| format!("{:.3}", 1e3 * time.as_secs_f64())));
+        table.push(row);
+        any = true;
+    }
+    if any {
+        format!("\nTime of a generated token, percentiles:\n\n{}", table.render(style))
+    } else {
+        String::new()
+    }
 }
 
 /// Entry points that have run, in a profile.
@@ -173,16 +240,16 @@ fn used(profile: &Profile) -> impl Iterator<Item = &ProgramProfile> {
     profile.programs.iter().filter(|p| p.calls > 0)
 }
 
-/// Markdown tables of where the time of a test went; empty if it was not recorded.
-pub fn markdown_profile(subject: &Subject, o: &Outcome) -> String {
+/// Tables of where the time of a test went; empty if it was not recorded. The rows add up to the time.
+pub fn profile_tables(style: TableStyle, subject: &Subject, o: &Outcome) -> String {
     let mut text = String::new();
     let Some(profile) = &o.profile else { return text };
     for program in used(profile) {
         let wall = program.wall_ns.max(1) as f64;
         let percent = |ns: f64| format!("{:.1} %", 100.0 * ns / wall);
+        let ms = |ns: f64| format!("{:.4}", ns / program.calls as f64 / 1e6);
         text += &format!(
-            "\n{}, {} threads, {} @ d{}: {} calls of @{}, {:.3} ms each\n\n\
-             | op | steps | ms per call | of the time | waiting behind it |\n|---|--:|--:|--:|--:|\n",
+            "\n{}, {} threads, {} @ d{}: {} calls of @{}, {:.3} ms each\n\n",
             subject.title(),
             o.test.threads,
             o.test.name(),
@@ -191,15 +258,24 @@ pub fn markdown_profile(subject: &Subject, o: &Outcome) -> String {
             program.name,
             wall / program.calls as f64 / 1e6
         );
+        let mut table = Table::new(vec![
+            Column::left("op"),
+            Column::right("steps"),
+            Column::right("ms per call"),
+            Column::right("of the time"),
+            Column::right("waiting after it"),
+        ]);
         for op in program.by_op() {
-            let ms = op.busy_ns / program.calls as f64 / 1e6;
-            let (busy, wait) = (percent(op.busy_ns), percent(op.wait_ns));
-            text += &format!("| {} | {} | {ms:.4} | {busy} | {wait} |\n", op.op, op.steps);
+            let cells = [op.op.to_owned(), op.steps.to_string(), ms(op.busy_ns)];
+            table.push(cells.into_iter().chain([percent(op.busy_ns), percent(op.wait_ns)]).collect());
         }
         if let Some(overhead) = program.overhead() {
-            let (barrier, dispatch) = (percent(overhead.barrier * wall), percent(overhead.dispatch * wall));
-            text += &format!("| all barriers | | | | {barrier} |\n| dispatch | | | {dispatch} | |\n");
+            for (name, share) in [("barriers", overhead.barrier), ("dispatch", overhead.dispatch)] {
+                let ns = share * wall;
+                table.push(vec![name.to_owned(), String::new(), ms(ns), percent(ns), String::new()]);
+            }
         }
+        text += &table.render(style);
     }
     text
 }
@@ -225,7 +301,7 @@ fn json_profile(profile: &Profile) -> Value {
 
 /// The first line of CSV.
 pub const CSV_HEAD: &str = "model,options,test,threads,depth,tok_per_s,stddev,bytes_per_token,macs_per_token,limit,\
-                            limit_value,share_of_limit,share_paired\n";
+                            limit_value,share_of_limit,share_paired,p50_ms,p90_ms,p99_ms,max_ms\n";
 
 /// A line of CSV.
 pub fn csv_row(subject: &Subject, o: &Outcome) -> String {
@@ -233,8 +309,12 @@ pub fn csv_row(subject: &Subject, o: &Outcome) -> String {
     let options: Vec<String> =
         subject.options.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let (kind, rate) = o.limit();
+    let latency = match Latency::of(&o.token_times) {
+        Some(l) => [l.p50, l.p90, l.p99, l.max].map(|time| ms(time).to_string()).join(","),
+        None => ",,,".to_owned(),
+    };
     format!(
-        "{},{},{},{},{},{},{},{},{},{},{},{},{}\n",
+        "{},{},{},{},{},{},{},{},{},{},{},{},{},{latency}\n",
         quoted(&subject.model),
         quoted(&options.join(" ")),
         o.test.name(),
@@ -249,6 +329,10 @@ pub fn csv_row(subject: &Subject, o: &Outcome) -> String {
         o.share_of_limit(),
         o.share_paired()
     )
+}
+
+fn ms(time: std::time::Duration) -> f64 {
+    1e3 * time.as_secs_f64()
 }
 
 /// A test as JSON.
@@ -282,6 +366,9 @@ pub fn json_test(subject: &Subject, o: &Outcome) -> Value {
             "dense_macs": o.work.dense_macs,
             "attention_macs": o.work.attention_macs,
         },
+        "token_latency_ms": Latency::of(&o.token_times).map(|l| json!({
+            "p50": ms(l.p50), "p90": ms(l.p90), "p99": ms(l.p99), "max": ms(l.max),
+        })),
         "profile": o.profile.as_ref().map(json_profile),
         "limit_samples": o.limits.iter().map(|l| json!({ "bandwidth": l.bandwidth, "int8": l.int8 })).collect::<Vec<_>>(),
     })

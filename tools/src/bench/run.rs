@@ -1,6 +1,6 @@
 //! Running a test: limits and repetitions in turns.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bitnetc_codegen::compile::CompileError;
 use bitnetc_codegen::host;
@@ -26,7 +26,7 @@ pub(crate) const WARM_UP_STEPS: u32 = 4;
 pub struct Test {
     /// Tokens of the prompt, fed at once; 0: none.
     pub prompt: u32,
-    /// Tokens fed one by one behind it; 0: none.
+    /// Tokens fed one by one after it; 0: none.
     pub generate: u32,
     /// Tokens in the context before it starts.
     pub depth: u32,
@@ -59,7 +59,7 @@ pub struct BenchOptions {
     pub warm_up: bool,
     /// Tokens that the sessions' context holds: the most that any test needs.
     pub context: u32,
-    /// Whether each test is run once more behind its samples, with a clock at every step and barrier.
+    /// Whether each test is run once more after its samples, with a clock at every step and barrier.
     pub profile: bool,
     /// Asked between steps; false ends the test.
     pub keep_going: KeepGoing,
@@ -98,12 +98,14 @@ pub(crate) struct Runner {
     /// Tokens of the session's context that are those of [`token`].
     filled: u32,
     keep_going: KeepGoing,
+    /// How long each token took that the last sample generated.
+    token_times: Vec<Duration>,
 }
 
 impl Runner {
     pub(crate) fn new(mut session: Session, keep_going: KeepGoing) -> Self {
         session.set_keep_going(keep_going.clone());
-        Self { session, filled: 0, keep_going }
+        Self { session, filled: 0, keep_going, token_times: Vec::new() }
     }
 
     /// Brings the context to `depth` tokens.
@@ -126,15 +128,21 @@ impl Runner {
         let vocab = self.session.model().vocab();
         self.session.truncate(test.depth);
         let prompt: Vec<u32> = (0..test.prompt).map(|i| token(test.depth + i, vocab)).collect();
+        self.token_times.clear();
+        self.token_times.reserve(test.generate as usize);
         let clock = Instant::now();
         if !prompt.is_empty() {
             self.session.feed(&prompt)?;
         }
+        let mut before = clock.elapsed();
         for i in 0..test.generate {
             if !self.keep_going.ask() {
                 return Err(Error::INTERRUPTED);
             }
             self.session.feed(&[token(test.depth + test.prompt + i, vocab)])?;
+            let now = clock.elapsed();
+            self.token_times.push(now - before);
+            before = now;
         }
         Ok(clock.elapsed().as_secs_f64())
     }
@@ -213,7 +221,14 @@ impl<'a> Bench<'a> {
         runner.fill(test.depth)?;
         let mut work = self.accounts.prompt(test.depth, test.prompt);
         work += self.accounts.generation(test.depth + test.prompt, test.generate);
-        let mut outcome = Outcome { test, samples: Vec::new(), limits: Vec::new(), work, profile: None };
+        let mut outcome = Outcome {
+            test,
+            samples: Vec::new(),
+            limits: Vec::new(),
+            work,
+            token_times: Vec::new(),
+            profile: None,
+        };
         if self.options.warm_up {
             runner.warm_up(test)?;
         }
@@ -228,6 +243,7 @@ impl<'a> Bench<'a> {
             };
             let rate = f64::from(outcome.tokens()) / seconds;
             outcome.samples.push(rate);
+            outcome.token_times.extend(&runner.token_times);
             outcome.limits.push(self.limits(test.threads)?);
             progress(Progress::Sample { done, rate });
         }

@@ -75,7 +75,7 @@ pub struct MachineInfo {
     pub vector_bytes: u32,
     /// Bytes of the second-level caches of all threads' cores.
     pub cache_bytes: u64,
-    /// Nanoseconds that a meeting of the threads is predicted to take.
+    /// Nanoseconds that a barrier is predicted to take.
     pub barrier_ns: f64,
 }
 
@@ -120,7 +120,7 @@ pub struct Predicted {
     pub memory_ns: f64,
     /// Computing, by the thread that has most of it.
     pub compute_ns: f64,
-    /// Calls, and meetings inside the op.
+    /// Calls, and barriers inside the op.
     pub overhead_ns: f64,
     /// The roofline: what nothing could be faster than.
     pub least_ns: f64,
@@ -174,14 +174,22 @@ pub struct Kind {
 pub struct Measured {
     /// Nanoseconds in kernels, for each thread, a call.
     pub busy_ns: Vec<f64>,
-    /// Nanoseconds at the barriers behind the op's steps, for each thread, a call.
+    /// Nanoseconds at the barriers after the op's steps, for each thread, a call; after the last step, until all threads are done.
     pub wait_ns: Vec<f64>,
 }
 
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
 impl Measured {
-    /// Of the slowest thread.
+    /// In kernels, the mean of the threads.
     pub fn ns(&self) -> f64 {
-        self.busy_ns.iter().copied().fold(0.0, f64::max)
+        mean(&self.busy_ns)
+    }
+    /// Waiting, the mean of the threads.
+    pub fn waited_ns(&self) -> f64 {
+        mean(&self.wait_ns)
     }
 }
 
@@ -198,7 +206,7 @@ pub struct OpInfo {
     pub places: Vec<String>,
     /// The phase: what lies between two barriers.
     pub phase: u32,
-    /// Whether all threads meet behind it.
+    /// Whether a barrier follows it.
     pub barrier: bool,
     /// What it took, if that was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -263,8 +271,10 @@ pub struct Entry {
     pub arena_bytes: u64,
     /// Bytes of the private memory of each thread.
     pub private_bytes: u64,
-    /// Meetings of the threads, those inside ops left out.
+    /// Barriers, those inside ops left out.
     pub barriers: usize,
+    /// Nanoseconds that these are predicted to take: with them the predictions of the ops add up to that of the call.
+    pub barrier_ns: f64,
     /// What a call needs.
     pub work: WorkInfo,
     /// What a call is predicted to take; `bound` is that of the roofline.
@@ -274,6 +284,13 @@ pub struct Entry {
     /// Nanoseconds of a call, if that was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub measured_ns: Option<f64>,
+    /// Of it, waiting at barriers, a mean over the threads, if that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured_barrier_ns: Option<f64>,
+    /// Of it, what is neither in kernels nor at barriers, if that was measured: with both, the measured times of the ops (means
+    /// over the threads) add up to that of the call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured_dispatch_ns: Option<f64>,
 }
 
 /// A kernel.

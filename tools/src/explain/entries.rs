@@ -144,6 +144,9 @@ impl Entries<'_> {
             });
             phase += u32::from(barrier);
         }
+        let waited: f64 = ops.iter().filter_map(|op| op.measured.as_ref()).map(Measured::waited_ns).sum();
+        let overhead = recorded.and_then(|p| p.overhead());
+        let wall_ns = recorded.map(|p| p.wall_ns as f64 / p.calls as f64);
         let roofline_by_memory = cost.least > self.costs.multiply_seconds(&cost.work.work, call);
         Entry {
             name: func.name().to_owned(),
@@ -156,6 +159,7 @@ impl Entries<'_> {
             arena_bytes: func.plan.as_ref().map_or(0, |p| p.arena_bytes),
             private_bytes: func.plan.as_ref().map_or(0, |p| p.private_bytes),
             barriers: cost.barriers,
+            barrier_ns: ns(cost.barrier_seconds),
             work: WorkInfo::from(&cost.work),
             predicted: Predicted {
                 ns: ns(cost.seconds),
@@ -166,7 +170,9 @@ impl Entries<'_> {
                 bound: if roofline_by_memory { "memory" } else { "compute" },
             },
             resident: cost.resident,
-            measured_ns: recorded.map(|p| ns(p.wall_ns as f64 / p.calls as f64 * 1e-9)),
+            measured_ns: wall_ns.map(|wall| ns(wall * 1e-9)),
+            measured_barrier_ns: wall_ns.map(|_| ns(waited * 1e-9)),
+            measured_dispatch_ns: wall_ns.zip(overhead).map(|(wall, o)| ns(o.dispatch * wall * 1e-9)),
             ops,
         }
     }

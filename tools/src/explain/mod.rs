@@ -58,8 +58,8 @@ pub fn explain(
         Source::Gguf { .. } => {
             let gguf = source.gguf_model()?;
             let imported = import(&gguf, compile)?;
-            let context = compile.pass_context()?;
-            let (module, stages) = stages::run(&compile.pipeline, imported, &context, options.texts)?;
+            let passes = compile.pass_context()?;
+            let (module, stages) = stages::run(&compile.pipeline, imported, &passes, options.texts)?;
             let hparams = gguf.hparams();
             let name = gguf.gguf().string("general.name").ok().flatten().unwrap_or("unnamed").to_owned();
             let model = ModelInfo {
@@ -70,14 +70,13 @@ pub fn explain(
                 hyper_parameters: hyper_parameters(hparams).into_iter().collect(),
                 options: creation_options(compile, &module)?.into_iter().collect(),
                 memory: BTreeMap::new(),
-                context: u32::try_from(hparams.context).unwrap_or(u32::MAX),
+                context: context(source)?,
             };
             (module, stages, model)
         }
         Source::Plan { path, plan } => {
             let meta = plan.index().meta();
             let hyper_parameters: BTreeMap<_, _> = meta.hyper_parameters.iter().cloned().collect();
-            let context = hyper_parameters.get("context").and_then(|text| text.parse().ok());
             let model = ModelInfo {
                 name: meta.model_name.clone(),
                 file: source.name(),
@@ -86,7 +85,7 @@ pub fn explain(
                 hyper_parameters,
                 options: meta.creation_options.iter().cloned().collect(),
                 memory: BTreeMap::new(),
-                context: context.filter(|&n| n > 0).unwrap_or(2048),
+                context: context(source)?,
             };
             (plan_module(path, plan)?, Vec::new(), model)
         }
@@ -135,6 +134,20 @@ pub fn explain(
         kernels,
         stages,
         measurement: options.timings.map(Timings::measurement),
+    })
+}
+
+/// Tokens that fit into the model's context; `ExplainOptions::position` is below it.
+///
+/// # Errors
+/// A GGUF that is malformed or not supported.
+pub fn context(source: &Source) -> Result<u32, Error> {
+    Ok(match source {
+        Source::Gguf { .. } => u32::try_from(source.gguf_model()?.hparams().context).unwrap_or(u32::MAX),
+        Source::Plan { plan, .. } => {
+            let stated = plan.index().meta().hyper_parameters.iter().find(|(name, _)| name == "context");
+            stated.and_then(|(_, text)| text.parse().ok()).filter(|&n| n > 0).unwrap_or(2048)
+        }
     })
 }
 

@@ -5,11 +5,13 @@
 
 use std::path::Path;
 
+use bitnetc_frontend_gguf::text::text_without_mark;
 use bitnetc_ir::blocks::BLOCK;
 use bitnetc_ir::interp::{Cache, CacheData, Tensor, scalar};
 use bitnetc_ir::sample::{self, CallShape};
 use bitnetc_ir::{DType, Dim, Func, KEY_BLOCK, Module, Type};
 use bitnetc_runtime::npy::{self, NpyData};
+use bitnetc_tools::run_ir::check_size;
 use serde_json::Value;
 
 use super::RunIrArgs;
@@ -47,6 +49,7 @@ pub(super) fn inputs(args: &RunIrArgs, module: &Module, func: &Func) -> Result<V
     }
     let types: Vec<&Type> = func.inputs().iter().map(|&v| func.ty(v)).collect();
     let call = shape(args, func, &types, &given)?;
+    check_size(module, func, call, args.model.is_none())?;
     let mut tensors = Vec::with_capacity(names.len());
     for ((name, ty), given) in names.iter().zip(&types).zip(given) {
         let made = |seed| sample::input(module, func, name, call, seed);
@@ -85,7 +88,7 @@ fn parse(name: &str, value: &str) -> Result<Given, Failure> {
 
 /// Numbers, in lists of any depth, row after row. All are integers, or all are taken as f32.
 fn parse_json(name: &str, text: &str) -> Result<Given, Failure> {
-    let value: Value = serde_json::from_str(text)
+    let value: Value = serde_json::from_str(text_without_mark(text))
         .map_err(|e| wrong(name, format!("expected a number, a JSON list, @FILE or seed:N ({e})")))?;
     let numbers = |value: &Value| {
         let mut numbers = Vec::new();
@@ -170,8 +173,11 @@ fn shape(
         return Err(Failure::new(exit::USAGE, why));
     }
     let least = CallShape { position: position.unwrap_or(5), ..CallShape::of(tokens) };
+    if !types.iter().any(|ty| ty.as_cache().is_some()) {
+        return Ok(least);
+    }
     let room = least.position.saturating_add(tokens);
-    let capacity = capacity.unwrap_or_else(|| room.next_multiple_of(KEY_BLOCK));
+    let capacity = capacity.or(room.checked_next_multiple_of(KEY_BLOCK)).unwrap_or_default();
     if !capacity.is_multiple_of(KEY_BLOCK) || capacity < room {
         let why = format!(
             "caches of {capacity} positions: expected a multiple of {KEY_BLOCK}, at least the {room} of the call"

@@ -187,14 +187,16 @@ impl Shape {
         let sizes = halvings(self.blocking.rows);
         let tile = |b: &mut KernelBuilder, member: I64, size: usize| {
             let offset = b.mul(member, self.head_bytes());
-            let q = Rows::apart(b.add(q, offset), size, self.head_bytes());
+            let q = b.add(q, offset);
+            let q = Rows::apart(b, q, size, self.head_bytes());
             let offset = b.mul(member, i64::from(SCORES));
             let scores = b.add(scores, offset);
             let offset = b.mul(member, self.record_bytes());
             let record = b.add(unit.record, offset);
             let y = b.add(record, RECORD_STATE as i64);
-            let y = Rows::apart(y, size, self.record_bytes());
-            Tile { q, y, scores, states: Rows::apart(record, size, self.record_bytes()) }
+            let y = Rows::apart(b, y, size, self.record_bytes());
+            let states = Rows::apart(b, record, size, self.record_bytes());
+            Tile { q, y, scores, states }
         };
         let keys = caches.block_of_keys(b, offset);
         let keys = load(b, keys);

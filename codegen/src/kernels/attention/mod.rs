@@ -227,8 +227,8 @@ struct Rows {
 
 impl Rows {
     /// `count` rows, `apart` bytes each.
-    fn apart(base: I64, count: usize, apart: i64) -> Self {
-        Self { base, offsets: (0..count as i64).map(|i| (i * apart) as i32).collect() }
+    fn apart(b: &mut KernelBuilder, base: I64, count: usize, apart: i64) -> Self {
+        Self { base, offsets: (0..count as i64).map(|i| b.offset(i * apart)).collect() }
     }
 }
 
@@ -260,15 +260,15 @@ impl Shape {
                 let within = b.add(first, within);
                 let offset = b.shl(d, 2);
                 let q = b.add(tile.q.base, offset);
-                let of_keys = |v: usize| v as i32 * LANES as i32 * stored.row_bytes() as i32;
+                let apart = LANES as i64 * stored.row_bytes();
+                let of_keys: Vec<i32> = (0..self.blocking.keys as i64).map(|v| b.offset(v * apart)).collect();
                 let bytes = unroll as i32 * stored.vector_bytes();
-                let lines = (0..self.blocking.keys)
-                    .flat_map(|v| (0..bytes).step_by(LINE).map(move |at| of_keys(v) + at));
+                let lines = of_keys.iter().flat_map(|&of_key| (of_key..of_key + bytes).step_by(LINE));
                 keys.prefetch(b, within, lines);
                 for i in 0..unroll as i32 {
                     let mut vectors = Vec::new();
-                    for v in 0..self.blocking.keys {
-                        let at = of_keys(v) + i * stored.vector_bytes();
+                    for of_key in &of_keys {
+                        let at = of_key + i * stored.vector_bytes();
                         vectors.push(load_dense(b, k, at, LANES as u8, stored.dtype, false));
                     }
                     for (row, &offset) in tile.q.offsets.iter().enumerate() {

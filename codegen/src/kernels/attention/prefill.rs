@@ -197,10 +197,8 @@ impl Unit<'_> {
         for_tiles_of(b, shape.group, &halvings(shape.blocking.rows / tokens), |b, member, size| {
             let offset = b.mul(member, shape.head_bytes());
             let rows = |b: &mut KernelBuilder, base: I64, stride: i64| {
-                let place = |token: usize, member: usize| {
-                    (token as i64 * stride + member as i64 * shape.head_bytes()) as i32
-                };
-                let offsets = (0..tokens).flat_map(|t| (0..size).map(move |m| place(t, m))).collect();
+                let rows = (0..tokens as i64).flat_map(|t| (0..size as i64).map(move |m| (t, m)));
+                let offsets = rows.map(|(t, m)| b.offset(t * stride + m * shape.head_bytes())).collect();
                 Rows { base: b.add(base, offset), offsets }
             };
             let (q, y) = (rows(b, q, self.q.stride()), rows(b, y, self.y.stride()));
@@ -209,7 +207,7 @@ impl Unit<'_> {
             let scores = b.add(self.scores, at);
             let at = b.mul(row, i64::from(STATE));
             let states = b.add(self.states, at);
-            let states = Rows::apart(states, tokens * size, STATE.into());
+            let states = Rows::apart(b, states, tokens * size, STATE.into());
             body(b, &Tile { q, y, scores, states });
         });
     }

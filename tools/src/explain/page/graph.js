@@ -74,7 +74,7 @@ function graph(root) {
           s("text", { class: "small", x: NODE.w - 10, y: 19, "text-anchor": "end" }, isView(op) ? "view" : time(ns)),
           s("text", { class: "small", x: 15, y: 35 }, note),
           isView(op) ? null : s("rect", { class: `fill c-${c}`, x: 14, y: NODE.h - 6, height: 2.5, rx: 1, width: Math.max(1.5, (NODE.w - 24) * ns / most) })));
-        if (op.barrier) group.append(s("line", { class: "meet", x1: -inner / 2 + 12, x2: inner / 2 - 12, y1: node.y + NODE.h + NODE.dy / 2, y2: node.y + NODE.h + NODE.dy / 2 }, s("title", {}, "all threads meet")));
+        if (op.barrier) group.append(s("line", { class: "barrier", x1: -inner / 2 + 12, x2: inner / 2 - 12, y1: node.y + NODE.h + NODE.dy / 2, y2: node.y + NODE.h + NODE.dy / 2 }, s("title", {}, "barrier")));
       }
     }
     const title = `${open ? "▾" : "▸"} ${partName(part)}${part.count > 1 ? `  ×${part.count}` : ""}`;
@@ -150,7 +150,7 @@ function detail(side) {
   const e = entry();
   const op = e.ops[state.op];
   if (!op) {
-    side.append(h("h2", {}, "An op"), h("p", { class: "note" }, "Choose an op in the graph, in a chart or in a table. Drag to move, scroll to zoom; a click on a layer opens it."),
+    side.append(h("h2", {}, "An op"), h("p", { class: "note" }, "Choose an op in the graph, in a chart or in a table. Drag to move, scroll to zoom; a click on a layer folds or unfolds it."),
       legend(Object.keys(CLASSES)));
     return;
   }
@@ -165,25 +165,25 @@ function detail(side) {
   side.append(h("h3", {}, "Results"), definitions(op.results.map((name, i) => [name, [h("span", { class: "mono" }, kind.results[i]), h("br"), op.places[i]]])));
   if (isView(op)) { side.append(h("p", { class: "note" }, "A view: it names parts of a value and costs nothing.")); return; }
   const measured = op.measured && all.map((i) => measuredNs(e.ops[i]));
-  const mean = measured ? measured.reduce((a, b) => a + b, 0) / measured.length : 0;
+  const average = measured ? mean(measured) : 0;
   side.append(h("h3", {}, "Needs"), definitions([
-    ["weights", orDash(work.weight_bytes, bytes)], ["keys and values", work.kv_read_bytes || work.kv_written_bytes ? `${bytes(work.kv_read_bytes)} read, ${bytes(work.kv_written_bytes)} written` : "–"],
+    ["weights", orDash(work.weight_bytes, bytes)], ["KV cache", work.kv_read_bytes || work.kv_written_bytes ? `${bytes(work.kv_read_bytes)} read, ${bytes(work.kv_written_bytes)} written` : "–"],
     ["activations", `${bytes(work.read_bytes)} read, ${bytes(work.written_bytes)} written`], ["multiply-adds", orDash(macs(work), count)]]));
   side.append(h("h3", {}, "Time"), definitions([
     ["predicted", `${time(p.ns)}, bound by ${p.bound}`], ["of it memory", time(p.memory_ns)], ["of it computing", time(p.compute_ns)], ["of it calls", time(p.overhead_ns)],
-    ["roofline", p.least_ns ? `${time(p.least_ns)}, ${percent(p.least_ns / p.ns)} of the predicted time` : "–"],
-    measured && ["measured", `${time(mean)}${all.length > 1 ? " on average" : ""}, ${percent(mean / p.ns)} of the prediction`],
-    measured && p.least_ns > 0 && ["of roofline", percent(p.least_ns / mean)],
-    op.measured && ["waiting behind it", op.measured.wait_ns.map(time).join(", ")]]));
+    ["roofline", p.least_ns ? `${time(p.least_ns)}, ${portion(p.least_ns / p.ns)} of the predicted time` : "–"],
+    measured && ["measured", `${time(average)}${all.length > 1 ? " on average" : ""}, ${multiple(average / p.ns)} the prediction`],
+    measured && p.least_ns > 0 && ["of roofline", portion(p.least_ns / average)],
+    op.measured && ["waiting after it", op.measured.wait_ns.map(time).join(", ")]]));
   if (measured && measured.length > 1) {
     const top = Math.max(...measured);
     side.append(h("h3", {}, "Measured, layer by layer"), h("div", { class: "history" }, measured.map((ns, i) =>
-      h("i", { style: { height: width(Math.max(0.03, ns / top)) }, title: `layer ${part.layer + i}: ${time(ns)}` }))));
+      h("i", { style: { height: width(Math.max(0.03, ns / top)) }, ...tip(`layer ${part.layer + i}: ${time(ns)}`) }))));
   }
   const shares = kind.shares;
   side.append(h("h3", {}, "Threads"), definitions([
     ["units", `${kind.units[0]} for each ${kind.units[1]}`], ["shares", kind.replicated ? "every thread does all of it" : shares.slice(0, 8).join(", ") + (shares.length > 8 ? ", …" : "")],
-    ["phase", `${op.phase + 1}${op.barrier ? ", then all threads meet" : ""}`]]));
-  side.append(h("h3", {}, kind.kernels.length > 1 ? "Kernels, with a meeting between them" : "Kernel"),
+    ["phase", `${op.phase + 1}${op.barrier ? ", then a barrier" : ""}`]]));
+  side.append(h("h3", {}, kind.kernels.length > 1 ? "Kernels, with a barrier between them" : "Kernel"),
     ...kind.kernels.map((k) => h("button", { type: "button", class: "chip", onclick: () => { state.kernel = k; go("kernels"); } }, doc.kernels[k].name)));
 }

@@ -14,7 +14,9 @@ function draw() {
   byId("entries").replaceChildren(...doc.entries.map((e, i) => h("button", { type: "button", "data-entry": e.name, "aria-pressed": String(i === state.entry), onclick: () => { state.entry = i; state.op = -1; draw(); } }, `@${e.name}`)));
   const e = entry();
   if (!e) return;
+  hideTip();
   TABS.find(([name]) => name === state.tab)[2](main);
+  gloss(main);
   address();
   window.scrollTo(0, scroll);
 }
@@ -30,15 +32,13 @@ function pickOp(index) {
   state.open.add(`${e.name}/${number}`);
   go("graph");
 }
-function theme() {
-  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  const now = document.documentElement.dataset.theme || (dark ? "dark" : "light");
-  document.documentElement.dataset.theme = now === "dark" ? "light" : "dark";
-}
 function start() {
   byId("name").textContent = doc.model.name;
   byId("subtitle").textContent = `${doc.model.architecture} · ${doc.model.file} · ${doc.machine.threads} threads · position ${doc.position} · ${doc.measurement ? "measured" : doc.machine.measured ? "predicted from measured speeds" : "predicted from assumed speeds"}`;
-  byId("theme").addEventListener("click", theme);
+  startTheme();
+  startTips();
+  document.querySelector(".switches").prepend(h("div", { id: "entries", class: "segments", role: "group", "aria-label": "Entry point" }));
+  document.querySelector("header").append(h("nav", { id: "tabs", role: "tablist", "aria-label": "Views" }));
   // The first fold of layers is open.
   doc.entries.forEach((e) => { const first = e.parts.findIndex((part) => part.layer !== null); if (first >= 0) state.open.add(`${e.name}/${first}`); });
   let hash = "";

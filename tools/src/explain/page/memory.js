@@ -15,11 +15,12 @@ function memory(root) {
   const side = h("aside", { class: "card side", "aria-live": "polite" });
   root.append(h("div", { class: "split" }, card, side));
   card.append(h("h2", {}, `Memory of @${e.name}`), h("div", { class: "toolbar" },
-    segments("Which memory", [["arena", `arena, ${bytes(e.arena_bytes)}`], ["private", `each thread’s own, ${bytes(e.private_bytes)}`]], state.memory, (name) => { state.memory = name; draw(); }),
+    segments("Which memory", [["arena", `arena, ${bytes(e.arena_bytes)}`], ["private", `private to each thread, ${bytes(e.private_bytes)}`]], state.memory, (name) => { state.memory = name; draw(); }),
     scopeSelect(draw)));
   const describe = (value) => {
     side.replaceChildren(h("h2", {}, value.name), definitions([["type", h("span", { class: "mono" }, value.type)], ["bytes", `${value.size} (${bytes(value.size)})`],
       ["from byte", String(value.offset)], ["made by", opLink(value.first)], ["last used by", opLink(value.last)], ["in its place", value.holds.join(", ")]]));
+    gloss(side);
   };
   const opLink = (index) => h("button", { type: "button", class: "chip", onclick: () => pickOp(index) }, `${kindOf(e.ops[index]).op} ${e.ops[index].results.join(", ")}`);
   side.append(h("h2", {}, "A value"), h("p", { class: "note" }, "Each box is a value: across, the ops in order; down, the bytes. Values that live in one phase share no bytes. Choose one."));
@@ -35,7 +36,7 @@ function memory(root) {
     svg.append(s("line", { class: "axis", x1: left, x2: left + w, y1: y(byte), y2: y(byte) }), s("text", { class: "small", x: left - 8, y: y(byte) + 4, "text-anchor": "end" }, bytes(Math.round(byte))));
   }
   ops.forEach((index, i) => {
-    if (e.ops[index].barrier) svg.append(s("line", { class: "meet", x1: left + (i + 1) * step, x2: left + (i + 1) * step, y1: top, y2: top + tall }));
+    if (e.ops[index].barrier) svg.append(s("line", { class: "barrier", x1: left + (i + 1) * step, x2: left + (i + 1) * step, y1: top, y2: top + tall }));
     if (ops.length <= 80) {
       const x = left + (i + 0.5) * step, at = top + tall + 10;
       svg.append(s("text", { class: "small", transform: `translate(${x + 4} ${at}) rotate(52)` }, kindOf(e.ops[index]).op));
@@ -55,5 +56,5 @@ function memory(root) {
     wide > 44 && high > 15 ? s("text", { x: x + 6, y: y(value.offset) + Math.min(high / 2 + 4, 16) }, value.name) : null));
   }
   card.append(h("div", { class: "scroll" }, svg), legend(Object.keys(CLASSES).filter((name) => values.some((v) => classOf(kindOf(e.ops[v.first]).op) === name))),
-    h("p", { class: "note" }, "Dotted lines: all threads meet."));
+    h("p", { class: "note" }, "Dotted lines are barriers."));
 }

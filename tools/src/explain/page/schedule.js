@@ -10,31 +10,39 @@ function schedule(root) {
     const most = Math.max(...kind.shares, 1);
     return kind.replicated ? kind.predicted.ns : kind.predicted.ns * (kind.shares[thread] || 0) / most;
   };
-  const boxes = [], meets = [], phases = [];
+  const boxes = [], barriers = [], rows = [];
   let now = Array(threads).fill(0), phase = null;
-  const close = () => {
-    const end = Math.max(...now);
+  // Ends a phase: threads wait for the last one, and `barrier` says what the barrier itself takes.
+  const close = (last, barrier) => {
+    const waits = measured ? now.map((_, t) => (last.measured ? last.measured.wait_ns[t] || 0 : 0)) : now.map(() => barrier);
+    const end = Math.max(...now.map((at, t) => at + waits[t]));
     now.forEach((at, thread) => { if (end - at > 0) boxes.push({ thread, from: at, to: end, wait: true }); });
-    phase.ns = end - phase.from;
     phase.busy = now.map((at, thread) => at - phase.starts[thread]);
+    // As in the table by op: predictions are for the thread that has most to do, measured times are means over the threads.
+    phase.ns = measured ? mean(phase.busy) : Math.max(...phase.busy);
+    const waited = measured ? phase.waited + mean(waits) : barrier;
+    if (waited > 0) rows.push({ after: phase.number, ns: waited });
+    now = now.map(() => end);
+    phase = null;
     return end;
   };
   for (const index of ops) {
-    if (!phase) phases.push(phase = { number: e.ops[index].phase + 1, ops: [], from: Math.max(...now), starts: [...now] });
+    const op = e.ops[index];
+    if (!phase) rows.push(phase = { number: op.phase + 1, ops: [], starts: [...now], waited: 0 });
     phase.ops.push(index);
     for (let t = 0; t < threads; t += 1) {
       const ns = taken(index, t);
       if (ns > 0) boxes.push({ thread: t, from: now[t], to: now[t] + ns, index });
       now[t] += ns;
     }
-    if (e.ops[index].barrier) {
-      const end = close();
-      meets.push(end);
-      now = now.map(() => end + doc.machine.barrier_ns);
-      phase = null;
-    }
+    if (op.barrier) barriers.push(close(op, doc.machine.barrier_ns));
+    // Inside of an op of two kernels there is a barrier too.
+    else if (measured) phase.waited += index === ops[ops.length - 1] ? 0 : waitNs(op);
   }
-  if (phase) close();
+  if (phase) close(e.ops[ops[ops.length - 1]], 0);
+  // What is neither in kernels nor at barriers is known of whole calls only.
+  if (measured && e.measured_dispatch_ns > 0 && ops.length === e.ops.filter((op) => !isView(op)).length) rows.push({ dispatch: true, ns: e.measured_dispatch_ns });
+  const phases = rows.filter((row) => row.ops).length;
   const whole = Math.max(...now, 1);
 
   const card = h("section", { class: "card" });
@@ -43,26 +51,34 @@ function schedule(root) {
   detail(side);
   card.append(h("h2", {}, `Schedule of @${e.name}`), h("div", { class: "toolbar" },
     doc.measurement ? segments("Which times", [["predicted", "predicted"], ["measured", "measured"]], state.clock, (name) => { state.clock = name; draw(); }) : null,
-    scopeSelect(draw), h("span", { class: "note" }, `${phases.length} phases shown, ${time(whole)}`)));
+    scopeSelect(draw), h("span", { class: "note" }, `${phases} ${phases === 1 ? "phase" : "phases"} shown, ${time(whole)}`)));
   const left = 74, row = 34, w = Math.max(620, card.clientWidth - 36 - left - 12, state.scopes.schedule === "all" ? Math.min(24000, ops.length * 26) : 0);
   const x = (ns) => left + w * ns / whole;
   const svg = s("svg", { viewBox: `0 0 ${left + w + 10} ${threads * row + 44}`, width: left + w + 10, height: threads * row + 44, role: "group", "aria-label": "Threads over time" });
   for (let t = 0; t < threads; t += 1) svg.append(s("text", { class: "small", x: left - 8, y: t * row + 22, "text-anchor": "end" }, `thread ${t}`));
   for (const box of boxes) {
     const wide = Math.max(0.6, x(box.to) - x(box.from)), at = { x: x(box.from), y: box.thread * row + 4, width: wide, height: row - 8 };
-    if (box.wait) { svg.append(s("rect", { class: "wait", ...at }, s("title", {}, `waits ${time(box.to - box.from)}`))); continue; }
+    if (box.wait) { svg.append(s("rect", { class: "wait", ...at }, s("title", {}, `waits at the barrier for ${time(box.to - box.from)}`))); continue; }
     const kind = kindOf(e.ops[box.index]);
-    svg.append(s("g", { class: "lane", "data-op": box.index, onclick: () => select(box.index) },
+    svg.append(s("g", { class: "lane", "data-op": box.index, "aria-label": `${kind.op}, thread ${box.thread}, ${time(box.to - box.from)}`, ...press(() => select(box.index)) },
       s("title", {}, `${kind.op} ${e.ops[box.index].results.join(", ")}: ${time(box.to - box.from)}`),
       s("rect", { class: `fill c-${classOf(kind.op)}`, rx: 2, ...at }),
       wide > kind.op.length * 6.6 + 10 ? s("text", { x: at.x + 5, y: at.y + 17 }, kind.op) : null));
   }
-  for (const at of meets) svg.append(s("line", { class: "meet", x1: x(at), x2: x(at), y1: 0, y2: threads * row + 4 }));
+  for (const at of barriers) svg.append(s("line", { class: "barrier", x1: x(at), x2: x(at), y1: 0, y2: threads * row + 4 }));
   for (let i = 0; i <= 6; i += 1) svg.append(s("text", { class: "small", x: x(whole * i / 6), y: threads * row + 26, "text-anchor": i === 0 ? "start" : i === 6 ? "end" : "middle" }, time(whole * i / 6)));
   card.append(h("div", { class: "scroll" }, svg), legend(Object.keys(CLASSES).filter((name) => ops.some((index) => classOf(kindOf(e.ops[index]).op) === name))),
-    h("p", { class: "note" }, "Dotted lines: all threads meet. Grey: a thread waits. A replicated op is done by every thread for itself."));
-  const table = h("tbody", {}, phases.map((p) => h("tr", {},
-    h("td", {}, String(p.number)), h("td", { class: "left" }, p.ops.map((index) => h("button", { type: "button", class: "chip", onclick: () => select(index) }, kindOf(e.ops[index]).op + (kindOf(e.ops[index]).replicated ? " (all)" : "")))),
-    h("td", {}, time(p.ns)), h("td", {}, percent(p.ns / whole)), h("td", {}, percent(Math.min(...p.busy) / Math.max(...p.busy, 1))))));
-  card.append(h("h3", {}, "Phases"), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["phase", "ops", "time", "share", "least to most busy"].map((text, i) => h("th", { class: i === 1 ? "left" : null }, text)))), table)));
+    h("p", { class: "note" }, "Dotted lines are barriers; grey, a thread waits. A replicated op (all) is computed by every thread for itself."));
+  const percents = shares(rows.map((row) => row.ns)), sum = rows.reduce((total, row) => total + row.ns, 0);
+  const cells = (row, i) => {
+    if (row.dispatch) return [h("td", {}, "dispatch"), h("td", { class: "left" }), h("td", {}, time(row.ns)), h("td", {}, percents[i]), h("td")];
+    if (!row.ops) return [h("td", {}, "barrier"), h("td", { class: "left note" }, `after phase ${row.after}`), h("td", {}, time(row.ns)), h("td", {}, percents[i]), h("td")];
+    const chips = row.ops.map((index) => h("button", { type: "button", class: "chip", onclick: () => select(index) }, kindOf(e.ops[index]).op + (kindOf(e.ops[index]).replicated ? " (all)" : "")));
+    return [h("td", {}, String(row.number)), h("td", { class: "left" }, chips), h("td", {}, time(row.ns)), h("td", {}, percents[i]),
+      h("td", {}, percent(Math.min(...row.busy) / Math.max(...row.busy, 1)))];
+  };
+  card.append(h("h3", {}, "Phases and barriers"), h("div", { class: "scroll" }, h("table", { class: "phases" },
+    h("thead", {}, h("tr", {}, ["phase", "ops", "time", "share", "least to most busy"].map((text, i) => h("th", { class: i === 1 ? "left" : null }, text)))),
+    h("tbody", {}, rows.map((row, i) => h("tr", {}, cells(row, i)))),
+    h("tfoot", {}, h("tr", {}, ["what is shown", "", time(sum), rows.length ? "100.0 %" : "–", ""].map((text) => h("td", {}, text)))))));
 }

@@ -1,0 +1,135 @@
+//! Text files that a command is given: prompts, schemas, grammars, templates, lists of ids. `-` is standard input.
+//!
+//! What a file begins and ends with by custom of its editor is no part of its text (`bitnetc_frontend_gguf::text`).
+//!
+//! Invariant: standard input is read for one option at most; a second one that asks for it is refused.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bitnetc_frontend_gguf::text;
+
+use super::failure::Failure;
+use crate::exit;
+
+/// What stands for standard input and standard output where the name of a file is wanted.
+pub(crate) const STANDARD: &str = "-";
+
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Whether a path stands for standard input or output.
+pub(crate) fn is_standard(path: &Path) -> bool {
+    path.as_os_str() == STANDARD
+}
+
+/// Refuses standard output as the place of a file that is written whole or not at all.
+pub(crate) fn refuse_standard(output: &Path) -> Result<(), Failure> {
+    match is_standard(output) {
+        true => Err(Failure::new(
+            exit::USAGE,
+            "this is written to a file, not to standard output: give it a name",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// The name of a file for messages.
+pub(crate) fn shown(path: &Path) -> String {
+    match is_standard(path) {
+        true => "standard input".to_owned(),
+        false => path.display().to_string(),
+    }
+}
+
+fn unreadable(path: &Path, why: impl std::fmt::Display) -> Failure {
+    Failure::new(exit::FAILURE, format!("cannot read {}: {why}", shown(path)))
+}
+
+/// Standard input, for whoever asks first.
+fn take_stdin() -> Result<std::io::StdinLock<'static>, Failure> {
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        let message = "standard input (-) can be read for one option only: give a file for the others";
+        return Err(Failure::new(exit::USAGE, message));
+    }
+    Ok(std::io::stdin().lock())
+}
+
+/// A file, byte by byte.
+pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
+    if !is_standard(path) {
+        return std::fs::read(path).map_err(|e| unreadable(path, e));
+    }
+    let mut bytes = Vec::new();
+    take_stdin()?.read_to_end(&mut bytes).map_err(|e| unreadable(path, e))?;
+    Ok(bytes)
+}
+
+/// A text, as it is but for a byte order mark.
+pub(crate) fn text(path: &Path) -> Result<String, Failure> {
+    let bytes = bytes(path)?;
+    let utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+    match std::str::from_utf8(text::without_mark(&bytes)) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(_) if utf16 => Err(unreadable(path, "it is UTF-16; save it as UTF-8")),
+        Err(e) => {
+            let at = e.valid_up_to() + text::mark_length(&bytes);
+            Err(unreadable(path, format!("it is not UTF-8 at byte {at}; convert it to UTF-8")))
+        }
+    }
+}
+
+/// A prompt: a text whose lines end in LF, without the end of the last line.
+pub(crate) fn prompt(path: &Path) -> Result<String, Failure> {
+    let text = text(path)?;
+    let mut prompt = text::with_unix_line_ends(&text).into_owned();
+    prompt.truncate(text::without_line_end(prompt.as_bytes()).len());
+    Ok(prompt)
+}
+
+/// JSON, ready for a parser.
+pub(crate) fn json(path: &Path) -> Result<Vec<u8>, Failure> {
+    Ok(text::json(&bytes(path)?).into_owned())
+}
+
+/// Standard input in a file without a name, for what has to be read more than once.
+pub(crate) fn spooled_stdin() -> Result<File, Failure> {
+    let failed = |e: std::io::Error| {
+        Failure::new(
+            exit::FAILURE,
+            format!("cannot keep standard input in a temporary file: {e}; set TMPDIR"),
+        )
+    };
+    let mut file = tempfile::tempfile().map_err(failed)?;
+    std::io::copy(&mut take_stdin()?, &mut file).map_err(failed)?;
+    file.flush().and_then(|()| file.rewind()).map_err(failed)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_editors_add_is_no_part_of_a_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        for (bytes, as_text, as_prompt) in [
+            (&b"\xef\xbb\xbfa\r\nb\r\n"[..], "a\r\nb\r\n", "a\nb"),
+            (b"a\n\n", "a\n\n", "a\n"),
+            (b"a", "a", "a"),
+            (b"", "", ""),
+        ] {
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(text(&path).unwrap(), as_text);
+            assert_eq!(prompt(&path).unwrap(), as_prompt);
+        }
+        for bad in [&b"a\xff"[..], b"\xff\xfea\0"] {
+            std::fs::write(&path, bad).unwrap();
+            assert!(text(&path).is_err());
+        }
+        std::fs::write(&path, b"\xef\xbb\xbf\"\\ud800\"").unwrap();
+        assert_eq!(json(&path).unwrap(), br#""\ufffd""#);
+    }
+}

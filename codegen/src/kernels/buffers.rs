@@ -1,0 +1,153 @@
+//! How large the buffers are that a kernel gets: what the verifier of the kernel IR compares offsets with.
+//!
+//! Sizes follow from the shape, as [`bitnetc_ir::storage`] and [`bitnetc_ir::weights`] lay things out; what depends on the call
+//! (tokens, positions) counts with the most that any call has. Readers may go as far as the padding behind each buffer.
+
+use bitnetc_ir::blocks::BlockFormat;
+use bitnetc_ir::storage::{MAX_TOKENS, PADDING, row_stride};
+use bitnetc_ir::weights::packed_bytes;
+use bitnetc_ir::{DType, Epilogue, Layout, Rows, Type};
+
+use super::{Arg, CacheShape, KernelKind, KernelSpec, TokenMode};
+
+/// Bytes of a row of an activation.
+fn row(dtype: DType, width: u32) -> Option<u64> {
+    row_stride(&Type::rows(dtype, Rows { per_token: false, width }))
+}
+
+/// Bytes of all heads of a row.
+fn heads(count: u32, head: u32) -> Option<u64> {
+    (u64::from(count) * u64::from(head) * 4).checked_next_multiple_of(64)
+}
+
+/// Bytes of the elements of a parameter, and of its scales.
+fn packed(ty: &Type) -> (Option<u64>, Option<u64>) {
+    packed_bytes(ty).unzip()
+}
+
+/// A cache of the most positions.
+fn cache_bytes(cache: CacheShape) -> Option<u64> {
+    let element = u64::from(cache.dtype.element_bytes()?);
+    let of_position = u64::from(cache.kv_heads).checked_mul(u64::from(cache.head_dim) * element)?;
+    of_position.checked_mul(u64::from(u32::MAX))
+}
+
+impl KernelSpec {
+    /// The most bytes that a kernel may access behind the address that is this argument; `stride` is that of its rows, where it
+    /// has several. `None` for what is no address.
+    pub(super) fn buffer_bytes(&self, arg: Arg, stride: Option<u64>) -> Option<u64> {
+        let bytes = match arg {
+            Arg::Scratch => Some(self.scratch_bytes()),
+            Arg::Workspace => Some(self.workspace_bytes(u32::MAX)),
+            _ => match stride {
+                Some(stride) => stride.checked_mul(u64::from(MAX_TOKENS)),
+                None => self.shape_bytes(arg),
+            },
+        };
+        bytes?.checked_add(PADDING)
+    }
+
+    /// As [`KernelSpec::buffer_bytes`] without padding, for one row.
+    pub(super) fn shape_bytes(&self, arg: Arg) -> Option<u64> {
+        use Arg::{Operand, Result, RopeTable, Scales};
+        let ternary = |rows, cols, layout: Layout, group| {
+            packed(&Type::matrix(DType::Ter, rows, cols).with_layout(layout).with_group(group))
+        };
+        let product = |rows: u32, epilogue: Epilogue| row(DType::F32, rows >> u32::from(epilogue.is_gated()));
+        let rope_table = |rot: u32| u64::from(u32::MAX).checked_mul(u64::from(rot) * 8);
+        match (self.kind, arg) {
+            (KernelKind::Embed { .. }, Operand(0)) => match self.tokens {
+                TokenMode::One => Some(4),
+                TokenMode::Many => Some(4 * u64::from(MAX_TOKENS)),
+            },
+            // The table has a row for each token, of which the shape does not know how many there are.
+            (KernelKind::Embed { width, dtype }, Operand(1)) => {
+                (u64::from(width) * u64::from(dtype.element_bytes()?)).checked_mul(u64::from(u32::MAX))
+            }
+            (KernelKind::Embed { width, .. }, Result(_)) => row(DType::F32, width),
+
+            (KernelKind::RmsNorm { width, .. } | KernelKind::RmsNormQuant { width, .. }, Operand(_)) => {
+                row(DType::F32, width)
+            }
+            (KernelKind::RmsNorm { width, .. }, Result(_)) => row(DType::F32, width),
+            (KernelKind::RmsNormQuant { width, .. }, Result(_)) => row(DType::Q8, width),
+            (KernelKind::RmsNormHeads { head, .. }, Operand(1)) => row(DType::F32, head),
+            (KernelKind::RmsNormHeads { width, .. }, _) => row(DType::F32, width),
+            (KernelKind::QuantAbsmax { width } | KernelKind::QuantBlocks { width }, Operand(_)) => {
+                row(DType::F32, width)
+            }
+            (KernelKind::QuantAbsmax { width }, Result(_)) => row(DType::Q8, width),
+            (KernelKind::QuantBlocks { width }, Result(_)) => row(DType::Q8b, width),
+
+            (KernelKind::Bitlinear { cols, .. } | KernelKind::BitlinearGrouped { cols, .. }, Operand(0)) => {
+                row(DType::Q8, cols)
+            }
+            (KernelKind::Bitlinear { rows, cols, layout, .. }, Operand(1)) => {
+                ternary(rows, cols, layout, 0).0
+            }
+            (KernelKind::Bitlinear { rows, cols, layout, .. }, Scales(_)) => ternary(rows, cols, layout, 0).1,
+            (KernelKind::BitlinearGrouped { rows, cols, group, .. }, Operand(1)) => {
+                ternary(rows, cols, Layout::Tile16, group).0
+            }
+            (KernelKind::BitlinearGrouped { rows, cols, group, .. }, Scales(_)) => {
+                ternary(rows, cols, Layout::Tile16, group).1
+            }
+            (
+                KernelKind::Bitlinear { rows, epilogue, .. }
+                | KernelKind::BitlinearGrouped { rows, epilogue, .. },
+                _,
+            ) => product(rows, epilogue),
+
+            (KernelKind::Matmul { cols, .. } | KernelKind::MatmulRows { cols, .. }, Operand(0)) => {
+                row(DType::F32, cols)
+            }
+            (KernelKind::Matmul { rows, cols, dtype }, Operand(_)) => {
+                packed(&Type::matrix(dtype, rows, cols)).0
+            }
+            (KernelKind::Matmul { rows, .. } | KernelKind::BlockMatmul { rows, .. }, Result(_)) => {
+                row(DType::F32, rows)
+            }
+            (KernelKind::MatmulRows { n, .. }, Operand(1)) => row(DType::I32, n),
+            (KernelKind::MatmulRows { rows, cols, dtype, .. }, Operand(_)) => {
+                packed(&Type::matrix(dtype, rows, cols)).0
+            }
+            (KernelKind::MatmulRows { n, .. }, Result(_)) => row(DType::F32, n),
+            (KernelKind::BlockMatmul { cols, .. }, Operand(0)) => row(DType::Q8b, cols),
+            (KernelKind::BlockMatmul { rows, cols, format }, _) => {
+                let of_format = |format: BlockFormat| Type::matrix(format.dtype(), rows, cols);
+                let (elements, factors) = packed(&of_format(format).with_layout(Layout::Tile16));
+                if matches!(arg, Scales(_)) { factors } else { elements }
+            }
+
+            (KernelKind::Screen { width, .. }, Operand(_)) => row(DType::F32, width),
+            (KernelKind::Screen { n, .. }, _) => row(DType::I32, n),
+            (KernelKind::MergeScreened { n, .. }, Operand(1 | 2)) => row(DType::F32, n),
+            (KernelKind::MergeScreened { width, .. }, _) => row(DType::F32, width),
+
+            (KernelKind::Rope { rope, .. } | KernelKind::RopeKvAppend { rope, .. }, RopeTable) => {
+                rope_table(rope.rot)
+            }
+            (KernelKind::Rope { width, .. }, _) => row(DType::F32, width),
+            (KernelKind::RopeKvAppend { q_width, .. }, Operand(0) | Result(_)) => row(DType::F32, q_width),
+            (KernelKind::KvAppend { cache }, Operand(0 | 1))
+            | (KernelKind::RopeKvAppend { cache, .. }, Operand(3 | 4))
+            | (
+                KernelKind::AttentionBlocks { cache, .. } | KernelKind::AttentionTiles { cache, .. },
+                Operand(1 | 2),
+            ) => cache_bytes(cache),
+            (KernelKind::KvAppend { cache } | KernelKind::RopeKvAppend { cache, .. }, _) => {
+                heads(cache.kv_heads, cache.head_dim)
+            }
+            (
+                KernelKind::AttentionBlocks { heads: count, cache, .. }
+                | KernelKind::AttentionMerge { heads: count, cache }
+                | KernelKind::AttentionTiles { heads: count, cache, .. },
+                _,
+            ) => heads(count, cache.head_dim),
+            (KernelKind::Elementwise { width, .. }, _) => row(DType::F32, width),
+            (KernelKind::Embed { .. } | KernelKind::Matmul { .. } | KernelKind::RmsNorm { .. }, _)
+            | (KernelKind::RmsNormQuant { .. } | KernelKind::MatmulRows { .. }, _)
+            | (KernelKind::QuantAbsmax { .. } | KernelKind::QuantBlocks { .. }, _) => None,
+        }
+    }
+}
