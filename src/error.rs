@@ -22,11 +22,6 @@ use crate::constraint::ConstraintError;
 use crate::engine::EngineError;
 use crate::import::LocationError;
 
-/// The directory that a file is in, for commands.
-fn folder_of(path: &std::path::Path) -> &std::path::Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."))
-}
-
 /// An error of the library facade.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -46,12 +41,7 @@ pub enum Error {
         found: String,
     },
     /// A clone of a repository without its large files.
-    #[error(
-        "{}: this is a Git LFS pointer, a line of text in place of the model; fetch the model itself: git -C {} lfs pull --include {}",
-        path.display(),
-        folder_of(path).display(),
-        std::path::Path::new(path.file_name().unwrap_or_default()).display()
-    )]
+    #[error("{}: this is a Git LFS pointer, a few lines of text in place of the model: fetch the model itself", path.display())]
     LfsPointer {
         /// The file.
         path: PathBuf,

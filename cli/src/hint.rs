@@ -2,6 +2,8 @@
 //!
 //! Invariant: a hint is made of the typed error, never of its text.
 
+use std::path::Path;
+
 use bitnetc::Error;
 use bitnetc::batch::BatchError;
 use bitnetc::chat::ChatError;
@@ -23,6 +25,7 @@ pub(crate) fn of(error: &Error) -> Option<String> {
         Error::PackingOfPlan { asked, .. } => {
             Some(format!("leave --weights out, or compile the model again with --weights {asked}"))
         }
+        Error::LfsPointer { path } => Some(of_pointer(path)),
         Error::Open(error) => of_map(error),
         Error::Plan(error) => of_plan(error),
         Error::Session(error) => of_session(error),
@@ -39,6 +42,13 @@ pub(crate) fn of(error: &Error) -> Option<String> {
 
 /// What to do where the system refuses a thread.
 const MORE_THREADS: &str = "raise the limit of processes and threads (ulimit -u, pids.max)";
+
+/// The command that fetches a file of Git LFS.
+fn of_pointer(path: &Path) -> String {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    format!("git -C {} lfs pull --include {file}", folder.display())
+}
 
 fn of_map(error: &MapError) -> Option<String> {
     matches!(error, MapError::Map { .. }).then(|| "--no-mmap reads files into memory".to_owned())

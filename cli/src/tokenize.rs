@@ -55,7 +55,7 @@ pub(crate) struct TokenizeArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  bitnetc detokenize model.gguf 128000,9906,1917\n  bitnetc detokenize model.gguf --jsonl < ids.jsonl"
+    after_help = "Examples:\n  bitnetc detokenize model.gguf 128000,9906,1917\n  bitnetc detokenize 50,47,45                 with the built-in model\n  bitnetc detokenize model.gguf --jsonl < ids.jsonl"
 )]
 pub(crate) struct DetokenizeArgs {
     #[command(flatten)]
@@ -83,6 +83,13 @@ fn open(name: Option<&Path>, quiet: bool) -> Result<Tokenizer, Failure> {
     let (tokenizer, notes) = progress::working("loading", quiet, open)?;
     notes.iter().for_each(|note| output::say(quiet, note));
     Ok(tokenizer)
+}
+
+/// Whether the name of a model is none but token ids.
+fn is_ids(name: &Path) -> bool {
+    let text = name.to_str().unwrap_or_default();
+    let of_ids = |c: char| c.is_ascii_digit() || matches!(c, ',' | '[' | ']' | ' ');
+    !text.is_empty() && text.chars().all(of_ids) && !name.exists()
 }
 
 fn unreadable(error: impl std::fmt::Display) -> Failure {
@@ -137,7 +144,11 @@ pub(crate) fn tokenize(args: &TokenizeArgs, quiet: bool) -> Outcome {
 
 /// Runs `detokenize`.
 pub(crate) fn detokenize(args: &DetokenizeArgs, quiet: bool) -> Outcome {
-    let (name, words) = args.model.with_words(&args.ids);
+    let (name, words) = match args.model.with_words(&args.ids) {
+        // Ids alone are those of the built-in model.
+        (Some(first), words) if is_ids(first) => (None, [vec![first.display().to_string()], words].concat()),
+        named => named,
+    };
     let tokenizer = open(name, quiet)?;
     let decode = |ids: &[TokenId]| match ids.iter().find(|&&id| id as usize >= tokenizer.vocab_size()) {
         Some(id) => {

@@ -181,6 +181,8 @@ fn a_model_and_a_prompt_stand_where_one_expects_them() {
         stdout(&["tokenize", "-m", MODEL, "To", "be", "--ids"]),
         stdout(&["tokenize", "-p", "To be", "--ids"])
     );
+    assert_eq!(stdout(&["detokenize", "50,47"]), stdout(&["detokenize", MODEL, "50,47"]));
+    assert_eq!(stdout(&["detokenize", "50", "47"]), stdout(&["detokenize", "-m", MODEL, "50", "47"]));
     let npy = tempfile::tempdir().unwrap();
     let file = npy.path().join("a.npy");
     stdout(&["logits", "--tokens", "1,2", "-o", file.to_str().unwrap()]);
@@ -198,6 +200,11 @@ fn commands_of_others_are_names_of_ours() {
     ] {
         assert_eq!(stdout(theirs), stdout(ours));
     }
+    let talk = |command: &[&str]| {
+        piped(&[command, &["-q", "-n", "3", "--temp", "0"]].concat(), b"Good morrow\n").stdout
+    };
+    assert_eq!(talk(&["run", "--conversation"]), talk(&["chat"]));
+    assert_ne!(talk(&["run", "--no-conversation"]), talk(&["chat"]));
     for line in [&["pull", "org/repo"][..], &["models", "pull", "hf.co/org/repo"], &["rm", "org/repo"]] {
         let refused = output(line);
         assert!(
