@@ -188,20 +188,30 @@ fn an_answer_that_is_stopped_stays_as_far_as_it_got() {
 #[test]
 fn whoever_stops_an_answer_is_given_no_more_of_it() {
     let model = model();
-    let mut chat = conversation(&model, 256, Overflow::Refuse);
-    chat.push(say("Good morrow"));
-    let free = chat.answer(&mut greedy(), &limit(30), None, |_| true).unwrap().text;
-    chat.take_back_answer();
-    // A stop string that never comes holds the text back.
-    let options = GenerateOptions { stop: vec![format!("{free}!")], ..limit(30) };
-    let mut pieces = 0;
-    let emit = |_: &str| {
-        pieces += 1;
-        pieces < 4
+    let answer = |context: u32, stop: &str, most: usize| {
+        let mut chat = conversation(&model, context, Overflow::Refuse);
+        chat.push(say("Good morrow"));
+        let options =
+            GenerateOptions { stop: vec![stop.to_owned()], ignore_end: true, ..GenerateOptions::default() };
+        let mut pieces = 0;
+        let emit = |_: &str| {
+            pieces += 1;
+            pieces < most
+        };
+        let reply = chat.answer(&mut greedy(), &options, None, emit).unwrap();
+        (pieces, reply)
     };
-    let reply = chat.answer(&mut greedy(), &options, None, emit).unwrap();
-    assert_eq!((pieces, reply.generated.finish), (4, Stop::Interrupted));
-    assert!(!reply.text.is_empty() && free.starts_with(&reply.text));
+    let (_, free) = answer(64, "", usize::MAX);
+    // A stop string that never comes holds the text back; it is handed out when the context is full.
+    let held_back = format!("{}!", free.text);
+    let (pieces, reply) = answer(64, &held_back, usize::MAX);
+    assert_eq!((pieces, reply.generated.finish), (reply.stats.answer_tokens + 1, Stop::ContextFull));
+    // At the token that fills the context, and before it.
+    for most in [pieces - 1, pieces - 2, 4] {
+        let (given, stopped) = answer(64, &held_back, most);
+        assert_eq!((given, stopped.generated.finish), (most, Stop::Interrupted));
+        assert!(!stopped.text.is_empty() && free.text.starts_with(&stopped.text));
+    }
 }
 
 #[test]

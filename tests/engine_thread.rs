@@ -221,6 +221,8 @@ fn the_thread_survives_ends_that_nobody_reads() {
         let good = engine.submit(request(&prompt(7, 5), 7, 10)).complete().unwrap();
         assert_eq!(good.text, alone(&prompt(7, 5), 7, 10).text);
     };
+    // It has no part in any of this.
+    let mut bystander = engine.submit(endless(9));
     // The end, which owns the constraint, finds no reader,
     let unread = engine.submit(bad(1));
     wait_for("the channel fills", || is_asleep(&seen));
@@ -233,6 +235,10 @@ fn the_thread_survives_ends_that_nobody_reads() {
     wait_for("the text ends", || is_asleep(&seen));
     drop(unread);
     goes_on();
+    for _ in 0..50 {
+        let event = bystander.recv_timeout(Duration::from_secs(60));
+        assert!(matches!(event, Some(Event::Token(_))), "{event:?}");
+    }
     // or the engine goes first.
     let unread = engine.submit(bad(3));
     wait_for("the channel fills", || is_asleep(&seen));
