@@ -50,11 +50,11 @@ fn split_bomb(n: usize) -> String {
 fn race(n: usize, funcs: usize) -> String {
     let mut text = HEAD.to_owned();
     for f in 0..funcs {
-        write!(text, "func @f{f}(%x: f32[16]) -> (f32[16]) tokens=1 arena={} {{\n", 64 * n).unwrap();
+        writeln!(text, "func @f{f}(%x: f32[16]) -> (f32[16]) tokens=1 arena={} {{", 64 * n).unwrap();
         for i in 0..n - 1 {
             writeln!(text, "  %{i} = add %x, %x : f32[16] at {}+64", 64 * i).unwrap();
         }
-        write!(text, "  %{} = add %x, %x : f32[16] extern\n  return %{}\n}}\n", n - 1, n - 1).unwrap();
+        writeln!(text, "  %{} = add %x, %x : f32[16] extern\n  return %{}\n}}", n - 1, n - 1).unwrap();
     }
     text
 }

@@ -106,7 +106,7 @@ fn more_parts_than_a_value_may_have_are_refused() {
     let mut text = "bir 1 stage=fused\nfunc @f(%x: f32[100]) -> (f32[1]) tokens=1 {\n".to_owned();
     for i in 0..40 {
         let (of, rest) = (if i == 0 { "x".to_owned() } else { format!("r{}", i - 1) }, 99 - i);
-        write!(text, "%p{i}, %r{i} = split %{of} {{sizes=[1,{rest}]}} : f32[1], f32[{rest}]\n").unwrap();
+        writeln!(text, "%p{i}, %r{i} = split %{of} {{sizes=[1,{rest}]}} : f32[1], f32[{rest}]").unwrap();
     }
     text += "%y = relu2 %p0 : f32[1]\nreturn %y\n}";
     let errors = verify::verify(&text::parse(&text).unwrap()).unwrap_err();
