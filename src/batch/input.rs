@@ -120,6 +120,10 @@ impl Input {
     /// # Errors
     /// A file that cannot be read, or that has an id twice.
     pub fn open(path: &Path, format: Format, shard: Shard) -> Result<Self, BatchError> {
+        // Before it is opened, which would wait for who writes to a pipe.
+        if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(BatchError::NotAFile { path: path.to_owned() });
+        }
         let file = File::open(path).map_err(failed("open", path))?;
         Self::of_file(file, path, format, shard)
     }
@@ -129,9 +133,8 @@ impl Input {
     /// # Errors
     /// As [`Input::open`].
     pub fn of_file(file: File, path: &Path, format: Format, shard: Shard) -> Result<Self, BatchError> {
-        if file.metadata().map_err(failed("examine", path))?.is_dir() {
-            let source = std::io::Error::from(std::io::ErrorKind::IsADirectory);
-            return Err(failed("read", path)(source));
+        if !file.metadata().map_err(failed("examine", path))?.is_file() {
+            return Err(BatchError::NotAFile { path: path.to_owned() });
         }
         let mut file = BufReader::new(file);
         let mut items: Vec<Item> = Vec::new();

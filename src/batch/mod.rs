@@ -58,6 +58,12 @@ pub enum BatchError {
         /// The file.
         path: PathBuf,
     },
+    /// Input or output is a device, a pipe or a folder.
+    #[error("{} is not a regular file: give a file, or `-` for standard input or output", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
     /// The output is something else than results of a batch.
     #[error(
         "{}, line {line}: not a result of a batch ({why}), so nothing is appended: give another output, or overwrite it",

@@ -1,7 +1,9 @@
 //! The results file: opened to be continued, appended to line by line.
 //!
 //! Invariants: every line of the file but perhaps the last is a complete result; a last line without its end, which a killed
-//! process may have left, is cut off before anything is appended; one process at a time has the file, by an advisory lock.
+//! process may have left, is cut off before anything is appended; one process at a time has the file, by an advisory lock. A file
+//! changes when the first result is appended and not before, so that a command that fails at its start has lost nothing; what is no
+//! file of results is never changed.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -10,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{BatchError, Settings};
+use super::{BatchError, Settings, response};
 
 /// Results that the file held when it was opened.
 #[derive(Debug, Default)]
@@ -57,8 +59,8 @@ pub struct Output {
 
 /// Where results go.
 enum Place {
-    /// A file that can be continued, with the bytes of its complete lines.
-    File { file: File, length: u64 },
+    /// A file that can be continued, with the bytes of its complete lines; `cut` once what stands after them is gone.
+    File { file: File, length: u64, cut: bool },
     /// Standard output, or another stream: nothing is kept.
     Stream(Box<dyn Write>),
 }
@@ -78,8 +80,15 @@ impl Output {
     /// Opens the file, or makes it. With `overwrite` it begins empty; else its results are kept and named.
     ///
     /// # Errors
-    /// A file that cannot be opened or is in use; one that holds something else than results.
+    /// Something that is no regular file, as a device or a pipe; a file that cannot be opened or is in use; one that holds
+    /// something else than results.
     pub fn open(path: &Path, overwrite: bool) -> Result<(Self, Done), BatchError> {
+        match path.metadata() {
+            Ok(metadata) if !metadata.is_file() => {
+                return Err(BatchError::NotAFile { path: path.to_owned() });
+            }
+            _ => {}
+        }
         // Not by truncation: until the lock is held the file is another's.
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let file = file.map_err(failed("open", path))?;
@@ -89,8 +98,7 @@ impl Output {
             Err(TryLockError::Error(source)) => return Err(failed("lock", path)(source)),
         }
         let (done, length) = if overwrite { (Done::default(), 0) } else { read_results(path, &file)? };
-        cut(&file, length).map_err(failed("write to", path))?;
-        let place = Place::File { file, length };
+        let place = Place::File { file, length, cut: false };
         Ok((Self { path: path.to_owned(), place, line: Vec::new() }, done))
     }
 
@@ -116,16 +124,7 @@ impl Output {
         self.line.push(b'\n');
         let written = match &mut self.place {
             Place::Stream(stream) => stream.write_all(&self.line).and_then(|()| stream.flush()),
-            Place::File { file, length } => match file.write_all(&self.line) {
-                Ok(()) => {
-                    *length += self.line.len() as u64;
-                    Ok(())
-                }
-                Err(source) => {
-                    let _ = cut(file, *length);
-                    Err(source)
-                }
-            },
+            Place::File { file, length, cut } => append_line(file, &self.line, length, cut),
         };
         written.map_err(failed("write to", &self.path))
     }
@@ -136,7 +135,11 @@ impl Output {
     /// The system refused.
     pub fn finish(self) -> Result<(), BatchError> {
         match self.place {
-            Place::File { file, .. } => file.sync_all().map_err(failed("write to", &self.path)),
+            Place::File { file, length, cut } => {
+                // A batch without a request to answer has a whole file too.
+                let whole = if cut { Ok(()) } else { cut_after(&file, length) };
+                whole.and_then(|()| file.sync_all()).map_err(failed("write to", &self.path))
+            }
             Place::Stream(_) => Ok(()),
         }
     }
@@ -150,19 +153,46 @@ fn read_results(path: &Path, file: &File) -> Result<(Done, u64), BatchError> {
     loop {
         line.clear();
         reader.read_until(b'\n', &mut line).map_err(failed("read", path))?;
-        if line.last() != Some(&b'\n') {
-            return Ok((done, length));
-        }
         number += 1;
         let wrong = |why| BatchError::NotResults { path: path.to_owned(), line: number, why };
+        if line.last() != Some(&b'\n') {
+            return match is_torn(&line) {
+                true => Ok((done, length)),
+                false => Err(wrong("it is not the beginning of a result".to_owned())),
+            };
+        }
         let (id, hash, settings) = result_of(&line).map_err(wrong)?;
         done.insert(id, hash, settings);
         length += line.len() as u64;
     }
 }
 
+/// Whether a last line without its end can be what a killed process left of a result.
+fn is_torn(line: &[u8]) -> bool {
+    let shared = line.len().min(response::BEGINNING.len());
+    line[..shared] == response::BEGINNING.as_bytes()[..shared]
+}
+
+/// Appends a line to a file whose complete lines have `length` bytes.
+fn append_line(file: &mut File, line: &[u8], length: &mut u64, cut: &mut bool) -> std::io::Result<()> {
+    if !*cut {
+        cut_after(file, *length)?;
+        *cut = true;
+    }
+    match file.write_all(line) {
+        Ok(()) => {
+            *length += line.len() as u64;
+            Ok(())
+        }
+        Err(source) => {
+            let _ = cut_after(file, *length);
+            Err(source)
+        }
+    }
+}
+
 /// Cuts off what stands after the complete lines.
-fn cut(mut file: &File, length: u64) -> std::io::Result<()> {
+fn cut_after(mut file: &File, length: u64) -> std::io::Result<()> {
     file.set_len(length)?;
     file.seek(SeekFrom::Start(length)).map(drop)
 }
@@ -186,7 +216,10 @@ mod tests {
     use super::*;
 
     fn result(id: &str) -> Value {
-        json!({ "custom_id": id, "request_hash": "00", "settings": {}, "response": { "text": "a\nb" } })
+        let response = json!({ "text": "a\nb" });
+        json!({
+            "id": "batch_req_0", "custom_id": id, "request_hash": "00", "settings": {}, "response": response,
+        })
     }
 
     #[test]
@@ -225,14 +258,36 @@ mod tests {
             "[]\n",
             "{\"custom_id\":1,\"request_hash\":\"\",\"settings\":{}}\n",
             "{\"custom_id\":\"a\",\"request_hash\":\"\"}\n",
+            // One line without an end is no torn result.
+            "{\"name\":\"my-app\"}",
+            "x",
         ] {
             std::fs::write(&path, text).unwrap();
             let error = Output::open(&path, false).unwrap_err();
             assert!(matches!(error, BatchError::NotResults { line: 1, .. }), "{error}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         }
-        let (_, done) = Output::open(&path, true).unwrap();
-        assert!(done.is_empty() && std::fs::read(&path).unwrap().is_empty());
+        // Overwriting begins with the first result, or with the end of a batch that has none.
+        let (output, done) = Output::open(&path, true).unwrap();
+        assert!(done.is_empty());
+        drop(output);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "x");
+        Output::open(&path, true).unwrap().0.finish().unwrap();
+        assert!(std::fs::read(&path).unwrap().is_empty());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_regular_files_take_results() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/dev/full", &link).unwrap();
+        for path in [Path::new("/dev/full"), Path::new("/dev/stdout"), &link, folder.path()] {
+            for overwrite in [false, true] {
+                let error = Output::open(path, overwrite).unwrap_err();
+                assert!(matches!(error, BatchError::NotAFile { .. }), "{path:?}: {error}");
+            }
+        }
     }
 
     #[test]

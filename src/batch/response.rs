@@ -116,8 +116,12 @@ pub fn refused(item: &Item, refusal: &Refusal) -> Value {
     result(item, refusal.status, &json!({ "error": error }))
 }
 
+/// What every line of results begins with, by which a torn one is told from a line of something else.
+pub(super) const BEGINNING: &str = "{\"id\":\"batch_req_";
+
 fn result(item: &Item, status: u16, body: &Value) -> Value {
     json!({
+        // The first key, by `BEGINNING`.
         "id": format!("batch_req_{}", item.hash),
         "custom_id": item.custom_id,
         "request_hash": item.hash,
