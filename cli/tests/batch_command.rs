@@ -817,10 +817,10 @@ fn a_batch_that_fails_at_its_start_changes_nothing() {
     };
     let (input, out) = (at("in.txt"), at("out.jsonl"));
     // By another name, and by a link to the same bytes.
-    std::fs::hard_link(&input, at("link.txt")).unwrap();
+    let link = at("link.txt");
+    std::fs::hard_link(&input, &link).unwrap();
     for overwrite in [&[][..], &["--overwrite"]] {
-        let args = [&[&*input, "-o", &*at("link.txt")], overwrite].concat();
-        let (code, said) = run(&args);
+        let (code, said) = run(&[&[&*input, "-o", &link], overwrite].concat());
         assert!(code == Some(2) && said.contains("is the input"), "{code:?} {said}");
         for device in ["/dev/full", "/dev/stdout"] {
             let (code, said) = run(&[&[&*input, "-o", device], overwrite].concat());
