@@ -332,8 +332,7 @@ fn only(map: &Map<String, Value>, known: &[&str], at: &Pointer) -> Result<(), Sc
 fn range(least: Option<i128>, most: Option<i128>) -> String {
     let mut forms = Vec::new();
     // Below zero: the same range of absolute values, with a sign.
-    let below = most.is_none_or(|most| most >= i128::MIN + 1) && least.is_none_or(|least| least < 0);
-    if below {
+    if least.is_none_or(|least| least < 0) {
         let nearest = most.map_or(1, |most| (-most).max(1));
         let inner = not_negative(nearest, least.map(|least| -least));
         if !inner.is_empty() {
