@@ -88,8 +88,8 @@ impl Grammar {
         loop {
             let before = reach.clone();
             for (id, body) in self.0.iter().enumerate() {
-                for from in 0..=text.len() {
-                    reach[id][from] |= ends(body, text, from, &before);
+                for (from, ends_of) in reach[id].iter_mut().enumerate() {
+                    *ends_of |= ends(body, text, from, &before);
                 }
             }
             if before == reach {

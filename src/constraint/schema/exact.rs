@@ -43,7 +43,7 @@ fn is_exact(schema: &Value) -> bool {
     let Some(map) = schema.as_object() else { return false };
     let bound = |key: &&str| matches!(map.get(*key), Some(Value::Number(n)) if integer(n).is_some_and(|n| n.abs() > EXACT));
     let typed = map.get("type").is_some_and(|types| super::lower::names_type(types, "integer"));
-    (typed && BOUNDS.iter().any(|key| bound(key)))
+    (typed && BOUNDS.iter().any(bound))
         || ["const", "enum"].iter().any(|key| map.get(*key).is_some_and(has_large))
 }
 
@@ -332,8 +332,7 @@ fn only(map: &Map<String, Value>, known: &[&str], at: &Pointer) -> Result<(), Sc
 fn range(least: Option<i128>, most: Option<i128>) -> String {
     let mut forms = Vec::new();
     // Below zero: the same range of absolute values, with a sign.
-    let below = most.is_none_or(|most| most >= i128::MIN + 1) && least.is_none_or(|least| least < 0);
-    if below {
+    if least.is_none_or(|least| least < 0) {
         let nearest = most.map_or(1, |most| (-most).max(1));
         let inner = not_negative(nearest, least.map(|least| -least));
         if !inner.is_empty() {
@@ -389,7 +388,7 @@ fn same_length(low: &str, high: &str) -> String {
         };
     }
     let step = |digit: &str, by: i8| {
-        digit.bytes().next().map_or(0, |d| d.saturating_add_signed(by)).max(b'0').min(b'9')
+        digit.bytes().next().map_or(0, |d| d.saturating_add_signed(by)).clamp(b'0', b'9')
     };
     let (mut first, mut last) = (step(a, 0), step(b, 0));
     let mut forms = Vec::new();
