@@ -187,7 +187,7 @@ fn write_trace(file: WholeFile, session: &TextSession, quiet: bool) -> Result<()
     drop(out);
     let (events, dropped) = (trace.events(), trace.dropped());
     file.commit().map_err(bitnetc::Error::from)?;
-    output::say(quiet, format!("wrote {} to {}", output::count(events as u64, "event"), place.display()));
+    output::say(quiet, format!("wrote {} to {}", output::count(events, "event"), place.display()));
     if dropped > 0 {
         output::say(quiet, format!("warning: {dropped} more had no room: profile a shorter text (-n)"));
     }
