@@ -141,15 +141,16 @@ struct Place {
 }
 
 /// Parts of split models, and more.
-static PLACES: [Place; 2048] = [const { Place::EMPTY }; 2048];
+static PLACES: [Place; 2048] = [const { Place::new() }; 2048];
 /// Held while a place is taken.
 static TAKING: Mutex<()> = Mutex::new(());
 /// Whether pages of any mapping were lost.
 static ANY_LOST: AtomicBool = AtomicBool::new(false);
 
 impl Place {
-    const EMPTY: Self =
-        Self { start: AtomicUsize::new(0), end: AtomicUsize::new(0), lost: AtomicBool::new(false) };
+    const fn new() -> Self {
+        Self { start: AtomicUsize::new(0), end: AtomicUsize::new(0), lost: AtomicBool::new(false) }
+    }
 
     fn take(start: usize, end: usize) -> Option<&'static Self> {
         let _taking = TAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -10,7 +10,7 @@
 //!
 //! Invariants: a prefetch changes no result and never faults, wherever it points.
 
-use crate::kir::{I64, KernelBuilder};
+use crate::kir::{I64, KernelBuilder, OFFSET_LIMIT};
 
 /// Bytes from a line to the one of the same sequence that is brought into the first-level cache meanwhile.
 const NEAR: i32 = 1024;
@@ -25,7 +25,10 @@ pub(super) fn stream(b: &mut KernelBuilder, place: I64, offset: i32, far: Option
 
 /// The line `far` bytes behind `place + offset`, into the cache of level `level`, if an address can say that.
 pub(super) fn ahead(b: &mut KernelBuilder, place: I64, offset: i32, far: i64, level: u8) {
-    if let Ok(far) = i32::try_from(far) {
-        b.prefetch(place, far.saturating_add(offset), level);
+    let at = far.saturating_add(offset.into());
+    if let Ok(at) = i32::try_from(at)
+        && (-OFFSET_LIMIT..=OFFSET_LIMIT).contains(&at)
+    {
+        b.prefetch(place, at, level);
     }
 }

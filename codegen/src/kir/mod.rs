@@ -44,4 +44,4 @@ pub use types::{
     AnyVec, Carry, F32, FloatCond, Handle, I64, IntCond, IntoOperand, LANES, Scalar, TILE_ROWS, TILES, Table,
     Type, VECTOR_BYTES, Value, Vb, Vf, Vi,
 };
-pub use verify::{Rule, VerifyError, Violation, verify};
+pub use verify::{OFFSET_LIMIT, Rule, VerifyError, Violation, verify};

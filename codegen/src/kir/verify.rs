@@ -74,7 +74,7 @@ rules! {
 }
 
 /// Largest magnitude of an offset or stride whatever the buffer, so that the end of an access fits in an instruction's displacement.
-const OFFSET_LIMIT: i32 = 1 << 30;
+pub const OFFSET_LIMIT: i32 = 1 << 30;
 
 /// How far apart the rows of a block are at most that a generator addresses by constant offsets, whatever the buffer.
 const BLOCK_REACH: i128 = 1 << 16;
