@@ -83,7 +83,7 @@ fn gguf_report(source: &Source, args: &InspectArgs) -> Result<Value, bitnetc::Er
         "name": outline.string("general.name").map(safe),
         "architecture": outline.string("general.architecture").map(safe),
         "would_run": model.is_ok(),
-        "cannot_run": model.as_ref().err().map(|error| safe(&error.to_string())),
+        "cannot_run": model.as_ref().err().map(reason),
         "parameters": Parameters::of_gguf(&outline, sizes.as_deref()).json(file_bytes),
         "tensors": tensors(&outline, sizes.as_deref(), args.tensors),
     });
@@ -95,6 +95,14 @@ fn gguf_report(source: &Source, args: &InspectArgs) -> Result<Value, bitnetc::Er
         false => metadata::short(&outline.entries),
     };
     Ok(report)
+}
+
+/// Why a file cannot be run. What messages quote of a file is escaped already.
+fn reason(error: &bitnetc::Error) -> String {
+    match error {
+        bitnetc::Error::Gguf { source, .. } => source.to_string(),
+        other => other.to_string(),
+    }
 }
 
 /// The tensors by type, and one by one if `list`; bytes where they are known.
