@@ -332,11 +332,17 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
     line("memory", format!("{}{free_text}", output::bytes(machine.memory_bytes)));
     line("huge pages", huge_pages().unwrap_or_else(|| "unknown".to_owned()));
     if let Some(m) = &measured {
-        line("reading", format!("{:.1} GB/s with {}", m.bandwidth / 1e9, count(u64::from(m.threads), "thread")));
+        line(
+            "reading",
+            format!("{:.1} GB/s with {}", m.bandwidth / 1e9, count(u64::from(m.threads), "thread")),
+        );
         line("int8", format!("{:.0} billion multiply-adds per second", m.int8 / 1e9));
     }
     for (name, place) in [("models", &hub), ("plans", &plans)] {
-        line(name, format!("{}: {}, {}", place.path, count(place.files as u64, "file"), output::bytes(place.bytes)));
+        line(
+            name,
+            format!("{}: {}, {}", place.path, count(place.files as u64, "file"), output::bytes(place.bytes)),
+        );
     }
     let token = if settings.token.is_some() { "with a token" } else { "without a token" };
     let offline = if settings.offline { ", offline" } else { "" };

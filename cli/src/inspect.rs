@@ -300,6 +300,10 @@ fn render(value: &Value, indent: usize, out: &mut String) {
                 let cells: Vec<String> = items.iter().map(scalar).collect();
                 *out += &format!("{pad}{title:<18} {}\n", cells.join(" "));
             }
+            Value::Number(n) if ["total", "ternary", "embedding", "other"].contains(&key.as_str()) => {
+                let human = output::count(n.as_f64().unwrap_or_default());
+                *out += &format!("{pad}{title:<18} {n} ({human})\n");
+            }
             Value::Number(n) if key.starts_with("bits_per") => {
                 *out += &format!("{pad}{title:<18} {:.2}\n", n.as_f64().unwrap_or_default());
             }

@@ -252,7 +252,8 @@ fn lines_of_json_and_csv_come_one_for_each_test() {
 #[test]
 fn forms_are_chosen_by_name_and_markdown_where_nobody_looks() {
     let text = |args: &[&str]| {
-        let output = bench(&[&["-p", "4", "-n", "2", "-t", "1", "-r", "1"][..], args].concat()).output().unwrap();
+        let output =
+            bench(&[&["-p", "4", "-n", "2", "-t", "1", "-r", "1"][..], args].concat()).output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
     let (code, markdown) = text(&[]);

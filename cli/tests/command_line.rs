@@ -234,7 +234,10 @@ fn the_command_line_counts_before_variables_and_these_before_the_file() {
     assert!(doctor["findings"].to_string().contains("configuration"), "{doctor}");
     assert_eq!(doctor["verdict"]["ready"], false);
     let text = doctor["verdict"]["text"].as_str().unwrap();
-    assert!(text.starts_with("not ready: the configuration file") && text.contains("bitnetc config"), "{text}");
+    assert!(
+        text.starts_with("not ready: the configuration file") && text.contains("bitnetc config"),
+        "{text}"
+    );
     assert_eq!(output(bitnetc(home.path(), &["run", "-n", "1"]).env("BITNETC_CONFIG", "")).0, Some(0));
     std::fs::write(&config, "[run\n").unwrap();
     assert!(output(&mut bitnetc(home.path(), &["run", "-n", "1"])).2.contains("not TOML"));

@@ -205,7 +205,8 @@ fn columns_of_shares(text: &str) -> Vec<Vec<f64>> {
             table = None;
         } else if let Some(first) = table {
             let shares = line.split(" %").filter_map(|part| part.split_whitespace().last());
-            let shares = shares.filter_map(|word| word.contains('.').then(|| word.parse::<f64>().ok()).flatten());
+            let shares =
+                shares.filter_map(|word| word.contains('.').then(|| word.parse::<f64>().ok()).flatten());
             for (column, share) in columns[first..].iter_mut().zip(shares) {
                 column.push(share);
             }
@@ -239,7 +240,10 @@ fn options_that_would_do_nothing_are_refused() {
     let file = write_model(&shapes()[2]);
     let plan = folder.path().join("model.plan");
     let gguf = source(file.path());
-    plan_model(file.path(), &gguf.gguf_model().unwrap(), &compile(2)).unwrap().write(&plan, |_| true).unwrap();
+    plan_model(file.path(), &gguf.gguf_model().unwrap(), &compile(2))
+        .unwrap()
+        .write(&plan, |_| true)
+        .unwrap();
     let explain = |model: &Path, args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bitnetc"));
         let command = command.args(["-q", "explain", "--json", "-t", "2"]).arg(model).args(args);

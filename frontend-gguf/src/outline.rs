@@ -54,9 +54,11 @@ impl<'a> Outline<'a> {
         for bytes in parts {
             let Metadata { mut cursor, version, tensor_count, entries, .. } = Metadata::read(bytes)?;
             let (directory, _) = read_entries(&mut cursor, tensor_count)?;
-            let listed = directory
-                .iter()
-                .map(|entry| ListedTensor { name: entry.name, dims: entry.dims, type_id: entry.id });
+            let listed = directory.iter().map(|entry| ListedTensor {
+                name: entry.name,
+                dims: entry.dims,
+                type_id: entry.id,
+            });
             let whole = outline.get_or_insert(Self { version, entries, tensors: Vec::new() });
             whole.tensors.extend(listed);
         }

@@ -11,7 +11,8 @@ use browser::{Browser, browser_path};
 use serde_json::{Value, json};
 
 /// What would be seen if it were taken for markup.
-const EVIL: &str = "</script><script>window.taken=1</script><img src=x onerror=\"window.taken=2\">{{data}}&amp;";
+const EVIL: &str =
+    "</script><script>window.taken=1</script><img src=x onerror=\"window.taken=2\">{{data}}&amp;";
 
 fn test(name: &str, depth: u64, threads: u64, chunk: u64, speed: f64) -> Value {
     let generates = name.starts_with("tg");

@@ -59,7 +59,9 @@ fn tooltips_answer(b: &mut Browser) {
             .to_owned()
     };
     assert_eq!(shown(b), "");
-    b.evaluate("[...document.querySelectorAll('.tile .term')].find((e) => e.textContent === 'roofline').focus()");
+    b.evaluate(
+        "[...document.querySelectorAll('.tile .term')].find((e) => e.textContent === 'roofline').focus()",
+    );
     assert!(shown(b).contains("bandwidth"), "{}", shown(b));
     assert_eq!(b.evaluate("document.activeElement.getAttribute('aria-describedby')"), "tip");
     b.key("Escape");
@@ -75,7 +77,9 @@ fn tooltips_answer(b: &mut Browser) {
     b.key("Escape");
     // Every word that has to be known is explained somewhere on the first view.
     for word in ["roofline", "phase", "arena", "barrier", "dispatch", "KV cache", "multiply-add"] {
-        let known = format!("[...document.querySelectorAll('.term')].some((e) => e.textContent.startsWith({word:?}))");
+        let known = format!(
+            "[...document.querySelectorAll('.term')].some((e) => e.textContent.startsWith({word:?}))"
+        );
         assert_eq!(b.evaluate(&known), true, "{word}");
     }
 }

@@ -1,10 +1,10 @@
-//! The document as text: what fits on a terminal of 100 columns.
+//! The document as text: what fits on a terminal of 100 columns, or of 120 with measured times.
 
 use std::fmt::Write;
 
 use bitnetc_tools::explain::{Document, Entry, Kind, OpInfo, Part, WorkInfo};
 
-use crate::output::bytes;
+use crate::output::{bytes, count};
 
 /// Columns of the chart of the arena.
 const CHART_COLUMNS: usize = 72;
@@ -23,15 +23,6 @@ fn time(ns: f64) -> String {
         ns if ns < 1e6 => format!("{:.2} µs", ns / 1e3),
         ns if ns < 1e9 => format!("{:.2} ms", ns / 1e6),
         ns => format!("{:.2} s", ns / 1e9),
-    }
-}
-
-fn count(n: f64) -> String {
-    match n {
-        n if n < 1e3 => format!("{n:.0}"),
-        n if n < 1e6 => format!("{:.1} k", n / 1e3),
-        n if n < 1e9 => format!("{:.1} M", n / 1e6),
-        n => format!("{:.2} G", n / 1e9),
     }
 }
 
@@ -232,8 +223,9 @@ fn rows<'a>(document: &'a Document, entry: &'a Entry) -> Vec<Row<'a>> {
 /// A line of the table by op: name, number, weights, KV, other, MAC, predicted time, its share, bound, and the rest.
 fn table_line(cells: [&str; 9], rest: &[String]) -> String {
     let [op, ops, weights, kv, other, macs, time, share, bound] = cells;
-    let mut text =
-        format!("  {op:<16} {ops:>4} {weights:>9} {kv:>9} {other:>9} {macs:>8} {time:>10} {share:>7} {bound:<7}");
+    let mut text = format!(
+        "  {op:<16} {ops:>4} {weights:>9} {kv:>9} {other:>9} {macs:>8} {time:>10} {share:>7} {bound:<7}"
+    );
     rest.iter().for_each(|cell| text += &format!(" {cell:>9}"));
     text.truncate(text.trim_end().len());
     text.push('\n');

@@ -38,9 +38,7 @@ fn value(value: &Value<'_>) -> Json {
 
 /// All entries in full, in file order.
 pub(super) fn json(entries: &[Entry<'_>]) -> Json {
-    let one = |entry: &Entry<'_>| {
-        json!({ "key": entry.key, "type": entry.value.type_name(), "value": value(&entry.value) })
-    };
+    let one = |entry: &Entry<'_>| json!({ "key": entry.key, "type": entry.value.type_name(), "value": value(&entry.value) });
     entries.iter().map(one).collect()
 }
 

@@ -28,7 +28,19 @@ fn is_ternary(tensor: &ListedTensor<'_>) -> bool {
     use bitnetc_frontend_gguf::TensorType as T;
     let types = bitnetc_frontend_gguf::tensor_type::candidates(tensor.type_id);
     let ternary = |ty: &T| {
-        matches!(ty, T::Tq1_0 | T::Tq2_0 | T::I2S | T::Iq1Bn | T::Iq2Bn | T::Iq2BnR4 | T::Q1_0 | T::Q2_0 | T::Q2_0G128 | T::Pq2_0)
+        matches!(
+            ty,
+            T::Tq1_0
+                | T::Tq2_0
+                | T::I2S
+                | T::Iq1Bn
+                | T::Iq2Bn
+                | T::Iq2BnR4
+                | T::Q1_0
+                | T::Q2_0
+                | T::Q2_0G128
+                | T::Pq2_0
+        )
     };
     types.iter().any(ternary)
 }

@@ -225,7 +225,11 @@ pub fn latency_table(style: TableStyle, tests: &[(Subject, Outcome)]) -> String 
         table.push(row);
         any = true;
     }
-    if any { format!("\nTime of a generated token, percentiles:\n\n{}", table.render(style)) } else { String::new() }
+    if any {
+        format!("\nTime of a generated token, percentiles:\n\n{}", table.render(style))
+    } else {
+        String::new()
+    }
 }
 
 /// Entry points that have run, in a profile.

@@ -221,7 +221,14 @@ impl<'a> Bench<'a> {
         runner.fill(test.depth)?;
         let mut work = self.accounts.prompt(test.depth, test.prompt);
         work += self.accounts.generation(test.depth + test.prompt, test.generate);
-        let mut outcome = Outcome { test, samples: Vec::new(), limits: Vec::new(), work, token_times: Vec::new(), profile: None };
+        let mut outcome = Outcome {
+            test,
+            samples: Vec::new(),
+            limits: Vec::new(),
+            work,
+            token_times: Vec::new(),
+            profile: None,
+        };
         if self.options.warm_up {
             runner.warm_up(test)?;
         }

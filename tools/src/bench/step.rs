@@ -41,9 +41,7 @@ pub fn decode_step(shape: &ModelShape, options: &BuildOptions) -> Result<Work, E
     let rows = shape.vocab.saturating_sub(ROWS[0]) as u64;
     let extrapolate = |part: fn(&Work) -> u64| {
         let step = (ROWS[1] - ROWS[0]) as u64;
-        part(&base)
-            + layers * (part(&deeper) - part(&base))
-            + rows * (part(&wider) - part(&base)) / step
+        part(&base) + layers * (part(&deeper) - part(&base)) + rows * (part(&wider) - part(&base)) / step
     };
     Ok(Work {
         weight_bytes: extrapolate(|w| w.weight_bytes),
@@ -64,7 +62,8 @@ mod tests {
     #[test]
     fn three_small_models_tell_what_a_larger_one_needs() {
         let shape = ModelShape { layers: 4, vocab: 2048, ..preset("tiny").unwrap().shape() };
-        for (head, weights) in [(HeadFormat::Q8, WeightPacking::TwoBits), (HeadFormat::Stored, WeightPacking::Trits)]
+        for (head, weights) in
+            [(HeadFormat::Q8, WeightPacking::TwoBits), (HeadFormat::Stored, WeightPacking::Trits)]
         {
             let options =
                 BuildOptions { head: Some(head), weights: Some(weights), ..BuildOptions::default() };

@@ -81,7 +81,8 @@ impl Table {
                 format!("|{}\n", cells.collect::<String>())
             }
             TableStyle::Aligned => {
-                let cells: Vec<String> = self.columns.iter().zip(cells).map(|(c, cell)| c.cell(cell)).collect();
+                let cells: Vec<String> =
+                    self.columns.iter().zip(cells).map(|(c, cell)| c.cell(cell)).collect();
                 format!("{}\n", cells.join("  ").trim_end())
             }
         }
@@ -121,6 +122,9 @@ mod tests {
     fn rows_that_come_one_by_one_stand_under_their_titles() {
         let table = Table::new(vec![Column::left("test").at_least(8), Column::right("n").at_least(4)]);
         assert_eq!(table.head(TableStyle::Aligned), "test         n\n");
-        assert_eq!(table.row(TableStyle::Aligned, &["pp512".to_owned(), "12".to_owned()]), "pp512       12\n");
+        assert_eq!(
+            table.row(TableStyle::Aligned, &["pp512".to_owned(), "12".to_owned()]),
+            "pp512       12\n"
+        );
     }
 }
