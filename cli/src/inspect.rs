@@ -86,7 +86,7 @@ fn gguf_report(source: &Source, args: &InspectArgs) -> Result<Value, bitnetc::Er
         "name": outline.string("general.name").map(safe),
         "architecture": outline.string("general.architecture").map(safe),
         "would_run": model.is_ok(),
-        "cannot_run": model.as_ref().err().map(|error| safe(&error.to_string())),
+        "cannot_run": model.as_ref().err().map(reason),
         "parameters": Parameters::of_gguf(&outline, sizes.as_deref()).json(file_bytes),
         "tensors": tensors(&outline, sizes.as_deref(), args.tensors),
     });
@@ -98,6 +98,14 @@ fn gguf_report(source: &Source, args: &InspectArgs) -> Result<Value, bitnetc::Er
         false => metadata::short(&outline.entries),
     };
     Ok(report)
+}
+
+/// Why a file cannot be run. What messages quote of a file is escaped already.
+fn reason(error: &bitnetc::Error) -> String {
+    match error {
+        bitnetc::Error::Gguf { source, .. } => source.to_string(),
+        other => other.to_string(),
+    }
 }
 
 /// The tensors by type, and one by one if `list`; bytes where they are known.
@@ -294,6 +302,10 @@ fn render(value: &Value, indent: usize, out: &mut String) {
             Value::Array(items) => {
                 let cells: Vec<String> = items.iter().map(scalar).collect();
                 *out += &format!("{pad}{title:<18} {}\n", cells.join(" "));
+            }
+            Value::Number(n) if ["total", "ternary", "embedding", "other"].contains(&key.as_str()) => {
+                let human = output::rounded(n.as_f64().unwrap_or_default());
+                *out += &format!("{pad}{title:<18} {n} ({human})\n");
             }
             Value::Number(n) if key.starts_with("bits_per") => {
                 *out += &format!("{pad}{title:<18} {:.2}\n", n.as_f64().unwrap_or_default());

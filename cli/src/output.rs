@@ -60,6 +60,16 @@ pub(crate) fn count(n: u64, thing: &str) -> String {
     if n == 1 { format!("1 {thing}") } else { format!("{n} {thing}s") }
 }
 
+/// A large number, rounded: `4.8 M`.
+pub(crate) fn rounded(n: f64) -> String {
+    match n {
+        n if n < 1e3 => format!("{n:.0}"),
+        n if n < 1e6 => format!("{:.1} k", n / 1e3),
+        n if n < 1e9 => format!("{:.1} M", n / 1e6),
+        n => format!("{:.2} G", n / 1e9),
+    }
+}
+
 /// A duration in milliseconds.
 pub(crate) fn ms(duration: std::time::Duration) -> f64 {
     duration.as_secs_f64() * 1e3

@@ -66,7 +66,7 @@ fn a_2b_4t_step_is_counted_right() {
     assert_eq!((deep.weight_bytes, deep.ternary_macs), (step.weight_bytes, step.ternary_macs));
     assert_eq!(deep.bytes(), 1_339_540_480);
 
-    // 128 steps behind 2,048 tokens see 2,112.5 keys on average.
+    // 128 steps after 2,048 tokens see 2,112.5 keys on average.
     let generation = accounts.generation(2048, 128);
     assert_eq!(2 * generation.kv_bytes, 128 * 4225 * 76_800);
     assert_eq!(generation.weight_bytes, 128 * step.weight_bytes);
@@ -79,7 +79,7 @@ fn a_2b_4t_step_is_counted_right() {
     assert_eq!(prompt.ternary_macs, 512 * ternary);
     assert_eq!(prompt.dense_macs, TABLE);
     assert_eq!(prompt.attention_macs, (1..=512).sum::<u64>() * 30 * 2 * 2560);
-    // The same tokens behind others see those too.
+    // The same tokens after others see those too.
     assert_eq!(accounts.prompt(100, 512).attention_macs - prompt.attention_macs, 512 * 100 * 30 * 2 * 2560);
     // A prompt of one token is a step.
     assert_eq!(accounts.prompt(7, 1), accounts.step(7));
@@ -146,12 +146,23 @@ fn check_test(test: &Value) {
     assert!(number(&test["share_paired"]) > 0.0);
     assert_eq!(test["limit_samples"].as_array().unwrap().len(), samples.len() + 1);
     assert!(test["test"].is_string() && test["threads"].is_u64() && test["depth"].is_u64());
+    let latency = &test["token_latency_ms"];
+    match test["generated_tokens"].as_u64() {
+        Some(0) => assert!(latency.is_null()),
+        _ => {
+            let times = ["p50", "p90", "p99", "max"].map(|p| number(&latency[p]));
+            assert!(times.is_sorted() && times[0] > 0.0, "{latency}");
+            // The fastest repetition has a token that is no slower than its mean.
+            let best = samples.iter().copied().fold(0.0, f64::max);
+            assert!(test["prompt_tokens"] != 0 || times[3] >= 1e3 / best * 0.99, "{latency} at {best}/s");
+        }
+    }
 }
 
 #[test]
 fn json_holds_what_the_format_says() {
     let output =
-        bench(&["-p", "3,8", "-n", "2", "--pg", "4,2", "-d", "0,5", "-t", "1,2", "-r", "2", "-o", "json"])
+        bench(&["-p", "3,8", "-n", "2", "--pg", "4,2", "-d", "0,5", "-t", "1,2", "-r", "2", "--json"])
             .output();
     let output = output.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -238,6 +249,51 @@ fn lines_of_json_and_csv_come_one_for_each_test() {
     assert!(csv.iter().all(|line| fields(line) == fields(&csv[0])), "{csv:?}");
 }
 
+#[test]
+fn forms_are_chosen_by_name_and_markdown_where_nobody_looks() {
+    let text = |args: &[&str]| {
+        let output =
+            bench(&[&["-p", "4", "-n", "2", "-t", "1", "-r", "1"][..], args].concat()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, markdown) = text(&[]);
+    assert_eq!(code, Some(0));
+    for part in ["| model | threads | test ", "| threads | read bandwidth", "| p50 ms |", "|---|"] {
+        assert!(markdown.contains(part), "{part} in {markdown}");
+    }
+    assert_eq!(text(&["--json", "-o", "csv"]).0, Some(2));
+    let (_, aligned) = text(&["-o", "table"]);
+    assert!(!aligned.contains('|'), "{aligned}");
+    // Titles stand over their columns: numbers end where their titles end.
+    let line = |start: &str| aligned.lines().find(|l| l.trim_start().starts_with(start)).unwrap();
+    let title = line("threads  test");
+    let row = aligned.lines().skip_while(|l| *l != title).nth(1).unwrap();
+    let end = title.find("tokens/s").unwrap() + "tokens/s".len();
+    let chars: Vec<char> = row.chars().collect();
+    assert!(chars[end - 1].is_ascii_digit() && chars.get(end) == Some(&' '), "{title}\n{row}");
+}
+
+#[test]
+fn a_page_shows_two_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = folder.path().join("before.json");
+    let args = ["-p", "4", "-n", "2", "-d", "0,5", "-t", "1", "-r", "2"];
+    let output = bench(&[&args[..], &["--json"]].concat()).output().unwrap();
+    std::fs::write(&before, &output.stdout).unwrap();
+    let compared = [&args[..], &["-o", "html", "--compare", before.to_str().unwrap()]].concat();
+    let output = bench(&compared).output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 5)), "{}", String::from_utf8_lossy(&output.stderr));
+    let page = String::from_utf8(output.stdout).unwrap();
+    assert!(page.starts_with("<!doctype html>") && page.contains("default-src 'none'"));
+    let start = page.find("id=\"data\">").unwrap() + "id=\"data\">".len();
+    let end = start + page[start..].find("</script>").unwrap();
+    let data: Value = serde_json::from_str(&page[start..end]).unwrap();
+    assert_eq!(data["baseline"], serde_json::from_slice::<Value>(&std::fs::read(&before).unwrap()).unwrap());
+    assert_eq!(data["keys"], data["baseline_keys"]);
+    assert_eq!(data["run"]["comparison"].as_array().unwrap().len(), 4);
+    data["run"]["tests"].as_array().unwrap().iter().for_each(check_test);
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_keeps_what_is_done() {
@@ -296,7 +352,7 @@ fn kernels_add_up_to_the_calls_that_they_are_in() {
         let times: Vec<f64> = of_entry.iter().map(|k| k.median_seconds()).collect();
         assert!(times.is_sorted_by(|a, b| a >= b), "{times:?}");
     }
-    // A prompt and the logits behind its last token are a chunk and a head.
+    // A prompt and the logits after its last token are a chunk and a head.
     let mut prompt = Work::default();
     outcome.kernels.iter().filter(|k| k.entry != "decode").for_each(|k| prompt += k.work.work);
     assert_eq!(prompt, accounts.prompt(70, 24));

@@ -253,6 +253,12 @@ fn the_command_line_counts_before_variables_and_these_before_the_file() {
     assert_eq!(output(&mut bitnetc(home.path(), &["completions", "bash"])).0, Some(0));
     let doctor = json(&mut bitnetc(home.path(), &["doctor", "--no-measure", "--json"]));
     assert!(doctor["findings"].to_string().contains("configuration"), "{doctor}");
+    assert_eq!(doctor["verdict"]["ready"], false);
+    let text = doctor["verdict"]["text"].as_str().unwrap();
+    assert!(
+        text.starts_with("not ready: the configuration file") && text.contains("bitnetc config"),
+        "{text}"
+    );
     assert_eq!(output(bitnetc(home.path(), &["run", "-n", "1"]).env("BITNETC_CONFIG", "")).0, Some(0));
     std::fs::write(&config, "[run\n").unwrap();
     assert!(output(&mut bitnetc(home.path(), &["run", "-n", "1"])).2.contains("not TOML"));
@@ -299,6 +305,29 @@ fn the_doctor_measures_this_machine() {
     assert_eq!(code, Some(0));
     for word in ["CPU", "features", "code", "threads", "memory", "models", "plans", "config"] {
         assert!(text.lines().any(|line| line.starts_with(word)), "{word}: {text}");
+    }
+    // The last line is the verdict, and each finding has its advice.
+    assert!(text.lines().last().unwrap().starts_with("verdict"), "{text}");
+    let lines = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
+    assert_eq!(lines("finding"), lines("  advice"));
+
+    let verdict = &report["verdict"];
+    let bytes = verdict["bytes_per_token"].as_f64().unwrap();
+    // Two bits for each of 2.08 billion weights, and a head of 8.5 bits an element.
+    let expected = 2_084_044_800.0 / 4.0 + 128_256.0 * 2560.0 * 17.0 / 16.0;
+    assert!((bytes / expected - 1.0).abs() < 0.01, "{bytes}, not about {expected}");
+    if verdict["ready"] == true {
+        let speed = verdict["decode_tok_per_s"].as_f64().unwrap();
+        let by_bandwidth = report["measured"]["read_bytes_per_second"].as_f64().unwrap() / bytes;
+        assert!(speed <= by_bandwidth * 1.001, "{verdict}");
+        assert!(verdict["limit"] != "bandwidth" || speed >= by_bandwidth * 0.999, "{verdict}");
+        assert!(verdict["text"].as_str().unwrap().contains("tokens/s here, bound by"), "{verdict}");
+    }
+    let (findings, advice) = (report["findings"].as_array().unwrap(), report["advice"].as_array().unwrap());
+    assert_eq!(findings.len(), advice.len());
+    for (finding, advice) in findings.iter().zip(advice) {
+        assert_eq!(finding, &advice["finding"]);
+        assert!(advice["advice"].as_str().is_some_and(|text| text.len() > 10), "{advice}");
     }
 }
 

@@ -57,8 +57,11 @@ fn the_ops_add_up_to_what_a_step_needs() {
                 let kinds = || e.ops.iter().map(|op| &document.kinds[op.kind]);
                 let sum: u64 = kinds().map(|k| k.work.weight_bytes).sum();
                 assert_eq!(sum, e.work.weight_bytes);
-                let meetings = e.ops.iter().filter(|op| op.barrier).count();
-                assert_eq!((meetings, e.ops.last().unwrap().phase as usize), (e.barriers, e.barriers));
+                let barriers = e.ops.iter().filter(|op| op.barrier).count();
+                assert_eq!((barriers, e.ops.last().unwrap().phase as usize), (e.barriers, e.barriers));
+                // With the barriers, the predictions of the ops are that of the call (each is rounded to a tenth).
+                let sum: f64 = kinds().map(|k| k.predicted.ns).sum::<f64>() + e.barrier_ns;
+                assert!((sum - e.predicted.ns).abs() <= 0.1 * e.ops.len() as f64 + 0.2, "{}: {sum}", e.name);
                 assert!(kinds().all(|k| k.entry == e.name && k.predicted.ns >= k.predicted.least_ns - 0.2));
                 for value in &e.values {
                     let memory = if value.private { e.private_bytes } else { e.arena_bytes };
@@ -177,12 +180,100 @@ fn measured_times_stand_beside_every_op_that_ran() {
         }
         let busy: f64 = e.ops.iter().filter_map(|op| op.measured.as_ref()).map(|m| m.busy_ns[0]).sum();
         assert!(busy > 0.0 && busy <= e.measured_ns.unwrap() * 1.001, "{busy} of {:?}", e.measured_ns);
+        // Ops, barriers and dispatch are the whole of a call.
+        let ops: f64 = e.ops.iter().filter_map(|op| op.measured.as_ref()).map(|m| m.ns()).sum();
+        let whole = ops + e.measured_barrier_ns.unwrap() + e.measured_dispatch_ns.unwrap();
+        assert!((whole / e.measured_ns.unwrap() - 1.0).abs() < 0.01, "{whole} of {:?}", e.measured_ns);
     }
     let measurement = document.measurement.unwrap();
     assert!(measurement.steps == 3 && (0.0..1.0).contains(&measurement.barrier_share));
     // An interruption ends it.
     let stopped = MeasureOptions { threads: 2, position: 0, steps: 3, keep_going: (|| false).into() };
     assert!(measure(&loaded, &stopped).is_err());
+}
+
+/// The shares of each table of the text, by entry point and column.
+fn columns_of_shares(text: &str) -> Vec<Vec<f64>> {
+    let mut columns: Vec<Vec<f64>> = Vec::new();
+    let mut table = None;
+    for line in text.lines() {
+        if line.starts_with("  op ") {
+            let number = line.matches("share").count();
+            table = Some(columns.len());
+            columns.extend(vec![Vec::new(); number]);
+        } else if line.starts_with("  a call ") {
+            table = None;
+        } else if let Some(first) = table {
+            let shares = line.split(" %").filter_map(|part| part.split_whitespace().last());
+            let shares =
+                shares.filter_map(|word| word.contains('.').then(|| word.parse::<f64>().ok()).flatten());
+            for (column, share) in columns[first..].iter_mut().zip(shares) {
+                column.push(share);
+            }
+        }
+    }
+    columns
+}
+
+#[test]
+fn the_rows_of_a_table_add_up() {
+    for measure in [&[][..], &["--measure", "-r", "2", "--limits-buffer", "1"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bitnetc"));
+        let output = command.args(["-q", "explain", "-t", "2"]).args(measure).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let columns = columns_of_shares(&text);
+        assert_eq!(columns.len(), if measure.is_empty() { 3 } else { 6 }, "{text}");
+        for column in columns {
+            let sum: f64 = column.iter().sum();
+            assert!(column.len() > 2 && (sum - 100.0).abs() < 1e-6, "{sum}: {column:?}\n{text}");
+        }
+        let row = |name: &str| text.lines().any(|line| line.trim_start().starts_with(name));
+        assert!(row("barriers ") && row("barrier ") && row("dispatch ") != measure.is_empty(), "{text}");
+        assert!(!text.contains("meet") && !text.contains("behind"), "{text}");
+    }
+}
+
+#[test]
+fn options_that_would_do_nothing_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write_model(&shapes()[2]);
+    let plan = folder.path().join("model.plan");
+    let gguf = source(file.path());
+    plan_model(file.path(), &gguf.gguf_model().unwrap(), &compile(2))
+        .unwrap()
+        .write(&plan, |_| true)
+        .unwrap();
+    let explain = |model: &Path, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bitnetc"));
+        let command = command.args(["-q", "explain", "--json", "-t", "2"]).arg(model).args(args);
+        let output = command.env("BITNETC_HEAD", "q8").output().unwrap();
+        let words: Vec<&str> = std::str::from_utf8(&output.stderr).unwrap().split_whitespace().collect();
+        (output.status.code(), words.join(" "))
+    };
+    for args in [
+        &["--head", "q4"][..],
+        &["--weights", "2bit"],
+        &["--kv-type", "f32"],
+        &["-b", "16"],
+        &["-O", "0"],
+        &["--disable-pass", "schedule"],
+        &["--i2s-layout", "arm-64"],
+        &["--measure", "-r", "1", "--limits-buffer", "1", "--speeds", "assumed"],
+    ] {
+        let (code, message) = explain(&plan, args);
+        assert!(code == Some(2) && message.contains("does nothing here"), "{args:?}: {message}");
+        assert!(message.contains("give the .gguf file") || message.contains("leave one"), "{message}");
+    }
+    // A default that the user has set for all commands is no mistake, nor is what a GGUF makes use of.
+    assert_eq!(explain(&plan, &[]).0, Some(0));
+    assert_eq!(explain(file.path(), &["--head", "q4", "-O", "1"]).0, Some(0));
+    for option in [&["-r", "3"][..], &["--limits-buffer", "1"]] {
+        let (code, message) = explain(file.path(), option);
+        assert!(code == Some(2) && message.contains("--measure"), "{message}");
+    }
+    let (code, message) = explain(file.path(), &["-d", "100000"]);
+    assert!(code == Some(2) && message.contains("give at most"), "{message}");
 }
 
 #[test]

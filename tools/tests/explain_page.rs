@@ -1,5 +1,5 @@
 //! The page of `bitnetc explain` in a real browser: it draws, answers to clicks, asks no network for anything, takes no name of a
-//! model for markup, and no error reaches the console. Without a browser the test says that it was skipped.
+//! model for markup, and no error reaches the console; shares add up, words are explained, 400 pixels are enough. Without a browser the test says that it was skipped.
 
 #[path = "../../tests/common/browser.rs"]
 #[allow(dead_code, unreachable_pub)]
@@ -36,6 +36,54 @@ fn hostile_page(folder: &std::path::Path) -> (Document, std::path::PathBuf) {
     (document, html)
 }
 
+/// Every column of shares of every table adds up to 100 %.
+fn shares_add_up(b: &mut Browser) {
+    let sums = b.evaluate(
+        "JSON.stringify([...document.querySelectorAll('table')].flatMap((table) => {
+            const titles = [...table.querySelectorAll('thead th')].map((th) => th.textContent);
+            const columns = titles.flatMap((title, i) => (title === 'share' ? [i] : []));
+            return columns.map((i) => [...table.querySelectorAll('tbody tr')]
+                .map((row) => Number.parseFloat(row.children[i].textContent)).reduce((a, b) => a + b, 0));
+        }))",
+    );
+    let sums: Vec<f64> = serde_json::from_str(sums.as_str().unwrap()).unwrap();
+    assert!(!sums.is_empty() && sums.iter().all(|sum| (sum - 100.0).abs() < 1e-6), "{sums:?}");
+}
+
+/// Words of the field explain themselves to the keyboard, to the mouse and to a finger.
+fn tooltips_answer(b: &mut Browser) {
+    let shown = |b: &mut Browser| {
+        b.evaluate("document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent")
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(shown(b), "");
+    b.evaluate(
+        "[...document.querySelectorAll('.tile .term')].find((e) => e.textContent === 'roofline').focus()",
+    );
+    assert!(shown(b).contains("bandwidth"), "{}", shown(b));
+    assert_eq!(b.evaluate("document.activeElement.getAttribute('aria-describedby')"), "tip");
+    b.key("Escape");
+    assert_eq!(shown(b), "");
+    b.click(".tile .term");
+    let text = shown(b);
+    let at = b.evaluate("(() => { const r = document.getElementById('tip').getBoundingClientRect(); return r.left >= 0 && r.right <= innerWidth && r.top >= 0; })()");
+    assert!(!text.is_empty() && at == true, "{text}");
+    b.click("main h2");
+    assert_eq!(shown(b), "");
+    b.evaluate("document.querySelector('.bar > span').focus()");
+    assert!(shown(b).contains(" %"), "{}", shown(b));
+    b.key("Escape");
+    // Every word that has to be known is explained somewhere on the first view.
+    for word in ["roofline", "phase", "arena", "barrier", "dispatch", "KV cache", "multiply-add"] {
+        let known = format!(
+            "[...document.querySelectorAll('.term')].some((e) => e.textContent.startsWith({word:?}))"
+        );
+        assert_eq!(b.evaluate(&known), true, "{word}");
+    }
+}
+
 #[test]
 fn the_page_works_in_a_browser() {
     let Some(path) = browser_path() else {
@@ -68,7 +116,10 @@ fn the_page_works_in_a_browser() {
     ops.sort_unstable();
     ops.dedup();
     assert_eq!(count(&mut b, "tbody tr.pick"), ops.len() as u64);
+    shares_add_up(&mut b);
+    assert!(text(&mut b, "tbody").contains("barriers") && text(&mut b, "tbody").contains("dispatch"));
     b.screenshot("overview-light");
+    tooltips_answer(&mut b);
 
     // Graph: layers fold and open, ops answer, the view moves.
     b.click("#tab-graph");
@@ -144,7 +195,10 @@ fn the_page_works_in_a_browser() {
     assert!(text(&mut b, "aside.side").contains("Threads"));
     b.screenshot("schedule-light");
     b.click(".segments[aria-label='Which times'] button:nth-child(1)");
-    assert!(count(&mut b, "g.lane") > 0 && count(&mut b, ".meet") > 0);
+    assert!(count(&mut b, "g.lane") > 0 && count(&mut b, "svg .barrier") > 0);
+    assert!(count(&mut b, "table.phases tbody tr") > layer.length as u64 / 2);
+    assert!(text(&mut b, "table.phases").contains("after phase 1"));
+    shares_add_up(&mut b);
 
     // Passes: the text that each one changed.
     b.click("#tab-stages");
@@ -169,7 +223,7 @@ fn the_page_works_in_a_browser() {
     b.click("#theme");
     assert_eq!(b.evaluate("document.documentElement.dataset.theme"), "dark");
 
-    for (scheme, size, name) in [("dark", (1400, 1000), "dark"), ("light", (420, 900), "narrow")] {
+    for (scheme, size, name) in [("dark", (1400, 1000), "dark"), ("light", (400, 900), "narrow")] {
         for tab in ["overview", "graph", "memory", "schedule", "kernels", "stages"] {
             b.open(&html, &format!("{tab}/decode/{index}"), size, scheme);
             assert_eq!(

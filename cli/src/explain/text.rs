@@ -1,10 +1,10 @@
-//! The document as text: what fits on a terminal of 100 columns.
+//! The document as text: what fits on a terminal of 100 columns, or of 120 with measured times.
 
 use std::fmt::Write;
 
 use bitnetc_tools::explain::{Document, Entry, Kind, OpInfo, Part, WorkInfo};
 
-use crate::output::bytes;
+use crate::output::{bytes, rounded};
 
 /// Columns of the chart of the arena.
 const CHART_COLUMNS: usize = 72;
@@ -23,15 +23,6 @@ fn time(ns: f64) -> String {
         ns if ns < 1e6 => format!("{:.2} µs", ns / 1e3),
         ns if ns < 1e9 => format!("{:.2} ms", ns / 1e6),
         ns => format!("{:.2} s", ns / 1e9),
-    }
-}
-
-fn count(n: f64) -> String {
-    match n {
-        n if n < 1e3 => format!("{n:.0}"),
-        n if n < 1e6 => format!("{:.1} k", n / 1e3),
-        n if n < 1e9 => format!("{:.1} M", n / 1e6),
-        n => format!("{:.2} G", n / 1e9),
     }
 }
 
@@ -94,7 +85,7 @@ pub(crate) fn report(document: &Document) -> String {
         if machine.measured { "measured" } else { "assumed" },
         machine.read_one / 1e9,
         machine.read_all / 1e9,
-        count(machine.int8_peak),
+        rounded(machine.int8_peak),
         machine.vector_bytes
     );
     line(&mut text, "speeds", &speeds);
@@ -130,7 +121,7 @@ fn entry_text(document: &Document, entry: &Entry) -> String {
     let after = if document.position > 0 { format!(" after {}", document.position) } else { String::new() };
     let _ = writeln!(text, "@{}: {what}{after}", entry.name);
     let p = &entry.predicted;
-    let speed = |ns: f64| format!("{}, {} tokens/s", time(ns), count(f64::from(entry.tokens) / (ns * 1e-9)));
+    let speed = |ns: f64| format!("{}, {} tokens/s", time(ns), rounded(f64::from(entry.tokens) / (ns * 1e-9)));
     line(&mut text, "  predicted", &speed(p.ns));
     if let Some(ns) = entry.measured_ns {
         let measured = format!("{}; {} the prediction", speed(ns), multiple(ns / p.ns.max(0.1)));
@@ -148,7 +139,7 @@ fn entry_text(document: &Document, entry: &Entry) -> String {
         bytes(w.weight_bytes),
         bytes(w.kv_read_bytes),
         if entry.resident { ", which stay in the caches" } else { "" },
-        count(w.macs() as f64)
+        rounded(w.macs() as f64)
     );
     line(&mut text, "  reads", &reads);
     let private = match entry.private_bytes {
@@ -268,7 +259,7 @@ fn by_op(document: &Document, entry: &Entry) -> String {
             or_dash(w.weight_bytes, bytes),
             or_dash(w.kv_read_bytes + w.kv_written_bytes, bytes),
             bytes(w.read_bytes + w.written_bytes),
-            or_dash(w.macs(), |n| count(n as f64)),
+            or_dash(w.macs(), |n| rounded(n as f64)),
             time(row.ns),
         ];
         let [ops, weights, kv, other, macs, ns] = cells.each_ref().map(String::as_str);

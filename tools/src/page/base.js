@@ -85,7 +85,9 @@ const GLOSSARY = {
   "paired": "Each sample compared with the limits of the machine that were measured right before and after it, so that a machine whose speed drifts does not change the result.",
   "odds": "How often chance alone would give a difference as large as this one (permutation test).",
 };
-const WORD = new RegExp("\\b(" + Object.keys(GLOSSARY).sort((a, b) => b.length - a.length).join("|") + ")(?:s|es)?\\b", "gi");
+// The head of a model has no plural, and the heads of attention are something else.
+const FORMS = Object.keys(GLOSSARY).sort((a, b) => b.length - a.length).map((word) => (word === "head" ? "head(?! dim)" : `${word}(?=(?:s|es)?\\b)`));
+const WORD = new RegExp(`(?<!kv )\\b(${FORMS.join("|")})(?:s|es)?\\b`, "gi");
 const MEANING = new Map(Object.entries(GLOSSARY).map(([word, meaning]) => [word.toLowerCase(), meaning]));
 
 // Turns the words of the glossary in headings, labels and notes under `root` into elements with an explanation.
@@ -98,7 +100,7 @@ function gloss(root) {
       let last = 0;
       for (const match of node.data.matchAll(WORD)) {
         const word = match[1].toLowerCase();
-        if (known.has(word)) continue;
+        if (known.has(word) || (word === "head" && match[0].length > 4)) continue;
         known.add(word);
         pieces.push(node.data.slice(last, match.index), h("span", { class: "term", tabindex: 0, "data-tip": MEANING.get(word) }, match[0]));
         last = match.index + match[0].length;

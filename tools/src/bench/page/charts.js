@@ -71,7 +71,7 @@ function rooflineChart(card, limits, points) {
     const threads = l.threads === 1 ? "1 thread" : `${l.threads} threads`;
     label(w - right - 2, y(l.int8) - 6, `${count(l.int8)} MAC/s, ${threads}`, "end");
     const middle = Math.sqrt(x0 * ridge);
-    label(x(middle) + 8, y(l.bandwidth * middle) + 14, `${rate(l.bandwidth)}, ${threads}`, "start");
+    label(x(middle) - 8, y(l.bandwidth * middle) - 5, `${rate(l.bandwidth)}, ${threads}`, "end");
   }
   for (const p of points) {
     svg.append(point(x(p.x), y(p.y), p.old, p.color, p.text));

@@ -52,13 +52,15 @@ function over(root, title, field, unit, option) {
   const section = h("section", { class: "charts", "data-over": field });
   root.append(h("h2", {}, title), section);
   const values = new Set(run.tests.map((t) => t[field]));
-  for (const kind of kinds) {
+  const cards = kinds.map((kind) => h("div", { class: "card" }, h("h3", {}, `${kind}: tokens per second`)));
+  // All cards first: their width follows from their number.
+  section.append(...cards);
+  kinds.forEach((kind, i) => {
     const series = seriesOver(field, kind);
-    const card = h("div", { class: "card" }, h("h3", {}, `${kind}: tokens per second`));
-    section.append(card);
-    lineChart(card, `${title}, ${kind}`, unit, series);
-    card.append(h("div", { class: "legend" }, series.map((line) => h("span", {}, h("i", { class: `back c${line.color}` }), line.name + (line.old ? " (baseline, dashed)" : "")))));
-  }
+    lineChart(cards[i], `${title}, ${kind}`, unit, series);
+    cards[i].append(h("div", { class: "legend" }, series.filter((line) => !line.old).map((line) => h("span", {}, h("i", { class: `back c${line.color}` }), line.name)),
+      series.some((line) => line.old) ? h("span", {}, "dashed: the baseline") : null));
+  });
   if (values.size === 1) section.append(h("p", { class: "note" }, `All tests have the same value here; ${option} takes a list.`));
 }
 

@@ -61,7 +61,12 @@ function overview(root) {
   const share = (row, value, sum, text) => h("td", {}, h("span", { class: "share" }, h("i", { style: { width: width(value / (sum || 1)) } })), text);
   const sums = { ns: rows.reduce((a, row) => a + row.ns, 0), measured: rows.reduce((a, row) => a + row.measured, 0) };
   const cells = (texts) => texts.map((text) => h("td", {}, text));
-  const pick = (row) => (row.other ? {} : { class: "pick", ...press(() => pickOp(e.ops.findIndex((op) => kindOf(op).op === row.op))) });
+  const pick = (row) => {
+    if (row.other) return {};
+    // A row stays a row of its table, also where it answers to the keyboard.
+    const { role, ...answers } = press(() => pickOp(e.ops.findIndex((op) => kindOf(op).op === row.op)));
+    return { class: "pick", ...answers };
+  };
   root.append(h("section", { class: "card" }, h("h2", {}, "By op"), h("div", { class: "scroll" }, h("table", {},
     h("thead", {}, h("tr", {}, ["op", "ops", "weights", "KV cache", "activations", "multiply-adds", "predicted", "share", "bound by", "of roofline",
       ...(measured ? ["measured", "share", "of roofline"] : [])].map((text) => h("th", {}, text)))),

@@ -43,7 +43,7 @@ function schedule(root) {
   // What is neither in kernels nor at barriers is known of whole calls only.
   if (measured && e.measured_dispatch_ns > 0 && ops.length === e.ops.filter((op) => !isView(op)).length) rows.push({ dispatch: true, ns: e.measured_dispatch_ns });
   const phases = rows.filter((row) => row.ops).length;
-  const whole = Math.max(...now, 1);
+  const whole = Math.max(...now, 1), sum = rows.reduce((total, row) => total + row.ns, 0);
 
   const card = h("section", { class: "card" });
   const side = h("aside", { class: "card side", "aria-live": "polite" });
@@ -51,7 +51,7 @@ function schedule(root) {
   detail(side);
   card.append(h("h2", {}, `Schedule of @${e.name}`), h("div", { class: "toolbar" },
     doc.measurement ? segments("Which times", [["predicted", "predicted"], ["measured", "measured"]], state.clock, (name) => { state.clock = name; draw(); }) : null,
-    scopeSelect(draw), h("span", { class: "note" }, `${phases} ${phases === 1 ? "phase" : "phases"} shown, ${time(whole)}`)));
+    scopeSelect(draw), h("span", { class: "note" }, `${phases} ${phases === 1 ? "phase" : "phases"} shown, ${time(sum)}`)));
   const left = 74, row = 34, w = Math.max(620, card.clientWidth - 36 - left - 12, state.scopes.schedule === "all" ? Math.min(24000, ops.length * 26) : 0);
   const x = (ns) => left + w * ns / whole;
   const svg = s("svg", { viewBox: `0 0 ${left + w + 10} ${threads * row + 44}`, width: left + w + 10, height: threads * row + 44, role: "group", "aria-label": "Threads over time" });
@@ -69,7 +69,7 @@ function schedule(root) {
   for (let i = 0; i <= 6; i += 1) svg.append(s("text", { class: "small", x: x(whole * i / 6), y: threads * row + 26, "text-anchor": i === 0 ? "start" : i === 6 ? "end" : "middle" }, time(whole * i / 6)));
   card.append(h("div", { class: "scroll" }, svg), legend(Object.keys(CLASSES).filter((name) => ops.some((index) => classOf(kindOf(e.ops[index]).op) === name))),
     h("p", { class: "note" }, "Dotted lines are barriers; grey, a thread waits. A replicated op (all) is computed by every thread for itself."));
-  const percents = shares(rows.map((row) => row.ns)), sum = rows.reduce((total, row) => total + row.ns, 0);
+  const percents = shares(rows.map((row) => row.ns));
   const cells = (row, i) => {
     if (row.dispatch) return [h("td", {}, "dispatch"), h("td", { class: "left" }), h("td", {}, time(row.ns)), h("td", {}, percents[i]), h("td")];
     if (!row.ops) return [h("td", {}, "barrier"), h("td", { class: "left note" }, `after phase ${row.after}`), h("td", {}, time(row.ns)), h("td", {}, percents[i]), h("td")];
