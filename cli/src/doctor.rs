@@ -73,11 +73,6 @@ fn measure(target: &TargetDesc, threads: u32) -> Result<Measured, Failure> {
     Ok(Measured { threads, bandwidth, int8 })
 }
 
-/// A number with its noun.
-fn count(n: u64, noun: &str) -> String {
-    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
-}
-
 /// Memory that is available, in bytes.
 fn available_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
@@ -338,14 +333,19 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
     if let Some(m) = &measured {
         line(
             "reading",
-            format!("{:.1} GB/s with {}", m.bandwidth / 1e9, count(u64::from(m.threads), "thread")),
+            format!("{:.1} GB/s with {}", m.bandwidth / 1e9, output::count(u64::from(m.threads), "thread")),
         );
         line("int8", format!("{:.0} billion multiply-adds per second", m.int8 / 1e9));
     }
     for (name, place) in [("models", &hub), ("plans", &plans)] {
         line(
             name,
-            format!("{}: {}, {}", place.path, count(place.files as u64, "file"), output::bytes(place.bytes)),
+            format!(
+                "{}: {}, {}",
+                place.path,
+                output::count(place.files as u64, "file"),
+                output::bytes(place.bytes)
+            ),
         );
     }
     let token = if settings.token.is_some() { "with a token" } else { "without a token" };

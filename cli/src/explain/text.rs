@@ -121,7 +121,8 @@ fn entry_text(document: &Document, entry: &Entry) -> String {
     let after = if document.position > 0 { format!(" after {}", document.position) } else { String::new() };
     let _ = writeln!(text, "@{}: {what}{after}", entry.name);
     let p = &entry.predicted;
-    let speed = |ns: f64| format!("{}, {} tokens/s", time(ns), rounded(f64::from(entry.tokens) / (ns * 1e-9)));
+    let speed =
+        |ns: f64| format!("{}, {} tokens/s", time(ns), rounded(f64::from(entry.tokens) / (ns * 1e-9)));
     line(&mut text, "  predicted", &speed(p.ns));
     if let Some(ns) = entry.measured_ns {
         let measured = format!("{}; {} the prediction", speed(ns), multiple(ns / p.ns.max(0.1)));
