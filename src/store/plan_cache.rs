@@ -363,6 +363,9 @@ mod tests {
         planned.write(plan, |_| true).unwrap();
     }
 
+    /// A name, and what is done to a plan.
+    type Damage<'a> = (&'a str, Box<dyn Fn() + 'a>);
+
     #[test]
     fn whatever_stands_in_the_place_of_a_plan_it_is_made_again() {
         let (folder, gguf, cache, plan) = cached();
@@ -371,7 +374,7 @@ mod tests {
         std::fs::write(&elsewhere, "kept").unwrap();
         let mut other_version = sound.clone();
         other_version[8] = 99;
-        let damages: [(&str, Box<dyn Fn()>); 8] = [
+        let damages: &[Damage<'_>] = &[
             ("empty", Box::new(|| std::fs::write(&plan, "").unwrap())),
             ("foreign", Box::new(|| std::fs::write(&plan, "no plan of ours, nor a model").unwrap())),
             ("a model", Box::new(|| assert!(std::fs::copy(&gguf, &plan).unwrap() > 0))),
