@@ -37,7 +37,7 @@ pub struct BuildOptions {
     pub pipeline: Pipeline,
     /// What is checked after every pass.
     pub verify_each: VerifyEach,
-    /// How many patches the passes apply; all if there is no number.
+    /// Maximum number of patches to apply; `None` applies all.
     pub stop_after: Option<u64>,
 }
 

@@ -61,7 +61,7 @@ pub struct Planned<'m, 'a> {
     /// The model's own context.
     pub context: u32,
     weights: gguf::GgufWeights<'m, 'a>,
-    /// Packing goes on with the threads that planned.
+    /// Packing continues on the threads that ran the passes.
     _threads: bitnetc_threads::Threads,
 }
 
@@ -274,7 +274,7 @@ impl Planned<'_, '_> {
                 Ok(())
             };
             write_ahead(pack, |name, packed| push(sink, name, packed))?;
-            // What the kernels may read behind the last weight.
+            // Padding that kernels may read after the last weight.
             sink.push(PADDING_NAME, PADDING_NAME, &[0; storage::PADDING as usize])?;
             Ok(())
         })
@@ -291,7 +291,7 @@ impl Planned<'_, '_> {
     /// Packs the weights into one buffer.
     ///
     /// # Errors
-    /// A weight that cannot be packed; memory that cannot be had.
+    /// A weight cannot be packed, or memory could not be allocated.
     pub fn pack(&self) -> Result<(AlignedBuffer, Vec<WeightRange>), Error> {
         let params = stored_params(&self.module);
         let mut ranges = Vec::with_capacity(params.len());

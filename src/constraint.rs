@@ -128,7 +128,7 @@ pub enum ConstraintError {
     #[error("no thread can be started to read the grammar: {0}")]
     Thread(#[source] std::io::Error),
     /// A token that the grammar does not allow, or no token that it allows.
-    #[error("the grammar cannot go on: {reason}")]
+    #[error("the grammar cannot continue: {reason}")]
     Step {
         /// Why.
         reason: String,
@@ -193,7 +193,7 @@ pub trait Constraint: std::fmt::Debug + Send {
     /// A limit of the grammar.
     fn allowed(&mut self, mask: &mut TokenMask) -> Result<(), ConstraintError>;
 
-    /// Takes a token that was allowed and is no end token.
+    /// Accepts a token that was allowed and is not an end token.
     ///
     /// # Errors
     /// A token that was not allowed; a limit of the grammar.

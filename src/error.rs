@@ -31,7 +31,7 @@ pub enum Error {
     Open(#[from] MapError),
     /// The file is neither a GGUF nor a plan.
     #[error(
-        "{}: neither a GGUF file nor a plan (it begins with {found}); give a .gguf model or a compiled plan",
+        "{}: neither a GGUF file nor a plan (it starts with {found}): use a .gguf model or a compiled plan",
         path.display()
     )]
     UnknownFormat {
@@ -62,7 +62,7 @@ pub enum Error {
         /// What is wrong with it.
         source: ImportError,
     },
-    /// There is no checkpoint there.
+    /// The directory contains no checkpoint.
     #[error(transparent)]
     Location(#[from] LocationError),
     /// The plan is malformed or was made for another machine.
@@ -97,7 +97,7 @@ pub enum Error {
     File(#[from] WholeFileError),
     /// A plan has another head than the one asked for.
     #[error(
-        "{}: the plan was compiled with the head {has}, not {asked}; take the head of the plan, or compile the model again",
+        "{}: the plan was compiled with the head {has}, not {asked}; use the head of the plan, or compile the model again",
         path.display()
     )]
     HeadOfPlan {
@@ -110,7 +110,7 @@ pub enum Error {
     },
     /// A plan's weights are packed otherwise than asked for.
     #[error(
-        "{}: the plan's weights are packed as {has}, not {asked}; take the packing of the plan, or compile the model again",
+        "{}: the plan's weights are packed as {has}, not {asked}; use the packing of the plan, or compile the model again",
         path.display()
     )]
     PackingOfPlan {
@@ -121,7 +121,7 @@ pub enum Error {
         /// The packing that was asked for.
         asked: WeightPacking,
     },
-    /// No text to go on from, with a model that does not say how texts begin.
+    /// The prompt is empty, and the model has no begin-of-text token.
     #[error("the prompt is empty and the model has no begin-of-text token: give a prompt")]
     NoPrompt,
     /// Whoever asked for the work has stopped it.
@@ -191,7 +191,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the work was stopped by whoever asked for it.
+    /// Whether the caller interrupted the work.
     pub fn is_interruption(&self) -> bool {
         matches!(self, Error::Interrupted | Error::Session(SessionError::Interrupted))
     }

@@ -57,10 +57,10 @@ pub enum LocationError {
         cache: PathBuf,
     },
     /// No environment variable says where the cache is.
-    #[error("the cache of models is nowhere: set HF_HUB_CACHE, HF_HOME or HOME")]
+    #[error("no directory for the model cache: set HF_HUB_CACHE, HF_HOME or HOME")]
     NoCache,
     /// A directory that is no checkpoint.
-    #[error("{}: there is no {file}; a checkpoint is a directory with config.json, tokenizer.json and *.safetensors{hint}", directory.display())]
+    #[error("{}: {file} is missing; a checkpoint is a directory with config.json, tokenizer.json and *.safetensors{hint}", directory.display())]
     NoFile {
         /// The directory.
         directory: PathBuf,

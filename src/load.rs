@@ -602,7 +602,7 @@ impl WeightSource for Loaded {
     }
 }
 
-/// The logits behind every token by the interpreter, given to `sink` as [`bitnetc_runtime::session::Session::score`] does.
+/// Computes the logits after every token with the interpreter and passes them to `sink` as [`bitnetc_runtime::session::Session::score`] does.
 ///
 /// # Errors
 /// What the interpreter refuses; logits that are NaN.

@@ -57,9 +57,9 @@ pub struct Settings {
     pub sampling: SamplingParams,
     /// The text ends before the first of these.
     pub stops: Vec<String>,
-    /// Never end by an end token.
+    /// Do not stop at end tokens.
     pub ignore_end: bool,
-    /// Report the probability of every token and of this many likeliest ones at its place.
+    /// Report the probability of every token and of this number of most likely tokens at its position.
     pub logprobs: Option<usize>,
 }
 
@@ -87,7 +87,7 @@ impl From<Loaded> for Model {
     }
 }
 
-/// The tokens of a prompt: of the model's begin-of-text token alone if there is no text.
+/// The tokens of a prompt: only the model's begin-of-text token if there is no text.
 ///
 /// # Errors
 /// Text that the tokenizer refuses; no text, with a model that has no such token.
@@ -153,7 +153,7 @@ impl Model {
         &*self.shared.loaded.tokenizer
     }
 
-    /// The tokens of a prompt: of the model's begin-of-text token alone if there is no text.
+    /// The tokens of a prompt: only the model's begin-of-text token if there is no text.
     ///
     /// # Errors
     /// Text that the tokenizer refuses; no text, with a model that has no such token.
@@ -172,7 +172,7 @@ impl Model {
     /// A session with room for `context` tokens, on the cores that this process may use.
     ///
     /// # Errors
-    /// Memory or threads that cannot be had.
+    /// Memory could not be allocated, or threads could not be started.
     pub fn session(&self, context: u32) -> Result<TextSession, Error> {
         self.session_with(EngineOptions::single(context, Cpus::probe().threads()))
     }
@@ -188,7 +188,7 @@ impl Model {
     /// A scheduler that its owner steps.
     ///
     /// # Errors
-    /// Memory or threads that cannot be had.
+    /// Memory could not be allocated, or threads could not be started.
     pub fn scheduler(&self, options: EngineOptions) -> Result<Scheduler, Error> {
         let Loaded { model, tokenizer, .. } = self.loaded();
         Ok(Scheduler::new(Arc::clone(model), Arc::clone(tokenizer) as Arc<dyn Tokenize>, options)?)
@@ -197,7 +197,7 @@ impl Model {
     /// An engine: a thread that makes the texts of all who ask.
     ///
     /// # Errors
-    /// Memory or threads that cannot be had.
+    /// Memory could not be allocated, or threads could not be started.
     pub fn engine(&self, options: EngineOptions) -> Result<Engine, Error> {
         Ok(Engine::start(self.scheduler(options)?)?)
     }
@@ -205,7 +205,7 @@ impl Model {
     /// A conversation with room for `context` tokens, in the model's own form or the one that its tokens suggest.
     ///
     /// # Errors
-    /// A chat template that is not valid; memory or threads that cannot be had.
+    /// The chat template is not valid, memory could not be allocated, or threads could not be started.
     pub fn chat(&self, context: u32) -> Result<Conversation, Error> {
         let options = EngineOptions::single(context, Cpus::probe().threads());
         self.chat_with(options, &Wish::Model, ConversationOptions::default())
@@ -267,7 +267,7 @@ impl TextSession {
         self.machine().memory()
     }
 
-    /// Starts a new text that goes on from `prompt`.
+    /// Starts a new text that continues `prompt`.
     ///
     /// # Errors
     /// Text that the tokenizer refuses, settings out of range.
@@ -290,7 +290,7 @@ impl TextSession {
         Tokens { session: self, handle, last: None, end: None }
     }
 
-    /// The whole text that goes on from `prompt`.
+    /// Returns the whole text that continues `prompt`.
     ///
     /// # Errors
     /// As [`TextSession::generate`], and what the session and the sampler refuse.

@@ -60,7 +60,7 @@ pub enum CheckState {
     Sound,
     /// They are not.
     Damaged,
-    /// It has ended without a result, since nobody uses the model or its file was cut short.
+    /// It has ended without a result, because the model is unused or its file was truncated.
     Stopped,
 }
 

@@ -1,4 +1,4 @@
-//! The guides in `docs/` show code that is in the tree: a block behind `<!-- all of FILE -->` is the file, one behind
+//! The guides in `docs/` show code that is in the tree: a block after `<!-- all of FILE -->` is the file, one after
 //! `<!-- part of FILE -->` stands in it, line for line. The files that they name exist. What `docs/add-an-op.md` says about
 //! the op table and about the places that a new op has to visit is compared with the sources. Every decision in `docs/adr/`
 //! says whether it holds.

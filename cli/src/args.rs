@@ -32,7 +32,7 @@ use super::tokenize::{DetokenizeArgs, TokenizeArgs};
     after_help = "Examples:\n  bitnetc run                                   the built-in model\n  bitnetc compile model.gguf -o model.plan      compile once\n  bitnetc run model.plan \"ROMEO:\" -n 64          run the plan\n  bitnetc chat hf:org/repo                      fetch a model and talk to it"
 )]
 pub(crate) struct Cli {
-    /// Say nothing on stderr but errors
+    /// Print only errors on stderr
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
     #[command(subcommand)]
@@ -45,28 +45,28 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Talk to a model
     Chat(ChatArgs),
-    /// Text to token ids
+    /// Convert text to token ids
     Tokenize(TokenizeArgs),
-    /// Token ids to text
+    /// Convert token ids to text
     Detokenize(DetokenizeArgs),
     /// Answer a file of prompts or requests, several at a time
     Batch(super::batch::BatchArgs),
     /// Compile a GGUF model to a plan file
     Compile(CompileArgs),
-    /// Make a GGUF model of a Hugging Face checkpoint
+    /// Convert a Hugging Face checkpoint to GGUF
     Import(super::import::ImportArgs),
-    /// Show what a GGUF model or a plan holds
+    /// Show the contents of a GGUF model or a plan
     #[command(visible_alias = "show")]
     Inspect(InspectArgs),
     /// Explain a compiled model op by op: bytes, time, memory, schedule, kernels, passes
     Explain(super::explain::ExplainArgs),
     /// Dump, check, transform, compare and run the IR
     Ir(super::ir::IrArgs),
-    /// Write the logits behind every token as .npy
+    /// Write the logits after every token as .npy
     Logits(LogitsArgs),
-    /// Perplexity of a text
+    /// Compute the perplexity of a text
     Perplexity(PerplexityArgs),
-    /// Measure speed, and its share of what the machine could do
+    /// Measure speed, absolute and as a share of the machine's limits
     Bench(BenchArgs),
     /// Compare every kernel of a model with the interpreter, bit by bit
     Verify(super::verify::VerifyArgs),
@@ -81,13 +81,13 @@ pub(crate) enum Command {
     Rm(RmArgs),
     /// Fetch, list and remove models of the Hugging Face Hub
     Models(super::models::ModelsArgs),
-    /// Show what this machine gives and what stands in the way
+    /// Show what this machine offers and what slows it down
     Doctor(super::doctor::DoctorArgs),
     /// Show the configuration
     Config(super::config::ConfigArgs),
     /// Print the version
     Version,
-    /// Print completions for a shell
+    /// Print shell completions
     Completions(super::shell::CompletionsArgs),
     /// Print or write man pages
     Man(super::shell::ManArgs),
@@ -101,13 +101,13 @@ pub(crate) enum EngineKind {
     Interpreter,
 }
 
-/// What a GGUF file does not say; without effect on a plan.
+/// Properties that a GGUF file does not state; ignored for a plan.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// Order of the weights in I2_S tensors (default: x86-128, as in all published files)
+    /// Byte layout of I2_S tensors (default: x86-128, used by all published files)
     #[arg(long, value_name = "LAYOUT")]
     pub(crate) i2s_layout: Option<I2sLayoutArg>,
-    /// Activation of the feed-forward gate, instead of the file's
+    /// Override the activation of the feed-forward gate
     #[arg(long, value_name = "NAME")]
     pub(crate) hidden_activation: Option<ActivationArg>,
 }
@@ -120,7 +120,7 @@ pub(crate) enum I2sLayoutArg {
     /// Blocks of 64: ARM builds since November 2025
     #[value(name = "arm-64")]
     Arm,
-    /// Four rows a byte: x86 builds since November 2025 without ACT_PARALLEL
+    /// Four rows per byte: x86 builds since November 2025 without ACT_PARALLEL
     #[value(name = "rows-1x4")]
     Rows,
 }
@@ -161,7 +161,7 @@ pub(crate) struct EngineArgs {
     pub(crate) memory: MemoryArgs,
     #[command(flatten)]
     pub(crate) options: ModelArgs,
-    /// Check the hash of a plan's weights first, which reads all of them
+    /// First check the hash of a plan's weights (reads all of them)
     #[arg(long)]
     pub(crate) verify: bool,
 }
@@ -178,13 +178,13 @@ impl EngineArgs {
     }
 }
 
-/// How files are brought into memory.
+/// How files are loaded into memory.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct MemoryArgs {
-    /// Map files into memory (the default): starts at once, and other processes share the pages
+    /// Map files into memory (default): starts immediately and shares pages with other processes
     #[arg(long, overrides_with = "no_mmap")]
     pub(crate) mmap: bool,
-    /// Copy files into memory of our own, on huge pages where the system has them
+    /// Copy files into private memory, on huge pages if the system has them
     #[arg(long, overrides_with = "mmap")]
     pub(crate) no_mmap: bool,
 }
@@ -198,16 +198,16 @@ impl MemoryArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "On a terminal, without a prompt, a model with a chat template opens a chat. A prompt that is piped in is read.\n\nExamples:\n  bitnetc run\n  bitnetc run model.plan \"ROMEO:\" -n 64 --temp 0\n  bitnetc run model.gguf -f prompt.txt --perf\n  bitnetc run model.gguf < prompt.txt\n  bitnetc run model.gguf --chat -p \"Name a colour as JSON\" -j '{\"type\":\"string\"}'"
+    after_help = "Without a prompt, a model with a chat template opens a chat on a terminal; elsewhere the prompt is read from standard input.\n\nExamples:\n  bitnetc run\n  bitnetc run model.plan \"ROMEO:\" -n 64 --temp 0\n  bitnetc run model.gguf -f prompt.txt --perf\n  bitnetc run model.gguf < prompt.txt\n  bitnetc run model.gguf --chat -p \"Name a colour as JSON\" -j '{\"type\":\"string\"}'"
 )]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
-    /// The prompt, as it is
+    /// The prompt, used unchanged
     #[arg(value_name = "PROMPT", conflicts_with_all = ["prompt", "file"])]
     pub(crate) words: Vec<String>,
-    /// The text to go on from (default: standard input if it is no terminal, else the model's
-    /// begin-of-text token alone)
+    /// The text to continue (default: standard input if it is not a terminal, otherwise only the
+    /// model's begin-of-text token)
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) prompt: Option<String>,
     /// Read the prompt from a file (`-`: standard input)
@@ -215,22 +215,22 @@ pub(crate) struct RunArgs {
     pub(crate) file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) generate: GenerateArgs,
-    /// Put the prompt into the model's chat template, as one message (the options of the template imply it)
+    /// Send the prompt as one message in the model's chat template (implied by the template options)
     #[arg(long)]
     pub(crate) chat: bool,
-    /// Open a chat, as `bitnetc chat`, whatever the model and the terminal are
+    /// Always open a chat, as `bitnetc chat` does
     #[arg(long, overrides_with = "no_conversation", conflicts_with_all = ["logprobs", "profile", "chat"])]
     pub(crate) conversation: bool,
     /// Never open a chat
     #[arg(long, overrides_with = "conversation")]
     pub(crate) no_conversation: bool,
-    /// Report the log-probability of every token and of the N likeliest ones (with --json)
+    /// Report the log-probability of every token and of the N most likely ones (with --json)
     #[arg(long, value_name = "N", requires = "json", value_parser = clap::value_parser!(u16).range(0..=256))]
     pub(crate) logprobs: Option<u16>,
     /// Do not print the prompt before the generated text
     #[arg(long)]
     pub(crate) no_display_prompt: bool,
-    /// Write what every thread did, op by op, as a trace for chrome://tracing or Perfetto
+    /// Write a trace of every op and thread, for chrome://tracing or Perfetto
     #[arg(long, value_name = "FILE")]
     pub(crate) profile: Option<PathBuf>,
 }
@@ -253,7 +253,7 @@ pub(crate) struct CompileArgs {
     pub(crate) options: ModelArgs,
     #[command(flatten)]
     pub(crate) memory: MemoryArgs,
-    /// Compile for another machine: native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64, perhaps with +FEATURES
+    /// Compile for another machine: native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64, optionally with +FEATURES
     #[arg(long, value_name = "TARGET", default_value = "native", hide_possible_values = true, value_parser = target_parser())]
     pub(crate) target: String,
     #[command(flatten)]
@@ -272,7 +272,7 @@ pub(crate) struct InspectArgs {
     /// List every tensor or weight
     #[arg(long)]
     pub(crate) tensors: bool,
-    /// Check everything, every weight too; the exit code is 3 if the file would be refused
+    /// Check everything, including every weight; exit code 3 if the file would be refused
     #[arg(long)]
     pub(crate) verify: bool,
     /// Hash, signs and magnitudes of every tensor of a .gguf
@@ -288,13 +288,13 @@ pub(crate) struct InspectArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub(crate) enum StageArg {
-    /// As the front-end made it
+    /// As imported by the front-end
     Imported,
     /// After the fusions
     Fused,
     /// With layouts chosen
     LaidOut,
-    /// With memory and schedule
+    /// With the memory plan and the schedule
     Planned,
 }
 
@@ -313,16 +313,16 @@ pub(crate) enum EntryArg {
 pub(crate) struct IrDumpArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
-    /// How far to lower (a plan is always `planned`)
+    /// The stage to print (a plan is always `planned`)
     #[arg(long, value_name = "STAGE", default_value = "planned")]
     pub(crate) stage: StageArg,
-    /// Only this entry point
+    /// Print only this entry point
     #[arg(long, value_name = "ENTRY")]
     pub(crate) entry: Option<EntryArg>,
     /// Only this layer of the entry point (default entry: decode)
     #[arg(long, value_name = "N")]
     pub(crate) layer: Option<u32>,
-    /// Compile for another machine: native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64, perhaps with +FEATURES
+    /// Compile for another machine: native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64, optionally with +FEATURES
     #[arg(long, value_name = "TARGET", default_value = "native", hide_possible_values = true, value_parser = target_parser())]
     pub(crate) target: String,
     #[command(flatten)]
@@ -343,21 +343,21 @@ pub(crate) struct IrCheckArgs {
 pub(crate) struct LogitsArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
-    /// Token ids, taken as they are
+    /// Token ids, used unchanged
     #[arg(long, value_name = "IDS", value_delimiter = ',', required_unless_present = "text")]
     pub(crate) tokens: Vec<u32>,
-    /// Text, tokenised with the begin-of-text token where the model asks for it
+    /// Text; the begin-of-text token is added if the model uses one
     #[arg(long, value_name = "TEXT", conflicts_with = "tokens")]
     pub(crate) text: Option<String>,
     /// The .npy to write: f32 [tokens, vocabulary] (`-`: standard output)
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
-    /// What computes
+    /// The engine to compute with
     #[arg(long = "engine", value_name = "ENGINE", default_value = "jit")]
     pub(crate) engine_kind: EngineKind,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
-    /// Print shape, ids and the likeliest next tokens as one JSON object
+    /// Print the shape, the ids and the most likely next tokens as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -367,13 +367,13 @@ pub(crate) struct LogitsArgs {
 pub(crate) struct PerplexityArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
-    /// A text, tokenised once, with the begin-of-text token where the model asks for it (`-`: standard input)
+    /// A text file, tokenised as a whole; the begin-of-text token is added if the model uses one (`-`: standard input)
     #[arg(short, long, value_name = "FILE", required_unless_present = "ids")]
     pub(crate) file: Option<PathBuf>,
-    /// A JSON array of token ids, taken as they are (`-`: standard input)
+    /// A JSON array of token ids, used unchanged (`-`: standard input)
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     pub(crate) ids: Option<PathBuf>,
-    /// Tokens in a window (0: the model's own context, as far as it takes 2 GiB)
+    /// Tokens per window (0: the model's own context, limited to 2 GiB of KV cache)
     #[arg(short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 0)]
     pub(crate) ctx: u32,
     #[command(flatten)]
@@ -395,7 +395,7 @@ pub(crate) struct SynthArgs {
     /// Seed of weights and vocabulary: equal seeds give equal files
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Tokens: `full` as the preset has them, `small` for 4096 at most, or a number
+    /// Vocabulary size: `full` (the preset's), `small` (at most 4096) or a number
     #[arg(long, value_name = "SIZE", default_value = "full", value_parser = super::synth::parse_vocabulary)]
     pub(crate) vocab: super::synth::VocabularyArg,
     /// Layers instead of the preset's
@@ -414,7 +414,7 @@ pub(crate) enum ReportFormat {
     Csv,
     /// One JSON object at the end
     Json,
-    /// A JSON object in a line for each test
+    /// One JSON object per test, one per line
     Jsonl,
     /// A page for a browser: roofline, speed over depth, threads and batch size, percentiles
     Html,
@@ -422,7 +422,7 @@ pub(crate) enum ReportFormat {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Lists are separated by commas, or options given more than once; they multiply.\n\nExamples:\n  bitnetc bench model.plan\n  bitnetc bench --preset 2b-4t -p 128,512 -n 128 -d 0,2048 -t 1,2 --json\n  bitnetc bench model.plan -d 0,512,2048 -t 1,2 -o html > bench.html\n  bitnetc bench model.plan --json > before.json          and after a change:\n  bitnetc bench model.plan --compare before.json -o html > bench.html"
+    after_help = "Options that take lists (comma-separated or repeated) are combined: every combination is measured.\n\nExamples:\n  bitnetc bench model.plan\n  bitnetc bench --preset 2b-4t -p 128,512 -n 128 -d 0,2048 -t 1,2 --json\n  bitnetc bench model.plan -d 0,512,2048 -t 1,2 -o html > bench.html\n  bitnetc bench model.plan --json > before.json          and after a change:\n  bitnetc bench model.plan --compare before.json -o html > bench.html"
 )]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
@@ -442,10 +442,10 @@ pub(crate) struct BenchArgs {
     /// Tokens of a prompt, fed at once (0: none)
     #[arg(short = 'p', long = "n-prompt", value_name = "N", value_delimiter = ',', default_value = "512", value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) prompt: Vec<u32>,
-    /// Tokens to generate, one by one (0: none)
+    /// Tokens to generate, one at a time (0: none)
     #[arg(short = 'n', long = "n-gen", value_name = "N", value_delimiter = ',', default_value = "128", value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) generate: Vec<u32>,
-    /// A prompt and a generation after it, as 512,128 (may be given more than once)
+    /// A prompt followed by generation, as 512,128 (may be repeated)
     #[arg(long = "pg", value_name = "P,N", value_parser = super::bench::parse_pair)]
     pub(crate) pairs: Vec<(u32, u32)>,
     /// Tokens in the context before a test starts
@@ -457,28 +457,28 @@ pub(crate) struct BenchArgs {
     /// Samples of each test
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) repetitions: u32,
-    /// How results are written to stdout (default: `table` on a terminal, `md` through a pipe)
+    /// Output format (default: `table` on a terminal, `md` otherwise)
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<ReportFormat>,
     /// Print one JSON object: the same as `-o json`
     #[arg(long, conflicts_with = "output")]
     pub(crate) json: bool,
-    /// Compare with a report that an earlier `bitnetc bench --json` wrote; the exit code is 5 if a test has become slower
+    /// Compare with an earlier report of `bitnetc bench --json`; exit code 5 if a test became slower
     #[arg(long, value_name = "FILE")]
     pub(crate) compare: Option<PathBuf>,
-    /// The least change that `--compare` counts, in per cent
+    /// The smallest change that `--compare` reports, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 3.0, requires = "compare", value_parser = super::bench::parse_percent)]
     pub(crate) threshold: f64,
-    /// Do not run a test before it is timed
+    /// Skip the untimed warm-up run of each test
     #[arg(long)]
     pub(crate) no_warmup: bool,
-    /// Also show where the time goes, by op and barrier: each test is run once more with a clock at every step (not in CSV)
+    /// Also show the time by op and barrier: each test runs once more with every step timed (not in CSV)
     #[arg(long)]
     pub(crate) profile: bool,
     /// Also measure compiling, loading to the first token, and peak memory
     #[arg(long)]
     pub(crate) startup: bool,
-    /// Memory that the read bandwidth is measured over (default: 4 times the last-level cache, at least 1024)
+    /// Buffer size for measuring the read bandwidth (default: 4 times the last-level cache, at least 1024)
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub(crate) limits_buffer: Option<u64>,
     /// Element types of the KV cache (default: the plan's; f16 for a .gguf)
@@ -490,10 +490,10 @@ pub(crate) struct BenchArgs {
     /// Packings of the ternary weights (default: the plan's; auto for a .gguf)
     #[arg(long, value_name = "PACKING", value_delimiter = ',')]
     pub(crate) weights: Vec<Weights>,
-    /// Tokens that one prefill step handles at most; not for a plan, which has its own
+    /// Maximum number of tokens per prefill step; not for a plan, which has its own
     #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) batch_size: Vec<u32>,
-    /// Leave a pass out (may be given more than once); not for a plan
+    /// Disable a pass (may be repeated); not for a plan
     #[arg(long, value_name = "PASS", hide_possible_values = true, value_parser = pass_parser())]
     pub(crate) disable_pass: Vec<PassId>,
     #[command(flatten)]
@@ -509,8 +509,8 @@ pub(crate) struct BenchArgs {
         env = "BITNETC_CODEGEN"
     )]
     pub(crate) codegen: Vec<CodegenArg>,
-    /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni` (each brings what it implies; `-` before
-    /// one takes it away: `native,-onestream`)
+    /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni` (each includes the features it implies; a leading `-`
+    /// removes one: `native,-onestream`)
     #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
     pub(crate) cpu_features: String,
 }
@@ -518,11 +518,11 @@ pub(crate) struct BenchArgs {
 /// Benchmarks of parts.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Every distinct kernel of the model at its shapes, beside the machine's bandwidth and peak
+    /// Measure every distinct kernel of the model, compared with the machine's bandwidth and peak
     Kernels(super::bench_kernels::BenchKernelsArgs),
-    /// What each pass is worth: the model with every optional pass left out in turn
+    /// Measure the effect of each pass by disabling the optional passes in turn
     Passes(super::bench_passes::BenchPassesArgs),
-    /// Compiling, loading to the first token, and peak memory
+    /// Measure compiling, the time to the first token, and peak memory
     Startup(StartupArgs),
 }
 
@@ -540,10 +540,10 @@ pub(crate) struct StartupArgs {
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub(crate) json: bool,
-    /// Tokens that one prefill step handles at most; not for a plan, which has its own
+    /// Maximum number of tokens per prefill step; not for a plan, which has its own
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) batch_size: Option<u32>,
-    /// Leave a pass out (may be given more than once); not for a plan
+    /// Disable a pass (may be repeated); not for a plan
     #[arg(long, value_name = "PASS", hide_possible_values = true, value_parser = pass_parser())]
     pub(crate) disable_pass: Vec<PassId>,
     #[command(flatten)]

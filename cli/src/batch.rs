@@ -33,7 +33,7 @@ const DEFAULT_PARALLEL: u32 = bitnetc_ir::HEAD_ROWS;
 pub(crate) enum FormatArg {
     /// Each line is a prompt
     Text,
-    /// Each line is a request of OpenAI's batch files
+    /// Each line is a request in the format of OpenAI's batch files
     Jsonl,
 }
 
@@ -42,29 +42,29 @@ pub(crate) enum FormatArg {
     after_help = "Examples:\n  bitnetc batch prompts.txt -o answers.jsonl -n 64\n  bitnetc batch questions.txt -o answers.jsonl --chat -m model.plan\n  bitnetc batch requests.jsonl -o answers.jsonl -m model.plan\n  bitnetc batch requests.jsonl -o answers-1.jsonl --shard 1/4\n  bitnetc batch - -o - < prompts.txt\n\nThe same command again goes on where an interrupted one was."
 )]
 pub(crate) struct BatchArgs {
-    /// A text file of prompts, one a line, or a .jsonl file of requests (`-`: standard input)
+    /// A text file with one prompt per line, or a .jsonl file of requests (`-`: standard input)
     #[arg(value_name = "INPUT")]
     pub(crate) input: PathBuf,
     #[command(flatten)]
     pub(crate) model: ModelArg,
-    /// The results, one JSON object a line; those that it holds are not made again (`-`: standard output)
+    /// The results, one JSON object per line; results already in the file are kept (`-`: standard output)
     #[arg(short, long, value_name = "OUTPUT")]
     pub(crate) output: PathBuf,
-    /// What the lines of the input are (default: by its name)
+    /// Format of the input lines (default: by file name)
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<FormatArg>,
-    /// Put each line of a text file into the model's chat template, as one message (--system-prompt implies it)
+    /// Send each line of a text file as one message in the model's chat template (implied by --system-prompt)
     #[arg(long)]
     pub(crate) chat: bool,
     #[command(flatten)]
     pub(crate) system: SystemArgs,
-    /// Texts that are generated at a time
+    /// Number of texts generated at a time
     #[arg(long, visible_alias = "np", value_name = "N", default_value_t = DEFAULT_PARALLEL, env = "BITNETC_PARALLEL", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) parallel: u32,
-    /// Only each n-th request, from the i-th on: for n processes that share the work
+    /// Process every n-th request, starting with the i-th: for n processes that share the work
     #[arg(long, value_name = "I/N", default_value = "1/1")]
     pub(crate) shard: Shard,
-    /// Begin anew instead of keeping the results that the output holds
+    /// Discard the results in the output and start over
     #[arg(long)]
     pub(crate) overwrite: bool,
     #[command(flatten)]
@@ -216,7 +216,7 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
         Err(BatchError::Run(Error::Interrupted)) => {
             let missing = job.left() as u64 - answers.answered - answers.refused;
             let left = output::count(missing, "request");
-            output::say(quiet, format!("interrupted with {left} left; the same command goes on"));
+            output::say(quiet, format!("interrupted with {left} remaining: run the same command to resume"));
             return Ok(exit::INTERRUPTED);
         }
         Err(error) => return Err(error.into()),

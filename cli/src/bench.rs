@@ -40,7 +40,9 @@ pub(crate) fn parse_pair(text: &str) -> Result<(u32, u32), String> {
 /// Parses `--threshold`: per cent, from 0 to 100.
 pub(crate) fn parse_percent(text: &str) -> Result<f64, String> {
     let percent = text.trim().trim_end_matches('%').trim_end().parse::<f64>().ok();
-    percent.filter(|p| (0.0..=100.0).contains(p)).ok_or_else(|| "expected per cent, from 0 to 100".to_owned())
+    percent
+        .filter(|p| (0.0..=100.0).contains(p))
+        .ok_or_else(|| "expected a percentage from 0 to 100".to_owned())
 }
 
 /// What `build` and `codegen` leave open, as `bench` was given it.
@@ -365,13 +367,12 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
     let baseline = baseline(args)?;
     let tests = tests(args);
     if tests.is_empty() && !args.startup {
-        return Err(Failure::new(exit::USAGE, "nothing to measure: give -p, -n or --pg a number above 0"));
+        return Err(Failure::new(exit::USAGE, "nothing to measure: set -p, -n or --pg above 0"));
     }
     let subjects = subject(args, quiet)?;
     let plan = subjects.path.as_deref().is_some_and(is_plan);
     if plan && !(args.batch_size.is_empty() && args.disable_pass.is_empty()) {
-        let message =
-            "a plan has been lowered already: give --batch-size and --disable-pass with the .gguf file";
+        let message = "a plan is already compiled: use --batch-size and --disable-pass with the .gguf file";
         return Err(Failure::new(exit::USAGE, message));
     }
     let startup = match args.startup {
@@ -386,10 +387,7 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
         tests: Vec::new(),
     };
     if report.build.profile == "debug" {
-        output::say(
-            quiet,
-            "warning: this is a debug build; build with --release for figures that mean something",
-        );
+        output::say(quiet, "warning: this is a debug build; build with --release for meaningful figures");
     }
     let limits = || limits_of_machine(args.limits_buffer.map(|mib| mib << 20));
     let mut roofline = progress::working("measuring", quiet, limits)?;

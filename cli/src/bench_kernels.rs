@@ -22,10 +22,10 @@ use crate::exit;
 pub(crate) struct BenchKernelsArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
-    /// Tokens of a chunk of a prompt (0: none; at most as many as one call handles)
+    /// Tokens of a prompt chunk (0: none; at most what one call handles)
     #[arg(short = 'p', long = "n-prompt", value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) prompt: u32,
-    /// Decode steps of a repetition (0: none)
+    /// Decode steps per repetition (0: none)
     #[arg(short = 'n', long = "n-gen", value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) generate: u32,
     /// Tokens in the context before each call
@@ -59,10 +59,7 @@ pub(crate) fn run(args: &BenchKernelsArgs, quiet: bool) -> Outcome {
     let machine = Machine::describe(&host()?);
     let build = Build::this();
     if build.profile == "debug" {
-        output::say(
-            quiet,
-            "warning: this is a debug build; build with --release for figures that mean something",
-        );
+        output::say(quiet, "warning: this is a debug build; build with --release for meaningful figures");
     }
     let limits = || limits_of_machine(args.limits_buffer.map(|mib| mib << 20));
     let mut roofline = progress::working("measuring", quiet, limits)?;

@@ -20,15 +20,15 @@ use crate::exit;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  bitnetc bench passes                            the built-in model, with every pass left out in turn\n  bitnetc bench passes model.gguf --pass schedule  what one pass is worth"
+    after_help = "Examples:\n  bitnetc bench passes                            the built-in model, with each pass disabled in turn\n  bitnetc bench passes model.gguf --pass schedule  the effect of one pass"
 )]
 pub(crate) struct BenchPassesArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
-    /// Only these passes (default: all that can be left out)
+    /// Measure only these passes (default: all optional passes)
     #[arg(long = "pass", value_name = "PASS", value_delimiter = ',', hide_possible_values = true, value_parser = pass_parser())]
     pub(crate) passes: Vec<PassId>,
-    /// Tokens of the prompt that prefill is measured with (0: none)
+    /// Prompt tokens for measuring prefill (0: none)
     #[arg(short = 'p', long = "n-prompt", value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) prompt: u32,
     /// Decode steps of a sample (0: none)
@@ -55,7 +55,7 @@ fn without(args: &BenchPassesArgs, passes: &[PassId]) -> Result<LoadOptions, Fai
 pub(crate) fn run(args: &BenchPassesArgs, quiet: bool) -> Outcome {
     interrupt::listen();
     if args.prompt + args.generate == 0 {
-        return Err(Failure::new(exit::USAGE, "nothing to measure: give -p or -n a number above 0"));
+        return Err(Failure::new(exit::USAGE, "nothing to measure: set -p or -n above 0"));
     }
     let mut passes: Vec<PassId> = optional_passes().collect();
     if !args.passes.is_empty() {
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &BenchPassesArgs, quiet: bool) -> Outcome {
     }
     let path = models::resolve(args.model.name()?, quiet)?;
     if path.as_deref().is_some_and(is_plan) {
-        return Err(Failure::new(exit::USAGE, "a plan has been lowered already: give the .gguf file"));
+        return Err(Failure::new(exit::USAGE, "a plan is already compiled: use the .gguf file"));
     }
     let options = PassesOptions {
         prompt: args.prompt,

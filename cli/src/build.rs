@@ -19,9 +19,9 @@ use crate::suggest::{Suggested, as_text, suggested};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum KvType {
-    /// 2 bytes an element
+    /// 2 bytes per element
     F16,
-    /// 4 bytes an element
+    /// 4 bytes per element
     F32,
 }
 
@@ -36,13 +36,13 @@ impl From<KvType> for CacheType {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Weights {
-    /// Two bits a weight
+    /// Two bits per weight
     #[value(name = "2bit")]
     TwoBits,
-    /// Five weights a byte: less to read from memory, more to compute, the same results
+    /// Five weights per byte: reads less memory and computes more; same results
     #[value(name = "1.6bit")]
     Trits,
-    /// What is predicted to generate faster with the threads in use
+    /// Whichever is predicted to be faster with the threads in use
     Auto,
 }
 
@@ -58,7 +58,7 @@ impl From<Weights> for WeightPacking {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum CodegenArg {
-    /// Wide registers where the CPU has them, Cranelift elsewhere
+    /// Wide registers if the CPU has them, otherwise Cranelift
     Auto,
     /// 128-bit registers
     Cranelift,
@@ -79,7 +79,7 @@ impl From<CodegenArg> for Codegen {
 /// The instruction selector, for commands that generate code with one.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct SelectorArgs {
-    /// What generates machine code
+    /// The code generator
     #[arg(long, value_name = "SELECTOR", default_value = "auto", env = "BITNETC_CODEGEN")]
     pub(crate) codegen: CodegenArg,
 }
@@ -87,26 +87,26 @@ pub(crate) struct SelectorArgs {
 /// Which head, which weights, which caches and which CPU.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct BuildArgs {
-    /// Threads that run the model, which `--weights auto` reckons with (default, and 0 or less: the cores that this process may
+    /// Number of threads, also assumed by `--weights auto` (default, and 0 or less: the cores that this process may
     /// use)
     #[arg(short, long, value_name = "N", env = "BITNETC_THREADS", allow_negative_numbers = true, value_parser = parse_threads)]
     pub(crate) threads: Option<u32>,
-    /// Element type of the KV cache (default: what the plan was made with; f16 for a .gguf)
+    /// Element type of the KV cache (default: the plan's; f16 for a .gguf)
     #[arg(long, value_name = "TYPE")]
     pub(crate) kv_type: Option<KvType>,
-    /// The language-model head: f16 (as the file has it), q8, q6, q4, or screened (4 bits for all rows, the best 256
-    /// exactly; screened:N for N) (default: what the plan was made with; q8 for a .gguf)
+    /// The language-model head: f16 (as stored in the file), q8, q6, q4, or screened (4 bits for all rows, the best 256
+    /// exactly; screened:N for N) (default: the plan's; q8 for a .gguf)
     #[arg(long, value_name = "HEAD", hide_possible_values = true, value_parser = head_parser())]
     pub(crate) head: Option<HeadFormat>,
     /// Packing of the ternary weights (default: the plan's; auto for a .gguf)
     #[arg(long, value_name = "PACKING")]
     pub(crate) weights: Option<Weights>,
-    /// What `--weights auto` goes by: speeds that are assumed, so that plans do not differ, or measured on
-    /// this machine (a plan has been made already)
+    /// Speeds that `--weights auto` uses: assumed ones, which give the same plan everywhere, or those measured on
+    /// this machine (no effect on an existing plan)
     #[arg(long, value_name = "SPEEDS", default_value = "assumed")]
     pub(crate) speeds: SpeedsArg,
-    /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni` (each brings what it implies; `-` before
-    /// one takes it away: `native,-onestream`)
+    /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni` (each includes the features it implies; a leading `-`
+    /// removes one: `native,-onestream`)
     #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
     pub(crate) cpu_features: String,
 }
@@ -145,7 +145,9 @@ pub(crate) fn threads(asked: Option<u32>) -> u32 {
 pub(crate) fn too_many_threads(most: u32) -> Option<String> {
     let cpus = Cpus::probe().at_once();
     (most > cpus).then(|| {
-        format!("warning: {most} threads share the {cpus} CPUs that this process may use, which is slow: give a smaller -t")
+        format!(
+            "warning: {most} threads on the {cpus} CPUs available to this process are slow: use a smaller -t"
+        )
     })
 }
 
@@ -191,17 +193,17 @@ impl BuildArgs {
 pub(crate) struct LoweringArgs {
     #[command(flatten)]
     pub(crate) build: BuildArgs,
-    /// Tokens that one prefill step handles at most
+    /// Maximum number of tokens per prefill step
     #[arg(short, long, value_name = "N", default_value_t = bitnetc::DEFAULT_CHUNK, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) batch_size: u32,
     /// Run these passes instead of those of the level, e.g. `fuse-norm-quant,assign-layout{weights=2bit},plan-memory`
     #[arg(long, value_name = "PIPELINE", conflicts_with = "level")]
     pub(crate) passes: Option<String>,
-    /// Level of optimisation: 0 (what it takes to run), 1 (clean-ups), 2 (every pass once), 3 (clean-ups repeated); the
+    /// Optimisation level: 0 (only what is needed to run), 1 (clean-ups), 2 (every pass once), 3 (clean-ups repeated); the
     /// results are the same
     #[arg(short = 'O', long = "opt-level", value_name = "LEVEL", default_value_t = OptLevel::default())]
     pub(crate) level: OptLevel,
-    /// Leave a pass out (may be given more than once)
+    /// Disable a pass (may be repeated)
     #[arg(long, value_name = "PASS", hide_possible_values = true, value_parser = pass_parser())]
     pub(crate) disable_pass: Vec<PassId>,
 }

@@ -34,7 +34,10 @@ pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
     };
     input_file::refuse_standard(&output_path)?;
     if Some(&output_path) == model_path.as_ref() {
-        return Err(Failure::new(exit::USAGE, "the plan would replace the model: give another --output"));
+        return Err(Failure::new(
+            exit::USAGE,
+            "the plan would overwrite the model: use a different --output",
+        ));
     }
     interrupt::listen();
     let clock = Instant::now();

@@ -41,7 +41,7 @@ const PER_CALL: &[&str] = &[
     "stop-after",
 ];
 
-/// What a new file holds.
+/// The contents of a new file.
 const TEMPLATE: &str = "\
 # Defaults of bitnetc's options, by their long names. The command line and BITNETC_* variables count before this file.
 
@@ -74,7 +74,7 @@ pub(crate) enum ConfigCommand {
     Show,
     /// Print the path of the file
     Path,
-    /// Write a file to begin with, all commented out
+    /// Write a commented-out file to start from
     Init,
 }
 
@@ -139,7 +139,7 @@ impl Config {
         Ok(Self { path: Some(path), table, exists: true })
     }
 
-    /// The file that is used, there or not.
+    /// The path of the file, which need not exist.
     pub(crate) fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
@@ -177,7 +177,7 @@ impl Config {
                 Value::Table(_) if key == ALIAS_TABLE => {}
                 Value::Table(table) => {
                     let sub = command.find_subcommand(key);
-                    let sub = sub.ok_or_else(|| self.refuse(format!("[{key}]: there is no such command")))?;
+                    let sub = sub.ok_or_else(|| self.refuse(format!("[{key}]: unknown command")))?;
                     for (option, value) in table {
                         let what = format!("[{key}] {option}");
                         self.check_option(&what, option, value, &[sub])?;
@@ -201,7 +201,7 @@ impl Config {
             return Err(self.refuse(format!("{what}: no command has an option --{option}")));
         }
         if PER_CALL.contains(&option) {
-            return Err(self.refuse(format!("{what}: it is for the command line only")));
+            return Err(self.refuse(format!("{what}: this option can be set only on the command line")));
         }
         match texts(value) {
             Some(_) => Ok(()),
@@ -323,7 +323,7 @@ fn init(place: &Path) -> Result<(), Failure> {
         Failure::new(exit::FAILURE, format!("cannot {what} {}: {error}", place.display()))
     };
     if place.symlink_metadata().is_ok() {
-        return Err(Failure::new(exit::FAILURE, format!("{} is there already", place.display())));
+        return Err(Failure::new(exit::FAILURE, format!("{} already exists", place.display())));
     }
     if let Some(folder) = place.parent() {
         std::fs::create_dir_all(folder).map_err(|e| failed("make the folder of", &e))?;

@@ -29,7 +29,7 @@ use crate::exit;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  bitnetc doctor\n  bitnetc doctor --no-measure --json")]
 pub(crate) struct DoctorArgs {
-    /// Do not measure the read bandwidth and the int8 peak, which takes a second or two
+    /// Skip measuring the read bandwidth and the int8 peak, which takes a second or two
     #[arg(long)]
     pub(crate) no_measure: bool,
     /// Threads to measure with (default: the cores that this process may use)
@@ -81,7 +81,7 @@ fn available_memory() -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// Whether the system hands out huge pages to those who ask.
+/// Whether the system provides huge pages on request.
 fn huge_pages() -> Option<String> {
     let text = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok()?;
     let chosen = text.split('[').nth(1)?.split(']').next()?;
@@ -156,8 +156,8 @@ fn findings(
     let mut found = Vec::new();
     if config.is_err() {
         let finding = Finding::new(
-            "the configuration file cannot be used",
-            "run `bitnetc config`, which says what is wrong and where, and mend the file",
+            "the configuration file is not valid",
+            "run `bitnetc config`, which shows what is wrong and where, and fix the file",
         );
         found.push(finding.blocking());
     }
@@ -170,7 +170,7 @@ fn findings(
                 output::bytes(free),
                 output::bytes(least)
             ),
-            "end other programs, raise the memory limit of the container, or use a smaller model",
+            "close other programs, raise the memory limit of the container, or use a smaller model",
         );
         found.push(finding.blocking());
     }
@@ -189,19 +189,19 @@ fn findings(
     if cpus.allowed > cpus.cores {
         let (allowed, cores) = (cpus.allowed, cpus.cores);
         found.push(Finding::new(
-            format!("{allowed} hardware threads on {cores} cores: one thread for each core is used"),
-            "nothing: a second thread on a core rarely helps; `-t` sets another number",
+            format!("{allowed} hardware threads on {cores} cores: one thread per core is used"),
+            "nothing: a second thread on a core rarely helps; `-t` sets a different number",
         ));
     }
     if machine.target.starts_with("x86_64") && !machine.target.contains("avx2") {
         found.push(Finding::new(
-            "no AVX2: generated code has 128-bit vectors",
+            "no AVX2: generated code uses 128-bit vectors",
             "in a virtual machine, pass the host's CPU features through; otherwise use a newer CPU",
         ));
     }
     if huge_pages().as_deref() == Some("never") {
         found.push(Finding::new(
-            "transparent huge pages are off: reading weights costs more address translation",
+            "transparent huge pages are off: reading weights is slower (address translation)",
             "as root: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled",
         ));
     }
@@ -229,7 +229,7 @@ fn verdict(findings: &[Finding], measured: Option<&Measured>, step: &Work) -> Ve
     }
     let Some(m) = measured else {
         let text = format!(
-            "ready; how fast is not known without measuring: leave out --no-measure to estimate the speed of {REFERENCE}"
+            "ready; the speed has not been measured: omit --no-measure to estimate the speed of {REFERENCE}"
         );
         return Verdict { ready: true, text, decode: None };
     };
@@ -242,7 +242,7 @@ fn verdict(findings: &[Finding], measured: Option<&Measured>, step: &Work) -> Ve
     let digits = if speed < 10.0 { 1 } else { 0 };
     let text = format!(
         "ready: models of the {REFERENCE} class should decode at up to about {speed:.digits$} tokens/s here, bound by {bound} \
-         ({} read for a token at {:.1} GB/s)",
+         ({} read per token at {:.1} GB/s)",
         output::bytes(step.bytes()),
         m.bandwidth / 1e9
     );

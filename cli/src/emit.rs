@@ -38,7 +38,7 @@ impl clap::ValueEnum for EmitArg {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Looking at a compilation")]
+#[command(next_help_heading = "Inspecting a compilation")]
 pub(crate) struct EmitArgs {
     /// Write these instead of a plan: the module in a stage, kernel IR, CLIF or machine code of every kernel, the graph for
     /// Graphviz, the module as JSON, the page of `bitnetc explain`
@@ -52,7 +52,7 @@ pub(crate) struct EmitArgs {
         ]
     )]
     emit: Vec<EmitArg>,
-    /// Write what --emit names to files in this directory (default: one kind to stdout)
+    /// Write the output of --emit to files in this directory (default: one kind, to stdout)
     #[arg(long, value_name = "DIR", requires = "emit")]
     emit_dir: Option<PathBuf>,
 }

@@ -10,10 +10,10 @@ use crate::exit;
 /// Whether texts of the command line have escapes.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct EscapeArgs {
-    /// Read \n, \r, \t, \\, \', \" and \xHH in the prompts and stop strings of the command line (the default)
+    /// Read \n, \r, \t, \\, \', \" and \xHH in prompts and stop strings on the command line (default)
     #[arg(short, long, overrides_with = "no_escape")]
     pub(crate) escape: bool,
-    /// Take these texts as they are
+    /// Use these texts unchanged
     #[arg(long, overrides_with = "escape")]
     pub(crate) no_escape: bool,
 }

@@ -14,15 +14,15 @@ use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::model::WeightFault;
 use bitnetc_runtime::plan::PlanError;
 
-/// It worked.
+/// Success.
 pub(crate) const OK: u8 = 0;
-/// It failed.
+/// Failure.
 pub(crate) const FAILURE: u8 = 1;
 /// The command line is wrong.
 pub(crate) const USAGE: u8 = 2;
 /// The model file is bad or not supported.
 pub(crate) const MODEL: u8 = 3;
-/// What was computed in two ways, or checked against a rule, is not the same.
+/// Two ways of computing something gave different results, or a check failed.
 pub(crate) const VERIFY: u8 = 4;
 /// `bench --compare` found a test that has become slower.
 pub(crate) const REGRESSION: u8 = 5;

@@ -123,7 +123,7 @@ impl Failure {
             TextError { message, help, source: NamedSource::new(name, text), span: span.into(), label };
         Self { code: exit::FAILURE, report: Some(miette::Report::new(error)) }
     }
-    /// The reader of stdout has gone: nothing to say.
+    /// The reader of stdout has closed the pipe: print nothing.
     pub(crate) fn broken_pipe() -> Self {
         Self { code: exit::OK, report: None }
     }
@@ -139,7 +139,7 @@ impl Failure {
         ExitCode::from(self.code)
     }
 
-    /// Shows the failure, for a command that goes on.
+    /// Shows the failure, for a command that continues.
     pub(crate) fn show(&self) {
         if let Some(report) = &self.report {
             let text = format!("{report:?}");

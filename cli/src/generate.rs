@@ -19,14 +19,14 @@ use super::{models, output};
 /// How long texts become.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct LengthArgs {
-    /// Tokens to generate for a text (-1: until the model ends or the context is full)
+    /// Maximum tokens per text (-1: until the model ends or the context is full)
     #[arg(short, long = "n-predict", visible_alias = "predict", value_name = "N", default_value_t = -1, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
     pub(crate) n_predict: i64,
-    /// Room for this many tokens, prompts included (0: the model's own context, as far as it takes 2 GiB; in a batch, what the
-    /// requests need of it)
+    /// Context size in tokens, prompts included (0: the model's own, limited to 2 GiB of KV cache; in a batch, what the
+    /// requests need)
     #[arg(short, long, value_name = "N", default_value_t = 0, env = "BITNETC_CTX_SIZE")]
     pub(crate) ctx_size: u32,
-    /// Never end by an end token
+    /// Do not stop at end tokens
     #[arg(long)]
     pub(crate) ignore_eos: bool,
 }
@@ -48,7 +48,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) chat: PromptArgs,
     #[command(flatten)]
     pub(crate) text: RawArgs,
-    /// Print JSON instead of streaming text: one object, or one a turn
+    /// Print JSON instead of streaming text: one object, or one per turn
     #[arg(long)]
     pub(crate) json: bool,
     /// Print times, speeds and memory to stderr

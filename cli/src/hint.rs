@@ -20,10 +20,10 @@ pub(crate) fn of(error: &Error) -> Option<String> {
     match error {
         Error::UnknownFormat { .. } => Some("`bitnetc compile` makes plans".to_owned()),
         Error::HeadOfPlan { asked, .. } => {
-            Some(format!("leave --head out, or compile the model again with --head {asked}"))
+            Some(format!("omit --head, or compile the model again with --head {asked}"))
         }
         Error::PackingOfPlan { asked, .. } => {
-            Some(format!("leave --weights out, or compile the model again with --weights {asked}"))
+            Some(format!("omit --weights, or compile the model again with --weights {asked}"))
         }
         Error::LfsPointer { path } => Some(of_pointer(path)),
         Error::Open(error) => of_map(error),
@@ -65,9 +65,9 @@ fn of_plan(error: &PlanError) -> Option<String> {
 
 fn of_session(error: &SessionError) -> Option<String> {
     match error {
-        SessionError::ContextFull { .. } => Some("give a larger --ctx-size, or a shorter prompt".to_owned()),
-        SessionError::Threads { .. } => Some(format!("ask for fewer with --threads, or {MORE_THREADS}")),
-        SessionError::Memory { .. } => Some("give a smaller --ctx-size".to_owned()),
+        SessionError::ContextFull { .. } => Some("use a larger --ctx-size or a shorter prompt".to_owned()),
+        SessionError::Threads { .. } => Some(format!("use fewer --threads, or {MORE_THREADS}")),
+        SessionError::Memory { .. } => Some("use a smaller --ctx-size".to_owned()),
         SessionError::NotANumber { .. } => {
             Some("`bitnetc inspect --verify` checks the weights of a file".to_owned())
         }
@@ -81,7 +81,7 @@ fn of_chat(error: &ChatError) -> Option<String> {
             Some("choose another template with --chat-template".to_owned())
         }
         ChatError::ContextFull { .. } => Some(
-            "/reset starts again, --ctx-size makes room, and --context-shift lets the oldest turns go"
+            "/reset starts a new conversation, --ctx-size sets a larger context, --context-shift drops the oldest turns"
                 .to_owned(),
         ),
         _ => None,
@@ -91,13 +91,13 @@ fn of_chat(error: &ChatError) -> Option<String> {
 fn of_store(error: &StoreError) -> Option<String> {
     match error {
         StoreError::Offline { .. } => {
-            Some("leave --offline out and unset HF_HUB_OFFLINE to fetch it".to_owned())
+            Some("omit --offline and unset HF_HUB_OFFLINE to download it".to_owned())
         }
         StoreError::NoFile { repo, files, .. } if files.contains(".safetensors") => Some(format!(
             "it holds a checkpoint: fetch it with `hf download {repo}`, then `bitnetc import hf:{repo} -o model.gguf` makes a model of it"
         )),
         StoreError::Unreachable { .. } | StoreError::Interrupted => {
-            Some("the same command goes on where this one ended".to_owned())
+            Some("run the same command again to resume".to_owned())
         }
         _ => None,
     }

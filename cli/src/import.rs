@@ -26,13 +26,13 @@ pub(crate) struct ImportArgs {
     /// The .gguf to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Type of the ternary layers: i2_s, tq1_0, tq2_0, iq2_bn, f16, bf16 or f32; everything else keeps its own
+    /// Type of the ternary layers: i2_s, tq1_0, tq2_0, iq2_bn, f16, bf16 or f32; all other tensors keep theirs
     #[arg(long = "type", value_name = "TYPE", default_value = "i2_s", hide_possible_values = true, value_parser = type_parser())]
     target: TensorType,
-    /// Make float layers ternary by their mean magnitude, even if config.json does not say that they are master weights
+    /// Convert floating-point layers to ternary by their mean magnitude, even if config.json does not declare them as master weights
     #[arg(long)]
     absmean: bool,
-    /// How text is cut, if tokenizer.json has another expression than the usual ones
+    /// The pre-tokeniser, if tokenizer.json has an expression that is not recognised
     #[arg(long, value_name = "RULE")]
     pre: Option<PreArg>,
     /// Print the summary as one JSON object

@@ -47,10 +47,10 @@ fn unreadable(path: &Path, why: impl std::fmt::Display) -> Failure {
     Failure::new(exit::FAILURE, format!("cannot read {}: {why}", shown(path)))
 }
 
-/// Standard input, for whoever asks first.
+/// Standard input; only the first caller gets it.
 fn take_stdin() -> Result<std::io::StdinLock<'static>, Failure> {
     if TAKEN.swap(true, Ordering::Relaxed) {
-        let message = "standard input (-) can be read for one option only: give a file for the others";
+        let message = "only one option can read standard input (-): use files for the others";
         return Err(Failure::new(exit::USAGE, message));
     }
     Ok(std::io::stdin().lock())
@@ -66,7 +66,7 @@ pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// A text, as it is but for a byte order mark.
+/// Reads a text unchanged, except for a byte order mark.
 pub(crate) fn text(path: &Path) -> Result<String, Failure> {
     let bytes = bytes(path)?;
     let utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");

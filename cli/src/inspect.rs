@@ -28,7 +28,7 @@ pub(crate) fn run(args: &InspectArgs, quiet: bool) -> Outcome {
     let source = Source::open(path.as_deref(), MapMode::Mapped)?.with_options(args.options.model_options());
     let plan = matches!(source, Source::Plan { .. });
     if plan && args.stats {
-        let message = "--stats is of a GGUF's tensors, and this is a plan: give the .gguf file";
+        let message = "--stats shows the tensors of a GGUF, but this is a plan: use the .gguf file";
         return Err(Failure::new(exit::USAGE, message));
     }
     let verdict = match args.verify {
@@ -182,8 +182,8 @@ fn add_model(report: &mut Value, model: &Model<'_>, stats: bool) {
 fn tensor_stats(tensor: &TensorInfo<'_>, stats: &TensorStats) -> Value {
     let form = stats.form.map(|form| match form {
         Form::I2s128 => "ternary".to_owned(),
-        Form::Ternary { group: None } => "ternary, a scale for each row".to_owned(),
-        Form::Ternary { group: Some(group) } => format!("ternary, a scale for {group} columns"),
+        Form::Ternary { group: None } => "ternary, one scale per row".to_owned(),
+        Form::Ternary { group: Some(group) } => format!("ternary, one scale per {group} columns"),
         Form::Dense(format) => format!("dense {}", format.tensor_type().name()),
     });
     json!({

@@ -28,12 +28,12 @@ static LISTENING: AtomicBool = AtomicBool::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// Whether the command has noticed.
 static NOTICED: AtomicBool = AtomicBool::new(false);
-/// How many have patience.
+/// Number of guards that suspend the time limit.
 static PATIENT: AtomicUsize = AtomicUsize::new(0);
 /// Folders of this process.
 static FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Handles signals from here on. Where the system refuses, they do what they always do.
+/// Installs the signal handlers. If the system refuses, signals keep their default action.
 pub(crate) fn handle() {
     #[cfg(unix)]
     unix::handle();
@@ -114,7 +114,7 @@ pub(crate) fn clear() {
 pub(crate) struct Patience(());
 
 impl Patience {
-    /// Begins to have patience.
+    /// Suspends the time limit.
     pub(crate) fn new() -> Self {
         PATIENT.fetch_add(1, Ordering::SeqCst);
         Self(())

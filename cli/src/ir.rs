@@ -70,7 +70,10 @@ fn dump(args: &IrDumpArgs) -> Outcome {
         let func = module.entry_point(entry).ok_or_else(missing)?;
         module = match args.layer {
             Some(layer) => extract::layer(&module, func, layer).ok_or_else(|| {
-                Failure::new(exit::FAILURE, format!("@{entry} has no layer {layer}; layers count from 0"))
+                Failure::new(
+                    exit::FAILURE,
+                    format!("@{entry} has no layer {layer}: layers are numbered from 0"),
+                )
             })?,
             None => {
                 module.retain_funcs(|f| f.name() == entry.name());

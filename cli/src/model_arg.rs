@@ -51,7 +51,7 @@ impl Args for ModelArg {
             .value_name(ARGUMENT)
             .value_parser(value_parser!(PathBuf))
             .env("BITNETC_MODEL")
-            .help("The same, as an option");
+            .help("The model, as an option instead of an argument");
         command.arg(argument).arg(option)
     }
 
@@ -66,7 +66,7 @@ impl ModelArg {
         match (&self.argument, &self.option) {
             (Some(argument), Some(option)) if self.explicit => {
                 let message = format!(
-                    "the model is named twice: {} and --model {}; leave one out",
+                    "the model is given twice, {} and --model {}: omit one",
                     argument.display(),
                     option.display()
                 );

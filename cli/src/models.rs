@@ -30,12 +30,12 @@ pub(crate) struct ModelsArgs {
 pub(crate) enum ModelsCommand {
     /// Fetch a model from the Hugging Face Hub into its cache
     Pull(PullArgs),
-    /// List the models and the compiled plans that are cached, and the aliases
+    /// List cached models and plans, and aliases
     #[command(visible_alias = "ls")]
     List(ListArgs),
     /// Remove a model with its compiled plans, or all plans, from the caches
     Rm(RmArgs),
-    /// Print where a cached model is
+    /// Print the path of a cached model
     #[command(after_help = "Example:\n  bitnetc models path 2b-4t")]
     Path(PathArgs),
 }
@@ -48,7 +48,7 @@ pub(crate) struct PullArgs {
     /// org/repo, hf:org/repo:file.gguf, hf:org/repo@revision:file.gguf, the address of its page, or an alias
     #[arg(value_name = "NAME")]
     pub(crate) name: PathBuf,
-    /// Ask nobody: succeed only if the model is cached
+    /// Do not use the network: succeed only if the model is cached
     #[arg(long)]
     pub(crate) offline: bool,
     /// Print one JSON object
@@ -71,7 +71,7 @@ pub(crate) struct RmArgs {
     /// org/repo, hf:org/repo:file.gguf, the address of its page, or an alias
     #[arg(value_name = "NAME", required_unless_present = "plans")]
     pub(crate) name: Option<PathBuf>,
-    /// Remove all compiled plans; they are made again when they are needed
+    /// Remove all compiled plans; they are compiled again when needed
     #[arg(long, conflicts_with = "name")]
     pub(crate) plans: bool,
 }
@@ -116,7 +116,7 @@ fn hub_name(name: &Path) -> Result<HubRef, Failure> {
     };
     path.to_str().and_then(bare_hub_name).ok_or_else(|| {
         let message = format!(
-            "{} is neither org/repo[:file] nor an alias; there are the aliases {}",
+            "{} is neither org/repo[:file] nor an alias; the aliases are {}",
             path.display(),
             known_aliases()
         );
@@ -148,7 +148,7 @@ fn model_file(path: PathBuf) -> Result<PathBuf, Failure> {
         return Err(Failure::with_hint(exit::FAILURE, absent, Some(hint)));
     }
     if !text.contains(['/', '.', '\\']) {
-        let hint = format!("there are the aliases {}; a prompt is given by -p", known_aliases());
+        let hint = format!("the aliases are {}; use -p for a prompt", known_aliases());
         return Err(Failure::with_hint(exit::FAILURE, absent, Some(hint)));
     }
     Ok(path)
@@ -229,7 +229,7 @@ fn warn_of_unchecked(files: &[String], quiet: bool) {
         let name = file.escape_debug();
         output::say(
             quiet,
-            format!("warning: the server has no hash for {name}: whether it is whole was not checked"),
+            format!("warning: the server states no hash for {name}: its integrity was not checked"),
         );
     }
 }
@@ -300,13 +300,13 @@ static CHECK: OnceLock<Arc<WeightsCheck>> = OnceLock::new();
 /// command that worked waits for the check of the cached plan: what it has computed counts only if the weights are sound.
 pub(crate) fn settle(outcome: Outcome) -> Outcome {
     if map::any_lost() {
-        let message = "a file was cut short, or could not be read any more, while it was in use: nothing computed from it counts";
+        let message = "a file was truncated, or became unreadable, while it was in use: discard all results";
         return Err(Failure::new(exit::FAILURE, message));
     }
     let code = outcome?;
     match CHECK.get().map(|check| check.wait(&|| !interrupt::requested())) {
         Some(CheckState::Damaged) => {
-            let message = "the weights of the cached plan do not match their hash: nothing computed with them counts; \
+            let message = "the weights of the cached plan do not match their hash: discard all results; \
                            the plan has been removed, run the command again";
             Err(Failure::new(exit::MODEL, message))
         }

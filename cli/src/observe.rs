@@ -20,12 +20,12 @@ use super::{input_file, output};
 use crate::exit;
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Watching the passes")]
+#[command(next_help_heading = "Observing the passes")]
 pub(crate) struct ObserveArgs {
-    /// Print the module to stderr before this pass (may be given more than once)
+    /// Print the module to stderr before this pass (may be repeated)
     #[arg(long, value_name = "PASS")]
     print_ir_before: Vec<PassId>,
-    /// Print the module to stderr after this pass (may be given more than once)
+    /// Print the module to stderr after this pass (may be repeated)
     #[arg(long, value_name = "PASS")]
     print_ir_after: Vec<PassId>,
     /// Print the module to stderr after every pass
@@ -34,7 +34,7 @@ pub(crate) struct ObserveArgs {
     /// Print the module to stderr after every pass that changed it
     #[arg(long)]
     print_ir_after_change: bool,
-    /// Write the first module and what each pass that changed something made, as numbered files
+    /// Write the initial module and the module after each pass that changed it, as numbered files
     #[arg(long, value_name = "DIR")]
     dump_ir: Option<PathBuf>,
     /// Print the time of each pass to stderr (with --json as JSON)
@@ -43,14 +43,14 @@ pub(crate) struct ObserveArgs {
     /// Print what each pass did to ops, weights, barriers and memory to stderr (with --json as JSON)
     #[arg(long)]
     pass_stats: bool,
-    /// Apply the first N patches of the run only, to find the one that breaks something
+    /// Apply only the first N patches of the run, to find the one that breaks something
     #[arg(long, value_name = "N")]
     pub(crate) stop_after: Option<u64>,
     /// Check after every pass: off, rules (those of the IR), or interp (also that the interpreter gives the same bits, on
-    /// weights and inputs made from a seed; interp:N for another seed)
+    /// weights and inputs generated from a seed; interp:N selects the seed)
     #[arg(long, value_name = "CHECK", default_value_t = VerifyEach::Rules)]
     pub(crate) verify_each: VerifyEach,
-    /// Where a pass fails, write the module and what was left to do, to be run by `ir opt --run-reproducer`
+    /// If a pass fails, write the module and the remaining passes, for `ir opt --run-reproducer`
     #[arg(long, value_name = "DIR")]
     reproducer: Option<PathBuf>,
 }
@@ -147,8 +147,7 @@ impl ObserveArgs {
         let (code, mut message) = (exit::code(&error), error.to_string());
         match &self.reproducer {
             None => {
-                message +=
-                    "\n--reproducer DIR writes the module in front of the pass to a file that fails again"
+                message += "\n--reproducer DIR writes the module before the pass to a file that reproduces the failure"
             }
             Some(directory) => match write_reproducer(directory, pass) {
                 Ok(note) => message += &note,
@@ -168,7 +167,7 @@ fn write_reproducer(directory: &Path, error: &PassError) -> Result<String, Failu
         && let Some(culprit) = bisect(&reproducer)
     {
         note = format!(
-            "\nthe first patch with which it does is number {} of the pass: {} at `{}` in @{}",
+            "\nthe first patch that causes it is number {} of the pass: {} at `{}` in @{}",
             culprit.patch, culprit.pass, culprit.op, culprit.func
         );
         reproducer.context.stop_after = Some(culprit.patch);
@@ -177,7 +176,7 @@ fn write_reproducer(directory: &Path, error: &PassError) -> Result<String, Failu
     make_directory(directory)?;
     let path = directory.join(format!("{}.bir", error.place()));
     write_text(&path, &reproducer.to_string())?;
-    Ok(format!("{note}\nto see it again: bitnetc ir opt --run-reproducer {}", path.display()))
+    Ok(format!("{note}\nto reproduce: bitnetc ir opt --run-reproducer {}", path.display()))
 }
 
 /// The command that runs, for people who read a reproducer.

@@ -38,14 +38,14 @@ pub(crate) fn table_style() -> TableStyle {
     if std::io::stdout().is_terminal() { TableStyle::Aligned } else { TableStyle::Markdown }
 }
 
-/// Says something on stderr. A closed stderr is no reason to fail.
+/// Prints a note on stderr. A closed stderr is not an error.
 pub(crate) fn say(quiet: bool, text: impl std::fmt::Display) {
     if !quiet {
         let _ = writeln!(std::io::stderr(), "{text}");
     }
 }
 
-/// Bytes for people: `1.2 GB`, with powers of 1000.
+/// Formats bytes in decimal units: `1.2 GB`.
 pub(crate) fn bytes(n: u64) -> String {
     match n {
         0..1_000 => format!("{n} B"),

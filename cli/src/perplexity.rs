@@ -27,7 +27,10 @@ pub(crate) fn run(args: &PerplexityArgs, quiet: bool) -> Outcome {
             loaded.tokenizer.encode(&text, true, false)?
         }
         (None, None) => {
-            return Err(Failure::new(exit::USAGE, "give a text with --file or token ids with --ids"));
+            return Err(Failure::new(
+                exit::USAGE,
+                "nothing to score: use --file for a text or --ids for token ids",
+            ));
         }
     };
     let window = if args.ctx == 0 { loaded.default_context() } else { args.ctx };

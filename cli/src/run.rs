@@ -103,13 +103,6 @@ fn generate(args: &RunArgs, opened: Opened, text: String, quiet: bool) -> Outcom
     };
     let grammar = asked.grammar.open(&opened.model)?;
     let context = opened.context(asked.length.ctx_size);
-    if prompt.len() as u64 > u64::from(context) {
-        let message = format!(
-            "the prompt has {} but the context holds {context}: shorten it or give a larger --ctx-size",
-            output::count(prompt.len() as u64, "token")
-        );
-        return Err(Failure::new(exit::FAILURE, message));
-    }
     if context > loaded.context {
         output::say(
             quiet,
@@ -134,9 +127,11 @@ fn generate(args: &RunArgs, opened: Opened, text: String, quiet: bool) -> Outcom
         ..asked.sampling.options(&asked.length, asked.escapes)?
     };
     options.stop.extend(stop);
+    let mut request = Request::new(prompt, opened.params.clone(), options)?;
+    request.check(loaded.model.vocab(), context).map_err(bitnetc::Error::from)?;
     let streaming = !asked.json;
     if streaming && !args.no_display_prompt && !chat {
-        asked.text.print(&loaded.tokenizer.decode_lossy(&prompt, false))?;
+        asked.text.print(&loaded.tokenizer.decode_lossy(&request.prompt, false))?;
     }
     let mut broken = None;
     let emit = |piece: &str| {
@@ -146,7 +141,6 @@ fn generate(args: &RunArgs, opened: Opened, text: String, quiet: bool) -> Outcom
         }
         !interrupt::requested()
     };
-    let mut request = Request::new(prompt, opened.params.clone(), options)?;
     if let Some(grammar) = grammar {
         request = request.with_constraint(grammar);
     }
@@ -189,7 +183,10 @@ fn write_trace(file: WholeFile, session: &TextSession, quiet: bool) -> Result<()
     file.commit().map_err(bitnetc::Error::from)?;
     output::say(quiet, format!("wrote {} to {}", output::count(events, "event"), place.display()));
     if dropped > 0 {
-        output::say(quiet, format!("warning: {dropped} more had no room: profile a shorter text (-n)"));
+        output::say(
+            quiet,
+            format!("warning: {dropped} more events did not fit: profile a shorter text (-n)"),
+        );
     }
     Ok(())
 }

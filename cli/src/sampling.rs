@@ -20,7 +20,7 @@ pub(crate) struct SamplingArgs {
     /// Seed (-1: a random one)
     #[arg(short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
     pub(crate) seed: i64,
-    /// Temperature; 0 takes the most likely token each time
+    /// Temperature (0: always the most likely token)
     #[arg(
         long = "temp",
         visible_alias = "temperature",
@@ -32,13 +32,13 @@ pub(crate) struct SamplingArgs {
     /// Choose among the K most likely tokens (0 or less: all)
     #[arg(long, value_name = "K", default_value_t = 40, allow_negative_numbers = true)]
     pub(crate) top_k: i32,
-    /// Choose among the most likely tokens that make up this share (1: all, 0: the likeliest alone)
+    /// Choose among the most likely tokens up to this total probability (1: all, 0: only the most likely)
     #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
     pub(crate) top_p: f32,
-    /// Choose among tokens at least this likely, relative to the likeliest (0: all, 1: the likeliest alone)
+    /// Choose among tokens at least this likely, relative to the most likely one (0: all, 1: only that one)
     #[arg(long, value_name = "P", default_value_t = 0.05, allow_negative_numbers = true)]
     pub(crate) min_p: f32,
-    /// Choose among the most typical tokens that make up this share (1: all, 0: the most typical alone)
+    /// Choose among the most typical tokens up to this total probability (1: all, 0: only the most typical)
     #[arg(
         long = "typical",
         visible_alias = "typical-p",
@@ -47,34 +47,34 @@ pub(crate) struct SamplingArgs {
         allow_negative_numbers = true
     )]
     pub(crate) typical: f32,
-    /// Divide the logits of recent tokens by this (1: no)
+    /// Divide the logits of recent tokens by this (1: off)
     #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
     pub(crate) repeat_penalty: f32,
-    /// How many tokens are recent (0: none, -1: all of the context)
+    /// How many tokens count as recent (0: none, -1: the whole context)
     #[arg(long, value_name = "N", default_value_t = 64, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
     pub(crate) repeat_last_n: i64,
-    /// Take this from the logit of a recent token once
+    /// Subtract this once from the logit of a recent token
     #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
     pub(crate) presence_penalty: f32,
-    /// Take this from the logit of a recent token for each time that it occurs
+    /// Subtract this from the logit of a recent token per occurrence
     #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
     pub(crate) frequency_penalty: f32,
     /// Add to the logit of a token, e.g. `15043+1`, `15043-2.5`, or `15043-inf` to forbid it (may be given more than once)
     #[arg(short, long, value_name = "ID(+/-)BIAS", value_parser = parse_bias)]
     pub(crate) logit_bias: Vec<(u32, f32)>,
-    /// The stages in their order: `penalties`, `top_k`, `typ_p`, `top_p`, `min_p`, `temperature`
+    /// The sampler stages, in order: `penalties`, `top_k`, `typ_p`, `top_p`, `min_p`, `temperature`
     #[arg(long, value_name = "NAMES", default_value_t = StageList::default(), value_parser = parse_stages)]
     pub(crate) samplers: StageList,
     /// 2: keep the surprise of the text near a target (Mirostat 2) instead of top-k, typical, top-p and min-p
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_mirostat)]
     pub(crate) mirostat: u8,
-    /// The surprise that Mirostat keeps, in bits a token
+    /// Target surprise of Mirostat, in bits per token
     #[arg(long, value_name = "TAU", default_value_t = 5.0, allow_negative_numbers = true)]
     pub(crate) mirostat_ent: f32,
-    /// How fast Mirostat corrects
+    /// Learning rate of Mirostat
     #[arg(long, value_name = "ETA", default_value_t = 0.1, allow_negative_numbers = true)]
     pub(crate) mirostat_lr: f32,
-    /// End the text here; the string is not printed (may be given more than once)
+    /// Stop at this string, which is not printed (may be repeated)
     #[arg(short = 'r', long = "reverse-prompt", visible_alias = "stop", value_name = "TEXT", allow_hyphen_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) stop: Vec<String>,
 }
@@ -99,7 +99,7 @@ fn parse_stages(text: &str) -> Result<StageList, String> {
     let stage = |name: &str| {
         Stage::named(name).ok_or_else(|| {
             let known = Stage::DEFAULT_ORDER.map(Stage::name).join(", ");
-            format!("there is no stage `{name}`; known are {known}")
+            format!("unknown stage `{name}`: known are {known}")
         })
     };
     let names = text.split([';', ',']).map(str::trim).filter(|name| !name.is_empty());
@@ -107,7 +107,7 @@ fn parse_stages(text: &str) -> Result<StageList, String> {
 }
 
 fn parse_bias(text: &str) -> Result<(u32, f32), String> {
-    let wrong = || "a token id and a bias are wanted, such as 15043+1 or 15043-inf".to_owned();
+    let wrong = || "expected a token id and a bias, such as 15043+1 or 15043-inf".to_owned();
     let at = text.find(['+', '-']).ok_or_else(wrong)?;
     let (id, bias) = text.split_at(at);
     Ok((id.parse().map_err(|_| wrong())?, bias.parse().map_err(|_| wrong())?))
@@ -117,7 +117,7 @@ fn parse_mirostat(text: &str) -> Result<u8, String> {
     match text {
         "0" => Ok(0),
         "2" => Ok(2),
-        "1" => Err("version 1 is not supported, version 2 is".to_owned()),
+        "1" => Err("only version 2 is supported".to_owned()),
         _ => Err("0 (off) or 2 are wanted".to_owned()),
     }
 }
@@ -173,19 +173,19 @@ impl SamplingArgs {
 /// What the text has to follow.
 #[derive(Debug, Args)]
 pub(crate) struct GrammarArgs {
-    /// Make JSON that follows this schema
+    /// Generate JSON that conforms to this schema
     #[arg(short, long, value_name = "SCHEMA", group = "constraint", allow_hyphen_values = true)]
     pub(crate) json_schema: Option<String>,
-    /// The same, from a file (`-`: standard input)
+    /// Read it from a file (`-`: standard input)
     #[arg(long, value_name = "FILE", group = "constraint")]
     pub(crate) json_schema_file: Option<PathBuf>,
-    /// Make text that follows this grammar, in GBNF (llama.cpp's notation) or Lark
+    /// Generate text that conforms to this grammar, in GBNF (llama.cpp's notation) or Lark
     #[arg(long, value_name = "GRAMMAR", group = "constraint", allow_hyphen_values = true)]
     pub(crate) grammar: Option<String>,
-    /// The same, from a file (`-`: standard input)
+    /// Read it from a file (`-`: standard input)
     #[arg(long, value_name = "FILE", group = "constraint")]
     pub(crate) grammar_file: Option<PathBuf>,
-    /// Make text that this regular expression matches as a whole
+    /// Generate text that matches this whole regular expression
     #[arg(long, value_name = "REGEX", group = "constraint", allow_hyphen_values = true)]
     pub(crate) regex: Option<String>,
 }

@@ -30,7 +30,7 @@ pub(crate) struct CompletionsArgs {
     after_help = "Examples:\n  bitnetc man | man -l -\n  bitnetc man run | man -l -\n  bitnetc man -o ~/.local/share/man/man1"
 )]
 pub(crate) struct ManArgs {
-    /// The command whose page is printed (default: bitnetc itself)
+    /// The command (default: bitnetc itself)
     #[arg(value_name = "COMMAND", conflicts_with = "output")]
     pub(crate) command: Option<String>,
     /// Write the pages of all commands to this folder
@@ -136,7 +136,7 @@ pub(crate) fn man(args: &ManArgs, quiet: bool) -> Outcome {
         None => page(&command)?,
         Some(name) => {
             let sub = command.find_subcommand(name);
-            page(sub.ok_or_else(|| Failure::new(exit::USAGE, format!("there is no command `{name}`")))?)?
+            page(sub.ok_or_else(|| Failure::new(exit::USAGE, format!("unknown command `{name}`")))?)?
         }
     };
     output::print(&String::from_utf8_lossy(&page))?;

@@ -11,7 +11,7 @@ use super::models::variable;
 pub(crate) enum SpeedsArg {
     /// The same on every machine with these CPU features and threads
     Assumed,
-    /// As measured once on this machine, and remembered in the cache
+    /// Measured once on this machine and cached
     Measured,
 }
 

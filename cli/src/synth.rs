@@ -19,11 +19,11 @@ pub(crate) fn preset_parser() -> Suggested<&'static Preset, String> {
 fn parse_preset(name: &str) -> Result<&'static Preset, String> {
     preset(name).ok_or_else(|| {
         let names: Vec<&str> = PRESETS.iter().map(|p| p.name).collect();
-        format!("there is no such preset; there are {}", names.join(", "))
+        format!("unknown preset: use one of {}", names.join(", "))
     })
 }
 
-/// What `--help` says behind the options.
+/// The text after the options in `--help`.
 pub(crate) fn help() -> String {
     let mut text = "Presets:\n".to_owned();
     for p in PRESETS {
@@ -39,9 +39,9 @@ pub(crate) fn help() -> String {
 pub(crate) enum VocabularyArg {
     /// As the preset has it.
     Full,
-    /// Few.
+    /// At most 4096.
     Small,
-    /// So many.
+    /// This number of tokens.
     Tokens(usize),
 }
 
@@ -50,13 +50,13 @@ pub(crate) fn parse_vocabulary(text: &str) -> Result<VocabularyArg, String> {
     match text {
         "full" => Ok(VocabularyArg::Full),
         "small" => Ok(VocabularyArg::Small),
-        n => match n.parse() {
-            Ok(n) if n >= 260 => Ok(VocabularyArg::Tokens(n)),
-            _ => {
-                Err("expected `full`, `small` or a number from 260 (a token for each byte, and four more)"
-                    .into())
+        n => {
+            match n.parse() {
+                Ok(n) if n >= 260 => Ok(VocabularyArg::Tokens(n)),
+                _ => Err("expected `full`, `small` or a number from 260 (one token per byte, and four more)"
+                    .into()),
             }
-        },
+        }
     }
 }
 

@@ -25,7 +25,7 @@ impl Timings<'_> {
         if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() }
     }
 
-    /// Bytes that one decode step at the middle of the run has read.
+    /// Bytes read by the median decode step of the run.
     fn bytes_per_token(&self) -> u64 {
         let middle = self.result.prompt_tokens + self.result.timings.decode_steps / 2;
         Accounts::of(&self.session.model().loaded().module).step(middle as u32).bytes()
@@ -55,7 +55,7 @@ impl Timings<'_> {
         text += &line("sampling", r.timings.sample, r.tokens.len());
         if let Some(latency) = Latency::of(&r.timings.tokens) {
             text += &format!(
-                "{:>12}      = {:.2} ms in the middle, 90 % within {:.2} ms, 99 % within {:.2} ms, {:.2} ms at most\n",
+                "{:>12}      = p50 {:.2} ms, p90 {:.2} ms, p99 {:.2} ms, max {:.2} ms\n",
                 "per token",
                 output::ms(latency.p50),
                 output::ms(latency.p90),

@@ -25,30 +25,30 @@ use crate::terminal::RawArgs;
 pub(crate) struct TokenizeArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
-    /// The text, as it is (default: standard input, all of it, bytes as they are)
+    /// The text, used unchanged (default: all of standard input)
     #[arg(value_name = "TEXT", conflicts_with = "jsonl")]
     pub(crate) words: Vec<String>,
     /// The text, with escapes
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with_all = ["words", "jsonl"])]
     pub(crate) prompt: Option<String>,
-    /// The text from a file, bytes as they are (`-`: standard input)
+    /// Read the text from a file, unchanged (`-`: standard input)
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["words", "jsonl", "prompt"])]
     pub(crate) file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) escapes: EscapeArgs,
-    /// Do not put the begin-of-text token in front, nor the end-of-text token behind
+    /// Do not add the begin-of-text and end-of-text tokens
     #[arg(long)]
     pub(crate) no_bos: bool,
-    /// Take control tokens that are spelled out in the text as text
+    /// Treat control tokens that are spelled out in the text as plain text
     #[arg(long)]
     pub(crate) no_parse_special: bool,
-    /// Print the ids alone, as a list
+    /// Print only the ids, as a list
     #[arg(long, conflicts_with = "json")]
     pub(crate) ids: bool,
     /// Print one JSON object with ids and pieces
     #[arg(long)]
     pub(crate) json: bool,
-    /// Read one JSON string a line and write one {"ids":[…]} a line
+    /// Read one JSON string per line and write one {"ids":[…]} per line
     #[arg(long, conflicts_with_all = ["json", "ids"])]
     pub(crate) jsonl: bool,
 }
@@ -71,7 +71,7 @@ pub(crate) struct DetokenizeArgs {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
-    /// Read one {"ids":[…]} or [...] a line and write one {"text":…} a line
+    /// Read one {"ids":[…]} or [...] per line and write one {"text":…} per line
     #[arg(long, conflicts_with = "json")]
     pub(crate) jsonl: bool,
 }
@@ -118,7 +118,7 @@ pub(crate) fn tokenize(args: &TokenizeArgs, quiet: bool) -> Outcome {
     if args.jsonl {
         return each_line(|line| {
             let text: String = serde_json::from_slice(line)
-                .map_err(|error| format!("a JSON string is wanted on every line: {error}"))?;
+                .map_err(|error| format!("expected one JSON string per line: {error}"))?;
             let ids = encode(text.as_bytes()).map_err(|error| error.to_string())?;
             Ok(json!({ "ids": ids }))
         });
@@ -151,15 +151,16 @@ pub(crate) fn detokenize(args: &DetokenizeArgs, quiet: bool) -> Outcome {
     };
     let tokenizer = open(name, quiet)?;
     let decode = |ids: &[TokenId]| match ids.iter().find(|&&id| id as usize >= tokenizer.vocab_size()) {
-        Some(id) => {
-            Err(format!("there is no token {id}; the vocabulary has {} tokens", tokenizer.vocab_size()))
-        }
+        Some(id) => Err(format!(
+            "token id {id} is out of range: the vocabulary has {} tokens",
+            tokenizer.vocab_size()
+        )),
         None => Ok(tokenizer.decode(ids, args.special)),
     };
     if args.jsonl {
         return each_line(|line| {
             let wrong =
-                |error: serde_json::Error| format!("a list of token ids is wanted on every line: {error}");
+                |error: serde_json::Error| format!("expected one list of token ids per line: {error}");
             let value: Value = serde_json::from_slice(line).map_err(wrong)?;
             let list = value.get("ids").cloned().unwrap_or(value);
             let ids: Vec<TokenId> = serde_json::from_value(list).map_err(wrong)?;
@@ -174,7 +175,7 @@ pub(crate) fn detokenize(args: &DetokenizeArgs, quiet: bool) -> Outcome {
     let parse = |number: &str| {
         number
             .parse::<TokenId>()
-            .map_err(|_| Failure::new(exit::USAGE, format!("`{}` is no token id", number.escape_debug())))
+            .map_err(|_| Failure::new(exit::USAGE, format!("invalid token id `{}`", number.escape_debug())))
     };
     let ids: Vec<TokenId> =
         numbers.filter(|number| !number.is_empty()).map(parse).collect::<Result<_, _>>()?;

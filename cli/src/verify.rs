@@ -28,7 +28,7 @@ pub(crate) struct VerifyArgs {
     /// Run every op and compare every row
     #[arg(long)]
     full: bool,
-    /// What operands and the sample are made from
+    /// Seed of the operands and of the sampled rows
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
@@ -171,7 +171,7 @@ fn summary(name: &str, verdicts: &[KernelVerdict], options: &VerifyOptions, args
     let wrong = verdicts.iter().filter(|v| v.difference.is_some()).count();
     let rows = match args.full {
         true => "every op, every row".to_owned(),
-        false => format!("two ops a kernel, at most {SAMPLED_ROWS} rows a matrix"),
+        false => format!("two ops per kernel, at most {SAMPLED_ROWS} rows per matrix"),
     };
     let selectors = if args.cross { ", both selectors" } else { "" };
     let levels: Vec<String> = options.levels.iter().map(ToString::to_string).collect();
@@ -180,8 +180,8 @@ fn summary(name: &str, verdicts: &[KernelVerdict], options: &VerifyOptions, args
         text += &format!("  {level}\n");
     }
     text += &match wrong {
-        0 => "all bits are the interpreter's\n".to_owned(),
-        n => format!("{n} of {} give other bits than the interpreter\n", verdicts.len()),
+        0 => "all kernels are bit-identical to the interpreter\n".to_owned(),
+        n => format!("{n} of {} kernels differ from the interpreter\n", verdicts.len()),
     };
     text
 }

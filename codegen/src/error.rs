@@ -10,7 +10,7 @@ pub enum CodegenError {
     #[error(transparent)]
     Malformed(#[from] VerifyError),
     /// Generated code needs more than this CPU has.
-    #[error("this CPU lacks {missing}, which generated code needs at least")]
+    #[error("this CPU does not have {missing}, the minimum for generated code")]
     HostFloor {
         /// The missing features.
         missing: String,
@@ -22,7 +22,9 @@ pub enum CodegenError {
         arch: &'static str,
     },
     /// Code for one target was to be run on another.
-    #[error("code for {target} cannot run here: missing {missing}; compile for {host} or less")]
+    #[error(
+        "code for {target} cannot run on this machine: {missing} is missing; compile for {host} or a subset of it"
+    )]
     WrongTarget {
         /// What the code is for.
         target: String,

@@ -15,8 +15,8 @@ use bitnetc_ir::target::{Arch, Feature};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FeatureError {
-    /// A word that is no feature of the architecture.
-    #[error("unknown CPU feature `{word}`: this machine has {there} (or say native)")]
+    /// A word that is not a feature of the architecture.
+    #[error("unknown CPU feature `{word}`: use native or some of {there}")]
     Unknown {
         /// The word as written.
         word: String,
@@ -24,13 +24,13 @@ pub enum FeatureError {
         there: String,
     },
     /// A feature that cannot be taken away.
-    #[error("`-{word}`: generated code needs {word} on every machine; leave the word out")]
+    #[error("`-{word}`: generated code always needs {word}; omit `-{word}`")]
     Floor {
         /// The word as written, without its sign.
         word: String,
     },
     /// A feature that the machine lacks.
-    #[error("this machine lacks {missing}, which `{word}` needs: it has {there}")]
+    #[error("`{word}` needs {missing}, which this machine does not have: it has {there}")]
     Absent {
         /// The word as written.
         word: String,
@@ -80,11 +80,11 @@ pub fn restrict(host: &TargetDesc, list: &str) -> Result<TargetDesc, FeatureErro
     Ok(unwanted.into_iter().fold(host.clone(), TargetDesc::without))
 }
 
-/// A name that is no machine.
+/// A name that is not a target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown target `{text}`: expected native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64, perhaps with features \
-     behind it as in x86-64-v3+avxvnni or aarch64+i8mm ({word} is none of {there})"
+    "unknown target `{text}`: expected native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64, optionally followed by features \
+     as in x86-64-v3+avxvnni or aarch64+i8mm ({word} is not one of {there})"
 )]
 pub struct UnknownTarget {
     /// As written.

@@ -31,7 +31,7 @@ use rows::RowMap;
 pub enum PackError {
     /// The source does not hold a parameter that is needed.
     #[error(
-        "weight `@{0}` is missing from the model file: the file is incomplete or not the one that was compiled"
+        "weight `@{0}` is missing from the model file: the file is incomplete, or a different file was compiled"
     )]
     Missing(String),
     /// Stored bytes or scales whose number does not fit the type.
@@ -52,7 +52,7 @@ pub enum PackError {
     },
     /// A code that stands for no weight.
     #[error(
-        "weight `@{param}` has the code 3, which is no ternary weight, in row {row}: the model file is damaged"
+        "weight `@{param}` contains the code 3, which is not ternary, in row {row}: the model file is damaged"
     )]
     Code {
         /// The stored parameter.

@@ -94,7 +94,7 @@ pub enum Word {
     Capacity,
     /// First unit of the thread.
     UnitBegin,
-    /// First unit behind the thread's.
+    /// First unit after those of the thread.
     UnitEnd,
 }
 

@@ -61,7 +61,7 @@ pub enum GgufError {
     BadDims { offset: u64, tensor: String, found: String },
     #[error("tensor \"{tensor}\" with the shape {dims} (byte {offset}) {why}; the file is damaged")]
     ShapeOverflow { offset: u64, tensor: String, dims: String, why: &'static str },
-    #[error("tensor \"{tensor}\" has the type {id}{name} (byte {offset}), which is not read; {remedy}")]
+    #[error("tensor \"{tensor}\" has the type {id}{name} (byte {offset}), which is not supported; {remedy}")]
     UnknownTensorType { offset: u64, tensor: String, id: u32, name: String, remedy: &'static str },
     #[error(
         "tensor \"{tensor}\" has the type {id} (byte {offset}), which stands for several types, and {why}; the file \
@@ -84,7 +84,7 @@ pub enum GgufError {
     MisalignedOffset { offset: u64, tensor: String, start: u64, alignment: u64 },
     #[error(
         "tensor \"{tensor}\" (entry at byte {offset}) needs {size} bytes from the relative offset {start}, the \
-         data section has {available}; the file is cut short or damaged: download or copy it again"
+         data section has {available}; the file is truncated or damaged: download or copy it again"
     )]
     OutOfRange { offset: u64, tensor: String, start: u64, size: u64, available: u64 },
     #[error(
@@ -96,14 +96,14 @@ pub enum GgufError {
     UnsupportedArch { found: String, supported: String, hint: &'static str },
     #[error("the metadata key \"{key}\" is missing; {remedy}")]
     MissingKey { key: String, remedy: &'static str },
-    #[error("the metadata key \"{key}\" (value at byte {offset}) is {found}, but has to be {expected}")]
+    #[error("the metadata key \"{key}\" (value at byte {offset}) is {found}, but must be {expected}")]
     WrongKeyType { offset: u64, key: String, found: String, expected: &'static str },
     #[error("the metadata key \"{key}\" is {value}, which cannot be used: {why}")]
     BadHyperparam { key: String, value: String, why: String },
-    #[error("the tensor \"{tensor}\" is missing; the file is incomplete or of another architecture")]
+    #[error("the tensor \"{tensor}\" is missing; the file is incomplete or has a different architecture")]
     MissingTensor { tensor: String },
     #[error(
-        "tensor \"{tensor}\" (entry at byte {offset}) has the shape {found}, the hyper-parameters ask for {expected}"
+        "tensor \"{tensor}\" (entry at byte {offset}) has the shape {found}, but the hyper-parameters require {expected}"
     )]
     WrongShape { offset: u64, tensor: String, found: String, expected: String },
     #[error("tensor \"{tensor}\" (entry at byte {offset}) is {found}, in this place {expected}; {remedy}")]

@@ -10,21 +10,25 @@ use thiserror::Error;
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the message of each variant says what its fields are")]
 pub enum ImportError {
-    #[error("{file} has {bytes} bytes, the limit is {limit}; it is not what its name says, or damaged")]
+    #[error(
+        "{file} has {bytes} bytes, the limit is {limit}; it is damaged, or not the kind of file that its name says"
+    )]
     TooLarge { file: String, bytes: u64, limit: u64 },
-    #[error("{file} is not the JSON that it should be: {why}; download it again")]
+    #[error("{file} is not the expected JSON: {why}; download it again")]
     Json { file: String, why: String },
-    #[error("{file} is not a sound safetensors file: {why}; download it again")]
+    #[error("{file} is not a valid safetensors file: {why}; download it again")]
     BadShard { file: String, why: String },
     #[error("model.safetensors.index.json: {why}; download the whole checkpoint again")]
     BadIndex { why: String },
-    #[error("the tensor \"{tensor}\" is missing; the checkpoint is incomplete or of another architecture")]
+    #[error(
+        "the tensor \"{tensor}\" is missing; the checkpoint is incomplete or has a different architecture"
+    )]
     MissingTensor { tensor: String },
     #[error(
         "the tensor \"{tensor}\" occurs in {first} and again in {second}; one of them does not belong here"
     )]
     DuplicateTensor { tensor: String, first: String, second: String },
-    #[error("the tensor \"{tensor}\" in {file} is {found}, but has to be {expected}")]
+    #[error("the tensor \"{tensor}\" in {file} is {found}, but must be {expected}")]
     WrongTensor { tensor: String, file: String, found: String, expected: String },
     #[error("the tensor \"{tensor}\" in {file} {why}")]
     UnsupportedTensor { tensor: String, file: String, why: String },

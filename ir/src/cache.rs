@@ -49,7 +49,7 @@ impl TryFrom<DType> for CacheType {
 #[non_exhaustive]
 pub enum CacheError {
     /// Not a type that caches have.
-    #[error("a cache cannot be made of {}: expected f16 or f32", .0.name())]
+    #[error("a cache cannot have elements of type {}: expected f16 or f32", .0.name())]
     DType(DType),
     /// An op of the module, which was not sound before, does not take the caches.
     #[error("@{func}: {rule}")]

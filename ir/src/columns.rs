@@ -15,7 +15,7 @@ use crate::stage::StageRange;
 use crate::types::Type;
 use crate::work::Reads;
 
-/// Who carries an op out.
+/// Which threads execute an op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Run {
     /// Nobody: the results are parts of each row of operand 0, one after the other, and lie in its bytes.
@@ -67,7 +67,7 @@ pub struct OpInfo {
     pub in_place: &'static [InPlace],
     /// Which operands count in which others.
     pub indices: &'static [Index],
-    /// Who carries it out, and in which units.
+    /// Which threads execute it, and in which units.
     pub run: Run,
     /// What it reads of parameters and caches, and multiplies.
     pub reads: Reads,

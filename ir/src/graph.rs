@@ -87,9 +87,9 @@ pub struct ValueData {
 /// How many tokens one call of a function handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TokenCount {
-    /// One: there is no `T` in its types.
+    /// One token: its types contain no `T`.
     One,
-    /// At most so many.
+    /// At most this number of tokens.
     UpTo(u32),
 }
 

@@ -43,7 +43,7 @@ pub enum AttrError {
         /// What would have been accepted.
         expected: &'static str,
     },
-    /// The text is no value of the attribute's type.
+    /// The text is not a value of the attribute's type.
     #[error("`{op}`: attribute `{attr}` is `{text}`, expected {expected}")]
     Value {
         /// The op.

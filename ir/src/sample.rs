@@ -1,4 +1,4 @@
-//! Weights and inputs for any module, made up from a seed: what a module can be run on where there is no model.
+//! Weights and inputs for any module, generated from a seed, to run a module without a model.
 //!
 //! The bytes of a weight depend on the seed, its name and its type, so a module and what passes made of it get the same
 //! ones; they are made when they are asked for, so a large module costs memory only where it is run.

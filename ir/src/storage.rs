@@ -22,9 +22,9 @@ use crate::types::{CacheDims, DType, Layout, Type};
 pub const ALIGN: u64 = 64;
 /// Readable bytes that follow every buffer.
 pub const PADDING: u64 = 64;
-/// Offset of the factor `a` behind the codes of a `q8` row.
+/// Offset of the factor `a` after the codes of a `q8` row.
 pub const Q8_A: u64 = 0;
-/// Offset of the sum of codes behind the codes of a `q8` row.
+/// Offset of the sum of codes after the codes of a `q8` row.
 pub const Q8_SUM: u64 = 4;
 /// Bytes of what a `q8b` row holds for each block, behind [`q8_tail`].
 pub const Q8B_RECORD: u64 = 16;

@@ -151,7 +151,7 @@ pub struct TargetDesc {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
-    /// The first word is no architecture.
+    /// The first word is not an architecture.
     #[error("unknown architecture `{0}`: expected x86_64 or aarch64")]
     Arch(String),
     /// A feature name is not known, or belongs to another architecture.

@@ -246,7 +246,7 @@ impl Accounts {
         self.decode.call(position, 1)
     }
 
-    /// A prompt of `tokens` tokens behind `position`, with the logits behind its last token.
+    /// A prompt of `tokens` tokens that starts at `position`, with the logits after its last token.
     pub fn prompt(&self, position: u32, tokens: u32) -> Work {
         if tokens == 1 {
             return self.step(position);
@@ -264,7 +264,7 @@ impl Accounts {
         work
     }
 
-    /// `tokens` decode steps behind `position`.
+    /// `tokens` decode steps that start at `position`.
     pub fn generation(&self, position: u32, tokens: u32) -> Work {
         let mut work = Work::default();
         (position..position + tokens).for_each(|p| work += self.step(p));

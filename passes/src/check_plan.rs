@@ -47,13 +47,13 @@ pub enum PlanViolation {
     #[error("there is no plan")]
     NoPlan,
     /// A value without a place, or a place for something that is no value of the function.
-    #[error("{value} has no place, or is no value and has one")]
+    #[error("{value} has no place in memory, or has one but is not a value of the function")]
     Unplaced {
         /// The value.
         value: String,
     },
     /// A place that the value must not have.
-    #[error("{value} must not lie where it does: {why}")]
+    #[error("{value} must not be placed there: {why}")]
     WrongPlace {
         /// The value.
         value: String,
@@ -94,8 +94,8 @@ pub enum PlanViolation {
         /// The op that makes it.
         op: &'static str,
     },
-    /// A barrier after something that is no op of the function.
-    #[error("a barrier stands after an op that the function does not have")]
+    /// A barrier after something that is not an op of the function.
+    #[error("a barrier follows an op that is not in the function")]
     Barrier,
     /// A value is read after its bytes were written for another value.
     #[error("{reader} reads {value}, but its bytes were overwritten with {by}")]
@@ -104,7 +104,7 @@ pub enum PlanViolation {
         value: String,
         /// What its bytes hold now.
         by: String,
-        /// Who reads it.
+        /// The op that reads it.
         reader: String,
     },
     /// A value is read in the phase in which it is written.
@@ -112,7 +112,7 @@ pub enum PlanViolation {
     MissingBarrier {
         /// The value.
         value: String,
-        /// Who reads it.
+        /// The op that reads it.
         reader: String,
     },
     /// Two ops of one phase touch the same bytes, and one writes.
@@ -244,7 +244,7 @@ fn replicated(func: &Func, extents: &BTreeMap<ValueId, Extent>) -> Result<(), Pl
     Ok(())
 }
 
-/// Who may run an op.
+/// Which threads may run an op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Run {
     /// Nobody: its results are views.

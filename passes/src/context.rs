@@ -15,7 +15,7 @@ pub struct PassContext {
     pub weights: WeightPacking,
     /// What is checked after every pass.
     pub verify_each: VerifyEach,
-    /// How many patches to apply in the whole run; all if there is no number.
+    /// Maximum number of patches to apply in the whole run; `None` applies all.
     pub stop_after: Option<u64>,
 }
 

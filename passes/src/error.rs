@@ -97,7 +97,7 @@ pub enum PassFailure {
     },
     /// The interpreter gives other bits than before.
     #[error(
-        "changes what @{func} computes{}: {difference} (weights and inputs of seed {seed})",
+        "changes what @{func} computes{}: {difference} (weights and inputs from seed {seed})",
         output.map_or_else(String::new, |i| format!(", result {i}"))
     )]
     Miscompile {

@@ -32,7 +32,7 @@ pub enum OptLevel {
 
 /// A text that names no level.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown level of optimisation `{0}`: expected 0, 1, 2 or 3")]
+#[error("unknown optimisation level `{0}`: expected 0, 1, 2 or 3")]
 pub struct UnknownLevel(String);
 
 impl OptLevel {

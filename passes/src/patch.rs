@@ -102,7 +102,7 @@ pub enum PatchError {
         new: Type,
     },
     /// A value would be read before it is made.
-    #[error("patch of {pass}: {value} would be read before it is made")]
+    #[error("patch of {pass}: {value} would be read before it is defined")]
     Order {
         /// The pass.
         pass: PassId,

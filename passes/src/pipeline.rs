@@ -159,14 +159,14 @@ pub enum PipelineError {
         /// Why, and what would have been accepted.
         reason: String,
     },
-    /// A brace without its other, or text behind one.
+    /// An unbalanced brace, or text after a closing brace.
     #[error("after `{pass}` a comma is expected, or options as in `pack-head{{head=q8}}`")]
     Brace {
         /// The pass in front.
         pass: PassId,
     },
     /// The pass cannot be left out.
-    #[error("`{pass}` cannot be left out: without it a module has no plan to run by")]
+    #[error("`{pass}` cannot be disabled: without it the module has no plan and cannot run")]
     Required {
         /// The pass.
         pass: PassId,

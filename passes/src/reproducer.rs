@@ -42,7 +42,7 @@ pub struct Reproducer {
     pub module: Module,
 }
 
-/// Why a text is no reproducer.
+/// Why a text is not a reproducer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReproducerError {
@@ -65,7 +65,7 @@ pub enum ReproducerError {
     #[error(transparent)]
     Check(#[from] UnknownCheck),
     /// Numbers that are none.
-    #[error("`; {key}: {text}` is not as many numbers as it takes")]
+    #[error("`; {key}: {text}`: wrong number of values")]
     Number {
         /// The comment.
         key: &'static str,

@@ -8,6 +8,14 @@ use bitnetc_ir::EntryPoint;
 use crate::machine::FeedIndex;
 use crate::model::WeightFault;
 
+/// The message of [`SessionError::ContextFull`].
+fn context_full(tokens: u64, position: u32, context: u32) -> String {
+    match position {
+        0 => format!("the prompt has {tokens} tokens but the context holds {context}"),
+        _ => format!("{tokens} more tokens do not fit: {position} of the context's {context} are taken"),
+    }
+}
+
 /// Why a machine, a sequence or a session could not be made, or a step was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -46,7 +54,7 @@ pub enum SessionError {
         vocab: u32,
     },
     /// More tokens than the context holds.
-    #[error("{tokens} more tokens do not fit: {position} of the context's {context} are taken")]
+    #[error("{}", context_full(*tokens, *position, *context))]
     ContextFull {
         /// Tokens given.
         tokens: u64,
@@ -78,16 +86,16 @@ pub enum SessionError {
         position: u32,
     },
     /// The weights are not what they were when the model was loaded.
-    #[error("{0}; nothing computed with them counts")]
+    #[error("{0}; discard all results")]
     Weights(WeightFault),
     /// The caller's [`crate::machine::KeepGoing`] said no.
     #[error("interrupted")]
     Interrupted,
     /// A sequence that another machine made: of another model, or with caches of another size.
-    #[error("the sequence was made by a machine for another model or with caches of another size")]
+    #[error("the sequence belongs to a machine for a different model or with caches of a different size")]
     ForeignSequence,
     /// More sequences in one step than the machine was made for.
-    #[error("{feeds} sequences in one step of a machine that was made for {segments}")]
+    #[error("{feeds} sequences in one step, but the machine was created for {segments}")]
     TooManyFeeds {
         /// As given.
         feeds: usize,

@@ -71,16 +71,14 @@ pub enum MapError {
         bytes: u64,
     },
     /// The file became shorter, or the disk failed, while the file was mapped.
-    #[error(
-        "{path:?} was cut short, or could not be read any more, while it was in use; nothing computed from it counts"
-    )]
+    #[error("{path:?} was truncated, or became unreadable, while it was in use; discard all results")]
     Lost {
         /// The file.
         path: PathBuf,
     },
     /// The file became shorter while it was read.
     #[error(
-        "{path:?} was {expected} bytes long, but only {found} could be read; it changed meanwhile, try again"
+        "{path:?} was {expected} bytes long, but only {found} could be read: it changed while it was being read, try again"
     )]
     Shrunk {
         /// The file.
@@ -562,7 +560,7 @@ impl AlignedBuffer {
         self.address as u64
     }
 
-    /// The bytes as f32, as many as are whole.
+    /// The bytes as f32; an incomplete element at the end is ignored.
     pub fn as_f32(&self) -> &[f32] {
         let bytes = self.as_slice();
         // SAFETY: the bytes are initialised (zeroed when mapped), aligned to pages, and every bit pattern is an f32; the

@@ -35,7 +35,7 @@ impl WeightMemory for AlignedBuffer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WeightFault {
     /// The file that they lie in was cut short.
-    #[error("the model file was cut short, or could not be read any more, while it was in use")]
+    #[error("the model file was truncated, or became unreadable, while it was in use")]
     Lost,
     /// They are not those that were written.
     #[error("the weights of the plan do not match their hash: compile the model again")]

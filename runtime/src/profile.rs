@@ -1,4 +1,4 @@
-//! Where the time of a machine goes: per step and thread, inside the kernel and at the barrier behind it.
+//! Where the time of a machine goes: per step and thread, inside the kernel and at the barrier after it.
 //!
 //! A machine records only if it was made to ([`crate::machine::Record`]); the walk over the steps is compiled once with and
 //! once without the clock, so a machine that does not record pays nothing.
@@ -39,7 +39,7 @@ pub struct StepProfile {
     pub op: &'static str,
     /// Name of the kernel.
     pub kernel: String,
-    /// Whether the threads meet behind the step.
+    /// Whether a barrier follows the step.
     pub barrier: bool,
     /// Whether every thread does all of the step, for itself.
     pub replicated: bool,
@@ -58,7 +58,7 @@ pub struct OpTotal {
     pub steps: usize,
     /// In kernels.
     pub busy_ns: f64,
-    /// At the barriers behind them.
+    /// At the barriers after them.
     pub wait_ns: f64,
 }
 

@@ -131,7 +131,7 @@ impl Roofline {
     /// the machine has).
     ///
     /// # Errors
-    /// Code that cannot be generated, memory that cannot be had.
+    /// Code cannot be generated, or memory could not be allocated.
     pub fn new(target: &TargetDesc, buffer_bytes: u64) -> Result<Self, RooflineError> {
         let kinds: Vec<RooflineKind> =
             READS.into_iter().chain([RooflineKind::Int8, RooflineKind::Fma]).collect();
@@ -250,7 +250,7 @@ impl Threads {
         fastest
     }
 
-    /// Runs a kernel over so many units, all threads together.
+    /// Runs a kernel over this number of units on all threads together.
     fn run(&mut self, kernel: usize, units: u32) -> Duration {
         let clock = Instant::now();
         self.team.run(Job { program: kernel as u32, tokens: units, ..Job::default() });

@@ -25,7 +25,7 @@ pub const MOST_EVENTS: usize = 1 << 20;
 enum What {
     /// A thread was in the kernel of a step.
     Step,
-    /// A thread waited behind a step.
+    /// A thread waited after a step.
     Wait,
     /// A call, from handing it to the threads until they were done.
     Call,

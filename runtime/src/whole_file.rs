@@ -121,7 +121,7 @@ impl WholeFile {
     /// Starts a file that will stand at `path`.
     ///
     /// # Errors
-    /// Something at the path that is no regular file; a directory that cannot be written to.
+    /// The path is not a regular file, or the directory is not writable.
     pub fn create(path: &Path) -> Result<Self, WholeFileError> {
         match fs::symlink_metadata(path) {
             Ok(metadata) if !metadata.is_file() => {

@@ -70,7 +70,7 @@ impl Shard {
 
 /// Text that names no shard.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no shard: expected i/n with 1 <= i <= n, for example 1/4")]
+#[error("invalid shard `{0}`: expected i/n with 1 <= i <= n, for example 1/4")]
 pub struct ShardError(String);
 
 impl FromStr for Shard {
@@ -182,7 +182,7 @@ impl Input {
     /// The bytes of a request, without the line end; nothing for one that is too long.
     ///
     /// # Errors
-    /// A file that cannot be read, or that is no longer what it was.
+    /// The file cannot be read, or it changed.
     pub fn read(&mut self, item: &Item) -> Result<Vec<u8>, BatchError> {
         if item.too_long {
             return Ok(Vec::new());

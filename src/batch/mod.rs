@@ -41,7 +41,7 @@ pub enum BatchError {
         source: std::io::Error,
     },
     /// Two requests have the same id, so that their results could not be told apart.
-    #[error("{}: custom_id \"{id}\" is on line {first} and on line {second}: give each request an id of its own", path.display())]
+    #[error("{}: custom_id \"{id}\" is on line {first} and on line {second}: give each request a unique id", path.display())]
     TwoOfAnId {
         /// The input.
         path: PathBuf,
@@ -66,7 +66,7 @@ pub enum BatchError {
     },
     /// The output is something else than results of a batch.
     #[error(
-        "{}, line {line}: not a result of a batch ({why}), so nothing is appended: give another output, or overwrite it",
+        "{}, line {line}: not a result of a batch ({why}), so nothing is appended: use a different output, or overwrite it",
         path.display()
     )]
     NotResults {
@@ -108,7 +108,7 @@ pub enum BatchError {
         is: String,
     },
     /// Another process writes to the output.
-    #[error("{} is being written by another process: wait for it, or give another name", path.display())]
+    #[error("{} is being written by another process: wait for it, or use a different name", path.display())]
     Busy {
         /// The output.
         path: PathBuf,
@@ -117,7 +117,7 @@ pub enum BatchError {
     #[error(transparent)]
     Run(#[from] crate::error::Error),
     /// The input changed while it was read.
-    #[error("{} changed while it was read: run the batch again", path.display())]
+    #[error("{} changed while it was being read: run the batch again", path.display())]
     InputChanged {
         /// The input.
         path: PathBuf,

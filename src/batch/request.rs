@@ -70,7 +70,7 @@ pub enum Endpoint {
     Chat,
 }
 
-/// What the text goes on from.
+/// The prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Prompt {
     /// Text, in which control tokens that are spelled out become these tokens.
@@ -86,7 +86,7 @@ pub enum Prompt {
 pub struct Request {
     /// Its route.
     pub endpoint: Endpoint,
-    /// What the text goes on from.
+    /// The prompt.
     pub prompt: Prompt,
     /// Settings of the sampler, with the seed.
     pub params: SamplingParams,

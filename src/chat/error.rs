@@ -23,7 +23,7 @@ pub enum ChatError {
         reason: String,
     },
     /// No template has this name.
-    #[error("there is no chat template {name:?}; known are {known}")]
+    #[error("unknown chat template {name:?}: known are {known}")]
     UnknownTemplate {
         /// As given.
         name: String,
@@ -32,7 +32,7 @@ pub enum ChatError {
     },
     /// The conversation does not fit the context.
     #[error(
-        "the conversation has {tokens} tokens, but the context holds {context}: start again, use a larger context, or let the oldest turns go"
+        "the conversation has {tokens} tokens, but the context holds {context}: start a new conversation, use a larger context, or let the oldest turns be dropped"
     )]
     ContextFull {
         /// Tokens of the conversation.
@@ -41,7 +41,7 @@ pub enum ChatError {
         context: u32,
     },
     /// A role that no template can know.
-    #[error("{name:?} is no role: a role has up to 32 of the letters a-z and of _ and -")]
+    #[error("invalid role {name:?}: use 1 to 32 characters from a-z, _ and -")]
     Role {
         /// As given.
         name: String,

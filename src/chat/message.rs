@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::ChatError;
 
-/// Who speaks: a short word that templates know, such as `user`.
+/// The role of the speaker: a short word that templates know, such as `user`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Role(String);

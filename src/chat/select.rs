@@ -58,7 +58,7 @@ pub struct ModelFacts<'a> {
 }
 
 /// A part of the template in the published 2B-4T files, which leaves out the system message, has other roles than the
-/// model was trained with, and asks for an answer behind an end token, so that answers never end.
+/// model was trained with, and expects the answer after an end token, so that answers never end.
 const PUBLISHED_2B_4T: &str = "BITNETAssistant";
 
 /// Chooses the template.

@@ -51,7 +51,7 @@ impl Transcript {
     /// Reads a file.
     ///
     /// # Errors
-    /// A file that cannot be read, is too long, or is no conversation.
+    /// The file cannot be read, is too long, or is not a conversation.
     pub fn load(path: &Path) -> Result<Self, ChatError> {
         use std::io::Read;
         let failed = |error: std::io::Error| bad(format!("{}: {error}", path.display()));

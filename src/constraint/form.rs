@@ -76,7 +76,7 @@ pub fn of_body(body: &Value) -> Result<Option<Form>, FormError> {
             Some(first) if first.source.is_some() && form.source.is_some() => {
                 return Err(wrong(
                     field,
-                    format!("{} asks for a form already: leave one of the two out", first.field),
+                    format!("{} already sets a constraint: omit one of the two", first.field),
                 ));
             }
             Some(first) if first.source.is_some() => Some(first),
@@ -115,7 +115,7 @@ fn json_schema(field: &'static str, value: &Value) -> Result<Option<Form>, FormE
 }
 
 fn text<'v>(field: &'static str, value: &'v Value) -> Result<Option<&'v str>, FormError> {
-    let text = value.as_str().ok_or_else(|| wrong(field, "a string is expected"))?;
+    let text = value.as_str().ok_or_else(|| wrong(field, "expected a string"))?;
     Ok(Some(text).filter(|text| !text.is_empty()))
 }
 
@@ -141,17 +141,14 @@ fn choice(field: &'static str, value: &Value) -> Result<Option<Form>, FormError>
     let texts = value.as_array().filter(|texts| !texts.is_empty()).and_then(|texts| {
         texts.iter().map(|text| text.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
     });
-    followed(
-        field,
-        GrammarSource::Choice(texts.ok_or_else(|| wrong(field, "a list of strings is expected"))?),
-    )
+    followed(field, GrammarSource::Choice(texts.ok_or_else(|| wrong(field, "expected a list of strings"))?))
 }
 
 fn json_object(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
     match value {
         Value::Bool(true) => followed(field, any_object()),
         Value::Bool(false) => Ok(None),
-        _ => Err(wrong(field, "true or false is expected")),
+        _ => Err(wrong(field, "expected true or false")),
     }
 }
 
@@ -166,7 +163,7 @@ fn lazy(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
         true => Ok(None),
         false => Err(unsupported(
             field,
-            "grammars hold from the first token on; write the free text into the grammar",
+            "a grammar applies from the first token: include the free text in the grammar",
         )),
     }
 }
@@ -213,7 +210,7 @@ fn response_format(field: &'static str, value: &Value) -> Result<Option<Form>, F
 }
 
 /// What is expected of an object with a type.
-const TYPES: &str = "an object is expected with the type \"text\", \"json_object\", \"json_schema\" with a schema, \
+const TYPES: &str = "expected an object with the type \"text\", \"json_object\", \"json_schema\" with a schema, \
                      \"grammar\" with a grammar, or \"regex\" with a pattern";
 
 /// An object that says by its type what it asks for.
@@ -221,7 +218,7 @@ fn typed(field: &'static str, map: &Map<String, Value>) -> Result<Option<Form>, 
     let given = |keys: &[&str]| {
         let mut given = keys.iter().filter_map(|key| map.get(*key)).filter(|value| !value.is_null());
         match (given.next(), given.next()) {
-            (_, Some(_)) => Err(wrong(field, "it names two forms: leave one of the two out")),
+            (_, Some(_)) => Err(wrong(field, "it sets two constraints: omit one of the two")),
             (one, None) => Ok(one),
         }
     };
@@ -258,7 +255,7 @@ fn grammar_text(field: &'static str, value: &Value) -> Result<Option<Form>, Form
 
 /// vLLM's object of one constraint and its options.
 fn structured_outputs(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
-    let map = value.as_object().ok_or_else(|| wrong(field, "an object is expected"))?;
+    let map = value.as_object().ok_or_else(|| wrong(field, "expected an object"))?;
     let mut found = None;
     for (name, value) in map.iter().filter(|(_, value)| !value.is_null()) {
         let form = match name.as_str() {
@@ -280,7 +277,7 @@ fn structured_outputs(field: &'static str, value: &Value) -> Result<Option<Form>
             }
         };
         if form.is_some() && found.is_some() {
-            return Err(wrong(field, "it names two forms: leave one of the two out"));
+            return Err(wrong(field, "it sets two constraints: omit one of the two"));
         }
         found = found.or(form);
     }

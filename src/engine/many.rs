@@ -1,4 +1,4 @@
-//! Texts for whoever steps the scheduler itself: one followed as it is made, or many until all have ended.
+//! Texts for callers that step the scheduler themselves: one text as it is generated, or many until all have ended.
 
 use super::error::EngineError;
 use super::event::{Completion, Event};

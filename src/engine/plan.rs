@@ -81,7 +81,7 @@ pub fn plan(budget: Budget, demands: &[Demand], rows: &mut Vec<u32>) {
     }
 }
 
-/// Gives a prompt at most so many rows more; returns how many.
+/// Gives a prompt at most this number of additional rows; returns how many.
 fn grant(demands: &[Demand], rows: &mut [u32], index: usize, most: u32) -> u32 {
     let Demand::Prompt { rows: wanted, .. } = demands[index] else { return 0 };
     let granted = most.min(wanted - rows[index]);
@@ -165,7 +165,7 @@ mod tests {
                 let left: u32 = demands.iter().map(|d| if let Demand::Prompt { rows, .. } = d { *rows } else { 0 }).sum();
                 prop_assert_eq!(of(false), budget.prompt_rows(decoding).min(left));
                 prop_assert!(of(false) <= most.unwrap_or(chunk).max(1) && of(false) >= 1);
-                // Whoever asks for so many gets a quarter of a chunk at least, whatever decodes.
+                // A prompt that needs this many rows gets at least a quarter of a chunk, even beside decoding sequences.
                 let quarter = (chunk / 4).min(most.unwrap_or(PROMPT_ROWS_BESIDE_DECODING));
                 prop_assert!(of(false) >= left.min(quarter));
                 let oldest = oldest_after(&demands, None).unwrap().0;

@@ -10,7 +10,7 @@ use crate::constraint::Constraint;
 /// A text to make.
 #[derive(Debug)]
 pub struct Request {
-    /// What the text goes on from: at least one token.
+    /// The tokens that the text continues: at least one.
     pub prompt: Vec<TokenId>,
     /// Whether every token is an event, or the end alone. On by default.
     pub stream: bool,
@@ -21,7 +21,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// A text that goes on from `prompt`.
+    /// A text that continues `prompt`.
     ///
     /// # Errors
     /// Sampling parameters out of range.

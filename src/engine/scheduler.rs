@@ -66,7 +66,7 @@ impl EngineOptions {
         }
     }
 
-    /// For so many texts at a time.
+    /// A scheduler for this number of concurrent texts.
     pub fn of(context: u32, threads: u32, sequences: u32) -> Self {
         Self { sequences, ..Self::single(context, threads) }
     }
@@ -176,7 +176,7 @@ impl Scheduler {
     /// A scheduler over a model, with the system's clock.
     ///
     /// # Errors
-    /// Memory or threads that cannot be had; a model without the entry points.
+    /// Memory could not be allocated, threads could not be started, or the model has no such entry points.
     pub fn new(
         model: Arc<Model>,
         tokenizer: Arc<dyn Tokenize>,
@@ -194,7 +194,7 @@ impl<S: Stepper> Scheduler<S> {
     /// stepper's business.
     ///
     /// # Errors
-    /// Memory that cannot be had.
+    /// Memory could not be allocated.
     pub fn over(
         stepper: S,
         tokenizer: Arc<dyn Tokenize>,

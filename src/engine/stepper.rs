@@ -35,7 +35,7 @@ pub trait Stepper {
     /// An empty sequence.
     ///
     /// # Errors
-    /// Memory that cannot be had.
+    /// Memory could not be allocated.
     fn sequence(&self) -> Result<Self::Sequence, SessionError>;
 
     /// The tokens of a sequence.
@@ -82,7 +82,7 @@ impl MachineStepper {
     /// Over `model`, for at most `sequences` of `context` tokens in a step.
     ///
     /// # Errors
-    /// Memory or threads that cannot be had; a model without the entry points.
+    /// Memory could not be allocated, threads could not be started, or the model has no such entry points.
     pub fn new(
         model: Arc<Model>,
         context: u32,

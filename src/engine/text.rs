@@ -54,7 +54,7 @@ pub struct GenerateOptions {
     pub ignore_end: bool,
     /// Strings that end the text and are no part of it.
     pub stop: Vec<String>,
-    /// Report the probability of every token and of this many likeliest ones at its place.
+    /// Report the probability of every token and of this number of most likely tokens at its position.
     pub logprobs: Option<usize>,
 }
 
@@ -173,7 +173,7 @@ impl Text {
         let left = self.options.limit.map(|limit| limit.saturating_sub(self.tokens.len() as u64));
         let tokens = left.and_then(|left| usize::try_from(left).ok()).map_or(room, |left| left.min(room));
         self.piece.reserve(RESERVED_PIECE);
-        // Memory that cannot be had now is asked for as the text grows.
+        // Memory that cannot be reserved now is requested as the text grows.
         let _ = self.tokens.try_reserve(tokens);
         let _ = self.timings.tokens.try_reserve(tokens);
         let _ = self.text.try_reserve(tokens.saturating_mul(RESERVED_PER_TOKEN));

@@ -200,7 +200,7 @@ impl Arriving<'_> {
         Ok(())
     }
 
-    /// Appends what an answer brings. An answer that ends early is no error: the rest is asked for again.
+    /// Appends the body of an answer. An answer that ends early is not an error: the rest is requested again.
     fn receive(&mut self, body: &mut Body, watch: &mut Watch<'_>) -> Result<(), Failed> {
         while self.done < self.wanted.bytes {
             self.tell(watch)?;
@@ -271,7 +271,7 @@ fn range_start(answer: &Answer) -> Option<u64> {
 /// Bytes of a file of this machine that are read at a time.
 const BUFFER: usize = 1 << 20;
 
-/// The bytes that are free where a file is, for whoever is not root; `None` where the system does not say.
+/// Free bytes on the file system of a file, for unprivileged users; `None` if the system does not report them.
 fn free_bytes(path: &Path) -> Option<u64> {
     #[cfg(unix)]
     {

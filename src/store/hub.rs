@@ -239,7 +239,7 @@ struct Description {
     siblings: FileNames,
 }
 
-/// The names in a list of files; what is no file is passed over.
+/// The names in a list of files; entries that are not files are skipped.
 #[derive(Default)]
 struct FileNames(Vec<String>);
 

@@ -159,7 +159,7 @@ impl HubCache {
     }
 
     /// Removes a file from all snapshots of a repository, or the whole repository, and the blobs that nothing links to any
-    /// more. Returns the bytes that are free again.
+    /// more. Returns the number of bytes freed.
     ///
     /// # Errors
     /// Nothing of the kind in the cache; files that cannot be removed.
@@ -233,7 +233,7 @@ fn collect(folder: &Path, below: &str, depth: usize, visit: &mut dyn FnMut(Strin
     for name in names(folder) {
         let path = folder.join(&name);
         let relative = if below.is_empty() { name } else { format!("{below}/{name}") };
-        // A link to nothing is no file.
+        // A dangling link is not a file.
         let Ok(metadata) = fs::metadata(&path) else { continue };
         let is_link = path.symlink_metadata().is_ok_and(|m| m.is_symlink());
         if metadata.is_file() {

@@ -48,7 +48,7 @@ pub use settings::{HubSettings, cache_home, config_home};
 pub enum StoreError {
     /// A name that is none.
     #[error(
-        "`{name}` is no model name: {why}; expected hf:org/repo, hf:org/repo:file.gguf or hf:org/repo@revision:file.gguf"
+        "invalid model name `{name}`: {why}; expected hf:org/repo, hf:org/repo:file.gguf or hf:org/repo@revision:file.gguf"
     )]
     Name {
         /// As given, printable.
@@ -58,7 +58,7 @@ pub enum StoreError {
     },
     /// A name of the Hub, in a build without it.
     #[error(
-        "{name} is a model of the Hugging Face Hub, which this program was built without (feature `hub`): fetch the file with another tool, and give its path"
+        "{name} is a model of the Hugging Face Hub, but this program was built without the feature `hub`: download the file with another tool and use its path"
     )]
     NoHub {
         /// As given.
@@ -98,13 +98,13 @@ pub enum StoreError {
         free: u64,
     },
     /// A link where the cache has folders and files of its own.
-    #[error("{} is a link: nothing is written or removed through it; put the folder itself there, or set HF_HUB_CACHE", path.display())]
+    #[error("{} is a link: nothing is written or removed through links; use a real folder there, or set HF_HUB_CACHE", path.display())]
     Link {
         /// The link.
         path: PathBuf,
     },
     /// Something has to be fetched, and nothing may be.
-    #[error("{what} is not in {}, and nothing may be fetched while offline", cache.display())]
+    #[error("{what} is not in {}, and downloads are disabled (offline)", cache.display())]
     Offline {
         /// What is missing.
         what: String,
@@ -141,7 +141,7 @@ pub enum StoreError {
     },
     /// The server could not be reached, again and again.
     #[error(
-        "{url}: {why} (tried {attempts} times); what has arrived is kept, and another attempt goes on from there"
+        "{url}: {why} (tried {attempts} times); received data is kept, and the next attempt resumes there"
     )]
     Unreachable {
         /// What was asked for.
@@ -162,7 +162,7 @@ pub enum StoreError {
         advice: &'static str,
     },
     /// An answer that the Hub would not give.
-    #[error("{url}: not what the Hugging Face Hub answers: {why}; check HF_ENDPOINT")]
+    #[error("{url}: unexpected answer for the Hugging Face Hub: {why}; check HF_ENDPOINT")]
     Answer {
         /// What was asked for.
         url: String,
@@ -171,7 +171,7 @@ pub enum StoreError {
     },
     /// The bytes are not those that the server announced.
     #[error(
-        "{url}: the file's {algorithm} is {found}, not {expected}: it was damaged on the way and has been removed; try again"
+        "{url}: the file's {algorithm} is {found}, not {expected}: it was damaged in transit and has been removed; try again"
     )]
     Checksum {
         /// The file.
@@ -216,7 +216,7 @@ pub enum StoreError {
         cache: PathBuf,
     },
     /// Whoever asked for the file has stopped the work.
-    #[error("interrupted; what has arrived is kept, and another attempt goes on from there")]
+    #[error("interrupted; received data is kept, and the next attempt resumes there")]
     Interrupted,
     /// A file of the cache could not be written.
     #[error(transparent)]

@@ -45,7 +45,7 @@ pub enum Error {
     #[error(transparent)]
     Shape(#[from] ShapeError),
     /// The file that remembers the machine's speeds could not be written.
-    #[error("cannot write {}: {source}; set XDG_CACHE_HOME to a folder that can be written", path.display())]
+    #[error("cannot write {}: {source}; set XDG_CACHE_HOME to a writable folder", path.display())]
     Speeds {
         /// The file.
         path: PathBuf,
@@ -55,10 +55,10 @@ pub enum Error {
 }
 
 impl Error {
-    /// The work was stopped by whoever asked for it.
+    /// The caller interrupted the work.
     pub(crate) const INTERRUPTED: Self = Self::Library(bitnetc::Error::Interrupted);
 
-    /// Whether the work was stopped by whoever asked for it.
+    /// Whether the caller interrupted the work.
     pub fn is_interruption(&self) -> bool {
         matches!(self, Self::Library(error) if error.is_interruption())
     }

@@ -27,7 +27,7 @@ const MOST_BYTES: u64 = 1 << 20;
 /// [`default_buffer_bytes`].
 ///
 /// # Errors
-/// A target that this machine cannot run, memory or threads that cannot be had.
+/// This machine cannot run the target, memory could not be allocated, or threads could not be started.
 pub fn measure(target: &TargetDesc, buffer_bytes: Option<u64>) -> Result<Speeds, Error> {
     let mut roofline = Roofline::new(target, buffer_bytes.unwrap_or_else(default_buffer_bytes))?;
     let millions = |rate: f64| (rate / 1e6).round().clamp(1.0, f64::from(u32::MAX)) as u32;

@@ -63,7 +63,7 @@ pub(crate) struct PromptArgs {
     pub(crate) template: TemplateArgs,
     #[command(flatten)]
     pub(crate) system: SystemArgs,
-    /// Show on stderr the text that the model is given
+    /// Print the text that the model is given on stderr
     #[arg(long)]
     pub(crate) show_prompt: bool,
 }
@@ -104,7 +104,7 @@ impl TemplateArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Lines that begin with / are commands: /help lists them. Ctrl-C stops an answer; pressed again, it leaves.\nWithout a terminal every line of standard input is a message.\n\nExamples:\n  bitnetc chat model.plan\n  bitnetc chat model.gguf --sys \"You are brief.\" --temp 0.2\n  echo \"Hello\" | bitnetc chat model.gguf -s 1 -n 64"
+    after_help = "Lines that begin with / are commands: /help lists them. Ctrl-C stops an answer; pressed again, it ends the chat.\nIf standard input is not a terminal, every line of it is a message.\n\nExamples:\n  bitnetc chat model.plan\n  bitnetc chat model.gguf --sys \"You are brief.\" --temp 0.2\n  echo \"Hello\" | bitnetc chat model.gguf -s 1 -n 64"
 )]
 pub(crate) struct ChatArgs {
     #[command(flatten)]
@@ -112,18 +112,18 @@ pub(crate) struct ChatArgs {
     /// The first message
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) prompt: Option<String>,
-    /// Leave after the answer to the first message
+    /// Exit after the answer to the first message
     #[arg(long, requires = "prompt")]
     pub(crate) single_turn: bool,
     #[command(flatten)]
     pub(crate) generate: GenerateArgs,
-    /// When the context is full, leave out the oldest turns instead of ending
+    /// When the context is full, drop the oldest turns instead of stopping
     #[arg(long)]
     pub(crate) context_shift: bool,
-    /// Go on with a conversation from a file, as /save writes it
+    /// Continue a conversation that /save wrote to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) load: Option<PathBuf>,
-    /// Neither read nor write the history of lines
+    /// Do not read or write the input history
     #[arg(long)]
     pub(crate) no_history: bool,
 }

@@ -48,9 +48,9 @@ pub(super) fn parse(line: &str) -> Option<Result<Command, String>> {
     let given = (!argument.is_empty()).then(|| argument.to_owned());
     let alone = |command| match &given {
         None => Ok(command),
-        Some(_) => Err(format!("/{name} takes nothing behind it")),
+        Some(_) => Err(format!("/{name} takes no argument")),
     };
-    let file = || given.clone().map(PathBuf::from).ok_or_else(|| format!("/{name} wants the name of a file"));
+    let file = || given.clone().map(PathBuf::from).ok_or_else(|| format!("/{name} needs a file name"));
     Some(match name {
         "help" | "?" => alone(Command::Help),
         "reset" | "clear" => alone(Command::Reset),
@@ -64,11 +64,11 @@ pub(super) fn parse(line: &str) -> Option<Result<Command, String>> {
             (Some(_), Some((name, value))) => {
                 Ok(Command::Set(Some((name.to_owned(), value.trim().to_owned()))))
             }
-            (Some(name), None) => Err(format!("/set {name} wants a value")),
+            (Some(name), None) => Err(format!("/set {name} needs a value")),
         },
         "stats" => alone(Command::Stats),
         "exit" | "quit" | "bye" => alone(Command::Exit),
-        _ => Err(format!("there is no command /{name}; /help lists the commands")),
+        _ => Err(format!("unknown command /{name}: /help lists the commands")),
     })
 }
 
@@ -103,7 +103,7 @@ impl Settings {
     /// The settings with one changed.
     pub(super) fn with(&self, name: &str, value: &str) -> Result<Self, String> {
         fn number<T: std::str::FromStr>(value: &str) -> Result<T, String> {
-            value.parse().map_err(|_| format!("{value:?} is not a number that fits"))
+            value.parse().map_err(|_| format!("{value:?} is not a number in the valid range"))
         }
         let mut changed = self.clone();
         let p = &mut changed.params;
@@ -119,7 +119,7 @@ impl Settings {
             "frequency_penalty" => p.frequency_penalty = number(value)?,
             "seed" => p.seed = number(value)?,
             "n_predict" | "n" => changed.n_predict = number::<i64>(value)?.max(-1),
-            _ => return Err(format!("there is no setting {name:?}; /set lists them")),
+            _ => return Err(format!("unknown setting {name:?}: /set lists them")),
         }
         changed.params.validate().map_err(|error| error.to_string())?;
         Ok(changed)

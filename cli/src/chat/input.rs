@@ -20,7 +20,7 @@ pub(super) enum Line {
     Text(String),
     /// Ctrl-C at the prompt.
     Interrupt,
-    /// There is nothing more.
+    /// The end of the input.
     End,
 }
 
@@ -74,7 +74,7 @@ impl Input {
         Ok(Self::Terminal { editor: Box::new(editor), history })
     }
 
-    /// Whether somebody sits at a terminal.
+    /// Whether standard input is a terminal.
     pub(super) fn is_terminal(&self) -> bool {
         matches!(self, Self::Terminal { .. })
     }

@@ -69,12 +69,12 @@ pub(crate) fn converse(opened: Opened, args: &ChatArgs, quiet: bool) -> Outcome 
     outcome
 }
 
-/// So many messages.
+/// `1 message`, `2 messages`.
 fn messages(n: usize) -> String {
     output::count(n as u64, "message")
 }
 
-/// A chat going on.
+/// A running chat.
 struct Chat<'a> {
     args: &'a ChatArgs,
     model: Model,
@@ -236,18 +236,18 @@ impl Chat<'_> {
         }
         if reply.stats.dropped_messages > 0 {
             let n = reply.stats.dropped_messages;
-            output::say(false, format!("the context is full: left out the oldest {}", messages(n)));
+            output::say(false, format!("the context is full: dropped the oldest {}", messages(n)));
         }
         if reply.generated.finish == Stop::ContextFull {
             let context = self.conversation.session().context();
             let remedy = match self.args.context_shift {
-                true => "-c makes it larger",
-                false => "--context-shift goes on",
+                true => "-c enlarges it",
+                false => "--context-shift continues",
             };
             output::say(
                 false,
                 format!(
-                    "the context of {} is full: /reset starts again, {remedy}",
+                    "the context of {} is full: /reset starts a new conversation, {remedy}",
                     output::count(u64::from(context), "token")
                 ),
             );

@@ -35,7 +35,7 @@ pub(crate) struct ExplainArgs {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
-    /// Measure this machine's limits and run the model: predictions by its own speeds, and measured times beside them
+    /// Measure this machine's limits and run the model: show measured times next to predictions from its own speeds
     #[arg(long)]
     pub(crate) measure: bool,
     /// Tokens in the context before the call that is explained
@@ -44,7 +44,7 @@ pub(crate) struct ExplainArgs {
     /// Decode steps that `--measure` times
     #[arg(short, long, value_name = "N", default_value_t = 32, requires = "measure", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) repetitions: u32,
-    /// Memory that `--measure` reads for the bandwidth (default: 4 times the last-level cache, at least 1024)
+    /// Buffer size with which `--measure` measures the bandwidth (default: 4 times the last-level cache, at least 1024)
     #[arg(long, value_name = "MIB", requires = "measure", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub(crate) limits_buffer: Option<u64>,
     #[command(flatten)]

@@ -81,7 +81,7 @@ pub(crate) fn report(document: &Document) -> String {
     let machine = &document.machine;
     line(&mut text, "target", &format!("{}, {} threads", machine.target, machine.threads));
     let speeds = format!(
-        "{}: {:.1} GB/s with one thread, {:.1} GB/s with all, {}MAC/s of int8, vectors of {} bytes",
+        "{}: {:.1} GB/s with one thread, {:.1} GB/s with all threads, {}MAC/s int8, {}-byte vectors",
         if machine.measured { "measured" } else { "assumed" },
         machine.read_one / 1e9,
         machine.read_all / 1e9,
@@ -145,7 +145,7 @@ fn entry_text(document: &Document, entry: &Entry) -> String {
     line(&mut text, "  reads", &reads);
     let private = match entry.private_bytes {
         0 => String::new(),
-        n => format!(", and {} for each thread", bytes(n)),
+        n => format!(", and {} per thread", bytes(n)),
     };
     line(&mut text, "  arena", &format!("{}{private}", bytes(entry.arena_bytes)));
     let ops = entry.ops.iter().filter(|op| !document.kinds[op.kind].kernels.is_empty()).count();

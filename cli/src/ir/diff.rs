@@ -22,7 +22,7 @@ pub(crate) struct DiffArgs {
     /// The .bir file to compare it with
     #[arg(value_name = "B")]
     right: PathBuf,
-    /// Compare what is computed only: not the order of ops, places in memory and barriers
+    /// Compare only what is computed: ignore the order of ops, the memory plan and barriers
     #[arg(long)]
     ignore_plan: bool,
     /// Print one JSON object

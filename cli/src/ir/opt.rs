@@ -23,42 +23,42 @@ pub(crate) struct OptArgs {
     /// A .bir file (`-`: standard input)
     #[arg(value_name = "FILE", required_unless_present = "list_passes")]
     file: Option<PathBuf>,
-    /// The passes to run, in order, each perhaps with options: `fuse-norm-quant,pack-head{head=q8}` (default: none)
+    /// The passes to run, in order, each optionally with settings: `fuse-norm-quant,pack-head{head=q8}` (default: none)
     #[arg(long, value_name = "PIPELINE", conflicts_with = "level")]
     passes: Option<String>,
-    /// Run the passes of this level: 0 (what it takes to run), 1 (clean-ups), 2 (every pass once), 3 (clean-ups repeated)
+    /// Run the passes of this level: 0 (only what is needed to run), 1 (clean-ups), 2 (every pass once), 3 (clean-ups repeated)
     #[arg(short = 'O', long = "opt-level", value_name = "LEVEL")]
     level: Option<OptLevel>,
-    /// Leave a pass out (may be given more than once)
+    /// Disable a pass (may be repeated)
     #[arg(long, value_name = "PASS", hide_possible_values = true, value_parser = pass_parser())]
     disable_pass: Vec<PassId>,
-    /// The machine to lay out for: native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64, perhaps with +FEATURES
+    /// The target to compile for: native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64, optionally with +FEATURES
     #[arg(long, value_name = "TARGET", default_value = "native", hide_possible_values = true, value_parser = target_parser())]
     target: String,
-    /// The head that `pack-head` makes: f16 (as it is), q8, q6, q4, screened or screened:N
+    /// The head that `pack-head` creates: f16 (unchanged), q8, q6, q4, screened or screened:N
     #[arg(long, value_name = "HEAD", default_value_t = HeadFormat::Stored, hide_possible_values = true, value_parser = head_parser())]
     head: HeadFormat,
     /// Packing of the ternary weights
     #[arg(long, value_name = "PACKING", default_value = "2bit")]
     weights: Weights,
-    /// Threads that will run the module, for `--weights auto` (default: as many as the machine has)
+    /// Threads that `--weights auto` assumes (default: the cores of this machine)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
     /// Write the module to this file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Do what the comments at the start of the file say: it is a reproducer, or a file of --dump-ir
+    /// Run the passes listed in the comments at the start of the file, which is a reproducer or a file of --dump-ir
     #[arg(
         long,
         conflicts_with_all = ["passes", "level", "disable_pass", "target", "head", "weights", "threads", "stop_after", "verify_each"]
     )]
     run_reproducer: bool,
-    /// List the passes with what they do, and end
+    /// List the passes with descriptions, and exit
     #[arg(long)]
     list_passes: bool,
     #[command(flatten)]
     observe: ObserveArgs,
-    /// Give lists, times and statistics as JSON
+    /// Print lists, times and statistics as JSON
     #[arg(long)]
     json: bool,
 }

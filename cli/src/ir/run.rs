@@ -59,19 +59,19 @@ pub(crate) struct RunIrArgs {
     /// An input: NAME=NUMBER, NAME=[…], NAME=@FILE.npy, NAME=@FILE.json or NAME=seed:N (may be given more than once)
     #[arg(long, value_name = "NAME=VALUE")]
     inputs: Vec<String>,
-    /// Tokens of the call, where no input says it (default: 1)
+    /// Tokens of the call, if no input determines them (default: 1)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     tokens: Option<u32>,
     /// Positions in the caches (default: enough for the call)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     capacity: Option<u32>,
-    /// What inputs and weights are made from that are not given
+    /// Seed for generating inputs and weights that are not given
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Take the weights from this .gguf model, or of a planned module from its plan
+    /// Take the weights from this .gguf model (for a planned module, from its plan)
     #[arg(short, long, value_name = "MODEL")]
     model: Option<PathBuf>,
-    /// What computes
+    /// The engine to compute with
     #[arg(long, value_name = "ENGINE", default_value = "interp", conflicts_with = "compare")]
     engine: EngineArg,
     /// Run with each of these and compare the results bit by bit

@@ -106,21 +106,22 @@ const TEXT: &[Tool] = &[Run, Chat, Batch];
 const SWITCH: Values = OneOf(&["on", "off", "auto", "0", "1", "true", "false"]);
 
 const CPU: &str = "everything runs on the CPU";
-const PINNING: &str = "the system places the threads; `taskset -c 0-3 bitnetc …` chooses CPUs";
-const ATTENTION: &str = "attention never stores its scores";
+const PINNING: &str = "the system places the threads: use `taskset -c 0-3 bitnetc …` to choose CPUs";
+const ATTENTION: &str = "attention never stores its scores (as with flash attention)";
 const STEPS: &str =
     "a prompt is read in steps of the size that the plan was compiled with (`bitnetc compile -b`)";
-const DRAFT: &str = "there is no speculative decoding, and texts are the same without it";
-const CACHES: &str = "the KV cache is made for the context that is asked for";
-const LOGS: &str = "remarks go to stderr, and -q turns them off";
-const POSITIONS: &str = "the model file says how positions are encoded; convert the model with what it needs";
-const STAGES: &str = "there is no such stage of the sampler; --samplers lists those that there are";
-const ADAPTER: &str = "adapters are not applied: merge them into the checkpoint, and `bitnetc import` it";
-const TEXT_ONLY: &str = "models read text only";
-const TEMPLATES: &str = "the chat template puts messages into their form: --chat-template";
-const NO_REASONING: &str = "an answer is printed as the model writes it";
+const DRAFT: &str = "speculative decoding is not supported; the text is the same without it";
+const CACHES: &str = "the KV cache is allocated for the requested context";
+const LOGS: &str = "notes go to stderr; -q suppresses them";
+const POSITIONS: &str =
+    "the model file determines how positions are encoded: convert the model with the settings you need";
+const STAGES: &str = "the sampler has no such stage: --samplers lists the available ones";
+const ADAPTER: &str = "adapters are not supported: merge them into the checkpoint and use `bitnetc import`";
+const TEXT_ONLY: &str = "only text models are supported";
+const TEMPLATES: &str = "the chat template formats messages: use --chat-template";
+const NO_REASONING: &str = "answers are printed unchanged";
 const HELD: &str =
-    "nothing is kept between commands; `bitnetc chat --load FILE` goes on with a saved conversation";
+    "no state is kept between commands: `bitnetc chat --load FILE` continues a saved conversation";
 
 /// The table.
 pub(super) const FLAGS: &[Flag] = &[
@@ -132,13 +133,13 @@ pub(super) const FLAGS: &[Flag] = &[
         &["-hft", "--hf-token"],
         ALL,
         One,
-        Refused("set HF_TOKEN: other users of the machine can read command lines"),
+        Refused("set HF_TOKEN instead: other users of the machine can see command lines"),
     ),
     flag(
         &["-dr", "--docker-repo"],
         COMMON,
         One,
-        Refused("models come from files and the Hugging Face Hub: -m hf:org/repo"),
+        Refused("models come from files or the Hugging Face Hub: use -m hf:org/repo"),
     ),
     flag(&["--offline"], ALL, None, Refused("set HF_HUB_OFFLINE=1")),
     flag(&["-cl", "--cache-list"], COMMON, None, Refused("use `bitnetc list`")),
@@ -284,7 +285,9 @@ pub(super) const FLAGS: &[Flag] = &[
         &["--rpc", "-rpc"],
         ENGINE,
         One,
-        Refused("a model runs on one machine; `bitnetc batch --shard i/n` shares requests among several"),
+        Refused(
+            "a model runs on one machine: use `bitnetc batch --shard i/n` to divide requests among several",
+        ),
     ),
     flag(
         &["-nr", "--no-repack"],
@@ -315,12 +318,7 @@ pub(super) const FLAGS: &[Flag] = &[
         Nothing(PINNING),
     ),
     flag(&["--prio", "--prio-batch"], ENGINE, One, Nothing("`nice bitnetc …` sets a priority")),
-    flag(
-        &["--poll", "--poll-batch"],
-        ENGINE,
-        One,
-        Nothing("threads that wait for each other poll first, and sleep then"),
-    ),
+    flag(&["--poll", "--poll-batch"], ENGINE, One, Nothing("waiting threads poll first and then sleep")),
     flag(&["-b", "--batch-size", "-ub", "--ubatch-size"], RUNNING, One, Nothing(STEPS)),
     flag(&["-ub", "--ubatch-size"], &[Bench], One, Option("--batch-size")),
     flag(&["-np"], &[Batch], One, Option("--parallel")),
@@ -334,9 +332,9 @@ pub(super) const FLAGS: &[Flag] = &[
         &["-cb", "--cont-batching", "-nocb", "--no-cont-batching"],
         TEXT,
         None,
-        Nothing("texts of a batch begin and end each in their own time"),
+        Nothing("texts of a batch always start and end independently"),
     ),
-    flag(&["--warmup", "--no-warmup"], RUNNING, None, Nothing("no run goes before the first one")),
+    flag(&["--warmup", "--no-warmup"], RUNNING, None, Nothing("there is no warm-up run")),
     flag(&["--warmup"], &[Bench], None, Nothing("every test is run once before it is timed")),
     // Prompts and output.
     flag(&["-bf", "--binary-file"], &[Run], One, Option("--file")),
@@ -368,7 +366,12 @@ pub(super) const FLAGS: &[Flag] = &[
         None,
         Nothing("the prompt is printed unless --no-display-prompt is given"),
     ),
-    flag(&["--display-prompt", "--no-display-prompt"], &[Chat], None, Nothing("an answer stands by itself")),
+    flag(
+        &["--display-prompt", "--no-display-prompt"],
+        &[Chat],
+        None,
+        Nothing("answers are printed without the prompt"),
+    ),
     flag(&["--show-timings"], &[Run, Chat], None, Words(&["--perf"])),
     flag(
         &["--no-show-timings", "--no-perf"],
@@ -402,7 +405,7 @@ pub(super) const FLAGS: &[Flag] = &[
         &["-mli", "--multiline-input"],
         &[Run, Chat],
         None,
-        Nothing("in a chat, a message of several lines stands between lines of \"\"\""),
+        Nothing("in a chat, enclose a message of several lines in lines of \"\"\""),
     ),
     flag(&["-co", "--color"], TEXT, SWITCH, Nothing("colour follows the terminal and NO_COLOR")),
     flag(&["--simple-io"], TEXT, None, Nothing("a terminal is used only where there is one")),
@@ -497,7 +500,12 @@ pub(super) const FLAGS: &[Flag] = &[
         One,
         Nothing("the stage that it belongs to is off"),
     ),
-    flag(&["--penalize-nl", "--no-penalize-nl"], TEXT, None, Nothing("line ends are tokens as others are")),
+    flag(
+        &["--penalize-nl", "--no-penalize-nl"],
+        TEXT,
+        None,
+        Nothing("line ends are treated like other tokens"),
+    ),
     // Speculative decoding.
     flag(
         &[

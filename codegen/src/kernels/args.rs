@@ -94,7 +94,7 @@ impl Signature {
         self.workspace_bytes = bytes;
     }
 
-    /// What every kernel has behind its own arguments.
+    /// The arguments that every kernel has after its own.
     pub(super) fn call(&mut self) {
         self.args.extend([Arg::Tokens, Arg::UnitBegin, Arg::UnitEnd]);
     }
@@ -183,7 +183,7 @@ impl Parameters<'_> {
         self.buffer("workspace".to_owned(), Access::ReadWrite, Arg::Workspace, None)
     }
 
-    /// What every kernel has behind its own arguments.
+    /// The arguments that every kernel has after its own.
     pub(super) fn call(self) -> Call {
         Call {
             registers: self.registers,

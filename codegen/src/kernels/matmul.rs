@@ -33,7 +33,7 @@ impl Blocking {
         }
     }
 
-    /// For all rows of a matrix, one behind the other.
+    /// For all rows of a matrix, in order.
     fn of_matrix(registers: Registers, one: bool) -> Self {
         match registers.vectors() {
             8.. if one && registers.one_stream() => Self { rows: 1, tokens: 1, unroll: 2 },

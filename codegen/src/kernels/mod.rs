@@ -50,7 +50,7 @@ const MAX_STRIDE: u64 = 1 << 40;
 pub enum KernelError {
     /// A size is 0 or beyond what generated code can address.
     #[error(
-        "kernel `{kernel}`: {what} is {value}, must be 1 to {max}: the model is outside of what bitnetc can run"
+        "kernel `{kernel}`: {what} is {value}, must be 1 to {max}: bitnetc does not support a model of this size"
     )]
     Size {
         /// The kernel's name.
@@ -94,7 +94,7 @@ pub enum KernelError {
     },
     /// The kernel would be longer than any that can be compiled.
     #[error(
-        "kernel `{kernel}` has more than {limit} statements: the model is outside of what bitnetc can run"
+        "kernel `{kernel}` has more than {limit} statements: bitnetc does not support a model of this size"
     )]
     TooLong {
         /// The kernel's name.

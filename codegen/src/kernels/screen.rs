@@ -1,4 +1,4 @@
-//! The three steps of a screened head behind the approximate logits: which rows (`screen`), their exact logits
+//! The three steps of a screened head after the approximate logits: which rows (`screen`), their exact logits
 //! (`matmul_rows`), and both together (`merge_screened`).
 //!
 //! Numbers are compared by their *keys*: the bits as a signed integer, with all but the sign flipped for negative ones, so

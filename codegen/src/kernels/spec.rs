@@ -136,7 +136,7 @@ pub enum SpecError {
         expected: &'static str,
     },
     /// The types do not fit the op; the verifier says how.
-    #[error("`{op}` has operands that its rule refuses")]
+    #[error("the operands of `{op}` violate its rule")]
     Types {
         /// The op.
         op: &'static str,

@@ -1,4 +1,4 @@
-//! Where vector constants live: in a register for the length of an innermost loop, else in memory behind the code.
+//! Where vector constants live: in a register for the length of an innermost loop, otherwise in memory after the code.
 //!
 //! A constant that an innermost loop uses is loaded in front of the loop. Where that asks for more registers than there
 //! are, register allocation names the loop, and the constant that it uses least becomes a memory operand (embedded

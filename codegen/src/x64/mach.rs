@@ -111,7 +111,7 @@ pub(super) enum Place {
     Address { base: Option<VReg>, index: Option<VReg>, scale: u8, disp: i32 },
     /// A byte of a slot of the frame.
     Frame(Slot, i32),
-    /// A constant behind the code.
+    /// A constant after the code.
     Pool(PoolEntry),
 }
 

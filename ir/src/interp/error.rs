@@ -122,7 +122,7 @@ pub enum InterpError {
         source: BuildError,
     },
     /// An op whose results do not have the types that it infers; a verified module has none.
-    #[error("@{func}: the results of `{op}` are declared with other types than its operands give")]
+    #[error("@{func}: the declared types of the results of `{op}` do not follow from its operands")]
     ResultTypes {
         /// The function.
         func: String,
@@ -153,19 +153,19 @@ pub const MAX_QUANT_WIDTH: usize = (1 << 24) - 1;
 #[non_exhaustive]
 pub enum ParamRule {
     /// Of another type than the op that reads it can use.
-    #[error("its type does not suit the op that reads it")]
+    #[error("its type does not match the op that reads it")]
     Type,
     /// Stored in the model file, but in a layout that has no bytes, or that cannot hold the matrix.
     #[error("its layout has no bytes for a matrix of these sizes")]
     Layout,
     /// Made of a parameter that does not stand before it.
-    #[error("it is made of a parameter that does not stand before it")]
+    #[error("it is built from a parameter that is not defined before it")]
     Order,
     /// Made of a parameter that is made of a parameter, and so on, beyond any use.
-    #[error("it is made of other parameters over too many steps")]
+    #[error("its definition refers to other parameters over too many steps")]
     Chain,
     /// Made of parameters whose sizes do not add up to its own.
-    #[error("the sizes of the parameters that it is made of do not add up to its own")]
+    #[error("the sizes of the parameters that it is built from do not add up to its own")]
     Sizes,
     /// Interleaved of matrices that are not of equal size in blocks of 16 rows.
     #[error("interleaving needs two matrices of equal size, with a multiple of {TILE_ROWS} rows")]

@@ -56,7 +56,7 @@ pub fn is_name(name: &str) -> bool {
         && name.bytes().all(lex::is_word_byte)
 }
 
-/// Where and why a text is no module.
+/// Why a text is not a module, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {message}")]
 #[non_exhaustive]

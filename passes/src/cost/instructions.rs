@@ -51,7 +51,7 @@ impl CostModel<'_> {
         }
     }
 
-    /// Whether ternary products of so many tokens go through tile registers.
+    /// Whether ternary products of this number of tokens use tile registers.
     pub(super) fn uses_tiles(&self, tokens: u32) -> bool {
         tokens >= TILE_TOKENS && self.target.has(Feature::AmxInt8)
     }

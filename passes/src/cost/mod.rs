@@ -189,7 +189,7 @@ impl<'t> CostModel<'t> {
         u64::from(self.target.l2_bytes) * u64::from(self.threads())
     }
 
-    /// Whether so many bytes, read in every call, stay in the caches.
+    /// Whether this number of bytes, read in every call, stays in the caches.
     pub fn resident(&self, bytes: u64) -> bool {
         bytes <= self.cache_bytes()
     }

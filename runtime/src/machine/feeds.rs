@@ -83,7 +83,7 @@ pub(super) struct WantedRow {
 }
 
 impl Chunk {
-    /// An empty chunk with room for so many rows.
+    /// An empty chunk with capacity for this number of rows.
     pub(super) fn with_room(rows: u32) -> Self {
         let wanted = Vec::with_capacity(rows as usize);
         Self { rows: 0, segments: 0, first: 0, end: 0, wanted }

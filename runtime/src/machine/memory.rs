@@ -61,7 +61,7 @@ pub(crate) fn buffer_of(
 /// An empty vector with room for `count` elements.
 ///
 /// # Errors
-/// Memory that cannot be had.
+/// Memory could not be allocated.
 pub fn vec_with_room<T>(what: &'static str, count: usize) -> Result<Vec<T>, SessionError> {
     let mut vec = Vec::new();
     vec.try_reserve_exact(count).map_err(|_| SessionError::Memory {
@@ -72,7 +72,7 @@ pub fn vec_with_room<T>(what: &'static str, count: usize) -> Result<Vec<T>, Sess
     Ok(vec)
 }
 
-/// Positions of caches for a context of so many tokens: whole key blocks.
+/// Capacity of the caches for a context of this number of tokens: whole key blocks.
 pub(crate) fn capacity_for(context: u32) -> u32 {
     context.max(1).checked_next_multiple_of(KEY_BLOCK).unwrap_or(u32::MAX - KEY_BLOCK + 1)
 }
@@ -150,7 +150,7 @@ impl WorkMemory {
     /// Zeroed memory for `threads` threads, and an empty table of `positions` rows for each of `ropes`.
     ///
     /// # Errors
-    /// Memory that cannot be had.
+    /// Memory could not be allocated.
     pub(crate) fn new<'a>(
         sizes: Sizes,
         threads: u32,

@@ -38,7 +38,7 @@ pub enum PlanError {
     },
     /// The end of the file is missing.
     #[error(
-        "the plan is incomplete ({what}); it was cut off or not written to the end, compile the model again"
+        "the plan is incomplete ({what}); it is truncated or was not written completely; compile the model again"
     )]
     Incomplete {
         /// What shows that.
@@ -46,7 +46,7 @@ pub enum PlanError {
     },
     /// A part reaches outside of the room that there is for it.
     #[error(
-        "the plan is damaged: {what} at {offset}, {length} bytes long, leaves its {room} bytes; compile again"
+        "the plan is damaged: {what} at {offset}, {length} bytes long, exceeds the available {room} bytes; compile the model again"
     )]
     OutOfBounds {
         /// The part.

@@ -15,7 +15,7 @@ use crate::tokenizer::TokenId;
 #[non_exhaustive]
 pub enum SampleError {
     /// A logit is not a number or is +∞.
-    #[error("logit {index} is {value}; the weights or the computation are broken, no token can be chosen")]
+    #[error("logit {index} is {value}; the weights or the computation are wrong, and no token can be chosen")]
     NotFinite {
         /// Position of the first such logit, which is its token id.
         index: usize,
@@ -23,7 +23,7 @@ pub enum SampleError {
         value: f32,
     },
     /// A bias for a token that the model does not have.
-    #[error("the logit bias for token {id} is for no token of the model, which has {count}")]
+    #[error("logit bias for token {id}: the model has only {count} tokens")]
     BiasOutOfRange {
         /// The token id.
         id: TokenId,

@@ -78,7 +78,7 @@ impl OneOp<'_> {
     /// Packs the weights that the op reads.
     ///
     /// # Errors
-    /// A weight that `source` does not hold or that cannot be packed; memory that cannot be had.
+    /// A weight is missing from `source` or cannot be packed, or memory could not be allocated.
     pub fn pack(&self, source: &dyn WeightSource) -> Result<OpWeights, ExecuteError> {
         let mut by_param = BTreeMap::new();
         for operand in &self.of().operands {

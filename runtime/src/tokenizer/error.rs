@@ -7,7 +7,7 @@ use super::TokenId;
 #[non_exhaustive]
 pub enum TokenizerError {
     /// The vocabulary has no tokens.
-    #[error("the tokenizer has no tokens; the model file lacks `tokenizer.ggml.tokens`")]
+    #[error("the tokenizer has no tokens: `tokenizer.ggml.tokens` is missing from the model file")]
     EmptyVocabulary,
     /// Tokens and token types differ in number.
     #[error("the tokenizer has {tokens} tokens but {types} token types; convert the model file again")]

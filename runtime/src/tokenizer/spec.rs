@@ -60,7 +60,7 @@ pub enum Algorithm {
     SentencePiece {
         /// Scores by token id, higher joins first.
         scores: Vec<f32>,
-        /// Whether a space is put in front of a text, and behind special tokens.
+        /// Whether a space is inserted before a text and after special tokens.
         space_prefix: bool,
         /// Stands for bytes without a token.
         unknown: Option<TokenId>,
@@ -100,7 +100,7 @@ pub struct TokenizerSpec {
     pub eog: Vec<TokenId>,
     /// Whether the model wants `bos` in front of a text.
     pub add_bos: bool,
-    /// Whether the model wants `eos` behind a text.
+    /// Whether the model expects `eos` after a text.
     pub add_eos: bool,
 }
 

@@ -140,7 +140,7 @@ impl<'t> Parser<'t> {
             // An empty alternative, and the next rule on a line of its own.
             Some(c) if is_word(c) && self.begins_line() => {}
             Some(')') => return Err(self.error(self.at, "this `)` closes no group")),
-            Some(c) => return Err(self.error(self.at, format!("a rule cannot go on with {c:?}"))),
+            Some(c) => return Err(self.error(self.at, format!("unexpected {c:?} in a rule"))),
         }
         match self.rules.get_mut(id.0) {
             Some(rule) if rule.body.is_none() => rule.body = Some(body),
@@ -190,7 +190,7 @@ impl<'t> Parser<'t> {
                 }
                 '(' => self.group(depth)?,
                 '*' | '+' | '?' | '{' => {
-                    return Err(self.error(start, format!("nothing stands before `{c}`")));
+                    return Err(self.error(start, format!("nothing precedes `{c}`")));
                 }
                 '<' | '!' => {
                     let what = "tokens by name or number are not supported: write their text as a string";
@@ -246,7 +246,7 @@ impl<'t> Parser<'t> {
             }
             operators += 1;
             if operators > 8 {
-                return Err(self.error(start, "more than 8 operators after each other"));
+                return Err(self.error(start, "more than 8 consecutive operators"));
             }
             part = match (min, max) {
                 (_, Some(0)) => Expr::EMPTY,
@@ -303,7 +303,7 @@ impl<'t> Parser<'t> {
             self.count()?;
             match self.character()? {
                 Some(code) => parts.push(Expr::Chars(self.one(start, code)?)),
-                None => return Err(self.error(start, "this string does not end")),
+                None => return Err(self.error(start, "unterminated string")),
             }
         }
         Ok(Expr::Seq(parts))
@@ -317,7 +317,7 @@ impl<'t> Parser<'t> {
     /// A class, after its bracket at `start`.
     fn class(&mut self, start: usize) -> Result<CharSet, GbnfError> {
         let negated = self.eat("^");
-        let endless = |parser: &Self| parser.error(start, "this class of characters does not end");
+        let endless = |parser: &Self| parser.error(start, "unterminated character class");
         let mut ranges = Vec::new();
         while !self.eat("]") {
             self.count()?;
@@ -382,7 +382,7 @@ impl<'t> Parser<'t> {
         if let Some(rule) = self.rules.iter().find(|rule| rule.body.is_none()) {
             return Err(match rule.name.as_str() {
                 "root" => GbnfError::NoRoot,
-                name => self.error(rule.at, format!("there is no rule `{name}`")),
+                name => self.error(rule.at, format!("undefined rule `{name}`")),
             });
         }
         let bodies = self.rules.into_iter().map(|rule| rule.body.unwrap_or(Expr::EMPTY));

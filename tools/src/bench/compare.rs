@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::table::{Column, Table, TableStyle};
 
-/// Odds below which a difference is no accident.
+/// The p-value below which a difference counts as significant.
 pub const SELDOM: f64 = 0.01;
 
 /// Deals of a permutation test where not all can be tried.
@@ -86,7 +86,7 @@ pub enum BaselineError {
     #[error("not a report of `bitnetc bench --json`: {0}")]
     Json(String),
     /// JSON of something else.
-    #[error("not a report of `bitnetc bench --json`: {0} is missing or of another kind")]
+    #[error("not a report of `bitnetc bench --json`: {0} is missing or has the wrong type")]
     Field(String),
 }
 

@@ -126,7 +126,7 @@ fn runner(loaded: &Loaded, options: &PassesOptions) -> Result<Runner, Error> {
 /// Measures `variant` (made without `without`) beside `whole`.
 ///
 /// # Errors
-/// Memory or threads that cannot be had; an interruption.
+/// Memory could not be allocated, threads could not be started, or the caller interrupted.
 pub fn measure(
     whole: &Loaded,
     variant: &Loaded,

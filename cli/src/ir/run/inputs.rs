@@ -43,7 +43,7 @@ pub(super) fn inputs(args: &RunIrArgs, module: &Module, func: &Func) -> Result<V
     for word in &args.inputs {
         let (name, value) = word.split_once('=').ok_or_else(|| wrong(word, "expected NAME=VALUE"))?;
         let at = names.iter().position(|n| *n == name.trim_start_matches('%')).ok_or_else(|| {
-            wrong(name, format!("@{} has no such input: it has {}", func.name(), names.join(", ")))
+            wrong(name, format!("@{} has no such input: its inputs are {}", func.name(), names.join(", ")))
         })?;
         given[at] = Some(parse(name, value)?);
     }
@@ -204,10 +204,7 @@ fn floats(name: &str, ty: &Type, data: Vec<f32>, call: CallShape) -> Result<Tens
         return Ok(Tensor::Cache(Cache { dims, capacity: call.capacity, data }));
     }
     let Some((count, width)) = rows(ty, call) else {
-        return Err(wrong(
-            name,
-            format!("{ty} is not made of numbers with fractions; give integers or seed:N"),
-        ));
+        return Err(wrong(name, format!("{ty} takes only integers or seed:N")));
     };
     if data.len() != count * width {
         return Err(wrong_count(name, ty, data.len(), count * width));
@@ -217,9 +214,7 @@ fn floats(name: &str, ty: &Type, data: Vec<f32>, call: CallShape) -> Result<Tens
     }
     // As the op would make them that the value comes from.
     let made = Tensor::quantised(ty.dtype, width, &data).map_err(|e| wrong(name, e))?;
-    made.ok_or_else(|| {
-        wrong(name, format!("{ty} is not made of numbers with fractions; give integers or seed:N"))
-    })
+    made.ok_or_else(|| wrong(name, format!("{ty} takes only integers or seed:N")))
 }
 
 /// Rows and their width in this call.

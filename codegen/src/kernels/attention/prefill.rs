@@ -77,7 +77,7 @@ struct Unit<'a> {
     caches: Caches,
     position: Position,
     kv_head: I64,
-    /// First token, and the first behind the tile.
+    /// First token of the tile, and the first after it.
     first: I64,
     end: I64,
     /// Queries and results of the key/value head.

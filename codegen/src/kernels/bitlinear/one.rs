@@ -19,7 +19,7 @@ use crate::kir::{I64, KernelBuilder, Vb, Vi};
 /// Fields of a group.
 const FIELDS: usize = 4;
 
-/// Row tiles that lie one behind the other.
+/// Consecutive row tiles.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
     /// Address of the first.
