@@ -68,7 +68,7 @@ pub(crate) enum Command {
     Synth(SynthArgs),
     /// Fetch, list and remove models of the Hugging Face Hub
     Models(super::models::ModelsArgs),
-    /// Show what this machine gives and what stands in the way
+    /// Check this machine: CPU, memory, speed, and what stands in the way
     Doctor(super::doctor::DoctorArgs),
     /// Show the configuration
     Config(super::config::ConfigArgs),
