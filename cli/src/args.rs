@@ -81,7 +81,7 @@ pub(crate) enum Command {
     Rm(RmArgs),
     /// Fetch, list and remove models of the Hugging Face Hub
     Models(super::models::ModelsArgs),
-    /// Show what this machine offers and what slows it down
+    /// Check this machine: CPU, memory, speed, and what slows it down
     Doctor(super::doctor::DoctorArgs),
     /// Show the configuration
     Config(super::config::ConfigArgs),

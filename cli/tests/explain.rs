@@ -192,7 +192,7 @@ fn measured_times_stand_beside_every_op_that_ran() {
     assert!(measure(&loaded, &stopped).is_err());
 }
 
-/// The shares of each table of the text, by entry point and column.
+/// The shares of each table of the text, by entry point and column; in a row they stand before the share of the roofline.
 fn columns_of_shares(text: &str) -> Vec<Vec<f64>> {
     let mut columns: Vec<Vec<f64>> = Vec::new();
     let mut table = None;
@@ -204,9 +204,8 @@ fn columns_of_shares(text: &str) -> Vec<Vec<f64>> {
         } else if line.starts_with("  a call ") {
             table = None;
         } else if let Some(first) = table {
-            let shares = line.split(" %").filter_map(|part| part.split_whitespace().last());
             let shares =
-                shares.filter_map(|word| word.contains('.').then(|| word.parse::<f64>().ok()).flatten());
+                line.split(" %").filter_map(|part| part.split_whitespace().last()?.parse::<f64>().ok());
             for (column, share) in columns[first..].iter_mut().zip(shares) {
                 column.push(share);
             }

@@ -156,5 +156,5 @@ fn text_of_a_file_is_escaped() {
         assert!(raw.is_empty() && text.contains("taken"), "{args:?}: {raw:?}");
         assert!(args.contains(&"--json") || !text.contains('\u{202e}'), "{args:?}");
     }
-    assert_eq!(report(&path, &[])["metadata"][0]["value"].is_null(), false);
+    assert!(!report(&path, &[])["metadata"][0]["value"].is_null());
 }

@@ -41,7 +41,11 @@ fn multiple(ratio: f64) -> String {
 
 /// A share of a whole in per cent; what exceeds the whole, as a multiple.
 fn portion(share: f64) -> String {
-    if share > 1.005 { multiple(share) } else { format!("{:.0} %", 100.0 * share) }
+    match share {
+        s if s > 1.005 => multiple(s),
+        s if s < 0.1 => format!("{:.1} %", 100.0 * s),
+        s => format!("{:.0} %", 100.0 * s),
+    }
 }
 
 /// The shares of values in their sum, in tenths of a per cent that add up to exactly 100 %: the largest remainders are rounded up.
@@ -381,7 +385,7 @@ mod tests {
 
     #[test]
     fn what_exceeds_the_whole_is_a_multiple() {
-        assert_eq!([0.5, 1.0, 1.004, 1.25].map(portion), ["50 %", "100 %", "100 %", "1.25×"]);
+        assert_eq!([0.021, 0.5, 1.004, 1.25].map(portion), ["2.1 %", "50 %", "100 %", "1.25×"]);
         assert_eq!([284.97, 12.34, 9.999].map(multiple), ["285×", "12.3×", "10.0×"]);
     }
 }

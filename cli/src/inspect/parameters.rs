@@ -70,7 +70,9 @@ impl Parameters {
         let mut all = Self::default();
         let mut tables: BTreeMap<&str, u64> = BTreeMap::new();
         let mut ternary = BTreeSet::new();
-        for param in module.params().values() {
+        // A module also names what its weights are packed from.
+        let stored: BTreeSet<&str> = weights.iter().map(|entry| entry.name.as_str()).collect();
+        for param in module.params().values().filter(|param| stored.contains(param.name.as_str())) {
             let elements = param.ty.elements().unwrap_or(0);
             let base = param.name.split('.').next().unwrap_or_default();
             match (param.ty.dtype, base) {

@@ -126,7 +126,10 @@ function showTip(element) {
   tipBox.textContent = element.dataset.tip;
   tipBox.hidden = false;
   element.setAttribute("aria-describedby", "tip");
-  const at = element.getBoundingClientRect(), box = tipBox.getBoundingClientRect();
+  placeTip();
+}
+function placeTip() {
+  const at = tipFor.getBoundingClientRect(), box = tipBox.getBoundingClientRect();
   const clamp = (x, least, most) => Math.max(least, Math.min(x, most));
   const below = at.bottom + 8, above = at.top - box.height - 8;
   tipBox.style.left = clamp(at.left + at.width / 2 - box.width / 2, 8, Math.max(8, innerWidth - box.width - 8)) + "px";
@@ -140,7 +143,9 @@ function startTips() {
   };
   for (const type of ["pointerover", "focusin", "click"]) document.addEventListener(type, over);
   document.addEventListener("focusout", hideTip);
-  document.addEventListener("scroll", hideTip, { capture: true, passive: true });
+  // Focus scrolls what it reaches into view: its explanation goes with it.
+  const moved = () => { if (tipFor && tipFor === document.activeElement) placeTip(); else hideTip(); };
+  document.addEventListener("scroll", moved, { capture: true, passive: true });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
 }
 function startTheme() {

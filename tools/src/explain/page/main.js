@@ -17,6 +17,7 @@ function draw() {
   hideTip();
   TABS.find(([name]) => name === state.tab)[2](main);
   gloss(main);
+  byId(`tab-${state.tab}`).scrollIntoView({ block: "nearest", inline: "nearest" });
   address();
   window.scrollTo(0, scroll);
 }
