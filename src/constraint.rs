@@ -26,7 +26,7 @@ pub use compile::{Compiling, MAX_TIME};
 #[cfg(feature = "grammar")]
 pub use grammar::{Grammar, Vocabulary};
 
-use gbnf::GbnfError;
+use self::gbnf::GbnfError;
 use schema::SchemaError;
 
 /// Most bytes of a grammar in Lark.

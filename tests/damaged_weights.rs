@@ -151,7 +151,7 @@ fn files_that_are_cut_short_while_they_are_used_are_errors() {
     for _ in 0..2 {
         let error = session.feed(&[6]).unwrap_err();
         assert!(matches!(error, SessionError::Weights(_)), "{error}");
-        assert!(error.to_string().contains("cut short"), "{error}");
+        assert!(error.to_string().contains("truncated"), "{error}");
     }
 }
 

@@ -245,7 +245,7 @@ fn a_plan_that_is_cut_short_ends_the_command_with_an_error() {
         std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{round}: {:?} {}", output.status, stderr(&output));
-        assert!(stderr(&output).contains("cut short"), "{round}: {}", stderr(&output));
+        assert!(stderr(&output).contains("truncated"), "{round}: {}", stderr(&output));
         std::fs::remove_file(&plan).unwrap();
     }
 }

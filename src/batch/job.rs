@@ -201,13 +201,22 @@ impl<'a> Job<'a> {
         let mut items = self.items.iter().enumerate();
         // Requests in turn, their forms compiled ahead. Those that are refused have their results at once.
         let mut ahead: VecDeque<(Key, Prepared)> = VecDeque::new();
+        // An input that cannot be read ends the batch after the requests before that.
+        let mut unreadable = None;
         let mut next = |idle: bool| -> Result<Supply<Key>, BatchError> {
-            while ahead.len() < AHEAD {
+            while ahead.len() < AHEAD && unreadable.is_none() {
                 let Some((number, item)) = items.next() else { break };
                 if !keep_going() {
                     return Err(Error::Interrupted.into());
                 }
-                match self.prepare(item, context, true)? {
+                let prepared = match self.prepare(item, context, true) {
+                    Ok(prepared) => prepared,
+                    Err(error) => {
+                        unreadable = Some(error);
+                        break;
+                    }
+                };
+                match prepared {
                     Ok((endpoint, prepared)) => {
                         let (seed, form) = (prepared.seed(), prepared.form());
                         ahead.push_back((Key { number, endpoint, seed, form }, prepared));
@@ -216,7 +225,7 @@ impl<'a> Job<'a> {
                 }
             }
             if ahead.is_empty() {
-                return Ok(Supply::End);
+                return unreadable.take().map_or(Ok(Supply::End), Err);
             }
             let Some(at) = ahead.iter_mut().position(|(_, prepared)| prepared.is_ready()) else {
                 if idle {

@@ -164,7 +164,8 @@ mod tests {
                 prop_assert_eq!(of(true), decoding);
                 let left: u32 = demands.iter().map(|d| if let Demand::Prompt { rows, .. } = d { *rows } else { 0 }).sum();
                 prop_assert_eq!(of(false), budget.prompt_rows(decoding).min(left));
-                prop_assert!(of(false) <= most.unwrap_or(chunk).max(1) && of(false) >= 1);
+                let by_default = if decoding == 0 { chunk } else { PROMPT_ROWS_BESIDE_DECODING };
+                prop_assert!(of(false) <= most.unwrap_or(by_default).max(1) && of(false) >= 1);
                 // A prompt that needs this many rows gets at least a quarter of a chunk, even beside decoding sequences.
                 let quarter = (chunk / 4).min(most.unwrap_or(PROMPT_ROWS_BESIDE_DECODING));
                 prop_assert!(of(false) >= left.min(quarter));
