@@ -27,7 +27,7 @@ pub use compile::{Compiling, MAX_TIME};
 pub use grammar::{Grammar, Vocabulary};
 
 use self::gbnf::GbnfError;
-use schema::SchemaError;
+use self::schema::SchemaError;
 
 /// Most bytes of a grammar in Lark.
 pub const MAX_LARK: usize = 256 << 10;

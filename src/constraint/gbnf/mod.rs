@@ -13,7 +13,7 @@ mod lexeme;
 mod lower;
 mod parse;
 
-use chars::CharSet;
+use self::chars::CharSet;
 
 /// Most bytes of a grammar.
 pub const MAX_TEXT: usize = 1 << 20;
