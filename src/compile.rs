@@ -155,6 +155,14 @@ fn source_file(model: &gguf::Model<'_>, imported: &Module) -> SourceFile {
             hasher.update(&hash.0);
         }
     }
+    // What the user says of the file, since it changes what the same bytes mean.
+    let (read, usual) = (model.options(), gguf::ModelOptions::default());
+    if read.i2s_layout != usual.i2s_layout {
+        hasher.update(b"i2s_layout").update(read.i2s_layout.name().as_bytes());
+    }
+    if let Some(activation) = read.activation {
+        hasher.update(b"activation").update(activation.name().as_bytes());
+    }
     SourceFile { hash: *hasher.finalize().as_bytes(), bytes: model.gguf().file_bytes() }
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use bitnetc_import::{Checkpoint, Import, Options, shard_names};
 use bitnetc_runtime::file_stream::FileStream;
-use bitnetc_runtime::map::{MapError, MapMode, Mapping};
+use bitnetc_runtime::map::{self, MapError, MapMode, Mapping};
 use bitnetc_runtime::whole_file::{WholeFile, WholeFileError};
 
 use crate::error::Error;
@@ -245,6 +245,10 @@ pub fn write_import(
     model.check_weights().map_err(refused)?;
     drop(model);
     drop(bytes);
+    // What was read of a shard that was truncated meanwhile are zeros.
+    if map::any_lost() {
+        return Err(MapError::Lost { path: directory.to_owned() }.into());
+    }
     Ok(file.commit()?)
 }
 

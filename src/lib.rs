@@ -60,7 +60,7 @@ pub use engine::{Completion, Engine, EngineOptions, Event, GenerateOptions, Hand
 pub use error::Error;
 pub use load::LoadOptions;
 pub use model::{Model, Settings, TextSession, Tokens};
-pub use plan_in_use::{CheckState, WeightsCheck};
+pub use plan_in_use::{CheckState, HeldCheck, WeightsCheck};
 
 pub use bitnetc_codegen::compile::Codegen;
 pub use bitnetc_frontend_gguf::ModelOptions;

@@ -30,7 +30,7 @@ use crate::build::BuildOptions;
 use crate::builtin;
 use crate::compile::{HEAD_OPTION, import, plan_model, scales_name, stored_params};
 use crate::error::Error;
-use crate::plan_in_use::{PlanInUse, WeightsCheck};
+use crate::plan_in_use::{HeldCheck, PlanInUse, WeightsCheck};
 use crate::store::{HubRef, ModelRef};
 
 /// How a model is opened.
@@ -275,10 +275,15 @@ impl Loaded {
     }
 
     /// The check of the weights' hash that goes on in the background, where there is one: of a plan of the cache
-    /// ([`crate::store::PlanCache::load`]). Steps fail once it has found that they were damaged; whoever ends before it does waits
-    /// for it to be sure of what was computed.
+    /// ([`crate::store::PlanCache::load`]). Steps fail once it has found that they were damaged. It ends without a result when the
+    /// model is no longer used; whoever needs the result takes [`Loaded::hold_check`] before that, and waits for it.
     pub fn weights_check(&self) -> Option<&Arc<WeightsCheck>> {
         self.check.as_ref()
+    }
+
+    /// The same check, which then goes on until the holder is dropped.
+    pub fn hold_check(&self) -> Option<HeldCheck> {
+        Some(HeldCheck::new(self.check.as_ref()?, self.plan.as_ref()?))
     }
 
     /// The same model with a note, if the default context is less than its own.

@@ -110,6 +110,24 @@ impl WeightsCheck {
     }
 }
 
+/// A check, with the plan that it is of: it goes on to its end although nobody else uses the model any more.
+#[derive(Debug)]
+pub struct HeldCheck {
+    check: Arc<WeightsCheck>,
+    _plan: Arc<PlanInUse>,
+}
+
+impl HeldCheck {
+    pub(crate) fn new(check: &Arc<WeightsCheck>, plan: &Arc<PlanInUse>) -> Self {
+        Self { check: Arc::clone(check), _plan: Arc::clone(plan) }
+    }
+
+    /// The check.
+    pub fn check(&self) -> &WeightsCheck {
+        &self.check
+    }
+}
+
 /// Hashes the weights, as long as the plan is used.
 fn hash_in_pieces(plan: &Weak<PlanInUse>) -> CheckState {
     let mut hasher = blake3::Hasher::new();

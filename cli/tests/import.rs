@@ -196,7 +196,7 @@ fn a_repository_is_taken_from_the_cache_or_refused() {
     let found = run(&["-q", "import", "hf:some/model", "-o", out], cache.path());
     let message = self::message(&found);
     assert_eq!(found.status.code(), Some(3), "{message}");
-    assert!(message.contains("thereisnomodel-00002-of-00003.safetensors"), "{message}");
+    assert!(message.contains("model-00002-of-00003.safetensorsismissing"), "{message}");
     let mut bad = bytes.clone();
     let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     bad[start..].fill(0xff);

@@ -78,7 +78,7 @@ fn options_without_effect_are_accepted_with_a_remark() {
 #[test]
 fn what_would_change_the_result_is_refused_with_what_to_use() {
     for (line, words) in [
-        ("run --lora a.gguf", "--lora: adapters are not applied: merge"),
+        ("run --lora a.gguf", "--lora: adapters are not supported: merge"),
         ("run -ctk q8_0", "-ctk: there is no KV cache of type q8_0: f16 and f32"),
         ("run --rope-scale 2", "--rope-scale: the model file says"),
         ("chat -no-cnv", "-no-cnv: use `bitnetc run`"),
@@ -170,7 +170,7 @@ fn a_model_and_a_prompt_stand_where_one_expects_them() {
         assert_eq!((report["prompt_tokens"].as_u64(), report["text"].as_str()), (Some(6), Some("  I\nH")));
     }
     let twice = piped(&["run", "-f", "-", "--grammar-file", "-"], b"start: \"a\"");
-    assert!(twice.status.code() == Some(2) && said(&twice).contains("one option only"), "{}", said(&twice));
+    assert!(twice.status.code() == Some(2) && said(&twice).contains("only one option"), "{}", said(&twice));
     // Every command that takes a model has the built-in one, and the option.
     for (command, more) in [("inspect", &[][..]), ("show", &[]), ("tokenize", &["-p", "ROMEO:"])] {
         let named = stdout(&[&[command, "-m", MODEL], more].concat());
@@ -231,7 +231,7 @@ fn what_is_no_model_file_is_answered_with_the_command_for_it() {
         ("org/repo", 1, "named hf:org/repo here".to_owned()),
         ("https://example.com/a.gguf", 1, "from the Hugging Face Hub only".to_owned()),
         ("https://huggingface.co/org/repo/blob/main/a.gguf", 1, "hf:org/repo:a.gguf".to_owned()),
-        ("nonsense", 1, "there are the aliases 2b-4t".to_owned()),
+        ("nonsense", 1, "the aliases are 2b-4t".to_owned()),
         (&at("checkpoint"), 3, format!("`bitnetc import {} -o checkpoint.gguf`", at("checkpoint"))),
         (&at("models"), 3, format!("give the file: {}/tiny.gguf", at("models"))),
         (&at("empty"), 3, "is a directory, not a model".to_owned()),

@@ -243,7 +243,7 @@ mod tests {
         let unknown = restrict(&host(), "avx2,mmx").unwrap_err().to_string();
         assert!(unknown.contains("`mmx`") && unknown.contains("avx512vnni"), "{unknown}");
         let absent = restrict(&host(), "avxvnni").unwrap_err().to_string();
-        assert!(absent.contains("lacks avxvnni") && absent.contains("avx512vnni"), "{absent}");
+        assert!(absent.contains("needs avxvnni") && absent.contains("avx512vnni"), "{absent}");
         assert!(restrict(&host(), "").is_err());
         assert!(restrict(&host(), "dotprod").is_err());
         let arm = TargetDesc::baseline(Arch::Aarch64);

@@ -228,9 +228,8 @@ impl<'a> Model<'a> {
             .collect();
         let Some(first) = dense.first() else { return Vec::new() };
         let text = format!(
-            "{} of the layers' matrices are not ternary (the first is \"{}\", {}) and are multiplied as floats, \
-             which is slow",
-            dense.len(),
+            "of {} of the layers are not ternary (the first is \"{}\", {}) and are multiplied as floats, which is slow",
+            if dense.len() == 1 { "1 matrix".to_owned() } else { format!("{} matrices", dense.len()) },
             printable(first.name()),
             first.ty().name()
         );

@@ -127,7 +127,7 @@ mod tests {
             assert_eq!(CacheType::try_from(dtype), Err(CacheError::DType(dtype)));
         }
         let error = CacheType::try_from(DType::I8).unwrap_err();
-        assert_eq!(error.to_string(), "a cache cannot be made of i8: expected f16 or f32");
+        assert_eq!(error.to_string(), "a cache cannot have elements of type i8: expected f16 or f32");
         for cache in [CacheType::F16, CacheType::F32] {
             assert_eq!(CacheType::try_from(cache.dtype()), Ok(cache));
         }

@@ -355,7 +355,7 @@ mod tests {
             (format!("; pipeline: dce\n; target: z80\n{TEXT}"), "unknown architecture"),
             (
                 format!("; pipeline: dce\n; target: aarch64\n; stop-after: x\n{TEXT}"),
-                "`; stop-after: x` is not as many numbers as it takes",
+                "`; stop-after: x`: wrong number of values",
             ),
             ("; pipeline: dce\n; target: aarch64\nbir 2".to_owned(), "line 3"),
         ] {

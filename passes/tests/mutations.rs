@@ -467,7 +467,7 @@ fn refusals_name_both_values() {
     let none = refuse(&|plan| {
         plan.places.remove(&attended);
     });
-    assert_eq!(none, "%9 has no place, or is no value and has one");
+    assert_eq!(none, "%9 has no place in memory, or has one but is not a value of the function");
     let stray = refuse(&|plan| {
         plan.places.insert(ValueId::from_index(9999), Place::Extern);
     });

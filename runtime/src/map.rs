@@ -153,7 +153,8 @@ impl Place {
     fn take(start: usize, end: usize) -> Option<&'static Self> {
         let _taking = TAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let place = PLACES.iter().find(|place| place.end.load(Ordering::Acquire) == 0)?;
-        place.start.store(start, Ordering::Relaxed);
+        // In this order, by which the handler tells a place that is being taken from one that is.
+        place.start.store(start, Ordering::Release);
         place.lost.store(false, Ordering::Relaxed);
         place.end.store(end, Ordering::Release);
         Some(place)
@@ -259,8 +260,8 @@ mod bus_errors {
     use std::ffi::{c_int, c_void};
     use std::io;
     use std::ptr;
-    use std::sync::OnceLock;
-    use std::sync::atomic::Ordering;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Mutex, OnceLock, PoisonError};
 
     use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
@@ -270,6 +271,10 @@ mod bus_errors {
 
     /// What handled the signal before; set before the handler is.
     static PREVIOUS: OnceLock<Previous> = OnceLock::new();
+    /// Whether the handler is there; held while it is being installed.
+    static INSTALLED: Mutex<bool> = Mutex::new(false);
+    /// Bytes of a page, asked for before the handler is there: the first to ask may allocate.
+    static PAGE: AtomicUsize = AtomicUsize::new(0);
 
     /// Handles SIGBUS from now on: an access to a page of a [`super::Mapping`] that its file has lost finds zeros there and in what
     /// follows, and [`super::Mapping::check`] fails. What else raises SIGBUS goes to the handler that there was before. Calling
@@ -278,9 +283,11 @@ mod bus_errors {
     /// # Errors
     /// The system refused.
     pub fn survive_truncation() -> io::Result<()> {
-        if PREVIOUS.get().is_some() {
+        let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+        if *installed {
             return Ok(());
         }
+        PAGE.store(rustix::param::page_size(), Ordering::Release);
         let mut previous = std::mem::MaybeUninit::<libc::sigaction>::uninit();
         // SAFETY: a null new action only asks; `previous` is valid for a write of its type.
         if unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), previous.as_mut_ptr()) } != 0 {
@@ -288,9 +295,8 @@ mod bus_errors {
         }
         // SAFETY: the call succeeded and so has written all of it.
         let previous = unsafe { previous.assume_init() };
-        if PREVIOUS.set(Previous(previous)).is_err() {
-            return Ok(());
-        }
+        // Set already where an earlier call got no further than this.
+        PREVIOUS.get_or_init(|| Previous(previous));
         // SAFETY: an all-zero `sigaction` is a valid value of this C struct of integers: no flags, nothing blocked.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = handle;
@@ -299,28 +305,33 @@ mod bus_errors {
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         // SAFETY: `handle` has the signature that SA_SIGINFO asks for and is async-signal-safe; `action` is valid.
         match unsafe { libc::sigaction(libc::SIGBUS, &raw const action, ptr::null_mut()) } {
-            0 => Ok(()),
+            0 => {
+                *installed = true;
+                Ok(())
+            }
             _ => Err(io::Error::last_os_error()),
         }
     }
 
     extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-        // SAFETY: with SA_SIGINFO the system passes a valid `siginfo_t`, which for SIGBUS has an address.
-        let address = unsafe { (*info).si_addr() }.addr();
-        if !put_zeros(address) {
-            chain(signal, info, context);
+        // SAFETY: with SA_SIGINFO the system passes a valid `siginfo_t`.
+        let was_sent = unsafe { (*info).si_code } <= 0;
+        // SAFETY: as above; a SIGBUS that was not sent by a process has an address.
+        if was_sent || !put_zeros(unsafe { (*info).si_addr() }.addr()) {
+            chain(signal, info, context, was_sent);
         }
     }
 
     /// Puts pages of zeros from the one of `address` to the end of the mapping in which it lies; returns whether it lies in one.
     fn put_zeros(address: usize) -> bool {
         for place in &PLACES {
+            // A place is emptied before it gets another start, so with one start before and after, the end is of that start or 0.
+            let start = place.start.load(Ordering::Acquire);
             let end = place.end.load(Ordering::Acquire);
-            let start = place.start.load(Ordering::Relaxed);
-            if !(start..end).contains(&address) {
+            if place.start.load(Ordering::Acquire) != start || !(start..end).contains(&address) {
                 continue;
             }
-            let page = rustix::param::page_size();
+            let page = PAGE.load(Ordering::Acquire);
             let from = address & !(page - 1);
             let length = end.next_multiple_of(page) - from;
             let at = ptr::with_exposed_provenance_mut(from);
@@ -339,16 +350,21 @@ mod bus_errors {
         false
     }
 
-    /// Does what would have been done without this handler.
-    fn chain(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    /// Does what would have been done without this handler; `was_sent` by a process, as against raised by an access.
+    fn chain(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, was_sent: bool) {
         let Some(Previous(previous)) = PREVIOUS.get() else { return };
         match previous.sa_sigaction {
+            libc::SIG_IGN if was_sent => {}
             libc::SIG_DFL | libc::SIG_IGN => {
                 // SAFETY: an all-zero `sigaction` is a valid value, and is the default action.
                 let default: libc::sigaction = unsafe { std::mem::zeroed() };
-                // The access is tried again after the return, and then ends the process.
+                // The access is tried again after the return, and then ends the process; what was sent is sent again.
                 // SAFETY: `default` is valid; the old action is not asked for.
                 unsafe { libc::sigaction(signal, &raw const default, ptr::null_mut()) };
+                if was_sent {
+                    // SAFETY: `raise` is async-signal-safe.
+                    unsafe { libc::raise(signal) };
+                }
             }
             handler if previous.sa_flags & libc::SA_SIGINFO != 0 => {
                 // SAFETY: whoever installed it with SA_SIGINFO gave a function of this signature.

@@ -64,6 +64,8 @@ struct Key {
 
 /// Most requests that are read, and their forms compiled, ahead of those that run.
 const AHEAD: usize = 4;
+/// Most of them where none of the first ones is ready, so that requests without a form pass those whose forms take long.
+const MOST_AHEAD: usize = 64;
 /// How long is waited for a form where nothing else is to be done, before an interruption is looked for.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -204,7 +206,10 @@ impl<'a> Job<'a> {
         // An input that cannot be read ends the batch after the requests before that.
         let mut unreadable = None;
         let mut next = |idle: bool| -> Result<Supply<Key>, BatchError> {
-            while ahead.len() < AHEAD && unreadable.is_none() {
+            while unreadable.is_none()
+                && (ahead.len() < AHEAD
+                    || ahead.len() < MOST_AHEAD && !ahead.iter_mut().any(|(_, prepared)| prepared.is_ready()))
+            {
                 let Some((number, item)) = items.next() else { break };
                 if !keep_going() {
                     return Err(Error::Interrupted.into());

@@ -92,7 +92,7 @@ pub enum BatchError {
     },
     /// The output holds a result that was made with other settings.
     #[error(
-        "{}: the result for \"{id}\" was made with {setting} {was}, and this run has {is}: give the same settings or another output, or overwrite it",
+        "{}: the result for \"{id}\" was made with another {setting} ({was}; this run has {is}): give the same settings or another output, or overwrite it",
         path.display()
     )]
     OtherSettings {

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -129,6 +129,14 @@ impl Output {
         written.map_err(failed("write to", &self.path))
     }
 
+    /// Brings to the disk what was appended, and leaves the file as it is where nothing was: for a batch that has failed.
+    pub fn abandon(self) {
+        if let Place::File { file, cut: true, .. } = self.place {
+            // The failure is told, and whole lines are there in any case.
+            drop(file.sync_all());
+        }
+    }
+
     /// Brings everything to the disk.
     ///
     /// # Errors
@@ -145,14 +153,23 @@ impl Output {
     }
 }
 
+/// Longest line of a result, in bytes: far more than the text of any context.
+const MAX_LINE: u64 = 256 << 20;
+
 /// The results in the complete lines of a file, and where these end.
 fn read_results(path: &Path, file: &File) -> Result<(Done, u64), BatchError> {
     let (mut done, mut length) = (Done::default(), 0);
     let mut reader = BufReader::new(file);
+    let beginning = reader.fill_buf().map_err(failed("read", path))?;
+    if !is_torn(beginning) {
+        let why = "it is not the beginning of a result".to_owned();
+        return Err(BatchError::NotResults { path: path.to_owned(), line: 1, why });
+    }
     let (mut line, mut number) = (Vec::new(), 0);
     loop {
         line.clear();
-        reader.read_until(b'\n', &mut line).map_err(failed("read", path))?;
+        let most = &mut (&mut reader).take(MAX_LINE);
+        most.read_until(b'\n', &mut line).map_err(failed("read", path))?;
         number += 1;
         let wrong = |why| BatchError::NotResults { path: path.to_owned(), line: number, why };
         if line.last() != Some(&b'\n') {

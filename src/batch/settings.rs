@@ -130,6 +130,7 @@ impl Settings {
         let names = self.0.keys().chain(other.0.keys());
         let shown = |settings: &Self, name: &str| match settings.0.get(name) {
             None => "the default".to_owned(),
+            Some(Value::String(text)) => super::printable(text),
             Some(value) => super::printable(&value.to_string()),
         };
         let differs = |name: &&String| self.0.get(*name) != other.0.get(*name);

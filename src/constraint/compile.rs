@@ -17,6 +17,8 @@ pub const MAX_TIME: Duration = Duration::from_secs(10);
 const MAX_THREADS: usize = 8;
 /// How often it is looked whether a turn has come.
 const POLL: Duration = Duration::from_millis(20);
+/// How long it may wait for its turn.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 /// Stack of a thread: reserved, not used unless a grammar is that deep.
 const STACK: usize = 256 << 20;
 
@@ -38,8 +40,11 @@ type Work = Box<dyn FnOnce() -> Made + Send>;
 
 enum State {
     Done(Made),
-    /// It waits for its turn.
-    Waiting(Option<Work>),
+    /// It waits for its turn, until then.
+    Waiting {
+        work: Option<Work>,
+        until: Instant,
+    },
     Running {
         made: Receiver<Made>,
         deadline: Instant,
@@ -72,14 +77,15 @@ impl Compiling {
     pub fn start(
         work: impl FnOnce() -> Result<Box<dyn Constraint>, ConstraintError> + Send + 'static,
     ) -> Self {
-        let mut this = Self(State::Waiting(Some(Box::new(work))));
+        let until = Instant::now() + MAX_WAIT;
+        let mut this = Self(State::Waiting { work: Some(Box::new(work)), until });
         this.begin();
         this
     }
 
     /// Starts the thread, where there may be one more.
     fn begin(&mut self) {
-        let State::Waiting(work) = &mut self.0 else { return };
+        let State::Waiting { work, .. } = &mut self.0 else { return };
         let Some(counted) = Counted::new() else { return };
         let Some(work) = work.take() else { return };
         let (sender, made) = sync_channel(1);
@@ -118,9 +124,14 @@ impl Compiling {
         self.begin();
         let (made, deadline) = match &self.0 {
             State::Done(_) => return true,
-            State::Waiting(_) => {
+            State::Waiting { until, .. } if Instant::now() < *until => {
                 std::thread::sleep(most);
                 return false;
+            }
+            // All threads are busy with grammars that have been given up and have not ended yet.
+            State::Waiting { .. } => {
+                self.0 = State::Done(Err(too_late()));
+                return true;
             }
             State::Running { made, deadline } => (made, deadline),
         };

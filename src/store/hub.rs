@@ -4,6 +4,7 @@
 //! unless the newest is asked for; every part of a split model is there, or it is not found.
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -314,7 +315,8 @@ fn choose(repo: &RepoId, files: &[String], wanted: Option<&str>) -> Result<Vec<S
         Some(part) => {
             let parts = (1..=part.count).map(|number| format!("{folder}{}", part.of_part(number)));
             let parts: Vec<String> = parts.collect();
-            match parts.iter().find(|part| !files.contains(part)) {
+            let there: HashSet<&String> = files.iter().collect();
+            match parts.iter().find(|part| !there.contains(part)) {
                 None => Ok(parts),
                 Some(part) => Err(missing(printable(part))),
             }

@@ -130,9 +130,7 @@ pub enum StoreError {
         why: String,
     },
     /// This machine has no way to the server.
-    #[error(
-        "{url}: there is no way to the server: {why}; check the network, or give the path of a model file"
-    )]
+    #[error("{url}: cannot reach the server: {why}; check the network, or give the path of a model file")]
     NoNetwork {
         /// What was asked for.
         url: String,

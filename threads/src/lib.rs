@@ -137,21 +137,26 @@ mod tests {
         (0..100_000u64).into_par_iter().sum()
     }
 
-    /// A system that allows `limit` threads.
+    /// On a system that allows `limit` threads at a time.
     fn pool_of(wanted: usize, limit: usize) -> Pool {
-        let left = AtomicUsize::new(limit);
+        let left = Arc::new(AtomicUsize::new(limit));
         Pool::start(wanted, |run| {
             let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
             taken.map_err(|_| io::Error::from(io::ErrorKind::WouldBlock))?;
-            thread::Builder::new().spawn(run)
+            let left = Arc::clone(&left);
+            thread::Builder::new().spawn(move || {
+                run();
+                left.fetch_add(1, Ordering::Relaxed);
+            })
         })
     }
 
     #[test]
     fn a_pool_has_the_threads_that_can_be_had() {
         assert_eq!(pool_of(4, 100).workers.len(), 4);
-        // Five are started and end; half of them is wanted then, and there are seven left.
-        assert_eq!(pool_of(64, 12 + 7).workers.len(), 6);
+        // Those of the first attempt have ended before the second, which asks for half of them.
+        assert_eq!(pool_of(64, 19).workers.len(), 9);
+        assert_eq!(pool_of(64, 1).workers.len(), 0);
         let none = pool_of(8, 0);
         assert!(none.rayon.is_none() && none.workers.is_empty());
     }
