@@ -80,10 +80,9 @@ fn of_chat(error: &ChatError) -> Option<String> {
         ChatError::Template { .. } | ChatError::TemplateTooLong { .. } => {
             Some("choose another template with --chat-template".to_owned())
         }
-        ChatError::ContextFull { .. } => Some(
-            "/reset starts a new conversation, --ctx-size sets a larger context, --context-shift drops the oldest turns"
-                .to_owned(),
-        ),
+        ChatError::ContextFull { .. } => {
+            Some("/clear starts a new conversation, --ctx-size sets a larger context".to_owned())
+        }
         _ => None,
     }
 }
@@ -91,7 +90,7 @@ fn of_chat(error: &ChatError) -> Option<String> {
 fn of_store(error: &StoreError) -> Option<String> {
     match error {
         StoreError::Offline { .. } => {
-            Some("omit --offline and unset HF_HUB_OFFLINE to download it".to_owned())
+            Some("unset HF_HUB_OFFLINE to download it".to_owned())
         }
         StoreError::NoFile { repo, files, .. } if files.contains(".safetensors") => Some(format!(
             "it holds a checkpoint: fetch it with `hf download {repo}`, then `bitnetc import hf:{repo} -o model.gguf` makes a model of it"

@@ -63,7 +63,7 @@ pub(crate) fn run(args: &InspectArgs, quiet: bool) -> Outcome {
 }
 
 /// Name and version of the form of the report.
-const SCHEMA: &str = "bitnetc.inspect/1";
+const SCHEMA: &str = "bitnetc.inspect/2";
 
 /// Text from a file, safe to print on a terminal.
 fn safe(text: &str) -> String {

@@ -1,7 +1,12 @@
 //! What is done with a command line as clap reads it: errors without advice that helps nobody, and remarks on values.
 
+use std::path::PathBuf;
+
 use clap::ArgMatches;
 use clap::error::{ContextKind, ContextValue, Error};
+
+use super::failure::JsonTo;
+use super::input_file::is_standard;
 
 /// Commands that run a model with the threads that are asked for; others only reckon with them.
 const RUNNING: &[&str] = &["run", "chat", "batch", "bench", "logits", "perplexity", "verify"];
@@ -14,6 +19,18 @@ pub(crate) fn without_value_tip(mut error: Error) -> Error {
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(kept));
     }
     error
+}
+
+/// Where the object of an error goes, if the command was given `--json`.
+pub(crate) fn error_object(mut matches: &ArgMatches) -> Option<JsonTo> {
+    while let Some((_, inner)) = matches.subcommand() {
+        matches = inner;
+    }
+    let asked = matches.try_get_one::<bool>("json").ok().flatten().copied().unwrap_or(false);
+    // Stdout is the results' where these are written to it.
+    let output = matches.try_get_one::<PathBuf>("output").ok().flatten();
+    let to = if output.is_some_and(|path| is_standard(path)) { JsonTo::Stderr } else { JsonTo::Stdout };
+    asked.then_some(to)
 }
 
 /// The most threads that a command is asked to run with.

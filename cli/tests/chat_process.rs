@@ -38,7 +38,7 @@ fn every_line_is_answered_and_only_new_tokens_are_computed() {
     let number = |turn: usize, name: &str| turns[turn][name].as_u64().unwrap();
     assert_eq!(number(0, "reused_tokens"), 0);
     for turn in 1..3 {
-        let before = number(turn - 1, "prompt_tokens") + number(turn - 1, "answer_tokens");
+        let before = number(turn - 1, "prompt_tokens") + number(turn - 1, "generated_tokens");
         assert_eq!(number(turn, "reused_tokens"), before - 1);
     }
     // The texts are those that stream.
