@@ -105,7 +105,7 @@ fn a_plan_is_explained_like_its_model_but_for_the_passes() {
     for part in ["entries", "kinds", "kernels", "machine", "position"] {
         assert_eq!(of_plan[part], of_model[part], "{part}");
     }
-    for part in ["name", "architecture", "hyper_parameters", "options", "memory", "context"] {
+    for part in ["name", "architecture", "hyper_parameters", "options", "memory_bytes", "context"] {
         assert_eq!(of_plan["model_info"][part], of_model["model_info"][part], "{part}");
     }
     assert_eq!(of_plan["model_info"]["source"], "plan");

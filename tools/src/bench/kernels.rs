@@ -465,7 +465,7 @@ pub fn json(outcome: &KernelsOutcome) -> (Value, Value) {
         json!({
             "entry": e.entry,
             "tokens": e.tokens,
-            "samples_ns": nanoseconds(&e.seconds),
+            "median_ns": (e.seconds * 1e10).round() / 10.0,
             "barrier_share": e.barrier,
             "dispatch_share": e.dispatch,
         })

@@ -17,9 +17,9 @@ pub struct Document {
     pub schema: &'static str,
     /// What made it.
     pub producer: String,
-    /// Name of the model, as its file gives it.
+    /// The file of the model.
     #[serde(rename = "model")]
-    pub name: String,
+    pub file: String,
     /// The model.
     #[serde(rename = "model_info")]
     pub model: ModelInfo,
@@ -42,8 +42,8 @@ pub struct Document {
 /// What the model is.
 #[derive(Clone, Debug, Serialize)]
 pub struct ModelInfo {
-    /// The file.
-    pub file: String,
+    /// Name, as its file gives it.
+    pub name: String,
     /// `gguf` or `plan`.
     pub source: &'static str,
     /// Architecture, as the file gives it.

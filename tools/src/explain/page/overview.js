@@ -90,7 +90,7 @@ function overview(root) {
       ["vectors", `${m.vector_bytes} bytes`], ["second-level caches", bytes(m.cache_bytes)], ["barrier", time(m.barrier_ns)],
       doc.measurement && ["waiting at barriers", percent(doc.measurement.barrier_share)],
       doc.measurement && ["dispatch", percent(doc.measurement.dispatch_share)]]),
-    list("Model", [["file", doc.model_info.file], ["architecture", doc.model_info.architecture], ...Object.entries(doc.model_info.hyper_parameters).map(([k, v]) => [words(k), v])]),
+    list("Model", [["file", doc.model], ["architecture", doc.model_info.architecture], ...Object.entries(doc.model_info.hyper_parameters).map(([k, v]) => [words(k), v])]),
     list("Compiled", [...Object.entries(doc.model_info.options).map(([k, v]) => [words(k), v]),
       ...Object.entries(doc.model_info.memory_bytes).map(([k, v]) => [words(k) + " in memory", `${bytes(v)} at a context of ${doc.model_info.context}`]), ["by", doc.producer]])));
 }
