@@ -271,8 +271,12 @@ impl Report {
                 output::print(&page.map_err(|e| Failure::new(exit::FAILURE, e))?)
             }
             (ReportFormat::Jsonl, _) => {
-                let startup = end.startup.map(|startup| json!({ "schema": "bitnetc.bench-test/1", "startup": startup.json() }));
-                let comparison = end.comparisons.map(|c| json!({ "schema": "bitnetc.bench-test/1", "comparison": compare::json(c) }));
+                let startup = end
+                    .startup
+                    .map(|startup| json!({ "schema": "bitnetc.bench-test/1", "startup": startup.json() }));
+                let comparison = end
+                    .comparisons
+                    .map(|c| json!({ "schema": "bitnetc.bench-test/1", "comparison": compare::json(c) }));
                 let lines: String =
                     startup.into_iter().chain(comparison).map(|line| format!("{line}\n")).collect();
                 output::print(&lines)

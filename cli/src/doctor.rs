@@ -266,7 +266,8 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
     let findings = findings(&cpus, &machine, config, free, step.weight_bytes);
     let verdict = verdict(&findings, measured.as_ref(), &step);
     if args.json {
-        let place = |place: &Place| json!({ "path": place.path, "files": place.files, "total_bytes": place.bytes });
+        let place =
+            |place: &Place| json!({ "path": place.path, "files": place.files, "total_bytes": place.bytes });
         output::print_json(&json!({
             "schema": "bitnetc.doctor/2",
             "version": Build::this().version,

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use serde_json::json;
 
 use crate::style::{self, Style};
-use crate::{exit, hint, output};
+use crate::{exit, hint, output, usage};
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -136,7 +136,7 @@ fn print_object(to: JsonTo, message: &str, hint: Option<&str>, code: u8) {
 
 /// Reports a command line that cannot be parsed, which clap has shown, as an object too if it has `--json`.
 pub(crate) fn report_usage(error: &clap::Error, words: &[std::ffi::OsString]) {
-    if !words.iter().take_while(|word| *word != "--").any(|word| word == "--json") {
+    if !usage::has_json(words) {
         return;
     }
     let text = error.to_string();

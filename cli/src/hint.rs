@@ -89,9 +89,7 @@ fn of_chat(error: &ChatError) -> Option<String> {
 
 fn of_store(error: &StoreError) -> Option<String> {
     match error {
-        StoreError::Offline { .. } => {
-            Some("unset HF_HUB_OFFLINE to download it".to_owned())
-        }
+        StoreError::Offline { .. } => Some("unset HF_HUB_OFFLINE to download it".to_owned()),
         StoreError::NoFile { repo, files, .. } if files.contains(".safetensors") => Some(format!(
             "it holds a checkpoint: fetch it with `hf download {repo}`, then `bitnetc import hf:{repo} -o model.gguf` makes a model of it"
         )),

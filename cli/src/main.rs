@@ -59,7 +59,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 use config::Config;
-use failure::Failure;
+use failure::{Failure, JsonTo};
 use models::ModelsCommand;
 
 /// Parses the command line, runs the command and gives its exit code.
@@ -75,7 +75,12 @@ fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
     let typed = match peers::translate(words.clone(), &command) {
         Ok(typed) => typed,
-        Err(failure) => return failure.report(),
+        Err(failure) => {
+            if usage::has_json(&words) {
+                failure::report_as_json(JsonTo::Stdout);
+            }
+            return failure.report();
+        }
     };
     let mut command = command;
     let parsed = command.try_get_matches_from_mut(typed.args).and_then(|matches| {

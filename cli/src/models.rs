@@ -154,7 +154,8 @@ fn hub_name(name: &Path) -> Result<HubRef, Failure> {
         Named::Hub(hub) => return Ok(hub),
         Named::File(path) => path,
         Named::BuiltIn => {
-            let message = format!("{} is built in: there is nothing to fetch or to remove", builtin::SHORT_NAME);
+            let message =
+                format!("{} is built in: there is nothing to fetch or to remove", builtin::SHORT_NAME);
             return Err(Failure::new(exit::USAGE, message));
         }
     };

@@ -193,8 +193,13 @@ fn the_last_message_is_edited_and_models_are_switched() {
     assert_eq!(turns(&output).len(), 4);
     let saved = std::fs::read_to_string(folder.path().join("saved.json")).unwrap();
     let saved: Value = serde_json::from_str(&saved).unwrap();
-    let texts: Vec<&str> =
-        saved["messages"].as_array().unwrap().iter().step_by(2).map(|m| m["content"].as_str().unwrap()).collect();
+    let texts: Vec<&str> = saved["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .step_by(2)
+        .map(|m| m["content"].as_str().unwrap())
+        .collect();
     assert_eq!(texts, ["Where is thou?", "Again"]);
 
     // An editor that fails changes nothing, and an absent model neither.

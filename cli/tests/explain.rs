@@ -155,7 +155,10 @@ fn speeds_that_were_measured_once_are_taken_where_they_are_asked_for() {
         serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["machine"].clone()
     };
     let measured = machine(&["--speeds", "measured"]);
-    assert_eq!((&measured["measured"], &measured["read_one_bytes_per_second"]), (&true.into(), &123e9.into()));
+    assert_eq!(
+        (&measured["measured"], &measured["read_one_bytes_per_second"]),
+        (&true.into(), &123e9.into())
+    );
     assert_eq!(measured["int8_macs_per_second"], serde_json::json!(14e9));
     assert_eq!(machine(&[])["measured"], false);
     assert_eq!(machine(&["--speeds", "assumed"]), machine(&[]));

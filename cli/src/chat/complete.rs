@@ -53,7 +53,8 @@ fn beginning_with(start: &str, words: impl Iterator<Item = String>) -> Vec<Strin
 
 /// The paths that begin with `start`; those of folders end with a slash.
 fn files(start: &str) -> Vec<String> {
-    let (folder, name) = start.rsplit_once('/').map_or(("", start), |(folder, name)| (&start[..=folder.len()], name));
+    let (folder, name) =
+        start.rsplit_once('/').map_or(("", start), |(folder, name)| (&start[..=folder.len()], name));
     let place = if folder.is_empty() { Path::new(".") } else { Path::new(folder) };
     let Ok(entries) = place.read_dir() else { return Vec::new() };
     let mut found: Vec<String> = entries

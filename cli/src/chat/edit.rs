@@ -17,7 +17,8 @@ pub(super) fn edited(text: &str, input: &mut Input) -> Result<Option<String>, Fa
             Some(Line::Text(changed)) => changed,
             Some(Line::Interrupt | Line::End) => return Ok(None),
             None => {
-                let message = "/edit: standard input is not a terminal: set EDITOR, or give the new text: /edit TEXT";
+                let message =
+                    "/edit: standard input is not a terminal: set EDITOR, or give the new text: /edit TEXT";
                 return Err(Failure::new(exit::FAILURE, message));
             }
         },
@@ -27,7 +28,8 @@ pub(super) fn edited(text: &str, input: &mut Input) -> Result<Option<String>, Fa
 
 /// The text after `editor`, a command of the shell, has changed it in a file.
 fn in_editor(editor: &str, text: &str) -> Result<String, Failure> {
-    let failed = |why: String| Failure::new(exit::FAILURE, format!("cannot edit the message with `{editor}`: {why}"));
+    let failed =
+        |why: String| Failure::new(exit::FAILURE, format!("cannot edit the message with `{editor}`: {why}"));
     let file = tempfile::Builder::new().prefix("message").suffix(".txt").tempfile();
     let file = file.map_err(|error| failed(format!("no temporary file: {error}; set TMPDIR")))?;
     std::fs::write(file.path(), text).map_err(|error| failed(error.to_string()))?;

@@ -11,7 +11,9 @@ mod screen;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bitnetc::chat::{ChatError, Conversation, ConversationOptions, Message, Overflow, Reply, Role, Transcript};
+use bitnetc::chat::{
+    ChatError, Conversation, ConversationOptions, Message, Overflow, Reply, Role, Transcript,
+};
 use bitnetc::engine::{EngineOptions, Stop};
 use bitnetc::{Error, GrammarSource, Model};
 use bitnetc_runtime::sampling::Sampler;

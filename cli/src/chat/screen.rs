@@ -120,7 +120,9 @@ impl Wrap {
         if self.word.is_empty() {
             return;
         }
-        if std::mem::take(&mut self.at_start) && (self.word.starts_with("```") || self.word.starts_with("~~~")) {
+        if std::mem::take(&mut self.at_start)
+            && (self.word.starts_with("```") || self.word.starts_with("~~~"))
+        {
             self.fenced = !self.fenced;
             self.verbatim = true;
         }
