@@ -114,7 +114,7 @@ fn perf_and_json_tell_times_and_memory() {
     let output =
         with_input(chat(&["-q", "-s", "1", "-n", "6", "--ignore-eos", "--json", "--perf"]), "Hello\nAgain\n");
     let said = String::from_utf8(output.stderr.clone()).unwrap();
-    for part in ["load time", "prompt eval time", "99 % within", "planned", "peak RSS"] {
+    for part in ["load time", "prompt eval time", "p99", "planned", "peak RSS"] {
         assert_eq!(said.matches(part).count(), 2, "{part}: {said}");
     }
     for turn in turns(&output) {
