@@ -358,7 +358,7 @@ fn errors_are_objects_too() {
     let long = "x".repeat(300) + ".gguf";
     for (args, code, part) in [
         (&["inspect", &long, "--json"][..], 1, "cannot open"),
-        (&["run", "--temp", "-5", "--json"], 2, "temp"),
+        (&["run", "--top-p", "-1", "--json"], 2, "top"),
         (&["explain", "--nonsense", "--json"], 2, "--nonsense"),
         (&["rm", "shakespeare-5m", "--json"], 2, "built in"),
     ] {
