@@ -5,3 +5,6 @@ pub static GGUF: &[u8] = include_bytes!("../models/shakespeare/shakespeare-5m-i2
 
 /// Its name in messages.
 pub const NAME: &str = "shakespeare-5m (built in)";
+
+/// Its name on a command line.
+pub const SHORT_NAME: &str = "shakespeare-5m";

@@ -61,8 +61,16 @@ fn closure(package: &str, features: &[&str]) -> BTreeSet<String> {
 }
 
 /// Crates of a terminal, which a program that links the library has no use for.
-const OF_A_TERMINAL: [&str; 8] =
-    ["clap", "clap_complete", "clap_mangen", "indicatif", "miette", "rustyline", "signal-hook", "toml"];
+const OF_A_TERMINAL: [&str; 8] = [
+    "clap",
+    "clap_complete",
+    "clap_mangen",
+    "indicatif",
+    "rustyline",
+    "signal-hook",
+    "terminal_size",
+    "toml",
+];
 /// Crates that reach the network, and their checks of what it brings.
 const OF_THE_NETWORK: [&str; 6] = ["ureq", "rustls", "rustls-graviola", "graviola", "sha1", "sha2"];
 const OF_GRAMMARS: [&str; 2] = ["llguidance", "toktrie"];

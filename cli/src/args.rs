@@ -86,7 +86,7 @@ pub(crate) enum Command {
     /// Show the configuration
     Config(super::config::ConfigArgs),
     /// Print the version
-    Version,
+    Version(super::shell::VersionArgs),
     /// Print shell completions
     Completions(super::shell::CompletionsArgs),
     /// Print or write man pages
@@ -336,6 +336,9 @@ pub(crate) struct IrCheckArgs {
     /// A .bir file (`-`: standard input)
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+    /// Print one JSON object instead of the module
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -401,6 +404,9 @@ pub(crate) struct SynthArgs {
     /// Layers instead of the preset's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
     pub(crate) layers: Option<u32>,
+    /// Print the summary as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// How results are written.

@@ -297,7 +297,7 @@ impl Report<'_> {
         let machine = self.scheduler.stepper().machine();
         let memory = machine.memory();
         serde_json::json!({
-            "schema": "bitnetc.batch/1",
+            "schema": "bitnetc.batch/2",
             "model": self.loaded.name,
             "requests": self.job.left() + self.job.skipped(),
             "already_done": self.job.skipped(),
@@ -313,7 +313,7 @@ impl Report<'_> {
                 "total_ms": output::ms(self.time),
                 "steps_ms": output::ms(stats.step_time),
                 "sampling_ms": output::ms(stats.sample_time),
-                "generated_tokens_per_second": self.rate(),
+                "tokens_per_second": self.rate(),
             },
             "memory": {
                 "planned_bytes": memory.total(),

@@ -211,6 +211,7 @@ impl Report {
                 let mut line = report::json_test(subject, &outcome);
                 line["cpu"] = json!(self.machine.cpu);
                 line["version"] = json!(self.build.version);
+                line["schema"] = json!("bitnetc.bench-test/1");
                 output::print(&format!("{line}\n"))?;
             }
             _ => {}
@@ -225,12 +226,12 @@ impl Report {
         all.map(|test| compare::series(&test).map_err(|e| Failure::new(exit::FAILURE, e))).collect()
     }
 
-    /// The whole report, `bitnetc.bench/1`.
+    /// The whole report, `bitnetc.bench/2`.
     fn document(&self, end: &End<'_>) -> Value {
         let (machine, build) = report::json_head(&self.machine, &self.build);
         let tests = self.tests.iter().map(|(subject, outcome)| report::json_test(subject, outcome));
         let mut document = json!({
-            "schema": "bitnetc.bench/1",
+            "schema": "bitnetc.bench/2",
             "machine": machine,
             "build": build,
             "buffer_bytes": end.buffer_bytes,
@@ -270,8 +271,12 @@ impl Report {
                 output::print(&page.map_err(|e| Failure::new(exit::FAILURE, e))?)
             }
             (ReportFormat::Jsonl, _) => {
-                let startup = end.startup.map(|startup| json!({ "startup": startup.json() }));
-                let comparison = end.comparisons.map(|c| json!({ "comparison": compare::json(c) }));
+                let startup = end
+                    .startup
+                    .map(|startup| json!({ "schema": "bitnetc.bench-test/1", "startup": startup.json() }));
+                let comparison = end
+                    .comparisons
+                    .map(|c| json!({ "schema": "bitnetc.bench-test/1", "comparison": compare::json(c) }));
                 let lines: String =
                     startup.into_iter().chain(comparison).map(|line| format!("{line}\n")).collect();
                 output::print(&lines)

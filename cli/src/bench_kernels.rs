@@ -98,7 +98,7 @@ pub(crate) fn run(args: &BenchKernelsArgs, quiet: bool) -> Outcome {
         let (machine, build) = report::json_head(&machine, &build);
         let (kernels, entries) = json(&outcome);
         output::print_json(&json!({
-            "schema": "bitnetc.bench-kernels/1",
+            "schema": "bitnetc.bench-kernels/2",
             "machine": machine,
             "build": build,
             "model": loaded.name,

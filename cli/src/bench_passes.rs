@@ -110,13 +110,13 @@ pub(crate) fn run(args: &BenchPassesArgs, quiet: bool) -> Outcome {
     if args.json {
         let (machine, build) = report::json_head(&machine, &build);
         output::print_json(&json!({
-            "schema": "bitnetc.bench-passes/1",
+            "schema": "bitnetc.bench-passes/2",
             "machine": machine,
             "build": build,
             "model": whole.name,
             "threads": options.threads,
-            "n_prompt": options.prompt,
-            "n_gen": options.generate,
+            "prompt_tokens": options.prompt,
+            "generated_tokens": options.generate,
             "passes": outcomes.iter().map(json).collect::<Vec<_>>(),
         }))?;
     }

@@ -126,17 +126,17 @@ fn text(summary: &PlanSummary, path: &std::path::Path, seconds: f64) -> String {
 
 fn json(s: &PlanSummary, path: &std::path::Path, seconds: f64) -> serde_json::Value {
     serde_json::json!({
-        "schema": "bitnetc.compile/1",
+        "schema": "bitnetc.compile/2",
         "plan": path.display().to_string(),
         "plan_bytes": s.file_bytes,
-        "seconds": seconds,
+        "total_ms": 1e3 * seconds,
         "passes": s.passes.passes.iter().map(|p| serde_json::json!({
             "name": p.pass.name(),
             "patches": p.patches,
             "changed": p.changed,
             "ops_before": p.nodes_before,
             "ops_after": p.nodes_after,
-            "ms": p.seconds * 1e3,
+            "time_ms": p.seconds * 1e3,
         })).collect::<Vec<_>>(),
         "kernels": s.kernels,
         "steps_per_token": s.steps,

@@ -11,14 +11,15 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use bitnetc::store::{ALIASES, config_home, is_alias};
+use bitnetc::store::{config_home, is_alias};
 use bitnetc_runtime::whole_file::WholeFile;
 use clap::builder::{FalseyValueParser, OsStr, Resettable};
 use clap::{ArgAction, Args, Command, Subcommand};
+use serde_json::json;
 use toml::{Table, Value};
 
 use super::failure::Failure;
-use super::models::variable;
+use super::models::{self, variable};
 use super::{Outcome, output};
 use crate::exit;
 
@@ -64,7 +65,7 @@ pub(crate) struct ConfigArgs {
     #[command(subcommand)]
     pub(crate) command: Option<ConfigCommand>,
     /// Print one JSON object
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
@@ -287,7 +288,7 @@ fn wrong(path: &Path, message: &str, text: &str, span: Option<std::ops::Range<us
     match span {
         Some(span) => {
             let message = format!("{name} is not TOML: {message}");
-            Failure::in_text(message, None, &name, text.to_owned(), span, "here".to_owned())
+            Failure::in_text(message, text, &span)
         }
         None => Failure::new(exit::USAGE, format!("{name} is not TOML: {message}")),
     }
@@ -306,12 +307,20 @@ pub(crate) fn run(args: &ConfigArgs, config: Result<Config, Failure>, quiet: boo
     let none = || Failure::new(exit::FAILURE, "no directory for settings: set HOME or XDG_CONFIG_HOME");
     match args.command.unwrap_or(ConfigCommand::Show) {
         ConfigCommand::Path => {
-            output::print(&format!("{}\n", place.ok_or_else(none)?.display()))?;
+            let place = place.ok_or_else(none)?.display().to_string();
+            match args.json {
+                true => output::print_json(&json!({ "schema": "bitnetc.config-path/1", "path": place }))?,
+                false => output::print(&format!("{place}\n"))?,
+            }
         }
         ConfigCommand::Init => {
             let place = place.ok_or_else(none)?;
             init(&place)?;
-            output::say(quiet, format!("wrote {}", place.display()));
+            let place = place.display().to_string();
+            match args.json {
+                true => output::print_json(&json!({ "schema": "bitnetc.config-init/1", "path": place }))?,
+                false => output::say(quiet, format!("wrote {place}")),
+            }
         }
         ConfigCommand::Show => show(&config?, args.json)?,
     }
@@ -359,12 +368,12 @@ fn show(config: &Config, json: bool) -> Result<(), Failure> {
     }
     let environment = environment();
     if json {
-        return output::print_json(&serde_json::json!({
-            "schema": "bitnetc.config/1",
+        return output::print_json(&json!({
+            "schema": "bitnetc.config/2",
             "path": config.path.as_ref().map(|path| path.display().to_string()),
             "exists": config.exists,
             "settings": settings,
-            "aliases": aliases(),
+            "aliases": models::all_aliases(),
             "environment": environment,
         }));
     }
@@ -380,9 +389,7 @@ fn show(config: &Config, json: bool) -> Result<(), Failure> {
     };
     section("settings of the file", &mut settings.iter());
     section("environment", &mut environment.iter());
-    let built_in: BTreeMap<String, String> =
-        ALIASES.iter().map(|(alias, meaning)| ((*alias).to_owned(), (*meaning).to_owned())).collect();
-    section("aliases", &mut built_in.iter().chain(aliases()));
+    section("aliases", &mut models::all_aliases().iter());
     output::print(&text)
 }
 

@@ -266,9 +266,10 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
     let findings = findings(&cpus, &machine, config, free, step.weight_bytes);
     let verdict = verdict(&findings, measured.as_ref(), &step);
     if args.json {
-        let place = |place: &Place| json!({ "path": place.path, "files": place.files, "bytes": place.bytes });
+        let place =
+            |place: &Place| json!({ "path": place.path, "files": place.files, "total_bytes": place.bytes });
         output::print_json(&json!({
-            "schema": "bitnetc.doctor/1",
+            "schema": "bitnetc.doctor/2",
             "version": Build::this().version,
             "profile": Build::this().profile,
             "os": machine.os,
@@ -276,8 +277,10 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
             "target": machine.target,
             "code": code_level(&target),
             "cpus": { "allowed": cpus.allowed, "cores": cpus.cores, "quota": cpus.quota, "threads": threads },
-            "caches_bytes": {
-                "l1d": machine.l1d_bytes, "l2": machine.l2_bytes, "last": machine.last_cache_bytes,
+            "caches": {
+                "l1d_bytes": machine.l1d_bytes,
+                "l2_bytes": machine.l2_bytes,
+                "last_cache_bytes": machine.last_cache_bytes,
             },
             "memory": { "total_bytes": machine.memory_bytes, "available_bytes": free, "huge_pages": huge_pages() },
             "measured": measured.as_ref().map_or(Value::Null, |m| json!({
@@ -304,7 +307,7 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
                 "text": verdict.text,
                 "model": REFERENCE,
                 "bytes_per_token": step.bytes(),
-                "decode_tok_per_s": verdict.decode.map(|(speed, _)| speed),
+                "decode_tokens_per_second": verdict.decode.map(|(speed, _)| speed),
                 "limit": verdict.decode.map(|(_, limit)| limit),
             },
         }))?;

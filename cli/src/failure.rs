@@ -1,67 +1,47 @@
-//! Failures: what is shown on stderr, and the exit code.
+//! Failures: what is shown on stderr, the object that `--json` adds on stdout, and the exit code.
+//!
+//! Every failure looks as those of the command line do: `error: what, where, why`, then the place in a text if there is one, then
+//! `hint: what to do`. Invariant: no line is broken, whatever stderr is; a terminal does that itself.
 
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
-use miette::{Diagnostic, LabeledSpan, NamedSource, SourceSpan};
+use serde_json::json;
 
-use crate::{exit, hint};
+use crate::style::{self, Style};
+use crate::{exit, hint, output, usage};
 
 /// Why a command failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: u8,
-    report: Option<miette::Report>,
+    /// Nothing if the reader of stdout is gone.
+    report: Option<Report>,
 }
 
-/// An error of a text file, with its place.
+/// What is said.
 #[derive(Debug)]
-struct TextError {
+struct Report {
     message: String,
-    help: Option<String>,
-    source: NamedSource<String>,
-    span: SourceSpan,
-    label: String,
+    hint: Option<String>,
+    /// The lines of a text that the message is about.
+    excerpt: Option<String>,
 }
 
-impl std::fmt::Display for TextError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
-    }
+/// Where the error object of `--json` goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum JsonTo {
+    /// Where the object of a success would have gone.
+    Stdout,
+    /// Stdout has the results of a batch.
+    Stderr,
 }
 
-impl std::error::Error for TextError {}
+static JSON: OnceLock<JsonTo> = OnceLock::new();
 
-impl Diagnostic for TextError {
-    fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
-        self.help.as_ref().map(|h| Box::new(h) as Box<dyn std::fmt::Display>)
-    }
-    fn source_code(&self) -> Option<&dyn miette::SourceCode> {
-        Some(&self.source)
-    }
-    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        Some(Box::new(std::iter::once(LabeledSpan::new_with_span(Some(self.label.clone()), self.span))))
-    }
-}
-
-/// An error with what the user can do about it.
-#[derive(Debug)]
-struct Hinted {
-    message: String,
-    hint: String,
-}
-
-impl std::fmt::Display for Hinted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Hinted {}
-
-impl Diagnostic for Hinted {
-    fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
-        Some(Box::new(&self.hint))
-    }
+/// From here on a failure that ends the command is also an object.
+pub(crate) fn report_as_json(to: JsonTo) {
+    let _ = JSON.set(to);
 }
 
 /// Bytes of a text up to which the lines around a place are shown.
@@ -79,49 +59,34 @@ fn surroundings(text: &str, span: &std::ops::Range<usize>) -> usize {
     start + span.len() + end
 }
 
-/// Columns of messages that no terminal shows.
-const COLUMNS: usize = 100;
-
-/// Breaks lines by the terminal that stderr is, and otherwise always at the same column (the default would ask stdin's
-/// terminal, so that what a log holds would depend on who started the command).
-pub(crate) fn break_lines() {
-    if !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
-        let hook = |_: &_| -> Box<dyn miette::ReportHandler> {
-            Box::new(miette::MietteHandlerOpts::new().width(COLUMNS).build())
-        };
-        // Fails only where a hook is set already, and this is the only one.
-        let _ = miette::set_hook(Box::new(hook));
-    }
+/// The line of `text` where `span` begins, with its number and a mark below.
+fn excerpt(text: &str, span: &std::ops::Range<usize>) -> Option<String> {
+    let start = text.get(..span.start)?.rfind('\n').map_or(0, |at| at + 1);
+    let line = text.get(start..)?.lines().next().unwrap_or_default();
+    let number = text.get(..start)?.lines().count() + 1;
+    let before = text.get(start..span.start)?.chars().count();
+    let marked = text.get(span.start..span.end.min(start + line.len())).map_or(0, |t| t.chars().count());
+    // A terminal obeys control characters, and a tab would move the mark.
+    let shown: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let indent = " ".repeat(number.to_string().len());
+    let mark = " ".repeat(before) + &"^".repeat(marked.max(1));
+    Some(format!("  {indent} |\n  {number} | {shown}\n  {indent} | {mark}\n"))
 }
 
 impl Failure {
     /// A failure with this exit code.
     pub(crate) fn new(code: u8, message: impl std::fmt::Display) -> Self {
-        Self { code, report: Some(miette::Report::msg(message.to_string())) }
+        Self::with_hint(code, message, None)
     }
     /// A failure with what the user can do about it, if there is anything to say.
     pub(crate) fn with_hint(code: u8, message: impl std::fmt::Display, hint: Option<String>) -> Self {
-        let report = match hint {
-            Some(hint) => miette::Report::new(Hinted { message: message.to_string(), hint }),
-            None => miette::Report::msg(message.to_string()),
-        };
-        Self { code, report: Some(report) }
+        Self { code, report: Some(Report { message: message.to_string(), hint, excerpt: None }) }
     }
-    /// A failure at a place in a text, which is shown with its line and the ones beside it unless they are too long to be read.
-    pub(crate) fn in_text(
-        message: String,
-        help: Option<String>,
-        name: &str,
-        text: String,
-        span: std::ops::Range<usize>,
-        label: String,
-    ) -> Self {
-        if surroundings(&text, &span) > MOST_SHOWN {
-            return Self::new(exit::FAILURE, message);
-        }
-        let error =
-            TextError { message, help, source: NamedSource::new(name, text), span: span.into(), label };
-        Self { code: exit::FAILURE, report: Some(miette::Report::new(error)) }
+    /// A failure at a place in a text, which is shown with its line unless that is too long to be read.
+    pub(crate) fn in_text(message: String, text: &str, span: &std::ops::Range<usize>) -> Self {
+        let short = surroundings(text, span) <= MOST_SHOWN;
+        let excerpt = if short { excerpt(text, span) } else { None };
+        Self { code: exit::FAILURE, report: Some(Report { message, hint: None, excerpt }) }
     }
     /// The reader of stdout has closed the pipe: print nothing.
     pub(crate) fn broken_pipe() -> Self {
@@ -133,23 +98,51 @@ impl Failure {
         self.report.is_none()
     }
 
-    /// Shows the failure and gives its exit code.
+    /// Shows the failure, as an object too if the command was given `--json`, and gives its exit code.
     pub(crate) fn report(self) -> ExitCode {
         self.show();
+        if let (Some(report), Some(to)) = (&self.report, JSON.get()) {
+            print_object(*to, &report.message, report.hint.as_deref(), self.code);
+        }
         ExitCode::from(self.code)
     }
 
     /// Shows the failure, for a command that continues.
     pub(crate) fn show(&self) {
-        if let Some(report) = &self.report {
-            let text = format!("{report:?}");
-            // Nothing can be done if stderr is closed too.
-            let _ = std::io::Write::write_all(
-                &mut std::io::stderr(),
-                format!("{}\n", text.trim_end()).as_bytes(),
-            );
+        let Some(Report { message, hint, excerpt }) = &self.report else { return };
+        let colours = style::colours(&std::io::stderr());
+        let mut text = format!("{} {message}\n", Style::Error.paint("error:", colours));
+        text += excerpt.as_deref().unwrap_or_default();
+        if let Some(hint) = hint {
+            text += &format!("  {} {hint}\n", Style::Hint.paint("hint:", colours));
         }
+        // Nothing can be done if stderr is closed too.
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
     }
+}
+
+/// Prints the error object in one line.
+fn print_object(to: JsonTo, message: &str, hint: Option<&str>, code: u8) {
+    let object = json!({
+        "schema": "bitnetc.error/1",
+        "error": { "message": message, "hint": hint, "exit_code": code },
+    });
+    match to {
+        // Whoever has closed stdout reads the message on stderr.
+        JsonTo::Stdout => drop(output::print(&format!("{object}\n"))),
+        JsonTo::Stderr => output::say(false, object),
+    }
+}
+
+/// Reports a command line that cannot be parsed, which clap has shown, as an object too if it has `--json`.
+pub(crate) fn report_usage(error: &clap::Error, words: &[std::ffi::OsString]) {
+    if !usage::has_json(words) {
+        return;
+    }
+    let text = error.to_string();
+    let message = text.split("\n\n").next().unwrap_or_default().trim();
+    let tip = text.lines().find_map(|line| line.trim_start().strip_prefix("tip: "));
+    print_object(JsonTo::Stdout, message.strip_prefix("error: ").unwrap_or(message), tip, exit::USAGE);
 }
 
 impl From<bitnetc::Error> for Failure {
@@ -197,3 +190,19 @@ via_error!(
     bitnetc_ir::interp::InterpError,
     bitnetc_passes::PassError,
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_is_marked() {
+        let text = "one\n\ttwo three\nfour";
+        let at = text.find("three").unwrap();
+        assert_eq!(excerpt(text, &(at..at + 5)).unwrap(), "    |\n  2 |  two three\n    |      ^^^^^\n");
+        // To the end of the line at most, and at the end of the text.
+        assert!(excerpt(text, &(at..text.len())).unwrap().ends_with(" ^^^^^\n"));
+        assert!(excerpt(text, &(text.len()..text.len())).unwrap().contains("3 | four"));
+        assert_eq!(excerpt("ä", &(1..2)), None);
+    }
+}

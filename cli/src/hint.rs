@@ -80,19 +80,16 @@ fn of_chat(error: &ChatError) -> Option<String> {
         ChatError::Template { .. } | ChatError::TemplateTooLong { .. } => {
             Some("choose another template with --chat-template".to_owned())
         }
-        ChatError::ContextFull { .. } => Some(
-            "/reset starts a new conversation, --ctx-size sets a larger context, --context-shift drops the oldest turns"
-                .to_owned(),
-        ),
+        ChatError::ContextFull { .. } => {
+            Some("/clear starts a new conversation, --ctx-size sets a larger context".to_owned())
+        }
         _ => None,
     }
 }
 
 fn of_store(error: &StoreError) -> Option<String> {
     match error {
-        StoreError::Offline { .. } => {
-            Some("omit --offline and unset HF_HUB_OFFLINE to download it".to_owned())
-        }
+        StoreError::Offline { .. } => Some("unset HF_HUB_OFFLINE to download it".to_owned()),
         StoreError::NoFile { repo, files, .. } if files.contains(".safetensors") => Some(format!(
             "it holds a checkpoint: fetch it with `hf download {repo}`, then `bitnetc import hf:{repo} -o model.gguf` makes a model of it"
         )),

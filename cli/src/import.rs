@@ -91,15 +91,15 @@ pub(crate) fn run(args: &ImportArgs, quiet: bool) -> Outcome {
     let tensors = import.tensors().count();
     if args.json {
         output::print_json(&json!({
-            "schema": "bitnetc.import/1",
+            "schema": "bitnetc.import/2",
             "checkpoint": args.checkpoint,
             "output": args.output.display().to_string(),
             "architecture": import.architecture(),
             "type": args.target.name(),
             "tensors": tensors,
-            "bytes": bytes,
+            "file_bytes": bytes,
             "notes": import.notes(),
-            "seconds": seconds,
+            "total_ms": 1e3 * seconds,
         }))?;
     } else {
         output::print(&format!(

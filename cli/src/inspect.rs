@@ -42,7 +42,7 @@ pub(crate) fn run(args: &InspectArgs, quiet: bool) -> Outcome {
     });
     let mut report = match report {
         // The verdict says why.
-        Err(_) if refused => json!({ "schema": SCHEMA, "file": safe(&source.name()) }),
+        Err(_) if refused => json!({ "schema": SCHEMA, "model": safe(&source.name()) }),
         report => report?,
     };
     if let Some(verdict) = verdict {
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &InspectArgs, quiet: bool) -> Outcome {
 }
 
 /// Name and version of the form of the report.
-const SCHEMA: &str = "bitnetc.inspect/1";
+const SCHEMA: &str = "bitnetc.inspect/2";
 
 /// Text from a file, safe to print on a terminal.
 fn safe(text: &str) -> String {
@@ -80,8 +80,8 @@ fn gguf_report(source: &Source, args: &InspectArgs) -> Result<Value, bitnetc::Er
     let mut report = json!({
         "schema": SCHEMA,
         "kind": "gguf",
-        "file": safe(&source.name()),
-        "bytes": file_bytes,
+        "model": safe(&source.name()),
+        "file_bytes": file_bytes,
         "version": outline.version,
         "name": outline.string("general.name").map(safe),
         "architecture": outline.string("general.architecture").map(safe),
@@ -225,8 +225,8 @@ fn plan_report(name: &str, plan: &Plan, list: bool) -> Result<Value, bitnetc::Er
     let mut report = json!({
         "schema": SCHEMA,
         "kind": "plan",
-        "file": safe(name),
-        "bytes": plan.file().len(),
+        "model": safe(name),
+        "file_bytes": plan.file().len(),
         "name": safe(&meta.model_name),
         "architecture": safe(&meta.architecture),
         "producer": safe(&meta.producer),

@@ -9,6 +9,7 @@ use std::path::Path;
 use bitnetc::load::{Source, dump_module};
 use bitnetc_ir::{EntryPoint, Module, Stage, extract, text, verify};
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::args::{EntryArg, IrCheckArgs, IrDumpArgs, StageArg};
 use super::failure::Failure;
@@ -86,7 +87,28 @@ fn dump(args: &IrDumpArgs) -> Outcome {
 }
 
 fn check(args: &IrCheckArgs) -> Outcome {
-    output::print(&text::print(&read_module(&args.file)?))?;
+    let module = read_module(&args.file)?;
+    match args.json {
+        true => {
+            let functions = module.funcs().values().map(|func| {
+                json!({
+                    "name": func.name(),
+                    "ops": func.order().len(),
+                    "arena_bytes": func.plan.as_ref().map(|plan| plan.arena_bytes),
+                    "barriers": func.plan.as_ref().map(|plan| plan.barriers.len()),
+                })
+            });
+            output::print_json(&json!({
+                "schema": "bitnetc.ir-check/1",
+                "file": input_file::shown(&args.file),
+                "stage": module.stage.name(),
+                "target": module.target.as_ref().map(ToString::to_string),
+                "functions": functions.collect::<Vec<_>>(),
+                "weights": module.params().values().count(),
+            }))?;
+        }
+        false => output::print(&text::print(&module))?,
+    }
     Ok(exit::OK)
 }
 
@@ -103,9 +125,7 @@ fn read_module(file: &Path) -> Result<Module, Failure> {
 
 /// The module of a text, verified, with its plan proved; `name` is for messages.
 fn parse_module(name: &str, source: &str) -> Result<Module, Failure> {
-    let in_text = |message: String, span| {
-        Failure::in_text(message, None, name, source.to_owned(), span, "here".to_owned())
-    };
+    let in_text = |message: String, span: std::ops::Range<usize>| Failure::in_text(message, source, &span);
     let (module, map) = text::parse_mapped(source)
         .map_err(|e| in_text(format!("{name}:{}:{}: {}", e.line, e.column, e.message), e.span.clone()))?;
     if let Err(errors) = verify::verify(&module) {

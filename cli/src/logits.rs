@@ -94,11 +94,12 @@ pub(crate) fn run(args: &LogitsArgs, quiet: bool) -> Outcome {
             })
             .collect();
         output::print_json(&serde_json::json!({
-            "schema": "bitnetc.logits/1",
+            "schema": "bitnetc.logits/2",
             "model": loaded.name,
             "output": args.output.display().to_string(),
             "shape": [ids.len(), vocab],
-            "tokens": ids,
+            "ids": ids,
+            "threads": args.engine.build.threads(),
             "top_next": top,
         }))?;
     } else {

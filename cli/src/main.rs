@@ -1,6 +1,7 @@
 //! The `bitnetc` command: argument types, one file for each command, and how results and failures are shown.
 //!
-//! Results go to stdout, everything else to stderr; progress only to a terminal; `--json` gives one object. Exit codes:
+//! Results go to stdout, everything else to stderr; progress only to a terminal; `--json` gives one object, also of an error
+//! (docs/json.md). Exit codes:
 //! 0 ok, 1 failure, 2 usage, 3 bad or unsupported model file, 4 a check that does not hold, 130 interrupted. A closed pipe on stdout ends the command
 //! quietly.
 #![forbid(unsafe_code)]
@@ -43,6 +44,7 @@ mod sampling;
 mod shell;
 mod speeds;
 mod startup;
+mod style;
 mod suggest;
 mod synth;
 mod terminal;
@@ -57,13 +59,12 @@ use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 use config::Config;
-use failure::Failure;
+use failure::{Failure, JsonTo};
 use models::ModelsCommand;
 
 /// Parses the command line, runs the command and gives its exit code.
 fn main() -> ExitCode {
     interrupt::handle();
-    failure::break_lines();
     // Without it, a model file that is cut short ends the process.
     let _ = bitnetc_runtime::map::survive_truncation();
     let configured = Config::load().and_then(|config| Ok((config.apply(Cli::command())?, config)));
@@ -71,9 +72,15 @@ fn main() -> ExitCode {
         Ok((command, config)) => (command, Ok(config)),
         Err(failure) => (Cli::command(), Err(failure)),
     };
-    let typed = match peers::translate(std::env::args_os().collect(), &command) {
+    let words: Vec<_> = std::env::args_os().collect();
+    let typed = match peers::translate(words.clone(), &command) {
         Ok(typed) => typed,
-        Err(failure) => return failure.report(),
+        Err(failure) => {
+            if usage::has_json(&words) {
+                failure::report_as_json(JsonTo::Stdout);
+            }
+            return failure.report();
+        }
     };
     let mut command = command;
     let parsed = command.try_get_matches_from_mut(typed.args).and_then(|matches| {
@@ -82,8 +89,11 @@ fn main() -> ExitCode {
     });
     let (matches, cli) = match parsed {
         Ok(parsed) => parsed,
-        Err(error) => return show(usage::without_value_tip(error)),
+        Err(error) => return show(&usage::without_value_tip(error), &words),
     };
+    if let Some(to) = usage::error_object(&matches) {
+        failure::report_as_json(to);
+    }
     typed.notes.iter().for_each(|note| output::say(cli.quiet, note));
     if let Some(warning) = usage::threads_asked(&matches).and_then(build::too_many_threads) {
         output::say(cli.quiet, warning);
@@ -93,7 +103,7 @@ fn main() -> ExitCode {
         cli.command,
         Command::Config(_)
             | Command::Doctor(_)
-            | Command::Version
+            | Command::Version(_)
             | Command::Completions(_)
             | Command::Man(_)
     );
@@ -123,7 +133,7 @@ fn main() -> ExitCode {
         Command::Models(args) => models::run(&args.command, cli.quiet),
         Command::Doctor(args) => doctor::run(&args, &config),
         Command::Config(args) => config::run(&args, config, cli.quiet),
-        Command::Version => shell::version(),
+        Command::Version(args) => shell::version(&args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args, cli.quiet),
     };
@@ -133,11 +143,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Shows what clap has to say.
-fn show(error: clap::Error) -> ExitCode {
+/// Shows what clap has to say of these words.
+fn show(error: &clap::Error, words: &[std::ffi::OsString]) -> ExitCode {
     // Help and version are results; everything else is a usage error, which clap sends to stderr.
     let code = if error.use_stderr() { exit::USAGE } else { exit::OK };
-    match error.print() {
+    let printed = error.print();
+    if error.use_stderr() {
+        failure::report_usage(error, words);
+    }
+    match printed {
         Ok(()) => ExitCode::from(code),
         Err(_) => ExitCode::from(exit::FAILURE),
     }

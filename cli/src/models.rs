@@ -1,16 +1,16 @@
 //! `bitnetc models`: models by name, and what every command does with the name of a model.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use bitnetc::Error;
 use bitnetc::load::{LoadOptions, Loaded, load};
 use bitnetc::store::{
     self, ALIASES, CachedFile, Hub, HubRef, HubSettings, ModelRef, Opening, PlanCache, Progress, Pulled,
     StoreError, Used,
 };
-use bitnetc::{CheckState, WeightsCheck};
+use bitnetc::{CheckState, Error, WeightsCheck, builtin};
 use bitnetc_runtime::map;
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
@@ -74,6 +74,9 @@ pub(crate) struct RmArgs {
     /// Remove all compiled plans; they are compiled again when needed
     #[arg(long, conflicts_with = "name")]
     pub(crate) plans: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -81,6 +84,9 @@ pub(crate) struct PathArgs {
     /// org/repo, hf:org/repo:file.gguf, hf:org/repo@revision:file.gguf, the address of its page, or an alias
     #[arg(value_name = "NAME")]
     pub(crate) name: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// A variable of the environment.
@@ -104,15 +110,54 @@ fn bare_hub_name(text: &str) -> Option<HubRef> {
 
 /// The aliases that there are, for messages.
 fn known_aliases() -> String {
-    let built_in = ALIASES.iter().map(|(alias, _)| *alias);
-    built_in.chain(config::aliases().keys().map(String::as_str)).collect::<Vec<_>>().join(", ")
+    all_aliases().into_keys().collect::<Vec<_>>().join(", ")
+}
+
+/// All aliases with what they stand for; those of the configuration count before those that are always there.
+pub(crate) fn all_aliases() -> BTreeMap<String, String> {
+    let always = ALIASES.iter().map(|(alias, meaning)| ((*alias).to_owned(), (*meaning).to_owned()));
+    always.chain(config::aliases().clone()).collect()
+}
+
+/// The names of models that need no path: the built-in one, aliases, and cached models of the Hub.
+pub(crate) fn names() -> Vec<String> {
+    let mut names: BTreeSet<String> = all_aliases().into_keys().collect();
+    names.insert(builtin::SHORT_NAME.to_owned());
+    // A cache that cannot be read offers no names.
+    let cached = hub(true).and_then(|hub| hub.cache().list()).unwrap_or_default();
+    names.extend(cached.iter().filter(|file| is_model(file)).map(|m| format!("hf:{}:{}", m.repo, m.file)));
+    names.into_iter().collect()
+}
+
+/// What the name of a model stands for.
+enum Named {
+    BuiltIn,
+    File(PathBuf),
+    Hub(HubRef),
+}
+
+impl Named {
+    /// A file, and an alias of the configuration, count before the built-in model of the same name.
+    fn parse(name: &Path) -> Result<Self, Failure> {
+        let is_builtin = name == Path::new(builtin::SHORT_NAME) || name == Path::new(builtin::NAME);
+        Ok(match ModelRef::parse(name, config::aliases())? {
+            ModelRef::File(path) if is_builtin && path == name && !name.exists() => Self::BuiltIn,
+            ModelRef::File(path) => Self::File(path),
+            ModelRef::Hub(name) => Self::Hub(name),
+        })
+    }
 }
 
 /// The Hub's model that a name, without `hf:` too, or an alias stands for.
 fn hub_name(name: &Path) -> Result<HubRef, Failure> {
-    let path = match ModelRef::parse(name, config::aliases())? {
-        ModelRef::Hub(hub) => return Ok(hub),
-        ModelRef::File(path) => path,
+    let path = match Named::parse(name)? {
+        Named::Hub(hub) => return Ok(hub),
+        Named::File(path) => path,
+        Named::BuiltIn => {
+            let message =
+                format!("{} is built in: there is nothing to fetch or to remove", builtin::SHORT_NAME);
+            return Err(Failure::new(exit::USAGE, message));
+        }
     };
     path.to_str().and_then(bare_hub_name).ok_or_else(|| {
         let message = format!(
@@ -237,9 +282,10 @@ fn warn_of_unchecked(files: &[String], quiet: bool) {
 /// The file that a command's model argument stands for: fetched if it is a model of the Hub that is not cached.
 pub(crate) fn resolve(model: Option<&Path>, quiet: bool) -> Result<Option<PathBuf>, Failure> {
     let Some(name) = model else { return Ok(None) };
-    match ModelRef::parse(name, config::aliases())? {
-        ModelRef::File(path) => model_file(path).map(Some),
-        ModelRef::Hub(name) => Ok(Some(fetch(&hub(false)?, &name, false, quiet)?.path)),
+    match Named::parse(name)? {
+        Named::BuiltIn => Ok(None),
+        Named::File(path) => model_file(path).map(Some),
+        Named::Hub(name) => Ok(Some(fetch(&hub(false)?, &name, false, quiet)?.path)),
     }
 }
 
@@ -250,13 +296,10 @@ pub(crate) fn load_file(path: Option<&Path>, options: &LoadOptions, quiet: bool)
 
 /// Opens the model that a command's argument stands for. A model of the Hub is compiled once and then opened by its plan.
 pub(crate) fn open(model: Option<&Path>, options: &LoadOptions, quiet: bool) -> Result<Loaded, Failure> {
-    let by_name = model.map(|name| ModelRef::parse(name, config::aliases())).transpose()?;
-    let Some(ModelRef::Hub(name)) = by_name else {
-        let path = match by_name {
-            Some(ModelRef::File(path)) => Some(model_file(path)?),
-            _ => None,
-        };
-        return load_file(path.as_deref(), options, quiet);
+    let name = match model.map(Named::parse).transpose()? {
+        None | Some(Named::BuiltIn) => return load_file(None, options, quiet),
+        Some(Named::File(path)) => return load_file(Some(&model_file(path)?), options, quiet),
+        Some(Named::Hub(name)) => name,
     };
     interrupt::listen();
     let (mut fetching, mut bar, mut patience) = (Fetching::new(quiet), None, None);
@@ -287,14 +330,13 @@ pub(crate) fn open(model: Option<&Path>, options: &LoadOptions, quiet: bool) -> 
         output::say(quiet, format!("compiled {name} once, to {}", loaded.name));
     }
     if let Some(check) = loaded.weights_check() {
-        // A command opens one model.
-        let _ = CHECK.set(Arc::clone(check));
+        CHECKS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(check));
     }
     Ok(loaded)
 }
 
-/// The check of the weights of the model that was opened.
-static CHECK: OnceLock<Arc<WeightsCheck>> = OnceLock::new();
+/// The checks of the weights of the models that were opened.
+static CHECKS: Mutex<Vec<Arc<WeightsCheck>>> = Mutex::new(Vec::new());
 
 /// The outcome of a command that has ended, unless a model file was cut short meanwhile, which makes errors of other names. A
 /// command that worked waits for the check of the cached plan: what it has computed counts only if the weights are sound.
@@ -304,14 +346,14 @@ pub(crate) fn settle(outcome: Outcome) -> Outcome {
         return Err(Failure::new(exit::FAILURE, message));
     }
     let code = outcome?;
-    match CHECK.get().map(|check| check.wait(&|| !interrupt::requested())) {
-        Some(CheckState::Damaged) => {
-            let message = "the weights of the cached plan do not match their hash: discard all results; \
-                           the plan has been removed, run the command again";
-            Err(Failure::new(exit::MODEL, message))
-        }
-        _ => Ok(code),
+    let checks = std::mem::take(&mut *CHECKS.lock().unwrap_or_else(PoisonError::into_inner));
+    let damaged = |check: &Arc<WeightsCheck>| check.wait(&|| !interrupt::requested()) == CheckState::Damaged;
+    if checks.iter().any(damaged) {
+        let message = "the weights of the cached plan do not match their hash: discard all results; \
+                       the plan has been removed, run the command again";
+        return Err(Failure::new(exit::MODEL, message));
     }
+    Ok(code)
 }
 
 /// Runs the command.
@@ -326,14 +368,20 @@ pub(crate) fn run(command: &ModelsCommand, quiet: bool) -> Outcome {
 
 fn pull(args: &PullArgs, quiet: bool) -> Outcome {
     let name = hub_name(&args.name)?;
-    let pulled = fetch(&hub(args.offline)?, &name, true, quiet)?;
+    let pulled = fetch(&hub(args.offline)?, &name, true, quiet).map_err(|error| match error {
+        StoreError::Offline { .. } if args.offline => {
+            let hint = "omit --offline to download it".to_owned();
+            Failure::with_hint(exit::FAILURE, &error, Some(hint))
+        }
+        error => error.into(),
+    })?;
     if args.json {
         output::print_json(&serde_json::json!({
-            "schema": "bitnetc.models.pull/1",
+            "schema": "bitnetc.models-pull/2",
             "name": name.to_string(),
             "path": pulled.path.display().to_string(),
             "commit": pulled.commit,
-            "bytes": pulled.bytes,
+            "file_bytes": pulled.bytes,
             "files_fetched": pulled.fetched,
             "files_unchecked": pulled.unchecked,
         }))?;
@@ -351,16 +399,46 @@ fn path(args: &PathArgs) -> Outcome {
     let hub = hub(true)?;
     let missing = || StoreError::NotCached { what: name.to_string(), cache: hub.cache().root().to_owned() };
     let found = hub.find(&name)?.ok_or_else(missing)?;
-    output::print(&format!("{}\n", found.path.display()))?;
+    match args.json {
+        true => output::print_json(&serde_json::json!({
+            "schema": "bitnetc.models-path/1",
+            "name": name.to_string(),
+            "path": found.path.display().to_string(),
+        }))?,
+        false => output::print(&format!("{}\n", found.path.display()))?,
+    }
     Ok(exit::OK)
+}
+
+/// Reports what was removed: a model, or all plans.
+fn removed(
+    args: &RmArgs,
+    name: Option<&HubRef>,
+    (plans, bytes): (usize, u64),
+    quiet: bool,
+) -> Result<(), Failure> {
+    if args.json {
+        return output::print_json(&serde_json::json!({
+            "schema": "bitnetc.models-rm/1",
+            "name": name.map(ToString::to_string),
+            "plans_removed": plans,
+            "freed_bytes": bytes,
+        }));
+    }
+    let plans_text = output::count(plans as u64, "plan");
+    let what = match name {
+        None => plans_text,
+        Some(name) if plans > 0 => format!("{name} and {plans_text}"),
+        Some(name) => name.to_string(),
+    };
+    output::say(quiet, format!("removed {what}: {} free again", output::bytes(bytes)));
+    Ok(())
 }
 
 fn remove(args: &RmArgs, quiet: bool) -> Outcome {
     let plans = PlanCache::from_env(&variable)?;
     let Some(name) = &args.name else {
-        let (count, freed) = plans.remove_all()?;
-        let count = output::count(count as u64, "plan");
-        output::say(quiet, format!("removed {count}: {} free again", output::bytes(freed)));
+        removed(args, None, plans.remove_all()?, quiet)?;
         return Ok(exit::OK);
     };
     let name = hub_name(name)?;
@@ -375,9 +453,7 @@ fn remove(args: &RmArgs, quiet: bool) -> Outcome {
         remove_plans(&plans, files.iter().filter(|f| file.as_ref().is_none_or(|name| *name == f.file)));
     let freed = hub.cache().remove(&name.repo, file.as_deref())?;
     let (count, bytes) = of_plans?;
-    let with =
-        if count > 0 { format!(" and {}", output::count(count as u64, "plan")) } else { String::new() };
-    output::say(quiet, format!("removed {name}{with}: {} free again", output::bytes(freed + bytes)));
+    removed(args, Some(&name), (count, freed + bytes), quiet)?;
     Ok(exit::OK)
 }
 
@@ -414,29 +490,33 @@ fn list(args: &ListArgs) -> Outcome {
     let models: Vec<CachedFile> = hub.cache().list()?.into_iter().filter(is_model).collect();
     let plan_cache = PlanCache::from_env(&variable)?;
     let plans = plan_cache.list()?;
-    let built_in = ALIASES.iter().map(|(alias, meaning)| ((*alias).to_owned(), (*meaning).to_owned()));
-    let mut aliases: std::collections::BTreeMap<String, String> = built_in.collect();
-    aliases.extend(config::aliases().clone());
+    let aliases = all_aliases();
     if args.json {
         output::print_json(&serde_json::json!({
-            "schema": "bitnetc.models.list/1",
+            "schema": "bitnetc.models-list/2",
+            "built_in": { "name": builtin::SHORT_NAME, "file_bytes": builtin::GGUF.len() },
             "cache": hub.cache().root().display().to_string(),
             "models": models.iter().map(|m| serde_json::json!({
                 "name": format!("hf:{}:{}", m.repo, m.file),
                 "commit": m.commit,
-                "bytes": m.bytes,
+                "file_bytes": m.bytes,
                 "path": m.path.display().to_string(),
             })).collect::<Vec<_>>(),
             "plan_cache": plan_cache.root().display().to_string(),
             "plans": plans.iter().map(|p| serde_json::json!({
                 "path": p.path.display().to_string(),
-                "bytes": p.bytes,
+                "file_bytes": p.bytes,
             })).collect::<Vec<_>>(),
             "aliases": aliases,
         }))?;
         return Ok(exit::OK);
     }
-    let mut text = format!("models in {}\n", hub.cache().root().display());
+    let mut text = format!(
+        "built in\n  {:>9}  {}\nmodels in {}\n",
+        output::bytes(builtin::GGUF.len() as u64),
+        builtin::SHORT_NAME,
+        hub.cache().root().display()
+    );
     for model in &models {
         text += &format!("  {:>9}  hf:{}:{}\n", output::bytes(model.bytes), model.repo, model.file);
     }

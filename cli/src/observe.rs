@@ -136,7 +136,7 @@ impl ObserveArgs {
         if json && (self.time_passes || self.pass_stats) {
             let time = self.time_passes.then(|| timing_json(&report));
             let stats = statistics.as_ref().map(statistics_json);
-            let all = json!({ "schema": "bitnetc.passes/1", "time_passes": time, "pass_stats": stats });
+            let all = json!({ "schema": "bitnetc.passes/2", "time_passes": time, "pass_stats": stats });
             output::say(false, format!("{all:#}"));
         }
         Ok((result, report))
@@ -187,9 +187,9 @@ fn command_line() -> String {
 
 fn timing_json(report: &RunReport) -> Value {
     let passes = report.passes.iter().map(
-        |pass| json!({ "pass": pass.pass.name(), "ms": pass.seconds * 1e3, "verify_ms": pass.verify_seconds * 1e3 }),
+        |pass| json!({ "pass": pass.pass.name(), "time_ms": pass.seconds * 1e3, "verify_ms": pass.verify_seconds * 1e3 }),
     );
-    json!({ "ms": report.seconds() * 1e3, "passes": passes.collect::<Vec<_>>() })
+    json!({ "total_ms": report.seconds() * 1e3, "passes": passes.collect::<Vec<_>>() })
 }
 
 fn statistics_json(statistics: &Statistics) -> Value {

@@ -63,14 +63,16 @@ pub(crate) fn run(args: &PerplexityArgs, quiet: bool) -> Outcome {
     let seconds = clock.elapsed().as_secs_f64();
     if args.json {
         output::print_json(&serde_json::json!({
-            "schema": "bitnetc.perplexity/1",
+            "schema": "bitnetc.perplexity/2",
             "model": loaded.name,
             "perplexity": result.perplexity(),
             "nll": result.nll(),
             "tokens": result.tokens,
             "windows": result.windows,
-            "ctx": window,
-            "seconds": seconds,
+            "context": window,
+            "threads": options.threads,
+            "total_ms": 1e3 * seconds,
+            "tokens_per_second": ids.len() as f64 / seconds.max(1e-9),
         }))?;
     } else {
         output::print(&format!(

@@ -200,22 +200,23 @@ fn report(timings: &Timings<'_>, seed: u64) -> serde_json::Value {
         _ => None,
     };
     let mut report = serde_json::json!({
-        "schema": "bitnetc.run/1",
+        "schema": "bitnetc.run/2",
         "model": loaded.name,
         "text": result.text,
-        "tokens": result.tokens,
+        "ids": result.tokens,
         "stop": result.finish.name(),
         "end_token": end,
         "seed": seed,
         "threads": session.machine().threads(),
         "prompt_tokens": result.prompt_tokens,
+        "generated_tokens": result.tokens.len(),
         "timings": timings.json(),
         "memory": timings.memory_json(),
     });
     if !result.logprobs.is_empty() {
         let shown = |token: &TokenLogprob| {
             let text = loaded.tokenizer.decode_lossy(&[token.id], true);
-            serde_json::json!({ "id": token.id, "token": text, "logprob": token.logprob })
+            serde_json::json!({ "id": token.id, "text": text, "logprob": token.logprob })
         };
         let of = |token: &TokenLogprobs| {
             let mut value = shown(&token.token);

@@ -1,18 +1,17 @@
 //! `bitnetc completions` and `bitnetc man`: what shells and man read, made from the arguments themselves.
 
-use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 
-use bitnetc::store::ALIASES;
 use bitnetc_runtime::whole_file::WholeFile;
+use bitnetc_tools::bench::machine::Build;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Command, CommandFactory, Id};
 use clap_complete::Shell;
 
 use super::args::Cli;
 use super::failure::Failure;
-use super::{Outcome, config, output};
+use super::{Outcome, models, output};
 use crate::exit;
 
 #[derive(Debug, Args)]
@@ -38,18 +37,36 @@ pub(crate) struct ManArgs {
     pub(crate) output: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct VersionArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Prints name and version.
-pub(crate) fn version() -> Outcome {
-    output::print(&Cli::command().render_version())?;
+pub(crate) fn version(args: &VersionArgs) -> Outcome {
+    match args.json {
+        true => {
+            let build = Build::this();
+            output::print_json(&serde_json::json!({
+                "schema": "bitnetc.version/1",
+                "version": build.version,
+                "profile": build.profile,
+                "os": std::env::consts::OS,
+                "architecture": std::env::consts::ARCH,
+            }))?;
+        }
+        false => output::print(&Cli::command().render_version())?,
+    }
     Ok(exit::OK)
 }
 
 /// Prints the completions of a shell.
 pub(crate) fn completions(args: &CompletionsArgs) -> Outcome {
-    let built_in = ALIASES.iter().map(|(alias, _)| (*alias).to_owned());
-    let aliases: BTreeSet<String> = built_in.chain(config::aliases().keys().cloned()).collect();
-    let aliases: Vec<String> = aliases.into_iter().collect();
-    output::print(&script(args.shell, &aliases))?;
+    let built_in = bitnetc::builtin::SHORT_NAME.to_owned();
+    let names: Vec<String> = models::all_aliases().into_keys().chain([built_in]).collect();
+    output::print(&script(args.shell, &names))?;
     Ok(exit::OK)
 }
 

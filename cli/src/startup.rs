@@ -84,11 +84,11 @@ impl Startup {
     /// The same as JSON.
     pub(crate) fn json(&self) -> Value {
         json!({
-            "compile_seconds": self.compile.map(|(seconds, _)| seconds),
+            "compile_ms": self.compile.map(|(seconds, _)| 1e3 * seconds),
             "plan_bytes": self.compile.map(|(_, bytes)| bytes),
-            "compile_seconds_per_gb": self.compile.map(|(s, bytes)| s / (bytes.max(1) as f64 / 1e9)),
+            "compile_bytes_per_second": self.compile.map(|(s, bytes)| bytes as f64 / s.max(1e-9)),
             "first_token_ms": self.median_ms(),
-            "first_token_ms_samples": self.first_token_ms,
+            "first_token_samples_ms": self.first_token_ms,
             "context": CONTEXT,
             "planned_bytes": self.planned_bytes,
             "peak_rss_bytes": self.peak_rss_bytes,
@@ -104,7 +104,13 @@ pub(crate) fn run(args: &StartupArgs, quiet: bool) -> Outcome {
     let startup = startup(args, path.as_deref(), quiet)?;
     match args.json {
         true => {
-            output::print_json(&json!({ "schema": "bitnetc.bench-startup/1", "startup": startup.json() }))?
+            let model = path.as_deref().map_or(bitnetc::builtin::NAME.into(), Path::to_string_lossy);
+            output::print_json(&json!({
+                "schema": "bitnetc.bench-startup/2",
+                "model": model,
+                "threads": args.engine.build.threads(),
+                "startup": startup.json(),
+            }))?
         }
         false => output::print(startup.table(output::table_style()).trim_start())?,
     }
@@ -121,7 +127,8 @@ fn call(args: Vec<OsString>) -> Result<Value, Failure> {
         return Err(bitnetc::Error::Interrupted.into());
     }
     if !result.status.success() {
-        return Err(failed(String::from_utf8_lossy(&result.stderr).trim().to_owned()));
+        let text = String::from_utf8_lossy(&result.stderr);
+        return Err(failed(text.trim().trim_start_matches("error: ").to_owned()));
     }
     serde_json::from_slice(&result.stdout).map_err(|e| failed(e.to_string()))
 }
@@ -178,7 +185,7 @@ pub(crate) fn startup(args: &StartupArgs, path: Option<&Path>, quiet: bool) -> R
             option("--disable-pass", Some(pass.name().into()));
         }
         let summary = call(call_args)?;
-        compile = Some((number(&summary["seconds"]), summary["plan_bytes"].as_u64().unwrap_or(0)));
+        compile = Some((number(&summary["total_ms"]) / 1e3, summary["plan_bytes"].as_u64().unwrap_or(0)));
     }
     let plan: PathBuf = plan.or_else(|| path.map(Path::to_owned)).unwrap_or_default();
     let mut result = Startup { compile, first_token_ms: Vec::new(), planned_bytes: 0, peak_rss_bytes: None };

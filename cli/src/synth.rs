@@ -87,15 +87,29 @@ pub(crate) fn run(args: &SynthArgs, quiet: bool) -> Outcome {
     })?;
     bar.finish_and_clear();
     let s = model.shape();
-    output::print(&format!(
-        "{}: {}, {:.1} M parameters, {}, vocabulary {}, seed {}, in {:.2} s\n",
-        args.output.display(),
-        output::bytes(bytes),
-        model.parameters() as f64 / 1e6,
-        output::count(s.layers as u64, "layer"),
-        s.vocab,
-        args.seed,
-        clock.elapsed().as_secs_f64()
-    ))?;
+    let time = clock.elapsed();
+    match args.json {
+        true => output::print_json(&serde_json::json!({
+            "schema": "bitnetc.synth/1",
+            "output": args.output.display().to_string(),
+            "preset": args.preset.name,
+            "file_bytes": bytes,
+            "parameters": model.parameters(),
+            "layers": s.layers,
+            "vocab": s.vocab,
+            "seed": args.seed,
+            "total_ms": output::ms(time),
+        }))?,
+        false => output::print(&format!(
+            "{}: {}, {:.1} M parameters, {}, vocabulary {}, seed {}, in {:.2} s\n",
+            args.output.display(),
+            output::bytes(bytes),
+            model.parameters() as f64 / 1e6,
+            output::count(s.layers as u64, "layer"),
+            s.vocab,
+            args.seed,
+            time.as_secs_f64()
+        ))?,
+    }
     Ok(exit::OK)
 }

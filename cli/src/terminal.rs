@@ -32,7 +32,8 @@ impl RawArgs {
         output::say(false, self.shown(text, &std::io::stderr()));
     }
 
-    fn shown<'t>(&self, text: &'t str, to: &impl IsTerminal) -> Cow<'t, str> {
+    /// The text as it is written to `to`.
+    pub(crate) fn shown<'t>(&self, text: &'t str, to: &impl IsTerminal) -> Cow<'t, str> {
         if self.raw || !to.is_terminal() { Cow::Borrowed(text) } else { visible(text) }
     }
 }

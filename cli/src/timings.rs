@@ -31,10 +31,9 @@ impl Timings<'_> {
         Accounts::of(&self.session.model().loaded().module).step(middle as u32).bytes()
     }
 
-    fn gigabytes_per_second(&self) -> f64 {
+    fn bytes_per_second(&self) -> f64 {
         Self::rate(self.result.timings.decode_steps, self.result.timings.decode)
             * self.bytes_per_token() as f64
-            / 1e9
     }
 
     /// Lines for people.
@@ -69,7 +68,7 @@ impl Timings<'_> {
             self.session.machine().threads(),
             Cpus::probe(),
             output::bytes(self.bytes_per_token()),
-            self.gigabytes_per_second()
+            self.bytes_per_second() / 1e9
         );
         text += &format!(
             "{:>12}      = {} planned: weights {}, KV cache {}, activations {}, other buffers {}",
@@ -96,7 +95,7 @@ impl Timings<'_> {
             "decode_ms": output::ms(r.timings.decode),
             "decode_steps": r.timings.decode_steps,
             "decode_tokens_per_second": Self::rate(r.timings.decode_steps, r.timings.decode),
-            "decode_gigabytes_per_second": self.gigabytes_per_second(),
+            "decode_bytes_per_second": self.bytes_per_second(),
             "sampling_ms": output::ms(r.timings.sample),
             "token_latency_ms": Latency::of(&r.timings.tokens).map(|latency| serde_json::json!({
                 "p50": output::ms(latency.p50),

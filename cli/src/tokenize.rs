@@ -128,8 +128,8 @@ pub(crate) fn tokenize(args: &TokenizeArgs, quiet: bool) -> Outcome {
     if args.json {
         let pieces: Vec<String> = ids.iter().map(|&id| piece(id)).collect();
         output::print_json(&json!({
-            "schema": "bitnetc.tokenize/1",
-            "count": ids.len(),
+            "schema": "bitnetc.tokenize/2",
+            "tokens": ids.len(),
             "ids": ids,
             "pieces": pieces,
         }))?;
@@ -182,8 +182,8 @@ pub(crate) fn detokenize(args: &DetokenizeArgs, quiet: bool) -> Outcome {
     let bytes = decode(&ids).map_err(|why| Failure::new(exit::USAGE, why))?;
     if args.json {
         output::print_json(&json!({
-            "schema": "bitnetc.detokenize/1",
-            "count": ids.len(),
+            "schema": "bitnetc.detokenize/2",
+            "tokens": ids.len(),
             "text": String::from_utf8_lossy(&bytes),
         }))?;
         return Ok(exit::OK);

@@ -1,7 +1,13 @@
 //! What is done with a command line as clap reads it: errors without advice that helps nobody, and remarks on values.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
+
 use clap::ArgMatches;
 use clap::error::{ContextKind, ContextValue, Error};
+
+use super::failure::JsonTo;
+use super::input_file::is_standard;
 
 /// Commands that run a model with the threads that are asked for; others only reckon with them.
 const RUNNING: &[&str] = &["run", "chat", "batch", "bench", "logits", "perplexity", "verify"];
@@ -14,6 +20,23 @@ pub(crate) fn without_value_tip(mut error: Error) -> Error {
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(kept));
     }
     error
+}
+
+/// Whether a command line that has not been parsed asks for JSON.
+pub(crate) fn has_json(words: &[OsString]) -> bool {
+    words.iter().take_while(|word| *word != "--").any(|word| word == "--json")
+}
+
+/// Where the object of an error goes, if the command was given `--json`.
+pub(crate) fn error_object(mut matches: &ArgMatches) -> Option<JsonTo> {
+    while let Some((_, inner)) = matches.subcommand() {
+        matches = inner;
+    }
+    let asked = matches.try_get_one::<bool>("json").ok().flatten().copied().unwrap_or(false);
+    // Stdout is the results' where these are written to it.
+    let output = matches.try_get_one::<PathBuf>("output").ok().flatten();
+    let to = if output.is_some_and(|path| is_standard(path)) { JsonTo::Stderr } else { JsonTo::Stdout };
+    asked.then_some(to)
 }
 
 /// The most threads that a command is asked to run with.
@@ -50,6 +73,21 @@ mod tests {
         }
         let other = Cli::command().try_get_matches_from(["bitnetc", "run", "--sed", "1"]).unwrap_err();
         assert!(without_value_tip(other).to_string().contains("--seed"));
+    }
+
+    #[test]
+    fn the_object_of_an_error_does_not_mix_with_results() {
+        let object = |line: &[&str]| {
+            let line = [&["bitnetc"], line].concat();
+            error_object(&Cli::command().try_get_matches_from(line).unwrap())
+        };
+        assert_eq!(object(&["run"]), None);
+        assert_eq!(object(&["ir", "check", "x.bir"]), None);
+        assert_eq!(object(&["run", "--json"]), Some(JsonTo::Stdout));
+        assert_eq!(object(&["ir", "check", "x.bir", "--json"]), Some(JsonTo::Stdout));
+        assert_eq!(object(&["batch", "a", "-o", "b", "--json"]), Some(JsonTo::Stdout));
+        assert_eq!(object(&["batch", "a", "-o", "-", "--json"]), Some(JsonTo::Stderr));
+        assert!(has_json(&["run".into(), "--json".into()]) && !has_json(&["--".into(), "--json".into()]));
     }
 
     #[test]

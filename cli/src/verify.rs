@@ -73,10 +73,11 @@ pub(crate) fn run(args: &VerifyArgs, quiet: bool) -> Outcome {
     let equal = verdicts.iter().all(|v| v.difference.is_none());
     match args.json {
         true => output::print_json(&json!({
-            "schema": "bitnetc.verify/1",
+            "schema": "bitnetc.verify/2",
             "model": name,
             "equal": equal,
             "levels": options.levels.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "threads": options.threads,
             "cross": args.cross,
             "full": args.full,
             "seed": args.seed,

@@ -38,7 +38,7 @@ fn every_line_is_answered_and_only_new_tokens_are_computed() {
     let number = |turn: usize, name: &str| turns[turn][name].as_u64().unwrap();
     assert_eq!(number(0, "reused_tokens"), 0);
     for turn in 1..3 {
-        let before = number(turn - 1, "prompt_tokens") + number(turn - 1, "answer_tokens");
+        let before = number(turn - 1, "prompt_tokens") + number(turn - 1, "generated_tokens");
         assert_eq!(number(turn, "reused_tokens"), before - 1);
     }
     // The texts are those that stream.
@@ -147,6 +147,91 @@ fn ctrl_c_stops_the_answer_and_the_chat_goes_on() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("last answer: 3 tokens"), "{said}");
+}
+
+/// Sends Ctrl-C.
+fn interrupt(process: u32) {
+    assert!(Command::new("kill").args(["-INT", &process.to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn ctrl_c_in_a_single_turn_is_an_exit_code() {
+    let mut command = chat(&["-q", "-s", "1", "--ignore-eos", "-c", "20000", "-r", "never there"]);
+    let mut child = command.args(["-p", "Tell me everything", "--single-turn"]).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_exact(&mut [0; 20]).unwrap();
+    interrupt(child.id());
+    std::io::copy(&mut stdout, &mut std::io::sink()).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn ctrl_c_before_the_first_answer_counts() {
+    // Pressed when the model has been loaded, just before the answer.
+    let mut command = chat(&["-s", "1", "--ignore-eos", "-c", "20000", "-r", "never there", "--show-prompt"]);
+    let mut child = command.args(["-p", "Tell me everything", "--single-turn"]).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    assert!(stderr.read_line(&mut line).unwrap() > 0);
+    interrupt(child.id());
+    let mut stdout = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(stdout.len() < 2000, "{stdout}");
+}
+
+#[test]
+fn the_last_message_is_edited_and_models_are_switched() {
+    let input = "Hello\n/edit Where art thou?\n/edit\n/model\n/set temp 0.5\n/model shakespeare-5m\n/set\nAgain\n/save saved.json\n";
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = chat(&["-s", "3", "-n", "4", "-c", "256", "--json"]);
+    command.current_dir(folder.path()).env_remove("VISUAL").env("EDITOR", "sed -i s/art/is/");
+    let output = with_input(command, input);
+    let said = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("using shakespeare-5m (built in)") && said.contains("temp 0.5"), "{said}");
+    assert_eq!(turns(&output).len(), 4);
+    let saved = std::fs::read_to_string(folder.path().join("saved.json")).unwrap();
+    let saved: Value = serde_json::from_str(&saved).unwrap();
+    let texts: Vec<&str> = saved["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .step_by(2)
+        .map(|m| m["content"].as_str().unwrap())
+        .collect();
+    assert_eq!(texts, ["Where is thou?", "Again"]);
+
+    // An editor that fails changes nothing, and an absent model neither.
+    for (line, part) in [("/edit", "cannot edit the message"), ("/model absent.gguf", "absent.gguf")] {
+        let mut command = chat(&["-q", "-s", "3", "-n", "4", "-c", "256"]);
+        command.env_remove("VISUAL").env("EDITOR", "false");
+        let output = with_input(command, &format!("Hello\n{line}\n"));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && said.contains(part), "{said}");
+    }
+}
+
+#[test]
+fn old_turns_are_dropped_unless_that_is_disabled() {
+    let input = "Tell me of Verona\n".repeat(6);
+    let args = ["-s", "3", "-n", "16", "-c", "80", "--ignore-eos", "-r", "never there", "--json"];
+    let output = with_input(chat(&args), &input);
+    let said = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!((output.status.code(), turns(&output).len()), (Some(0), 6), "{said}");
+    assert_eq!(said.matches("dropped the oldest").count(), 1, "{said}");
+    assert!(turns(&output).iter().any(|turn| turn["dropped_messages"].as_u64() > Some(0)));
+    let output = with_input(chat(&[&args[..], &["--no-context-shift"]].concat()), &input);
+    let said = String::from_utf8(output.stderr.clone()).unwrap();
+    assert!(output.status.code() == Some(1) && said.contains("without --no-context-shift"), "{said}");
+    assert!(turns(&output).len() < 7 && !said.contains("dropped the oldest"), "{said}");
+}
+
+#[test]
+fn answers_begin_with_a_word() {
+    let output = with_input(chat(&["-q", "--temp", "0", "-n", "8", "-c", "256"]), "Good morrow\n");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with(|c: char| !c.is_whitespace()) && text.len() > 2, "{text:?}");
 }
 
 #[test]

@@ -105,10 +105,10 @@ fn a_plan_is_explained_like_its_model_but_for_the_passes() {
     for part in ["entries", "kinds", "kernels", "machine", "position"] {
         assert_eq!(of_plan[part], of_model[part], "{part}");
     }
-    for part in ["name", "architecture", "hyper_parameters", "options", "memory", "context"] {
-        assert_eq!(of_plan["model"][part], of_model["model"][part], "{part}");
+    for part in ["name", "architecture", "hyper_parameters", "options", "memory_bytes", "context"] {
+        assert_eq!(of_plan["model_info"][part], of_model["model_info"][part], "{part}");
     }
-    assert_eq!(of_plan["model"]["source"], "plan");
+    assert_eq!(of_plan["model_info"]["source"], "plan");
     assert_eq!(of_plan["stages"], serde_json::json!([]));
     let passes: Vec<_> = of_model["stages"].as_array().unwrap().iter().map(|s| s["pass"].clone()).collect();
     assert_eq!(passes.len(), bitnetc_passes::ALL_PASSES.len() + 1);
@@ -155,8 +155,11 @@ fn speeds_that_were_measured_once_are_taken_where_they_are_asked_for() {
         serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["machine"].clone()
     };
     let measured = machine(&["--speeds", "measured"]);
-    assert_eq!((&measured["measured"], &measured["read_one"]), (&true.into(), &123e9.into()));
-    assert_eq!(measured["int8_peak"], serde_json::json!(14e9));
+    assert_eq!(
+        (&measured["measured"], &measured["read_one_bytes_per_second"]),
+        (&true.into(), &123e9.into())
+    );
+    assert_eq!(measured["int8_macs_per_second"], serde_json::json!(14e9));
     assert_eq!(machine(&[])["measured"], false);
     assert_eq!(machine(&["--speeds", "assumed"]), machine(&[]));
 }

@@ -61,7 +61,7 @@ fn parameters_add_up_and_bits_are_those_of_the_file() {
     let bits = |bytes: u64, of: u64| 8.0 * bytes as f64 / of as f64;
     let bytes = ternary().map(|t| t["bytes"].as_u64().unwrap()).sum();
     assert_eq!(p["bits_per_ternary_weight"], bits(bytes, of("ternary")));
-    assert_eq!(p["bits_per_weight"], bits(report["bytes"].as_u64().unwrap(), of("total")));
+    assert_eq!(p["bits_per_weight"], bits(report["file_bytes"].as_u64().unwrap(), of("total")));
     assert_eq!((&report["would_run"], &report["cannot_run"]), (&Value::Bool(true), &Value::Null));
 
     // A plan of it has the same parameters.

@@ -31,9 +31,7 @@ pub enum ChatError {
         known: String,
     },
     /// The conversation does not fit the context.
-    #[error(
-        "the conversation has {tokens} tokens, but the context holds {context}: start a new conversation, use a larger context, or let the oldest turns be dropped"
-    )]
+    #[error("the conversation has {tokens} tokens, but the context holds {context}")]
     ContextFull {
         /// Tokens of the conversation.
         tokens: usize,

@@ -17,7 +17,7 @@ const EVIL: &str =
 fn test(name: &str, depth: u64, threads: u64, chunk: u64, speed: f64) -> Value {
     let generates = name.starts_with("tg");
     let samples: Vec<f64> = (0..5).map(|i| speed * (1.0 + 0.002 * f64::from(i))).collect();
-    let limits = json!({ "bandwidth": 40e9, "int8": 800e9 });
+    let limits = json!({ "read_bytes_per_second": 40e9, "int8_macs_per_second": 800e9 });
     json!({
         "test": name,
         "threads": threads,
@@ -25,7 +25,7 @@ fn test(name: &str, depth: u64, threads: u64, chunk: u64, speed: f64) -> Value {
         "chunk": chunk,
         "model": EVIL,
         "options": { "head": "q8", "weights": EVIL },
-        "tok_per_s": samples.iter().sum::<f64>() / 5.0,
+        "tokens_per_second": samples.iter().sum::<f64>() / 5.0,
         "stddev": 0.1,
         "samples": samples,
         "bytes_per_token": if generates { 870_000_000 } else { 9_000_000 },
@@ -53,7 +53,7 @@ fn report(factor: f64) -> Value {
         tests.push(test("pp512", 0, threads, 64, factor * 80.0 * threads as f64));
     }
     json!({
-        "schema": "bitnetc.bench/1",
+        "schema": "bitnetc.bench/2",
         "machine": {
             "cpu": EVIL, "target": "x86_64+avx2", "threads": 2, "l1d_bytes": 32768, "l2_bytes": 1 << 20,
             "last_cache_bytes": 32 << 20, "memory_bytes": 8u64 << 30, "os": "linux",
@@ -61,8 +61,8 @@ fn report(factor: f64) -> Value {
         "build": { "version": "0.1.0", "profile": "release", "date": "2026-11-30" },
         "buffer_bytes": 1 << 30,
         "limits": [
-            { "threads": 1, "bandwidth": 22e9, "int8": 410e9, "fma": 90e9 },
-            { "threads": 2, "bandwidth": 40e9, "int8": 800e9, "fma": 180e9 },
+            { "threads": 1, "read_bytes_per_second": 22e9, "int8_macs_per_second": 410e9, "f32_macs_per_second": 90e9 },
+            { "threads": 2, "read_bytes_per_second": 40e9, "int8_macs_per_second": 800e9, "f32_macs_per_second": 180e9 },
         ],
         "tests": tests,
     })

@@ -117,9 +117,12 @@ pub(crate) struct ChatArgs {
     pub(crate) single_turn: bool,
     #[command(flatten)]
     pub(crate) generate: GenerateArgs,
-    /// When the context is full, drop the oldest turns instead of stopping
-    #[arg(long)]
+    /// When the context is full, drop the oldest turns (default)
+    #[arg(long, overrides_with = "no_context_shift")]
     pub(crate) context_shift: bool,
+    /// When the context is full, end the answer, or refuse the message, instead of dropping the oldest turns
+    #[arg(long, overrides_with = "context_shift")]
+    pub(crate) no_context_shift: bool,
     /// Continue a conversation that /save wrote to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) load: Option<PathBuf>,
@@ -129,6 +132,11 @@ pub(crate) struct ChatArgs {
 }
 
 impl ChatArgs {
+    /// Whether the oldest turns are dropped when the context is full. The last of the two options counts.
+    pub(crate) fn shifts(&self) -> bool {
+        self.context_shift || !self.no_context_shift
+    }
+
     /// The chat that `bitnetc run` opens with these options.
     pub(crate) fn of_run(model: ModelArg, prompt: Option<String>, generate: GenerateArgs) -> Self {
         Self {
@@ -137,6 +145,7 @@ impl ChatArgs {
             single_turn: false,
             generate,
             context_shift: false,
+            no_context_shift: false,
             load: None,
             no_history: false,
         }

@@ -8,7 +8,7 @@ use bitnetc_runtime::sampling::SamplingParams;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Command {
     Help,
-    /// Start again, perhaps with another system message.
+    /// Start a new conversation with the same system message.
     Reset,
     /// Show or replace the system message.
     System(Option<String>),
@@ -16,26 +16,63 @@ pub(super) enum Command {
     Load(PathBuf),
     Retry,
     Undo,
+    /// Ask the last question again in other words: these, or those of an editor.
+    Edit(Option<String>),
     /// Show the settings, or change one.
     Set(Option<(String, String)>),
+    /// Show the model, or continue with a different one.
+    Model(Option<String>),
     Stats,
     Exit,
 }
 
+/// A line of `/help`: the names of a command, what it takes, what it does.
+struct Entry {
+    /// The first is the one that is shown.
+    names: &'static [&'static str],
+    arguments: &'static str,
+    about: &'static str,
+}
+
+const fn entry(names: &'static [&'static str], arguments: &'static str, about: &'static str) -> Entry {
+    Entry { names, arguments, about }
+}
+
+/// All commands, in the order of `/help`.
+const ENTRIES: &[Entry] = &[
+    entry(&["clear", "reset"], "", "start a new conversation with the same system message (also /reset)"),
+    entry(
+        &["system"],
+        "[TEXT]",
+        "show the system message, or start a new conversation with this one (/system none: without)",
+    ),
+    entry(&["retry", "regen"], "", "discard the last answer and generate a new one"),
+    entry(&["edit"], "[TEXT]", "change the last question, here or in $EDITOR, and ask it again"),
+    entry(&["undo"], "", "discard the last question and its answer"),
+    entry(&["model"], "[NAME]", "show the model, or continue with a different one"),
+    entry(&["save"], "FILE", "write the conversation to a file"),
+    entry(&["load"], "FILE", "continue a conversation from a file"),
+    entry(&["set"], "[NAME VALUE]", "show the settings, or change one from the next answer on"),
+    entry(&["stats"], "", "show figures of the last turn"),
+    entry(&["help", "?"], "", "show this list"),
+    entry(&["exit", "quit", "bye"], "", "leave (also Ctrl-D)"),
+];
+
 /// What `/help` prints.
-pub(super) const HELP: &str = "\
-/reset           start again; the system message stays
-/system [TEXT]   show the system message, or start again with another (/system none: without)
-/retry           take the last answer back and give another
-/undo            take the last question back, with its answer
-/save FILE       write the conversation to a file
-/load FILE       go on with a conversation from a file
-/set             show the settings; /set NAME VALUE changes one, from the next answer on
-/stats           figures of the last turn
-/exit            leave (as Ctrl-D does)
-A message of several lines: between lines of \"\"\", or with a backslash at the ends of lines.
-Ctrl-C stops an answer; pressed again, it leaves.
-";
+pub(super) fn help() -> String {
+    let mut text = String::new();
+    for entry in ENTRIES {
+        let usage = format!("/{} {}", entry.names[0], entry.arguments);
+        text += &format!("{usage:<18} {}\n", entry.about);
+    }
+    text + "A message of several lines: between lines of \"\"\", or with a backslash at the ends of lines.\n\
+            Ctrl-C stops an answer; pressed again, it leaves."
+}
+
+/// The names of all commands, without the slash.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    ENTRIES.iter().flat_map(|entry| entry.names.iter().copied()).filter(|name| *name != "?")
+}
 
 /// The command in a line, `None` for a message; a message that begins with a slash begins with two.
 pub(super) fn parse(line: &str) -> Option<Result<Command, String>> {
@@ -59,6 +96,8 @@ pub(super) fn parse(line: &str) -> Option<Result<Command, String>> {
         "load" => file().map(Command::Load),
         "retry" | "regen" => alone(Command::Retry),
         "undo" => alone(Command::Undo),
+        "edit" => Ok(Command::Edit(given.clone())),
+        "model" => Ok(Command::Model(given.clone())),
         "set" => match (&given, argument.split_once(char::is_whitespace)) {
             (None, _) => Ok(Command::Set(None)),
             (Some(_), Some((name, value))) => {
@@ -81,6 +120,12 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// The names of all settings.
+    pub(super) fn names() -> Vec<String> {
+        let shown = Self { params: SamplingParams::default(), n_predict: -1 }.show();
+        shown.lines().filter_map(|line| Some(line.split_once(' ')?.0.to_owned())).collect()
+    }
+
     /// All settings, one a line.
     pub(super) fn show(&self) -> String {
         let p = &self.params;
@@ -140,10 +185,24 @@ mod tests {
             parse("/system Be brief. Please"),
             Some(Ok(Command::System(Some("Be brief. Please".into()))))
         );
+        assert_eq!(parse("/edit"), Some(Ok(Command::Edit(None))));
+        assert_eq!(parse("/model 2b-4t"), Some(Ok(Command::Model(Some("2b-4t".into())))));
+        assert_eq!(parse("/clear"), parse("/reset"));
         assert_eq!(parse("/save a b.json"), Some(Ok(Command::Save("a b.json".into()))));
         assert_eq!(parse("/set temp  0.5"), Some(Ok(Command::Set(Some(("temp".into(), "0.5".into()))))));
         for bad in ["/save", "/nonsense", "/set temp", "/retry now", "/"] {
             assert!(matches!(parse(bad), Some(Err(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_listed_command_is_known() {
+        for name in names() {
+            let alone = parse(&format!("/{name}")).unwrap();
+            let with_argument = parse(&format!("/{name} x y")).unwrap();
+            assert!(alone.is_ok() || with_argument.is_ok(), "/{name}");
+            let listed = help().contains(&format!("/{name}"));
+            assert!(listed || ["regen", "quit", "bye"].contains(&name), "/{name}");
         }
     }
 

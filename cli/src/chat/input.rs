@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use bitnetc_frontend_gguf::text;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
-use rustyline::{Config, Editor};
+use rustyline::{CompletionType, Config, Editor};
 
+use super::complete::Assistant;
 use crate::exit;
 use crate::failure::Failure;
 
@@ -29,7 +30,7 @@ pub(super) enum Input {
     /// A terminal.
     Terminal {
         /// The line editor.
-        editor: Box<Editor<(), FileHistory>>,
+        editor: Box<Editor<Assistant, FileHistory>>,
         /// Where the history is kept.
         history: Option<PathBuf>,
     },
@@ -40,6 +41,8 @@ pub(super) enum Input {
     },
 }
 
+/// What stands before a message.
+const PROMPT: &str = "> ";
 const QUOTES: &str = "\"\"\"";
 const HISTORY_LINES: usize = 2000;
 
@@ -50,9 +53,20 @@ fn history_file() -> Option<PathBuf> {
     Some(state.join("bitnetc/chat_history"))
 }
 
+/// What the line editor has read.
+fn of_terminal(read: Result<String, ReadlineError>) -> Result<Line, Failure> {
+    match read {
+        Ok(line) => Ok(Line::Text(line)),
+        Err(ReadlineError::Interrupted) => Ok(Line::Interrupt),
+        Err(ReadlineError::Eof) => Ok(Line::End),
+        Err(error) => Err(Failure::new(exit::FAILURE, format!("the terminal cannot be read: {error}"))),
+    }
+}
+
 impl Input {
-    /// The terminal, if standard input is one; with the history of earlier chats, if `keep_history`.
-    pub(super) fn open(keep_history: bool) -> Result<Self, Failure> {
+    /// The terminal, if standard input is one; with the history of earlier chats, if `keep_history`, and with completion of
+    /// commands and of the names of `models`.
+    pub(super) fn open(keep_history: bool, models: Vec<String>) -> Result<Self, Failure> {
         if !std::io::stdin().is_terminal() {
             return Ok(Self::Pipe { at_start: true });
         }
@@ -64,8 +78,10 @@ impl Input {
             .map_err(failed)?
             .history_ignore_space(true)
             .auto_add_history(false)
+            .completion_type(CompletionType::List)
             .build();
-        let mut editor: Editor<(), FileHistory> = Editor::with_config(config).map_err(failed)?;
+        let mut editor: Editor<Assistant, FileHistory> = Editor::with_config(config).map_err(failed)?;
+        editor.set_helper(Some(Assistant::new(models)));
         let history = history_file().filter(|_| keep_history);
         if let Some(path) = &history {
             // A history that cannot be read is an empty one.
@@ -81,19 +97,31 @@ impl Input {
 
     /// The next message or command.
     pub(super) fn read(&mut self) -> Result<Line, Failure> {
-        let first = match self.read_line("> ")? {
+        let first = match self.read_line(PROMPT)? {
             Line::Text(line) => line,
             other => return Ok(other),
         };
         let message =
             if first.trim() == QUOTES { self.read_until_quotes()? } else { self.read_continued(first)? };
-        if let (Line::Text(text), Self::Terminal { editor, .. }) = (&message, &mut *self)
+        self.remember(&message);
+        Ok(message)
+    }
+
+    /// A text that is edited in the line editor; `None` if there is no terminal for that.
+    pub(super) fn edit(&mut self, text: &str) -> Result<Option<Line>, Failure> {
+        let Self::Terminal { editor, .. } = self else { return Ok(None) };
+        let line = of_terminal(editor.readline_with_initial(PROMPT, (text, "")))?;
+        self.remember(&line);
+        Ok(Some(line))
+    }
+
+    fn remember(&mut self, line: &Line) {
+        if let (Line::Text(text), Self::Terminal { editor, .. }) = (line, self)
             && !text.trim().is_empty()
         {
             // A line that cannot be remembered is no reason to fail.
             let _ = editor.add_history_entry(text.as_str());
         }
-        Ok(message)
     }
 
     fn read_until_quotes(&mut self) -> Result<Line, Failure> {
@@ -128,14 +156,7 @@ impl Input {
 
     fn read_line(&mut self, prompt: &str) -> Result<Line, Failure> {
         match self {
-            Self::Terminal { editor, .. } => match editor.readline(prompt) {
-                Ok(line) => Ok(Line::Text(line)),
-                Err(ReadlineError::Interrupted) => Ok(Line::Interrupt),
-                Err(ReadlineError::Eof) => Ok(Line::End),
-                Err(error) => {
-                    Err(Failure::new(exit::FAILURE, format!("the terminal cannot be read: {error}")))
-                }
-            },
+            Self::Terminal { editor, .. } => of_terminal(editor.readline(prompt)),
             Self::Pipe { at_start } => {
                 let mut bytes = Vec::new();
                 let read = std::io::stdin().lock().read_until(b'\n', &mut bytes);

@@ -76,7 +76,7 @@ pub(crate) fn report(document: &Document) -> String {
     line(
         &mut text,
         "model",
-        &format!("{}, {} ({})", safe(&model.name), safe(&model.architecture), safe(&model.file)),
+        &format!("{}, {} ({})", safe(&model.name), safe(&model.architecture), safe(&document.file)),
     );
     let options = model.options.iter().filter(|(name, _)| *name != "passes");
     let options: Vec<String> =

@@ -421,12 +421,6 @@ pub(super) const FLAGS: &[Flag] = &[
         None,
         Nothing("a text ends when its context is full"),
     ),
-    flag(
-        &["--no-context-shift"],
-        &[Chat],
-        None,
-        Nothing("a chat drops its oldest turns only with --context-shift"),
-    ),
     flag(&["-gan", "--grp-attn-n", "-gaw", "--grp-attn-w"], TEXT, One, Refused(POSITIONS)),
     flag(
         &[

@@ -90,7 +90,7 @@ pub enum BaselineError {
     Field(String),
 }
 
-/// A report that was written earlier, `bitnetc.bench/1`.
+/// A report that was written earlier, `bitnetc.bench/2`.
 ///
 /// # Errors
 /// A text that is no JSON.
@@ -104,8 +104,8 @@ pub fn report(text: &str) -> Result<Value, BaselineError> {
 /// JSON that is no such report.
 pub fn baseline(report: &Value) -> Result<Vec<Series>, BaselineError> {
     let missing = |what: &str| BaselineError::Field(what.to_owned());
-    if report["schema"] != "bitnetc.bench/1" {
-        return Err(missing("schema bitnetc.bench/1"));
+    if report["schema"] != "bitnetc.bench/2" {
+        return Err(missing("schema bitnetc.bench/2"));
     }
     report["tests"].as_array().ok_or_else(|| missing("tests"))?.iter().map(series).collect()
 }
@@ -119,14 +119,14 @@ pub fn series(test: &Value) -> Result<Series, BaselineError> {
     let numbers = |value: &Value| value.as_array()?.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>();
     let rates = numbers(&test["samples"]).filter(|r| !r.is_empty()).ok_or_else(|| missing("samples"))?;
     let limit = test["limit"].as_str().ok_or_else(|| missing("limit"))?;
-    let per_token = match limit {
-        "bandwidth" => &test["bytes_per_token"],
-        "int8" => &test["macs_per_token"],
+    let (per_token, rate) = match limit {
+        "bandwidth" => (&test["bytes_per_token"], "read_bytes_per_second"),
+        "int8" => (&test["macs_per_token"], "int8_macs_per_second"),
         _ => return Err(missing("limit")),
     };
     let per_token = per_token.as_f64().ok_or_else(|| missing("bytes_per_token"))?;
     let rounds = test["limit_samples"].as_array().ok_or_else(|| missing("limit_samples"))?;
-    let limits: Option<Vec<f64>> = rounds.iter().map(|round| round[limit].as_f64()).collect();
+    let limits: Option<Vec<f64>> = rounds.iter().map(|round| round[rate].as_f64()).collect();
     let limits = limits.filter(|l| l.len() > rates.len()).ok_or_else(|| missing("limit_samples"))?;
     let shares =
         limits.windows(2).zip(&rates).map(|(around, rate)| rate * per_token / around[0].max(around[1]));
@@ -244,8 +244,8 @@ pub fn json(comparisons: &[Comparison]) -> Value {
     let one = |c: &Comparison| {
         json!({
             "test": c.key,
-            "baseline_tok_per_s": c.rates.0,
-            "tok_per_s": c.rates.1,
+            "baseline_tokens_per_second": c.rates.0,
+            "tokens_per_second": c.rates.1,
             "change": c.change,
             "share_change": c.share_change,
             "odds": c.odds,
@@ -306,17 +306,17 @@ mod tests {
             "model": "m", "test": "tg8", "threads": 2, "depth": 0, "chunk": 128, "options": {"head": "q8"},
             "samples": [10.0, 12.0], "limit": "bandwidth", "bytes_per_token": 2.0, "macs_per_token": 1.0,
             "limit_samples": [
-                {"bandwidth": 40.0, "int8": 1.0}, {"bandwidth": 20.0, "int8": 1.0}, {"bandwidth": 48.0, "int8": 1.0},
+                {"read_bytes_per_second": 40.0}, {"read_bytes_per_second": 20.0}, {"read_bytes_per_second": 48.0},
             ],
         });
-        let text = json!({"schema": "bitnetc.bench/1", "tests": [test]}).to_string();
+        let text = json!({"schema": "bitnetc.bench/2", "tests": [test]}).to_string();
         let read = baseline(&report(&text).unwrap()).unwrap();
         assert_eq!(read[0].key, "m tg8 threads=2 depth=0 chunk=128 head=q8");
         assert_eq!((&read[0].rates[..], &read[0].shares[..]), (&[10.0, 12.0][..], &[0.5, 0.5][..]));
         assert_eq!(compare_all(&read, &read, 0.03).len(), 1);
         assert_eq!(compare_all(&read, &[Series { key: "other".to_owned(), ..read[0].clone() }], 0.03), []);
         for broken in
-            ["", "{}", r#"{"schema":"bitnetc.bench/1"}"#, r#"{"schema":"bitnetc.bench/1","tests":[{}]}"#]
+            ["", "{}", r#"{"schema":"bitnetc.bench/2"}"#, r#"{"schema":"bitnetc.bench/2","tests":[{}]}"#]
         {
             let message = report(broken).and_then(|report| baseline(&report)).unwrap_err().to_string();
             assert!(message.starts_with("not a report of `bitnetc bench --json`"), "{message}");

@@ -432,6 +432,11 @@ fn kernel_row(k: &KernelOutcome, rounds: &[Peaks]) -> Vec<String> {
     ]
 }
 
+/// Nanoseconds, to a tenth.
+fn nanoseconds(seconds: &[f64]) -> Vec<f64> {
+    seconds.iter().map(|s| (s * 1e10).round() / 10.0).collect()
+}
+
 /// The outcome as JSON: plain units, shares from 0 to 1, `null` where there is nothing to rate.
 pub fn json(outcome: &KernelsOutcome) -> (Value, Value) {
     let some = |amount: u64, value: f64| Some(value).filter(|_| amount > 0);
@@ -444,7 +449,7 @@ pub fn json(outcome: &KernelsOutcome) -> (Value, Value) {
             "codegen": k.selector,
             "steps": k.steps,
             "replicated": k.replicated,
-            "seconds": k.seconds,
+            "samples_ns": nanoseconds(&k.seconds),
             "share_of_call": k.share_of_call(),
             "bytes": bytes,
             "macs": macs,
@@ -460,7 +465,7 @@ pub fn json(outcome: &KernelsOutcome) -> (Value, Value) {
         json!({
             "entry": e.entry,
             "tokens": e.tokens,
-            "seconds": e.seconds,
+            "median_ns": (e.seconds * 1e10).round() / 10.0,
             "barrier_share": e.barrier,
             "dispatch_share": e.dispatch,
         })

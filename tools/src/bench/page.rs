@@ -32,7 +32,7 @@ fn keys(report: &Value) -> Result<Vec<String>, BaselineError> {
     tests.iter().map(|test| series(test).map(|series| series.key)).collect()
 }
 
-/// The page of a report, `bitnetc.bench/1`, beside the earlier one that it was compared with.
+/// The page of a report, `bitnetc.bench/2`, beside the earlier one that it was compared with.
 ///
 /// # Errors
 /// A report of another form.

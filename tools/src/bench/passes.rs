@@ -211,8 +211,8 @@ pub fn json(outcome: &PassOutcome) -> Value {
     let s = &outcome.shape;
     json!({
         "without": outcome.without.map(PassId::name),
-        "decode_tok_per_s": Some(outcome.decode).filter(|speed| *speed > 0.0),
-        "prefill_tok_per_s": Some(outcome.prefill).filter(|speed| *speed > 0.0),
+        "decode_tokens_per_second": Some(outcome.decode).filter(|speed| *speed > 0.0),
+        "prefill_tokens_per_second": Some(outcome.prefill).filter(|speed| *speed > 0.0),
         "decode_ratios": outcome.decode_ratios.samples,
         "prefill_ratios": outcome.prefill_ratios.samples,
         "bytes_per_token": s.bytes_per_token,

@@ -300,7 +300,7 @@ fn json_profile(profile: &Profile) -> Value {
 }
 
 /// The first line of CSV.
-pub const CSV_HEAD: &str = "model,options,test,threads,depth,tok_per_s,stddev,bytes_per_token,macs_per_token,limit,\
+pub const CSV_HEAD: &str = "model,options,test,threads,depth,tokens_per_second,stddev,bytes_per_token,macs_per_token,limit,\
                             limit_value,share_of_limit,share_paired,p50_ms,p90_ms,p99_ms,max_ms\n";
 
 /// A line of CSV.
@@ -344,7 +344,7 @@ pub fn json_test(subject: &Subject, o: &Outcome) -> Value {
         "test": o.test.name(),
         "threads": o.test.threads,
         "depth": o.test.depth,
-        "tok_per_s": o.mean(),
+        "tokens_per_second": o.mean(),
         "stddev": o.deviation(),
         "samples": o.samples,
         "bytes_per_token": o.bytes_per_token(),
@@ -370,7 +370,7 @@ pub fn json_test(subject: &Subject, o: &Outcome) -> Value {
             "p50": ms(l.p50), "p90": ms(l.p90), "p99": ms(l.p99), "max": ms(l.max),
         })),
         "profile": o.profile.as_ref().map(json_profile),
-        "limit_samples": o.limits.iter().map(|l| json!({ "bandwidth": l.bandwidth, "int8": l.int8 })).collect::<Vec<_>>(),
+        "limit_samples": o.limits.iter().map(|l| json!({ "read_bytes_per_second": l.bandwidth, "int8_macs_per_second": l.int8 })).collect::<Vec<_>>(),
     })
 }
 
@@ -394,7 +394,14 @@ pub fn json_head(machine: &Machine, build: &Build) -> (Value, Value) {
 pub fn json_limits(limits: &[ThreadLimits]) -> Value {
     limits
         .iter()
-        .map(|l| json!({ "threads": l.threads, "bandwidth": l.bandwidth, "int8": l.int8, "fma": l.fma }))
+        .map(|l| {
+            json!({
+                "threads": l.threads,
+                "read_bytes_per_second": l.bandwidth,
+                "int8_macs_per_second": l.int8,
+                "f32_macs_per_second": l.fma,
+            })
+        })
         .collect()
 }
 

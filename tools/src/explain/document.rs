@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 /// Name and version of the form of the document.
-pub const SCHEMA: &str = "bitnetc.explain/1";
+pub const SCHEMA: &str = "bitnetc.explain/2";
 
 /// A compiled model, explained.
 #[derive(Clone, Debug, Serialize)]
@@ -17,7 +17,11 @@ pub struct Document {
     pub schema: &'static str,
     /// What made it.
     pub producer: String,
+    /// The file of the model.
+    #[serde(rename = "model")]
+    pub file: String,
     /// The model.
+    #[serde(rename = "model_info")]
     pub model: ModelInfo,
     /// The machine that the model is compiled for and times are predicted for.
     pub machine: MachineInfo,
@@ -40,8 +44,6 @@ pub struct Document {
 pub struct ModelInfo {
     /// Name, as its file gives it.
     pub name: String,
-    /// The file.
-    pub file: String,
     /// `gguf` or `plan`.
     pub source: &'static str,
     /// Architecture, as the file gives it.
@@ -51,6 +53,7 @@ pub struct ModelInfo {
     /// How it was compiled.
     pub options: BTreeMap<String, String>,
     /// Planned bytes at `context` tokens, by what for.
+    #[serde(rename = "memory_bytes")]
     pub memory: BTreeMap<&'static str, u64>,
     /// The context that `memory` is for.
     pub context: u32,
@@ -66,10 +69,13 @@ pub struct MachineInfo {
     /// Whether the speeds were measured (or else assumed).
     pub measured: bool,
     /// Bytes a second that one thread reads.
+    #[serde(rename = "read_one_bytes_per_second")]
     pub read_one: f64,
     /// Bytes a second that all threads read.
+    #[serde(rename = "read_all_bytes_per_second")]
     pub read_all: f64,
     /// int8 multiply-adds a second of all threads.
+    #[serde(rename = "int8_macs_per_second")]
     pub int8_peak: f64,
     /// Bytes of a vector in generated code.
     pub vector_bytes: u32,
@@ -237,8 +243,10 @@ pub struct ValueInfo {
     /// Whether it lies in the private memory of every thread, not in the arena.
     pub private: bool,
     /// First byte.
+    #[serde(rename = "offset_bytes")]
     pub offset: u64,
     /// Bytes.
+    #[serde(rename = "size_bytes")]
     pub size: u64,
     /// The op that makes it.
     pub first: usize,

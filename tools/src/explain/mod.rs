@@ -64,7 +64,6 @@ pub fn explain(
             let name = gguf.gguf().string("general.name").ok().flatten().unwrap_or("unnamed").to_owned();
             let model = ModelInfo {
                 name,
-                file: source.name(),
                 source: "gguf",
                 architecture: hparams.architecture.to_owned(),
                 hyper_parameters: hyper_parameters(hparams).into_iter().collect(),
@@ -79,7 +78,6 @@ pub fn explain(
             let hyper_parameters: BTreeMap<_, _> = meta.hyper_parameters.iter().cloned().collect();
             let model = ModelInfo {
                 name: meta.model_name.clone(),
-                file: source.name(),
                 source: "plan",
                 architecture: meta.architecture.clone(),
                 hyper_parameters,
@@ -116,6 +114,7 @@ pub fn explain(
     Ok(Document {
         schema: SCHEMA,
         producer: format!("bitnetc {}", env!("CARGO_PKG_VERSION")),
+        file: source.name(),
         model,
         machine: MachineInfo {
             target: target.to_string(),

@@ -42,10 +42,10 @@ function lineChart(card, title, unit, series) {
 
 // Multiply-adds per second over multiply-adds per byte, both logarithmic, under the limits of the machine.
 function rooflineChart(card, limits, points) {
-  const intensities = points.map((p) => p.x).concat(limits.map((l) => l.int8 / l.bandwidth));
-  const rates = points.map((p) => p.y).concat(limits.map((l) => l.int8));
+  const intensities = points.map((p) => p.x).concat(limits.map((l) => l.int8_macs_per_second / l.read_bytes_per_second));
+  const rates = points.map((p) => p.y).concat(limits.map((l) => l.int8_macs_per_second));
   const x0 = Math.min(...intensities) / 2, x1 = Math.max(...intensities) * 2.5;
-  const y0 = Math.min(...rates, ...limits.map((l) => l.bandwidth * x0)) / 1.6, y1 = Math.max(...rates) * 1.8;
+  const y0 = Math.min(...rates, ...limits.map((l) => l.read_bytes_per_second * x0)) / 1.6, y1 = Math.max(...rates) * 1.8;
   const w = Math.max(280, card.clientWidth - 34), tall = Math.max(280, Math.min(430, w * 0.55)), left = 58, right = 14, top = 12, bottom = 44;
   const log = (value, least, most) => (Math.log(value) - Math.log(least)) / (Math.log(most) - Math.log(least));
   const x = (value) => left + (w - left - right) * log(value, x0, x1);
@@ -66,12 +66,12 @@ function rooflineChart(card, limits, points) {
   };
   for (const p of points) taken.push([x(p.x) - 7, y(p.y) - 7, 14, 14]);
   for (const l of limits) {
-    const ridge = Math.min(x1, Math.max(x0, l.int8 / l.bandwidth));
-    svg.append(s("path", { class: "line limit", d: `M${x(x0)} ${y(l.bandwidth * x0)}L${x(ridge)} ${y(Math.min(l.int8, l.bandwidth * ridge))}L${x(x1)} ${y(l.int8)}` }));
+    const ridge = Math.min(x1, Math.max(x0, l.int8_macs_per_second / l.read_bytes_per_second));
+    svg.append(s("path", { class: "line limit", d: `M${x(x0)} ${y(l.read_bytes_per_second * x0)}L${x(ridge)} ${y(Math.min(l.int8_macs_per_second, l.read_bytes_per_second * ridge))}L${x(x1)} ${y(l.int8_macs_per_second)}` }));
     const threads = l.threads === 1 ? "1 thread" : `${l.threads} threads`;
-    label(w - right - 2, y(l.int8) - 6, `${count(l.int8)} MAC/s, ${threads}`, "end");
+    label(w - right - 2, y(l.int8_macs_per_second) - 6, `${count(l.int8_macs_per_second)} MAC/s, ${threads}`, "end");
     const middle = Math.sqrt(x0 * ridge);
-    label(x(middle) - 8, y(l.bandwidth * middle) - 5, `${rate(l.bandwidth)}, ${threads}`, "end");
+    label(x(middle) - 8, y(l.read_bytes_per_second * middle) - 5, `${rate(l.read_bytes_per_second)}, ${threads}`, "end");
   }
   for (const p of points) {
     svg.append(point(x(p.x), y(p.y), p.old, p.color, p.text));

@@ -19,7 +19,7 @@ function nameOf(t, ...left) {
   for (const option of varying) parts.push(`${option} ${(t.options || {})[option]}`);
   return parts.join(", ");
 }
-const speed = (t) => `${digits(t.tok_per_s)} tokens/s`;
+const speed = (t) => `${digits(t.tokens_per_second)} tokens/s`;
 const latencyText = (l) => latencies.map((p) => `${p} ${digits(l[p])} ms`).join(", ");
 function describe(t, which) {
   const parts = [`${which}${nameOf(t)}, ${threadsOf(t.threads)}: ${speed(t)} ± ${digits(t.stddev || 0)}`];
@@ -29,7 +29,7 @@ function describe(t, which) {
 }
 // Earlier tests that have a partner in this run.
 const keys = new Set(doc.keys);
-const earlier = baseline ? baseline.tests.filter((t, i) => keys.has(doc.baseline_keys[i]) && Number.isFinite(t.tok_per_s)) : [];
+const earlier = baseline ? baseline.tests.filter((t, i) => keys.has(doc.baseline_keys[i]) && Number.isFinite(t.tokens_per_second)) : [];
 const kindOfTest = (t) => (t.prompt_tokens && t.generated_tokens ? "prompt and generation" : t.generated_tokens ? "generation" : "prompts");
 
 // Tests that differ in one thing only, as lines over it.
@@ -39,7 +39,7 @@ function seriesOver(field, kind) {
     if (kindOfTest(t) !== kind) return;
     const name = nameOf(t, field), key = `${old}/${name}`;
     const line = lines.get(key) || { name, old, points: [] };
-    line.points.push({ x: t[field], y: t.tok_per_s, error: t.stddev || 0, text: describe(t, old ? "baseline: " : "") });
+    line.points.push({ x: t[field], y: t.tokens_per_second, error: t.stddev || 0, text: describe(t, old ? "baseline: " : "") });
     lines.set(key, line);
   };
   run.tests.forEach((t) => add(t, false));
@@ -66,17 +66,17 @@ function over(root, title, field, unit, option) {
 
 function tiles(root) {
   root.append(h("div", { class: "tiles" }, run.tests.slice(0, 8).map((t) => h("div", { class: "tile" },
-    h("span", {}, nameOf(t)), h("b", {}, digits(t.tok_per_s)), h("span", {}, `tokens/s, ${portion(t.share_of_limit)} of the ${t.limit === "int8" ? "int8 peak" : "bandwidth"}`)))));
+    h("span", {}, nameOf(t)), h("b", {}, digits(t.tokens_per_second)), h("span", {}, `tokens/s, ${portion(t.share_of_limit)} of the ${t.limit === "int8" ? "int8 peak" : "bandwidth"}`)))));
 }
 
 function roofline(root) {
   const card = h("section", { class: "card", "data-chart": "roofline" }, h("h2", {}, "Roofline"));
   root.append(card);
-  const at = (t, old) => ({ x: t.macs_per_token / t.bytes_per_token, y: t.macs_per_token * t.tok_per_s, old, name: t.test + (t.depth ? ` after ${t.depth}` : ""), text: describe(t, old ? "baseline: " : "") });
+  const at = (t, old) => ({ x: t.macs_per_token / t.bytes_per_token, y: t.macs_per_token * t.tokens_per_second, old, name: t.test + (t.depth ? ` after ${t.depth}` : ""), text: describe(t, old ? "baseline: " : "") });
   const color = (t) => ["prompts", "generation", "prompt and generation"].indexOf(kindOfTest(t));
   const points = [...earlier.map((t) => ({ ...at(t, true), color: color(t) })), ...run.tests.map((t) => ({ ...at(t, false), color: color(t) }))]
     .filter((p) => p.x > 0 && p.y > 0 && Number.isFinite(p.x) && Number.isFinite(p.y));
-  const limits = run.limits.filter((l) => l.bandwidth > 0 && l.int8 > 0);
+  const limits = run.limits.filter((l) => l.read_bytes_per_second > 0 && l.int8_macs_per_second > 0);
   if (!points.length || !limits.length) { card.append(h("p", { class: "note" }, "Nothing was measured.")); return; }
   rooflineChart(card, limits, points);
   card.append(h("div", { class: "legend" }, [...new Set(run.tests.map(kindOfTest))].map((kind) => h("span", {}, h("i", { class: `back c${["prompts", "generation", "prompt and generation"].indexOf(kind)}` }), kind)),
@@ -111,8 +111,8 @@ function sideBySide(root) {
     const rail = (t, mean, old) => h("div", { class: `rail c0${old ? " was" : ""}`, ...tip(`${old ? "baseline" : "now"}: ${digits(mean)} tokens/s; samples ${t.samples.map(digits).join(", ")}`) },
       h("i", { style: { width: width(mean / most) } }), t.samples.map((sample) => h("b", { style: { left: width(sample / most) } })));
     const tone = c.verdict === "slower" ? "slow" : c.verdict === "faster" ? "good" : "";
-    return [h("span", { class: "what" }, nameOf(now)), h("div", { class: "rails" }, rail(was, c.baseline_tok_per_s, true), rail(now, c.tok_per_s, false)),
-      h("span", { class: "ratio" }, `${digits(c.baseline_tok_per_s)} → ${digits(c.tok_per_s)} tokens/s, ${(1 + c.change).toFixed(3)}×, paired ${(1 + c.share_change).toFixed(3)}×, `, h("span", { class: `verdict ${tone}` }, c.verdict))];
+    return [h("span", { class: "what" }, nameOf(now)), h("div", { class: "rails" }, rail(was, c.baseline_tokens_per_second, true), rail(now, c.tokens_per_second, false)),
+      h("span", { class: "ratio" }, `${digits(c.baseline_tokens_per_second)} → ${digits(c.tokens_per_second)} tokens/s, ${(1 + c.change).toFixed(3)}×, paired ${(1 + c.share_change).toFixed(3)}×, `, h("span", { class: `verdict ${tone}` }, c.verdict))];
   })));
   const builds = [["baseline", baseline.build], ["now", run.build]].filter(([, b]) => b);
   card.append(h("p", { class: "note" }, `Above the baseline, below this run; each mark is a sample. The paired ratio compares shares of the machine’s limits. ${builds.map(([name, b]) => `${name}: ${b.version} of ${b.date}`).join("; ")}.`));
@@ -121,7 +121,7 @@ function sideBySide(root) {
 
 function table(root) {
   const head = ["test", "threads", "depth", "batch size", "tokens/s", "±", "a token reads", "multiply-adds", "limit", "of the limit", "paired", ...latencies];
-  const body = run.tests.map((t) => [nameOf(t), t.threads, t.depth, t.chunk, digits(t.tok_per_s), digits(t.stddev), bytes(t.bytes_per_token), count(t.macs_per_token),
+  const body = run.tests.map((t) => [nameOf(t), t.threads, t.depth, t.chunk, digits(t.tokens_per_second), digits(t.stddev), bytes(t.bytes_per_token), count(t.macs_per_token),
     t.limit === "int8" ? `${count(t.limit_value)} MAC/s` : rate(t.limit_value), portion(t.share_of_limit), portion(t.share_paired),
     ...latencies.map((p) => (t.token_latency_ms ? `${digits(t.token_latency_ms[p])} ms` : "–"))]);
   root.append(h("section", { class: "card" }, h("h2", {}, "All tests"), h("div", { class: "scroll" }, h("table", {},
@@ -135,7 +135,7 @@ function machine(root) {
   const options = optionNames.filter((name) => !varying.includes(name)).map((name) => [words(name), run.tests[0].options[name]]);
   root.append(h("div", { class: "columns" },
     card("Machine", [["CPU", m.cpu], ["target", m.target], ["threads", m.threads], ["caches", `L1d ${bytes(m.l1d_bytes)}, L2 ${bytes(m.l2_bytes)}, last ${bytes(m.last_cache_bytes)}`], ["memory", bytes(m.memory_bytes)], ["system", m.os]]),
-    card("Limits", run.limits.flatMap((l) => [[`bandwidth, ${threadsOf(l.threads)}`, rate(l.bandwidth)], [`int8 peak, ${threadsOf(l.threads)}`, `${count(l.int8)} MAC/s`], [`f32 peak, ${threadsOf(l.threads)}`, `${count(l.fma)} MAC/s`]])),
+    card("Limits", run.limits.flatMap((l) => [[`bandwidth, ${threadsOf(l.threads)}`, rate(l.read_bytes_per_second)], [`int8 peak, ${threadsOf(l.threads)}`, `${count(l.int8_macs_per_second)} MAC/s`], [`f32 peak, ${threadsOf(l.threads)}`, `${count(l.f32_macs_per_second)} MAC/s`]])),
     card("Model and build", [["model", [...new Set(run.tests.map((t) => t.model))].join(", ")], ["weights", run.tests.length ? bytes(run.tests[0].weight_bytes) : ""], ...options, ["bitnetc", `${b.version} (${b.profile} build)`], ["date", b.date]])));
 }
 

@@ -34,8 +34,8 @@ function pickOp(index) {
   go("graph");
 }
 function start() {
-  byId("name").textContent = doc.model.name;
-  byId("subtitle").textContent = `${doc.model.architecture} · ${doc.model.file} · ${doc.machine.threads} threads · position ${doc.position} · ${doc.measurement ? "measured" : doc.machine.measured ? "predicted from measured speeds" : "predicted from assumed speeds"}`;
+  byId("name").textContent = doc.model_info.name;
+  byId("subtitle").textContent = `${doc.model_info.architecture} · ${doc.model} · ${doc.machine.threads} threads · position ${doc.position} · ${doc.measurement ? "measured" : doc.machine.measured ? "predicted from measured speeds" : "predicted from assumed speeds"}`;
   startTheme();
   startTips();
   document.querySelector(".switches").prepend(h("div", { id: "entries", class: "segments", role: "group", "aria-label": "Entry point" }));

@@ -18,8 +18,8 @@ function memory(root) {
     segments("Which memory", [["arena", `arena, ${bytes(e.arena_bytes)}`], ["private", `private to each thread, ${bytes(e.private_bytes)}`]], state.memory, (name) => { state.memory = name; draw(); }),
     scopeSelect(draw)));
   const describe = (value) => {
-    side.replaceChildren(h("h2", {}, value.name), definitions([["type", h("span", { class: "mono" }, value.type)], ["bytes", `${value.size} (${bytes(value.size)})`],
-      ["from byte", String(value.offset)], ["made by", opLink(value.first)], ["last used by", opLink(value.last)], ["in its place", value.holds.join(", ")]]));
+    side.replaceChildren(h("h2", {}, value.name), definitions([["type", h("span", { class: "mono" }, value.type)], ["bytes", `${value.size_bytes} (${bytes(value.size_bytes)})`],
+      ["from byte", String(value.offset_bytes)], ["made by", opLink(value.first)], ["last used by", opLink(value.last)], ["in its place", value.holds.join(", ")]]));
     gloss(side);
   };
   const opLink = (index) => h("button", { type: "button", class: "chip", onclick: () => pickOp(index) }, `${kindOf(e.ops[index]).op} ${e.ops[index].results.join(", ")}`);
@@ -45,15 +45,15 @@ function memory(root) {
   for (const value of values) {
     const shown = within(value);
     if (!shown) continue;
-    const [first, last] = shown, x = left + first * step, wide = (last - first + 1) * step, high = Math.max(3, y(value.offset + value.size) - y(value.offset));
-    svg.append(s("g", { class: "life", "data-value": value.name, "aria-label": `${value.name}, ${bytes(value.size)}`, ...press(() => {
+    const [first, last] = shown, x = left + first * step, wide = (last - first + 1) * step, high = Math.max(3, y(value.offset_bytes + value.size_bytes) - y(value.offset_bytes));
+    svg.append(s("g", { class: "life", "data-value": value.name, "aria-label": `${value.name}, ${bytes(value.size_bytes)}`, ...press(() => {
       svg.querySelectorAll(".life.on").forEach((node) => node.classList.remove("on"));
       svg.querySelector(`[data-value="${CSS.escape(value.name)}"]`).classList.add("on");
       describe(value);
     }) },
-    s("title", {}, `${value.name}: ${value.type}, ${bytes(value.size)} from byte ${value.offset}`),
-    s("rect", { class: `fill c-${classOf(kindOf(e.ops[value.first]).op)}`, x: x + 0.5, y: y(value.offset), width: Math.max(2, wide - 1), height: high, rx: 3 }),
-    wide > 44 && high > 15 ? s("text", { x: x + 6, y: y(value.offset) + Math.min(high / 2 + 4, 16) }, value.name) : null));
+    s("title", {}, `${value.name}: ${value.type}, ${bytes(value.size_bytes)} from byte ${value.offset_bytes}`),
+    s("rect", { class: `fill c-${classOf(kindOf(e.ops[value.first]).op)}`, x: x + 0.5, y: y(value.offset_bytes), width: Math.max(2, wide - 1), height: high, rx: 3 }),
+    wide > 44 && high > 15 ? s("text", { x: x + 6, y: y(value.offset_bytes) + Math.min(high / 2 + 4, 16) }, value.name) : null));
   }
   card.append(h("div", { class: "scroll" }, svg), legend(Object.keys(CLASSES).filter((name) => values.some((v) => classOf(kindOf(e.ops[v.first]).op) === name))),
     h("p", { class: "note" }, "Dotted lines are barriers."));

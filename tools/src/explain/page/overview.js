@@ -86,11 +86,11 @@ function overview(root) {
   const list = (title, pairs) => h("section", { class: "card" }, h("h2", {}, title), definitions(pairs));
   root.append(h("div", { class: "columns" },
     list("Machine", [["target", m.target], ["threads", String(m.threads)], ["speeds", m.measured ? "measured" : "assumed"],
-      ["read, one thread", rate(m.read_one)], ["read, all threads", rate(m.read_all)], ["int8 peak", count(m.int8_peak) + " multiply-adds/s"],
+      ["read, one thread", rate(m.read_one_bytes_per_second)], ["read, all threads", rate(m.read_all_bytes_per_second)], ["int8 peak", count(m.int8_macs_per_second) + " multiply-adds/s"],
       ["vectors", `${m.vector_bytes} bytes`], ["second-level caches", bytes(m.cache_bytes)], ["barrier", time(m.barrier_ns)],
       doc.measurement && ["waiting at barriers", percent(doc.measurement.barrier_share)],
       doc.measurement && ["dispatch", percent(doc.measurement.dispatch_share)]]),
-    list("Model", [["file", doc.model.file], ["architecture", doc.model.architecture], ...Object.entries(doc.model.hyper_parameters).map(([k, v]) => [words(k), v])]),
-    list("Compiled", [...Object.entries(doc.model.options).map(([k, v]) => [words(k), v]),
-      ...Object.entries(doc.model.memory).map(([k, v]) => [words(k) + " in memory", `${bytes(v)} at a context of ${doc.model.context}`]), ["by", doc.producer]])));
+    list("Model", [["file", doc.model], ["architecture", doc.model_info.architecture], ...Object.entries(doc.model_info.hyper_parameters).map(([k, v]) => [words(k), v])]),
+    list("Compiled", [...Object.entries(doc.model_info.options).map(([k, v]) => [words(k), v]),
+      ...Object.entries(doc.model_info.memory_bytes).map(([k, v]) => [words(k) + " in memory", `${bytes(v)} at a context of ${doc.model_info.context}`]), ["by", doc.producer]])));
 }

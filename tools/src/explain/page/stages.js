@@ -2,7 +2,7 @@
 function stages(root) {
   if (!doc.stages.length) {
     root.append(h("section", { class: "card" }, h("h2", {}, "Passes"), h("p", {}, "A plan holds the planned module only. Explain the .gguf file to see how the passes made it."),
-      definitions([["passes", doc.model.options.passes]])));
+      definitions([["passes", doc.model_info.options.passes]])));
     return;
   }
   if (state.stage < 0) state.stage = Math.max(0, doc.stages.findIndex((stage, i) => i > 0 && stage.changed));
