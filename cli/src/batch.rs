@@ -1,7 +1,7 @@
 //! `bitnetc batch`: a file of prompts or requests, answered several at a time.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bitnetc::batch::{
@@ -130,30 +130,12 @@ impl BatchArgs {
     }
 }
 
-/// Whether two paths are one file, by whatever names.
-#[cfg(unix)]
-fn same_file(a: &Path, b: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    match (a.metadata(), b.metadata()) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-        _ => false,
-    }
-}
-
-/// Whether two paths are one file, links to the same bytes left out.
-#[cfg(not(unix))]
-fn same_file(a: &Path, b: &Path) -> bool {
-    match (a.canonicalize(), b.canonicalize()) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => false,
-    }
-}
-
 /// Runs the command.
 pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
     interrupt::listen();
     let (params, random_seed) = args.sampling.params()?;
-    if same_file(&args.input, &args.output) {
+    let read = [Some(args.input.as_path()), args.model.name()?];
+    if input_file::is_one_of(&args.output, read) {
         return Err(BatchError::OutputIsInput { path: args.output.clone() }.into());
     }
     let lines = args.lines()?;
@@ -209,9 +191,15 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
     let result = job.run(&mut scheduler, &mut results, &mut answers, keep_going, progress);
     let time = clock.elapsed();
     bar.finish_and_clear();
-    results.finish()?;
+    let whole = match result {
+        Ok(()) => results.finish(),
+        Err(_) => {
+            results.abandon();
+            Ok(())
+        }
+    };
     let report = Report { job: &job, answers, time, scheduler: &scheduler, loaded };
-    match result {
+    match result.and(whole) {
         Ok(()) => {}
         Err(BatchError::Run(Error::Interrupted)) => {
             let missing = job.left() as u64 - answers.answered - answers.refused;

@@ -33,15 +33,12 @@ pub(crate) fn run(args: &CompileArgs, quiet: bool) -> Outcome {
         None => plan_beside(name, model_path.as_deref()),
     };
     input_file::refuse_standard(&output_path)?;
-    if Some(&output_path) == model_path.as_ref() {
-        return Err(Failure::new(
-            exit::USAGE,
-            "the plan would overwrite the model: use a different --output",
-        ));
-    }
     interrupt::listen();
     let clock = Instant::now();
     let source = open()?;
+    if matches!(source, Source::Gguf { .. }) {
+        input_file::refuse_inputs(&output_path, [model_path.as_deref()])?;
+    }
     if model_path.is_none() {
         output::say(quiet, format!("no model given: using {}", source.name()));
     }

@@ -80,7 +80,7 @@ fn of_store(error: &StoreError) -> u8 {
 /// As [`code`], for a batch.
 pub(crate) fn of_batch(error: &BatchError) -> u8 {
     match error {
-        BatchError::OutputIsInput { .. } => USAGE,
+        BatchError::OutputIsInput { .. } | BatchError::InputIsModel { .. } => USAGE,
         BatchError::Run(error) => code(error),
         _ => FAILURE,
     }

@@ -6,9 +6,11 @@
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
+use bitnetc::batch::BatchError;
 use serde_json::json;
 
 use crate::style::{self, Style};
+use crate::terminal::visible;
 use crate::{exit, hint, output, usage};
 
 /// Why a command failed.
@@ -111,10 +113,10 @@ impl Failure {
     pub(crate) fn show(&self) {
         let Some(Report { message, hint, excerpt }) = &self.report else { return };
         let colours = style::colours(&std::io::stderr());
-        let mut text = format!("{} {message}\n", Style::Error.paint("error:", colours));
-        text += excerpt.as_deref().unwrap_or_default();
+        let mut text = format!("{} {}\n", Style::Error.paint("error:", colours), visible(message));
+        text += &visible(excerpt.as_deref().unwrap_or_default());
         if let Some(hint) = hint {
-            text += &format!("  {} {hint}\n", Style::Hint.paint("hint:", colours));
+            text += &format!("  {} {}\n", Style::Hint.paint("hint:", colours), visible(hint));
         }
         // Nothing can be done if stderr is closed too.
         let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
@@ -157,9 +159,14 @@ impl From<bitnetc_tools::Error> for Failure {
     }
 }
 
-impl From<bitnetc::batch::BatchError> for Failure {
-    fn from(error: bitnetc::batch::BatchError) -> Self {
-        Self::with_hint(exit::of_batch(&error), &error, hint::of_batch(&error))
+impl From<BatchError> for Failure {
+    fn from(error: BatchError) -> Self {
+        match &error {
+            BatchError::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe => {
+                Self::broken_pipe()
+            }
+            _ => Self::with_hint(exit::of_batch(&error), &error, hint::of_batch(&error)),
+        }
     }
 }
 

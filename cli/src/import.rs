@@ -80,6 +80,11 @@ pub(crate) fn run(args: &ImportArgs, quiet: bool) -> Outcome {
         output::say(quiet, format_args!("note: {note}"));
     }
     input_file::refuse_standard(&args.output)?;
+    // An older GGUF beside the checkpoint may be replaced; nothing else there may.
+    let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let of_checkpoint: Vec<PathBuf> =
+        entries.filter(|path| path.extension().is_none_or(|extension| extension != "gguf")).collect();
+    input_file::refuse_inputs(&args.output, of_checkpoint.iter().map(|path| Some(path.as_path())))?;
     let _patience = Patience::new();
     let bar = progress::bar("importing", import.file_bytes(), quiet);
     let bytes = write_import(&directory, &import, &args.output, |done| {

@@ -35,6 +35,45 @@ pub(crate) fn refuse_standard(output: &Path) -> Result<(), Failure> {
     }
 }
 
+/// Refuses a place for a result where one of the files stands that the command reads.
+pub(crate) fn refuse_inputs<'p>(
+    output: &Path,
+    read: impl IntoIterator<Item = Option<&'p Path>>,
+) -> Result<(), Failure> {
+    match is_one_of(output, read) {
+        true => {
+            let message = format!("{} is an input of this command: use a different output", output.display());
+            Err(Failure::new(exit::USAGE, message))
+        }
+        false => Ok(()),
+    }
+}
+
+/// Whether a file is one of those that a command reads, by whatever name or link.
+pub(crate) fn is_one_of<'p>(output: &Path, read: impl IntoIterator<Item = Option<&'p Path>>) -> bool {
+    !is_standard(output) && read.into_iter().flatten().any(|input| same_file(input, output))
+}
+
+/// Whether two paths are one file; `-` is what standard input comes from.
+#[cfg(unix)]
+fn same_file(input: &Path, output: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let input = if is_standard(input) { Path::new("/dev/stdin") } else { input };
+    match (input.metadata(), output.metadata()) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
+}
+
+/// Whether two paths are one file, links to the same bytes left out.
+#[cfg(not(unix))]
+fn same_file(input: &Path, output: &Path) -> bool {
+    match (input.canonicalize(), output.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
+    }
+}
+
 /// The name of a file for messages.
 pub(crate) fn shown(path: &Path) -> String {
     match is_standard(path) {

@@ -5,7 +5,7 @@
 //! read from a pipe) is ended with the process, after [`GRACE`]. Whoever has something to lose by that, as a chat its
 //! conversation, holds [`Patience`] meanwhile: then only the second Ctrl-C ends it.
 //!
-//! SIGTERM (`docker stop`, `timeout`) and SIGHUP (a terminal that closes) end the process at once, unless it was started with them
+//! SIGTERM (`docker stop`, `timeout`), SIGHUP (a terminal that closes), SIGQUIT and SIGXCPU (`ulimit -t`) end the process at once, unless it was started with them
 //! ignored, as `nohup` does. A file that grows beyond the limit of the process (SIGXFSZ) is an error of who writes it.
 //!
 //! Invariant: a process that ends so leaves no temporary file.
@@ -132,14 +132,14 @@ mod unix {
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
 
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU, SIGXFSZ};
     use signal_hook::iterator::Signals;
     use signal_hook::{flag, low_level};
 
     pub(super) fn handle() {
         // With a handler, whatever it does, the write fails instead.
         drop(flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))));
-        let ends = [SIGTERM, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal));
+        let ends = [SIGTERM, SIGHUP, SIGQUIT, SIGXCPU].into_iter().filter(|&signal| !is_ignored(signal));
         let Ok(mut signals) = Signals::new(ends.chain([SIGINT])) else { return };
         let handle = signals.handle();
         let thread = std::thread::Builder::new().name("bitnetc-signals".to_owned());
@@ -147,7 +147,7 @@ mod unix {
         if started.is_err() {
             handle.close();
             // Nobody would hear of the signals.
-            for signal in [SIGTERM, SIGHUP, SIGINT] {
+            for signal in [SIGTERM, SIGHUP, SIGINT].into_iter().filter(|&signal| !is_ignored(signal)) {
                 drop(flag::register_conditional_default(signal, Arc::new(AtomicBool::new(true))));
             }
         }

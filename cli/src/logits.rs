@@ -17,6 +17,7 @@ use crate::exit;
 /// Runs the command.
 pub(crate) fn run(args: &LogitsArgs, quiet: bool) -> Outcome {
     let name = args.model.name()?;
+    input_file::refuse_inputs(&args.output, [name])?;
     let loaded = models::open(name, &args.engine.load_options()?, quiet)?;
     announce(&loaded, name.is_some(), quiet);
     let ids = match &args.text {

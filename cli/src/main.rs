@@ -53,6 +53,7 @@ mod tokenize;
 mod usage;
 mod verify;
 
+use std::borrow::Cow;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
@@ -137,7 +138,7 @@ fn main() -> ExitCode {
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args, cli.quiet),
     };
-    match models::settle(result) {
+    match models::settle(result, cli.quiet) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => failure.report(),
     }
@@ -147,7 +148,15 @@ fn main() -> ExitCode {
 fn show(error: &clap::Error, words: &[std::ffi::OsString]) -> ExitCode {
     // Help and version are results; everything else is a usage error, which clap sends to stderr.
     let code = if error.use_stderr() { exit::USAGE } else { exit::OK };
-    let printed = error.print();
+    // What was typed is part of the message, and clap has no eye for what a terminal would do with it.
+    let plain = error.render().to_string();
+    let printed = match terminal::visible(&plain) {
+        Cow::Owned(shown) if error.use_stderr() => {
+            output::say_as_is(false, shown.trim_end());
+            Ok(())
+        }
+        _ => error.print(),
+    };
     if error.use_stderr() {
         failure::report_usage(error, words);
     }

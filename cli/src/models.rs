@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use bitnetc::load::{LoadOptions, Loaded, load};
 use bitnetc::store::{
     self, ALIASES, CachedFile, Hub, HubRef, HubSettings, ModelRef, Opening, PlanCache, Progress, Pulled,
     StoreError, Used,
 };
-use bitnetc::{CheckState, Error, WeightsCheck, builtin};
+use bitnetc::{CheckState, Error, HeldCheck, builtin};
 use bitnetc_runtime::map;
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
@@ -329,26 +329,26 @@ pub(crate) fn open(model: Option<&Path>, options: &LoadOptions, quiet: bool) -> 
     if used == Used::Compiled {
         output::say(quiet, format!("compiled {name} once, to {}", loaded.name));
     }
-    if let Some(check) = loaded.weights_check() {
-        CHECKS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(check));
+    if let Some(check) = loaded.hold_check() {
+        CHECKS.lock().unwrap_or_else(PoisonError::into_inner).push(check);
     }
     Ok(loaded)
 }
 
 /// The checks of the weights of the models that were opened.
-static CHECKS: Mutex<Vec<Arc<WeightsCheck>>> = Mutex::new(Vec::new());
+static CHECKS: Mutex<Vec<HeldCheck>> = Mutex::new(Vec::new());
 
 /// The outcome of a command that has ended, unless a model file was cut short meanwhile, which makes errors of other names. A
 /// command that worked waits for the check of the cached plan: what it has computed counts only if the weights are sound.
-pub(crate) fn settle(outcome: Outcome) -> Outcome {
+pub(crate) fn settle(outcome: Outcome, quiet: bool) -> Outcome {
     if map::any_lost() {
         let message = "a file was truncated, or became unreadable, while it was in use: discard all results";
         return Err(Failure::new(exit::FAILURE, message));
     }
     let code = outcome?;
     let checks = std::mem::take(&mut *CHECKS.lock().unwrap_or_else(PoisonError::into_inner));
-    let damaged = |check: &Arc<WeightsCheck>| check.wait(&|| !interrupt::requested()) == CheckState::Damaged;
-    if checks.iter().any(damaged) {
+    let damaged = |held: &HeldCheck| held.check().wait(&|| !interrupt::requested()) == CheckState::Damaged;
+    if !checks.is_empty() && progress::working("checking the weights", quiet, || checks.iter().any(damaged)) {
         let message = "the weights of the cached plan do not match their hash: discard all results; \
                        the plan has been removed, run the command again";
         return Err(Failure::new(exit::MODEL, message));

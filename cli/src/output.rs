@@ -5,9 +5,18 @@ use std::io::{IsTerminal, Write};
 use bitnetc_tools::bench::table::TableStyle;
 
 use crate::failure::Failure;
+use crate::terminal::visible;
+
+/// Writes text to stdout, with its control characters shown if that is a terminal.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().is_terminal() {
+        true => print_as_is(&visible(text)),
+        false => print_as_is(text),
+    }
+}
 
 /// Writes text to stdout as it is.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print_as_is(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;
@@ -40,6 +49,11 @@ pub(crate) fn table_style() -> TableStyle {
 
 /// Prints a note on stderr. A closed stderr is not an error.
 pub(crate) fn say(quiet: bool, text: impl std::fmt::Display) {
+    say_as_is(quiet, visible(&text.to_string()));
+}
+
+/// As [`say`], for text that has colours.
+pub(crate) fn say_as_is(quiet: bool, text: impl std::fmt::Display) {
     if !quiet {
         let _ = writeln!(std::io::stderr(), "{text}");
     }

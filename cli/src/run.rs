@@ -112,7 +112,10 @@ fn generate(args: &RunArgs, opened: Opened, text: String, quiet: bool) -> Outcom
             ),
         );
     }
-    args.profile.as_deref().map_or(Ok(()), input_file::refuse_standard)?;
+    if let Some(profile) = &args.profile {
+        input_file::refuse_standard(profile)?;
+        input_file::refuse_inputs(profile, [args.model.name()?, args.file.as_deref()])?;
+    }
     // Before any work is done: a place that cannot be written is a mistake.
     let trace = args.profile.as_deref().map(WholeFile::create).transpose().map_err(bitnetc::Error::from)?;
     let record = if trace.is_some() { Record::Events } else { Record::Nothing };

@@ -3,8 +3,9 @@
 //! A model can be made to say anything, and a terminal obeys what it reads: an escape sequence moves the cursor, changes the
 //! title, or writes to the clipboard.
 //!
-//! Invariant: where stdout or stderr is a terminal, none of a model's control characters reaches it but line feeds and tabs; the
-//! others are shown as Rust writes them (`\u{1b}`). Through a pipe or into a file everything goes as it is.
+//! Invariant: where stdout is a terminal, no control character reaches it but line feeds and tabs, and none that changes the
+//! direction of what follows; the others are shown as Rust writes them (`\u{1b}`). Through a pipe or into a file results go as they
+//! are. Messages on stderr, which name files, options and what others wrote, never contain any.
 
 use std::borrow::Cow;
 use std::io::IsTerminal;
@@ -24,12 +25,12 @@ pub(crate) struct RawArgs {
 impl RawArgs {
     /// Writes generated text to stdout.
     pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
-        output::print(&self.shown(text, &std::io::stdout()))
+        output::print_as_is(&self.shown(text, &std::io::stdout()))
     }
 
     /// Writes a text for a model to stderr, and a line end.
     pub(crate) fn say(&self, text: &str) {
-        output::say(false, self.shown(text, &std::io::stderr()));
+        output::say_as_is(false, self.shown(text, &std::io::stderr()));
     }
 
     /// The text as it is written to `to`.
@@ -39,8 +40,11 @@ impl RawArgs {
 }
 
 /// The text with its control characters shown.
-fn visible(text: &str) -> Cow<'_, str> {
-    let hidden = |c: char| c.is_control() && c != '\n' && c != '\t';
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    let hidden = |c: char| {
+        let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        turns || c.is_control() && c != '\n' && c != '\t'
+    };
     if !text.contains(hidden) {
         return Cow::Borrowed(text);
     }
@@ -63,6 +67,7 @@ mod tests {
         assert!(matches!(visible("a\tb\nä…\u{2028}"), Cow::Borrowed(_)));
         assert_eq!(visible("\u{1b}[31mno\u{7}"), "\\u{1b}[31mno\\u{7}");
         // The eight-bit forms, and what goes back to the start of the line.
+        assert_eq!(visible("a\u{202e}b\u{2066}"), "a\\u{202e}b\\u{2066}");
         assert_eq!(visible("\u{9b}2J\rx\u{7f}\u{0}"), "\\u{9b}2J\\rx\\u{7f}\\u{0}");
     }
 }

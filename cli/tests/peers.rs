@@ -79,8 +79,8 @@ fn options_without_effect_are_accepted_with_a_remark() {
 fn what_would_change_the_result_is_refused_with_what_to_use() {
     for (line, words) in [
         ("run --lora a.gguf", "--lora: adapters are not supported: merge"),
-        ("run -ctk q8_0", "-ctk: there is no KV cache of type q8_0: f16 and f32"),
-        ("run --rope-scale 2", "--rope-scale: the model file says"),
+        ("run -ctk q8_0", "-ctk: only f16 and f32 are supported, not q8_0"),
+        ("run --rope-scale 2", "--rope-scale: the model file "),
         ("chat -no-cnv", "-no-cnv: use `bitnetc run`"),
         ("run -sp", "-sp: control tokens are not printed"),
         ("bench -oe md", "-oe: results go to standard output"),

@@ -60,7 +60,7 @@ fn on_own_stack<T: Send>(run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let builder = std::thread::Builder::new().name("chat-template".to_owned()).stack_size(STACK_BYTES);
         let thread = builder.spawn_scoped(scope, run);
         let thread =
-            thread.map_err(|error| Error::limit(format!("no thread to run the template on: {error}")))?;
+            thread.map_err(|error| Error::limit(format!("cannot start a thread to run the template on: {error}; raise the limit of processes and threads (ulimit -u, pids.max)")))?;
         thread.join().unwrap_or_else(|_| Err(Error::limit("the template ended its thread")))
     })
 }

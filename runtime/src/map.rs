@@ -301,8 +301,9 @@ mod bus_errors {
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = handle;
         action.sa_sigaction = handler as *const () as usize;
-        // On the stack for signals where the thread has one, since this may be the end of its own.
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        // On the thread's own stack: the one that the standard library gives a thread for signals holds what the kernel saves there
+        // and little more, and with tile registers in use that is 11 KB.
+        action.sa_flags = libc::SA_SIGINFO;
         // SAFETY: `handle` has the signature that SA_SIGINFO asks for and is async-signal-safe; `action` is valid.
         match unsafe { libc::sigaction(libc::SIGBUS, &raw const action, ptr::null_mut()) } {
             0 => {

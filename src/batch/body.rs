@@ -13,6 +13,20 @@ const MAX_STOP_BYTES: usize = 4096;
 /// Most tokens that are listed with each token of the answer.
 const MAX_LOGPROBS: u64 = 20;
 
+/// Fields of other servers that change an answer and that are read from the command line only, or not at all.
+const OF_OTHERS: [&str; 10] = [
+    "min_tokens",
+    "mirostat",
+    "mirostat_tau",
+    "mirostat_eta",
+    "dry_multiplier",
+    "xtc_probability",
+    "chat_template",
+    "chat_template_kwargs",
+    "samplers",
+    "options",
+];
+
 /// The body of a request, with typed access to its fields.
 pub(super) struct Body<'v>(pub(super) &'v Value);
 
@@ -65,6 +79,22 @@ impl<'v> Body<'v> {
         for name in ["suffix", "tools", "functions"] {
             if self.get(name).is_some_and(asks) {
                 return unsupported(name, "leave it out");
+            }
+        }
+        if self.get("tool_choice").is_some_and(|choice| choice != "none" && choice != "auto") {
+            return unsupported("tool_choice", "leave it out");
+        }
+        for name in ["response_schema", "responseSchema", "response_mime_type", "output_format", "text"] {
+            if self.get(name).is_some_and(asks) {
+                return unsupported(name, "ask for a form with response_format");
+            }
+        }
+        for name in OF_OTHERS {
+            if self.get(name).is_some_and(asks) {
+                return unsupported(
+                    name,
+                    "leave it out, or give the option on the command line for all requests",
+                );
             }
         }
         Ok(())

@@ -139,7 +139,14 @@ impl Input {
         let mut file = BufReader::new(file);
         let mut items: Vec<Item> = Vec::new();
         let mut lines: HashMap<String, u64> = HashMap::new();
-        let mark = text::mark_length(file.fill_buf().map_err(failed("read", path))?);
+        let beginning = file.fill_buf().map_err(failed("read", path))?;
+        if beginning.starts_with(b"GGUF") || beginning.starts_with(&bitnetc_runtime::plan::MAGIC) {
+            return Err(BatchError::InputIsModel { path: path.to_owned() });
+        }
+        if beginning.starts_with(&[0xff, 0xfe]) || beginning.starts_with(&[0xfe, 0xff]) {
+            return Err(BatchError::Utf16 { path: path.to_owned() });
+        }
+        let mark = text::mark_length(beginning);
         file.consume(mark);
         let (mut offset, mut line, mut requests) = (mark as u64, 0, 0);
         let mut bytes = Vec::new();

@@ -64,6 +64,18 @@ pub enum BatchError {
         /// The path.
         path: PathBuf,
     },
+    /// The input is text in another encoding.
+    #[error("{} is UTF-16: save it as UTF-8", path.display())]
+    Utf16 {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The input is a model.
+    #[error("{} is a model, not a file of prompts or requests", path.display())]
+    InputIsModel {
+        /// The path.
+        path: PathBuf,
+    },
     /// The output is something else than results of a batch.
     #[error(
         "{}, line {line}: not a result of a batch ({why}), so nothing is appended: use a different output, or overwrite it",

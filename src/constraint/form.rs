@@ -102,9 +102,15 @@ fn any_object() -> GrammarSource {
     GrammarSource::JsonSchema(r#"{"type":"object"}"#.to_owned())
 }
 
-/// A schema as an object, or as JSON in a string.
+/// A schema as an object, or as JSON in a string; OpenAI's object around one (`name`, `strict`, `schema`) too.
 fn json_schema(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
+    let around = |map: &Map<String, Value>| {
+        map.keys().all(|key| matches!(key.as_str(), "name" | "strict" | "description" | "schema"))
+    };
     match value {
+        Value::Object(map) if map.contains_key("schema") && around(map) => {
+            json_schema(field, map.get("schema").unwrap_or(&Value::Null))
+        }
         Value::Object(_) | Value::Bool(_) => followed(field, GrammarSource::JsonSchema(value.to_string())),
         Value::String(text) if text.trim_start().starts_with('{') => {
             followed(field, GrammarSource::JsonSchema(text.clone()))

@@ -94,6 +94,14 @@ impl PlanCache {
         Ok(plans)
     }
 
+    /// That the folder is one and not a link to another, in which nothing is written or removed.
+    fn check_link(&self) -> Result<(), StoreError> {
+        match self.root.symlink_metadata() {
+            Ok(found) if found.is_symlink() => Err(StoreError::Link { path: self.root.clone() }),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes all plans. Returns how many there were, and their bytes.
     ///
     /// # Errors
@@ -113,6 +121,7 @@ impl PlanCache {
     }
 
     fn remove(&self, wanted: impl Fn(&str) -> bool) -> Result<(usize, u64), StoreError> {
+        self.check_link()?;
         let (mut count, mut bytes) = (0, 0);
         for plan in self.list()? {
             if wanted(&plan.path.file_name().unwrap_or_default().to_string_lossy()) {
@@ -146,6 +155,7 @@ impl PlanCache {
                 Ok(None) | Err(_) => clear(&path)?,
             }
         }
+        self.check_link()?;
         std::fs::create_dir_all(&self.root).map_err(io_error("create", &self.root))?;
         let source = Source::open(Some(gguf), options.map_mode)?.with_options(options.model);
         let model = source.gguf_model()?;

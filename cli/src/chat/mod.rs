@@ -29,6 +29,7 @@ use super::generate::{LengthArgs, Opened};
 use super::interrupt::Patience;
 use super::sampling::{check_biases, constraint};
 use super::style::{self, Style};
+use super::terminal::visible;
 use super::timings::Timings;
 use super::{Outcome, hint, interrupt, models, output, run};
 use crate::exit;
@@ -88,7 +89,8 @@ fn conversation(args: &ChatArgs, model: &Model, quiet: bool) -> Result<Conversat
 
 /// A remark on stderr, in the colour of remarks.
 fn note(quiet: bool, text: &str) {
-    output::say(quiet, Style::Note.paint(text, style::colours(&std::io::stderr())));
+    let text = visible(text);
+    output::say_as_is(quiet, Style::Note.paint(&text, style::colours(&std::io::stderr())));
 }
 
 fn no_question() -> Failure {

@@ -34,14 +34,14 @@ impl<'a> Screen<'a> {
         self.begun = true;
         match &mut self.wrap {
             None => self.raw.print(piece),
-            Some(wrap) => output::print(&wrap.push(&self.raw.shown(piece, &std::io::stdout()))),
+            Some(wrap) => output::print_as_is(&wrap.push(&self.raw.shown(piece, &std::io::stdout()))),
         }
     }
 
     /// Writes what is left, and the end of the line.
     pub(super) fn end(mut self) -> Result<(), Failure> {
         let rest = self.wrap.as_mut().map(Wrap::finish).unwrap_or_default();
-        output::print(&(rest + "\n"))
+        output::print_as_is(&(rest + "\n"))
     }
 }
 

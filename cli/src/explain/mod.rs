@@ -17,7 +17,7 @@ use super::failure::Failure;
 use super::given::Given;
 use super::model_arg::ModelArg;
 use super::observe::write_text;
-use super::{Outcome, interrupt, models, output, progress};
+use super::{Outcome, input_file, interrupt, models, output, progress};
 use crate::exit;
 
 #[derive(Debug, Args)]
@@ -131,6 +131,9 @@ pub(crate) fn run(args: &ExplainArgs, quiet: bool) -> Outcome {
             keep_going: (|| !interrupt::requested()).into(),
         };
         timings = Some(progress::working("running", quiet, || measure(&loaded, &options))?);
+    }
+    if let Some(html) = &args.html {
+        input_file::refuse_inputs(html, [path.as_deref()])?;
     }
     let options =
         ExplainOptions { position: args.depth, texts: args.html.is_some(), timings: timings.as_ref() };

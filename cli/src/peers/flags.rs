@@ -115,7 +115,7 @@ const CACHES: &str = "the KV cache is allocated for the requested context";
 const LOGS: &str = "notes go to stderr; -q suppresses them";
 const POSITIONS: &str =
     "the model file determines how positions are encoded: convert the model with the settings you need";
-const STAGES: &str = "the sampler has no such stage: --samplers lists the available ones";
+const STAGES: &str = "the sampler has no such stage: `bitnetc run --help` lists them at --samplers";
 const ADAPTER: &str = "adapters are not supported: merge them into the checkpoint and use `bitnetc import`";
 const TEXT_ONLY: &str = "only text models are supported";
 const TEMPLATES: &str = "the chat template formats messages: use --chat-template";

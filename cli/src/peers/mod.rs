@@ -24,14 +24,21 @@ use crate::failure::Failure;
 const COMMANDS: &[(&str, &str)] = &[
     (
         "serve",
-        "there is no server: `bitnetc batch` answers files of requests in OpenAI's form, and `bitnetc chat` talks with a model",
+        "there is no server: `bitnetc batch` answers files of requests in OpenAI's format; `bitnetc chat` talks to a model",
     ),
+    ("server", "there is no server: `bitnetc batch` answers files of requests in OpenAI's format"),
+    (
+        "quantize",
+        "`bitnetc import` converts checkpoints; `bitnetc compile --head q6` chooses the format of the head",
+    ),
+    ("convert", "`bitnetc import` converts a Hugging Face checkpoint to GGUF"),
+    ("info", "`bitnetc show` prints the contents of a model file"),
     ("ps", "no model stays loaded: every command opens its own; `bitnetc list` shows what is cached"),
     ("stop", "no model stays loaded, so there is none to stop; `bitnetc rm` removes one from the disk"),
     ("push", "models are not uploaded: the hf command of huggingface_hub does that"),
     (
         "create",
-        "a model needs no making beside its file: `bitnetc import` converts a checkpoint, and the [aliases] of `bitnetc config init` give names",
+        "there is nothing to create, since a model is its file: `bitnetc import` converts a checkpoint, and the [aliases] of `bitnetc config init` give names",
     ),
     (
         "cp",
@@ -133,8 +140,8 @@ impl<'c> Translation<'c> {
                         "keys and values are kept in one type here, and {other} says {known}: give both the same"
                     ));
                 }
-                _ if !matches!(value.as_str(), "f16" | "f32") => {
-                    return refuse(&format!("there is no KV cache of type {value}: f16 and f32 are there"));
+                _ if !value.split(',').all(|each| matches!(each, "f16" | "f32")) => {
+                    return refuse(&format!("only f16 and f32 are supported, not {value}"));
                 }
                 _ => self.kv_type = Some((name.to_owned(), value)),
             },
@@ -223,13 +230,14 @@ fn values(
         Values::One => 1,
         Values::Two => 2,
         Values::OneOf(known) => {
-            let is_known = |word: &OsString| known.iter().any(|known| word == known);
+            let is_known =
+                |word: &OsString| word.to_string_lossy().split(',').all(|each| known.contains(&each));
             usize::from(attached.is_some() || words.peek().is_some_and(is_known))
         }
     };
     let mut values: Vec<String> = attached.map(str::to_owned).into_iter().collect();
     while values.len() < count {
-        let missing = || Failure::new(exit::USAGE, format!("{name}: its value is missing"));
+        let missing = || Failure::new(exit::USAGE, format!("{name} needs a value"));
         values.push(words.next().ok_or_else(missing)?.to_string_lossy().into_owned());
     }
     Ok(values)
