@@ -149,7 +149,7 @@ fn layers_that_are_not_ternary_run_as_floats() {
     }
     let file = written(&w);
     let loaded = open(file.path(), &options(DType::F16));
-    assert!(loaded.notes.iter().any(|n| n.contains("2 of the layers' matrices are not ternary")));
+    assert!(loaded.notes.iter().any(|n| n.contains("weights of 2 matrices of the layers are not ternary")));
     let tokens = random_tokens(4, 30, 288);
     let expected = interpreted(&loaded, &tokens);
     assert_same("compiled", &expected, &score(&loaded, &tokens, 2));

@@ -181,7 +181,7 @@ fn adrs_named(text: &str) -> Vec<u32> {
         .collect()
 }
 
-/// The paragraph behind the title is the status: what became of the decision, and by which other one.
+/// The paragraph after the title is the status: what became of the decision, and by which other one.
 #[test]
 fn every_decision_has_a_status() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/adr");

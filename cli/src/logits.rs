@@ -1,4 +1,4 @@
-//! `bitnetc logits`: the logits behind every token, as .npy.
+//! `bitnetc logits`: the logits after every token, as .npy.
 
 use std::io::Write;
 

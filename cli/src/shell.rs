@@ -106,7 +106,7 @@ fn script(shell: Shell, aliases: &[String]) -> String {
 
 /// The command with names as the values of all models.
 fn with_names(mut command: Command, names: &[String]) -> Command {
-    // An argument that is changed would stand behind the others.
+    // An argument that is changed would stand after the others.
     let positional: Vec<Id> = command.get_positionals().map(|arg| arg.get_id().clone()).collect();
     for (id, index) in positional.iter().zip(1..) {
         command = command.mut_arg(id, |arg| arg.index(index));

@@ -199,3 +199,65 @@ fn weights_that_overflow_give_an_error_and_no_token() {
     let text = stderr(&output).replace('\n', " ");
     assert!(text.contains("NaN") || text.contains("infinite") || text.contains("inf"), "{text}");
 }
+
+/// A result never takes the place of what it is made of, whatever names the two have.
+#[test]
+fn outputs_are_not_inputs() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("m.gguf");
+    let bytes = TinyModel::default().to_gguf();
+    std::fs::write(&model, &bytes).unwrap();
+    let (link, hard) = (folder.path().join("link.gguf"), folder.path().join("hard.gguf"));
+    std::os::unix::fs::symlink(&model, &link).unwrap();
+    std::fs::hard_link(&model, &hard).unwrap();
+    let roundabout = folder.path().join("../").join(folder.path().file_name().unwrap()).join("m.gguf");
+    let texts = [&model, &link, &hard, &roundabout].map(|path| path.to_str().unwrap().to_owned());
+    let [m, link, hard, roundabout] = &texts;
+    for (read, written) in [(m, m), (m, roundabout), (link, m), (m, hard)] {
+        for command in [
+            &["compile", read, "-o", written][..],
+            &["logits", read, "--tokens", "1", "-o", written],
+            &["explain", read, "--html", written],
+            &["run", read, "-p", "a", "-n", "1", "--profile", written],
+        ] {
+            let output = bitnetc(command);
+            assert_eq!(output.status.code(), Some(2), "{command:?}: {}", stderr(&output));
+            assert!(stderr(&output).contains("is an input of this command"), "{}", stderr(&output));
+        }
+        let output = bitnetc(&["batch", "-", "-m", read, "-o", written, "--overwrite"]);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert_eq!(std::fs::read(&model).unwrap(), bytes, "{read} {written}");
+    }
+}
+
+/// What a name, a text or an option holds is told without a control character.
+#[test]
+fn messages_hold_no_control_characters() {
+    let folder = tempfile::tempdir().unwrap();
+    let named = folder.path().join("a\u{1b}[31m\u{9b}\u{202e}.gguf");
+    std::fs::write(&named, "GGUF").unwrap();
+    let text = folder.path().join("a.bir");
+    std::fs::write(&text, "bir 1 \u{1b}[31m\u{202e}\n").unwrap();
+    let (named, text) = (named.to_str().unwrap(), text.to_str().unwrap());
+    for command in [
+        &["run", named, "-p", "a"][..],
+        &["inspect", named],
+        &["compile", named],
+        &["explain", named],
+        &["ir", "check", named],
+        &["ir", "check", text],
+        &["run", "--frobnicate\u{1b}[31m"],
+        &["frobnicate\u{1b}[31m"],
+        &["run", "-p", "a", "-n", "\u{1b}[31m"],
+        &["run", "-p", "a", "--grammar", "start: \"\u{1b}[31m"],
+        &["run", "-p", "a", "--chat-template", "{{ raise_exception('\u{1b}[31m') }}"],
+        &["run", "no\u{1b}[31msuch"],
+        &["pull", "no\u{1b}[31msuch"],
+    ] {
+        let output = bitnetc(command);
+        assert!(!output.status.success(), "{command:?}");
+        let said = stderr(&output);
+        let obeyed = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+        assert!(!said.is_empty() && !said.contains(obeyed), "{command:?}: {said:?}");
+    }
+}

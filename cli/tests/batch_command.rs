@@ -633,15 +633,15 @@ fn results_of_other_settings_are_not_taken_for_answers() {
     let bytes = std::fs::read(&output).unwrap();
     assert_eq!(results(&output)["line-1"]["settings"]["temperature"], 0.5);
     for (change, setting) in [
-        (&["-n", "3"][..], "n_predict 2, and this run has 3"),
-        (&["-s", "8"], "seed 7, and this run has 8"),
-        (&["-s", "-1"], "seed 7, and this run has the default"),
-        (&["--temp", "0"], "temperature 0.5, and this run has 0.0"),
+        (&["-n", "3"][..], "n_predict (2; this run has 3)"),
+        (&["-s", "8"], "seed (7; this run has 8)"),
+        (&["-s", "-1"], "seed (7; this run has the default)"),
+        (&["--temp", "0"], "temperature (0.5; this run has 0.0)"),
         (&["--top-k", "3"], "top_k"),
         (&["--regex", "a+"], "regex"),
         (&["--head", "q4"], "head"),
         (&["--kv-type", "f32"], "kv_type"),
-        (&["--chat"], "chat the default, and this run has true"),
+        (&["--chat"], "chat (the default; this run has true)"),
         (&["--chat-template-file", "t.jinja"], "chat_template"),
         (&["--ignore-eos"], "ignore_eos"),
         (&["-r", "x"], "reverse_prompt"),

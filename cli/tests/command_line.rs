@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use bitnetc_frontend_gguf::testing::TinyModel;
+use bitnetc_runtime::plan::{self, Plan};
 use common::root;
 use hub_server::{Fault, Server};
 use serde_json::Value;
@@ -53,7 +54,7 @@ fn a_trace_shows_every_thread() {
         let wanted = |e: &&Value| e["cat"] == category && e["tid"] == tid;
         events.iter().filter(wanted).collect::<Vec<_>>()
     };
-    // The prompt, the head behind it, and a step for each token but the last.
+    // The prompt, the head after it, and a step for each token but the last.
     let calls: Vec<&str> = of("call", 2).iter().map(|e| e["name"].as_str().unwrap()).collect();
     assert_eq!(calls, ["prefill", "head", "decode", "decode"]);
     for tid in [0, 1] {
@@ -343,4 +344,32 @@ fn man_pages_are_written() {
     let (_, page, _) = output(&mut bitnetc(home.path(), &["man", "batch"]));
     assert!(page.contains("shard"));
     assert_eq!(output(&mut bitnetc(home.path(), &["man", "nonsense"])).0, Some(2));
+}
+
+/// The command waits for the check of the plan that it ran from, however short it was.
+#[test]
+fn flipped_bits_of_a_cached_plan_are_told_by_the_command_that_ran_from_it() {
+    let server = Server::new(&[("tiny.gguf", TinyModel::default().to_gguf())]);
+    let home = home();
+    let run = || {
+        let mut command =
+            bitnetc(home.path(), &["run", "hf:org/repo", "--ignore-eos", "-n", "1", "-t", "1", "--json"]);
+        command.env("HF_ENDPOINT", &server.endpoint);
+        command
+    };
+    let made = json(&mut run());
+    let plan = std::path::PathBuf::from(made["model"].as_str().unwrap());
+    assert_eq!(json(&mut run())["model"], made["model"]);
+    let weight = {
+        let opened = Plan::load(&plan, &plan::LoadOptions::default()).unwrap();
+        opened.weights().as_ptr().addr() - opened.file().as_ptr().addr() + 70
+    };
+    let mut bytes = std::fs::read(&plan).unwrap();
+    bytes[weight] ^= 0x10;
+    // The time of the change is another one, so that the weights are checked again.
+    std::fs::write(&plan, &bytes).unwrap();
+    let (code, _, stderr) = output(&mut run());
+    assert_eq!(code, Some(3), "{stderr}");
+    assert!(stderr.contains("do not match their hash") && !plan.exists(), "{stderr}");
+    assert_eq!(json(&mut run())["ids"], made["ids"]);
 }

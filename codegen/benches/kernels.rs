@@ -4,7 +4,7 @@
 //! it reads from its second-level cache and from memory. Kernels are shown with their share of the limit that binds them.
 //! Each line is the best and the median of many short runs, in time that this thread was running. Weights come from the second-level cache (a range of units
 //! that fits, over and over) or from memory (several copies of the matrix in turn). `paired` is the median of the shares that
-//! each run had of the limit as measured right before and behind it, for machines whose speed changes from moment to moment. Without `--bench` (as `cargo test`
+//! each run had of the limit as measured right before and after it, for machines whose speed changes from moment to moment. Without `--bench` (as `cargo test`
 //! runs it) every kernel runs once.
 
 use std::cell::Cell;
@@ -501,7 +501,7 @@ impl Bench {
         self.rate(&name, "memory", size as f64, Limit::Memory, || subject.run(0..units));
     }
 
-    /// What a screened head does behind the approximate logits.
+    /// What a screened head does after the approximate logits.
     fn screened(&self, rows: u32, cols: u32, n: u32) {
         let mut state = 1u32;
         let mut next = move || {
@@ -612,7 +612,7 @@ impl Bench {
         println!("{name:<46} {:<10} {:>8.2} Gweights/s", "threads", weights / best.as_secs_f64() / 1e9);
     }
 
-    /// One token behind [`POSITION`] keys, whose keys and values are all read.
+    /// One token after [`POSITION`] keys, whose keys and values are all read.
     fn decode_attention(&self, kind: KernelKind, cache_bytes: u64) {
         let name = format!("attention 20/5 heads of 128, {} keys", POSITION + 1);
         if !self.wants(&name) {
@@ -626,7 +626,7 @@ impl Bench {
         });
     }
 
-    /// A chunk of tokens behind [`POSITION`] keys.
+    /// A chunk of tokens after [`POSITION`] keys.
     fn chunk_attention(&self, kind: KernelKind, cache_bytes: u64, tokens: u64) {
         let name = format!("attention 20/5 heads of 128, {tokens} tokens");
         if !self.wants(&name) {

@@ -3,7 +3,7 @@
 //! A word of a list is a feature with everything that it implies, so that the names of the usual levels are words too:
 //! `sse4.1`, `avx2` (with FMA and F16C), `avxvnni`, `avx512` (F, BW, DQ, VL), `avx512vnni` and `amxint8`.
 //!
-//! What is only tuning (`onestream`) stays as the machine has it. A word behind `-` takes a feature away, with all that
+//! What is only tuning (`onestream`) stays as the machine has it. A word after `-` takes a feature away, with all that
 //! need it, so `native,-onestream` is the machine without its tuning.
 //!
 //! [`target_named`] makes any machine of such words, for code that is looked at and not run.
@@ -96,7 +96,7 @@ pub struct UnknownTarget {
 }
 
 /// The machine that `text` names: `native` for `host`, a level of the x86-64 psABI (whose first level lacks the SSE4.1 that
-/// generated code needs, so `x86-64` is that and SSE4.1), or `aarch64`; features behind `+` bring what they imply. The
+/// generated code needs, so `x86-64` is that and SSE4.1), or `aarch64`; features after `+` bring what they imply. The
 /// text form of a [`TargetDesc`] is such a text. Of machines other than `host`, caches, threads and speeds are assumed.
 ///
 /// # Errors
@@ -213,7 +213,7 @@ mod tests {
         // What is not there can be taken away, but must be a feature, and not of the floor.
         assert_eq!(restrict(&host(), "native,-onestream,-avxvnni").unwrap(), host());
         assert!(of(&host(), "native,-mmx").unwrap_err().to_string().contains("`-mmx`"));
-        assert!(of(&host(), "native,-sse4.1").unwrap_err().to_string().contains("every machine"));
+        assert!(of(&host(), "native,-sse4.1").unwrap_err().to_string().contains("always needs"));
         assert!(matches!(of(&host(), "onestream"), Err(FeatureError::Absent { .. })));
     }
 

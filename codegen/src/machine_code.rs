@@ -42,7 +42,7 @@ impl MachineCode {
     }
 }
 
-/// Decodes up to the return behind which no branch leads; what follows is padding and constants.
+/// Decodes up to the return after which no branch leads; what follows is padding and constants.
 fn disassemble_x86(bytes: &[u8]) -> String {
     use iced_x86::{Decoder, DecoderOptions, FlowControl, Formatter, Instruction, NasmFormatter};
 

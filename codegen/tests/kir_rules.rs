@@ -91,7 +91,7 @@ fn every_rule_is_enforced() {
         k.body.stmts.push(first);
     });
     expect(Rule::DefinitionBeforeUse, &|k| {
-        // A value of the loop's body, used behind it.
+        // A value of the loop's body, used after it.
         let inside = loop_of(k).index;
         append(k, Op::Add { a: inside, b: inside }, Some(Type::I64));
     });
@@ -214,7 +214,7 @@ fn every_rule_is_enforced() {
 
     expect(Rule::Bounds, &|k| k.params[1].bytes = Some(3));
     expect(Rule::Bounds, &|k| {
-        // Wherever in a buffer of 2^17 bytes the address is, 16 elements that far behind it are not.
+        // Wherever in a buffer of 2^17 bytes the address is, 16 elements that far after it are not.
         k.params[0].bytes = Some(1 << 17);
         let at = loop_of(k).carries[1].param;
         let sum = fresh(k, Type::Vf);

@@ -47,7 +47,7 @@ fn mnemonics(stmts: &[Stmt]) -> BTreeSet<&'static str> {
     ops.collect()
 }
 
-/// Stores `v` with `store` into the end of a buffer, so that `bytes` are behind the pointer.
+/// Stores `v` with `store` into the end of a buffer, so that `bytes` are after the pointer.
 fn check_store(
     name: &str,
     bytes: usize,

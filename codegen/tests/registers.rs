@@ -66,7 +66,7 @@ fn too_many_accumulators_are_refused_and_fewer_are_right() {
 
 #[test]
 fn values_wait_in_the_frame_while_loops_run() {
-    // 24 vectors and 20 numbers that are needed behind two loops, the first of which yields sums that wait too.
+    // 24 vectors and 20 numbers that are needed after two loops, the first of which yields sums that wait too.
     let mut b = KernelBuilder::new("waiting");
     let (x, out) = (b.ptr("x", Access::ReadOnly), b.ptr("out", Access::ReadWrite));
     let n = b.int_param("n");

@@ -42,7 +42,7 @@ pub fn stored_scale(ty: TensorType, scale: f32) -> f32 {
     }
 }
 
-/// Bytes of the rows that a type stores together, without what stands behind all rows (see [`tail`]); `None` if the type
+/// Bytes of the rows that a type stores together, without what stands after all rows (see [`tail`]); `None` if the type
 /// is none of [`TERNARY_TYPES`], or `cols` is no multiple of its block.
 pub fn group_bytes(ty: TensorType, cols: usize) -> Option<usize> {
     if !TERNARY_TYPES.contains(&ty) {
@@ -52,7 +52,7 @@ pub fn group_bytes(ty: TensorType, cols: usize) -> Option<usize> {
     usize::try_from(bytes - tail(ty, 0.0).map_or(0, |t| t.len() as u64)).ok()
 }
 
-/// What stands behind the last row: of I2_S its scale and 28 zeros.
+/// What stands after the last row: of I2_S its scale and 28 zeros.
 pub fn tail(ty: TensorType, scale: f32) -> Option<[u8; TAIL_BYTES]> {
     (ty == TensorType::I2S).then(|| {
         let mut tail = [0; TAIL_BYTES];
@@ -132,7 +132,7 @@ fn store_block(ty: TensorType, t: &[i8], d: [u8; 2], out: &mut [u8]) {
         TensorType::Tq1_0 => {
             (0..32).for_each(|j| out[j] = digits((0..5).map(|k| t[32 * k + j])));
             (0..16).for_each(|j| out[32 + j] = digits((0..5).map(|k| t[160 + 16 * k + j])));
-            // Four digits, with a fifth of 0 behind them.
+            // Four digits, with a fifth of 0 after them.
             (0..4).for_each(|j| out[48 + j] = digits((0..4).map(|k| t[240 + 4 * k + j]).chain([-1])));
             out[52..].copy_from_slice(&d);
         }

@@ -1,7 +1,7 @@
 //! Writing GGUF files: metadata values and the header before the tensor data.
 //!
 //! [`Header`] writes what it is told, consistent or not: models that are made ([`crate::synth`]) tell it the truth, the
-//! files of the tests also everything else. The data behind the header are the caller's; each tensor starts at a multiple
+//! files of the tests also everything else. The data after the header are the caller's; each tensor starts at a multiple
 //! of the alignment, counted from the end of the header.
 //!
 //! Invariants: no IO here, bytes are handed over; `Gguf::parse` reads back what a truthful header says.

@@ -165,7 +165,7 @@ impl<'a> Tensors<'a> {
         }
         for (name, entry) in entries {
             let printed = printable(&name);
-            // The ranges lie one behind the other within the data, so they fit.
+            // The ranges lie one after the other within the data, so they fit.
             let bytes = data.get(entry.data_offsets.0 as usize..entry.data_offsets.1 as usize);
             let needed = entry.shape.iter().try_fold(entry.dtype.bytes(), |n, &dim| n.checked_mul(dim));
             let data = match (bytes, needed) {

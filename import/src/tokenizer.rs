@@ -381,7 +381,7 @@ impl Pre {
 }
 
 impl Post {
-    /// Whether a token stands before, and one behind a text.
+    /// Whether a token stands before, and one after a text.
     fn adds(&self) -> (bool, bool) {
         match self {
             Self::Sequence { processors } => {

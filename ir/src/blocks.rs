@@ -34,7 +34,7 @@ use crate::weights::TILE_ROWS;
 pub const BLOCK: u32 = 32;
 /// Columns in a half block, which has a scale of its own in `w6`.
 pub const HALF_BLOCK: u32 = 16;
-/// Columns in a group of `tile16`: two blocks behind their scales.
+/// Columns in a group of `tile16`: two blocks after their scales.
 pub const GROUP: u32 = 64;
 /// Bytes of the scales of a group of 16 rows.
 pub const GROUP_SCALES: u64 = 64;

@@ -54,7 +54,7 @@ impl From<f32> for Theta {
 }
 
 impl RopeScaling {
-    /// The name in the text form, and the numbers behind it.
+    /// The name in the text form, and the numbers after it.
     pub(crate) fn parts(&self) -> (&'static str, Vec<f32>) {
         match *self {
             Self::None => ("", vec![]),

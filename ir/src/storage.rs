@@ -26,7 +26,7 @@ pub const PADDING: u64 = 64;
 pub const Q8_A: u64 = 0;
 /// Offset of the sum of codes after the codes of a `q8` row.
 pub const Q8_SUM: u64 = 4;
-/// Bytes of what a `q8b` row holds for each block, behind [`q8_tail`].
+/// Bytes of what a `q8b` row holds for each block, after [`q8_tail`].
 pub const Q8B_RECORD: u64 = 16;
 /// Offset of the scale in the record of a block.
 pub const Q8B_SCALE: u64 = 0;

@@ -29,7 +29,7 @@
 //!
 //! A padded column must add nothing to the sum of code times activation. In `tile16` its activation is 0 (rows of
 //! activations are filled up to a multiple of 64), so what the code says does not matter. Groups of `trits16` and
-//! `lut16` may end behind the codes of an activation row, so there the code is 0.
+//! `lut16` may end after the codes of an activation row, so there the code is 0.
 
 use std::borrow::Cow;
 

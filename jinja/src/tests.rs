@@ -1,4 +1,4 @@
-//! The tests of Jinja2 3.1: what stands behind `is`.
+//! The tests of Jinja2 3.1: what stands after `is`.
 
 use crate::arguments::Arguments;
 use crate::ast::{Comparison, Operator};

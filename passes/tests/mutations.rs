@@ -471,7 +471,7 @@ fn refusals_name_both_values() {
     let stray = refuse(&|plan| {
         plan.places.insert(ValueId::from_index(9999), Place::Extern);
     });
-    assert!(stray.contains("has no place, or is no value"), "{stray}");
+    assert!(stray.contains("has no place in memory, or has one but"), "{stray}");
     let barrier = refuse(&|plan| {
         plan.barriers.insert(NodeId::from_index(9999));
     });

@@ -37,7 +37,7 @@ impl<'f> FileStream<'f> {
     pub const BLOCK: usize = 2 << 20;
     /// Blocks that may wait while the disk is busy.
     pub const BLOCKS_AHEAD: usize = 32;
-    /// Bytes after which the disk is asked to write. What is behind the last of them is left to the system.
+    /// Bytes after which the disk is asked to write. What is after the last of them is left to the system.
     const SYNC_BYTES: usize = 64 << 20;
 
     /// Starts to write at the front of `file`, which is empty.

@@ -45,7 +45,7 @@ pub struct StepProfile {
     pub replicated: bool,
     /// Nanoseconds in the kernel, for each thread.
     pub busy_ns: Vec<u64>,
-    /// Nanoseconds at the barrier behind the step, for each thread; behind the last step, until all threads are done.
+    /// Nanoseconds at the barrier after the step, for each thread; after the last step, until all threads are done.
     pub wait_ns: Vec<u64>,
 }
 
@@ -120,7 +120,7 @@ pub(crate) trait Probe: Copy {
     fn now(self) -> Self::Mark;
     /// Thread `thread` was in the kernel of `step` since `since`.
     fn busy(self, program: usize, step: usize, thread: u32, since: Self::Mark);
-    /// It waited behind `step` since `since`.
+    /// It waited after `step` since `since`.
     fn waited(self, program: usize, step: usize, thread: u32, since: Self::Mark);
     /// Whether the wait for the end of a call is recorded too.
     const END: bool;

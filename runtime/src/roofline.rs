@@ -37,7 +37,7 @@ const READS: [RooflineKind; 5] = [
     RooflineKind::Read { sequences: 4, prefetch: 0, level: 1 },
     RooflineKind::Read { sequences: 4, prefetch: 2048, level: 1 },
 ];
-/// Where the other kernels stand behind [`READS`].
+/// Where the other kernels stand after [`READS`].
 const INT8: usize = READS.len();
 /// See [`INT8`].
 const FMA: usize = INT8 + 1;

@@ -1,7 +1,7 @@
 //! What every thread did, moment by moment: the events of a session that records them, in the Trace Event Format
 //! (the "JSON Array/Object Format" that chrome://tracing and Perfetto open; complete events, `"ph": "X"`).
 //!
-//! One row for each thread: kernels and the waits behind them. A row of its own shows the calls (`decode`, `prefill`,
+//! One row for each thread: kernels and the waits after them. A row of its own shows the calls (`decode`, `prefill`,
 //! `head`), with position and tokens.
 //!
 //! Invariants: a thread writes only its own list, so that the lock around it is never contended; lists have their room
@@ -51,7 +51,7 @@ impl Event {
     }
 }
 
-/// The lists of all threads, and one of calls behind them.
+/// The lists of all threads, and one of calls after them.
 #[derive(Debug)]
 pub(crate) struct Trace {
     began: Instant,

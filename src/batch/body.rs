@@ -14,7 +14,7 @@ const MAX_STOP_BYTES: usize = 4096;
 const MAX_LOGPROBS: u64 = 20;
 
 /// Fields of other servers that change an answer and that are read from the command line only, or not at all.
-const OF_OTHERS: [&str; 10] = [
+const OF_OTHERS: [&str; 9] = [
     "min_tokens",
     "mirostat",
     "mirostat_tau",
@@ -22,7 +22,6 @@ const OF_OTHERS: [&str; 10] = [
     "dry_multiplier",
     "xtc_probability",
     "chat_template",
-    "chat_template_kwargs",
     "samplers",
     "options",
 ];

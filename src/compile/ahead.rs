@@ -1,7 +1,7 @@
 //! Packing ahead of writing: one thread writes weights, the caller packs the next ones meanwhile.
 //!
 //! Invariants: weights are written in the order in which they are pushed, and all of them before [`write_ahead`] returns
-//! without an error; what waits behind the weight that is being written takes at most [`BYTES_AHEAD`], or is one weight. The thread that writes has
+//! without an error; what waits after the weight that is being written takes at most [`BYTES_AHEAD`], or is one weight. The thread that writes has
 //! no work for a pool of threads, so the caller may be one of its threads.
 
 use std::borrow::Cow;

@@ -156,7 +156,7 @@ impl Browser {
         }
     }
 
-    /// Opens a file, with a part behind `#`, in a window of this size and scheme (`light` or `dark`).
+    /// Opens a file, with a part after `#`, in a window of this size and scheme (`light` or `dark`).
     pub fn open(&mut self, file: &Path, hash: &str, size: (u32, u32), scheme: &str) {
         let (width, height) = size;
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });

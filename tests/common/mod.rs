@@ -53,7 +53,7 @@ pub fn session(loaded: &Loaded, context: u32, threads: u32) -> Session {
     Session::new(loaded.model.clone(), SessionOptions { context, threads }).unwrap()
 }
 
-/// Logits behind every token, by prefill and head.
+/// Logits after every token, by prefill and head.
 pub fn score(loaded: &Loaded, tokens: &[u32], threads: u32) -> Vec<Vec<f32>> {
     let mut rows = vec![Vec::new(); tokens.len()];
     session(loaded, tokens.len() as u32, threads)
@@ -65,7 +65,7 @@ pub fn score(loaded: &Loaded, tokens: &[u32], threads: u32) -> Vec<Vec<f32>> {
     rows
 }
 
-/// Logits behind every token, by one decode step each.
+/// Logits after every token, by one decode step each.
 pub fn decode(loaded: &Loaded, tokens: &[u32], threads: u32) -> Vec<Vec<f32>> {
     let mut session = session(loaded, tokens.len() as u32, threads);
     tokens.iter().map(|&t| session.feed(&[t]).unwrap().to_vec()).collect()

@@ -30,7 +30,7 @@ fn host() -> TargetDesc {
     BuildOptions::default().target().unwrap()
 }
 
-/// The names behind `; kernel ` at the starts of lines.
+/// The names after `; kernel ` at the starts of lines.
 fn headings(text: &str) -> BTreeSet<String> {
     text.lines().filter_map(|line| line.strip_prefix("; kernel ")).map(str::to_owned).collect()
 }

@@ -191,7 +191,7 @@ impl Matrix {
     }
 
     /// The sums of every tile at `tiles` with every row, as `[tile][row]`, before the factors of the matrix rows. With
-    /// `next`, the tiles behind them are prefetched.
+    /// `next`, the tiles after them are prefetched.
     fn dot(self, b: &mut KernelBuilder, tiles: &[I64], rows: &[Row], next: bool) -> Vec<Vec<Vf>> {
         let blocks = self.cols.div_ceil(BLOCK);
         let zero = b.splat_f32(0.0);
@@ -232,7 +232,7 @@ impl Matrix {
         sums
     }
 
-    /// Prefetches the group that is `ahead` bytes behind each of these.
+    /// Prefetches the group that is `ahead` bytes after each of these.
     fn prefetch(self, b: &mut KernelBuilder, groups: &[I64], ahead: i64) {
         let lines = self.format.group_bytes().div_ceil(VECTOR as u64) as i32;
         for &group in groups {

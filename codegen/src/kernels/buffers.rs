@@ -1,7 +1,7 @@
 //! How large the buffers are that a kernel gets: what the verifier of the kernel IR compares offsets with.
 //!
 //! Sizes follow from the shape, as [`bitnetc_ir::storage`] and [`bitnetc_ir::weights`] lay things out; what depends on the call
-//! (tokens, positions) counts with the most that any call has. Readers may go as far as the padding behind each buffer.
+//! (tokens, positions) counts with the most that any call has. Readers may go as far as the padding after each buffer.
 
 use bitnetc_ir::blocks::BlockFormat;
 use bitnetc_ir::storage::{MAX_TOKENS, PADDING, row_stride};
@@ -33,7 +33,7 @@ fn cache_bytes(cache: CacheShape) -> Option<u64> {
 }
 
 impl KernelSpec {
-    /// The most bytes that a kernel may access behind the address that is this argument; `stride` is that of its rows, where it
+    /// The most bytes that a kernel may access after the address that is this argument; `stride` is that of its rows, where it
     /// has several. `None` for what is no address.
     pub(super) fn buffer_bytes(&self, arg: Arg, stride: Option<u64>) -> Option<u64> {
         let bytes = match arg {

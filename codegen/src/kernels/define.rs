@@ -123,7 +123,7 @@ macro_rules! define_kernels {
                 Ok(())
             }
 
-            /// What has to run behind a barrier: its name in profiles, its shape, its units.
+            /// What has to run after a barrier: its name in profiles, its shape, its units.
             pub(super) fn second_step(&self) -> Option<(&'static str, KernelKind, Units)> {
                 match self.kind {
                     $( KernelKind::$kind { $($field),* } => optional_column!($($then)?), )*

@@ -15,7 +15,7 @@ use crate::kir::{I64, KernelBuilder, OFFSET_LIMIT};
 /// Bytes from a line to the one of the same sequence that is brought into the first-level cache meanwhile.
 const NEAR: i32 = 1024;
 
-/// What is to be read behind the line at `place + offset`: the line `far` bytes on, and the one [`NEAR`] bytes on. Nothing
+/// What is to be read after the line at `place + offset`: the line `far` bytes on, and the one [`NEAR`] bytes on. Nothing
 /// without `far`.
 pub(super) fn stream(b: &mut KernelBuilder, place: I64, offset: i32, far: Option<i64>) {
     let Some(far) = far else { return };
@@ -23,7 +23,7 @@ pub(super) fn stream(b: &mut KernelBuilder, place: I64, offset: i32, far: Option
     b.prefetch(place, offset + NEAR, 1);
 }
 
-/// The line `far` bytes behind `place + offset`, into the cache of level `level`, if an address can say that.
+/// The line `far` bytes after `place + offset`, into the cache of level `level`, if an address can say that.
 pub(super) fn ahead(b: &mut KernelBuilder, place: I64, offset: i32, far: i64, level: u8) {
     let at = far.saturating_add(offset.into());
     if let Ok(at) = i32::try_from(at)

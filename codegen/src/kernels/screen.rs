@@ -29,7 +29,7 @@ struct ScratchLayout {
     chunk: i64,
     /// Maxima of the chunks, filled up to whole vectors.
     maxima: i64,
-    /// Keys of candidates, with room for a vector behind them.
+    /// Keys of candidates, with room for a vector after them.
     keys: i64,
     /// Numbers of candidates.
     numbers: i64,

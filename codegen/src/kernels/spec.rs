@@ -111,7 +111,7 @@ pub enum Arg {
     /// them before and after a call does not matter.
     Scratch,
     /// Address of [`KernelSpec::workspace_bytes`] bytes, 64-byte aligned, that all threads share: what a kernel hands to
-    /// the one that follows it behind a barrier. What is in them before and after both does not matter.
+    /// the one that follows it after a barrier. What is in them before and after both does not matter.
     Workspace,
     /// First unit to do (see `bitnetc_ir::partition`).
     UnitBegin,

@@ -33,7 +33,7 @@ pub struct Param {
     pub name: String,
     /// What the word is.
     pub kind: ParamKind,
-    /// Of a buffer: the most bytes behind the address that any call may access, padding included; `None` where nothing
+    /// Of a buffer: the most bytes after the address that any call may access, padding included; `None` where nothing
     /// is known.
     pub bytes: Option<u64>,
     /// The `i64` value that holds the word.

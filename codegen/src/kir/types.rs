@@ -75,7 +75,7 @@ pub trait Handle: Copy {
     const TYPE: Type;
     /// Wraps a value that is known to have the type.
     fn from_value(value: Value) -> Self;
-    /// The value behind the handle.
+    /// The value after the handle.
     fn value(self) -> Value;
 }
 
@@ -120,7 +120,7 @@ handles! {
 pub struct AnyVec(Value);
 
 impl AnyVec {
-    /// The value behind the handle.
+    /// The value after the handle.
     pub fn value(self) -> Value {
         self.0
     }

@@ -93,7 +93,7 @@ impl Bits {
 
 /// The basic blocks.
 struct Blocks {
-    /// First instruction, and the one behind the last.
+    /// First instruction, and the one after the last.
     bounds: Vec<(usize, usize)>,
     successors: Vec<Vec<usize>>,
 }

@@ -4,7 +4,7 @@
 //! A [`Code`] is a flat list of instructions with labels. Virtual registers may be written more than once (loop-carried
 //! values are), so nothing here is SSA; liveness comes from the control flow alone.
 //!
-//! Invariants: an instruction that reads and writes its first operand is directly behind the copy into it, or the
+//! Invariants: an instruction that reads and writes its first operand is directly after the copy into it, or the
 //! operand is a register that lives across iterations; between an instruction that sets flags and the one that reads
 //! them there is none that changes them.
 
@@ -55,7 +55,7 @@ pub(super) enum Constant {
     Splat(u32),
     /// Lane l holds `first + l`.
     Iota(u32),
-    /// All ones in the first that many lanes, zeros behind.
+    /// All ones in the first that many lanes, zeros after.
     Lanes(u8),
     /// The bytes of a table; zmm only.
     Table(Table),
@@ -87,7 +87,7 @@ fn table_word(table: Table, word: u32) -> u32 {
     table.0.as_chunks::<4>().0.get(word as usize).map_or(0, |&bytes| u32::from_le_bytes(bytes))
 }
 
-/// Bytes behind the code, which are sorted by falling size.
+/// Bytes after the code, which are sorted by falling size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum PoolEntry {
     /// The configuration of tile registers of which the first six have so many rows.
@@ -315,7 +315,7 @@ pub(super) struct Code {
     /// Bytes of every slot of the frame.
     pub(super) slots: Vec<u32>,
     pub(super) labels: u32,
-    /// Registers that a copy behind a loop gives the loop's results.
+    /// Registers that a copy after a loop gives the loop's results.
     pub(super) loop_results: BTreeSet<VReg>,
 }
 

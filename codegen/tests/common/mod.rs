@@ -1,7 +1,7 @@
 //! Runs a kernel in the interpreter and as machine code, for every feature level that this machine has, and compares
 //! all bytes of all buffers.
 //!
-//! Native buffers end at an inaccessible page and start behind canary bytes, so that a load or store behind a buffer
+//! Native buffers end at an inaccessible page and start after canary bytes, so that a load or store after a buffer
 //! stops the test and a store in front of it fails the comparison.
 #![allow(dead_code, reason = "each test binary uses a part")]
 

@@ -138,7 +138,7 @@ fn attention_does_not_read_masked_keys() {
     for dtype in [DType::F16, DType::F32] {
         for at in [0, 5, 15, 40, 66] {
             let mut random = Random(27);
-            // Everything behind the position is NaN.
+            // Everything after the position is NaN.
             let mut count = 0;
             let [kc, vc] = [Layout::Keys16, Layout::Rows].map(|layout| {
                 let first = count;

@@ -114,7 +114,7 @@ fn check_code_at(
     let spec = KernelSpec { kind, tokens, strides: strides.to_vec() };
     let code = x64::compile(&spec.build_for(registers).unwrap(), &target).unwrap();
     let text = code.disassemble();
-    // Code with tile registers stands behind that for a few tokens.
+    // Code with tile registers stands after that for a few tokens.
     let from = text.lines().position(|line| line.contains("ldtilecfg")).unwrap_or(0);
     assert_eq!(from > 0, level == "amx", "{name}");
     let text: Vec<&str> = text.lines().skip(from).take(LINES).collect();

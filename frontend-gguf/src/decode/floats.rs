@@ -57,7 +57,7 @@ impl FloatFormat {
         out.chunks_exact_mut(self.bytes()).zip(values).for_each(|(out, &x)| self.write(x, out));
     }
 
-    /// The values of elements that lie one behind the other.
+    /// The values of elements that lie one after the other.
     pub fn values(self, bytes: &[u8]) -> impl Iterator<Item = f32> {
         bytes.chunks_exact(self.bytes()).map(move |x| self.value(x))
     }

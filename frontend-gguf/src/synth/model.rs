@@ -48,7 +48,7 @@ impl SyntheticModel {
         self.tensors.iter().map(|t| t.row as u64 * t.rows as u64).sum()
     }
 
-    /// Bytes behind the header: the tensors, each filled up to the alignment.
+    /// Bytes after the header: the tensors, each filled up to the alignment.
     pub fn data_bytes(&self) -> u64 {
         self.tensors.iter().map(|t| t.bytes.next_multiple_of(DEFAULT_ALIGNMENT)).sum()
     }

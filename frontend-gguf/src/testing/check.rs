@@ -35,7 +35,7 @@ pub fn check_parse(bytes: &[u8]) -> Outcome {
     };
     let written = GgufWriter::of(&gguf).build();
     let again = Gguf::parse(&written);
-    // What only the room behind the last tensor told apart is not told apart any more where that room is padding.
+    // What only the room after the last tensor told apart is not told apart any more where that room is padding.
     let told_by_size = gguf.notes().iter().any(|note| note.level == NoteLevel::Inferred);
     let ambiguous = again.as_ref().is_err_and(|e| e.kind() == "AmbiguousTensorType" && told_by_size);
     assert!(again.is_ok() || ambiguous, "an accepted file, written again, is refused: {:?}", again.err());

@@ -43,7 +43,7 @@ pub struct TinyModel {
     pub table: FloatFormat,
     /// Seed of the weights and of the merges.
     pub seed: u64,
-    /// Values of a tensor that are drawn, a multiple of 128; behind them they start again. Drawing takes most of the time that
+    /// Values of a tensor that are drawn, a multiple of 128; after them they start again. Drawing takes most of the time that
     /// it takes to make a model.
     pub drawn: usize,
 }

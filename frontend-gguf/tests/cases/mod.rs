@@ -202,7 +202,7 @@ pub(crate) const CONTAINER: &[Case] = &[
     ("UnknownTensorType", "MXFP4", |w| w.tensor_mut(Q).ty = 39),
     ("UnknownTensorType", "type 41 (not of the size of Q1_0)", |w| w.tensor_mut(Q).ty = 41),
     ("UnknownTensorType", "type 42 (not of the size of Q2_0", |w| w.tensor_mut(Q).ty = 42),
-    // The last tensor of a file may have any number of bytes behind it, so both group sizes fit.
+    // The last tensor of a file may have any number of bytes after it, so both group sizes fit.
     ("AmbiguousTensorType", "type 42", |w| {
         let mut q = w.tensor_mut(Q).clone();
         w.remove_tensor(Q);

@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_short_group_is_filled_up_with_positive_zeros() {
-        // The product underflows to −0.0; what is added behind it makes the sum +0.0.
+        // The product underflows to −0.0; what is added after it makes the sum +0.0.
         let (a, b) = ([-1e-30; 17], [1e-30; 17]);
         assert_eq!(dot16(&a[..1], &b[..1]).to_bits(), 0.0f32.to_bits());
         assert_eq!(dot_seq(&a[..1], &b[..1]).to_bits(), (-0.0f32).to_bits());

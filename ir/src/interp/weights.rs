@@ -15,7 +15,7 @@ use crate::module::{Module, ParamDecl, ParamDef};
 use crate::types::{DType, Layout};
 use crate::weights::{TILE_ROWS, WeightBytes, WeightSource, ternary_bytes, ternary_code};
 
-/// Longest chain of definitions behind a parameter; the passes make chains of three.
+/// Longest chain of definitions after a parameter; the passes make chains of three.
 const MAX_CHAIN: u32 = 32;
 
 /// A ternary matrix, element by element.

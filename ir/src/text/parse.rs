@@ -75,7 +75,7 @@ impl<'a> Parser<'a> {
     }
     fn expected<T>(&self, what: &str) -> Parsed<T> {
         let found = match self.next.tok {
-            // Where the text breaks off, not behind the blanks and comments that follow.
+            // Where the text breaks off, not after the blanks and comments that follow.
             Tok::End => {
                 return self.fail(self.end..self.end, format!("expected {what}, found the end of the text"));
             }

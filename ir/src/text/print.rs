@@ -54,7 +54,7 @@ pub fn print(module: &Module) -> String {
     print_annotated(module, &|_, _| None)
 }
 
-/// The text of a module with a comment behind the ops for which `note` gives one; it parses to the same module.
+/// The text of a module with a comment after the ops for which `note` gives one; it parses to the same module.
 pub fn print_annotated(module: &Module, note: &dyn Fn(FuncId, NodeId) -> Option<String>) -> String {
     let mut text = format!("bir 1 stage={}", module.stage);
     if let Some(target) = &module.target {

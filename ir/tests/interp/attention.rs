@@ -7,7 +7,7 @@ use crate::fixture::{Fixture, Random, act, assert_same, data, position};
 
 const CAPACITY: u32 = 192;
 
-/// A cache whose positions hold `rows` (heads one after the other) from 0 on, and NaN behind them.
+/// A cache whose positions hold `rows` (heads one after the other) from 0 on, and NaN after them.
 fn cache(dims: CacheDims, rows: &[f32]) -> Tensor {
     let (heads, d) = (dims.kv_heads as usize, dims.head_dim as usize);
     let mut data = vec![f32::NAN; heads * CAPACITY as usize * d];

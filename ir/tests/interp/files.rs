@@ -1,9 +1,9 @@
 //! Every `.bir` file under `tests/filetests/run`: modules with weights, calls and the results that they must give, by bits.
 //!
-//! In the comments of a file, in any place: `; param @NAME: elements` (row by row; for ternary ones `/ scales` behind),
+//! In the comments of a file, in any place: `; param @NAME: elements` (row by row; for ternary ones `/ scales` after),
 //! then calls, each `; call @FUNC` with one `; in VALUE` for each input and one `; out VALUE` for each output. A value is
 //! `f32 1 2 | 3 4` (rows), `q8 2.0: 1 -2 | …` (factor: codes), `tok 1 2`, `pos 5`, or `cache 64: 1 2 | 3 4` (capacity: the
-//! rows of the first positions, heads one after the other; zeros behind). `x*n` is x, n times.
+//! rows of the first positions, heads one after the other; zeros after). `x*n` is x, n times.
 
 use std::path::PathBuf;
 use std::str::FromStr;

@@ -11,7 +11,7 @@ pub(crate) use percent::percent;
 use crate::error::{Error, Result};
 use crate::text::{Origin, Text, TextBuilder};
 
-/// Digits behind the point that may be asked for.
+/// Digits after the point that may be asked for.
 const MAX_PRECISION: usize = 1000;
 
 /// How something is laid out.

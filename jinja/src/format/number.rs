@@ -6,12 +6,12 @@ use crate::operators::as_float;
 use crate::text::{Origin, Text, TextBuilder};
 use crate::value::Value;
 
-/// Digits behind the point.
+/// Digits after the point.
 pub(crate) fn fixed(number: f64, precision: usize) -> String {
     format!("{number:.precision$}")
 }
 
-/// A number rounded to digits behind the point, ties to even, as Python rounds the exact value.
+/// A number rounded to digits after the point, ties to even, as Python rounds the exact value.
 pub(crate) fn rounded(number: f64, precision: i128) -> Result<f64> {
     if !number.is_finite() || precision > 330 {
         return Ok(number);
@@ -38,7 +38,7 @@ fn power_of(text: &str) -> i32 {
     text.split_once('e').and_then(|(_, power)| power.parse().ok()).unwrap_or(0)
 }
 
-/// `%g`, and with `point` what a float is without a kind: a digit behind the point at least.
+/// `%g`, and with `point` what a float is without a kind: a digit after the point at least.
 fn general(number: f64, precision: usize, alternate: bool, point: bool) -> String {
     let precision = precision.max(1);
     let scientific = exponent(number, precision - 1);

@@ -208,10 +208,10 @@ fn padded(machine: &Machine<'_>, text: &Text, name: &str, arguments: Arguments) 
 }
 
 /// The bytes between two places that are counted in characters, and how many characters are before them; `None` if the
-/// first is behind the end.
+/// first is after the end.
 fn window(text: &str, start: Option<i128>, stop: Option<i128>) -> Option<(std::ops::Range<usize>, usize)> {
     let count = text.chars().count();
-    // Slices begin at the end at the latest; what is searched for behind it is not found.
+    // Slices begin at the end at the latest; what is searched for after it is not found.
     if start.is_some_and(|start| start > count as i128) {
         return None;
     }

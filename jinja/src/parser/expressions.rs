@@ -408,7 +408,7 @@ impl Parser {
         }
     }
 
-    /// A filter behind its `|`.
+    /// A filter after its `|`.
     fn filter(&mut self, value: Option<Expr>) -> Result<Expr> {
         let line = self.line();
         let name = self.dotted_name()?;

@@ -5,11 +5,11 @@
 //! away for a while, the others do what it has not come to, instead of waiting at the barrier. What a unit computes does
 //! not depend on who computes it, so no bit depends on how the pieces fell.
 //!
-//! A share is one word: a tag, the first unit that is left and the first behind the last one. The tag is the number of the
+//! A share is one word: a tag, the first unit that is left and the first after the last one. The tag is the number of the
 //! divided step, modulo 2^16, counted by every thread for itself; a word with another tag is a share that nobody has
 //! touched yet.
 //!
-//! Invariants: all threads divide the same steps in the same order, and a barrier stands behind each, so that the words
+//! Invariants: all threads divide the same steps in the same order, and a barrier stands after each, so that the words
 //! that a thread meets have its own tag or the one before; the owner of a word writes it in every divided step, so no tag
 //! is older than that. Each unit is handed out once.
 

@@ -331,7 +331,7 @@ fn load_errors_name_the_file() {
 }
 
 proptest! {
-    /// Damage with the frame hash put right again, so that the checks behind it are reached: no panic, and whatever
+    /// Damage with the frame hash put right again, so that the checks after it are reached: no panic, and whatever
     /// is accepted has all weights inside the file.
     #[test]
     fn damaged_tables_do_no_harm(edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {

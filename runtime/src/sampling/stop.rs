@@ -25,7 +25,7 @@ impl StopStrings {
     }
 
     /// Takes `text` and appends to `out` all that cannot be part of a stop string. Returns the index of the stop string
-    /// that has been found, which is not appended, nor is anything behind it.
+    /// that has been found, which is not appended, nor is anything after it.
     pub fn push(&mut self, text: &str, out: &mut String) -> Option<usize> {
         if self.found.is_some() {
             return self.found;

@@ -2,7 +2,7 @@
 //!
 //! Rules: each tensor is a value of the type that is expected, in a call of so many tokens; a call has at least one token and at
 //! most as many as the function handles; all positions are the same; all caches have the same capacity, a multiple of the key
-//! block in which attention reads them, with room for the call's tokens behind its position; indices stay below what they count.
+//! block in which attention reads them, with room for the call's tokens after its position; indices stay below what they count.
 
 use bitnetc_ir::interp::Tensor;
 use bitnetc_ir::limits::MAX_POSITIONS;

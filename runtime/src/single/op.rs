@@ -222,7 +222,7 @@ impl Memory {
         }
         let own = storage::row_stride(ty).unwrap_or(4) as usize;
         let rows = if ty.as_rows().is_some_and(|r| r.per_token) { tokens as usize } else { 1 };
-        // Token ids lie one behind the other.
+        // Token ids lie one after the other.
         let (own, stride, bytes) =
             if ty.dtype == DType::Idx { (4, 4, 4) } else { (own, stride as usize, row_bytes(ty)) };
         let rows = if ty.dtype == DType::Idx { tokens as usize } else { rows };

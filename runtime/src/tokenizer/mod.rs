@@ -33,7 +33,7 @@ pub type TokenId = u32;
 pub trait Tokenize: Send + Sync {
     /// The ids of `text`.
     ///
-    /// `add_special` puts the beginning-of-sequence token in front and the end-of-sequence token behind, each only
+    /// `add_special` puts the beginning-of-sequence token in front and the end-of-sequence token after, each only
     /// if the model asks for it. `parse_special` lets control tokens that are spelled out in the text become those
     /// tokens; leave it off for text that a user wrote. User-defined tokens are text and always found.
     ///

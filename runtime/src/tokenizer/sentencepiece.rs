@@ -13,7 +13,7 @@ use super::{TokenId, TokenizerError};
 pub(super) struct SentencePiece {
     /// By token id: the better the score, the lower the rank.
     ranks: Vec<u32>,
-    /// Whether a space goes in front of a text and behind special tokens.
+    /// Whether a space goes in front of a text and after special tokens.
     pub(super) space_prefix: bool,
     unknown: Option<TokenId>,
 }

@@ -131,7 +131,7 @@ fn cut<'t>(steps: &[Step], text: &'t str, each: &mut dyn FnMut(&'t str)) {
 }
 
 impl Step {
-    /// The first match at or behind `at`, a character boundary before the end of `text`; the end if there is none.
+    /// The first match at or after `at`, a character boundary before the end of `text`; the end if there is none.
     fn next_match(&self, text: &str, at: usize) -> (usize, usize) {
         let found = match self.anchored {
             // No rule looks behind, so the rest of the text is as good as the text from there on.

@@ -293,7 +293,7 @@ fn templates_keep_users_from_control_tokens() {
     assert_eq!(guarded[..2], [259, 256]);
     assert_eq!(guarded.iter().filter(|&&id| id == 259).count(), 1);
     assert_eq!(tokenizer.decode(&guarded, true), text.as_bytes());
-    // Only at the place of the break: the longer token before it, the shorter one behind.
+    // Only at the place of the break: the longer token before it, the shorter one after.
     assert_eq!(tokenizer.encode_template("<|end|>!", &[7], true).unwrap(), [259, u32::from(b'!')]);
     // One begin token, whether or not the template writes it; here it is the same as the end token.
     assert_eq!(tokenizer.encode_template("ab", &[], true).unwrap(), [259, 256]);

@@ -1,5 +1,5 @@
 //! The planned module as a graph for Graphviz: a cluster for each function, a box for each op with its weights, kernels and
-//! place in program order, a bold edge out of an op that a barrier stands behind.
+//! place in program order, a bold edge out of an op that a barrier stands after.
 //!
 //! Invariants: whatever the names in a model are, they stand escaped inside quoted strings.
 

@@ -4,7 +4,7 @@
 //! machine code, for any target on any machine; the graph for Graphviz, the module as JSON, and the page of
 //! [`crate::explain`], which has all of it.
 //!
-//! The texts refer to each other by the kernels' names: behind every op of the planned module stands a comment with the
+//! The texts refer to each other by the kernels' names: after every op of the planned module stands a comment with the
 //! kernels that compute it, and in front of every kernel stand the ops that use it. Machine code is what the compiler
 //! would run; where the wide x86-64 selector makes it there is no CLIF, so the CLIF text shows what Cranelift would be given
 //! instead, and says so.

@@ -8,7 +8,7 @@
 //! **The sample.** A product with a matrix of more than [`SAMPLED_ROWS`] rows is run whole and compared in that many rows: the
 //! first and the last tiles of 32, and tiles drawn from the seed between them. With [`VerifyOptions::full`] every op is run
 //! and every row is compared. Functions of one token are called with one, those of a chunk with 2 and with 19 tokens (a whole
-//! tile of rows and some more), at a position behind a whole block of keys.
+//! tile of rows and some more), at a position after a whole block of keys.
 //!
 //! Invariants: a kernel that is reported as equal has given the interpreter's bits in every element that was compared; a
 //! difference names op, kernel, level, selector, token and row.

@@ -7,7 +7,7 @@
 //! as it is summed. A range that begins with the first block of a head merges block after block into the head's first
 //! record, which is the order that the definition asks for, and notes how many there were; blocks of a range that begins
 //! later cannot be merged before those in front of them, so each has a record of its own. So a head that one thread does
-//! whole costs one record, and only what lies behind a border of ranges is left to the merge.
+//! whole costs one record, and only what lies after a border of ranges is left to the merge.
 
 use bitnetc_ir::{KEY_BLOCK, storage};
 

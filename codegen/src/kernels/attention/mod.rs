@@ -117,7 +117,7 @@ impl Shape {
     }
 }
 
-/// The caches. Behind the keys of a block its values are read, and behind these the keys of the block that follows.
+/// The caches. Behind the keys of a block its values are read, and after these the keys of the block that follows.
 #[derive(Clone, Copy)]
 struct Caches {
     keys: I64,
@@ -189,7 +189,7 @@ struct Block {
 }
 
 impl Block {
-    /// Prefetches what lies `offsets` behind byte `within` of the next block.
+    /// Prefetches what lies `offsets` after byte `within` of the next block.
     fn prefetch(self, b: &mut KernelBuilder, within: I64, offsets: impl IntoIterator<Item = i32>) {
         let Some((next, level)) = self.next else { return };
         let at = b.add(next, within);
@@ -198,7 +198,7 @@ impl Block {
 }
 
 impl Block {
-    /// Converts the first `count` keys or values to f32, at `to`. Up to 15 keys, or elements, behind them are converted
+    /// Converts the first `count` keys or values to f32, at `to`. Up to 15 keys, or elements, after them are converted
     /// too: a block that is not full does not end the cache.
     fn convert(self, b: &mut KernelBuilder, to: I64, count: I64) -> Self {
         let Stored { dtype, head_dim } = self.stored;

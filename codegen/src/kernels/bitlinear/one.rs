@@ -6,7 +6,7 @@
 //! - A mask takes its group as a memory operand, four times from the first-level cache. A load of its own would hold a
 //!   register from its place in the program until the last of the four is done.
 //! - The address of a group has no index register, because an instruction with one is split in two.
-//! - A tile's four products stand together, behind its prefetches ([`prefetch::stream`]).
+//! - A tile's four products stand together, after its prefetches ([`prefetch::stream`]).
 //!
 //! Where the hardware brings the lines ([`Registers::one_stream`]) it is one tile after the other, without prefetches, and a group is
 //! loaded once: what is scarce there are loads.

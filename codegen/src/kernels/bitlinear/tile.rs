@@ -128,7 +128,7 @@ pub(super) fn dot(
     sums.into_iter().map(|tile| tile.into_iter().map(|sums| combine(b, sums)).collect()).collect()
 }
 
-/// Prefetches group `group` of the tiles that lie `next` bytes behind these.
+/// Prefetches group `group` of the tiles that lie `next` bytes after these.
 pub(super) fn prefetch(b: &mut KernelBuilder, tiles: &[I64], next: Option<i64>, group: i32) {
     let Some(next) = next else { return };
     tiles.iter().for_each(|&tile| prefetch::ahead(b, tile, group * GROUP_BYTES as i32, next, 1));

@@ -5,7 +5,7 @@
 //! masks alone, once for all tokens, into the scratch. The signed operand is 16 activation rows as they are. Two tiles of
 //! tokens and two of matrix rows share their loads: four sums, which hide the latency of an instruction.
 //!
-//! Invariants: behind the last column the unpacked codes are 0, so what is in the tail of an activation row does not count;
+//! Invariants: after the last column the unpacked codes are 0, so what is in the tail of an activation row does not count;
 //! loads stay in front of the row's tail, since that starts at a multiple of 64 bytes.
 
 use bitnetc_ir::weights::TILE_COLS;

@@ -105,7 +105,7 @@ impl Select<'_> {
         }
     }
 
-    /// `bytes` bytes (fewer than 64) of memory in the frame's buffer, zeros behind them.
+    /// `bytes` bytes (fewer than 64) of memory in the frame's buffer, zeros after them.
     fn buffered(&mut self, from: Memory, bytes: usize) -> Memory {
         let buffer = self.buffer_memory();
         let zero = self.new_vector();
@@ -118,7 +118,7 @@ impl Select<'_> {
         buffer
     }
 
-    /// The first `bytes` bytes of memory, zeros behind them.
+    /// The first `bytes` bytes of memory, zeros after them.
     fn load_bytes(&mut self, from: Memory, bytes: usize) -> Parts {
         let parts = self.new_parts();
         if self.wide() {
