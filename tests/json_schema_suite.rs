@@ -361,7 +361,7 @@ fn work_is_bounded() {
         GrammarSource::Lark(format!("start: a0\n{rules}a20000: \"x\"\n")),
         GrammarSource::Gbnf(format!("root ::= {}", "\"ab\" ".repeat(150_000))),
         GrammarSource::JsonSchema(chain(3_000)),
-        GrammarSource::JsonSchema(format!(r###"{{"allOf":[{}]}}"###, vec![any; 12].join(","))),
+        GrammarSource::JsonSchema(format!(r###"{{"allOf":[{}]}}"###, [any; 12].join(","))),
         GrammarSource::JsonSchema(format!(
             r###"{{"properties":{{{}}}}}"###,
             pairs(9_000, &|i| format!(r###""p{i}":{{"pattern":"^a{{{i}}}$"}}"###))
