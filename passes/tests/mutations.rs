@@ -475,7 +475,7 @@ fn refusals_name_both_values() {
     let barrier = refuse(&|plan| {
         plan.barriers.insert(NodeId::from_index(9999));
     });
-    assert_eq!(barrier, "a barrier stands after an op that the function does not have");
+    assert_eq!(barrier, "a barrier follows an op that is not in the function");
 }
 
 #[test]
