@@ -26,7 +26,7 @@
 //! result from any thread: no dependence inside a phase is accepted on the grounds that the same thread does
 //! both sides.
 //!
-//! The proof takes time `n log n` in ops and values: what an op may meet is found by its bytes ([`spans`]).
+//! The proof takes time `n log n` in ops and values: what an op may meet is found by its bytes (`spans`).
 
 mod spans;
 

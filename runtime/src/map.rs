@@ -287,7 +287,10 @@ mod bus_errors {
         if *installed {
             return Ok(());
         }
-        PAGE.store(rustix::param::page_size(), Ordering::Release);
+        // SAFETY: `sysconf` reads a constant of the system.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) });
+        let page = page.ok().filter(|page| page.is_power_of_two()).ok_or_else(io::Error::last_os_error)?;
+        PAGE.store(page, Ordering::Release);
         let mut previous = std::mem::MaybeUninit::<libc::sigaction>::uninit();
         // SAFETY: a null new action only asks; `previous` is valid for a write of its type.
         if unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), previous.as_mut_ptr()) } != 0 {

@@ -1,7 +1,7 @@
 //! Grammars in GBNF, the notation of llama.cpp, translated to the Lark dialect of the grammar engine.
 //!
 //! GBNF has no tokens: a rule speaks of characters. The engine reads a text in lexemes, and takes the longest one. The
-//! translation therefore takes as lexemes only what can be cut off a text in one way ([`lexeme`]): expressions without
+//! translation therefore takes as lexemes only what can be cut off a text in one way (`lexeme`): expressions without
 //! recursion, taken apart until no lexeme can swallow a character that its successor needs. A grammar without recursion is
 //! one lexeme.
 //!
