@@ -11,7 +11,7 @@ use common::root;
 
 /// The report, the file of its test, and the test.
 const CASES: &[(&str, &str, &str)] = &[
-    ("batch-output-device", "cli/tests/batch_command.rs", "a_batch_that_fails_at_its_start_changes_nothing"),
+    ("batch-output-device", "cli/tests/bad_input.rs", "a_batch_that_fails_at_its_start_changes_nothing"),
     (
         "batch-poison-grammar",
         "cli/tests/batch_command.rs",

@@ -261,3 +261,42 @@ fn messages_hold_no_control_characters() {
         assert!(!said.is_empty() && !said.contains(obeyed), "{command:?}: {said:?}");
     }
 }
+
+/// What is wrong with the files or the model is said before anything is changed.
+#[test]
+fn a_batch_that_fails_at_its_start_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(at("in.txt"), "a\nb\n").unwrap();
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bitnetc"));
+        command.args(["-q", "batch"]).args(args).stdin(std::process::Stdio::null());
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (input, out) = (at("in.txt"), at("out.jsonl"));
+    // By another name, and by a link to the same bytes.
+    let link = at("link.txt");
+    std::fs::hard_link(&input, &link).unwrap();
+    for overwrite in [&[][..], &["--overwrite"]] {
+        let (code, said) = run(&[&[&*input, "-o", &link], overwrite].concat());
+        assert!(code == Some(2) && said.contains("is the input"), "{code:?} {said}");
+        for device in ["/dev/full", "/dev/stdout"] {
+            let (code, said) = run(&[&[&*input, "-o", device], overwrite].concat());
+            assert!(code == Some(1) && said.contains("is not a regular file"), "{device}: {code:?} {said}");
+        }
+    }
+    let (code, said) = run(&["/dev/stdin", "-o", &out]);
+    assert!(code == Some(1) && said.contains("is not a regular file"), "{code:?} {said}");
+    std::fs::write(at("package.json"), "{\"name\":\"my-app\"}").unwrap();
+    let (code, said) = run(&[&input, "-o", &at("package.json"), "-n", "2"]);
+    assert!(code == Some(1) && said.contains("not a result of a batch"), "{code:?} {said}");
+    assert_eq!(std::fs::read_to_string(at("package.json")).unwrap(), "{\"name\":\"my-app\"}");
+    // Old results stay until there is a new one.
+    assert_eq!(run(&[&input, "-o", &out, "-n", "2", "--temp", "0"]).0, Some(0));
+    let results = std::fs::read(&out).unwrap();
+    assert_eq!(run(&[&input, "-o", &out, "--overwrite", "-m", "/nowhere.gguf"]).0, Some(1));
+    assert_eq!(run(&[&input, "-o", &out, "--overwrite", "-j", "{"]).0, Some(2));
+    assert_eq!(std::fs::read(&out).unwrap(), results);
+    assert_eq!(std::fs::read_to_string(&input).unwrap(), "a\nb\n");
+}

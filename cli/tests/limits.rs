@@ -188,15 +188,7 @@ fn peak(mut child: std::process::Child) -> (u64, Output) {
 #[cfg(target_os = "linux")]
 #[test]
 fn caches_of_many_heads_take_memory_as_they_are_used() {
-    let heads = TinyModel {
-        heads: 4096,
-        kv_heads: 4096,
-        head_dim: 2,
-        ffn: 128,
-        context: 1 << 20,
-        drawn: 128,
-        ..TinyModel::default()
-    };
+    let heads = TinyModel::many_heads();
     let file = write_model(&heads);
     let args = ["run", file.path().to_str().unwrap(), "-p", "ab", "-n", "3", "-t", "2", "--ignore-eos"];
     let child = Command::new(env!("CARGO_BIN_EXE_bitnetc"))

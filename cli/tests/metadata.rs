@@ -106,15 +106,7 @@ fn keys_that_change_results_refuse_the_file() {
 /// 4096 key/value heads of two elements and a context of a million: 32 GiB of cache from a file of one megabyte.
 #[test]
 fn the_default_context_is_bounded_by_memory() {
-    let heads = TinyModel {
-        heads: 4096,
-        kv_heads: 4096,
-        head_dim: 2,
-        ffn: 128,
-        context: 1 << 20,
-        drawn: 128,
-        ..TinyModel::default()
-    };
+    let heads = TinyModel::many_heads();
     let loaded = load(Some(write_model(&heads).path()), &LoadOptions::default()).unwrap();
     let default = loaded.default_context();
     assert_eq!(loaded.context, 1 << 20);

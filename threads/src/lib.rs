@@ -11,6 +11,7 @@
 //!   ended when it is gone.
 //! - Too few threads are no error: where the system refuses one, the pool has half of those that could be started, so that the
 //!   rest of the program finds some; where it refuses all, the caller's thread does the work.
+#![forbid(unsafe_code)]
 
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -71,6 +71,19 @@ impl Default for TinyModel {
 }
 
 impl TinyModel {
+    /// 4096 key/value heads of two elements and a context of a million: 32 GiB of cache from a file of one megabyte.
+    pub fn many_heads() -> Self {
+        Self {
+            heads: 4096,
+            kv_heads: 4096,
+            head_dim: 2,
+            ffn: 128,
+            context: 1 << 20,
+            drawn: 128,
+            ..Self::default()
+        }
+    }
+
     /// The file.
     ///
     /// # Panics

@@ -92,7 +92,8 @@ fn constants(schema: &Value) -> Option<Vec<&Value>> {
     }
 }
 
-fn type_of(value: &Value) -> &'static str {
+/// The name of a value's type in a schema; that of numbers is `number`, whole ones too.
+pub(super) fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",

@@ -183,14 +183,7 @@ impl Writer<'_> {
         if let Some(constants) = constants.or_else(|| map.get("const").map(|one| vec![one.clone()])) {
             only(map, &["enum", "const", "type"], &at)?;
             let fits = |value: &&Value| {
-                let name = match value {
-                    Value::Null => "null",
-                    Value::Bool(_) => "boolean",
-                    Value::Number(_) => "number",
-                    Value::String(_) => "string",
-                    Value::Array(_) => "array",
-                    Value::Object(_) => "object",
-                };
+                let name = super::alternatives::type_of(value);
                 let named = |types: &Value, name| super::lower::names_type(types, name);
                 let whole = |value: &Value| matches!(value, Value::Number(n) if integer(n).is_some());
                 map.get("type")
