@@ -4,12 +4,13 @@ mod common;
 
 use bitnetc::constraint::ConstraintError;
 use bitnetc::engine::{EngineOptions, GenerateOptions, Request, Stop};
+use bitnetc::perplexity::negative_log_likelihood;
 use bitnetc::{Error, GrammarSource, Model};
 use bitnetc_frontend_gguf::testing::TinyModel;
 use bitnetc_ir::DType;
 use bitnetc_runtime::error::SessionError;
-use bitnetc_runtime::sampling::SamplingParams;
-use common::{model_with_nan_after, open, options, random_tokens, tokens_by_hand, write_model};
+use bitnetc_runtime::sampling::{SamplingParams, TokenLogprobs};
+use common::{model_with_nan_after, open, options, random_tokens, score, tokens_by_hand, write_model};
 
 fn tiny(model: &TinyModel) -> Model {
     open(write_model(model).path(), &options(DType::F16)).into()
@@ -53,6 +54,57 @@ fn eight_texts_decode_while_a_prompt_of_4000_tokens_is_read() {
         let completion = scheduler.follow(handle, || true, |_| true).unwrap();
         assert_eq!(completion.tokens, tokens_by_hand(model.loaded(), prompt, params(seed), count, true));
     }
+}
+
+#[test]
+fn probabilities_of_prompts_are_those_of_a_session_that_scores() {
+    let model = tiny(&TinyModel { context: 512, ..TinyModel::default() });
+    let vocab = model.loaded().model.vocab();
+    let prompt = random_tokens(5, 150, vocab);
+    let rows = score(model.loaded(), &prompt, 2);
+    let expected: Vec<_> =
+        rows.iter().zip(&prompt[1..]).map(|(row, &next)| TokenLogprobs::of(row, next, 3)).collect();
+    for most in [None, Some(1), Some(7), Some(100)] {
+        let options = EngineOptions { max_prompt_rows: most, ..EngineOptions::of(512, 2, 3) };
+        let mut scheduler = model.scheduler(options).unwrap();
+        let scored = |n| {
+            let options = GenerateOptions { limit: Some(n), ignore_end: true, ..GenerateOptions::default() };
+            let mut request = Request::new(prompt.clone(), params(1), options).unwrap();
+            request.prompt_logprobs = Some(3);
+            request
+        };
+        // Beside one that decodes, one without a text, and after one that has computed the beginning.
+        let other = scheduler.submit(Request::new(prompt[..60].to_vec(), params(2), limit(200)).unwrap());
+        scheduler.step();
+        for n in [0, 5, 0] {
+            let handle = scheduler.submit(scored(n));
+            let end = scheduler.follow(handle, || true, |_| true).unwrap();
+            assert_eq!((end.reused_tokens, end.tokens.len() as u64, end.finish), (0, n, Stop::Limit));
+            assert_eq!(end.prompt_logprobs, expected, "{most:?}");
+            let nll = |(row, &next): (&Vec<f32>, &u32)| negative_log_likelihood(row, next).to_bits();
+            let by_hand: Vec<u64> = rows.iter().zip(&prompt[1..]).map(nll).collect();
+            let found: Vec<u64> =
+                end.prompt_logprobs.iter().map(|of| (-of.token.logprob).to_bits()).collect();
+            assert_eq!(found, by_hand);
+        }
+        // What it has computed is there for others.
+        let handle = scheduler.submit(Request::new(prompt.clone(), params(3), limit(4)).unwrap());
+        let end = scheduler.follow(handle, || true, |_| true).unwrap();
+        assert_eq!((end.reused_tokens, end.prompt_logprobs.len()), (149, 0));
+        drop(other);
+    }
+}
+
+#[test]
+fn a_nan_within_a_prompt_that_is_scored_ends_its_request() {
+    let model = poisoned(7);
+    let mut scheduler = model.scheduler(EngineOptions::of(128, 2, 2)).unwrap();
+    let mut request = Request::new(vec![1, 2, 3, 7, 5, 6, 1], params(1), limit(3)).unwrap();
+    request.prompt_logprobs = Some(0);
+    let handle = scheduler.submit(request);
+    let error = scheduler.follow(handle, || true, |_| true).unwrap_err();
+    assert!(matches!(error, Error::Session(SessionError::NotANumber { position: 3, .. })), "{error}");
+    assert_eq!(scheduler.running(), 0);
 }
 
 /// A model that computes NaN after this token.

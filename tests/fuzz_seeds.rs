@@ -7,6 +7,10 @@ mod grammar;
 mod import;
 #[path = "../fuzz/checks/kernels.rs"]
 mod kernels;
+#[path = "../fuzz/checks/planner.rs"]
+mod planner;
+#[path = "../fuzz/checks/slot_file.rs"]
+mod slot_file;
 #[path = "../fuzz/checks/template.rs"]
 mod template;
 #[path = "../fuzz/checks/tokenizer.rs"]
@@ -194,4 +198,82 @@ fn kernel_seeds_hold_the_property() {
         }
     }
     assert!(ran >= 40, "only {ran} functions were run");
+}
+
+/// Writes the seeds of a target where that is asked for, and has them all checked, changed ones too.
+fn replay(target: &str, made: &[(String, Vec<u8>)], mut check: impl FnMut(&[u8])) {
+    let dir = root().join("fuzz/seeds").join(target);
+    if std::env::var_os("BITNETC_BLESS").is_some() {
+        std::fs::create_dir_all(&dir).unwrap();
+        made.iter().for_each(|(name, input)| std::fs::write(dir.join(name), input).unwrap());
+    }
+    let mut random = bitnetc_ir::random::SplitMix::new(29);
+    for (name, bytes) in seeds(target) {
+        println!("{name}");
+        check(&bytes);
+        for _ in 0..200 {
+            let mut other = bytes.clone();
+            for _ in 0..1 + random.below(4) {
+                let at = random.below(other.len().max(1));
+                other.get_mut(at).into_iter().for_each(|byte| *byte = random.next_u64() as u8);
+            }
+            other.truncate(other.len() - random.below(3).min(other.len()));
+            check(&other);
+        }
+    }
+    for (name, input) in made {
+        let recorded = std::fs::read(dir.join(name)).unwrap();
+        assert_eq!(&recorded, input, "{target}/{name} is out of date (BITNETC_BLESS=1 writes it)");
+    }
+}
+
+#[test]
+fn planner_seeds_hold_the_property() {
+    let mut random = bitnetc_ir::random::SplitMix::new(7);
+    let made: Vec<_> = (0..24)
+        .map(|n| {
+            let bytes = (0..30 + 20 * n).map(|_| random.next_u64() as u8).collect();
+            (format!("random-{n:02}"), bytes)
+        })
+        .collect();
+    let (mut prompts, mut timed) = (0, 0);
+    replay("planner", &made, |bytes| {
+        let outcome = planner::check(bytes);
+        prompts += u32::from(outcome.prompts);
+        timed += u32::from(outcome.timed);
+    });
+    assert!(prompts > 2000 && timed > 1000, "{prompts} {timed}");
+}
+
+#[test]
+fn slot_file_seeds_hold_the_property() {
+    let good = slot_file::good(37, None);
+    let changed = |at: usize, byte: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = byte;
+        bytes
+    };
+    let made = [
+        ("good", good.clone(), true),
+        ("empty", slot_file::good(0, None), true),
+        ("tagged", slot_file::good(20, Some([9; 32])), true),
+        ("version", changed(7, 2), false),
+        ("foreign", changed(8, 6), false),
+        ("more-tokens", changed(40, 38), false),
+        ("many-tokens", changed(43, 255), false),
+        ("huge-caches", changed(55, 255), false),
+        ("unknown-mark", changed(44, 2), false),
+        ("unknown-token", changed(97, 255), false),
+        ("cut", good[..good.len() / 2].to_vec(), false),
+        ("header", good[..50].to_vec(), false),
+        // The hash is put right by the check.
+        ("changed-cache", changed(300, 1), true),
+    ];
+    for (name, bytes, accepted) in &made {
+        assert_eq!(slot_file::check(bytes), *accepted, "{name}");
+    }
+    let made = made.map(|(name, bytes, _)| (name.to_owned(), bytes));
+    let mut accepted = 0;
+    replay("slot_file", &made, |bytes| accepted += u32::from(slot_file::check(bytes)));
+    assert!(accepted > 100, "{accepted}");
 }

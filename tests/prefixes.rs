@@ -8,6 +8,7 @@ use bitnetc_frontend_gguf::testing::TinyModel;
 use bitnetc_ir::DType;
 use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::machine::{Feed, Machine, MachineOptions, Record, Wanted};
+use bitnetc_runtime::prefix;
 use bitnetc_runtime::sequence::Sequence;
 use common::{open, options, random_tokens, tokens_by_hand, write_model};
 
@@ -86,6 +87,84 @@ fn a_prefix_of_another_machine_is_refused() {
     let tiny: Model = open(write_model(&TinyModel::default()).path(), &options(DType::F16)).into();
     let mut other = machine(&tiny, CONTEXT).sequence().unwrap();
     assert!(matches!(other.copy_prefix(&source, 10), Err(SessionError::ForeignSequence)));
+}
+
+#[test]
+fn a_saved_prefix_gives_the_bits_of_a_computed_one() {
+    let source = [5; 32];
+    for dtype in [DType::F16, DType::F32] {
+        let model: Model = open(write_model(&TinyModel::default()).path(), &options(dtype)).into();
+        let vocab = model.loaded().model.vocab();
+        let mut machine = machine(&model, CONTEXT);
+        let tokens = random_tokens(1, 150, vocab);
+        let mut computed = machine.sequence().unwrap();
+        let all = feed(&mut machine, &mut computed, &tokens);
+        for saved in [1, 15, 16, 17, 63, 64, 65, 149, 150] {
+            let prefix = computed.save(&source, saved).unwrap();
+            assert_eq!(&prefix.tokens()[..], &tokens[..saved as usize]);
+            assert_eq!(prefix.bytes().len() as u64, prefix.format().bytes(u64::from(saved)));
+            assert_eq!(*prefix.format(), machine.prefix_format(&source));
+            // Of all of it or less, into an empty sequence, one with other tokens, and ones that share a part.
+            for (length, shared) in [(saved, None), (saved, Some(0)), (saved, Some(20)), (saved / 2, Some(1))]
+            {
+                let mut copy = machine.sequence().unwrap();
+                if let Some(shared) = shared {
+                    let others = [&tokens[..shared], &random_tokens(2, 40, vocab)].concat();
+                    feed(&mut machine, &mut copy, &others);
+                }
+                copy.restore(&source, &prefix, length).unwrap();
+                assert_eq!(copy.tokens(), &tokens[..length as usize]);
+                let rest = &tokens[length as usize..];
+                if !rest.is_empty() {
+                    let logits = feed(&mut machine, &mut copy, rest);
+                    assert!(logits == all[length as usize..], "{dtype:?}: {length} of {saved}, {shared:?}");
+                }
+            }
+        }
+        // Into a sequence of another context, by way of a file; one that is too short refuses it.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("prefix");
+        prefix::write(&path, &computed.save(&source, 150).unwrap(), None).unwrap();
+        let mut long = self::machine(&model, 1000);
+        let (found, _) = prefix::read(&path, &long.prefix_format(&source), 1000, vocab).unwrap();
+        let mut copy = long.sequence().unwrap();
+        copy.restore(&source, &found, 100).unwrap();
+        assert!(feed(&mut long, &mut copy, &tokens[100..]) == all[100..]);
+        let mut short = self::machine(&model, 60).sequence().unwrap();
+        let refused = short.restore(&source, &found, 150);
+        assert!(matches!(refused, Err(SessionError::ContextFull { tokens: 150, .. })), "{refused:?}");
+        // Nor does another model, or caches of the other type.
+        let foreign = copy.restore(&[6; 32], &found, 10);
+        assert!(matches!(foreign, Err(SessionError::ForeignSequence)) && copy.tokens() == tokens);
+        let other = if dtype == DType::F16 { DType::F32 } else { DType::F16 };
+        let other: Model = open(write_model(&TinyModel::default()).path(), &options(other)).into();
+        let mut foreign = self::machine(&other, CONTEXT).sequence().unwrap();
+        assert!(matches!(foreign.restore(&source, &found, 10), Err(SessionError::ForeignSequence)));
+    }
+}
+
+#[test]
+fn conversations_that_take_turns_in_one_sequence_are_those_of_single_runs() {
+    for dtype in [DType::F16, DType::F32] {
+        let model: Model = open(write_model(&TinyModel::default()).path(), &options(dtype)).into();
+        let vocab = model.loaded().model.vocab();
+        let options = EngineOptions { cache_ram: 64 << 20, ..EngineOptions::of(512, 2, 1) };
+        let mut scheduler = model.scheduler(options).unwrap();
+        let params = |seed| SamplingParams { seed, ..SamplingParams::default() };
+        let limit = GenerateOptions { limit: Some(6), ignore_end: true, ..GenerateOptions::default() };
+        let mut talks: Vec<_> = (0..3).map(|of| random_tokens(of, 70 + of as usize * 9, vocab)).collect();
+        for turn in 0..3 {
+            for (seed, talk) in (0..).zip(&mut talks) {
+                talk.extend(random_tokens(100 * turn + seed, 15, vocab));
+                let handle =
+                    scheduler.submit(Request::new(talk.clone(), params(seed), limit.clone()).unwrap());
+                let end = scheduler.follow(handle, || true, |_| true).unwrap();
+                assert_eq!(end.tokens, tokens_by_hand(model.loaded(), talk, params(seed), 6, true), "{seed}");
+                assert_eq!(end.computed_tokens(), if turn == 0 { talk.len() } else { 16 });
+                talk.extend(&end.tokens);
+            }
+        }
+    }
 }
 
 #[test]

@@ -184,14 +184,22 @@ fn header(prefix: &Prefix, tag: Option<&Tag>) -> [u8; HEADER] {
 /// The system refused, or there is something else than a regular file at the path.
 pub fn write(path: &Path, prefix: &Prefix, tag: Option<&Tag>) -> Result<u64, PrefixFileError> {
     let file = WholeFile::create(path)?;
+    write_to(file.file(), prefix, tag).map_err(PrefixFileError::Write)?;
+    Ok(file.commit()?)
+}
+
+/// Writes the contents of a file with a prefix.
+///
+/// # Errors
+/// What `out` refuses.
+pub fn write_to(mut out: impl Write, prefix: &Prefix, tag: Option<&Tag>) -> io::Result<()> {
     let tokens: Vec<u8> = prefix.tokens.iter().flat_map(|id| id.to_le_bytes()).collect();
     let mut hash = blake3::Hasher::new();
     for part in [&header(prefix, tag)[..], &tokens, &prefix.bytes] {
         hash.update(part);
-        file.file().write_all(part).map_err(PrefixFileError::Write)?;
+        out.write_all(part)?;
     }
-    file.file().write_all(hash.finalize().as_bytes()).map_err(PrefixFileError::Write)?;
-    Ok(file.commit()?)
+    out.write_all(hash.finalize().as_bytes())
 }
 
 /// Reads a prefix of at most `context` tokens, all of them below `vocab`, and its tag.

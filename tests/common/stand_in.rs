@@ -110,20 +110,23 @@ impl Drop for StandInSequence {
     }
 }
 
-/// What a step costs, in nanoseconds: for each pass over the weights, row, row with logits, and key.
+/// What a step costs, in nanoseconds: for each pass over the weights, row, row with logits, and key. All of it comes out up to so
+/// many percent longer or shorter.
 #[derive(Clone, Copy, Debug)]
 pub struct Price {
     pub pass: u64,
     pub row: u64,
     pub logits: u64,
     pub key: u64,
+    pub noise: u64,
 }
 
 /// Ten milliseconds a row.
-pub const TEN_MS_A_ROW: Price = Price { pass: 0, row: 10_000_000, logits: 0, key: 0 };
+pub const TEN_MS_A_ROW: Price = Price { pass: 0, row: 10_000_000, logits: 0, key: 0, noise: 0 };
 
 /// The 2B-4T shape on two cores with AMX.
-pub const OF_TWO_CORES: Price = Price { pass: 30_000_000, row: 3_200_000, logits: 1_000_000, key: 150 };
+pub const OF_TWO_CORES: Price =
+    Price { pass: 30_000_000, row: 3_200_000, logits: 1_000_000, key: 150, noise: 10 };
 
 /// See the module.
 #[derive(Debug)]
@@ -257,7 +260,9 @@ impl Stepper for StandIn {
         self.seen.steps.fetch_add(1, Ordering::SeqCst);
         self.seen.rows.fetch_add(u64::from(rows), Ordering::SeqCst);
         time += self.price.pass * u64::from(rows.div_ceil(self.chunk));
-        self.seen.time.fetch_add(time / 1000, Ordering::SeqCst);
+        let random = self.seen.steps.load(Ordering::SeqCst).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+        let percent = 100 - self.price.noise + random % (2 * self.price.noise + 1);
+        self.seen.time.fetch_add(time / 1000 * percent / 100, Ordering::SeqCst);
         self.seen.log.lock().unwrap().push((rows, count));
         Ok(())
     }
