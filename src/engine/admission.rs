@@ -150,10 +150,14 @@ impl<S: Stepper> Scheduler<S> {
             return;
         }
         let length = self.storable(tokens.len());
+        if length < left + LEAST_STORED || self.store.longest(salt, &tokens[..length]) == length {
+            return;
+        }
+        // The memory is never more than the store's, not even while the copy is made.
+        let size = self.stepper.prefix_format().bytes(length as u64) + 4 * length as u64;
+        self.store.make_room(salt, &tokens[..length], size);
         // Memory that cannot be had is no reason to refuse a prompt.
-        if length >= left + LEAST_STORED
-            && let Ok(prefix) = self.stepper.save(&seat.sequence, length)
-        {
+        if let Ok(prefix) = self.stepper.save(&seat.sequence, length) {
             self.store.insert(salt, prefix);
         }
     }

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! Request ──▶ Scheduler ──▶ Event, Event, … (one bounded channel a request)
-//!               │  plan      which rows of which sequence come next: a pure function
+//!               │  admission which request is given a sequence, and what that holds then
+//!               │  plan      which rows of which sequence come next: a pure function of demands, rows and time
+//!               │  cost      what rows cost, from the steps there were
 //!               │  prefix    which sequence holds the beginning of a prompt, and which one is given to it
+//!               │  store     beginnings that no sequence holds any more
 //!               │  Text      logits in, the next token and certain text out
 //!               └─ Stepper   computes rows (a [`bitnetc_runtime::machine::Machine`], or a stand-in in tests)
 //! ```
@@ -20,6 +23,8 @@
 //! - a request has exactly one last event, [`Event::Done`] or [`Event::Failed`];
 //! - a client that does not read its events pauses its own text only, and holds no sequence that others wait for;
 //! - a sequence is free again in the step after its request was cancelled or its handle dropped;
+//! - what was computed under one salt is never reused under another;
+//! - reading [`Engine::metrics`] and [`Engine::slots`] neither waits for a step nor holds one up;
 //! - a decode step allocates nothing, apart from the strings of token events and the probabilities that were asked for.
 
 mod admission;

@@ -524,7 +524,9 @@ impl<S: Stepper> Scheduler<S> {
             Err(error) => self.fail_step(&Arc::new(error)),
         }
         let all = time + sampling;
-        self.estimate.observe(self.work, all.as_secs_f64());
+        if self.max_step.is_some() {
+            self.estimate.observe(self.work, all.as_secs_f64());
+        }
         all
     }
 

@@ -86,16 +86,22 @@ impl Store {
         if prefix.size() > self.limit || self.longest(salt, &tokens) == tokens.len() {
             return;
         }
-        self.remove_beginnings(salt, &tokens);
-        while self.bytes + prefix.size() > self.limit {
-            let Some((_, (salt, oldest))) = self.ages.pop_first() else { break };
-            self.remove_entry(salt, &oldest);
-        }
+        self.make_room(salt, &tokens, prefix.size());
         self.uses += 1;
         self.bytes += prefix.size();
         self.ages.insert(self.uses, (salt, Arc::clone(&tokens)));
         let entry = Entry { prefix: Arc::new(prefix), used: self.uses };
         self.salts.entry(salt).or_default().insert(tokens, entry);
+    }
+
+    /// Removes what a prefix of so many bytes with these tokens takes the place of, so that it fits: its beginnings, and then
+    /// what was not used for longest.
+    pub(super) fn make_room(&mut self, salt: Option<Salt>, tokens: &[u32], size: u64) {
+        self.remove_beginnings(salt, tokens);
+        while self.bytes.saturating_add(size) > self.limit {
+            let Some((_, (salt, oldest))) = self.ages.pop_first() else { return };
+            self.remove_entry(salt, &oldest);
+        }
     }
 
     /// Removes the prefixes that `tokens` begin with.

@@ -1,3 +1,5 @@
+//! Tests of the planner: who gets which rows, budgets in rows and in time, and that nobody starves.
+
 use proptest::prelude::*;
 
 use super::*;
