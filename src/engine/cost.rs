@@ -64,7 +64,7 @@ impl StepCost {
 const RELATIVE: [f64; PRICES] = [8.0, 1.0, 2.0, 1.0 / 4096.0];
 
 /// How much a step counts beside the one after it.
-const MEMORY: f64 = 0.95;
+const MEMORY: f64 = 0.93;
 
 /// How strongly prices stay what they were where steps do not tell.
 const INERTIA: f64 = 1e-3;
@@ -77,6 +77,9 @@ const BELIEVED: (f64, f64) = (0.5, 2.0);
 
 /// Steps in a row that took longer, or shorter, than is believed, after which they are.
 const CONVINCING: u32 = 3;
+
+/// How much of the steps before is left when one that was not believed at first is.
+const DOUBT: f64 = 0.5;
 
 /// Rounds of solving for one price after the other, which begin at the prices there were.
 const ROUNDS: usize = 24;
@@ -113,6 +116,10 @@ impl CostEstimate {
             return self.add(amounts, seconds, seconds);
         };
         let expected = StepCost::of(prices).seconds(work).max(1e-9);
+        if !expected.is_finite() {
+            // Amounts that no machine has.
+            return *self = Self::default();
+        }
         let believed = self.believed(seconds, expected);
         self.add(amounts, believed, expected);
         self.solve(&mut prices, &first);
@@ -127,21 +134,21 @@ impl CostEstimate {
             s if s < least => self.surprises.min(0) - 1,
             _ => 0,
         };
-        match self.surprises.unsigned_abs() >= CONVINCING {
-            true => seconds,
-            false => seconds.clamp(least, most),
+        if self.surprises.unsigned_abs() < CONVINCING {
+            return seconds.clamp(least, most);
         }
+        self.products.iter_mut().chain([&mut self.times]).flatten().for_each(|sum| *sum *= DOUBT);
+        seconds
     }
 
     /// Adds a step to the sums, by its relative error.
     fn add(&mut self, amounts: [f64; PRICES], seconds: f64, expected: f64) {
         let weight = 1.0 / (expected * expected);
-        for i in 0..PRICES {
-            for j in 0..PRICES {
-                let product = &mut self.products[i][j];
-                *product = *product * MEMORY + weight * amounts[i] * amounts[j];
+        for ((products, time), amount) in self.products.iter_mut().zip(&mut self.times).zip(amounts) {
+            for (product, other) in products.iter_mut().zip(amounts) {
+                *product = *product * MEMORY + weight * amount * other;
             }
-            self.times[i] = self.times[i] * MEMORY + weight * amounts[i] * seconds;
+            *time = *time * MEMORY + weight * amount * seconds;
         }
     }
 
@@ -149,12 +156,12 @@ impl CostEstimate {
     fn solve(&self, prices: &mut [f64; PRICES], first: &[f64; PRICES]) {
         let held = *prices;
         for _ in 0..ROUNDS {
-            for i in 0..PRICES {
+            for (i, (products, time)) in self.products.iter().zip(self.times).enumerate() {
                 let scale = held[i].max(LEAST * first[i]);
                 let inertia = INERTIA / (scale * scale);
-                let others: f64 =
-                    (0..PRICES).filter(|&j| j != i).map(|j| self.products[i][j] * prices[j]).sum();
-                let price = (self.times[i] - others + inertia * held[i]) / (self.products[i][i] + inertia);
+                let all: f64 = products.iter().zip(&*prices).map(|(product, price)| product * price).sum();
+                let others = all - products[i] * prices[i];
+                let price = (time - others + inertia * held[i]) / (products[i] + inertia);
                 // NaN becomes 0 too.
                 prices[i] = price.max(0.0).min(f64::MAX);
             }

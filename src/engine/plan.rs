@@ -2,12 +2,13 @@
 //!
 //! A pure function of what the sequences wait for. Rules:
 //! 1. every sequence that decodes gets its row;
-//! 2. prompts share what the [`Budget`] leaves them, rows or time, and get one row at least. Three are under way, the oldest ones.
-//!    The oldest gets half, of the other two the one with less left gets the rest but for an eighth, which is the third one's;
-//! 3. where there are fewer rows than prompts under way, they take turns: every second step is the oldest's first;
+//! 2. three prompts are under way, the oldest ones. They take turns for one row, whatever it costs: every second one is the
+//!    oldest's;
+//! 3. they share what the [`Budget`] leaves beside that, rows or time: half is the oldest's, of the other two the one with less left
+//!    gets the rest but for an eighth, which is the third one's;
 //! 4. what is over goes to the prompts in order of arrival;
-//! 5. a part of a prompt ends at a multiple of 16 positions, the tiles of attention and of the head, where that costs it an eighth
-//!    of its rows at most;
+//! 5. a part of a prompt ends at a multiple of 16 positions, the tiles of attention and of the head, where that costs it a
+//!    sixteenth of its rows at most;
 //! 6. nothing gets more rows than it waits for.
 //!
 //! So the oldest prompt gets half of the rows and each of the three a row in four steps, while a short question does not wait for
@@ -88,7 +89,7 @@ impl TimeBudget {
     /// Rows of a prompt that take so many seconds, of which each has one key more than the one before.
     fn rows(&self, demand: Demand, seconds: f64) -> u32 {
         let Demand::Prompt { position, scored, .. } = demand else { return 0 };
-        let first = self.row_seconds(position, scored);
+        let first = self.row_seconds(position, scored) + self.cost.key / 2.0;
         let root = (first * first + 2.0 * self.cost.key * seconds.max(0.0)).sqrt();
         // Infinite where rows cost nothing, and then all that there are; NaN, of nothing by nothing, is 0.
         (2.0 * seconds.max(0.0) / (first + root)) as u32
@@ -228,7 +229,7 @@ impl Planner<'_> {
         let Demand::Prompt { rows: wanted, position, .. } = self.demands[index] else { return };
         let rows = self.rows[index];
         let over = (u64::from(position) + u64::from(rows)) % u64::from(TILE);
-        if rows < wanted && over <= u64::from(rows / 8) {
+        if rows < wanted && over <= u64::from(rows / 16) {
             self.rows[index] = rows - over as u32;
         }
     }
@@ -253,10 +254,9 @@ pub fn plan(budget: &Budget, demands: &[Demand], rows: &mut Vec<u32>) {
     let first = demands[under_way[0]];
     let spare = budget.spare(demands, decode, first);
     let mut planner = Planner { budget, demands, rows, spare };
-    let fitting = budget.fitting(first, spare);
-    if (fitting as usize) < count {
-        return take_turns(&mut planner, &under_way[..count], fitting.max(1));
-    }
+    let due = under_way[turn(budget.turn) % count];
+    planner.take(due, demands[due], 1);
+    let spare = planner.spare;
     let eighth = Spare { rows: (spare.rows / 8).max(1), seconds: spare.seconds / 8.0 };
     match under_way[..count] {
         [only] => planner.grant(only, spare),
@@ -289,17 +289,12 @@ pub fn plan(budget: &Budget, demands: &[Demand], rows: &mut Vec<u32>) {
     (0..demands.len()).for_each(|index| planner.align(index));
 }
 
-/// Gives one row each to as many prompts as there are rows, those first whose turn it is.
-fn take_turns(planner: &mut Planner<'_>, under_way: &[usize], rows: u32) {
-    let shift = match planner.budget.turn % 4 {
+/// Which of the prompts under way, by age, has its turn in a step.
+fn turn(step: u64) -> usize {
+    match step % 4 {
         1 => 1,
         3 => 2,
         _ => 0,
-    };
-    for at in 0..under_way.len().min(rows as usize) {
-        let index = under_way[(at + shift) % under_way.len()];
-        let next = planner.demands[index];
-        planner.take(index, next, 1);
     }
 }
 
