@@ -24,8 +24,9 @@ fn with_store(sequences: u32, cache_ram: u64) -> (Scheduler<StandIn>, Arc<Seen>)
     (scheduler(StandIn::new(4096, &seen), options), seen)
 }
 
-fn with_cache(request: Request, cache: CacheUse) -> Request {
-    Request { cache, ..request }
+fn with_cache(mut request: Request, cache: CacheUse) -> Request {
+    request.cache = cache;
+    request
 }
 
 fn salted(request: Request, salt: &str) -> Request {
@@ -166,7 +167,9 @@ fn reading_can_be_turned_off_and_a_seat_be_wished_for() {
     let before = scheduler.stats().prompt_rows;
     let fresh = prompt(2, 150);
     let handles = [1, 2].map(|seed| scheduler.submit(with_cache(exactly(&fresh, seed, Some(5)), unread)));
-    handles.map(|handle| end_of(&mut scheduler, handle));
+    for handle in handles {
+        end_of(&mut scheduler, handle);
+    }
     assert_eq!(scheduler.stats().prompt_rows - before, 300);
     for seat in [2, 0, 1, 2] {
         let wish = CacheUse { seat: Some(SeatIndex(seat)), ..CacheUse::default() };
@@ -334,7 +337,7 @@ fn clients_are_notified_and_need_not_wait() {
     let (scheduler, _) = plain(512, 2);
     let engine = Engine::start(scheduler).unwrap();
     let (sender, bell) = std::sync::mpsc::channel();
-    let notify: bitnetc::engine::Notify = Arc::new(move || drop(sender.send(())));
+    let notify: bitnetc::engine::Notify = Arc::new(move || sender.send(()).unwrap_or(()));
     // More events than the channel holds, and an end of each kind.
     for (tokens, id) in [(200, 3), (3, stand_in::VOCAB)] {
         let mut handle = engine.submit_with(exactly(&[1, 2, id], 1, Some(tokens)), Arc::clone(&notify));
