@@ -18,8 +18,12 @@ use super::stepper::Stepper;
 /// A prompt waits for another one that shares this many tokens with it, or all but the last of its own.
 const WORTH_WAITING: usize = 64;
 
-/// Tokens that a sequence has to lose for its contents to be stored.
-const LEAST_STORED: usize = 64;
+/// Tokens that a sequence has to lose for its contents to be stored: all of them are copied, which takes less time than computing
+/// these few again.
+const LEAST_LOST: usize = 16;
+
+/// Where the store has no room for a whole text, as many times this number of tokens as it has room for.
+const STORED_PART: usize = 64;
 
 impl<S: Stepper> Scheduler<S> {
     /// Gives free sequences to the requests that wait longest; those of clients that do not read, if there are no others.
@@ -140,7 +144,7 @@ impl<S: Stepper> Scheduler<S> {
     pub(super) fn put_away(&mut self, index: usize, left: usize) {
         let seat = &self.seats[index];
         let (tokens, salt) = (S::tokens(&seat.sequence), seat.salt);
-        if self.store.limit() == 0 || tokens.len() < left + LEAST_STORED {
+        if self.store.limit() == 0 || tokens.len() < left + LEAST_LOST {
             return;
         }
         let mut others =
@@ -150,7 +154,7 @@ impl<S: Stepper> Scheduler<S> {
             return;
         }
         let length = self.storable(tokens.len());
-        if length < left + LEAST_STORED || self.store.longest(salt, &tokens[..length]) == length {
+        if length < left + LEAST_LOST || self.store.longest(salt, &tokens[..length]) == length {
             return;
         }
         // The memory is never more than the store's, not even while the copy is made.
@@ -169,7 +173,7 @@ impl<S: Stepper> Scheduler<S> {
         if fits(&tokens) {
             return tokens;
         }
-        let mut beginnings = (1..=tokens / LEAST_STORED).rev().map(|parts| parts * LEAST_STORED);
+        let mut beginnings = (1..=tokens / STORED_PART).rev().map(|parts| parts * STORED_PART);
         beginnings.find(fits).unwrap_or(0)
     }
 
