@@ -302,6 +302,47 @@ fn what_a_request_says_counts() {
 }
 
 #[test]
+fn texts_end_where_they_are_asked_to() {
+    let one = |more: Value| {
+        let body = json!({ "prompt": "ROMEO:", "temperature": 0, "max_tokens": 16, "ignore_eos": true, "return_token_ids": true });
+        whole(Route::Completions, &with(&body, more))["choices"][0].clone()
+    };
+    let ids = |choice: &Value| -> Vec<u64> {
+        list(&choice["token_ids"]).iter().filter_map(Value::as_u64).collect()
+    };
+    let free = one(json!({}));
+    let (all, text) = (ids(&free), free["text"].as_str().unwrap());
+    assert_eq!(
+        (all.len(), &free["finish_reason"], &free["stop_reason"]),
+        (16, &json!("length"), &Value::Null)
+    );
+    // A token that comes for the first time somewhere in the middle.
+    let at = (4..12).find(|&at| !all[..at].contains(&all[at])).unwrap();
+    let stopped = one(json!({ "stop_token_ids": [all[at]] }));
+    assert_eq!((ids(&stopped), &stopped["stop_reason"]), (all[..at].to_vec(), &json!(all[at])));
+    assert!(text.starts_with(stopped["text"].as_str().unwrap()) && stopped["finish_reason"] == "stop");
+    let included = one(json!({ "stop_token_ids": [all[at]], "include_stop_str_in_output": true }));
+    assert_eq!(ids(&included), all[..=at]);
+    // Before the minimum another token takes its place.
+    let later = ids(&one(json!({ "stop_token_ids": [all[at]], "min_tokens": at + 2 })));
+    assert!(
+        later.len() >= at + 2 && later[..at] == all[..at] && !later[..at + 2].contains(&all[at]),
+        "{later:?}"
+    );
+    // The same with strings, which may stand anywhere in the text.
+    let stop: String = text.chars().skip(6).take(3).collect();
+    let before = &text[..text.find(&stop).unwrap()];
+    let stopped = one(json!({ "stop": [stop] }));
+    assert_eq!((stopped["text"].as_str(), &stopped["stop_reason"]), (Some(before), &json!(stop)));
+    let included = one(json!({ "stop": [stop], "include_stop_str_in_output": true }));
+    assert_eq!(included["text"], format!("{before}{stop}"));
+    assert_eq!(one(json!({ "stop": [stop], "min_tokens": 16 }))["text"], free["text"]);
+    // An end token is none before the minimum either.
+    let body = json!({ "prompt": "ROMEO:", "max_tokens": 40, "min_tokens": 40, "seed": 3, "logit_bias": {} });
+    assert_eq!(whole(Route::Completions, &body)["usage"]["completion_tokens"], 40);
+}
+
+#[test]
 fn refusals_name_the_field() {
     let user = json!([{ "role": "user", "content": "Hi" }]);
     let assistant = json!({ "role": "assistant", "content": "a" });
@@ -529,7 +570,7 @@ fn texts_and_tokens_are_told_in_both_dialects() {
     assert_eq!((&card["id"], &card["meta"]["n_ctx"]), (&json!(service().id), &json!(CONTEXT)));
     let props = api::props(service());
     assert_eq!(props["default_generation_settings"]["params"]["max_tokens"], 100);
-    assert!(!props.to_string().contains('/') || !props["model_path"].as_str().unwrap().contains('/'));
+    assert!(!props["model_path"].as_str().unwrap().contains('/'));
 }
 
 /// JSON of any shape, with the names of fields in it.
