@@ -114,8 +114,8 @@ impl Blocking {
         match (registers.vectors(), one) {
             (24.., true) if registers.one_stream() => Self { tiles: 1, tokens: 1 },
             (24.., true) => Self { tiles: 4, tokens: 1 },
-            // Taking six-bit codes apart needs more registers.
-            (24.., false) if format == BlockFormat::W6 => Self { tiles: 2, tokens: 2 },
+            // Taking six-bit codes apart costs more than a second tile saves: as many tokens as there are registers for share it.
+            (24.., false) if format == BlockFormat::W6 => Self { tiles: 1, tokens: 8 },
             (24.., false) => Self { tiles: 2, tokens: 4 },
             _ => Self { tiles: 1, tokens: 1 },
         }
@@ -253,21 +253,37 @@ impl Matrix {
     ) -> Vec<Vec<Vf>> {
         let record = block * Q8B_RECORD as i32;
         let scales = block * (GROUP_SCALES / 2) as i32;
-        let exact: Vec<Vec<Vi>> = match self.format {
-            BlockFormat::W8 => self.sums_w8(b, tiles, rows, block),
-            BlockFormat::W4 => self.sums_w4(b, tiles, rows, block),
+        let exact: Vec<Vec<Vf>> = match self.format {
+            BlockFormat::W8 => {
+                let sums = self.sums_w8(b, tiles, rows, block);
+                numbers(b, sums)
+            }
+            BlockFormat::W4 => {
+                let sums = self.sums_w4(b, tiles, rows, block);
+                numbers(b, sums)
+            }
             BlockFormat::W6 => {
+                // Sums of half blocks are below 2^16 and their scales below 2^8, so that all of this is exact in f32, where
+                // a product takes half as long as in integers.
                 let halves = [0, 1].map(|half| {
                     let sums = self.sums_w6(b, tiles, rows, block, half);
-                    let scaled = tiles.iter().zip(sums).map(|(&tile, of_tile)| {
+                    let scales = tiles.iter().map(|&tile| {
                         let k = b.load_i8(tile, scales + half * TILE_ROWS as i32, LANES as u8);
-                        of_tile.into_iter().map(|sum| b.imul(sum, k)).collect::<Vec<Vi>>()
+                        b.cvt_i32_f32(k)
                     });
-                    scaled.collect::<Vec<Vec<Vi>>>()
+                    let scales: Vec<Vf> = scales.collect();
+                    (numbers(b, sums), scales)
                 });
-                let [first, second] = halves;
-                let pairs = first.into_iter().zip(second);
-                pairs.map(|(a, c)| a.into_iter().zip(c).map(|(a, c)| b.iadd(a, c)).collect()).collect()
+                let [(first, first_scales), (second, second_scales)] = halves;
+                let of_tiles = first.into_iter().zip(first_scales).zip(second.into_iter().zip(second_scales));
+                let of_tile = |((first, k0), (second, k1)): ((Vec<Vf>, Vf), (Vec<Vf>, Vf))| {
+                    let pairs = first.into_iter().zip(second);
+                    pairs.map(|(s0, s1)| {
+                        let product = b.fmul(s0, k0);
+                        b.fma(s1, k1, product)
+                    }).collect()
+                };
+                of_tiles.map(of_tile).collect()
             }
         };
         let of_rows: Vec<Vf> =
@@ -282,8 +298,7 @@ impl Matrix {
                     Some(of_tile) => b.fmul(of_tile, of_row),
                     None => of_row,
                 };
-                let number = b.cvt_i32_f32(exact);
-                *sum = b.fma(number, scale, *sum);
+                *sum = b.fma(exact, scale, *sum);
             }
         }
         sums
@@ -389,6 +404,12 @@ impl Matrix {
         }
         sums
     }
+}
+
+/// Integers as f32.
+fn numbers(b: &mut KernelBuilder, sums: Vec<Vec<Vi>>) -> Vec<Vec<Vf>> {
+    let of_tile = |sums: Vec<Vi>| sums.into_iter().map(|sum| b.cvt_i32_f32(sum)).collect();
+    sums.into_iter().map(of_tile).collect()
 }
 
 /// Four codes of each row, from `at` on, in all lanes.
