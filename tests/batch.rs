@@ -121,6 +121,45 @@ fn sequences_together_give_the_bits_of_each_alone() {
 }
 
 #[test]
+fn one_token_for_each_of_many_sequences_at_any_context() {
+    let model = &shapes()[1];
+    let file = write_model(model);
+    // Before, in and after key blocks; a step takes one to three tokens more.
+    let contexts = [1, 62, 63, 64, 65, 100, 126, 127, 128, 17, 136];
+    for kv_type in [DType::F16, DType::F32] {
+        let loaded = open(file.path(), &options_with(kv_type, |c| c.chunk = 64));
+        let all: Vec<_> = (0..40)
+            .map(|i| {
+                let tokens = random_tokens(700 + i as u64, contexts[i % contexts.len()] + 3, model.vocab as u32);
+                let rows = score(&loaded, &tokens, 2);
+                (tokens, rows)
+            })
+            .collect();
+        for (threads, counts) in [(1, [1, 2, 16, 33]), (2, [5, 17, 32, 40]), (3, [3, 8, 31, 40])] {
+            let (mut machine, mut sequences) = machine(&loaded, threads, 40);
+            for count in counts {
+                sequences.iter_mut().for_each(|sequence| sequence.truncate(0));
+                let asked: Vec<_> =
+                    (0..count).map(|i| (i, &all[i].0[..all[i].0.len() - 3], Wanted::None)).collect();
+                assert!(step(&mut machine, &mut feeds_of(&mut sequences, &asked)).unwrap().is_empty());
+                for left in (1..=3).rev() {
+                    let at = |i: usize| all[i].0.len() - left;
+                    let asked: Vec<_> =
+                        (0..count).map(|i| (i, &all[i].0[at(i)..=at(i)], Wanted::Last)).collect();
+                    let rows = step(&mut machine, &mut feeds_of(&mut sequences, &asked)).unwrap();
+                    assert_eq!(rows.len(), count);
+                    for (i, (feed, _, row)) in rows.into_iter().enumerate() {
+                        assert_eq!(feed, i);
+                        let what = format!("{kv_type:?}, {threads} threads, {i} of {count}, position {}", at(i));
+                        assert_same(&what, &all[i].1[at(i)..=at(i)], &[row.unwrap()]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_machine_of_one_sequence_is_a_session() {
     let model = &shapes()[4];
     let file = write_model(model);

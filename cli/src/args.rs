@@ -454,6 +454,12 @@ pub(crate) struct BenchArgs {
     /// A prompt followed by generation, as 512,128 (may be repeated)
     #[arg(long = "pg", value_name = "P,N", value_parser = super::bench::parse_pair)]
     pub(crate) pairs: Vec<(u32, u32)>,
+    /// Sequences that are fed together, each with a prompt and a generation of its own
+    #[arg(long, alias = "np", value_name = "N", value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) parallel: Vec<u32>,
+    /// Compute the prompt once and copy it to the other sequences
+    #[arg(long, alias = "pps")]
+    pub(crate) prompt_shared: bool,
     /// Tokens in the context before a test starts
     #[arg(short = 'd', long = "n-depth", value_name = "N", value_delimiter = ',', default_value = "0", value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) depth: Vec<u32>,

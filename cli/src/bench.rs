@@ -115,7 +115,7 @@ fn style(format: ReportFormat) -> Option<TableStyle> {
     }
 }
 
-/// The tests that the lists multiply to: for each thread count and depth the prompts, then the generations, then the pairs.
+/// The tests that the lists multiply to: for each thread count, depth and number of sequences the prompts, then the generations, then the pairs.
 fn tests(args: &BenchArgs) -> Vec<Test> {
     let threads: Vec<u32> = match &args.threads[..] {
         [] => vec![threads(None)],
@@ -124,14 +124,17 @@ fn tests(args: &BenchArgs) -> Vec<Test> {
     let mut all = Vec::new();
     for &threads in &threads {
         for &depth in &args.depth {
-            let mut add = |prompt, generate| {
-                if prompt + generate > 0 {
-                    all.push(Test { prompt, generate, depth, threads });
-                }
-            };
-            args.prompt.iter().for_each(|&p| add(p, 0));
-            args.generate.iter().for_each(|&n| add(0, n));
-            args.pairs.iter().for_each(|&(p, n)| add(p, n));
+            for &sequences in &args.parallel {
+                let mut add = |prompt, generate| {
+                    if prompt + generate > 0 {
+                        let shared_prompt = args.prompt_shared;
+                        all.push(Test { prompt, generate, depth, sequences, shared_prompt, threads });
+                    }
+                };
+                args.prompt.iter().for_each(|&p| add(p, 0));
+                args.generate.iter().for_each(|&n| add(0, n));
+                args.pairs.iter().for_each(|&(p, n)| add(p, n));
+            }
         }
     }
     all
@@ -250,6 +253,7 @@ impl Report {
     /// What follows the rows of a table.
     fn tables(&self, style: TableStyle, end: &End<'_>) -> String {
         let mut text = report::limits_table(style, end.limits, end.buffer_bytes);
+        text += &report::batch_table(style, &self.tests);
         text += &report::latency_table(style, &self.tests);
         for (subject, outcome) in &self.tests {
             text += &report::profile_tables(style, subject, outcome);
@@ -412,6 +416,7 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
             warm_up: !args.no_warmup,
             profile: args.profile,
             context: variant.tests.iter().map(Test::context).max().unwrap_or(1),
+            sequences: variant.tests.iter().map(|test| test.sequences).max().unwrap_or(1),
             keep_going: (|| !interrupt::requested()).into(),
         };
         let mut bench = Bench::new(&loaded, &mut roofline, options);

@@ -138,28 +138,56 @@ impl Units {
         (work / item) as u64 * each + within
     }
 
-    /// The share of a thread where one step does several calls one after the other: gives `visit` the number of each call
-    /// of which the thread has units, and these units. The shares of all threads cover all units of all calls in order, and
-    /// the work of a share is a thread's part of the work of all calls together.
+    /// Units of several calls together.
+    pub fn total_of_calls(self, calls: impl Iterator<Item = Extent>) -> u64 {
+        calls.map(|call| self.total(call)).sum()
+    }
+
+    /// The share of a thread where one step does several calls one after the other, as a range of the units of all of them in
+    /// order: [`Units::in_calls`] says which units of which call these are. The shares of all threads cover all units in order,
+    /// and the work of a share is a thread's part of the work of all calls together.
     pub fn share_of_calls(
         self,
         calls: impl Iterator<Item = Extent> + Clone,
         thread: u32,
         threads: u32,
-        mut visit: impl FnMut(usize, Range<u64>),
-    ) {
+    ) -> Range<u64> {
         let all = calls.clone().map(|call| self.work(call)).sum();
         let threads = threads.max(1);
-        let (begin, end) = (part(all, thread, threads), part(all, thread + 1, threads));
+        let border = |thread: u32| {
+            let (at, mut before, mut units) = (part(all, thread, threads), 0, 0);
+            for call in calls.clone() {
+                let work = self.work(call);
+                if at < before + work {
+                    return units + self.border(call, at - before);
+                }
+                before += work;
+                units += self.total(call);
+            }
+            units
+        };
+        border(thread)..border(thread + 1)
+    }
+
+    /// Gives `visit` the number of each call of which a unit is among the units `range` of all calls in order, and these units of
+    /// the call.
+    pub fn in_calls(
+        self,
+        calls: impl Iterator<Item = Extent>,
+        range: Range<u64>,
+        mut visit: impl FnMut(usize, Range<u64>),
+    ) {
         let mut before = 0;
         for (number, call) in calls.enumerate() {
-            let work = self.work(call);
-            let border = |at: u128| self.border(call, at.clamp(before, before + work) - before);
-            let share = border(begin)..border(end);
-            if !share.is_empty() {
-                visit(number, share);
+            if before >= range.end {
+                return;
             }
-            before += work;
+            let end = before + self.total(call);
+            let part = range.start.max(before)..range.end.min(end);
+            if !part.is_empty() {
+                visit(number, part.start - before..part.end - before);
+            }
+            before = end;
         }
     }
 }
@@ -296,7 +324,8 @@ mod tests {
                     let mut fair = u128::MAX;
                     for thread in 0..threads {
                         let mut work = 0;
-                        units.share_of_calls(calls.clone(), thread, threads, |call, share| {
+                        let share = units.share_of_calls(calls.clone(), thread, threads);
+                        units.in_calls(calls.clone(), share, |call, share| {
                             assert_eq!(share.start, ends[call], "{set:?} {units:?} {threads}");
                             ends[call] = share.end;
                             work += u128::from(share.end - share.start);
@@ -307,7 +336,7 @@ mod tests {
                         assert_eq!(end, units.total(call), "{set:?} {units:?} {threads}");
                     }
                     // No thread idles where there are enough equal units.
-                    let all: u64 = calls.clone().map(|call| units.total(call)).sum();
+                    let all = units.total_of_calls(calls.clone());
                     assert!(per != Per::Token || fair == u128::from(all / u64::from(threads)));
                 }
             }
@@ -321,10 +350,8 @@ mod tests {
             for (count, per) in [(1, Per::Token), (5, Per::QueryTile)] {
                 for thread in 0..3 {
                     let units = Units { count, per };
-                    let mut seen = 0..0;
-                    units.share_of_calls(std::iter::once(call), thread, 3, |_, share| seen = share);
-                    let alone = units.share(call, thread, 3);
-                    assert!(seen == alone || (seen.is_empty() && alone.is_empty()));
+                    let seen = units.share_of_calls(std::iter::once(call), thread, 3);
+                    assert_eq!(seen, units.share(call, thread, 3));
                 }
             }
         }

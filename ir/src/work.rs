@@ -142,9 +142,17 @@ impl Entry {
 
     /// One call for `tokens` tokens, the first one at `position`.
     fn call(&self, position: u32, tokens: u32) -> Work {
+        let mut work = self.segment(position, tokens);
+        work.weight_bytes += self.weight_bytes;
+        work
+    }
+
+    /// What a call needs for `tokens` of its tokens, neighbours in one sequence with the first one at `position`, beside what every
+    /// call reads.
+    fn segment(&self, position: u32, tokens: u32) -> Work {
         let (p, n) = (u64::from(position), u64::from(tokens));
         Work {
-            weight_bytes: self.weight_bytes + n * self.row_bytes,
+            weight_bytes: n * self.row_bytes,
             kv_bytes: (p + n) * self.kv_bytes,
             ternary_macs: n * self.ternary_macs,
             dense_macs: n * self.dense_macs,
@@ -261,6 +269,44 @@ impl Accounts {
         if tokens > 0 {
             work += self.head.call(0, 1);
         }
+        work
+    }
+
+    /// As many tokens as `tokens` says for each of `sequences` sequences, which all stand at `position` and are fed together,
+    /// with the logits after the last token of each.
+    pub fn batch(&self, position: u32, tokens: u32, sequences: u32) -> Work {
+        if sequences == 1 {
+            return self.prompt(position, tokens);
+        }
+        let mut work = Work::default();
+        if tokens == 0 || sequences == 0 {
+            return work;
+        }
+        // Rows of a chunk that are not taken yet; each chunk reads the weights once.
+        let mut room = 0;
+        for _ in 0..sequences {
+            let mut done = 0;
+            while done < tokens {
+                if room == 0 {
+                    room = self.chunk();
+                    work.weight_bytes += self.prefill.weight_bytes;
+                }
+                let count = room.min(tokens - done);
+                work += self.prefill.segment(position + done, count);
+                done += count;
+                room -= count;
+            }
+        }
+        let head_rows = self.head.tokens.max(1);
+        work.weight_bytes += u64::from(sequences.div_ceil(head_rows)) * self.head.weight_bytes;
+        (0..sequences).for_each(|_| work += self.head.segment(0, 1));
+        work
+    }
+
+    /// `tokens` steps of one token for each of `sequences` sequences, which all stand at `position`.
+    pub fn batched_generation(&self, position: u32, tokens: u32, sequences: u32) -> Work {
+        let mut work = Work::default();
+        (position..position + tokens).for_each(|p| work += self.batch(p, 1, sequences));
         work
     }
 

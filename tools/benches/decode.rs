@@ -34,6 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         repetitions: 5,
         warm_up: true,
         context: 128,
+        sequences: 1,
         profile: false,
         keep_going: (|| true).into(),
     };
@@ -43,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     print!("{}", report::head(TableStyle::Markdown, &Machine::describe(&host::probe()?), &Build::this()));
     for threads in threads {
         for (prompt, generate) in [(0, 128), (128, 0)] {
-            let test = Test { prompt, generate, depth: 0, threads };
+            let test = Test { prompt, generate, depth: 0, sequences: 1, shared_prompt: false, threads };
             if let Some(outcome) = bench.run(test, &mut |_| ())? {
                 print!("{}", report::row(TableStyle::Markdown, &subject, &outcome));
             }

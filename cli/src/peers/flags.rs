@@ -321,7 +321,9 @@ pub(super) const FLAGS: &[Flag] = &[
     flag(&["--poll", "--poll-batch"], ENGINE, One, Nothing("waiting threads poll first and then sleep")),
     flag(&["-b", "--batch-size", "-ub", "--ubatch-size"], RUNNING, One, Nothing(STEPS)),
     flag(&["-ub", "--ubatch-size"], &[Bench], One, Option("--batch-size")),
-    flag(&["-np"], &[Batch], One, Option("--parallel")),
+    flag(&["-np"], &[Batch, Bench], One, Option("--parallel")),
+    flag(&["-npl"], &[Bench], One, Option("--parallel")),
+    flag(&["-pps"], &[Bench], None, Option("--prompt-shared")),
     flag(
         &["-np", "--parallel", "-ns", "--sequences"],
         &[Run, Chat],

@@ -5,7 +5,9 @@
 //! and starts at minus the offset of the stored codes times the sum of the activation's codes; it is converted and
 //! added to the row's f32 sum, one fma for each block of 16 rows, block by block in rising order as
 //! `docs/numerics.md` fixes it. Row tiles that go together share the broadcasts of the activation, tokens that go
-//! together the codes.
+//! together the codes. Where there are tile registers, sixteen tokens go together: [`tile_registers`].
+
+mod tile_registers;
 
 use bitnetc_ir::BlockFormat;
 use bitnetc_ir::blocks::quantise::LEAST_ABSMAX;
@@ -22,6 +24,11 @@ const CODE_MAX: f32 = 127.0;
 
 /// Bytes of a vector of codes.
 const VECTOR: i32 = 64;
+
+/// Scratch of a product with many tokens.
+pub(super) fn scratch_bytes(cols: u32, format: BlockFormat) -> u64 {
+    tile_registers::scratch_bytes(cols, format)
+}
 
 /// A unit is a token.
 pub(super) fn quant_blocks(b: &mut KernelBuilder, kernel: &kernel::QuantBlocks) {
@@ -114,8 +121,8 @@ impl Blocking {
         match (registers.vectors(), one) {
             (24.., true) if registers.one_stream() => Self { tiles: 1, tokens: 1 },
             (24.., true) => Self { tiles: 4, tokens: 1 },
-            // Taking six-bit codes apart needs more registers.
-            (24.., false) if format == BlockFormat::W6 => Self { tiles: 2, tokens: 2 },
+            // Taking six-bit codes apart costs more than a second tile saves: as many tokens as there are registers for share it.
+            (24.., false) if format == BlockFormat::W6 => Self { tiles: 1, tokens: 8 },
             (24.., false) => Self { tiles: 2, tokens: 4 },
             _ => Self { tiles: 1, tokens: 1 },
         }
@@ -131,11 +138,26 @@ struct Row {
 
 /// A unit is a tile of 16 rows, for all tokens.
 pub(super) fn block_matmul(b: &mut KernelBuilder, kernel: &kernel::BlockMatmul) {
-    let &kernel::BlockMatmul { call, rows, cols, format, x, w, factors, y } = kernel;
+    let &kernel::BlockMatmul { call, rows, cols, format, x, w, factors, y, scratch } = kernel;
+    let matrix = Matrix { rows, cols, format };
+    let zero = b.int(0);
+    let Some(scratch) = scratch.filter(|_| call.registers.tiles()) else {
+        return by_dots(b, kernel, zero);
+    };
+    // What is left of whole tiles of tokens is multiplied as where there are no tile registers.
+    let whole = b.and(call.tokens, -(tile_registers::TOKENS as i64));
+    b.for_loop(0, whole, tile_registers::TOKENS as i64, (), |b, first, ()| {
+        tile_registers::TileMatmul { matrix, call, x, w, factors, y, scratch, first }.run(b);
+    });
+    b.if_then(whole, IntCond::Lt, call.tokens, |b| by_dots(b, kernel, whole));
+}
+
+/// All units for the tokens from `from` on, without tile registers.
+fn by_dots(b: &mut KernelBuilder, kernel: &kernel::BlockMatmul, from: I64) {
+    let &kernel::BlockMatmul { call, rows, cols, format, x, w, factors, y, .. } = kernel;
     let matrix = Matrix { rows, cols, format };
     let Blocking { tiles, tokens } = Blocking::new(call.registers, call.one(), format);
     let tile_bytes = format.tile_bytes(cols) as i64;
-    let zero = b.int(0);
     for_tiles(b, call.unit_begin, call.unit_end, &halvings(tiles), |b, unit, count| {
         let at = b.mul(unit, tile_bytes);
         let w = b.add(w, at);
@@ -165,9 +187,9 @@ pub(super) fn block_matmul(b: &mut KernelBuilder, kernel: &kernel::BlockMatmul) 
             }
         };
         if call.one() {
-            products(b, zero, 1);
+            products(b, from, 1);
         } else {
-            for_tiles(b, zero, call.tokens, &halvings(tokens), products);
+            for_tiles(b, from, call.tokens, &halvings(tokens), products);
         }
     });
 }
@@ -252,41 +274,63 @@ impl Matrix {
         mut sums: Vec<Vec<Vf>>,
     ) -> Vec<Vec<Vf>> {
         let record = block * Q8B_RECORD as i32;
-        let scales = block * (GROUP_SCALES / 2) as i32;
-        let exact: Vec<Vec<Vi>> = match self.format {
-            BlockFormat::W8 => self.sums_w8(b, tiles, rows, block),
-            BlockFormat::W4 => self.sums_w4(b, tiles, rows, block),
-            BlockFormat::W6 => {
-                let halves = [0, 1].map(|half| {
-                    let sums = self.sums_w6(b, tiles, rows, block, half);
-                    let scaled = tiles.iter().zip(sums).map(|(&tile, of_tile)| {
-                        let k = b.load_i8(tile, scales + half * TILE_ROWS as i32, LANES as u8);
-                        of_tile.into_iter().map(|sum| b.imul(sum, k)).collect::<Vec<Vi>>()
-                    });
-                    scaled.collect::<Vec<Vec<Vi>>>()
-                });
-                let [first, second] = halves;
-                let pairs = first.into_iter().zip(second);
-                pairs.map(|(a, c)| a.into_iter().zip(c).map(|(a, c)| b.iadd(a, c)).collect()).collect()
-            }
+        let parts: Vec<Vec<Vec<Vi>>> = match self.format {
+            BlockFormat::W8 => vec![self.sums_w8(b, tiles, rows, block)],
+            BlockFormat::W4 => vec![self.sums_w4(b, tiles, rows, block)],
+            BlockFormat::W6 => [0, 1].map(|half| self.sums_w6(b, tiles, rows, block, half)).into(),
         };
         let of_rows: Vec<Vf> =
             rows.iter().map(|row| b.broadcast_f32(row.records, record + Q8B_SCALE as i32)).collect();
-        for (tile, (sums, exact)) in tiles.iter().zip(sums.iter_mut().zip(exact)) {
-            let of_tile = match self.format {
-                BlockFormat::W6 => None,
-                BlockFormat::W8 | BlockFormat::W4 => Some(b.load_f16(*tile, scales, LANES as u8, true)),
-            };
-            for ((sum, exact), &of_row) in sums.iter_mut().zip(exact).zip(&of_rows) {
-                let scale = match of_tile {
-                    Some(of_tile) => b.fmul(of_tile, of_row),
-                    None => of_row,
-                };
-                let number = b.cvt_i32_f32(exact);
-                *sum = b.fma(number, scale, *sum);
+        for (i, (&tile, sums)) in tiles.iter().zip(&mut sums).enumerate() {
+            let scales = self.scales(b, tile, block);
+            for (row, (sum, &of_row)) in sums.iter_mut().zip(&of_rows).enumerate() {
+                let exact: Vec<Vi> = parts.iter().map(|of_tiles| of_tiles[i][row]).collect();
+                *sum = self.add_parts(b, *sum, &exact, &scales, of_row);
             }
         }
         sums
+    }
+
+    /// Sums of integers that a block is made of, each with a scale of the matrix: one, or two of half blocks.
+    fn parts(self) -> u32 {
+        match self.format {
+            BlockFormat::W8 | BlockFormat::W4 => 1,
+            BlockFormat::W6 => 2,
+        }
+    }
+
+    /// The scales of the parts of a block.
+    fn scales(self, b: &mut KernelBuilder, tile: I64, block: i32) -> Vec<Vf> {
+        let at = block * (GROUP_SCALES / 2) as i32;
+        match self.format {
+            BlockFormat::W8 | BlockFormat::W4 => vec![b.load_f16(tile, at, LANES as u8, true)],
+            BlockFormat::W6 => {
+                let half = |half: i32| {
+                    let k = b.load_i8(tile, at + half * TILE_ROWS as i32, LANES as u8);
+                    b.cvt_i32_f32(k)
+                };
+                [0, 1].map(half).into()
+            }
+        }
+    }
+
+    /// Adds to a row's sum a block, of whose parts `exact` are the sums and `scales` the scales; `of_row` is that of the activation.
+    fn add_parts(self, b: &mut KernelBuilder, sum: Vf, exact: &[Vi], scales: &[Vf], of_row: Vf) -> Vf {
+        match (exact, scales) {
+            // Sums of half blocks are at most 2^16 and their scales at most 2^7, so all of this is exact in f32, where a product
+            // takes half as long as in integers.
+            (&[first, second], &[k0, k1]) => {
+                let (first, second) = (b.cvt_i32_f32(first), b.cvt_i32_f32(second));
+                let product = b.fmul(first, k0);
+                let number = b.fma(second, k1, product);
+                b.fma(number, of_row, sum)
+            }
+            _ => {
+                let scale = b.fmul(scales[0], of_row);
+                let number = b.cvt_i32_f32(exact[0]);
+                b.fma(number, scale, sum)
+            }
+        }
     }
 
     /// First byte of the codes of a block in its group.
@@ -373,12 +417,7 @@ impl Matrix {
                 let v = load(b, tile, codes + VECTOR * vector);
                 let u = b.band(v, mask);
                 self.add_dots(b, sums, u, &x);
-                let high = b.bandn(v, mask);
-                let high = b.ushr(high, 2 + 2 * vector as u8);
-                *last = Some(match *last {
-                    None => high,
-                    Some(above) => b.bor(above, high),
-                });
+                *last = Some(self.gathered(b, *last, v, mask, vector));
             }
         }
         let x = four_codes(b, rows, at + 12);
@@ -388,6 +427,19 @@ impl Matrix {
             }
         }
         sums
+    }
+}
+
+impl Matrix {
+    /// The codes of the last four columns of a half block of `w6`, gathered from the high bits of the vectors of the others up to
+    /// `v`, number `vector`; `above` is what those before it gave.
+    fn gathered(self, b: &mut KernelBuilder, above: Option<Vi>, v: Vi, mask: Vi, vector: i32) -> Vi {
+        let high = b.bandn(v, mask);
+        let high = b.ushr(high, 2 + 2 * vector as u8);
+        match above {
+            None => high,
+            Some(above) => b.bor(above, high),
+        }
     }
 }
 

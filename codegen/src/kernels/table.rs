@@ -178,7 +178,13 @@ define_kernels! {
         /// How its elements are coded.
         format: BlockFormat,
     }
-    args { x: operand_rows(0), w: param(1), factors: scales(1), y: result_rows(0) }
+    args {
+        x: operand_rows(0),
+        w: param(1),
+        factors: scales(1),
+        y: result_rows(0),
+        scratch: scratch(blocks::scratch_bytes(cols, format)) if spec.tokens == TokenMode::Many,
+    }
     name format!("block_matmul_{}_{rows}x{cols}", format.dtype().name());
     check { spec.width("the number of rows", rows), spec.width("the number of columns", cols) }
     generator blocks::block_matmul;

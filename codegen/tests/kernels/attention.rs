@@ -133,6 +133,18 @@ fn attention_at_the_borders_of_vectors_and_blocks() {
 }
 
 #[test]
+fn attention_of_a_token_that_is_alone_in_its_tile() {
+    let mut random = Random(30);
+    for dtype in [DType::F16, DType::F32] {
+        for (group, at) in [(1, 0), (3, 63), (4, 64), (4, 150), (6, 127), (9, 70)] {
+            attend(&mut random, 20, group, dtype, Some(1), at, 192);
+        }
+        // The last of a chunk of whole tiles and one.
+        attend(&mut random, 17, 4, dtype, Some(17), 50, 192);
+    }
+}
+
+#[test]
 fn attention_does_not_read_masked_keys() {
     let dims = CacheDims { kv_heads: 1, head_dim: 24 };
     for dtype in [DType::F16, DType::F32] {

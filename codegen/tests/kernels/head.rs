@@ -96,6 +96,18 @@ fn block_matmul_of_every_token_count() {
 }
 
 #[test]
+fn block_matmul_of_whole_tiles_of_tokens() {
+    let mut random = Random(37);
+    for &format in BlockFormat::ALL {
+        for (tokens, rows, cols) in [(16, 33, 64), (17, 16, 96), (33, 20, 30), (24, 48, 200)] {
+            let x = random_quantised(&mut random, Some(tokens), cols);
+            let w = blocks(&mut random, format, rows, cols);
+            run(Op::BlockMatmul {}, vec![x, w], Some(tokens));
+        }
+    }
+}
+
+#[test]
 fn block_matmul_at_the_extremes_of_its_integers() {
     for &format in BlockFormat::ALL {
         for (stored, code) in [(0u8, -128i8), (0xff, -128), (0, 127), (0xff, 127)] {
@@ -112,8 +124,12 @@ fn block_matmul_at_the_extremes_of_its_integers() {
                     (_, false) => *byte = stored,
                 }
             }
-            let x = quantised(None, 128, vec![code; 128], vec![0.75; 4]);
-            run(Op::BlockMatmul {}, vec![x, Input::Param(ty, bytes, factors)], None);
+            for tokens in [None, Some(16)] {
+                let rows = tokens.unwrap_or(1) as usize;
+                let x = quantised(tokens, 128, vec![code; 128 * rows], vec![0.75; 4 * rows]);
+                let w = Input::Param(ty.clone(), bytes.clone(), factors.clone());
+                run(Op::BlockMatmul {}, vec![x, w], tokens);
+            }
         }
     }
 }

@@ -182,12 +182,35 @@ impl<K> BoundPrograms<K> {
         }
     }
 
-    /// Runs a thread's share of a step for each segment; returns whether there was any.
+    /// Runs what a thread does of a step that calls its kernel for each segment; returns whether there was anything.
     fn call_segments(&self, program: &BoundProgram, step: &BoundStep, job: Job, thread: u32) -> bool {
         let extents = &self.segments.extents[..(job.segments as usize).min(self.segments.extents.len())];
+        let all = || extents.iter().map(SharedExtent::get);
+        let share = |owner| step.units.share_of_calls(all(), owner, self.threads);
+        let mut any = false;
+        match step.divided {
+            Some(grain) if step.units.total_of_calls(all()) <= MOST_UNITS => {
+                let division = self.shares.begin(thread, u64::from(grain));
+                while let Some(range) = self.shares.next(division, share) {
+                    any |= self.call_parts(program, step, thread, extents, range);
+                }
+            }
+            _ => any = self.call_parts(program, step, thread, extents, share(thread)),
+        }
+        any
+    }
+
+    /// Calls the kernel of a step for each segment that has some of the units `range` of all segments; returns whether one has.
+    fn call_parts(
+        &self,
+        program: &BoundProgram,
+        step: &BoundStep,
+        thread: u32,
+        extents: &[SharedExtent],
+        range: Range<u64>,
+    ) -> bool {
         let (mut row, mut next, mut any) = (0, 0, false);
-        let all = extents.iter().map(SharedExtent::get);
-        step.units.share_of_calls(all, thread, self.threads, |number, share| {
+        step.units.in_calls(extents.iter().map(SharedExtent::get), range, |number, share| {
             row += extents[next..number].iter().map(|extent| extent.get().tokens).sum::<u32>();
             next = number;
             let numbers = Numbers { call: extents[number].get(), share, row, segment: number as u32 };

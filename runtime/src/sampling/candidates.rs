@@ -12,7 +12,7 @@ use crate::tokenizer::TokenId;
 /// Candidates that are looked at first when a filter needs only the best ones.
 const FIRST_PREFIX: usize = 256;
 
-/// Logits whose maximum is compared first, when most of them are too small.
+/// Logits that are compared together first, when most of them are too small.
 const CHUNK: usize = 64;
 
 /// A token and its logit.
@@ -54,10 +54,10 @@ impl Candidates {
         self.ranked = false;
     }
 
-    /// What [`Self::fill`] without a mask and then [`Self::top_k`] leave, without a list of all tokens in between.
-    pub(super) fn fill_best(&mut self, logits: &[f32], k: usize) {
+    /// What [`Self::fill`] and then [`Self::top_k`] leave, without a list of all tokens in between.
+    pub(super) fn fill_best(&mut self, logits: &[f32], mask: Option<&TokenMask>, k: usize) {
         if k >= logits.len() || k == 0 {
-            self.fill(logits, None);
+            self.fill(logits, mask);
             return;
         }
         let room = k.saturating_mul(2).max(FIRST_PREFIX);
@@ -66,11 +66,12 @@ impl Candidates {
         // The k-th best so far, once there have been more; what comes later has a higher id and must exceed it.
         let mut least = f32::NEG_INFINITY;
         for (first, chunk) in (0..).step_by(CHUNK).zip(logits.chunks(CHUNK)) {
-            if chunk.iter().fold(f32::NEG_INFINITY, |max, &logit| max.max(logit)) <= least {
+            // Without a way out of the middle, which vectors allow, as a maximum would not: its operands are ordered.
+            if !chunk.iter().fold(false, |found, &logit| found | (logit > least)) {
                 continue;
             }
             for (id, &logit) in (first..).zip(chunk) {
-                if logit > least {
+                if logit > least && mask.is_none_or(|mask| mask.allows(id)) {
                     self.list.push(Candidate { logit, id });
                     if self.list.len() == room {
                         self.list.select_nth_unstable_by(k - 1, Candidate::rank);
@@ -356,13 +357,21 @@ mod tests {
         }
 
         #[test]
-        fn the_best_are_found_without_a_list_of_all(logits in logits(), k in 0usize..400, chunked: bool) {
+        fn the_best_are_found_without_a_list_of_all(
+            logits in logits(), k in 0usize..400, chunked: bool, allowed in proptest::option::of(vec(any::<u32>(), 1..150)),
+        ) {
             // Also where the greatest come in the middle of many.
             let logits = if chunked { [logits.clone(), vec![1.5; 900], logits].concat() } else { logits };
-            let mut of_all = candidates(&logits);
+            let mask = allowed.map(|words| {
+                let mut mask = TokenMask::none(logits.len());
+                mask.copy_from_words(&words);
+                mask
+            });
+            let mut of_all = Candidates::default();
+            of_all.fill(&logits, mask.as_ref());
             of_all.top_k(k);
             let mut best = Candidates::default();
-            best.fill_best(&logits, k);
+            best.fill_best(&logits, mask.as_ref(), k);
             prop_assert_eq!(&best.list, &of_all.list);
             prop_assert_eq!(best.ranked, of_all.ranked);
         }

@@ -136,15 +136,15 @@ impl Sampler {
         if let Some(&(id, _)) = self.params.logit_bias.iter().find(|&&(id, _)| id as usize >= count) {
             return Err(SampleError::BiasOutOfRange { id, count });
         }
-        let unchanged = mask.is_none() && self.params.logit_bias.is_empty();
+        let unchanged = self.params.logit_bias.is_empty();
         let first = match self.stages.first() {
             Some(Stage::TopK) if unchanged => {
-                self.candidates.fill_best(logits, self.params.top_k);
+                self.candidates.fill_best(logits, mask, self.params.top_k);
                 1
             }
             // Of the best alone, the temperature leaves the best.
             Some(Stage::Temperature) if unchanged && self.params.temperature <= 0.0 => {
-                self.candidates.fill_best(logits, 1);
+                self.candidates.fill_best(logits, mask, 1);
                 0
             }
             _ => {

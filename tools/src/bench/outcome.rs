@@ -20,16 +20,29 @@ pub struct Outcome {
     pub limits: Vec<Limits>,
     /// What one repetition needs.
     pub work: Work,
-    /// How long each generated token took, repetition after repetition; empty where the test generates none.
+    /// How long each step of the generation took, which gives a token to each sequence, repetition after repetition; empty where
+    /// the test generates none.
     pub token_times: Vec<Duration>,
+    /// How long the prompts took in each repetition; empty where the test has none.
+    pub prompt_times: Vec<Duration>,
     /// Where the time of a run after the samples went, if it was asked for.
     pub profile: Option<Profile>,
 }
 
 impl Outcome {
-    /// Tokens of a repetition.
-    pub fn tokens(&self) -> u32 {
-        self.test.prompt + self.test.generate
+    /// Tokens of a repetition, of all sequences together.
+    pub fn tokens(&self) -> u64 {
+        self.test.prompt_tokens() + self.test.generated_tokens()
+    }
+
+    /// Tokens of prompts per second over all repetitions; none where the test has no prompt.
+    pub fn prompt_rate(&self) -> Option<f64> {
+        rate(self.test.prompt_tokens() * self.prompt_times.len() as u64, &self.prompt_times)
+    }
+
+    /// Generated tokens per second over all repetitions; none where the test generates none.
+    pub fn generation_rate(&self) -> Option<f64> {
+        rate(u64::from(self.test.sequences) * self.token_times.len() as u64, &self.token_times)
     }
 
     /// Mean of the samples.
@@ -51,12 +64,12 @@ impl Outcome {
 
     /// Bytes that a token needs, on average over the test.
     pub fn bytes_per_token(&self) -> u64 {
-        self.work.bytes() / u64::from(self.tokens().max(1))
+        self.work.bytes() / self.tokens().max(1)
     }
 
     /// Multiply-adds that a token needs, on average over the test.
     pub fn macs_per_token(&self) -> u64 {
-        self.work.macs() / u64::from(self.tokens().max(1))
+        self.work.macs() / self.tokens().max(1)
     }
 
     /// The greatest of each limit over all rounds: what the machine has shown that it can do.
@@ -85,9 +98,15 @@ impl Outcome {
     }
 
     fn share(&self, limits: Limits, tokens_per_second: f64) -> f64 {
-        let measured = f64::from(self.tokens()) / tokens_per_second;
+        let measured = self.tokens() as f64 / tokens_per_second;
         limits.least_time(&self.work).1 / measured
     }
+}
+
+/// Tokens per second.
+fn rate(tokens: u64, times: &[Duration]) -> Option<f64> {
+    let seconds = times.iter().sum::<Duration>().as_secs_f64();
+    (seconds > 0.0).then(|| tokens as f64 / seconds)
 }
 
 #[cfg(test)]
@@ -97,11 +116,19 @@ mod tests {
     fn outcome() -> Outcome {
         let limits = |gb: f64| Limits { bandwidth: gb * 1e9, int8: 1e12 };
         Outcome {
-            test: Test { prompt: 0, generate: 10, depth: 0, threads: 1 },
+            test: Test {
+                prompt: 0,
+                generate: 10,
+                depth: 0,
+                sequences: 1,
+                shared_prompt: false,
+                threads: 1,
+            },
             samples: vec![8.0, 12.0, 10.0],
             limits: [20.0, 10.0, 15.0, 20.0].map(limits).to_vec(),
             work: Work { weight_bytes: 9_000_000_000, kv_bytes: 1_000_000_000, ..Work::default() },
             token_times: Vec::new(),
+            prompt_times: Vec::new(),
             profile: None,
         }
     }
@@ -126,5 +153,19 @@ mod tests {
         assert!((o.share_of_limit() - 1.0).abs() < 1e-12);
         o.samples = vec![5.0];
         assert_eq!(o.deviation(), 0.0);
+    }
+
+    #[test]
+    fn prompts_and_generation_have_rates_of_their_own() {
+        let mut o = outcome();
+        o.test = Test { prompt: 100, generate: 10, sequences: 4, ..o.test };
+        assert_eq!((o.tokens(), o.prompt_rate(), o.generation_rate()), (440, None, None));
+        o.prompt_times = vec![Duration::from_secs(2), Duration::from_secs(2)];
+        o.token_times = vec![Duration::from_millis(100); 20];
+        assert_eq!((o.prompt_rate(), o.generation_rate()), (Some(200.0), Some(40.0)));
+        // A shared prompt is computed once.
+        o.test.shared_prompt = true;
+        assert_eq!((o.tokens(), o.prompt_rate(), o.generation_rate()), (140, Some(50.0), Some(40.0)));
+        assert_eq!(o.test.name(), "pps100+tg10x4");
     }
 }

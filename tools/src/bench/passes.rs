@@ -9,8 +9,7 @@
 use bitnetc_ir::EntryPoint;
 use bitnetc_ir::work::Accounts;
 use bitnetc_passes::{ALL_PASSES, PassId};
-use bitnetc_runtime::machine::KeepGoing;
-use bitnetc_runtime::session::{Session, SessionOptions};
+use bitnetc_runtime::machine::{KeepGoing, MachineOptions, Record};
 use serde_json::{Value, json};
 
 use super::run::{Runner, Test};
@@ -109,14 +108,21 @@ pub fn optional_passes() -> impl Iterator<Item = PassId> {
 
 /// The tests of a sample.
 fn tests(options: &PassesOptions) -> [Test; 2] {
-    let test = |prompt, generate| Test { prompt, generate, depth: 0, threads: options.threads };
+    let test = |prompt, generate| Test {
+        prompt,
+        generate,
+        depth: 0,
+        sequences: 1,
+        shared_prompt: false,
+        threads: options.threads,
+    };
     [test(0, options.generate), test(options.prompt, 0)]
 }
 
 fn runner(loaded: &Loaded, options: &PassesOptions) -> Result<Runner, Error> {
     let context = options.prompt.max(options.generate).max(1);
-    let session = Session::new(loaded.model.clone(), SessionOptions { context, threads: options.threads })?;
-    let mut runner = Runner::new(session, options.keep_going.clone());
+    let machine = MachineOptions { context, threads: options.threads, segments: 1, record: Record::Nothing };
+    let mut runner = Runner::new(loaded.model.clone(), machine, options.keep_going.clone())?;
     for test in tests(options).into_iter().filter(|t| t.context() > 0) {
         runner.warm_up(test)?;
     }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::limits::LimitKind;
 use super::machine::{Build, Machine, today};
 use super::outcome::Outcome;
+use super::run::Test;
 use super::table::{Column, Table, TableStyle};
 use bitnetc::engine::Latency;
 use bitnetc::load::Loaded;
@@ -235,6 +236,39 @@ pub fn latency_table(style: TableStyle, tests: &[(Subject, Outcome)]) -> String 
     }
 }
 
+/// A table of prompts and generation apart, as llama-batched-bench has it, for the tests with several sequences and those that
+/// they are compared with; empty where every test has one.
+pub fn batch_table(style: TableStyle, tests: &[(Subject, Outcome)]) -> String {
+    if tests.iter().all(|(_, o)| o.test.sequences == 1) {
+        return String::new();
+    }
+    let rates = ["prompts/s", "generated/s", "together/s"];
+    let mut table = Table::new(
+        [Column::left("model")]
+            .into_iter()
+            .chain(["threads", "depth", "pp", "tg", "npl"].map(Column::right))
+            .chain(rates.map(Column::right))
+            .collect(),
+    );
+    let cell = |rate: Option<f64>| rate.map_or_else(String::new, |rate| format!("{rate:.2}"));
+    for (subject, o) in tests {
+        let Test { prompt, generate, depth, sequences, threads, .. } = o.test;
+        let shared = if o.test.shared_prompt { " shared" } else { "" };
+        table.push(vec![
+            subject.title(),
+            threads.to_string(),
+            depth.to_string(),
+            format!("{prompt}{shared}"),
+            generate.to_string(),
+            sequences.to_string(),
+            cell(o.prompt_rate()),
+            cell(o.generation_rate()),
+            format!("{:.2}", o.mean()),
+        ]);
+    }
+    format!("\nTokens per second of all sequences together:\n\n{}", table.render(style))
+}
+
 /// Entry points that have run, in a profile.
 fn used(profile: &Profile) -> impl Iterator<Item = &ProgramProfile> {
     profile.programs.iter().filter(|p| p.calls > 0)
@@ -301,7 +335,8 @@ fn json_profile(profile: &Profile) -> Value {
 
 /// The first line of CSV.
 pub const CSV_HEAD: &str = "model,options,test,threads,depth,tokens_per_second,stddev,bytes_per_token,macs_per_token,limit,\
-                            limit_value,share_of_limit,share_paired,p50_ms,p90_ms,p99_ms,max_ms\n";
+                            limit_value,share_of_limit,share_paired,p50_ms,p90_ms,p99_ms,max_ms,sequences,shared_prompt,\
+                            prompt_tokens_per_second,generated_tokens_per_second\n";
 
 /// A line of CSV.
 pub fn csv_row(subject: &Subject, o: &Outcome) -> String {
@@ -314,7 +349,7 @@ pub fn csv_row(subject: &Subject, o: &Outcome) -> String {
         None => ",,,".to_owned(),
     };
     format!(
-        "{},{},{},{},{},{},{},{},{},{},{},{},{},{latency}\n",
+        "{},{},{},{},{},{},{},{},{},{},{},{},{},{latency},{},{},{},{}\n",
         quoted(&subject.model),
         quoted(&options.join(" ")),
         o.test.name(),
@@ -327,7 +362,11 @@ pub fn csv_row(subject: &Subject, o: &Outcome) -> String {
         kind.name(),
         rate,
         o.share_of_limit(),
-        o.share_paired()
+        o.share_paired(),
+        o.test.sequences,
+        o.test.shared_prompt,
+        o.prompt_rate().map_or_else(String::new, |rate| rate.to_string()),
+        o.generation_rate().map_or_else(String::new, |rate| rate.to_string()),
     )
 }
 
@@ -357,6 +396,10 @@ pub fn json_test(subject: &Subject, o: &Outcome) -> Value {
         "options": options,
         "prompt_tokens": o.test.prompt,
         "generated_tokens": o.test.generate,
+        "sequences": o.test.sequences,
+        "shared_prompt": o.test.shared_prompt,
+        "prompt_tokens_per_second": o.prompt_rate(),
+        "generated_tokens_per_second": o.generation_rate(),
         "chunk": subject.chunk,
         "weight_bytes": subject.weight_bytes,
         "work": {

@@ -1,14 +1,16 @@
 //! Running a test: limits and repetitions in turns.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitnetc_codegen::compile::CompileError;
 use bitnetc_codegen::host;
 use bitnetc_ir::work::Accounts;
-use bitnetc_runtime::machine::KeepGoing;
+use bitnetc_runtime::machine::{Feed, KeepGoing, Machine, MachineOptions, Record, Wanted};
+use bitnetc_runtime::model::Model;
 use bitnetc_runtime::profile::Profile;
 use bitnetc_runtime::roofline::{Roofline, default_buffer_bytes};
-use bitnetc_runtime::session::{Session, SessionOptions};
+use bitnetc_runtime::sequence::Sequence;
 
 use super::limits::Limits;
 use super::outcome::Outcome;
@@ -30,18 +32,35 @@ pub struct Test {
     pub generate: u32,
     /// Tokens in the context before it starts.
     pub depth: u32,
+    /// Sequences that are fed together, each with prompt and generation of its own, at least 1.
+    pub sequences: u32,
+    /// Whether the prompt is computed for the first sequence only and copied to the others.
+    pub shared_prompt: bool,
     /// Threads.
     pub threads: u32,
 }
 
 impl Test {
-    /// Its name, without depth and threads: `pp512`, `tg128`, `pp512+tg128`.
+    /// Its name, without depth and threads: `pp512`, `tg128`, `pp512+tg128`, `tg128x16` for 16 sequences, `pps512+tg128x16` where
+    /// these share the prompt.
     pub fn name(&self) -> String {
-        match (self.prompt, self.generate) {
-            (p, 0) => format!("pp{p}"),
+        let shared = if self.shared_prompt && self.sequences > 1 { "s" } else { "" };
+        let name = match (self.prompt, self.generate) {
+            (p, 0) => format!("pp{shared}{p}"),
             (0, n) => format!("tg{n}"),
-            (p, n) => format!("pp{p}+tg{n}"),
-        }
+            (p, n) => format!("pp{shared}{p}+tg{n}"),
+        };
+        if self.sequences > 1 { format!("{name}x{}", self.sequences) } else { name }
+    }
+
+    /// Tokens of all prompts that are computed.
+    pub fn prompt_tokens(&self) -> u64 {
+        u64::from(self.prompt) * u64::from(if self.shared_prompt { 1 } else { self.sequences })
+    }
+
+    /// Tokens that all sequences generate.
+    pub fn generated_tokens(&self) -> u64 {
+        u64::from(self.generate) * u64::from(self.sequences)
     }
 
     /// Tokens that the context must hold.
@@ -57,8 +76,10 @@ pub struct BenchOptions {
     pub repetitions: u32,
     /// Whether each test is run once (generation: a few steps) before it is timed.
     pub warm_up: bool,
-    /// Tokens that the sessions' context holds: the most that any test needs.
+    /// Tokens that the context of each sequence holds: the most that any test needs.
     pub context: u32,
+    /// Sequences that a machine is made for: the most that any test needs.
+    pub sequences: u32,
     /// Whether each test is run once more after its samples, with a clock at every step and barrier.
     pub profile: bool,
     /// Asked between steps; false ends the test.
@@ -92,32 +113,58 @@ pub fn limits_of_machine(buffer_bytes: Option<u64>) -> Result<Roofline, Error> {
     Ok(Roofline::new(&host, buffer_bytes.unwrap_or_else(default_buffer_bytes))?)
 }
 
-/// A session, and what of its context is filled.
+/// A machine with its sequences, and what of them is filled.
 pub(crate) struct Runner {
-    session: Session,
-    /// Tokens of the session's context that are those of [`token`].
+    machine: Machine,
+    sequences: Vec<Sequence>,
+    /// Tokens of the first sequence that are those of [`token`].
     filled: u32,
     keep_going: KeepGoing,
-    /// How long each token took that the last sample generated.
-    token_times: Vec<Duration>,
+    times: Times,
+}
+
+/// How long the parts of a sample took.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Times {
+    /// The prompts, if there are any.
+    pub(crate) prompts: Option<Duration>,
+    /// Each step of the generation.
+    pub(crate) steps: Vec<Duration>,
 }
 
 impl Runner {
-    pub(crate) fn new(mut session: Session, keep_going: KeepGoing) -> Self {
-        session.set_keep_going(keep_going.clone());
-        Self { session, filled: 0, keep_going, token_times: Vec::new() }
+    /// A machine for so many sequences at a time.
+    pub(crate) fn new(
+        model: Arc<Model>,
+        options: MachineOptions,
+        keep_going: KeepGoing,
+    ) -> Result<Self, Error> {
+        let mut machine = Machine::new(model, options)?;
+        machine.set_keep_going(keep_going.clone());
+        let sequences = (0..options.segments).map(|_| machine.sequence()).collect::<Result<_, _>>()?;
+        Ok(Self { machine, sequences, filled: 0, keep_going, times: Times::default() })
     }
 
-    /// Brings the context to `depth` tokens.
-    pub(crate) fn fill(&mut self, depth: u32) -> Result<(), Error> {
-        let vocab = self.session.model().vocab();
-        self.session.truncate(self.filled.min(depth));
-        // An interruption leaves the session as it was, a chunk at a time keeps it answering.
-        while self.session.position() < depth {
-            let start = self.session.position();
-            let end = depth.min(start + self.session.chunk().max(1));
+    /// Whether it has so many threads, and sequences enough.
+    fn fits(&self, threads: u32, sequences: u32) -> bool {
+        self.machine.threads() == threads && self.sequences.len() >= sequences as usize
+    }
+
+    /// Brings the context of the first `sequences` sequences to `depth` tokens, which are computed once.
+    pub(crate) fn fill(&mut self, depth: u32, sequences: u32) -> Result<(), Error> {
+        let vocab = self.machine.model().vocab();
+        let [first, others @ ..] = &mut self.sequences[..] else { return Ok(()) };
+        first.truncate(self.filled.min(depth));
+        // An interruption leaves the sequence as it was, a chunk at a time keeps it answering.
+        while first.position() < depth {
+            let start = first.position();
+            let end = depth.min(start + self.machine.chunk().max(1));
             let tokens: Vec<u32> = (start..end).map(|i| token(i, vocab)).collect();
-            self.session.feed(&tokens)?;
+            feed(&mut self.machine, &mut [Feed { sequence: first, tokens: &tokens, logits: Wanted::None }])?;
+        }
+        let needed = sequences.saturating_sub(1) as usize;
+        for other in others.iter_mut().take(needed) {
+            other.copy_prefix(first, depth)?;
         }
         self.filled = depth;
         Ok(())
@@ -125,23 +172,49 @@ impl Runner {
 
     /// Runs the test once, from its depth on; seconds.
     pub(crate) fn sample(&mut self, test: Test) -> Result<f64, Error> {
-        let vocab = self.session.model().vocab();
-        self.session.truncate(test.depth);
-        let prompt: Vec<u32> = (0..test.prompt).map(|i| token(test.depth + i, vocab)).collect();
-        self.token_times.clear();
-        self.token_times.reserve(test.generate as usize);
+        let vocab = self.machine.model().vocab();
+        let sequences = &mut self.sequences[..test.sequences as usize];
+        sequences.iter_mut().for_each(|sequence| sequence.truncate(test.depth));
+        // Sequences have different tokens, as texts have.
+        let tokens = |first: u32, count: u32| -> Vec<Vec<u32>> {
+            let of = |sequence: u32| {
+                (0..count).map(|i| token((first + i).wrapping_add(sequence << 20), vocab)).collect()
+            };
+            (0..test.sequences).map(of).collect()
+        };
+        let prompts = tokens(test.depth, test.prompt);
+        let generated = tokens(test.depth + test.prompt, test.generate);
+        self.times.prompts = None;
+        self.times.steps.clear();
+        self.times.steps.reserve(test.generate as usize);
         let clock = Instant::now();
-        if !prompt.is_empty() {
-            self.session.feed(&prompt)?;
+        if test.prompt > 0 {
+            let computed = if test.shared_prompt { 1 } else { sequences.len() };
+            let (now, later) = sequences.split_at_mut(computed);
+            let mut feeds: Vec<Feed<'_>> = now
+                .iter_mut()
+                .zip(&prompts)
+                .map(|(sequence, tokens)| Feed { sequence, tokens, logits: Wanted::Last })
+                .collect();
+            feed(&mut self.machine, &mut feeds)?;
+            for sequence in later {
+                sequence.copy_prefix(&now[0], test.depth + test.prompt)?;
+            }
+            self.times.prompts = Some(clock.elapsed());
         }
         let mut before = clock.elapsed();
-        for i in 0..test.generate {
+        for i in 0..test.generate as usize {
             if !self.keep_going.ask() {
                 return Err(Error::INTERRUPTED);
             }
-            self.session.feed(&[token(test.depth + test.prompt + i, vocab)])?;
+            let mut feeds: Vec<Feed<'_>> = sequences
+                .iter_mut()
+                .zip(&generated)
+                .map(|(sequence, tokens)| Feed { sequence, tokens: &tokens[i..=i], logits: Wanted::Last })
+                .collect();
+            feed(&mut self.machine, &mut feeds)?;
             let now = clock.elapsed();
-            self.token_times.push(now - before);
+            self.times.steps.push(now - before);
             before = now;
         }
         Ok(clock.elapsed().as_secs_f64())
@@ -153,7 +226,18 @@ impl Runner {
     }
 }
 
-/// A model, its sessions, and the machine's limits.
+/// A step whose logits are not looked at.
+fn feed(machine: &mut Machine, feeds: &mut [Feed<'_>]) -> Result<(), Error> {
+    let mut refused = None;
+    machine.step(feeds, |_, logits| {
+        if let Err(error) = logits {
+            refused.get_or_insert(error);
+        }
+    })?;
+    refused.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// A model, the machine that runs it, and the limits of the computer.
 pub struct Bench<'a> {
     loaded: &'a Loaded,
     options: BenchOptions,
@@ -197,7 +281,7 @@ impl<'a> Bench<'a> {
     }
 
     fn measure(&mut self, test: Test, progress: &mut dyn FnMut(Progress)) -> Result<Outcome, Error> {
-        let mut runner = self.open(test.threads)?;
+        let mut runner = self.open(test.threads, test.sequences)?;
         let outcome = self.measure_with(&mut runner, test, progress);
         self.runner = Some(runner);
         let mut outcome = outcome?;
@@ -218,15 +302,17 @@ impl<'a> Bench<'a> {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Outcome, Error> {
         progress(Progress::Filling);
-        runner.fill(test.depth)?;
-        let mut work = self.accounts.prompt(test.depth, test.prompt);
-        work += self.accounts.generation(test.depth + test.prompt, test.generate);
+        runner.fill(test.depth, test.sequences)?;
+        let computed = if test.shared_prompt { 1 } else { test.sequences };
+        let mut work = self.accounts.batch(test.depth, test.prompt, computed);
+        work += self.accounts.batched_generation(test.depth + test.prompt, test.generate, test.sequences);
         let mut outcome = Outcome {
             test,
             samples: Vec::new(),
             limits: Vec::new(),
             work,
             token_times: Vec::new(),
+            prompt_times: Vec::new(),
             profile: None,
         };
         if self.options.warm_up {
@@ -241,25 +327,29 @@ impl<'a> Bench<'a> {
                 }
                 seconds => seconds?,
             };
-            let rate = f64::from(outcome.tokens()) / seconds;
+            let rate = outcome.tokens() as f64 / seconds;
             outcome.samples.push(rate);
-            outcome.token_times.extend(&runner.token_times);
+            outcome.token_times.extend(&runner.times.steps);
+            outcome.prompt_times.extend(runner.times.prompts);
             outcome.limits.push(self.limits(test.threads)?);
             progress(Progress::Sample { done, rate });
         }
         Ok(outcome)
     }
 
-    /// Runs the test twice in a session that records; what the second run took.
+    /// Runs the test twice in a machine that records; what the second run took.
     fn profile(&mut self, test: Test) -> Result<Option<Profile>, Error> {
-        let options = SessionOptions { context: self.options.context, threads: test.threads };
-        let session = Session::profiled(self.loaded.model.clone(), options)?;
-        let mut recording = Runner::new(session, self.options.keep_going.clone());
-        recording.fill(test.depth)?;
+        let mut recording = self.runner_of(test.threads, test.sequences, Record::Totals)?;
+        recording.fill(test.depth, test.sequences)?;
         recording.warm_up(test)?;
-        recording.session.reset_profile();
+        recording.machine.reset_profile();
         recording.sample(test)?;
-        Ok(recording.session.profile())
+        Ok(recording.machine.profile())
+    }
+
+    fn runner_of(&self, threads: u32, segments: u32, record: Record) -> Result<Runner, Error> {
+        let options = MachineOptions { context: self.options.context, threads, segments, record };
+        Runner::new(self.loaded.model.clone(), options, self.options.keep_going.clone())
     }
 
     /// One round: the median of a few passes each.
@@ -270,16 +360,14 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// The session with so many threads: the last one, or a new one.
-    fn open(&mut self, threads: u32) -> Result<Runner, Error> {
+    /// The machine with so many threads and for so many sequences: the last one, or a new one.
+    fn open(&mut self, threads: u32, sequences: u32) -> Result<Runner, Error> {
         match self.runner.take() {
-            Some(runner) if runner.session.threads() == threads => Ok(runner),
+            Some(runner) if runner.fits(threads, sequences) => Ok(runner),
             other => {
                 // Its memory is free before the next one takes its own.
                 drop(other);
-                let options = SessionOptions { context: self.options.context, threads };
-                let session = Session::new(self.loaded.model.clone(), options)?;
-                Ok(Runner::new(session, self.options.keep_going.clone()))
+                self.runner_of(threads, sequences.max(self.options.sequences), Record::Nothing)
             }
         }
     }

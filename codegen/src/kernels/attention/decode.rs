@@ -12,18 +12,15 @@
 use bitnetc_ir::{KEY_BLOCK, storage};
 
 use super::super::args::{Position, WorkspaceBytes};
-use super::super::lanes::{for_groups, for_tiles_of, halvings};
+use super::super::lanes::for_groups;
 use super::super::{CacheShape, kernel};
 use super::{
-    Block, Blocking, Caches, MAX, Rows, SCORES, SUM, Shape, Tile, converted_bytes, merge_state, softmax,
+    Blocking, Caches, KeyBlock, MAX, Places, RECORD_STATE, Results, SCORES, SUM, Shape, converted_bytes, merge_state,
 };
 use crate::kir::{I64, IntCond, KernelBuilder, Scalar};
 
 /// Bytes of the line of a key/value head.
 const LINE: u64 = 64;
-
-/// Bytes of the state at the start of a record.
-const RECORD_STATE: u64 = 64;
 
 const _: () = assert!(RECORD_STATE >= super::STATE as u64 && KEY_BLOCK == 64);
 
@@ -140,7 +137,9 @@ pub(in crate::kernels) fn blocks(b: &mut KernelBuilder, kernel: &kernel::Attenti
                 let first = b.shl(block, 6);
                 let left = b.sub(keys, first);
                 let count = b.min(left, i64::from(KEY_BLOCK));
-                shape.block(b, &places, &OneBlock { kv_head, first, count, record, fresh });
+                let results = Results::Records { first: record, apart: shape.record_bytes() };
+                let block = KeyBlock { kv_head, first, count, results, fresh, next_keys: None };
+                shape.block(b, &places, &block);
             });
             b.if_then(low, IntCond::Eq, 0, |b| {
                 let folded = shape.folded(b, workspace, kv_head);
@@ -148,76 +147,6 @@ pub(in crate::kernels) fn blocks(b: &mut KernelBuilder, kernel: &kernel::Attenti
             });
         });
     });
-}
-
-/// Where a call reads, and its scratch.
-struct Places {
-    /// The row of queries.
-    q: I64,
-    caches: Caches,
-    /// Scores of the query heads of a key/value head.
-    scores: I64,
-    /// Room for a block as f32.
-    converted: I64,
-}
-
-/// One unit.
-struct OneBlock {
-    kv_head: I64,
-    /// First key, and how many there are.
-    first: I64,
-    count: I64,
-    /// Record of the first query head; those of the others follow.
-    record: I64,
-    /// 0 where the record is new.
-    fresh: I64,
-}
-
-impl Shape {
-    fn block(&self, b: &mut KernelBuilder, places: &Places, unit: &OneBlock) {
-        let (caches, scores) = (places.caches, places.scores);
-        let offset = caches.offset(b, unit.kv_head, unit.first);
-        // Where more than one tile would convert the same elements, the block is converted once.
-        let convert = self.stored.dtype != bitnetc_ir::DType::F32 && self.group as usize > self.blocking.rows;
-        let load = |b: &mut KernelBuilder, block: Block| {
-            if convert { block.convert(b, places.converted, unit.count) } else { block }
-        };
-        let q = b.mul(unit.kv_head, i64::from(self.group) * self.head_bytes());
-        let q = b.add(places.q, q);
-        let sizes = halvings(self.blocking.rows);
-        let tile = |b: &mut KernelBuilder, member: I64, size: usize| {
-            let offset = b.mul(member, self.head_bytes());
-            let q = b.add(q, offset);
-            let q = Rows::apart(b, q, size, self.head_bytes());
-            let offset = b.mul(member, i64::from(SCORES));
-            let scores = b.add(scores, offset);
-            let offset = b.mul(member, self.record_bytes());
-            let record = b.add(unit.record, offset);
-            let y = b.add(record, RECORD_STATE as i64);
-            let y = Rows::apart(b, y, size, self.record_bytes());
-            let states = Rows::apart(b, record, size, self.record_bytes());
-            Tile { q, y, scores, states }
-        };
-        let keys = caches.block_of_keys(b, offset);
-        let keys = load(b, keys);
-        for_tiles_of(b, self.group, &sizes, |b, member, size| {
-            let tile = tile(b, member, size);
-            self.score(b, &tile, keys, unit.count);
-        });
-        b.for_loop(0, self.group, 1, (), |b, member, ()| {
-            let offset = b.mul(member, i64::from(SCORES));
-            let scores = b.add(scores, offset);
-            let offset = b.mul(member, self.record_bytes());
-            let state = b.add(unit.record, offset);
-            softmax(b, scores, state, unit.fresh, unit.count);
-        });
-        let values = caches.block_of_values(b, offset);
-        let values = load(b, values);
-        for_tiles_of(b, self.group, &sizes, |b, member, size| {
-            let tile = tile(b, member, size);
-            self.weigh(b, &tile, values, unit.fresh, unit.count);
-        });
-    }
 }
 
 /// Merges what is not merged yet, and divides. A unit is a query head.

@@ -40,6 +40,9 @@ const NEW_FACTOR: i32 = 12;
 
 const _: () = assert!(NEW_FACTOR == OLD_FACTOR + 4);
 
+/// Bytes of the state at the start of a record, which the output follows; see [`decode`].
+const RECORD_STATE: u64 = 64;
+
 /// Greatest distance of rows that a tile addresses by constant offsets.
 const MAX_OFFSET: i64 = 1 << 24;
 
@@ -111,6 +114,11 @@ impl Shape {
         self.stored.head_dim
     }
 
+    /// Keys whose scores are made together.
+    fn keys_at_once(&self) -> usize {
+        self.blocking.keys * LANES
+    }
+
     /// Bytes of a head in a row of queries or results.
     fn head_bytes(&self) -> i64 {
         4 * i64::from(self.head_dim())
@@ -149,10 +157,16 @@ impl Caches {
         Block { at: b.add(self.keys, offset), stored: self.stored, next: Some((next, self.level)) }
     }
 
-    /// The block of values that lies `offset` bytes from the start of the cache.
-    fn block_of_values(self, b: &mut KernelBuilder, offset: I64) -> Block {
-        let next = b.add(self.keys, offset);
-        let next = b.add(next, i64::from(KEY_BLOCK) * self.stored.row_bytes());
+    /// The block of values that lies `offset` bytes from the start of the cache. `next_keys` is the place in the cache of the keys
+    /// that are read next, if they do not follow.
+    fn block_of_values(self, b: &mut KernelBuilder, offset: I64, next_keys: Option<I64>) -> Block {
+        let next = match next_keys {
+            Some(next_keys) => b.add(self.keys, next_keys),
+            None => {
+                let next = b.add(self.keys, offset);
+                b.add(next, i64::from(KEY_BLOCK) * self.stored.row_bytes())
+            }
+        };
         Block { at: b.add(self.values, offset), stored: self.stored, next: Some((next, self.level)) }
     }
 }
@@ -198,12 +212,14 @@ impl Block {
 }
 
 impl Block {
-    /// Converts the first `count` keys or values to f32, at `to`. Up to 15 keys, or elements, after them are converted
-    /// too: a block that is not full does not end the cache.
-    fn convert(self, b: &mut KernelBuilder, to: I64, count: I64) -> Self {
+    /// Converts the first `count` keys or values to f32, at `to`, and those after them up to a multiple of `step`, which is a
+    /// multiple of 16: a block that is not full does not end the cache. Whoever reads so many at a time then meets numbers
+    /// from the cache. What else lies in the scratch, such as codes of weights, may be denormal as f32, and each
+    /// multiplication with those takes a hundred times as long.
+    fn convert(self, b: &mut KernelBuilder, to: I64, count: I64, step: usize) -> Self {
         let Stored { dtype, head_dim } = self.stored;
-        let whole = b.add(count, LANES as i64 - 1);
-        let whole = b.and(whole, -(LANES as i64));
+        let whole = b.add(count, step as i64 - 1);
+        let whole = b.and(whole, -(step as i64));
         let elements = b.mul(whole, i64::from(head_dim));
         let element = i64::from(self.stored.element_bytes());
         b.for_loop(0, elements, LANES as i64, (), |b, i, ()| {
@@ -232,6 +248,65 @@ impl Rows {
     }
 }
 
+/// Where the query heads of one token leave their states and outputs.
+#[derive(Clone, Copy)]
+enum Results {
+    /// In records, `apart` bytes each, the first of which is that of the first query head: see [`decode`].
+    Records { first: I64, apart: i64 },
+    /// States in one place, outputs in the row of results.
+    Row { states: I64, outputs: I64, head_bytes: i64 },
+}
+
+impl Results {
+    /// Address of the state of query head `member`.
+    fn state(self, b: &mut KernelBuilder, member: I64) -> I64 {
+        let (first, apart) = match self {
+            Results::Records { first, apart } => (first, apart),
+            Results::Row { states, .. } => (states, i64::from(STATE)),
+        };
+        let offset = b.mul(member, apart);
+        b.add(first, offset)
+    }
+
+    /// The states and the outputs of `count` query heads from `member` on.
+    fn of(self, b: &mut KernelBuilder, member: I64, count: usize) -> (Rows, Rows) {
+        let state = self.state(b, member);
+        let (output, apart, states_apart) = match self {
+            Results::Records { apart, .. } => (b.add(state, RECORD_STATE as i64), apart, apart),
+            Results::Row { outputs, head_bytes, .. } => {
+                let offset = b.mul(member, head_bytes);
+                (b.add(outputs, offset), head_bytes, i64::from(STATE))
+            }
+        };
+        let outputs = Rows::apart(b, output, count, apart);
+        (Rows::apart(b, state, count, states_apart), outputs)
+    }
+}
+
+/// What the key blocks of one token have in common.
+struct Places {
+    /// The row of queries.
+    q: I64,
+    caches: Caches,
+    /// Scores of the query heads of a key/value head.
+    scores: I64,
+    /// Room for a block as f32.
+    converted: I64,
+}
+
+/// A key/value head and a block of keys, all of which one token sees.
+struct KeyBlock {
+    kv_head: I64,
+    /// First key, and how many there are.
+    first: I64,
+    count: I64,
+    results: Results,
+    /// 0 where nothing has been merged into the results.
+    fresh: I64,
+    /// Bytes from the start of the cache to the keys that are read after this block, if they are not those that follow it.
+    next_keys: Option<I64>,
+}
+
 /// Some query rows, whose scores are [`SCORES`] bytes apart.
 struct Tile {
     q: Rows,
@@ -241,11 +316,52 @@ struct Tile {
 }
 
 impl Shape {
+    /// All query heads of a key/value head over one block, for one token.
+    fn block(&self, b: &mut KernelBuilder, places: &Places, unit: &KeyBlock) {
+        let (caches, scores) = (places.caches, places.scores);
+        let offset = caches.offset(b, unit.kv_head, unit.first);
+        // Where more than one tile would convert the same elements, the block is converted once.
+        let convert = self.stored.dtype != DType::F32 && self.group as usize > self.blocking.rows;
+        let load = |b: &mut KernelBuilder, block: Block, step: usize| {
+            if convert { block.convert(b, places.converted, unit.count, step) } else { block }
+        };
+        let q = b.mul(unit.kv_head, i64::from(self.group) * self.head_bytes());
+        let q = b.add(places.q, q);
+        let sizes = halvings(self.blocking.rows);
+        let tile = |b: &mut KernelBuilder, member: I64, size: usize| {
+            let offset = b.mul(member, self.head_bytes());
+            let q = b.add(q, offset);
+            let q = Rows::apart(b, q, size, self.head_bytes());
+            let offset = b.mul(member, i64::from(SCORES));
+            let scores = b.add(scores, offset);
+            let (states, y) = unit.results.of(b, member, size);
+            Tile { q, y, scores, states }
+        };
+        let keys = caches.block_of_keys(b, offset);
+        let keys = load(b, keys, self.keys_at_once());
+        for_tiles_of(b, self.group, &sizes, |b, member, size| {
+            let tile = tile(b, member, size);
+            self.score(b, &tile, keys, unit.count);
+        });
+        b.for_loop(0, self.group, 1, (), |b, member, ()| {
+            let offset = b.mul(member, i64::from(SCORES));
+            let scores = b.add(scores, offset);
+            let state = unit.results.state(b, member);
+            softmax(b, scores, state, unit.fresh, unit.count);
+        });
+        let values = caches.block_of_values(b, offset, unit.next_keys);
+        let values = load(b, values, LANES);
+        for_tiles_of(b, self.group, &sizes, |b, member, size| {
+            let tile = tile(b, member, size);
+            self.weigh(b, &tile, values, unit.fresh, unit.count);
+        });
+    }
+
     /// Scaled and masked scores of the first `count` keys of a block.
     fn score(&self, b: &mut KernelBuilder, tile: &Tile, keys: Block, count: I64) {
         let rows = tile.q.offsets.len();
         let stored = keys.stored;
-        let step = (self.blocking.keys * LANES) as i64;
+        let step = self.keys_at_once() as i64;
         b.for_loop(0, count, step, (), |b, at, ()| {
             let first = b.mul(at, stored.row_bytes());
             let k = b.add(keys.at, first);

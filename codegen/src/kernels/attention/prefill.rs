@@ -1,6 +1,9 @@
 //! Attention of a chunk of tokens: a unit is a key/value head and a tile of neighbouring tokens, whose query heads all go
 //! over a block of keys before the next one, so that the block comes from memory once and is converted to f32 once.
 //!
+//! A token that is alone in its tile, as each is where many sequences grow by one token, goes over the blocks as in
+//! [`super::decode`]: its query heads share the loads of elements as they are stored, and nothing is converted in between.
+//!
 //! Where a key/value head has few query heads, rows of several tokens go into one tile of the products, in blocks that
 //! all tokens of the tile see whole. In the blocks at the diagonal each token has another number of keys and goes alone.
 
@@ -11,9 +14,10 @@ use super::super::args::{Position, TokenRows};
 use super::super::lanes::{for_tiles, for_tiles_of, halvings};
 use super::super::{CacheShape, kernel};
 use super::{
-    Block, Blocking, Caches, MAX_OFFSET, Rows, SCORES, STATE, Shape, Tile, converted_bytes, softmax,
+    Block, Blocking, Caches, KeyBlock, MAX_OFFSET, Places, Results, Rows, SCORES, STATE, Shape, Tile,
+    converted_bytes, softmax,
 };
-use crate::kir::{I64, IntCond, KernelBuilder};
+use crate::kir::{I64, IntCond, KernelBuilder, LANES};
 
 const _: () = assert!(QUERY_TILE == 16 && KEY_BLOCK == 64);
 
@@ -37,7 +41,8 @@ impl Scratch {
 pub(in crate::kernels) fn tiles(b: &mut KernelBuilder, kernel: &kernel::AttentionTiles) {
     let &kernel::AttentionTiles { call, heads, cache, scale, q, y, .. } = kernel;
     let &kernel::AttentionTiles { k_cache, v_cache, position, capacity, scratch: scores, .. } = kernel;
-    let shape = &Shape::new(heads, cache, f32::from_bits(scale), Blocking::new(call.registers, call.one()));
+    let shape_of = |one| Shape::new(heads, cache, f32::from_bits(scale), Blocking::new(call.registers, one));
+    let (shape, alone) = (&shape_of(false), &shape_of(true));
     let caches = Caches {
         keys: k_cache,
         values: v_cache,
@@ -66,12 +71,15 @@ pub(in crate::kernels) fn tiles(b: &mut KernelBuilder, kernel: &kernel::Attentio
             let end = b.add(first, i64::from(QUERY_TILE));
             let end = b.min(end, tokens);
             let unit = Unit { shape, caches, position, kv_head, first, end, q, y, scores, states, converted };
-            unit.run(b);
+            let tokens = b.sub(end, first);
+            b.if_else(tokens, IntCond::Eq, 1, |b| Unit { shape: alone, ..unit }.run_alone(b), |b| unit.run(b));
+            unit.divide(b);
         });
     });
 }
 
 /// A tile of tokens, over all keys that they see.
+#[derive(Clone, Copy)]
 struct Unit<'a> {
     shape: &'a Shape,
     caches: Caches,
@@ -105,9 +113,9 @@ impl Unit<'_> {
             let left = b.sub(keys, block);
             let count = b.min(left, i64::from(KEY_BLOCK));
             let offset = caches.offset(b, self.kv_head, block);
-            let load = |b: &mut KernelBuilder, stored: Block| match shape.stored.dtype {
+            let load = |b: &mut KernelBuilder, stored: Block, step: usize| match shape.stored.dtype {
                 DType::F32 => stored,
-                _ => stored.convert(b, self.converted, count),
+                _ => stored.convert(b, self.converted, count, step),
             };
             // The first token of the tile that sees the block, and up to where tokens can go together.
             let from = b.sub(block, position);
@@ -136,7 +144,7 @@ impl Unit<'_> {
                 });
             };
             let k = caches.block_of_keys(b, offset);
-            let k = load(b, k);
+            let k = load(b, k, shape.keys_at_once());
             each(b, &|b, tile, count| shape.score(b, tile, k, count));
             b.for_loop(from, self.end, 1, (), |b, token, ()| {
                 let count = self.keys_in_block(b, token, block);
@@ -150,10 +158,40 @@ impl Unit<'_> {
                     softmax(b, scores, state, block, count);
                 });
             });
-            let v = caches.block_of_values(b, offset);
-            let v = load(b, v);
+            let v = caches.block_of_values(b, offset, None);
+            let v = load(b, v, LANES);
             each(b, &|b, tile, count| shape.weigh(b, tile, v, block, count));
         });
+    }
+
+    /// As [`Unit::run`], for a tile of one token.
+    fn run_alone(&self, b: &mut KernelBuilder) {
+        let (shape, caches) = (self.shape, self.caches);
+        let (q, y) = (self.q.of(b, self.first), self.y.of(b, self.first));
+        // `q` and `y` begin at the key/value head.
+        let head = b.mul(self.kv_head, i64::from(shape.group) * shape.head_bytes());
+        let places = Places { q: b.sub(q, head), caches, scores: self.scores, converted: self.converted };
+        let results = Results::Row { states: self.states, outputs: y, head_bytes: shape.head_bytes() };
+        let seen = self.position.of(b, self.first);
+        let keys = b.add(seen, 1);
+        let zero = b.int(0);
+        let next_head = b.add(self.kv_head, 1);
+        let of_next_head = caches.offset(b, next_head, zero);
+        b.for_loop(0, keys, KEY_BLOCK.into(), (), |b, first, ()| {
+            let left = b.sub(keys, first);
+            let count = b.min(left, i64::from(KEY_BLOCK));
+            let following = b.add(first, i64::from(KEY_BLOCK));
+            let following = caches.offset(b, self.kv_head, following);
+            let next_keys = b.if_else(left, IntCond::Gt, i64::from(KEY_BLOCK), |_| following, |_| of_next_head);
+            let kv_head = self.kv_head;
+            let block = KeyBlock { kv_head, first, count, results, fresh: first, next_keys: Some(next_keys) };
+            shape.block(b, &places, &block);
+        });
+    }
+
+    /// Divides the outputs by their sums.
+    fn divide(&self, b: &mut KernelBuilder) {
+        let shape = self.shape;
         b.for_loop(self.first, self.end, 1, (), |b, token, ()| {
             let row = self.row(b, token);
             let y = self.y.of(b, token);
