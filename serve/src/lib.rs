@@ -1,0 +1,2 @@
+//! The HTTP server of bitnetc.
+#![forbid(unsafe_code)]
