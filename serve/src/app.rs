@@ -1,0 +1,134 @@
+//! What every request passes through, whatever it asks for: its id, the gate, the router, the log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::{CONNECTION, ORIGIN};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use axum::response::Response;
+use tower_service::Service;
+
+use crate::access::Gate;
+use crate::failure::{Dialect, Failure};
+use crate::log::{Active, Fields, Record, Sink, UnderWay};
+use crate::metrics::Counters;
+use crate::options::Options;
+use crate::registry::Registry;
+use crate::routes;
+use crate::shutdown::Shutdown;
+
+/// Characters of an id that a client may choose.
+const LONGEST_ID: usize = 128;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What all requests share.
+pub(crate) struct App {
+    pub(crate) options: Arc<Options>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) counters: Counters,
+    pub(crate) active: Active,
+    gate: Gate,
+    log: Sink,
+    /// Ids are the time of the start and a number.
+    started: u64,
+    requests: AtomicU64,
+    router: std::sync::OnceLock<Router>,
+}
+
+impl App {
+    pub(crate) fn new(options: Arc<Options>, registry: Arc<Registry>, shutdown: Shutdown, log: Sink) -> Arc<Self> {
+        let gate = Gate::new(&options);
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64);
+        let app = Arc::new(Self {
+            options,
+            registry,
+            shutdown,
+            counters: Counters::default(),
+            active: Active::default(),
+            gate,
+            log,
+            started,
+            requests: AtomicU64::new(0),
+            router: std::sync::OnceLock::new(),
+        });
+        let router = routes::router(&app);
+        drop(app.router.set(router));
+        app
+    }
+
+    /// Answers a request.
+    pub(crate) async fn answer(self: &Arc<Self>, mut request: Request<Body>) -> Response {
+        let path = request.uri().path().to_owned();
+        let dialect = Dialect::of_path(&path);
+        let record = Record::new(Fields {
+            id: self.id(request.headers()),
+            method: request.method().to_string(),
+            path: path.clone(),
+            ..Fields::default()
+        });
+        let log = self.options.log.map(|format| (format, Arc::clone(&self.log)));
+        let under_way = UnderWay::new(record.clone(), log, &self.active);
+        let origin = request.headers().get(ORIGIN).cloned();
+        let is_preflight = request.method() == Method::OPTIONS;
+        request.extensions_mut().insert(record.clone());
+        let mut response = match self.admit(&request, &path) {
+            Err(failure) => failure.respond(dialect),
+            Ok(()) if is_preflight => options(),
+            Ok(()) => self.route(request).await,
+        };
+        self.gate.allow(origin.as_ref(), is_preflight, &mut response);
+        if let Ok(id) = HeaderValue::from_str(&record.id()) {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        if self.shutdown.is_draining() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        record.status(response.status());
+        self.counters.answered(response.status());
+        response.map(|body| under_way.until_the_end_of(body))
+    }
+
+    /// Whether a request may be answered at all.
+    fn admit(&self, request: &Request<Body>, path: &str) -> Result<(), Failure> {
+        self.gate.check(request)?;
+        let tells_of_the_server = ["/health", "/v1/health", "/ready", "/metrics"].contains(&path);
+        if self.shutdown.is_draining() && !tells_of_the_server {
+            return Err(Failure::draining());
+        }
+        Ok(())
+    }
+
+    async fn route(&self, request: Request<Body>) -> Response {
+        let Some(router) = self.router.get() else { return Response::default() };
+        // It is always ready, and never fails.
+        match router.clone().call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+
+    /// The id of a request: its own, if it can be printed and is not long, or a new one.
+    fn id(&self, headers: &HeaderMap) -> String {
+        let given = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
+        let fits = |id: &&str| {
+            (1..=LONGEST_ID).contains(&id.len())
+                && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(&b))
+        };
+        given.filter(fits).map_or_else(
+            || format!("req-{:x}-{}", self.started, self.requests.fetch_add(1, Ordering::Relaxed)),
+            str::to_owned,
+        )
+    }
+}
+
+/// The answer to a preflight, or to one who asks what can be asked.
+fn options() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
