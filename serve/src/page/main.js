@@ -308,7 +308,7 @@ function showSettings() {
   byId("appearance").value = settings.theme ?? "";
   byId("key").value = Store.key();
 }
-byId("settings-open").addEventListener("click", () => { showSettings(); byId("settings").showModal(); });
+byId("settings-open").addEventListener("click", () => { showSettings(); byId("settings").showModal(); byId("system").focus(); });
 byId("settings").addEventListener("close", () => { if (Store.key() !== byId("key").value) { Store.keepKey(byId("key").value); connect(); } });
 byId("system").addEventListener("input", (event) => { chat.system = event.target.value; Store.save(chat); });
 byId("drop-oldest").addEventListener("change", (event) => change({ keep_all: !event.target.checked }));
