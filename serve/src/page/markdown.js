@@ -235,7 +235,7 @@ const Markdown = (() => {
         for (; gap > 0; gap -= 1) body.push("");
         body.push(line.slice(Math.min(deep, width)));
       }
-      if (gap > 0 && at < lines.length && ITEM.test(lines[at])) loose = true;
+      if (gap > 0 && at < lines.length && ITEM.exec(lines[at])?.[2].at(-1) === kind) loose = true;
       items.push(body);
     }
     return { kind: "list", source: lines.slice(from, at).join("\n"), ordered, start: Number.parseInt(first[2], 10), items, loose, end: at };

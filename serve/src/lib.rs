@@ -1,0 +1,4 @@
+//! The HTTP server of bitnetc.
+#![forbid(unsafe_code)]
+
+pub mod page;
