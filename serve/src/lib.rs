@@ -24,7 +24,7 @@ mod log;
 mod memory;
 mod metrics;
 mod options;
-mod page;
+pub mod page;
 mod registry;
 mod routes;
 mod server;
