@@ -1,7 +1,7 @@
 //! What every request passes through, whatever it asks for: its id, the gate, the router, the log.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -37,14 +37,22 @@ pub(crate) struct App {
     /// Ids are the time of the start and a number.
     started: u64,
     requests: AtomicU64,
-    router: std::sync::OnceLock<Router>,
+    /// Whether what is to be there from the start is there, or could not be loaded.
+    begun: AtomicBool,
+}
+
+/// The requests of all connections come in here.
+#[derive(Clone)]
+pub(crate) struct Front {
+    pub(crate) app: Arc<App>,
+    router: Router,
 }
 
 impl App {
     pub(crate) fn new(options: Arc<Options>, registry: Arc<Registry>, shutdown: Shutdown, log: Sink) -> Arc<Self> {
         let gate = Gate::new(&options);
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64);
-        let app = Arc::new(Self {
+        Arc::new(Self {
             options,
             registry,
             shutdown,
@@ -54,43 +62,17 @@ impl App {
             log,
             started,
             requests: AtomicU64::new(0),
-            router: std::sync::OnceLock::new(),
-        });
-        let router = routes::router(&app);
-        drop(app.router.set(router));
-        app
+            begun: AtomicBool::new(false),
+        })
     }
 
-    /// Answers a request.
-    pub(crate) async fn answer(self: &Arc<Self>, mut request: Request<Body>) -> Response {
-        let path = request.uri().path().to_owned();
-        let dialect = Dialect::of_path(&path);
-        let record = Record::new(Fields {
-            id: self.id(request.headers()),
-            method: request.method().to_string(),
-            path: path.clone(),
-            ..Fields::default()
-        });
-        let log = self.options.log.map(|format| (format, Arc::clone(&self.log)));
-        let under_way = UnderWay::new(record.clone(), log, &self.active);
-        let origin = request.headers().get(ORIGIN).cloned();
-        let is_preflight = request.method() == Method::OPTIONS;
-        request.extensions_mut().insert(record.clone());
-        let mut response = match self.admit(&request, &path) {
-            Err(failure) => failure.respond(dialect),
-            Ok(()) if is_preflight => options(),
-            Ok(()) => self.route(request).await,
-        };
-        self.gate.allow(origin.as_ref(), is_preflight, &mut response);
-        if let Ok(id) = HeaderValue::from_str(&record.id()) {
-            response.headers_mut().insert(REQUEST_ID, id);
-        }
-        if self.shutdown.is_draining() {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        record.status(response.status());
-        self.counters.answered(response.status());
-        response.map(|body| under_way.until_the_end_of(body))
+    /// From here on the server is healthy.
+    pub(crate) fn begin(&self) {
+        self.begun.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::SeqCst)
     }
 
     /// Whether a request may be answered at all.
@@ -101,15 +83,6 @@ impl App {
             return Err(Failure::draining());
         }
         Ok(())
-    }
-
-    async fn route(&self, request: Request<Body>) -> Response {
-        let Some(router) = self.router.get() else { return Response::default() };
-        // It is always ready, and never fails.
-        match router.clone().call(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        }
     }
 
     /// The id of a request: its own, if it can be printed and is not long, or a new one.
@@ -123,6 +96,53 @@ impl App {
             || format!("req-{:x}-{}", self.started, self.requests.fetch_add(1, Ordering::Relaxed)),
             str::to_owned,
         )
+    }
+}
+
+impl Front {
+    pub(crate) fn new(app: &Arc<App>) -> Self {
+        Self { app: Arc::clone(app), router: routes::router(app) }
+    }
+
+    /// Answers a request.
+    pub(crate) async fn answer(&self, mut request: Request<Body>) -> Response {
+        let app = &self.app;
+        let path = request.uri().path().to_owned();
+        let dialect = Dialect::of_path(&path);
+        let record = Record::new(Fields {
+            id: app.id(request.headers()),
+            method: request.method().to_string(),
+            path: path.clone(),
+            ..Fields::default()
+        });
+        let log = app.options.log.map(|format| (format, Arc::clone(&app.log)));
+        let under_way = UnderWay::new(record.clone(), log, &app.active);
+        let origin = request.headers().get(ORIGIN).cloned();
+        let is_preflight = request.method() == Method::OPTIONS;
+        request.extensions_mut().insert(record.clone());
+        let mut response = match app.admit(&request, &path) {
+            Err(failure) => failure.respond(dialect),
+            Ok(()) if is_preflight => options(),
+            Ok(()) => self.route(request).await,
+        };
+        app.gate.allow(origin.as_ref(), is_preflight, &mut response);
+        if let Ok(id) = HeaderValue::from_str(&record.id()) {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        if app.shutdown.is_draining() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        record.status(response.status());
+        app.counters.answered(response.status());
+        response.map(|body| under_way.until_the_end_of(body))
+    }
+
+    async fn route(&self, request: Request<Body>) -> Response {
+        // It is always ready, and never fails.
+        match self.router.clone().call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::app::App;
+use crate::app::Front;
 use crate::io::Timed;
 use crate::shutdown::Phase;
 
@@ -61,8 +61,8 @@ impl Drop for Opened {
 }
 
 /// Accepts connections until it is dropped.
-pub(crate) async fn serve(listener: TcpListener, app: Arc<App>, tls: Option<TlsAcceptor>, open: Open) {
-    let places = Arc::new(Semaphore::new(app.options.limits.connections));
+pub(crate) async fn serve(listener: TcpListener, front: Front, tls: Option<TlsAcceptor>, open: Open) {
+    let places = Arc::new(Semaphore::new(front.app.options.limits.connections));
     loop {
         let (stream, _) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -77,15 +77,15 @@ pub(crate) async fn serve(listener: TcpListener, app: Arc<App>, tls: Option<TlsA
         };
         // Tokens are small and wanted at once.
         drop(stream.set_nodelay(true));
-        let (app, tls, opened) = (Arc::clone(&app), tls.clone(), open.enter());
+        let (front, tls, opened) = (front.clone(), tls.clone(), open.enter());
         tokio::spawn(async move {
-            let limits = app.options.limits;
+            let limits = front.app.options.limits;
             let stream = Timed::new(stream, limits.write_timeout);
             match tls {
-                None => run(stream, app).await,
+                None => run(stream, front).await,
                 Some(tls) => {
                     if let Ok(Ok(stream)) = timeout(limits.read_timeout, tls.accept(stream)).await {
-                        run(stream, app).await;
+                        run(stream, front).await;
                     }
                 }
             }
@@ -116,12 +116,12 @@ fn plain(status: u16, code: &'static str, message: &str, headers: &str) -> Strin
 }
 
 /// Answers the requests of a connection.
-async fn run<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, app: Arc<App>) {
-    let limits = app.options.limits;
+async fn run<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, front: Front) {
+    let limits = front.app.options.limits;
     let service = service_fn(|request: Request<Incoming>| {
-        let app = Arc::clone(&app);
+        let front = front.clone();
         let answer: Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>> =
-            Box::pin(async move { Ok(app.answer(request.map(Body::new)).await) });
+            Box::pin(async move { Ok(front.answer(request.map(Body::new)).await) });
         answer
     });
     let mut connection = http1::Builder::new()
@@ -129,7 +129,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, app:
         .header_read_timeout(limits.read_timeout)
         .max_buf_size(HEAD)
         .serve_connection(TokioIo::new(stream), service);
-    let mut ending = std::pin::pin!(app.shutdown.reached(Phase::Ending));
+    let mut ending = std::pin::pin!(front.app.shutdown.reached(Phase::Ending));
     let mut ends = false;
     let result = poll_fn(|cx| {
         if !ends && ending.as_mut().poll(cx) == Poll::Ready(()) {

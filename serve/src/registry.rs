@@ -7,6 +7,7 @@
 //! Invariants: a model that cannot be loaded is the error of those who ask for it, and of nobody else; loading never runs on a
 //! thread that answers requests.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,7 +16,8 @@ use axum::http::StatusCode;
 use bitnetc::Model;
 use bitnetc::api::Service;
 use bitnetc::chat::{ChatEncoder, Wish};
-use bitnetc::engine::{Engine, EngineOptions};
+use bitnetc::engine::{Engine, EngineOptions, SeatIndex};
+use serde_json::Value;
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
@@ -136,6 +138,13 @@ impl Entry {
     }
 }
 
+impl Running {
+    /// Saves, restores or erases the state of a sequence; what to say of it.
+    pub(crate) fn act(&self, _action: &str, _seat: SeatIndex, _path: Option<&Path>) -> Result<Value, Failure> {
+        Err(Failure::new(StatusCode::BAD_REQUEST, "unsupported", "states of sequences are not saved yet"))
+    }
+}
+
 impl Registry {
     pub(crate) fn new(sources: Vec<ModelSource>, options: Arc<Options>, note: Note) -> Self {
         let entry = |source| {
@@ -155,17 +164,20 @@ impl Registry {
             // ollama's clients add a tag to names that have none.
             Some(name) => named(name).or_else(|| named(name.strip_suffix(":latest")?)).or(first.filter(|_| lenient)),
         };
-        found.ok_or_else(|| {
-            let names: Vec<&str> = self.entries.iter().map(|entry| entry.source.name.as_str()).collect();
-            let message = format!(
-                "there is no model {}: there are {}",
-                name.unwrap_or_default().escape_debug(),
-                names.join(", ")
-            );
-            let mut failure = Failure::new(StatusCode::NOT_FOUND, "model_not_found", message);
-            failure.refusal.param = Some("model".to_owned());
-            failure
-        })
+        found.ok_or_else(|| self.unknown(name.unwrap_or_default()))
+    }
+
+    /// The model of exactly this name.
+    pub(crate) fn named(&self, name: &str) -> Result<&Arc<Entry>, Failure> {
+        self.entries.iter().find(|entry| entry.answers_to(name)).ok_or_else(|| self.unknown(name))
+    }
+
+    fn unknown(&self, name: &str) -> Failure {
+        let names: Vec<&str> = self.entries.iter().map(|entry| entry.source.name.as_str()).collect();
+        let message = format!("there is no model {}: there are {}", name.escape_debug(), names.join(", "));
+        let mut failure = Failure::new(StatusCode::NOT_FOUND, "model_not_found", message);
+        failure.refusal.param = Some("model".to_owned());
+        failure
     }
 
     /// The model that a request names, loaded.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::app::App;
+use crate::app::{App, Front};
 use crate::connection::{self, Open};
 use crate::options::Options;
 use crate::registry::{ModelSource, Registry};
@@ -109,7 +109,7 @@ impl Server {
         let failed = |source| ServeError::Listen { address, source };
         let listener = TcpListener::from_std(listener).map_err(failed)?;
         let open = Open::default();
-        let accepting = tokio::spawn(connection::serve(listener, Arc::clone(&app), tls, open.clone()));
+        let accepting = tokio::spawn(connection::serve(listener, Front::new(&app), tls, open.clone()));
         let begun = begin(&app);
         tokio::select! {
             result = begun => result?,
@@ -141,5 +141,6 @@ async fn begin(app: &Arc<App>) -> Result<(), ServeError> {
             return Err(ServeError::Model { name: entry.source.name.clone(), why });
         }
     }
+    app.begin();
     Ok(())
 }
