@@ -1,14 +1,15 @@
 //! The scheduler: requests in, one step after the other, events out.
 //!
 //! **Admission** is first come, first served: the oldest waiting request gets the first sequence that is free, whatever its
-//! length; which of several free ones, [`prefix`](super::prefix) says. **Steps**: sequences that decode come first, prompts
+//! length ([`admission`](super::admission)); which of several free ones, [`prefix`](super::prefix) says. **Steps**: sequences that decode come first, prompts
 //! share the rows that [`plan`](super::plan) leaves them. **Parking**: where somebody waits and a client does not read, its text
 //! gives up its sequence, and waits in its old place for the client to read and for another sequence. **The end**: a sequence
 //! is free in the step in which its text ends, or that follows the cancellation; it keeps its tokens for the prompts to come.
 //!
 //! Invariants: `places[i]` is the request of `seats[i]`; a seat with a request has tokens to feed; `waiting` is in the order in
 //! which the requests came; the events of ended requests that found no room are in `leaving`, and hold no seat; a step that
-//! computes nothing leaves nobody waiting but texts whose clients have to read first.
+//! computes nothing leaves nobody waiting but texts whose clients have to read first (whoever waits for the prompt of another one
+//! waits for rows of it).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,15 +21,16 @@ use bitnetc_runtime::model::Model;
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 
 use super::channel::{Notify, Outlet, channel};
+use super::cost::{CostEstimate, StepWork};
 use super::error::{EngineError, guarded};
 use super::handle::Handle;
 use super::metrics::Metrics;
-use super::plan::{Budget, Demand, plan};
-use super::prefix::{Choice, Held, choose};
-use super::request::Request;
+use super::plan::{Budget, Demand, TimeBudget, plan, work};
+use super::request::{Request, Salt};
 use super::running::{Next, Rows, Running};
 use super::slots::{Board, SlotState, Told};
 use super::stepper::{MachineStepper, Part, Stepper};
+use super::store::Store;
 use super::text::Stop;
 
 /// What an engine is made for.
@@ -119,14 +121,16 @@ pub struct Stats {
 
 /// A sequence, and what it is fed next.
 #[derive(Debug)]
-struct Seat<Q> {
-    sequence: Q,
+pub(super) struct Seat<Q> {
+    pub(super) sequence: Q,
+    /// Whose prompts may reuse what it holds.
+    pub(super) salt: Option<Salt>,
     /// The prompt of its request, then its latest token.
-    pending: Vec<TokenId>,
+    pub(super) pending: Vec<TokenId>,
     /// Tokens of `pending` that have been fed, or were there already.
-    fed: usize,
+    pub(super) fed: usize,
     /// Rising numbers: when a request last began or ended here; 0 if there was none.
-    used: u64,
+    pub(super) used: u64,
 }
 
 impl<Q> Seat<Q> {
@@ -148,34 +152,37 @@ impl<Q> Seat<Q> {
 
 /// A request without a sequence: one that has not begun, or was parked.
 #[derive(Debug)]
-struct Waiting {
-    running: Running,
+pub(super) struct Waiting {
+    pub(super) running: Running,
     /// What is fed to its sequence: its prompt, and the tokens that it has by now.
-    tokens: Vec<TokenId>,
+    pub(super) tokens: Vec<TokenId>,
 }
 
 /// See the module.
 pub struct Scheduler<S: Stepper = MachineStepper> {
-    stepper: S,
-    tokenizer: Arc<dyn Tokenize>,
+    pub(super) stepper: S,
+    pub(super) tokenizer: Arc<dyn Tokenize>,
     budget: Budget,
+    /// Time of a step in which sequences decode, and what steps have cost.
+    max_step: Option<Duration>,
+    estimate: CostEstimate,
     events: usize,
     clock: Clock,
-    seats: Vec<Seat<S::Sequence>>,
-    places: Vec<Option<Running>>,
-    waiting: VecDeque<Waiting>,
+    pub(super) seats: Vec<Seat<S::Sequence>>,
+    pub(super) places: Vec<Option<Running>>,
+    pub(super) waiting: VecDeque<Waiting>,
+    pub(super) store: Store,
     leaving: Vec<Outlet>,
     /// Of the step in the making: what each seat waits for, its rows, and the seats that have any.
     demands: Vec<Demand>,
     rows: Vec<u32>,
     active: Vec<usize>,
-    /// Whether logits are wanted after every row of a seat.
-    scores: Vec<bool>,
+    work: StepWork,
     arrivals: u64,
     /// Times that a request began or ended in a seat.
     uses: u64,
-    stats: Stats,
-    metrics: Arc<Metrics>,
+    pub(super) stats: Stats,
+    pub(super) metrics: Arc<Metrics>,
     board: Arc<Board>,
 }
 
@@ -190,17 +197,19 @@ impl<S: Stepper> std::fmt::Debug for Scheduler<S> {
 }
 
 impl Scheduler {
-    /// A scheduler over a model, with the system's clock.
+    /// A scheduler over a model, which `source` identifies ([`Loaded::source_hash`](crate::load::Loaded::source_hash)), with
+    /// the system's clock.
     ///
     /// # Errors
     /// Memory could not be allocated, threads could not be started, or the model has no such entry points.
     pub fn new(
         model: Arc<Model>,
+        source: [u8; 32],
         tokenizer: Arc<dyn Tokenize>,
         options: EngineOptions,
     ) -> Result<Self, SessionError> {
         let EngineOptions { context, threads, sequences, record, .. } = options;
-        let stepper = MachineStepper::new(model, context, threads, sequences, record)?;
+        let stepper = MachineStepper::new(model, source, context, threads, sequences, record)?;
         let start = Instant::now();
         Self::over(stepper, tokenizer, options, Box::new(move || start.elapsed()))
     }
@@ -221,13 +230,12 @@ impl<S: Stepper> Scheduler<S> {
         let count = options.sequences.max(1) as usize;
         let seat = || {
             let sequence = stepper.sequence()?;
-            Ok(Seat { sequence, pending: Vec::new(), fed: 0, used: 0 })
+            Ok(Seat { sequence, salt: None, pending: Vec::new(), fed: 0, used: 0 })
         };
         let mut places = vec_with_room("requests of sequences", count)?;
         let demands = vec_with_room("plan of a step", count)?;
         let rows = vec_with_room("plan of a step", count)?;
         let active = vec_with_room("plan of a step", count)?;
-        let scores = vec_with_room("plan of a step", count)?;
         let mut seats = vec_with_room("sequences", count)?;
         for _ in 0..count {
             seats.push(seat()?);
@@ -238,7 +246,15 @@ impl<S: Stepper> Scheduler<S> {
         Ok(Self {
             metrics,
             board: Arc::new(Board::new(count, stepper.context())),
-            budget: Budget { chunk: stepper.chunk(), max_prompt_rows: options.max_prompt_rows },
+            budget: Budget {
+                chunk: stepper.chunk(),
+                max_prompt_rows: options.max_prompt_rows,
+                time: None,
+                turn: 0,
+            },
+            max_step: options.max_step,
+            estimate: CostEstimate::default(),
+            store: Store::new(options.cache_ram),
             stepper,
             tokenizer,
             events: options.events.clamp(1, EngineOptions::MOST_EVENTS) as usize,
@@ -250,7 +266,7 @@ impl<S: Stepper> Scheduler<S> {
             demands,
             rows,
             active,
-            scores,
+            work: StepWork::default(),
             arrivals: 0,
             uses: 0,
             stats: Stats::default(),
@@ -380,10 +396,12 @@ impl<S: Stepper> Scheduler<S> {
     }
 
     /// Writes down what others may look at while the next step is computed.
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         self.metrics.running.set(self.running() as u64);
         self.metrics.waiting.set(self.waiting.len() as u64);
         self.metrics.kv_tokens.set(self.tokens() as u64);
+        self.metrics.stored_bytes.set(self.store.bytes());
+        self.metrics.stored_prefixes.set(self.store.len() as u64);
         for (index, (seat, place)) in self.seats.iter().zip(&self.places).enumerate() {
             let task = place.as_ref().map(Running::told);
             self.board.tell(index, Told { tokens: S::tokens(&seat.sequence).len(), task });
@@ -420,7 +438,7 @@ impl<S: Stepper> Scheduler<S> {
     }
 
     /// Takes note of a seat in which a request has begun or ended.
-    fn touch(&mut self, index: usize) {
+    pub(super) fn touch(&mut self, index: usize) {
         self.uses += 1;
         self.seats[index].used = self.uses;
     }
@@ -432,95 +450,34 @@ impl<S: Stepper> Scheduler<S> {
         }
     }
 
-    /// Gives free sequences to the requests that wait longest; those of clients that do not read, if there are no others.
-    fn admit(&mut self) {
-        loop {
-            let next = self.waiting.iter().position(|waiting| waiting.running.outlet.has_room());
-            let Some(next) = next else { return };
-            let Waiting { running, tokens } = &self.waiting[next];
-            let prompt = if running.may_reuse() { &tokens[..] } else { &[] };
-            match choose(prompt, self.held()) {
-                Some(choice) => {
-                    let Some(waiting) = self.waiting.remove(next) else { return };
-                    self.begin(waiting, choice);
-                }
-                None if self.park() => {}
-                None => return,
-            }
-        }
-    }
-
-    /// What the sequences hold.
-    fn held(&self) -> impl Iterator<Item = Held<'_>> {
-        self.seats.iter().zip(&self.places).enumerate().map(|(index, (seat, place))| Held {
-            index,
-            free: place.is_none(),
-            tokens: S::tokens(&seat.sequence),
-            used: seat.used,
-        })
-    }
-
-    /// Gives a request its sequence, which then holds what need not be computed.
-    fn begin(&mut self, waiting: Waiting, choice: Choice) {
-        let Waiting { mut running, tokens } = waiting;
-        let now = self.now();
-        let Choice { index, source, keep } = choice;
-        let kept = match self.seats.get_disjoint_mut([index, source]) {
-            Ok([seat, source]) => S::copy_prefix(&source.sequence, &mut seat.sequence, keep),
-            // It is the same one.
-            Err(_) => {
-                S::truncate(&mut self.seats[index].sequence, keep);
-                keep
-            }
-        };
-        let model = (&*self.tokenizer, self.stepper.vocab(), self.stepper.context());
-        let begun = running.begin(&tokens, model, kept, now, &self.metrics);
-        let seat = &mut self.seats[index];
-        (seat.pending, seat.fed) = (tokens, kept);
-        self.places[index] = Some(running);
-        self.touch(index);
-        if let Err(panic) = begun {
-            self.end(index, Err(panic.into()));
-        }
-    }
-
-    /// Takes the sequence of a text whose client does not read, of several the one that came last; says whether there is one.
-    fn park(&mut self) -> bool {
-        let blocked = self.places.iter().enumerate().filter_map(|(index, place)| {
-            let running = place.as_ref().filter(|running| running.outlet.is_blocked())?;
-            Some((running.arrival, index))
-        });
-        let Some((arrival, index)) = blocked.max() else { return false };
-        let Some(mut running) = self.places[index].take() else { return false };
-        running.park();
-        let seat = &self.seats[index];
-        let tokens = [S::tokens(&seat.sequence), &seat.pending[seat.fed..]].concat();
-        let at = self.waiting.partition_point(|waiting| waiting.running.arrival < arrival);
-        self.waiting.insert(at, Waiting { running, tokens });
-        self.touch(index);
-        self.stats.parked += 1;
-        self.metrics.preemptions.add(1);
-        true
-    }
-
     /// Decides which rows are computed.
     fn plan(&mut self) -> Step {
         self.demands.clear();
-        self.demands.extend(self.places.iter().zip(&self.seats).map(|(place, seat)| match place {
-            Some(running) if running.outlet.is_blocked() => Demand::Nothing,
-            Some(running) if running.decoding => Demand::Decode,
-            Some(running) => Demand::Prompt { rows: seat.waiting(), arrival: running.arrival },
-            None => Demand::Nothing,
+        self.demands.extend(self.places.iter().zip(&self.seats).map(|(place, seat)| {
+            let position = S::tokens(&seat.sequence).len() as u32;
+            match place {
+                Some(running) if running.outlet.is_blocked() => Demand::Nothing,
+                Some(running) if running.decoding => Demand::Decode { position },
+                Some(running) => Demand::Prompt {
+                    rows: seat.waiting(),
+                    arrival: running.arrival,
+                    position,
+                    scored: running.is_scoring(),
+                },
+                None => Demand::Nothing,
+            }
         }));
-        self.scores.clear();
-        self.scores.extend(self.places.iter().map(|place| place.as_ref().is_some_and(Running::is_scoring)));
-        plan(self.budget, &self.demands, &mut self.rows);
+        let seconds = self.max_step.map(|time| time.as_secs_f64());
+        let time = seconds.zip(self.estimate.cost()).map(|(seconds, cost)| TimeBudget { seconds, cost });
+        self.budget = Budget { time, turn: self.stats.steps, ..self.budget };
+        plan(&self.budget, &self.demands, &mut self.rows);
+        self.work = work(self.budget.chunk, &self.demands, &self.rows);
         self.active.clear();
         let mut step = Step::default();
         let context = self.stepper.context() as usize;
         for (index, (&rows, demand)) in self.rows.iter().zip(&self.demands).enumerate() {
             match demand {
-                Demand::Decode => step.decode_rows += rows,
+                Demand::Decode { .. } => step.decode_rows += rows,
                 Demand::Prompt { .. } => step.prompt_rows += rows,
                 Demand::Nothing => {}
             }
@@ -541,9 +498,11 @@ impl<S: Stepper> Scheduler<S> {
     fn compute(&mut self) -> Duration {
         let started = (self.clock)();
         let mut sampling = Duration::ZERO;
-        let Self { stepper, tokenizer, clock, seats, places, rows, active, scores, metrics, .. } = self;
-        let seats = seats.iter_mut().zip(&*rows).zip(&*scores).filter(|&((_, &rows), _)| rows > 0);
-        let mut parts = seats.map(|((seat, &rows), &scores)| seat.part(rows, scores));
+        let Self { stepper, tokenizer, clock, seats, places, rows, active, demands, metrics, .. } = self;
+        let seats = seats.iter_mut().zip(&*rows).zip(&*demands).filter(|&((_, &rows), _)| rows > 0);
+        let mut parts = seats.map(|((seat, &rows), demand)| {
+            seat.part(rows, matches!(demand, Demand::Prompt { scored: true, .. }))
+        });
         let result = stepper.step(&mut parts, &mut |row, logits| {
             let Some(&index) = active.get(row.part.0) else { return };
             let Some(running) = &mut places[index] else { return };
@@ -564,7 +523,9 @@ impl<S: Stepper> Scheduler<S> {
             Ok(()) => self.settle(time),
             Err(error) => self.fail_step(&Arc::new(error)),
         }
-        time + sampling
+        let all = time + sampling;
+        self.estimate.observe(self.work, all.as_secs_f64());
+        all
     }
 
     /// Takes note of what the step brought.
@@ -588,7 +549,7 @@ impl<S: Stepper> Scheduler<S> {
     }
 
     /// Ends the request of a seat.
-    fn end(&mut self, index: usize, result: Result<Stop, crate::Error>) {
+    pub(super) fn end(&mut self, index: usize, result: Result<Stop, crate::Error>) {
         let Some(running) = self.places[index].take() else { return };
         self.touch(index);
         let now = self.now();
