@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use crate::access::Gate;
 use crate::failure::{Dialect, Failure};
-use crate::log::{Active, Fields, Record, Sink, UnderWay};
+use crate::log::{Active, Record, Sink, UnderWay};
 use crate::metrics::Counters;
 use crate::options::Options;
 use crate::registry::Registry;
@@ -109,12 +109,7 @@ impl Front {
         let app = &self.app;
         let path = request.uri().path().to_owned();
         let dialect = Dialect::of_path(&path);
-        let record = Record::new(Fields {
-            id: app.id(request.headers()),
-            method: request.method().to_string(),
-            path: path.clone(),
-            ..Fields::default()
-        });
+        let record = Record::new(app.id(request.headers()), request.method().to_string(), path.clone());
         let log = app.options.log.map(|format| (format, Arc::clone(&app.log)));
         let under_way = UnderWay::new(record.clone(), log, &app.active);
         let origin = request.headers().get(ORIGIN).cloned();

@@ -26,11 +26,11 @@ pub enum LogFormat {
 
 /// What is known of a request.
 #[derive(Debug, Default)]
-pub(crate) struct Fields {
-    pub(crate) id: String,
-    pub(crate) method: String,
-    pub(crate) path: String,
-    pub(crate) model: Option<String>,
+struct Fields {
+    id: String,
+    method: String,
+    path: String,
+    model: Option<String>,
     status: u16,
     prompt_tokens: usize,
     cached_tokens: usize,
@@ -49,7 +49,8 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(fields: Fields) -> Self {
+    pub(crate) fn new(id: String, method: String, path: String) -> Self {
+        let fields = Fields { id, method, path, ..Fields::default() };
         Self { begun: Instant::now(), fields: Arc::new(Mutex::new(fields)) }
     }
 

@@ -7,7 +7,6 @@
 //! Invariants: a model that cannot be loaded is the error of those who ask for it, and of nobody else; loading never runs on a
 //! thread that answers requests.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,8 +15,7 @@ use axum::http::StatusCode;
 use bitnetc::Model;
 use bitnetc::api::Service;
 use bitnetc::chat::{ChatEncoder, Wish};
-use bitnetc::engine::{Engine, EngineOptions, SeatIndex};
-use serde_json::Value;
+use bitnetc::engine::{Engine, EngineOptions};
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
@@ -135,13 +133,6 @@ impl Entry {
             true
         });
         taken
-    }
-}
-
-impl Running {
-    /// Saves, restores or erases the state of a sequence; what to say of it.
-    pub(crate) fn act(&self, _action: &str, _seat: SeatIndex, _path: Option<&Path>) -> Result<Value, Failure> {
-        Err(Failure::new(StatusCode::BAD_REQUEST, "unsupported", "states of sequences are not saved yet"))
     }
 }
 

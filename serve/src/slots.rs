@@ -3,14 +3,15 @@
 //! A state is saved to one directory, under a name without separators, and only where the options name the directory. What is in a
 //! file, and how foreign ones are refused, is the engine's.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request, StatusCode, Uri};
 use axum::response::Response;
-use bitnetc::engine::{SeatIndex, SlotState};
+use bitnetc::engine::{Engine, SavedSlot, SeatIndex, SlotError, SlotState};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -69,27 +70,65 @@ async fn act_on(app: Arc<App>, request: Request<Body>) -> Answer {
         Failure::new(StatusCode::NOT_FOUND, "slot_not_found", message)
     })?;
     let body = read_body(&app, request.into_body()).await?;
-    let action = parameters.get("action").map_or("", String::as_str);
-    let path = match action {
-        "save" | "restore" => Some(path_of(&app, &body)?),
-        "erase" => None,
+    let action = match parameters.get("action").map_or("", String::as_str) {
+        "save" => Action::Save(path_of(&app, &body)?),
+        "restore" => Action::Restore(path_of(&app, &body)?),
+        "erase" => Action::Erase,
         other => {
             let message = format!("action: expected save, restore or erase, not {}", other.escape_debug());
             return Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_value", message));
         }
     };
-    let (action, name) = (action.to_owned(), path.as_ref().and_then(|path| path.file_name()).map(|name| name.to_owned()));
-    let begun = std::time::Instant::now();
-    let done = tokio::task::spawn_blocking(move || lease.act(&action, seat, path.as_deref())).await;
-    let mut value = done.map_err(|_| {
+    let done = tokio::task::spawn_blocking(move || action.run(&lease.engine, seat)).await;
+    let value = done.map_err(|_| {
         Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "a panic while the state was handled")
-    })??;
-    value["id_slot"] = json!(seat.0);
-    value["filename"] = json!(name.map(|name| name.to_string_lossy().into_owned()));
-    value["timings"] = json!({ "total_ms": begun.elapsed().as_secs_f64() * 1e3 });
-    Ok(answer(StatusCode::OK, &value))
+    })?;
+    Ok(answer(StatusCode::OK, &value?))
 }
 
+/// What is done with the state of a sequence.
+enum Action {
+    Save(PathBuf),
+    Restore(PathBuf),
+    Erase,
+}
+
+impl Action {
+    /// Does it; what to say of it, in the words of llama.cpp's server.
+    fn run(self, engine: &Engine, seat: SeatIndex) -> Result<Value, Failure> {
+        let begun = Instant::now();
+        let ms = |begun: Instant| begun.elapsed().as_secs_f64() * 1e3;
+        Ok(match self {
+            Self::Save(path) => {
+                let SavedSlot { tokens, bytes } = engine.save(seat, &path).map_err(refused)?;
+                let timings = json!({ "save_ms": ms(begun) });
+                json!({ "id_slot": seat.0, "filename": name(&path), "n_saved": tokens, "n_written": bytes, "timings": timings })
+            }
+            Self::Restore(path) => {
+                let SavedSlot { tokens, bytes } = engine.restore(seat, &path).map_err(refused)?;
+                let timings = json!({ "restore_ms": ms(begun) });
+                json!({ "id_slot": seat.0, "filename": name(&path), "n_restored": tokens, "n_read": bytes, "timings": timings })
+            }
+            Self::Erase => json!({ "id_slot": seat.0, "n_erased": engine.erase(seat).map_err(refused)? }),
+        })
+    }
+}
+
+fn name(path: &Path) -> Value {
+    path.file_name().map_or(Value::Null, |name| json!(name.to_string_lossy()))
+}
+
+/// What the engine says of a state.
+fn refused(error: SlotError) -> Failure {
+    let (status, code) = match &error {
+        SlotError::NoSuchSeat { .. } => (StatusCode::NOT_FOUND, "slot_not_found"),
+        SlotError::InUse { .. } => (StatusCode::CONFLICT, "slot_in_use"),
+        SlotError::Empty { .. } => (StatusCode::BAD_REQUEST, "slot_empty"),
+        SlotError::File(_) => (StatusCode::BAD_REQUEST, "slot_file"),
+        SlotError::Session(_) | SlotError::Engine(_) => (StatusCode::INTERNAL_SERVER_ERROR, "slot_failed"),
+    };
+    Failure::new(status, code, error.to_string())
+}
 /// The file that a body names.
 fn path_of(app: &App, body: &[u8]) -> Result<PathBuf, Failure> {
     let Some(folder) = &app.options.slot_save_path else {
