@@ -16,6 +16,15 @@ use serde_json::{Value, json};
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// A key that is held.
+#[derive(Clone, Copy, Debug)]
+pub enum Modifier {
+    /// None.
+    None = 0,
+    /// Shift.
+    Shift = 8,
+}
+
 /// A browser with one page.
 pub struct Browser {
     child: Child,
@@ -158,6 +167,12 @@ impl Browser {
 
     /// Opens a file, with a part after `#`, in a window of this size and scheme (`light` or `dark`).
     pub fn open(&mut self, file: &Path, hash: &str, size: (u32, u32), scheme: &str) {
+        let hash = if hash.is_empty() { String::new() } else { format!("#{hash}") };
+        self.open_address(&format!("file://{}{hash}", file.display()), size, scheme);
+    }
+
+    /// Opens an address in a window of this size and scheme (`light` or `dark`).
+    pub fn open_address(&mut self, address: &str, size: (u32, u32), scheme: &str) {
         let (width, height) = size;
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         self.command("Emulation.setDeviceMetricsOverride", metrics);
@@ -166,9 +181,8 @@ impl Browser {
         // Another part of the same page would not load it again.
         self.command("Page.navigate", json!({ "url": "about:blank" }));
         self.event("Page.loadEventFired");
-        let hash = if hash.is_empty() { String::new() } else { format!("#{hash}") };
         self.events.clear();
-        self.command("Page.navigate", json!({ "url": format!("file://{}{hash}", file.display()) }));
+        self.command("Page.navigate", json!({ "url": address }));
         self.event("Page.loadEventFired");
     }
 
@@ -225,9 +239,30 @@ impl Browser {
 
     /// Presses a key.
     pub fn key(&mut self, key: &str) {
-        for kind in ["keyDown", "keyUp"] {
-            self.command("Input.dispatchKeyEvent", json!({ "type": kind, "key": key }));
-        }
+        self.key_with(key, Modifier::None);
+    }
+
+    /// Presses a key while another one is held.
+    pub fn key_with(&mut self, key: &str, modifier: Modifier) {
+        // What the browser itself does with a key goes by its code and its text.
+        let (code, text) = match key {
+            "Tab" => (9, ""),
+            "Enter" => (13, "\r"),
+            "Escape" => (27, ""),
+            " " => (32, " "),
+            _ => (0, ""),
+        };
+        let params = json!({
+            "type": "keyDown", "key": key, "code": key, "modifiers": modifier as u32, "windowsVirtualKeyCode": code, "text": text
+        });
+        self.command("Input.dispatchKeyEvent", params);
+        let params = json!({ "type": "keyUp", "key": key, "code": key, "modifiers": modifier as u32 });
+        self.command("Input.dispatchKeyEvent", params);
+    }
+
+    /// Writes a text where the focus is.
+    pub fn write(&mut self, text: &str) {
+        self.command("Input.insertText", json!({ "text": text }));
     }
 
     /// The window as PNG, into the folder that `BITNETC_SCREENSHOTS` names, if there is one.
