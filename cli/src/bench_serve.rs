@@ -17,6 +17,9 @@ use super::model_arg::ModelArg;
 use super::{Outcome, interrupt, output, progress};
 use crate::exit;
 
+/// Longest address of a server.
+const MAX_ADDRESS: u64 = 4096;
+
 /// How results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LoadFormat {
@@ -186,37 +189,28 @@ impl Server {
         let failed = |what: String| Failure::new(exit::FAILURE, what);
         let program = std::env::current_exe().map_err(|e| failed(format!("cannot find this program: {e}")))?;
         let mut command = Command::new(program);
-        command.args(["serve", "--port", "0"]);
+        command.args(["--quiet", "serve", "--port", "0"]);
         if let Some(key) = &args.api_key {
             command.env("BITNETC_API_KEY", key);
         }
         if let Some(model) = args.model.name()? {
             command.arg(model);
         }
-        command.args(&args.server_options).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // What goes wrong the server says itself.
+        command.args(&args.server_options).stdin(Stdio::null()).stdout(Stdio::piped());
         let child = command.spawn().map_err(|e| failed(format!("cannot start the server: {e}")))?;
         let mut server = Self { child, url: String::new() };
-        let stderr = server.child.stderr.take();
-        let mut lines = BufReader::new(stderr.ok_or_else(|| failed("the server has no stderr".to_owned()))?);
-        let mut said = String::new();
-        while server.url.is_empty() {
-            let mut line = String::new();
-            let read = lines.by_ref().take(64 << 10).read_line(&mut line).unwrap_or(0);
-            if interrupt::requested() {
-                return Err(LoadError::Interrupted.into());
-            }
-            if read == 0 {
-                return Err(failed(format!("the server did not start: {}", said.trim())));
-            }
-            server.url = address(&line).unwrap_or_default();
-            said += &line;
+        if let Some(stdout) = server.child.stdout.take() {
+            let line = BufReader::new(stdout.take(MAX_ADDRESS)).lines().next();
+            server.url = line.and_then(Result::ok).unwrap_or_default().trim().to_owned();
+        }
+        if interrupt::requested() {
+            return Err(LoadError::Interrupted.into());
+        }
+        if server.url.is_empty() {
+            return Err(failed("the server did not start".to_owned()));
         }
         output::say(quiet, format_args!("started a server at {}", server.url));
-        // What it says further is not of interest, and must not fill its pipe.
-        let drain = std::thread::Builder::new().name("bitnetc-drain".to_owned());
-        drain
-            .spawn(move || drop(std::io::copy(&mut lines, &mut std::io::sink())))
-            .map_err(|e| failed(format!("cannot start a thread: {e}")))?;
         Ok(server)
     }
 }
@@ -227,14 +221,6 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// The address that a line of the server names.
-fn address(line: &str) -> Option<String> {
-    let from = line.find("http://")?;
-    let rest = line.get(from..)?;
-    let end = rest.find(|c: char| c.is_whitespace() || c == ',' || c == ';' || c == '"').unwrap_or(rest.len());
-    rest.get(..end).map(|url| url.trim_end_matches(['.', '/']).to_owned())
 }
 
 /// Waits until the server has loaded its model.
@@ -347,18 +333,5 @@ impl Report {
             None => self.document(url, &found.model, &[], &found.json())?,
         }
         Ok(if found.interrupted { exit::INTERRUPTED } else { exit::OK })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_address_of_a_server_is_found() {
-        let found = |line: &str| address(line);
-        assert_eq!(found("listening on http://127.0.0.1:8080\n").as_deref(), Some("http://127.0.0.1:8080"));
-        assert_eq!(found("ready: http://[::1]:1/, open it\n").as_deref(), Some("http://[::1]:1"));
-        assert_eq!(found("loading\n"), None);
     }
 }
