@@ -88,7 +88,12 @@ fn serve(mut stream: TcpStream, seen: &Seen, behaviour: Behaviour) -> std::io::R
             let cut = behaviour.cut_every > 0 && number.is_multiple_of(behaviour.cut_every);
             let result = answer(&mut stream, seen, behaviour, &body, cut);
             seen.at_once.fetch_sub(1, Ordering::SeqCst);
-            result
+            if result? {
+                // The client asks again as soon as it has read this.
+                send(&mut stream, "data: [DONE]\n\n")?;
+                write!(stream, "0\r\n\r\n")?;
+            }
+            Ok(())
         }
         "/v1/completions" => respond(&mut stream, 200, &json!({ "choices": [{ "text": "a" }] })),
         _ => respond(&mut stream, 404, &json!({})),
@@ -108,13 +113,14 @@ fn send(stream: &mut TcpStream, text: &str) -> std::io::Result<()> {
     write!(stream, "{second}\r\n")
 }
 
+/// The pieces of an answer; false if the stream should end without its end.
 fn answer(
     stream: &mut TcpStream,
     seen: &Seen,
     behaviour: Behaviour,
     body: &Value,
     cut: bool,
-) -> std::io::Result<()> {
+) -> std::io::Result<bool> {
     let prompt = body["prompt"].as_array().map_or(0, Vec::len);
     let tokens = body["max_tokens"].as_u64().unwrap_or(1);
     write!(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/event-stream\r\n\r\n")?;
@@ -129,7 +135,7 @@ fn answer(
     std::thread::sleep(if is_long { stall } else { behaviour.first });
     for i in 0..tokens {
         if cut && i == tokens / 2 {
-            return Ok(());
+            return Ok(false);
         }
         if i > 0 {
             let long = seen.stalls.load(Ordering::SeqCst);
@@ -142,6 +148,5 @@ fn answer(
     send(stream, &format!("data: {}\n\n", json!({ "choices": [{ "text": "", "finish_reason": "length" }] })))?;
     let usage = json!({ "prompt_tokens": prompt, "completion_tokens": tokens, "prompt_tokens_details": { "cached_tokens": prompt / 4 } });
     send(stream, &format!("data: {}\n\n", json!({ "choices": [], "usage": usage })))?;
-    send(stream, "data: [DONE]\n\n")?;
-    write!(stream, "0\r\n\r\n")
+    Ok(true)
 }
