@@ -76,6 +76,7 @@ impl Settings {
             ignore_end: self.ignore_end,
             stop: self.stops.clone(),
             logprobs: self.logprobs,
+            ..GenerateOptions::default()
         }
     }
 }
@@ -190,8 +191,9 @@ impl Model {
     /// # Errors
     /// Memory could not be allocated, or threads could not be started.
     pub fn scheduler(&self, options: EngineOptions) -> Result<Scheduler, Error> {
-        let Loaded { model, tokenizer, .. } = self.loaded();
-        Ok(Scheduler::new(Arc::clone(model), Arc::clone(tokenizer) as Arc<dyn Tokenize>, options)?)
+        let Loaded { model, tokenizer, source_hash, .. } = self.loaded();
+        let tokenizer = Arc::clone(tokenizer) as Arc<dyn Tokenize>;
+        Ok(Scheduler::new(Arc::clone(model), *source_hash, tokenizer, options)?)
     }
 
     /// An engine: a thread that makes the texts of all who ask.

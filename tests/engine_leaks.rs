@@ -16,6 +16,7 @@ use bitnetc::engine::{
 use bitnetc::{Model, SamplingParams, Tokenize};
 use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::machine::Record;
+use bitnetc_runtime::prefix::{Prefix, PrefixFormat};
 use bitnetc_runtime::sequence::Sequence;
 use common::{random_tokens, tokens_by_hand};
 
@@ -55,6 +56,15 @@ impl Stepper for Counting {
     }
     fn copy_prefix(from: &Counted, to: &mut Counted, length: usize) -> usize {
         MachineStepper::copy_prefix(&from.sequence, &mut to.sequence, length)
+    }
+    fn prefix_format(&self) -> PrefixFormat {
+        self.machine.prefix_format()
+    }
+    fn save(&self, sequence: &Counted, length: usize) -> Result<Prefix, SessionError> {
+        self.machine.save(&sequence.sequence, length)
+    }
+    fn restore(&self, prefix: &Prefix, to: &mut Counted, length: usize) -> usize {
+        self.machine.restore(prefix, &mut to.sequence, length)
     }
     fn context(&self) -> u32 {
         self.machine.context()
@@ -110,7 +120,8 @@ fn clients_leave_no_sequence_and_no_thread_behind() {
     let alive = Arc::<AtomicUsize>::default();
     for (round, sequences) in [(1, 1), (2, 3)] {
         let machine =
-            MachineStepper::new(loaded.model.clone(), CONTEXT, 2, sequences, Record::Nothing).unwrap();
+            MachineStepper::new(loaded.model.clone(), [0; 32], CONTEXT, 2, sequences, Record::Nothing)
+                .unwrap();
         let options = EngineOptions { events: 3, ..EngineOptions::of(CONTEXT, 2, sequences) };
         let clock = Instant::now();
         let counting = Counting { machine, alive: Arc::clone(&alive) };

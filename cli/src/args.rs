@@ -51,6 +51,9 @@ pub(crate) enum Command {
     Detokenize(DetokenizeArgs),
     /// Answer a file of prompts or requests, several at a time
     Batch(super::batch::BatchArgs),
+    /// Serve models over HTTP: the APIs of OpenAI, Anthropic, llama.cpp and ollama, and a chat page
+    #[cfg(feature = "serve")]
+    Serve(Box<super::serve::ServeArgs>),
     /// Compile a GGUF model to a plan file
     Compile(CompileArgs),
     /// Convert a Hugging Face checkpoint to GGUF

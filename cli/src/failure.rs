@@ -95,6 +95,13 @@ impl Failure {
         Self { code: exit::OK, report: None }
     }
 
+    /// What is said, in one line with the hint.
+    #[cfg(feature = "serve")]
+    pub(crate) fn message(&self) -> String {
+        let Some(Report { message, hint, .. }) = &self.report else { return String::new() };
+        hint.as_ref().map_or_else(|| message.clone(), |hint| format!("{message} ({hint})"))
+    }
+
     /// Whether there is nothing to say.
     pub(crate) fn is_quiet(&self) -> bool {
         self.report.is_none()

@@ -5,6 +5,9 @@
 //! read from a pipe) is ended with the process, after [`GRACE`]. Whoever has something to lose by that, as a chat its
 //! conversation, holds [`Patience`] meanwhile: then only the second Ctrl-C ends it.
 //!
+//! A server has work to end in order: where [`drain_with`] was called, the first Ctrl-C or SIGTERM asks it to, and the second ends the
+//! process.
+//!
 //! SIGTERM (`docker stop`, `timeout`), SIGHUP (a terminal that closes), SIGQUIT and SIGXCPU (`ulimit -t`) end the process at once, unless it was started with them
 //! ignored, as `nohup` does. A file that grows beyond the limit of the process (SIGXFSZ) is an error of who writes it.
 //!
@@ -24,6 +27,8 @@ const GRACE: Duration = Duration::from_millis(700);
 /// How often the watch looks whether it has.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// What the first Ctrl-C or SIGTERM does instead of ending the process.
+static DRAIN: Mutex<Option<Box<dyn FnOnce() + Send>>> = Mutex::new(None);
 static LISTENING: AtomicBool = AtomicBool::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// Whether the command has noticed.
@@ -44,9 +49,34 @@ pub(crate) fn listen() {
     LISTENING.store(true, Ordering::SeqCst);
 }
 
+/// From here on the first Ctrl-C or SIGTERM calls `drain`, and who asks [`requested`] is told too; the second ends the process.
+#[cfg(feature = "serve")]
+pub(crate) fn drain_with(drain: impl FnOnce() + Send + 'static) {
+    *DRAIN.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(drain));
+}
+
+/// Removes what is unfinished, for a command that ends while others of its threads may be at work.
+#[cfg(feature = "serve")]
+pub(crate) fn abandon() {
+    abandon_all();
+}
+
+/// Whether a signal is a request that has been passed on.
+#[cfg(unix)]
+fn drained() -> bool {
+    let drain = DRAIN.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(drain) = drain else { return false };
+    INTERRUPTED.store(true, Ordering::SeqCst);
+    drain();
+    true
+}
+
 /// Ctrl-C was pressed.
 #[cfg(unix)]
 fn pressed() {
+    if drained() {
+        return;
+    }
     if !LISTENING.load(Ordering::SeqCst) || INTERRUPTED.swap(true, Ordering::SeqCst) {
         end();
     }
@@ -156,6 +186,9 @@ mod unix {
     fn received(signal: i32) {
         if signal == SIGINT {
             return super::pressed();
+        }
+        if signal == SIGTERM && super::drained() {
+            return;
         }
         super::abandon_all();
         // So that whoever started the process sees what ended it.

@@ -42,6 +42,8 @@ mod progress;
 mod reference;
 mod run;
 mod sampling;
+#[cfg(feature = "serve")]
+mod serve;
 mod shell;
 mod speeds;
 mod startup;
@@ -119,6 +121,8 @@ fn main() -> ExitCode {
         Command::Tokenize(args) => tokenize::tokenize(&args, cli.quiet),
         Command::Detokenize(args) => tokenize::detokenize(&args, cli.quiet),
         Command::Batch(args) => batch::run(&args, cli.quiet),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(&args, cli.quiet),
         Command::Bench(args) => bench::run(&args, cli.quiet),
         Command::Compile(args) => compile::run(&args, cli.quiet),
         Command::Import(args) => import::run(&args, cli.quiet),

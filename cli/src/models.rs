@@ -289,6 +289,22 @@ pub(crate) fn resolve(model: Option<&Path>, quiet: bool) -> Result<Option<PathBu
     }
 }
 
+/// Bytes of the file that a command's model argument stands for, 0 for one that has to be fetched. Nothing is fetched or opened.
+#[cfg(feature = "serve")]
+pub(crate) fn file_bytes(model: Option<&Path>) -> Result<u64, Failure> {
+    let path = match model.map(Named::parse).transpose()? {
+        None | Some(Named::BuiltIn) => return Ok(builtin::GGUF.len() as u64),
+        Some(Named::File(path)) => model_file(path)?,
+        Some(Named::Hub(name)) => {
+            let cached = hub(true)?.find(&name)?;
+            return Ok(cached.map_or(0, |file| file.bytes));
+        }
+    };
+    let metadata = std::fs::metadata(&path);
+    let failed = |error| Failure::new(exit::FAILURE, format!("cannot open {path:?}: {error}"));
+    Ok(metadata.map_err(failed)?.len())
+}
+
 /// Opens a model file, or the built-in model.
 pub(crate) fn load_file(path: Option<&Path>, options: &LoadOptions, quiet: bool) -> Result<Loaded, Failure> {
     Ok(progress::working("loading", quiet, || load(path, options))?)

@@ -235,7 +235,8 @@ fn generation_ends_at_any_end_token_unless_they_are_ignored() {
         let options = GenerateOptions { limit: Some(24), ignore_end, ..GenerateOptions::default() };
         let request = Request::new(prompt.clone(), SamplingParams::greedy(), options).unwrap();
         let mut scheduler =
-            Scheduler::new(loaded.model.clone(), tokenizer, EngineOptions::single(64, 2)).unwrap();
+            Scheduler::new(loaded.model.clone(), loaded.source_hash, tokenizer, EngineOptions::single(64, 2))
+                .unwrap();
         let handle = scheduler.submit(request);
         let end = scheduler.follow(handle, || true, |_| true).unwrap();
         (end.finish, end.tokens, end.text)

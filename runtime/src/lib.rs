@@ -15,6 +15,7 @@ pub mod map;
 pub mod model;
 pub mod npy;
 pub mod plan;
+pub mod prefix;
 pub mod profile;
 pub mod roofline;
 pub mod sampling;

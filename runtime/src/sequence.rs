@@ -19,6 +19,7 @@ use crate::machine::memory::buffer_of;
 use crate::machine::vec_with_room;
 use crate::map::AlignedBuffer;
 use crate::model::Model;
+use crate::prefix::{Prefix, PrefixFormat};
 
 /// Bytes of all caches of a sequence up to which they ask for huge pages. The first token writes to as many places of a cache as
 /// there are heads, and with huge pages takes the memory of what lies around them: nearly all of it, for a model of many small
@@ -128,6 +129,68 @@ impl Sequence {
         self.tokens.extend_from_slice(&tokens[same..]);
         // The first of the same tokens is the same.
         self.spoiled = source.spoiled.filter(|spoiled| spoiled.position < length);
+        Ok(())
+    }
+
+    /// The format of what [`Sequence::save`] gives, of the model that `source` identifies.
+    pub fn prefix_format(&self, source: &[u8; 32]) -> PrefixFormat {
+        PrefixFormat::of(source, &self.types)
+    }
+
+    /// Copies the first `length` tokens, or all if there are fewer, with their keys and values, into memory of their size.
+    /// A token whose embedding is not finite and what follows it are left out. `source` identifies the model.
+    ///
+    /// # Errors
+    /// Memory could not be allocated.
+    pub fn save(&self, source: &[u8; 32], length: u32) -> Result<Prefix, SessionError> {
+        let sound = self.spoiled.map_or(u32::MAX, |spoiled| spoiled.position);
+        let length = length.min(self.position()).min(sound);
+        let format = self.prefix_format(source);
+        let size = format.bytes(u64::from(length));
+        let room = usize::try_from(size).unwrap_or(usize::MAX);
+        let mut bytes: Vec<u8> = vec_with_room("saved sequence", room)?;
+        for (ty, cache) in self.types.iter().zip(&self.caches) {
+            // Sequences are made with types of caches only.
+            for range in storage::cache_ranges(ty, self.capacity, 0..length).into_iter().flatten() {
+                bytes.extend_from_slice(&cache.as_slice()[range.start as usize..range.end as usize]);
+            }
+        }
+        Prefix::new(format, &self.tokens[..length as usize], bytes).ok_or(SessionError::ForeignSequence)
+    }
+
+    /// Makes this sequence hold the first `length` tokens of `prefix`, or all of them if it has fewer, with their keys and
+    /// values. Only what the two do not have in common is copied. `source` identifies the model.
+    ///
+    /// # Errors
+    /// [`SessionError::ForeignSequence`] where `prefix` is of another model or of caches of other types, and
+    /// [`SessionError::ContextFull`] where there is no room for so many tokens. Then nothing has changed.
+    pub fn restore(&mut self, source: &[u8; 32], prefix: &Prefix, length: u32) -> Result<(), SessionError> {
+        if *prefix.format() != self.prefix_format(source) {
+            return Err(SessionError::ForeignSequence);
+        }
+        let all = u32::try_from(prefix.tokens().len()).unwrap_or(u32::MAX);
+        let length = length.min(all);
+        if length > self.context || all > self.capacity {
+            let tokens = u64::from(length.max(all));
+            return Err(SessionError::ContextFull { tokens, position: 0, context: self.context });
+        }
+        let tokens = &prefix.tokens()[..length as usize];
+        let same = self.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        let mut head = 0;
+        for (ty, cache) in self.types.iter().zip(&mut self.caches) {
+            let saved = storage::cache_ranges(ty, self.capacity, 0..all).into_iter().flatten();
+            let wanted = storage::cache_ranges(ty, self.capacity, same as u32..length).into_iter().flatten();
+            for (saved, wanted) in saved.zip(wanted) {
+                let from = head + (wanted.start - saved.start) as usize;
+                let count = (wanted.end - wanted.start) as usize;
+                let to = &mut cache.as_mut_slice()[wanted.start as usize..wanted.end as usize];
+                to.copy_from_slice(&prefix.bytes()[from..from + count]);
+                head += (saved.end - saved.start) as usize;
+            }
+        }
+        self.tokens.truncate(same);
+        self.tokens.extend_from_slice(&tokens[same..]);
+        self.spoiled = self.spoiled.filter(|spoiled| (spoiled.position as usize) < same);
         Ok(())
     }
 

@@ -22,27 +22,38 @@
 //! - a sequence is free again in the step after its request was cancelled or its handle dropped;
 //! - a decode step allocates nothing, apart from the strings of token events and the probabilities that were asked for.
 
+mod admission;
 mod channel;
+mod cost;
 mod error;
 mod event;
 mod handle;
 mod many;
+mod metrics;
 mod plan;
 mod prefix;
 mod request;
 mod running;
 mod scheduler;
+mod slot_file;
+mod slots;
 mod stepper;
+mod store;
 mod text;
 mod thread;
 
+pub use channel::Notify;
+pub use cost::{CostEstimate, StepCost, StepWork};
 pub use error::EngineError;
 pub use event::{Completion, Event, Latency, Timings, Token};
 pub use handle::Handle;
 pub use many::Supply;
-pub use plan::{Budget, Demand, plan};
-pub use request::Request;
+pub use metrics::{Counter, Finished, Gauge, Histogram, Metrics, StepSeconds};
+pub use plan::{Budget, Demand, TimeBudget, plan, work};
+pub use request::{CacheUse, Request, Salt};
 pub use scheduler::{Clock, EngineOptions, Scheduler, Stats, Step};
-pub use stepper::{LogitsSink, MachineStepper, Part, PartIndex, Stepper};
+pub use slot_file::{SavedSlot, SlotError};
+pub use slots::{SeatIndex, SlotState, TaskIndex, TaskState};
+pub use stepper::{LogitsSink, MachineStepper, Part, PartIndex, PartRow, Stepper};
 pub use text::{GenerateOptions, Stop, Text};
 pub use thread::Engine;

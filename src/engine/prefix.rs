@@ -1,8 +1,9 @@
 //! Reuse of prefixes: which free sequence a prompt is given, and whose beginning it takes over.
 //!
 //! All sequences keep their tokens and caches, free ones too. The longest beginning of a prompt that any of them holds, one
-//! whose text is being made among them, is not computed: the prompt goes on in the sequence that holds it, or its keys and
-//! values are copied to another one. The same bits come out, because a token's cache depends on the tokens before it alone.
+//! whose text is being made among them, or that the [store](super::store) has kept, is not computed: the prompt goes on in the
+//! sequence that holds it, or its keys and values are copied to another one. The same bits come out, because a token's cache
+//! depends on the tokens before it alone. Sequences of another salt count as if they held something else.
 //!
 //! Invariant: a prompt never destroys more than it saves, except in the sequence that was used least recently.
 
@@ -10,7 +11,7 @@ use std::cmp::Reverse;
 
 /// A beginning that is shorter is not looked for in other sequences: nearly all prompts of a model begin with the same token,
 /// and computing a few tokens costs no more than one.
-const SHORTEST_MATCH: usize = 16;
+pub(super) const SHORTEST_MATCH: usize = 16;
 
 /// While there is an empty sequence, a prompt goes on in a used one only if it keeps at least this many times what it
 /// destroys: the end of an answer that the next prompt leaves out, but not the conversation of somebody with the same system
@@ -24,10 +25,34 @@ pub(super) struct Held<'a> {
     pub(super) index: usize,
     /// Whether it can be given to the prompt.
     pub(super) free: bool,
+    /// Whether the prompt may reuse what it holds.
+    pub(super) shared: bool,
     /// The tokens that it holds.
     pub(super) tokens: &'a [u32],
     /// Rising numbers: when a request last began or ended in it; 0 if it never had one.
     pub(super) used: u64,
+}
+
+/// What a prompt asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ask<'a> {
+    /// Its tokens, as far as they may be reused: none where nothing may.
+    pub(super) prompt: &'a [u32],
+    /// Tokens of it that the store has kept.
+    pub(super) stored: usize,
+    /// The sequence that it wishes for.
+    pub(super) seat: Option<usize>,
+}
+
+/// Who holds the beginning of a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The sequence that it is given.
+    Same,
+    /// Another one, to copy it from.
+    Seat(usize),
+    /// The store.
+    Store,
 }
 
 /// A sequence for a prompt.
@@ -35,8 +60,8 @@ pub(super) struct Held<'a> {
 pub(super) struct Choice {
     /// Which one.
     pub(super) index: usize,
-    /// Which one holds the beginning of the prompt: the same, or one to copy it from.
-    pub(super) source: usize,
+    /// Who holds the beginning of the prompt.
+    pub(super) source: Source,
     /// Tokens of the prompt that need not be computed: at most all but the last, whose logits are wanted.
     pub(super) keep: usize,
 }
@@ -60,24 +85,30 @@ impl Match<'_> {
     }
 }
 
-/// The sequence for a prompt; `None` if none is free. It goes on in the free sequence with the longest match that is worth
-/// what it destroys (of several, the one that loses least). Without one it is given an empty sequence, or else the least
-/// recently used one. What another sequence holds beyond that is copied.
-pub(super) fn choose<'a>(prompt: &[u32], held: impl Iterator<Item = Held<'a>>) -> Option<Choice> {
-    let all_but_last = &prompt[..prompt.len().saturating_sub(1)];
-    let matches: Vec<Match<'_>> =
-        held.map(|held| Match { keep: common_prefix(all_but_last, held.tokens), held }).collect();
+/// The sequence for a prompt; `None` if none is free. It is the one that is wished for, if it is free. If not, the prompt goes on
+/// in the free sequence with the longest match that is worth what it destroys (of several, the one that loses least). Without one
+/// it is given an empty sequence, or else the least recently used one. What another sequence or the store holds beyond that is
+/// copied.
+pub(super) fn choose<'a>(ask: Ask<'_>, held: impl Iterator<Item = Held<'a>>) -> Option<Choice> {
+    let all_but_last = &ask.prompt[..ask.prompt.len().saturating_sub(1)];
+    let keep = |held: &Held<'_>| if held.shared { common_prefix(all_but_last, held.tokens) } else { 0 };
+    let matches: Vec<Match<'_>> = held.map(|held| Match { keep: keep(&held), held }).collect();
     let free = || matches.iter().filter(|of| of.held.free);
     let weight = if free().any(|of| of.held.tokens.is_empty()) { KEPT_TO_LOST } else { 1 };
     let going_on = free().filter(|of| of.goes_on(weight));
     let going_on = going_on.max_by_key(|of| (of.keep, Reverse((of.lost(), of.held.used, of.held.index))));
     let unused = || free().min_by_key(|of| (!of.held.tokens.is_empty(), of.held.used, of.held.index));
-    let target = going_on.or_else(unused)?;
+    let wished = || free().find(|of| Some(of.held.index) == ask.seat);
+    let target = wished().or(going_on).or_else(unused)?;
     let (index, own) = (target.held.index, target.keep);
     let longest = matches.iter().max_by_key(|of| (of.keep, Reverse(of.held.index)));
     let copied = longest.filter(|of| of.keep > own && of.keep >= SHORTEST_MATCH);
-    let (source, keep) = copied.map_or((index, own), |of| (of.held.index, of.keep));
-    Some(Choice { index, source, keep })
+    let (source, keep) = copied.map_or((Source::Same, own), |of| (Source::Seat(of.held.index), of.keep));
+    let stored = ask.stored.min(all_but_last.len());
+    match stored > keep && stored >= SHORTEST_MATCH {
+        true => Some(Choice { index, source: Source::Store, keep: stored }),
+        false => Some(Choice { index, source, keep }),
+    }
 }
 
 /// Length of the longest common prefix.
@@ -91,9 +122,36 @@ mod tests {
 
     /// Seats: tokens, when they were used, whether they are free. Gives index, source and tokens kept.
     fn chosen(prompt: &[u32], seats: &[(&[u32], u64, bool)]) -> Option<(usize, usize, usize)> {
-        let held =
-            seats.iter().enumerate().map(|(index, &(tokens, used, free))| Held { index, free, tokens, used });
-        choose(prompt, held).map(|choice| (choice.index, choice.source, choice.keep))
+        with(Ask { prompt, stored: 0, seat: None }, seats, true).map(|Choice { index, source, keep }| {
+            let source = if let Source::Seat(of) = source { of } else { index };
+            (index, source, keep)
+        })
+    }
+
+    fn with(ask: Ask<'_>, seats: &[(&[u32], u64, bool)], shared: bool) -> Option<Choice> {
+        let held = |(index, &(tokens, used, free))| Held { index, free, shared, tokens, used };
+        choose(ask, seats.iter().enumerate().map(held))
+    }
+
+    #[test]
+    fn wishes_the_store_and_other_salts() {
+        let long = numbers(0, 100);
+        let seats = [(&long[..40], 1, true), (&[][..], 0, true), (&long[..90], 2, false)];
+        let ask = Ask { prompt: &long, stored: 0, seat: None };
+        let of = |index, source, keep| Some(Choice { index, source, keep });
+        // The free one that holds some of it, and the rest from the one that holds more.
+        assert_eq!(with(ask, &seats, true), of(0, Source::Seat(2), 90));
+        assert_eq!(with(Ask { stored: 95, ..ask }, &seats, true), of(0, Source::Store, 95));
+        assert_eq!(with(Ask { stored: 80, ..ask }, &seats, true), of(0, Source::Seat(2), 90));
+        // The last token is computed, whatever is kept.
+        assert_eq!(with(Ask { stored: 100, ..ask }, &seats, true), of(0, Source::Store, 99));
+        // A wish is granted if it can be.
+        assert_eq!(with(Ask { seat: Some(1), ..ask }, &seats, true), of(1, Source::Seat(2), 90));
+        assert_eq!(with(Ask { seat: Some(2), ..ask }, &seats, true), of(0, Source::Seat(2), 90));
+        assert_eq!(with(Ask { seat: Some(9), ..ask }, &seats, true), of(0, Source::Seat(2), 90));
+        // What others hold is nothing to this one; nor is anything to a prompt that reuses nothing.
+        assert_eq!(with(ask, &seats, false), of(1, Source::Same, 0));
+        assert_eq!(with(Ask { prompt: &[], stored: 50, ..ask }, &seats, true), of(1, Source::Same, 0));
     }
 
     fn numbers(from: u32, count: u32) -> Vec<u32> {

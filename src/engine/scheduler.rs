@@ -1,32 +1,36 @@
 //! The scheduler: requests in, one step after the other, events out.
 //!
 //! **Admission** is first come, first served: the oldest waiting request gets the first sequence that is free, whatever its
-//! length; which of several free ones, [`prefix`](super::prefix) says. **Steps**: sequences that decode come first, prompts
+//! length ([`admission`](super::admission)); which of several free ones, [`prefix`](super::prefix) says. **Steps**: sequences that decode come first, prompts
 //! share the rows that [`plan`](super::plan) leaves them. **Parking**: where somebody waits and a client does not read, its text
 //! gives up its sequence, and waits in its old place for the client to read and for another sequence. **The end**: a sequence
 //! is free in the step in which its text ends, or that follows the cancellation; it keeps its tokens for the prompts to come.
 //!
 //! Invariants: `places[i]` is the request of `seats[i]`; a seat with a request has tokens to feed; `waiting` is in the order in
 //! which the requests came; the events of ended requests that found no room are in `leaving`, and hold no seat; a step that
-//! computes nothing leaves nobody waiting but texts whose clients have to read first.
+//! computes nothing leaves nobody waiting but texts whose clients have to read first (whoever waits for the prompt of another one
+//! waits for rows of it).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitnetc_runtime::error::SessionError;
-use bitnetc_runtime::machine::{Record, vec_with_room};
+use bitnetc_runtime::machine::{Record, Wanted, vec_with_room};
 use bitnetc_runtime::model::Model;
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 
-use super::channel::{Outlet, channel};
-use super::error::EngineError;
+use super::channel::{Notify, Outlet, channel};
+use super::cost::{CostEstimate, StepWork};
+use super::error::{EngineError, guarded};
 use super::handle::Handle;
-use super::plan::{Budget, Demand, plan};
-use super::prefix::{Choice, Held, choose};
-use super::request::Request;
-use super::running::{Next, Running};
+use super::metrics::Metrics;
+use super::plan::{Budget, Demand, TimeBudget, plan, work};
+use super::request::{Request, Salt};
+use super::running::{Next, Rows, Running};
+use super::slots::{Board, SlotState, Told};
 use super::stepper::{MachineStepper, Part, Stepper};
+use super::store::Store;
 use super::text::Stop;
 
 /// What an engine is made for.
@@ -42,6 +46,11 @@ pub struct EngineOptions {
     /// Rows of prompts in a step, at most: how long others wait for their next token while a prompt is read. `None`: as
     /// many as read the weights once where nobody decodes, else 32.
     pub max_prompt_rows: Option<u32>,
+    /// Time of a step in which sequences decode, at most: prompts get as many rows as are expected to fit, going by the times
+    /// of earlier steps, and at least one. `None`: rows are bounded by their number alone.
+    pub max_step: Option<Duration>,
+    /// Bytes of beginnings of texts that are kept when their sequences are given to others, at most.
+    pub cache_ram: u64,
     /// Events of a request that wait to be read, 1 to 65,536; one more pauses the request.
     pub events: u32,
     /// What the machine records of its time.
@@ -61,6 +70,8 @@ impl EngineOptions {
             threads,
             sequences: 1,
             max_prompt_rows: None,
+            max_step: None,
+            cache_ram: 0,
             events: Self::EVENTS,
             record: Record::Nothing,
         }
@@ -110,14 +121,16 @@ pub struct Stats {
 
 /// A sequence, and what it is fed next.
 #[derive(Debug)]
-struct Seat<Q> {
-    sequence: Q,
+pub(super) struct Seat<Q> {
+    pub(super) sequence: Q,
+    /// Whose prompts may reuse what it holds.
+    pub(super) salt: Option<Salt>,
     /// The prompt of its request, then its latest token.
-    pending: Vec<TokenId>,
+    pub(super) pending: Vec<TokenId>,
     /// Tokens of `pending` that have been fed, or were there already.
-    fed: usize,
+    pub(super) fed: usize,
     /// Rising numbers: when a request last began or ended here; 0 if there was none.
-    used: u64,
+    pub(super) used: u64,
 }
 
 impl<Q> Seat<Q> {
@@ -125,8 +138,13 @@ impl<Q> Seat<Q> {
         (self.pending.len() - self.fed) as u32
     }
 
-    fn part(&mut self, rows: u32) -> Part<'_, Q> {
-        let logits = rows == self.waiting();
+    /// The next rows; with the logits after each of them, or after the last one if a token follows it.
+    fn part(&mut self, rows: u32, scores: bool) -> Part<'_, Q> {
+        let logits = match scores {
+            true => Wanted::All,
+            false if rows == self.waiting() => Wanted::Last,
+            false => Wanted::None,
+        };
         let tokens = &self.pending[self.fed..self.fed + rows as usize];
         Part { sequence: &mut self.sequence, tokens, logits }
     }
@@ -134,32 +152,38 @@ impl<Q> Seat<Q> {
 
 /// A request without a sequence: one that has not begun, or was parked.
 #[derive(Debug)]
-struct Waiting {
-    running: Running,
+pub(super) struct Waiting {
+    pub(super) running: Running,
     /// What is fed to its sequence: its prompt, and the tokens that it has by now.
-    tokens: Vec<TokenId>,
-    submitted: Duration,
+    pub(super) tokens: Vec<TokenId>,
 }
 
 /// See the module.
 pub struct Scheduler<S: Stepper = MachineStepper> {
-    stepper: S,
-    tokenizer: Arc<dyn Tokenize>,
+    pub(super) stepper: S,
+    pub(super) tokenizer: Arc<dyn Tokenize>,
     budget: Budget,
+    /// Time of a step in which sequences decode, and what steps have cost.
+    max_step: Option<Duration>,
+    estimate: CostEstimate,
     events: usize,
     clock: Clock,
-    seats: Vec<Seat<S::Sequence>>,
-    places: Vec<Option<Running>>,
-    waiting: VecDeque<Waiting>,
+    pub(super) seats: Vec<Seat<S::Sequence>>,
+    pub(super) places: Vec<Option<Running>>,
+    pub(super) waiting: VecDeque<Waiting>,
+    pub(super) store: Store,
     leaving: Vec<Outlet>,
     /// Of the step in the making: what each seat waits for, its rows, and the seats that have any.
     demands: Vec<Demand>,
     rows: Vec<u32>,
     active: Vec<usize>,
+    work: StepWork,
     arrivals: u64,
     /// Times that a request began or ended in a seat.
     uses: u64,
-    stats: Stats,
+    pub(super) stats: Stats,
+    pub(super) metrics: Arc<Metrics>,
+    board: Arc<Board>,
 }
 
 impl<S: Stepper> std::fmt::Debug for Scheduler<S> {
@@ -173,17 +197,19 @@ impl<S: Stepper> std::fmt::Debug for Scheduler<S> {
 }
 
 impl Scheduler {
-    /// A scheduler over a model, with the system's clock.
+    /// A scheduler over a model, which `source` identifies ([`Loaded::source_hash`](crate::load::Loaded::source_hash)), with
+    /// the system's clock.
     ///
     /// # Errors
     /// Memory could not be allocated, threads could not be started, or the model has no such entry points.
     pub fn new(
         model: Arc<Model>,
+        source: [u8; 32],
         tokenizer: Arc<dyn Tokenize>,
         options: EngineOptions,
     ) -> Result<Self, SessionError> {
         let EngineOptions { context, threads, sequences, record, .. } = options;
-        let stepper = MachineStepper::new(model, context, threads, sequences, record)?;
+        let stepper = MachineStepper::new(model, source, context, threads, sequences, record)?;
         let start = Instant::now();
         Self::over(stepper, tokenizer, options, Box::new(move || start.elapsed()))
     }
@@ -204,7 +230,7 @@ impl<S: Stepper> Scheduler<S> {
         let count = options.sequences.max(1) as usize;
         let seat = || {
             let sequence = stepper.sequence()?;
-            Ok(Seat { sequence, pending: Vec::new(), fed: 0, used: 0 })
+            Ok(Seat { sequence, salt: None, pending: Vec::new(), fed: 0, used: 0 })
         };
         let mut places = vec_with_room("requests of sequences", count)?;
         let demands = vec_with_room("plan of a step", count)?;
@@ -215,8 +241,20 @@ impl<S: Stepper> Scheduler<S> {
             seats.push(seat()?);
             places.push(None);
         }
+        let metrics = Arc::<Metrics>::default();
+        metrics.kv_capacity.set(u64::from(stepper.context()) * count as u64);
         Ok(Self {
-            budget: Budget { chunk: stepper.chunk(), max_prompt_rows: options.max_prompt_rows },
+            metrics,
+            board: Arc::new(Board::new(count, stepper.context())),
+            budget: Budget {
+                chunk: stepper.chunk(),
+                max_prompt_rows: options.max_prompt_rows,
+                time: None,
+                turn: 0,
+            },
+            max_step: options.max_step,
+            estimate: CostEstimate::default(),
+            store: Store::new(options.cache_ram),
             stepper,
             tokenizer,
             events: options.events.clamp(1, EngineOptions::MOST_EVENTS) as usize,
@@ -228,6 +266,7 @@ impl<S: Stepper> Scheduler<S> {
             demands,
             rows,
             active,
+            work: StepWork::default(),
             arrivals: 0,
             uses: 0,
             stats: Stats::default(),
@@ -285,9 +324,33 @@ impl<S: Stepper> Scheduler<S> {
         self.stats
     }
 
+    /// What is counted, to be read at any time and on any thread.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// What the sequences hold and do.
+    pub fn slots(&self) -> Vec<SlotState> {
+        self.board.read()
+    }
+
+    /// Where the sequences' states are written down.
+    pub(super) fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
     /// Takes a request, to be read from the handle. What is wrong with it is its event.
     pub fn submit(&mut self, request: Request) -> Handle {
-        let (outlet, events, control) = channel(self.events);
+        self.submit_for(request, None)
+    }
+
+    /// As [`Scheduler::submit`]; `notify` is called after there is something to read.
+    pub fn submit_with(&mut self, request: Request, notify: Notify) -> Handle {
+        self.submit_for(request, Some(notify))
+    }
+
+    fn submit_for(&mut self, request: Request, notify: Option<Notify>) -> Handle {
+        let (outlet, events, control) = channel(self.events, notify);
         let now = self.now();
         self.enqueue(request, outlet, now);
         Handle::new(events, control, None)
@@ -301,15 +364,17 @@ impl<S: Stepper> Scheduler<S> {
     /// Puts a request at the end of the queue, unless it has ended before it began.
     pub(super) fn enqueue(&mut self, request: Request, outlet: Outlet, submitted: Duration) {
         let refused = request.check(self.stepper.vocab(), self.stepper.context()).err();
-        let (running, tokens) = Running::new(request, outlet, self.arrivals);
-        if running.is_at_limit() {
-            return self.leave(running.stop(Stop::Limit));
+        let (running, tokens) = Running::new(request, outlet, self.arrivals, submitted);
+        if let Some(error) = refused.filter(|_| !running.is_complete()) {
+            self.metrics.refused.add(1);
+            return self.leave(running.refuse(Err(error.into())));
         }
-        if let Some(error) = refused {
-            return self.leave(running.finish(Err(error.into())));
+        if running.is_complete() {
+            let now = self.now();
+            return self.leave(running.stop(Stop::Limit, now, &self.metrics));
         }
         self.arrivals += 1;
-        self.waiting.push_back(Waiting { running, tokens, submitted });
+        self.waiting.push_back(Waiting { running, tokens });
     }
 
     /// Computes the next rows of all requests that are not paused, and tells what they were.
@@ -318,13 +383,29 @@ impl<S: Stepper> Scheduler<S> {
         self.sweep();
         self.admit();
         let step = self.plan();
+        self.publish();
         if !step.is_idle() {
-            self.compute();
+            let time = self.compute();
+            self.metrics.stepped(step.decode_rows, step.prompt_rows, time);
             self.stats.steps += 1;
             self.stats.prompt_rows += u64::from(step.prompt_rows);
             self.stats.decode_rows += u64::from(step.decode_rows);
+            self.publish();
         }
         step
+    }
+
+    /// Writes down what others may look at while the next step is computed.
+    pub(super) fn publish(&self) {
+        self.metrics.running.set(self.running() as u64);
+        self.metrics.waiting.set(self.waiting.len() as u64);
+        self.metrics.kv_tokens.set(self.tokens() as u64);
+        self.metrics.stored_bytes.set(self.store.bytes());
+        self.metrics.stored_prefixes.set(self.store.len() as u64);
+        for (index, (seat, place)) in self.seats.iter().zip(&self.places).enumerate() {
+            let task = place.as_ref().map(Running::told);
+            self.board.tell(index, Told { tokens: S::tokens(&seat.sequence).len(), task });
+        }
     }
 
     /// Sends events that found no room before.
@@ -339,24 +420,25 @@ impl<S: Stepper> Scheduler<S> {
 
     /// Ends what clients have cancelled.
     fn sweep(&mut self) {
+        let now = self.now();
         for index in 0..self.places.len() {
             if let Some(running) = self.places[index].take_if(|running| running.outlet.is_cancelled()) {
                 self.touch(index);
-                self.leave(running.stop(Stop::Interrupted));
+                self.leave(running.stop(Stop::Interrupted, now, &self.metrics));
             }
         }
         if self.waiting.iter().any(|waiting| waiting.running.outlet.is_cancelled()) {
             for waiting in std::mem::take(&mut self.waiting) {
                 match waiting.running.outlet.is_cancelled() {
                     false => self.waiting.push_back(waiting),
-                    true => self.leave(waiting.running.stop(Stop::Interrupted)),
+                    true => self.leave(waiting.running.stop(Stop::Interrupted, now, &self.metrics)),
                 }
             }
         }
     }
 
     /// Takes note of a seat in which a request has begun or ended.
-    fn touch(&mut self, index: usize) {
+    pub(super) fn touch(&mut self, index: usize) {
         self.uses += 1;
         self.seats[index].used = self.uses;
     }
@@ -368,117 +450,70 @@ impl<S: Stepper> Scheduler<S> {
         }
     }
 
-    /// Gives free sequences to the requests that wait longest; those of clients that do not read, if there are no others.
-    fn admit(&mut self) {
-        loop {
-            let next = self.waiting.iter().position(|waiting| waiting.running.outlet.has_room());
-            let Some(next) = next else { return };
-            match choose(&self.waiting[next].tokens, self.held()) {
-                Some(choice) => {
-                    let Some(waiting) = self.waiting.remove(next) else { return };
-                    self.begin(waiting, choice);
-                }
-                None if self.park() => {}
-                None => return,
-            }
-        }
-    }
-
-    /// What the sequences hold.
-    fn held(&self) -> impl Iterator<Item = Held<'_>> {
-        self.seats.iter().zip(&self.places).enumerate().map(|(index, (seat, place))| Held {
-            index,
-            free: place.is_none(),
-            tokens: S::tokens(&seat.sequence),
-            used: seat.used,
-        })
-    }
-
-    /// Gives a request its sequence, which then holds what need not be computed.
-    fn begin(&mut self, waiting: Waiting, choice: Choice) {
-        let Waiting { mut running, tokens, submitted } = waiting;
-        let queued = self.now().saturating_sub(submitted);
-        let Choice { index, source, keep } = choice;
-        let kept = match self.seats.get_disjoint_mut([index, source]) {
-            Ok([seat, source]) => S::copy_prefix(&source.sequence, &mut seat.sequence, keep),
-            // It is the same one.
-            Err(_) => {
-                S::truncate(&mut self.seats[index].sequence, keep);
-                keep
-            }
-        };
-        let model = (&*self.tokenizer, self.stepper.vocab(), self.stepper.context());
-        let begun = running.begin(&tokens, model, kept, queued);
-        let seat = &mut self.seats[index];
-        (seat.pending, seat.fed) = (tokens, kept);
-        self.places[index] = Some(running);
-        self.touch(index);
-        if let Err(panic) = begun {
-            self.end(index, Err(panic.into()));
-        }
-    }
-
-    /// Takes the sequence of a text whose client does not read, of several the one that came last; says whether there is one.
-    fn park(&mut self) -> bool {
-        let blocked = self.places.iter().enumerate().filter_map(|(index, place)| {
-            let running = place.as_ref().filter(|running| running.outlet.is_blocked())?;
-            Some((running.arrival, index))
-        });
-        let Some((arrival, index)) = blocked.max() else { return false };
-        let Some(mut running) = self.places[index].take() else { return false };
-        running.park();
-        let seat = &self.seats[index];
-        let tokens = [S::tokens(&seat.sequence), &seat.pending[seat.fed..]].concat();
-        let at = self.waiting.partition_point(|waiting| waiting.running.arrival < arrival);
-        self.waiting.insert(at, Waiting { running, tokens, submitted: Duration::ZERO });
-        self.touch(index);
-        self.stats.parked += 1;
-        true
-    }
-
     /// Decides which rows are computed.
     fn plan(&mut self) -> Step {
         self.demands.clear();
-        self.demands.extend(self.places.iter().zip(&self.seats).map(|(place, seat)| match place {
-            Some(running) if running.outlet.is_blocked() => Demand::Nothing,
-            Some(running) if running.decoding => Demand::Decode,
-            Some(running) => Demand::Prompt { rows: seat.waiting(), arrival: running.arrival },
-            None => Demand::Nothing,
+        self.demands.extend(self.places.iter().zip(&self.seats).map(|(place, seat)| {
+            let position = S::tokens(&seat.sequence).len() as u32;
+            match place {
+                Some(running) if running.outlet.is_blocked() => Demand::Nothing,
+                Some(running) if running.decoding => Demand::Decode { position },
+                Some(running) => Demand::Prompt {
+                    rows: seat.waiting(),
+                    arrival: running.arrival,
+                    position,
+                    scored: running.is_scoring(),
+                },
+                None => Demand::Nothing,
+            }
         }));
-        plan(self.budget, &self.demands, &mut self.rows);
+        let seconds = self.max_step.map(|time| time.as_secs_f64());
+        let time = seconds.zip(self.estimate.cost()).map(|(seconds, cost)| TimeBudget { seconds, cost });
+        self.budget = Budget { time, turn: self.stats.steps, ..self.budget };
+        plan(&self.budget, &self.demands, &mut self.rows);
+        self.work = work(self.budget.chunk, &self.demands, &self.rows);
         self.active.clear();
         let mut step = Step::default();
         let context = self.stepper.context() as usize;
         for (index, (&rows, demand)) in self.rows.iter().zip(&self.demands).enumerate() {
             match demand {
-                Demand::Decode => step.decode_rows += rows,
+                Demand::Decode { .. } => step.decode_rows += rows,
                 Demand::Prompt { .. } => step.prompt_rows += rows,
                 Demand::Nothing => {}
             }
             if rows > 0 {
                 self.active.push(index);
+                let seat = &self.seats[index];
                 if let Some(running) = &mut self.places[index] {
-                    let position = S::tokens(&self.seats[index].sequence).len();
-                    running.fills_context = position + rows as usize >= context;
+                    let (start, count) = (S::tokens(&seat.sequence).len(), rows as usize);
+                    let fills_context = start + count >= context;
+                    running.rows = Rows { start, count, completes: rows == seat.waiting(), fills_context };
                 }
             }
         }
         step
     }
 
-    /// Computes the rows that were decided on.
-    fn compute(&mut self) {
+    /// Computes the rows that were decided on; how long that took.
+    fn compute(&mut self) -> Duration {
         let started = (self.clock)();
         let mut sampling = Duration::ZERO;
-        let Self { stepper, tokenizer, clock, seats, places, rows, active, .. } = self;
-        let seats = seats.iter_mut().zip(&*rows).filter(|&(_, &rows)| rows > 0);
-        let result = stepper.step(&mut seats.map(|(seat, &rows)| seat.part(rows)), &mut |part, logits| {
-            let Some(&index) = active.get(part.0) else { return };
+        let Self { stepper, tokenizer, clock, seats, places, rows, active, demands, metrics, .. } = self;
+        let seats = seats.iter_mut().zip(&*rows).zip(&*demands).filter(|&((_, &rows), _)| rows > 0);
+        let mut parts = seats.map(|((seat, &rows), demand)| {
+            seat.part(rows, matches!(demand, Demand::Prompt { scored: true, .. }))
+        });
+        let result = stepper.step(&mut parts, &mut |row, logits| {
+            let Some(&index) = active.get(row.part.0) else { return };
             let Some(running) = &mut places[index] else { return };
             let before = clock();
-            running.take(logits, &**tokenizer);
-            let time = clock().saturating_sub(before);
-            running.sampled(time);
+            let sampled = running.take(row.token, logits, &**tokenizer);
+            let after = clock();
+            let time = after.saturating_sub(before);
+            running.sampled(time, sampled.is_some());
+            if sampled == Some(true) {
+                running.token_made(after, metrics);
+            }
             sampling += time;
         });
         let time = (self.clock)().saturating_sub(started).saturating_sub(sampling);
@@ -488,6 +523,9 @@ impl<S: Stepper> Scheduler<S> {
             Ok(()) => self.settle(time),
             Err(error) => self.fail_step(&Arc::new(error)),
         }
+        let all = time + sampling;
+        self.estimate.observe(self.work, all.as_secs_f64());
+        all
     }
 
     /// Takes note of what the step brought.
@@ -511,21 +549,28 @@ impl<S: Stepper> Scheduler<S> {
     }
 
     /// Ends the request of a seat.
-    fn end(&mut self, index: usize, result: Result<Stop, crate::Error>) {
+    pub(super) fn end(&mut self, index: usize, result: Result<Stop, crate::Error>) {
         let Some(running) = self.places[index].take() else { return };
         self.touch(index);
-        self.leave(running.finish(result));
+        let now = self.now();
+        self.leave(running.finish(result, now, &self.metrics));
     }
 
     /// Ends all requests, those that wait too. What sequences hold is not to be relied on.
     pub(super) fn end_all(&mut self, error: impl Fn() -> EngineError) {
+        // The clock is code of others too, and may be what went wrong.
+        let now = guarded(|| self.now()).unwrap_or_default();
         for waiting in std::mem::take(&mut self.waiting) {
-            self.leave(waiting.running.finish(Err(error().into())));
+            self.leave(waiting.running.finish(Err(error().into()), now, &self.metrics));
         }
         for index in 0..self.places.len() {
             S::truncate(&mut self.seats[index].sequence, 0);
-            self.end(index, Err(error().into()));
+            if let Some(running) = self.places[index].take() {
+                self.touch(index);
+                self.leave(running.finish(Err(error().into()), now, &self.metrics));
+            }
         }
+        self.publish();
     }
 
     /// Ends all requests that had a part in a step that failed. What their sequences hold is not to be relied on.

@@ -6,6 +6,7 @@ use bitnetc_ir::Entity;
 use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::machine::{Feed, Machine, MachineOptions, Record, Wanted, vec_with_room};
 use bitnetc_runtime::model::Model;
+use bitnetc_runtime::prefix::{Prefix, PrefixFormat};
 use bitnetc_runtime::sequence::Sequence;
 
 /// Number of a part of a step, in the order in which the parts were given.
@@ -19,12 +20,21 @@ pub struct Part<'a, Q> {
     pub sequence: &'a mut Q,
     /// Their tokens, at least one.
     pub tokens: &'a [u32],
-    /// Whether the logits after the last of them are wanted.
-    pub logits: bool,
+    /// After which of them logits are wanted.
+    pub logits: Wanted,
 }
 
-/// What is given the logits of a part, or why there are none.
-pub type LogitsSink<'s> = dyn FnMut(PartIndex, Result<&[f32], SessionError>) + 's;
+/// A row of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartRow {
+    /// Of which part.
+    pub part: PartIndex,
+    /// Index of its token in the part's tokens.
+    pub token: usize,
+}
+
+/// What is given the logits after a row, or why there are none.
+pub type LogitsSink<'s> = dyn FnMut(PartRow, Result<&[f32], SessionError>) + 's;
 
 /// Appends tokens to sequences and gives logits. A sequence's logits are the same bits whatever is computed beside it and
 /// however its tokens are divided into steps.
@@ -48,6 +58,19 @@ pub trait Stepper {
     /// holds. Fewer are no error: what is missing is computed, and the bits are the same.
     fn copy_prefix(from: &Self::Sequence, to: &mut Self::Sequence, length: usize) -> usize;
 
+    /// The format of what [`Stepper::save`] gives.
+    fn prefix_format(&self) -> PrefixFormat;
+
+    /// Copies the first `length` tokens of a sequence, with what was computed of them; perhaps fewer.
+    ///
+    /// # Errors
+    /// Memory could not be allocated.
+    fn save(&self, sequence: &Self::Sequence, length: usize) -> Result<Prefix, SessionError>;
+
+    /// Makes `to` hold the first `length` tokens of `prefix` and no others, without computing them; returns how many it
+    /// holds. Fewer are no error, as with [`Stepper::copy_prefix`].
+    fn restore(&self, prefix: &Prefix, to: &mut Self::Sequence, length: usize) -> usize;
+
     /// Tokens that a sequence has room for.
     fn context(&self) -> u32;
 
@@ -57,7 +80,8 @@ pub trait Stepper {
     /// Rows that are computed at once.
     fn chunk(&self) -> u32;
 
-    /// Appends the tokens of all parts. `sink` is given the logits of each part that wants them, or why there are none.
+    /// Appends the tokens of all parts. `sink` is given the logits that are wanted, or why there are none, in rising order of
+    /// part and token.
     ///
     /// # Errors
     /// What concerns the step as a whole; no tokens were appended then.
@@ -74,17 +98,21 @@ pub trait Stepper {
 #[derive(Debug)]
 pub struct MachineStepper {
     machine: Machine,
+    /// What identifies the model.
+    source: [u8; 32],
     /// Memory for the feeds of a step, empty between steps.
     feeds: Vec<Feed<'static>>,
 }
 
 impl MachineStepper {
-    /// Over `model`, for at most `sequences` of `context` tokens in a step.
+    /// Over `model`, which `source` identifies ([`Loaded::source_hash`](crate::load::Loaded::source_hash)), for at most
+    /// `sequences` of `context` tokens in a step.
     ///
     /// # Errors
     /// Memory could not be allocated, threads could not be started, or the model has no such entry points.
     pub fn new(
         model: Arc<Model>,
+        source: [u8; 32],
         context: u32,
         threads: u32,
         sequences: u32,
@@ -92,7 +120,7 @@ impl MachineStepper {
     ) -> Result<Self, SessionError> {
         let options = MachineOptions { context, threads, segments: sequences.max(1), record };
         let feeds = vec_with_room("feeds of a step", sequences as usize)?;
-        Ok(Self { machine: Machine::new(model, options)?, feeds })
+        Ok(Self { machine: Machine::new(model, options)?, source, feeds })
     }
 
     /// The machine.
@@ -132,6 +160,21 @@ impl Stepper for MachineStepper {
         to.tokens().len()
     }
 
+    fn prefix_format(&self) -> PrefixFormat {
+        self.machine.prefix_format(&self.source)
+    }
+
+    fn save(&self, sequence: &Sequence, length: usize) -> Result<Prefix, SessionError> {
+        sequence.save(&self.source, u32::try_from(length).unwrap_or(u32::MAX))
+    }
+
+    fn restore(&self, prefix: &Prefix, to: &mut Sequence, length: usize) -> usize {
+        if to.restore(&self.source, prefix, u32::try_from(length).unwrap_or(u32::MAX)).is_err() {
+            to.truncate(0);
+        }
+        to.tokens().len()
+    }
+
     fn context(&self) -> u32 {
         self.machine.context()
     }
@@ -156,9 +199,11 @@ impl Stepper for MachineStepper {
         feeds.extend(parts.map(|part| Feed {
             sequence: part.sequence,
             tokens: part.tokens,
-            logits: if part.logits { Wanted::Last } else { Wanted::None },
+            logits: part.logits,
         }));
-        let result = self.machine.step(&mut feeds, |row, logits| sink(PartIndex(row.feed.index()), logits));
+        let result = self.machine.step(&mut feeds, |row, logits| {
+            sink(PartRow { part: PartIndex(row.feed.index()), token: row.token as usize }, logits);
+        });
         self.feeds = emptied(feeds);
         result
     }

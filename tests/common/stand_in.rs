@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bitnetc::engine::{
-    Clock, Completion, EngineOptions, Event, GenerateOptions, Handle, LogitsSink, Part, PartIndex, Request,
-    Scheduler, Stepper,
+    Clock, Completion, EngineOptions, Event, GenerateOptions, Handle, LogitsSink, Part, PartIndex, PartRow,
+    Request, Scheduler, Stepper,
 };
 use bitnetc_runtime::error::SessionError;
+use bitnetc_runtime::machine::Wanted;
+use bitnetc_runtime::prefix::{Prefix, PrefixFormat};
 use bitnetc_runtime::sampling::SamplingParams;
 use bitnetc_runtime::tokenizer::{TokenId, TokenType, Tokenize, TokenizerError};
 
@@ -74,6 +76,9 @@ pub struct Seen {
     pub rows: AtomicU64,
     /// Rows whose logits were wanted.
     pub heads: AtomicU64,
+    /// Beginnings of sequences that were saved, and restored.
+    pub saves: AtomicU64,
+    pub restores: AtomicU64,
     /// The made-up time, in microseconds.
     pub time: AtomicU64,
     /// Rows of each step, with the number of its parts.
@@ -105,7 +110,22 @@ impl Drop for StandInSequence {
     }
 }
 
-/// See the module. A row takes 10 ms of made-up time.
+/// What a step costs, in nanoseconds: for each pass over the weights, row, row with logits, and key.
+#[derive(Clone, Copy, Debug)]
+pub struct Price {
+    pub pass: u64,
+    pub row: u64,
+    pub logits: u64,
+    pub key: u64,
+}
+
+/// Ten milliseconds a row.
+pub const TEN_MS_A_ROW: Price = Price { pass: 0, row: 10_000_000, logits: 0, key: 0 };
+
+/// The 2B-4T shape on two cores with AMX.
+pub const OF_TWO_CORES: Price = Price { pass: 30_000_000, row: 3_200_000, logits: 1_000_000, key: 150 };
+
+/// See the module.
 #[derive(Debug)]
 pub struct StandIn {
     pub context: u32,
@@ -114,13 +134,19 @@ pub struct StandIn {
     pub nan: bool,
     /// Whether every step is refused as a whole.
     pub broken: bool,
+    /// What identifies it.
+    pub id: [u8; 32],
+    /// What a step costs in made-up time.
+    pub price: Price,
     pub seen: Arc<Seen>,
     pub logits: Vec<f32>,
 }
 
 impl StandIn {
     pub fn new(context: u32, seen: &Arc<Seen>) -> Self {
-        Self { context, chunk: 128, nan: false, broken: false, seen: Arc::clone(seen), logits: Vec::new() }
+        let (id, price) = ([1; 32], TEN_MS_A_ROW);
+        let seen = Arc::clone(seen);
+        Self { context, chunk: 128, nan: false, broken: false, id, price, seen, logits: Vec::new() }
     }
 }
 
@@ -157,6 +183,22 @@ impl Stepper for StandIn {
         to.tokens.extend_from_slice(&from.tokens[..length]);
         length
     }
+    fn prefix_format(&self) -> PrefixFormat {
+        PrefixFormat::new(self.id, 4, 0)
+    }
+    fn save(&self, sequence: &StandInSequence, length: usize) -> Result<Prefix, SessionError> {
+        let tokens = &sequence.tokens[..length.min(sequence.tokens.len())];
+        let bytes = tokens.iter().flat_map(|id| id.to_le_bytes()).collect();
+        self.seen.saves.fetch_add(1, Ordering::SeqCst);
+        Ok(Prefix::new(self.prefix_format(), tokens, bytes).unwrap())
+    }
+    fn restore(&self, prefix: &Prefix, to: &mut StandInSequence, length: usize) -> usize {
+        self.seen.restores.fetch_add(1, Ordering::SeqCst);
+        to.tokens.clear();
+        let words = prefix.bytes().chunks_exact(4).take(length);
+        to.tokens.extend(words.map(|word| u32::from_le_bytes(word.try_into().unwrap())));
+        to.tokens.len()
+    }
     fn context(&self) -> u32 {
         self.context
     }
@@ -181,29 +223,41 @@ impl Stepper for StandIn {
         }
         let mut rows = 0;
         let mut count = 0;
+        let mut time = 0;
         for (index, part) in parts.enumerate() {
             let Part { sequence, tokens, logits: wanted } = part;
             assert!(!tokens.is_empty() && sequence.tokens.len() + tokens.len() <= self.context as usize);
-            sequence.tokens.extend_from_slice(tokens);
             rows += tokens.len() as u32;
             count += 1;
-            if wanted {
+            for (token, &id) in tokens.iter().enumerate() {
+                sequence.tokens.push(id);
+                time += self.price.row + self.price.key * sequence.tokens.len() as u64;
+                let is_wanted = match wanted {
+                    Wanted::None => false,
+                    Wanted::Last => token + 1 == tokens.len(),
+                    Wanted::All => true,
+                };
+                if !is_wanted {
+                    continue;
+                }
                 self.seen.heads.fetch_add(1, Ordering::SeqCst);
+                time += self.price.logits;
                 let position = sequence.tokens.len() as u32 - 1;
-                let row = match self.nan && sequence.tokens.last() == Some(&POISON) {
+                let row = match self.nan && id == POISON {
                     true => Err(SessionError::NotANumber { position, index: 0 }),
                     false => {
                         logits(&sequence.tokens, &mut self.logits);
                         Ok(&self.logits[..])
                     }
                 };
-                sink(PartIndex(index), row);
+                sink(PartRow { part: PartIndex(index), token }, row);
             }
         }
         assert!(rows > 0, "an empty step");
         self.seen.steps.fetch_add(1, Ordering::SeqCst);
         self.seen.rows.fetch_add(u64::from(rows), Ordering::SeqCst);
-        self.seen.time.fetch_add(10_000 * u64::from(rows), Ordering::SeqCst);
+        time += self.price.pass * u64::from(rows.div_ceil(self.chunk));
+        self.seen.time.fetch_add(time / 1000, Ordering::SeqCst);
         self.seen.log.lock().unwrap().push((rows, count));
         Ok(())
     }

@@ -33,6 +33,7 @@ use bitnetc_ir::storage;
 
 use crate::error::SessionError;
 use crate::model::Model;
+use crate::prefix::PrefixFormat;
 use crate::profile::{Profile, Recorder};
 use crate::sequence::{Sequence, Spoiled};
 use crate::trace::{MOST_EVENTS, Recorded};
@@ -189,6 +190,11 @@ impl Machine {
     /// Most rows, of all sequences together, that read the weights once.
     pub fn chunk(&self) -> u32 {
         self.entries.chunk
+    }
+
+    /// The format of what [`Sequence::save`] gives of its sequences, where `source` identifies the model.
+    pub fn prefix_format(&self, source: &[u8; 32]) -> PrefixFormat {
+        PrefixFormat::of(source, &self.entries.caches)
     }
 
     /// Bytes of the KV caches of a sequence at full context.

@@ -1,0 +1,120 @@
+//! The models of the command line, as the server loads them.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bitnetc::{Model, builtin};
+use bitnetc_serve::ModelSource;
+
+use super::ServeArgs;
+use crate::exit;
+use crate::failure::Failure;
+use crate::run::announce;
+use crate::sampling::check_biases;
+use crate::{models, output};
+
+/// Why a model could not be loaded, as a command says it.
+#[derive(Clone, Default)]
+pub(super) struct LastFailure(Arc<Mutex<Option<Failure>>>);
+
+impl LastFailure {
+    fn set(&self, failure: Failure) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    pub(super) fn take(&self) -> Failure {
+        let failure = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        failure.unwrap_or_else(|| Failure::new(exit::FAILURE, "a model cannot be loaded"))
+    }
+}
+
+/// The models of a server.
+pub(super) struct Sources {
+    pub(super) models: Vec<ModelSource>,
+    pub(super) names: Vec<String>,
+    pub(super) failure: LastFailure,
+}
+
+impl Sources {
+    /// Those of the command line. A file that is not there is found now, not when it is asked for.
+    pub(super) fn of(args: &ServeArgs, quiet: bool) -> Result<Self, Failure> {
+        let given: Vec<Option<&Path>> = match args.models.models.as_slice() {
+            [] => vec![None],
+            all => all.iter().map(|model| Some(model.as_path())).collect(),
+        };
+        if args.alias.len() > given.len() {
+            let message = format!("--alias has {} names for {}", args.alias.len(), output::count(given.len() as u64, "model"));
+            return Err(Failure::new(exit::USAGE, message));
+        }
+        let failure = LastFailure::default();
+        let sources = given.iter().enumerate().map(|(at, model)| {
+            source(args, *model, args.alias.get(at).map(String::as_str), quiet, failure.clone())
+        });
+        let models = sources.collect::<Result<Vec<ModelSource>, Failure>>()?;
+        let names = models.iter().map(|model| model.name.clone()).collect();
+        Ok(Self { models, names, failure })
+    }
+}
+
+/// The name of a model that nobody named.
+fn name_of(model: Option<&Path>) -> String {
+    let Some(path) = model else { return builtin::SHORT_NAME.to_owned() };
+    let text = path.to_string_lossy();
+    match path.extension().and_then(|end| end.to_str()) {
+        Some("gguf" | "plan") if !text.starts_with("hf:") => {
+            path.file_stem().map_or(text.to_string(), |stem| stem.to_string_lossy().into_owned())
+        }
+        _ => text.into_owned(),
+    }
+}
+
+fn source(
+    args: &ServeArgs,
+    model: Option<&Path>,
+    alias: Option<&str>,
+    quiet: bool,
+    failure: LastFailure,
+) -> Result<ModelSource, Failure> {
+    let bytes = models::file_bytes(model)?;
+    let usual = name_of(model);
+    let name = alias.map_or(usual.clone(), str::to_owned);
+    let aliases = (name != usual).then_some(usual).into_iter().collect();
+    let options = args.engine.load_options()?;
+    let path: Option<PathBuf> = model.map(Path::to_owned);
+    let (params, _) = args.sampling.params()?;
+    let open = move || {
+        let opened = models::open(path.as_deref(), &options, quiet).and_then(|loaded| {
+            announce(&loaded, path.is_some(), quiet);
+            check_biases(&params, loaded.model.vocab())?;
+            Ok(Model::from(loaded))
+        });
+        opened.map_err(|why| {
+            let message = why.message();
+            failure.set(why);
+            message
+        })
+    };
+    Ok(ModelSource { name, aliases, bytes, template: args.template.wish()?, open: Box::new(open) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_named_as_their_files_are() {
+        for (model, name) in [
+            ("models/a.b.gguf", "a.b"),
+            ("/x/model.plan", "model"),
+            ("2b-4t", "2b-4t"),
+            ("hf:org/repo:file.gguf", "hf:org/repo:file.gguf"),
+        ] {
+            assert_eq!(name_of(Some(Path::new(model))), name);
+        }
+        assert_eq!(name_of(None), builtin::SHORT_NAME);
+    }
+}

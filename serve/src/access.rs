@@ -1,0 +1,228 @@
+//! Who may ask: the `Host` and `Origin` of a request, its key, and what browsers are told.
+//!
+//! A server on the loopback without a key is protected from web pages by two things. A page of another origin can send it
+//! requests, but not of type `application/json` without asking first (CORS), which is off. A page whose name was pointed to the
+//! loopback (DNS rebinding) is of the same origin, and betrayed by its `Host`.
+
+use axum::body::Body;
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, VARY,
+};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use axum::response::Response;
+
+use crate::failure::Failure;
+use crate::options::{Access, Key, Options};
+
+/// Checks of the head of a request.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    access: Access,
+    /// Whether `Host` has to be a name of this machine.
+    checks_host: bool,
+}
+
+/// Paths that need no key.
+const FREE: [&str; 6] = ["/", "/health", "/v1/health", "/ready", "/favicon.ico", "/metrics"];
+
+impl Gate {
+    pub(crate) fn new(options: &Options) -> Self {
+        let checks_host = options.host.is_loopback() && options.access.keys.is_empty();
+        Self { access: options.access.clone(), checks_host }
+    }
+
+    /// Lets a request pass, or says why not.
+    pub(crate) fn check(&self, request: &Request<Body>) -> Result<(), Failure> {
+        let headers = request.headers();
+        if self.checks_host {
+            self.check_host(headers, request.uri().host())?;
+        }
+        if request.method() == Method::OPTIONS {
+            return Ok(());
+        }
+        self.check_origin(headers)?;
+        let path = request.uri().path();
+        match path {
+            "/metrics" => match &self.access.metrics_key {
+                Some(key) => has_key(headers, std::slice::from_ref(key)),
+                None => Ok(()),
+            },
+            _ if FREE.contains(&path) || self.access.keys.is_empty() => Ok(()),
+            _ => has_key(headers, &self.access.keys),
+        }
+    }
+
+    fn check_host(&self, headers: &HeaderMap, of_uri: Option<&str>) -> Result<(), Failure> {
+        let header = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let name = without_port(of_uri.or(header).unwrap_or_default());
+        let allowed = |allowed: &String| allowed.eq_ignore_ascii_case(name) || allowed == "*";
+        let is_local = ["localhost", "127.0.0.1", "[::1]"].iter().any(|local| local.eq_ignore_ascii_case(name));
+        if is_local || self.access.allowed_hosts.iter().any(allowed) {
+            return Ok(());
+        }
+        let message = format!(
+            "the server is not reached as {}: its names are localhost, 127.0.0.1, [::1] and those that its options allow",
+            name.escape_debug()
+        );
+        Err(Failure::new(StatusCode::FORBIDDEN, "host_not_allowed", message))
+    }
+
+    /// Pages of other origins send JSON, which they may only after they have asked, or nothing.
+    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Failure> {
+        let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+        if !is_own(origin, headers) && self.allowed(origin).is_none() {
+            let message = "the page's origin is not among those that the server allows";
+            return Err(Failure::new(StatusCode::FORBIDDEN, "origin_not_allowed", message));
+        }
+        let kind = headers.get(CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
+        let is_json = |kind: &str| {
+            kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+        };
+        match kind {
+            Some(kind) if !is_json(kind) => {
+                let message = "requests of web pages have to be application/json";
+                Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the header that allows an origin says.
+    fn allowed(&self, origin: &HeaderValue) -> Option<HeaderValue> {
+        let list = &self.access.cors_origins;
+        if list.iter().any(|each| each == "*") {
+            return Some(HeaderValue::from_static("*"));
+        }
+        list.iter().any(|each| each.as_bytes() == origin.as_bytes()).then(|| origin.clone())
+    }
+
+    /// Tells a browser that the page may read the answer, if it may. Credentials are never allowed: a key is a header.
+    pub(crate) fn allow(&self, origin: Option<&HeaderValue>, is_preflight: bool, response: &mut Response) {
+        if self.access.cors_origins.is_empty() {
+            return;
+        }
+        let headers = response.headers_mut();
+        headers.append(VARY, HeaderValue::from_static("origin"));
+        let Some(allowed) = origin.and_then(|origin| self.allowed(origin)) else { return };
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-request-id, retry-after"));
+        if is_preflight {
+            let methods = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
+            let wanted = "authorization, content-type, x-api-key, x-request-id, anthropic-version";
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(wanted));
+            headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+        }
+    }
+}
+
+/// Whether the page is one of this server.
+fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
+    let origin = origin.to_str().unwrap_or_default();
+    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    authority.is_some() && authority == host
+}
+
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => name,
+        _ => authority,
+    }
+}
+
+/// Whether a request has one of the keys. All are compared, whichever it is.
+fn has_key(headers: &HeaderMap, keys: &[Key]) -> Result<(), Failure> {
+    let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
+    let bearer = headers.get(AUTHORIZATION).and_then(text).and_then(|value| {
+        let (scheme, key) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim().to_owned())
+    });
+    let given = bearer.or_else(|| headers.get("x-api-key").and_then(text));
+    let Some(given) = given else {
+        let message = "a key is needed: send it as `Authorization: Bearer …` or as `x-api-key`";
+        return Err(Failure::new(StatusCode::UNAUTHORIZED, "missing_api_key", message));
+    };
+    let given = Key::new(&given);
+    match keys.iter().fold(false, |found, key| key.is(&given) | found) {
+        true => Ok(()),
+        false => Err(Failure::new(StatusCode::UNAUTHORIZED, "invalid_api_key", "the key is not right")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(gate: &Gate, path: &str, headers: &[(&str, &str)]) -> u16 {
+        let mut request = Request::builder().uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        gate.check(&request.body(Body::empty()).unwrap()).map_or_else(|failure| failure.refusal.status, |()| 200)
+    }
+
+    #[test]
+    fn hosts_of_the_loopback() {
+        let mut options = Options::default();
+        options.access.allowed_hosts = vec!["box.local".to_owned()];
+        let gate = Gate::new(&options);
+        for (host, expected) in [
+            ("localhost", 200),
+            ("LocalHost:8080", 200),
+            ("127.0.0.1:1", 200),
+            ("[::1]:8080", 200),
+            ("[::1]", 200),
+            ("box.local:80", 200),
+            ("evil.example", 403),
+            ("localhost.evil.example", 403),
+            ("127.0.0.1.evil.example:8080", 403),
+            ("", 403),
+        ] {
+            assert_eq!(status(&gate, "/props", &[("host", host)]), expected, "{host}");
+        }
+        options.access.keys = vec![Key::new("k")];
+        let gate = Gate::new(&options);
+        assert_eq!(status(&gate, "/health", &[("host", "evil.example")]), 200, "a page does not know the key");
+    }
+
+    #[test]
+    fn keys() {
+        let mut options = Options::default();
+        options.access.keys = vec![Key::new("one"), Key::new("two")];
+        options.access.metrics_key = Some(Key::new("three"));
+        let gate = Gate::new(&options);
+        let bearer = |key: &str| format!("Bearer {key}");
+        assert_eq!(status(&gate, "/v1/models", &[]), 401);
+        assert_eq!(status(&gate, "/v1/models", &[("authorization", &bearer("one"))]), 200);
+        assert_eq!(status(&gate, "/v1/models", &[("authorization", "bearer two")]), 200);
+        assert_eq!(status(&gate, "/v1/models", &[("x-api-key", "two")]), 200);
+        assert_eq!(status(&gate, "/v1/models", &[("x-api-key", "tw")]), 401);
+        assert_eq!(status(&gate, "/v1/models", &[("authorization", "Basic one")]), 401);
+        assert_eq!((status(&gate, "/health", &[]), status(&gate, "/", &[])), (200, 200));
+        assert_eq!(status(&gate, "/metrics", &[("x-api-key", "one")]), 401);
+        assert_eq!(status(&gate, "/metrics", &[("x-api-key", "three")]), 200);
+        assert!(!format!("{options:?}").contains("three"));
+    }
+
+    #[test]
+    fn web_pages() {
+        let mut options = Options::default();
+        let own = [("host", "localhost:8080"), ("origin", "http://localhost:8080")];
+        let foreign = [("host", "localhost:8080"), ("origin", "https://a.example"), ("content-type", "application/json")];
+        let gate = Gate::new(&options);
+        assert_eq!((status(&gate, "/", &own), status(&gate, "/", &foreign)), (200, 403));
+        let form = [own[0], own[1], ("content-type", "text/plain")];
+        assert_eq!(status(&gate, "/completion", &form), 415);
+        options.access.cors_origins = vec!["https://a.example".to_owned()];
+        let gate = Gate::new(&options);
+        assert_eq!(status(&gate, "/", &foreign), 200);
+        let mut response = Response::new(Body::empty());
+        gate.allow(Some(&HeaderValue::from_static("https://a.example")), true, &mut response);
+        assert_eq!(response.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], "https://a.example");
+        let mut response = Response::new(Body::empty());
+        gate.allow(Some(&HeaderValue::from_static("https://b.example")), true, &mut response);
+        assert!(!response.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN));
+    }
+}

@@ -1,0 +1,149 @@
+//! What every request passes through, whatever it asks for: its id, the gate, the router, the log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::{CONNECTION, ORIGIN};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use axum::response::Response;
+use tower_service::Service;
+
+use crate::access::Gate;
+use crate::failure::{Dialect, Failure};
+use crate::log::{Active, Record, Sink, UnderWay};
+use crate::metrics::Counters;
+use crate::options::Options;
+use crate::registry::Registry;
+use crate::routes;
+use crate::shutdown::Shutdown;
+
+/// Characters of an id that a client may choose.
+const LONGEST_ID: usize = 128;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What all requests share.
+pub(crate) struct App {
+    pub(crate) options: Arc<Options>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) counters: Counters,
+    pub(crate) active: Active,
+    gate: Gate,
+    log: Sink,
+    /// Ids are the time of the start and a number.
+    started: u64,
+    requests: AtomicU64,
+    /// Whether what is to be there from the start is there, or could not be loaded.
+    begun: AtomicBool,
+}
+
+/// The requests of all connections come in here.
+#[derive(Clone)]
+pub(crate) struct Front {
+    pub(crate) app: Arc<App>,
+    router: Router,
+}
+
+impl App {
+    pub(crate) fn new(options: Arc<Options>, registry: Arc<Registry>, shutdown: Shutdown, log: Sink) -> Arc<Self> {
+        let gate = Gate::new(&options);
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64);
+        Arc::new(Self {
+            options,
+            registry,
+            shutdown,
+            counters: Counters::default(),
+            active: Active::default(),
+            gate,
+            log,
+            started,
+            requests: AtomicU64::new(0),
+            begun: AtomicBool::new(false),
+        })
+    }
+
+    /// From here on the server is healthy.
+    pub(crate) fn begin(&self) {
+        self.begun.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    /// Whether a request may be answered at all.
+    fn admit(&self, request: &Request<Body>, path: &str) -> Result<(), Failure> {
+        self.gate.check(request)?;
+        let tells_of_the_server = ["/health", "/v1/health", "/ready", "/metrics"].contains(&path);
+        if self.shutdown.is_draining() && !tells_of_the_server {
+            return Err(Failure::draining());
+        }
+        Ok(())
+    }
+
+    /// The id of a request: its own, if it can be printed and is not long, or a new one.
+    fn id(&self, headers: &HeaderMap) -> String {
+        let given = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
+        let fits = |id: &&str| {
+            (1..=LONGEST_ID).contains(&id.len())
+                && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(&b))
+        };
+        given.filter(fits).map_or_else(
+            || format!("req-{:x}-{}", self.started, self.requests.fetch_add(1, Ordering::Relaxed)),
+            str::to_owned,
+        )
+    }
+}
+
+impl Front {
+    pub(crate) fn new(app: &Arc<App>) -> Self {
+        Self { app: Arc::clone(app), router: routes::router(app) }
+    }
+
+    /// Answers a request.
+    pub(crate) async fn answer(&self, mut request: Request<Body>) -> Response {
+        let app = &self.app;
+        let path = request.uri().path().to_owned();
+        let dialect = Dialect::of_path(&path);
+        let record = Record::new(app.id(request.headers()), request.method().to_string(), path.clone());
+        let log = app.options.log.map(|format| (format, Arc::clone(&app.log)));
+        let under_way = UnderWay::new(record.clone(), log, &app.active);
+        let origin = request.headers().get(ORIGIN).cloned();
+        let is_preflight = request.method() == Method::OPTIONS;
+        request.extensions_mut().insert(record.clone());
+        let mut response = match app.admit(&request, &path) {
+            Err(failure) => failure.respond(dialect),
+            Ok(()) if is_preflight => options(),
+            Ok(()) => self.route(request).await,
+        };
+        app.gate.allow(origin.as_ref(), is_preflight, &mut response);
+        if let Ok(id) = HeaderValue::from_str(&record.id()) {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        if app.shutdown.is_draining() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        record.status(response.status());
+        app.counters.answered(response.status());
+        response.map(|body| under_way.until_the_end_of(body))
+    }
+
+    async fn route(&self, request: Request<Body>) -> Response {
+        // It is always ready, and never fails.
+        match self.router.clone().call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// The answer to a preflight, or to one who asks what can be asked.
+fn options() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}

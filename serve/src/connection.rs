@@ -1,0 +1,168 @@
+//! Connections: accepted up to a number, read and written within their times, closed in order.
+//!
+//! A connection is a task of its own, so one that sends its head a byte at a time, or nothing, holds nobody up: its head has
+//! [`Limits::read_timeout`](crate::Limits) to arrive, and its place is free again then.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use axum::response::Response;
+use bitnetc::api::Refusal;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use crate::app::Front;
+use crate::io::Timed;
+use crate::shutdown::Phase;
+
+/// Bytes of the head of a request.
+const HEAD: usize = 64 << 10;
+/// How long a closed connection is read from, so that what a client still sends does not destroy the answer that it has not read.
+const LINGER: Duration = Duration::from_secs(1);
+/// Pause after a connection that the system could not give: it has run out of something.
+const SHORTAGE: Duration = Duration::from_millis(50);
+
+/// Number of open connections.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Open(Arc<watch::Sender<usize>>);
+
+impl Open {
+    fn enter(&self) -> Opened {
+        self.0.send_modify(|count| *count += 1);
+        Opened(self.clone())
+    }
+
+    /// Waits until there is none.
+    pub(crate) async fn none_left(&self) {
+        drop(self.0.subscribe().wait_for(|&count| count == 0).await);
+    }
+}
+
+struct Opened(Open);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Accepts connections until it is dropped.
+pub(crate) async fn serve(listener: TcpListener, front: Front, tls: Option<TlsAcceptor>, open: Open) {
+    let places = Arc::new(Semaphore::new(front.app.options.limits.connections));
+    loop {
+        let (stream, _) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(_) => {
+                sleep(SHORTAGE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            tokio::spawn(refuse(stream, tls.is_some()));
+            continue;
+        };
+        // Tokens are small and wanted at once.
+        drop(stream.set_nodelay(true));
+        let (front, tls, opened) = (front.clone(), tls.clone(), open.enter());
+        tokio::spawn(async move {
+            let limits = front.app.options.limits;
+            let stream = Timed::new(stream, limits.write_timeout);
+            match tls {
+                None => run(stream, front).await,
+                Some(tls) => {
+                    if let Ok(Ok(stream)) = timeout(limits.read_timeout, tls.accept(stream)).await {
+                        run(stream, front).await;
+                    }
+                }
+            }
+            drop((place, opened));
+        });
+    }
+}
+
+/// Says that there are too many connections.
+async fn refuse(mut stream: TcpStream, encrypted: bool) {
+    // Whoever expects TLS understands no answer.
+    if !encrypted {
+        let answer = plain(503, "too_many_connections", "too many connections: ask again", "retry-after: 1\r\n");
+        drop(timeout(LINGER, stream.write_all(answer.as_bytes())).await);
+        linger(stream).await;
+    }
+}
+
+/// An answer without the help of hyper.
+fn plain(status: u16, code: &'static str, message: &str, headers: &str) -> String {
+    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
+    let body = Refusal::new(status, code, message).to_openai().to_string();
+    format!(
+        "HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{headers}connection: \
+         close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Answers the requests of a connection.
+async fn run<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, front: Front) {
+    let limits = front.app.options.limits;
+    let service = service_fn(|request: Request<Incoming>| {
+        let front = front.clone();
+        let answer: Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>> =
+            Box::pin(async move { Ok(front.answer(request.map(Body::new)).await) });
+        answer
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.read_timeout)
+        .max_buf_size(HEAD)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut ending = std::pin::pin!(front.app.shutdown.reached(Phase::Ending));
+    let mut ends = false;
+    let result = poll_fn(|cx| {
+        if !ends && ending.as_mut().poll(cx) == Poll::Ready(()) {
+            ends = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        connection.poll_without_shutdown(cx)
+    });
+    let result = result.await;
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner();
+    // A connection that is kept and says nothing is closed without a word.
+    if result.is_err_and(|error| error.is_timeout()) && !parts.read_buf.is_empty() {
+        let message = "the head of the request did not arrive in time";
+        let answer = plain(408, "request_timeout", message, "");
+        drop(timeout(LINGER, stream.write_all(answer.as_bytes())).await);
+    }
+    linger(stream).await;
+}
+
+/// Closes a connection: says that nothing more comes, and waits a little for the client to read it.
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    let closing = async {
+        drop(stream.shutdown().await);
+        let mut buffer = [0; 4096];
+        while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+    };
+    drop(timeout(LINGER, closing).await);
+}
+
+/// A listener at the address.
+pub(crate) fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}

@@ -1,0 +1,132 @@
+//! Requests that are not answered: the refusal in the dialect of the path, with the headers that belong to its status.
+
+use axum::body::Body;
+use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bitnetc::api::{Refusal, Route, error_body};
+use serde_json::Value;
+
+/// The API that a path belongs to: it says what errors look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    OpenAi,
+    Anthropic,
+    Ollama,
+}
+
+impl Dialect {
+    /// Of any path, of one that there is not too.
+    pub(crate) fn of_path(path: &str) -> Self {
+        let is_in = |folder: &str| path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if is_in("/v1/messages") {
+            Self::Anthropic
+        } else if is_in("/api") {
+            Self::Ollama
+        } else {
+            Self::OpenAi
+        }
+    }
+
+    fn route(self) -> Route {
+        match self {
+            Self::OpenAi => Route::ChatCompletions,
+            Self::Anthropic => Route::Messages,
+            Self::Ollama => Route::OllamaChat,
+        }
+    }
+}
+
+/// Why a request is not answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) refusal: Refusal,
+    retry_after: Option<u64>,
+    /// Whether the connection is closed after the answer: what the client still sends is not read.
+    closes: bool,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, retry_after: None, closes: false }
+    }
+}
+
+impl Failure {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Refusal::new(status.as_u16(), code, message).into()
+    }
+
+    /// The same, with the seconds after which another attempt may succeed.
+    pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// The same, at the end of the connection.
+    pub(crate) fn closing(mut self) -> Self {
+        self.closes = true;
+        self
+    }
+
+    pub(crate) fn not_found(path: &str) -> Self {
+        let message = format!("there is no {}", path.escape_debug());
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    pub(crate) fn draining() -> Self {
+        let message = "the server is shutting down: ask another one, or again when it is back";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message).retry_after(5).closing()
+    }
+
+    /// The answer, in the form of the API.
+    pub(crate) fn respond(&self, dialect: Dialect) -> Response {
+        let status = StatusCode::from_u16(self.refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = json(status, &error_body(dialect.route(), &self.refusal));
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// An answer in one piece.
+pub(crate) fn json(status: StatusCode, body: &Value) -> Response {
+    (status, [(CONTENT_TYPE, "application/json")], Body::from(body.to_string())).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_the_form_of_their_api() {
+        for (path, dialect) in [
+            ("/v1/chat/completions", Dialect::OpenAi),
+            ("/v1/messages", Dialect::Anthropic),
+            ("/v1/messages/count_tokens", Dialect::Anthropic),
+            ("/v1/messages2", Dialect::OpenAi),
+            ("/api/nothing", Dialect::Ollama),
+            ("/apis", Dialect::OpenAi),
+            ("/", Dialect::OpenAi),
+        ] {
+            assert_eq!(Dialect::of_path(path), dialect, "{path}");
+        }
+    }
+
+    #[test]
+    fn headers_belong_to_the_status() {
+        let response = Failure::draining().respond(Dialect::OpenAi);
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        assert_eq!((response.status().as_u16(), header(RETRY_AFTER), header(CONNECTION)), (503, Some("5"), Some("close")));
+        let response = Failure::new(StatusCode::UNAUTHORIZED, "invalid_api_key", "no").respond(Dialect::OpenAi);
+        assert_eq!(response.headers().get(WWW_AUTHENTICATE).unwrap(), "Bearer");
+    }
+}

@@ -1,0 +1,417 @@
+//! What can be measured, as text for Prometheus.
+//!
+//! Each number has our name and those that llama.cpp's and vLLM's servers give it, so that their dashboards work: the rows of
+//! [`TABLE`]. The engine's numbers are atomics, so reading them waits for nobody.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::http::StatusCode;
+use bitnetc::engine::{Histogram, Metrics};
+
+use crate::memory;
+use crate::registry::{Lease, Registry};
+
+/// Statuses of refusals that are counted each.
+const STATUSES: [u16; 12] = [400, 401, 403, 404, 405, 408, 413, 415, 429, 499, 500, 503];
+
+/// What the server counts itself.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    refused: [AtomicU64; STATUSES.len()],
+    requests: AtomicU64,
+}
+
+impl Counters {
+    /// Takes note of an answer.
+    pub(crate) fn answered(&self, status: StatusCode) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        if let Some(at) = STATUSES.iter().position(|&counted| counted == status.as_u16())
+            && let Some(counter) = self.refused.get(at)
+        {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// How a number behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// Where a number comes from.
+#[derive(Clone, Copy)]
+enum Value {
+    /// A number of a model.
+    Number(fn(&Lease) -> f64),
+    /// Numbers of a model with another label.
+    Labelled(&'static str, fn(&Lease) -> Vec<(&'static str, f64)>),
+    Histogram(fn(&Metrics) -> &Histogram),
+    /// Histograms of a model with another label.
+    Histograms(&'static str, fn(&Metrics) -> Vec<(&'static str, &Histogram)>),
+}
+
+/// A number, and its names.
+struct Row {
+    /// After `bitnetc:`.
+    name: &'static str,
+    /// Its whole names elsewhere.
+    twins: &'static [&'static str],
+    kind: Kind,
+    help: &'static str,
+    value: Value,
+}
+
+const fn row(
+    name: &'static str,
+    twins: &'static [&'static str],
+    kind: Kind,
+    help: &'static str,
+    value: Value,
+) -> Row {
+    Row { name, twins, kind, help, value }
+}
+
+/// A share of a whole that may be nothing.
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+fn step_seconds(metrics: &Metrics) -> Vec<(&'static str, &Histogram)> {
+    let steps = &metrics.step_seconds;
+    vec![("decode", &steps.decode), ("mixed", &steps.mixed), ("prefill", &steps.prefill)]
+}
+
+fn finished(lease: &Lease) -> Vec<(&'static str, f64)> {
+    let finished = &lease.engine.metrics().finished;
+    let stop = finished.end_token.get() + finished.stop_string.get() + finished.grammar.get();
+    let length = finished.limit.get() + finished.context_full.get();
+    let all = [("stop", stop), ("length", length), ("abort", finished.cancelled.get()), ("error", finished.failed.get())];
+    all.map(|(reason, count)| (reason, count as f64)).into()
+}
+
+/// Rows that are computed at a time, on average.
+fn rows_per_step(lease: &Lease) -> f64 {
+    let metrics = lease.engine.metrics();
+    if metrics.steps.get() == 0 { 0.0 } else { metrics.step_rows.sum() / metrics.steps.get() as f64 }
+}
+
+/// Tokens per second of the steps of these kinds.
+fn rate(tokens: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 }
+}
+
+/// All numbers of a model.
+const TABLE: &[Row] = &[
+    row(
+        "num_requests_running",
+        &["vllm:num_requests_running", "llamacpp:requests_processing"],
+        Kind::Gauge,
+        "Texts that have a sequence.",
+        Value::Number(|lease| lease.engine.metrics().running.get() as f64),
+    ),
+    row(
+        "num_requests_waiting",
+        &["vllm:num_requests_waiting", "llamacpp:requests_deferred"],
+        Kind::Gauge,
+        "Texts that wait for a sequence.",
+        Value::Number(|lease| {
+            let of_engine = lease.engine.metrics().waiting.get();
+            (lease.admission.waiting() as u64).max(of_engine) as f64
+        }),
+    ),
+    row(
+        "kv_cache_usage_perc",
+        &["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "llamacpp:kv_cache_usage_ratio"],
+        Kind::Gauge,
+        "Share of the KV cache that holds tokens, 0 to 1.",
+        Value::Number(|lease| {
+            let metrics = lease.engine.metrics();
+            share(metrics.kv_tokens.get(), metrics.kv_capacity.get())
+        }),
+    ),
+    row(
+        "kv_cache_tokens",
+        &["llamacpp:kv_cache_tokens"],
+        Kind::Gauge,
+        "Tokens that the KV cache holds.",
+        Value::Number(|lease| lease.engine.metrics().kv_tokens.get() as f64),
+    ),
+    row(
+        "stored_prefix_bytes",
+        &[],
+        Kind::Gauge,
+        "Bytes of prefixes that are kept beside the sequences.",
+        Value::Number(|lease| lease.engine.metrics().stored_bytes.get() as f64),
+    ),
+    row(
+        "prompt_tokens_total",
+        &["vllm:prompt_tokens_total", "llamacpp:prompt_tokens_total"],
+        Kind::Counter,
+        "Tokens of prompts that were computed.",
+        Value::Number(|lease| lease.engine.metrics().prompt_tokens.get() as f64),
+    ),
+    row(
+        "generation_tokens_total",
+        &["vllm:generation_tokens_total", "llamacpp:tokens_predicted_total"],
+        Kind::Counter,
+        "Tokens that were made.",
+        Value::Number(|lease| lease.engine.metrics().generation_tokens.get() as f64),
+    ),
+    row(
+        "decode_steps_total",
+        &["llamacpp:n_decode_total"],
+        Kind::Counter,
+        "Steps that were computed.",
+        Value::Number(|lease| lease.engine.metrics().steps.get() as f64),
+    ),
+    row(
+        "rows_per_step",
+        &["llamacpp:n_busy_slots_per_decode"],
+        Kind::Gauge,
+        "Rows that a step computes, on average.",
+        Value::Number(rows_per_step),
+    ),
+    row(
+        "prompt_tokens_seconds",
+        &["llamacpp:prompt_tokens_seconds"],
+        Kind::Gauge,
+        "Tokens of prompts computed in a second of the steps without decoding, on average.",
+        Value::Number(|lease| {
+            let metrics = lease.engine.metrics();
+            let steps = &metrics.step_seconds;
+            rate(metrics.prompt_tokens.get(), steps.prefill.sum() + steps.mixed.sum())
+        }),
+    ),
+    row(
+        "generation_tokens_seconds",
+        &["llamacpp:predicted_tokens_seconds"],
+        Kind::Gauge,
+        "Tokens made in a second of the steps with decoding, on average.",
+        Value::Number(|lease| {
+            let metrics = lease.engine.metrics();
+            let steps = &metrics.step_seconds;
+            rate(metrics.generation_tokens.get(), steps.decode.sum() + steps.mixed.sum())
+        }),
+    ),
+    row(
+        "prefix_cache_queries_total",
+        &["vllm:prefix_cache_queries_total"],
+        Kind::Counter,
+        "Tokens of prompts that were looked for among those computed before.",
+        Value::Number(|lease| lease.engine.metrics().prefix_queries.get() as f64),
+    ),
+    row(
+        "prefix_cache_hits_total",
+        &["vllm:prefix_cache_hits_total"],
+        Kind::Counter,
+        "Of these, tokens that were found.",
+        Value::Number(|lease| lease.engine.metrics().prefix_hits.get() as f64),
+    ),
+    row(
+        "num_preemptions_total",
+        &["vllm:num_preemptions_total"],
+        Kind::Counter,
+        "Texts that gave up their sequence because their clients did not read.",
+        Value::Number(|lease| lease.engine.metrics().preemptions.get() as f64),
+    ),
+    row(
+        "requests_cancelled_total",
+        &[],
+        Kind::Counter,
+        "Texts whose clients left.",
+        Value::Number(|lease| lease.engine.metrics().finished.cancelled.get() as f64),
+    ),
+    row(
+        "request_success_total",
+        &["vllm:request_success_total"],
+        Kind::Counter,
+        "Texts that have ended, by how.",
+        Value::Labelled("finished_reason", finished),
+    ),
+    row(
+        "time_to_first_token_seconds",
+        &["vllm:time_to_first_token_seconds"],
+        Kind::Histogram,
+        "From submission to the first token.",
+        Value::Histogram(|metrics| &metrics.first_token_seconds),
+    ),
+    row(
+        "inter_token_latency_seconds",
+        &["vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"],
+        Kind::Histogram,
+        "From one token to the next, every gap.",
+        Value::Histogram(|metrics| &metrics.inter_token_seconds),
+    ),
+    row(
+        "e2e_request_latency_seconds",
+        &["vllm:e2e_request_latency_seconds"],
+        Kind::Histogram,
+        "From submission to the end.",
+        Value::Histogram(|metrics| &metrics.request_seconds),
+    ),
+    row(
+        "request_queue_time_seconds",
+        &["vllm:request_queue_time_seconds"],
+        Kind::Histogram,
+        "From submission until there was a sequence.",
+        Value::Histogram(|metrics| &metrics.queue_seconds),
+    ),
+    row(
+        "request_prefill_time_seconds",
+        &["vllm:request_prefill_time_seconds"],
+        Kind::Histogram,
+        "From then to the first token.",
+        Value::Histogram(|metrics| &metrics.prefill_seconds),
+    ),
+    row(
+        "request_decode_time_seconds",
+        &["vllm:request_decode_time_seconds"],
+        Kind::Histogram,
+        "From the first token to the end.",
+        Value::Histogram(|metrics| &metrics.decode_seconds),
+    ),
+    row(
+        "request_prompt_tokens",
+        &["vllm:request_prompt_tokens"],
+        Kind::Histogram,
+        "Tokens of the prompt.",
+        Value::Histogram(|metrics| &metrics.request_prompt_tokens),
+    ),
+    row(
+        "request_generation_tokens",
+        &["vllm:request_generation_tokens"],
+        Kind::Histogram,
+        "Tokens that were made.",
+        Value::Histogram(|metrics| &metrics.request_generation_tokens),
+    ),
+    row(
+        "iteration_tokens_total",
+        &["vllm:iteration_tokens_total"],
+        Kind::Histogram,
+        "Rows of a step.",
+        Value::Histogram(|metrics| &metrics.step_rows),
+    ),
+    row(
+        "step_seconds",
+        &[],
+        Kind::Histogram,
+        "Time of a step with sampling, by what it computed.",
+        Value::Histograms("kind", step_seconds),
+    ),
+];
+
+/// A label's value, as the format has it.
+fn quoted(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// Writes the head of a number.
+fn head(out: &mut String, name: &str, kind: Kind, help: &str) {
+    let kind = match kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    };
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn histogram(out: &mut String, name: &str, labels: &str, histogram: &Histogram) {
+    let mut count = 0;
+    let bounds = histogram.bounds().iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
+    for (bound, more) in bounds.zip(histogram.counts()) {
+        count += more;
+        let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
+    }
+    let _ = writeln!(out, "{name}_sum{{{labels}}} {}\n{name}_count{{{labels}}} {count}", histogram.sum());
+}
+
+impl Row {
+    fn write(&self, out: &mut String, name: &str, models: &[(String, Lease)]) {
+        head(out, name, self.kind, self.help);
+        for (model, lease) in models {
+            let labels = format!("model_name=\"{}\"", quoted(model));
+            let metrics = lease.engine.metrics();
+            match self.value {
+                Value::Number(number) => drop(writeln!(out, "{name}{{{labels}}} {}", number(lease))),
+                Value::Labelled(label, numbers) => {
+                    for (value, number) in numbers(lease) {
+                        let _ = writeln!(out, "{name}{{{labels},{label}=\"{value}\"}} {number}");
+                    }
+                }
+                Value::Histogram(of) => histogram(out, name, &labels, of(&metrics)),
+                Value::Histograms(label, all) => {
+                    for (value, each) in all(&metrics) {
+                        histogram(out, name, &format!("{labels},{label}=\"{value}\""), each);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// All numbers, as text.
+pub(crate) fn render(registry: &Registry, counters: &Counters) -> String {
+    let loaded = registry.entries.iter().filter_map(|entry| Some((entry.source.name.clone(), entry.running()?)));
+    let models: Vec<(String, Lease)> = loaded.collect();
+    let mut out = String::with_capacity(32 << 10);
+    for row in TABLE {
+        row.write(&mut out, &format!("bitnetc:{}", row.name), &models);
+        row.twins.iter().for_each(|name| row.write(&mut out, name, &models));
+    }
+    let name = "bitnetc:http_requests_total";
+    head(&mut out, name, Kind::Counter, "Requests that were answered, refused ones among them.");
+    let _ = writeln!(out, "{name} {}", counters.requests.load(Ordering::Relaxed));
+    let name = "bitnetc:requests_refused_total";
+    head(&mut out, name, Kind::Counter, "Requests that were not answered, by status.");
+    for (status, count) in STATUSES.iter().zip(&counters.refused) {
+        let _ = writeln!(out, "{name}{{status=\"{status}\"}} {}", count.load(Ordering::Relaxed));
+    }
+    if let Some(resident) = memory::resident() {
+        let name = "process_resident_memory_bytes";
+        head(&mut out, name, Kind::Gauge, "Bytes that the process is resident with.");
+        let _ = writeln!(out, "{name} {resident}");
+    }
+    let name = "bitnetc:build_info";
+    head(&mut out, name, Kind::Gauge, "The version, always 1.");
+    let _ = writeln!(out, "{name}{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
+    out
+}
+
+/// Names of all numbers: ours, and those elsewhere. For the guide.
+pub fn metric_names() -> Vec<(String, &'static [&'static str], &'static str)> {
+    TABLE.iter().map(|row| (format!("bitnetc:{}", row.name), row.twins, row.help)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_of_one_number_and_say_what_it_is() {
+        let mut seen = BTreeSet::new();
+        for row in TABLE {
+            for name in [row.name].iter().chain(row.twins) {
+                assert!(seen.insert(*name), "{name}");
+                assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':'), "{name}");
+            }
+            assert!(row.help.ends_with('.'), "{}", row.name);
+            assert_eq!(row.kind == Kind::Histogram, matches!(row.value, Value::Histogram(_) | Value::Histograms(..)));
+        }
+    }
+
+    #[test]
+    fn buckets_add_up() {
+        let metrics = Metrics::default();
+        let mut out = String::new();
+        histogram(&mut out, "x", "a=\"b\"", &metrics.step_rows);
+        assert!(out.starts_with("x_bucket{a=\"b\",le=\"1\"} 0\n"), "{out}");
+        assert!(out.ends_with("x_bucket{a=\"b\",le=\"+Inf\"} 0\nx_sum{a=\"b\"} 0\nx_count{a=\"b\"} 0\n"), "{out}");
+        assert_eq!(quoted("a\"\\\n"), "a\\\"\\\\\\n");
+    }
+}

@@ -1,0 +1,329 @@
+//! The models of a server: loaded when they are first asked for, put away when memory is short.
+//!
+//! One model is loaded at a time, on a thread of its own, so that memory is counted once. Before it, models that nobody uses are put
+//! away, least recently used first, until there is room. A request that asks for a model holds a [`Lease`] until its answer has
+//! ended, and a model with a lease stays.
+//!
+//! Invariants: a model that cannot be loaded is the error of those who ask for it, and of nobody else; loading never runs on a
+//! thread that answers requests.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::http::StatusCode;
+use bitnetc::Model;
+use bitnetc::api::Service;
+use bitnetc::chat::{ChatEncoder, Wish};
+use bitnetc::engine::{Engine, EngineOptions};
+use tokio::sync::{Mutex, watch};
+use tokio::time::timeout;
+
+use crate::Note;
+use crate::admission::Admission;
+use crate::failure::Failure;
+use crate::memory;
+use crate::options::Options;
+
+/// A model that a server can load.
+pub struct ModelSource {
+    /// Its name in requests and answers.
+    pub name: String,
+    /// Other names that it answers to.
+    pub aliases: Vec<String>,
+    /// Bytes that it takes, as far as is known before it is opened.
+    pub bytes: u64,
+    /// Which chat template it gets.
+    pub template: Wish,
+    /// Opens it, on a thread where that may take its time; why it cannot be.
+    pub open: Box<dyn Fn() -> Result<Model, String> + Send + Sync>,
+}
+
+impl std::fmt::Debug for ModelSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ModelSource").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A loaded model.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) service: Arc<Service>,
+    pub(crate) engine: Engine,
+    pub(crate) admission: Arc<Admission>,
+    /// Bytes of weights, and of all sequences at full context.
+    pub(crate) bytes: u64,
+    pub(crate) sequences: u32,
+}
+
+/// What holds a loaded model.
+pub(crate) type Lease = Arc<Running>;
+
+/// What has become of a model.
+#[derive(Clone, Debug)]
+pub(crate) enum State {
+    Idle,
+    Loading,
+    Ready(Lease),
+    /// Why not, and when that was.
+    Failed(String, Instant),
+}
+
+/// A model of the server.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) source: ModelSource,
+    state: watch::Sender<State>,
+    /// Rising numbers: when it was last asked for.
+    used: AtomicU64,
+}
+
+/// How long the error of a model that cannot be loaded stands before it is tried again.
+const COOLING: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub(crate) struct Registry {
+    pub(crate) entries: Vec<Arc<Entry>>,
+    options: Arc<Options>,
+    note: Note,
+    uses: AtomicU64,
+    /// Held while a model is loaded.
+    loading: Mutex<()>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("entries", &self.entries).finish_non_exhaustive()
+    }
+}
+
+impl Entry {
+    pub(crate) fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// The model, if it is loaded.
+    pub(crate) fn running(&self) -> Option<Lease> {
+        match &*self.state.borrow() {
+            State::Ready(running) => Some(Arc::clone(running)),
+            _ => None,
+        }
+    }
+
+    fn answers_to(&self, name: &str) -> bool {
+        self.source.name == name || self.source.aliases.iter().any(|alias| alias == name)
+    }
+
+    /// Whether it is loaded and nobody uses it.
+    fn is_unused(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Ready(running) if Arc::strong_count(running) == 1)
+    }
+
+    /// Takes the model away if nobody uses it.
+    fn put_away(&self) -> Option<Lease> {
+        let mut taken = None;
+        self.state.send_if_modified(|state| {
+            let State::Ready(running) = state else { return false };
+            if Arc::strong_count(running) > 1 {
+                return false;
+            }
+            if let State::Ready(running) = std::mem::replace(state, State::Idle) {
+                taken = Some(running);
+            }
+            true
+        });
+        taken
+    }
+}
+
+impl Registry {
+    pub(crate) fn new(sources: Vec<ModelSource>, options: Arc<Options>, note: Note) -> Self {
+        let entry = |source| {
+            Arc::new(Entry { source, state: watch::Sender::new(State::Idle), used: AtomicU64::new(0) })
+        };
+        let entries = sources.into_iter().map(entry).collect();
+        Self { entries, options, note, uses: AtomicU64::new(0), loading: Mutex::new(()) }
+    }
+
+    /// The model that a request names. One that nobody named is the first; where there is one only, it answers to any name.
+    pub(crate) fn find(&self, name: Option<&str>) -> Result<&Arc<Entry>, Failure> {
+        let named = |name: &str| self.entries.iter().find(|entry| entry.answers_to(name));
+        let first = self.entries.first();
+        let lenient = self.entries.len() == 1 && !self.options.models.strict;
+        let found = match name {
+            None | Some("") => first,
+            // ollama's clients add a tag to names that have none.
+            Some(name) => named(name).or_else(|| named(name.strip_suffix(":latest")?)).or(first.filter(|_| lenient)),
+        };
+        found.ok_or_else(|| self.unknown(name.unwrap_or_default()))
+    }
+
+    /// The model of exactly this name.
+    pub(crate) fn named(&self, name: &str) -> Result<&Arc<Entry>, Failure> {
+        self.entries.iter().find(|entry| entry.answers_to(name)).ok_or_else(|| self.unknown(name))
+    }
+
+    fn unknown(&self, name: &str) -> Failure {
+        let names: Vec<&str> = self.entries.iter().map(|entry| entry.source.name.as_str()).collect();
+        let message = format!("there is no model {}: there are {}", name.escape_debug(), names.join(", "));
+        let mut failure = Failure::new(StatusCode::NOT_FOUND, "model_not_found", message);
+        failure.refusal.param = Some("model".to_owned());
+        failure
+    }
+
+    /// The model that a request names, loaded.
+    pub(crate) async fn acquire(self: &Arc<Self>, name: Option<&str>) -> Result<Lease, Failure> {
+        let entry = self.find(name)?;
+        entry.used.store(self.uses.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        let wait = self.options.limits.load_timeout;
+        match timeout(wait, self.loaded(entry)).await {
+            Ok(Ok(running)) => Ok(running),
+            Ok(Err(why)) => {
+                let message = format!("the model {} cannot be loaded: {why}", entry.source.name);
+                Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "model_load_failed", message))
+            }
+            Err(_) => {
+                let message = format!("the model {} is being loaded: ask again", entry.source.name);
+                Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "model_loading", message).retry_after(5))
+            }
+        }
+    }
+
+    /// Has a model loaded if it is not, and waits for it.
+    pub(crate) async fn loaded(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Lease, String> {
+        let mut states = entry.state.subscribe();
+        self.begin(entry);
+        loop {
+            match &*states.borrow_and_update() {
+                State::Ready(running) => return Ok(Arc::clone(running)),
+                State::Failed(why, _) => return Err(why.clone()),
+                // Put away between being loaded and being looked at.
+                State::Idle => self.begin(entry),
+                State::Loading => {}
+            }
+            if states.changed().await.is_err() {
+                return Err("the server is shutting down".to_owned());
+            }
+        }
+    }
+
+    /// Begins to load a model that is not.
+    fn begin(self: &Arc<Self>, entry: &Arc<Entry>) {
+        let begins = entry.state.send_if_modified(|state| {
+            let begins = match state {
+                State::Idle => true,
+                State::Failed(_, when) => when.elapsed() > COOLING,
+                State::Loading | State::Ready(_) => false,
+            };
+            if begins {
+                *state = State::Loading;
+            }
+            begins
+        });
+        if begins {
+            let (registry, entry) = (Arc::clone(self), Arc::clone(entry));
+            tokio::spawn(async move { registry.load(&entry).await });
+        }
+    }
+
+    async fn load(self: Arc<Self>, entry: &Arc<Entry>) {
+        let _alone = self.loading.lock().await;
+        self.make_room(entry.source.bytes).await;
+        let (registry, this) = (Arc::clone(&self), Arc::clone(entry));
+        // The second step counts what the model turned out to need.
+        let opened = tokio::task::spawn_blocking(move || registry.open(&this)).await;
+        let opened = opened.unwrap_or_else(|panic| Err(format!("a panic while it was opened: {panic}")));
+        let result = match opened {
+            Ok((service, engine_options, bytes)) => {
+                self.make_room(bytes.saturating_sub(service.model.loaded().model.weight_bytes())).await;
+                let registry = Arc::clone(&self);
+                let started = tokio::task::spawn_blocking(move || registry.start(service, engine_options, bytes));
+                started.await.unwrap_or_else(|panic| Err(format!("a panic while it was started: {panic}")))
+            }
+            Err(why) => Err(why),
+        };
+        let state = match result {
+            Ok(running) => {
+                (self.note)(&describe(&entry.source.name, &running));
+                State::Ready(Arc::new(running))
+            }
+            Err(why) => {
+                (self.note)(&format!("cannot load {}: {why}", entry.source.name));
+                State::Failed(why, Instant::now())
+            }
+        };
+        entry.state.send_replace(state);
+    }
+
+    /// Opens a model; what it needs.
+    fn open(&self, entry: &Entry) -> Result<(Service, EngineOptions, u64), String> {
+        let models = &self.options.models;
+        let model = (entry.source.open)()?;
+        let loaded = model.loaded();
+        let context = models.context.unwrap_or_else(|| loaded.default_context());
+        let of_context = loaded.context_bytes(context).saturating_mul(u64::from(models.parallel));
+        let bytes = loaded.model.weight_bytes().saturating_add(of_context);
+        let chat = ChatEncoder::for_model(loaded, &entry.source.template).map(|(encoder, note)| {
+            if let Some(note) = note {
+                (self.note)(&note);
+            }
+            encoder
+        });
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let engine = EngineOptions {
+            max_step: Some(models.max_step),
+            cache_ram: models.cache_ram.unwrap_or_else(memory::default_cache),
+            ..EngineOptions::of(context, models.threads, models.parallel)
+        };
+        let service = Service {
+            chat,
+            id: entry.source.name.clone(),
+            created,
+            context,
+            defaults: models.defaults.clone(),
+            limits: models.limits,
+            strict_model: false,
+            model,
+        };
+        Ok((service, engine, bytes))
+    }
+
+    fn start(&self, service: Service, options: EngineOptions, bytes: u64) -> Result<Running, String> {
+        let engine = service.model.engine(options).map_err(|error| error.to_string())?;
+        let limits = self.options.limits;
+        let admission = Admission::new(engine.metrics(), options.sequences, limits.queue, limits.queue_timeout);
+        let (service, admission) = (Arc::new(service), Arc::new(admission));
+        Ok(Running { service, engine, admission, bytes, sequences: options.sequences })
+    }
+
+    /// Puts models away that nobody uses, until there is room for `bytes` and for one more model.
+    async fn make_room(&self, bytes: u64) {
+        loop {
+            let loaded = self.entries.iter().filter(|entry| entry.running().is_some()).count();
+            let too_many = self.options.models.most.is_some_and(|most| loaded >= most);
+            let too_large = memory::available().is_some_and(|free| bytes > free);
+            if !too_many && !too_large {
+                return;
+            }
+            let unused = self.entries.iter().filter(|entry| entry.is_unused());
+            let Some(oldest) = unused.min_by_key(|entry| entry.used.load(Ordering::SeqCst)) else { return };
+            if let Some(running) = oldest.put_away() {
+                (self.note)(&format!("put away {}, to make room", oldest.source.name));
+                // Its engine's thread is waited for.
+                drop(tokio::task::spawn_blocking(move || drop(running)).await);
+            }
+        }
+    }
+}
+
+/// What a loaded model takes.
+fn describe(name: &str, running: &Running) -> String {
+    let Service { context, model, .. } = &*running.service;
+    let weights = model.loaded().model.weight_bytes();
+    format!(
+        "{name} is ready: {} sequences of {context} tokens = {}, weights {}",
+        running.sequences,
+        memory::shown(running.bytes - weights.min(running.bytes)),
+        memory::shown(weights)
+    )
+}

@@ -1,0 +1,146 @@
+//! A server from its start to its end.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+use crate::app::{App, Front};
+use crate::connection::{self, Open};
+use crate::options::Options;
+use crate::registry::{ModelSource, Registry};
+use crate::shutdown::{Phase, Shutdown};
+use crate::{Note, ServeError, tls};
+
+/// Threads that read and write sockets. They compute nothing.
+const THREADS: usize = 2;
+/// Threads for what may take its time: reading requests, waiting for forms, opening models.
+const BLOCKING_THREADS: usize = 128;
+/// How long texts that are ended have to say so, and connections to close.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// A server that listens.
+pub struct Server {
+    listener: std::net::TcpListener,
+    address: SocketAddr,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+    app: Arc<App>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Listens at the address of the options. `note` is given remarks, `log` the lines of the request log.
+    ///
+    /// # Errors
+    /// The address cannot be had, the files of TLS cannot be used, no model or two of one name.
+    pub fn bind(options: Options, models: Vec<ModelSource>, note: Note, log: Note) -> Result<Self, ServeError> {
+        let mut names = BTreeSet::new();
+        if let Some(twice) = models.iter().find(|model| !names.insert(model.name.as_str())) {
+            return Err(ServeError::SameName { name: twice.name.clone() });
+        }
+        if models.is_empty() {
+            return Err(ServeError::NoModel);
+        }
+        let tls = options.tls.as_ref().map(tls::acceptor).transpose()?;
+        let wanted = options.address();
+        let failed = |source: std::io::Error| match source.kind() {
+            std::io::ErrorKind::AddrInUse => ServeError::InUse { address: wanted },
+            _ => ServeError::Listen { address: wanted, source },
+        };
+        let listener = connection::bind(wanted).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let options = Arc::new(options);
+        let registry = Arc::new(Registry::new(models, Arc::clone(&options), note));
+        let app = App::new(options, registry, Shutdown::new(), log);
+        Ok(Self { listener, address, tls, app })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where its page is.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let mut shown = self.address;
+        if shown.ip().is_unspecified() {
+            // Where the machine itself reaches it.
+            shown.set_ip(match shown.is_ipv6() {
+                true => std::net::Ipv6Addr::LOCALHOST.into(),
+                false => std::net::Ipv4Addr::LOCALHOST.into(),
+            });
+        }
+        format!("{scheme}://{shown}")
+    }
+
+    /// What ends it.
+    pub fn shutdown(&self) -> Shutdown {
+        self.app.shutdown.clone()
+    }
+
+    /// Answers requests until it is asked to end and has ended what was under way.
+    ///
+    /// # Errors
+    /// Threads cannot be started, or the only model cannot be loaded.
+    pub fn run(self) -> Result<(), ServeError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .max_blocking_threads(BLOCKING_THREADS)
+            .thread_name("bitnetc-http")
+            .enable_all()
+            .build()
+            .map_err(ServeError::Threads)?;
+        let result = runtime.block_on(self.serve());
+        runtime.shutdown_timeout(LAST_WORDS);
+        result
+    }
+
+    async fn serve(self) -> Result<(), ServeError> {
+        let Self { listener, address, tls, app } = self;
+        let failed = |source| ServeError::Listen { address, source };
+        let listener = TcpListener::from_std(listener).map_err(failed)?;
+        let open = Open::default();
+        let accepting = tokio::spawn(connection::serve(listener, Front::new(&app), tls, open.clone()));
+        let begun = begin(&app);
+        tokio::select! {
+            result = begun => result?,
+            () = app.shutdown.reached(Phase::Draining) => {}
+        }
+        app.shutdown.reached(Phase::Draining).await;
+        tokio::select! {
+            () = app.active.none_left() => {}
+            () = tokio::time::sleep(app.options.limits.drain_timeout) => {}
+            () = app.shutdown.reached(Phase::Ending) => {}
+        }
+        app.shutdown.end();
+        drop(timeout(LAST_WORDS, app.active.none_left()).await);
+        accepting.abort();
+        drop(timeout(LAST_WORDS, open.none_left()).await);
+        Ok(())
+    }
+}
+
+/// Loads what is to be there from the start. Fails if there is one model only and it cannot be loaded.
+async fn begin(app: &Arc<App>) -> Result<(), ServeError> {
+    let entries = &app.registry.entries;
+    let count = if app.options.models.preload { entries.len() } else { 1 };
+    for entry in entries.iter().take(count) {
+        // What fails here is noted; those who ask for it are told why.
+        if let Err(why) = app.registry.loaded(entry).await
+            && entries.len() == 1
+        {
+            return Err(ServeError::Model { name: entry.source.name.clone(), why });
+        }
+    }
+    app.begin();
+    Ok(())
+}

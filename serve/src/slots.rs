@@ -1,0 +1,165 @@
+//! The sequences of a model: what they are doing, and their states in files.
+//!
+//! A state is saved to one directory, under a name without separators, and only where the options name the directory. What is in a
+//! file, and how foreign ones are refused, is the engine's.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Request, StatusCode, Uri};
+use axum::response::Response;
+use bitnetc::engine::{Engine, SavedSlot, SeatIndex, SlotError, SlotState};
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::failure::{Failure, json as answer};
+use crate::routes::{Answer, parameters, settled};
+use crate::text::read_body;
+
+/// Longest name of a file.
+const LONGEST_NAME: usize = 128;
+
+fn shown(slot: &SlotState) -> Value {
+    let task = slot.task.as_ref();
+    json!({
+        "id": slot.seat.0,
+        "n_ctx": slot.context,
+        "is_processing": slot.is_processing(),
+        "id_task": task.map_or(-1, |task| task.task.0 as i64),
+        "n_tokens": slot.tokens,
+        "n_prompt": task.map_or(0, |task| task.prompt_tokens),
+        "n_cached": task.map_or(0, |task| task.cached_tokens),
+        "n_decoded": task.map_or(0, |task| task.decoded_tokens),
+        "t_age": task.map_or(0.0, |task| task.age.as_secs_f64()),
+    })
+}
+
+/// What the sequences of a model are doing.
+pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Response {
+    settled(uri.path(), list_of(&app, &uri).await)
+}
+
+async fn list_of(app: &Arc<App>, uri: &Uri) -> Answer {
+    let parameters = parameters(uri);
+    let lease = app.registry.acquire(parameters.get("model").map(String::as_str)).await?;
+    let slots = lease.engine.slots();
+    let wants_free = parameters.get("fail_on_no_slot").is_some_and(|value| !["", "0", "false"].contains(&&**value));
+    if wants_free && slots.iter().all(SlotState::is_processing) {
+        let message = "all sequences are taken";
+        return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "no_slot", message).retry_after(1));
+    }
+    Ok(answer(StatusCode::OK, &slots.iter().map(shown).collect()))
+}
+
+/// Saves, restores or erases the state of a sequence.
+pub(crate) async fn act(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
+    let path = request.uri().path().to_owned();
+    settled(&path, act_on(app, request).await)
+}
+
+async fn act_on(app: Arc<App>, request: Request<Body>) -> Answer {
+    let uri = request.uri().clone();
+    let parameters = parameters(&uri);
+    let id = uri.path().strip_prefix("/slots/").and_then(|id| id.parse().ok());
+    let lease = app.registry.acquire(parameters.get("model").map(String::as_str)).await?;
+    let seat = id.filter(|&id: &u32| id < lease.sequences).map(SeatIndex).ok_or_else(|| {
+        let message = format!("there is no such sequence: they are 0 to {}", lease.sequences - 1);
+        Failure::new(StatusCode::NOT_FOUND, "slot_not_found", message)
+    })?;
+    let body = read_body(&app, request.into_body()).await?;
+    let action = match parameters.get("action").map_or("", String::as_str) {
+        "save" => Action::Save(path_of(&app, &body)?),
+        "restore" => Action::Restore(path_of(&app, &body)?),
+        "erase" => Action::Erase,
+        other => {
+            let message = format!("action: expected save, restore or erase, not {}", other.escape_debug());
+            return Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_value", message));
+        }
+    };
+    let done = tokio::task::spawn_blocking(move || action.run(&lease.engine, seat)).await;
+    let value = done.map_err(|_| {
+        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "a panic while the state was handled")
+    })?;
+    Ok(answer(StatusCode::OK, &value?))
+}
+
+/// What is done with the state of a sequence.
+enum Action {
+    Save(PathBuf),
+    Restore(PathBuf),
+    Erase,
+}
+
+impl Action {
+    /// Does it; what to say of it, in the words of llama.cpp's server.
+    fn run(self, engine: &Engine, seat: SeatIndex) -> Result<Value, Failure> {
+        let begun = Instant::now();
+        let ms = |begun: Instant| begun.elapsed().as_secs_f64() * 1e3;
+        Ok(match self {
+            Self::Save(path) => {
+                let SavedSlot { tokens, bytes } = engine.save(seat, &path).map_err(refused)?;
+                let timings = json!({ "save_ms": ms(begun) });
+                json!({ "id_slot": seat.0, "filename": name(&path), "n_saved": tokens, "n_written": bytes, "timings": timings })
+            }
+            Self::Restore(path) => {
+                let SavedSlot { tokens, bytes } = engine.restore(seat, &path).map_err(refused)?;
+                let timings = json!({ "restore_ms": ms(begun) });
+                json!({ "id_slot": seat.0, "filename": name(&path), "n_restored": tokens, "n_read": bytes, "timings": timings })
+            }
+            Self::Erase => json!({ "id_slot": seat.0, "n_erased": engine.erase(seat).map_err(refused)? }),
+        })
+    }
+}
+
+fn name(path: &Path) -> Value {
+    path.file_name().map_or(Value::Null, |name| json!(name.to_string_lossy()))
+}
+
+/// What the engine says of a state.
+fn refused(error: SlotError) -> Failure {
+    let (status, code) = match &error {
+        SlotError::NoSuchSeat { .. } => (StatusCode::NOT_FOUND, "slot_not_found"),
+        SlotError::InUse { .. } => (StatusCode::CONFLICT, "slot_in_use"),
+        SlotError::Empty { .. } => (StatusCode::BAD_REQUEST, "slot_empty"),
+        SlotError::File(_) => (StatusCode::BAD_REQUEST, "slot_file"),
+        SlotError::Session(_) | SlotError::Engine(_) => (StatusCode::INTERNAL_SERVER_ERROR, "slot_failed"),
+    };
+    Failure::new(status, code, error.to_string())
+}
+/// The file that a body names.
+fn path_of(app: &App, body: &[u8]) -> Result<PathBuf, Failure> {
+    let Some(folder) = &app.options.slot_save_path else {
+        let message = "states are not saved here: the server was started without a directory for them";
+        return Err(Failure::new(StatusCode::BAD_REQUEST, "unsupported", message));
+    };
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let name = body["filename"].as_str().filter(|name| is_plain(name)).ok_or_else(|| {
+        let message = "filename: expected a name of letters, digits and `-_.` that does not begin with a dot";
+        Failure::new(StatusCode::BAD_REQUEST, "invalid_value", message)
+    })?;
+    Ok(folder.join(name))
+}
+
+/// Whether a name stays in its directory on every system.
+fn is_plain(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with('.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_in_their_directory() {
+        for name in ["a", "slot-1.bin", "A_b"] {
+            assert!(is_plain(name), "{name}");
+        }
+        for name in ["", ".", "..", ".a", "a/b", "/a", "a\\b", "a\0", "ä", &"x".repeat(129)] {
+            assert!(!is_plain(name), "{name}");
+        }
+    }
+}

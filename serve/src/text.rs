@@ -1,0 +1,272 @@
+//! Requests for texts: read, taken or refused, made by the engine, answered in one piece or as a stream.
+//!
+//! Everything that may take its time (reading the body, templates, tokens, forms) is done on threads where that stops nobody. The
+//! texts of a request belong to [`Texts`]; when that is dropped, because the answer has ended or its client has left, the engine
+//! drops them within a step, whether they wait, read their prompt or decode.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderName, HeaderValue, Request, StatusCode};
+use axum::response::Response;
+use bitnetc::api::{self, ChoiceIndex, Frame, Framing, Refusal, Reply, Route};
+use bitnetc::engine::{self, Event, Handle};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{sleep, timeout};
+
+use crate::admission::Ticket;
+use crate::app::App;
+use crate::failure::{Failure, json};
+use crate::log::Record;
+use crate::registry::Lease;
+use crate::shutdown::{Phase, Shutdown};
+
+/// Pieces of a stream that wait for the connection to take them. Then the engine's channel fills, and then the text pauses.
+const PIECES: usize = 16;
+/// Bytes that are put together to one piece.
+const PIECE: usize = 16 << 10;
+
+/// Reads the body of a request, within its bounds.
+pub(crate) async fn read_body(app: &App, body: Body) -> Result<Bytes, Failure> {
+    let limits = &app.options.limits;
+    let read = timeout(limits.read_timeout, axum::body::to_bytes(body, limits.body)).await;
+    match read {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_too_long(&error) => {
+            let message = format!("the body is longer than {} bytes", limits.body);
+            Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message).closing())
+        }
+        Ok(Err(_)) => {
+            let message = "the body did not arrive whole";
+            Err(Failure::new(StatusCode::BAD_REQUEST, "incomplete_body", message).closing())
+        }
+        Err(_) => {
+            let message = "the body of the request did not arrive in time";
+            Err(Failure::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message).closing())
+        }
+    }
+}
+
+fn is_too_long(error: &axum::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        // The type belongs to a crate that axum does not export.
+        if error.to_string() == "length limit exceeded" {
+            return true;
+        }
+        source = error.source();
+    }
+    error.to_string() == "length limit exceeded"
+}
+
+/// The name of the model in a body, if that is JSON and has one.
+pub(crate) fn model_name(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        #[serde(default)]
+        model: Option<serde_json::Value>,
+    }
+    // Whatever else is wrong with the body is found when it is read.
+    let named: Named = serde_json::from_slice(body).ok()?;
+    Some(named.model?.as_str()?.to_owned())
+}
+
+/// Answers a request for texts.
+pub(crate) async fn answer(
+    app: Arc<App>,
+    route: Route,
+    record: Record,
+    request: Request<Body>,
+) -> Result<Response, Failure> {
+    let body = read_body(&app, request.into_body()).await?;
+    if app.options.log_prompts {
+        record.prompt(&body);
+    }
+    let lease = app.registry.acquire(model_name(&body).as_deref()).await?;
+    record.model(&lease.service.id);
+    if route == Route::CountTokens {
+        return crate::utilities::count_tokens(lease, body).await;
+    }
+    // Before any work is done for it.
+    let mut ticket = lease.admission.admit()?;
+    let service = Arc::clone(&lease.service);
+    let read = tokio::task::spawn_blocking(move || {
+        let call = api::accept(&service, route, &body)?;
+        let requests: Result<Vec<engine::Request>, Refusal> =
+            call.choices.into_iter().map(api::Prepared::finish).collect();
+        Ok::<_, Refusal>((requests?, call.reply))
+    });
+    let (requests, reply) = read.await.map_err(|_| bug("a panic while the request was read"))??;
+    let context = u64::from(lease.service.context);
+    let tokens = |request: &engine::Request| {
+        let prompt = request.prompt.len() as u64;
+        prompt + request.options().limit.unwrap_or(context).min(context.saturating_sub(prompt))
+    };
+    ticket.grow(requests.len(), requests.iter().map(tokens).sum())?;
+    ticket.wait().await?;
+    let texts = Texts::submit(lease, ticket, requests, reply, record);
+    match texts.reply.is_stream() {
+        true => Ok(stream(&app, texts)),
+        false => texts.collect(&app.shutdown).await,
+    }
+}
+
+fn bug(message: &str) -> Failure {
+    Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
+}
+
+/// The texts of a request, and its answer in the making.
+struct Texts {
+    handles: Vec<Handle>,
+    reply: Reply,
+    /// Told when a handle has something to read.
+    news: Arc<Notify>,
+    record: Record,
+    // In this order: the texts are dropped first, then their place, then what holds the model.
+    _ticket: Ticket,
+    _lease: Lease,
+}
+
+impl Texts {
+    fn submit(
+        lease: Lease,
+        ticket: Ticket,
+        requests: Vec<engine::Request>,
+        reply: Reply,
+        record: Record,
+    ) -> Self {
+        let news = Arc::new(Notify::new());
+        let submit = |request| {
+            let news = Arc::clone(&news);
+            lease.engine.submit_with(request, Arc::new(move || news.notify_one()))
+        };
+        let handles = requests.into_iter().map(submit).collect();
+        Self { handles, reply, news, record, _ticket: ticket, _lease: lease }
+    }
+
+    /// What the texts have come to since the last time, as pieces of the stream; at most some of it, then it is not the end.
+    fn advance(&mut self, frames: &mut Vec<Frame>) -> bool {
+        for (index, handle) in self.handles.iter_mut().enumerate() {
+            while let Some(event) = handle.try_recv() {
+                match &event {
+                    Event::Token(_) => self.record.token(),
+                    Event::Done(completion) => self.record.completed(completion),
+                    Event::Failed(_) => self.record.ended("error"),
+                }
+                frames.extend(self.reply.event(ChoiceIndex::new(index), event));
+                if frames.len() >= PIECES {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// The answer in one piece.
+    async fn collect(mut self, shutdown: &Shutdown) -> Result<Response, Failure> {
+        let mut frames = Vec::new();
+        loop {
+            // An answer in one piece makes no frames.
+            while !self.advance(&mut frames) {
+                frames.clear();
+            }
+            if self.reply.is_complete() {
+                break;
+            }
+            tokio::select! {
+                () = self.news.notified() => {}
+                () = shutdown.reached(Phase::Ending) => return Err(Failure::draining()),
+            }
+        }
+        Ok(json(StatusCode::OK, &self.reply.into_body()?))
+    }
+
+    /// Sends the answer piece by piece. Ends when the connection is gone, too.
+    async fn pump(mut self, to: mpsc::Sender<Bytes>, shutdown: Shutdown, silence: Duration) {
+        let mut frames = self.reply.begin();
+        let ending = shutdown.reached(Phase::Ending);
+        let mut ending = std::pin::pin!(ending);
+        loop {
+            let all = self.advance(&mut frames);
+            let complete = self.reply.is_complete();
+            if complete {
+                frames.extend(self.reply.end());
+            }
+            if !frames.is_empty() && to.send(bytes(&frames)).await.is_err() {
+                return self.record.ended("cancelled");
+            }
+            frames.clear();
+            if complete {
+                return;
+            }
+            if !all {
+                continue;
+            }
+            tokio::select! {
+                () = self.news.notified() => {}
+                () = to.closed() => return self.record.ended("cancelled"),
+                () = sleep(silence) => {
+                    if self.reply.framing() == Framing::Sse {
+                        frames.push(Frame::Ping);
+                    }
+                }
+                () = &mut ending => {
+                    let frames = self.reply.fail(&Failure::draining().refusal);
+                    self.record.ended("shutdown");
+                    drop(to.send(bytes(&frames)).await);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn bytes(frames: &[Frame]) -> Bytes {
+    let mut out = Vec::with_capacity(PIECE);
+    frames.iter().for_each(|frame| frame.write(&mut out));
+    out.into()
+}
+
+/// The answer as a stream.
+fn stream(app: &App, texts: Texts) -> Response {
+    let (to, pieces) = mpsc::channel(PIECES);
+    let kind = texts.reply.framing().content_type();
+    tokio::spawn(texts.pump(to, app.shutdown.clone(), app.options.limits.ping));
+    let mut response = Response::new(Body::new(Pieces(pieces)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // nginx passes on every piece as it comes then.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    response
+}
+
+/// The body of a stream.
+struct Pieces(mpsc::Receiver<Bytes>);
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(cx).map(|piece| piece.map(|piece| Ok(http_body::Frame::data(piece))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_found_in_any_body() {
+        assert_eq!(model_name(br#"{"prompt":[1,{"model":"x"}],"model":"a"}"#), Some("a".to_owned()));
+        for body in [&b"{}"[..], b"", b"[1]", b"{\"model\":null}", b"{\"model\":7}", b"\xff", b"{\"model\":"] {
+            assert_eq!(model_name(body), None);
+        }
+    }
+}
