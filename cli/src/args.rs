@@ -537,6 +537,8 @@ pub(crate) enum BenchCommand {
     Kernels(super::bench_kernels::BenchKernelsArgs),
     /// Measure the effect of each pass by disabling the optional passes in turn
     Passes(super::bench_passes::BenchPassesArgs),
+    /// Measure a server under load: times to the first token, gaps between tokens, throughput, refusals
+    Serve(super::bench_serve::BenchServeArgs),
     /// Measure compiling, the time to the first token, and peak memory
     Startup(StartupArgs),
 }

@@ -24,7 +24,7 @@ use super::speeds::SpeedsArg;
 use super::startup::{self, Startup, is_plan};
 use super::synth::shape;
 use super::{
-    Outcome as CommandOutcome, bench_kernels, bench_passes, input_file, interrupt, models, output, progress,
+    Outcome as CommandOutcome, bench_kernels, bench_passes, bench_serve, input_file, interrupt, models, output, progress,
 };
 use crate::exit;
 
@@ -369,6 +369,7 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
     match &args.command {
         Some(BenchCommand::Kernels(args)) => return bench_kernels::run(args, quiet),
         Some(BenchCommand::Passes(args)) => return bench_passes::run(args, quiet),
+        Some(BenchCommand::Serve(args)) => return bench_serve::run(args, quiet),
         Some(BenchCommand::Startup(args)) => return startup::run(args, quiet),
         None => {}
     }

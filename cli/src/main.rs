@@ -11,6 +11,7 @@ mod batch;
 mod bench;
 mod bench_kernels;
 mod bench_passes;
+mod bench_serve;
 mod build;
 mod chat;
 mod compile;

@@ -76,6 +76,11 @@ impl ModelArg {
         }
     }
 
+    /// Whether the command line names a model.
+    pub(crate) fn is_given(&self) -> bool {
+        self.argument.is_some() || self.explicit
+    }
+
     /// The model, and the words of a command whose further arguments are `words`.
     pub(crate) fn with_words<'a>(&'a self, words: &'a [String]) -> (Option<&'a Path>, Vec<String>) {
         let (argument, option) = (self.argument.as_deref(), self.option.as_deref());

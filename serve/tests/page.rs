@@ -256,7 +256,7 @@ fn what_models_write_stays_text() {
     }
     assert_eq!(p.value("JSON.stringify([...document.querySelectorAll('#log a')].map((a) => a.href))"), r#"["https://example.com/a?b=c","https://example.org/bare"]"#);
     assert_eq!((p.count("#log hr"), p.count("#log p br")), (1, 1));
-    p.b.screenshot("serve-rich");
+    p.b.screenshot("serve-chat");
     // The copy button takes the code, not what is around it.
     p.value("navigator.clipboard.writeText = async (text) => { window.copied = text; }; true");
     p.b.click(".code-head button");

@@ -9,6 +9,7 @@
 //! | [`explain`] | What does a compiled model do, op by op, and how long should it take? |
 //! | [`verify`] | Do the kernels compute the interpreter's bits? |
 //! | [`mod@bench`] | How fast is a model, beside what the machine could do? |
+//! | [`load`] | How long do the answers of a server take when several clients ask? |
 //! | [`speeds`] | What are the machine's limits, measured once and remembered? |
 //! | [`run_ir`] | What does a function of any module return? |
 //! | [`synth`] | Models with random weights, as files. |
@@ -22,6 +23,7 @@ pub mod check_file;
 pub mod emit;
 pub mod error;
 pub mod explain;
+pub mod load;
 mod page;
 pub mod run_ir;
 pub mod speeds;

@@ -1,0 +1,13 @@
+"""schemathesis on /openapi.json: no answer with a status of 5xx, none that takes long, none that the document does not describe."""
+import os
+import pathlib
+import subprocess
+import sys
+
+from checks import BASE
+
+program = pathlib.Path(sys.executable).with_name("schemathesis")
+checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+command = [program, "run", f"{BASE}/openapi.json", "--url", BASE, "--checks", checks, "--seed", "1", "--max-examples", "12"]
+command += ["--max-response-time", "20", "--request-timeout", "30", "--continue-on-failure", "--workers", "2"]
+sys.exit(subprocess.run(command, env={**os.environ, "NO_COLOR": "1"}, check=False).returncode)
