@@ -108,6 +108,7 @@ impl Settings {
             GrammarSource::Lark(text) | GrammarSource::Gbnf(text) => ("grammar", text.clone()),
             GrammarSource::Regex(text) => ("regex", text.clone()),
             GrammarSource::Choice(texts) => ("choice", json!(texts).to_string()),
+            GrammarSource::Parts { lark, schemas } => ("grammar", json!([lark, schemas]).to_string()),
         };
         self.0.insert(name.to_owned(), json!(short_hash(&text)));
     }
