@@ -38,6 +38,7 @@
 //! included.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod batch;
 pub mod build;
 pub mod builtin;

@@ -1,0 +1,63 @@
+//! What answers requests: a model with the settings of its server, made once and shared by all requests.
+
+use bitnetc_runtime::sampling::SamplingParams;
+
+use crate::chat::{ChatEncoder, ChatError};
+use crate::constraint::GrammarSource;
+use crate::engine::GenerateOptions;
+use crate::model::Model;
+
+/// A model that answers requests.
+#[derive(Debug)]
+pub struct Service {
+    /// The model.
+    pub model: Model,
+    /// What makes prompts of messages, or why there are no chats with this model.
+    pub chat: Result<ChatEncoder, ChatError>,
+    /// The name of the model in answers.
+    pub id: String,
+    /// When the model was loaded, in seconds since 1970.
+    pub created: u64,
+    /// Tokens that a text has room for, prompt included.
+    pub context: u32,
+    /// What a request asks for where it says nothing.
+    pub defaults: Defaults,
+    /// What a request may ask for.
+    pub limits: Limits,
+    /// Whether a request that names another model is refused.
+    pub strict_model: bool,
+}
+
+/// What a request asks for where it says nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Defaults {
+    /// Settings of the sampler; the seed is that of `seed`.
+    pub params: SamplingParams,
+    /// The seed of every request; `None`: each has a random one.
+    pub seed: Option<u64>,
+    /// When to end.
+    pub options: GenerateOptions,
+    /// The form that texts have to have.
+    pub form: Option<GrammarSource>,
+}
+
+/// How much a request may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Choices of a prompt.
+    pub choices: usize,
+    /// Prompts.
+    pub prompts: usize,
+    /// Messages of a chat.
+    pub messages: usize,
+    /// Strings, and tokens, that end a text.
+    pub stops: usize,
+    /// Bytes of such a string.
+    pub stop_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { choices: 8, prompts: 64, messages: 4096, stops: 64, stop_bytes: 4096 }
+    }
+}
