@@ -201,7 +201,8 @@ impl Tools {
     /// What is wrong with them.
     pub fn read(body: &Value) -> Result<Option<Self>, ToolError> {
         for (field, instead) in [("functions", "tools"), ("function_call", "tool_choice")] {
-            let asks = |value: &&Value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty());
+            let asks =
+                |value: &&Value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty());
             if body.get(field).filter(asks).is_some_and(|value| value != "none") {
                 return Err(unsupported(field, format!("the old form is not supported: use {instead}")));
             }
@@ -301,7 +302,10 @@ mod tests {
             ("tools", json!({ "tools": [function("a b")] })),
             ("tools", json!({ "tools": [function("")] })),
             ("tools", json!({ "tools": [function("a"), function("a")] })),
-            ("tools", json!({ "tools": [{ "type": "function", "function": { "name": "a", "parameters": [] } }] })),
+            (
+                "tools",
+                json!({ "tools": [{ "type": "function", "function": { "name": "a", "parameters": [] } }] }),
+            ),
             (
                 "tools",
                 json!({ "tools": [{ "type": "function", "function": { "name": "a", "parameters": { "type": "string" } } }] }),

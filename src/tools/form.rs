@@ -160,11 +160,7 @@ const FORMS: &[CallForm] = &[
         marks: &["<｜tool▁call▁begin｜>", "```json"],
         shape: Shape::Named(Named {
             section: DEEPSEEK,
-            ..named(
-                "<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
-                "\n```json\n",
-                "\n```<｜tool▁call▁end｜>",
-            )
+            ..named("<｜tool▁call▁begin｜>function<｜tool▁sep｜>", "\n```json\n", "\n```<｜tool▁call▁end｜>")
         }),
         noise: &[DEEPSEEK.0, DEEPSEEK.1],
     },

@@ -126,7 +126,8 @@ impl Writer<'_> {
     fn arguments(&mut self, tool: &Tool) -> String {
         let mut schema = tool.parameters.clone();
         schema.entry("type").or_insert_with(|| json!("object"));
-        let combines = ["anyOf", "oneOf", "allOf", "$ref", "patternProperties", "unevaluatedProperties", "if"];
+        let combines =
+            ["anyOf", "oneOf", "allOf", "$ref", "patternProperties", "unevaluatedProperties", "if"];
         if !combines.iter().any(|&key| schema.contains_key(key)) {
             schema.entry("additionalProperties").or_insert(Value::Bool(false));
         }
@@ -161,7 +162,12 @@ impl Writer<'_> {
         let properties = match tool.parameters.get("properties") {
             None | Some(Value::Null) => &empty,
             Some(Value::Object(properties)) if properties.len() <= MAX_PROPERTIES => properties,
-            Some(_) => return Err(unenforceable(tool, &format!("has no list of at most {MAX_PROPERTIES} properties"))),
+            Some(_) => {
+                return Err(unenforceable(
+                    tool,
+                    &format!("has no list of at most {MAX_PROPERTIES} properties"),
+                ));
+            }
         };
         let required = tool.parameters.get("required").and_then(Value::as_array);
         for (name, schema) in properties {
@@ -195,7 +201,8 @@ impl Writer<'_> {
                 other => Some(self.literal(&other.to_string())),
             };
             let choices: Option<Vec<String>> = choices.iter().map(choice).collect();
-            let choices = choices.ok_or_else(|| unenforceable(tool, &format!("has the mark of an end in {name}")))?;
+            let choices =
+                choices.ok_or_else(|| unenforceable(tool, &format!("has the mark of an end in {name}")))?;
             return Ok(format!("({}) {}", choices.join("| "), self.literal(&end)));
         }
         for keyword in ["pattern", "format", "anyOf", "oneOf", "allOf", "not", "$ref"] {
@@ -229,7 +236,8 @@ impl Writer<'_> {
                 format!("{open}\"[\" call {} \"]\" {}", more(", "), self.literal(close))
             }
             Shape::Objects(Objects { open, close, pad, .. }) => {
-                let (open, close) = (self.literal(&format!("{open}{pad}")), self.literal(&format!("{pad}{close}")));
+                let (open, close) =
+                    (self.literal(&format!("{open}{pad}")), self.literal(&format!("{pad}{close}")));
                 self.each(&format!("{open}call {close}"), pad, parallel)
             }
             Shape::Named(Named { section, .. }) => {

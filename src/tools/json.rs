@@ -218,10 +218,14 @@ mod tests {
         assert_eq!(whole(r#"{"name": "f", "arguments": "{\"a\":1}", "id": 1}"#), f(r#"{"a":1}"#, false));
         assert_eq!(whole(r#"{"name": "f"}"#), f("{}", true));
         assert_eq!(whole(r#"{"name": "f", "arguments": null}"#), f("{}", true));
-        for more in ["", "{", r#"{"na"#, r#"{"name""#, r#"{"name": "f"#, r#"{"name": "f","#, r#"{"arguments": {"#] {
+        for more in
+            ["", "{", r#"{"na"#, r#"{"name""#, r#"{"name": "f"#, r#"{"name": "f","#, r#"{"arguments": {"#]
+        {
             assert_eq!(head(more), Head::More, "{more}");
         }
-        for no in ["x", "{x", "[", r#"{"a": 1}"#, r#"{"name": 1}"#, r#"{"name": "f", "arguments": [1]}"#, "{}"] {
+        for no in
+            ["x", "{x", "[", r#"{"a": 1}"#, r#"{"name": 1}"#, r#"{"name": "f", "arguments": [1]}"#, "{}"]
+        {
             assert_eq!(head(no), Head::No, "{no}");
         }
     }
@@ -231,8 +235,11 @@ mod tests {
         let text = r#"{"a": "}\"]", "b": [1, {}]} x"#;
         assert_eq!(Scan::default().feed(text), Some(text.len() - 2));
         let mut scan = Scan::default();
-        let ends: Vec<usize> =
-            text.char_indices().filter(|&(at, c)| scan.feed(&text[at..at + c.len_utf8()]).is_some()).map(|(at, _)| at).collect();
+        let ends: Vec<usize> = text
+            .char_indices()
+            .filter(|&(at, c)| scan.feed(&text[at..at + c.len_utf8()]).is_some())
+            .map(|(at, _)| at)
+            .collect();
         assert_eq!(ends.first(), Some(&(text.len() - 3)));
     }
 }

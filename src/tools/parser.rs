@@ -378,9 +378,7 @@ fn tagged_head(held: &str, form: &Tagged, tools: &Tools) -> Head {
     };
     match rest.trim_start().strip_prefix(close) {
         _ if !is_declared(tools, name) => Head::No,
-        Some(rest) => {
-            Head::Call { name: name.to_owned(), arguments: Arguments::At(held.len() - rest.len()) }
-        }
+        Some(rest) => Head::Call { name: name.to_owned(), arguments: Arguments::At(held.len() - rest.len()) },
         None if close.starts_with(rest.trim_start()) => Head::More,
         None => Head::No,
     }

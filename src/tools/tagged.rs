@@ -131,7 +131,9 @@ impl Parameters {
         if !last && [open, end, form.close].into_iter().any(is_prefix) {
             return Step::Wait;
         }
-        let Some(rest) = held.strip_prefix(open) else { return if last { Step::Wait } else { self.close(out) } };
+        let Some(rest) = held.strip_prefix(open) else {
+            return if last { Step::Wait } else { self.close(out) };
+        };
         let stop = middle.chars().next().unwrap_or('>');
         let Some(at) = rest.find(stop) else { return Step::Wait };
         let (key, rest) = rest.split_at_checked(at).unwrap_or_default();
