@@ -10,6 +10,8 @@
 //! - no wake-up is lost: the outlet marks itself as starved *before* the attempt whose failure lets the engine go to sleep, and
 //!   the client looks at the mark *after* it has taken an event. One of the two sees the other;
 //! - no event is lost: what found no room when the outlet is dropped is left in [`Control`] for the client;
+//! - a client that asked for it is notified *after* an event can be read, and after the outlet is gone: whoever tries to read
+//!   once after each notification misses nothing;
 //! - events are dropped under guard: they may own a constraint, and what its drop does is its request's business.
 
 use std::collections::VecDeque;
@@ -22,6 +24,35 @@ use super::event::Event;
 
 /// Wakes the thread that steps the scheduler.
 pub(super) type Waker = Arc<dyn Fn() + Send + Sync>;
+
+/// Tells a client that its [`Handle`](super::Handle) has something to read. It is called on the thread that steps the
+/// scheduler, so it must neither block nor read the handle itself; a panic in it is ignored. Several events may come with one
+/// call, and a call with none.
+pub type Notify = Arc<dyn Fn() + Send + Sync>;
+
+/// Notifies the client, also when it is dropped.
+struct Bell(Option<Notify>);
+
+impl std::fmt::Debug for Bell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Bell").field(&self.0.is_some()).finish()
+    }
+}
+
+impl Bell {
+    fn ring(&self) {
+        if let Some(notify) = &self.0 {
+            // Whom the panic concerns is not there to be told.
+            let _ = guarded(|| notify());
+        }
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        self.ring();
+    }
+}
 
 /// What the two ends know of each other.
 #[derive(Debug, Default)]
@@ -93,16 +124,19 @@ pub(super) struct Outlet {
     control: Arc<Control>,
     /// Events that the channel has room for.
     capacity: usize,
+    /// The last field: it is dropped after the sender, when the end of the channel can be seen.
+    bell: Bell,
 }
 
-/// A channel for at most `capacity` events.
-pub(super) fn channel(capacity: usize) -> (Outlet, Receiver<Event>, Arc<Control>) {
+/// A channel for at most `capacity` events, with what to call when there are any.
+pub(super) fn channel(capacity: usize, notify: Option<Notify>) -> (Outlet, Receiver<Event>, Arc<Control>) {
     let capacity = capacity.max(1);
     let (sender, receiver) = sync_channel(capacity);
     let control = Arc::new(Control::default());
     // A step makes a token event at most, and the end of a text one more.
     let held = VecDeque::with_capacity(2);
-    (Outlet { sender, held, control: Arc::clone(&control), capacity }, receiver, control)
+    let bell = Bell(notify);
+    (Outlet { sender, held, control: Arc::clone(&control), capacity, bell }, receiver, control)
 }
 
 impl Outlet {
@@ -168,7 +202,10 @@ impl Outlet {
             self.control.unread.fetch_sub(1, Ordering::SeqCst);
         }
         match refused {
-            None => Ok(()),
+            None => {
+                self.bell.ring();
+                Ok(())
+            }
             Some(TrySendError::Full(event)) => Err(event),
             Some(TrySendError::Disconnected(event)) => {
                 discard(event);

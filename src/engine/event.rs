@@ -43,6 +43,10 @@ pub struct Completion {
     pub finish: Stop,
     /// Probabilities of `tokens`, if they were asked for.
     pub logprobs: Vec<TokenLogprobs>,
+    /// Probabilities of the tokens of the prompt after the first, if
+    /// [`Request::prompt_logprobs`](super::Request::prompt_logprobs) asked for them: those of a text that is interrupted
+    /// may be fewer.
+    pub prompt_logprobs: Vec<TokenLogprobs>,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// Of these, tokens that a sequence held already, which were not computed: the text went on in that sequence, or they

@@ -4,8 +4,38 @@ use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::sampling::{ParamError, Sampler, SamplingParams};
 use bitnetc_runtime::tokenizer::TokenId;
 
+use super::slots::SeatIndex;
 use super::text::{GenerateOptions, Text};
 use crate::constraint::Constraint;
+
+/// Separates the prompts of tenants: what one of them has computed is never reused for another, so that nobody can tell from
+/// the time that an answer takes what others have asked. A BLAKE3 hash, so of any text it takes the same room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Salt(pub(super) [u8; 32]);
+
+impl Salt {
+    /// The salt that a text stands for.
+    pub fn of(text: &str) -> Self {
+        Self(*blake3::hash(text.as_bytes()).as_bytes())
+    }
+}
+
+/// How a request uses what is left of earlier prompts. No bit of its text depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheUse {
+    /// Whether beginnings that were computed before are reused; else all of the prompt is computed.
+    pub read: bool,
+    /// Whose prompts are shared: those with the same salt. `None` is one of them.
+    pub salt: Option<Salt>,
+    /// The sequence that the request is given if it is free when the request begins; any other one if not.
+    pub seat: Option<SeatIndex>,
+}
+
+impl Default for CacheUse {
+    fn default() -> Self {
+        Self { read: true, salt: None, seat: None }
+    }
+}
 
 /// A text to make.
 #[derive(Debug)]
@@ -17,6 +47,11 @@ pub struct Request {
     /// Whether [`Completion::state`](super::Completion::state) is given back. A text whose context is full is then not
     /// ended: what it holds back stays held back until it goes on or [`Text::end`] is called.
     pub keep_state: bool,
+    /// Report the probability of each token of the prompt after the first, and of this number of most likely tokens at its
+    /// position, in [`Completion::prompt_logprobs`](super::Completion::prompt_logprobs). All of the prompt is computed then. A text of no tokens is a way to score one.
+    pub prompt_logprobs: Option<usize>,
+    /// What may be reused for the prompt.
+    pub cache: CacheUse,
     pub(super) text: Text,
 }
 
@@ -36,7 +71,8 @@ impl Request {
     /// A text that has begun and goes on after another prompt, which holds its tokens too as far as the model is to see
     /// them. Sampler, constraint, stop strings and limit go on where they are.
     pub fn resume(prompt: Vec<TokenId>, text: Text) -> Self {
-        Self { prompt, text, stream: true, keep_state: false }
+        let cache = CacheUse::default();
+        Self { prompt, text, stream: true, keep_state: false, prompt_logprobs: None, cache }
     }
 
     /// The same, with a text that follows `constraint`.

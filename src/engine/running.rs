@@ -3,15 +3,18 @@
 //! It may lose its sequence and be given another one later ([`Running::park`]): its text goes on where it was, and nothing of it
 //! depends on that.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bitnetc_runtime::error::SessionError;
+use bitnetc_runtime::sampling::TokenLogprobs;
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 
 use super::channel::Outlet;
 use super::error::{EngineError, guarded};
 use super::event::{Completion, Event, Token};
-use super::request::Request;
+use super::metrics::Metrics;
+use super::request::{CacheUse, Request};
+use super::slots::ToldTask;
 use super::text::{Progress, Stop, Text};
 use crate::error::Error;
 
@@ -26,6 +29,54 @@ pub(super) enum Next {
     End(Result<Stop, Error>),
 }
 
+/// The rows of a part of a step, as its request sees them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rows {
+    /// Position of the first one.
+    pub(super) start: usize,
+    /// How many.
+    pub(super) count: usize,
+    /// Whether the last one is followed by a new token.
+    pub(super) completes: bool,
+    /// Whether they fill the context.
+    pub(super) fills_context: bool,
+}
+
+/// A prompt whose tokens' probabilities are wanted.
+#[derive(Debug)]
+struct Scored {
+    prompt: Vec<TokenId>,
+    /// Most likely tokens to report at each position.
+    top: usize,
+    /// Of the tokens after the first, as far as they are known.
+    found: Vec<TokenLogprobs>,
+}
+
+impl Scored {
+    fn is_whole(&self) -> bool {
+        self.found.len() + 1 >= self.prompt.len()
+    }
+
+    /// Takes the logits after the token at `position`, if the next probability follows from them.
+    fn take(&mut self, position: usize, logits: &[f32]) {
+        if position == self.found.len()
+            && let Some(&next) = self.prompt.get(position + 1)
+        {
+            self.found.push(TokenLogprobs::of(logits, next, self.top));
+        }
+    }
+}
+
+/// When a request passed its stations, by the scheduler's clock.
+#[derive(Clone, Copy, Debug)]
+struct Stations {
+    submitted: Duration,
+    /// When it first had a sequence.
+    begun: Option<Duration>,
+    first_token: Option<Duration>,
+    latest_token: Duration,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Running {
@@ -36,8 +87,14 @@ pub(super) struct Running {
     pub(super) next: Next,
     /// Whether the prompt has been fed.
     pub(super) decoding: bool,
-    /// Whether the step under way fills the context.
-    pub(super) fills_context: bool,
+    /// Its part of the step under way.
+    pub(super) rows: Rows,
+    /// What may be reused for its prompt.
+    pub(super) cache: CacheUse,
+    scored: Option<Scored>,
+    stations: Stations,
+    /// When it was given the sequence that it has.
+    seated: Instant,
     /// Length of the text when the step began.
     certain: usize,
     stream: bool,
@@ -50,15 +107,27 @@ pub(super) struct Running {
     begun: bool,
     /// Time for sampling in the step under way, if there was any.
     sampled: Option<Duration>,
+    /// Time for rows of the prompt that are scored.
+    scoring: Option<Duration>,
     /// Time of steps since the latest token.
     waited: Duration,
 }
 
 impl Running {
     /// A request that has no sequence yet, and the tokens to feed.
-    pub(super) fn new(request: Request, outlet: Outlet, arrival: u64) -> (Self, Vec<TokenId>) {
-        let Request { prompt, stream, keep_state, text } = request;
+    pub(super) fn new(
+        request: Request,
+        outlet: Outlet,
+        arrival: u64,
+        submitted: Duration,
+    ) -> (Self, Vec<TokenId>) {
+        let Request { prompt, stream, keep_state, prompt_logprobs, cache, text } = request;
+        let scored = |top| Scored { prompt: prompt.clone(), top, found: Vec::with_capacity(prompt.len()) };
         let running = Self {
+            scored: prompt_logprobs.map(scored),
+            cache,
+            stations: Stations { submitted, begun: None, first_token: None, latest_token: submitted },
+            seated: Instant::now(),
             certain: text.text().len(),
             resumed: !text.tokens().is_empty(),
             text,
@@ -66,20 +135,20 @@ impl Running {
             arrival,
             next: Next::Rows,
             decoding: false,
-            fills_context: false,
+            rows: Rows::default(),
             stream,
             keep_state,
             prompt_tokens: prompt.len(),
             reused_tokens: 0,
             begun: false,
             sampled: None,
+            scoring: None,
             waited: Duration::ZERO,
         };
         (running, prompt)
     }
 
-    /// Gives the request a sequence of `context` tokens, which holds the first `reused` of `tokens`, as long after its submission
-    /// as `queued` says.
+    /// Gives the request a sequence of `context` tokens, which holds the first `reused` of `tokens`, at the time `now`.
     ///
     /// # Errors
     /// A panic of the tokenizer.
@@ -88,17 +157,47 @@ impl Running {
         tokens: &[TokenId],
         (tokenizer, vocab, context): (&dyn Tokenize, u32, u32),
         reused: usize,
-        queued: Duration,
+        now: Duration,
+        metrics: &Metrics,
     ) -> Result<(), EngineError> {
+        self.seated = Instant::now();
         // The last token of a text that fills the context is made, but not fed.
         let room = (context as usize + 1).saturating_sub(tokens.len());
         let text = &mut self.text;
         guarded(|| text.begin(tokens, tokenizer, vocab, room))?;
         if !std::mem::replace(&mut self.begun, true) {
             self.reused_tokens = reused;
+            let queued = now.saturating_sub(self.stations.submitted);
             self.text.timings.queue += queued;
+            self.stations.begun = Some(now);
+            metrics.queue_seconds.observe_time(queued);
+            if self.may_reuse() {
+                metrics.prefix_queries.add(tokens.len() as u64);
+                metrics.prefix_hits.add(reused as u64);
+            }
         }
         Ok(())
+    }
+
+    /// Whether beginnings that others have computed are of use: not where logits are wanted that nobody has kept.
+    pub(super) fn may_reuse(&self) -> bool {
+        self.cache.read && !self.is_scoring()
+    }
+
+    /// Whether logits are wanted after every row.
+    pub(super) fn is_scoring(&self) -> bool {
+        self.scored.as_ref().is_some_and(|scored| !scored.is_whole())
+    }
+
+    /// What is told of it to those who ask what the sequences do.
+    pub(super) fn told(&self) -> ToldTask {
+        ToldTask {
+            arrival: self.arrival,
+            prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.reused_tokens,
+            decoded_tokens: self.text.tokens().len(),
+            began: self.seated,
+        }
     }
 
     /// Takes note that the request has no sequence any more. All its tokens are fed again to the next one.
@@ -106,13 +205,52 @@ impl Running {
         (self.decoding, self.resumed) = (false, true);
     }
 
-    /// Whether the text has as many tokens as were asked for before any was made.
-    pub(super) fn is_at_limit(&self) -> bool {
-        self.text.is_at_limit()
+    /// Whether nothing is to be computed: the text has as many tokens as were asked for before any was made.
+    pub(super) fn is_complete(&self) -> bool {
+        self.text.is_at_limit() && !self.is_scoring()
+    }
+
+    /// Takes the logits after a row of its part of the step. After the last row, says whether they became a token.
+    pub(super) fn take(
+        &mut self,
+        row: usize,
+        logits: Result<&[f32], SessionError>,
+        tokenizer: &dyn Tokenize,
+    ) -> Option<bool> {
+        if matches!(self.next, Next::End(_)) {
+            return None;
+        }
+        let before = self.text.tokens().len();
+        let is_last = self.rows.completes && row + 1 == self.rows.count;
+        match (&mut self.scored, &logits) {
+            (Some(scored), Ok(logits)) => scored.take(self.rows.start + row, logits),
+            (_, Err(_)) | (None, Ok(_)) => {}
+        }
+        match logits {
+            Ok(logits) if is_last => self.advance(Ok(logits), tokenizer),
+            Ok(_) => {}
+            Err(error) => self.advance(Err(error), tokenizer),
+        }
+        is_last.then(|| self.text.tokens().len() > before)
+    }
+
+    /// Takes note of the time at which the logits of the last row had become a token.
+    pub(super) fn token_made(&mut self, now: Duration, metrics: &Metrics) {
+        let Stations { submitted, begun, first_token, latest_token } = &mut self.stations;
+        match first_token {
+            Some(_) => metrics.inter_token_seconds.observe_time(now.saturating_sub(*latest_token)),
+            None => {
+                metrics.first_token_seconds.observe_time(now.saturating_sub(*submitted));
+                metrics.prefill_seconds.observe_time(now.saturating_sub(begun.unwrap_or(*submitted)));
+                *first_token = Some(now);
+            }
+        }
+        *latest_token = now;
+        metrics.generation_tokens.add(1);
     }
 
     /// Goes on with the logits after the last row that was fed.
-    pub(super) fn take(&mut self, logits: Result<&[f32], SessionError>, tokenizer: &dyn Tokenize) {
+    fn advance(&mut self, logits: Result<&[f32], SessionError>, tokenizer: &dyn Tokenize) {
         let before = self.text.tokens().len();
         let text = &mut self.text;
         let progress = logits
@@ -121,7 +259,7 @@ impl Running {
         self.next = match progress {
             Err(error) => Next::End(Err(error)),
             Ok(Progress::Done(stop)) => Next::End(Ok(stop)),
-            Ok(Progress::Feed(id)) if !self.fills_context => Next::Token(id),
+            Ok(Progress::Feed(id)) if !self.rows.fills_context => Next::Token(id),
             // Not ended: it may go on in another context.
             Ok(Progress::Feed(_)) if self.keep_state => Next::End(Ok(Stop::ContextFull)),
             Ok(Progress::Feed(_)) => Next::End(Ok(self.text.end(Stop::ContextFull))),
@@ -143,9 +281,13 @@ impl Running {
         self.outlet.send(Event::Token(Token { id, text, logprobs }));
     }
 
-    /// Notes the time that sampling took in the step under way.
-    pub(super) fn sampled(&mut self, time: Duration) {
-        self.sampled = Some(time);
+    /// Notes the time that the logits of a row took; whether they were those that a token is chosen from.
+    pub(super) fn sampled(&mut self, time: Duration, is_last: bool) {
+        let before = self.scoring.take().unwrap_or_default();
+        match is_last {
+            true => self.sampled = Some(before + time),
+            false => self.scoring = Some(before + time),
+        }
     }
 
     /// Notes the time of a step without sampling.
@@ -169,17 +311,48 @@ impl Running {
     }
 
     /// Ends the request where the client asked for it, or where nothing is to be made.
-    pub(super) fn stop(mut self, stop: Stop) -> Outlet {
+    pub(super) fn stop(mut self, stop: Stop, now: Duration, metrics: &Metrics) -> Outlet {
         let stop = self.text.end(stop);
-        self.finish(Ok(stop))
+        self.finish(Ok(stop), now, metrics)
     }
 
     /// Sends the last event.
-    pub(super) fn finish(self, result: Result<Stop, Error>) -> Outlet {
+    pub(super) fn finish(mut self, result: Result<Stop, Error>, now: Duration, metrics: &Metrics) -> Outlet {
+        self.count_end(result.as_ref().ok().copied(), now, metrics);
+        self.dismiss(result)
+    }
+
+    /// Sends the last event of a request that was never queued.
+    pub(super) fn refuse(self, result: Result<Stop, Error>) -> Outlet {
+        self.dismiss(result)
+    }
+
+    fn count_end(&mut self, stop: Option<Stop>, now: Duration, metrics: &Metrics) {
+        metrics.finished.count(stop);
+        metrics.request_prompt_tokens.observe(self.prompt_tokens as f64);
+        metrics.request_generation_tokens.observe(self.text.tokens().len() as f64);
+        if self.stations.begun.is_some() {
+            metrics.request_seconds.observe_time(now.saturating_sub(self.stations.submitted));
+        }
+        if let Some(first) = self.stations.first_token {
+            metrics.decode_seconds.observe_time(now.saturating_sub(first));
+        }
+    }
+
+    fn dismiss(mut self, result: Result<Stop, Error>) -> Outlet {
+        let scored = self.scored.take().map(|scored| scored.found);
         let Self { text, mut outlet, keep_state, certain, prompt_tokens, reused_tokens, .. } = self;
-        outlet.send(ended(text, result, keep_state, certain, prompt_tokens, reused_tokens));
+        let prompt = Prompt { logprobs: scored.unwrap_or_default(), prompt_tokens, reused_tokens };
+        outlet.send(ended(text, result, keep_state, certain, prompt));
         outlet
     }
+}
+
+/// What the last event says of the prompt.
+struct Prompt {
+    logprobs: Vec<TokenLogprobs>,
+    prompt_tokens: usize,
+    reused_tokens: usize,
 }
 
 /// The last event of a text. `certain`: as much of it was sent before.
@@ -188,9 +361,9 @@ fn ended(
     result: Result<Stop, Error>,
     keep_state: bool,
     certain: usize,
-    prompt_tokens: usize,
-    reused_tokens: usize,
+    prompt: Prompt,
 ) -> Event {
+    let Prompt { logprobs: prompt_logprobs, prompt_tokens, reused_tokens } = prompt;
     match result {
         Err(error) => {
             // What a constraint does when it is dropped is its request's business too.
@@ -213,6 +386,7 @@ fn ended(
                 tokens,
                 finish,
                 logprobs,
+                prompt_logprobs,
                 prompt_tokens,
                 reused_tokens,
                 timings,

@@ -15,17 +15,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitnetc_runtime::error::SessionError;
-use bitnetc_runtime::machine::{Record, vec_with_room};
+use bitnetc_runtime::machine::{Record, Wanted, vec_with_room};
 use bitnetc_runtime::model::Model;
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 
-use super::channel::{Outlet, channel};
-use super::error::EngineError;
+use super::channel::{Notify, Outlet, channel};
+use super::error::{EngineError, guarded};
 use super::handle::Handle;
+use super::metrics::Metrics;
 use super::plan::{Budget, Demand, plan};
 use super::prefix::{Choice, Held, choose};
 use super::request::Request;
-use super::running::{Next, Running};
+use super::running::{Next, Rows, Running};
+use super::slots::{Board, SlotState, Told};
 use super::stepper::{MachineStepper, Part, Stepper};
 use super::text::Stop;
 
@@ -42,6 +44,11 @@ pub struct EngineOptions {
     /// Rows of prompts in a step, at most: how long others wait for their next token while a prompt is read. `None`: as
     /// many as read the weights once where nobody decodes, else 32.
     pub max_prompt_rows: Option<u32>,
+    /// Time of a step in which sequences decode, at most: prompts get as many rows as are expected to fit, going by the times
+    /// of earlier steps, and at least one. `None`: rows are bounded by their number alone.
+    pub max_step: Option<Duration>,
+    /// Bytes of beginnings of texts that are kept when their sequences are given to others, at most.
+    pub cache_ram: u64,
     /// Events of a request that wait to be read, 1 to 65,536; one more pauses the request.
     pub events: u32,
     /// What the machine records of its time.
@@ -61,6 +68,8 @@ impl EngineOptions {
             threads,
             sequences: 1,
             max_prompt_rows: None,
+            max_step: None,
+            cache_ram: 0,
             events: Self::EVENTS,
             record: Record::Nothing,
         }
@@ -125,8 +134,13 @@ impl<Q> Seat<Q> {
         (self.pending.len() - self.fed) as u32
     }
 
-    fn part(&mut self, rows: u32) -> Part<'_, Q> {
-        let logits = rows == self.waiting();
+    /// The next rows; with the logits after each of them, or after the last one if a token follows it.
+    fn part(&mut self, rows: u32, scores: bool) -> Part<'_, Q> {
+        let logits = match scores {
+            true => Wanted::All,
+            false if rows == self.waiting() => Wanted::Last,
+            false => Wanted::None,
+        };
         let tokens = &self.pending[self.fed..self.fed + rows as usize];
         Part { sequence: &mut self.sequence, tokens, logits }
     }
@@ -138,7 +152,6 @@ struct Waiting {
     running: Running,
     /// What is fed to its sequence: its prompt, and the tokens that it has by now.
     tokens: Vec<TokenId>,
-    submitted: Duration,
 }
 
 /// See the module.
@@ -156,10 +169,14 @@ pub struct Scheduler<S: Stepper = MachineStepper> {
     demands: Vec<Demand>,
     rows: Vec<u32>,
     active: Vec<usize>,
+    /// Whether logits are wanted after every row of a seat.
+    scores: Vec<bool>,
     arrivals: u64,
     /// Times that a request began or ended in a seat.
     uses: u64,
     stats: Stats,
+    metrics: Arc<Metrics>,
+    board: Arc<Board>,
 }
 
 impl<S: Stepper> std::fmt::Debug for Scheduler<S> {
@@ -210,12 +227,17 @@ impl<S: Stepper> Scheduler<S> {
         let demands = vec_with_room("plan of a step", count)?;
         let rows = vec_with_room("plan of a step", count)?;
         let active = vec_with_room("plan of a step", count)?;
+        let scores = vec_with_room("plan of a step", count)?;
         let mut seats = vec_with_room("sequences", count)?;
         for _ in 0..count {
             seats.push(seat()?);
             places.push(None);
         }
+        let metrics = Arc::<Metrics>::default();
+        metrics.kv_capacity.set(u64::from(stepper.context()) * count as u64);
         Ok(Self {
+            metrics,
+            board: Arc::new(Board::new(count, stepper.context())),
             budget: Budget { chunk: stepper.chunk(), max_prompt_rows: options.max_prompt_rows },
             stepper,
             tokenizer,
@@ -228,6 +250,7 @@ impl<S: Stepper> Scheduler<S> {
             demands,
             rows,
             active,
+            scores,
             arrivals: 0,
             uses: 0,
             stats: Stats::default(),
@@ -285,9 +308,33 @@ impl<S: Stepper> Scheduler<S> {
         self.stats
     }
 
+    /// What is counted, to be read at any time and on any thread.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// What the sequences hold and do.
+    pub fn slots(&self) -> Vec<SlotState> {
+        self.board.read()
+    }
+
+    /// Where the sequences' states are written down.
+    pub(super) fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
     /// Takes a request, to be read from the handle. What is wrong with it is its event.
     pub fn submit(&mut self, request: Request) -> Handle {
-        let (outlet, events, control) = channel(self.events);
+        self.submit_for(request, None)
+    }
+
+    /// As [`Scheduler::submit`]; `notify` is called after there is something to read.
+    pub fn submit_with(&mut self, request: Request, notify: Notify) -> Handle {
+        self.submit_for(request, Some(notify))
+    }
+
+    fn submit_for(&mut self, request: Request, notify: Option<Notify>) -> Handle {
+        let (outlet, events, control) = channel(self.events, notify);
         let now = self.now();
         self.enqueue(request, outlet, now);
         Handle::new(events, control, None)
@@ -301,15 +348,17 @@ impl<S: Stepper> Scheduler<S> {
     /// Puts a request at the end of the queue, unless it has ended before it began.
     pub(super) fn enqueue(&mut self, request: Request, outlet: Outlet, submitted: Duration) {
         let refused = request.check(self.stepper.vocab(), self.stepper.context()).err();
-        let (running, tokens) = Running::new(request, outlet, self.arrivals);
-        if running.is_at_limit() {
-            return self.leave(running.stop(Stop::Limit));
+        let (running, tokens) = Running::new(request, outlet, self.arrivals, submitted);
+        if let Some(error) = refused.filter(|_| !running.is_complete()) {
+            self.metrics.refused.add(1);
+            return self.leave(running.refuse(Err(error.into())));
         }
-        if let Some(error) = refused {
-            return self.leave(running.finish(Err(error.into())));
+        if running.is_complete() {
+            let now = self.now();
+            return self.leave(running.stop(Stop::Limit, now, &self.metrics));
         }
         self.arrivals += 1;
-        self.waiting.push_back(Waiting { running, tokens, submitted });
+        self.waiting.push_back(Waiting { running, tokens });
     }
 
     /// Computes the next rows of all requests that are not paused, and tells what they were.
@@ -318,13 +367,27 @@ impl<S: Stepper> Scheduler<S> {
         self.sweep();
         self.admit();
         let step = self.plan();
+        self.publish();
         if !step.is_idle() {
-            self.compute();
+            let time = self.compute();
+            self.metrics.stepped(step.decode_rows, step.prompt_rows, time);
             self.stats.steps += 1;
             self.stats.prompt_rows += u64::from(step.prompt_rows);
             self.stats.decode_rows += u64::from(step.decode_rows);
+            self.publish();
         }
         step
+    }
+
+    /// Writes down what others may look at while the next step is computed.
+    fn publish(&self) {
+        self.metrics.running.set(self.running() as u64);
+        self.metrics.waiting.set(self.waiting.len() as u64);
+        self.metrics.kv_tokens.set(self.tokens() as u64);
+        for (index, (seat, place)) in self.seats.iter().zip(&self.places).enumerate() {
+            let task = place.as_ref().map(Running::told);
+            self.board.tell(index, Told { tokens: S::tokens(&seat.sequence).len(), task });
+        }
     }
 
     /// Sends events that found no room before.
@@ -339,17 +402,18 @@ impl<S: Stepper> Scheduler<S> {
 
     /// Ends what clients have cancelled.
     fn sweep(&mut self) {
+        let now = self.now();
         for index in 0..self.places.len() {
             if let Some(running) = self.places[index].take_if(|running| running.outlet.is_cancelled()) {
                 self.touch(index);
-                self.leave(running.stop(Stop::Interrupted));
+                self.leave(running.stop(Stop::Interrupted, now, &self.metrics));
             }
         }
         if self.waiting.iter().any(|waiting| waiting.running.outlet.is_cancelled()) {
             for waiting in std::mem::take(&mut self.waiting) {
                 match waiting.running.outlet.is_cancelled() {
                     false => self.waiting.push_back(waiting),
-                    true => self.leave(waiting.running.stop(Stop::Interrupted)),
+                    true => self.leave(waiting.running.stop(Stop::Interrupted, now, &self.metrics)),
                 }
             }
         }
@@ -373,7 +437,9 @@ impl<S: Stepper> Scheduler<S> {
         loop {
             let next = self.waiting.iter().position(|waiting| waiting.running.outlet.has_room());
             let Some(next) = next else { return };
-            match choose(&self.waiting[next].tokens, self.held()) {
+            let Waiting { running, tokens } = &self.waiting[next];
+            let prompt = if running.may_reuse() { &tokens[..] } else { &[] };
+            match choose(prompt, self.held()) {
                 Some(choice) => {
                     let Some(waiting) = self.waiting.remove(next) else { return };
                     self.begin(waiting, choice);
@@ -396,8 +462,8 @@ impl<S: Stepper> Scheduler<S> {
 
     /// Gives a request its sequence, which then holds what need not be computed.
     fn begin(&mut self, waiting: Waiting, choice: Choice) {
-        let Waiting { mut running, tokens, submitted } = waiting;
-        let queued = self.now().saturating_sub(submitted);
+        let Waiting { mut running, tokens } = waiting;
+        let now = self.now();
         let Choice { index, source, keep } = choice;
         let kept = match self.seats.get_disjoint_mut([index, source]) {
             Ok([seat, source]) => S::copy_prefix(&source.sequence, &mut seat.sequence, keep),
@@ -408,7 +474,7 @@ impl<S: Stepper> Scheduler<S> {
             }
         };
         let model = (&*self.tokenizer, self.stepper.vocab(), self.stepper.context());
-        let begun = running.begin(&tokens, model, kept, queued);
+        let begun = running.begin(&tokens, model, kept, now, &self.metrics);
         let seat = &mut self.seats[index];
         (seat.pending, seat.fed) = (tokens, kept);
         self.places[index] = Some(running);
@@ -430,9 +496,10 @@ impl<S: Stepper> Scheduler<S> {
         let seat = &self.seats[index];
         let tokens = [S::tokens(&seat.sequence), &seat.pending[seat.fed..]].concat();
         let at = self.waiting.partition_point(|waiting| waiting.running.arrival < arrival);
-        self.waiting.insert(at, Waiting { running, tokens, submitted: Duration::ZERO });
+        self.waiting.insert(at, Waiting { running, tokens });
         self.touch(index);
         self.stats.parked += 1;
+        self.metrics.preemptions.add(1);
         true
     }
 
@@ -445,6 +512,8 @@ impl<S: Stepper> Scheduler<S> {
             Some(running) => Demand::Prompt { rows: seat.waiting(), arrival: running.arrival },
             None => Demand::Nothing,
         }));
+        self.scores.clear();
+        self.scores.extend(self.places.iter().map(|place| place.as_ref().is_some_and(Running::is_scoring)));
         plan(self.budget, &self.demands, &mut self.rows);
         self.active.clear();
         let mut step = Step::default();
@@ -457,28 +526,35 @@ impl<S: Stepper> Scheduler<S> {
             }
             if rows > 0 {
                 self.active.push(index);
+                let seat = &self.seats[index];
                 if let Some(running) = &mut self.places[index] {
-                    let position = S::tokens(&self.seats[index].sequence).len();
-                    running.fills_context = position + rows as usize >= context;
+                    let (start, count) = (S::tokens(&seat.sequence).len(), rows as usize);
+                    let fills_context = start + count >= context;
+                    running.rows = Rows { start, count, completes: rows == seat.waiting(), fills_context };
                 }
             }
         }
         step
     }
 
-    /// Computes the rows that were decided on.
-    fn compute(&mut self) {
+    /// Computes the rows that were decided on; how long that took.
+    fn compute(&mut self) -> Duration {
         let started = (self.clock)();
         let mut sampling = Duration::ZERO;
-        let Self { stepper, tokenizer, clock, seats, places, rows, active, .. } = self;
-        let seats = seats.iter_mut().zip(&*rows).filter(|&(_, &rows)| rows > 0);
-        let result = stepper.step(&mut seats.map(|(seat, &rows)| seat.part(rows)), &mut |part, logits| {
-            let Some(&index) = active.get(part.0) else { return };
+        let Self { stepper, tokenizer, clock, seats, places, rows, active, scores, metrics, .. } = self;
+        let seats = seats.iter_mut().zip(&*rows).zip(&*scores).filter(|&((_, &rows), _)| rows > 0);
+        let mut parts = seats.map(|((seat, &rows), &scores)| seat.part(rows, scores));
+        let result = stepper.step(&mut parts, &mut |row, logits| {
+            let Some(&index) = active.get(row.part.0) else { return };
             let Some(running) = &mut places[index] else { return };
             let before = clock();
-            running.take(logits, &**tokenizer);
-            let time = clock().saturating_sub(before);
-            running.sampled(time);
+            let sampled = running.take(row.token, logits, &**tokenizer);
+            let after = clock();
+            let time = after.saturating_sub(before);
+            running.sampled(time, sampled.is_some());
+            if sampled == Some(true) {
+                running.token_made(after, metrics);
+            }
             sampling += time;
         });
         let time = (self.clock)().saturating_sub(started).saturating_sub(sampling);
@@ -488,6 +564,7 @@ impl<S: Stepper> Scheduler<S> {
             Ok(()) => self.settle(time),
             Err(error) => self.fail_step(&Arc::new(error)),
         }
+        time + sampling
     }
 
     /// Takes note of what the step brought.
@@ -514,18 +591,25 @@ impl<S: Stepper> Scheduler<S> {
     fn end(&mut self, index: usize, result: Result<Stop, crate::Error>) {
         let Some(running) = self.places[index].take() else { return };
         self.touch(index);
-        self.leave(running.finish(result));
+        let now = self.now();
+        self.leave(running.finish(result, now, &self.metrics));
     }
 
     /// Ends all requests, those that wait too. What sequences hold is not to be relied on.
     pub(super) fn end_all(&mut self, error: impl Fn() -> EngineError) {
+        // The clock is code of others too, and may be what went wrong.
+        let now = guarded(|| self.now()).unwrap_or_default();
         for waiting in std::mem::take(&mut self.waiting) {
-            self.leave(waiting.running.finish(Err(error().into())));
+            self.leave(waiting.running.finish(Err(error().into()), now, &self.metrics));
         }
         for index in 0..self.places.len() {
             S::truncate(&mut self.seats[index].sequence, 0);
-            self.end(index, Err(error().into()));
+            if let Some(running) = self.places[index].take() {
+                self.touch(index);
+                self.leave(running.finish(Err(error().into()), now, &self.metrics));
+            }
         }
+        self.publish();
     }
 
     /// Ends all requests that had a part in a step that failed. What their sequences hold is not to be relied on.

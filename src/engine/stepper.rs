@@ -19,12 +19,21 @@ pub struct Part<'a, Q> {
     pub sequence: &'a mut Q,
     /// Their tokens, at least one.
     pub tokens: &'a [u32],
-    /// Whether the logits after the last of them are wanted.
-    pub logits: bool,
+    /// After which of them logits are wanted.
+    pub logits: Wanted,
 }
 
-/// What is given the logits of a part, or why there are none.
-pub type LogitsSink<'s> = dyn FnMut(PartIndex, Result<&[f32], SessionError>) + 's;
+/// A row of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartRow {
+    /// Of which part.
+    pub part: PartIndex,
+    /// Index of its token in the part's tokens.
+    pub token: usize,
+}
+
+/// What is given the logits after a row, or why there are none.
+pub type LogitsSink<'s> = dyn FnMut(PartRow, Result<&[f32], SessionError>) + 's;
 
 /// Appends tokens to sequences and gives logits. A sequence's logits are the same bits whatever is computed beside it and
 /// however its tokens are divided into steps.
@@ -57,7 +66,8 @@ pub trait Stepper {
     /// Rows that are computed at once.
     fn chunk(&self) -> u32;
 
-    /// Appends the tokens of all parts. `sink` is given the logits of each part that wants them, or why there are none.
+    /// Appends the tokens of all parts. `sink` is given the logits that are wanted, or why there are none, in rising order of
+    /// part and token.
     ///
     /// # Errors
     /// What concerns the step as a whole; no tokens were appended then.
@@ -156,9 +166,11 @@ impl Stepper for MachineStepper {
         feeds.extend(parts.map(|part| Feed {
             sequence: part.sequence,
             tokens: part.tokens,
-            logits: if part.logits { Wanted::Last } else { Wanted::None },
+            logits: part.logits,
         }));
-        let result = self.machine.step(&mut feeds, |row, logits| sink(PartIndex(row.feed.index()), logits));
+        let result = self.machine.step(&mut feeds, |row, logits| {
+            sink(PartRow { part: PartIndex(row.feed.index()), token: row.token as usize }, logits);
+        });
         self.feeds = emptied(feeds);
         result
     }

@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::channel::{Outlet, Waker, channel};
+use super::channel::{Notify, Outlet, Waker, channel};
 use super::error::{EngineError, guarded};
 use super::event::Event;
 use super::handle::Handle;
+use super::metrics::Metrics;
 use super::request::Request;
 use super::scheduler::Scheduler;
+use super::slots::{Board, SlotState};
 use super::stepper::Stepper;
 
 /// A handle to the thread that makes texts. Clones are handles to the same thread; it ends when the last one is dropped,
@@ -48,6 +50,8 @@ struct Thread {
     inbox: Sender<Message>,
     events: usize,
     waker: Waker,
+    metrics: Arc<Metrics>,
+    board: Arc<Board>,
     handle: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -62,19 +66,40 @@ impl Engine {
         S::Sequence: Send + 'static,
     {
         let events = scheduler.events();
+        let (metrics, board) = (Arc::clone(scheduler.metrics()), Arc::clone(scheduler.board()));
         let (inbox, messages) = unbounded();
         let thread = std::thread::Builder::new().name("bitnetc-engine".to_owned());
         let handle = thread.spawn(move || serve(scheduler, &messages)).map_err(EngineError::Thread)?;
         let wake = inbox.clone();
         // A thread that is gone has nothing to be woken for.
         let waker: Waker = Arc::new(move || drop(wake.send(Message::Wake)));
-        let thread = Thread { inbox, events, waker, handle: Mutex::new(Some(handle)) };
+        let thread = Thread { inbox, events, waker, metrics, board, handle: Mutex::new(Some(handle)) };
         Ok(Self { thread: Arc::new(thread) })
     }
 
     /// Has a text made. What is wrong with the request is its event.
     pub fn submit(&self, request: Request) -> Handle {
-        let (outlet, events, control) = channel(self.thread.events);
+        self.send(request, None)
+    }
+
+    /// As [`Engine::submit`]; `notify` is called after there is something to read, so that a client need not wait on a
+    /// thread of its own: [`Handle::try_recv`] gives it.
+    pub fn submit_with(&self, request: Request, notify: Notify) -> Handle {
+        self.send(request, Some(notify))
+    }
+
+    /// What is counted: readable at any time, without waiting for a step.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.thread.metrics)
+    }
+
+    /// What the sequences hold and do, as of the latest step that has begun or ended: no step is waited for.
+    pub fn slots(&self) -> Vec<SlotState> {
+        self.thread.board.read()
+    }
+
+    fn send(&self, request: Request, notify: Option<Notify>) -> Handle {
+        let (outlet, events, control) = channel(self.thread.events, notify);
         // Where the thread is gone, the outlet is dropped and the handle says so.
         let submission = Submission { request, outlet, sent: Instant::now() };
         drop(self.thread.inbox.send(Message::Submit(Box::new(submission))));

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bitnetc::engine::{
-    Clock, Completion, EngineOptions, Event, GenerateOptions, Handle, LogitsSink, Part, PartIndex, Request,
-    Scheduler, Stepper,
+    Clock, Completion, EngineOptions, Event, GenerateOptions, Handle, LogitsSink, Part, PartIndex, PartRow,
+    Request, Scheduler, Stepper,
 };
 use bitnetc_runtime::error::SessionError;
+use bitnetc_runtime::machine::Wanted;
 use bitnetc_runtime::sampling::SamplingParams;
 use bitnetc_runtime::tokenizer::{TokenId, TokenType, Tokenize, TokenizerError};
 
@@ -184,20 +185,28 @@ impl Stepper for StandIn {
         for (index, part) in parts.enumerate() {
             let Part { sequence, tokens, logits: wanted } = part;
             assert!(!tokens.is_empty() && sequence.tokens.len() + tokens.len() <= self.context as usize);
-            sequence.tokens.extend_from_slice(tokens);
             rows += tokens.len() as u32;
             count += 1;
-            if wanted {
+            for (token, &id) in tokens.iter().enumerate() {
+                sequence.tokens.push(id);
+                let is_wanted = match wanted {
+                    Wanted::None => false,
+                    Wanted::Last => token + 1 == tokens.len(),
+                    Wanted::All => true,
+                };
+                if !is_wanted {
+                    continue;
+                }
                 self.seen.heads.fetch_add(1, Ordering::SeqCst);
                 let position = sequence.tokens.len() as u32 - 1;
-                let row = match self.nan && sequence.tokens.last() == Some(&POISON) {
+                let row = match self.nan && id == POISON {
                     true => Err(SessionError::NotANumber { position, index: 0 }),
                     false => {
                         logits(&sequence.tokens, &mut self.logits);
                         Ok(&self.logits[..])
                     }
                 };
-                sink(PartIndex(index), row);
+                sink(PartRow { part: PartIndex(index), token }, row);
             }
         }
         assert!(rows > 0, "an empty step");
