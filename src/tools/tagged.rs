@@ -126,8 +126,11 @@ impl Parameters {
             held.drain(..end.len());
             return self.close(out);
         }
+        if end.is_empty() && held.starts_with(form.close) {
+            return self.close(out);
+        }
         let (open, middle) = form.parameter;
-        let is_prefix = |mark: &str| !mark.is_empty() && mark.starts_with(held.as_str());
+        let is_prefix = |mark: &str| held.len() < mark.len() && mark.starts_with(held.as_str());
         if !last && [open, end, form.close].into_iter().any(is_prefix) {
             return Step::Wait;
         }
