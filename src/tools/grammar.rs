@@ -98,7 +98,7 @@ pub fn grammar(
 ///
 /// # Errors
 /// None for forms that can be a part of a grammar; the others are given back.
-pub(crate) fn after_thinking(
+pub(crate) fn schema_after_thinking(
     source: GrammarSource,
     markers: &Markers,
     form: &ThinkForm,

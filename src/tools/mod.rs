@@ -18,6 +18,7 @@ mod tagged;
 
 pub use declare::{MAX_TOOLS, Tool, ToolChoice, ToolError, Tools};
 pub use form::{CallForm, Named, Objects, Shape, Tagged};
+pub(crate) use grammar::schema_after_thinking;
 pub use grammar::{Markers, grammar};
 pub use parser::{CallEvent, CallParser};
 

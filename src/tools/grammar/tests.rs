@@ -159,7 +159,7 @@ fn thoughts_come_before_a_forced_call() {
     let schema = GrammarSource::JsonSchema(
         r#"{"type":"object","properties":{"a":{"const":1}},"required":["a"]}"#.to_owned(),
     );
-    let schema = after_thinking(schema, &markers, &think, true).unwrap();
+    let schema = schema_after_thinking(schema, &markers, &think, true).unwrap();
     assert!(accepts(&schema, "Why?\n</think>\n\n{\"a\": 1}"));
     assert!(!accepts(&schema, "Why?\n</think>\n\n{\"a\": 2}"));
 }
