@@ -14,7 +14,6 @@ use bitnetc_runtime::sampling::TokenMask;
 use bitnetc_runtime::tokenizer::Tokenizer;
 
 mod compile;
-pub mod form;
 pub mod gbnf;
 #[cfg(feature = "grammar")]
 mod grammar;
@@ -209,6 +208,9 @@ pub trait Constraint: std::fmt::Debug + Send {
 
     /// Whether nothing but the end may come.
     fn is_complete(&self) -> bool;
+
+    /// The same place in another text.
+    fn duplicate(&self) -> Box<dyn Constraint>;
 }
 
 /// The grammars of a model. The trie of its tokens is made when the first grammar wants it.

@@ -76,6 +76,7 @@ impl Settings {
             ignore_end: self.ignore_end,
             stop: self.stops.clone(),
             logprobs: self.logprobs,
+            ..GenerateOptions::default()
         }
     }
 }

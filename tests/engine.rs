@@ -178,6 +178,9 @@ impl Constraint for Failing {
     fn is_complete(&self) -> bool {
         false
     }
+    fn duplicate(&self) -> Box<dyn Constraint> {
+        Box::new(Self { ..*self })
+    }
 }
 
 #[test]

@@ -205,6 +205,9 @@ impl Constraint for DropsBadly {
     fn is_complete(&self) -> bool {
         false
     }
+    fn duplicate(&self) -> Box<dyn Constraint> {
+        Box::new(Self)
+    }
 }
 
 impl Drop for DropsBadly {

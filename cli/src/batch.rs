@@ -1,19 +1,17 @@
 //! `bitnetc batch`: a file of prompts or requests, answered several at a time.
 
-use std::cell::Cell;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bitnetc::api::{Defaults, Limits, Service};
 use bitnetc::batch::{
-    BatchError, ChatPrompt, Defaults, Done, Format, Input, Job, Lines, Outcome as Answers, Output,
-    RenderChat, Settings, Shard, TextSource,
+    BatchError, Done, Format, Input, Job, Lines, Outcome as Answers, Output, Settings, Shard,
 };
-use bitnetc::chat::{ChatEncoder, ChatError, Wish};
+use bitnetc::chat::ChatEncoder;
 use bitnetc::engine::{EngineOptions, Scheduler};
 use bitnetc::load::Loaded;
 use bitnetc::{Error, Model};
 use clap::{Args, ValueEnum};
-use serde_json::Value;
 
 use super::args::EngineArgs;
 use super::chat::{SystemArgs, TemplateArgs};
@@ -153,15 +151,34 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
         params,
         options: args.sampling.options(&args.length, args.escapes)?,
         form: args.grammar.checked(&model)?,
-        lines,
     };
     let wish = args.template.wish()?;
-    let settings = Settings::new(loaded, args.format(), &defaults, &wish, args.length.ctx_size);
-    // Without a template none of the lines of a chat could be answered.
-    let needed = args.template.asked() || defaults.lines != Lines::Prompts;
-    let chats = Chats::of(loaded, &wish, needed, quiet)?;
-    let source = TextSource { tokenizer: model.tokenizer(), chat: Some(&chats), forms: Some(&model) };
-    let mut job = Job::new(input, (&done, results.path()), defaults, settings, source, loaded)?;
+    let settings = Settings::new(loaded, (args.format(), &lines), &defaults, &wish, args.length.ctx_size);
+    let (chat, note) = match ChatEncoder::for_model(loaded, &wish) {
+        Ok((encoder, note)) => (Ok(encoder), note),
+        // Without a template none of the lines of a chat could be answered.
+        Err(error) if args.template.asked() || lines != Lines::Prompts => {
+            return Err(Error::from(error).into());
+        }
+        Err(error) => (Err(error), None),
+    };
+    let service = Service {
+        model: model.clone(),
+        chat,
+        id: loaded.name.clone(),
+        created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+        context: match args.length.ctx_size {
+            0 => loaded.default_context(),
+            n => n,
+        },
+        defaults,
+        limits: Limits::default(),
+        strict_model: false,
+    };
+    let mut job = Job::new(input, (&done, results.path()), service, lines, settings)?;
+    if let Some(note) = note {
+        job.before_chats(move || output::say(quiet, note));
+    }
     drop(done);
     if job.skipped() > 0 {
         let kept = output::count(job.skipped() as u64, "result");
@@ -171,7 +188,7 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
     }
 
     let context = match args.length.ctx_size {
-        0 => job.context_needed(loaded.default_context(), || !interrupt::requested())?,
+        0 => job.context_needed(|| !interrupt::requested())?,
         n => n,
     };
     // No more sequences than there are requests.
@@ -219,40 +236,9 @@ pub(crate) fn run(args: &BatchArgs, quiet: bool) -> Outcome {
     Ok(exit::OK)
 }
 
-/// The chats of a batch. A model whose template is not valid answers everything else.
-struct Chats {
-    encoder: Result<ChatEncoder, ChatError>,
-    /// Which template is used and why, said at the first chat.
-    note: Cell<Option<String>>,
-    quiet: bool,
-}
-
-impl Chats {
-    fn of(loaded: &Loaded, wish: &Wish, needed: bool, quiet: bool) -> Result<Self, Failure> {
-        let (encoder, note) = match ChatEncoder::for_model(loaded, wish) {
-            Ok((encoder, note)) => (Ok(encoder), note),
-            Err(error) if needed => return Err(Error::from(error).into()),
-            Err(error) => (Err(error), None),
-        };
-        Ok(Self { encoder, note: Cell::new(note), quiet })
-    }
-}
-
-impl RenderChat for Chats {
-    fn render(&self, messages: &[Value], body: &Value) -> Result<ChatPrompt, String> {
-        if let Some(note) = self.note.take() {
-            output::say(self.quiet, note);
-        }
-        match &self.encoder {
-            Ok(encoder) => RenderChat::render(encoder, messages, body),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-}
-
 /// What is said at the end.
 struct Report<'a> {
-    job: &'a Job<'a>,
+    job: &'a Job,
     answers: Answers,
     time: Duration,
     scheduler: &'a Scheduler,

@@ -128,11 +128,7 @@ impl SamplingArgs {
         let random = self.seed < 0;
         let seed = match u64::try_from(self.seed) {
             Ok(seed) => seed,
-            // The hasher of a new map is keyed by the system's random source.
-            Err(_) => {
-                use std::hash::{BuildHasher, Hasher};
-                u64::from(std::collections::hash_map::RandomState::new().build_hasher().finish() as u32)
-            }
+            Err(_) => bitnetc::api::random_seed(),
         };
         let params = SamplingParams {
             temperature: self.temp,
@@ -165,7 +161,7 @@ impl SamplingArgs {
             limit: u64::try_from(length.n_predict).ok(),
             ignore_end: length.ignore_eos,
             stop: stops.collect::<Result<_, _>>()?,
-            logprobs: None,
+            ..GenerateOptions::default()
         })
     }
 }

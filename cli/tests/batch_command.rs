@@ -205,7 +205,7 @@ fn errors_are_lines_too_and_do_not_stop_the_others() {
         ),
         line("role", "/v1/chat/completions", json!({ "messages": [{ "role": "User!", "content": "Hi" }] })),
         "this is no JSON".to_owned(),
-        line("many", "/v1/completions", json!({ "prompt": "a", "n": 3 })),
+        line("many", "/v1/completions", json!({ "prompt": "a", "n": 9 })),
         line("long", "/v1/completions", json!({ "prompt": "word ".repeat(3000) })),
         line("ids", "/v1/completions", json!({ "prompt": [1, 9_999_999] })),
         line("other", "/v1/completions", json!({ "prompt": "JULIET:", "max_tokens": 4, "temperature": 0 })),
@@ -221,7 +221,7 @@ fn errors_are_lines_too_and_do_not_stop_the_others() {
     for (id, param, code) in [
         ("role", json!("messages"), "invalid_value"),
         ("line-3", Value::Null, "invalid_json"),
-        ("many", json!("n"), "unsupported"),
+        ("many", json!("n"), "invalid_value"),
         ("long", json!("prompt"), "context_length_exceeded"),
         ("ids", json!("prompt"), "invalid_value"),
     ] {
@@ -467,8 +467,8 @@ fn messages_are_answered_as_by_a_chat() {
         body("turns")["usage"]["prompt_tokens"].as_u64() > body("one")["usage"]["prompt_tokens"].as_u64()
     );
     assert_eq!(body("one")["object"], "chat.completion");
-    for id in ["image", "kwargs"] {
-        assert_eq!(body(id)["error"]["param"], "messages", "{id}");
+    for (id, param) in [("image", "messages"), ("kwargs", "chat_template_kwargs")] {
+        assert_eq!(body(id)["error"]["param"], param, "{id}");
     }
 
     // With another template: what that gives, and no control token comes of what users write.

@@ -5,22 +5,51 @@
 //! [`Prepared`] for each choice, and a [`Reply`] that turns the engine's events into the answer, in one piece or as a stream of
 //! [`Frame`]s. Nothing here knows HTTP, waits for the engine or needs an executor.
 //!
+//! | module | what for |
+//! |---|---|
+//! | `fields` | the table of all fields |
+//! | `body` | a body that was checked against it |
+//! | `asked` | what all APIs ask of the engine |
+//! | `openai` | the routes of OpenAI |
+//! | `reply` | answers and streams |
+//! | `utilities`, `openapi` | what is answered without the engine |
+//!
 //! Invariants: no body panics, takes memory by a number that stands in it, or is answered without one of its fields that
 //! would change the answer: such a field is read or refused by its name; the pieces of a stream joined are the answer in one
 //! piece.
 
+mod asked;
+mod body;
+mod fields;
+mod form;
+mod messages;
+mod openai;
+mod openapi;
 mod prepared;
+mod prompt;
+mod reference;
 mod refusal;
 mod reply;
 mod route;
 mod service;
+mod utilities;
 
+use serde_json::Value;
+
+pub use asked::random_seed;
+pub use fields::{FIELDS, Field, Kind, Routes, Treatment};
+pub use form::{Form, FormError, Reader};
+pub use openapi::openapi;
 pub use prepared::Prepared;
+pub use reference::{fields_table, forms_table};
 pub use refusal::{ContextLength, Refusal, error_body};
 pub use reply::frame::{Frame, Framing};
-pub use reply::{ChoiceIndex, Reply};
+pub use reply::{ChoiceIndex, Reply, Usage};
 pub use route::Route;
 pub use service::{Defaults, Limits, Service};
+pub use utilities::{
+    apply_template, count_tokens, detokenize, model_card, model_of, props, tokenize, tokenizer_info,
+};
 
 /// A request that was read: what is to be made, and the shape of its answer.
 #[derive(Debug)]
@@ -31,11 +60,52 @@ pub struct Call {
     pub reply: Reply,
 }
 
+/// How a request is read by who asks for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    /// The seed of a request that names none; `None`: a random one.
+    pub(crate) seed: Option<u64>,
+    /// Whether forms begin to be compiled; without them texts follow none.
+    pub(crate) forms: bool,
+    /// Whether the answer has what differs from run to run: times, and what was reused.
+    pub(crate) measured: bool,
+    /// The end of the answer's id; `None`: a random one.
+    pub(crate) id: Option<String>,
+    /// Whether a prompt that the context has no room for is refused.
+    pub(crate) fits: bool,
+}
+
+impl Reading {
+    /// As a server reads requests.
+    fn of(service: &Service) -> Self {
+        Self { seed: service.defaults.seed, forms: true, measured: true, id: None, fits: true }
+    }
+}
+
 /// Reads the body of a request for `route`: everything that is done before it waits for the engine, but for the compiling of
 /// forms, which has begun.
 ///
 /// # Errors
 /// What is wrong with the request.
-pub fn accept(_service: &Service, route: Route, _body: &[u8]) -> Result<Call, Refusal> {
-    Err(Refusal::unsupported_route(route))
+pub fn accept(service: &Service, route: Route, body: &[u8]) -> Result<Call, Refusal> {
+    read(service, route, &body::parse(body)?, &Reading::of(service))
+}
+
+/// As [`accept`], for a body that is JSON already.
+///
+/// # Errors
+/// What is wrong with the request.
+pub(crate) fn read(service: &Service, route: Route, body: &Value, how: &Reading) -> Result<Call, Refusal> {
+    match route {
+        Route::ChatCompletions | Route::Completions => openai::accept(service, route, body, how),
+        _ => Err(Refusal::unsupported_route(route)),
+    }
+}
+
+/// Reads JSON that others wrote: a byte order mark and halves of surrogate pairs are no errors.
+///
+/// # Errors
+/// What is no JSON, or is nested too deeply.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Refusal> {
+    body::parse(bytes)
 }

@@ -61,3 +61,20 @@ impl Default for Limits {
         Self { choices: 8, prompts: 64, messages: 4096, stops: 64, stop_bytes: 4096 }
     }
 }
+
+impl Service {
+    /// Tokens of the model's vocabulary, as its logits count them.
+    pub(super) fn vocab(&self) -> u32 {
+        self.model.loaded().model.vocab()
+    }
+
+    /// What answers depend on besides requests, in a word: equal ones give equal texts.
+    pub(super) fn fingerprint(&self) -> String {
+        let loaded = self.model.loaded();
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(env!("CARGO_PKG_VERSION").as_bytes()).update(&loaded.source_hash);
+        hasher.update(loaded.head.as_bytes());
+        hasher.update(loaded.cache_type().map_or("", |dtype| dtype.name()).as_bytes());
+        format!("fp_{}", &hasher.finalize().to_hex()[..16])
+    }
+}

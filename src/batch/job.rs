@@ -4,33 +4,36 @@
 //! left, in the order in which they end; an interruption loses what was under way and nothing that is in the output.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{
-    BatchError, Defaults, Done, Endpoint, Format, Input, Item, Output, Prepared, Refusal, Request, Settings,
-    TextSource, printable, response,
-};
-use crate::engine::{EngineError, Scheduler, Stats, Supply};
+use super::request::{Lines, Request};
+use super::{BatchError, Done, Input, Item, Output, Settings, printable, response};
+use crate::api::{self, Call, ChoiceIndex, Prepared, Reading, Refusal, Reply, Route, Service};
+use crate::engine::{EngineError, Event, Scheduler, Stats, Supply};
 use crate::error::Error;
-use crate::load::Loaded;
 
 /// Some requests of an input, and what they are answered with.
-#[derive(Debug)]
-pub struct Job<'a> {
+pub struct Job {
     input: RefCell<Input>,
     items: Vec<Item>,
-    defaults: Defaults,
-    source: TextSource<'a>,
-    /// The model's name for answers.
-    model: String,
-    vocab: u32,
+    service: Service,
+    lines: Lines,
     settings: Settings,
     skipped: usize,
-    /// Tokens that a prompt may have, where the context is only as large as the requests need.
-    most: Option<u32>,
+    /// What is done before the first chat is read.
+    before_chats: Cell<Option<Box<dyn FnOnce()>>>,
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job")
+            .field("left", &self.items.len())
+            .field("skipped", &self.skipped)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a job did.
@@ -53,13 +56,11 @@ fn is_of_request(error: &Error) -> bool {
     !matches!(error, Error::Engine(EngineError::Stopped | EngineError::Step(_) | EngineError::Thread(_)))
 }
 
-/// What a generation is remembered by.
+/// What a generation is remembered by: its request, and which of the choices it is.
+#[derive(Clone, Copy)]
 struct Key {
     number: usize,
-    endpoint: Endpoint,
-    seed: u64,
-    /// The field that asked for a form.
-    form: Option<&'static str>,
+    choice: ChoiceIndex,
 }
 
 /// Most requests that are read, and their forms compiled, ahead of those that run.
@@ -69,19 +70,18 @@ const MOST_AHEAD: usize = 64;
 /// How long is waited for a form where nothing else is to be done, before an interruption is looked for.
 const POLL: Duration = Duration::from_millis(5);
 
-impl<'a> Job<'a> {
-    /// The requests of `input` whose results are not in `done`, those of the output at `output`. `model` answers them, with
-    /// `settings`.
+impl Job {
+    /// The requests of `input` whose results are not in `done`, those of the output at `output`. `service` answers them, whose
+    /// context is the one that prompts are refused by, with `settings`; `lines` says what lines of text are.
     ///
     /// # Errors
     /// A result of another request under the id of one of these, or one that was made with other settings.
     pub fn new(
         input: Input,
         (done, output): (&Done, &std::path::Path),
-        defaults: Defaults,
+        service: Service,
+        lines: Lines,
         settings: Settings,
-        source: TextSource<'a>,
-        model: &Loaded,
     ) -> Result<Self, BatchError> {
         let mut items = Vec::new();
         for item in input.items() {
@@ -99,8 +99,13 @@ impl<'a> Job<'a> {
             }
         }
         let skipped = input.items().len() - items.len();
-        let (input, model, vocab) = (RefCell::new(input), model.name.clone(), model.model.vocab());
-        Ok(Self { input, items, defaults, source, model, vocab, settings, skipped, most: None })
+        let (input, before_chats) = (RefCell::new(input), Cell::new(None));
+        Ok(Self { input, items, service, lines, settings, skipped, before_chats })
+    }
+
+    /// Has something done before the first chat is read.
+    pub fn before_chats(&mut self, action: impl FnOnce() + 'static) {
+        self.before_chats.set(Some(Box::new(action)));
     }
 
     /// Requests that are left.
@@ -119,48 +124,43 @@ impl<'a> Job<'a> {
         line
     }
 
-    /// The request of an item as the engine takes it; without `follow` its text follows no form, which is quicker.
-    fn prepare(
-        &self,
-        item: &Item,
-        context: u32,
-        follow: bool,
-    ) -> Result<Result<(Endpoint, Prepared), Refusal>, BatchError> {
+    /// The request of an item as the engine takes it; without `forms` its texts follow none, which is quicker.
+    fn prepare(&self, item: &Item, forms: bool) -> Result<Result<Call, Refusal>, BatchError> {
         if item.too_long {
             return Ok(Err(Request::too_long()));
         }
         let mut input = self.input.borrow_mut();
         let bytes = input.read(item)?;
-        let request = Request::parse(&bytes, input.format(), item.line, &self.defaults);
-        Ok(request.and_then(|request| {
-            let endpoint = request.endpoint;
-            let request = if follow { request } else { Request { form: None, ..request } };
-            let json = if input.format() == Format::Jsonl { &bytes[..] } else { &[] };
-            Ok((endpoint, request.prepare(json, &self.source, self.vocab, context)?))
+        let request = Request::parse(&bytes, input.format(), &self.lines);
+        Ok(request.and_then(|Request { route, body }| {
+            if route == Route::ChatCompletions
+                && let Some(action) = self.before_chats.take()
+            {
+                action();
+            }
+            let defaults = &self.service.defaults;
+            let of_line = defaults.params.seed.wrapping_add(item.line) & 0xffff_ffff;
+            let seed = Some(defaults.seed.unwrap_or(of_line));
+            let how = Reading { seed, forms, measured: false, id: Some(item.hash.clone()), fits: true };
+            api::read(&self.service, route, &body, &how)
         }))
     }
 
-    /// The context that all requests have room in, at most `most`: what [`Job::run`] refuses longer prompts by. `keep_going`
-    /// is asked before each request.
+    /// The context that all requests have room in, at most that of the service. `keep_going` is asked before each request.
     ///
     /// # Errors
     /// An input that cannot be read; [`Error::Interrupted`] where `keep_going` said no.
-    pub fn context_needed(
-        &mut self,
-        most: u32,
-        mut keep_going: impl FnMut() -> bool,
-    ) -> Result<u32, BatchError> {
-        self.most = Some(most);
+    pub fn context_needed(&self, mut keep_going: impl FnMut() -> bool) -> Result<u32, BatchError> {
+        let most = self.service.context;
         let mut needed = 1;
         for item in &self.items {
             if !keep_going() {
                 return Err(Error::Interrupted.into());
             }
-            if let Ok(Ok(generation)) =
-                self.prepare(item, most, false)?.map(|(_, prepared)| prepared.finish())
-            {
-                let limit = generation.options().limit.unwrap_or(u64::from(most));
-                let wanted = (generation.prompt.len() as u64).saturating_add(limit);
+            let Ok(call) = self.prepare(item, false)? else { continue };
+            for choice in &call.choices {
+                let limit = choice.limit().unwrap_or(u64::from(most));
+                let wanted = (choice.prompt_tokens() as u64).saturating_add(limit);
                 needed = needed.max(u32::try_from(wanted).unwrap_or(most).min(most));
             }
             if needed == most {
@@ -184,7 +184,6 @@ impl<'a> Job<'a> {
         keep_going: impl FnMut() -> bool,
         progress: impl FnMut(u64),
     ) -> Result<(), BatchError> {
-        let context = self.most.unwrap_or(scheduler.context());
         let (keep_going, progress) = (RefCell::new(keep_going), RefCell::new(progress));
         let keep_going = || (keep_going.borrow_mut())();
         let output = RefCell::new(output);
@@ -203,18 +202,21 @@ impl<'a> Job<'a> {
         let mut items = self.items.iter().enumerate();
         // Requests in turn, their forms compiled ahead. Those that are refused have their results at once.
         let mut ahead: VecDeque<(Key, Prepared)> = VecDeque::new();
+        // The answers in the making. A request that was refused has none, so its other choices are not made.
+        let replies: RefCell<HashMap<usize, Reply>> = RefCell::default();
         // An input that cannot be read ends the batch after the requests before that.
         let mut unreadable = None;
         let mut next = |idle: bool| -> Result<Supply<Key>, BatchError> {
+            ahead.retain(|(key, _)| replies.borrow().contains_key(&key.number));
             while unreadable.is_none()
                 && (ahead.len() < AHEAD
-                    || ahead.len() < MOST_AHEAD && !ahead.iter_mut().any(|(_, prepared)| prepared.is_ready()))
+                    || ahead.len() < MOST_AHEAD && !ahead.iter().any(|(_, prepared)| prepared.is_ready()))
             {
                 let Some((number, item)) = items.next() else { break };
                 if !keep_going() {
                     return Err(Error::Interrupted.into());
                 }
-                let prepared = match self.prepare(item, context, true) {
+                let prepared = match self.prepare(item, true) {
                     Ok(prepared) => prepared,
                     Err(error) => {
                         unreadable = Some(error);
@@ -222,9 +224,10 @@ impl<'a> Job<'a> {
                     }
                 };
                 match prepared {
-                    Ok((endpoint, prepared)) => {
-                        let (seed, form) = (prepared.seed(), prepared.form());
-                        ahead.push_back((Key { number, endpoint, seed, form }, prepared));
+                    Ok(Call { choices, reply }) => {
+                        replies.borrow_mut().insert(number, reply);
+                        let key = |index| Key { number, choice: ChoiceIndex::new(index) };
+                        ahead.extend(choices.into_iter().enumerate().map(|(index, one)| (key(index), one)));
                     }
                     Err(refusal) => refuse(item, &refusal)?,
                 }
@@ -232,7 +235,7 @@ impl<'a> Job<'a> {
             if ahead.is_empty() {
                 return unreadable.take().map_or(Ok(Supply::End), Err);
             }
-            let Some(at) = ahead.iter_mut().position(|(_, prepared)| prepared.is_ready()) else {
+            let Some(at) = ahead.iter().position(|(_, prepared)| prepared.is_ready()) else {
                 if idle {
                     std::thread::sleep(POLL);
                 }
@@ -242,7 +245,9 @@ impl<'a> Job<'a> {
             match prepared.finish() {
                 Ok(request) => Ok(Supply::Request(key, Box::new(request))),
                 Err(refusal) => {
-                    refuse(&self.items[key.number], &refusal)?;
+                    if replies.borrow_mut().remove(&key.number).is_some() {
+                        refuse(&self.items[key.number], &refusal)?;
+                    }
                     Ok(Supply::Later)
                 }
             }
@@ -254,22 +259,28 @@ impl<'a> Job<'a> {
             })
         };
         let result = scheduler.complete_supplied(supply, keep_going, |key: Key, result| {
-            let item = &self.items[key.number];
-            let completion = match result {
-                Ok(completion) => completion,
-                Err(error) if is_of_request(&error) => {
-                    return refuse(item, &Refusal::of_error(&error, key.form));
-                }
+            let event = match result {
+                Ok(completion) => Event::Done(Box::new(completion)),
+                Err(error) if is_of_request(&error) => Event::Failed(error),
                 Err(error) => return Err(error.into()),
             };
-            let Key { endpoint, seed, .. } = key;
-            let tokenizer = self.source.tokenizer;
-            let line = response::answered(item, endpoint, &self.model, seed, &completion, tokenizer);
-            output.borrow_mut().append(&self.with_settings(line))?;
+            let mut replies = replies.borrow_mut();
+            let Some(reply) = replies.get_mut(&key.number) else { return Ok(()) };
+            reply.event(key.choice, event);
+            if !reply.is_complete() {
+                return Ok(());
+            }
+            let Some(reply) = replies.remove(&key.number) else { return Ok(()) };
+            let (item, usage) = (&self.items[key.number], reply.usage());
+            let body = match reply.into_body() {
+                Ok(body) => body,
+                Err(refusal) => return refuse(item, &refusal),
+            };
+            output.borrow_mut().append(&self.with_settings(response::answered(item, &body)))?;
             let mut so_far = counts.get();
             so_far.answered += 1;
-            so_far.prompt_tokens += completion.prompt_tokens as u64;
-            so_far.generated_tokens += completion.tokens.len() as u64;
+            so_far.prompt_tokens += usage.prompt_tokens as u64;
+            so_far.generated_tokens += usage.completion_tokens as u64;
             count(so_far);
             Ok::<(), BatchError>(())
         });

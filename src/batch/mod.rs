@@ -1,19 +1,18 @@
 //! Many texts at once: a file of requests in, a file of results out.
 //!
-//! [`Input`] finds the requests of a text or JSONL file, [`Request`] says what one of them asks for, [`Job`] has the engine make
-//! their texts, [`response`] puts results into the shape of OpenAI's batch files, and [`Output`] appends them line by line, so
+//! [`Input`] finds the requests of a text or JSONL file, [`crate::api`] says what one of them asks for, [`Job`] has the engine
+//! make their texts, puts results into the shape of OpenAI's batch files, and [`Output`] appends them line by line, so
 //! that an interrupted run can go on where it was.
 //!
 //! Invariants: a request's text does not depend on the other requests, on their order or on how many run together; each
 //! request has one line of output, whether it was answered, refused, or failed while it was answered; a line of output is
 //! written only when it is complete, and what stood in the file before is never changed, but for a torn last line.
 
-mod body;
 mod input;
 mod job;
 mod output;
 mod request;
-pub mod response;
+mod response;
 mod settings;
 
 use std::path::PathBuf;
@@ -21,12 +20,11 @@ use std::path::PathBuf;
 pub use input::{Format, Input, Item, Shard, ShardError};
 pub use job::{Job, Outcome};
 pub use output::{Done, Output};
-pub use request::{
-    ChatPrompt, Defaults, Endpoint, Lines, Prepared, Prompt, Refusal, RenderChat, Request, TextSource,
-};
+pub use request::Lines;
 pub use settings::Settings;
 
-/// Why a batch could not be started or had to be given up. What is wrong with a single request is a [`Refusal`] instead.
+/// Why a batch could not be started or had to be given up. What is wrong with a single request is a
+/// [`Refusal`](crate::api::Refusal) instead.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {

@@ -9,7 +9,8 @@
 use bitnetc_runtime::sampling::{SamplingParams, Stage};
 use serde_json::{Map, Value, json};
 
-use super::{Defaults, Format, Lines};
+use super::{Format, Lines};
+use crate::api::Defaults;
 use crate::chat::Wish;
 use crate::constraint::GrammarSource;
 use crate::engine::GenerateOptions;
@@ -30,9 +31,15 @@ fn number(value: f32) -> Value {
 }
 
 impl Settings {
-    /// Of a batch that `loaded` answers. `context` is what was asked for, 0 for what the requests need; `template` is the chat
+    /// Of a batch that `loaded` answers; `lines` says what lines of text are. `context` is what was asked for, 0 for what the requests need; `template` is the chat
     /// template.
-    pub fn new(loaded: &Loaded, format: Format, defaults: &Defaults, template: &Wish, context: u32) -> Self {
+    pub fn new(
+        loaded: &Loaded,
+        (format, lines): (Format, &Lines),
+        defaults: &Defaults,
+        template: &Wish,
+        context: u32,
+    ) -> Self {
         let hash: String = loaded.source_hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         let mut all = Map::new();
         all.insert("model".to_owned(), json!(hash));
@@ -47,7 +54,7 @@ impl Settings {
         if let Some(form) = &defaults.form {
             settings.add_form(form);
         }
-        if let Lines::Chat { system } = &defaults.lines {
+        if let Lines::Chat { system } = lines {
             settings.0.insert("chat".to_owned(), json!(true));
             settings.add("system_prompt", json!(system), Value::Null);
         }
@@ -95,10 +102,23 @@ impl Settings {
     }
 
     fn add_options(&mut self, options: &GenerateOptions) {
-        let GenerateOptions { limit, ignore_end, stop, logprobs } = options;
+        let GenerateOptions {
+            limit,
+            ignore_end,
+            min_tokens,
+            stop,
+            stop_tokens,
+            include_stop,
+            visible,
+            logprobs,
+        } = options;
         self.add("n_predict", json!(limit), Value::Null);
         self.add("ignore_eos", json!(ignore_end), json!(false));
         self.add("reverse_prompt", json!(stop), json!([]));
+        self.add("min_tokens", json!(min_tokens), json!(0));
+        self.add("stop_token_ids", json!(stop_tokens), json!([]));
+        self.add("include_stop", json!(include_stop), json!(false));
+        self.add("visible_tokens", json!(visible), json!([]));
         self.add("logprobs", json!(logprobs), Value::Null);
     }
 
@@ -150,7 +170,6 @@ mod tests {
             seed: None,
             options: GenerateOptions::default(),
             form: None,
-            lines: Lines::Prompts,
         }
     }
 
@@ -158,13 +177,13 @@ mod tests {
     fn every_setting_counts_and_survives_its_file() {
         let model = Model::builtin().unwrap();
         let of = |defaults: &Defaults, template: &Wish, context| {
-            Settings::new(model.loaded(), Format::Text, defaults, template, context)
+            Settings::new(model.loaded(), (Format::Text, &Lines::Prompts), defaults, template, context)
         };
         let usual = of(&defaults(), &Wish::Model, 0);
         let names: Vec<&String> = usual.0.keys().collect();
         assert_eq!(names, ["model", "head", "kv_type", "format"], "what is the default is left out");
         type Change = fn(&mut Defaults);
-        let changes: [(&str, Change); 17] = [
+        let changes: [(&str, Change); 19] = [
             ("temperature", |d| d.params.temperature = 0.1),
             ("top_p", |d| d.params.top_p = 0.5),
             ("typical_p", |d| d.params.typical_p = 0.5),
@@ -181,7 +200,9 @@ mod tests {
             ("reverse_prompt", |d| d.options.stop = vec!["x".to_owned()]),
             ("seed", |d| d.seed = Some(3)),
             ("grammar", |d| d.form = Some(GrammarSource::Lark("start: \"a\"".to_owned()))),
-            ("chat", |d| d.lines = Lines::Chat { system: None }),
+            ("min_tokens", |d| d.options.min_tokens = 2),
+            ("stop_token_ids", |d| d.options.stop_tokens = vec![2]),
+            ("include_stop", |d| d.options.include_stop = true),
         ];
         for (name, change) in changes {
             let mut changed = defaults();
@@ -192,6 +213,9 @@ mod tests {
             let read = serde_json::from_str(&settings.to_json().to_string()).unwrap();
             assert_eq!(Settings::from_json(read), Some(settings));
         }
+        let lines = Lines::Chat { system: None };
+        let chat = Settings::new(model.loaded(), (Format::Text, &lines), &defaults(), &Wish::Model, 0);
+        assert_eq!(usual.difference(&chat).unwrap().0, "chat");
         let template = of(&defaults(), &Wish::NameOrText("llama3".to_owned()), 0);
         assert_eq!(usual.difference(&template).unwrap().0, "chat_template");
         assert_eq!(usual.difference(&of(&defaults(), &Wish::Model, 64)).unwrap().0, "ctx_size");

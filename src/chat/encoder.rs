@@ -3,14 +3,12 @@
 use std::sync::{Arc, OnceLock};
 
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize, Tokenizer};
-use serde_json::{Map, Value};
 
+use super::guard::breaks;
 use super::select::ModelFacts;
 use super::{
-    Abilities, ChatError, ChatTemplate, Message, RenderInput, Rendered, Role, Selected, SpecialTexts, Wish,
-    select,
+    Abilities, ChatError, ChatTemplate, RenderInput, Rendered, Selected, SpecialTexts, Wish, select,
 };
-use crate::batch::{ChatPrompt, RenderChat};
 use crate::error::Error;
 use crate::load::Loaded;
 
@@ -85,94 +83,27 @@ impl ChatEncoder {
         self.template.render(input, &self.special)
     }
 
+    /// A text with `begun` after it: the beginning of an answer that somebody wrote for the model, in which no control token is
+    /// read.
+    pub fn continued(&self, mut rendered: Rendered, begun: &str) -> Rendered {
+        let start = rendered.text.len();
+        rendered.text.push_str(begun);
+        let written = start..rendered.text.len();
+        rendered.breaks.extend(breaks(
+            &rendered.text,
+            std::slice::from_ref(&written),
+            &self.special.controls,
+        ));
+        rendered.breaks.sort_unstable();
+        rendered.breaks.dedup();
+        rendered
+    }
+
     /// The tokens of a text from [`ChatEncoder::render`].
     ///
     /// # Errors
     /// What the tokenizer refuses.
     pub fn encode(&self, rendered: &Rendered) -> Result<Vec<TokenId>, Error> {
         Ok(self.tokenizer.encode_template(&rendered.text, &rendered.breaks, true)?)
-    }
-}
-
-/// The variables for the template that a request asks for.
-fn variables(body: &Value) -> Result<Map<String, Value>, String> {
-    match body.get("chat_template_kwargs") {
-        None | Some(Value::Null) => Ok(Map::new()),
-        Some(Value::Object(variables)) => Ok(variables.clone()),
-        Some(_) => Err("chat_template_kwargs must be an object".to_owned()),
-    }
-}
-
-/// A message of the OpenAI API, whose content may be a list of texts: they are lines then.
-fn message(value: &Value) -> Result<Message, String> {
-    let mut value = value.clone();
-    if let Some(parts) = value.get("content").and_then(Value::as_array) {
-        let text = |part: &Value| match part.get("type").and_then(Value::as_str) {
-            Some("text") => part.get("text").and_then(Value::as_str).map(str::to_owned),
-            _ => None,
-        };
-        let texts: Option<Vec<String>> = parts.iter().map(text).collect();
-        let texts = texts.ok_or("a content can have parts of type \"text\" only")?;
-        value["content"] = Value::String(texts.join("\n"));
-    }
-    let message: Message = serde_json::from_value(value).map_err(|error| error.to_string())?;
-    // The name that newer clients give to system messages; templates know the older one.
-    Ok(match message.role.name() {
-        "developer" => Message { role: Role::system(), ..message },
-        _ => message,
-    })
-}
-
-impl RenderChat for ChatEncoder {
-    fn render(&self, messages: &[Value], body: &Value) -> Result<ChatPrompt, String> {
-        let parsed = messages.iter().enumerate().map(|(number, value)| {
-            message(value).map_err(|why| format!("messages: message {}: {why}", number + 1))
-        });
-        let messages = parsed.collect::<Result<Vec<Message>, String>>()?;
-        let input = RenderInput {
-            messages: &messages,
-            add_generation_prompt: true,
-            variables: variables(body)?,
-            ..RenderInput::default()
-        };
-        let rendered = self.render(&input).map_err(|error| error.to_string())?;
-        let tokens = self.encode(&rendered).map_err(|error| error.to_string())?;
-        Ok(ChatPrompt { tokens, stop: self.stop.clone() })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn messages_of_clients_are_read() {
-        let parts = json!({ "role": "user", "content": [
-            { "type": "text", "text": "one" }, { "type": "text", "text": "two" },
-        ]});
-        assert_eq!(message(&parts).unwrap(), Message::new(Role::user(), "one\ntwo"));
-        let developer = json!({ "role": "developer", "content": "Be brief." });
-        assert_eq!(message(&developer).unwrap(), Message::new(Role::system(), "Be brief."));
-        let call = json!({ "role": "assistant", "content": null, "tool_calls": [1] });
-        assert_eq!(message(&call).unwrap().fields["tool_calls"], json!([1]));
-        for wrong in [
-            json!({ "role": "user", "content": [{ "type": "image_url", "image_url": {} }] }),
-            json!({ "role": "user", "content": [{ "type": "text" }] }),
-            json!({ "role": "<|x|>", "content": "" }),
-            json!({ "role": "user", "content": 1 }),
-            json!({ "content": "" }),
-        ] {
-            assert!(message(&wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn variables_are_an_object() {
-        assert!(variables(&json!({})).unwrap().is_empty());
-        let given = json!({ "chat_template_kwargs": { "enable_thinking": false } });
-        assert_eq!(variables(&given).unwrap()["enable_thinking"], json!(false));
-        assert!(variables(&json!({ "chat_template_kwargs": [] })).is_err());
     }
 }

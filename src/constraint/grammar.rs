@@ -288,6 +288,10 @@ impl Constraint for Grammar {
     fn is_complete(&self) -> bool {
         self.parser.stopped()
     }
+
+    fn duplicate(&self) -> Box<dyn Constraint> {
+        Box::new(self.clone())
+    }
 }
 
 #[cfg(test)]

@@ -227,7 +227,7 @@ impl Default for Metrics {
 impl Finished {
     pub(super) fn count(&self, stop: Option<Stop>) {
         let counter = match stop {
-            Some(Stop::EndToken(_)) => &self.end_token,
+            Some(Stop::EndToken(_) | Stop::StopToken(_)) => &self.end_token,
             Some(Stop::StopString(_)) => &self.stop_string,
             Some(Stop::Grammar) => &self.grammar,
             Some(Stop::Limit) => &self.limit,

@@ -3,8 +3,8 @@
 //! A [`Text`] holds everything of a text but its place in a model: sampler, constraint, stop strings, decoder, tokens and
 //! probabilities. So a text that filled one context can go on in another.
 //!
-//! Invariants: text handed out is whole UTF-8 characters and never part of a stop string; a text ends at any of the model's
-//! end tokens (unless they are ignored), at a stop string, when the grammar is complete, at the token limit, or when the
+//! Invariants: text handed out is whole UTF-8 characters and never part of a stop string, unless that is to be part of the
+//! text; a text ends at any of the model's end tokens (unless they are ignored), at a stop token, at a stop string, when the grammar is complete, at the token limit, or when the
 //! context is full, and says which; a seed gives the same text on every machine and thread count.
 
 use bitnetc_runtime::sampling::{Sampler, StopStrings, TokenLogprobs, TokenMask};
@@ -19,6 +19,8 @@ use crate::error::Error;
 pub enum Stop {
     /// The model made one of its end tokens.
     EndToken(TokenId),
+    /// The model made this token, one of those that the request ends at.
+    StopToken(TokenId),
     /// The text reached the stop string with this index.
     StopString(usize),
     /// The grammar allows nothing more.
@@ -36,6 +38,7 @@ impl Stop {
     pub fn name(self) -> &'static str {
         match self {
             Stop::EndToken(_) => "end_token",
+            Stop::StopToken(_) => "stop_token",
             Stop::StopString(_) => "stop_string",
             Stop::Grammar => "grammar",
             Stop::Limit => "limit",
@@ -52,8 +55,16 @@ pub struct GenerateOptions {
     pub limit: Option<u64>,
     /// Never make an end token.
     pub ignore_end: bool,
+    /// Tokens before which neither an end token nor a stop token is made, and no stop string is looked for.
+    pub min_tokens: u64,
     /// Strings that end the text and are no part of it.
     pub stop: Vec<String>,
+    /// Tokens that end the text and are no part of it.
+    pub stop_tokens: Vec<TokenId>,
+    /// Makes the string or the token that ends the text a part of it.
+    pub include_stop: bool,
+    /// Control tokens that count as text.
+    pub visible: Vec<TokenId>,
     /// Report the probability of every token and of this number of most likely tokens at its position.
     pub logprobs: Option<usize>,
 }
@@ -85,6 +96,8 @@ pub struct Text {
     mask: Option<TokenMask>,
     /// End tokens that are never made.
     forbidden: Vec<TokenId>,
+    /// End tokens that are not made before `min_tokens` tokens, where there is such a number.
+    early: Vec<TokenId>,
     piece: String,
     pub(super) text: String,
     tokens: Vec<TokenId>,
@@ -104,6 +117,7 @@ impl Text {
             decoder: StreamDecoder::new(),
             mask: None,
             forbidden: Vec::new(),
+            early: Vec::new(),
             piece: String::new(),
             text: String::new(),
             tokens: Vec::new(),
@@ -155,10 +169,15 @@ impl Text {
         if std::mem::replace(&mut self.begun, true) {
             return;
         }
+        let ends = || (0..vocab).filter(|&id| tokenizer.is_end(id));
         if self.options.ignore_end {
-            self.forbidden = (0..vocab).filter(|&id| tokenizer.is_end(id)).collect();
+            self.forbidden = ends().collect();
         }
-        if !self.forbidden.is_empty() {
+        if self.options.min_tokens > 0 {
+            let stops = self.options.stop_tokens.iter().copied().filter(|&id| id < vocab);
+            self.early = ends().chain(stops).collect();
+        }
+        if !self.forbidden.is_empty() || !self.early.is_empty() {
             let mut mask = TokenMask::all(vocab as usize);
             self.forbidden.iter().for_each(|&id| mask.forbid(id));
             self.mask = Some(mask);
@@ -193,14 +212,24 @@ impl Text {
         if tokenizer.is_end(id) && !self.options.ignore_end {
             return Ok(Progress::Done(self.end(Stop::EndToken(id))));
         }
+        let is_stop = self.options.stop_tokens.contains(&id);
+        if is_stop && !self.options.include_stop {
+            return Ok(Progress::Done(self.end(Stop::StopToken(id))));
+        }
         if let Some(n) = self.options.logprobs {
             self.logprobs.push(TokenLogprobs::of(logits, id, n));
         }
         self.tokens.push(id);
         self.piece.clear();
-        self.decoder.push(tokenizer.piece(id, false), &mut self.piece);
-        if let Some(index) = self.stops.push(&self.piece, &mut self.text) {
-            return Ok(Progress::Done(Stop::StopString(index)));
+        let is_visible = self.options.visible.contains(&id);
+        self.decoder.push(tokenizer.piece(id, is_visible), &mut self.piece);
+        if self.tokens.len() as u64 <= self.options.min_tokens {
+            self.text.push_str(&self.piece);
+        } else if let Some(stop) = self.take_piece() {
+            return Ok(Progress::Done(stop));
+        }
+        if is_stop {
+            return Ok(Progress::Done(self.end(Stop::StopToken(id))));
         }
         if self.is_at_limit() {
             return Ok(Progress::Done(self.end(Stop::Limit)));
@@ -208,10 +237,32 @@ impl Text {
         Ok(Progress::Feed(id))
     }
 
+    /// Appends the piece as far as it is certain; the stop string that it completes, if there is one.
+    fn take_piece(&mut self) -> Option<Stop> {
+        let index = self.stops.push(&self.piece, &mut self.text)?;
+        if self.options.include_stop {
+            self.text.push_str(self.options.stop.get(index).map_or("", String::as_str));
+        }
+        Some(Stop::StopString(index))
+    }
+
+    /// Whether the text has fewer tokens than it must have before it may end by itself.
+    fn is_early(&self) -> bool {
+        (self.tokens.len() as u64) < self.options.min_tokens
+    }
+
     /// The next token; `None` where the constraint is complete.
     fn sample(&mut self, logits: &[f32], tokenizer: &dyn Tokenize) -> Result<Option<TokenId>, Error> {
+        let is_early = self.is_early();
         let Some(constraint) = &mut self.constraint else {
-            return Ok(Some(self.sampler.sample_allowed(logits, self.mask.as_ref())?));
+            if self.early.is_empty() {
+                return Ok(Some(self.sampler.sample_allowed(logits, self.mask.as_ref())?));
+            }
+            // The tokens that are forbidden at first are allowed from here on.
+            let mask = self.mask.get_or_insert_with(|| TokenMask::all(logits.len()));
+            self.early.iter().for_each(|&id| if is_early { mask.forbid(id) } else { mask.allow(id) });
+            self.forbidden.iter().for_each(|&id| mask.forbid(id));
+            return Ok(Some(self.sampler.sample_allowed(logits, Some(mask))?));
         };
         if constraint.is_complete() {
             return Ok(None);
@@ -219,6 +270,9 @@ impl Text {
         let mask = self.mask.get_or_insert_with(|| TokenMask::all(logits.len()));
         constraint.allowed(mask)?;
         self.forbidden.iter().for_each(|&id| mask.forbid(id));
+        if is_early {
+            self.early.iter().for_each(|&id| mask.forbid(id));
+        }
         let id = self.sampler.sample_allowed(logits, Some(mask))?;
         if !tokenizer.is_end(id) {
             constraint.accept(id)?;
@@ -235,8 +289,8 @@ impl Text {
     pub fn end(&mut self, stop: Stop) -> Stop {
         self.piece.clear();
         self.decoder.finish(&mut self.piece);
-        if let Some(index) = self.stops.push(&self.piece, &mut self.text) {
-            return Stop::StopString(index);
+        if let Some(stop) = self.take_piece() {
+            return stop;
         }
         self.stops.finish(&mut self.text);
         stop

@@ -1,11 +1,12 @@
 //! What the body of a request asks its text to look like, in the spellings of all servers that clients know.
 //!
-//! [`FIELDS`] is the one table: each field is followed, or refused with what to use instead; none is dropped. A body may ask
-//! for one form.
+//! The fields stand in the table of all fields ([`FIELDS`]): each is followed, or refused with what to use instead; none is dropped. A
+//! body may ask for one form.
 
 use serde_json::{Map, Value};
 
-use super::GrammarSource;
+use super::fields::{FIELDS, Kind};
+use crate::constraint::GrammarSource;
 
 /// A form, and the field that asked for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,47 +30,26 @@ pub struct FormError {
 }
 
 /// How a field is read; nothing where it asks for nothing.
-type Reader = fn(&'static str, &Value) -> Result<Option<Form>, FormError>;
+pub type Reader = fn(&'static str, &Value) -> Result<Option<Form>, FormError>;
 
-/// All fields that ask for a form.
-pub const FIELDS: [(&str, Reader); 22] = [
-    // OpenAI's, with llama.cpp's, TGI's and Fireworks's variants.
-    ("response_format", response_format),
-    // llama.cpp's.
-    ("grammar", grammar),
-    ("json_schema", json_schema),
-    ("grammar_lazy", lazy),
-    ("grammar_triggers", lazy),
-    ("grammar_trigger_patterns", lazy),
-    ("trigger_words", lazy),
-    // vLLM's, old and new.
-    ("guided_json", json_schema),
-    ("guided_regex", regex),
-    ("guided_choice", choice),
-    ("guided_grammar", grammar),
-    ("guided_json_object", json_object),
-    ("guided_whitespace_pattern", white_space),
-    ("structured_outputs", structured_outputs),
-    ("structural_tag", structural_tag),
-    // SGLang's.
-    ("regex", regex),
-    ("ebnf", grammar),
-    // ollama's.
-    ("format", format),
-    // What clients put around these, and no server reads.
-    ("extra_body", nested),
-    ("nvext", nested),
-    ("guided_decoding", nested),
-    ("sampling_params", nested),
-];
+/// The fields of the table that ask for forms, by every name, with their readers.
+fn fields() -> impl Iterator<Item = (&'static str, Reader)> {
+    FIELDS.iter().flat_map(|field| {
+        let read = match field.kind {
+            Kind::Form(read) => Some(read),
+            _ => None,
+        };
+        field.names().filter_map(move |name| Some((name, read?)))
+    })
+}
 
 /// What a body asks for: nothing, where it does not speak of forms.
 ///
 /// # Errors
 /// A field with a value that it cannot have, or that is not supported; two fields that ask for a form.
-pub fn of_body(body: &Value) -> Result<Option<Form>, FormError> {
+pub(super) fn of_body(body: &Map<String, Value>) -> Result<Option<Form>, FormError> {
     let mut found: Option<Form> = None;
-    for (field, read) in FIELDS {
+    for (field, read) in fields() {
         let Some(value) = body.get(field).filter(|value| !value.is_null()) else { continue };
         let Some(form) = read(field, value)? else { continue };
         found = match found {
@@ -103,7 +83,7 @@ fn any_object() -> GrammarSource {
 }
 
 /// A schema as an object, or as JSON in a string; OpenAI's object around one (`name`, `strict`, `schema`) too.
-fn json_schema(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
+pub(super) fn json_schema(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
     let around = |map: &Map<String, Value>| {
         map.keys().all(|key| matches!(key.as_str(), "name" | "strict" | "description" | "schema"))
     };
@@ -126,7 +106,7 @@ fn text<'v>(field: &'static str, value: &'v Value) -> Result<Option<&'v str>, Fo
 }
 
 /// A grammar, in GBNF or Lark; TGI's object with a type and a value.
-fn grammar(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
+pub(super) fn grammar(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
     if let Value::Object(map) = value {
         return typed(field, map);
     }
@@ -136,21 +116,21 @@ fn grammar(field: &'static str, value: &Value) -> Result<Option<Form>, FormError
     }
 }
 
-fn regex(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
+pub(super) fn regex(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
     match text(field, value)? {
         None => Ok(None),
         Some(text) => followed(field, GrammarSource::Regex(text.to_owned())),
     }
 }
 
-fn choice(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
+pub(super) fn choice(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
     let texts = value.as_array().filter(|texts| !texts.is_empty()).and_then(|texts| {
         texts.iter().map(|text| text.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
     });
     followed(field, GrammarSource::Choice(texts.ok_or_else(|| wrong(field, "expected a list of strings"))?))
 }
 
-fn json_object(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
+pub(super) fn json_object(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
     match value {
         Value::Bool(true) => followed(field, any_object()),
         Value::Bool(false) => Ok(None),
@@ -159,7 +139,7 @@ fn json_object(field: &'static str, value: &Value) -> Result<Option<Form>, FormE
 }
 
 /// A grammar that begins in the middle of a text.
-fn lazy(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
+pub(super) fn lazy(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
     let nothing = match value {
         Value::Bool(lazy) => !lazy,
         Value::Array(list) => list.is_empty(),
@@ -174,21 +154,21 @@ fn lazy(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
     }
 }
 
-fn white_space(field: &'static str, _: &Value) -> Result<Option<Form>, FormError> {
+pub(super) fn white_space(field: &'static str, _: &Value) -> Result<Option<Form>, FormError> {
     Err(unsupported(
         field,
         "leave it out; between the parts of JSON there is at most a space, or a line break and its indentation",
     ))
 }
 
-fn structural_tag(field: &'static str, _: &Value) -> Result<Option<Form>, FormError> {
+pub(super) fn structural_tag(field: &'static str, _: &Value) -> Result<Option<Form>, FormError> {
     Err(unsupported(field, "use a grammar with the tags in it"))
 }
 
 /// Fields that hold others, which are to stand in the body itself.
-fn nested(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
+pub(super) fn nested(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
     let inside = |name: &str| {
-        ["json", "choice", "json_object"].contains(&name) || FIELDS.iter().any(|(field, _)| *field == name)
+        ["json", "choice", "json_object"].contains(&name) || fields().any(|(field, _)| field == name)
     };
     let map = value.as_object();
     match map.and_then(|map| map.keys().find(|name| inside(name))) {
@@ -201,7 +181,7 @@ fn nested(field: &'static str, value: &Value) -> Result<Option<Form>, FormError>
 }
 
 /// ollama's: `"json"`, or a schema.
-fn format(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
+pub(super) fn format(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
     match value.as_str() {
         Some("") => Ok(None),
         Some("json") => followed(field, any_object()),
@@ -210,7 +190,7 @@ fn format(field: &'static str, value: &Value) -> Result<Option<Form>, FormError>
     }
 }
 
-fn response_format(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
+pub(super) fn response_format(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
     let map = value.as_object().filter(|map| map.get("type").is_some_and(Value::is_string));
     typed(field, map.ok_or_else(|| wrong(field, TYPES))?)
 }
@@ -260,7 +240,7 @@ fn grammar_text(field: &'static str, value: &Value) -> Result<Option<Form>, Form
 }
 
 /// vLLM's object of one constraint and its options.
-fn structured_outputs(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
+pub(super) fn structured_outputs(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
     let map = value.as_object().ok_or_else(|| wrong(field, "expected an object"))?;
     let mut found = None;
     for (name, value) in map.iter().filter(|(_, value)| !value.is_null()) {
@@ -341,13 +321,13 @@ mod tests {
                 grammar(),
             ),
         ] {
-            assert_eq!(of_body(&body).unwrap().unwrap().source, expected, "{body}");
+            assert_eq!(of_body(body.as_object().unwrap()).unwrap().unwrap().source, expected, "{body}");
         }
         for body in [
             json!({}),
             json!({ "response_format": null, "grammar": "", "format": "", "guided_json": null, "extra_body": { "user": 1 } }),
         ] {
-            assert_eq!(of_body(&body), Ok(None), "{body}");
+            assert_eq!(of_body(body.as_object().unwrap()), Ok(None), "{body}");
         }
     }
 
@@ -379,7 +359,7 @@ mod tests {
             ("guided_json", json!({ "response_format": { "type": "json_object" }, "guided_json": {} })),
             ("regex", json!({ "guided_choice": ["a"], "regex": "a" })),
         ] {
-            let refused = of_body(&body).unwrap_err();
+            let refused = of_body(body.as_object().unwrap()).unwrap_err();
             assert_eq!(refused.field, field, "{body}");
             assert!(refused.message.starts_with(field), "{}", refused.message);
         }

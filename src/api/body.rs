@@ -1,0 +1,184 @@
+//! The body of a request: checked once against the table of fields, then read by field.
+//!
+//! Invariant: a [`Body`] holds no field of its route with a value that the table does not allow, so that reading one cannot fail.
+
+use std::borrow::Cow;
+
+use bitnetc_frontend_gguf::text as input_text;
+use serde_json::{Map, Value};
+
+use super::fields::{FIELDS, Field, Kind, Treatment};
+use super::form::{self, Form};
+use super::{Refusal, Route};
+
+/// Longest words of another's error that are repeated.
+const MAX_WORDS: usize = 200;
+
+/// Reads JSON that others wrote: a byte order mark and halves of surrogate pairs are no errors.
+///
+/// # Errors
+/// What is no JSON, or is nested too deeply.
+pub(super) fn parse(bytes: &[u8]) -> Result<Value, Refusal> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let at = error.valid_up_to();
+        Refusal::request("invalid_utf8", format!("the request is not UTF-8 at byte {at}"))
+    })?;
+    // Its parser bounds the depth.
+    serde_json::from_slice(&input_text::json(text.as_bytes())).map_err(|error| {
+        Refusal::request("invalid_json", format!("the request is no JSON: {}", words(&error.to_string())))
+    })
+}
+
+/// Another's words, in bounds.
+fn words(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(MAX_WORDS) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// The body of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Body<'v> {
+    fields: &'v Map<String, Value>,
+}
+
+impl<'v> Body<'v> {
+    /// Checks the body of a request for `route`.
+    ///
+    /// # Errors
+    /// What is no object; a field with a value that it cannot have, or that is not supported and asks for something.
+    pub(super) fn new(route: Route, value: &'v Value) -> Result<Self, Refusal> {
+        let fields = value
+            .as_object()
+            .ok_or_else(|| Refusal::request("invalid_json", "the request is no JSON object"))?;
+        for field in FIELDS.iter().filter(|field| field.routes.has(route)) {
+            for name in field.names() {
+                let Some(value) = fields.get(name).filter(|value| !value.is_null()) else { continue };
+                match field.treatment {
+                    Treatment::Ignored => {}
+                    Treatment::Refused(instead) if asks(name, value) => {
+                        let message = format!("{name} is not supported: {instead}");
+                        return Err(Refusal::unsupported(name, message));
+                    }
+                    Treatment::Refused(_) => {}
+                    Treatment::Read if allows(field.kind, value) => {}
+                    Treatment::Read => {
+                        let message = format!("{name} must be {}", field.kind.describe());
+                        return Err(Refusal::field(name, message));
+                    }
+                }
+            }
+        }
+        Ok(Self { fields })
+    }
+
+    /// A field that is there and not null, by the first of its names.
+    pub(super) fn get(self, field: &Field) -> Option<&'v Value> {
+        field.names().find_map(|name| self.fields.get(name).filter(|value| !value.is_null()))
+    }
+
+    pub(super) fn bool(self, field: &Field) -> Option<bool> {
+        self.get(field)?.as_bool()
+    }
+
+    pub(super) fn is_on(self, field: &Field) -> bool {
+        self.bool(field) == Some(true)
+    }
+
+    /// A whole number; nothing where it is negative, which stands for the default.
+    pub(super) fn count(self, field: &Field) -> Option<u64> {
+        self.get(field)?.as_u64()
+    }
+
+    /// Whether a whole number is negative.
+    pub(super) fn is_negative(self, field: &Field) -> bool {
+        self.get(field).and_then(Value::as_i64).is_some_and(|n| n < 0)
+    }
+
+    /// A number; what no f32 holds is as good as the largest.
+    pub(super) fn number(self, field: &Field) -> Option<f32> {
+        Some((self.get(field)?.as_f64()? as f32).clamp(f32::MIN, f32::MAX))
+    }
+
+    pub(super) fn text(self, field: &Field) -> Option<&'v str> {
+        self.get(field)?.as_str()
+    }
+
+    /// The strings of a field that holds one or a list.
+    pub(super) fn texts(self, field: &Field) -> Option<Vec<String>> {
+        match self.get(field)? {
+            Value::String(text) => Some(vec![text.clone()]),
+            value => value.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect(),
+        }
+    }
+
+    pub(super) fn tokens(self, field: &Field) -> Option<Vec<u32>> {
+        self.get(field)?.as_array()?.iter().map(token_id).collect()
+    }
+
+    pub(super) fn object(self, field: &Field) -> Option<&'v Map<String, Value>> {
+        self.get(field)?.as_object()
+    }
+
+    pub(super) fn list(self, field: &Field) -> Option<&'v [Value]> {
+        self.get(field)?.as_array().map(Vec::as_slice)
+    }
+
+    /// The form that the text has to have, if the body speaks of forms.
+    ///
+    /// # Errors
+    /// As [`form::of_body`].
+    pub(super) fn form(self) -> Result<Option<Form>, Refusal> {
+        form::of_body(self.fields).map_err(|refused| match refused.unsupported {
+            true => Refusal::unsupported(refused.field, refused.message),
+            false => Refusal::field(refused.field, refused.message),
+        })
+    }
+}
+
+/// A token id.
+pub(super) fn token_id(value: &Value) -> Option<u32> {
+    u32::try_from(value.as_u64()?).ok()
+}
+
+/// Whether a field that is not supported asks for anything.
+fn asks(name: &str, value: &Value) -> bool {
+    match value {
+        Value::Bool(on) => *on,
+        Value::Array(list) if name == "modalities" => list.iter().any(|one| one != "text"),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        Value::String(text) if matches!(name, "tool_choice" | "function_call") => {
+            !matches!(text.as_str(), "" | "none" | "auto")
+        }
+        Value::String(text) => !text.is_empty(),
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::Null => false,
+    }
+}
+
+/// Whether a kind allows a value. What only its reader knows is left to it.
+fn allows(kind: Kind, value: &Value) -> bool {
+    match kind {
+        Kind::Bool => value.is_boolean(),
+        Kind::Whole { min, max } => match (value.as_u64(), value.as_i64()) {
+            (Some(n), _) => (min < 0 || n >= min.unsigned_abs()) && n <= max,
+            (None, Some(n)) => n >= min,
+            (None, None) => false,
+        },
+        Kind::Number { min, max } => value.as_f64().is_some_and(|n| (min..=max).contains(&n)),
+        Kind::Text { max } => {
+            value.as_str().is_some_and(|text| max == 0 || !text.is_empty() && text.chars().count() <= max)
+        }
+        Kind::Texts => {
+            value.is_string() || value.as_array().is_some_and(|list| list.iter().all(Value::is_string))
+        }
+        Kind::Tokens => value.as_array().is_some_and(|list| list.iter().all(|id| token_id(id).is_some())),
+        Kind::Object => value.is_object(),
+        Kind::Messages => value.is_array(),
+        Kind::Biases => value.is_object() || value.is_array(),
+        Kind::Prompt => value.is_string() || value.is_array(),
+        Kind::Form(_) | Kind::Any => true,
+    }
+}

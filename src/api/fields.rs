@@ -1,0 +1,332 @@
+//! The fields of requests: one table for reading and checking them, for the documentation and for the description of the API.
+//!
+//! A field that would change an answer is read or refused; a field that is in no table, or in the list of those that are ignored,
+//! changes nothing. `null` is the same as an absent field.
+
+use super::Route;
+use super::form::{self, Reader};
+
+/// What a field may hold.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    /// True or false.
+    Bool,
+    /// A whole number.
+    Whole {
+        /// The smallest.
+        min: i64,
+        /// The largest.
+        max: u64,
+    },
+    /// A number.
+    Number {
+        /// The smallest.
+        min: f64,
+        /// The largest.
+        max: f64,
+    },
+    /// A string.
+    Text {
+        /// Most characters; 0: any number.
+        max: usize,
+    },
+    /// A string or a list of strings.
+    Texts,
+    /// A list of token ids.
+    Tokens,
+    /// An object.
+    Object,
+    /// A string, a list of strings, a list of token ids, or a list of such lists.
+    Prompt,
+    /// A list of messages.
+    Messages,
+    /// An object of token ids with numbers from -100 to 100, or a list of pairs.
+    Biases,
+    /// What the text has to follow, read by this function.
+    Form(Reader),
+    /// Anything.
+    Any,
+}
+
+impl std::fmt::Debug for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.describe())
+    }
+}
+
+impl Kind {
+    /// What is expected, for messages and tables.
+    pub fn describe(self) -> String {
+        match self {
+            Self::Bool => "true or false".to_owned(),
+            Self::Whole { min, max: u64::MAX } => format!("a whole number from {min} up"),
+            Self::Whole { min, max } => format!("a whole number from {min} to {max}"),
+            Self::Number { min, max } => match (min == f64::MIN, max == f64::MAX) {
+                (true, true) => "a number".to_owned(),
+                (false, true) => format!("a number from {min} up"),
+                _ => format!("a number from {min} to {max}"),
+            },
+            Self::Text { max: 0 } => "a string".to_owned(),
+            Self::Text { max } => format!("a string of 1 to {max} characters"),
+            Self::Texts => "a string or a list of strings".to_owned(),
+            Self::Tokens => "a list of token ids".to_owned(),
+            Self::Object => "an object".to_owned(),
+            Self::Prompt => {
+                "a string, a list of strings, a list of token ids, or a list of such lists".to_owned()
+            }
+            Self::Messages => "a list of messages".to_owned(),
+            Self::Biases => "an object of token ids with numbers from -100 to 100".to_owned(),
+            Self::Form(_) | Self::Any => "see there".to_owned(),
+        }
+    }
+}
+
+/// What becomes of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Treatment {
+    /// It is followed.
+    Read,
+    /// It changes nothing.
+    Ignored,
+    /// It is refused unless it asks for nothing; with what to do instead.
+    Refused(&'static str),
+}
+
+/// Some routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Routes(u16);
+
+impl Routes {
+    /// OpenAI's chats.
+    pub const CHAT: Self = Self::of(Route::ChatCompletions);
+    /// OpenAI's completions of text.
+    pub const COMPLETIONS: Self = Self::of(Route::Completions);
+    /// Both.
+    pub const OPENAI: Self = Self::CHAT.and(Self::COMPLETIONS);
+
+    /// One route.
+    pub const fn of(route: Route) -> Self {
+        Self(1 << route as u16)
+    }
+
+    /// The routes of both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether a route is one of them.
+    pub const fn has(self, route: Route) -> bool {
+        self.0 & Self::of(route).0 != 0
+    }
+}
+
+/// A field of request bodies.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// Other names of the same.
+    pub aliases: &'static [&'static str],
+    /// What it may hold.
+    pub kind: Kind,
+    /// What counts where it is absent; empty: nothing.
+    pub default: &'static str,
+    /// Where it is known.
+    pub routes: Routes,
+    /// What it does, in one sentence.
+    pub meaning: &'static str,
+    /// What becomes of it.
+    pub treatment: Treatment,
+}
+
+impl Field {
+    /// All names that it may have.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        std::iter::once(self.name).chain(self.aliases.iter().copied())
+    }
+
+    const fn read(name: &'static str, kind: Kind, routes: Routes, meaning: &'static str) -> Self {
+        Self { name, aliases: &[], kind, default: "", routes, meaning, treatment: Treatment::Read }
+    }
+
+    const fn refused(name: &'static str, routes: Routes, instead: &'static str) -> Self {
+        let treatment = Treatment::Refused(instead);
+        Self { name, aliases: &[], kind: Kind::Any, default: "", routes, meaning: instead, treatment }
+    }
+
+    const fn ignored(name: &'static str, routes: Routes, meaning: &'static str) -> Self {
+        let treatment = Treatment::Ignored;
+        Self { name, aliases: &[], kind: Kind::Any, default: "", routes, meaning, treatment }
+    }
+
+    const fn form(name: &'static str, read: Reader, meaning: &'static str) -> Self {
+        Self::read(name, Kind::Form(read), BOTH, meaning)
+    }
+
+    const fn default(self, default: &'static str) -> Self {
+        Self { default, ..self }
+    }
+
+    const fn aliases(self, aliases: &'static [&'static str]) -> Self {
+        Self { aliases, ..self }
+    }
+}
+
+const BOTH: Routes = Routes::OPENAI;
+const CHAT: Routes = Routes::CHAT;
+const TEXT: Routes = Routes::COMPLETIONS;
+
+/// A number without bounds.
+const ANY_NUMBER: Kind = Kind::Number { min: f64::MIN, max: f64::MAX };
+/// A number from 0 up.
+const POSITIVE: Kind = Kind::Number { min: 0.0, max: f64::MAX };
+/// A whole number from 0 up.
+const COUNT: Kind = Kind::Whole { min: 0, max: u64::MAX };
+/// Most tokens that are listed with each token.
+const TOP: Kind = Kind::Whole { min: 0, max: 20 };
+
+/// Declares the fields that are read as constants, and the table of all fields.
+macro_rules! fields {
+    ($($id:ident = $field:expr;)* ; $($other:expr;)*) => {
+        $(pub(super) const $id: Field = $field;)*
+        /// All fields.
+        pub const FIELDS: &[Field] = &[$($id,)* $($other,)*];
+    };
+}
+
+fields! {
+    MODEL = Field::read("model", Kind::Text { max: 0 }, BOTH,
+        "any name is accepted and the answer has the real one; a server with several models chooses by it");
+    MESSAGES = Field::read("messages", Kind::Messages, CHAT,
+        "the conversation: `role` and `content`, a string or parts of type `text`; `developer` is `system`");
+    PROMPT = Field::read("prompt", Kind::Prompt, TEXT, "what the text continues; several prompts have choices of their own");
+    MAX_TOKENS = Field::read("max_tokens", Kind::Whole { min: -2, max: u64::MAX }, BOTH,
+        "tokens at most; -1 and -2 are as absent, 0 scores the prompt").default("the server's");
+    MAX_COMPLETION_TOKENS = Field::read("max_completion_tokens", Kind::Whole { min: -2, max: u64::MAX }, BOTH,
+        "the same; of both the smaller counts").default("the server's");
+    TEMPERATURE = Field::read("temperature", ANY_NUMBER, BOTH,
+        "divides the logits; 0 or less takes the likeliest token").default("0.8");
+    TOP_P = Field::read("top_p", POSITIVE, BOTH, "probability mass to keep; 1 keeps all").default("0.95");
+    TOP_K = Field::read("top_k", Kind::Whole { min: -1, max: u64::MAX }, BOTH,
+        "likeliest tokens to keep; 0 and -1 keep all").default("40");
+    MIN_P = Field::read("min_p", POSITIVE, BOTH, "least probability relative to the likeliest token").default("0.05");
+    TYPICAL_P = Field::read("typical_p", POSITIVE, BOTH, "mass of the most typical tokens to keep; 1 keeps all")
+        .default("1");
+    REPEAT_PENALTY = Field::read("repeat_penalty", ANY_NUMBER, BOTH,
+        "above 0: divides the positive logits of recent tokens; 1 changes nothing").default("1").aliases(&["repetition_penalty"]);
+    REPEAT_LAST_N = Field::read("repeat_last_n", Kind::Whole { min: -1, max: 1 << 20 }, BOTH,
+        "tokens that count as recent; -1 is all, 0 none").default("64");
+    PRESENCE_PENALTY = Field::read("presence_penalty", ANY_NUMBER, BOTH,
+        "is taken once from the logit of a recent token").default("0");
+    FREQUENCY_PENALTY = Field::read("frequency_penalty", ANY_NUMBER, BOTH,
+        "is taken from the logit of a recent token for each of its occurrences").default("0");
+    MIROSTAT = Field::read("mirostat", Kind::Whole { min: 0, max: 2 }, BOTH, "2 turns Mirostat 2 on; there is no version 1")
+        .default("0");
+    MIROSTAT_TAU = Field::read("mirostat_tau", POSITIVE, BOTH, "the surprise that Mirostat keeps, in bits").default("5");
+    MIROSTAT_ETA = Field::read("mirostat_eta", POSITIVE, BOTH, "how fast Mirostat corrects").default("0.1");
+    LOGIT_BIAS = Field::read("logit_bias", Kind::Biases, BOTH,
+        "is added to the logits of tokens; -100 and false forbid a token");
+    SEED = Field::read("seed", Kind::Whole { min: -1, max: u64::MAX }, BOTH,
+        "of the random numbers; -1 is a random one; the answer names it, and choice i has `seed` + i").default("-1");
+    N = Field::read("n", Kind::Whole { min: 1, max: u64::MAX }, BOTH, "choices for each prompt, up to the server's limit")
+        .default("1");
+    BEST_OF = Field::read("best_of", Kind::Whole { min: 1, max: u64::MAX }, BOTH, "the same number as `n`").default("n");
+    STOP = Field::read("stop", Kind::Texts, BOTH, "up to 64 strings before which the text ends");
+    STOP_TOKEN_IDS = Field::read("stop_token_ids", Kind::Tokens, BOTH, "up to 64 tokens before which the text ends");
+    INCLUDE_STOP = Field::read("include_stop_str_in_output", Kind::Bool, BOTH,
+        "whether the string or token that ended the text is part of it").default("false");
+    IGNORE_EOS = Field::read("ignore_eos", Kind::Bool, BOTH, "never end by an end token").default("false");
+    MIN_TOKENS = Field::read("min_tokens", COUNT, BOTH, "tokens before which nothing but a form ends the text").default("0");
+    LOGPROBS = Field::read("logprobs", TOP, TEXT,
+        "the probability of each token, and this number of the likeliest at its place");
+    CHAT_LOGPROBS = Field::read("logprobs", Kind::Bool, CHAT, "the probability of each token").default("false");
+    TOP_LOGPROBS = Field::read("top_logprobs", TOP, CHAT, "with `logprobs`: the likeliest tokens at each place").default("0");
+    PROMPT_LOGPROBS = Field::read("prompt_logprobs", TOP, BOTH,
+        "the probability of each token of the prompt, and this number of the likeliest; not in streams");
+    ECHO = Field::read("echo", Kind::Bool, TEXT,
+        "the prompt in front of the text, and with `logprobs` its tokens in front of the new ones").default("false");
+    STREAM = Field::read("stream", Kind::Bool, BOTH, "the answer as server-sent events").default("false");
+    STREAM_OPTIONS = Field::read("stream_options", Kind::Object, BOTH,
+        "`include_usage`: one more event with the usage at the end");
+    CONTINUE_FINAL_MESSAGE = Field::read("continue_final_message", Kind::Bool, CHAT,
+        "whether the answer continues a last message of the assistant").default("true if there is one");
+    ADD_GENERATION_PROMPT = Field::read("add_generation_prompt", Kind::Bool, CHAT,
+        "whether the answer begins a new turn").default("true unless a message is continued");
+    CHAT_TEMPLATE_KWARGS = Field::read("chat_template_kwargs", Kind::Object, CHAT,
+        "further variables for the chat template, such as `enable_thinking`");
+    CACHE_PROMPT = Field::read("cache_prompt", Kind::Bool, BOTH, "whether computed beginnings of prompts are reused")
+        .default("true");
+    CACHE_SALT = Field::read("cache_salt", Kind::Text { max: 1024 }, BOTH,
+        "prompts are reused only among requests with the same one");
+    ID_SLOT = Field::read("id_slot", Kind::Whole { min: -1, max: u32::MAX as u64 }, BOTH,
+        "the sequence to take if it is free; -1 is any").default("-1");
+    RETURN_TOKEN_IDS = Field::read("return_token_ids", Kind::Bool, BOTH,
+        "`token_ids` in each choice and chunk, and `prompt_token_ids`").default("false").aliases(&["return_tokens"]);
+    TIMINGS_PER_TOKEN = Field::read("timings_per_token", Kind::Bool, BOTH, "`timings` in each chunk of a stream")
+        .default("false");
+    ;
+    Field::form("response_format", form::response_format,
+        "`{\"type\": \"json_schema\", \"json_schema\": {\"schema\": S}}`, `{\"type\": \"json_schema\", \"schema\": S}`, \
+         `{\"type\": \"json_object\", \"schema\": S}`, `{\"type\": \"json_object\"}` (any object), `{\"type\": \"grammar\", \
+         \"grammar\": G}`, `{\"type\": \"regex\", \"pattern\": R}`, `{\"type\": \"text\"}` (free text, even if the command \
+         line sets a constraint)");
+    Field::form("grammar", form::grammar, "a grammar in GBNF or Lark").aliases(&["guided_grammar", "ebnf"]);
+    Field::form("json_schema", form::json_schema, "a schema, as an object or as JSON in a string")
+        .aliases(&["guided_json"]);
+    Field::form("guided_choice", form::choice, "a list of strings; the text is one of them");
+    Field::form("guided_regex", form::regex, "a regular expression").aliases(&["regex"]);
+    Field::form("guided_json_object", form::json_object, "true: any object");
+    Field::form("structured_outputs", form::structured_outputs,
+        "an object with one of `json`, `regex`, `choice`, `grammar`, `json_object`");
+    Field::form("format", form::format, "`\"json\"`, or a schema");
+    Field::form("grammar_lazy", form::lazy, "refused, unless it is false or empty")
+        .aliases(&["grammar_triggers", "grammar_trigger_patterns", "trigger_words"]);
+    Field::form("guided_whitespace_pattern", form::white_space, "refused: spaces are as described below");
+    Field::form("structural_tag", form::structural_tag, "refused: use a grammar with the tags in it");
+    Field::form("extra_body", form::nested, "refused if it holds one of these fields, which belong into the body itself")
+        .aliases(&["nvext", "guided_decoding", "sampling_params"]);
+    Field::refused("tools", BOTH, "leave it out").aliases(&["functions"]);
+    Field::refused("tool_choice", BOTH, "leave it out").aliases(&["function_call"]);
+    Field::refused("echo", CHAT, "use `/v1/completions` for the prompt in front of the text");
+    Field::refused("suffix", BOTH, "leave it out: texts are continued, not filled in");
+    Field::refused("return_progress", BOTH, "leave it out: `timings` in the answer says how long the prompt took");
+    Field::refused("response_schema", BOTH, "ask for a form with `response_format`")
+        .aliases(&["responseSchema", "response_mime_type", "output_format", "text"]);
+    Field::refused("dry_multiplier", BOTH, "use `repeat_penalty`, or give it to the command");
+    Field::refused("xtc_probability", BOTH, "use `temperature` and `min_p`");
+    Field::refused("dynatemp_range", BOTH, "use `temperature`");
+    Field::refused("samplers", BOTH, "leave it out, or give the order of samplers on the command line");
+    Field::refused("chat_template", BOTH, "give a template on the command line");
+    Field::refused("options", BOTH, "write its fields into the body itself");
+    Field::refused("use_beam_search", BOTH, "leave it out: texts are sampled");
+    Field::refused("allowed_token_ids", BOTH, "use `guided_choice` or a grammar").aliases(&["bad_words"]);
+    Field::refused("truncate_prompt_tokens", BOTH, "shorten the prompt: none is cut silently");
+    Field::refused("modalities", CHAT, "only text is made: leave it out, or send `[\"text\"]`");
+    Field::refused("audio", CHAT, "only text is made");
+    Field::refused("web_search_options", CHAT, "there is no search");
+    Field::refused("lora", BOTH, "load the model that has it");
+    Field::ignored("user", BOTH, "labels of clients change nothing")
+        .aliases(&["metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"]);
+    Field::ignored("reasoning_effort", CHAT, "the template decides: see `chat_template_kwargs`").aliases(&["verbosity"]);
+    Field::ignored("prediction", CHAT, "a hint for speed only");
+    Field::ignored("parallel_tool_calls", CHAT, "says how tools are called");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_of_one_field_on_each_route() {
+        for route in Route::ALL {
+            let mut seen = BTreeSet::new();
+            for name in FIELDS.iter().filter(|field| field.routes.has(route)).flat_map(Field::names) {
+                assert!(seen.insert(name), "{name} on {route:?}");
+            }
+        }
+        assert!(FIELDS.iter().all(|field| !field.meaning.is_empty() && field.routes.0 != 0));
+    }
+}

@@ -1,0 +1,206 @@
+//! The messages of a chat: read, checked, and made into the tokens of a prompt by the model's template.
+
+use serde_json::{Map, Value};
+
+use super::body::Body;
+use super::fields::{ADD_GENERATION_PROMPT, CHAT_TEMPLATE_KWARGS, CONTINUE_FINAL_MESSAGE, MESSAGES};
+use super::prompt::Prompt;
+use super::{Refusal, Service};
+use crate::chat::{ChatEncoder, Message, RenderInput, Role};
+
+/// A chat as a template is given it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Chat {
+    /// The messages, without one that is continued.
+    pub(super) messages: Vec<Message>,
+    /// Tools that the model may call.
+    pub(super) tools: Option<Vec<Value>>,
+    /// Further variables for the template.
+    pub(super) variables: Map<String, Value>,
+    /// Whether the answer begins a turn.
+    pub(super) opens_turn: bool,
+    /// What the answer continues: the text of a last message of the assistant.
+    pub(super) begun: Option<String>,
+}
+
+/// A message of the OpenAI API, whose content may be a list of texts: they are lines then.
+fn message(value: &Value) -> Result<Message, String> {
+    let mut value = value.clone();
+    // What is null is absent, as templates ask for it.
+    if let Some(fields) = value.as_object_mut() {
+        fields.retain(|name, value| name == "content" || !value.is_null());
+    }
+    if !value.get("role").is_some_and(Value::is_string) {
+        return Err("a message must be an object with role and content".to_owned());
+    }
+    if let Some(parts) = value.get("content").and_then(Value::as_array) {
+        let kind = |part: &Value| part.get("type").and_then(Value::as_str).unwrap_or("?").to_owned();
+        let text = |part: &Value| match kind(part).as_str() {
+            "text" => part.get("text").and_then(Value::as_str).map(str::to_owned).ok_or_else(|| kind(part)),
+            other => Err(other.to_owned()),
+        };
+        let texts: Result<Vec<String>, String> = parts.iter().map(text).collect();
+        let texts = texts.map_err(|kind| {
+            let kind: String = kind.chars().take(40).collect();
+            format!("a content can have parts of type \"text\" with a text only, not of type {kind:?}")
+        })?;
+        value["content"] = Value::String(texts.join("\n"));
+    }
+    let calls = value.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty());
+    if value.get("content").is_none_or(Value::is_null) && !calls {
+        return Err("a message needs a content, unless it calls tools".to_owned());
+    }
+    let message: Message = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    // The name that newer clients give to system messages; templates know the older one.
+    Ok(match message.role.name() {
+        "developer" => Message { role: Role::system(), ..message },
+        _ => message,
+    })
+}
+
+/// The messages of a list.
+///
+/// # Errors
+/// An empty list, one of too many, a message that is none.
+pub(super) fn of_list(list: &[Value], service: &Service) -> Result<Vec<Message>, Refusal> {
+    let most = service.limits.messages;
+    if list.is_empty() || list.len() > most {
+        let message = format!("messages must be a list of 1 to {most} objects with role and content");
+        return Err(Refusal::field("messages", message));
+    }
+    let read = |(number, value)| {
+        message(value).map_err(|why| {
+            let why: String = why.chars().take(300).collect();
+            Refusal::field("messages", format!("messages: message {}: {why}", number + 1))
+        })
+    };
+    list.iter().enumerate().map(read).collect()
+}
+
+/// Takes a last message of the assistant, which the answer continues, from the messages; `asked` is what the request says of it.
+///
+/// # Errors
+/// Two messages of the assistant at the end; a last message of another that is to be continued.
+fn take_begun(messages: &mut Vec<Message>, asked: Option<bool>) -> Result<Option<String>, Refusal> {
+    let is_assistant = |message: &Message| message.role == Role::assistant();
+    let at_end = messages.iter().rev().take_while(|message| is_assistant(message)).count();
+    match (at_end, asked) {
+        (0, Some(true)) => {
+            let message = "continue_final_message: the last message is not of the assistant";
+            Err(Refusal::field("continue_final_message", message))
+        }
+        (0, _) | (1, Some(false)) => Ok(None),
+        (1, _) => Ok(messages.pop().map(|message| message.content.unwrap_or_default())),
+        _ => {
+            let message = "messages: there are two messages of the assistant at the end: join them";
+            Err(Refusal::field("messages", message))
+        }
+    }
+}
+
+impl Chat {
+    /// The chat of a request.
+    ///
+    /// # Errors
+    /// What is wrong with the messages, or with what is asked of the last one.
+    pub(super) fn of_body(body: Body<'_>, service: &Service) -> Result<Self, Refusal> {
+        let list = body.list(&MESSAGES).unwrap_or_default();
+        let mut messages = of_list(list, service)?;
+        let (continues, opens) = (body.bool(&CONTINUE_FINAL_MESSAGE), body.bool(&ADD_GENERATION_PROMPT));
+        if continues == Some(true) && opens == Some(true) {
+            let message = "add_generation_prompt and continue_final_message exclude each other";
+            return Err(Refusal::field("add_generation_prompt", message));
+        }
+        // A turn that is asked for begins after the last message, whoever speaks it.
+        let asked = continues.or((opens == Some(true)).then_some(false));
+        let begun = take_begun(&mut messages, asked)?;
+        Ok(Self {
+            messages,
+            tools: None,
+            variables: body.object(&CHAT_TEMPLATE_KWARGS).cloned().unwrap_or_default(),
+            opens_turn: begun.is_some() || opens.unwrap_or(true),
+            begun,
+        })
+    }
+
+    /// The text that the model is given, and its tokens.
+    ///
+    /// # Errors
+    /// A model without chats, messages that its template refuses.
+    pub(super) fn render(&self, service: &Service) -> Result<(String, Prompt), Refusal> {
+        let encoder = encoder(service)?;
+        let input = RenderInput {
+            messages: &self.messages,
+            tools: self.tools.as_deref(),
+            add_generation_prompt: self.opens_turn,
+            variables: self.variables.clone(),
+        };
+        let refused = |why: String| Refusal::field("messages", why);
+        let mut rendered = encoder.render(&input).map_err(|why| refused(why.to_string()))?;
+        if let Some(begun) = &self.begun {
+            rendered = encoder.continued(rendered, begun);
+        }
+        let tokens = encoder.encode(&rendered).map_err(|why| refused(why.to_string()))?;
+        Ok((rendered.text, Prompt { tokens, text: None, stop: encoder.stop().to_vec() }))
+    }
+}
+
+/// What makes prompts of messages.
+fn encoder(service: &Service) -> Result<&ChatEncoder, Refusal> {
+    service.chat.as_ref().map_err(|why| {
+        let message = format!(
+            "there are no chats with this model: {why}, or use /v1/completions with the whole prompt"
+        );
+        Refusal::unsupported("messages", message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn messages_of_clients_are_read() {
+        let parts = json!({ "role": "user", "name": null, "content": [
+            { "type": "text", "text": "one" }, { "type": "text", "text": "two" },
+        ]});
+        assert_eq!(message(&parts).unwrap(), Message::new(Role::user(), "one\ntwo"));
+        let developer = json!({ "role": "developer", "content": "Be brief." });
+        assert_eq!(message(&developer).unwrap(), Message::new(Role::system(), "Be brief."));
+        let call = json!({ "role": "assistant", "content": null, "tool_calls": [1] });
+        assert_eq!(message(&call).unwrap().fields["tool_calls"], json!([1]));
+        for wrong in [
+            json!({ "role": "user", "content": [{ "type": "image_url", "image_url": {} }] }),
+            json!({ "role": "user", "content": [{ "type": "text" }] }),
+            json!({ "role": "user", "content": [1] }),
+            json!({ "role": "<|x|>", "content": "" }),
+            json!({ "role": 1, "content": "" }),
+            json!({ "role": "user", "content": 1 }),
+            json!({ "role": "user", "content": null }),
+            json!({ "role": "assistant", "tool_calls": [] }),
+            json!({ "content": "" }),
+            json!("user"),
+        ] {
+            assert!(message(&wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn one_last_message_of_the_assistant_is_continued() {
+        let of = |roles: &[&str], asked| {
+            let mut messages: Vec<Message> =
+                roles.iter().map(|role| Message::new(Role::new(role).unwrap(), *role)).collect();
+            take_begun(&mut messages, asked).map(|begun| (messages.len(), begun))
+        };
+        let begun = Some("assistant".to_owned());
+        assert_eq!(of(&["user", "assistant"], None), Ok((1, begun.clone())));
+        assert_eq!(of(&["user", "assistant"], Some(true)), Ok((1, begun.clone())));
+        assert_eq!(of(&["user", "assistant"], Some(false)), Ok((2, None)));
+        assert_eq!(of(&["assistant"], None), Ok((0, begun)));
+        assert_eq!(of(&["assistant", "user"], None), Ok((2, None)));
+        assert!(of(&["user"], Some(true)).is_err());
+        assert!(of(&["user", "assistant", "assistant"], None).is_err());
+    }
+}

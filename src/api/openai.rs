@@ -1,0 +1,90 @@
+//! Requests of `/v1/chat/completions` and `/v1/completions`.
+
+use super::asked::Asked;
+use super::body::Body;
+use super::fields::*;
+use super::messages::Chat;
+use super::reply::chat::ChatShape;
+use super::reply::completions::CompletionShape;
+use super::reply::{Reply, Shape, Shown};
+use super::{Call, Reading, Refusal, Route, Service, prompt};
+
+/// Whether the request is for this model.
+pub(super) fn check_model(body: Body<'_>, service: &Service) -> Result<(), Refusal> {
+    match body.text(&MODEL) {
+        Some(name) if service.strict_model && name != service.id => {
+            let shown: String = name.chars().take(100).collect();
+            let message = format!("model {shown:?} is not served here: ask for {:?}", service.id);
+            Err(Refusal { status: 404, code: "model_not_found", ..Refusal::field("model", message) })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How many of the likeliest tokens are listed with each token, if probabilities are asked for.
+fn logprobs(body: Body<'_>, route: Route) -> Option<usize> {
+    match route {
+        Route::Completions => body.count(&LOGPROBS).map(|n| n as usize),
+        _ if body.is_on(&CHAT_LOGPROBS) => Some(body.count(&TOP_LOGPROBS).unwrap_or(0) as usize),
+        _ => None,
+    }
+}
+
+/// What the answer shows, beside text.
+fn shown(body: Body<'_>, asked: &Asked, how: &Reading) -> Shown {
+    let include_usage =
+        body.object(&STREAM_OPTIONS).and_then(|options| options.get("include_usage")?.as_bool());
+    Shown {
+        echo: body.is_on(&ECHO),
+        logprobs: asked.options.logprobs,
+        prompt_logprobs: asked.prompt_logprobs,
+        include_usage: include_usage == Some(true),
+        token_ids: body.is_on(&RETURN_TOKEN_IDS),
+        timings_per_token: body.is_on(&TIMINGS_PER_TOKEN),
+        measured: how.measured,
+    }
+}
+
+/// Reads a request of one of both routes.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn accept(
+    service: &Service,
+    route: Route,
+    value: &serde_json::Value,
+    how: &Reading,
+) -> Result<Call, Refusal> {
+    let body = Body::new(route, value)?;
+    check_model(body, service)?;
+    let prompts = match route {
+        Route::Completions => prompt::of_body(body, service)?,
+        _ => vec![Chat::of_body(body, service)?.render(service)?.1],
+    };
+    let mut asked = Asked::of_body(body, service, prompts, logprobs(body, route), how)?;
+    if asked.stream && asked.prompt_logprobs.is_some() {
+        let message = "prompt_logprobs is not supported in streams: leave out stream";
+        return Err(Refusal::unsupported("prompt_logprobs", message));
+    }
+    // OpenAI's routes differ in nothing else but their shapes.
+    let mut shown = shown(body, &asked, how);
+    let shape: Box<dyn Shape> = match route {
+        Route::Completions => Box::new(CompletionShape::default()),
+        _ => {
+            asked.prompt_field = "messages";
+            shown.echo = false;
+            Box::new(ChatShape)
+        }
+    };
+    let stream = asked.stream;
+    if shown.echo
+        && let Some(n) = shown.logprobs
+    {
+        asked.prompt_logprobs = Some(asked.prompt_logprobs.unwrap_or(0).max(n));
+        // What the prompt's tokens are worth is known at the end.
+        asked.stream = false;
+    }
+    let choices = asked.prepare(service, how)?;
+    let reply = Reply::new(service, shape, &asked, shown, how, stream);
+    Ok(Call { choices, reply })
+}

@@ -1,0 +1,308 @@
+//! The description of the API as OpenAPI 3.1, made from the routes and the table of fields.
+
+use serde_json::{Map, Value, json};
+
+use super::Route;
+use super::fields::{FIELDS, Kind, Treatment};
+
+fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+/// What a kind allows, as a JSON schema. `null` is the same as an absent field.
+fn schema(kind: Kind) -> Value {
+    let token = json!({ "type": "integer", "minimum": 0 });
+    let tokens = json!({ "type": "array", "items": token, "minItems": 1 });
+    match kind {
+        Kind::Bool => json!({ "type": ["boolean", "null"] }),
+        Kind::Whole { min, max: u64::MAX } => json!({ "type": ["integer", "null"], "minimum": min }),
+        Kind::Whole { min, max } => json!({ "type": ["integer", "null"], "minimum": min, "maximum": max }),
+        Kind::Number { min, max } => {
+            let mut number = json!({ "type": ["number", "null"] });
+            if min != f64::MIN {
+                number["minimum"] = json!(min);
+            }
+            if max != f64::MAX {
+                number["maximum"] = json!(max);
+            }
+            number
+        }
+        Kind::Text { max: 0 } => json!({ "type": ["string", "null"] }),
+        Kind::Text { max } => json!({ "type": ["string", "null"], "minLength": 1, "maxLength": max }),
+        Kind::Texts => json!({ "anyOf": [
+            { "type": ["string", "null"] }, { "type": "array", "items": { "type": "string" }, "maxItems": 64 },
+        ]}),
+        Kind::Tokens => json!({ "type": ["array", "null"], "items": token, "maxItems": 64 }),
+        Kind::Object => json!({ "type": ["object", "null"] }),
+        Kind::Prompt => json!({ "anyOf": [
+            { "type": ["string", "null"] },
+            { "type": "array", "items": { "type": "string" }, "minItems": 1, "maxItems": 64 },
+            tokens,
+            { "type": "array", "items": tokens, "minItems": 1, "maxItems": 64 },
+        ]}),
+        Kind::Messages => json!({ "type": "array", "items": reference("Message"), "minItems": 1 }),
+        Kind::Biases => json!({ "type": ["object", "array", "null"] }),
+        Kind::Form(_) | Kind::Any => json!({}),
+    }
+}
+
+/// The body of a route: its fields in the order of the table.
+fn request(route: Route) -> Value {
+    let mut properties = Map::new();
+    for field in FIELDS.iter().filter(|field| field.routes.has(route)) {
+        if matches!(field.treatment, Treatment::Refused(_)) {
+            continue;
+        }
+        for name in field.names() {
+            let mut value = schema(field.kind);
+            value["description"] = json!(field.meaning);
+            properties.insert(name.to_owned(), value);
+        }
+    }
+    let needed = if properties.contains_key("messages") { json!(["messages"]) } else { json!([]) };
+    json!({ "type": "object", "properties": properties, "required": needed })
+}
+
+/// The statuses of refusals, each with what it means.
+const REFUSALS: [(&str, &str); 11] = [
+    ("400", "the request cannot be answered as it is"),
+    ("401", "a key is missing or wrong"),
+    ("403", "the request comes from a page or names a host that is not allowed"),
+    ("404", "there is no such model or route"),
+    ("405", "the route has another method"),
+    ("408", "the request did not arrive in time"),
+    ("413", "the request is too large"),
+    ("415", "the media type is not allowed"),
+    ("429", "too many requests are waiting"),
+    ("500", "the server failed"),
+    ("503", "the server is loading a model, or ends"),
+];
+
+fn content(media: &str, schema: &Value) -> Value {
+    json!({ media: { "schema": schema } })
+}
+
+/// An operation whose answer is `answer`, as a stream too where `streams`.
+fn operation(id: &str, summary: &str, body: Option<&Value>, answer: &Value, streams: Option<&str>) -> Value {
+    let mut answers = content("application/json", answer);
+    if let Some(media) = streams {
+        answers[media] = json!({ "schema": { "type": "string" } });
+    }
+    let mut responses = Map::new();
+    responses.insert("200".to_owned(), json!({ "description": "the answer", "content": answers }));
+    for (status, meaning) in REFUSALS {
+        let error = content("application/json", &reference("Error"));
+        responses.insert(status.to_owned(), json!({ "description": meaning, "content": error }));
+    }
+    let mut operation = json!({ "operationId": id, "summary": summary, "responses": responses });
+    if let Some(body) = body {
+        operation["requestBody"] = json!({ "required": true, "content": content("application/json", body) });
+    }
+    operation
+}
+
+/// The name of a route in operations, and what it does.
+fn about(route: Route) -> (&'static str, &'static str) {
+    match route {
+        Route::ChatCompletions => ("createChatCompletion", "Answers a conversation"),
+        Route::Completions => ("createCompletion", "Continues prompts"),
+        Route::Responses => ("createResponse", "Answers a conversation, as OpenAI's newer API has it"),
+        Route::Messages => ("createMessage", "Answers a conversation, as Anthropic's API has it"),
+        Route::CountTokens => ("countTokens", "Counts the tokens of a conversation"),
+        Route::LlamaCompletion => ("completion", "Continues a prompt, as llama.cpp's API has it"),
+        Route::OllamaChat => ("ollamaChat", "Answers a conversation, as ollama's API has it"),
+        Route::OllamaGenerate => ("ollamaGenerate", "Continues a prompt, as ollama's API has it"),
+    }
+}
+
+/// The answer of a route.
+fn answer(route: Route) -> Value {
+    match route {
+        Route::ChatCompletions => reference("ChatCompletion"),
+        Route::Completions => reference("Completion"),
+        _ => json!({ "type": "object" }),
+    }
+}
+
+/// The media type of the streams of a route.
+fn stream(route: Route) -> Option<&'static str> {
+    match route {
+        Route::CountTokens => None,
+        Route::OllamaChat | Route::OllamaGenerate => Some("application/x-ndjson"),
+        _ => Some("text/event-stream"),
+    }
+}
+
+fn closed(properties: &Value, required: &[&str]) -> Value {
+    json!({ "type": "object", "properties": properties, "required": required })
+}
+
+/// What choices of both routes have beside their text.
+fn choice(text: (&str, Value)) -> Value {
+    let (name, text) = text;
+    closed(
+        &json!({
+            "index": { "type": "integer" },
+            name: text,
+            "logprobs": { "type": ["object", "null"] },
+            "finish_reason": { "enum": ["stop", "length", "tool_calls"] },
+            "stop_reason": { "type": ["string", "integer", "null"] },
+            "token_ids": { "type": "array", "items": { "type": "integer" } },
+            "prompt_token_ids": { "type": "array", "items": { "type": "integer" } },
+            "prompt_logprobs": { "type": "array" },
+        }),
+        &["index", name, "logprobs", "finish_reason"],
+    )
+}
+
+/// The answer of one of OpenAI's routes.
+fn completion(object: &str, choice: &Value) -> Value {
+    closed(
+        &json!({
+            "id": { "type": "string" },
+            "object": { "const": object },
+            "created": { "type": "integer" },
+            "model": { "type": "string" },
+            "system_fingerprint": { "type": "string" },
+            "choices": { "type": "array", "items": choice },
+            "usage": reference("Usage"),
+            "seed": { "type": "integer" },
+            "timings": { "type": "object" },
+        }),
+        &["id", "object", "created", "model", "choices", "usage", "seed"],
+    )
+}
+
+fn schemas() -> Value {
+    let (integer, string) = (json!({ "type": "integer" }), json!({ "type": "string" }));
+    let part = closed(&json!({ "type": { "const": "text" }, "text": string }), &["type", "text"]);
+    let content = json!({ "anyOf": [{ "type": ["string", "null"] }, { "type": "array", "items": part }] });
+    let message = closed(
+        &json!({ "role": string, "content": content, "refusal": { "type": ["string", "null"] },
+            "tool_calls": { "type": "array" } }),
+        &["role"],
+    );
+    let error = closed(
+        &json!({ "message": string, "type": string, "param": { "type": ["string", "null"] },
+            "code": { "type": ["string", "integer", "null"] } }),
+        &["message", "type"],
+    );
+    let usage = json!({ "prompt_tokens": integer, "completion_tokens": integer, "total_tokens": integer,
+        "prompt_tokens_details": { "type": "object" } });
+    json!({
+        "Message": message,
+        "Error": { "type": "object" , "properties": { "error": { "anyOf": [error, string] } }, "required": ["error"] },
+        "Usage": closed(&usage, &["prompt_tokens", "completion_tokens", "total_tokens"]),
+        "ChatCompletion": completion("chat.completion", &choice(("message", reference("Message")))),
+        "Completion": completion("text_completion", &choice(("text", json!({ "type": "string" })))),
+        "Model": closed(
+            &json!({ "id": string, "object": { "const": "model" }, "created": integer, "owned_by": string }),
+            &["id", "object", "created", "owned_by"],
+        ),
+    })
+}
+
+/// The description of all routes of this module: those that make text, and the utilities. A server adds what it has beside them.
+pub fn openapi() -> Value {
+    let mut paths = Map::new();
+    for route in Route::ALL {
+        let (id, summary) = about(route);
+        let body = request(route);
+        for (number, path) in route.paths().iter().enumerate() {
+            let id = if number == 0 { id.to_owned() } else { format!("{id}{}", number + 1) };
+            let operation = operation(&id, summary, Some(&body), &answer(route), stream(route));
+            paths.insert((*path).to_owned(), json!({ "post": operation }));
+        }
+    }
+    let (any, flag) = (json!({ "type": "object" }), json!({ "type": ["boolean", "null"] }));
+    let tokens = json!({ "type": "array", "items": { "type": "integer", "minimum": 0 } });
+    let to_tokens = json!({ "type": "object", "properties": {
+        "content": { "type": ["string", "array", "null"] }, "add_special": flag, "parse_special": flag, "with_pieces": flag,
+        "prompt": { "type": ["string", "null"] }, "messages": { "type": ["array", "null"], "items": reference("Message") },
+        "add_special_tokens": flag, "add_generation_prompt": flag, "return_token_strs": flag,
+    }});
+    let of_tokens = json!({ "type": "object", "properties": { "tokens": tokens }, "required": ["tokens"] });
+    let to_text = closed(
+        &json!({ "content": { "type": "string" }, "prompt": { "type": "string" } }),
+        &["content", "prompt"],
+    );
+    let prompt = closed(&json!({ "prompt": { "type": "string" } }), &["prompt"]);
+    let made = closed(&json!({ "tokens": { "type": "array" } }), &["tokens"]);
+    for (path, id, summary, body, answer) in [
+        ("/tokenize", "tokenize", "The tokens of a text", to_tokens, made),
+        ("/detokenize", "detokenize", "The text of tokens", of_tokens, to_text),
+        (
+            "/apply-template",
+            "applyTemplate",
+            "The prompt of a conversation",
+            request(Route::ChatCompletions),
+            prompt,
+        ),
+    ] {
+        paths.insert(path.to_owned(), json!({ "post": operation(id, summary, Some(&body), &answer, None) }));
+    }
+    let list = closed(
+        &json!({ "object": { "const": "list" }, "data": { "type": "array", "items": reference("Model") } }),
+        &["object", "data"],
+    );
+    for (path, id, summary, answer) in [
+        ("/v1/models", "listModels", "The models", &list),
+        ("/tokenizer_info", "tokenizerInfo", "What programs need to know of the tokenizer", &any),
+        ("/props", "props", "The model and its defaults", &any),
+    ] {
+        paths.insert(path.to_owned(), json!({ "get": operation(id, summary, None, answer, None) }));
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": { "title": "bitnetc", "version": env!("CARGO_PKG_VERSION") },
+        "paths": paths,
+        "components": { "schemas": schemas() },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All references of a value.
+    fn references(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => {
+                found.extend(map.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                map.values().for_each(|value| references(value, found));
+            }
+            Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_description_is_whole() {
+        let all = openapi();
+        for route in Route::ALL {
+            assert!(route.paths().iter().all(|path| all["paths"][*path]["post"].is_object()), "{route:?}");
+        }
+        let mut found = Vec::new();
+        references(&all, &mut found);
+        assert!(found.len() > 20);
+        for reference in found {
+            let at = reference.strip_prefix('#').unwrap();
+            assert!(all.pointer(at).is_some(), "{reference}");
+        }
+        let chat = &all["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]
+            ["schema"];
+        assert_eq!(chat["properties"]["top_logprobs"]["maximum"], 20);
+        assert!(chat["properties"].get("audio").is_none(), "what is refused is not offered");
+        let mut ids: Vec<&str> = all["paths"]
+            .as_object()
+            .unwrap()
+            .values()
+            .flat_map(|path| path.as_object().unwrap().values())
+            .map(|operation| operation["operationId"].as_str().unwrap())
+            .collect();
+        let count = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), count);
+    }
+}

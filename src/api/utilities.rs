@@ -1,0 +1,248 @@
+//! What is answered without the engine: tokens of texts and texts of tokens, prompts of chats, and what a client may know of the
+//! model.
+
+use bitnetc_frontend_gguf::text as input_text;
+use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::body::{self, Body, token_id};
+use super::messages::{self, Chat};
+use super::{Reading, Refusal, Route, Service, read};
+use crate::chat::RenderInput;
+
+/// The model that a body names, without reading the rest of it.
+pub fn model_of(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        model: Option<String>,
+    }
+    serde_json::from_slice::<Named>(&input_text::json(body)).ok()?.model
+}
+
+/// The object of a body.
+fn object(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
+    match body::parse(body)? {
+        Value::Object(fields) => Ok(fields),
+        _ => Err(Refusal::request("invalid_json", "the request is no JSON object")),
+    }
+}
+
+/// A field that is there and not null.
+fn given<'v>(fields: &'v Map<String, Value>, name: &str) -> Option<&'v Value> {
+    fields.get(name).filter(|value| !value.is_null())
+}
+
+/// A field that is true or false.
+fn flag(fields: &Map<String, Value>, name: &str, default: bool) -> Result<bool, Refusal> {
+    let wrong = || Refusal::field(name, format!("{name} must be true or false"));
+    given(fields, name).map_or(Ok(default), |value| value.as_bool().ok_or_else(wrong))
+}
+
+fn encode(
+    service: &Service,
+    text: &str,
+    special: bool,
+    parse: bool,
+    field: &str,
+) -> Result<Vec<TokenId>, Refusal> {
+    let ids = service.model.tokenizer().encode(text, special, parse);
+    ids.map_err(|why| Refusal::field(field, format!("{field}: {why}")))
+}
+
+/// The tokens of a text, or of the parts of a list of texts and token ids.
+fn content(service: &Service, value: &Value, special: bool, parse: bool) -> Result<Vec<TokenId>, Refusal> {
+    let wrong = || Refusal::field("content", "content must be a string, or a list of strings and token ids");
+    let parts = match value {
+        Value::String(text) => return encode(service, text, special, parse, "content"),
+        value => value.as_array().ok_or_else(wrong)?,
+    };
+    let mut ids = Vec::new();
+    for (number, part) in parts.iter().enumerate() {
+        match part {
+            Value::String(text) => {
+                ids.extend(encode(service, text, special && number == 0, parse, "content")?);
+            }
+            part => ids.push(token_id(part).filter(|&id| id < service.vocab()).ok_or_else(wrong)?),
+        }
+    }
+    Ok(ids)
+}
+
+/// The text of a token, or its bytes where they are no text.
+fn piece(tokenizer: &dyn Tokenize, id: TokenId) -> Value {
+    let bytes = tokenizer.piece(id, true);
+    std::str::from_utf8(bytes).map_or_else(|_| json!(bytes), |text| json!(text))
+}
+
+/// The tokens of a text, in llama.cpp's dialect (`content`) or vLLM's (`prompt` or `messages`).
+///
+/// # Errors
+/// What is wrong with the body.
+pub fn tokenize(service: &Service, body: &[u8]) -> Result<Value, Refusal> {
+    let fields = object(body)?;
+    let tokenizer = service.model.tokenizer();
+    if let Some(value) = given(&fields, "content") {
+        let (special, parse) = (flag(&fields, "add_special", false)?, flag(&fields, "parse_special", true)?);
+        let ids = content(service, value, special, parse)?;
+        return Ok(match flag(&fields, "with_pieces", false)? {
+            true => {
+                let piece = |&id: &TokenId| json!({ "id": id, "piece": piece(tokenizer, id) });
+                json!({ "tokens": ids.iter().map(piece).collect::<Vec<_>>() })
+            }
+            false => json!({ "tokens": ids }),
+        });
+    }
+    let ids = match (given(&fields, "prompt"), given(&fields, "messages")) {
+        (Some(Value::String(text)), None) => {
+            encode(service, text, flag(&fields, "add_special_tokens", true)?, true, "prompt")?
+        }
+        (Some(_), None) => return Err(Refusal::field("prompt", "prompt must be a string")),
+        (None, Some(Value::Array(list))) => {
+            let chat = Chat {
+                messages: messages::of_list(list, service)?,
+                opens_turn: flag(&fields, "add_generation_prompt", true)?,
+                ..Chat::default()
+            };
+            chat.render(service)?.1.tokens
+        }
+        (None, Some(_)) => return Err(Refusal::field("messages", "messages must be a list of messages")),
+        (Some(_), Some(_)) => {
+            return Err(Refusal::field("messages", "prompt and messages exclude each other"));
+        }
+        (None, None) => {
+            return Err(Refusal::field("content", "content, prompt or messages is needed"));
+        }
+    };
+    let mut answer = json!({ "tokens": ids, "count": ids.len(), "max_model_len": service.context });
+    if flag(&fields, "return_token_strs", false)? {
+        let text = |&id: &TokenId| super::reply::logprobs::token_text(tokenizer, id);
+        answer["token_strs"] = ids.iter().map(text).collect();
+    }
+    Ok(answer)
+}
+
+/// The text of tokens, under the names of both dialects.
+///
+/// # Errors
+/// What is wrong with the body.
+pub fn detokenize(service: &Service, body: &[u8]) -> Result<Value, Refusal> {
+    let fields = object(body)?;
+    let wrong = || {
+        let message = format!("tokens must be a list of token ids below {}", service.vocab());
+        Refusal::field("tokens", message)
+    };
+    let list = given(&fields, "tokens").and_then(Value::as_array).ok_or_else(wrong)?;
+    let id = |value: &Value| token_id(value).filter(|&id| id < service.vocab());
+    let ids: Vec<TokenId> = list.iter().map(id).collect::<Option<_>>().ok_or_else(wrong)?;
+    let text = service.model.tokenizer().decode_lossy(&ids, true);
+    Ok(json!({ "content": text, "prompt": text }))
+}
+
+/// The text of a special token.
+fn special(tokenizer: &dyn Tokenize, id: Option<TokenId>) -> Value {
+    id.map_or(Value::Null, |id| String::from_utf8_lossy(tokenizer.token_bytes(id)).into())
+}
+
+/// The chat template that is in use.
+fn template(service: &Service) -> Value {
+    service.chat.as_ref().map_or(Value::Null, |chat| chat.template().source().into())
+}
+
+/// What programs need to know of the tokenizer.
+pub fn tokenizer_info(service: &Service) -> Value {
+    let tokenizer = service.model.tokenizer();
+    let eos = special(tokenizer, tokenizer.eos());
+    json!({
+        "tokenizer_class": "bitnetc",
+        "bos_token": special(tokenizer, tokenizer.bos()),
+        "eos_token": eos,
+        "pad_token": null,
+        "bos_token_id": tokenizer.bos(),
+        "eos_token_id": tokenizer.eos(),
+        "vocab_size": tokenizer.vocab_size(),
+        "model_max_length": service.context,
+        "chat_template": template(service),
+    })
+}
+
+/// The text that a chat becomes: of a body for `/v1/chat/completions`.
+///
+/// # Errors
+/// What is wrong with the body.
+pub fn apply_template(service: &Service, body: &[u8]) -> Result<Value, Refusal> {
+    let value = body::parse(body)?;
+    let chat = Chat::of_body(Body::new(Route::ChatCompletions, &value)?, service)?;
+    Ok(json!({ "prompt": chat.render(service)?.0 }))
+}
+
+/// How many tokens the prompt of a request of Anthropic's API has.
+///
+/// # Errors
+/// What is wrong with the body.
+pub fn count_tokens(service: &Service, body: &[u8]) -> Result<Value, Refusal> {
+    let how = Reading { forms: false, fits: false, ..Reading::of(service) };
+    let call = read(service, Route::CountTokens, &body::parse(body)?, &how)?;
+    let tokens: usize = call.choices.iter().map(super::Prepared::prompt_tokens).sum();
+    Ok(json!({ "input_tokens": tokens }))
+}
+
+/// The model as an entry of `/v1/models`.
+pub fn model_card(service: &Service) -> Value {
+    let loaded = service.model.loaded();
+    json!({
+        "id": service.id,
+        "object": "model",
+        "created": service.created,
+        "owned_by": "bitnetc",
+        "max_model_len": service.context,
+        "meta": {
+            "n_vocab": service.vocab(),
+            "n_ctx_train": loaded.context,
+            "n_ctx": service.context,
+            "size": loaded.model.weight_bytes(),
+            "architecture": loaded.architecture,
+        },
+    })
+}
+
+/// What a client may know of the model and of its defaults; what concerns the server as a whole is added by it. No prompt, path or key
+/// is among it.
+pub fn props(service: &Service) -> Value {
+    let super::Defaults { params, options, seed, .. } = &service.defaults;
+    let tokenizer = service.model.tokenizer();
+    let supports_system = service.chat.as_ref().is_ok_and(|chat| {
+        let messages = [crate::chat::Message::new(crate::chat::Role::system(), "")];
+        chat.render(&RenderInput { messages: &messages, ..RenderInput::default() }).is_ok()
+    });
+    json!({
+        "default_generation_settings": {
+            "n_ctx": service.context,
+            "params": {
+                "temperature": params.temperature,
+                "top_k": params.top_k,
+                "top_p": params.top_p,
+                "min_p": params.min_p,
+                "typical_p": params.typical_p,
+                "repeat_penalty": params.repeat_penalty,
+                "repeat_last_n": params.repeat_last_n,
+                "presence_penalty": params.presence_penalty,
+                "frequency_penalty": params.frequency_penalty,
+                "mirostat": if params.mirostat.is_some() { 2 } else { 0 },
+                "samplers": params.stages.iter().map(|stage| stage.name()).collect::<Vec<_>>(),
+                "seed": seed.map_or(json!(-1), |seed| json!(seed)),
+                "max_tokens": options.limit.map_or(json!(-1), |limit| json!(limit)),
+                "ignore_eos": options.ignore_end,
+                "stop": options.stop,
+            },
+        },
+        "model_alias": service.id,
+        "model_path": service.model.loaded().name,
+        "chat_template": template(service),
+        "chat_template_caps": { "supports_system_role": supports_system },
+        "bos_token": special(tokenizer, tokenizer.bos()),
+        "eos_token": special(tokenizer, tokenizer.eos()),
+        "modalities": { "vision": false, "audio": false },
+        "system_fingerprint": service.fingerprint(),
+    })
+}
