@@ -8,7 +8,9 @@ use super::answer::AnswerForm;
 use super::asked::Asked;
 use super::body::Body;
 use super::form::Form;
+use super::fields::{ENABLE_THINKING, REASONING_EFFORT, REASONING_FORMAT};
 use super::messages::{Chat, encoder};
+use super::prompt::Prompt;
 use super::{Reading, Refusal, Service};
 use crate::chat::{Abilities, ThinkForm};
 use crate::tools::{ToolError, Tools, grammar, schema_after_thinking};
@@ -83,6 +85,34 @@ fn has_opened(form: ThinkForm, prompt: &str, begun: Option<&str>) -> bool {
 }
 
 impl ChatRequest {
+    /// The request of OpenAI's chats whose body, checked, is `body`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn of_openai(body: Body<'_>, value: &Value, service: &Service) -> Result<Self, Refusal> {
+        let mut chat = Chat::of_body(body, service)?;
+        if let Some(effort) = body.text(&REASONING_EFFORT) {
+            set_effort(&mut chat.variables, effort);
+        }
+        if let Some(thinks) = body.bool(&ENABLE_THINKING) {
+            set(&mut chat.variables, "enable_thinking", json!(thinks));
+        }
+        let thoughts = reasoning_format(body.text(&REASONING_FORMAT))?;
+        Ok(Self { chat, tools: Tools::read(value)?, thoughts, logprobs: None })
+    }
+
+    /// The text that the model is given, and its tokens.
+    ///
+    /// # Errors
+    /// Tools that the template does not show; what the template refuses.
+    pub(super) fn render(&mut self, service: &Service) -> Result<(String, Prompt), Refusal> {
+        if let Some(tools) = &self.tools {
+            check_tools(tools, encoder(service)?.abilities())?;
+            self.chat.tools = Some(tools.to_json());
+        }
+        self.chat.render(service)
+    }
+
     /// What is asked of the engine, and how its text is read.
     ///
     /// # Errors
@@ -93,12 +123,8 @@ impl ChatRequest {
         service: &Service,
         how: &Reading,
     ) -> Result<(Asked, AnswerForm), Refusal> {
+        let (text, prompt) = self.render(service)?;
         let abilities = encoder(service)?.abilities();
-        if let Some(tools) = &self.tools {
-            check_tools(tools, abilities)?;
-            self.chat.tools = Some(tools.to_json());
-        }
-        let (text, prompt) = self.chat.render(service)?;
         let thinking = abilities.thinking.filter(|_| self.thoughts);
         let thinking = thinking.map(|form| (form, has_opened(form, &text, self.chat.begun.as_deref())));
         let mut asked = Asked::of_body(body, service, vec![prompt], self.logprobs, how)?;
