@@ -212,9 +212,11 @@ mod tests {
             calls: Some((hermes, tools)),
             ids: IdStyle::Call,
         };
-        let text = "Hm <tool_call>.\n</think>\n\nSo: <tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>";
+        let text =
+            "Hm <tool_call>.\n</think>\n\nSo: <tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>";
         let blocks = form.read(3, text);
-        let [Block::Thoughts(thoughts), Block::Text(said), Block::Call { name, arguments, .. }] = &blocks[..] else {
+        let [Block::Thoughts(thoughts), Block::Text(said), Block::Call { name, arguments, .. }] = &blocks[..]
+        else {
             panic!("{blocks:?}");
         };
         assert_eq!((thoughts.as_str(), said.as_str()), ("Hm <tool_call>.", "So:"));

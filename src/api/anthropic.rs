@@ -45,14 +45,15 @@ fn text_of(content: &Value, what: &'static str) -> Result<String, Refusal> {
         Value::Null => Ok(String::new()),
         Value::String(text) => Ok(text.clone()),
         Value::Array(blocks) => {
-            let texts = blocks.iter().map(|block| match (kind(block), block.get("text").and_then(Value::as_str)) {
-                ("text", Some(text)) => Ok(text),
-                (kind, _) => {
-                    let kind: String = kind.chars().take(40).collect();
-                    let message = format!("{what} can have blocks of type \"text\" only, not {kind:?}");
-                    Err(Refusal::unsupported(what, message))
-                }
-            });
+            let texts =
+                blocks.iter().map(|block| match (kind(block), block.get("text").and_then(Value::as_str)) {
+                    ("text", Some(text)) => Ok(text),
+                    (kind, _) => {
+                        let kind: String = kind.chars().take(40).collect();
+                        let message = format!("{what} can have blocks of type \"text\" only, not {kind:?}");
+                        Err(Refusal::unsupported(what, message))
+                    }
+                });
             Ok(texts.collect::<Result<Vec<&str>, Refusal>>()?.join("\n"))
         }
         _ => Err(Refusal::field(what, format!("{what} must be a string or a list of blocks"))),
@@ -87,7 +88,10 @@ fn add(all: &mut Vec<Value>, role: &str, content: &Value) -> Result<(), Refusal>
     let (mut texts, mut thoughts, mut calls) = (Vec::new(), Vec::new(), Vec::new());
     for block in blocks {
         let field = |name: &str| block.get(name).and_then(Value::as_str);
-        let needed = |name: &str| field(name).ok_or_else(|| wrong(format!("messages: a block of type {:?} needs {name}", kind(block))));
+        let needed = |name: &str| {
+            field(name)
+                .ok_or_else(|| wrong(format!("messages: a block of type {:?} needs {name}", kind(block))))
+        };
         match kind(block) {
             "text" => texts.push(needed("text")?),
             "thinking" => thoughts.push(needed("thinking")?),
@@ -103,7 +107,8 @@ fn add(all: &mut Vec<Value>, role: &str, content: &Value) -> Result<(), Refusal>
             }
             other => {
                 let other: String = other.chars().take(40).collect();
-                let message = format!("messages: blocks of type {other:?} are not supported: only text is read");
+                let message =
+                    format!("messages: blocks of type {other:?} are not supported: only text is read");
                 return Err(Refusal::unsupported("messages", message));
             }
         }
@@ -114,7 +119,10 @@ fn add(all: &mut Vec<Value>, role: &str, content: &Value) -> Result<(), Refusal>
     let mut message = Map::new();
     message.insert("role".to_owned(), json!(role));
     let text = texts.join("\n");
-    message.insert("content".to_owned(), if text.is_empty() && !calls.is_empty() { Value::Null } else { json!(text) });
+    message.insert(
+        "content".to_owned(),
+        if text.is_empty() && !calls.is_empty() { Value::Null } else { json!(text) },
+    );
     if !thoughts.is_empty() {
         message.insert("reasoning_content".to_owned(), json!(thoughts.join("\n")));
     }
@@ -155,7 +163,8 @@ fn tools(body: Body<'_>) -> Result<Option<Tools>, Refusal> {
     let tool = |tool: &Value| {
         let text = |name: &str| tool.get(name).and_then(Value::as_str);
         if !matches!(kind(tool), "" | "custom") {
-            let message = format!("tools: tools of type {:?} are not supported: declare functions", kind(tool));
+            let message =
+                format!("tools: tools of type {:?} are not supported: declare functions", kind(tool));
             return Err(Refusal::unsupported("tools", message));
         }
         Ok(Tool::new(text("name").unwrap_or_default(), text("description"), tool.get("input_schema"))?)

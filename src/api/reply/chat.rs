@@ -167,7 +167,13 @@ impl ChatShape {
     }
 
     /// The chunk of a delta, with the tokens that it became certain with.
-    fn with_tokens(about: &About, index: ChoiceIndex, choice: &Choice, delta: &Value, piece: &Piece) -> Frame {
+    fn with_tokens(
+        about: &About,
+        index: ChoiceIndex,
+        choice: &Choice,
+        delta: &Value,
+        piece: &Piece,
+    ) -> Frame {
         let mut chunk = Self::chunk(about, index, delta);
         if let Some(n) = about.shown.logprobs {
             chunk["choices"][0]["logprobs"] = nested(about.tokenizer(), &piece.logprobs, n);
@@ -179,8 +185,7 @@ impl ChatShape {
 
     /// The chunks of parts of an answer; the first has the tokens that were held.
     fn parts(&mut self, about: &About, index: ChoiceIndex, choice: &Choice, parts: Vec<Part>) -> Vec<Frame> {
-        let (Some(held), Some(call)) =
-            (self.held.get_mut(index.index()), self.calls.get_mut(index.index()))
+        let (Some(held), Some(call)) = (self.held.get_mut(index.index()), self.calls.get_mut(index.index()))
         else {
             return Vec::new();
         };
