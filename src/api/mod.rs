@@ -120,3 +120,6 @@ pub(crate) fn read(service: &Service, route: Route, body: &Value, how: &Reading)
 pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Refusal> {
     body::parse(bytes)
 }
+
+#[cfg(test)]
+mod tests;
