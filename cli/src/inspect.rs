@@ -217,7 +217,7 @@ fn plan_report(name: &str, plan: &Plan, list: bool) -> Result<Value, bitnetc::Er
                 "ops": f.order().len(),
                 "tokens": f.tokens().max(),
                 "arena_bytes": plan.map(|p| p.arena_bytes),
-                "barriers": plan.map(|p| p.barriers.len()),
+                "barriers": f.barriers(),
             });
             (f.name().to_owned(), value)
         })

@@ -302,10 +302,13 @@ fn op_line(document: &Document, op: &OpInfo, kind: &Kind) -> String {
     let measured = op.measured.as_ref().map_or(String::new(), |m| format!(" {:>10}", self::time(m.ns())));
     let flag = if kind.replicated { " (every thread)" } else { "" };
     let mut text = format!("    {:<16} {time:>9}{measured}  {}{flag}\n", kind.op, kernels.join(", "));
-    if op.barrier {
+    if op.barrier || op.inner_barrier {
         let waited =
             op.measured.as_ref().map_or(String::new(), |m| format!(" {:>10}", self::time(m.waited_ns())));
-        text += &format!("    {:<16} {:>9}{waited}\n", "barrier", self::time(document.machine.barrier_ns));
+        let barriers = u8::from(op.barrier) + u8::from(op.inner_barrier);
+        let name = if barriers == 1 { "barrier" } else { "barriers (2)" };
+        let ns = f64::from(barriers) * document.machine.barrier_ns;
+        text += &format!("    {:<16} {:>9}{waited}\n", name, self::time(ns));
     }
     text
 }

@@ -60,7 +60,7 @@ impl Shape {
         Self {
             ops,
             steps: decode.map_or(0, |p| p.steps.len()),
-            barriers: decode.map_or(0, |p| p.steps.iter().filter(|s| s.barrier).count()),
+            barriers: entry.and_then(|id| loaded.module.funcs()[id].barriers()).unwrap_or(0),
             kernels: programs.kernels.len(),
             arena_bytes: programs.programs.iter().map(|p| p.arena_bytes).max().unwrap_or(0),
             bytes_per_token: Accounts::of(&loaded.module).step(0).bytes(),
