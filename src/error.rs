@@ -40,6 +40,14 @@ pub enum Error {
         /// Its first bytes, printable.
         found: String,
     },
+    /// What a failed download leaves in the place of a model.
+    #[error("{}: this is not a model: {what}; download the model again, and check the address", path.display())]
+    NotAModel {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
     /// A clone of a repository without its large files.
     #[error("{}: this is a Git LFS pointer, a few lines of text in place of the model: fetch the model itself", path.display())]
     LfsPointer {

@@ -80,6 +80,18 @@ pub enum Source {
     },
 }
 
+/// What the bytes are, if they are what servers and tools write in the place of a model.
+fn instead_of_model(bytes: &[u8]) -> Option<&'static str> {
+    let start = bytes.get(..bytes.len().min(512)).unwrap_or_default().trim_ascii_start();
+    match bytes {
+        [] => Some("the file is empty"),
+        [0x1f, 0x8b, ..] => Some("it is compressed with gzip: decompress it first, if it is what you wanted"),
+        [b'P', b'K', 3, 4, ..] => Some("it is a ZIP archive: unpack it first, if it is what you wanted"),
+        _ if start.starts_with(b"<") => Some("it is an HTML page, as a server sends for a login or an error"),
+        _ => None,
+    }
+}
+
 impl Source {
     /// Opens the file, or the built-in model.
     ///
@@ -93,6 +105,9 @@ impl Source {
         let start = &file.as_slice()[..file.as_slice().len().min(8)];
         if file.as_slice().starts_with(LFS_POINTER) {
             return Err(Error::LfsPointer { path: path.to_owned() });
+        }
+        if let Some(what) = instead_of_model(file.as_slice()) {
+            return Err(Error::NotAModel { path: path.to_owned(), what });
         }
         if start.starts_with(&plan::MAGIC[..plan::MAGIC.len().min(4)]) {
             let plan = Box::new(Plan::from_file(file, path, &PlanOptions::default())?);

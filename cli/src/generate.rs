@@ -24,7 +24,7 @@ pub(crate) struct LengthArgs {
     pub(crate) n_predict: i64,
     /// Context size in tokens, prompts included (0: the model's own, limited to 2 GiB of KV cache; in a batch, what the
     /// requests need)
-    #[arg(short, long, value_name = "N", default_value_t = 0, env = "BITNETC_CTX_SIZE")]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 0, env = "BITNETC_CTX_SIZE")]
     pub(crate) ctx_size: u32,
     /// Do not stop at end tokens
     #[arg(long)]

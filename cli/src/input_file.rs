@@ -82,6 +82,20 @@ pub(crate) fn shown(path: &Path) -> String {
     }
 }
 
+/// Whether a text is rather the name of a file: it has the form of one, and the file exists.
+pub(crate) fn is_name_of_file(text: &str) -> bool {
+    let has_form = text.contains(['/', '.', '\\']) && !text.contains(['\n', '{', '<']) && text.len() < 1024;
+    has_form && Path::new(text).is_file()
+}
+
+/// A note on the value of a text option that is the name of a file, which `instead` reads.
+pub(crate) fn note_name_of_file(quiet: bool, option: &str, text: &str, instead: &str) {
+    if is_name_of_file(text) {
+        let note = format!("note: {option} is used as text, though there is a file {text}: {instead}");
+        super::output::say(quiet, note);
+    }
+}
+
 fn unreadable(path: &Path, why: impl std::fmt::Display) -> Failure {
     Failure::new(exit::FAILURE, format!("cannot read {}: {why}", shown(path)))
 }
@@ -149,6 +163,17 @@ pub(crate) fn spooled_stdin() -> Result<File, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_files_are_told_from_texts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.gbnf");
+        std::fs::write(&path, "root ::= \"a\"").unwrap();
+        assert!(is_name_of_file(path.to_str().unwrap()));
+        for text in [folder.path().to_str().unwrap(), "Hello.", "{\"type\":\"string\"}", "", "/none.gbnf"] {
+            assert!(!is_name_of_file(text), "{text}");
+        }
+    }
 
     #[test]
     fn what_editors_add_is_no_part_of_a_text() {

@@ -29,7 +29,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long)]
     full: bool,
     /// Seed of the operands and of the sampled rows
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
     lowering: LoweringArgs,

@@ -31,6 +31,14 @@ pub enum WholeFileError {
         /// The path.
         path: PathBuf,
     },
+    /// There is no folder for the file.
+    #[error("cannot write {path:?}: the folder {folder:?} does not exist; create it first")]
+    NoFolder {
+        /// The path.
+        path: PathBuf,
+        /// Its folder.
+        folder: PathBuf,
+    },
     /// The file is there, but may not survive a loss of power.
     #[error("{path:?} is written, but its folder cannot be written to the disk: {source}")]
     NotDurable {
@@ -112,6 +120,15 @@ fn remove_if_left(path: &Path) -> Option<u64> {
     Some(metadata.len())
 }
 
+/// The error without the path of the temporary file, which means nothing to anybody, where its kind says the rest.
+fn without_path(error: io::Error) -> io::Error {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    match error.kind() {
+        kind @ (NotADirectory | NotFound | PermissionDenied | ReadOnlyFilesystem | StorageFull) => kind.into(),
+        _ => error,
+    }
+}
+
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WholeFileError {
     let path = path.to_owned();
     move |source| WholeFileError::Io { operation, path, source }
@@ -135,9 +152,12 @@ impl WholeFile {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
+        if fs::metadata(&directory).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Err(WholeFileError::NoFolder { path: path.to_owned(), folder: directory });
+        }
         sweep(&directory);
-        let (temporary, listed) =
-            Self::temporary_in(&directory).map_err(failed("create a temporary file in", &directory))?;
+        let (temporary, listed) = Self::temporary_in(&directory)
+            .map_err(|error| failed("create a temporary file in", &directory)(without_path(error)))?;
         Ok(Self { path: path.to_owned(), directory, temporary, _listed: listed })
     }
 
@@ -205,6 +225,15 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+
+    #[test]
+    fn a_folder_that_does_not_exist_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = WholeFile::create(&folder.path().join("none/a.plan")).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, WholeFileError::NoFolder { .. }) && text.contains("none\" does not exist"), "{text}");
+        assert!(!text.contains(PREFIX), "{text}");
+    }
 
     #[test]
     fn a_dropped_file_leaves_the_old_one() {

@@ -139,7 +139,7 @@ pub enum StoreError {
     },
     /// The server could not be reached, again and again.
     #[error(
-        "{url}: {why} (tried {attempts} times); received data is kept, and the next attempt resumes there"
+        "{url}: {why} (tried {attempts} times); received data is kept: the next attempt resumes there"
     )]
     Unreachable {
         /// What was asked for.
@@ -214,7 +214,7 @@ pub enum StoreError {
         cache: PathBuf,
     },
     /// Whoever asked for the file has stopped the work.
-    #[error("interrupted; received data is kept, and the next attempt resumes there")]
+    #[error("interrupted; received data is kept: the next attempt resumes there")]
     Interrupted,
     /// A file of the cache could not be written.
     #[error(transparent)]

@@ -49,6 +49,10 @@ impl SystemArgs {
 
     /// The system message.
     pub(crate) fn text(&self, escapes: EscapeArgs) -> Result<Option<String>, Failure> {
+        if let Some(text) = &self.system_prompt {
+            let instead = "use --system-prompt-file to read it";
+            input_file::note_name_of_file(output::is_quiet(), "--system-prompt", text, instead);
+        }
         match &self.system_prompt_file {
             Some(path) => input_file::prompt(path).map(Some),
             None => escapes.optional("--system-prompt", self.system_prompt.as_deref()),
