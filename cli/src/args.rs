@@ -377,7 +377,14 @@ pub(crate) struct PerplexityArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     pub(crate) ids: Option<PathBuf>,
     /// Tokens per window (0: the model's own context, limited to 2 GiB of KV cache)
-    #[arg(short, long, visible_alias = "ctx-size", value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
+    #[arg(
+        short,
+        long,
+        visible_alias = "ctx-size",
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 0
+    )]
     pub(crate) ctx: u32,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,

@@ -239,7 +239,8 @@ impl Config {
         let known: Vec<&str> = commands.iter().flat_map(|command| options(command)).collect();
         if !known.contains(&option) && option != "quiet" {
             let whose = if table.is_some() { "the command has no" } else { "no command has an" };
-            let elsewhere = suggest::spelled_elsewhere(&format!("--{option}")).filter(|name| known.contains(name));
+            let elsewhere =
+                suggest::spelled_elsewhere(&format!("--{option}")).filter(|name| known.contains(name));
             let meant = match elsewhere {
                 Some(name) => format!("; did you mean `{name}`?"),
                 None => did_you_mean(option, known.iter().copied(), |name| format!("`{name}`")),
@@ -462,8 +463,9 @@ fn show(config: &Config, json: bool) -> Result<(), Failure> {
         None => "file  none\n".to_owned(),
     };
     let mut section = |name: &str, pairs: &mut dyn Iterator<Item = (&String, &String)>| {
-        text += &format!("{name}\n");
-        pairs.for_each(|(key, value)| text += &format!("  {key} = {value}\n"));
+        let lines: String = pairs.map(|(key, value)| format!("  {key} = {value}\n")).collect();
+        text +=
+            &format!("{name}\n{}", if lines.is_empty() { format!("  {}\n", output::NONE) } else { lines });
     };
     section("settings of the file", &mut settings.iter());
     section("environment", &mut environment.iter());

@@ -24,7 +24,14 @@ pub(crate) struct LengthArgs {
     pub(crate) n_predict: i64,
     /// Context size in tokens, prompts included (0: the model's own, limited to 2 GiB of KV cache; in a batch, what the
     /// requests need)
-    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 0, env = "BITNETC_CTX_SIZE")]
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 0,
+        env = "BITNETC_CTX_SIZE"
+    )]
     pub(crate) ctx_size: u32,
     /// Do not stop at end tokens
     #[arg(long)]
@@ -72,6 +79,8 @@ impl GenerateArgs {
     /// Opens the model that `name` stands for, and says which it is.
     pub(crate) fn open(&self, name: Option<&Path>, quiet: bool) -> Result<Opened, Failure> {
         let (params, random_seed) = self.sampling.params()?;
+        self.grammar.note_file(quiet);
+        self.chat.system.note_file(quiet);
         let begun = Instant::now();
         let model = Model::from(models::open(name, &self.engine.load_options()?, quiet)?);
         announce(model.loaded(), name.is_some(), quiet);

@@ -33,12 +33,12 @@ pub(crate) fn of(error: &Error) -> Option<String> {
         Error::Chat(error) => of_chat(error),
         Error::Store(error) => of_store(error),
         Error::Import { source, .. } => of_import(source),
-        Error::Location(LocationError::NotADirectory { path, exists: true }) => Some(
-            match path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
+        Error::Location(LocationError::NotADirectory { path, exists: true }) => {
+            Some(match path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
                 true => format!("a GGUF file needs no import: `bitnetc run {}`", path.display()),
                 false => "give the directory of the checkpoint, or hf:org/repo".to_owned(),
-            },
-        ),
+            })
+        }
         Error::Location(LocationError::NotCached { name, .. }) => {
             Some(format!("bitnetc models pull hf:{name}"))
         }

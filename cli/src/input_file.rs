@@ -5,7 +5,7 @@
 //! Invariant: standard input is read for one option at most; a second one that asks for it is refused.
 
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{IsTerminal, Read, Seek, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -79,6 +79,28 @@ pub(crate) fn shown(path: &Path) -> String {
     match is_standard(path) {
         true => "standard input".to_owned(),
         false => path.display().to_string(),
+    }
+}
+
+/// Notes that standard input has a text which the command does not read, since it was given `what` by other means.
+pub(crate) fn note_unread_stdin(quiet: bool, what: &str, option: &str) {
+    if !TAKEN.load(Ordering::Relaxed) && stdin_has_bytes() {
+        let note =
+            format!("note: standard input is not read, because {what} is given; {option} - reads it instead");
+        super::output::say(quiet, note);
+    }
+}
+
+/// Whether there are bytes on standard input, as far as the system can tell without reading.
+fn stdin_has_bytes() -> bool {
+    #[cfg(unix)]
+    {
+        let stdin = std::io::stdin();
+        !stdin.is_terminal() && rustix::io::ioctl_fionread(&stdin).is_ok_and(|bytes| bytes > 0)
+    }
+    #[cfg(not(unix))]
+    {
+        false
     }
 }
 

@@ -5,8 +5,9 @@
 //! read from a pipe) is ended with the process, after [`GRACE`]. Whoever has something to lose by that, as a chat its
 //! conversation, holds [`Patience`] meanwhile: then only the second Ctrl-C ends it.
 //!
-//! SIGTERM (`docker stop`, `timeout`), SIGHUP (a terminal that closes), SIGQUIT and SIGXCPU (`ulimit -t`) end the process at once, unless it was started with them
-//! ignored, as `nohup` does. A file that grows beyond the limit of the process (SIGXFSZ) is an error of who writes it.
+//! SIGTERM (`docker stop`, `timeout`), SIGHUP (a terminal that closes), SIGQUIT and SIGXCPU (`ulimit -t`) end the process at once. A
+//! signal that was ignored when the process was started stays ignored: `nohup` does that with SIGHUP, and a shell without job control
+//! with the SIGINT of what it starts in the background. A file that grows beyond the limit of the process (SIGXFSZ) is an error of who writes it.
 //!
 //! Invariant: a process that ends so leaves no temporary file.
 
@@ -139,8 +140,9 @@ mod unix {
     pub(super) fn handle() {
         // With a handler, whatever it does, the write fails instead.
         drop(flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))));
-        let ends = [SIGTERM, SIGHUP, SIGQUIT, SIGXCPU].into_iter().filter(|&signal| !is_ignored(signal));
-        let Ok(mut signals) = Signals::new(ends.chain([SIGINT])) else { return };
+        let ends = [SIGTERM, SIGHUP, SIGQUIT, SIGXCPU, SIGINT];
+        let ends = ends.into_iter().filter(|&signal| !is_ignored(signal));
+        let Ok(mut signals) = Signals::new(ends) else { return };
         let handle = signals.handle();
         let thread = std::thread::Builder::new().name("bitnetc-signals".to_owned());
         let started = thread.spawn(move || signals.forever().for_each(received));

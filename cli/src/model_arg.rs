@@ -121,9 +121,8 @@ mod tests {
             let line = Line::try_parse_from([&["x"], line].concat()).unwrap();
             line.model.name().map(|name| name.map(Path::to_owned)).map_err(|_| ())
         };
-        let once = |line: &[&str]| {
-            Line::try_parse_from([&["x"], line].concat()).unwrap().model.check_once().is_ok()
-        };
+        let once =
+            |line: &[&str]| Line::try_parse_from([&["x"], line].concat()).unwrap().model.check_once().is_ok();
         assert!(once(&["m", "-m", "n"]) && once(&["m"]) && once(&["-m", "m"]) && !once(&["m", "-m", "m"]));
         assert_eq!(name(&["m"]), Ok(Some("m".into())));
         assert_eq!(name(&["--model", "m"]), Ok(Some("m".into())));

@@ -546,10 +546,12 @@ fn list(args: &ListArgs) -> Outcome {
         builtin::SHORT_NAME,
         hub.cache().root().display()
     );
+    let none = |is_empty: bool| if is_empty { format!("  {}\n", output::NONE) } else { String::new() };
+    text += &none(models.is_empty());
     for model in &models {
         text += &format!("  {:>9}  hf:{}:{}\n", output::bytes(model.bytes), model.repo, model.file);
     }
-    text += &format!("plans in {}\n", plan_cache.root().display());
+    text += &format!("plans in {}\n{}", plan_cache.root().display(), none(plans.is_empty()));
     for plan in &plans {
         let name = plan.path.file_name().unwrap_or_default().to_string_lossy();
         text += &format!("  {:>9}  {name}\n", output::bytes(plan.bytes));

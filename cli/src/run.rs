@@ -93,6 +93,10 @@ pub(crate) fn run(args: RunArgs, quiet: bool) -> Outcome {
 fn generate(args: &RunArgs, opened: Opened, text: String, quiet: bool) -> Outcome {
     let loaded = opened.model.loaded();
     let asked = &args.generate;
+    input_file::note_unread_stdin(quiet, "a prompt", "-f");
+    if let Some(prompt) = &args.prompt {
+        input_file::note_name_of_file(quiet, "--prompt", prompt, "-f reads it");
+    }
     let chat = args.chat || asked.chat.asked();
     let (prompt, stop) = if chat {
         chat_prompt(args, loaded, text, quiet)?

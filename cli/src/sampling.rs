@@ -306,7 +306,8 @@ mod tests {
             let line = Cli::try_parse_from(["bitnetc", "run", "--mirostat", "2", option]).unwrap();
             let Command::Run(args) = line.command else { unreachable!() };
             let message = format!("{:?}", args.generate.sampling.params().unwrap_err());
-            let named = message.split("--").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+            let named =
+                message.split("--").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
             let known = run.get_arguments().any(|arg| {
                 arg.get_long() == Some(named) || arg.get_all_aliases().is_some_and(|all| all.contains(&named))
             });

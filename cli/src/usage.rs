@@ -236,7 +236,10 @@ mod tests {
         // What the command does not have is not suggested.
         assert!(!shown(&["inspect", "--max-tokens", "3"]).contains("--n-predict"));
         let text = shown(&["chat", "model.gguf", "hi"]);
-        assert!(text.contains("bitnetc chat MODEL -p") && text.contains("bitnetc run MODEL --chat"), "{text}");
+        assert!(
+            text.contains("bitnetc chat MODEL -p") && text.contains("bitnetc run MODEL --chat"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -252,7 +255,10 @@ mod tests {
             (&["logits", "--tokens", "1,x"], "expected a whole number\n"),
         ] {
             let text = shown(line);
-            assert!(text.starts_with("error: invalid value '") && text.contains(expected), "{line:?}: {text}");
+            assert!(
+                text.starts_with("error: invalid value '") && text.contains(expected),
+                "{line:?}: {text}"
+            );
             assert!(text.ends_with("try '--help'.\n"), "{text}");
         }
     }
@@ -263,14 +269,24 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         for sub in command.get_subcommands().filter(|sub| !sub.has_subcommands()) {
-            for long in sub.get_arguments().filter(|arg| arg.get_action().takes_values()).filter_map(Arg::get_long) {
+            for long in
+                sub.get_arguments().filter(|arg| arg.get_action().takes_values()).filter_map(Arg::get_long)
+            {
                 for value in ["x", "", "-99999999999999999999", "99999999999999999999999"] {
-                    let words: Vec<OsString> =
-                        ["bitnetc", sub.get_name(), &format!("--{long}={value}")].map(OsString::from).to_vec();
+                    let words: Vec<OsString> = ["bitnetc", sub.get_name(), &format!("--{long}={value}")]
+                        .map(OsString::from)
+                        .to_vec();
                     let mut command = Cli::command();
                     let Err(error) = command.try_get_matches_from_mut(words.clone()) else { continue };
                     let text = explained(error, &mut command, &words, None).to_string();
-                    for phrase in ["digit found", "too large to fit", "too small to fit", "empty string", "float literal", "9223372036854775807"] {
+                    for phrase in [
+                        "digit found",
+                        "too large to fit",
+                        "too small to fit",
+                        "empty string",
+                        "float literal",
+                        "9223372036854775807",
+                    ] {
                         assert!(!text.contains(phrase), "{} --{long}={value}: {text}", sub.get_name());
                     }
                 }

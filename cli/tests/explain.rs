@@ -59,9 +59,20 @@ fn the_ops_add_up_to_what_a_step_needs() {
                 assert_eq!(sum, e.work.weight_bytes);
                 let after = e.ops.iter().filter(|op| op.barrier).count();
                 let inside = e.ops.iter().filter(|op| op.inner_barrier).count();
-                assert_eq!(inside, if e.name == "decode" { model.layers } else { 0 }, "attention of one token");
+                assert_eq!(
+                    inside,
+                    if e.name == "decode" { model.layers } else { 0 },
+                    "attention of one token"
+                );
                 assert_eq!((after + inside, e.ops.last().unwrap().phase as usize), (e.barriers, e.barriers));
-                let steps = loaded.model.programs().entry_point(bitnetc_ir::EntryPoint::Decode).unwrap().1.steps.iter();
+                let steps = loaded
+                    .model
+                    .programs()
+                    .entry_point(bitnetc_ir::EntryPoint::Decode)
+                    .unwrap()
+                    .1
+                    .steps
+                    .iter();
                 let compiled = steps.filter(|step| step.barrier).count();
                 assert!(e.name != "decode" || e.barriers == compiled, "{} of {compiled}", e.barriers);
                 // With the barriers, the predictions of the ops are that of the call (each is rounded to a tenth).

@@ -124,7 +124,9 @@ fn remove_if_left(path: &Path) -> Option<u64> {
 fn without_path(error: io::Error) -> io::Error {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem, StorageFull};
     match error.kind() {
-        kind @ (NotADirectory | NotFound | PermissionDenied | ReadOnlyFilesystem | StorageFull) => kind.into(),
+        kind @ (NotADirectory | NotFound | PermissionDenied | ReadOnlyFilesystem | StorageFull) => {
+            kind.into()
+        }
         _ => error,
     }
 }
@@ -231,7 +233,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = WholeFile::create(&folder.path().join("none/a.plan")).unwrap_err();
         let text = error.to_string();
-        assert!(matches!(error, WholeFileError::NoFolder { .. }) && text.contains("none\" does not exist"), "{text}");
+        assert!(
+            matches!(error, WholeFileError::NoFolder { .. }) && text.contains("none\" does not exist"),
+            "{text}"
+        );
         assert!(!text.contains(PREFIX), "{text}");
     }
 

@@ -138,9 +138,7 @@ pub enum StoreError {
         why: String,
     },
     /// The server could not be reached, again and again.
-    #[error(
-        "{url}: {why} (tried {attempts} times); received data is kept: the next attempt resumes there"
-    )]
+    #[error("{url}: {why} (tried {attempts} times); received data is kept: the next attempt resumes there")]
     Unreachable {
         /// What was asked for.
         url: String,

@@ -47,12 +47,16 @@ impl SystemArgs {
         self.system_prompt.is_some() || self.system_prompt_file.is_some()
     }
 
+    /// Notes a system message that is the name of a file.
+    pub(crate) fn note_file(&self, quiet: bool) {
+        if let Some(text) = &self.system_prompt {
+            let instead = "--system-prompt-file reads it";
+            input_file::note_name_of_file(quiet, "--system-prompt", text, instead);
+        }
+    }
+
     /// The system message.
     pub(crate) fn text(&self, escapes: EscapeArgs) -> Result<Option<String>, Failure> {
-        if let Some(text) = &self.system_prompt {
-            let instead = "use --system-prompt-file to read it";
-            input_file::note_name_of_file(output::is_quiet(), "--system-prompt", text, instead);
-        }
         match &self.system_prompt_file {
             Some(path) => input_file::prompt(path).map(Some),
             None => escapes.optional("--system-prompt", self.system_prompt.as_deref()),

@@ -107,7 +107,9 @@ pub(super) fn check_steps(steps: &[f64], at: &Pointer) -> Result<(), SchemaError
     let product: f64 = distinct.iter().map(|step| step * scale).product();
     match is_countable(product) {
         true => Ok(()),
-        false => Err(at.unsupported("its values of multipleOf are too large to be combined: use one of them")),
+        false => {
+            Err(at.unsupported("its values of multipleOf are too large to be combined: use one of them"))
+        }
     }
 }
 

@@ -477,10 +477,13 @@ fn what_an_earlier_run_has_left_is_hashed_visibly() {
     std::fs::write(blobs.join(format!("{}.incomplete", sha256(&bytes))), &bytes[..2_900_000]).unwrap();
     let name = "hf:org/repo".parse().unwrap();
     let mut seen = Vec::new();
-    server.hub().pull(&name, &mut |p| {
-        seen.push(done(p));
-        true
-    }).unwrap();
+    server
+        .hub()
+        .pull(&name, &mut |p| {
+            seen.push(done(p));
+            true
+        })
+        .unwrap();
     assert!(seen.iter().filter(|done| (1..2_900_000).contains(*done)).count() >= 2, "{seen:?}");
 }
 

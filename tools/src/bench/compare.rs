@@ -337,7 +337,10 @@ mod tests {
         let both = compare_all(&read, &[read[0].clone(), other], 0.03);
         assert_eq!((both.compared.len(), &both.not_compared[..]), (1, &["other".to_owned()][..]));
         let text = table(TableStyle::Aligned, &both);
-        assert!(text.contains(&read[0].key) && text.ends_with("does not have these tests:\n\n- other\n"), "{text}");
+        assert!(
+            text.contains(&read[0].key) && text.ends_with("does not have these tests:\n\n- other\n"),
+            "{text}"
+        );
         assert!(!table(TableStyle::Aligned, &compare_all(&read, &read, 0.03)).contains("Not compared"));
         for broken in
             ["", "{}", r#"{"schema":"bitnetc.bench/2"}"#, r#"{"schema":"bitnetc.bench/2","tests":[{}]}"#]
