@@ -132,7 +132,7 @@ pub enum Error {
     /// The prompt is empty, and the model has no begin-of-text token.
     #[error("the prompt is empty and the model has no begin-of-text token: give a prompt")]
     NoPrompt,
-    /// Whoever asked for the work has stopped it.
+    /// The caller has stopped the work.
     #[error("interrupted")]
     Interrupted,
     /// The model could not be lowered to IR.

@@ -291,7 +291,7 @@ impl Loaded {
 
     /// The check of the weights' hash that goes on in the background, where there is one: of a plan of the cache
     /// ([`crate::store::PlanCache::load`]). Steps fail once it has found that they were damaged. It ends without a result when the
-    /// model is no longer used; whoever needs the result takes [`Loaded::hold_check`] before that, and waits for it.
+    /// model is no longer used; a caller that needs the result takes [`Loaded::hold_check`] before that, and waits for it.
     pub fn weights_check(&self) -> Option<&Arc<WeightsCheck>> {
         self.check.as_ref()
     }

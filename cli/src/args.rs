@@ -350,7 +350,14 @@ pub(crate) struct LogitsArgs {
     #[arg(long, value_name = "IDS", value_delimiter = ',', required_unless_present = "text")]
     pub(crate) tokens: Vec<u32>,
     /// Text; the begin-of-text token is added if the model uses one
-    #[arg(long, value_name = "TEXT", conflicts_with = "tokens")]
+    #[arg(
+        short = 'p',
+        long = "prompt",
+        visible_alias = "text",
+        value_name = "TEXT",
+        conflicts_with = "tokens",
+        allow_hyphen_values = true
+    )]
     pub(crate) text: Option<String>,
     /// The .npy to write: f32 [tokens, vocabulary] (`-`: standard output)
     #[arg(short, long, value_name = "FILE")]
@@ -366,7 +373,7 @@ pub(crate) struct LogitsArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  bitnetc perplexity model.plan -f text.txt --ctx 512")]
+#[command(after_help = "Example:\n  bitnetc perplexity model.plan -f text.txt -c 512")]
 pub(crate) struct PerplexityArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
@@ -379,8 +386,8 @@ pub(crate) struct PerplexityArgs {
     /// Tokens per window (0: the model's own context, limited to 2 GiB of KV cache)
     #[arg(
         short,
-        long,
-        visible_alias = "ctx-size",
+        long = "ctx-size",
+        visible_alias = "ctx",
         value_name = "N",
         allow_negative_numbers = true,
         default_value_t = 0

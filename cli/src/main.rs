@@ -168,7 +168,7 @@ fn show(error: &clap::Error, words: &[std::ffi::OsString]) -> ExitCode {
     }
     match printed {
         Ok(()) => ExitCode::from(code),
-        // Whoever has closed stdout needs no help.
+        // A reader that has closed stdout needs no help.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(code),
         Err(_) => ExitCode::from(exit::FAILURE),
     }

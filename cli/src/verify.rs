@@ -137,8 +137,8 @@ fn summary(name: &str, verdicts: &[KernelVerdict], options: &VerifyOptions, args
     let mut rest = verdicts;
     let mut kernels = 0;
     while let Some(first) = rest.first() {
-        let (of_kernel, behind) = rest.split_at(rest.iter().take_while(|v| v.kernel == first.kernel).count());
-        rest = behind;
+        let (of_kernel, after) = rest.split_at(rest.iter().take_while(|v| v.kernel == first.kernel).count());
+        rest = after;
         kernels += 1;
         let wrong = of_kernel.iter().filter(|v| v.difference.is_some()).count();
         let verdict = match wrong {

@@ -3,7 +3,7 @@
 //! Invariants:
 //! - Until [`WholeFile::commit`] replaces it, what was at the path before is still there; after an error or a drop nothing
 //!   else remains. Only a regular file is ever replaced (never a device, a pipe or a link to one).
-//! - Whoever ends the process while files are in the making calls [`abandon_all`], and nothing remains either.
+//! - Code that ends the process while files are in the making calls [`abandon_all`], and nothing remains either.
 //! - A process that is killed outright leaves its temporary file. Each has the lock of the process that writes it, which the
 //!   system takes back; the next one that writes to the folder removes those that nobody has locked ([`sweep`]).
 
@@ -85,7 +85,7 @@ impl Drop for Listed {
     }
 }
 
-/// Removes the files that this process has in the making, for who is about to end it: from then on none can be begun, and who
+/// Removes the files that this process has in the making, before it ends: from then on none can be begun, and a thread that
 /// tries waits for that end.
 pub fn abandon_all() {
     let files = in_the_making();
@@ -115,7 +115,7 @@ fn remove_if_left(path: &Path) -> Option<u64> {
     let metadata = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
     let file = File::options().write(true).open(path).ok()?;
     file.try_lock().ok()?;
-    // The lock is kept until the name is gone: who has just made this file and has not locked it yet finds that out.
+    // The lock is kept until the name is gone: a writer that has just created this file and has not locked it yet notices that.
     fs::remove_file(path).ok()?;
     Some(metadata.len())
 }

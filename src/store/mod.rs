@@ -211,7 +211,7 @@ pub enum StoreError {
         /// The cache.
         cache: PathBuf,
     },
-    /// Whoever asked for the file has stopped the work.
+    /// The caller has stopped the work.
     #[error("interrupted; received data is kept: the next attempt resumes there")]
     Interrupted,
     /// A file of the cache could not be written.

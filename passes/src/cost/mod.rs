@@ -241,8 +241,8 @@ impl<'t> CostModel<'t> {
         if self.has_dot() { 1.0 } else { 3.0 }
     }
 
-    /// Whether it is no slower that every thread does all of an op of so many vector instructions for itself than that the
-    /// threads share its `units` in `call` and meet afterwards.
+    /// Whether an op of `instructions` vector instructions is no slower if every thread computes all of it than if the threads share
+    /// its `units` in `call` and a barrier follows.
     pub fn replicates(&self, units: Units, instructions: f64, call: Extent) -> bool {
         let alone = instructions / self.instruction_rate();
         alone <= alone * self.busiest(units, call).0 + self.barrier_seconds()

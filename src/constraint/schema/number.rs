@@ -67,7 +67,7 @@ fn check_step(step: &Number, at: &Pointer) -> Result<(), SchemaError> {
     if value <= 0.0 {
         return Err(at.wrong("multipleOf must be greater than 0"));
     }
-    // The engine moves the point until no digit is left behind it; the decimal form must agree.
+    // The engine moves the point until no digit is left after it; the decimal form must agree.
     let (mut scaled, mut digits) = (value, 0u32);
     while scaled.fract() != 0.0 && digits < 20 {
         scaled *= 10.0;

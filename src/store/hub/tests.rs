@@ -304,7 +304,7 @@ fn a_file_without_a_hash_is_named() {
     assert_eq!(server.pull("hf:org/repo").unwrap().unchecked, [""; 0]);
 }
 
-/// Whoever can write to the cache cannot have other files written or removed by a command of another user.
+/// A user who can write to the cache cannot have other files written or removed by a command of another user.
 #[cfg(unix)]
 #[test]
 fn links_in_the_cache_do_not_lead_out_of_it() {

@@ -21,7 +21,7 @@ pub const SELDOM: f64 = 0.01;
 /// Deals of a permutation test where not all can be tried.
 const DEALS: u32 = 20_000;
 
-/// Up to so many deals, all are tried.
+/// The number of deals up to which all are tried.
 const ALL_DEALS: u64 = 60_000;
 
 /// What came out for one test.

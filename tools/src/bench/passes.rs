@@ -138,7 +138,7 @@ pub fn measure(
     let mut ratios = [Ratios::default(), Ratios::default()];
     for round in 0..options.repetitions.max(1) {
         for (i, test) in tests(options).into_iter().enumerate().filter(|(_, t)| t.context() > 0) {
-            // Who begins alternates, so that a steady drift favours nobody.
+            // The first of the two alternates, so that a steady drift favours nobody.
             let (a, b) = match round % 2 {
                 0 => (base.sample(test)?, other.sample(test)?),
                 _ => {

@@ -100,7 +100,7 @@ fn selectors_of(selectors: &[Selector]) -> String {
     shown.join("+")
 }
 
-/// Limits of so many threads, over all tests, in bytes and multiply-adds per second.
+/// Limits of a number of threads, over all tests, in bytes and multiply-adds per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ThreadLimits {
     /// Threads.

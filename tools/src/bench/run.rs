@@ -270,7 +270,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// The session with so many threads: the last one, or a new one.
+    /// The session with this number of threads: the last one, or a new one.
     fn open(&mut self, threads: u32) -> Result<Runner, Error> {
         match self.runner.take() {
             Some(runner) if runner.session.threads() == threads => Ok(runner),
