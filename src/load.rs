@@ -305,10 +305,10 @@ impl Loaded {
     fn with_context_note(mut self) -> Self {
         let (own, default) = (self.context, self.default_context());
         if default < own {
-            let gib = self.context_bytes(own) as f64 / f64::from(1 << 30);
+            let gb = self.context_bytes(own) as f64 / 1e9;
             self.notes.push(format!(
-                "default: the context is {default} tokens; all {own} of the model would take {gib:.1} GiB, ask for a \
-                 larger context to have them"
+                "default: the context is {default} tokens; all {own} of the model would need {gb:.1} GB of KV cache: ask for a \
+                 larger context to use them"
             ));
         }
         self

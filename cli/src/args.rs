@@ -383,7 +383,7 @@ pub(crate) struct PerplexityArgs {
     /// A JSON array of token ids, used unchanged (`-`: standard input)
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     pub(crate) ids: Option<PathBuf>,
-    /// Tokens per window (0: the model's own context, limited to 2 GiB of KV cache)
+    /// Tokens per window (0: the model's own context, limited to 2.1 GB of KV cache)
     #[arg(
         short,
         long = "ctx-size",

@@ -22,7 +22,7 @@ pub(crate) struct LengthArgs {
     /// Maximum tokens per text (-1: until the model ends or the context is full)
     #[arg(short, long = "n-predict", visible_alias = "predict", value_name = "N", default_value_t = -1, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
     pub(crate) n_predict: i64,
-    /// Context size in tokens, prompts included (0: the model's own, limited to 2 GiB of KV cache; in a batch, what the
+    /// Context size in tokens, prompts included (0: the model's own, limited to 2.1 GB of KV cache; in a batch, what the
     /// requests need)
     #[arg(
         short,

@@ -47,7 +47,7 @@ impl EngineArg {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "An input is NAME=VALUE with a number, a JSON list, @FILE.npy, @FILE.json or seed:N as the value. Numbers for a quantised\nvalue are quantised as its op does it; {\"codes\": […], \"a\": […]} (q8b: \"scales\") gives it as it is. Inputs that are not\ngiven, and weights without --model, are made from --seed.\n\nExit code: 0, 3 where the module takes more than a call may (2 GiB of values, 1048576 positions), or 4 where\n--compare finds a difference.\n\nExamples:\n  bitnetc ir run layer.bir\n  bitnetc ir run layer.bir --inputs v0=@x.npy --inputs pos=17 --engine jit\n  bitnetc ir run model.bir --entry decode --inputs tok=[5] --model model.gguf --compare interp,jit --json"
+    after_help = "An input is NAME=VALUE with a number, a JSON list, @FILE.npy, @FILE.json or seed:N as the value. Numbers for a quantised\nvalue are quantised as its op does it; {\"codes\": […], \"a\": […]} (q8b: \"scales\") gives it as it is. Inputs that are not\ngiven, and weights without --model, are made from --seed.\n\nExit code: 0, 3 where the module takes more than a call may (2.1 GB of values, 1,048,576 positions), or 4 where\n--compare finds a difference.\n\nExamples:\n  bitnetc ir run layer.bir\n  bitnetc ir run layer.bir --inputs v0=@x.npy --inputs pos=17 --engine jit\n  bitnetc ir run model.bir --entry decode --inputs tok=[5] --model model.gguf --compare interp,jit --json"
 )]
 pub(crate) struct RunIrArgs {
     /// A .bir file (`-`: standard input)
