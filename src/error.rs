@@ -49,7 +49,7 @@ pub enum Error {
         what: &'static str,
     },
     /// A clone of a repository without its large files.
-    #[error("{}: this is a Git LFS pointer, a few lines of text in place of the model: fetch the model itself", path.display())]
+    #[error("{}: this is a Git LFS pointer, a few lines of text instead of the model", path.display())]
     LfsPointer {
         /// The file.
         path: PathBuf,
@@ -105,7 +105,7 @@ pub enum Error {
     File(#[from] WholeFileError),
     /// A plan has another head than the one asked for.
     #[error(
-        "{}: the plan was compiled with the head {has}, not {asked}; use the head of the plan, or compile the model again",
+        "{}: the plan was compiled with the head {has}, not {asked}",
         path.display()
     )]
     HeadOfPlan {
@@ -118,7 +118,7 @@ pub enum Error {
     },
     /// A plan's weights are packed otherwise than asked for.
     #[error(
-        "{}: the plan's weights are packed as {has}, not {asked}; use the packing of the plan, or compile the model again",
+        "{}: the plan's weights are packed as {has}, not {asked}",
         path.display()
     )]
     PackingOfPlan {

@@ -84,7 +84,7 @@ fn of_session(error: &SessionError) -> Option<String> {
 fn of_chat(error: &ChatError) -> Option<String> {
     match error {
         ChatError::Template { .. } | ChatError::TemplateTooLong { .. } => {
-            Some("choose another template with --chat-template".to_owned())
+            Some("choose a different template with --chat-template".to_owned())
         }
         ChatError::ContextFull { .. } => {
             Some("/clear starts a new conversation, --ctx-size sets a larger context".to_owned())

@@ -104,7 +104,7 @@ fn of_value(
         return error;
     }
     let Some(source) = error.source() else { return error };
-    let expected = expected(source);
+    let expected = expected(source, &value);
     if from.is_none() && expected == source.to_string() {
         return error;
     }
@@ -116,11 +116,15 @@ fn of_value(
 }
 
 /// What is expected instead of a value that is not understood, in words of this program.
-fn expected(source: &(dyn std::error::Error + 'static)) -> String {
+fn expected(source: &(dyn std::error::Error + 'static), value: &str) -> String {
     if let Some(error) = source.downcast_ref::<ParseIntError>() {
         return match error.kind() {
             IntErrorKind::PosOverflow => "the number is too large".to_owned(),
             IntErrorKind::NegOverflow => "the number is too small".to_owned(),
+            // An unsigned number has no sign.
+            _ if value.parse::<i128>().is_ok_and(|n| n < 0) => {
+                "expected a whole number of at least 0".to_owned()
+            }
             _ => "expected a whole number".to_owned(),
         };
     }
@@ -251,6 +255,7 @@ mod tests {
             (&["run", "-n", "-2"], "expected a whole number of at least -1\n"),
             (&["bench", "-r", "0"], "expected a whole number from 1 to 10000\n"),
             (&["bench", "-p", "abc"], "expected a whole number\n"),
+            (&["run", "-c", "-5"], "'--ctx-size <N>': expected a whole number of at least 0\n"),
             (&["batch", "a", "-o", "b", "--parallel", ""], "expected a whole number\n"),
             (&["logits", "--tokens", "1,x"], "expected a whole number\n"),
         ] {

@@ -47,7 +47,7 @@ pub enum MapError {
         source: io::Error,
     },
     /// Mapping failed though the file is readable.
-    #[error("cannot map {path:?} into memory: {source}; read it into memory instead")]
+    #[error("cannot map {path:?} into memory: {source}")]
     Map {
         /// The file.
         path: PathBuf,
