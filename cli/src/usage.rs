@@ -256,7 +256,10 @@ mod tests {
             (&["bench", "-r", "0"], "expected a whole number from 1 to 10000\n"),
             (&["bench", "-p", "abc"], "expected a whole number\n"),
             (&["run", "-c", "-5"], "'--ctx-size <N>': expected a whole number from 0 to 4294967295\n"),
-            (&["synth", "--preset", "2b-4t", "-o", "x", "--seed", "-5"], "expected a whole number of at least 0\n"),
+            (
+                &["synth", "--preset", "2b-4t", "-o", "x", "--seed", "-5"],
+                "expected a whole number of at least 0\n",
+            ),
             (&["batch", "a", "-o", "b", "--parallel", ""], "expected a whole number\n"),
             (&["logits", "--tokens", "1,x"], "expected a whole number\n"),
         ] {
