@@ -333,13 +333,14 @@ impl Planned<'_, '_> {
         let programs = program::lower(&self.module).map_err(CompileError::from)?;
         let decode = programs.entry_point(EntryPoint::Decode);
         let steps = decode.map(|(_, program)| program.steps.as_slice()).unwrap_or_default();
+        let decode_func = self.module.entry_point(EntryPoint::Decode);
         let accounts = Accounts::of(&self.module);
         let needs = memory_needs(&self.module, &programs, self.context);
         Ok(PlanSummary {
             passes: self.passes.clone(),
             kernels: programs.kernels.len(),
             steps: steps.len(),
-            barriers: steps.iter().filter(|s| s.barrier).count(),
+            barriers: decode_func.and_then(|id| self.module.funcs()[id].barriers()).unwrap_or(0),
             bytes_per_token: accounts.step(0).weight_bytes,
             kv_bytes_per_position: accounts.kv_bytes_per_position(),
             context: self.context,

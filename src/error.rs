@@ -40,8 +40,16 @@ pub enum Error {
         /// Its first bytes, printable.
         found: String,
     },
+    /// What a failed download leaves in the place of a model.
+    #[error("{}: this is not a model: {what}; download the model again, and check the address", path.display())]
+    NotAModel {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
     /// A clone of a repository without its large files.
-    #[error("{}: this is a Git LFS pointer, a few lines of text in place of the model: fetch the model itself", path.display())]
+    #[error("{}: this is a Git LFS pointer, a few lines of text instead of the model", path.display())]
     LfsPointer {
         /// The file.
         path: PathBuf,
@@ -97,7 +105,7 @@ pub enum Error {
     File(#[from] WholeFileError),
     /// A plan has another head than the one asked for.
     #[error(
-        "{}: the plan was compiled with the head {has}, not {asked}; use the head of the plan, or compile the model again",
+        "{}: the plan was compiled with the head {has}, not {asked}",
         path.display()
     )]
     HeadOfPlan {
@@ -110,7 +118,7 @@ pub enum Error {
     },
     /// A plan's weights are packed otherwise than asked for.
     #[error(
-        "{}: the plan's weights are packed as {has}, not {asked}; use the packing of the plan, or compile the model again",
+        "{}: the plan's weights are packed as {has}, not {asked}",
         path.display()
     )]
     PackingOfPlan {
@@ -124,7 +132,7 @@ pub enum Error {
     /// The prompt is empty, and the model has no begin-of-text token.
     #[error("the prompt is empty and the model has no begin-of-text token: give a prompt")]
     NoPrompt,
-    /// Whoever asked for the work has stopped it.
+    /// The caller has stopped the work.
     #[error("interrupted")]
     Interrupted,
     /// The model could not be lowered to IR.

@@ -59,6 +59,14 @@ pub enum LocationError {
     /// No environment variable says where the cache is.
     #[error("no directory for the model cache: set HF_HUB_CACHE, HF_HOME or HOME")]
     NoCache,
+    /// What is no directory.
+    #[error("{}: {}", path.display(), if *exists { "this is a file; a checkpoint is a directory with config.json, tokenizer.json and *.safetensors" } else { "there is no such directory" })]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+        /// Whether there is something else.
+        exists: bool,
+    },
     /// A directory that is no checkpoint.
     #[error("{}: {file} is missing; a checkpoint is a directory with config.json, tokenizer.json and *.safetensors{hint}", directory.display())]
     NoFile {
@@ -150,6 +158,10 @@ impl Files {
     /// # Errors
     /// A file that is missing or cannot be read; an index that names files outside of the directory.
     pub fn open(directory: &Path) -> Result<Self, Error> {
+        if !directory.is_dir() {
+            let exists = directory.exists();
+            return Err(LocationError::NotADirectory { path: directory.to_owned(), exists }.into());
+        }
         let optional = |file: &str| match Mapping::open(&directory.join(file), MapMode::Mapped) {
             Ok(mapping) => Ok(Some(mapping)),
             Err(MapError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),

@@ -80,6 +80,18 @@ pub enum Source {
     },
 }
 
+/// What the bytes are, if they are what servers and tools write in the place of a model.
+fn instead_of_model(bytes: &[u8]) -> Option<&'static str> {
+    let start = bytes.get(..bytes.len().min(512)).unwrap_or_default().trim_ascii_start();
+    match bytes {
+        [] => Some("the file is empty"),
+        [0x1f, 0x8b, ..] => Some("it is compressed with gzip: decompress it first, if it is what you wanted"),
+        [b'P', b'K', 3, 4, ..] => Some("it is a ZIP archive: unpack it first, if it is what you wanted"),
+        _ if start.starts_with(b"<") => Some("it is an HTML page, as a server sends for a login or an error"),
+        _ => None,
+    }
+}
+
 impl Source {
     /// Opens the file, or the built-in model.
     ///
@@ -93,6 +105,9 @@ impl Source {
         let start = &file.as_slice()[..file.as_slice().len().min(8)];
         if file.as_slice().starts_with(LFS_POINTER) {
             return Err(Error::LfsPointer { path: path.to_owned() });
+        }
+        if let Some(what) = instead_of_model(file.as_slice()) {
+            return Err(Error::NotAModel { path: path.to_owned(), what });
         }
         if start.starts_with(&plan::MAGIC[..plan::MAGIC.len().min(4)]) {
             let plan = Box::new(Plan::from_file(file, path, &PlanOptions::default())?);
@@ -276,7 +291,7 @@ impl Loaded {
 
     /// The check of the weights' hash that goes on in the background, where there is one: of a plan of the cache
     /// ([`crate::store::PlanCache::load`]). Steps fail once it has found that they were damaged. It ends without a result when the
-    /// model is no longer used; whoever needs the result takes [`Loaded::hold_check`] before that, and waits for it.
+    /// model is no longer used; a caller that needs the result takes [`Loaded::hold_check`] before that, and waits for it.
     pub fn weights_check(&self) -> Option<&Arc<WeightsCheck>> {
         self.check.as_ref()
     }
@@ -290,10 +305,10 @@ impl Loaded {
     fn with_context_note(mut self) -> Self {
         let (own, default) = (self.context, self.default_context());
         if default < own {
-            let gib = self.context_bytes(own) as f64 / f64::from(1 << 30);
+            let gb = self.context_bytes(own) as f64 / 1e9;
             self.notes.push(format!(
-                "default: the context is {default} tokens; all {own} of the model would take {gib:.1} GiB, ask for a \
-                 larger context to have them"
+                "default: the context is {default} tokens; all {own} of the model would need {gb:.1} GB of KV cache: ask for a \
+                 larger context to use them"
             ));
         }
         self

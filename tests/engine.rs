@@ -155,7 +155,7 @@ fn prefixes_are_computed_once() {
     assert_eq!(scheduler.follow(handle, || true, |_| true).unwrap().reused_tokens, 49);
 }
 
-/// A constraint that fails in its own way after so many tokens.
+/// A constraint that fails in its own way after a number of tokens.
 #[derive(Debug)]
 struct Failing {
     after: u32,

@@ -16,7 +16,7 @@ use bitnetc_runtime::sampling::SamplingParams;
 use proptest::prelude::*;
 use stand_in::{Seen, StandIn, alone, exactly, exactly_alone, last_event, plain, prompt, request, scheduler};
 
-/// A scheduler whose channels hold so many events.
+/// A scheduler whose channels hold this number of events.
 fn with_events(sequences: u32, events: u32) -> Scheduler<StandIn> {
     let options = EngineOptions { events, ..EngineOptions::of(512, 1, sequences) };
     scheduler(StandIn::new(512, &Arc::<Seen>::default()), options)
@@ -285,7 +285,7 @@ fn numbers_that_no_memory_has_are_refused() {
     let options = EngineOptions::of(64, 1, u32::MAX);
     let error = model.scheduler(options).unwrap_err();
     assert!(matches!(error, Error::Session(SessionError::Memory { .. })), "{error}");
-    // A channel of so many events would be gigabytes for each request.
+    // A channel of this number of events would be gigabytes for each request.
     let mut scheduler = with_events(1, u32::MAX);
     let handle = scheduler.submit(request(&[1], 1, 3));
     scheduler.follow(handle, || true, |_| true).unwrap();

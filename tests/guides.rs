@@ -86,7 +86,7 @@ fn blocks(page: &str) -> Vec<(bool, String, String)> {
                 None => continue,
             },
         };
-        assert_eq!(lines.next(), Some("```rust"), "behind {line}");
+        assert_eq!(lines.next(), Some("```rust"), "after {line}");
         let code: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
         found.push((whole, file.to_owned(), code.join("\n") + "\n"));
     }
@@ -194,7 +194,7 @@ fn every_decision_has_a_status() {
         let title = paragraphs.next().unwrap();
         assert!(title.starts_with(&format!("# {number}. ")), "{name}: its title is {title}");
         let status = paragraphs.next().and_then(|p| p.strip_prefix("Status: "));
-        let status = status.unwrap_or_else(|| panic!("{name}: no paragraph `Status: …` behind the title"));
+        let status = status.unwrap_or_else(|| panic!("{name}: no paragraph `Status: …` after the title"));
         let word = status.split([';', '.', ' ']).next().unwrap();
         assert!(["proposed", "accepted", "superseded"].contains(&word), "{name}: {status}");
         assert!(status.ends_with('.'), "{name}: {status}");

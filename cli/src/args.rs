@@ -228,7 +228,7 @@ pub(crate) struct RunArgs {
     #[arg(long, overrides_with = "conversation")]
     pub(crate) no_conversation: bool,
     /// Report the log-probability of every token and of the N most likely ones (with --json)
-    #[arg(long, value_name = "N", requires = "json", value_parser = clap::value_parser!(u16).range(0..=256))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, requires = "json", value_parser = clap::value_parser!(u16).range(0..=256))]
     pub(crate) logprobs: Option<u16>,
     /// Do not print the prompt before the generated text
     #[arg(long)]
@@ -323,7 +323,7 @@ pub(crate) struct IrDumpArgs {
     #[arg(long, value_name = "ENTRY")]
     pub(crate) entry: Option<EntryArg>,
     /// Only this layer of the entry point (default entry: decode)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) layer: Option<u32>,
     /// Compile for another machine: native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4 or aarch64, optionally with +FEATURES
     #[arg(long, value_name = "TARGET", default_value = "native", hide_possible_values = true, value_parser = target_parser())]
@@ -353,7 +353,14 @@ pub(crate) struct LogitsArgs {
     #[arg(long, value_name = "IDS", value_delimiter = ',', required_unless_present = "text")]
     pub(crate) tokens: Vec<u32>,
     /// Text; the begin-of-text token is added if the model uses one
-    #[arg(long, value_name = "TEXT", conflicts_with = "tokens")]
+    #[arg(
+        short = 'p',
+        long = "prompt",
+        visible_alias = "text",
+        value_name = "TEXT",
+        conflicts_with = "tokens",
+        allow_hyphen_values = true
+    )]
     pub(crate) text: Option<String>,
     /// The .npy to write: f32 [tokens, vocabulary] (`-`: standard output)
     #[arg(short, long, value_name = "FILE")]
@@ -369,7 +376,7 @@ pub(crate) struct LogitsArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  bitnetc perplexity model.plan -f text.txt --ctx 512")]
+#[command(after_help = "Example:\n  bitnetc perplexity model.plan -f text.txt -c 512")]
 pub(crate) struct PerplexityArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
@@ -379,8 +386,15 @@ pub(crate) struct PerplexityArgs {
     /// A JSON array of token ids, used unchanged (`-`: standard input)
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     pub(crate) ids: Option<PathBuf>,
-    /// Tokens per window (0: the model's own context, limited to 2 GiB of KV cache)
-    #[arg(short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 0)]
+    /// Tokens per window (0: the model's own context, limited to 2.1 GB of KV cache)
+    #[arg(
+        short,
+        long = "ctx-size",
+        visible_alias = "ctx",
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 0
+    )]
     pub(crate) ctx: u32,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
@@ -399,13 +413,13 @@ pub(crate) struct SynthArgs {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
     /// Seed of weights and vocabulary: equal seeds give equal files
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1)]
     pub(crate) seed: u64,
     /// Vocabulary size: `full` (the preset's), `small` (at most 4096) or a number
     #[arg(long, value_name = "SIZE", default_value = "full", value_parser = super::synth::parse_vocabulary)]
     pub(crate) vocab: super::synth::VocabularyArg,
     /// Layers instead of the preset's
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=512))]
     pub(crate) layers: Option<u32>,
     /// Print the summary as one JSON object
     #[arg(long)]
@@ -446,13 +460,13 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "SIZE", default_value = "full", requires = "preset", value_parser = super::synth::parse_vocabulary)]
     pub(crate) vocab: super::synth::VocabularyArg,
     /// Layers instead of the preset's
-    #[arg(long, value_name = "N", requires = "preset", value_parser = clap::value_parser!(u32).range(1..=512))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, requires = "preset", value_parser = clap::value_parser!(u32).range(1..=512))]
     pub(crate) layers: Option<u32>,
     /// Tokens of a prompt, fed at once (0: none)
-    #[arg(short = 'p', long = "n-prompt", value_name = "N", value_delimiter = ',', default_value = "512", value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    #[arg(short = 'p', long = "n-prompt", value_name = "N", allow_negative_numbers = true, value_delimiter = ',', default_value = "512", value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) prompt: Vec<u32>,
     /// Tokens to generate, one at a time (0: none)
-    #[arg(short = 'n', long = "n-gen", value_name = "N", value_delimiter = ',', default_value = "128", value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    #[arg(short = 'n', long = "n-gen", value_name = "N", allow_negative_numbers = true, value_delimiter = ',', default_value = "128", value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) generate: Vec<u32>,
     /// A prompt followed by generation, as 512,128 (may be repeated)
     #[arg(long = "pg", value_name = "P,N", value_parser = super::bench::parse_pair)]
@@ -464,13 +478,13 @@ pub(crate) struct BenchArgs {
     #[arg(long, alias = "pps")]
     pub(crate) prompt_shared: bool,
     /// Tokens in the context before a test starts
-    #[arg(short = 'd', long = "n-depth", value_name = "N", value_delimiter = ',', default_value = "0", value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    #[arg(short = 'd', long = "n-depth", value_name = "N", allow_negative_numbers = true, value_delimiter = ',', default_value = "0", value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) depth: Vec<u32>,
     /// Threads (default: the cores that this process may use)
     #[arg(short, long, value_name = "N", value_delimiter = ',', env = "BITNETC_THREADS", allow_negative_numbers = true, value_parser = parse_threads)]
     pub(crate) threads: Vec<u32>,
     /// Samples of each test
-    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) repetitions: u32,
     /// Output format (default: `table` on a terminal, `md` otherwise)
     #[arg(short, long, value_name = "FORMAT")]
@@ -506,7 +520,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "PACKING", value_delimiter = ',')]
     pub(crate) weights: Vec<Weights>,
     /// Maximum number of tokens per prefill step; not for a plan, which has its own
-    #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) batch_size: Vec<u32>,
     /// Disable a pass (may be repeated); not for a plan
     #[arg(long, value_name = "PASS", hide_possible_values = true, value_parser = pass_parser())]
@@ -552,13 +566,13 @@ pub(crate) struct StartupArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
     /// Loads of the plan
-    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) repetitions: u32,
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub(crate) json: bool,
     /// Maximum number of tokens per prefill step; not for a plan, which has its own
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) batch_size: Option<u32>,
     /// Disable a pass (may be repeated); not for a plan
     #[arg(long, value_name = "PASS", hide_possible_values = true, value_parser = pass_parser())]

@@ -57,7 +57,7 @@ pub(crate) struct BatchArgs {
     #[command(flatten)]
     pub(crate) system: SystemArgs,
     /// Number of texts generated at a time
-    #[arg(long, visible_alias = "np", value_name = "N", default_value_t = DEFAULT_PARALLEL, env = "BITNETC_PARALLEL", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, visible_alias = "np", value_name = "N", allow_negative_numbers = true, default_value_t = DEFAULT_PARALLEL, env = "BITNETC_PARALLEL", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) parallel: u32,
     /// Process every n-th request, starting with the i-th: for n processes that share the work
     #[arg(long, value_name = "I/N", default_value = "1/1")]

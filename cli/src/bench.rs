@@ -7,7 +7,7 @@ use bitnetc::load::LoadOptions;
 use bitnetc_frontend_gguf::synth::SyntheticModel;
 use bitnetc_passes::OptLevel;
 use bitnetc_runtime::roofline::Roofline;
-use bitnetc_tools::bench::compare::{self, Comparison, Series, Verdict};
+use bitnetc_tools::bench::compare::{self, Comparisons, Series, Verdict};
 use bitnetc_tools::bench::machine::{Build, Machine};
 use bitnetc_tools::bench::page::page;
 use bitnetc_tools::bench::report::{self, Subject, ThreadLimits};
@@ -185,7 +185,7 @@ struct End<'a> {
     limits: &'a [ThreadLimits],
     buffer_bytes: u64,
     startup: Option<&'a Startup>,
-    comparisons: Option<&'a [Comparison]>,
+    comparisons: Option<&'a Comparisons>,
     baseline: Option<&'a Value>,
 }
 
@@ -246,13 +246,15 @@ impl Report {
         }
         if let Some(comparisons) = end.comparisons {
             document["comparison"] = compare::json(comparisons);
+            document["not_compared"] = json!(comparisons.not_compared);
         }
         document
     }
 
     /// What follows the rows of a table.
     fn tables(&self, style: TableStyle, end: &End<'_>) -> String {
-        let mut text = report::limits_table(style, end.limits, end.buffer_bytes);
+        let mut text = report::share_note(&self.tests).to_owned();
+        text += &report::limits_table(style, end.limits, end.buffer_bytes);
         text += &report::batch_table(style, &self.tests);
         text += &report::latency_table(style, &self.tests);
         for (subject, outcome) in &self.tests {
@@ -280,7 +282,7 @@ impl Report {
                     .map(|startup| json!({ "schema": "bitnetc.bench-test/1", "startup": startup.json() }));
                 let comparison = end
                     .comparisons
-                    .map(|c| json!({ "schema": "bitnetc.bench-test/1", "comparison": compare::json(c) }));
+                    .map(|c| json!({ "schema": "bitnetc.bench-test/1", "comparison": compare::json(c), "not_compared": c.not_compared }));
                 let lines: String =
                     startup.into_iter().chain(comparison).map(|line| format!("{line}\n")).collect();
                 output::print(&lines)
@@ -422,7 +424,7 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
         };
         let mut bench = Bench::new(&loaded, &mut roofline, options);
         let name = subjects.name.clone().unwrap_or_else(|| loaded.name.clone());
-        let subject = Subject::of(&loaded, name, bench.accounts().chunk());
+        let subject = Subject::of(&loaded, name, bench.accounts().chunk(), args.batch_size.len() > 1);
         let bar = progress::bar("bench", variant.tests.len() as u64 * u64::from(args.repetitions), quiet);
         bar.suspend(|| report.model(&subject))?;
         for &test in &variant.tests {
@@ -446,19 +448,19 @@ pub(crate) fn run(args: &BenchArgs, quiet: bool) -> CommandOutcome {
         limits: &limits,
         buffer_bytes: roofline.buffer_bytes(),
         startup: startup.as_ref(),
-        comparisons: comparisons.as_deref(),
+        comparisons: comparisons.as_ref(),
         baseline: baseline.as_ref().map(|old| &old.report),
     })?;
     if interrupted {
         return Ok(exit::INTERRUPTED);
     }
     match comparisons {
-        Some(found) if found.is_empty() => {
+        Some(found) if found.compared.is_empty() => {
             let message =
                 "no test of this run is in the baseline: run the same model, options, tests and threads";
             Err(Failure::new(exit::FAILURE, message))
         }
-        Some(found) if found.iter().any(|c| c.verdict == Verdict::Slower) => Ok(exit::REGRESSION),
+        Some(found) if found.compared.iter().any(|c| c.verdict == Verdict::Slower) => Ok(exit::REGRESSION),
         _ => Ok(exit::OK),
     }
 }

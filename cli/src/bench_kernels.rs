@@ -23,16 +23,16 @@ pub(crate) struct BenchKernelsArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
     /// Tokens of a prompt chunk (0: none; at most what one call handles)
-    #[arg(short = 'p', long = "n-prompt", value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    #[arg(short = 'p', long = "n-prompt", value_name = "N", allow_negative_numbers = true, default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) prompt: u32,
     /// Decode steps per repetition (0: none)
-    #[arg(short = 'n', long = "n-gen", value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    #[arg(short = 'n', long = "n-gen", value_name = "N", allow_negative_numbers = true, default_value_t = 32, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) generate: u32,
     /// Tokens in the context before each call
-    #[arg(short = 'd', long = "n-depth", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    #[arg(short = 'd', long = "n-depth", value_name = "N", allow_negative_numbers = true, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) depth: u32,
     /// Repetitions, with the machine's limits measured between them
-    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) repetitions: u32,
     /// Show only kernels whose name contains this
     #[arg(long, value_name = "TEXT")]

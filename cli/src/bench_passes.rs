@@ -29,13 +29,13 @@ pub(crate) struct BenchPassesArgs {
     #[arg(long = "pass", value_name = "PASS", value_delimiter = ',', hide_possible_values = true, value_parser = pass_parser())]
     pub(crate) passes: Vec<PassId>,
     /// Prompt tokens for measuring prefill (0: none)
-    #[arg(short = 'p', long = "n-prompt", value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    #[arg(short = 'p', long = "n-prompt", value_name = "N", allow_negative_numbers = true, default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) prompt: u32,
     /// Decode steps of a sample (0: none)
-    #[arg(short = 'n', long = "n-gen", value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    #[arg(short = 'n', long = "n-gen", value_name = "N", allow_negative_numbers = true, default_value_t = 32, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) generate: u32,
     /// Pairs of samples for each pass
-    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) repetitions: u32,
     /// Print one JSON object instead of a table
     #[arg(long)]

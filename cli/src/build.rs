@@ -194,7 +194,7 @@ pub(crate) struct LoweringArgs {
     #[command(flatten)]
     pub(crate) build: BuildArgs,
     /// Maximum number of tokens per prefill step
-    #[arg(short, long, value_name = "N", default_value_t = bitnetc::DEFAULT_CHUNK, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = bitnetc::DEFAULT_CHUNK, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) batch_size: u32,
     /// Run these passes instead of those of the level, e.g. `fuse-norm-quant,assign-layout{weights=2bit},plan-memory`
     #[arg(long, value_name = "PIPELINE", conflicts_with = "level")]

@@ -4,7 +4,8 @@
 //! options by their long names, for all commands that have them or in a table for one command, and a table of aliases.
 //!
 //! Invariant: an option of the file that no command has, or a value that the option does not take, is an error that names the
-//! file and the option; nothing is ignored.
+//! file, the line and the option; nothing is ignored. A file in the usual place that cannot be read is a note, since the user has not
+//! asked for it; one that `BITNETC_CONFIG` names is an error.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -20,7 +21,7 @@ use toml::{Table, Value};
 
 use super::failure::Failure;
 use super::models::{self, variable};
-use super::{Outcome, output};
+use super::{Outcome, output, suggest};
 use crate::exit;
 
 /// The variable that names another file; empty for none.
@@ -86,7 +87,11 @@ pub(crate) struct Config {
     path: Option<PathBuf>,
     /// Its contents; empty if it is not there.
     table: Table,
+    /// The text that they were read from.
+    text: String,
     exists: bool,
+    /// Why the file in the usual place was not read.
+    note: Option<String>,
 }
 
 static ALIASES_OF_FILE: OnceLock<BTreeMap<String, String>> = OnceLock::new();
@@ -113,22 +118,28 @@ impl Config {
             }
             // Without a home directory there is no file.
             None => match config_home(&variable) {
-                Ok(home) => home.join("bitnetc").join("config.toml"),
+                Ok(home) => return Self::read_usual(home.join("bitnetc").join("config.toml")),
                 Err(_) => return Ok(Self::default()),
             },
         };
         Self::read(path)
     }
 
+    /// Reads the file in the usual place, which need not be readable.
+    fn read_usual(path: PathBuf) -> Result<Self, Failure> {
+        match std::fs::read(&path) {
+            Err(error) if !is_absent(&error) => {
+                let note = format!("note: the configuration {} is not used: {error}", path.display());
+                Ok(Self { path: Some(path), note: Some(note), ..Self::default() })
+            }
+            _ => Self::read(path),
+        }
+    }
+
     fn read(path: PathBuf) -> Result<Self, Failure> {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
-                ) =>
-            {
+            Err(error) if is_absent(&error) => {
                 return Ok(Self { path: Some(path), ..Self::default() });
             }
             Err(error) => {
@@ -137,7 +148,26 @@ impl Config {
         };
         let table =
             text.parse::<Table>().map_err(|error| wrong(&path, error.message(), &text, error.span()))?;
-        Ok(Self { path: Some(path), table, exists: true })
+        Ok(Self { path: Some(path), table, text, exists: true, note: None })
+    }
+
+    /// What to say of a file that was not read.
+    pub(crate) fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    /// Where the file has a value for an option of the command that `path` leads to.
+    pub(crate) fn origin(&self, path: &[String], option: &str) -> Option<String> {
+        let file = self.path.as_deref()?.display();
+        let command = path.first().map(String::as_str);
+        let of_command = command.and_then(|name| self.table.get(name)).and_then(Value::as_table);
+        let (key, table) = match of_command.is_some_and(|table| table.contains_key(option)) {
+            true => (format!("[{}] {option}", command.unwrap_or_default()), command),
+            false if self.table.contains_key(option) => (option.to_owned(), None),
+            false => return None,
+        };
+        let line = line_of(&self.text, table, Some(option)).map_or(String::new(), |line| format!(":{line}"));
+        Some(format!("{file}{line}, `{key}`"))
     }
 
     /// The path of the file, which need not exist.
@@ -145,9 +175,13 @@ impl Config {
         self.path.as_deref()
     }
 
-    fn refuse(&self, why: impl std::fmt::Display) -> Failure {
+    /// An error about a key of a table, or about the table itself.
+    fn refuse(&self, table: Option<&str>, key: Option<&str>, why: impl std::fmt::Display) -> Failure {
         let path = self.path.as_deref().unwrap_or(Path::new("the configuration"));
-        Failure::new(exit::USAGE, format!("{}: {why}", path.display()))
+        // A table may be written in one line, as a value.
+        let line = line_of(&self.text, table, key).or_else(|| line_of(&self.text, None, table));
+        let line = line.map_or(String::new(), |line| format!(":{line}"));
+        Failure::new(exit::USAGE, format!("{}{line}: {why}", path.display()))
     }
 
     /// Gives the options of `command` the defaults of the file and the variables of the environment, and makes the aliases
@@ -159,9 +193,9 @@ impl Config {
             for (alias, meaning) in table {
                 let meaning = meaning.as_str().filter(|_| is_alias(alias));
                 let meaning = meaning.ok_or_else(|| {
-                    self.refuse(format!(
-                        "alias `{alias}`: expected a name of letters, digits, `-_.` and a string"
-                    ))
+                    let why =
+                        format!("alias `{alias}`: expected a name of letters, digits, `-_.` and a string");
+                    self.refuse(Some(ALIAS_TABLE), Some(alias), why)
                 })?;
                 aliases.insert(alias.clone(), meaning.to_owned());
             }
@@ -178,13 +212,16 @@ impl Config {
                 Value::Table(_) if key == ALIAS_TABLE => {}
                 Value::Table(table) => {
                     let sub = command.find_subcommand(key);
-                    let sub = sub.ok_or_else(|| self.refuse(format!("[{key}]: unknown command")))?;
+                    let sub = sub.ok_or_else(|| {
+                        let names = command.get_subcommands().map(Command::get_name);
+                        let meant = did_you_mean(key, names.chain([ALIAS_TABLE]), |name| format!("[{name}]"));
+                        self.refuse(Some(key), None, format!("[{key}]: unknown command{meant}"))
+                    })?;
                     for (option, value) in table {
-                        let what = format!("[{key}] {option}");
-                        self.check_option(&what, option, value, &[sub])?;
+                        self.check_option(Some(key), option, value, &[sub])?;
                     }
                 }
-                _ => self.check_option(key, key, value, &command.get_subcommands().collect::<Vec<_>>())?,
+                _ => self.check_option(None, key, value, &command.get_subcommands().collect::<Vec<_>>())?,
             }
         }
         Ok(())
@@ -192,22 +229,30 @@ impl Config {
 
     fn check_option(
         &self,
-        what: &str,
+        table: Option<&str>,
         option: &str,
         value: &Value,
         commands: &[&Command],
     ) -> Result<(), Failure> {
-        let known = commands.iter().any(|command| has_option(command, option));
-        if !known && option != "quiet" {
-            return Err(self.refuse(format!("{what}: no command has an option --{option}")));
+        let what = table.map_or(option.to_owned(), |table| format!("[{table}] {option}"));
+        let refuse = |why: &str| Err(self.refuse(table, Some(option), format!("{what}: {why}")));
+        let known: Vec<&str> = commands.iter().flat_map(|command| options(command)).collect();
+        if !known.contains(&option) && option != "quiet" {
+            let whose = if table.is_some() { "the command has no" } else { "no command has an" };
+            let elsewhere =
+                suggest::spelled_elsewhere(&format!("--{option}")).filter(|name| known.contains(name));
+            let meant = match elsewhere {
+                Some(name) => format!("; did you mean `{name}`?"),
+                None => did_you_mean(option, known.iter().copied(), |name| format!("`{name}`")),
+            };
+            return refuse(&format!("{whose} option --{option}{meant}"));
         }
         if PER_CALL.contains(&option) {
-            return Err(self.refuse(format!("{what}: this option can be set only on the command line")));
+            return refuse("this option can be set only on the command line");
         }
         match texts(value) {
             Some(_) => Ok(()),
-            None => Err(self
-                .refuse(format!("{what}: expected a string, a number, true, false, or an array of these"))),
+            None => refuse("expected a string, a number, true, false, or an array of these"),
         }
     }
 
@@ -261,10 +306,44 @@ fn variable_of(long: &str) -> Resettable<OsStr> {
     Resettable::Value(format!("BITNETC_{}", long.replace('-', "_").to_uppercase()).into())
 }
 
-/// Whether a command, or one below it, has an option.
-fn has_option(command: &Command, option: &str) -> bool {
-    command.get_arguments().any(|arg| arg.get_long() == Some(option))
-        || command.get_subcommands().any(|sub| has_option(sub, option))
+/// The long names of the options of a command and of those below it.
+fn options(command: &Command) -> Vec<&str> {
+    let below = command.get_subcommands().flat_map(options);
+    command.get_arguments().filter_map(clap::Arg::get_long).chain(below).collect()
+}
+
+/// The end of a message about a name that does not exist, if it is like one that does.
+fn did_you_mean<'n>(
+    word: &str,
+    names: impl IntoIterator<Item = &'n str>,
+    shown: impl Fn(&str) -> String,
+) -> String {
+    suggest::nearest(word, names).map_or(String::new(), |name| format!("; did you mean {}?", shown(name)))
+}
+
+/// Whether an error of reading means that there is no file.
+fn is_absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+}
+
+/// The number of the line where a key stands in a table, or the table begins; `None` where the file writes it in an unusual way.
+fn line_of(text: &str, table: Option<&str>, key: Option<&str>) -> Option<usize> {
+    let mut within: Option<String> = None;
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            within = Some(header.0.trim().trim_matches(['"', '\'']).to_owned());
+            if key.is_none() && within.as_deref() == table {
+                return Some(index + 1);
+            }
+        } else if let Some((name, _)) = line.split_once('=') {
+            let is_key = key.is_some_and(|key| name.trim().trim_matches(['"', '\'']) == key);
+            if is_key && within.as_deref() == table {
+                return Some(index + 1);
+            }
+        }
+    }
+    None
 }
 
 /// A value as it would stand on the command line.
@@ -391,8 +470,9 @@ fn show(config: &Config, json: bool) -> Result<(), Failure> {
         None => "file  none\n".to_owned(),
     };
     let mut section = |name: &str, pairs: &mut dyn Iterator<Item = (&String, &String)>| {
-        text += &format!("{name}\n");
-        pairs.for_each(|(key, value)| text += &format!("  {key} = {value}\n"));
+        let lines: String = pairs.map(|(key, value)| format!("  {key} = {value}\n")).collect();
+        text +=
+            &format!("{name}\n{}", if lines.is_empty() { format!("  {}\n", output::NONE) } else { lines });
     };
     section("settings of the file", &mut settings.iter());
     section("environment", &mut environment.iter());
@@ -408,13 +488,17 @@ mod tests {
     use crate::args::{Cli, Command as Which};
 
     fn config(text: &str) -> Config {
-        Config { path: Some("config.toml".into()), table: text.parse().unwrap(), exists: true }
+        let path = Some("config.toml".into());
+        Config { path, table: text.parse().unwrap(), text: text.to_owned(), exists: true, note: None }
     }
 
     fn parse(config: &Config, line: &[&str]) -> Result<Cli, String> {
-        let command = config.apply(Cli::command()).map_err(|_| "refused".to_owned())?;
+        let mut command = config.apply(Cli::command()).map_err(|failure| format!("refused: {failure:?}"))?;
         command.clone().debug_assert();
-        let matches = command.try_get_matches_from(line).map_err(|e| e.to_string())?;
+        let words: Vec<std::ffi::OsString> = line.iter().map(std::ffi::OsString::from).collect();
+        let matches = command.try_get_matches_from_mut(words.clone()).map_err(|error| {
+            crate::usage::explained(error, &mut command, &words, Some(config)).to_string()
+        })?;
         Cli::from_arg_matches(&matches).map_err(|e| e.to_string())
     }
 
@@ -447,20 +531,55 @@ mod tests {
 
     #[test]
     fn what_is_wrong_in_the_file_is_said() {
-        for text in [
-            "thraeds = 3",
-            "[frobnicate]\nthreads = 1",
-            "[run]\npass = 1",
-            "output = \"x\"",
-            "threads = {a = 1}",
-            "threads = 2026-01-01",
-            "[aliases]\n\"a/b\" = \"x\"",
-            "[aliases]\na = 1",
+        for (text, line, why) in [
+            ("thraeds = 3", 1, "--thraeds; did you mean `threads`?"),
+            ("# a\n\n[run]\nmax-tokens = 3", 4, "--max-tokens; did you mean `n-predict`?"),
+            ("xyzzy = 3", 1, "no command has an option --xyzzy\""),
+            ("\n[rum]\nthreads = 1", 2, "[rum]: unknown command; did you mean [run]?"),
+            ("[frobnicate]\nthreads = 1", 1, "[frobnicate]: unknown command\""),
+            ("threads = 1\n[run]\npass = 1", 3, "[run] pass: the command has no option"),
+            ("output = \"x\"", 1, "only on the command line"),
+            ("threads = {a = 1}", 1, "threads"),
+            ("threads = 2026-01-01", 1, "expected a string, a number"),
+            ("[aliases]\n\"a/b\" = \"x\"", 2, "alias `a/b`"),
+            ("[aliases]\na = 1", 2, "alias `a`"),
         ] {
-            assert_eq!(parse(&config(text), &["bitnetc", "run"]).unwrap_err(), "refused", "{text}");
+            let error = parse(&config(text), &["bitnetc", "run"]).unwrap_err();
+            let place = format!("config.toml:{line}: ");
+            let known = error.starts_with("refused") && error.contains(&place) && error.contains(why);
+            assert!(known, "{text}: {error}");
         }
-        let error = parse(&config("threads = \"many\""), &["bitnetc", "run"]).unwrap_err();
-        assert!(error.contains("many") && error.contains("--threads"), "{error}");
+    }
+
+    #[test]
+    fn an_error_of_a_value_names_its_source() {
+        let text = "top-k = 3\n[run]\nthreads = \"many\"\n";
+        let error = parse(&config(text), &["bitnetc", "run"]).unwrap_err();
+        let expected = "invalid value 'many' for '--threads <N>', from config.toml:3, `[run] threads`: expected a number";
+        assert!(error.contains(expected), "{error}");
+        let error = parse(&config("threads = \"many\""), &["bitnetc", "bench"]).unwrap_err();
+        assert!(error.contains("from config.toml:1, `threads`: "), "{error}");
+        let error = parse(&config("kv-type = \"q3\""), &["bitnetc", "run"]).unwrap_err();
+        assert!(error.contains("tip: the value is from config.toml:1, `kv-type`"), "{error}");
+        // What the command line says is not the file's fault.
+        let error = parse(&config(text), &["bitnetc", "run", "-t", "some"]).unwrap_err();
+        assert!(error.contains("'some'") && !error.contains("config.toml"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_cannot_be_read_is_a_note_unless_it_was_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::create_dir(&path).unwrap();
+        let config = Config::read_usual(path.clone()).unwrap();
+        assert!(config.table.is_empty() && !config.exists);
+        assert!(config.note().unwrap().contains("config.toml is not used: "), "{:?}", config.note());
+        assert!(Config::read(path.clone()).is_err());
+        std::fs::remove_dir(&path).unwrap();
+        assert_eq!(Config::read_usual(path.clone()).unwrap().note(), None);
+        std::fs::write(&path, "threads = = 3").unwrap();
+        assert!(Config::read_usual(path).is_err(), "what is wrong in a file is no note");
     }
 
     #[test]

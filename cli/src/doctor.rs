@@ -81,6 +81,25 @@ fn available_memory() -> Option<u64> {
     kib.checked_mul(1024)
 }
 
+/// Processes that were running or waiting for a CPU in the last minute, on average.
+fn load_average() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
+    text.split_whitespace().next()?.parse().ok()
+}
+
+/// A finding if other programs keep the CPUs busy.
+fn busy(load: f64, cpus: u32) -> Option<Finding> {
+    (load > f64::from(cpus)).then(|| {
+        Finding::new(
+            format!(
+                "a load of {load:.1} on {}: other programs use the CPUs",
+                output::count(u64::from(cpus), "CPU")
+            ),
+            "close them or wait; what is measured here is less than the machine can do",
+        )
+    })
+}
+
 /// Whether the system provides huge pages on request.
 fn huge_pages() -> Option<String> {
     let text = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok()?;
@@ -151,6 +170,7 @@ fn findings(
     machine: &Machine,
     config: &Result<Config, Failure>,
     free: Option<u64>,
+    load: Option<f64>,
     needed: u64,
 ) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -174,6 +194,7 @@ fn findings(
         );
         found.push(finding.blocking());
     }
+    found.extend(load.and_then(|load| busy(load, cpus.at_once())));
     if Build::this().profile != "release" {
         found.push(Finding::new(
             "this is a debug build: compiling models is slow",
@@ -255,6 +276,8 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
     let machine = Machine::describe(&target);
     let cpus = Cpus::probe();
     let threads = threads(args.threads);
+    // Before the measurement, which is a load of its own.
+    let load = load_average();
     let measured = if args.no_measure {
         None
     } else {
@@ -263,7 +286,7 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
     let (hub, plans, settings) = caches()?;
     let free = available_memory();
     let step = reference_step(&target)?;
-    let findings = findings(&cpus, &machine, config, free, step.weight_bytes);
+    let findings = findings(&cpus, &machine, config, free, load, step.weight_bytes);
     let verdict = verdict(&findings, measured.as_ref(), &step);
     if args.json {
         let place =
@@ -283,6 +306,7 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
                 "last_cache_bytes": machine.last_cache_bytes,
             },
             "memory": { "total_bytes": machine.memory_bytes, "available_bytes": free, "huge_pages": huge_pages() },
+            "load_average": load,
             "measured": measured.as_ref().map_or(Value::Null, |m| json!({
                 "threads": m.threads,
                 "read_bytes_per_second": m.bandwidth,
@@ -360,6 +384,9 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
         .and_then(Config::path)
         .map_or("none".to_owned(), |path| path.display().to_string());
     line("config", file);
+    if findings.is_empty() {
+        line("findings", output::NONE.to_owned());
+    }
     for finding in &findings {
         line("finding", finding.what.clone());
         line("  advice", finding.advice.to_owned());
@@ -367,4 +394,17 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
     line("verdict", verdict.text);
     output::print(&text)?;
     Ok(exit::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_machine_is_a_finding() {
+        assert!(busy(0.3, 2).is_none() && busy(2.0, 2).is_none());
+        let finding = busy(6.77, 2).unwrap();
+        assert!(finding.what.starts_with("a load of 6.8 on 2 CPUs") && !finding.blocks, "{}", finding.what);
+        assert!(busy(1.5, 1).unwrap().what.contains("on 1 CPU:"));
+    }
 }

@@ -34,9 +34,10 @@ pub(crate) fn code(error: &Error) -> u8 {
     match error {
         Error::UnknownFormat { .. }
         | Error::LfsPointer { .. }
+        | Error::NotAModel { .. }
         | Error::Gguf { .. }
         | Error::Import { .. }
-        | Error::Location(LocationError::NoFile { .. })
+        | Error::Location(LocationError::NoFile { .. } | LocationError::NotADirectory { exists: true, .. })
         | Error::PlanModule { .. }
         | Error::PlanLacks { .. }
         | Error::Lower(_)
@@ -47,6 +48,7 @@ pub(crate) fn code(error: &Error) -> u8 {
             PlanError::Io { .. }
             | PlanError::Write { .. }
             | PlanError::NotDurable { .. }
+            | PlanError::NoFolder { .. }
             | PlanError::NotAFile { .. },
         ) => FAILURE,
         Error::Plan(PlanError::Map(_)) => FAILURE,

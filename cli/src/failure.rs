@@ -137,7 +137,7 @@ fn print_object(to: JsonTo, message: &str, hint: Option<&str>, code: u8) {
         "error": { "message": message, "hint": hint, "exit_code": code },
     });
     match to {
-        // Whoever has closed stdout reads the message on stderr.
+        // A reader that has closed stdout has the message on stderr.
         JsonTo::Stdout => drop(output::print(&format!("{object}\n"))),
         JsonTo::Stderr => output::say(false, object),
     }

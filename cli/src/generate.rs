@@ -22,9 +22,16 @@ pub(crate) struct LengthArgs {
     /// Maximum tokens per text (-1: until the model ends or the context is full)
     #[arg(short, long = "n-predict", visible_alias = "predict", value_name = "N", default_value_t = -1, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
     pub(crate) n_predict: i64,
-    /// Context size in tokens, prompts included (0: the model's own, limited to 2 GiB of KV cache; in a batch, what the
+    /// Context size in tokens, prompts included (0: the model's own, limited to 2.1 GB of KV cache; in a batch, what the
     /// requests need)
-    #[arg(short, long, value_name = "N", default_value_t = 0, env = "BITNETC_CTX_SIZE")]
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 0,
+        env = "BITNETC_CTX_SIZE"
+    )]
     pub(crate) ctx_size: u32,
     /// Do not stop at end tokens
     #[arg(long)]
@@ -72,6 +79,8 @@ impl GenerateArgs {
     /// Opens the model that `name` stands for, and says which it is.
     pub(crate) fn open(&self, name: Option<&Path>, quiet: bool) -> Result<Opened, Failure> {
         let (params, random_seed) = self.sampling.params()?;
+        self.grammar.note_file(quiet);
+        self.chat.system.note_file(quiet);
         let begun = Instant::now();
         let model = Model::from(models::open(name, &self.engine.load_options()?, quiet)?);
         announce(model.loaded(), name.is_some(), quiet);

@@ -33,6 +33,12 @@ pub(crate) fn of(error: &Error) -> Option<String> {
         Error::Chat(error) => of_chat(error),
         Error::Store(error) => of_store(error),
         Error::Import { source, .. } => of_import(source),
+        Error::Location(LocationError::NotADirectory { path, exists: true }) => {
+            Some(match path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
+                true => format!("a GGUF file needs no import: `bitnetc run {}`", path.display()),
+                false => "give the directory of the checkpoint, or hf:org/repo".to_owned(),
+            })
+        }
         Error::Location(LocationError::NotCached { name, .. }) => {
             Some(format!("bitnetc models pull hf:{name}"))
         }
@@ -78,7 +84,7 @@ fn of_session(error: &SessionError) -> Option<String> {
 fn of_chat(error: &ChatError) -> Option<String> {
     match error {
         ChatError::Template { .. } | ChatError::TemplateTooLong { .. } => {
-            Some("choose another template with --chat-template".to_owned())
+            Some("choose a different template with --chat-template".to_owned())
         }
         ChatError::ContextFull { .. } => {
             Some("/clear starts a new conversation, --ctx-size sets a larger context".to_owned())
@@ -93,9 +99,6 @@ fn of_store(error: &StoreError) -> Option<String> {
         StoreError::NoFile { repo, files, .. } if files.contains(".safetensors") => Some(format!(
             "it holds a checkpoint: fetch it with `hf download {repo}`, then `bitnetc import hf:{repo} -o model.gguf` makes a model of it"
         )),
-        StoreError::Unreachable { .. } | StoreError::Interrupted => {
-            Some("run the same command again to resume".to_owned())
-        }
         _ => None,
     }
 }

@@ -5,7 +5,7 @@
 //! Invariant: standard input is read for one option at most; a second one that asks for it is refused.
 
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{IsTerminal, Read, Seek, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -82,6 +82,42 @@ pub(crate) fn shown(path: &Path) -> String {
     }
 }
 
+/// Notes that standard input has a text which the command does not read, since it was given `what` by other means.
+pub(crate) fn note_unread_stdin(quiet: bool, what: &str, option: &str) {
+    if !TAKEN.load(Ordering::Relaxed) && stdin_has_bytes() {
+        let note =
+            format!("note: standard input is not read, because {what} is given; {option} - reads it instead");
+        super::output::say(quiet, note);
+    }
+}
+
+/// Whether there are bytes on standard input, as far as the system can tell without reading.
+fn stdin_has_bytes() -> bool {
+    #[cfg(unix)]
+    {
+        let stdin = std::io::stdin();
+        !stdin.is_terminal() && rustix::io::ioctl_fionread(&stdin).is_ok_and(|bytes| bytes > 0)
+    }
+    #[cfg(not(unix))]
+    {
+        false
+    }
+}
+
+/// Whether a text is rather the name of a file: it has the form of one, and the file exists.
+pub(crate) fn is_name_of_file(text: &str) -> bool {
+    let has_form = text.contains(['/', '.', '\\']) && !text.contains(['\n', '{', '<']) && text.len() < 1024;
+    has_form && Path::new(text).is_file()
+}
+
+/// A note on the value of a text option that is the name of a file, which `instead` reads.
+pub(crate) fn note_name_of_file(quiet: bool, option: &str, text: &str, instead: &str) {
+    if is_name_of_file(text) {
+        let note = format!("note: {option} is used as text, though there is a file {text}: {instead}");
+        super::output::say(quiet, note);
+    }
+}
+
 fn unreadable(path: &Path, why: impl std::fmt::Display) -> Failure {
     Failure::new(exit::FAILURE, format!("cannot read {}: {why}", shown(path)))
 }
@@ -149,6 +185,17 @@ pub(crate) fn spooled_stdin() -> Result<File, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_files_are_told_from_texts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.gbnf");
+        std::fs::write(&path, "root ::= \"a\"").unwrap();
+        assert!(is_name_of_file(path.to_str().unwrap()));
+        for text in [folder.path().to_str().unwrap(), "Hello.", "{\"type\":\"string\"}", "", "/none.gbnf"] {
+            assert!(!is_name_of_file(text), "{text}");
+        }
+    }
 
     #[test]
     fn what_editors_add_is_no_part_of_a_text() {

@@ -158,7 +158,7 @@ fn add_model(report: &mut Value, model: &Model<'_>, stats: bool) {
         "head_dim": hparams.head_dim,
         "rope_dim": hparams.rope_dim,
         "rope_theta": hparams.rope_theta,
-        "eps": hparams.eps,
+        "eps": shortest(hparams.eps),
         "activation": hparams.activation.name(),
         "tied_head": model.output().is_none(),
     });
@@ -177,6 +177,11 @@ fn add_model(report: &mut Value, model: &Model<'_>, stats: bool) {
     if stats {
         report["stats"] = model.tensors().filter_map(|t| Some(tensor_stats(t, &model.stats(t)?))).collect();
     }
+}
+
+/// The number of f64 that is written like the one of f32, with the fewest digits that tell it from its neighbours.
+fn shortest(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(f64::from(x))
 }
 
 fn tensor_stats(tensor: &TensorInfo<'_>, stats: &TensorStats) -> Value {
@@ -217,7 +222,7 @@ fn plan_report(name: &str, plan: &Plan, list: bool) -> Result<Value, bitnetc::Er
                 "ops": f.order().len(),
                 "tokens": f.tokens().max(),
                 "arena_bytes": plan.map(|p| p.arena_bytes),
-                "barriers": plan.map(|p| p.barriers.len()),
+                "barriers": f.barriers(),
             });
             (f.name().to_owned(), value)
         })
@@ -286,10 +291,7 @@ fn render(value: &Value, indent: usize, out: &mut String) {
             }
             Value::Array(items) if items.iter().any(Value::is_object) => {
                 *out += &format!("{pad}{title}\n");
-                for item in items.iter().filter_map(Value::as_object) {
-                    let cells: Vec<String> = item.values().map(scalar).collect();
-                    *out += &format!("{pad}  {}\n", cells.join("  "));
-                }
+                *out += &rows(items, &format!("{pad}  "));
             }
             Value::Array(items)
                 if ["notes", "defaults_used", "errors", "warnings"].contains(&key.as_str()) =>
@@ -319,9 +321,64 @@ fn render(value: &Value, indent: usize, out: &mut String) {
     }
 }
 
+/// Objects of the same keys as rows of columns: numbers to the right.
+fn rows(items: &[Value], pad: &str) -> String {
+    let cells: Vec<Vec<(String, bool)>> = items
+        .iter()
+        .filter_map(Value::as_object)
+        .map(|item| item.values().map(|value| (scalar(value), value.is_number())).collect())
+        .collect();
+    let width = |column: usize| {
+        let of = |row: &Vec<(String, bool)>| row.get(column).map_or(0, |(cell, _)| cell.chars().count());
+        cells.iter().map(of).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..cells.iter().map(Vec::len).max().unwrap_or(0)).map(width).collect();
+    let mut text = String::new();
+    for row in &cells {
+        let padded = row.iter().zip(&widths).map(|((cell, is_number), &width)| match is_number {
+            true => format!("{cell:>width$}"),
+            false => format!("{cell:<width$}"),
+        });
+        text += &format!("{pad}{}\n", padded.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    text
+}
+
 fn scalar(value: &Value) -> String {
     match value {
         Value::String(s) => s.clone(),
+        // A small number is a power of ten more legibly than a row of zeros.
+        Value::Number(n) if n.as_f64().is_some_and(|x| x != 0.0 && x.abs() < 1e-3) => {
+            format!("{:e}", n.as_f64().unwrap_or_default())
+        }
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_no_more_digits_than_they_need() {
+        assert_eq!(shortest(1e-5), 1e-5);
+        assert_eq!(scalar(&json!(shortest(1e-5))), "1e-5");
+        assert_eq!(scalar(&json!(shortest(1e-6))), "1e-6");
+        assert_eq!(
+            (scalar(&json!(500_000.0)), scalar(&json!(0)), scalar(&json!(0.5))),
+            ("500000.0".to_owned(), "0".to_owned(), "0.5".to_owned())
+        );
+    }
+
+    #[test]
+    fn rows_stand_in_columns() {
+        let items = [json!({ "name": "a", "bytes": 7 }), json!({ "name": "longer", "bytes": 1234 })];
+        // The keys of an object are in the order of their names or of their insertion, as serde_json is built.
+        let text = rows(&items, "  ");
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            text == "     7  a\n  1234  longer\n" || lines == ["  a          7", "  longer  1234"],
+            "{text}"
+        );
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! The first Ctrl-C ends the command within a second, the second at once. A command that can stop in order [`listen`]s, asks
 //! [`requested`] often, and leaves what it has made in order. Work that asks nobody (a file that is being checked, a measurement, a
-//! read from a pipe) is ended with the process, after [`GRACE`]. Whoever has something to lose by that, as a chat its
+//! read from a pipe) is ended with the process, after [`GRACE`]. A command that would lose something by that, as a chat its
 //! conversation, holds [`Patience`] meanwhile: then only the second Ctrl-C ends it.
 //!
 //! A server has work to end in order: where [`drain_with`] was called, the first Ctrl-C or SIGTERM asks it to, and the second ends the
 //! process.
 //!
-//! SIGTERM (`docker stop`, `timeout`), SIGHUP (a terminal that closes), SIGQUIT and SIGXCPU (`ulimit -t`) end the process at once, unless it was started with them
-//! ignored, as `nohup` does. A file that grows beyond the limit of the process (SIGXFSZ) is an error of who writes it.
+//! SIGTERM (`docker stop`, `timeout`), SIGHUP (a terminal that closes), SIGQUIT and SIGXCPU (`ulimit -t`) end the process at once. A
+//! signal that was ignored when the process was started stays ignored: `nohup` does that with SIGHUP, and a shell without job control
+//! with the SIGINT of what it starts in the background. A file that grows beyond the limit of the process (SIGXFSZ) is an error of the write.
 //!
 //! Invariant: a process that ends so leaves no temporary file.
 
@@ -124,7 +125,7 @@ fn requested_quietly() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
 
-/// Whether Ctrl-C was pressed. Whoever asks stops then, and soon.
+/// Whether Ctrl-C was pressed. The caller must then stop soon.
 pub(crate) fn requested() -> bool {
     let requested = requested_quietly();
     if requested {
@@ -169,8 +170,9 @@ mod unix {
     pub(super) fn handle() {
         // With a handler, whatever it does, the write fails instead.
         drop(flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))));
-        let ends = [SIGTERM, SIGHUP, SIGQUIT, SIGXCPU].into_iter().filter(|&signal| !is_ignored(signal));
-        let Ok(mut signals) = Signals::new(ends.chain([SIGINT])) else { return };
+        let ends = [SIGTERM, SIGHUP, SIGQUIT, SIGXCPU, SIGINT];
+        let ends = ends.into_iter().filter(|&signal| !is_ignored(signal));
+        let Ok(mut signals) = Signals::new(ends) else { return };
         let handle = signals.handle();
         let thread = std::thread::Builder::new().name("bitnetc-signals".to_owned());
         let started = thread.spawn(move || signals.forever().for_each(received));
@@ -191,7 +193,7 @@ mod unix {
             return;
         }
         super::abandon_all();
-        // So that whoever started the process sees what ended it.
+        // So that the parent process sees what ended it.
         drop(low_level::emulate_default_handler(signal));
         std::process::exit(128 + signal);
     }

@@ -95,7 +95,7 @@ fn check(args: &IrCheckArgs) -> Outcome {
                     "name": func.name(),
                     "ops": func.order().len(),
                     "arena_bytes": func.plan.as_ref().map(|plan| plan.arena_bytes),
-                    "barriers": func.plan.as_ref().map(|plan| plan.barriers.len()),
+                    "barriers": func.barriers(),
                 })
             });
             output::print_json(&json!({

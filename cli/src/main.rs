@@ -93,10 +93,16 @@ fn main() -> ExitCode {
     });
     let (matches, cli) = match parsed {
         Ok(parsed) => parsed,
-        Err(error) => return show(&usage::without_value_tip(error), &words),
+        Err(error) => {
+            let error = usage::explained(error, &mut command, &words, config.as_ref().ok());
+            return show(&error, &words);
+        }
     };
     if let Some(to) = usage::error_object(&matches) {
         failure::report_as_json(to);
+    }
+    if let Some(note) = config.as_ref().ok().and_then(Config::note) {
+        output::say(cli.quiet, note);
     }
     typed.notes.iter().for_each(|note| output::say(cli.quiet, note));
     if let Some(warning) = usage::threads_asked(&matches).and_then(build::too_many_threads) {
@@ -167,6 +173,8 @@ fn show(error: &clap::Error, words: &[std::ffi::OsString]) -> ExitCode {
     }
     match printed {
         Ok(()) => ExitCode::from(code),
+        // A reader that has closed stdout needs no help.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(code),
         Err(_) => ExitCode::from(exit::FAILURE),
     }
 }

@@ -81,6 +81,14 @@ impl ModelArg {
         self.argument.is_some() || self.explicit
     }
 
+    /// Refuses a model that is given both as the argument and as the option, where the argument could be a word.
+    pub(crate) fn check_once(&self) -> Result<(), Failure> {
+        match self.explicit && self.argument.is_some() && self.argument == self.option {
+            true => self.name().map(drop),
+            false => Ok(()),
+        }
+    }
+
     /// The model, and the words of a command whose further arguments are `words`.
     pub(crate) fn with_words<'a>(&'a self, words: &'a [String]) -> (Option<&'a Path>, Vec<String>) {
         let (argument, option) = (self.argument.as_deref(), self.option.as_deref());
@@ -118,6 +126,9 @@ mod tests {
             let line = Line::try_parse_from([&["x"], line].concat()).unwrap();
             line.model.name().map(|name| name.map(Path::to_owned)).map_err(|_| ())
         };
+        let once =
+            |line: &[&str]| Line::try_parse_from([&["x"], line].concat()).unwrap().model.check_once().is_ok();
+        assert!(once(&["m", "-m", "n"]) && once(&["m"]) && once(&["-m", "m"]) && !once(&["m", "-m", "m"]));
         assert_eq!(name(&["m"]), Ok(Some("m".into())));
         assert_eq!(name(&["--model", "m"]), Ok(Some("m".into())));
         assert_eq!(name(&["a", "-m", "b"]), Err(()));

@@ -159,7 +159,23 @@ fn hub_name(name: &Path) -> Result<HubRef, Failure> {
             return Err(Failure::new(exit::USAGE, message));
         }
     };
-    path.to_str().and_then(bare_hub_name).ok_or_else(|| {
+    path.to_str().and_then(bare_hub_name).filter(|_| !path.exists()).ok_or_else(|| {
+        if path != name {
+            let message = format!(
+                "{} is an alias of the file {}, not of a model of the Hugging Face Hub: this command works on \
+                 models in its cache",
+                name.display(),
+                path.display()
+            );
+            return Failure::new(exit::USAGE, message);
+        }
+        if path.exists() {
+            let message = format!(
+                "{} is a file of yours: this command works on models in the cache of the Hugging Face Hub",
+                path.display()
+            );
+            return Failure::new(exit::USAGE, message);
+        }
         let message = format!(
             "{} is neither org/repo[:file] nor an alias; the aliases are {}",
             path.display(),
@@ -199,6 +215,9 @@ fn model_file(path: PathBuf) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
+/// Most models of a directory that a hint lists.
+const MODELS_SHOWN: usize = 10;
+
 /// What to do with a directory in the place of a model.
 fn of_directory(path: &Path) -> Failure {
     let names: Vec<String> = std::fs::read_dir(path)
@@ -207,11 +226,21 @@ fn of_directory(path: &Path) -> Failure {
         })
         .unwrap_or_default();
     let ends = |name: &String, end: &str| name.to_ascii_lowercase().ends_with(end);
-    let model = names.iter().filter(|name| ends(name, ".gguf") || ends(name, ".plan")).min();
+    let mut models: Vec<&String> =
+        names.iter().filter(|name| ends(name, ".gguf") || ends(name, ".plan")).collect();
+    models.sort();
     let checkpoint = names.iter().any(|name| ends(name, ".safetensors"));
-    let hint = match (model, checkpoint) {
-        (Some(model), _) => format!("give the file: {}", path.join(model).display()),
-        (None, true) => {
+    let hint = match (&models[..], checkpoint) {
+        ([model], _) => format!("give the file: {}", path.join(model).display()),
+        ([_, ..], _) => {
+            let shown = models.iter().take(MODELS_SHOWN).map(|model| path.join(model).display().to_string());
+            let more = match models.len().saturating_sub(MODELS_SHOWN) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            format!("give one of its models: {}{more}", shown.collect::<Vec<_>>().join(", "))
+        }
+        ([], true) => {
             let stem = path.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_owned()));
             let gguf = PathBuf::from(stem.unwrap_or_else(|| "model".into())).with_added_extension("gguf");
             format!(
@@ -220,7 +249,7 @@ fn of_directory(path: &Path) -> Failure {
                 gguf.display()
             )
         }
-        (None, false) => "give a .gguf file, a plan, or hf:org/repo".to_owned(),
+        ([], false) => "give a .gguf file, a plan, or hf:org/repo".to_owned(),
     };
     Failure::with_hint(exit::MODEL, format!("{} is a directory, not a model", path.display()), Some(hint))
 }
@@ -533,10 +562,12 @@ fn list(args: &ListArgs) -> Outcome {
         builtin::SHORT_NAME,
         hub.cache().root().display()
     );
+    let none = |is_empty: bool| if is_empty { format!("  {}\n", output::NONE) } else { String::new() };
+    text += &none(models.is_empty());
     for model in &models {
         text += &format!("  {:>9}  hf:{}:{}\n", output::bytes(model.bytes), model.repo, model.file);
     }
-    text += &format!("plans in {}\n", plan_cache.root().display());
+    text += &format!("plans in {}\n{}", plan_cache.root().display(), none(plans.is_empty()));
     for plan in &plans {
         let name = plan.path.file_name().unwrap_or_default().to_string_lossy();
         text += &format!("  {:>9}  {name}\n", output::bytes(plan.bytes));

@@ -44,7 +44,7 @@ pub(crate) struct ObserveArgs {
     #[arg(long)]
     pass_stats: bool,
     /// Apply only the first N patches of the run, to find the one that breaks something
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) stop_after: Option<u64>,
     /// Check after every pass: off, rules (those of the IR), or interp (also that the interpreter gives the same bits, on
     /// weights and inputs generated from a seed; interp:N selects the seed)

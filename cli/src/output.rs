@@ -69,6 +69,9 @@ pub(crate) fn bytes(n: u64) -> String {
     }
 }
 
+/// What stands for the entries of a list that has none.
+pub(crate) const NONE: &str = "(none)";
+
 /// A number of things: `1 token`, `2 tokens`.
 pub(crate) fn count(n: u64, thing: &str) -> String {
     if n == 1 { format!("1 {thing}") } else { format!("{n} {thing}s") }

@@ -37,7 +37,7 @@ pub(crate) fn run(args: &PerplexityArgs, quiet: bool) -> Outcome {
     if window < 2 {
         return Err(Failure::new(
             exit::USAGE,
-            "--ctx must be at least 2: a window's first token is not scored",
+            "--ctx-size must be at least 2: a window's first token is not scored",
         ));
     }
     if ids.len() < 2 {

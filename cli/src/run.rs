@@ -32,6 +32,7 @@ pub(crate) fn announce(loaded: &Loaded, named: bool, quiet: bool) {
 
 /// What the command line says of the prompt: the model's name and the text, if there is one.
 fn named_and_prompt(args: &RunArgs) -> Result<(Option<&Path>, Option<String>), Failure> {
+    args.model.check_once()?;
     let (name, words) = args.model.with_words(&args.words);
     let given = args.generate.escapes.optional("--prompt", args.prompt.as_deref())?;
     let prompt = match (given, words.is_empty(), &args.file) {
@@ -42,7 +43,7 @@ fn named_and_prompt(args: &RunArgs) -> Result<(Option<&Path>, Option<String>), F
         (None, false, None) => Some(words.join(" ")),
         _ => {
             let message =
-                format!("the prompt is given twice: \"{}\" and an option; leave one out", words.join(" "));
+                format!("the prompt is given twice: \"{}\" and an option; omit one", words.join(" "));
             return Err(Failure::new(exit::USAGE, message));
         }
     };
@@ -92,6 +93,10 @@ pub(crate) fn run(args: RunArgs, quiet: bool) -> Outcome {
 fn generate(args: &RunArgs, opened: Opened, text: String, quiet: bool) -> Outcome {
     let loaded = opened.model.loaded();
     let asked = &args.generate;
+    input_file::note_unread_stdin(quiet, "a prompt", "-f");
+    if let Some(prompt) = &args.prompt {
+        input_file::note_name_of_file(quiet, "--prompt", prompt, "-f reads it");
+    }
     let chat = args.chat || asked.chat.asked();
     let (prompt, stop) = if chat {
         chat_prompt(args, loaded, text, quiet)?

@@ -66,7 +66,7 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "NAMES", default_value_t = StageList::default(), value_parser = parse_stages)]
     pub(crate) samplers: StageList,
     /// 2: keep the surprise of the text near a target (Mirostat 2) instead of top-k, typical, top-p and min-p
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_mirostat)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0, value_parser = parse_mirostat)]
     pub(crate) mirostat: u8,
     /// Target surprise of Mirostat, in bits per token
     #[arg(long, value_name = "TAU", default_value_t = 5.0, allow_negative_numbers = true)]
@@ -118,7 +118,7 @@ fn parse_mirostat(text: &str) -> Result<u8, String> {
         "0" => Ok(0),
         "2" => Ok(2),
         "1" => Err("only version 2 is supported".to_owned()),
-        _ => Err("0 (off) or 2 are wanted".to_owned()),
+        _ => Err("expected 0 (off) or 2 (Mirostat 2)".to_owned()),
     }
 }
 
@@ -146,7 +146,12 @@ impl SamplingArgs {
             seed,
             stages: self.samplers.0.clone(),
         };
-        params.validate()?;
+        params.validate().map_err(|error| {
+            // The settings are called like the options.
+            let option = format!("--{}", error.name.replace('_', "-"));
+            let message = format!("{option} is {}, but must be {}", error.value, error.range);
+            Failure::new(exit::USAGE, message)
+        })?;
         Ok((params, random))
     }
 
@@ -209,6 +214,14 @@ impl GrammarArgs {
         self.start(model, &source).map(Some)
     }
 
+    /// Notes an expression that is the name of a file: it matches the text of the name.
+    pub(crate) fn note_file(&self, quiet: bool) {
+        if let Some(regex) = &self.regex {
+            let instead = "--regex takes the expression itself";
+            input_file::note_name_of_file(quiet, "--regex", regex, instead);
+        }
+    }
+
     /// What was asked for, tried with the model: a grammar that cannot be used is refused now, not at the first text.
     pub(crate) fn checked(&self, model: &Model) -> Result<Option<GrammarSource>, Failure> {
         let source = self.source()?;
@@ -219,8 +232,15 @@ impl GrammarArgs {
     fn start(&self, model: &Model, source: &GrammarSource) -> Result<Box<dyn Constraint>, Failure> {
         model.constraint(source).map_err(|why| {
             let message = format!("{}: {why}", self.given_by());
-            Failure::new(exit::code(&bitnetc::Error::from(why)), message)
+            Failure::with_hint(exit::code(&bitnetc::Error::from(why)), message, self.file_hint())
         })
+    }
+
+    /// What to do where the text of a grammar is the name of a file.
+    fn file_hint(&self) -> Option<String> {
+        let given = [(&self.json_schema, "--json-schema-file"), (&self.grammar, "--grammar-file")];
+        let (text, option) = given.into_iter().find_map(|(text, option)| Some((text.as_ref()?, option)))?;
+        input_file::is_name_of_file(text).then(|| format!("to read the file, use {option} {text}"))
     }
 
     /// The option that asks for a form, with the file if it has one.
@@ -252,5 +272,42 @@ pub(crate) fn check_biases(params: &SamplingParams, vocab: u32) -> Result<(), Fa
             format!("--logit-bias: there is no token {id}; the model has {vocab} tokens"),
         )),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use crate::args::{Cli, Command};
+
+    #[test]
+    fn errors_of_the_sampler_name_options_that_exist() {
+        let mut command = Cli::command();
+        command.build();
+        let run = command.find_subcommand("run").unwrap();
+        for option in [
+            "--temp=nan",
+            "--top-p=-1",
+            "--typical=-1",
+            "--min-p=-1",
+            "--repeat-penalty=0",
+            "--frequency-penalty=inf",
+            "--presence-penalty=inf",
+            "--mirostat-ent=0",
+            "--mirostat-lr=-1",
+            "--repeat-last-n=9999999",
+            "--logit-bias=3+inf",
+        ] {
+            let line = Cli::try_parse_from(["bitnetc", "run", "--mirostat", "2", option]).unwrap();
+            let Command::Run(args) = line.command else { unreachable!() };
+            let message = format!("{:?}", args.generate.sampling.params().unwrap_err());
+            let named =
+                message.split("--").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+            let known = run.get_arguments().any(|arg| {
+                arg.get_long() == Some(named) || arg.get_all_aliases().is_some_and(|all| all.contains(&named))
+            });
+            assert!(known && message.contains("must be"), "{option}: {message}");
+        }
     }
 }

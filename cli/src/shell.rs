@@ -124,7 +124,8 @@ fn with_names(mut command: Command, names: &[String]) -> Command {
 /// The page of a command.
 fn page(command: &Command) -> Result<Vec<u8>, Failure> {
     let mut text = Vec::new();
-    clap_mangen::Man::new(command.clone()).render(&mut text)?;
+    let program = concat!("bitnetc ", env!("CARGO_PKG_VERSION"));
+    clap_mangen::Man::new(command.clone()).source(program).manual("bitnetc manual").render(&mut text)?;
     Ok(text)
 }
 
@@ -183,6 +184,8 @@ mod tests {
         let mut names = Vec::new();
         write_pages(&command, "bitnetc", &mut |name, text| {
             assert!(text.starts_with(b".ie") && text.len() > 300, "{name}");
+            let footer = concat!("\"bitnetc ", env!("CARGO_PKG_VERSION"), "\" \"bitnetc manual\"");
+            assert!(String::from_utf8_lossy(text).contains(footer), "{name}");
             names.push(name.to_owned());
             Ok(())
         })

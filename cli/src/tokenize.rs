@@ -101,7 +101,7 @@ fn text_of(args: &TokenizeArgs, words: &[String]) -> Result<Vec<u8>, Failure> {
     match (&args.prompt, &args.file) {
         (Some(_), _) | (_, Some(_)) if !words.is_empty() => Err(Failure::new(
             exit::USAGE,
-            "the text is given twice: as an argument and by an option; leave one out",
+            "the text is given twice: as an argument and by an option; omit one",
         )),
         (Some(text), _) => Ok(args.escapes.text("--prompt", text)?.into_bytes()),
         (None, Some(path)) => input_file::bytes(path),
@@ -123,7 +123,9 @@ pub(crate) fn tokenize(args: &TokenizeArgs, quiet: bool) -> Outcome {
             Ok(json!({ "ids": ids }))
         });
     }
-    let ids = encode(&text_of(args, &words)?)?;
+    let text = text_of(args, &words)?;
+    input_file::note_unread_stdin(quiet, "a text", "-f");
+    let ids = encode(&text)?;
     let piece = |id: TokenId| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned();
     if args.json {
         let pieces: Vec<String> = ids.iter().map(|&id| piece(id)).collect();

@@ -29,7 +29,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long)]
     full: bool,
     /// Seed of the operands and of the sampled rows
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
     lowering: LoweringArgs,
@@ -137,8 +137,8 @@ fn summary(name: &str, verdicts: &[KernelVerdict], options: &VerifyOptions, args
     let mut rest = verdicts;
     let mut kernels = 0;
     while let Some(first) = rest.first() {
-        let (of_kernel, behind) = rest.split_at(rest.iter().take_while(|v| v.kernel == first.kernel).count());
-        rest = behind;
+        let (of_kernel, after) = rest.split_at(rest.iter().take_while(|v| v.kernel == first.kernel).count());
+        rest = after;
         kernels += 1;
         let wrong = of_kernel.iter().filter(|v| v.difference.is_some()).count();
         let verdict = match wrong {

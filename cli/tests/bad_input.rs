@@ -62,6 +62,73 @@ fn refusals_have_the_exit_code_of_their_kind() {
 }
 
 #[test]
+fn what_stands_in_the_place_of_a_model_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+    let good = TinyModel::default().to_gguf();
+    write("empty.gguf", b"");
+    write("page.gguf", b"\n<!DOCTYPE html><html>");
+    write("packed.gguf", b"\x1f\x8b\x08\0\0\0\0\0");
+    for name in ["none", "one", "several", "checkpoint"] {
+        std::fs::create_dir(path(name)).unwrap();
+    }
+    write("one/a.gguf", &good);
+    for n in 0..12 {
+        write(&format!("several/{n:02}.gguf"), &good);
+    }
+    write("checkpoint/model.safetensors", b"");
+    for (args, code, words) in [
+        (&["run", &path("empty.gguf")][..], 3, &["this is not a model", "empty"][..]),
+        (&["run", &path("page.gguf")], 3, &["this is not a model", "an HTML page"]),
+        (&["run", &path("packed.gguf")], 3, &["this is not a model", "gzip"]),
+        (&["run", &path("none")], 3, &["is a directory", "give a .gguf file"]),
+        (&["run", &path("one")], 3, &["is a directory", "give the file", "a.gguf"]),
+        (&["run", &path("several")], 3, &["give one of its models", "00.gguf", "09.gguf", "and 2 more"]),
+        (&["run", &path("checkpoint")], 3, &["bitnetc import"]),
+        (
+            &["import", &path("one/a.gguf"), "-o", "x.gguf"],
+            3,
+            &["this is a file", "needs no import", "bitnetc run"],
+        ),
+        (&["import", &path("absent"), "-o", "x.gguf"], 1, &["there is no such directory"]),
+        (&["import", &path("none"), "-o", "x.gguf"], 3, &["config.json is missing"]),
+        (
+            &["compile", &path("one/a.gguf"), "-o", &path("nowhere/x.plan")],
+            1,
+            &["nowhere\" does not exist", "create it"],
+        ),
+        (&["rm", &path("one/a.gguf")], 2, &["is a file of yours"]),
+    ] {
+        let output = bitnetc(args);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+        words.iter().for_each(|word| assert!(text.contains(word), "{args:?} without {word:?}: {text}"));
+    }
+}
+
+#[test]
+fn a_file_is_not_a_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+    write("schema.json", b"{\"type\":\"string\"}");
+    write("x.gbnf", b"root ::= \"a\"");
+    for (option, file, instead) in
+        [("-j", "schema.json", "--json-schema-file"), ("--grammar", "x.gbnf", "--grammar-file")]
+    {
+        let output = bitnetc(&["run", "-p", "x", "-n", "1", option, &path(file)]);
+        let hint = format!("hint: to read the file, use {instead} {}", path(file));
+        assert!(output.status.code() == Some(2) && stderr(&output).contains(&hint), "{}", stderr(&output));
+    }
+    let output =
+        bitnetc(&["run", "-p", "x", "-n", "1", "--regex", &path("x.gbnf"), "--sys", &path("x.gbnf")]);
+    for option in ["--regex", "--system-prompt"] {
+        assert!(stderr(&output).contains(&format!("note: {option} is used as text")), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_damaged_plan_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = write_model(&TinyModel::default());

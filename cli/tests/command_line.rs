@@ -95,6 +95,109 @@ fn a_baseline_tells_slower_from_faster() {
 }
 
 #[test]
+fn a_test_that_the_baseline_does_not_have_is_named() {
+    let home = home();
+    let common = ["-p", "0", "-r", "1", "-t", "1", "--limits-buffer", "1"];
+    let args = [&["bench", "-n", "4", "-o", "json"][..], &common].concat();
+    let file = home.path().join("before.json");
+    std::fs::write(&file, json(&mut bitnetc(home.path(), &args)).to_string()).unwrap();
+    let run = |format: &str| {
+        let args = [&["bench", "-n", "4,5", "-o", format][..], &common].concat();
+        let (code, stdout, stderr) = output(bitnetc(home.path(), &args).arg("--compare").arg(&file));
+        assert!(code == Some(0) || code == Some(5), "{stderr}");
+        stdout
+    };
+    let report: Value = serde_json::from_str(&run("json")).unwrap();
+    let missing = report["not_compared"].as_array().unwrap();
+    assert!(missing.len() == 1 && missing[0].as_str().unwrap().contains(" tg5 "), "{report:#}");
+    assert_eq!(report["comparison"].as_array().unwrap().len(), 1);
+    let text = run("md");
+    let (_, after) = text.split_once("Not compared, because the baseline does not have").unwrap();
+    assert!(after.contains(" tg5 ") && !after.contains(" tg4 "), "{text}");
+}
+
+#[test]
+fn models_of_different_batch_sizes_are_told_apart() {
+    let home = home();
+    let run = |sizes: &str, format: &str| {
+        let args = [
+            "bench",
+            "-p",
+            "4",
+            "-n",
+            "0",
+            "-r",
+            "1",
+            "-t",
+            "1",
+            "--limits-buffer",
+            "1",
+            "-ub",
+            sizes,
+            "-o",
+            format,
+        ];
+        let (code, stdout, stderr) = output(&mut bitnetc(home.path(), &args));
+        assert_eq!(code, Some(0), "{stderr}");
+        stdout
+    };
+    for format in ["md", "table"] {
+        let text = run("16,32", format);
+        assert!(text.contains(", batch size 16") && text.contains(", batch size 32"), "{text}");
+        assert!(!run("16", format).contains("batch size"));
+    }
+    let csv = run("16,32", "csv");
+    let last = |line: &str| line.rsplit(',').next().unwrap_or_default().to_owned();
+    assert_eq!(csv.lines().map(last).collect::<Vec<_>>(), ["chunk", "16", "32"], "{csv}");
+}
+
+#[test]
+fn the_source_of_a_wrong_value_is_named() {
+    let home = home();
+    let file = home.path().join(".config/bitnetc/config.toml");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, "[run]\ntop-k = \"few\"\n").unwrap();
+    let run = |args: &[&str], variable: Option<(&str, &str)>| {
+        let mut command = bitnetc(home.path(), &[&["run"][..], args].concat());
+        command.envs(variable);
+        let (code, _, stderr) = output(&mut command);
+        assert_eq!(code, Some(2), "{stderr}");
+        stderr
+    };
+    let text = run(&[], None);
+    assert!(
+        text.contains(&format!("from {}:2, `[run] top-k`: expected a whole number", file.display())),
+        "{text}"
+    );
+    let text = run(&["--top-k", "3"], Some(("BITNETC_THREADS", "many")));
+    assert!(text.contains("'--threads <N>', from the variable BITNETC_THREADS: expected"), "{text}");
+    let text = run(&["--top-k", "3"], Some(("BITNETC_KV_TYPE", "q3")));
+    assert!(text.contains("tip: the value is from the variable BITNETC_KV_TYPE"), "{text}");
+    // A mistake of the command line is not looked for elsewhere.
+    let text = run(&["--top-k", "3", "-t", "x"], Some(("BITNETC_THREADS", "many")));
+    assert!(text.contains("'x'") && !text.contains("BITNETC_THREADS"), "{text}");
+    // A file that cannot be read is a note; one that was named is an error.
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    let (code, _, stderr) = output(&mut bitnetc(home.path(), &["tokenize", "hi"]));
+    assert!(code == Some(0) && stderr.contains("config.toml is not used: "), "{stderr}");
+    let (code, _, _) = output(bitnetc(home.path(), &["tokenize", "hi"]).env("BITNETC_CONFIG", &file));
+    assert_ne!(code, Some(0));
+}
+
+#[test]
+fn an_alias_of_a_file_is_no_model_of_the_hub() {
+    let home = home();
+    let config = home.path().join("config.toml");
+    std::fs::write(&config, "[aliases]\nmine = \"/models/mine.gguf\"\n").unwrap();
+    for command in [&["rm", "mine"][..], &["pull", "mine"], &["models", "path", "mine"]] {
+        let (code, _, stderr) = output(bitnetc(home.path(), command).env("BITNETC_CONFIG", &config));
+        assert_eq!(code, Some(2), "{stderr}");
+        assert!(stderr.contains("mine is an alias of the file /models/mine.gguf"), "{stderr}");
+    }
+}
+
+#[test]
 fn settings_are_started_once() {
     let home = home();
     let (code, _, stderr) = output(&mut bitnetc(home.path(), &["config", "init"]));

@@ -57,8 +57,24 @@ fn the_ops_add_up_to_what_a_step_needs() {
                 let kinds = || e.ops.iter().map(|op| &document.kinds[op.kind]);
                 let sum: u64 = kinds().map(|k| k.work.weight_bytes).sum();
                 assert_eq!(sum, e.work.weight_bytes);
-                let barriers = e.ops.iter().filter(|op| op.barrier).count();
-                assert_eq!((barriers, e.ops.last().unwrap().phase as usize), (e.barriers, e.barriers));
+                let after = e.ops.iter().filter(|op| op.barrier).count();
+                let inside = e.ops.iter().filter(|op| op.inner_barrier).count();
+                assert_eq!(
+                    inside,
+                    if e.name == "decode" { model.layers } else { 0 },
+                    "attention of one token"
+                );
+                assert_eq!((after + inside, e.ops.last().unwrap().phase as usize), (e.barriers, e.barriers));
+                let steps = loaded
+                    .model
+                    .programs()
+                    .entry_point(bitnetc_ir::EntryPoint::Decode)
+                    .unwrap()
+                    .1
+                    .steps
+                    .iter();
+                let compiled = steps.filter(|step| step.barrier).count();
+                assert!(e.name != "decode" || e.barriers == compiled, "{} of {compiled}", e.barriers);
                 // With the barriers, the predictions of the ops are that of the call (each is rounded to a tenth).
                 let sum: f64 = kinds().map(|k| k.predicted.ns).sum::<f64>() + e.barrier_ns;
                 assert!((sum - e.predicted.ns).abs() <= 0.1 * e.ops.len() as f64 + 0.2, "{}: {sum}", e.name);

@@ -30,7 +30,7 @@ fn of_text(text: &str, args: &[&str]) -> (Option<i32>, String) {
 
 const HEAD: &str = "bir 1 stage=planned target=x86_64+sse4.1\n";
 
-/// One op with so many parts.
+/// One op with this number of parts.
 fn split_bomb(n: usize) -> String {
     let names: Vec<String> = (1..=n).map(|i| format!("%{i}")).collect();
     let places: Vec<String> = (0..n).map(|i| format!("view %0+{}", 4 * i)).collect();

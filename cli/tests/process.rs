@@ -178,6 +178,47 @@ fn a_closed_pipe_ends_the_command_quietly() {
 }
 
 #[test]
+fn help_for_a_closed_pipe_is_no_failure() {
+    for args in [&["help"][..], &["--help"], &["run", "--help"], &["--version"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = bitnetc(args).stdout(writer).output().unwrap();
+        assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]), "{args:?}");
+    }
+}
+
+#[test]
+fn text_on_standard_input_that_is_not_read_is_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text.txt");
+    std::fs::write(&text, "JULIET:").unwrap();
+    let run = |args: &[&str], stdin: Stdio| {
+        let args = [args, &["-n", "1", "-t", "1", "-s", "1"]].concat();
+        let output = bitnetc(&args).stdin(stdin).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr))
+    };
+    let file = || Stdio::from(std::fs::File::open(&text).unwrap());
+    let note = "note: standard input is not read, because a prompt is given";
+    let (stdout, stderr) = run(&["run", "-p", "ROMEO:"], file());
+    assert!(stdout.starts_with("ROMEO:") && stderr.contains(note), "{stderr}");
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    std::io::Write::write_all(&mut writer, b"JULIET:").unwrap();
+    assert!(run(&["run", "-p", "ROMEO:"], reader.into()).1.contains(note));
+    drop(writer);
+    // What is read, and what is empty, is no matter for a note.
+    let (stdout, stderr) = run(&["run"], file());
+    assert!(stdout.starts_with("JULIET:") && !stderr.contains("standard input"), "{stderr}");
+    assert!(!run(&["run", "-f", "-"], file()).1.contains("standard input"));
+    for nothing in [Stdio::null(), Stdio::from(std::io::pipe().unwrap().0)] {
+        assert!(!run(&["run", "-p", "ROMEO:"], nothing).1.contains("standard input"));
+    }
+    // A prompt that is the name of a file.
+    let (_, stderr) = run(&["run", "-p", text.to_str().unwrap()], Stdio::null());
+    assert!(stderr.contains("note: --prompt is used as text") && stderr.contains("-f reads it"), "{stderr}");
+}
+
+#[test]
 fn a_device_is_not_replaced() {
     for command in [
         &["logits", "--tokens", "1", "-o", "/dev/null"][..],

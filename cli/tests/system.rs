@@ -86,6 +86,17 @@ fn a_command_that_was_started_by_nohup_goes_on_after_a_hangup() {
 }
 
 #[test]
+fn an_interrupt_that_was_ignored_at_the_start_stays_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "trap '' INT; \"$0\" \"$@\" & while ! grep -q '^SigCgt:.*4...$' /proc/$!/status; do :; done; kill -INT $!; wait $!";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, BITNETC]).args(SAYS).current_dir(folder.path());
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{:?} {}", output.status, stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("ROMEO:"));
+}
+
+#[test]
 fn a_file_that_may_not_grow_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new("sh");

@@ -195,7 +195,7 @@ fn now() -> Duration {
 const POSITION: u64 = 511;
 const CAPACITY: u64 = 1024;
 
-/// `rounds` times one product of 64 bytes into each of so many accumulators.
+/// `rounds` times one product of 64 bytes into each of a number of accumulators.
 fn products_kernel(accumulators: u64) -> Kernel {
     let mut b = KernelBuilder::new("products");
     let out = b.ptr("out", Access::ReadWrite);
@@ -213,7 +213,7 @@ fn products_kernel(accumulators: u64) -> Kernel {
     b.finish().expect("the kernel is well-formed")
 }
 
-/// `rounds` times one multiply-add of 16 f32 into each of so many accumulators.
+/// `rounds` times one multiply-add of 16 f32 into each of a number of accumulators.
 fn multiply_adds_kernel(accumulators: u64) -> Kernel {
     let mut b = KernelBuilder::new("multiply_adds");
     let out = b.ptr("out", Access::ReadWrite);

@@ -414,7 +414,6 @@ impl Lowering<'_> {
             return Err(place_error("private, but the op is divided among threads"));
         }
         let kernel = self.kernel(spec)?;
-        let barrier_behind = barrier || splits;
         let first = Step {
             mnemonic: op,
             node: Some(id),
@@ -423,7 +422,7 @@ impl Lowering<'_> {
             row_strides,
             units,
             replicated,
-            barrier: barrier_behind,
+            barrier: barrier || splits,
             positional: node.op.info().is_positional(),
         };
         let second = match second {

@@ -100,6 +100,11 @@ pub enum GgufError {
     WrongKeyType { offset: u64, key: String, found: String, expected: &'static str },
     #[error("the metadata key \"{key}\" is {value}, which cannot be used: {why}")]
     BadHyperparam { key: String, value: String, why: String },
+    #[error(
+        "the file has no tensors: it holds a vocabulary or metadata only, without weights; give the file of the model \
+         itself"
+    )]
+    NoTensors,
     #[error("the tensor \"{tensor}\" is missing; the file is incomplete or has a different architecture")]
     MissingTensor { tensor: String },
     #[error(
@@ -160,6 +165,7 @@ impl GgufError {
             Self::MissingKey { .. } => "MissingKey",
             Self::WrongKeyType { .. } => "WrongKeyType",
             Self::BadHyperparam { .. } => "BadHyperparam",
+            Self::NoTensors => "NoTensors",
             Self::MissingTensor { .. } => "MissingTensor",
             Self::WrongShape { .. } => "WrongShape",
             Self::WrongTensorType { .. } => "WrongTensorType",
@@ -204,6 +210,7 @@ impl GgufError {
             | Self::UnsupportedArch { .. }
             | Self::MissingKey { .. }
             | Self::BadHyperparam { .. }
+            | Self::NoTensors
             | Self::MissingTensor { .. }
             | Self::BadTokenizer { .. } => None,
         }

@@ -145,16 +145,17 @@ fn read_architecture(gguf: &Gguf<'_>) -> Result<(&'static Family, &'static str),
         key: KEY.into(),
         remedy: "without it the file is no model: convert the model again",
     })?;
-    arch::find(found).ok_or_else(|| GgufError::UnsupportedArch {
+    arch::find(found).ok_or_else(|| unsupported(found))
+}
+
+/// The refusal of an architecture.
+pub(crate) fn unsupported(found: &str) -> GgufError {
+    let supported = arch::FAMILIES.iter().flat_map(|f| f.architectures).copied();
+    GgufError::UnsupportedArch {
         found: printable(found),
-        supported: arch::FAMILIES
-            .iter()
-            .flat_map(|f| f.architectures)
-            .copied()
-            .collect::<Vec<_>>()
-            .join(", "),
-        hint: "; models of other architectures are not ternary, or not known to this version",
-    })
+        supported: supported.collect::<Vec<_>>().join(", "),
+        hint: "; use a model of one of these, or another program for this one, such as llama.cpp",
+    }
 }
 
 /// Reads keys below `<architecture>.` and records the defaults used.

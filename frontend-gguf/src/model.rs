@@ -68,6 +68,9 @@ impl<'a> Model<'a> {
     /// Every [`GgufError`] from `UnsupportedArch` to `BadTokenizer`.
     pub fn from_gguf(gguf: Gguf<'a>, options: &ModelOptions) -> Result<Self, GgufError> {
         let (hparams, mut notes) = HyperParams::read(&gguf, options.activation)?;
+        if gguf.tensors().is_empty() {
+            return Err(GgufError::NoTensors);
+        }
         let mut binder =
             Binder { gguf: &gguf, used: vec![false; gguf.tensors().len()], i2s_layout: options.i2s_layout };
         let table = Dims::matrix(hparams.hidden as u64, hparams.vocab as u64);

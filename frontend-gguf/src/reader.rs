@@ -6,8 +6,10 @@
 
 use std::collections::HashMap;
 
+use crate::arch;
 use crate::cursor::{Cursor, Width, read_key};
 use crate::error::{GgufError, printable, printable_bytes};
+use crate::hparams;
 use crate::limits;
 use crate::note::Note;
 use crate::tensors::{Directory, TensorId, TensorInfo, min_entry_bytes, read_directory};
@@ -22,6 +24,17 @@ pub struct Entry<'a> {
     pub value: Value<'a>,
     /// Byte offset of the value (of its type field) in the file.
     pub offset: u64,
+}
+
+/// An error of the directory or, where it is about a type of tensors in a model whose architecture is not supported, that reason:
+/// converting the tensors would not help.
+fn of_architecture(error: GgufError, entries: &[Entry<'_>], by_key: &HashMap<&str, usize>) -> GgufError {
+    let is_of_type =
+        matches!(error, GgufError::UnknownTensorType { .. } | GgufError::AmbiguousTensorType { .. });
+    match by_key.get("general.architecture").and_then(|&i| entries.get(i)).map(|entry| &entry.value) {
+        Some(Value::String(name)) if is_of_type && arch::find(name).is_none() => hparams::unsupported(name),
+        _ => error,
+    }
 }
 
 /// A parsed GGUF container. The lifetime is that of the file's bytes.
@@ -50,7 +63,8 @@ impl<'a> Gguf<'a> {
         let Metadata { mut cursor, version, tensor_count, entries, by_key } = Metadata::read(bytes)?;
         let alignment = by_key.get("general.alignment").and_then(|&i| entries.get(i));
         let alignment = alignment.map_or(Ok(limits::DEFAULT_ALIGNMENT), read_alignment)?;
-        let directory = read_directory(&mut cursor, tensor_count, alignment, bytes.len() as u64)?;
+        let directory = read_directory(&mut cursor, tensor_count, alignment, bytes.len() as u64)
+            .map_err(|error| of_architecture(error, &entries, &by_key))?;
         Ok(Self { parts: vec![bytes], version, alignment, entries, by_key, directory })
     }
 

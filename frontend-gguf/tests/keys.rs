@@ -16,7 +16,7 @@ fn open(w: &GgufWriter) -> Result<Vec<String>, GgufError> {
     let bytes = w.build();
     match Model::open(&bytes) {
         Ok(model) => Ok(model.notes().iter().map(ToString::to_string).collect()),
-        Err(e) if matches!(e.kind(), "MissingTensor" | "UnsupportedTensor") => Ok(Vec::new()),
+        Err(e) if matches!(e.kind(), "NoTensors" | "MissingTensor" | "UnsupportedTensor") => Ok(Vec::new()),
         Err(e) => Err(e),
     }
 }

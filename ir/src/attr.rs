@@ -16,7 +16,7 @@ pub enum Bounds {
     UpTo(u32),
     /// Even whole numbers from 2.
     EvenUpTo(u32),
-    /// A list of at most so many sizes, each of which is at least 1.
+    /// A list of at most this number of sizes, each of which is at least 1.
     Sizes(usize),
 }
 

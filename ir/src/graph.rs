@@ -429,6 +429,17 @@ impl Func {
             Operand::Param(p) => param_type(p),
         }
     }
+    /// Whether all threads reach a barrier inside an op, which a program runs as two steps.
+    pub fn has_inner_barrier(&self, node: NodeId) -> bool {
+        let op = self.node(node);
+        let results: Vec<&Type> = op.results.iter().map(|&v| self.ty(v)).collect();
+        op.op.info().units(&[], &results).is_some_and(|units| units.per.in_two_steps())
+    }
+    /// Barriers of a call: those that the plan has after ops, and those inside ops. `None` without a plan.
+    pub fn barriers(&self) -> Option<usize> {
+        let inner = self.order.iter().filter(|&&node| self.has_inner_barrier(node)).count();
+        Some(self.plan.as_ref()?.barriers.len() + inner)
+    }
     /// The weights that its ops read, each once.
     pub fn params_used(&self) -> Vec<ParamId> {
         let mut all: Vec<ParamId> = self

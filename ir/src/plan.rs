@@ -5,7 +5,7 @@
 //! another op that reads or writes them there is a barrier.
 //!
 //! An op whose results are in *private* memory is replicated: every thread runs all of it, into a copy of its own, and
-//! whoever reads the result reads the copy of its own thread. No barrier stands between the two, since a thread does
+//! every reader of the result reads the copy of its own thread. No barrier stands between the two, since a thread does
 //! its own work in order.
 
 use std::collections::{BTreeMap, BTreeSet};

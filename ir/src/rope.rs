@@ -128,7 +128,7 @@ pub fn frequency(theta: Theta, rot: u32, j: u32) -> f64 {
             }
         }
         RopeScaling::Yarn { factor, original, beta_fast, beta_slow } => {
-            // The (fractional) pair that turns so many times within the original context.
+            // The (fractional) pair that turns this number of times within the original context.
             let pair = |turns: f32| {
                 let wavelength = f64::from(original) / (f64::from(turns) * std::f64::consts::TAU);
                 n * libm::log(wavelength) / (2.0 * libm::log(base))

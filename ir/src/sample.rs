@@ -106,7 +106,7 @@ pub struct CallShape {
 }
 
 impl CallShape {
-    /// A call with so many tokens, after some others, in caches that are not full.
+    /// A call with this number of tokens, after some others, in caches that are not full.
     pub fn of(tokens: u32) -> Self {
         let position = 5;
         let capacity = tokens.saturating_add(position).checked_next_multiple_of(KEY_BLOCK);

@@ -121,7 +121,7 @@ impl Speeds {
         Self { int8_core_mmac_s, vector_bytes: bytes, ..self }
     }
 
-    /// What so many threads read from memory: they add up until all of it is used.
+    /// What this number of threads read from memory: their rates add up until all of the bandwidth is used.
     pub fn read_mb_s(&self, threads: u32) -> u64 {
         match threads {
             0 | 1 => self.read_one_mb_s.into(),

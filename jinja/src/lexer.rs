@@ -173,9 +173,9 @@ impl<'s> Lexer<'s> {
         let line_starting = self.line_starting;
         let line = self.line;
         for (at, _) in self.rest.match_indices("{%") {
-            let behind = &self.rest[at + 2..];
-            let sign = behind.chars().next().filter(|ch| matches!(ch, '-' | '+'));
-            let inside = behind[sign.map_or(0, char::len_utf8)..].trim_start_matches(is_space);
+            let after = &self.rest[at + 2..];
+            let sign = after.chars().next().filter(|ch| matches!(ch, '-' | '+'));
+            let inside = after[sign.map_or(0, char::len_utf8)..].trim_start_matches(is_space);
             let Some(inside) = inside.strip_prefix("endraw") else { continue };
             let inside = inside.trim_start_matches(is_space);
             if !["%}", "-%}", "+%}"].iter().any(|end| inside.starts_with(end)) {
@@ -267,8 +267,8 @@ impl<'s> Lexer<'s> {
     /// A number, which begins with a digit.
     fn number(&mut self) -> Result<Token> {
         let rest = self.rest;
-        let behind_dot = matches!(self.tokens.last(), Some((Token::Operator("."), _)));
-        if let Some(length) = float_length(rest).filter(|_| !behind_dot) {
+        let after_dot = matches!(self.tokens.last(), Some((Token::Operator("."), _)));
+        if let Some(length) = float_length(rest).filter(|_| !after_dot) {
             let digits = self.take(length).replace('_', "");
             return match digits.parse() {
                 Ok(number) => Ok(Token::Float(number)),
@@ -309,11 +309,11 @@ impl<'s> Lexer<'s> {
 /// Where the next tag opens, and of what kind.
 fn next_opener(text: &str) -> Option<(usize, Opener)> {
     text.match_indices('{').find_map(|(at, _)| {
-        let behind = &text[at + 1..];
-        let opener = match behind.as_bytes().first()? {
+        let after = &text[at + 1..];
+        let opener = match after.as_bytes().first()? {
             b'{' => Opener::Variable,
             b'#' => Opener::Comment,
-            b'%' if is_raw(&behind[1..]) => Opener::Raw,
+            b'%' if is_raw(&after[1..]) => Opener::Raw,
             b'%' => Opener::Block,
             _ => return None,
         };
@@ -322,11 +322,11 @@ fn next_opener(text: &str) -> Option<(usize, Opener)> {
 }
 
 /// Whether a block tag is `raw`, given what follows `{%`.
-fn is_raw(behind: &str) -> bool {
-    let behind = behind.strip_prefix(['-', '+']).unwrap_or(behind).trim_start_matches(is_space);
-    let Some(behind) = behind.strip_prefix("raw") else { return false };
-    let behind = behind.trim_start_matches(is_space);
-    behind.starts_with("%}") || behind.starts_with("-%}")
+fn is_raw(after: &str) -> bool {
+    let after = after.strip_prefix(['-', '+']).unwrap_or(after).trim_start_matches(is_space);
+    let Some(after) = after.strip_prefix("raw") else { return false };
+    let after = after.trim_start_matches(is_space);
+    after.starts_with("%}") || after.starts_with("-%}")
 }
 
 /// The text before a tag without the white space that the tag takes off.
@@ -362,12 +362,12 @@ fn digits_length(text: &str, radix: u32) -> usize {
 /// The length of a number with a fraction or an exponent, if there is one.
 fn float_length(text: &str) -> Option<usize> {
     let whole = digits_length(text, 10);
-    let behind = &text[whole..];
-    let fraction = behind.strip_prefix('.').map_or(0, |digits| match digits_length(digits, 10) {
+    let after = &text[whole..];
+    let fraction = after.strip_prefix('.').map_or(0, |digits| match digits_length(digits, 10) {
         0 => 0,
         length => length + 1,
     });
-    let exponent = behind[fraction..].strip_prefix(['e', 'E']).map_or(0, |power| {
+    let exponent = after[fraction..].strip_prefix(['e', 'E']).map_or(0, |power| {
         let sign = usize::from(power.starts_with(['+', '-']));
         match digits_length(&power[sign..], 10) {
             0 => 0,

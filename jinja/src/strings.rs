@@ -261,8 +261,8 @@ pub(crate) fn lines(budget: &Budget, text: &str, keep: bool) -> Result<Vec<Range
         budget.bytes(24)?;
         let rest = &text[start..];
         let end = rest.find(breaks_line).unwrap_or(rest.len());
-        let mut behind = rest[end..].chars();
-        let mut width = behind.next().map_or(0, char::len_utf8);
+        let mut following = rest[end..].chars();
+        let mut width = following.next().map_or(0, char::len_utf8);
         if rest[end..].starts_with("\r\n") {
             width = 2;
         }
@@ -284,7 +284,7 @@ pub(crate) fn join(budget: &Budget, separator: &Text, items: &[Text]) -> Result<
     Ok(out.finish_as(separator.is_markup()))
 }
 
-/// The text between so many characters on both sides.
+/// The text without a number of characters on both sides.
 pub(crate) fn padded(
     budget: &Budget,
     text: &Text,

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use crate::budget::Budget;
 use crate::error::Result;
 
-/// Who wrote a piece of text.
+/// The origin of a piece of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// The template, or the program that renders it.
     Program,
-    /// Whoever wrote the conversation.
+    /// The authors of the conversation.
     User,
 }
 

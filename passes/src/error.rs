@@ -143,7 +143,7 @@ pub enum PlanError {
     },
     /// More values live at the same times than the planner arranges.
     #[error(
-        "so many values live at once that placing them takes more than {limit} steps; read values soon after they are made"
+        "too many values live at once: placing them takes more than {limit} steps; read values soon after they are made"
     )]
     TooManyLive {
         /// The limit.

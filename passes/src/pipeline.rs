@@ -92,20 +92,20 @@ impl PassSet {
         let mut rest = text.trim();
         while !rest.is_empty() || !passes.is_empty() {
             let end = rest.find([',', '{', '}']).unwrap_or(rest.len());
-            let (name, behind) = rest.split_at(end);
+            let (name, after) = rest.split_at(end);
             let info = self.named(name.trim())?;
-            let (options, behind) = match behind.strip_prefix('{') {
+            let (options, after) = match after.strip_prefix('{') {
                 Some(inside) => {
-                    let (options, behind) =
+                    let (options, after) =
                         inside.split_once('}').ok_or(PipelineError::Brace { pass: info.id })?;
-                    (parse_options(info, options)?, behind.trim_start())
+                    (parse_options(info, options)?, after.trim_start())
                 }
-                None => (PassOptions::default(), behind),
+                None => (PassOptions::default(), after),
             };
             passes.push(PassUse { info, options });
-            match behind.strip_prefix(',') {
-                Some(behind) => rest = behind.trim_start(),
-                None if behind.is_empty() => break,
+            match after.strip_prefix(',') {
+                Some(after) => rest = after.trim_start(),
+                None if after.is_empty() => break,
                 None => return Err(PipelineError::Brace { pass: info.id }),
             }
         }

@@ -47,7 +47,7 @@ pub enum MapError {
         source: io::Error,
     },
     /// Mapping failed though the file is readable.
-    #[error("cannot map {path:?} into memory: {source}; read it into memory instead")]
+    #[error("cannot map {path:?} into memory: {source}")]
     Map {
         /// The file.
         path: PathBuf,
@@ -219,7 +219,7 @@ impl Mapping {
         }
     }
 
-    /// Fails if bytes have been lost. Whoever reads a mapping asks once more after the last byte.
+    /// Fails if bytes have been lost. The reader of a mapping asks once more after the last byte.
     ///
     /// # Errors
     /// [`MapError::Lost`].
@@ -371,13 +371,13 @@ mod bus_errors {
                 }
             }
             handler if previous.sa_flags & libc::SA_SIGINFO != 0 => {
-                // SAFETY: whoever installed it with SA_SIGINFO gave a function of this signature.
+                // SAFETY: it was installed with SA_SIGINFO, and so is a function of this signature.
                 let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) =
                     unsafe { std::mem::transmute(handler) };
                 handler(signal, info, context);
             }
             handler => {
-                // SAFETY: whoever installed it without SA_SIGINFO gave a function of this signature.
+                // SAFETY: it was installed without SA_SIGINFO, and so is a function of this signature.
                 let handler: extern "C" fn(c_int) = unsafe { std::mem::transmute(handler) };
                 handler(signal);
             }

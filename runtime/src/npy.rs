@@ -114,8 +114,8 @@ pub enum NpyError {
 
 /// The value of `key` in the text of a header: what stands after it, up to the end.
 fn header_value<'h>(header: &'h str, key: &str) -> Result<&'h str, NpyError> {
-    let (_, behind) = header.split_once(&format!("'{key}'")).ok_or(NpyError::Header("a key is missing"))?;
-    let (_, value) = behind.split_once(':').ok_or(NpyError::Header("a value is missing"))?;
+    let (_, after) = header.split_once(&format!("'{key}'")).ok_or(NpyError::Header("a key is missing"))?;
+    let (_, value) = after.split_once(':').ok_or(NpyError::Header("a value is missing"))?;
     Ok(value.trim_start())
 }
 

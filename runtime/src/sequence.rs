@@ -104,7 +104,7 @@ impl Sequence {
     ///
     /// # Errors
     /// [`SessionError::ForeignSequence`] where `source` is of another model or has caches of another size, and
-    /// [`SessionError::ContextFull`] where there is no room for so many tokens. Then nothing has changed.
+    /// [`SessionError::ContextFull`] where there is no room for this number of tokens. Then nothing has changed.
     pub fn copy_prefix(&mut self, source: &Sequence, length: u32) -> Result<(), SessionError> {
         if !source.fits(&self.model, self.capacity) {
             return Err(SessionError::ForeignSequence);

@@ -3,7 +3,7 @@
 //! Invariants:
 //! - Until [`WholeFile::commit`] replaces it, what was at the path before is still there; after an error or a drop nothing
 //!   else remains. Only a regular file is ever replaced (never a device, a pipe or a link to one).
-//! - Whoever ends the process while files are in the making calls [`abandon_all`], and nothing remains either.
+//! - Code that ends the process while files are in the making calls [`abandon_all`], and nothing remains either.
 //! - A process that is killed outright leaves its temporary file. Each has the lock of the process that writes it, which the
 //!   system takes back; the next one that writes to the folder removes those that nobody has locked ([`sweep`]).
 
@@ -30,6 +30,14 @@ pub enum WholeFileError {
     NotAFile {
         /// The path.
         path: PathBuf,
+    },
+    /// There is no folder for the file.
+    #[error("cannot write {path:?}: the folder {folder:?} does not exist; create it first")]
+    NoFolder {
+        /// The path.
+        path: PathBuf,
+        /// Its folder.
+        folder: PathBuf,
     },
     /// The file is there, but may not survive a loss of power.
     #[error("{path:?} is written, but its folder cannot be written to the disk: {source}")]
@@ -77,7 +85,7 @@ impl Drop for Listed {
     }
 }
 
-/// Removes the files that this process has in the making, for who is about to end it: from then on none can be begun, and who
+/// Removes the files that this process has in the making, before it ends: from then on none can be begun, and a thread that
 /// tries waits for that end.
 pub fn abandon_all() {
     let files = in_the_making();
@@ -107,9 +115,20 @@ fn remove_if_left(path: &Path) -> Option<u64> {
     let metadata = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file)?;
     let file = File::options().write(true).open(path).ok()?;
     file.try_lock().ok()?;
-    // The lock is kept until the name is gone: who has just made this file and has not locked it yet finds that out.
+    // The lock is kept until the name is gone: a writer that has just created this file and has not locked it yet notices that.
     fs::remove_file(path).ok()?;
     Some(metadata.len())
+}
+
+/// The error without the path of the temporary file, which means nothing to anybody, where its kind says the rest.
+fn without_path(error: io::Error) -> io::Error {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem, StorageFull};
+    match error.kind() {
+        kind @ (NotADirectory | NotFound | PermissionDenied | ReadOnlyFilesystem | StorageFull) => {
+            kind.into()
+        }
+        _ => error,
+    }
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WholeFileError {
@@ -135,9 +154,12 @@ impl WholeFile {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
+        if fs::metadata(&directory).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Err(WholeFileError::NoFolder { path: path.to_owned(), folder: directory });
+        }
         sweep(&directory);
-        let (temporary, listed) =
-            Self::temporary_in(&directory).map_err(failed("create a temporary file in", &directory))?;
+        let (temporary, listed) = Self::temporary_in(&directory)
+            .map_err(|error| failed("create a temporary file in", &directory)(without_path(error)))?;
         Ok(Self { path: path.to_owned(), directory, temporary, _listed: listed })
     }
 
@@ -205,6 +227,18 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+
+    #[test]
+    fn a_folder_that_does_not_exist_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = WholeFile::create(&folder.path().join("none/a.plan")).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            matches!(error, WholeFileError::NoFolder { .. }) && text.contains("none\" does not exist"),
+            "{text}"
+        );
+        assert!(!text.contains(PREFIX), "{text}");
+    }
 
     #[test]
     fn a_dropped_file_leaves_the_old_one() {

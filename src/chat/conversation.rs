@@ -262,7 +262,7 @@ impl Conversation {
         constraint: Option<Box<dyn Constraint>>,
         mut emit: impl FnMut(&str) -> bool,
     ) -> Result<Reply, Error> {
-        // Whoever has said no is not asked again.
+        // A user who has said no is not asked again.
         let mut wanted = true;
         let mut emit = |piece: &str| {
             wanted = wanted && emit(piece);

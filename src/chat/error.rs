@@ -15,7 +15,7 @@ pub enum ChatError {
         limit: usize,
     },
     /// The template is not valid, or fails on these messages.
-    #[error("the chat template of {name} fails: {reason}; choose another template")]
+    #[error("the chat template of {name} fails: {reason}")]
     Template {
         /// Where the template comes from.
         name: String,

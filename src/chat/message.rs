@@ -58,7 +58,7 @@ impl From<Role> for String {
 /// A message, with the fields of the OpenAI API.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Message {
-    /// Who speaks.
+    /// The role of the speaker.
     pub role: Role,
     /// The text; absent where a message only calls tools.
     #[serde(default)]

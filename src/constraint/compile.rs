@@ -1,7 +1,7 @@
 //! Grammars are compiled on threads of their own: ahead of the texts that they are for, and for a limited time.
 //!
 //! The compiler of the engine counts its work and gives up in the end, but not always soon, and it recurses as deep as a
-//! grammar goes. Its thread has a stack for the deepest that the limits of size allow; whoever waits gives up after
+//! grammar goes. Its thread has a stack for the deepest that the limits of size allow; the caller gives up after
 //! [`MAX_TIME`]. A thread cannot be ended from outside: one that nobody waits for any more runs on until it gives up. There
 //! are never more than [`MAX_THREADS`]; what is beyond waits for its turn.
 

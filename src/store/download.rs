@@ -173,8 +173,8 @@ struct Arriving<'a> {
 }
 
 impl Arriving<'_> {
-    /// Hashes what is here already; more than the file has is dropped.
-    fn take_up(&mut self) -> Result<(), StoreError> {
+    /// Hashes what is here already, which takes seconds per gigabyte; more than the file has is dropped.
+    fn take_up(&mut self, watch: &mut Watch<'_>) -> Result<(), StoreError> {
         let length = self.file.metadata().map_err(io_error("examine", self.path))?.len();
         if length > self.wanted.bytes {
             return self.restart();
@@ -189,6 +189,7 @@ impl Arriving<'_> {
             }
             self.hash.update(&buffer[..read]);
             self.done += read as u64;
+            self.tell(watch)?;
         }
     }
 
@@ -309,7 +310,7 @@ pub(super) fn fetch(
         Err(TryLockError::Error(source)) => return Err(io_error("lock", &path)(source)),
     }
     let mut arriving = Arriving { wanted, file, path: &path, done: 0, most: 0, hash: Hash::new(wanted) };
-    arriving.take_up()?;
+    arriving.take_up(watch)?;
     arriving.check_room()?;
     let mut attempt = 1;
     while arriving.done < wanted.bytes {

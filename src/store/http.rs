@@ -3,11 +3,11 @@
 //!
 //! Redirects are followed here, because the access token may go to the Hub's own host only, and the file's storage is elsewhere.
 //!
-//! A server may be silent for a minute, and who waits for it wants to be able to leave: requests are made and bodies are read on
-//! threads of their own, and the caller looks up between times. A thread that is left behind ends with its time limit.
+//! A server may be silent for a minute, and the user must be able to interrupt the wait: requests are made and bodies are read on
+//! separate threads, and the caller checks for an interruption meanwhile. An abandoned thread ends with its time limit.
 //!
 //! Invariants: a token is sent to the endpoint's origin only, by https or to this machine; https is never left for http; every
-//! read has a time limit; whoever waits is asked [`LOOK`] by [`LOOK`] whether to go on.
+//! read has a time limit; the waiting caller is asked every [`LOOK`] whether to continue.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::{HubSettings, StoreError};
 const MAX_REDIRECTS: usize = 10;
 /// How long a server may say nothing.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How often who waits is asked whether to go on.
+/// How often the waiting caller is asked whether to continue.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
 /// Bytes of a body that are read at a time.
 const CHUNK: usize = 256 << 10;

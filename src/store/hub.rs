@@ -178,12 +178,18 @@ impl Hub {
                 return Err(wrong(format!("its description is longer than {MAX_DESCRIPTION} bytes")));
             }
         }
-        let description: Description = serde_json::from_slice(&text)
-            .map_err(|e| wrong(format!("no description of a repository: {e}")))?;
+        let description: Description = serde_json::from_slice(&text).map_err(|e| {
+            let what = kind_of_body(&text).map_or_else(|| format!("it is not its JSON: {e}"), str::to_owned);
+            wrong(format!("no description of a repository: {what}"))
+        })?;
         if !is_commit(&description.sha) {
             return Err(wrong("it names no commit".to_owned()));
         }
-        let files = description.siblings.0.into_iter().filter(|file| is_file_path(file)).collect();
+        let files: Vec<String> =
+            description.siblings.0.into_iter().filter(|file| is_file_path(file)).collect();
+        if files.is_empty() {
+            return Err(wrong(format!("it lists no files for {repo}: the repository is empty")));
+        }
         Ok((description.sha, files))
     }
 
@@ -218,6 +224,18 @@ impl Hub {
             }
             _ => Err(wrong("the file has no usable size")),
         }
+    }
+}
+
+/// What an answer is that should have been JSON, if its first bytes tell.
+fn kind_of_body(body: &[u8]) -> Option<&'static str> {
+    let text = body.trim_ascii_start();
+    match body {
+        [] => Some("the answer is empty"),
+        [0x1f, 0x8b, ..] => Some("the answer is compressed (gzip), which was not requested"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("the answer is compressed (zstd), which was not requested"),
+        _ if text.starts_with(b"<") => Some("the answer is an HTML page, as of a login or a proxy"),
+        _ => None,
     }
 }
 

@@ -138,9 +138,7 @@ pub enum StoreError {
         why: String,
     },
     /// The server could not be reached, again and again.
-    #[error(
-        "{url}: {why} (tried {attempts} times); received data is kept, and the next attempt resumes there"
-    )]
+    #[error("{url}: {why} (tried {attempts} times); received data is kept: the next attempt resumes there")]
     Unreachable {
         /// What was asked for.
         url: String,
@@ -213,8 +211,8 @@ pub enum StoreError {
         /// The cache.
         cache: PathBuf,
     },
-    /// Whoever asked for the file has stopped the work.
-    #[error("interrupted; received data is kept, and the next attempt resumes there")]
+    /// The caller has stopped the work.
+    #[error("interrupted; received data is kept: the next attempt resumes there")]
     Interrupted,
     /// A file of the cache could not be written.
     #[error(transparent)]

@@ -125,12 +125,24 @@ impl PlanCache {
         let (mut count, mut bytes) = (0, 0);
         for plan in self.list()? {
             if wanted(&plan.path.file_name().unwrap_or_default().to_string_lossy()) {
-                std::fs::remove_file(&plan.path).map_err(io_error("remove", &plan.path))?;
-                let _ = std::fs::remove_file(stamp_of(&plan.path));
+                clear(&plan.path)?;
                 (count, bytes) = (count + 1, bytes + plan.bytes);
             }
         }
+        self.sweep_stamps();
         Ok((count, bytes))
+    }
+
+    /// Removes what is remembered of plans that are gone. A stamp that cannot be removed does no harm.
+    fn sweep_stamps(&self) {
+        for entry in std::fs::read_dir(&self.root).into_iter().flatten().flatten() {
+            let stamp = entry.path();
+            let plan = stamp.with_extension("");
+            let is_stamp = plan.extension().is_some_and(|e| e == "plan") && stamp_of(&plan) == stamp;
+            if is_stamp && plan.symlink_metadata().is_err() {
+                let _ = std::fs::remove_file(stamp);
+            }
+        }
     }
 
     /// Opens the model file `gguf` by its plan, which is made first if it is not there. `progress` is told the bytes of weights
@@ -186,7 +198,7 @@ impl PlanCache {
             loaded.check = WeightsCheck::start(&plan, move |result| match result {
                 CheckState::Damaged => {
                     // The next use makes it again. Where it cannot be removed, the next use finds the damage again.
-                    let _ = std::fs::remove_file(&path);
+                    let _ = clear(&path);
                 }
                 // No more than a saving of work.
                 CheckState::Sound if state.is_some() && state_of(&path) == state => {
@@ -215,8 +227,9 @@ fn short_hash(content: &str) -> String {
     blake3::hash(content.as_bytes()).to_hex()[..12].to_owned()
 }
 
-/// Removes what stands under the name of a plan and is none: of a link, the link.
+/// Removes what stands under the name of a plan, of a link the link, and what is remembered of it.
 fn clear(path: &Path) -> Result<(), StoreError> {
+    let _ = std::fs::remove_file(stamp_of(path));
     let is_folder = path.symlink_metadata().is_ok_and(|found| found.is_dir());
     let removed = if is_folder { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
     match removed {
@@ -230,11 +243,25 @@ fn stamp_of(plan: &Path) -> PathBuf {
     plan.with_extension("plan.checked")
 }
 
-/// Length and time of the last change of a file.
+/// Length and time of the last change of a file. Tools that change bytes can set the time of the change back, but not the time of
+/// the change of the file's entry, which Unix has too.
 fn state_of(path: &Path) -> Option<String> {
     let metadata = path.metadata().ok()?;
     let changed = metadata.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    Some(format!("{} {}", metadata.len(), changed.as_nanos()))
+    Some(format!("{} {}{}", metadata.len(), changed.as_nanos(), entry_state(&metadata)))
+}
+
+/// File system, number and time of the last change of a file's entry.
+#[cfg(unix)]
+fn entry_state(metadata: &std::fs::Metadata) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let (seconds, nanoseconds) = (metadata.ctime(), metadata.ctime_nsec());
+    format!(" {} {} {seconds}.{nanoseconds:09}", metadata.dev(), metadata.ino())
+}
+
+#[cfg(not(unix))]
+fn entry_state(_: &std::fs::Metadata) -> String {
+    String::new()
 }
 
 /// Whether the weights of a plan in this state were checked a short time ago.
@@ -457,6 +484,19 @@ mod tests {
         assert_eq!((used, check.wait(&|| true)), (Used::Found, CheckState::Sound));
         loaded.model.check_weights().unwrap();
         assert!(open().0.weights_check().is_none(), "it was checked a moment ago");
+        let stamp = stamp_of(&plan);
+        assert!(stamp.exists());
+
+        // Bytes that are written with the time of the change set back are checked again.
+        #[cfg(unix)]
+        {
+            let time = plan.metadata().unwrap().modified().unwrap();
+            std::fs::write(&plan, &sound).unwrap();
+            std::fs::File::options().write(true).open(&plan).unwrap().set_modified(time).unwrap();
+            let (loaded, _) = open();
+            let check = loaded.weights_check().expect("the file was written");
+            assert_eq!(check.wait(&|| true), CheckState::Sound);
+        }
 
         // A flipped bit in the middle of the longest weight.
         let parsed = bitnetc_runtime::plan::Plan::load(&plan, &Default::default()).unwrap();
@@ -470,10 +510,18 @@ mod tests {
         let (loaded, used) = open();
         assert_eq!(used, Used::Found);
         assert_eq!(loaded.weights_check().unwrap().wait(&|| true), CheckState::Damaged);
+        assert!(!stamp.exists(), "it is remembered of a plan that is gone");
         let fault = loaded.model.check_weights().unwrap_err();
         assert!(fault.to_string().contains("do not match their hash"), "{fault}");
         drop(loaded);
         assert_eq!(open().1, Used::Compiled);
         assert!(std::fs::read(&plan).unwrap() == sound);
+
+        // A stamp whose plan was removed by other means goes with the next removal.
+        std::fs::write(&stamp, "x").unwrap();
+        let orphan = stamp_of(&plan.with_file_name("gone.plan"));
+        std::fs::write(&orphan, "x").unwrap();
+        assert_eq!(cache.remove_all().unwrap().0, 1);
+        assert!(!stamp.exists() && !orphan.exists());
     }
 }

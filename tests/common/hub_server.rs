@@ -15,7 +15,7 @@ pub const NEWER: &str = "ffeeddccbbaa99887766554433221100ffeeddcc";
 /// A way in which the storage misbehaves, once.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
-    /// Sends so many bytes of the body and closes the connection.
+    /// Sends this number of bytes of the body and closes the connection.
     CutAfter(usize),
     /// Closes the connection without an answer.
     Silent,
@@ -27,9 +27,9 @@ pub enum Fault {
     WrongRange,
     /// Flips a bit.
     Damages,
-    /// Sends the header and so many bytes of the body, and then nothing, until the client goes.
+    /// Sends the header and this number of bytes of the body, and then nothing, until the client goes.
     Hangs(usize),
-    /// Each time: sends so many bytes of the whole file, and refuses to go on in the middle.
+    /// Each time: sends this number of bytes of the whole file, and refuses to go on in the middle.
     NeverResumes(usize),
 }
 

@@ -85,7 +85,7 @@ pub struct Seen {
     pub log: Mutex<Vec<(u32, u32)>>,
     /// Steps that have begun.
     pub begun: AtomicU64,
-    /// Whoever has this lock stops the steps when they have begun.
+    /// The holder of this lock stops the steps when they have begun.
     pub hold: Mutex<()>,
 }
 
@@ -280,21 +280,21 @@ pub fn plain(context: u32, sequences: u32) -> (Scheduler<StandIn>, Arc<Seen>) {
     (scheduler(StandIn::new(context, &seen), EngineOptions::of(context, 1, sequences)), seen)
 }
 
-/// A request with this prompt and seed for at most so many tokens.
+/// A request with this prompt and seed for at most this number of tokens.
 pub fn request(prompt: &[u32], seed: u64, limit: u64) -> Request {
     let params = SamplingParams { seed, repeat_penalty: 1.1, ..SamplingParams::default() };
     let options = GenerateOptions { limit: Some(limit), ..GenerateOptions::default() };
     Request::new(prompt.to_vec(), params, options).unwrap()
 }
 
-/// A request for so many tokens, whatever the model says.
+/// A request for this number of tokens, whatever the model says.
 pub fn exactly(prompt: &[u32], seed: u64, tokens: Option<u64>) -> Request {
     let params = SamplingParams { seed, ..SamplingParams::default() };
     let options = GenerateOptions { limit: tokens, ignore_end: true, ..GenerateOptions::default() };
     Request::new(prompt.to_vec(), params, options).unwrap()
 }
 
-/// A prompt of so many letters.
+/// A prompt of this number of letters.
 pub fn prompt(seed: u64, length: usize) -> Vec<u32> {
     super::common::random_tokens(seed, length, POISON)
 }

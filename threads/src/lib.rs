@@ -6,7 +6,7 @@
 //! parallel loop of this project stands inside [`install`].
 //!
 //! Invariants:
-//! - A caller that is on a thread of a Rayon pool already stays there: who wants a pool of their own calls from it.
+//! - A caller that is already on a thread of a Rayon pool stays there: to use a pool of its own, a program calls from it.
 //! - Otherwise the loop runs on a pool that lives as long as somebody holds it ([`hold`]) or runs on it, and whose threads have
 //!   ended when it is gone.
 //! - Too few threads are no error: where the system refuses one, the pool has half of those that could be started, so that the

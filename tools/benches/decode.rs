@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let mut roofline = limits_of_machine(None)?;
     let mut bench = Bench::new(&loaded, &mut roofline, options);
-    let subject = Subject::of(&loaded, name.to_owned(), bench.accounts().chunk());
+    let subject = Subject::of(&loaded, name.to_owned(), bench.accounts().chunk(), false);
     print!("{}", report::head(TableStyle::Markdown, &Machine::describe(&host::probe()?), &Build::this()));
     for threads in threads {
         for (prompt, generate) in [(0, 128), (128, 0)] {

@@ -73,7 +73,9 @@ fn compared() -> (Value, Value) {
     let all = |report: &Value| -> Vec<_> {
         report["tests"].as_array().unwrap().iter().map(|test| series(test).unwrap()).collect()
     };
-    now["comparison"] = comparison_json(&compare_all(&all(&before), &all(&now), 0.03));
+    let found = compare_all(&all(&before), &all(&now), 0.03);
+    now["comparison"] = comparison_json(&found);
+    now["not_compared"] = json!(found.not_compared);
     (before, now)
 }
 

@@ -47,6 +47,14 @@ impl SystemArgs {
         self.system_prompt.is_some() || self.system_prompt_file.is_some()
     }
 
+    /// Notes a system message that is the name of a file.
+    pub(crate) fn note_file(&self, quiet: bool) {
+        if let Some(text) = &self.system_prompt {
+            let instead = "--system-prompt-file reads it";
+            input_file::note_name_of_file(quiet, "--system-prompt", text, instead);
+        }
+    }
+
     /// The system message.
     pub(crate) fn text(&self, escapes: EscapeArgs) -> Result<Option<String>, Failure> {
         match &self.system_prompt_file {

@@ -39,10 +39,10 @@ pub(crate) struct ExplainArgs {
     #[arg(long)]
     pub(crate) measure: bool,
     /// Tokens in the context before the call that is explained
-    #[arg(short = 'd', long = "n-depth", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
+    #[arg(short = 'd', long = "n-depth", value_name = "N", allow_negative_numbers = true, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     pub(crate) depth: u32,
     /// Decode steps that `--measure` times
-    #[arg(short, long, value_name = "N", default_value_t = 32, requires = "measure", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 32, requires = "measure", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) repetitions: u32,
     /// Buffer size with which `--measure` measures the bandwidth (default: 4 times the last-level cache, at least 1024)
     #[arg(long, value_name = "MIB", requires = "measure", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]

@@ -69,6 +69,14 @@ fn line(text: &mut String, name: &str, value: &str) {
     let _ = writeln!(text, "{name:<12} {value}");
 }
 
+/// The kinds of memory, by their names in JSON and in text, in the order of all commands.
+const MEMORY: &[(&str, &str)] = &[
+    ("weights", "weights"),
+    ("kv_cache", "KV cache"),
+    ("activations", "activations"),
+    ("other", "other buffers"),
+];
+
 /// The report.
 pub(crate) fn report(document: &Document) -> String {
     let mut text = String::new();
@@ -93,8 +101,9 @@ pub(crate) fn report(document: &Document) -> String {
         machine.vector_bytes
     );
     line(&mut text, "speeds", &speeds);
-    let memory: Vec<String> =
-        model.memory.iter().map(|(name, n)| format!("{} {}", name.replace('_', " "), bytes(*n))).collect();
+    let memory =
+        MEMORY.iter().filter_map(|(key, name)| Some(format!("{name} {}", bytes(*model.memory.get(key)?))));
+    let memory: Vec<String> = memory.collect();
     let total: u64 = model.memory.values().sum();
     let memory = format!("{} at a context of {}: {}", bytes(total), model.context, memory.join(", "));
     line(&mut text, "memory", &memory);
@@ -302,10 +311,13 @@ fn op_line(document: &Document, op: &OpInfo, kind: &Kind) -> String {
     let measured = op.measured.as_ref().map_or(String::new(), |m| format!(" {:>10}", self::time(m.ns())));
     let flag = if kind.replicated { " (every thread)" } else { "" };
     let mut text = format!("    {:<16} {time:>9}{measured}  {}{flag}\n", kind.op, kernels.join(", "));
-    if op.barrier {
+    if op.barrier || op.inner_barrier {
         let waited =
             op.measured.as_ref().map_or(String::new(), |m| format!(" {:>10}", self::time(m.waited_ns())));
-        text += &format!("    {:<16} {:>9}{waited}\n", "barrier", self::time(document.machine.barrier_ns));
+        let barriers = u8::from(op.barrier) + u8::from(op.inner_barrier);
+        let name = if barriers == 1 { "barrier" } else { "barriers (2)" };
+        let ns = f64::from(barriers) * document.machine.barrier_ns;
+        text += &format!("    {:<16} {:>9}{waited}\n", name, self::time(ns));
     }
     text
 }

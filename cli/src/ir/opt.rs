@@ -42,7 +42,7 @@ pub(crate) struct OptArgs {
     #[arg(long, value_name = "PACKING", default_value = "2bit")]
     weights: Weights,
     /// Threads that `--weights auto` assumes (default: the cores of this machine)
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
     /// Write the module to this file instead of stdout
     #[arg(short, long, value_name = "FILE")]

@@ -47,7 +47,7 @@ impl EngineArg {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "An input is NAME=VALUE with a number, a JSON list, @FILE.npy, @FILE.json or seed:N as the value. Numbers for a quantised\nvalue are quantised as its op does it; {\"codes\": […], \"a\": […]} (q8b: \"scales\") gives it as it is. Inputs that are not\ngiven, and weights without --model, are made from --seed.\n\nExit code: 0, 3 where the module takes more than a call may (2 GiB of values, 1048576 positions), or 4 where\n--compare finds a difference.\n\nExamples:\n  bitnetc ir run layer.bir\n  bitnetc ir run layer.bir --inputs v0=@x.npy --inputs pos=17 --engine jit\n  bitnetc ir run model.bir --entry decode --inputs tok=[5] --model model.gguf --compare interp,jit --json"
+    after_help = "An input is NAME=VALUE with a number, a JSON list, @FILE.npy, @FILE.json or seed:N as the value. Numbers for a quantised\nvalue are quantised as its op does it; {\"codes\": […], \"a\": […]} (q8b: \"scales\") gives it as it is. Inputs that are not\ngiven, and weights without --model, are made from --seed.\n\nExit code: 0, 3 where the module takes more than a call may (2.1 GB of values, 1,048,576 positions), or 4 where\n--compare finds a difference.\n\nExamples:\n  bitnetc ir run layer.bir\n  bitnetc ir run layer.bir --inputs v0=@x.npy --inputs pos=17 --engine jit\n  bitnetc ir run model.bir --entry decode --inputs tok=[5] --model model.gguf --compare interp,jit --json"
 )]
 pub(crate) struct RunIrArgs {
     /// A .bir file (`-`: standard input)
@@ -60,13 +60,13 @@ pub(crate) struct RunIrArgs {
     #[arg(long, value_name = "NAME=VALUE")]
     inputs: Vec<String>,
     /// Tokens of the call, if no input determines them (default: 1)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=4096))]
     tokens: Option<u32>,
     /// Positions in the caches (default: enough for the call)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     capacity: Option<u32>,
     /// Seed for generating inputs and weights that are not given
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
     seed: u64,
     /// Take the weights from this .gguf model (for a planned module, from its plan)
     #[arg(short, long, value_name = "MODEL")]
@@ -78,14 +78,14 @@ pub(crate) struct RunIrArgs {
     #[arg(long, value_name = "ENGINES", value_delimiter = ',', num_args = 1..)]
     compare: Vec<EngineArg>,
     /// Threads of compiled code
-    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: u32,
     /// Use only these CPU features: `native`, or a list such as `avx2` or `avx512vnni` (`-` before one takes it
     /// away: `native,-onestream`)
     #[arg(long, value_name = "LIST", default_value = "native", env = "BITNETC_CPU_FEATURES")]
     cpu_features: String,
     /// Elements of each result to print
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 8)]
     show: usize,
     /// Print one JSON object
     #[arg(long)]

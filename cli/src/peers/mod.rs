@@ -70,8 +70,8 @@ struct Translation<'c> {
     tool: Tool,
     command: &'c Command,
     typed: Typed,
-    /// What `-hf` names, as it was typed and without `hf:`.
-    repo: Option<String>,
+    /// What `-hf` names, as it was typed, and where it stands among the words: the last of `-hf` and `-m` counts.
+    repo: Option<(String, usize)>,
     /// What `-hff` names.
     file: Option<String>,
     /// The type of the KV cache, and the option that asked for it.
@@ -88,10 +88,11 @@ impl<'c> Translation<'c> {
         let mut words = args.into_iter();
         self.typed.args.extend(words.by_ref().take(first));
         let mut words = words.peekable();
+        let mut end = None;
         while let Some(word) = words.next() {
             let text = word.to_str().unwrap_or_default().to_owned();
             if text == "--" {
-                self.typed.args.push(word);
+                end = Some(word);
                 break;
             }
             let (name, attached) = name_and_value(&text);
@@ -109,7 +110,7 @@ impl<'c> Translation<'c> {
             }
         }
         self.finish()?;
-        self.typed.args.extend(words);
+        self.typed.args.extend(end.into_iter().chain(words));
         Ok(self.typed)
     }
 
@@ -128,7 +129,7 @@ impl<'c> Translation<'c> {
             Meaning::Refused(instead) => return refuse(instead),
             Meaning::Off(instead) if !is_off(&value) => return refuse(instead),
             Meaning::Off(_) => {}
-            Meaning::Repo => self.repo = Some(value),
+            Meaning::Repo => self.repo = Some((value, self.typed.args.len())),
             Meaning::RepoFile => self.file = Some(value),
             Meaning::KvType => match &self.kv_type {
                 Some((other, known)) if *known != value => {
@@ -151,23 +152,22 @@ impl<'c> Translation<'c> {
 
     /// Puts what several flags say together.
     fn finish(&mut self) -> Result<(), Failure> {
-        if let Some((_, kv_type)) = self.kv_type.take() {
-            self.push("--kv-type");
-            self.push(&kv_type);
-        }
         match (self.repo.take(), self.file.take()) {
             (None, None) => {}
             (None, Some(_)) => {
                 return Err(Failure::new(exit::USAGE, "-hff: the repository is missing: give -hf org/repo"));
             }
-            (Some(repo), file) => {
+            (Some((repo, at)), file) => {
                 // The file counts before what the repository's name says of it.
                 let repo = repo.strip_prefix("hf:").unwrap_or(&repo);
                 let bare = repo.split(':').next().unwrap_or_default();
                 let name = file.map_or(format!("hf:{repo}"), |file| format!("hf:{bare}:{file}"));
-                self.push("-m");
-                self.push(&name);
+                self.typed.args.splice(at..at, ["-m".into(), name.into()]);
             }
+        }
+        if let Some((_, kv_type)) = self.kv_type.take() {
+            self.push("--kv-type");
+            self.push(&kv_type);
         }
         Ok(())
     }
@@ -265,7 +265,9 @@ mod tests {
     #[test]
     fn what_there_is_gets_its_name() {
         for (line, expected) in [
-            ("bitnetc run -hf org/repo -n 4", "bitnetc run -n 4 -m hf:org/repo"),
+            ("bitnetc run -hf org/repo -n 4", "bitnetc run -m hf:org/repo -n 4"),
+            ("bitnetc run -hf org/repo -m a.gguf", "bitnetc run -m hf:org/repo -m a.gguf"),
+            ("bitnetc run -m a.gguf -hf org/repo", "bitnetc run -m a.gguf -m hf:org/repo"),
             ("bitnetc run -hf org/repo:q4 --hf-file a.gguf", "bitnetc run -m hf:org/repo:a.gguf"),
             ("bitnetc run -ctk f16 --cache-type-v f16 -st", "bitnetc run --chat --kv-type f16"),
             ("bitnetc run -m -hf -cnv", "bitnetc run -m -hf --conversation"),
@@ -274,6 +276,7 @@ mod tests {
             ("bitnetc run -n3 -jf a.json", "bitnetc run -n3 --json-schema-file a.json"),
             ("bitnetc run --seed=3 --verbose-prompt", "bitnetc run --seed=3 --show-prompt"),
             ("bitnetc run -- -ngl 3", "bitnetc run -- -ngl 3"),
+            ("bitnetc run -ctk f32 -- -hf", "bitnetc run --kv-type f32 -- -hf"),
             ("bitnetc -q chat -no-cnv-x", "bitnetc -q chat -no-cnv-x"),
             ("bitnetc bench -pg 5,6 -mmp 0 -ub 64", "bitnetc bench --pg 5,6 --no-mmap --batch-size 64"),
             ("bitnetc batch a -np 3", "bitnetc batch a --parallel 3"),

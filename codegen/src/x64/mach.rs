@@ -90,7 +90,7 @@ fn table_word(table: Table, word: u32) -> u32 {
 /// Bytes after the code, which are sorted by falling size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum PoolEntry {
-    /// The configuration of tile registers of which the first six have so many rows.
+    /// The configuration of tile registers of which the first six have this number of rows.
     Tiles(u8),
     /// A whole ymm or zmm: the constant and the number of its lanes.
     Vector(Constant, u32),

@@ -27,6 +27,7 @@ pub(crate) const KINDS: &[&str] = &[
     "MissingKey",
     "MissingTensor",
     "NestingTooDeep",
+    "NoTensors",
     "OutOfRange",
     "Overlap",
     "ShapeOverflow",
@@ -237,6 +238,12 @@ pub(crate) const CONTAINER: &[Case] = &[
 pub(crate) const MODEL: &[Case] = &[
     ("MissingKey", "general.architecture", |w| w.remove("general.architecture")),
     ("WrongKeyType", "a string", |w| w.set("general.architecture", MetaValue::U32(1))),
+    ("NoTensors", "a vocabulary or metadata only", |w| w.tensors.clear()),
+    // Converting the tensor would not make the model one that is supported.
+    ("UnsupportedArch", "\"qwen35\" is not supported", |w| {
+        w.set("general.architecture", MetaValue::String("qwen35".into()));
+        w.tensor_mut(Q).ty = 143;
+    }),
     ("UnsupportedArch", "bitnet-25", |w| {
         w.set("general.architecture", MetaValue::String("gemma3".into()));
     }),

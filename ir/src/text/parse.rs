@@ -232,7 +232,7 @@ impl<'a> Parser<'a> {
             let canonical = |g: &u32| word == name || name == format!("{word}_g{g}") && *g > 0;
             let Some(found) = of_group.filter(canonical) else {
                 return self
-                    .expected("a layout, with a group such as `_g128` behind it where there are groups");
+                    .expected("a layout, with a group such as `_g128` after it where there are groups");
             };
             group = found;
             layout = match Layout::ALL.iter().find(|l| l.name() == word && (*l != &Layout::Rows || group > 0))
@@ -550,7 +550,7 @@ impl<'a> Parser<'a> {
             if attrs.iter().any(|(other, _)| *other == name) {
                 return self.fail(span, format!("the attribute `{name}` is given twice"));
             }
-            // No op has nearly so many; it keeps the search above short.
+            // No op comes near this number, which keeps the search above short.
             if attrs.len() == 64 {
                 return self.fail(span, "more than 64 attributes");
             }

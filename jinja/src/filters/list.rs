@@ -111,9 +111,8 @@ pub(super) fn slice(machine: &mut Machine<'_>, value: Value, arguments: Argument
     let mut all = Vec::new();
     for number in 0..slices {
         machine.budget.steps(1)?;
-        let (slice, behind) =
-            rest.split_at_checked(least + usize::from(number < more)).unwrap_or((rest, &[]));
-        rest = behind;
+        let (slice, after) = rest.split_at_checked(least + usize::from(number < more)).unwrap_or((rest, &[]));
+        rest = after;
         let mut slice = slice.to_vec();
         slice.extend(fill.given().filter(|_| number >= more).cloned());
         all.push(list_of(machine, slice)?);

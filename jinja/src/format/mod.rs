@@ -58,7 +58,7 @@ impl Spec {
         let len = sign.len() + body.as_str().chars().count();
         let missing = self.width.saturating_sub(len);
         let (fill, align) = (self.fill.unwrap_or(' '), self.align.unwrap_or(default));
-        let (before, between, behind) = match align {
+        let (before, between, after) = match align {
             Align::Left => (0, 0, missing),
             Align::Right => (missing, 0, 0),
             Align::Center => (missing / 2, 0, missing - missing / 2),
@@ -68,11 +68,11 @@ impl Spec {
         out.push(sign, body.origin())?;
         out.push_fill(fill, between, fill_origin)?;
         out.push_text(body)?;
-        out.push_fill(fill, behind, fill_origin)
+        out.push_fill(fill, after, fill_origin)
     }
 }
 
-/// The first so many characters of a text.
+/// The first characters of a text, up to a number of them.
 fn cut(budget: &crate::budget::Budget, text: &Text, chars: Option<usize>) -> Result<Text> {
     let Some(chars) = chars else { return Ok(text.clone()) };
     let end = text.as_str().char_indices().nth(chars).map_or(text.len(), |(at, _)| at);

@@ -95,7 +95,7 @@ pub struct OpCost {
     pub memory: f64,
     /// Seconds that the busiest thread computes.
     pub compute: f64,
-    /// Seconds for calls, and for meetings of threads inside the op.
+    /// Seconds for calls.
     pub overhead: f64,
     /// Seconds that nothing could be faster than: the work at the bandwidth (unless it stays in the caches) or at the int8 peak of
     /// all threads, whichever takes longer (the roofline).
@@ -127,7 +127,7 @@ pub struct EntryCost {
     pub work: OpWork,
     /// Whether what a call reads stays in the caches between calls.
     pub resident: bool,
-    /// Meetings of all threads between ops.
+    /// Barriers, between ops and inside them.
     pub barriers: usize,
     /// Seconds that these take.
     pub barrier_seconds: f64,
@@ -241,8 +241,8 @@ impl<'t> CostModel<'t> {
         if self.has_dot() { 1.0 } else { 3.0 }
     }
 
-    /// Whether it is no slower that every thread does all of an op of so many vector instructions for itself than that the
-    /// threads share its `units` in `call` and meet afterwards.
+    /// Whether an op of `instructions` vector instructions is no slower if every thread computes all of it than if the threads share
+    /// its `units` in `call` and a barrier follows.
     pub fn replicates(&self, units: Units, instructions: f64, call: Extent) -> bool {
         let alone = instructions / self.instruction_rate();
         alone <= alone * self.busiest(units, call).0 + self.barrier_seconds()
@@ -295,7 +295,7 @@ impl<'t> CostModel<'t> {
         let memory = if resident { 0.0 } else { bytes / self.bandwidth(active) };
         let compute = instructions * busiest / self.instruction_rate();
         let overhead = match shared.per.in_two_steps() {
-            true => 2.0 * CALL_SECONDS + self.barrier_seconds(),
+            true => 2.0 * CALL_SECONDS,
             false => CALL_SECONDS,
         };
         let least = self.least(&work.work, call, resident);
@@ -309,7 +309,7 @@ impl<'t> CostModel<'t> {
         let resident = self.resident(work.work.bytes());
         let ops: Vec<OpCost> =
             func.order().iter().map(|&node| self.op(module, func, node, call, resident)).collect();
-        let barriers = func.plan.as_ref().map_or(0, |plan| plan.barriers.len());
+        let barriers = func.barriers().unwrap_or(0);
         let barrier_seconds = barriers as f64 * self.barrier_seconds();
         let seconds = ops.iter().map(OpCost::seconds).sum::<f64>() + barrier_seconds;
         let least = self.least(&work.work, call, resident);

@@ -34,8 +34,8 @@ impl ModuleStats {
             for &id in func.order() {
                 *stats.ops.entry(func.node(id).op.info().mnemonic).or_default() += 1;
             }
+            stats.barriers += func.barriers().unwrap_or(0) as u64;
             if let Some(plan) = &func.plan {
-                stats.barriers += plan.barriers.len() as u64;
                 stats.arena_bytes = stats.arena_bytes.max(plan.arena_bytes);
                 stats.private_bytes = stats.private_bytes.max(plan.private_bytes);
             }

@@ -8,7 +8,7 @@
 //!
 //! 1. Inputs, and outputs that are no caches, are buffers of the caller.
 //! 2. Results of a view are parts of its operand's rows.
-//! 3. Appended caches are the caches appended to. Whoever reads the older state must have done so before.
+//! 3. Appended caches are the caches appended to. All readers of the older state must come before.
 //! 4. A result takes over an operand of the same type, if the op table says that it may ([`bitnetc_ir::InPlace`]) and the
 //!    operand dies there. It dies if all other readers of its bytes ran in earlier phases. Shared values do not take
 //!    over private ones, nor the other way round.

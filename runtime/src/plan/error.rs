@@ -142,6 +142,14 @@ pub enum PlanError {
         /// The system's reason.
         source: io::Error,
     },
+    /// There is no folder for the plan.
+    #[error("cannot write {path:?}: the folder {folder:?} does not exist; create it first")]
+    NoFolder {
+        /// The path.
+        path: PathBuf,
+        /// Its folder.
+        folder: PathBuf,
+    },
     /// The place to write to is something else than a file.
     #[error("{path:?} exists and is not a regular file; choose another name for the plan")]
     NotAFile {
@@ -154,6 +162,7 @@ impl From<WholeFileError> for PlanError {
     fn from(error: WholeFileError) -> Self {
         match error {
             WholeFileError::NotAFile { path } => PlanError::NotAFile { path },
+            WholeFileError::NoFolder { path, folder } => PlanError::NoFolder { path, folder },
             WholeFileError::NotDurable { path, source } => PlanError::NotDurable { path, source },
             WholeFileError::Io { operation, path, source } => PlanError::Io { operation, path, source },
         }

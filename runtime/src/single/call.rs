@@ -1,6 +1,6 @@
 //! What kernels rely on in a call of a function or an op, checked before anything runs.
 //!
-//! Rules: each tensor is a value of the type that is expected, in a call of so many tokens; a call has at least one token and at
+//! Rules: each tensor is a value of the type that is expected, in a call of that number of tokens; a call has at least one token and at
 //! most as many as the function handles; all positions are the same; all caches have the same capacity, a multiple of the key
 //! block in which attention reads them, with room for the call's tokens after its position; indices stay below what they count.
 
@@ -89,7 +89,7 @@ pub(super) fn check(
         if !tensor.has_type(func.ty(value), tokens as usize) {
             return Err(wrong(
                 func,
-                (index, "is not of the type that is expected in a call of so many tokens"),
+                (index, "is not of the type that is expected in a call of this number of tokens"),
             ));
         }
         let fits = match tensor {

@@ -67,14 +67,14 @@ impl Tokenizer {
         &self.eog
     }
 
-    /// Appends the ids of one text between `bos` and `eos`. `behind_special` says whether a special token, or nothing,
+    /// Appends the ids of one text between `bos` and `eos`. `after_special` says whether a special token, or nothing,
     /// stands in front of it.
     fn encode_into(
         &self,
         text: &str,
         control: bool,
         breaks: &[usize],
-        behind_special: &mut bool,
+        after_special: &mut bool,
         ids: &mut Vec<TokenId>,
     ) -> Result<(), TokenizerError> {
         if text.len() > Self::MAX_TEXT_BYTES {
@@ -85,12 +85,12 @@ impl Tokenizer {
             let text = match fragment {
                 Fragment::Token(id) => {
                     ids.push(id);
-                    *behind_special = true;
+                    *after_special = true;
                     return Ok(());
                 }
                 Fragment::Text(text) => text,
             };
-            let prefix = std::mem::replace(behind_special, false);
+            let prefix = std::mem::replace(after_special, false);
             match &self.encoder {
                 Encoder::ByteLevel(bpe) => bpe.encode(&self.vocabulary, text, &mut merger, ids),
                 Encoder::SentencePiece(pieces) => {
@@ -145,15 +145,15 @@ impl Tokenize for Tokenizer {
     ) -> Result<Vec<TokenId>, TokenizerError> {
         let mut ids = Vec::with_capacity(bytes.len() / 3 + 2);
         ids.extend(self.bos.filter(|_| add_special && self.add_bos));
-        let mut behind_special = true;
+        let mut after_special = true;
         let mut offset = 0;
         for chunk in bytes.utf8_chunks() {
-            self.encode_into(chunk.valid(), parse_special, &[], &mut behind_special, &mut ids)?;
+            self.encode_into(chunk.valid(), parse_special, &[], &mut after_special, &mut ids)?;
             offset += chunk.valid().len();
             for &byte in chunk.invalid() {
                 let token = self.vocabulary.bytes[usize::from(byte)];
                 ids.push(token.ok_or(TokenizerError::ByteNotInVocabulary { byte, offset })?);
-                behind_special = false;
+                after_special = false;
                 offset += 1;
             }
         }

@@ -260,9 +260,9 @@ fn what_a_server_states_is_bounded() {
     };
     // Lists in lists, which have no names, and more of them than a tree of values has room for.
     let error = pull(vec!["0"; 4_000_000].join(","));
-    assert!(matches!(&error, StoreError::NoFile { files, .. } if files.is_empty()), "{error}");
+    assert!(matches!(&error, StoreError::Answer { why, .. } if why.contains("lists no files")), "{error}");
     let error = pull(format!("[{}]", vec!["0"; 4_000_000].join(",")));
-    assert!(matches!(&error, StoreError::NoFile { .. }), "{error}");
+    assert!(matches!(&error, StoreError::Answer { why, .. } if why.contains("lists no files")), "{error}");
     let named =
         |n: usize| (0..n).map(|i| format!("{{\"rfilename\":\"x{i}.gguf\"}}")).collect::<Vec<_>>().join(",");
     let error = pull(named(30_000)).to_string();
@@ -304,7 +304,7 @@ fn a_file_without_a_hash_is_named() {
     assert_eq!(server.pull("hf:org/repo").unwrap().unchecked, [""; 0]);
 }
 
-/// Whoever can write to the cache cannot have other files written or removed by a command of another user.
+/// A user who can write to the cache cannot have other files written or removed by a command of another user.
 #[cfg(unix)]
 #[test]
 fn links_in_the_cache_do_not_lead_out_of_it() {
@@ -426,6 +426,65 @@ fn the_model_of_a_repository_is_found_or_asked_for() {
     assert!(error.to_string().contains("hf:o/r:m-tq1_0.gguf"), "{error}");
     assert!(matches!(choose(&two, Some("q8")), Err(StoreError::NoFile { .. })));
     assert!(matches!(choose(&["config.json"], None), Err(StoreError::NoFile { .. })));
+}
+
+#[test]
+fn refusals_that_last_are_not_repeated() {
+    for status in [401, 403, 404, 410] {
+        let server = Setup::new(&[("model.gguf", content(15, 1000))]);
+        server.state().statuses = VecDeque::from([status; 3]);
+        let error = server.pull("hf:org/repo").unwrap_err();
+        assert!(matches!(error, StoreError::Status { status: found, .. } if found == status), "{error}");
+        assert_eq!(server.state().requests.len(), 1, "{status}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let settings = HubSettings {
+        endpoint: "http://no-such-host.invalid".to_owned(),
+        cache: folder.path().to_owned(),
+        token: None,
+        offline: false,
+    };
+    // A second try would wait for longer than the test may take.
+    let patience = Patience { attempts: 3, first_wait: Duration::from_secs(600) };
+    let hub = Hub { patience, ..Hub::new(settings) };
+    let error = hub.pull(&"hf:org/repo".parse().unwrap(), &mut |_| true).unwrap_err();
+    assert!(matches!(error, StoreError::NoNetwork { .. }), "{error}");
+}
+
+#[test]
+fn answers_that_are_no_json_are_named() {
+    let empty = format!("{{\"sha\":\"{COMMIT}\",\"siblings\":[]}}");
+    for (body, expected) in [
+        (&b"\x1f\x8b\x08\0\0"[..], "compressed (gzip)"),
+        (b"\n<!DOCTYPE html><html>", "an HTML page"),
+        (b"", "the answer is empty"),
+        (b"OK", "it is not its JSON"),
+        (empty.as_bytes(), "lists no files for o/r"),
+    ] {
+        let (folder, body) = (tempfile::tempdir().unwrap(), body.to_vec());
+        let hub = hub_of(folder.path(), move |_, stream| answer(stream, 200, "", &body, body.len()));
+        let error = hub.pull(&"hf:o/r".parse().unwrap(), &mut |_| true).unwrap_err();
+        assert!(matches!(&error, StoreError::Answer { why, .. } if why.contains(expected)), "{error}");
+    }
+}
+
+#[test]
+fn what_an_earlier_run_has_left_is_hashed_visibly() {
+    let bytes = content(16, 3_000_000);
+    let server = Setup::new(&[("model.gguf", bytes.clone())]);
+    let blobs = server.folder.path().join("hub/models--org--repo/blobs");
+    std::fs::create_dir_all(&blobs).unwrap();
+    std::fs::write(blobs.join(format!("{}.incomplete", sha256(&bytes))), &bytes[..2_900_000]).unwrap();
+    let name = "hf:org/repo".parse().unwrap();
+    let mut seen = Vec::new();
+    server
+        .hub()
+        .pull(&name, &mut |p| {
+            seen.push(done(p));
+            true
+        })
+        .unwrap();
+    assert!(seen.iter().filter(|done| (1..2_900_000).contains(*done)).count() >= 2, "{seen:?}");
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub const SELDOM: f64 = 0.01;
 /// Deals of a permutation test where not all can be tried.
 const DEALS: u32 = 20_000;
 
-/// Up to so many deals, all are tried.
+/// The number of deals up to which all are tried.
 const ALL_DEALS: u64 = 60_000;
 
 /// What came out for one test.
@@ -214,18 +214,33 @@ pub fn compare(old: &Series, new: &Series, threshold: f64) -> Comparison {
     Comparison { key: new.key.clone(), rates, change, share_change, odds: chance, threshold, verdict }
 }
 
-/// Compares every new series that has a partner in the baseline.
-pub fn compare_all(old: &[Series], new: &[Series], threshold: f64) -> Vec<Comparison> {
-    let partner = |s: &Series| old.iter().find(|o| o.key == s.key);
-    new.iter().filter_map(|s| Some(compare(partner(s)?, s, threshold))).collect()
+/// A run beside its baseline.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Comparisons {
+    /// The tests of the run that the baseline has too, in order.
+    pub compared: Vec<Comparison>,
+    /// The tests of the run that the baseline does not have.
+    pub not_compared: Vec<String>,
 }
 
-/// The comparisons as a table.
-pub fn table(style: TableStyle, comparisons: &[Comparison]) -> String {
+/// Compares every new series that has a partner in the baseline.
+pub fn compare_all(old: &[Series], new: &[Series], threshold: f64) -> Comparisons {
+    let mut all = Comparisons::default();
+    for series in new {
+        match old.iter().find(|o| o.key == series.key) {
+            Some(partner) => all.compared.push(compare(partner, series, threshold)),
+            None => all.not_compared.push(series.key.clone()),
+        }
+    }
+    all
+}
+
+/// The comparisons as a table, and after it the tests that were not compared.
+pub fn table(style: TableStyle, comparisons: &Comparisons) -> String {
     let right = ["baseline t/s", "now t/s", "ratio", "paired ratio", "odds of chance"].map(Column::right);
     let columns = std::iter::once(Column::left("test")).chain(right).chain([Column::left("verdict")]);
     let mut table = Table::new(columns.collect());
-    for c in comparisons {
+    for c in &comparisons.compared {
         table.push(vec![
             c.key.clone(),
             format!("{:.2}", c.rates.0),
@@ -236,11 +251,16 @@ pub fn table(style: TableStyle, comparisons: &[Comparison]) -> String {
             c.verdict.name().to_owned(),
         ]);
     }
-    format!("\n{}", table.render(style))
+    let mut text = format!("\n{}", table.render(style));
+    if !comparisons.not_compared.is_empty() {
+        text += "\nNot compared, because the baseline does not have these tests:\n\n";
+        comparisons.not_compared.iter().for_each(|key| text += &format!("- {key}\n"));
+    }
+    text
 }
 
-/// The comparisons as JSON.
-pub fn json(comparisons: &[Comparison]) -> Value {
+/// The tests that were compared as JSON.
+pub fn json(comparisons: &Comparisons) -> Value {
     let one = |c: &Comparison| {
         json!({
             "test": c.key,
@@ -253,7 +273,7 @@ pub fn json(comparisons: &[Comparison]) -> Value {
             "verdict": c.verdict.name(),
         })
     };
-    comparisons.iter().map(one).collect()
+    comparisons.compared.iter().map(one).collect()
 }
 
 #[cfg(test)]
@@ -313,8 +333,15 @@ mod tests {
         let read = baseline(&report(&text).unwrap()).unwrap();
         assert_eq!(read[0].key, "m tg8 threads=2 depth=0 chunk=128 head=q8");
         assert_eq!((&read[0].rates[..], &read[0].shares[..]), (&[10.0, 12.0][..], &[0.5, 0.5][..]));
-        assert_eq!(compare_all(&read, &read, 0.03).len(), 1);
-        assert_eq!(compare_all(&read, &[Series { key: "other".to_owned(), ..read[0].clone() }], 0.03), []);
+        let other = Series { key: "other".to_owned(), ..read[0].clone() };
+        let both = compare_all(&read, &[read[0].clone(), other], 0.03);
+        assert_eq!((both.compared.len(), &both.not_compared[..]), (1, &["other".to_owned()][..]));
+        let text = table(TableStyle::Aligned, &both);
+        assert!(
+            text.contains(&read[0].key) && text.ends_with("does not have these tests:\n\n- other\n"),
+            "{text}"
+        );
+        assert!(!table(TableStyle::Aligned, &compare_all(&read, &read, 0.03)).contains("Not compared"));
         for broken in
             ["", "{}", r#"{"schema":"bitnetc.bench/2"}"#, r#"{"schema":"bitnetc.bench/2","tests":[{}]}"#]
         {

@@ -21,7 +21,7 @@ impl LimitKind {
     }
 }
 
-/// What so many threads can do at most.
+/// What a number of threads can do at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Limits {
     /// Bytes read per second.

@@ -59,7 +59,7 @@ impl Shape {
         Self {
             ops,
             steps: decode.map_or(0, |p| p.steps.len()),
-            barriers: decode.map_or(0, |p| p.steps.iter().filter(|s| s.barrier).count()),
+            barriers: entry.and_then(|id| loaded.module.funcs()[id].barriers()).unwrap_or(0),
             kernels: programs.kernels.len(),
             arena_bytes: programs.programs.iter().map(|p| p.arena_bytes).max().unwrap_or(0),
             bytes_per_token: Accounts::of(&loaded.module).step(0).bytes(),
@@ -144,7 +144,7 @@ pub fn measure(
     let mut ratios = [Ratios::default(), Ratios::default()];
     for round in 0..options.repetitions.max(1) {
         for (i, test) in tests(options).into_iter().enumerate().filter(|(_, t)| t.context() > 0) {
-            // Who begins alternates, so that a steady drift favours nobody.
+            // The first of the two alternates, so that a steady drift favours nobody.
             let (a, b) = match round % 2 {
                 0 => (base.sample(test)?, other.sample(test)?),
                 _ => {

@@ -30,20 +30,23 @@ pub struct Subject {
     pub weight_bytes: u64,
     /// Tokens that one prefill call handles at most.
     pub chunk: u32,
+    /// Whether the chunk distinguishes this model from others in the same report.
+    pub chunk_varies: bool,
 }
 
 impl Subject {
     /// A loaded model, called `model`; its options are read off the planned module.
-    pub fn of(loaded: &Loaded, model: String, chunk: u32) -> Self {
+    pub fn of(loaded: &Loaded, model: String, chunk: u32, chunk_varies: bool) -> Self {
         let mut options = options_of(&loaded.module);
         options.push(("codegen", selectors_of(&loaded.model.compiled().selectors)));
-        Self { model, options, weight_bytes: loaded.model.weight_bytes(), chunk }
+        Self { model, options, weight_bytes: loaded.model.weight_bytes(), chunk, chunk_varies }
     }
 
     /// Name and options in one line.
     fn title(&self) -> String {
         let options = self.options.iter().map(|(name, value)| format!(", {name} {value}"));
-        format!("{}{}", self.model, options.collect::<String>())
+        let chunk = if self.chunk_varies { format!(", batch size {}", self.chunk) } else { String::new() };
+        format!("{}{}{chunk}", self.model, options.collect::<String>())
     }
 }
 
@@ -98,7 +101,7 @@ fn selectors_of(selectors: &[Selector]) -> String {
     shown.join("+")
 }
 
-/// Limits of so many threads, over all tests, in bytes and multiply-adds per second.
+/// Limits of a number of threads, over all tests, in bytes and multiply-adds per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ThreadLimits {
     /// Threads.
@@ -203,6 +206,18 @@ pub fn limits_table(style: TableStyle, limits: &[ThreadLimits], buffer_bytes: u6
         ]);
     }
     format!("\n{}", table.render(style))
+}
+
+/// What a share above 100 % means, if a test has one.
+pub fn share_note(tests: &[(Subject, Outcome)]) -> &'static str {
+    // What is printed as 100 % is none above it.
+    match tests.iter().any(|(_, o)| o.share_of_limit().max(o.share_paired()) >= 1.005) {
+        true => {
+            "\nMore than 100 % of a limit: the weights stay in caches that are faster than memory, or the machine was faster \
+             during the test than while its limits were measured.\n"
+        }
+        false => "",
+    }
 }
 
 /// A table of how long single tokens took, for the tests that generate; empty if there are none.
@@ -336,7 +351,7 @@ fn json_profile(profile: &Profile) -> Value {
 /// The first line of CSV.
 pub const CSV_HEAD: &str = "model,options,test,threads,depth,tokens_per_second,stddev,bytes_per_token,macs_per_token,limit,\
                             limit_value,share_of_limit,share_paired,p50_ms,p90_ms,p99_ms,max_ms,sequences,shared_prompt,\
-                            prompt_tokens_per_second,generated_tokens_per_second\n";
+                            prompt_tokens_per_second,generated_tokens_per_second,chunk\n";
 
 /// A line of CSV.
 pub fn csv_row(subject: &Subject, o: &Outcome) -> String {
@@ -349,7 +364,7 @@ pub fn csv_row(subject: &Subject, o: &Outcome) -> String {
         None => ",,,".to_owned(),
     };
     format!(
-        "{},{},{},{},{},{},{},{},{},{},{},{},{},{latency},{},{},{},{}\n",
+        "{},{},{},{},{},{},{},{},{},{},{},{},{},{latency},{},{},{},{},{}\n",
         quoted(&subject.model),
         quoted(&options.join(" ")),
         o.test.name(),
@@ -367,6 +382,7 @@ pub fn csv_row(subject: &Subject, o: &Outcome) -> String {
         o.test.shared_prompt,
         o.prompt_rate().map_or_else(String::new, |rate| rate.to_string()),
         o.generation_rate().map_or_else(String::new, |rate| rate.to_string()),
+        subject.chunk
     )
 }
 

@@ -360,7 +360,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// The machine with so many threads and for so many sequences: the last one, or a new one.
+    /// The machine with this number of threads and for this number of sequences: the last one, or a new one.
     fn open(&mut self, threads: u32, sequences: u32) -> Result<Runner, Error> {
         match self.runner.take() {
             Some(runner) if runner.fits(threads, sequences) => Ok(runner),

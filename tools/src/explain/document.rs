@@ -126,7 +126,7 @@ pub struct Predicted {
     pub memory_ns: f64,
     /// Computing, by the thread that has most of it.
     pub compute_ns: f64,
-    /// Calls, and barriers inside the op.
+    /// Calls.
     pub overhead_ns: f64,
     /// The roofline: what nothing could be faster than.
     pub least_ns: f64,
@@ -210,10 +210,12 @@ pub struct OpInfo {
     pub results: Vec<String>,
     /// Where the results are, as the IR's text says it.
     pub places: Vec<String>,
-    /// The phase: what lies between two barriers.
+    /// The phase in which it begins: what lies between two barriers.
     pub phase: u32,
     /// Whether a barrier follows it.
     pub barrier: bool,
+    /// Whether there is a barrier inside it, so that it ends in the next phase.
+    pub inner_barrier: bool,
     /// What it took, if that was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub measured: Option<Measured>,
@@ -279,7 +281,7 @@ pub struct Entry {
     pub arena_bytes: u64,
     /// Bytes of the private memory of each thread.
     pub private_bytes: u64,
-    /// Barriers, those inside ops left out.
+    /// Barriers, between ops and inside them.
     pub barriers: usize,
     /// Nanoseconds that these are predicted to take: with them the predictions of the ops add up to that of the call.
     pub barrier_ns: f64,

@@ -124,6 +124,7 @@ impl Entries<'_> {
             let kernels = steps.iter().flat_map(|steps| &program.steps[steps.clone()]);
             let kernels = kernels.map(|step| step.kernel.index()).collect();
             let kind = self.kind(func, id, cost, kernels, call);
+            let inner_barrier = func.has_inner_barrier(id);
             let barrier = func.plan.as_ref().is_some_and(|plan| plan.barriers.contains(&id));
             let operand = |operand: &Operand| match operand {
                 Operand::Value(v) => names.value(*v),
@@ -140,9 +141,10 @@ impl Entries<'_> {
                     .collect(),
                 phase,
                 barrier,
+                inner_barrier,
                 measured: recorded.zip(steps).and_then(|(recorded, steps)| measured(recorded, &steps)),
             });
-            phase += u32::from(barrier);
+            phase += u32::from(inner_barrier) + u32::from(barrier);
         }
         let waited: f64 = ops.iter().filter_map(|op| op.measured.as_ref()).map(Measured::waited_ns).sum();
         let overhead = recorded.and_then(|p| p.overhead());

@@ -216,7 +216,7 @@ pub fn run(kernel: &Kernel, memory: &mut Memory, args: &[Arg]) -> Result<(), Int
                     return Err(wrong(format!("`{}` points into a buffer that does not exist", param.name)));
                 };
                 if offset > found.bytes.len() {
-                    return Err(wrong(format!("`{}` starts behind the end of its buffer", param.name)));
+                    return Err(wrong(format!("`{}` starts past the end of its buffer", param.name)));
                 }
                 if access == Access::ReadWrite && found.access == Access::ReadOnly {
                     return Err(wrong(format!("`{}` is readwrite, its buffer is read-only", param.name)));

@@ -72,7 +72,7 @@ pub(super) struct Select<'k> {
     held: Vec<Held>,
     /// The block that is being selected.
     block: u32,
-    /// Mask registers of this block that hold the first so many ones.
+    /// Mask registers of this block that hold this number of ones from the lowest bit up.
     masks: HashMap<u32, VReg>,
     /// Corrections of signed products in this block, by their signed factor.
     excess: HashMap<kir::Value, Parts>,

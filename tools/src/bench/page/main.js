@@ -67,6 +67,7 @@ function over(root, title, field, unit, option) {
 function tiles(root) {
   root.append(h("div", { class: "tiles" }, run.tests.slice(0, 8).map((t) => h("div", { class: "tile" },
     h("span", {}, nameOf(t)), h("b", {}, digits(t.tokens_per_second)), h("span", {}, `tokens/s, ${portion(t.share_of_limit)} of the ${t.limit === "int8" ? "int8 peak" : "bandwidth"}`)))));
+  if (run.tests.length > 8) root.append(h("p", { class: "note" }, `The first 8 of ${run.tests.length} tests; the charts show all of them.`));
 }
 
 function roofline(root) {

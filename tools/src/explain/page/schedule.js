@@ -20,29 +20,38 @@ function schedule(root) {
     phase.busy = now.map((at, thread) => at - phase.starts[thread]);
     // As in the table by op: predictions are for the thread that has most to do, measured times are means over the threads.
     phase.ns = measured ? mean(phase.busy) : Math.max(...phase.busy);
-    const waited = measured ? phase.waited + mean(waits) : barrier;
+    const waited = phase.waited + (measured ? mean(waits) : barrier);
     if (waited > 0) rows.push({ after: phase.number, ns: waited });
     now = now.map(() => end);
     phase = null;
     return end;
   };
+  // The predicted time of a barrier inside an op, which no thread computes in.
+  const inside = (ns) => {
+    now.forEach((at, thread) => { if (ns > 0) boxes.push({ thread, from: at, to: at + ns, wait: true }); });
+    now = now.map((at) => at + ns);
+    phase.starts = phase.starts.map((at) => at + ns);
+    phase.waited += ns;
+  };
   for (const index of ops) {
     const op = e.ops[index];
-    if (!phase) rows.push(phase = { number: op.phase + 1, ops: [], starts: [...now], waited: 0 });
+    if (!phase) rows.push(phase = { number: op.phase + 1, count: 1, ops: [], starts: [...now], waited: 0 });
     phase.ops.push(index);
+    phase.count += op.inner_barrier ? 1 : 0;
     for (let t = 0; t < threads; t += 1) {
       const ns = taken(index, t);
       if (ns > 0) boxes.push({ thread: t, from: now[t], to: now[t] + ns, index });
       now[t] += ns;
     }
+    if (op.inner_barrier && !measured) inside(doc.machine.barrier_ns);
     if (op.barrier) barriers.push(close(op, doc.machine.barrier_ns));
-    // Inside of an op of two kernels there is a barrier too.
+    // Threads wait at the barrier inside an op too.
     else if (measured) phase.waited += index === ops[ops.length - 1] ? 0 : waitNs(op);
   }
   if (phase) close(e.ops[ops[ops.length - 1]], 0);
   // What is neither in kernels nor at barriers is known of whole calls only.
   if (measured && e.measured_dispatch_ns > 0 && ops.length === e.ops.filter((op) => !isView(op)).length) rows.push({ dispatch: true, ns: e.measured_dispatch_ns });
-  const phases = rows.filter((row) => row.ops).length;
+  const phases = rows.reduce((total, row) => total + (row.ops ? row.count : 0), 0);
   const whole = Math.max(...now, 1), sum = rows.reduce((total, row) => total + row.ns, 0);
 
   const card = h("section", { class: "card" });
@@ -74,7 +83,8 @@ function schedule(root) {
     if (row.dispatch) return [h("td", {}, "dispatch"), h("td", { class: "left" }), h("td", {}, time(row.ns)), h("td", {}, percents[i]), h("td")];
     if (!row.ops) return [h("td", {}, "barrier"), h("td", { class: "left note" }, `after phase ${row.after}`), h("td", {}, time(row.ns)), h("td", {}, percents[i]), h("td")];
     const chips = row.ops.map((index) => h("button", { type: "button", class: "chip", onclick: () => select(index) }, kindOf(e.ops[index]).op + (kindOf(e.ops[index]).replicated ? " (all)" : "")));
-    return [h("td", {}, String(row.number)), h("td", { class: "left" }, chips), h("td", {}, time(row.ns)), h("td", {}, percents[i]),
+    const numbers = row.count > 1 ? `${row.number}–${row.number + row.count - 1}` : String(row.number);
+    return [h("td", {}, numbers), h("td", { class: "left" }, chips), h("td", {}, time(row.ns)), h("td", {}, percents[i]),
       h("td", {}, percent(Math.min(...row.busy) / Math.max(...row.busy, 1)))];
   };
   card.append(h("h3", {}, "Phases and barriers"), h("div", { class: "scroll" }, h("table", { class: "phases" },
