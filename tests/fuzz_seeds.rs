@@ -297,5 +297,5 @@ fn slot_file_seeds_hold_the_property() {
     let made = made.map(|(name, bytes, _)| (name.to_owned(), bytes));
     let mut accepted = 0;
     replay("slot_file", &made, |bytes| accepted += u32::from(slot_file::check(bytes)));
-    assert!(accepted > 100, "{accepted}");
+    assert!(accepted > 40, "{accepted}");
 }
