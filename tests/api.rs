@@ -542,7 +542,7 @@ fn texts_and_tokens_are_told_in_both_dialects() {
     assert_eq!(vllm["count"], service().model.prompt("ROMEO: é").unwrap().len());
     assert_eq!(
         (&vllm["max_model_len"], vllm["token_strs"].as_array().unwrap().len()),
-        (&json!(CONTEXT), ids.len())
+        (&json!(CONTEXT), vllm["tokens"].as_array().unwrap().len())
     );
     let chat = post(api::tokenize, json!({ "messages": [{ "role": "user", "content": "Hi" }] })).unwrap();
     let request =
