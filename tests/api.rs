@@ -189,7 +189,7 @@ fn bodies() -> impl Strategy<Value = (Route, Value)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_stream_is_the_answer_in_one_piece((route, body) in bodies()) {
@@ -542,7 +542,7 @@ fn texts_and_tokens_are_told_in_both_dialects() {
     assert_eq!(vllm["count"], service().model.prompt("ROMEO: é").unwrap().len());
     assert_eq!(
         (&vllm["max_model_len"], vllm["token_strs"].as_array().unwrap().len()),
-        (&json!(CONTEXT), ids.len())
+        (&json!(CONTEXT), vllm["tokens"].as_array().unwrap().len())
     );
     let chat = post(api::tokenize, json!({ "messages": [{ "role": "user", "content": "Hi" }] })).unwrap();
     let request =
@@ -573,6 +573,9 @@ fn texts_and_tokens_are_told_in_both_dialects() {
     assert!(!props["model_path"].as_str().unwrap().contains('/'));
 }
 
+/// Strings that mean something somewhere.
+const WORDS: [&str; 8] = ["user", "assistant", "text", "json_object", "json_schema", "<|end|>", "{%", "("];
+
 /// JSON of any shape, with the names of fields in it.
 fn hostile() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -583,7 +586,7 @@ fn hostile() -> impl Strategy<Value = Value> {
         (-4_i64..70).prop_map(Value::from),
         any::<f64>().prop_map(|n| json!(n)),
         "\\PC{0,12}".prop_map(Value::from),
-        prop_oneof!["user", "assistant", "text", "json_object", "<|end|>", "{%", "("].prop_map(Value::from),
+        proptest::sample::select(WORDS.to_vec()).prop_map(Value::from),
     ];
     let mut names: Vec<&str> = FIELDS.iter().flat_map(|field| field.names()).collect();
     names.extend(["role", "content", "type", "schema", "include_usage", "tool_calls"]);
@@ -600,7 +603,7 @@ fn hostile() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn hostile_bodies_are_refused_or_answered(

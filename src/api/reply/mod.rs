@@ -302,7 +302,10 @@ impl Reply {
                     let Some(choice) = choices.get(index.index()) else { return Vec::new() };
                     let shown = &about.shown;
                     let counts = !piece.tokens.is_empty() && (shown.token_ids || shown.logprobs.is_some());
-                    let mut frames = match !piece.text.is_empty() || counts || piece.first && shown.echo {
+                    let mut frames = match !piece.text.is_empty()
+                        || counts
+                        || piece.first && (shown.echo || shown.token_ids)
+                    {
                         true => shape.piece(about, index, choice, piece),
                         false => Vec::new(),
                     };
