@@ -44,7 +44,10 @@ fn crates_depend_in_one_direction() {
         (".", &["codegen", "frontend-gguf", "import", "ir", "jinja", "passes", "runtime", "threads"]),
         ("serve", &["bitnetc", "page"]),
         ("tools", &["bitnetc", "codegen", "frontend-gguf", "ir", "page", "passes", "runtime", "threads"]),
-        ("cli", &["bitnetc", "codegen", "frontend-gguf", "import", "ir", "passes", "runtime", "serve", "tools"]),
+        (
+            "cli",
+            &["bitnetc", "codegen", "frontend-gguf", "import", "ir", "passes", "runtime", "serve", "tools"],
+        ),
     ]);
     for (name, allowed) in allowed {
         assert_eq!(edges(&root().join(name).join("Cargo.toml")), allowed, "edges of {name}");

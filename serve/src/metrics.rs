@@ -89,7 +89,12 @@ fn finished(lease: &Lease) -> Vec<(&'static str, f64)> {
     let finished = &lease.engine.metrics().finished;
     let stop = finished.end_token.get() + finished.stop_string.get() + finished.grammar.get();
     let length = finished.limit.get() + finished.context_full.get();
-    let all = [("stop", stop), ("length", length), ("abort", finished.cancelled.get()), ("error", finished.failed.get())];
+    let all = [
+        ("stop", stop),
+        ("length", length),
+        ("abort", finished.cancelled.get()),
+        ("error", finished.failed.get()),
+    ];
     all.map(|(reason, count)| (reason, count as f64)).into()
 }
 
@@ -355,7 +360,8 @@ impl Row {
 
 /// All numbers, as text.
 pub(crate) fn render(registry: &Registry, counters: &Counters) -> String {
-    let loaded = registry.entries.iter().filter_map(|entry| Some((entry.source.name.clone(), entry.running()?)));
+    let loaded =
+        registry.entries.iter().filter_map(|entry| Some((entry.source.name.clone(), entry.running()?)));
     let models: Vec<(String, Lease)> = loaded.collect();
     let mut out = String::with_capacity(32 << 10);
     for row in TABLE {
@@ -401,7 +407,10 @@ mod tests {
                 assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':'), "{name}");
             }
             assert!(row.help.ends_with('.'), "{}", row.name);
-            assert_eq!(row.kind == Kind::Histogram, matches!(row.value, Value::Histogram(_) | Value::Histograms(..)));
+            assert_eq!(
+                row.kind == Kind::Histogram,
+                matches!(row.value, Value::Histogram(_) | Value::Histograms(..))
+            );
         }
     }
 
@@ -412,7 +421,8 @@ mod tests {
         for row in TABLE {
             let twins: Vec<String> = row.twins.iter().map(|name| format!("`{name}`")).collect();
             let kind = format!("{:?}", row.kind).to_lowercase();
-            let _ = writeln!(table, "| `bitnetc:{}` | {} | {kind} | {} |", row.name, twins.join(" "), row.help);
+            let _ =
+                writeln!(table, "| `bitnetc:{}` | {} | {kind} | {} |", row.name, twins.join(" "), row.help);
         }
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/serving.md");
         let page = std::fs::read_to_string(&path).unwrap();
@@ -431,7 +441,10 @@ mod tests {
         let mut out = String::new();
         histogram(&mut out, "x", "a=\"b\"", &metrics.step_rows);
         assert!(out.starts_with("x_bucket{a=\"b\",le=\"1\"} 0\n"), "{out}");
-        assert!(out.ends_with("x_bucket{a=\"b\",le=\"+Inf\"} 0\nx_sum{a=\"b\"} 0\nx_count{a=\"b\"} 0\n"), "{out}");
+        assert!(
+            out.ends_with("x_bucket{a=\"b\",le=\"+Inf\"} 0\nx_sum{a=\"b\"} 0\nx_count{a=\"b\"} 0\n"),
+            "{out}"
+        );
         assert_eq!(quoted("a\"\\\n"), "a\\\"\\\\\\n");
     }
 }

@@ -128,7 +128,8 @@ impl Answer {
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        let named = |line: &&str| line.split(':').next().is_some_and(|found| found.eq_ignore_ascii_case(name));
+        let named =
+            |line: &&str| line.split(':').next().is_some_and(|found| found.eq_ignore_ascii_case(name));
         self.head.lines().skip(1).find(named).map(|line| line[name.len() + 1..].trim())
     }
 
@@ -226,7 +227,10 @@ impl Buffered<'_> {
                 read > 0
             }
             Err(error) => {
-                assert!(!matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "no answer in time");
+                assert!(
+                    !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+                    "no answer in time"
+                );
                 false
             }
         }

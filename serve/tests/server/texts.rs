@@ -5,10 +5,10 @@ use std::net::Shutdown as Half;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use bitnetc::TextSession;
 use bitnetc::constraint::GrammarSource;
 use bitnetc::engine::{EngineOptions, GenerateOptions, Request};
 use bitnetc::runtime::sampling::SamplingParams;
-use bitnetc::TextSession;
 use serde_json::{Value, json};
 
 use crate::client::{Running, ask, builtin, connect, eventually, options, post, read, source};
@@ -49,7 +49,8 @@ impl Case {
     fn expected(&self, session: &mut TextSession) -> String {
         let model = builtin();
         let ids = model.prompt(self.prompt).unwrap();
-        let mut request = Request::new(ids, self.params.clone(), self.options.clone()).unwrap().without_tokens();
+        let mut request =
+            Request::new(ids, self.params.clone(), self.options.clone()).unwrap().without_tokens();
         if let Some(form) = &self.form {
             request = request.with_constraint(model.constraint(form).unwrap());
         }
@@ -106,7 +107,8 @@ fn same_under_load(count: usize, clients: usize) {
 /// Nothing is left of anything.
 fn settled(server: &Running) {
     eventually(|| {
-        server.metric("bitnetc:num_requests_running") == 0.0 && server.metric("bitnetc:num_requests_waiting") == 0.0
+        server.metric("bitnetc:num_requests_running") == 0.0
+            && server.metric("bitnetc:num_requests_waiting") == 0.0
     });
     let slots = server.get("/slots").json();
     assert!(slots.as_array().unwrap().iter().all(|slot| slot["is_processing"] == false), "{slots}");
@@ -259,11 +261,18 @@ fn models_are_loaded_when_asked_for_and_put_away() {
     let server = Running::with(one, vec![source("a"), source("b")]).healthy();
     let ids = |path: &str, list: &str| -> Vec<String> {
         let body = server.get(path).json();
-        body[list].as_array().unwrap().iter().map(|m| m["id"].as_str().or(m["name"].as_str()).unwrap().to_owned()).collect()
+        body[list]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| m["id"].as_str().or(m["name"].as_str()).unwrap().to_owned())
+            .collect()
     };
     assert_eq!(ids("/v1/models", "data"), ["a", "b"]);
     assert_eq!(ids("/api/ps", "models"), ["a"]);
-    let of = |model: &str| server.post("/v1/completions", &json!({ "model": model, "prompt": "a", "max_tokens": 2, "seed": 1 }));
+    let of = |model: &str| {
+        server.post("/v1/completions", &json!({ "model": model, "prompt": "a", "max_tokens": 2, "seed": 1 }))
+    };
     let (a, b) = (of("a"), of("b"));
     assert_eq!((a.status, b.status), (200, 200), "{}", b.text());
     assert_eq!((a.json()["model"].as_str(), b.json()["model"].as_str()), (Some("a"), Some("b")));
@@ -307,9 +316,19 @@ fn what_is_answered_without_the_engine() {
     let tokens = server.post("/tokenize", &json!({ "content": "Hello there" })).json()["tokens"].clone();
     assert!(tokens.as_array().unwrap().len() > 1);
     assert_eq!(server.post("/detokenize", &json!({ "tokens": tokens })).json()["content"], "Hello there");
-    let prompt = server.post("/apply-template", &json!({ "messages": [{ "role": "user", "content": "Hi" }] }));
+    let prompt =
+        server.post("/apply-template", &json!({ "messages": [{ "role": "user", "content": "Hi" }] }));
     assert!(prompt.json()["prompt"].as_str().unwrap().contains("Hi"), "{}", prompt.text());
-    for path in ["/props", "/tokenizer_info", "/openapi.json", "/api/tags", "/api/version", "/v1/health", "/models", "/slots"] {
+    for path in [
+        "/props",
+        "/tokenizer_info",
+        "/openapi.json",
+        "/api/tags",
+        "/api/version",
+        "/v1/health",
+        "/models",
+        "/slots",
+    ] {
         let answer = server.get(path);
         assert_eq!(answer.status, 200, "{path}");
         answer.json();
@@ -322,5 +341,7 @@ fn what_is_answered_without_the_engine() {
             assert!(metrics.contains(&format!("# TYPE {name} ")), "{name}");
         }
     }
-    assert!(metrics.contains("bitnetc:build_info{version=") && metrics.contains("process_resident_memory_bytes "));
+    assert!(
+        metrics.contains("bitnetc:build_info{version=") && metrics.contains("process_resident_memory_bytes ")
+    );
 }
