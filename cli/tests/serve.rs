@@ -164,8 +164,8 @@ fn a_server_says_where_it_is_and_ends_in_order() {
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    let served = Served::new(&["--log-requests", "text", "--log-prompts"]).healthy();
-    let body = r#"{"prompt":"a","max_tokens":240,"ignore_eos":true,"stream":true}"#;
+    let served = Served::new(&["--log-requests", "text", "--log-prompts", "-c", "8192"]).healthy();
+    let body = r#"{"prompt":"a","max_tokens":8000,"ignore_eos":true,"stream":true}"#;
     let mut stream = TcpStream::connect(&served.address).unwrap();
     let request = format!(
         "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",

@@ -13,7 +13,7 @@ use crate::memory;
 use crate::registry::{Lease, Registry};
 
 /// Statuses of refusals that are counted each.
-const STATUSES: [u16; 12] = [400, 401, 403, 404, 405, 408, 413, 415, 429, 499, 500, 503];
+const STATUSES: [u16; 12] = [400, 401, 403, 404, 405, 408, 409, 413, 415, 429, 500, 503];
 
 /// What the server counts itself.
 #[derive(Debug, Default)]

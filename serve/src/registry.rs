@@ -264,6 +264,12 @@ impl Registry {
         let model = (entry.source.open)()?;
         let loaded = model.loaded();
         let context = models.context.unwrap_or_else(|| loaded.default_context());
+        if context > loaded.context {
+            let own = loaded.context;
+            (self.note)(&format!(
+                "the context of {context} tokens is more than the {own} that the model was trained for"
+            ));
+        }
         let of_context = loaded.context_bytes(context).saturating_mul(u64::from(models.parallel));
         let bytes = loaded.model.weight_bytes().saturating_add(of_context);
         let chat = ChatEncoder::for_model(loaded, &entry.source.template).map(|(encoder, note)| {

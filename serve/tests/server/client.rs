@@ -37,6 +37,19 @@ pub fn options() -> Options {
     options
 }
 
+/// Options of a server that makes one text at a time, and a text that takes its time.
+pub fn long_options() -> Options {
+    let mut options = options();
+    options.models.context = Some(8192);
+    options.models.parallel = 1;
+    options
+}
+
+/// A request for a text that takes its time.
+pub fn long_text(stream: bool) -> Value {
+    serde_json::json!({ "prompt": "a", "max_tokens": 8000, "ignore_eos": true, "stream": stream })
+}
+
 /// A server that runs.
 pub struct Running {
     pub address: SocketAddr,

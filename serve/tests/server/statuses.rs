@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use bitnetc_serve::{Key, LogFormat};
 use serde_json::json;
 
-use crate::client::{Running, ask, connect, eventually, options, post, read, source};
+use crate::client::{
+    Running, ask, connect, eventually, long_options, long_text, options, post, read, source,
+};
 
 #[test]
 fn what_is_refused_has_its_status_and_is_json() {
@@ -162,11 +164,10 @@ fn connections_have_a_bound() {
 
 #[test]
 fn a_full_queue_refuses_with_the_time_to_wait() {
-    let mut narrow = options();
-    narrow.models.parallel = 1;
+    let mut narrow = long_options();
     narrow.limits.queue = 1;
     let server = Running::new(narrow).healthy();
-    let long = json!({ "prompt": "a", "max_tokens": 200, "ignore_eos": true, "stream": true });
+    let long = long_text(true);
     let mut held: Vec<_> = (0..2).map(|_| connect(server.address)).collect();
     for stream in &mut held {
         stream.write_all(post("/v1/completions", &long).as_bytes()).unwrap();
@@ -186,11 +187,10 @@ fn a_full_queue_refuses_with_the_time_to_wait() {
 
 #[test]
 fn a_bounded_wait_ends_with_a_503() {
-    let mut narrow = options();
-    narrow.models.parallel = 1;
+    let mut narrow = long_options();
     narrow.limits.queue_timeout = Some(Duration::from_millis(50));
     let server = Running::new(narrow).healthy();
-    let long = json!({ "prompt": "a", "max_tokens": 250, "ignore_eos": true, "stream": true });
+    let long = long_text(true);
     let mut held = connect(server.address);
     held.write_all(post("/v1/completions", &long).as_bytes()).unwrap();
     eventually(|| server.metric("bitnetc:num_requests_running") > 0.0);

@@ -11,7 +11,9 @@ use bitnetc::engine::{EngineOptions, GenerateOptions, Request};
 use bitnetc::runtime::sampling::SamplingParams;
 use serde_json::{Value, json};
 
-use crate::client::{Running, ask, builtin, connect, eventually, options, post, read, source};
+use crate::client::{
+    Running, ask, builtin, connect, eventually, long_options, long_text, options, post, read, source,
+};
 
 const PLAY: &str = "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak.\n\nROMEO:\nBut, soft! what \
                     light through yonder window breaks? It is the east, and Juliet is the sun.";
@@ -169,11 +171,10 @@ fn ten_thousand_requests_leave_nothing() {
 
 #[test]
 fn a_client_that_leaves_frees_its_sequence() {
-    let mut narrow = options();
-    narrow.models.parallel = 1;
+    let mut narrow = long_options();
     let server = Running::new(narrow).healthy();
     for stream in [true, false] {
-        let long = json!({ "prompt": "a", "max_tokens": 240, "ignore_eos": true, "stream": stream });
+        let long = long_text(stream);
         let mut running = connect(server.address);
         running.write_all(post("/v1/completions", &long).as_bytes()).unwrap();
         eventually(|| server.metric("bitnetc:num_requests_running") == 1.0);
@@ -191,11 +192,10 @@ fn a_client_that_leaves_frees_its_sequence() {
 
 #[test]
 fn streams_say_that_they_live() {
-    let mut narrow = options();
-    narrow.models.parallel = 1;
+    let mut narrow = long_options();
     narrow.limits.ping = Duration::from_millis(20);
     let server = Running::new(narrow).healthy();
-    let long = json!({ "prompt": "a", "max_tokens": 200, "ignore_eos": true, "stream": true });
+    let long = long_text(true);
     let mut running = connect(server.address);
     running.write_all(post("/v1/completions", &long).as_bytes()).unwrap();
     eventually(|| server.metric("bitnetc:num_requests_running") == 1.0);
@@ -215,11 +215,11 @@ fn streams_say_that_they_live() {
 
 #[test]
 fn the_end_is_in_order() {
-    let mut short = options();
+    let mut short = long_options();
     short.limits.drain_timeout = Duration::from_millis(300);
     let server = Running::new(short).healthy();
     let mut kept = connect(server.address);
-    let long = json!({ "prompt": "a", "max_tokens": 250, "ignore_eos": true, "stream": true });
+    let long = long_text(true);
     let mut running = connect(server.address);
     running.write_all(post("/v1/completions", &long).as_bytes()).unwrap();
     eventually(|| server.metric("bitnetc:num_requests_running") == 1.0);
