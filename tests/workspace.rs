@@ -42,8 +42,12 @@ fn crates_depend_in_one_direction() {
         ("runtime", &["codegen", "ir", "threads"]),
         // The library.
         (".", &["codegen", "frontend-gguf", "import", "ir", "jinja", "passes", "runtime", "threads"]),
+        ("serve", &["bitnetc", "page"]),
         ("tools", &["bitnetc", "codegen", "frontend-gguf", "ir", "page", "passes", "runtime", "threads"]),
-        ("cli", &["bitnetc", "codegen", "frontend-gguf", "import", "ir", "passes", "runtime", "tools"]),
+        (
+            "cli",
+            &["bitnetc", "codegen", "frontend-gguf", "import", "ir", "passes", "runtime", "serve", "tools"],
+        ),
     ]);
     for (name, allowed) in allowed {
         assert_eq!(edges(&root().join(name).join("Cargo.toml")), allowed, "edges of {name}");
@@ -74,6 +78,8 @@ const OF_A_TERMINAL: [&str; 8] = [
 ];
 /// Crates that reach the network, and their checks of what it brings.
 const OF_THE_NETWORK: [&str; 6] = ["ureq", "rustls", "rustls-graviola", "graviola", "sha1", "sha2"];
+/// Crates of the server, which the engine knows nothing of.
+const OF_THE_SERVER: [&str; 4] = ["axum", "hyper", "tokio", "bitnetc-serve"];
 const OF_GRAMMARS: [&str; 2] = ["llguidance", "toktrie"];
 
 #[test]
@@ -86,6 +92,7 @@ fn a_program_links_what_it_uses() {
     for features in [&[][..], &["grammar"], &["hub"], &["grammar", "hub"]] {
         let linked = closure("bitnetc", features);
         assert_eq!(has(&linked, &OF_A_TERMINAL), [""; 0], "{features:?}");
+        assert_eq!(has(&linked, &OF_THE_SERVER), [""; 0], "{features:?}");
         let tools = has(&linked, &["bitnetc-tools", "bitnetc-cli"]);
         assert_eq!(tools, [""; 0], "{features:?}");
         let network = has(&linked, &OF_THE_NETWORK);
@@ -95,6 +102,8 @@ fn a_program_links_what_it_uses() {
         assert_eq!(has(&linked, &OF_GRAMMARS), grammars, "{features:?}");
     }
     assert_eq!(has(&closure("bitnetc-cli", &["grammar"]), &OF_A_TERMINAL), OF_A_TERMINAL);
+    assert_eq!(has(&closure("bitnetc-cli", &["grammar"]), &OF_THE_SERVER), [""; 0]);
+    assert_eq!(has(&closure("bitnetc-cli", &["serve"]), &OF_THE_SERVER), OF_THE_SERVER);
 }
 
 #[test]
@@ -249,7 +258,7 @@ const LIBRARIES: [&str; 9] = [
 
 fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for dir in LIBRARIES.into_iter().chain(["page/src", "tools/src", "cli/src"]) {
+    for dir in LIBRARIES.into_iter().chain(["page/src", "serve/src", "tools/src", "cli/src"]) {
         rust_files(&root().join(dir), &mut files);
     }
     files
@@ -270,6 +279,7 @@ fn unsafe_stands_in_three_files_only() {
     for krate in [
         "src/lib.rs",
         "page/src/lib.rs",
+        "serve/src/lib.rs",
         "tools/src/lib.rs",
         "cli/src/main.rs",
         "ir/src/lib.rs",

@@ -434,7 +434,8 @@ fn environment() -> BTreeMap<String, String> {
 
 /// A setting as it may be shown: a key is not.
 fn shown_of((name, value): (String, String)) -> (String, String) {
-    let is_key = name.to_lowercase().replace('-', "_").ends_with("_key") && !name.to_lowercase().contains("tls");
+    let is_key =
+        name.to_lowercase().replace('-', "_").ends_with("_key") && !name.to_lowercase().contains("tls");
     (name, if is_key { "(set)".to_owned() } else { value })
 }
 

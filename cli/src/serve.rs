@@ -29,7 +29,10 @@ pub(crate) fn run(args: &ServeArgs, quiet: bool) -> Outcome {
     output::print(&format!("{}\n", server.url()))?;
     let shown = sources.names.join(", ");
     let drain = args.drain_timeout;
-    output::say(quiet, format!("serving {shown} at {} (Ctrl-C ends it, after at most {drain} s)", server.url()));
+    output::say(
+        quiet,
+        format!("serving {shown} at {} (Ctrl-C ends it, after at most {drain} s)", server.url()),
+    );
     let result = server.run();
     interrupt::abandon();
     match result {
@@ -46,7 +49,9 @@ fn warn_of(options: &Options, quiet: bool) {
         let host = options.host;
         output::say(
             quiet,
-            format!("warning: everybody who reaches {host} may use this server: --api-key-file FILE asks for a key"),
+            format!(
+                "warning: everybody who reaches {host} may use this server: --api-key-file FILE asks for a key"
+            ),
         );
     }
     if options.access.cors_origins.iter().any(|origin| origin == "*") && options.access.keys.is_empty() {
@@ -134,7 +139,8 @@ impl ServeArgs {
         if self.sampling_defaults == SamplingDefaults::Openai {
             self.as_openai(&mut params);
         }
-        let length = LengthArgs { n_predict: self.max_tokens_default, ctx_size: self.ctx_size, ignore_eos: false };
+        let length =
+            LengthArgs { n_predict: self.max_tokens_default, ctx_size: self.ctx_size, ignore_eos: false };
         let limits = bitnetc::api::Limits { choices: self.max_choices as usize, ..Default::default() };
         Ok(Models {
             parallel: self.parallel,
@@ -175,14 +181,19 @@ impl ServeArgs {
 impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Self {
         let hint = match &error {
-            ServeError::InUse { address } => {
-                Some(format!("another port: --port {}; any free one: --port 0", address.port().wrapping_add(1).max(1024)))
-            }
+            ServeError::InUse { address } => Some(format!(
+                "another port: --port {}; any free one: --port 0",
+                address.port().wrapping_add(1).max(1024)
+            )),
             ServeError::Listen { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 Some("ports below 1024 are for the system: use --port 8080".to_owned())
             }
-            ServeError::Listen { .. } => Some("--host takes an address of this machine, or 0.0.0.0 for all of them".to_owned()),
-            ServeError::SameName { .. } => Some("--alias NAME,NAME names the models in their order".to_owned()),
+            ServeError::Listen { .. } => {
+                Some("--host takes an address of this machine, or 0.0.0.0 for all of them".to_owned())
+            }
+            ServeError::SameName { .. } => {
+                Some("--alias NAME,NAME names the models in their order".to_owned())
+            }
             ServeError::Tls { .. } => Some("--tls-cert and --tls-key take files in PEM".to_owned()),
             _ => None,
         };

@@ -86,12 +86,56 @@ fn a_server_says_where_it_is_and_ends_in_order() {
     std::fs::write(&keys, "# ours\nsecret-one\n\nsecret-two\n").unwrap();
     let slots = folder.path().to_str().unwrap();
     let served = Served::new(&[
-        "--parallel", "2", "--api-key-file", keys.to_str().unwrap(), "--api-key", "secret-three", "--metrics-key",
-        "secret-four", "--allowed-hosts", "box.local", "--cors-origins", "https://a.example", "--max-queue", "8",
-        "--queue-timeout", "30", "--max-connections", "64", "--max-body", "1", "--read-timeout", "10", "--write-timeout",
-        "20", "--drain-timeout", "5", "--preload", "--max-models", "2", "--strict-model", "--log-requests", "json",
-        "--slot-save-path", slots, "--sampling-defaults", "openai", "--max-step-ms", "100", "--cache-ram", "16",
-        "--max-tokens-default", "16", "--max-choices", "2", "--alias", "small", "--host", "localhost", "--temp", "0.5",
+        "--parallel",
+        "2",
+        "--api-key-file",
+        keys.to_str().unwrap(),
+        "--api-key",
+        "secret-three",
+        "--metrics-key",
+        "secret-four",
+        "--allowed-hosts",
+        "box.local",
+        "--cors-origins",
+        "https://a.example",
+        "--max-queue",
+        "8",
+        "--queue-timeout",
+        "30",
+        "--max-connections",
+        "64",
+        "--max-body",
+        "1",
+        "--read-timeout",
+        "10",
+        "--write-timeout",
+        "20",
+        "--drain-timeout",
+        "5",
+        "--preload",
+        "--max-models",
+        "2",
+        "--strict-model",
+        "--log-requests",
+        "json",
+        "--slot-save-path",
+        slots,
+        "--sampling-defaults",
+        "openai",
+        "--max-step-ms",
+        "100",
+        "--cache-ram",
+        "16",
+        "--max-tokens-default",
+        "16",
+        "--max-choices",
+        "2",
+        "--alias",
+        "small",
+        "--host",
+        "localhost",
+        "--temp",
+        "0.5",
     ])
     .healthy();
     assert!(served.get("/v1/models", "").starts_with("HTTP/1.1 401"));
@@ -111,16 +155,22 @@ fn a_server_says_where_it_is_and_ends_in_order() {
     assert!(said.contains("2 sequences of 256 tokens = "), "{said}");
     let logged = said.lines().find(|line| line.contains("/v1/completions")).unwrap();
     let logged: serde_json::Value = serde_json::from_str(logged).unwrap();
-    assert_eq!((&logged["status"], &logged["new_tokens"], &logged["finish"]), (&200.into(), &4.into(), &"length".into()));
+    assert_eq!(
+        (&logged["status"], &logged["new_tokens"], &logged["finish"]),
+        (&200.into(), &4.into(), &"length".into())
+    );
     assert!(!said.contains("secret") && !said.contains("ROMEO"), "{said}");
 }
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    let served = Served::new(&["--log-requests", "text", "--log-prompts"]).healthy();
-    let body = r#"{"prompt":"a","max_tokens":240,"ignore_eos":true,"stream":true}"#;
+    let served = Served::new(&["--log-requests", "text", "--log-prompts", "-c", "8192"]).healthy();
+    let body = r#"{"prompt":"a","max_tokens":8000,"ignore_eos":true,"stream":true}"#;
     let mut stream = TcpStream::connect(&served.address).unwrap();
-    let request = format!("POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let request = format!(
+        "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     stream.write_all(request.as_bytes()).unwrap();
     stream.read_exact(&mut [0; 20]).unwrap();
     served.signal("-INT");
@@ -133,7 +183,10 @@ fn a_second_signal_ends_it_at_once() {
 #[test]
 fn options_come_from_the_environment_and_from_llama_server() {
     let mut command = command(&["serve", "-np", "3", "--metrics", "-cb", "-cram", "8"]);
-    command.env("BITNETC_PORT", "0").env("BITNETC_CTX_SIZE", "128").env("BITNETC_API_KEY", "from-the-environment");
+    command
+        .env("BITNETC_PORT", "0")
+        .env("BITNETC_CTX_SIZE", "128")
+        .env("BITNETC_API_KEY", "from-the-environment");
     let served = Served::of(command).healthy();
     let slots = served.get("/slots", "authorization: Bearer from-the-environment\r\n");
     assert_eq!(slots.matches("\"n_ctx\":128").count(), 3, "{slots}");
@@ -176,7 +229,12 @@ fn help_has_examples() {
     let help = output(&["serve", "--help"]);
     let text = String::from_utf8_lossy(&help.stdout).into_owned();
     assert_eq!(help.status.code(), Some(0));
-    for words in ["bitnetc serve 2b-4t other.gguf", "--drain-timeout", "[env: BITNETC_PARALLEL=", "--sampling-defaults"] {
+    for words in [
+        "bitnetc serve 2b-4t other.gguf",
+        "--drain-timeout",
+        "[env: BITNETC_PARALLEL=",
+        "--sampling-defaults",
+    ] {
         assert!(text.contains(words), "{words}");
     }
 }

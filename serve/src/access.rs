@@ -57,7 +57,8 @@ impl Gate {
         let header = headers.get(HOST).and_then(|host| host.to_str().ok());
         let name = without_port(of_uri.or(header).unwrap_or_default());
         let allowed = |allowed: &String| allowed.eq_ignore_ascii_case(name) || allowed == "*";
-        let is_local = ["localhost", "127.0.0.1", "[::1]"].iter().any(|local| local.eq_ignore_ascii_case(name));
+        let is_local =
+            ["localhost", "127.0.0.1", "[::1]"].iter().any(|local| local.eq_ignore_ascii_case(name));
         if is_local || self.access.allowed_hosts.iter().any(allowed) {
             return Ok(());
         }
@@ -160,7 +161,8 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        gate.check(&request.body(Body::empty()).unwrap()).map_or_else(|failure| failure.refusal.status, |()| 200)
+        gate.check(&request.body(Body::empty()).unwrap())
+            .map_or_else(|failure| failure.refusal.status, |()| 200)
     }
 
     #[test]
@@ -184,7 +186,11 @@ mod tests {
         }
         options.access.keys = vec![Key::new("k")];
         let gate = Gate::new(&options);
-        assert_eq!(status(&gate, "/health", &[("host", "evil.example")]), 200, "a page does not know the key");
+        assert_eq!(
+            status(&gate, "/health", &[("host", "evil.example")]),
+            200,
+            "a page does not know the key"
+        );
     }
 
     #[test]
@@ -210,7 +216,11 @@ mod tests {
     fn web_pages() {
         let mut options = Options::default();
         let own = [("host", "localhost:8080"), ("origin", "http://localhost:8080")];
-        let foreign = [("host", "localhost:8080"), ("origin", "https://a.example"), ("content-type", "application/json")];
+        let foreign = [
+            ("host", "localhost:8080"),
+            ("origin", "https://a.example"),
+            ("content-type", "application/json"),
+        ];
         let gate = Gate::new(&options);
         assert_eq!((status(&gate, "/", &own), status(&gate, "/", &foreign)), (200, 403));
         let form = [own[0], own[1], ("content-type", "text/plain")];

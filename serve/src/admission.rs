@@ -66,7 +66,8 @@ impl Admission {
 
     fn overloaded(&self) -> Failure {
         let message = format!("{} requests are waiting already: ask again later", self.waiting());
-        Failure::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message).retry_after(self.retry_after())
+        Failure::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message)
+            .retry_after(self.retry_after())
     }
 
     /// Seconds until those that wait have been served, at the measured rate.
@@ -95,9 +96,8 @@ impl Ticket {
         let more = count.saturating_sub(self.count);
         let room = admission.sequences + admission.queue;
         // A request for more than there ever is room for is taken when nobody else is there.
-        let fits = |taken: usize| {
-            (more == 0 || taken + more <= room || taken == self.count).then_some(taken + more)
-        };
+        let fits =
+            |taken: usize| (more == 0 || taken + more <= room || taken == self.count).then_some(taken + more);
         match admission.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits) {
             Ok(_) => {
                 self.count += more;
@@ -117,9 +117,11 @@ impl Ticket {
                 Ok(())
             }
             _ => {
-                let message = format!("no sequence was free within {:.1} s: ask again later", time.as_secs_f64());
+                let message =
+                    format!("no sequence was free within {:.1} s: ask again later", time.as_secs_f64());
                 let seconds = self.admission.retry_after();
-                Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "queue_timeout", message).retry_after(seconds))
+                Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "queue_timeout", message)
+                    .retry_after(seconds))
             }
         }
     }

@@ -49,7 +49,12 @@ pub(crate) struct Front {
 }
 
 impl App {
-    pub(crate) fn new(options: Arc<Options>, registry: Arc<Registry>, shutdown: Shutdown, log: Sink) -> Arc<Self> {
+    pub(crate) fn new(
+        options: Arc<Options>,
+        registry: Arc<Registry>,
+        shutdown: Shutdown,
+        log: Sink,
+    ) -> Arc<Self> {
         let gate = Gate::new(&options);
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64);
         Arc::new(Self {

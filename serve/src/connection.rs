@@ -98,7 +98,8 @@ pub(crate) async fn serve(listener: TcpListener, front: Front, tls: Option<TlsAc
 async fn refuse(mut stream: TcpStream, encrypted: bool) {
     // Whoever expects TLS understands no answer.
     if !encrypted {
-        let answer = plain(503, "too_many_connections", "too many connections: ask again", "retry-after: 1\r\n");
+        let answer =
+            plain(503, "too_many_connections", "too many connections: ask again", "retry-after: 1\r\n");
         drop(timeout(LINGER, stream.write_all(answer.as_bytes())).await);
         linger(stream).await;
     }
@@ -106,7 +107,8 @@ async fn refuse(mut stream: TcpStream, encrypted: bool) {
 
 /// An answer without the help of hyper.
 fn plain(status: u16, code: &'static str, message: &str, headers: &str) -> String {
-    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
+    let reason =
+        StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
     let body = Refusal::new(status, code, message).to_openai().to_string();
     format!(
         "HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{headers}connection: \

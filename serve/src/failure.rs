@@ -18,7 +18,9 @@ pub(crate) enum Dialect {
 impl Dialect {
     /// Of any path, of one that there is not too.
     pub(crate) fn of_path(path: &str) -> Self {
-        let is_in = |folder: &str| path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let is_in = |folder: &str| {
+            path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
         if is_in("/v1/messages") {
             Self::Anthropic
         } else if is_in("/api") {
@@ -136,8 +138,12 @@ mod tests {
     fn headers_belong_to_the_status() {
         let response = Failure::draining().respond(Dialect::OpenAi);
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-        assert_eq!((response.status().as_u16(), header(RETRY_AFTER), header(CONNECTION)), (503, Some("5"), Some("close")));
-        let response = Failure::new(StatusCode::UNAUTHORIZED, "invalid_api_key", "no").respond(Dialect::OpenAi);
+        assert_eq!(
+            (response.status().as_u16(), header(RETRY_AFTER), header(CONNECTION)),
+            (503, Some("5"), Some("close"))
+        );
+        let response =
+            Failure::new(StatusCode::UNAUTHORIZED, "invalid_api_key", "no").respond(Dialect::OpenAi);
         assert_eq!(response.headers().get(WWW_AUTHENTICATE).unwrap(), "Bearer");
     }
 }

@@ -41,7 +41,11 @@ impl<S> Timed<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_read(cx, buf)
     }
 }
@@ -73,5 +77,38 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.socket).poll_shutdown(cx);
         self.bounded(polled, cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[test]
+    fn a_write_that_makes_no_progress_fails_and_one_that_does_goes_on() {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (ours, mut theirs) = tokio::io::duplex(64);
+            let mut timed = Timed::new(ours, Duration::from_millis(200));
+            let reading = tokio::spawn(async move {
+                let mut buffer = [0; 16];
+                for _ in 0..6 {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    tokio::io::AsyncReadExt::read_exact(&mut theirs, &mut buffer).await.unwrap();
+                }
+                theirs
+            });
+            // Longer than the patience in all, but never without progress for so long.
+            timed.write_all(&[1; 160]).await.unwrap();
+            let theirs = reading.await.unwrap();
+            let begun = std::time::Instant::now();
+            let error = timed.write_all(&[1; 160]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert!(begun.elapsed() >= Duration::from_millis(200));
+            drop(theirs);
+        });
     }
 }

@@ -41,6 +41,9 @@ mod tests {
         assert!(available().unwrap() > 0 && resident().unwrap() > 1 << 20);
         assert!(default_cache() <= 2 << 30);
         assert_eq!(kilobytes("/proc/meminfo", "NoSuchThing:"), None);
-        assert_eq!((shown(1_500), shown(2_000_000), shown(3_210_000_000)), ("1.5 kB".into(), "2.0 MB".into(), "3.21 GB".into()));
+        assert_eq!(
+            (shown(1_500), shown(2_000_000), shown(3_210_000_000)),
+            ("1.5 kB".into(), "2.0 MB".into(), "3.21 GB".into())
+        );
     }
 }

@@ -13,7 +13,7 @@ use crate::memory;
 use crate::registry::{Lease, Registry};
 
 /// Statuses of refusals that are counted each.
-const STATUSES: [u16; 12] = [400, 401, 403, 404, 405, 408, 413, 415, 429, 499, 500, 503];
+const STATUSES: [u16; 12] = [400, 401, 403, 404, 405, 408, 409, 413, 415, 429, 500, 503];
 
 /// What the server counts itself.
 #[derive(Debug, Default)]
@@ -89,7 +89,12 @@ fn finished(lease: &Lease) -> Vec<(&'static str, f64)> {
     let finished = &lease.engine.metrics().finished;
     let stop = finished.end_token.get() + finished.stop_string.get() + finished.grammar.get();
     let length = finished.limit.get() + finished.context_full.get();
-    let all = [("stop", stop), ("length", length), ("abort", finished.cancelled.get()), ("error", finished.failed.get())];
+    let all = [
+        ("stop", stop),
+        ("length", length),
+        ("abort", finished.cancelled.get()),
+        ("error", finished.failed.get()),
+    ];
     all.map(|(reason, count)| (reason, count as f64)).into()
 }
 
@@ -355,7 +360,8 @@ impl Row {
 
 /// All numbers, as text.
 pub(crate) fn render(registry: &Registry, counters: &Counters) -> String {
-    let loaded = registry.entries.iter().filter_map(|entry| Some((entry.source.name.clone(), entry.running()?)));
+    let loaded =
+        registry.entries.iter().filter_map(|entry| Some((entry.source.name.clone(), entry.running()?)));
     let models: Vec<(String, Lease)> = loaded.collect();
     let mut out = String::with_capacity(32 << 10);
     for row in TABLE {
@@ -401,8 +407,32 @@ mod tests {
                 assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':'), "{name}");
             }
             assert!(row.help.ends_with('.'), "{}", row.name);
-            assert_eq!(row.kind == Kind::Histogram, matches!(row.value, Value::Histogram(_) | Value::Histograms(..)));
+            assert_eq!(
+                row.kind == Kind::Histogram,
+                matches!(row.value, Value::Histogram(_) | Value::Histograms(..))
+            );
         }
+    }
+
+    #[test]
+    fn the_guide_has_the_table() {
+        const BEGIN: &str = "<!-- made from serve/src/metrics.rs by a test: begin -->\n";
+        let mut table = "| name | also | kind | what |\n|---|---|---|---|\n".to_owned();
+        for row in TABLE {
+            let twins: Vec<String> = row.twins.iter().map(|name| format!("`{name}`")).collect();
+            let kind = format!("{:?}", row.kind).to_lowercase();
+            let _ =
+                writeln!(table, "| `bitnetc:{}` | {} | {kind} | {} |", row.name, twins.join(" "), row.help);
+        }
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/serving.md");
+        let page = std::fs::read_to_string(&path).unwrap();
+        let (before, rest) = page.split_once(BEGIN).unwrap();
+        let (found, after) = rest.split_once("<!-- end -->").unwrap();
+        if std::env::var_os("BITNETC_RECORD_REFERENCE").is_some() {
+            std::fs::write(&path, format!("{before}{BEGIN}{table}<!-- end -->{after}")).unwrap();
+            return;
+        }
+        assert!(table == found, "docs/serving.md differs: record it with BITNETC_RECORD_REFERENCE=1");
     }
 
     #[test]
@@ -411,7 +441,10 @@ mod tests {
         let mut out = String::new();
         histogram(&mut out, "x", "a=\"b\"", &metrics.step_rows);
         assert!(out.starts_with("x_bucket{a=\"b\",le=\"1\"} 0\n"), "{out}");
-        assert!(out.ends_with("x_bucket{a=\"b\",le=\"+Inf\"} 0\nx_sum{a=\"b\"} 0\nx_count{a=\"b\"} 0\n"), "{out}");
+        assert!(
+            out.ends_with("x_bucket{a=\"b\",le=\"+Inf\"} 0\nx_sum{a=\"b\"} 0\nx_count{a=\"b\"} 0\n"),
+            "{out}"
+        );
         assert_eq!(quoted("a\"\\\n"), "a\\\"\\\\\\n");
     }
 }

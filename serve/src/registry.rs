@@ -153,7 +153,9 @@ impl Registry {
         let found = match name {
             None | Some("") => first,
             // ollama's clients add a tag to names that have none.
-            Some(name) => named(name).or_else(|| named(name.strip_suffix(":latest")?)).or(first.filter(|_| lenient)),
+            Some(name) => {
+                named(name).or_else(|| named(name.strip_suffix(":latest")?)).or(first.filter(|_| lenient))
+            }
         };
         found.ok_or_else(|| self.unknown(name.unwrap_or_default()))
     }
@@ -237,7 +239,8 @@ impl Registry {
             Ok((service, engine_options, bytes)) => {
                 self.make_room(bytes.saturating_sub(service.model.loaded().model.weight_bytes())).await;
                 let registry = Arc::clone(&self);
-                let started = tokio::task::spawn_blocking(move || registry.start(service, engine_options, bytes));
+                let started =
+                    tokio::task::spawn_blocking(move || registry.start(service, engine_options, bytes));
                 started.await.unwrap_or_else(|panic| Err(format!("a panic while it was started: {panic}")))
             }
             Err(why) => Err(why),
@@ -261,6 +264,12 @@ impl Registry {
         let model = (entry.source.open)()?;
         let loaded = model.loaded();
         let context = models.context.unwrap_or_else(|| loaded.default_context());
+        if context > loaded.context {
+            let own = loaded.context;
+            (self.note)(&format!(
+                "the context of {context} tokens is more than the {own} that the model was trained for"
+            ));
+        }
         let of_context = loaded.context_bytes(context).saturating_mul(u64::from(models.parallel));
         let bytes = loaded.model.weight_bytes().saturating_add(of_context);
         let chat = ChatEncoder::for_model(loaded, &entry.source.template).map(|(encoder, note)| {
@@ -291,7 +300,8 @@ impl Registry {
     fn start(&self, service: Service, options: EngineOptions, bytes: u64) -> Result<Running, String> {
         let engine = service.model.engine(options).map_err(|error| error.to_string())?;
         let limits = self.options.limits;
-        let admission = Admission::new(engine.metrics(), options.sequences, limits.queue, limits.queue_timeout);
+        let admission =
+            Admission::new(engine.metrics(), options.sequences, limits.queue, limits.queue_timeout);
         let (service, admission) = (Arc::new(service), Arc::new(admission));
         Ok(Running { service, engine, admission, bytes, sequences: options.sequences })
     }

@@ -62,14 +62,17 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/api/show", post(utilities::ollama_show));
     for route in Route::ALL {
         for path in route.paths() {
-            router = router.route(path, post(move |app, record, request| of_text(app, route, record, request)));
+            router =
+                router.route(path, post(move |app, record, request| of_text(app, route, record, request)));
         }
     }
     for (path, what) in UNSUPPORTED {
         router = router.route(path, post(move |uri: Uri| async move { unsupported(&uri, what) }));
     }
     router
-        .fallback(|uri: Uri| async move { Failure::not_found(uri.path()).respond(Dialect::of_path(uri.path())) })
+        .fallback(
+            |uri: Uri| async move { Failure::not_found(uri.path()).respond(Dialect::of_path(uri.path())) },
+        )
         .method_not_allowed_fallback(|uri: Uri| async move {
             let message = format!("{} is not asked in this way: see `allow`", uri.path().escape_debug());
             let failure = Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);

@@ -41,7 +41,12 @@ impl Server {
     ///
     /// # Errors
     /// The address cannot be had, the files of TLS cannot be used, no model or two of one name.
-    pub fn bind(options: Options, models: Vec<ModelSource>, note: Note, log: Note) -> Result<Self, ServeError> {
+    pub fn bind(
+        options: Options,
+        models: Vec<ModelSource>,
+        note: Note,
+        log: Note,
+    ) -> Result<Self, ServeError> {
         let mut names = BTreeSet::new();
         if let Some(twice) = models.iter().find(|model| !names.insert(model.name.as_str())) {
             return Err(ServeError::SameName { name: twice.name.clone() });

@@ -46,7 +46,8 @@ async fn list_of(app: &Arc<App>, uri: &Uri) -> Answer {
     let parameters = parameters(uri);
     let lease = app.registry.acquire(parameters.get("model").map(String::as_str)).await?;
     let slots = lease.engine.slots();
-    let wants_free = parameters.get("fail_on_no_slot").is_some_and(|value| !["", "0", "false"].contains(&&**value));
+    let wants_free =
+        parameters.get("fail_on_no_slot").is_some_and(|value| !["", "0", "false"].contains(&&**value));
     if wants_free && slots.iter().all(SlotState::is_processing) {
         let message = "all sequences are taken";
         return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "no_slot", message).retry_after(1));
@@ -81,7 +82,11 @@ async fn act_on(app: Arc<App>, request: Request<Body>) -> Answer {
     };
     let done = tokio::task::spawn_blocking(move || action.run(&lease.engine, seat)).await;
     let value = done.map_err(|_| {
-        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "a panic while the state was handled")
+        Failure::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal_error",
+            "a panic while the state was handled",
+        )
     })?;
     Ok(answer(StatusCode::OK, &value?))
 }

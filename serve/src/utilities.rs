@@ -48,15 +48,27 @@ pub(crate) async fn count_tokens(lease: Lease, body: Bytes) -> Answer {
     computed(lease, body, api::count_tokens).await
 }
 
-pub(crate) async fn tokenize(State(app): State<Arc<App>>, Extension(record): Extension<Record>, request: Request<Body>) -> Response {
+pub(crate) async fn tokenize(
+    State(app): State<Arc<App>>,
+    Extension(record): Extension<Record>,
+    request: Request<Body>,
+) -> Response {
     posted(app, record, request, api::tokenize).await
 }
 
-pub(crate) async fn detokenize(State(app): State<Arc<App>>, Extension(record): Extension<Record>, request: Request<Body>) -> Response {
+pub(crate) async fn detokenize(
+    State(app): State<Arc<App>>,
+    Extension(record): Extension<Record>,
+    request: Request<Body>,
+) -> Response {
     posted(app, record, request, api::detokenize).await
 }
 
-pub(crate) async fn apply_template(State(app): State<Arc<App>>, Extension(record): Extension<Record>, request: Request<Body>) -> Response {
+pub(crate) async fn apply_template(
+    State(app): State<Arc<App>>,
+    Extension(record): Extension<Record>,
+    request: Request<Body>,
+) -> Response {
     posted(app, record, request, api::apply_template).await
 }
 
@@ -66,7 +78,8 @@ async fn named(app: &Arc<App>, uri: &Uri) -> Result<Lease, Failure> {
 }
 
 pub(crate) async fn tokenizer_info(State(app): State<Arc<App>>, uri: Uri) -> Response {
-    let result = async { Ok(answer(StatusCode::OK, &api::tokenizer_info(&named(&app, &uri).await?.service))) };
+    let result =
+        async { Ok(answer(StatusCode::OK, &api::tokenizer_info(&named(&app, &uri).await?.service))) };
     settled(uri.path(), result.await)
 }
 

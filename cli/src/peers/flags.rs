@@ -446,12 +446,7 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     // Templates.
     flag(&["--jinja", "--no-jinja"], TEXT, None, Nothing("chat templates are always Jinja")),
-    flag(
-        &["--chat-template-kwargs"],
-        TEXT,
-        One,
-        Refused("requests have chat_template_kwargs in their body"),
-    ),
+    flag(&["--chat-template-kwargs"], TEXT, One, Refused("requests have chat_template_kwargs in their body")),
     flag(
         &["--reasoning-format", "--reasoning-budget", "--reasoning-effort", "--reasoning-budget-message"],
         PROMPTED,
@@ -620,7 +615,12 @@ pub(super) const FLAGS: &[Flag] = &[
         None,
         Nothing("the chat page is at /, and takes nothing where nobody asks for it"),
     ),
-    flag(&["--threads-http"], &[Serve], One, Nothing("two threads read and write sockets, and compute nothing")),
+    flag(
+        &["--threads-http"],
+        &[Serve],
+        One,
+        Nothing("two threads read and write sockets, and compute nothing"),
+    ),
     flag(
         &["-to", "--timeout"],
         &[Serve],
@@ -636,7 +636,12 @@ pub(super) const FLAGS: &[Flag] = &[
     flag(&["--path"], &[Serve], One, Refused("no files are served: a web server in front of it does that")),
     flag(&["--api-prefix"], &[Serve], One, Refused("a proxy in front of it can take the prefix away")),
     flag(&["--models-max"], &[Serve], One, Option("--max-models")),
-    flag(&["--models-dir", "--models-preset"], &[Serve], One, Refused("name the models: `bitnetc serve A B`")),
+    flag(
+        &["--models-dir", "--models-preset"],
+        &[Serve],
+        One,
+        Refused("name the models: `bitnetc serve A B`"),
+    ),
     flag(
         &["--reasoning-format", "--reasoning-budget", "-rea", "--reasoning"],
         &[Serve],

@@ -29,7 +29,10 @@ const COMMANDS: &[(&str, &str)] = &[
     ),
     ("convert", "`bitnetc import` converts a Hugging Face checkpoint to GGUF"),
     ("info", "`bitnetc show` prints the contents of a model file"),
-    ("ps", "no model stays loaded, but in `bitnetc serve`, which tells at /api/ps; `bitnetc list` shows what is cached"),
+    (
+        "ps",
+        "no model stays loaded, but in `bitnetc serve`, which tells at /api/ps; `bitnetc list` shows what is cached",
+    ),
     ("stop", "no model stays loaded, so there is none to stop; `bitnetc rm` removes one from the disk"),
     ("push", "models are not uploaded: the hf command of huggingface_hub does that"),
     (
@@ -280,7 +283,10 @@ mod tests {
             ("bitnetc -q chat -no-cnv-x", "bitnetc -q chat -no-cnv-x"),
             ("bitnetc bench -pg 5,6 -mmp 0 -ub 64", "bitnetc bench --pg 5,6 --no-mmap --batch-size 64"),
             ("bitnetc batch a -np 3", "bitnetc batch a --parallel 3"),
-            ("bitnetc serve -hf org/repo -np 3 -cram 9 -cb", "bitnetc serve --parallel 3 --cache-ram 9 -m hf:org/repo"),
+            (
+                "bitnetc serve -hf org/repo -np 3 -cram 9 -cb",
+                "bitnetc serve --parallel 3 --cache-ram 9 -m hf:org/repo",
+            ),
             ("bitnetc run -fa -n 3", "bitnetc run -n 3"),
             ("bitnetc run -fa on -n 3", "bitnetc run -n 3"),
             ("bitnetc run --flash-attn=on -n 3", "bitnetc run -n 3"),

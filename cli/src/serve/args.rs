@@ -41,7 +41,8 @@ impl std::fmt::Display for Seconds {
 }
 
 fn parse_seconds(text: &str) -> Result<Seconds, String> {
-    let seconds: f64 = text.trim_end_matches('s').parse().map_err(|_| "expected a number of seconds".to_owned())?;
+    let seconds: f64 =
+        text.trim_end_matches('s').parse().map_err(|_| "expected a number of seconds".to_owned())?;
     match (0.001..=1e6).contains(&seconds) {
         true => Ok(Seconds(Duration::from_secs_f64(seconds))),
         false => Err("expected seconds from 0.001 to 1000000".to_owned()),

@@ -47,7 +47,11 @@ impl Sources {
             all => all.iter().map(|model| Some(model.as_path())).collect(),
         };
         if args.alias.len() > given.len() {
-            let message = format!("--alias has {} names for {}", args.alias.len(), output::count(given.len() as u64, "model"));
+            let message = format!(
+                "--alias has {} names for {}",
+                args.alias.len(),
+                output::count(given.len() as u64, "model")
+            );
             return Err(Failure::new(exit::USAGE, message));
         }
         let failure = LastFailure::default();

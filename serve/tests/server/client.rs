@@ -37,6 +37,19 @@ pub fn options() -> Options {
     options
 }
 
+/// Options of a server that makes one text at a time, and a text that takes its time.
+pub fn long_options() -> Options {
+    let mut options = options();
+    options.models.context = Some(8192);
+    options.models.parallel = 1;
+    options
+}
+
+/// A request for a text that takes its time.
+pub fn long_text(stream: bool) -> Value {
+    serde_json::json!({ "prompt": "a", "max_tokens": 8000, "ignore_eos": true, "stream": stream })
+}
+
 /// A server that runs.
 pub struct Running {
     pub address: SocketAddr,
@@ -128,7 +141,8 @@ impl Answer {
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        let named = |line: &&str| line.split(':').next().is_some_and(|found| found.eq_ignore_ascii_case(name));
+        let named =
+            |line: &&str| line.split(':').next().is_some_and(|found| found.eq_ignore_ascii_case(name));
         self.head.lines().skip(1).find(named).map(|line| line[name.len() + 1..].trim())
     }
 
@@ -226,7 +240,10 @@ impl Buffered<'_> {
                 read > 0
             }
             Err(error) => {
-                assert!(!matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "no answer in time");
+                assert!(
+                    !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+                    "no answer in time"
+                );
                 false
             }
         }

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use bitnetc_serve::{Key, LogFormat};
 use serde_json::json;
 
-use crate::client::{Running, ask, connect, eventually, options, post, read, source};
+use crate::client::{
+    Running, ask, connect, eventually, long_options, long_text, options, post, read, source,
+};
 
 #[test]
 fn what_is_refused_has_its_status_and_is_json() {
@@ -15,7 +17,14 @@ fn what_is_refused_has_its_status_and_is_json() {
     let server = Running::new(small).healthy();
     let completion = |body: &serde_json::Value| server.post("/v1/completions", body);
     for (answer, status, code) in [
-        (ask(server.address, "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n{"), 400, "invalid_json"),
+        (
+            ask(
+                server.address,
+                "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n{",
+            ),
+            400,
+            "invalid_json",
+        ),
         (completion(&json!([1])), 400, "invalid_json"),
         (completion(&json!({ "prompt": "a", "max_tokens": "many" })), 400, "invalid_value"),
         (completion(&json!({ "prompt": vec![1; 400] })), 400, "context_length_exceeded"),
@@ -54,7 +63,9 @@ fn what_is_refused_has_its_status_and_is_json() {
 #[test]
 fn ids_are_echoed_and_heads_and_options_are_answered() {
     let server = Running::new(options()).healthy();
-    let with_id = |id: &str| ask(server.address, &format!("GET /health HTTP/1.1\r\nhost: localhost\r\nx-request-id: {id}\r\n\r\n"));
+    let with_id = |id: &str| {
+        ask(server.address, &format!("GET /health HTTP/1.1\r\nhost: localhost\r\nx-request-id: {id}\r\n\r\n"))
+    };
     assert_eq!(with_id("abc-1").header("x-request-id"), Some("abc-1"));
     assert_ne!(with_id("a b").header("x-request-id"), Some("a b"));
     let mut stream = connect(server.address);
@@ -114,12 +125,16 @@ fn slow_clients_hold_nobody_up() {
     }
     // The head is there, the body is not.
     let mut stream = connect(server.address);
-    stream.write_all(b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{").unwrap();
+    stream
+        .write_all(b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{")
+        .unwrap();
     let answer = read(&mut stream);
     assert_eq!((answer.status, answer.header("connection")), (408, Some("close")));
     // A client that sends half of a body and leaves.
     let mut stream = connect(server.address);
-    stream.write_all(b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{").unwrap();
+    stream
+        .write_all(b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{")
+        .unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     drop(stream);
     // Places are free again.
@@ -149,11 +164,10 @@ fn connections_have_a_bound() {
 
 #[test]
 fn a_full_queue_refuses_with_the_time_to_wait() {
-    let mut narrow = options();
-    narrow.models.parallel = 1;
+    let mut narrow = long_options();
     narrow.limits.queue = 1;
     let server = Running::new(narrow).healthy();
-    let long = json!({ "prompt": "a", "max_tokens": 200, "ignore_eos": true, "stream": true });
+    let long = long_text(true);
     let mut held: Vec<_> = (0..2).map(|_| connect(server.address)).collect();
     for stream in &mut held {
         stream.write_all(post("/v1/completions", &long).as_bytes()).unwrap();
@@ -173,11 +187,10 @@ fn a_full_queue_refuses_with_the_time_to_wait() {
 
 #[test]
 fn a_bounded_wait_ends_with_a_503() {
-    let mut narrow = options();
-    narrow.models.parallel = 1;
+    let mut narrow = long_options();
     narrow.limits.queue_timeout = Some(Duration::from_millis(50));
     let server = Running::new(narrow).healthy();
-    let long = json!({ "prompt": "a", "max_tokens": 250, "ignore_eos": true, "stream": true });
+    let long = long_text(true);
     let mut held = connect(server.address);
     held.write_all(post("/v1/completions", &long).as_bytes()).unwrap();
     eventually(|| server.metric("bitnetc:num_requests_running") > 0.0);
@@ -191,7 +204,9 @@ fn a_model_that_cannot_be_loaded_is_its_own_error() {
     let mut broken = source("broken");
     broken.open = Box::new(|| Err("the file is gone".to_owned()));
     let server = Running::with(options(), vec![source("sound"), broken]).healthy();
-    let of = |model: &str| server.post("/v1/completions", &json!({ "model": model, "prompt": "a", "max_tokens": 1 }));
+    let of = |model: &str| {
+        server.post("/v1/completions", &json!({ "model": model, "prompt": "a", "max_tokens": 1 }))
+    };
     assert_eq!(of("sound").status, 200);
     let failed = of("broken");
     assert_eq!((failed.status, failed.json()["error"]["code"].as_str()), (500, Some("model_load_failed")));

@@ -5,13 +5,15 @@ use std::net::Shutdown as Half;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use bitnetc::TextSession;
 use bitnetc::constraint::GrammarSource;
 use bitnetc::engine::{EngineOptions, GenerateOptions, Request};
 use bitnetc::runtime::sampling::SamplingParams;
-use bitnetc::TextSession;
 use serde_json::{Value, json};
 
-use crate::client::{Running, ask, builtin, connect, eventually, options, post, read, source};
+use crate::client::{
+    Running, ask, builtin, connect, eventually, long_options, long_text, options, post, read, source,
+};
 
 const PLAY: &str = "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak.\n\nROMEO:\nBut, soft! what \
                     light through yonder window breaks? It is the east, and Juliet is the sun.";
@@ -49,7 +51,8 @@ impl Case {
     fn expected(&self, session: &mut TextSession) -> String {
         let model = builtin();
         let ids = model.prompt(self.prompt).unwrap();
-        let mut request = Request::new(ids, self.params.clone(), self.options.clone()).unwrap().without_tokens();
+        let mut request =
+            Request::new(ids, self.params.clone(), self.options.clone()).unwrap().without_tokens();
         if let Some(form) = &self.form {
             request = request.with_constraint(model.constraint(form).unwrap());
         }
@@ -106,7 +109,8 @@ fn same_under_load(count: usize, clients: usize) {
 /// Nothing is left of anything.
 fn settled(server: &Running) {
     eventually(|| {
-        server.metric("bitnetc:num_requests_running") == 0.0 && server.metric("bitnetc:num_requests_waiting") == 0.0
+        server.metric("bitnetc:num_requests_running") == 0.0
+            && server.metric("bitnetc:num_requests_waiting") == 0.0
     });
     let slots = server.get("/slots").json();
     assert!(slots.as_array().unwrap().iter().all(|slot| slot["is_processing"] == false), "{slots}");
@@ -167,11 +171,10 @@ fn ten_thousand_requests_leave_nothing() {
 
 #[test]
 fn a_client_that_leaves_frees_its_sequence() {
-    let mut narrow = options();
-    narrow.models.parallel = 1;
+    let mut narrow = long_options();
     let server = Running::new(narrow).healthy();
     for stream in [true, false] {
-        let long = json!({ "prompt": "a", "max_tokens": 240, "ignore_eos": true, "stream": stream });
+        let long = long_text(stream);
         let mut running = connect(server.address);
         running.write_all(post("/v1/completions", &long).as_bytes()).unwrap();
         eventually(|| server.metric("bitnetc:num_requests_running") == 1.0);
@@ -189,11 +192,10 @@ fn a_client_that_leaves_frees_its_sequence() {
 
 #[test]
 fn streams_say_that_they_live() {
-    let mut narrow = options();
-    narrow.models.parallel = 1;
+    let mut narrow = long_options();
     narrow.limits.ping = Duration::from_millis(20);
     let server = Running::new(narrow).healthy();
-    let long = json!({ "prompt": "a", "max_tokens": 200, "ignore_eos": true, "stream": true });
+    let long = long_text(true);
     let mut running = connect(server.address);
     running.write_all(post("/v1/completions", &long).as_bytes()).unwrap();
     eventually(|| server.metric("bitnetc:num_requests_running") == 1.0);
@@ -213,11 +215,11 @@ fn streams_say_that_they_live() {
 
 #[test]
 fn the_end_is_in_order() {
-    let mut short = options();
+    let mut short = long_options();
     short.limits.drain_timeout = Duration::from_millis(300);
     let server = Running::new(short).healthy();
     let mut kept = connect(server.address);
-    let long = json!({ "prompt": "a", "max_tokens": 250, "ignore_eos": true, "stream": true });
+    let long = long_text(true);
     let mut running = connect(server.address);
     running.write_all(post("/v1/completions", &long).as_bytes()).unwrap();
     eventually(|| server.metric("bitnetc:num_requests_running") == 1.0);
@@ -259,11 +261,18 @@ fn models_are_loaded_when_asked_for_and_put_away() {
     let server = Running::with(one, vec![source("a"), source("b")]).healthy();
     let ids = |path: &str, list: &str| -> Vec<String> {
         let body = server.get(path).json();
-        body[list].as_array().unwrap().iter().map(|m| m["id"].as_str().or(m["name"].as_str()).unwrap().to_owned()).collect()
+        body[list]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| m["id"].as_str().or(m["name"].as_str()).unwrap().to_owned())
+            .collect()
     };
     assert_eq!(ids("/v1/models", "data"), ["a", "b"]);
     assert_eq!(ids("/api/ps", "models"), ["a"]);
-    let of = |model: &str| server.post("/v1/completions", &json!({ "model": model, "prompt": "a", "max_tokens": 2, "seed": 1 }));
+    let of = |model: &str| {
+        server.post("/v1/completions", &json!({ "model": model, "prompt": "a", "max_tokens": 2, "seed": 1 }))
+    };
     let (a, b) = (of("a"), of("b"));
     assert_eq!((a.status, b.status), (200, 200), "{}", b.text());
     assert_eq!((a.json()["model"].as_str(), b.json()["model"].as_str()), (Some("a"), Some("b")));
@@ -307,9 +316,19 @@ fn what_is_answered_without_the_engine() {
     let tokens = server.post("/tokenize", &json!({ "content": "Hello there" })).json()["tokens"].clone();
     assert!(tokens.as_array().unwrap().len() > 1);
     assert_eq!(server.post("/detokenize", &json!({ "tokens": tokens })).json()["content"], "Hello there");
-    let prompt = server.post("/apply-template", &json!({ "messages": [{ "role": "user", "content": "Hi" }] }));
+    let prompt =
+        server.post("/apply-template", &json!({ "messages": [{ "role": "user", "content": "Hi" }] }));
     assert!(prompt.json()["prompt"].as_str().unwrap().contains("Hi"), "{}", prompt.text());
-    for path in ["/props", "/tokenizer_info", "/openapi.json", "/api/tags", "/api/version", "/v1/health", "/models", "/slots"] {
+    for path in [
+        "/props",
+        "/tokenizer_info",
+        "/openapi.json",
+        "/api/tags",
+        "/api/version",
+        "/v1/health",
+        "/models",
+        "/slots",
+    ] {
         let answer = server.get(path);
         assert_eq!(answer.status, 200, "{path}");
         answer.json();
@@ -322,5 +341,7 @@ fn what_is_answered_without_the_engine() {
             assert!(metrics.contains(&format!("# TYPE {name} ")), "{name}");
         }
     }
-    assert!(metrics.contains("bitnetc:build_info{version=") && metrics.contains("process_resident_memory_bytes "));
+    assert!(
+        metrics.contains("bitnetc:build_info{version=") && metrics.contains("process_resident_memory_bytes ")
+    );
 }

@@ -22,7 +22,8 @@ fn an_answer_comes_over_tls() {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(data("ca.pem")).unwrap()).unwrap();
     let provider = Arc::new(rustls_graviola::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config =
+        rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = config.with_root_certificates(roots).with_no_client_auth();
     let name = "localhost".try_into().unwrap();
     let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
@@ -37,7 +38,8 @@ fn an_answer_comes_over_tls() {
 fn files_that_are_no_certificates_are_named() {
     let mut wrong = options();
     wrong.tls = Some(TlsFiles { certificate: data("nothing.pem"), key: data("server.key") });
-    let error = Server::bind(wrong, vec![source("a")], Arc::new(|_: &str| {}), Arc::new(|_: &str| {})).unwrap_err();
+    let error =
+        Server::bind(wrong, vec![source("a")], Arc::new(|_: &str| {}), Arc::new(|_: &str| {})).unwrap_err();
     assert!(matches!(error, ServeError::Tls { .. }) && error.to_string().contains("nothing.pem"), "{error}");
 }
 
@@ -46,6 +48,7 @@ fn a_port_that_is_taken_is_said() {
     let server = Running::new(options());
     let mut taken = options();
     taken.port = server.address.port();
-    let error = Server::bind(taken, vec![source("a")], Arc::new(|_: &str| {}), Arc::new(|_: &str| {})).unwrap_err();
+    let error =
+        Server::bind(taken, vec![source("a")], Arc::new(|_: &str| {}), Arc::new(|_: &str| {})).unwrap_err();
     assert!(matches!(error, ServeError::InUse { .. }), "{error}");
 }
