@@ -350,7 +350,13 @@ fn environment() -> BTreeMap<String, String> {
         ["HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"];
     let all = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
     let known = all.filter(|(name, _)| ours(name) || of_hub.contains(&name.as_str()));
-    known.map(|(name, value)| (name, value.to_string_lossy().into_owned())).collect()
+    known.map(|(name, value)| shown_of((name, value.to_string_lossy().into_owned()))).collect()
+}
+
+/// A setting as it may be shown: a key is not.
+fn shown_of((name, value): (String, String)) -> (String, String) {
+    let is_key = name.to_lowercase().replace('-', "_").ends_with("_key") && !name.to_lowercase().contains("tls");
+    (name, if is_key { "(set)".to_owned() } else { value })
 }
 
 fn show(config: &Config, json: bool) -> Result<(), Failure> {
@@ -366,6 +372,7 @@ fn show(config: &Config, json: bool) -> Result<(), Failure> {
             value => settings.extend(texts(value).map(|texts| (key.clone(), texts.join(",")))),
         }
     }
+    let settings: BTreeMap<String, String> = settings.into_iter().map(shown_of).collect();
     let environment = environment();
     if json {
         return output::print_json(&json!({

@@ -98,7 +98,6 @@ impl ServeArgs {
                 LogArg::Json => LogFormat::Json,
             }),
             log_prompts: self.log_prompts,
-            slots_show_text: self.slots_show_text,
             slot_save_path: self.slot_save_path.clone(),
         })
     }

@@ -84,7 +84,7 @@ fn what_would_change_the_result_is_refused_with_what_to_use() {
         ("chat -no-cnv", "-no-cnv: use `bitnetc run`"),
         ("run -sp", "-sp: control tokens are not printed"),
         ("bench -oe md", "-oe: results go to standard output"),
-        ("serve", "`serve`: there is no server: `bitnetc batch`"),
+        ("server", "`server`: the server is `bitnetc serve`"),
         ("ps", "`ps`: no model stays loaded"),
         ("stop llama3", "`stop`: no model stays loaded"),
         ("run --frobnicate", "unexpected argument '--frobnicate'"),

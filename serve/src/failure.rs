@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bitnetc::api::{Refusal, Route, error_body};
 use serde_json::Value;
@@ -44,11 +44,13 @@ pub(crate) struct Failure {
     retry_after: Option<u64>,
     /// Whether the connection is closed after the answer: what the client still sends is not read.
     closes: bool,
+    /// Whether another attempt cannot succeed, whatever the status.
+    is_final: bool,
 }
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, retry_after: None, closes: false }
+        Self { refusal, retry_after: None, closes: false, is_final: false }
     }
 }
 
@@ -66,6 +68,12 @@ impl Failure {
     /// The same, at the end of the connection.
     pub(crate) fn closing(mut self) -> Self {
         self.closes = true;
+        self
+    }
+
+    /// The same, which the clients of OpenAI do not ask for again.
+    pub(crate) fn for_good(mut self) -> Self {
+        self.is_final = true;
         self
     }
 
@@ -89,6 +97,9 @@ impl Failure {
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.is_final {
+            headers.insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
         }
         if self.closes {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -100,7 +100,7 @@ impl Record {
 
 fn finish_name(stop: Stop) -> &'static str {
     match stop {
-        Stop::EndToken(_) | Stop::StopString(_) | Stop::Grammar => "stop",
+        Stop::EndToken(_) | Stop::StopToken(_) | Stop::StopString(_) | Stop::Grammar => "stop",
         Stop::Limit | Stop::ContextFull => "length",
         Stop::Interrupted => "cancelled",
     }

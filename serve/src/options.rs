@@ -27,8 +27,6 @@ pub struct Options {
     pub log: Option<LogFormat>,
     /// Whether the log has the bodies of requests.
     pub log_prompts: bool,
-    /// Whether the states of the sequences have the text that they hold.
-    pub slots_show_text: bool,
     /// The directory that states of sequences are saved to; `None`: they are not.
     pub slot_save_path: Option<PathBuf>,
 }
@@ -44,7 +42,6 @@ impl Default for Options {
             models: Models::default(),
             log: None,
             log_prompts: false,
-            slots_show_text: false,
             slot_save_path: None,
         }
     }

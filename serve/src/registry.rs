@@ -180,7 +180,7 @@ impl Registry {
             Ok(Ok(running)) => Ok(running),
             Ok(Err(why)) => {
                 let message = format!("the model {} cannot be loaded: {why}", entry.source.name);
-                Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "model_load_failed", message))
+                Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "model_load_failed", message).for_good())
             }
             Err(_) => {
                 let message = format!("the model {} is being loaded: ask again", entry.source.name);

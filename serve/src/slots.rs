@@ -125,7 +125,7 @@ fn refused(error: SlotError) -> Failure {
         SlotError::InUse { .. } => (StatusCode::CONFLICT, "slot_in_use"),
         SlotError::Empty { .. } => (StatusCode::BAD_REQUEST, "slot_empty"),
         SlotError::File(_) => (StatusCode::BAD_REQUEST, "slot_file"),
-        SlotError::Session(_) | SlotError::Engine(_) => (StatusCode::INTERNAL_SERVER_ERROR, "slot_failed"),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "slot_failed"),
     };
     Failure::new(status, code, error.to_string())
 }

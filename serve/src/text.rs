@@ -61,18 +61,6 @@ fn is_too_long(error: &axum::Error) -> bool {
     error.to_string() == "length limit exceeded"
 }
 
-/// The name of the model in a body, if that is JSON and has one.
-pub(crate) fn model_name(body: &[u8]) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Named {
-        #[serde(default)]
-        model: Option<serde_json::Value>,
-    }
-    // Whatever else is wrong with the body is found when it is read.
-    let named: Named = serde_json::from_slice(body).ok()?;
-    Some(named.model?.as_str()?.to_owned())
-}
-
 /// Answers a request for texts.
 pub(crate) async fn answer(
     app: Arc<App>,
@@ -84,7 +72,7 @@ pub(crate) async fn answer(
     if app.options.log_prompts {
         record.prompt(&body);
     }
-    let lease = app.registry.acquire(model_name(&body).as_deref()).await?;
+    let lease = app.registry.acquire(api::model_of(&body).as_deref()).await?;
     record.model(&lease.service.id);
     if route == Route::CountTokens {
         return crate::utilities::count_tokens(lease, body).await;
@@ -255,18 +243,5 @@ impl http_body::Body for Pieces {
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
         self.0.poll_recv(cx).map(|piece| piece.map(|piece| Ok(http_body::Frame::data(piece))))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_model_is_found_in_any_body() {
-        assert_eq!(model_name(br#"{"prompt":[1,{"model":"x"}],"model":"a"}"#), Some("a".to_owned()));
-        for body in [&b"{}"[..], b"", b"[1]", b"{\"model\":null}", b"{\"model\":7}", b"\xff", b"{\"model\":"] {
-            assert_eq!(model_name(body), None);
-        }
     }
 }

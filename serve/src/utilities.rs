@@ -7,7 +7,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{Request, StatusCode, Uri};
 use axum::response::Response;
-use bitnetc::api::{Refusal, Service};
+use bitnetc::api::{self, Refusal, Service};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -15,7 +15,7 @@ use crate::failure::{Failure, json as answer};
 use crate::log::Record;
 use crate::registry::{Entry, Lease};
 use crate::routes::{Answer, parameters, settled};
-use crate::text::{model_name, read_body};
+use crate::text::read_body;
 
 /// The version that programs are told.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -36,7 +36,7 @@ async fn posted(app: Arc<App>, record: Record, request: Request<Body>, compute: 
     let path = request.uri().path().to_owned();
     let result = async {
         let body = read_body(&app, request.into_body()).await?;
-        let lease = app.registry.acquire(model_name(&body).as_deref()).await?;
+        let lease = app.registry.acquire(api::model_of(&body).as_deref()).await?;
         record.model(&lease.service.id);
         computed(lease, body, compute).await
     };
@@ -45,19 +45,19 @@ async fn posted(app: Arc<App>, record: Record, request: Request<Body>, compute: 
 
 /// The number of tokens of a conversation.
 pub(crate) async fn count_tokens(lease: Lease, body: Bytes) -> Answer {
-    computed(lease, body, pending::post).await
+    computed(lease, body, api::count_tokens).await
 }
 
 pub(crate) async fn tokenize(State(app): State<Arc<App>>, Extension(record): Extension<Record>, request: Request<Body>) -> Response {
-    posted(app, record, request, pending::post).await
+    posted(app, record, request, api::tokenize).await
 }
 
 pub(crate) async fn detokenize(State(app): State<Arc<App>>, Extension(record): Extension<Record>, request: Request<Body>) -> Response {
-    posted(app, record, request, pending::post).await
+    posted(app, record, request, api::detokenize).await
 }
 
 pub(crate) async fn apply_template(State(app): State<Arc<App>>, Extension(record): Extension<Record>, request: Request<Body>) -> Response {
-    posted(app, record, request, pending::post).await
+    posted(app, record, request, api::apply_template).await
 }
 
 /// The model that the parameters of a path name, or the first.
@@ -66,7 +66,7 @@ async fn named(app: &Arc<App>, uri: &Uri) -> Result<Lease, Failure> {
 }
 
 pub(crate) async fn tokenizer_info(State(app): State<Arc<App>>, uri: Uri) -> Response {
-    let result = async { Ok(answer(StatusCode::OK, &pending::get(&named(&app, &uri).await?.service))) };
+    let result = async { Ok(answer(StatusCode::OK, &api::tokenizer_info(&named(&app, &uri).await?.service))) };
     settled(uri.path(), result.await)
 }
 
@@ -74,7 +74,7 @@ pub(crate) async fn tokenizer_info(State(app): State<Arc<App>>, uri: Uri) -> Res
 pub(crate) async fn props(State(app): State<Arc<App>>, uri: Uri) -> Response {
     let result = async {
         let lease = named(&app, &uri).await?;
-        let mut value = pending::get(&lease.service);
+        let mut value = api::props(&lease.service);
         value["total_slots"] = json!(lease.sequences);
         value["build_info"] = json!(format!("bitnetc {VERSION}"));
         Ok(answer(StatusCode::OK, &value))
@@ -83,13 +83,13 @@ pub(crate) async fn props(State(app): State<Arc<App>>, uri: Uri) -> Response {
 }
 
 pub(crate) async fn openapi() -> Response {
-    answer(StatusCode::OK, &json!({}))
+    answer(StatusCode::OK, &api::openapi())
 }
 
 /// A model in OpenAI's form. One that is not loaded is known by its name only.
 fn card(entry: &Entry) -> Value {
     match entry.running() {
-        Some(lease) => pending::get(&lease.service),
+        Some(lease) => api::model_card(&lease.service),
         None => json!({
             "id": entry.source.name,
             "object": "model",
@@ -229,5 +229,3 @@ mod tests {
         assert_eq!(percent_decoded("%ff"), "\u{fffd}");
     }
 }
-
-mod pending { use super::*; pub(super) fn post(_: &Service, _: &[u8]) -> Result<Value, Refusal> { Ok(Value::Null) } pub(super) fn get(_: &Service) -> Value { json!({}) } }

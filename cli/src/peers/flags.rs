@@ -2,7 +2,7 @@
 //! name here, no effect, or no counterpart. Options that have the same name here are not listed: clap reads them.
 
 use Meaning::{KvType, Nothing, Off, Option, Refused, Repo, RepoFile, Switch, Words};
-use Tool::{Batch, Bench, Chat, Perplexity, Run, Tokenize};
+use Tool::{Batch, Bench, Chat, Perplexity, Run, Serve, Tokenize};
 use Values::{None, One, OneOf, Two};
 
 /// A command, for which an option has a meaning of its own.
@@ -11,6 +11,7 @@ pub(super) enum Tool {
     Run,
     Chat,
     Batch,
+    Serve,
     Bench,
     Perplexity,
     Tokenize,
@@ -18,7 +19,7 @@ pub(super) enum Tool {
 
 impl Tool {
     /// All of them.
-    pub(super) const ALL: [Tool; 6] = [Run, Chat, Batch, Bench, Perplexity, Tokenize];
+    pub(super) const ALL: [Tool; 7] = [Run, Chat, Batch, Serve, Bench, Perplexity, Tokenize];
 
     /// The command's name.
     pub(super) fn name(self) -> &'static str {
@@ -26,6 +27,7 @@ impl Tool {
             Run => "run",
             Chat => "chat",
             Batch => "batch",
+            Serve => "serve",
             Bench => "bench",
             Perplexity => "perplexity",
             Tokenize => "tokenize",
@@ -95,13 +97,15 @@ const fn flag(
 
 const ALL: &[Tool] = &Tool::ALL;
 /// Commands that run a model.
-const ENGINE: &[Tool] = &[Run, Chat, Batch, Bench, Perplexity];
+const ENGINE: &[Tool] = &[Run, Chat, Batch, Serve, Bench, Perplexity];
 /// Commands of which llama-bench is none.
-const COMMON: &[Tool] = &[Run, Chat, Batch, Perplexity, Tokenize];
+const COMMON: &[Tool] = &[Run, Chat, Batch, Serve, Perplexity, Tokenize];
 /// Commands that run a model, of which llama-bench is none.
-const RUNNING: &[Tool] = &[Run, Chat, Batch, Perplexity];
+const RUNNING: &[Tool] = &[Run, Chat, Batch, Serve, Perplexity];
 /// Commands that generate.
-const TEXT: &[Tool] = &[Run, Chat, Batch];
+const TEXT: &[Tool] = &[Run, Chat, Batch, Serve];
+/// Those of them that are given the prompts.
+const PROMPTED: &[Tool] = &[Run, Chat, Batch];
 
 const SWITCH: Values = OneOf(&["on", "off", "auto", "0", "1", "true", "false"]);
 
@@ -215,19 +219,19 @@ pub(super) const FLAGS: &[Flag] = &[
             "--cache-ram",
             "--cache-reuse",
         ],
-        TEXT,
+        PROMPTED,
         One,
         Nothing(CACHES),
     ),
     flag(
         &["--cache-prompt", "--no-cache-prompt", "--cache-idle-slots", "--no-cache-idle-slots"],
-        TEXT,
+        PROMPTED,
         None,
         Nothing(CACHES),
     ),
-    flag(&["--prompt-cache"], TEXT, One, Nothing(HELD)),
-    flag(&["--prompt-cache-all", "--prompt-cache-ro"], TEXT, None, Nothing(HELD)),
-    flag(&["--slot-save-path"], TEXT, One, Nothing(HELD)),
+    flag(&["--prompt-cache"], PROMPTED, One, Nothing(HELD)),
+    flag(&["--prompt-cache-all", "--prompt-cache-ro"], PROMPTED, None, Nothing(HELD)),
+    flag(&["--slot-save-path"], PROMPTED, One, Nothing(HELD)),
     // Devices.
     flag(&["-ngl", "--gpu-layers", "--n-gpu-layers"], ENGINE, One, Nothing(CPU)),
     flag(
@@ -321,7 +325,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag(&["--poll", "--poll-batch"], ENGINE, One, Nothing("waiting threads poll first and then sleep")),
     flag(&["-b", "--batch-size", "-ub", "--ubatch-size"], RUNNING, One, Nothing(STEPS)),
     flag(&["-ub", "--ubatch-size"], &[Bench], One, Option("--batch-size")),
-    flag(&["-np"], &[Batch], One, Option("--parallel")),
+    flag(&["-np"], &[Batch, Serve], One, Option("--parallel")),
     flag(
         &["-np", "--parallel", "-ns", "--sequences"],
         &[Run, Chat],
@@ -338,9 +342,9 @@ pub(super) const FLAGS: &[Flag] = &[
     flag(&["--warmup"], &[Bench], None, Nothing("every test is run once before it is timed")),
     // Prompts and output.
     flag(&["-bf", "--binary-file"], &[Run], One, Option("--file")),
-    flag(&["-sys"], TEXT, One, Option("--system-prompt")),
-    flag(&["-sysf"], TEXT, One, Option("--system-prompt-file")),
-    flag(&["-jf"], TEXT, One, Option("--json-schema-file")),
+    flag(&["-sys"], PROMPTED, One, Option("--system-prompt")),
+    flag(&["-sysf"], PROMPTED, One, Option("--system-prompt-file")),
+    flag(&["-jf"], PROMPTED, One, Option("--json-schema-file")),
     flag(&["-cnv"], &[Run], None, Words(&["--conversation"])),
     flag(
         &["-i", "--interactive", "-if", "--interactive-first", "-ins", "--instruct"],
@@ -417,7 +421,7 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     flag(
         &["--context-shift", "--no-context-shift"],
-        &[Run, Batch],
+        &[Run, Batch, Serve],
         None,
         Nothing("a text ends when its context is full"),
     ),
@@ -444,18 +448,18 @@ pub(super) const FLAGS: &[Flag] = &[
         &["--chat-template-kwargs"],
         TEXT,
         One,
-        Refused("requests of `bitnetc batch` have chat_template_kwargs in their body"),
+        Refused("requests have chat_template_kwargs in their body"),
     ),
     flag(
         &["--reasoning-format", "--reasoning-budget", "--reasoning-effort", "--reasoning-budget-message"],
-        TEXT,
+        PROMPTED,
         One,
         Nothing(NO_REASONING),
     ),
-    flag(&["-rea", "--reasoning"], TEXT, SWITCH, Nothing(NO_REASONING)),
+    flag(&["-rea", "--reasoning"], PROMPTED, SWITCH, Nothing(NO_REASONING)),
     flag(
         &["--skip-chat-parsing", "--no-skip-chat-parsing", "--reasoning-preserve", "--no-reasoning-preserve"],
-        TEXT,
+        PROMPTED,
         None,
         Nothing(NO_REASONING),
     ),
@@ -581,6 +585,62 @@ pub(super) const FLAGS: &[Flag] = &[
         Nothing(LOGS),
     ),
     flag(&["-lv", "--verbosity", "--log-verbosity"], COMMON, One, Nothing(LOGS)),
+    // llama-server.
+    flag(&["-cram"], &[Serve], One, Option("--cache-ram")),
+    flag(
+        &[
+            "-ctxcp",
+            "--ctx-checkpoints",
+            "--swa-checkpoints",
+            "-cms",
+            "--checkpoint-min-step",
+            "--cache-reuse",
+            "-sps",
+            "--slot-prompt-similarity",
+        ],
+        &[Serve],
+        One,
+        Nothing("a prompt always goes on from the longest beginning that any sequence holds"),
+    ),
+    flag(
+        &["--cache-prompt", "--cache-idle-slots", "--no-cache-idle-slots"],
+        &[Serve],
+        None,
+        Nothing("a prompt always goes on from the longest beginning that any sequence holds"),
+    ),
+    flag(&["--no-cache-prompt"], &[Serve], None, Refused("requests have cache_prompt in their body")),
+    flag(&["--metrics"], &[Serve], None, Nothing("/metrics is always there")),
+    flag(&["--slots", "--no-slots"], &[Serve], None, Nothing("/slots is always there, without prompts")),
+    flag(&["--props"], &[Serve], None, Nothing("/props can be read and not written")),
+    flag(
+        &["--webui", "--no-webui", "--ui", "--no-ui"],
+        &[Serve],
+        None,
+        Nothing("the chat page is at /, and takes nothing where nobody asks for it"),
+    ),
+    flag(&["--threads-http"], &[Serve], One, Nothing("two threads read and write sockets, and compute nothing")),
+    flag(
+        &["-to", "--timeout"],
+        &[Serve],
+        One,
+        Refused("--read-timeout and --write-timeout say how long clients are waited for"),
+    ),
+    flag(
+        &["--embedding", "--embeddings", "--rerank", "--reranking"],
+        &[Serve],
+        None,
+        Refused("the models here make text: there are no embeddings"),
+    ),
+    flag(&["--path"], &[Serve], One, Refused("no files are served: a web server in front of it does that")),
+    flag(&["--api-prefix"], &[Serve], One, Refused("a proxy in front of it can take the prefix away")),
+    flag(&["--models-max"], &[Serve], One, Option("--max-models")),
+    flag(&["--models-dir", "--models-preset"], &[Serve], One, Refused("name the models: `bitnetc serve A B`")),
+    flag(
+        &["--reasoning-format", "--reasoning-budget", "-rea", "--reasoning"],
+        &[Serve],
+        One,
+        Nothing("thoughts that a template marks are the answer's reasoning_content"),
+    ),
     // llama-bench.
     flag(&["-pg"], &[Bench], One, Option("--pg")),
     flag(

@@ -22,18 +22,14 @@ use crate::failure::Failure;
 
 /// Commands of others that there are not, and what to do instead.
 const COMMANDS: &[(&str, &str)] = &[
-    (
-        "serve",
-        "there is no server: `bitnetc batch` answers files of requests in OpenAI's format; `bitnetc chat` talks to a model",
-    ),
-    ("server", "there is no server: `bitnetc batch` answers files of requests in OpenAI's format"),
+    ("server", "the server is `bitnetc serve`"),
     (
         "quantize",
         "`bitnetc import` converts checkpoints; `bitnetc compile --head q6` chooses the format of the head",
     ),
     ("convert", "`bitnetc import` converts a Hugging Face checkpoint to GGUF"),
     ("info", "`bitnetc show` prints the contents of a model file"),
-    ("ps", "no model stays loaded: every command opens its own; `bitnetc list` shows what is cached"),
+    ("ps", "no model stays loaded, but in `bitnetc serve`, which tells at /api/ps; `bitnetc list` shows what is cached"),
     ("stop", "no model stays loaded, so there is none to stop; `bitnetc rm` removes one from the disk"),
     ("push", "models are not uploaded: the hf command of huggingface_hub does that"),
     (
@@ -281,6 +277,7 @@ mod tests {
             ("bitnetc -q chat -no-cnv-x", "bitnetc -q chat -no-cnv-x"),
             ("bitnetc bench -pg 5,6 -mmp 0 -ub 64", "bitnetc bench --pg 5,6 --no-mmap --batch-size 64"),
             ("bitnetc batch a -np 3", "bitnetc batch a --parallel 3"),
+            ("bitnetc serve -hf org/repo -np 3 -cram 9 -cb", "bitnetc serve --parallel 3 --cache-ram 9 -m hf:org/repo"),
             ("bitnetc run -fa -n 3", "bitnetc run -n 3"),
             ("bitnetc run -fa on -n 3", "bitnetc run -n 3"),
             ("bitnetc run --flash-attn=on -n 3", "bitnetc run -n 3"),
@@ -311,7 +308,7 @@ mod tests {
             "bitnetc run -hff a.gguf",
             "bitnetc run -ngl",
             "bitnetc run --dry-multiplier 0.8",
-            "bitnetc serve",
+            "bitnetc server",
             "bitnetc -q ps",
         ] {
             assert!(translated(line).is_err(), "{line}");

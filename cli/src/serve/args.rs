@@ -187,9 +187,6 @@ pub(crate) struct ServeArgs {
     /// Print the bodies of requests there too
     #[arg(long, requires = "log_requests")]
     pub(crate) log_prompts: bool,
-    /// Show the texts of the sequences at /slots
-    #[arg(long)]
-    pub(crate) slots_show_text: bool,
     /// Save states of sequences to files in this directory (default: never)
     #[arg(long, value_name = "DIR")]
     pub(crate) slot_save_path: Option<PathBuf>,

@@ -1,0 +1,182 @@
+//! `bitnetc serve` as a process: what it says, what it takes, how it ends.
+#![cfg(unix)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_bitnetc");
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(args).env_remove("BITNETC_MODEL").env_remove("BITNETC_API_KEY").stdin(Stdio::null());
+    command.env("BITNETC_CONFIG", "/dev/null");
+    command
+}
+
+fn output(args: &[&str]) -> Output {
+    command(args).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A server in a process.
+struct Served {
+    child: Child,
+    address: String,
+}
+
+impl Served {
+    fn new(args: &[&str]) -> Self {
+        Self::of(command(&[&["serve", "--port", "0", "-c", "256", "-t", "1"], args].concat()))
+    }
+
+    fn of(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().split("://").nth(1).unwrap_or_default().to_owned();
+        let served = Self { child, address };
+        assert!(!served.address.is_empty(), "{line:?}");
+        served
+    }
+
+    fn ask(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    fn get(&self, path: &str, headers: &str) -> String {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n"))
+    }
+
+    fn healthy(self) -> Self {
+        let begun = Instant::now();
+        while !self.get("/health", "").starts_with("HTTP/1.1 200") {
+            assert!(begun.elapsed() < Duration::from_secs(60));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// The exit code and what was said.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut said = String::new();
+        let mut stderr = self.child.stderr.take().unwrap();
+        stderr.read_to_string(&mut said).unwrap();
+        (self.child.wait().unwrap().code(), said)
+    }
+}
+
+#[test]
+fn a_server_says_where_it_is_and_ends_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys.txt");
+    std::fs::write(&keys, "# ours\nsecret-one\n\nsecret-two\n").unwrap();
+    let slots = folder.path().to_str().unwrap();
+    let served = Served::new(&[
+        "--parallel", "2", "--api-key-file", keys.to_str().unwrap(), "--api-key", "secret-three", "--metrics-key",
+        "secret-four", "--allowed-hosts", "box.local", "--cors-origins", "https://a.example", "--max-queue", "8",
+        "--queue-timeout", "30", "--max-connections", "64", "--max-body", "1", "--read-timeout", "10", "--write-timeout",
+        "20", "--drain-timeout", "5", "--preload", "--max-models", "2", "--strict-model", "--log-requests", "json",
+        "--slot-save-path", slots, "--sampling-defaults", "openai", "--max-step-ms", "100", "--cache-ram", "16",
+        "--max-tokens-default", "16", "--max-choices", "2", "--alias", "small", "--host", "localhost", "--temp", "0.5",
+    ])
+    .healthy();
+    assert!(served.get("/v1/models", "").starts_with("HTTP/1.1 401"));
+    let models = served.get("/v1/models", "authorization: Bearer secret-two\r\n");
+    assert!(models.starts_with("HTTP/1.1 200") && models.contains("\"small\""), "{models}");
+    let body = r#"{"prompt":"ROMEO:","max_tokens":4,"temperature":0}"#;
+    let completion = served.ask(&format!(
+        "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx-api-key: secret-three\r\ncontent-length: \
+         {}\r\n\r\n{body}",
+        body.len()
+    ));
+    assert!(completion.contains("\"text\":\"  I\\nH"), "{completion}");
+    assert!(served.get("/metrics", "x-api-key: secret-four\r\n").starts_with("HTTP/1.1 200"));
+    served.signal("-TERM");
+    let (code, said) = served.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("2 sequences of 256 tokens = "), "{said}");
+    let logged = said.lines().find(|line| line.contains("/v1/completions")).unwrap();
+    let logged: serde_json::Value = serde_json::from_str(logged).unwrap();
+    assert_eq!((&logged["status"], &logged["new_tokens"], &logged["finish"]), (&200.into(), &4.into(), &"length".into()));
+    assert!(!said.contains("secret") && !said.contains("ROMEO"), "{said}");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let served = Served::new(&["--log-requests", "text", "--log-prompts"]).healthy();
+    let body = r#"{"prompt":"a","max_tokens":240,"ignore_eos":true,"stream":true}"#;
+    let mut stream = TcpStream::connect(&served.address).unwrap();
+    let request = format!("POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).unwrap();
+    stream.read_exact(&mut [0; 20]).unwrap();
+    served.signal("-INT");
+    served.signal("-INT");
+    let (code, said) = served.end();
+    // Both may be over before the second is sent.
+    assert!(code == Some(130) || code == Some(0), "{code:?} {said}");
+}
+
+#[test]
+fn options_come_from_the_environment_and_from_llama_server() {
+    let mut command = command(&["serve", "-np", "3", "--metrics", "-cb", "-cram", "8"]);
+    command.env("BITNETC_PORT", "0").env("BITNETC_CTX_SIZE", "128").env("BITNETC_API_KEY", "from-the-environment");
+    let served = Served::of(command).healthy();
+    let slots = served.get("/slots", "authorization: Bearer from-the-environment\r\n");
+    assert_eq!(slots.matches("\"n_ctx\":128").count(), 3, "{slots}");
+    served.signal("-TERM");
+    let (code, said) = served.end();
+    assert_eq!(code, Some(0));
+    assert!(said.contains("note: --metrics has no effect: /metrics is always there"), "{said}");
+    let mut shown = self::command(&["config"]);
+    let shown = shown.env("BITNETC_API_KEY", "from-the-environment").output().unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("BITNETC_API_KEY = (set)") && !shown.contains("from-the-environment"), "{shown}");
+}
+
+#[test]
+fn what_cannot_be_is_said_before_anything_is_loaded() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (args, code, words) in [
+        (&["--port", &port][..], 1, "another program does"),
+        (&["--host", "nowhere"], 2, "--host: nowhere is not an address"),
+        (&["missing.gguf"], 1, "cannot open \"missing.gguf\""),
+        (&["--alias", "a,b"], 2, "--alias has 2 names for 1 model"),
+        (&["shakespeare-5m", "shakespeare-5m", "--port", "0"], 2, "two models are named shakespeare-5m"),
+        (&["--api-key", ""], 2, "a key is empty"),
+        (&["--slot-save-path", "/nowhere"], 2, "--slot-save-path: /nowhere is not a directory"),
+        (&["--tls-cert", "a.pem"], 2, "--tls-key"),
+        (&["--tls-cert", "a.pem", "--tls-key", "a.pem", "--port", "0"], 1, "cannot use a.pem for TLS"),
+        (&["--read-timeout", "never"], 2, "expected a number of seconds"),
+        (&["--embedding"], 2, "there are no embeddings"),
+    ] {
+        let refused = output(&[&["serve"], args].concat());
+        assert_eq!(refused.status.code(), Some(code), "{args:?}: {}", stderr(&refused));
+        assert!(stderr(&refused).contains(words), "{args:?}: {}", stderr(&refused));
+    }
+    assert!(stderr(&output(&["serve", "--port", &port])).contains("hint: another port: --port "));
+}
+
+#[test]
+fn help_has_examples() {
+    let help = output(&["serve", "--help"]);
+    let text = String::from_utf8_lossy(&help.stdout).into_owned();
+    assert_eq!(help.status.code(), Some(0));
+    for words in ["bitnetc serve 2b-4t other.gguf", "--drain-timeout", "[env: BITNETC_PARALLEL=", "--sampling-defaults"] {
+        assert!(text.contains(words), "{words}");
+    }
+}
