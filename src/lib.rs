@@ -24,6 +24,7 @@
 //! | module | what for |
 //! |---|---|
 //! | [`chat`] | messages, chat templates, conversations |
+//! | [`api`] | requests of the APIs of servers, and their answers |
 //! | [`batch`] | files of prompts and requests |
 //! | [`constraint`] | text that follows a JSON schema or a grammar (feature `grammar`) |
 //! | [`store`] | models by name, and the cache of compiled plans; the network with feature `hub` |

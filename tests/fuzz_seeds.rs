@@ -1,5 +1,7 @@
 //! The seeds of the fuzz targets, replayed as ordinary tests with the oracles of the targets.
 
+#[path = "../fuzz/checks/api.rs"]
+mod api;
 mod common;
 #[path = "../fuzz/checks/grammar.rs"]
 mod grammar;
@@ -72,6 +74,26 @@ fn grammar_seeds_hold_the_property() {
         }
     }
     assert!(gbnf >= 6 && schemas >= 6, "{gbnf} {schemas}");
+}
+
+#[test]
+fn api_seeds_hold_the_property() {
+    let service = api::builtin(512);
+    let mut accepted = 0;
+    for (name, bytes) in seeds("api") {
+        println!("{name}");
+        let (&first, body) = bytes.split_first().unwrap();
+        let route = bitnetc::api::Route::ALL[usize::from(first)];
+        accepted += u32::from(api::check(&service, route, body));
+        // Damaged ones too.
+        for position in (0..body.len()).step_by(5) {
+            let mut bad = body.to_vec();
+            bad[position] = b"0[]{}\",:-n"[position % 10];
+            api::check(&service, route, &bad);
+            api::check(&service, route, &body[..position]);
+        }
+    }
+    assert!(accepted >= 6, "{accepted}");
 }
 
 #[test]

@@ -206,15 +206,12 @@ fn options(body: Body<'_>, service: &Service, logprobs: Option<usize>) -> Result
 fn choices(body: Body<'_>, service: &Service) -> Result<usize, Refusal> {
     let (n, most) = (body.count(&N).unwrap_or(1), service.limits.choices);
     let best = body.count(&BEST_OF).unwrap_or(n);
-    match usize::try_from(n) {
-        Ok(n) if n > most => Err(Refusal::field("n", format!("n is {n}, but must be at most {most}"))),
-        Ok(_) if best != u64::try_from(n as u64).unwrap_or(u64::MAX) => {
-            let message = format!("best_of is {best}, but must be n ({n}): all choices are given back");
-            Err(Refusal::unsupported("best_of", message))
-        }
-        Ok(n) => Ok(n),
-        Err(_) => Err(Refusal::field("n", format!("n must be at most {most}"))),
+    if best != n {
+        let message = format!("best_of is {best}, but must be n ({n}): all choices are given back");
+        return Err(Refusal::unsupported("best_of", message));
     }
+    let n = usize::try_from(n).ok().filter(|&n| n <= most);
+    n.ok_or_else(|| Refusal::field("n", format!("n must be at most {most}")))
 }
 
 /// A form that the options of the command ask for.

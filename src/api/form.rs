@@ -256,6 +256,7 @@ pub(super) fn structured_outputs(field: &'static str, value: &Value) -> Result<O
                 None
             }
             _ => {
+                let name: String = name.chars().take(40).collect();
                 let what = format!(
                     "{name} in it is not known or not supported: use json, regex, choice, grammar or json_object"
                 );

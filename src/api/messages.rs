@@ -8,6 +8,9 @@ use super::prompt::Prompt;
 use super::{Refusal, Service};
 use crate::chat::{ChatEncoder, Message, RenderInput, Role};
 
+/// Longest message that a template gives, in characters.
+const MAX_WORDS: usize = 400;
+
 /// A chat as a template is given it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Chat {
@@ -152,7 +155,9 @@ impl Chat {
             add_generation_prompt: self.opens_turn,
             variables: self.variables.clone(),
         };
-        let refused = |why: String| Refusal::field("messages", why);
+        // Templates repeat what they are given.
+        let refused =
+            |why: String| Refusal::field("messages", why.chars().take(MAX_WORDS).collect::<String>());
         let mut rendered = encoder.render(&input).map_err(|why| refused(why.to_string()))?;
         if let Some(begun) = &self.begun {
             rendered = encoder.continued(rendered, begun);
