@@ -147,6 +147,13 @@ pub enum GrammarSource {
     Regex(String),
     /// One of some texts.
     Choice(Vec<String>),
+    /// A Lark grammar whose rules `schema_0`, `schema_1`, … are JSON schemas.
+    Parts {
+        /// The grammar, without these rules.
+        lark: String,
+        /// The schemas in their order.
+        schemas: Vec<String>,
+    },
 }
 
 impl GrammarSource {
@@ -166,6 +173,7 @@ impl GrammarSource {
             GrammarSource::Gbnf(_) => "GBNF grammar",
             GrammarSource::Regex(_) => REGEX,
             GrammarSource::Choice(_) => "list of choices",
+            GrammarSource::Parts { .. } => "grammar of tool calls",
         }
     }
 }

@@ -55,6 +55,7 @@ pub mod perplexity;
 mod plan_in_use;
 pub mod store;
 pub mod tokenizer_spec;
+pub mod tools;
 
 pub use build::{BuildOptions, DEFAULT_CHUNK};
 pub use constraint::GrammarSource;

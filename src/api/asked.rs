@@ -197,6 +197,7 @@ fn options(body: Body<'_>, service: &Service, logprobs: Option<usize>) -> Result
         stop: stops(body, service)?,
         stop_tokens: stop_tokens(body, service)?,
         include_stop: body.bool(&INCLUDE_STOP).unwrap_or(defaults.include_stop),
+        visible: defaults.visible.clone(),
         logprobs: logprobs.or(defaults.logprobs),
     })
 }

@@ -103,6 +103,23 @@ impl Routes {
     pub const COMPLETIONS: Self = Self::of(Route::Completions);
     /// Both.
     pub const OPENAI: Self = Self::CHAT.and(Self::COMPLETIONS);
+    /// OpenAI's responses.
+    pub const RESPONSES: Self = Self::of(Route::Responses);
+    /// Anthropic's messages, and the count of their tokens.
+    pub const MESSAGES: Self = Self::of(Route::Messages).and(Self::of(Route::CountTokens));
+    /// llama.cpp's completions.
+    pub const LLAMA: Self = Self::of(Route::LlamaCompletion);
+    /// ollama's chats.
+    pub const OLLAMA_CHAT: Self = Self::of(Route::OllamaChat);
+    /// ollama's completions.
+    pub const OLLAMA_GENERATE: Self = Self::of(Route::OllamaGenerate);
+    /// Both of ollama's.
+    pub const OLLAMA: Self = Self::OLLAMA_CHAT.and(Self::OLLAMA_GENERATE);
+    /// All chats.
+    pub const CHATS: Self = Self::CHAT.and(Self::RESPONSES).and(Self::MESSAGES).and(Self::OLLAMA_CHAT);
+    /// All routes.
+    pub const ALL: Self =
+        Self::OPENAI.and(Self::RESPONSES).and(Self::MESSAGES).and(Self::LLAMA).and(Self::OLLAMA);
 
     /// One route.
     pub const fn of(route: Route) -> Self {
@@ -161,7 +178,7 @@ impl Field {
     }
 
     const fn form(name: &'static str, read: Reader, meaning: &'static str) -> Self {
-        Self::read(name, Kind::Form(read), BOTH, meaning)
+        Self::read(name, Kind::Form(read), Routes::ALL, meaning)
     }
 
     const fn default(self, default: &'static str) -> Self {
@@ -173,6 +190,7 @@ impl Field {
     }
 }
 
+const ALL: Routes = Routes::ALL;
 const BOTH: Routes = Routes::OPENAI;
 const CHAT: Routes = Routes::CHAT;
 const TEXT: Routes = Routes::COMPLETIONS;
@@ -196,48 +214,49 @@ macro_rules! fields {
 }
 
 fields! {
-    MODEL = Field::read("model", Kind::Text { max: 0 }, BOTH,
+    MODEL = Field::read("model", Kind::Text { max: 0 }, ALL,
         "any name is accepted and the answer has the real one; a server with several models chooses by it");
-    MESSAGES = Field::read("messages", Kind::Messages, CHAT,
+    MESSAGES = Field::read("messages", Kind::Messages, CHAT.and(Routes::MESSAGES).and(Routes::OLLAMA_CHAT),
         "the conversation: `role` and `content`, a string or parts of type `text`; `developer` is `system`");
-    PROMPT = Field::read("prompt", Kind::Prompt, TEXT, "what the text continues; several prompts have choices of their own");
-    MAX_TOKENS = Field::read("max_tokens", Kind::Whole { min: -2, max: u64::MAX }, BOTH,
-        "tokens at most; -1 and -2 are as absent, 0 scores the prompt").default("the server's");
+    PROMPT = Field::read("prompt", Kind::Prompt, TEXT.and(Routes::LLAMA), "what the text continues; several prompts have choices of their own");
+    MAX_TOKENS = Field::read("max_tokens", Kind::Whole { min: -2, max: u64::MAX }, ALL,
+        "tokens at most; -1 and -2 are as absent, 0 scores the prompt").default("the server's")
+        .aliases(&["max_output_tokens", "n_predict", "num_predict"]);
     MAX_COMPLETION_TOKENS = Field::read("max_completion_tokens", Kind::Whole { min: -2, max: u64::MAX }, BOTH,
         "the same; of both the smaller counts").default("the server's");
-    TEMPERATURE = Field::read("temperature", ANY_NUMBER, BOTH,
+    TEMPERATURE = Field::read("temperature", ANY_NUMBER, ALL,
         "divides the logits; 0 or less takes the likeliest token").default("0.8");
-    TOP_P = Field::read("top_p", POSITIVE, BOTH, "probability mass to keep; 1 keeps all").default("0.95");
-    TOP_K = Field::read("top_k", Kind::Whole { min: -1, max: u64::MAX }, BOTH,
+    TOP_P = Field::read("top_p", POSITIVE, ALL, "probability mass to keep; 1 keeps all").default("0.95");
+    TOP_K = Field::read("top_k", Kind::Whole { min: -1, max: u64::MAX }, ALL,
         "likeliest tokens to keep; 0 and -1 keep all").default("40");
-    MIN_P = Field::read("min_p", POSITIVE, BOTH, "least probability relative to the likeliest token").default("0.05");
-    TYPICAL_P = Field::read("typical_p", POSITIVE, BOTH, "mass of the most typical tokens to keep; 1 keeps all")
+    MIN_P = Field::read("min_p", POSITIVE, ALL, "least probability relative to the likeliest token").default("0.05");
+    TYPICAL_P = Field::read("typical_p", POSITIVE, ALL, "mass of the most typical tokens to keep; 1 keeps all")
         .default("1");
-    REPEAT_PENALTY = Field::read("repeat_penalty", ANY_NUMBER, BOTH,
+    REPEAT_PENALTY = Field::read("repeat_penalty", ANY_NUMBER, ALL,
         "above 0: divides the positive logits of recent tokens; 1 changes nothing").default("1").aliases(&["repetition_penalty"]);
-    REPEAT_LAST_N = Field::read("repeat_last_n", Kind::Whole { min: -1, max: 1 << 20 }, BOTH,
+    REPEAT_LAST_N = Field::read("repeat_last_n", Kind::Whole { min: -1, max: 1 << 20 }, ALL,
         "tokens that count as recent; -1 is all, 0 none").default("64");
-    PRESENCE_PENALTY = Field::read("presence_penalty", ANY_NUMBER, BOTH,
+    PRESENCE_PENALTY = Field::read("presence_penalty", ANY_NUMBER, ALL,
         "is taken once from the logit of a recent token").default("0");
-    FREQUENCY_PENALTY = Field::read("frequency_penalty", ANY_NUMBER, BOTH,
+    FREQUENCY_PENALTY = Field::read("frequency_penalty", ANY_NUMBER, ALL,
         "is taken from the logit of a recent token for each of its occurrences").default("0");
-    MIROSTAT = Field::read("mirostat", Kind::Whole { min: 0, max: 2 }, BOTH, "2 turns Mirostat 2 on; there is no version 1")
+    MIROSTAT = Field::read("mirostat", Kind::Whole { min: 0, max: 2 }, ALL, "2 turns Mirostat 2 on; there is no version 1")
         .default("0");
-    MIROSTAT_TAU = Field::read("mirostat_tau", POSITIVE, BOTH, "the surprise that Mirostat keeps, in bits").default("5");
-    MIROSTAT_ETA = Field::read("mirostat_eta", POSITIVE, BOTH, "how fast Mirostat corrects").default("0.1");
-    LOGIT_BIAS = Field::read("logit_bias", Kind::Biases, BOTH,
+    MIROSTAT_TAU = Field::read("mirostat_tau", POSITIVE, ALL, "the surprise that Mirostat keeps, in bits").default("5");
+    MIROSTAT_ETA = Field::read("mirostat_eta", POSITIVE, ALL, "how fast Mirostat corrects").default("0.1");
+    LOGIT_BIAS = Field::read("logit_bias", Kind::Biases, ALL,
         "is added to the logits of tokens; -100 and false forbid a token");
-    SEED = Field::read("seed", Kind::Whole { min: -1, max: u64::MAX }, BOTH,
+    SEED = Field::read("seed", Kind::Whole { min: -1, max: u64::MAX }, ALL,
         "of the random numbers; -1 is a random one; the answer names it, and choice i has `seed` + i").default("-1");
-    N = Field::read("n", Kind::Whole { min: 1, max: u64::MAX }, BOTH, "choices for each prompt, up to the server's limit")
+    N = Field::read("n", Kind::Whole { min: 1, max: u64::MAX }, BOTH.and(Routes::LLAMA), "choices for each prompt, up to the server's limit")
         .default("1");
     BEST_OF = Field::read("best_of", Kind::Whole { min: 1, max: u64::MAX }, BOTH, "the same number as `n`").default("n");
-    STOP = Field::read("stop", Kind::Texts, BOTH, "up to 64 strings before which the text ends");
-    STOP_TOKEN_IDS = Field::read("stop_token_ids", Kind::Tokens, BOTH, "up to 64 tokens before which the text ends");
-    INCLUDE_STOP = Field::read("include_stop_str_in_output", Kind::Bool, BOTH,
+    STOP = Field::read("stop", Kind::Texts, ALL, "up to 64 strings before which the text ends").aliases(&["stop_sequences"]);
+    STOP_TOKEN_IDS = Field::read("stop_token_ids", Kind::Tokens, ALL, "up to 64 tokens before which the text ends");
+    INCLUDE_STOP = Field::read("include_stop_str_in_output", Kind::Bool, ALL,
         "whether the string or token that ended the text is part of it").default("false");
-    IGNORE_EOS = Field::read("ignore_eos", Kind::Bool, BOTH, "never end by an end token").default("false");
-    MIN_TOKENS = Field::read("min_tokens", COUNT, BOTH, "tokens before which nothing but a form ends the text").default("0");
+    IGNORE_EOS = Field::read("ignore_eos", Kind::Bool, ALL, "never end by an end token").default("false");
+    MIN_TOKENS = Field::read("min_tokens", COUNT, ALL, "tokens before which nothing but a form ends the text").default("0");
     LOGPROBS = Field::read("logprobs", TOP, TEXT,
         "the probability of each token, and this number of the likeliest at its place");
     CHAT_LOGPROBS = Field::read("logprobs", Kind::Bool, CHAT, "the probability of each token").default("false");
@@ -246,25 +265,54 @@ fields! {
         "the probability of each token of the prompt, and this number of the likeliest; not in streams");
     ECHO = Field::read("echo", Kind::Bool, TEXT,
         "the prompt in front of the text, and with `logprobs` its tokens in front of the new ones").default("false");
-    STREAM = Field::read("stream", Kind::Bool, BOTH, "the answer as server-sent events").default("false");
+    STREAM = Field::read("stream", Kind::Bool, ALL, "the answer as server-sent events").default("false");
     STREAM_OPTIONS = Field::read("stream_options", Kind::Object, BOTH,
         "`include_usage`: one more event with the usage at the end");
     CONTINUE_FINAL_MESSAGE = Field::read("continue_final_message", Kind::Bool, CHAT,
         "whether the answer continues a last message of the assistant").default("true if there is one");
     ADD_GENERATION_PROMPT = Field::read("add_generation_prompt", Kind::Bool, CHAT,
         "whether the answer begins a new turn").default("true unless a message is continued");
-    CHAT_TEMPLATE_KWARGS = Field::read("chat_template_kwargs", Kind::Object, CHAT,
+    CHAT_TEMPLATE_KWARGS = Field::read("chat_template_kwargs", Kind::Object, Routes::CHATS,
         "further variables for the chat template, such as `enable_thinking`");
-    CACHE_PROMPT = Field::read("cache_prompt", Kind::Bool, BOTH, "whether computed beginnings of prompts are reused")
+    CACHE_PROMPT = Field::read("cache_prompt", Kind::Bool, ALL, "whether computed beginnings of prompts are reused")
         .default("true");
-    CACHE_SALT = Field::read("cache_salt", Kind::Text { max: 1024 }, BOTH,
+    CACHE_SALT = Field::read("cache_salt", Kind::Text { max: 1024 }, ALL,
         "prompts are reused only among requests with the same one");
-    ID_SLOT = Field::read("id_slot", Kind::Whole { min: -1, max: u32::MAX as u64 }, BOTH,
+    ID_SLOT = Field::read("id_slot", Kind::Whole { min: -1, max: u32::MAX as u64 }, ALL,
         "the sequence to take if it is free; -1 is any").default("-1");
-    RETURN_TOKEN_IDS = Field::read("return_token_ids", Kind::Bool, BOTH,
+    RETURN_TOKEN_IDS = Field::read("return_token_ids", Kind::Bool, BOTH.and(Routes::LLAMA),
         "`token_ids` in each choice and chunk, and `prompt_token_ids`").default("false").aliases(&["return_tokens"]);
-    TIMINGS_PER_TOKEN = Field::read("timings_per_token", Kind::Bool, BOTH, "`timings` in each chunk of a stream")
+    TIMINGS_PER_TOKEN = Field::read("timings_per_token", Kind::Bool, BOTH.and(Routes::LLAMA), "`timings` in each chunk of a stream")
         .default("false");
+    TOOLS = Field::read("tools", Kind::Any, Routes::CHATS,
+        "functions that the model may call, if its template shows them to it");
+    TOOL_CHOICE = Field::read("tool_choice", Kind::Any, CHAT.and(Routes::RESPONSES).and(Routes::MESSAGES),
+        "`auto`, `none`, `required` (a call is enforced), or a function by name").default("auto");
+    PARALLEL_TOOL_CALLS = Field::read("parallel_tool_calls", Kind::Bool, CHAT.and(Routes::RESPONSES),
+        "whether an answer may have more than one call").default("true");
+    REASONING_FORMAT = Field::read("reasoning_format", Kind::Text { max: 0 }, CHAT,
+        "`none`: thoughts stay in the text; `deepseek` and `auto`: they are `reasoning_content`").default("auto");
+    REASONING_EFFORT = Field::read("reasoning_effort", Kind::Text { max: 32 }, CHAT,
+        "handed to the template; `none` turns `enable_thinking` off");
+    ENABLE_THINKING = Field::read("enable_thinking", Kind::Bool, CHAT, "handed to the template");
+    INPUT = Field::read("input", Kind::Any, Routes::RESPONSES, "a string, or a list of items: messages, calls and their results");
+    INSTRUCTIONS = Field::read("instructions", Kind::Text { max: 0 }, Routes::RESPONSES, "a system message in front of the input");
+    TEXT_FORMAT = Field::read("text", Kind::Object, Routes::RESPONSES,
+        "`format`: `text`, `json_object`, or `json_schema` with a `schema`");
+    REASONING = Field::read("reasoning", Kind::Object, Routes::RESPONSES, "`effort`: handed to the template");
+    SYSTEM = Field::read("system", Kind::Any, Routes::MESSAGES.and(Routes::OLLAMA_GENERATE),
+        "a system message: a string, or on `/v1/messages` blocks of type `text`");
+    THINKING = Field::read("thinking", Kind::Object, Routes::MESSAGES,
+        "`type`: `enabled`, `adaptive` or `disabled`, handed to the template; a budget changes nothing");
+    N_PROBS = Field::read("n_probs", TOP, Routes::LLAMA, "likeliest tokens to list at each place").default("0");
+    OLLAMA_PROMPT = Field::read("prompt", Kind::Text { max: 0 }, Routes::OLLAMA_GENERATE, "what the user says, or with `raw` what the text continues");
+    OPTIONS = Field::read("options", Kind::Object, Routes::OLLAMA,
+        "settings of the sampler by the names above, `num_predict` and `num_ctx` (at most the server's)");
+    NUM_CTX = Field::read("num_ctx", COUNT, Routes::OLLAMA, "in `options`: tokens of the context; more than the server's are refused");
+    RAW = Field::read("raw", Kind::Bool, Routes::OLLAMA_GENERATE, "whether the prompt is given to the model without its template")
+        .default("false");
+    THINK = Field::read("think", Kind::Any, Routes::OLLAMA,
+        "true, false or a level: handed to the template; false leaves thoughts in the text");
     ;
     Field::form("response_format", form::response_format,
         "`{\"type\": \"json_schema\", \"json_schema\": {\"schema\": S}}`, `{\"type\": \"json_schema\", \"schema\": S}`, \
@@ -286,10 +334,21 @@ fields! {
     Field::form("structural_tag", form::structural_tag, "refused: use a grammar with the tags in it");
     Field::form("extra_body", form::nested, "refused if it holds one of these fields, which belong into the body itself")
         .aliases(&["nvext", "guided_decoding", "sampling_params"]);
-    Field::refused("tools", BOTH, "leave it out").aliases(&["functions"]);
-    Field::refused("tool_choice", BOTH, "leave it out").aliases(&["function_call"]);
+    Field::refused("tools", TEXT.and(Routes::LLAMA).and(Routes::OLLAMA_GENERATE), "use a route for chats").aliases(&["functions"]);
+    Field::refused("tool_choice", TEXT.and(Routes::LLAMA), "use a route for chats").aliases(&["function_call"]);
+    Field::refused("functions", CHAT, "use `tools`");
+    Field::refused("function_call", CHAT, "use `tool_choice`");
+    Field::refused("previous_response_id", Routes::RESPONSES, "nothing is stored: send the whole conversation as `input`")
+        .aliases(&["conversation"]);
+    Field::refused("background", Routes::RESPONSES, "leave it out: answers are made while the client waits");
+    Field::refused("prompt", Routes::RESPONSES, "there are no stored prompts: use `input`");
+    Field::refused("context", Routes::OLLAMA_GENERATE, "use `/api/chat` with the whole conversation");
+    Field::refused("template", Routes::OLLAMA, "give a template on the command line");
+    Field::refused("images", Routes::OLLAMA, "only text is read");
+    Field::refused("mcp_servers", Routes::MESSAGES, "declare functions as `tools`").aliases(&["container"]);
+    Field::refused("top_logprobs", Routes::RESPONSES, "use `/v1/chat/completions` for probabilities");
     Field::refused("echo", CHAT, "use `/v1/completions` for the prompt in front of the text");
-    Field::refused("suffix", BOTH, "leave it out: texts are continued, not filled in");
+    Field::refused("suffix", BOTH.and(Routes::OLLAMA_GENERATE), "leave it out: texts are continued, not filled in");
     Field::refused("return_progress", BOTH, "leave it out: `timings` in the answer says how long the prompt took");
     Field::refused("response_schema", BOTH, "ask for a form with `response_format`")
         .aliases(&["responseSchema", "response_mime_type", "output_format", "text"]);
@@ -308,9 +367,11 @@ fields! {
     Field::refused("lora", BOTH, "load the model that has it");
     Field::ignored("user", BOTH, "labels of clients change nothing")
         .aliases(&["metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"]);
-    Field::ignored("reasoning_effort", CHAT, "the template decides: see `chat_template_kwargs`").aliases(&["verbosity"]);
+    Field::ignored("verbosity", CHAT, "how long answers are is up to the model");
+    Field::ignored("store", Routes::RESPONSES, "nothing is stored").aliases(&["metadata", "user", "service_tier", "include", "truncation", "max_tool_calls"]);
+    Field::ignored("metadata", Routes::MESSAGES, "labels of clients change nothing").aliases(&["service_tier", "anthropic_version", "context_management"]);
+    Field::ignored("keep_alive", Routes::OLLAMA, "the server decides how long a model stays loaded");
     Field::ignored("prediction", CHAT, "a hint for speed only");
-    Field::ignored("parallel_tool_calls", CHAT, "says how tools are called");
 }
 
 #[cfg(test)]

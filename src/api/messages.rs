@@ -126,14 +126,31 @@ impl Chat {
         })
     }
 
+    /// A chat of messages in OpenAI's form, whose last one is continued if it is of the assistant.
+    ///
+    /// # Errors
+    /// What is wrong with the messages.
+    pub(super) fn of_messages(list: &[Value], body: Body<'_>, service: &Service) -> Result<Self, Refusal> {
+        let mut messages = of_list(list, service)?;
+        let calls = messages.last().is_some_and(|message| message.fields.contains_key("tool_calls"));
+        let begun = take_begun(&mut messages, calls.then_some(false))?;
+        let variables = body.object(&CHAT_TEMPLATE_KWARGS).cloned().unwrap_or_default();
+        Ok(Self { messages, tools: None, variables, opens_turn: true, begun })
+    }
+
     /// The text that the model is given, and its tokens.
     ///
     /// # Errors
     /// A model without chats, messages that its template refuses.
     pub(super) fn render(&self, service: &Service) -> Result<(String, Prompt), Refusal> {
         let encoder = encoder(service)?;
+        let mut messages = self.messages.clone();
+        if messages.iter().any(|message| message.fields.contains_key("tool_calls")) {
+            let history = encoder.abilities().history;
+            messages.iter_mut().for_each(|message| history.adapt(message));
+        }
         let input = RenderInput {
-            messages: &self.messages,
+            messages: &messages,
             tools: self.tools.as_deref(),
             add_generation_prompt: self.opens_turn,
             variables: self.variables.clone(),
@@ -151,7 +168,7 @@ impl Chat {
 }
 
 /// What makes prompts of messages.
-fn encoder(service: &Service) -> Result<&ChatEncoder, Refusal> {
+pub(super) fn encoder(service: &Service) -> Result<&ChatEncoder, Refusal> {
     service.chat.as_ref().map_err(|why| {
         let message = format!(
             "there are no chats with this model: {why}, or use /v1/completions with the whole prompt"

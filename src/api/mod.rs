@@ -10,7 +10,8 @@
 //! | `fields` | the table of all fields |
 //! | `body` | a body that was checked against it |
 //! | `asked` | what all APIs ask of the engine |
-//! | `openai` | the routes of OpenAI |
+//! | `chat`, `answer` | what all chats have in common: tools and thoughts, asked for and told apart |
+//! | `openai`, `responses`, `anthropic`, `llama`, `ollama` | the dialects |
 //! | `reply` | answers and streams |
 //! | `utilities`, `openapi` | what is answered without the engine |
 //!
@@ -18,11 +19,16 @@
 //! would change the answer: such a field is read or refused by its name; the pieces of a stream joined are the answer in one
 //! piece.
 
+mod answer;
+mod anthropic;
 mod asked;
 mod body;
+mod chat;
 mod fields;
 mod form;
+mod llama;
 mod messages;
+mod ollama;
 mod openai;
 mod openapi;
 mod prepared;
@@ -30,6 +36,7 @@ mod prompt;
 mod reference;
 mod refusal;
 mod reply;
+mod responses;
 mod route;
 mod service;
 mod utilities;
@@ -39,6 +46,7 @@ use serde_json::Value;
 pub use asked::random_seed;
 pub use fields::{FIELDS, Field, Kind, Routes, Treatment};
 pub use form::{Form, FormError, Reader};
+pub use ollama::{ollama_ps, ollama_show, ollama_tags, ollama_version};
 pub use openapi::openapi;
 pub use prepared::Prepared;
 pub use reference::{fields_table, forms_table};
@@ -98,7 +106,10 @@ pub fn accept(service: &Service, route: Route, body: &[u8]) -> Result<Call, Refu
 pub(crate) fn read(service: &Service, route: Route, body: &Value, how: &Reading) -> Result<Call, Refusal> {
     match route {
         Route::ChatCompletions | Route::Completions => openai::accept(service, route, body, how),
-        _ => Err(Refusal::unsupported_route(route)),
+        Route::Responses => responses::accept(service, body, how),
+        Route::Messages | Route::CountTokens => anthropic::accept(service, route, body, how),
+        Route::LlamaCompletion => llama::accept(service, body, how),
+        Route::OllamaChat | Route::OllamaGenerate => ollama::accept(service, route, body, how),
     }
 }
 
@@ -109,3 +120,6 @@ pub(crate) fn read(service: &Service, route: Route, body: &Value, how: &Reading)
 pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Refusal> {
     body::parse(bytes)
 }
+
+#[cfg(test)]
+mod tests;

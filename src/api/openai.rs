@@ -1,9 +1,10 @@
 //! Requests of `/v1/chat/completions` and `/v1/completions`.
 
+use super::answer::AnswerForm;
 use super::asked::Asked;
 use super::body::Body;
+use super::chat::ChatRequest;
 use super::fields::*;
-use super::messages::Chat;
 use super::reply::chat::ChatShape;
 use super::reply::completions::CompletionShape;
 use super::reply::{Reply, Shape, Shown};
@@ -57,11 +58,17 @@ pub(super) fn accept(
 ) -> Result<Call, Refusal> {
     let body = Body::new(route, value)?;
     check_model(body, service)?;
-    let prompts = match route {
-        Route::Completions => prompt::of_body(body, service)?,
-        _ => vec![Chat::of_body(body, service)?.render(service)?.1],
+    let logprobs = logprobs(body, route);
+    let (mut asked, form) = match route {
+        Route::Completions => {
+            let prompts = prompt::of_body(body, service)?;
+            (Asked::of_body(body, service, prompts, logprobs, how)?, AnswerForm::default())
+        }
+        _ => {
+            let request = ChatRequest::of_openai(body, value, service)?;
+            ChatRequest { logprobs, ..request }.ask(body, service, how)?
+        }
     };
-    let mut asked = Asked::of_body(body, service, prompts, logprobs(body, route), how)?;
     if asked.stream && asked.prompt_logprobs.is_some() {
         let message = "prompt_logprobs is not supported in streams: leave out stream";
         return Err(Refusal::unsupported("prompt_logprobs", message));
@@ -71,9 +78,8 @@ pub(super) fn accept(
     let shape: Box<dyn Shape> = match route {
         Route::Completions => Box::new(CompletionShape::default()),
         _ => {
-            asked.prompt_field = "messages";
             shown.echo = false;
-            Box::new(ChatShape)
+            Box::new(ChatShape::new(form))
         }
     };
     let stream = asked.stream;

@@ -53,11 +53,6 @@ impl Refusal {
         Self { code: "unsupported", ..Self::field(param, message) }
     }
 
-    /// The refusal of a request for a route that is not answered.
-    pub(super) fn unsupported_route(route: Route) -> Self {
-        Self::request("unsupported", format!("{} is not supported", route.path()))
-    }
-
     /// The refusal of a prompt that the context has no room for.
     pub fn context_length(prompt: u64, context: u32) -> Self {
         let message = format!(
@@ -118,6 +113,21 @@ impl Refusal {
         }
     }
 
+    /// The error in Anthropic's form.
+    pub(super) fn to_anthropic(&self) -> Value {
+        let kind = match self.status {
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            413 => "request_too_large",
+            429 => "rate_limit_error",
+            503 => "overloaded_error",
+            500.. => "api_error",
+            _ => "invalid_request_error",
+        };
+        json!({ "type": "error", "error": { "type": kind, "message": self.message } })
+    }
+
     /// The error in OpenAI's form.
     pub fn to_openai(&self) -> Value {
         let mut error =
@@ -131,6 +141,10 @@ impl Refusal {
 }
 
 /// The body of an answer that says why there is no other, in the form of the route's API.
-pub fn error_body(_route: Route, refusal: &Refusal) -> Value {
-    refusal.to_openai()
+pub fn error_body(route: Route, refusal: &Refusal) -> Value {
+    match route {
+        Route::Messages | Route::CountTokens => refusal.to_anthropic(),
+        Route::OllamaChat | Route::OllamaGenerate => json!({ "error": refusal.message }),
+        _ => refusal.to_openai(),
+    }
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::body::{self, Body, token_id};
+use super::chat::ChatRequest;
 use super::messages::{self, Chat};
 use super::{Reading, Refusal, Route, Service, read};
 use crate::chat::RenderInput;
@@ -172,8 +173,9 @@ pub fn tokenizer_info(service: &Service) -> Value {
 /// What is wrong with the body.
 pub fn apply_template(service: &Service, body: &[u8]) -> Result<Value, Refusal> {
     let value = body::parse(body)?;
-    let chat = Chat::of_body(Body::new(Route::ChatCompletions, &value)?, service)?;
-    Ok(json!({ "prompt": chat.render(service)?.0 }))
+    let body = Body::new(Route::ChatCompletions, &value)?;
+    let (text, _) = ChatRequest::of_openai(body, &value, service)?.render(service)?;
+    Ok(json!({ "prompt": text }))
 }
 
 /// How many tokens the prompt of a request of Anthropic's API has.

@@ -102,14 +102,23 @@ impl Settings {
     }
 
     fn add_options(&mut self, options: &GenerateOptions) {
-        let GenerateOptions { limit, ignore_end, min_tokens, stop, stop_tokens, include_stop, logprobs } =
-            options;
+        let GenerateOptions {
+            limit,
+            ignore_end,
+            min_tokens,
+            stop,
+            stop_tokens,
+            include_stop,
+            visible,
+            logprobs,
+        } = options;
         self.add("n_predict", json!(limit), Value::Null);
         self.add("ignore_eos", json!(ignore_end), json!(false));
         self.add("reverse_prompt", json!(stop), json!([]));
         self.add("min_tokens", json!(min_tokens), json!(0));
         self.add("stop_token_ids", json!(stop_tokens), json!([]));
         self.add("include_stop", json!(include_stop), json!(false));
+        self.add("visible_tokens", json!(visible), json!([]));
         self.add("logprobs", json!(logprobs), Value::Null);
     }
 
@@ -119,6 +128,7 @@ impl Settings {
             GrammarSource::Lark(text) | GrammarSource::Gbnf(text) => ("grammar", text.clone()),
             GrammarSource::Regex(text) => ("regex", text.clone()),
             GrammarSource::Choice(texts) => ("choice", json!(texts).to_string()),
+            GrammarSource::Parts { lark, schemas } => ("grammar", json!([lark, schemas]).to_string()),
         };
         self.0.insert(name.to_owned(), json!(short_hash(&text)));
     }

@@ -1,12 +1,14 @@
 //! Messages to the tokens of a prompt: a template with the model's tokenizer.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize, Tokenizer};
 
 use super::guard::breaks;
 use super::select::ModelFacts;
-use super::{ChatError, ChatTemplate, RenderInput, Rendered, Selected, SpecialTexts, Wish, select};
+use super::{
+    Abilities, ChatError, ChatTemplate, RenderInput, Rendered, Selected, SpecialTexts, Wish, select,
+};
 use crate::error::Error;
 use crate::load::Loaded;
 
@@ -17,6 +19,7 @@ pub struct ChatEncoder {
     special: SpecialTexts,
     template: ChatTemplate,
     stop: Vec<String>,
+    abilities: Arc<OnceLock<Abilities>>,
 }
 
 impl std::fmt::Debug for ChatEncoder {
@@ -31,7 +34,8 @@ impl std::fmt::Debug for ChatEncoder {
 impl ChatEncoder {
     /// With this template, and strings that end an answer besides the model's end tokens.
     pub fn new(tokenizer: Arc<dyn Tokenize>, template: ChatTemplate, stop: Vec<String>) -> Self {
-        Self { special: SpecialTexts::of(&*tokenizer), tokenizer, template, stop }
+        let special = SpecialTexts::of(&*tokenizer);
+        Self { special, tokenizer, template, stop, abilities: Arc::default() }
     }
 
     /// With the template that [`select`](super::select()) chooses for a model, and the remark that goes with the choice.
@@ -48,7 +52,7 @@ impl ChatEncoder {
         };
         let Selected { template, stop, note } = select(wish, facts)?;
         let tokenizer: Arc<dyn Tokenize> = Arc::<Tokenizer>::clone(&loaded.tokenizer);
-        Ok((Self { tokenizer, special, template, stop }, note))
+        Ok((Self { tokenizer, special, template, stop, abilities: Arc::default() }, note))
     }
 
     /// The tokenizer.
@@ -59,6 +63,11 @@ impl ChatEncoder {
     /// The template.
     pub fn template(&self) -> &ChatTemplate {
         &self.template
+    }
+
+    /// What the template can do, found out when it is first asked.
+    pub fn abilities(&self) -> &Abilities {
+        self.abilities.get_or_init(|| Abilities::of(&self.template, &self.special, &*self.tokenizer))
     }
 
     /// Strings that end an answer, besides the model's end tokens.

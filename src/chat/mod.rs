@@ -9,21 +9,25 @@
 //! a template can neither fail to end, nor take memory without limit, nor end the process; a template that is wrong refuses
 //! chat and nothing else.
 
+mod abilities;
 mod builtin;
 mod conversation;
 mod encoder;
 mod error;
 mod guard;
 mod message;
+mod reasoning;
 pub mod select;
 mod template;
 mod transcript;
 
+pub use abilities::{Abilities, History};
 pub use builtin::{BuiltinTemplate, TEMPLATES};
 pub use conversation::{Conversation, ConversationOptions, Overflow, Reply, TurnStats};
 pub use encoder::ChatEncoder;
 pub use error::ChatError;
 pub use message::{Message, Role};
+pub use reasoning::{ThinkForm, ThinkSplitter};
 pub use select::{Selected, Wish, select};
 pub use template::{ChatTemplate, RenderInput, Rendered, SpecialTexts};
 pub use transcript::Transcript;

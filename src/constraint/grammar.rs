@@ -105,6 +105,12 @@ impl Vocabulary {
                 check_size(text, MAX_REGEX)?;
                 self.follow(TopLevelGrammar::from_regex(text))
             }
+            GrammarSource::Parts { lark, schemas } => {
+                check_size(lark, MAX_LARK)?;
+                let rules = schemas.iter().enumerate().map(|(number, text)| schema_rule(number, text));
+                let rules = rules.collect::<Result<String, ConstraintError>>()?;
+                self.follow(TopLevelGrammar::from_lark(format!("{lark}\n{rules}")))
+            }
             GrammarSource::Choice(texts) if texts.is_empty() => Err(Failed::Empty),
             GrammarSource::Choice(texts) => {
                 let pattern = choice(texts);
@@ -161,6 +167,14 @@ impl Vocabulary {
         }
         Err(Failed::Unusable { at: Some(at.to_owned()), reason })
     }
+}
+
+/// A rule of Lark for the texts that follow a schema.
+fn schema_rule(number: usize, schema: &str) -> Result<String, ConstraintError> {
+    Ok(match schema::normalise(schema)? {
+        Followed::Schema(document) => format!("schema_{number}: %json {document}\n"),
+        Followed::Lark(text) => format!("schema_{number}: %lark {{\n{text}\n}}\n"),
+    })
 }
 
 /// Refuses a text of more than `most` bytes.

@@ -63,6 +63,8 @@ pub struct GenerateOptions {
     pub stop_tokens: Vec<TokenId>,
     /// Makes the string or the token that ends the text a part of it.
     pub include_stop: bool,
+    /// Control tokens that count as text.
+    pub visible: Vec<TokenId>,
     /// Report the probability of every token and of this number of most likely tokens at its position.
     pub logprobs: Option<usize>,
 }
@@ -219,7 +221,8 @@ impl Text {
         }
         self.tokens.push(id);
         self.piece.clear();
-        self.decoder.push(tokenizer.piece(id, false), &mut self.piece);
+        let is_visible = self.options.visible.contains(&id);
+        self.decoder.push(tokenizer.piece(id, is_visible), &mut self.piece);
         if self.tokens.len() as u64 <= self.options.min_tokens {
             self.text.push_str(&self.piece);
         } else if let Some(stop) = self.take_piece() {

@@ -4,10 +4,14 @@
 //! A [`Shape`] says how that looks in one API. A token goes out with the text that is certain with it or after it, so that the
 //! tokens of all pieces are those of the answer, and so are their texts.
 
+pub(super) mod anthropic;
 pub(super) mod chat;
 pub(super) mod completions;
 pub(super) mod frame;
+pub(super) mod llama;
 pub(super) mod logprobs;
+pub(super) mod ollama;
+pub(super) mod responses;
 mod usage;
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};

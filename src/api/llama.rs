@@ -1,0 +1,68 @@
+//! Requests of llama.cpp's `/completion`.
+
+use serde_json::{Value, json};
+
+use super::asked::Asked;
+use super::body::Body;
+use super::fields::{N_PROBS, RETURN_TOKEN_IDS, TIMINGS_PER_TOKEN};
+use super::openai::check_model;
+use super::reply::llama::LlamaShape;
+use super::reply::{Reply, Shown};
+use super::{Call, Reading, Refusal, Route, Service, prompt};
+
+/// Reads a request.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn accept(service: &Service, value: &Value, how: &Reading) -> Result<Call, Refusal> {
+    let body = Body::new(Route::LlamaCompletion, value)?;
+    check_model(body, service)?;
+    let prompts = prompt::of_body(body, service)?;
+    let logprobs = body.count(&N_PROBS).filter(|&n| n > 0).map(|n| n as usize);
+    let asked = Asked::of_body(body, service, prompts, logprobs, how)?;
+    let shown = Shown {
+        logprobs: asked.options.logprobs,
+        token_ids: body.is_on(&RETURN_TOKEN_IDS),
+        timings_per_token: body.is_on(&TIMINGS_PER_TOKEN),
+        measured: how.measured,
+        ..Shown::default()
+    };
+    let choices = asked.prepare(service, how)?;
+    let stops = asked.options.stop.clone();
+    let shape = Box::new(LlamaShape::new(
+        settings(&asked, service),
+        stops,
+        value.get("prompt").is_some_and(Value::is_array),
+    ));
+    let reply = Reply::new(service, shape, &asked, shown, how, asked.stream);
+    Ok(Call { choices, reply })
+}
+
+/// The settings that the answer names.
+fn settings(asked: &Asked, service: &Service) -> Value {
+    let (params, options) = (&asked.params, &asked.options);
+    let biases: Vec<Value> =
+        params.logit_bias.iter().map(|(id, bias)| json!({ "token": id, "bias": bias })).collect();
+    json!({
+        "n_ctx": service.context,
+        "seed": params.seed,
+        "temperature": params.temperature,
+        "top_k": params.top_k,
+        "top_p": params.top_p,
+        "min_p": params.min_p,
+        "typical_p": params.typical_p,
+        "repeat_last_n": params.repeat_last_n,
+        "repeat_penalty": params.repeat_penalty,
+        "presence_penalty": params.presence_penalty,
+        "frequency_penalty": params.frequency_penalty,
+        "mirostat": if params.mirostat.is_some() { 2 } else { 0 },
+        "logit_bias": biases,
+        "samplers": params.stages.iter().map(|stage| stage.name()).collect::<Vec<_>>(),
+        "n_predict": options.limit.map_or(json!(-1), |limit| json!(limit)),
+        "max_tokens": options.limit.map_or(json!(-1), |limit| json!(limit)),
+        "ignore_eos": options.ignore_end,
+        "stop": options.stop,
+        "n_probs": options.logprobs.unwrap_or(0),
+        "stream": asked.stream,
+    })
+}

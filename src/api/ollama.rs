@@ -1,0 +1,203 @@
+//! Requests of ollama's `/api/chat` and `/api/generate`, and what else its clients ask for: which models there are.
+//!
+//! Differences from ollama: a prompt that the context has no room for is refused, never cut; a `template` is refused; what
+//! `keep_alive` says is ignored, since the server decides how long a model stays loaded.
+
+use serde_json::{Map, Value, json};
+
+use super::answer::AnswerForm;
+use super::asked::Asked;
+use super::body::Body;
+use super::chat::{ChatRequest, set, set_effort};
+use super::fields::{MESSAGES, NUM_CTX, OLLAMA_PROMPT, RAW, STREAM, SYSTEM, THINK};
+use super::messages::Chat;
+use super::openai::check_model;
+use super::reply::ollama::OllamaShape;
+use super::reply::{Reply, Shown};
+use super::{Call, Reading, Refusal, Route, Service, prompt};
+use crate::tools::Tools;
+
+/// Reads a request of one of both routes.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn accept(service: &Service, route: Route, value: &Value, how: &Reading) -> Result<Call, Refusal> {
+    let value = flat(value);
+    let body = Body::new(route, &value)?;
+    check_model(body, service)?;
+    if let Some(context) = body.count(&NUM_CTX).filter(|&context| context > u64::from(service.context)) {
+        let message = format!(
+            "options.num_ctx is {context}, but the server's context has {} tokens: start it with a larger one",
+            service.context
+        );
+        return Err(Refusal::field("num_ctx", message));
+    }
+    let (mut asked, form) = match (route, body.is_on(&RAW)) {
+        (Route::OllamaGenerate, true) => {
+            let prompts = prompt::of_body(body, service)?;
+            (Asked::of_body(body, service, prompts, None, how)?, AnswerForm::default())
+        }
+        _ => chat(route, body, &value, service)?.ask(body, service, how)?,
+    };
+    asked.choices = 1;
+    asked.prompts.truncate(1);
+    asked.stream = body.bool(&STREAM).unwrap_or(true);
+    let choices = asked.prepare(service, how)?;
+    let shown = Shown { measured: how.measured, ..Shown::default() };
+    let shape = Box::new(OllamaShape::new(form, route == Route::OllamaChat));
+    let reply = Reply::new(service, shape, &asked, shown, how, asked.stream);
+    Ok(Call { choices, reply })
+}
+
+/// The body with its `options` beside its other fields, which count where both name the same.
+fn flat(value: &Value) -> Value {
+    let mut fields = value.clone();
+    let options = value.get("options").and_then(Value::as_object);
+    if let (Value::Object(fields), Some(options)) = (&mut fields, options) {
+        for (name, option) in options {
+            fields.entry(name.as_str()).or_insert_with(|| option.clone());
+        }
+    }
+    fields
+}
+
+/// The chat of a request: its messages, or one of the user with the prompt.
+fn chat(route: Route, body: Body<'_>, value: &Value, service: &Service) -> Result<ChatRequest, Refusal> {
+    let messages = match route {
+        Route::OllamaChat => {
+            let list = body.list(&MESSAGES).unwrap_or_default();
+            list.iter().enumerate().map(|(number, message)| called(number, message)).collect()
+        }
+        _ => {
+            let system = body.get(&SYSTEM).filter(|system| *system != "");
+            let system = system.map(|system| json!({ "role": "system", "content": system }));
+            let user = json!({ "role": "user", "content": body.text(&OLLAMA_PROMPT).unwrap_or_default() });
+            system.into_iter().chain([user]).collect::<Vec<_>>()
+        }
+    };
+    let mut chat = Chat::of_messages(&messages, body, service)?;
+    let thoughts = match body.get(&THINK) {
+        None => true,
+        Some(Value::Bool(thinks)) => {
+            set(&mut chat.variables, "enable_thinking", json!(thinks));
+            *thinks
+        }
+        Some(Value::String(effort)) => {
+            set_effort(&mut chat.variables, effort);
+            true
+        }
+        Some(_) => return Err(Refusal::field("think", "think must be true, false or a level")),
+    };
+    let tools =
+        if route == Route::OllamaChat { Tools::read(&json!({ "tools": value.get("tools") }))? } else { None };
+    Ok(ChatRequest { chat, tools, thoughts, logprobs: None })
+}
+
+/// A message in OpenAI's form: calls have ids, which ollama's have not, and thoughts their name there.
+fn called(number: usize, message: &Value) -> Value {
+    let mut message = message.clone();
+    let Some(fields) = message.as_object_mut() else { return message };
+    if let Some(thoughts) = fields.remove("thinking") {
+        fields.insert("reasoning_content".to_owned(), thoughts);
+    }
+    if let Some(name) = fields.remove("tool_name") {
+        fields.insert("name".to_owned(), name);
+    }
+    let calls = fields.get_mut("tool_calls").and_then(Value::as_array_mut);
+    for (place, call) in calls.into_iter().flatten().enumerate() {
+        if let Some(call) = call.as_object_mut() {
+            call.entry("type").or_insert_with(|| json!("function"));
+            call.entry("id").or_insert_with(|| json!(format!("c{number:04}{place:04}")));
+        }
+    }
+    message
+}
+
+/// A time as ollama writes it.
+pub(super) fn time(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.unwrap_or_default().to_string()
+}
+
+/// What a model is.
+fn details(service: &Service) -> Value {
+    let architecture = &service.model.loaded().architecture;
+    json!({
+        "parent_model": "",
+        "format": "gguf",
+        "family": architecture,
+        "families": [architecture],
+        "parameter_size": "",
+        "quantization_level": "",
+    })
+}
+
+/// A model in a list.
+fn entry(service: &Service) -> Map<String, Value> {
+    let loaded = service.model.loaded();
+    let digest: String = loaded.source_hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let entry = json!({
+        "name": service.id,
+        "model": service.id,
+        "modified_at": time(service.created),
+        "size": loaded.model.weight_bytes(),
+        "digest": digest,
+        "details": details(service),
+    });
+    match entry {
+        Value::Object(entry) => entry,
+        _ => Map::new(),
+    }
+}
+
+/// The answer of `/api/tags`: these models.
+pub fn ollama_tags(services: &[&Service]) -> Value {
+    json!({ "models": services.iter().map(|service| entry(service)).collect::<Vec<_>>() })
+}
+
+/// The answer of `/api/ps`: these models, which are loaded.
+pub fn ollama_ps(services: &[&Service]) -> Value {
+    let loaded = |service: &&Service| {
+        let mut entry = entry(service);
+        entry.remove("modified_at");
+        entry.insert("size_vram".to_owned(), json!(0));
+        entry.insert("context_length".to_owned(), json!(service.context));
+        // No time is set at which it is put away.
+        entry.insert("expires_at".to_owned(), json!("9999-12-31T23:59:59Z"));
+        entry
+    };
+    json!({ "models": services.iter().map(loaded).collect::<Vec<_>>() })
+}
+
+/// The answer of `/api/show` for a model.
+pub fn ollama_show(service: &Service) -> Value {
+    let loaded = service.model.loaded();
+    let chat = service.chat.as_ref().ok();
+    let abilities = chat.map(crate::chat::ChatEncoder::abilities);
+    let mut capabilities = vec!["completion"];
+    if abilities.is_some_and(|abilities| abilities.tools) {
+        capabilities.push("tools");
+    }
+    if abilities.is_some_and(|abilities| abilities.thinking.is_some()) {
+        capabilities.push("thinking");
+    }
+    let architecture = &loaded.architecture;
+    let mut info = Map::new();
+    info.insert("general.architecture".to_owned(), json!(architecture));
+    info.insert(format!("{architecture}.context_length"), json!(loaded.context));
+    info.insert(format!("{architecture}.vocab_size"), json!(service.vocab()));
+    json!({
+        "modelfile": "",
+        "parameters": "",
+        "template": chat.map_or("", |chat| chat.template().source()),
+        "details": details(service),
+        "model_info": info,
+        "capabilities": capabilities,
+        "modified_at": time(service.created),
+    })
+}
+
+/// The answer of `/api/version`. Clients compare it with ollama's.
+pub fn ollama_version() -> Value {
+    json!({ "version": env!("CARGO_PKG_VERSION") })
+}
