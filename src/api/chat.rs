@@ -127,6 +127,10 @@ impl ChatRequest {
         let abilities = encoder(service)?.abilities();
         let thinking = abilities.thinking.filter(|_| self.thoughts);
         let thinking = thinking.map(|form| (form, has_opened(form, &text, self.chat.begun.as_deref())));
+        let is_off = self.chat.variables.get("enable_thinking") == Some(&Value::Bool(false));
+        // A form is for what follows thoughts, where there may be any.
+        let before_form =
+            thinking.filter(|(form, opened)| *opened || !is_off && !text.trim_end().ends_with(form.close));
         let mut asked = Asked::of_body(body, service, vec![prompt], self.logprobs, how)?;
         asked.prompt_field = "messages";
         let mut form = AnswerForm { thinking, ids: abilities.history.ids, ..AnswerForm::default() };
@@ -136,14 +140,14 @@ impl ChatRequest {
                     let message = "tool_choice: a call is required, and the request asks for a form besides: leave out one of both";
                     return Err(Refusal::field("tool_choice", message));
                 }
-                let thinking = thinking.as_ref().map(|(form, opened)| (form, *opened));
+                let thinking = before_form.as_ref().map(|(form, opened)| (form, *opened));
                 let source = grammar(calls, &tools, &abilities.markers, thinking)?;
                 asked.form = Some(Form { field: "tools", source: Some(source) });
             }
             form.calls = Some((calls, Arc::new(tools)));
         }
         let is_forced = form.calls.as_ref().is_some_and(|(_, tools)| tools.is_forced());
-        if let (false, Some((think, opened)), Some(wanted)) = (is_forced, form.thinking, &mut asked.form)
+        if let (false, Some((think, opened)), Some(wanted)) = (is_forced, before_form, &mut asked.form)
             && let Some(source) = wanted.source.take()
         {
             // A form that is not one for the answer alone is one for the whole text, in which there are no thoughts.

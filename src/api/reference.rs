@@ -55,6 +55,22 @@ pub fn fields_table() -> String {
         };
         let _ = writeln!(text, "| {} | {} | {what}: {} |", names(field), place(field), cell(field.meaning));
     }
+    text + &dialects_table()
+}
+
+/// The fields that only the routes of other APIs have.
+fn dialects_table() -> String {
+    let mut text = "\n| field of other APIs | on | value | meaning |\n|---|---|---|---|\n".to_owned();
+    for field in FIELDS.iter().filter(|field| !is_openai(field)) {
+        let on = Route::ALL.into_iter().filter(|route| field.routes.has(*route));
+        let on: Vec<String> = on.map(|route| format!("`{}`", route.path())).collect();
+        let kind = match field.treatment {
+            Treatment::Read => field.kind.describe(),
+            Treatment::Ignored => "ignored".to_owned(),
+            Treatment::Refused(_) => "refused unless it asks for nothing".to_owned(),
+        };
+        let _ = writeln!(text, "| {} | {} | {kind} | {} |", names(field), on.join(", "), cell(field.meaning));
+    }
     text
 }
 

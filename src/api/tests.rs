@@ -12,7 +12,7 @@ use bitnetc_runtime::sampling::SamplingParams;
 const TEMPLATE: &str = "{% for t in tools or [] %}[{{ t.function.name }}]{% endfor %}{% for m in messages %}\
     {{ m.role }}: {{ m.content or '' }}{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}\
     {% for c in m.tool_calls or [] %}<tool_call>\n{\"name\": \"{{ c.function.name }}\", \"arguments\": {{ c.function.arguments | tojson }}}\n</tool_call>\
-    {% endfor %}\n{% endfor %}{% if add_generation_prompt %}assistant:{% if enable_thinking %}<think>\n{% endif %}{% endif %}";
+    {% endfor %}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}assistant:{% if enable_thinking %}<think>\n{% endif %}{% endif %}";
 
 fn service(template: &str) -> Service {
     let model = Model::builtin().unwrap();

@@ -198,6 +198,40 @@ mod tests {
     }
 
     #[test]
+    fn templates_in_circulation_have_their_forms() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/chat_templates");
+        for (name, form, ids, thinks) in [
+            ("qwen3", Some("hermes"), IdStyle::Call, true),
+            ("llama31_tools", Some("llama3"), IdStyle::Call, false),
+            ("mistral_strict", Some("mistral-nemo"), IdStyle::Nine, false),
+            ("gemma_strict", None, IdStyle::Call, false),
+        ] {
+            let found =
+                abilities(&std::fs::read_to_string(folder.join(name).with_extension("jinja")).unwrap());
+            assert_eq!(found.calls.map(|form| form.name), form, "{name}");
+            assert_eq!((found.tools, found.thinking.is_some()), (form.is_some(), thinks), "{name}");
+            assert!(form.is_none() || found.history.ids == ids, "{name}: {:?}", found.history);
+        }
+    }
+
+    /// Templates that may not be committed: looked for as other tests of the data do, and skipped where they are not.
+    #[test]
+    fn published_templates_have_their_forms() {
+        let Some(root) = std::env::var_os("BITNETC_TEST_DATA") else { return };
+        let path = std::path::Path::new(&root).join("qwen35/chat_templates.json");
+        let Ok(bytes) = std::fs::read(&path) else {
+            println!("skipped: {} is not there", path.display());
+            return;
+        };
+        let data: Value = serde_json::from_slice(&bytes).unwrap();
+        for (name, source) in data["templates"].as_object().unwrap() {
+            let found = abilities(source.as_str().unwrap());
+            assert_eq!(found.calls.map(|form| form.name), Some("qwen3.5"), "{name}");
+            assert!(found.tools && found.thinking.is_some() && !found.history.arguments_as_text, "{name}");
+        }
+    }
+
+    #[test]
     fn histories_take_the_form_of_the_template() {
         let adapted = |history: History, arguments: Value| {
             let calls = json!([{ "function": { "name": "f", "arguments": arguments } }, {}, 1]);

@@ -56,14 +56,15 @@ def tool_use():
 @check
 def counts():
     counted = client.messages.count_tokens(model="bitnetc", messages=ASK)
-    assert counted.input_tokens == client.messages.create(messages=ASK, **SHORT).usage.input_tokens
+    usage = client.messages.create(messages=ASK, **SHORT).usage
+    assert counted.input_tokens == usage.input_tokens + usage.cache_read_input_tokens
 
 
 @check
 def refusals():
     error = raises(anthropic.BadRequestError, lambda: client.messages.create(messages=[], **SHORT))
     assert error.body["type"] == "error" and error.body["error"]["type"] == "invalid_request_error", error.body
-    raises(anthropic.BadRequestError, lambda: client.messages.create(messages=ASK, **{**SHORT, "temperature": 9}))
+    raises(anthropic.BadRequestError, lambda: client.messages.create(messages=ASK, **{**SHORT, "temperature": "warm"}))
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}}
     error = raises(anthropic.BadRequestError, lambda: client.messages.create(messages=[{"role": "user", "content": [image]}], **SHORT))
     assert "image" in str(error)

@@ -138,7 +138,7 @@ def responses():
 
 @check
 def refusals():
-    for body, param in [({"messages": []}, "messages"), ({"temperature": 9}, "temperature"), ({"response_format": {"type": "x"}}, "response_format")]:
+    for body, param in [({"messages": []}, "messages"), ({"temperature": "warm"}, "temperature"), ({"response_format": {"type": "x"}}, "response_format")]:
         error = raises(openai.BadRequestError, lambda: client.chat.completions.create(**{**SHORT, "messages": ASK, **body}))
         assert error.type == "invalid_request_error" and param in str(error.param), (param, error.body)
     error = raises(openai.BadRequestError, lambda: client.chat.completions.create(messages=[{"role": "user", "content": "word " * 9000}], **SHORT))
