@@ -179,9 +179,9 @@ fn the_source_of_a_wrong_value_is_named() {
     // A file that cannot be read is a note; one that was named is an error.
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
-    let (code, _, stderr) = output(&mut bitnetc(home.path(), &["tokenize", "hi"]));
+    let (code, _, stderr) = output(&mut bitnetc(home.path(), &["tokenize", "-p", "hi"]));
     assert!(code == Some(0) && stderr.contains("config.toml is not used: "), "{stderr}");
-    let (code, _, _) = output(bitnetc(home.path(), &["tokenize", "hi"]).env("BITNETC_CONFIG", &file));
+    let (code, _, _) = output(bitnetc(home.path(), &["tokenize", "-p", "hi"]).env("BITNETC_CONFIG", &file));
     assert_ne!(code, Some(0));
 }
 

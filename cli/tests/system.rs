@@ -77,7 +77,7 @@ fn the_next_writer_removes_what_a_killed_one_left() {
 #[test]
 fn a_command_that_was_started_by_nohup_goes_on_after_a_hangup() {
     let folder = tempfile::tempdir().unwrap();
-    let script = "trap '' HUP; \"$0\" \"$@\" & while ! grep -q '^SigCgt:.*2$' /proc/$!/status; do :; done; kill -HUP $!; wait $!";
+    let script = "trap '' HUP; \"$0\" \"$@\" & while ! grep -q '^SigCgt:.*4...$' /proc/$!/status; do :; done; kill -HUP $!; wait $!";
     let mut command = Command::new("sh");
     command.args(["-c", script, BITNETC]).args(SAYS).current_dir(folder.path());
     let output = command.stdin(Stdio::null()).output().unwrap();

@@ -26,13 +26,20 @@ pub struct Entry<'a> {
     pub offset: u64,
 }
 
-/// An error of the directory or, where it is about a type of tensors in a model whose architecture is not supported, that reason:
-/// converting the tensors would not help.
+/// Architectures that are published with ternary types of their own.
+const OTHER_TERNARY: &[&str] = &["qwen35", "qwen35moe", "qwen3next"];
+
+/// An error of the directory or, where it is about a type of tensors in a model of another ternary architecture, that this is not
+/// supported: converting the tensors would not help.
 fn of_architecture(error: GgufError, entries: &[Entry<'_>], by_key: &HashMap<&str, usize>) -> GgufError {
     let is_of_type =
         matches!(error, GgufError::UnknownTensorType { .. } | GgufError::AmbiguousTensorType { .. });
     match by_key.get("general.architecture").and_then(|&i| entries.get(i)).map(|entry| &entry.value) {
-        Some(Value::String(name)) if is_of_type && arch::find(name).is_none() => hparams::unsupported(name),
+        Some(Value::String(name))
+            if is_of_type && OTHER_TERNARY.contains(name) && arch::find(name).is_none() =>
+        {
+            hparams::unsupported(name)
+        }
         _ => error,
     }
 }
