@@ -203,7 +203,7 @@ mod tests {
         for (name, form, ids, thinks) in [
             ("qwen3", Some("hermes"), IdStyle::Call, true),
             ("llama31_tools", Some("llama3"), IdStyle::Call, false),
-            ("mistral_strict", Some("mistral-nemo"), IdStyle::Nine, false),
+            ("mistral_strict", Some("mistral-nemo"), IdStyle::Call, false),
             ("gemma_strict", None, IdStyle::Call, false),
         ] {
             let found =
