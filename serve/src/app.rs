@@ -17,8 +17,8 @@ use crate::log::{Active, Record, Sink, UnderWay};
 use crate::metrics::Counters;
 use crate::options::Options;
 use crate::registry::Registry;
-use crate::routes;
 use crate::shutdown::Shutdown;
+use crate::{connection, routes};
 
 /// Characters of an id that a client may choose.
 const LONGEST_ID: usize = 128;
@@ -82,6 +82,13 @@ impl App {
 
     /// Whether a request may be answered at all.
     fn admit(&self, request: &Request<Body>, path: &str) -> Result<(), Failure> {
+        let bytes: usize =
+            request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if bytes > connection::HEAD {
+            let message = format!("the head of the request is longer than {} bytes", connection::HEAD);
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            return Err(Failure::new(status, "headers_too_large", message).closing());
+        }
         self.gate.check(request)?;
         let tells_of_the_server = ["/health", "/v1/health", "/ready", "/metrics"].contains(&path);
         if self.shutdown.is_draining() && !tells_of_the_server {

@@ -29,8 +29,8 @@ use crate::app::Front;
 use crate::io::Timed;
 use crate::shutdown::Phase;
 
-/// Bytes of the head of a request.
-const HEAD: usize = 64 << 10;
+/// Bytes of the head of a request. hyper reads up to twice as much before it counts.
+pub(crate) const HEAD: usize = 64 << 10;
 /// How long a closed connection is read from, so that what a client still sends does not destroy the answer that it has not read.
 const LINGER: Duration = Duration::from_secs(1);
 /// Pause after a connection that the system could not give: it has run out of something.

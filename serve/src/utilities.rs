@@ -131,7 +131,8 @@ fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
-        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let digits = after.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
         match digits.filter(|_| first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
             Some(byte) => {
                 bytes.push(byte);
@@ -238,7 +239,7 @@ mod tests {
     fn names_in_paths_are_decoded() {
         assert_eq!(percent_decoded("hf%3Aorg%2Frepo:x.gguf"), "hf:org/repo:x.gguf");
         assert_eq!(percent_decoded("%"), "%");
-        assert_eq!(percent_decoded("%zz%4"), "%zz%4");
+        assert_eq!(percent_decoded("%zz%4%+1"), "%zz%4%+1");
         assert_eq!(percent_decoded("%ff"), "\u{fffd}");
     }
 }

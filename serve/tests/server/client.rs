@@ -12,13 +12,13 @@ use bitnetc_serve::{ModelSource, Options, ServeError, Server, Shutdown};
 use serde_json::Value;
 
 /// The model of all tests, which is made ready once.
-pub fn builtin() -> &'static Model {
+pub(crate) fn builtin() -> &'static Model {
     static MODEL: OnceLock<Model> = OnceLock::new();
     MODEL.get_or_init(|| Model::builtin().unwrap())
 }
 
 /// The built-in model under a name.
-pub fn source(name: &str) -> ModelSource {
+pub(crate) fn source(name: &str) -> ModelSource {
     ModelSource {
         name: name.to_owned(),
         aliases: Vec::new(),
@@ -29,7 +29,7 @@ pub fn source(name: &str) -> ModelSource {
 }
 
 /// Options of a small server.
-pub fn options() -> Options {
+pub(crate) fn options() -> Options {
     let mut options = Options { port: 0, ..Options::default() };
     options.models.context = Some(256);
     options.models.parallel = 4;
@@ -38,7 +38,7 @@ pub fn options() -> Options {
 }
 
 /// Options of a server that makes one text at a time, and a text that takes its time.
-pub fn long_options() -> Options {
+pub(crate) fn long_options() -> Options {
     let mut options = options();
     options.models.context = Some(8192);
     options.models.parallel = 1;
@@ -46,24 +46,24 @@ pub fn long_options() -> Options {
 }
 
 /// A request for a text that takes its time.
-pub fn long_text(stream: bool) -> Value {
+pub(crate) fn long_text(stream: bool) -> Value {
     serde_json::json!({ "prompt": "a", "max_tokens": 8000, "ignore_eos": true, "stream": stream })
 }
 
 /// A server that runs.
-pub struct Running {
-    pub address: SocketAddr,
-    pub shutdown: Shutdown,
-    pub log: Arc<Mutex<Vec<String>>>,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) log: Arc<Mutex<Vec<String>>>,
     thread: Option<JoinHandle<Result<(), ServeError>>>,
 }
 
 impl Running {
-    pub fn new(options: Options) -> Self {
+    pub(crate) fn new(options: Options) -> Self {
         Self::with(options, vec![source("tiny")])
     }
 
-    pub fn with(options: Options, models: Vec<ModelSource>) -> Self {
+    pub(crate) fn with(options: Options, models: Vec<ModelSource>) -> Self {
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = Arc::clone(&log);
         let sink = Arc::new(move |line: &str| lines.lock().unwrap().push(line.to_owned()));
@@ -74,21 +74,21 @@ impl Running {
     }
 
     /// Waits until the server is healthy.
-    pub fn healthy(self) -> Self {
+    pub(crate) fn healthy(self) -> Self {
         eventually(|| self.get("/health").status == 200);
         self
     }
 
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         ask(self.address, &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"))
     }
 
-    pub fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
         ask(self.address, &post(path, body))
     }
 
     /// The value of a metric of the server, all labels together.
-    pub fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").text();
         let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
         let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
@@ -96,11 +96,11 @@ impl Running {
     }
 
     /// How it ended.
-    pub fn ended(mut self) -> Result<(), ServeError> {
+    pub(crate) fn ended(mut self) -> Result<(), ServeError> {
         self.thread.take().unwrap().join().unwrap()
     }
 
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 }
@@ -115,7 +115,7 @@ impl Drop for Running {
 }
 
 /// Waits for something that happens soon.
-pub fn eventually(mut happened: impl FnMut() -> bool) {
+pub(crate) fn eventually(mut happened: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !happened() {
         assert!(begun.elapsed() < Duration::from_secs(60), "it did not happen");
@@ -125,29 +125,29 @@ pub fn eventually(mut happened: impl FnMut() -> bool) {
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{}: {:?}", self.head, self.text()))
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let named =
             |line: &&str| line.split(':').next().is_some_and(|found| found.eq_ignore_ascii_case(name));
         self.head.lines().skip(1).find(named).map(|line| line[name.len() + 1..].trim())
     }
 
     /// The objects of a stream, and whether it ended as one should.
-    pub fn events(&self) -> (Vec<Value>, bool) {
+    pub(crate) fn events(&self) -> (Vec<Value>, bool) {
         let text = self.text();
         let data: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
         let done = data.last() == Some(&"[DONE]");
@@ -156,7 +156,7 @@ impl Answer {
 }
 
 /// A request with a body of JSON.
-pub fn post(path: &str, body: &Value) -> String {
+pub(crate) fn post(path: &str, body: &Value) -> String {
     let body = body.to_string();
     format!(
         "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
@@ -164,21 +164,21 @@ pub fn post(path: &str, body: &Value) -> String {
     )
 }
 
-pub fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream
 }
 
 /// Sends bytes and reads one answer.
-pub fn ask(address: SocketAddr, request: &str) -> Answer {
+pub(crate) fn ask(address: SocketAddr, request: &str) -> Answer {
     let mut stream = connect(address);
     stream.write_all(request.as_bytes()).unwrap();
     read(&mut stream)
 }
 
 /// Reads one answer, to its end.
-pub fn read(stream: &mut TcpStream) -> Answer {
+pub(crate) fn read(stream: &mut TcpStream) -> Answer {
     let mut reader = Buffered { stream, bytes: Vec::new() };
     let head = loop {
         if let Some(at) = find(&reader.bytes, b"\r\n\r\n") {

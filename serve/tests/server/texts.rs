@@ -171,7 +171,7 @@ fn ten_thousand_requests_leave_nothing() {
 
 #[test]
 fn a_client_that_leaves_frees_its_sequence() {
-    let mut narrow = long_options();
+    let narrow = long_options();
     let server = Running::new(narrow).healthy();
     for stream in [true, false] {
         let long = long_text(stream);
@@ -344,4 +344,23 @@ fn what_is_answered_without_the_engine() {
     assert!(
         metrics.contains("bitnetc:build_info{version=") && metrics.contains("process_resident_memory_bytes ")
     );
+}
+
+#[test]
+fn the_guide_has_the_table_of_metrics() {
+    const BEGIN: &str = "<!-- the metrics, made from their table by a test: begin -->\n";
+    let mut table = "| name | also | what |\n|---|---|---|\n".to_owned();
+    for (name, twins, help) in bitnetc_serve::metric_names() {
+        let twins: Vec<String> = twins.iter().map(|name| format!("`{name}`")).collect();
+        table += &format!("| `{name}` | {} | {help} |\n", twins.join(" "));
+    }
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/serving.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(BEGIN).unwrap();
+    let (found, after) = rest.split_once("<!-- end -->").unwrap();
+    if std::env::var_os("BITNETC_RECORD_REFERENCE").is_some() {
+        std::fs::write(&path, format!("{before}{BEGIN}{table}<!-- end -->{after}")).unwrap();
+        return;
+    }
+    assert!(table == found, "docs/serving.md differs: record it with BITNETC_RECORD_REFERENCE=1");
 }
