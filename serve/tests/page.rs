@@ -144,7 +144,11 @@ fn it_sends_streams_stops_edits_and_keeps() {
         p.send("slow");
         p.wait("document.querySelector('.message:last-child > .body').textContent.includes('word5')");
         assert_eq!(p.value("document.getElementById('log').getAttribute('aria-busy')"), "true");
-        if by_key { p.b.key("Escape") } else { p.b.click("#stop") }
+        if by_key {
+            p.b.key("Escape")
+        } else {
+            p.b.click("#stop")
+        }
         p.idle();
         assert!(p.answer().starts_with("word0 word1") && p.text(".message:last-child .notes") == "Stopped.");
         let begun = Instant::now();
@@ -199,10 +203,16 @@ fn it_sends_streams_stops_edits_and_keeps() {
     p.b.click("#chats li.open [aria-label^=Delete]");
     p.b.click("#ask-ok");
     p.wait("document.querySelectorAll('#chats li').length === 1");
-    assert_eq!(p.value("Object.keys(localStorage).filter((key) => key.startsWith('bitnetc.chat.')).length"), 1);
+    assert_eq!(
+        p.value("Object.keys(localStorage).filter((key) => key.startsWith('bitnetc.chat.')).length"),
+        1
+    );
     let import = |text: &str| {
-        format!("(() => {{ const files = new DataTransfer(); files.items.add(new File([{}], 'x.json')); const input = document.getElementById('import-file');\
-            input.files = files.files; input.dispatchEvent(new Event('change')); }})()", json!(text))
+        format!(
+            "(() => {{ const files = new DataTransfer(); files.items.add(new File([{}], 'x.json')); const input = document.getElementById('import-file');\
+            input.files = files.files; input.dispatchEvent(new Event('change')); }})()",
+            json!(text)
+        )
     };
     p.value(&import(&saved.to_string()));
     p.wait("document.querySelectorAll('.message').length === 6 && document.querySelector('#chats li.open .title').textContent === 'a name'");
@@ -221,11 +231,20 @@ fn what_models_write_stays_text() {
     let answer = p.value("document.querySelector('.message:last-child > .body').textContent");
     assert_eq!(answer.as_str().unwrap().matches("<img src=x onerror=").count(), 7);
     assert_eq!(p.count("#log img, #log script, #log h1, #log iframe, [onerror], [onclick], #side img"), 0);
-    let links = p.value("JSON.stringify([...document.querySelectorAll('#log a')].map((a) => [a.protocol, a.rel, a.target]))");
+    let links = p.value(
+        "JSON.stringify([...document.querySelectorAll('#log a')].map((a) => [a.protocol, a.rel, a.target]))",
+    );
     let links: Vec<[String; 3]> = serde_json::from_str(links.as_str().unwrap()).unwrap();
-    assert!(!links.is_empty() && links.iter().all(|[protocol, rel, target]| {
-        protocol == "https:" && rel.contains("noopener") && rel.contains("noreferrer") && target == "_blank"
-    }), "{links:?}");
+    assert!(
+        !links.is_empty()
+            && links.iter().all(|[protocol, rel, target]| {
+                protocol == "https:"
+                    && rel.contains("noopener")
+                    && rel.contains("noreferrer")
+                    && target == "_blank"
+            }),
+        "{links:?}"
+    );
     p.ask(EVIL);
     assert_eq!(p.text(".message:nth-last-child(2) > .body").replace('\n', "\u{2028}"), EVIL);
     p.ask("evil error");
@@ -254,7 +273,10 @@ fn what_models_write_stays_text() {
     ] {
         assert_eq!(p.text(selector).trim_end(), text, "{selector}");
     }
-    assert_eq!(p.value("JSON.stringify([...document.querySelectorAll('#log a')].map((a) => a.href))"), r#"["https://example.com/a?b=c","https://example.org/bare"]"#);
+    assert_eq!(
+        p.value("JSON.stringify([...document.querySelectorAll('#log a')].map((a) => a.href))"),
+        r#"["https://example.com/a?b=c","https://example.org/bare"]"#
+    );
     assert_eq!((p.count("#log hr"), p.count("#log p br")), (1, 1));
     p.b.screenshot("serve-chat");
     // The copy button takes the code, not what is around it.
@@ -301,7 +323,14 @@ fn failures_come_in_words_and_settings_are_sent() {
     // Settings.
     p.b.click("#settings-open");
     assert_eq!(p.value("document.getElementById('set-temperature').placeholder"), "0.8");
-    for (id, text) in [("system", "Be brief."), ("set-temperature", "0.25"), ("set-top_k", "7"), ("set-seed", "42"), ("set-max_tokens", "9"), ("set-min_p", "5")] {
+    for (id, text) in [
+        ("system", "Be brief."),
+        ("set-temperature", "0.25"),
+        ("set-top_k", "7"),
+        ("set-seed", "42"),
+        ("set-max_tokens", "9"),
+        ("set-min_p", "5"),
+    ] {
         p.b.click(&format!("#{id}"));
         p.b.write(text);
     }
@@ -309,8 +338,14 @@ fn failures_come_in_words_and_settings_are_sent() {
     p.ask("again");
     let body = p.seen.last().body;
     assert_eq!(body["messages"][0], json!({ "role": "system", "content": "Be brief." }));
-    assert_eq!((&body["temperature"], &body["top_k"], &body["seed"], &body["max_tokens"]), (&json!(0.25), &json!(7), &json!(42), &json!(9)));
-    assert!(body.get("min_p").is_none() && body.get("top_p").is_none(), "what is out of range or empty is not sent");
+    assert_eq!(
+        (&body["temperature"], &body["top_k"], &body["seed"], &body["max_tokens"]),
+        (&json!(0.25), &json!(7), &json!(42), &json!(9))
+    );
+    assert!(
+        body.get("min_p").is_none() && body.get("top_p").is_none(),
+        "what is out of range or empty is not sent"
+    );
     p.load(WIDE, "light");
     p.ask("after reload");
     let body = p.seen.last().body;
@@ -337,7 +372,9 @@ fn failures_come_in_words_and_settings_are_sent() {
     *p.seen.key.lock().unwrap() = None;
 
     // Storage that is full: said, and the page goes on.
-    p.value("Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }; true");
+    p.value(
+        "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }; true",
+    );
     assert_eq!(p.ask("more"), "answer to more");
     assert!(p.text("#notice").contains("storage is full"), "{}", p.text("#notice"));
     p.end(&["status of 429", "status of 400", "status of 401"]);
@@ -359,7 +396,10 @@ fn a_narrow_window_and_a_keyboard_are_enough() {
     // The list opens over the conversation and closes again, by key.
     assert_eq!(p.value("document.getElementById('side').inert"), true);
     p.b.click("#side-open");
-    assert_eq!((p.focused(), p.value("document.getElementById('side').getBoundingClientRect().right <= innerWidth")), ("new".to_owned(), json!(true)));
+    assert_eq!(
+        (p.focused(), p.value("document.getElementById('side').getBoundingClientRect().right <= innerWidth")),
+        ("new".to_owned(), json!(true))
+    );
     p.b.key("Escape");
     assert_eq!(p.value("document.getElementById('side').inert"), true);
     // The switch turns dark to light and stays so.
@@ -383,8 +423,22 @@ fn a_narrow_window_and_a_keyboard_are_enough() {
         assert_eq!(ring, true, "the focus on {name} is not seen");
         reached.push(name);
     }
-    let places = ["new", "import", "side-open", "model", "settings-open", "theme", "Copy the answer", "prompt", "send"].map(|id| {
-        reached.iter().position(|name| name == id).unwrap_or_else(|| panic!("{id} is not reached: {reached:?}"))
+    let places = [
+        "new",
+        "import",
+        "side-open",
+        "model",
+        "settings-open",
+        "theme",
+        "Copy the answer",
+        "prompt",
+        "send",
+    ]
+    .map(|id| {
+        reached
+            .iter()
+            .position(|name| name == id)
+            .unwrap_or_else(|| panic!("{id} is not reached: {reached:?}"))
     });
     assert!(places.is_sorted_by(|a, b| a < b), "{reached:?}");
     p.value("document.getElementById('new').focus()");

@@ -10,8 +10,7 @@ use bitnetc_serve::page::document;
 use serde_json::{Value, json};
 
 /// Would be seen if it were taken for markup.
-pub(crate) const EVIL: &str =
-    "</script><script>window.taken=1</script><img src=x onerror=\"window.taken=2\"><h1>{{script}}&amp;\u{2028}";
+pub(crate) const EVIL: &str = "</script><script>window.taken=1</script><img src=x onerror=\"window.taken=2\"><h1>{{script}}&amp;\u{2028}";
 
 /// An answer with every construct that is drawn.
 pub(crate) const RICH: &str = "# One\n\nA **strong**, *slanted*, ~~gone~~ and `code` word, [a link](https://example.com/a?b=c) and \
@@ -135,7 +134,12 @@ fn answer(stream: &mut TcpStream, seen: &Seen, body: &Value) -> std::io::Result<
     let messages = body["messages"].as_array().cloned().unwrap_or_default();
     let last = messages.last().and_then(|m| m["content"].as_str()).unwrap_or_default().to_owned();
     if last == "busy" {
-        return respond(stream, "429 Too Many Requests", "application/json", r#"{"error":{"message":"full"}}"#);
+        return respond(
+            stream,
+            "429 Too Many Requests",
+            "application/json",
+            r#"{"error":{"message":"full"}}"#,
+        );
     }
     if last == "evil error" {
         let body = json!({ "error": { "message": EVIL, "code": "x" } });
@@ -177,7 +181,8 @@ fn answer(stream: &mut TcpStream, seen: &Seen, body: &Value) -> std::io::Result<
     let characters: Vec<char> = text.chars().collect();
     for piece in characters.chunks(if last == "hard" { 60_000 } else { 7 }) {
         // A character in two packets is one character.
-        let data = format!("data: {}\n\n", chunk(&json!({ "content": piece.iter().collect::<String>() }), None));
+        let data =
+            format!("data: {}\n\n", chunk(&json!({ "content": piece.iter().collect::<String>() }), None));
         let (first, second) = data.as_bytes().split_at(data.len() / 2);
         stream.write_all(first)?;
         stream.flush()?;
@@ -185,7 +190,10 @@ fn answer(stream: &mut TcpStream, seen: &Seen, body: &Value) -> std::io::Result<
     }
     event(stream, &chunk(&json!({}), Some("stop")))?;
     let usage = json!({ "prompt_tokens": 40, "completion_tokens": 12, "total_tokens": 52, "prompt_tokens_details": { "cached_tokens": 30 } });
-    event(stream, &json!({ "choices": [], "model": "first", "usage": usage, "timings": { "predicted_per_second": 23.5 } }))?;
+    event(
+        stream,
+        &json!({ "choices": [], "model": "first", "usage": usage, "timings": { "predicted_per_second": 23.5 } }),
+    )?;
     event(stream, &json!("[DONE]"))
 }
 
