@@ -42,10 +42,10 @@ def stop_sequences():
 @check
 def tool_use():
     request = {"messages": ASK, "tools": [{"name": "weather", "description": "The weather", "input_schema": WEATHER}], **SHORT, "max_tokens": 400}
-    answer = tools.messages.create(tool_choice={"type": "any"}, **request)
+    answer = tools.messages.create(tool_choice={"type": "any", "disable_parallel_tool_use": True}, **request)
     use = next(block for block in answer.content if block.type == "tool_use")
     assert answer.stop_reason == "tool_use" and use.name == "weather" and use.input["city"] in ("Paris", "Rome") and use.id
-    with tools.messages.stream(tool_choice={"type": "tool", "name": "weather"}, **request) as stream:
+    with tools.messages.stream(tool_choice={"type": "tool", "name": "weather", "disable_parallel_tool_use": True}, **request) as stream:
         streamed = stream.get_final_message()
     assert [b.input for b in streamed.content if b.type == "tool_use"] == [use.input]
     result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": use.id, "content": "sunny"}]}
