@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use bitnetc_tools::bench::machine::{Build, Machine};
 use bitnetc_tools::bench::report as bench_report;
 use bitnetc_tools::bench::table::TableStyle;
-use bitnetc_tools::load::{Arrivals, BurstOptions, Length, LoadError, Mix, Target, Test, burst, report, run as measure};
+use bitnetc_tools::load::{
+    Arrivals, BurstOptions, Length, LoadError, Mix, Target, Test, burst, report, run as measure,
+};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
@@ -187,7 +189,8 @@ impl Server {
     /// Starts `bitnetc serve` and waits until it answers.
     fn start(args: &BenchServeArgs, quiet: bool) -> Result<Self, Failure> {
         let failed = |what: String| Failure::new(exit::FAILURE, what);
-        let program = std::env::current_exe().map_err(|e| failed(format!("cannot find this program: {e}")))?;
+        let program =
+            std::env::current_exe().map_err(|e| failed(format!("cannot find this program: {e}")))?;
         let mut command = Command::new(program);
         command.args(["--quiet", "serve", "--port", "0"]);
         if let Some(key) = &args.api_key {

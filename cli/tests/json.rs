@@ -324,12 +324,32 @@ fn every_command_prints_what_is_documented() {
     runs.run(0, &["bench", "startup", "tiny.gguf", "-r", "1", "-t", "1", "--json"]);
 
     let stall = Some((64, std::time::Duration::from_millis(20)));
-    let (url, _) = completions_server::start(completions_server::Behaviour { refuse_every: 3, cut_every: 4, stall, ..Default::default() });
-    let served = ["bench", "serve", "--url", &url, "--json", "--prompt-tokens", "4..8", "--output-tokens", "9"];
+    let (url, _) = completions_server::start(completions_server::Behaviour {
+        refuse_every: 3,
+        cut_every: 4,
+        stall,
+        ..Default::default()
+    });
+    let served =
+        ["bench", "serve", "--url", &url, "--json", "--prompt-tokens", "4..8", "--output-tokens", "9"];
     runs.run(0, &[&served[..], &["--clients", "1,2", "--requests", "4"]].concat());
     runs.run(0, &[&served[..], &["--rate", "100", "--requests", "3"]].concat());
     let (url, _) = completions_server::start(completions_server::Behaviour { stall, ..Default::default() });
-    let burst = ["bench", "serve", "--url", &url, "--json", "--output-tokens", "500", "--clients", "2", "--prompt-burst", "64", "-r", "1"];
+    let burst = [
+        "bench",
+        "serve",
+        "--url",
+        &url,
+        "--json",
+        "--output-tokens",
+        "500",
+        "--clients",
+        "2",
+        "--prompt-burst",
+        "64",
+        "-r",
+        "1",
+    ];
     runs.run(0, &burst);
 
     runs.run(0, &["pull", "hf:org/repo", "--json"]);

@@ -76,7 +76,9 @@ fn serve(mut stream: TcpStream, seen: &Seen, behaviour: Behaviour) -> std::io::R
     input.read_exact(&mut body)?;
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     match path.as_str() {
-        "/v1/models" => respond(&mut stream, 200, &json!({ "data": [{ "id": "fake", "meta": { "n_vocab": 100 } }] })),
+        "/v1/models" => {
+            respond(&mut stream, 200, &json!({ "data": [{ "id": "fake", "meta": { "n_vocab": 100 } }] }))
+        }
         "/v1/completions" if body["stream"] == true => {
             seen.bodies.lock().unwrap().push(body.clone());
             let number = seen.streams.fetch_add(1, Ordering::SeqCst) + 1;
@@ -123,7 +125,10 @@ fn answer(
 ) -> std::io::Result<bool> {
     let prompt = body["prompt"].as_array().map_or(0, Vec::len);
     let tokens = body["max_tokens"].as_u64().unwrap_or(1);
-    write!(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/event-stream\r\n\r\n")?;
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/event-stream\r\n\r\n"
+    )?;
     let is_long = behaviour.stall.is_some_and(|(least, _)| prompt >= least);
     let mut stalls = seen.stalls.load(Ordering::SeqCst);
     if is_long {
@@ -143,9 +148,18 @@ fn answer(
             stalls = long;
             send(stream, ": ping\n\n")?;
         }
-        send(stream, &format!("data: {}\n\n", json!({ "choices": [{ "text": "a", "finish_reason": null }], "usage": null })))?;
+        send(
+            stream,
+            &format!(
+                "data: {}\n\n",
+                json!({ "choices": [{ "text": "a", "finish_reason": null }], "usage": null })
+            ),
+        )?;
     }
-    send(stream, &format!("data: {}\n\n", json!({ "choices": [{ "text": "", "finish_reason": "length" }] })))?;
+    send(
+        stream,
+        &format!("data: {}\n\n", json!({ "choices": [{ "text": "", "finish_reason": "length" }] })),
+    )?;
     let usage = json!({ "prompt_tokens": prompt, "completion_tokens": tokens, "prompt_tokens_details": { "cached_tokens": prompt / 4 } });
     send(stream, &format!("data: {}\n\n", json!({ "choices": [], "usage": usage })))?;
     Ok(true)

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use bitnetc_runtime::machine::KeepGoing;
 use bitnetc_tools::bench::table::TableStyle;
-use bitnetc_tools::load::{Arrivals, BurstOptions, Ending, Length, LoadError, Mix, Target, Test, burst, report, run};
+use bitnetc_tools::load::{
+    Arrivals, BurstOptions, Ending, Length, LoadError, Mix, Target, Test, burst, report, run,
+};
 use completions_server::{Behaviour, start};
 
 const MS: Duration = Duration::from_millis(1);
@@ -29,11 +31,15 @@ fn it_measures_what_the_server_does() {
     let behaviour = Behaviour { first: 60 * MS, gap: 20 * MS, ..Behaviour::default() };
     let (url, seen) = start(behaviour);
     let mut told = 0;
-    let outcome = run(&target(&url), &test(Arrivals::Closed(4), 12), &mut |done| told = told.max(done)).unwrap();
+    let outcome =
+        run(&target(&url), &test(Arrivals::Closed(4), 12), &mut |done| told = told.max(done)).unwrap();
     assert_eq!((outcome.model.as_str(), outcome.answers().count(), outcome.interrupted), ("fake", 12, false));
     for answer in outcome.answers() {
         assert!(answer.ttft >= 60 * MS && answer.total >= answer.ttft + 180 * MS, "{answer:?}");
-        assert_eq!((answer.gaps.len(), answer.prompt_tokens, answer.cached_tokens, answer.generated_tokens), (9, 40, 10, 10));
+        assert_eq!(
+            (answer.gaps.len(), answer.prompt_tokens, answer.cached_tokens, answer.generated_tokens),
+            (9, 40, 10, 10)
+        );
         assert!(answer.gaps.iter().all(|&gap| gap >= 10 * MS), "{answer:?}");
     }
     assert_eq!(seen.most_at_once.load(Ordering::SeqCst), 4);
@@ -43,13 +49,22 @@ fn it_measures_what_the_server_does() {
     let rate = json["tokens_per_second"].as_f64().unwrap();
     assert!((rate - 120.0 / outcome.duration.as_secs_f64()).abs() < 1e-6);
     assert!(json["first_token_ms"]["p50"].as_f64().unwrap() >= 60.0);
-    assert_eq!(json["gap_ms"]["max"], outcome.answers().flat_map(|a| &a.gaps).max().unwrap().as_secs_f64() * 1e3);
+    assert_eq!(
+        json["gap_ms"]["max"],
+        outcome.answers().flat_map(|a| &a.gaps).max().unwrap().as_secs_f64() * 1e3
+    );
 
     // Requests are distinct, share the prefix that was asked for, and ask for what a measurement needs.
     let bodies = seen.bodies.lock().unwrap().clone();
-    assert!(bodies.iter().all(|body| body["ignore_eos"] == true && body["stream_options"]["include_usage"] == true));
+    assert!(
+        bodies
+            .iter()
+            .all(|body| body["ignore_eos"] == true && body["stream_options"]["include_usage"] == true)
+    );
     let prompts: Vec<&Vec<_>> = bodies.iter().map(|body| body["prompt"].as_array().unwrap()).collect();
-    assert!(prompts.iter().all(|p| p.len() == 40 && p[..8] == prompts[0][..8] && p.iter().all(|id| id.as_u64().unwrap() < 100)));
+    assert!(prompts.iter().all(|p| p.len() == 40
+        && p[..8] == prompts[0][..8]
+        && p.iter().all(|id| id.as_u64().unwrap() < 100)));
     let mut rests: Vec<String> = prompts.iter().map(|p| format!("{:?}", &p[8..])).collect();
     rests.sort();
     rests.dedup();
@@ -59,7 +74,8 @@ fn it_measures_what_the_server_does() {
     let (url, again) = start(Behaviour::default());
     run(&target(&url), &test(Arrivals::Closed(2), 12), &mut |_| ()).unwrap();
     let key = |body: &serde_json::Value| body["seed"].as_u64();
-    let (mut first, mut second): (Vec<_>, Vec<_>) = (bodies.iter().map(key).collect(), again.bodies.lock().unwrap().iter().map(key).collect());
+    let (mut first, mut second): (Vec<_>, Vec<_>) =
+        (bodies.iter().map(key).collect(), again.bodies.lock().unwrap().iter().map(key).collect());
     first.sort();
     second.sort();
     assert_ne!(first, second);
@@ -72,7 +88,11 @@ fn refusals_and_broken_streams_are_counted() {
     assert_eq!(outcome.refusals().into_iter().collect::<Vec<_>>(), [(429, 5)]);
     // The 20th is refused before it could be cut.
     assert_eq!((outcome.failures().count(), outcome.answers().count()), (3, 12));
-    assert!(outcome.failures().all(|why| why.contains("connection ended")), "{:?}", outcome.failures().next());
+    assert!(
+        outcome.failures().all(|why| why.contains("connection ended")),
+        "{:?}",
+        outcome.failures().next()
+    );
     let row = report::row(TableStyle::Markdown, &outcome);
     assert!(row.contains("| 400/s |") && row.contains("5×429, 3 failed"), "{row}");
     let columns = |text: &str| text.trim_end().split(',').count();
@@ -127,7 +147,13 @@ fn servers_that_are_none_are_errors() {
     let test = test(Arrivals::Closed(1), 1);
     let error = run(&target(&format!("http://{closed}")), &test, &mut |_| ()).unwrap_err();
     assert!(matches!(error, LoadError::Io { .. }), "{error}");
-    for answer in ["", "SSH-2.0\r\n", "HTTP/1.1 200 OK\r\n\r\n{", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}"] {
+    for answer in [
+        "",
+        "SSH-2.0\r\n",
+        "HTTP/1.1 200 OK\r\n\r\n{",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}",
+    ] {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let thread = std::thread::spawn(move || {

@@ -25,7 +25,7 @@ check("objects by schema and as JSON", async () => {
 });
 check("tools", async () => {
   const weather = tool({ description: "The weather", inputSchema: jsonSchema(WEATHER) });
-  const answer = await generateText({ ...short, model: provider(TOOLS)("bitnetc"), tools: { weather }, toolChoice: "required", maxOutputTokens: 80 });
+  const answer = await generateText({ ...short, model: provider(TOOLS)("bitnetc"), tools: { weather }, toolChoice: "required", maxOutputTokens: 400 });
   assert.equal(answer.toolCalls[0].toolName, "weather");
   assert.ok(["Paris", "Rome"].includes(answer.toolCalls[0].input.city));
 });

@@ -14,7 +14,7 @@ check("messages and streams", async () => {
   assert.deepEqual([final.content[0].text, final.stop_reason, final.usage.output_tokens], [whole.content[0].text, whole.stop_reason, whole.usage.output_tokens]);
 });
 check("tools", async () => {
-  const request = { ...short, max_tokens: 80, tools: [{ name: "weather", input_schema: WEATHER }], tool_choice: { type: "any" } };
+  const request = { ...short, max_tokens: 400, tools: [{ name: "weather", input_schema: WEATHER }], tool_choice: { type: "any", disable_parallel_tool_use: true } };
   const whole = await tools.messages.create(request);
   const use = whole.content.find((block) => block.type === "tool_use");
   assert.ok(["Paris", "Rome"].includes(use.input.city));

@@ -6,7 +6,7 @@ from checks import BASE, TOOLS, WEATHER, check, main, raises
 client = anthropic.Anthropic(base_url=BASE, api_key="none", max_retries=0)
 tools = anthropic.Anthropic(base_url=TOOLS, api_key="none", max_retries=0)
 ASK = [{"role": "user", "content": "Speak!"}]
-SHORT = {"model": "bitnetc", "max_tokens": 16, "temperature": 0}
+SHORT = {"model": "bitnetc", "max_tokens": 16, "extra_body": {"temperature": 0}}
 
 
 @check
@@ -41,11 +41,11 @@ def stop_sequences():
 
 @check
 def tool_use():
-    request = {"messages": ASK, "tools": [{"name": "weather", "description": "The weather", "input_schema": WEATHER}], **SHORT, "max_tokens": 80}
-    answer = tools.messages.create(tool_choice={"type": "any"}, **request)
+    request = {"messages": ASK, "tools": [{"name": "weather", "description": "The weather", "input_schema": WEATHER}], **SHORT, "max_tokens": 400}
+    answer = tools.messages.create(tool_choice={"type": "any", "disable_parallel_tool_use": True}, **request)
     use = next(block for block in answer.content if block.type == "tool_use")
     assert answer.stop_reason == "tool_use" and use.name == "weather" and use.input["city"] in ("Paris", "Rome") and use.id
-    with tools.messages.stream(tool_choice={"type": "tool", "name": "weather"}, **request) as stream:
+    with tools.messages.stream(tool_choice={"type": "tool", "name": "weather", "disable_parallel_tool_use": True}, **request) as stream:
         streamed = stream.get_final_message()
     assert [b.input for b in streamed.content if b.type == "tool_use"] == [use.input]
     result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": use.id, "content": "sunny"}]}
@@ -64,7 +64,7 @@ def counts():
 def refusals():
     error = raises(anthropic.BadRequestError, lambda: client.messages.create(messages=[], **SHORT))
     assert error.body["type"] == "error" and error.body["error"]["type"] == "invalid_request_error", error.body
-    raises(anthropic.BadRequestError, lambda: client.messages.create(messages=ASK, **{**SHORT, "temperature": "warm"}))
+    raises(anthropic.BadRequestError, lambda: client.messages.create(messages=ASK, **{**SHORT, "extra_body": {"temperature": "warm"}}))
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}}
     error = raises(anthropic.BadRequestError, lambda: client.messages.create(messages=[{"role": "user", "content": [image]}], **SHORT))
     assert "image" in str(error)

@@ -39,13 +39,13 @@ def texts():
 def structured_output():
     by_schema = chat(BASE, max_tokens=60).with_structured_output(Weather, method="json_schema")
     assert isinstance(by_schema.invoke("Is it warm?"), Weather)
-    by_function = chat(TOOLS, max_tokens=80).with_structured_output(Weather, method="function_calling")
+    by_function = chat(TOOLS, max_tokens=400).with_structured_output(Weather, method="function_calling")
     assert isinstance(by_function.invoke("Is it warm?"), Weather)
 
 
 @check
 def tools():
-    model = chat(TOOLS, max_tokens=80).bind_tools([Weather], tool_choice="any")
+    model = chat(TOOLS, max_tokens=400).bind_tools([Weather], tool_choice="any")
     answer = model.invoke("Is it warm?")
     assert isinstance(answer, AIMessage) and answer.tool_calls[0]["name"] == "Weather"
     result = ToolMessage("yes", tool_call_id=answer.tool_calls[0]["id"])

@@ -46,7 +46,7 @@ def structured_output():
 
 @check
 def tools():
-    request = {**SHORT, "max_tokens": 80, "tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "required"}
+    request = {**SHORT, "max_tokens": 400, "parallel_tool_calls": False, "tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "required"}
     answer = litellm.completion(model="openai/bitnetc", api_base=f"{TOOLS}/v1", **request)
     call = answer.choices[0].message.tool_calls[0]
     assert answer.choices[0].finish_reason == "tool_calls" and call.function.name == "weather"

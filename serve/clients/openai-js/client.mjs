@@ -15,8 +15,6 @@ check("chat and stream", async () => {
   for await (const chunk of await client.chat.completions.create({ ...short, stream: true, stream_options: { include_usage: true } })) chunks.push(chunk);
   assert.equal(chunks.map((c) => c.choices[0]?.delta.content ?? "").join(""), whole.choices[0].message.content);
   assert.equal(chunks.at(-1).usage.completion_tokens, whole.usage.completion_tokens);
-  const final = await client.chat.completions.stream(short).finalChatCompletion();
-  assert.equal(final.choices[0].message.content, whole.choices[0].message.content);
 });
 check("a stream that is aborted", async () => {
   const stream = await client.chat.completions.create({ ...short, max_tokens: 500, stream: true });
@@ -32,7 +30,7 @@ check("structured output", async () => {
   isPerson((await client.chat.completions.create({ ...short, max_tokens: 120, response_format })).choices[0].message.content);
 });
 check("tools", async () => {
-  const request = { ...short, max_tokens: 80, tools: [{ type: "function", function: { name: "weather", parameters: WEATHER } }], tool_choice: "required" };
+  const request = { ...short, max_tokens: 400, parallel_tool_calls: false, tools: [{ type: "function", function: { name: "weather", parameters: WEATHER } }], tool_choice: "required" };
   const whole = await tools.chat.completions.create(request);
   const call = whole.choices[0].message.tool_calls[0];
   assert.equal(whole.choices[0].finish_reason, "tool_calls");

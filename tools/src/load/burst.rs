@@ -111,13 +111,20 @@ impl Streams {
 }
 
 /// The time to the first token of a long prompt.
-fn long_prompt(target: &Target, template: &Template, tokens: u32, number: u64) -> Result<(Instant, Duration), LoadError> {
+fn long_prompt(
+    target: &Target,
+    template: &Template,
+    tokens: u32,
+    number: u64,
+) -> Result<(Instant, Duration), LoadError> {
     let mut rng = template.random(u64::MAX - 1, number);
     let body = template.body(tokens, AFTER, &mut rng);
     let sent = Instant::now();
     match ask(target, &body, &mut |_| true) {
         Ending::Answered(answer) => Ok((sent, answer.ttft)),
-        Ending::Refused(status) => Err(target.protocol(format!("the long prompt was refused with status {status}"))),
+        Ending::Refused(status) => {
+            Err(target.protocol(format!("the long prompt was refused with status {status}")))
+        }
         Ending::Failed(what) => Err(target.protocol(what)),
         Ending::Interrupted => Err(LoadError::Interrupted),
     }
@@ -128,7 +135,8 @@ fn long_prompt(target: &Target, template: &Template, tokens: u32, number: u64) -
 /// # Errors
 /// A server that cannot be reached or refuses a request; threads that cannot be started.
 pub fn burst(target: &Target, test: &Test, options: BurstOptions) -> Result<Burst, LoadError> {
-    let template = Template::of(target, test.model.as_deref(), (test.temperature, test.seed, test.shared_prefix))?;
+    let template =
+        Template::of(target, test.model.as_deref(), (test.temperature, test.seed, test.shared_prefix))?;
     try_out(target, test, &template)?;
     let mut burst = Burst {
         options,

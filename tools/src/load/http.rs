@@ -100,7 +100,9 @@ impl Target {
             match TcpStream::connect_timeout(&address, CONNECT) {
                 Ok(stream) => {
                     let ready = stream.set_nodelay(true).and_then(|()| stream.set_read_timeout(Some(TICK)));
-                    ready.and_then(|()| stream.set_write_timeout(Some(self.timeout))).map_err(|e| self.io(e))?;
+                    ready
+                        .and_then(|()| stream.set_write_timeout(Some(self.timeout)))
+                        .map_err(|e| self.io(e))?;
                     return Ok(stream);
                 }
                 Err(error) => failure = error,
@@ -186,7 +188,8 @@ impl<'a> Response<'a> {
     fn read(target: &'a Target, stream: TcpStream) -> Result<Self, LoadError> {
         let mut response = Self { target, stream, buffer: Vec::new(), framing: Framing::Close, status: 0 };
         let line = response.line()?;
-        let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).and_then(|s| s.parse().ok());
+        let status =
+            line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).and_then(|s| s.parse().ok());
         response.status = status.ok_or_else(|| target.protocol("the answer is not HTTP/1.1"))?;
         for _ in 0..MAX_HEADERS {
             let line = response.line()?;
@@ -199,7 +202,8 @@ impl<'a> Response<'a> {
                     response.framing = Framing::Chunked(0);
                 }
                 ("content-length", value) if !matches!(response.framing, Framing::Chunked(_)) => {
-                    let length = value.parse().map_err(|_| target.protocol("content-length is not a number"))?;
+                    let length =
+                        value.parse().map_err(|_| target.protocol("content-length is not a number"))?;
                     response.framing = if length == 0 { Framing::End } else { Framing::Length(length) };
                 }
                 _ => {}
@@ -219,7 +223,12 @@ impl<'a> Response<'a> {
                     self.buffer.extend_from_slice(piece.get(..n).unwrap_or_default());
                     return Ok(true);
                 }
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                    ) =>
+                {
                     if !self.target.keep_going.ask() {
                         return Err(LoadError::Interrupted);
                     }
@@ -322,7 +331,17 @@ mod tests {
         assert_eq!(parts("http://localhost/"), ("localhost".into(), 80, String::new()));
         assert_eq!(parts("http://[::1]:81/api/v1/"), ("[::1]".into(), 81, "/api".into()));
         assert_eq!(parts("http://[::1]"), ("[::1]".into(), 80, String::new()));
-        for url in ["", "localhost:8080", "https://localhost", "http://", "http://:80", "http://a:x", "http://a:70000", "http://a b", "http://a/b c"] {
+        for url in [
+            "",
+            "localhost:8080",
+            "https://localhost",
+            "http://",
+            "http://:80",
+            "http://a:x",
+            "http://a:70000",
+            "http://a b",
+            "http://a/b c",
+        ] {
             assert!(matches!(target(url), Err(LoadError::Address { .. })), "{url}");
         }
     }

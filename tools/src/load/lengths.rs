@@ -72,8 +72,13 @@ impl FromStr for Length {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || format!("expected a number from 1 to {MOST}, a range such as 64..512, or a median and a spread such as 200~0.8");
-        let number = |text: &str| text.trim().parse().ok().filter(|n| (1..=MOST).contains(n)).ok_or_else(expected);
+        let expected = || {
+            format!(
+                "expected a number from 1 to {MOST}, a range such as 64..512, or a median and a spread such as 200~0.8"
+            )
+        };
+        let number =
+            |text: &str| text.trim().parse().ok().filter(|n| (1..=MOST).contains(n)).ok_or_else(expected);
         if let Some((from, to)) = text.split_once("..") {
             let (from, to) = (number(from)?, number(to)?);
             return if from <= to { Ok(Self::Uniform(from, to)) } else { Err(expected()) };

@@ -94,7 +94,10 @@ fn percentiles(latency: Option<Latency>) -> [String; 4] {
 }
 
 fn json_percentiles(latency: Option<Latency>) -> Value {
-    latency.map_or(Value::Null, |l| json!({ "p50": ms(l.p50), "p90": ms(l.p90), "p99": ms(l.p99), "max": ms(l.max) }))
+    latency.map_or(
+        Value::Null,
+        |l| json!({ "p50": ms(l.p50), "p90": ms(l.p90), "p99": ms(l.p99), "max": ms(l.max) }),
+    )
 }
 
 fn tests_table() -> Table {

@@ -20,8 +20,8 @@ pub enum Vocabulary {
 
 /// Words that most vocabularies have as a token.
 const WORDS: [&str; 16] = [
-    "time", "house", "water", "light", "world", "hand", "night", "king", "name", "day", "love", "good", "long", "first",
-    "great", "part",
+    "time", "house", "water", "light", "world", "hand", "night", "king", "name", "day", "love", "good",
+    "long", "first", "great", "part",
 ];
 
 /// What an answer took.
@@ -97,7 +97,8 @@ impl Template {
         match self.vocabulary {
             Vocabulary::Ids(n) => draws.iter().map(|draw| draw % u64::from(n)).collect(),
             Vocabulary::Words => {
-                let word = |draw: &u64| WORDS.get((draw % WORDS.len() as u64) as usize).copied().unwrap_or("time");
+                let word =
+                    |draw: &u64| WORDS.get((draw % WORDS.len() as u64) as usize).copied().unwrap_or("time");
                 json!(draws.iter().map(word).collect::<Vec<_>>().join(" "))
             }
         }

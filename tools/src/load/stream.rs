@@ -48,7 +48,10 @@ impl<'a> Events<'a> {
             }
             self.searched = self.buffer.len();
             if self.searched > MAX_LINE {
-                return Err(self.response.target().protocol(format!("an event has more than {MAX_LINE} bytes")));
+                return Err(self
+                    .response
+                    .target()
+                    .protocol(format!("an event has more than {MAX_LINE} bytes")));
             }
             if !self.response.more(&mut self.buffer)? {
                 return Ok(None);
