@@ -67,10 +67,10 @@ pub(super) fn chunk(b: &mut KernelBuilder, gemm: &Gemm, scratch: I64, first: I64
         let (weights, groups) = gemm.weights(b, unit, units);
         for (i, &tile) in (0..).zip(&weights) {
             let to = b.add(this.unpacked, i * steps(matrix.cols) * TILE_BYTES);
-            this.unpack(b, tile, to, groups, weights.len());
+            this.unpack(b, tile, to, groups);
         }
         for_tiles(b, first, end, &[32, 16, 8, 4, 2, 1], |b, token, tokens| {
-            this.block(b, unit, weights.len(), token, tokens);
+            this.block(b, unit, &weights, token, tokens);
         });
     });
     b.tile_end();
