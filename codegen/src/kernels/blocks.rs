@@ -121,8 +121,11 @@ impl Blocking {
         match (registers.vectors(), one) {
             (24.., true) if registers.one_stream() => Self { tiles: 1, tokens: 1 },
             (24.., true) => Self { tiles: 4, tokens: 1 },
-            // Taking six-bit codes apart costs more than a second tile saves: as many tokens as there are registers for share it.
-            (24.., false) if format == BlockFormat::W6 => Self { tiles: 1, tokens: 8 },
+            // Taking six-bit codes apart costs more than a second tile saves: as many tokens as there are registers for share it, of
+            // which a product of several instructions takes some.
+            (24.., false) if format == BlockFormat::W6 => {
+                Self { tiles: 1, tokens: if registers.whole_byte_dot() { 8 } else { 4 } }
+            }
             (24.., false) => Self { tiles: 2, tokens: 4 },
             _ => Self { tiles: 1, tokens: 1 },
         }

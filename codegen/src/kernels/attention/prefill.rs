@@ -2,7 +2,8 @@
 //! over a block of keys before the next one, so that the block comes from memory once and is converted to f32 once.
 //!
 //! A token that is alone in its tile, as each is where many sequences grow by one token, goes over the blocks as in
-//! [`super::decode`]: its query heads share the loads of elements as they are stored, and nothing is converted in between.
+//! [`super::decode`]: its query heads share the loads of elements as they are stored, and nothing is converted in between. Where
+//! registers are few, kernels have no code for it.
 //!
 //! Where a key/value head has few query heads, rows of several tokens go into one tile of the products, in blocks that
 //! all tokens of the tile see whole. In the blocks at the diagonal each token has another number of keys and goes alone.
@@ -71,8 +72,15 @@ pub(in crate::kernels) fn tiles(b: &mut KernelBuilder, kernel: &kernel::Attentio
             let end = b.add(first, i64::from(QUERY_TILE));
             let end = b.min(end, tokens);
             let unit = Unit { shape, caches, position, kv_head, first, end, q, y, scores, states, converted };
-            let tokens = b.sub(end, first);
-            b.if_else(tokens, IntCond::Eq, 1, |b| Unit { shape: alone, ..unit }.run_alone(b), |b| unit.run(b));
+            match call.registers.vectors() {
+                // Bound by arithmetic in any case, and long.
+                ..8 => unit.run(b),
+                _ => {
+                    let tokens = b.sub(end, first);
+                    let run_alone = |b: &mut KernelBuilder| Unit { shape: alone, ..unit }.run_alone(b);
+                    b.if_else(tokens, IntCond::Eq, 1, run_alone, |b| unit.run(b));
+                }
+            }
             unit.divide(b);
         });
     });

@@ -13,6 +13,7 @@ use bitnetc_ir::weights::TILE_COLS;
 use super::gemm::Gemm;
 use super::{GROUP_BYTES, Matrix};
 use crate::kernels::lanes::for_tiles;
+use crate::kernels::prefetch;
 use crate::kir::{I64, KernelBuilder, LANES, TILE_ROWS, VECTOR_BYTES, Vi};
 
 /// Fewest tokens that are worth unpacking the matrix. Unpacking 16 rows takes about as long as multiplying them by four tokens
@@ -66,10 +67,10 @@ pub(super) fn chunk(b: &mut KernelBuilder, gemm: &Gemm, scratch: I64, first: I64
         let (weights, groups) = gemm.weights(b, unit, units);
         for (i, &tile) in (0..).zip(&weights) {
             let to = b.add(this.unpacked, i * steps(matrix.cols) * TILE_BYTES);
-            this.unpack(b, tile, to, groups, weights.len());
+            this.unpack(b, tile, to, groups);
         }
         for_tiles(b, first, end, &[32, 16, 8, 4, 2, 1], |b, token, tokens| {
-            this.block(b, unit, weights.len(), token, tokens);
+            this.block(b, unit, &weights, token, tokens);
         });
     });
     b.tile_end();
@@ -77,13 +78,11 @@ pub(super) fn chunk(b: &mut KernelBuilder, gemm: &Gemm, scratch: I64, first: I64
 
 impl TileGemm<'_> {
     /// Unpacks the row tile at `from` in the form of `tile16`.
-    fn unpack(&self, b: &mut KernelBuilder, from: I64, to: I64, groups: u32, together: usize) {
+    fn unpack(&self, b: &mut KernelBuilder, from: I64, to: I64, groups: u32) {
         let mask = b.splat_i32(0x0303_0303);
-        let next = together as i64 * self.matrix.tile_bytes();
         let stored = i64::from(groups) * GROUP_BYTES;
         b.for_loop(0, stored, GROUP_BYTES, (), |b, at, ()| {
             let from = b.add(from, at);
-            super::tile::prefetch(b, &[from], self.gemm.in_place().then_some(next), 0);
             let v = b.load_bytes(from, 0, VECTOR_BYTES as u8);
             let v = b.as_vi(v);
             let at = b.shl(at, FIELDS.ilog2() as u8);
@@ -104,8 +103,11 @@ impl TileGemm<'_> {
         }
     }
 
-    /// `tiles` unpacked row tiles times `tokens` tokens (32, 16 or less) from `token` on.
-    fn block(&self, b: &mut KernelBuilder, unit: I64, tiles: usize, token: I64, tokens: usize) {
+    /// The unpacked row tiles of `weights` times `tokens` tokens (32, 16 or less) from `token` on. Meanwhile the row tiles that are
+    /// unpacked next come into the second-level cache: with few tokens, memory is what unpacking would wait for.
+    fn block(&self, b: &mut KernelBuilder, unit: I64, weights: &[I64], token: I64, tokens: usize) {
+        let tiles = weights.len();
+        let next = tiles as i64 * self.matrix.tile_bytes();
         let stride = self.gemm.x.stride();
         let rows = tokens.min(TILE_ROWS);
         let blocks = tokens.div_ceil(TILE_ROWS);
@@ -123,6 +125,15 @@ impl TileGemm<'_> {
         let row_tile = steps(self.matrix.cols) * TILE_BYTES;
         b.for_loop(0, row_tile, TILE_BYTES, (), |b, at, ()| {
             let w = b.add(self.unpacked, at);
+            if self.gemm.in_place() {
+                let packed = b.shr(at, FIELDS.ilog2() as u8);
+                for &tile in weights {
+                    let tile = b.add(tile, packed);
+                    for group in 0..TILE_GROUPS as i32 {
+                        prefetch::ahead(b, tile, group * GROUP_BYTES as i32, next, 2);
+                    }
+                }
+            }
             let column = b.shr(at, (TILE_BYTES / i64::from(TILE_K)).ilog2() as u8);
             let x = b.add(x, column);
             for block in 0..blocks {

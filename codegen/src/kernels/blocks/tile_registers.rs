@@ -138,6 +138,7 @@ impl TileMatmul {
         let parts = self.matrix.parts() as i32;
         let at = b.mul(column, (format.group_bytes() / u64::from(GROUP)) as i64);
         let codes = b.add(w, at);
+        self.matrix.prefetch(b, &[codes], format.tile_bytes(cols) as i64);
         // Sets take turns from group to group.
         let set = b.mul(column, SET_BYTES / i64::from(GROUP));
         let set = b.and(set, SET_BYTES);
