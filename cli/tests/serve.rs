@@ -11,7 +11,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_bitnetc");
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command.args(args).env_remove("BITNETC_MODEL").env_remove("BITNETC_API_KEY").stdin(Stdio::null());
-    command.env("BITNETC_CONFIG", "/dev/null");
+    command.env("BITNETC_CONFIG", "");
     command
 }
 
