@@ -7,13 +7,13 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{Request, StatusCode, Uri};
 use axum::response::Response;
-use bitnetc::api::{self, Refusal, Service};
+use bitnetc::api::{self, Listed, Refusal, Service};
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::failure::{Failure, json as answer};
 use crate::log::Record;
-use crate::registry::{Entry, Lease};
+use crate::registry::Lease;
 use crate::routes::{Answer, parameters, settled};
 use crate::text::read_body;
 
@@ -147,56 +147,26 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A model in ollama's form.
-fn ollama_card(entry: &Entry) -> Value {
-    let lease = entry.running();
-    let created = lease.as_ref().map_or(0, |lease| lease.service.created);
-    let modified = jiff::Timestamp::from_second(created as i64).unwrap_or_default().to_string();
-    let digest: String = lease.as_ref().map_or_else(String::new, |lease| {
-        lease.service.model.loaded().source_hash.iter().map(|byte| format!("{byte:02x}")).collect()
-    });
-    json!({
-        "name": entry.source.name,
-        "model": entry.source.name,
-        "modified_at": modified,
-        "size": lease.as_ref().map_or(entry.source.bytes, |lease| lease.service.model.loaded().model.weight_bytes()),
-        "digest": digest,
-        "details": details(lease.as_ref()),
-    })
-}
-
-fn details(lease: Option<&Lease>) -> Value {
-    let family = lease.map_or("", |lease| lease.service.model.loaded().architecture.as_str());
-    json!({
-        "parent_model": "",
-        "format": "gguf",
-        "family": family,
-        "families": [family],
-        "parameter_size": "",
-        "quantization_level": "1.58 bit",
-    })
-}
-
 pub(crate) async fn ollama_tags(State(app): State<Arc<App>>) -> Response {
-    let all: Vec<Value> = app.registry.entries.iter().map(|entry| ollama_card(entry)).collect();
-    answer(StatusCode::OK, &json!({ "models": all }))
+    let entries = &app.registry.entries;
+    let leases: Vec<_> = entries.iter().map(|entry| entry.running()).collect();
+    let listed = entries.iter().zip(&leases).map(|(entry, lease)| Listed {
+        name: &entry.source.name,
+        bytes: entry.source.bytes,
+        service: lease.as_ref().map(|lease| &lease.service),
+    });
+    let all: Vec<Listed<'_>> = listed.collect();
+    answer(StatusCode::OK, &api::ollama_tags(&all))
 }
 
 pub(crate) async fn ollama_running(State(app): State<Arc<App>>) -> Response {
-    let loaded = app.registry.entries.iter().filter_map(|entry| {
-        let lease = entry.running()?;
-        let mut card = ollama_card(entry);
-        card["size"] = json!(lease.bytes);
-        card["size_vram"] = json!(0);
-        card["context_length"] = json!(lease.service.context);
-        Some(card)
-    });
-    let loaded: Vec<Value> = loaded.collect();
-    answer(StatusCode::OK, &json!({ "models": loaded }))
+    let leases: Vec<_> = app.registry.entries.iter().filter_map(|entry| entry.running()).collect();
+    let loaded: Vec<&Service> = leases.iter().map(|lease| &lease.service).collect();
+    answer(StatusCode::OK, &api::ollama_ps(&loaded))
 }
 
 pub(crate) async fn ollama_version() -> Response {
-    answer(StatusCode::OK, &json!({ "version": VERSION }))
+    answer(StatusCode::OK, &api::ollama_version())
 }
 
 pub(crate) async fn ollama_show(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
@@ -211,24 +181,7 @@ async fn show(app: Arc<App>, request: Request<Body>) -> Answer {
     let name = body["model"].as_str().or_else(|| body["name"].as_str());
     let name = name.ok_or_else(|| invalid("model: expected the name of a model"))?;
     let lease = app.registry.acquire(Some(name)).await?;
-    let service = &lease.service;
-    let loaded = service.model.loaded();
-    let architecture = loaded.architecture.as_str();
-    let mut info = serde_json::Map::new();
-    info.insert("general.architecture".to_owned(), json!(architecture));
-    info.insert(format!("{architecture}.context_length"), json!(service.context));
-    info.insert(format!("{architecture}.vocab_size"), json!(loaded.model.vocab()));
-    Ok(answer(
-        StatusCode::OK,
-        &json!({
-            "modelfile": "",
-            "parameters": "",
-            "template": loaded.chat_template.as_deref().unwrap_or_default(),
-            "details": details(Some(&lease)),
-            "model_info": info,
-            "capabilities": ["completion"],
-        }),
-    ))
+    Ok(answer(StatusCode::OK, &api::ollama_show(&lease.service)))
 }
 
 #[cfg(test)]

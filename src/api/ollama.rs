@@ -119,9 +119,20 @@ pub(super) fn time(seconds: u64) -> String {
     time.unwrap_or_default().to_string()
 }
 
-/// What a model is.
-fn details(service: &Service) -> Value {
-    let architecture = &service.model.loaded().architecture;
+/// A model in ollama's lists, loaded or not.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The size of its file, which counts where it is not loaded.
+    pub bytes: u64,
+    /// The model, if it is loaded.
+    pub service: Option<&'a Service>,
+}
+
+/// What a model is; nothing is known of one that is not loaded.
+fn details(service: Option<&Service>) -> Value {
+    let architecture = service.map_or("", |service| &service.model.loaded().architecture);
     json!({
         "parent_model": "",
         "format": "gguf",
@@ -133,16 +144,16 @@ fn details(service: &Service) -> Value {
 }
 
 /// A model in a list.
-fn entry(service: &Service) -> Map<String, Value> {
-    let loaded = service.model.loaded();
-    let digest: String = loaded.source_hash.iter().map(|byte| format!("{byte:02x}")).collect();
+fn entry(model: Listed<'_>) -> Map<String, Value> {
+    let loaded = model.service.map(|service| service.model.loaded());
+    let digest = loaded.map_or_else(String::new, |loaded| hex(&loaded.source_hash));
     let entry = json!({
-        "name": service.id,
-        "model": service.id,
-        "modified_at": time(service.created),
-        "size": loaded.model.weight_bytes(),
+        "name": model.name,
+        "model": model.name,
+        "modified_at": time(model.service.map_or(0, |service| service.created)),
+        "size": loaded.map_or(model.bytes, |loaded| loaded.model.weight_bytes()),
         "digest": digest,
-        "details": details(service),
+        "details": details(model.service),
     });
     match entry {
         Value::Object(entry) => entry,
@@ -150,15 +161,19 @@ fn entry(service: &Service) -> Map<String, Value> {
     }
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The answer of `/api/tags`: these models.
-pub fn ollama_tags(services: &[&Service]) -> Value {
-    json!({ "models": services.iter().map(|service| entry(service)).collect::<Vec<_>>() })
+pub fn ollama_tags(models: &[Listed<'_>]) -> Value {
+    json!({ "models": models.iter().map(|&model| entry(model)).collect::<Vec<_>>() })
 }
 
 /// The answer of `/api/ps`: these models, which are loaded.
 pub fn ollama_ps(services: &[&Service]) -> Value {
     let loaded = |service: &&Service| {
-        let mut entry = entry(service);
+        let mut entry = entry(Listed { name: &service.id, bytes: 0, service: Some(service) });
         entry.remove("modified_at");
         entry.insert("size_vram".to_owned(), json!(0));
         entry.insert("context_length".to_owned(), json!(service.context));
@@ -190,7 +205,7 @@ pub fn ollama_show(service: &Service) -> Value {
         "modelfile": "",
         "parameters": "",
         "template": chat.map_or("", |chat| chat.template().source()),
-        "details": details(service),
+        "details": details(Some(service)),
         "model_info": info,
         "capabilities": capabilities,
         "modified_at": time(service.created),
