@@ -153,7 +153,7 @@ pub(crate) async fn ollama_tags(State(app): State<Arc<App>>) -> Response {
     let listed = entries.iter().zip(&leases).map(|(entry, lease)| Listed {
         name: &entry.source.name,
         bytes: entry.source.bytes,
-        service: lease.as_ref().map(|lease| &lease.service),
+        service: lease.as_ref().map(|lease| &*lease.service),
     });
     let all: Vec<Listed<'_>> = listed.collect();
     answer(StatusCode::OK, &api::ollama_tags(&all))
@@ -161,7 +161,7 @@ pub(crate) async fn ollama_tags(State(app): State<Arc<App>>) -> Response {
 
 pub(crate) async fn ollama_running(State(app): State<Arc<App>>) -> Response {
     let leases: Vec<_> = app.registry.entries.iter().filter_map(|entry| entry.running()).collect();
-    let loaded: Vec<&Service> = leases.iter().map(|lease| &lease.service).collect();
+    let loaded: Vec<&Service> = leases.iter().map(|lease| &*lease.service).collect();
     answer(StatusCode::OK, &api::ollama_ps(&loaded))
 }
 
