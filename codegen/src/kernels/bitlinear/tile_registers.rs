@@ -16,9 +16,8 @@ use crate::kernels::lanes::for_tiles;
 use crate::kernels::prefetch;
 use crate::kir::{I64, KernelBuilder, LANES, TILE_ROWS, VECTOR_BYTES, Vi};
 
-/// Fewest tokens that are worth unpacking the matrix. Unpacking 16 rows takes about as long as multiplying them by four tokens
-/// with vectors, and a tile of fewer tokens takes less time than a full one.
-pub(super) const FEWEST_TOKENS: i64 = TILE_ROWS as i64 / 2;
+/// Fewest tokens that are worth unpacking the matrix.
+pub(super) const FEWEST_TOKENS: i64 = TILE_ROWS as i64;
 /// Columns of a tile.
 const TILE_K: u32 = VECTOR_BYTES as u32;
 /// Fields of a group.
