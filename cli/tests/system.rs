@@ -1,11 +1,17 @@
 //! What the system does to a command: signals, limits of threads and file sizes, a processor without AVX, a terminal.
 #![cfg(target_os = "linux")]
 
+#[path = "../../tests/common/signals.rs"]
+#[allow(unreachable_pub)]
+mod signals;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+
+use signals::with_default_signals;
 
 const BITNETC: &str = env!("CARGO_BIN_EXE_bitnetc");
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/shakespeare/shakespeare-5m-i2_s.gguf");
@@ -13,7 +19,7 @@ const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/shakespeare/
 const SAYS: [&str; 9] = ["run", "-q", "-p", "ROMEO:", "-n", "4", "--temp", "0", "-t1"];
 
 fn bitnetc(args: &[&str]) -> Command {
-    let mut command = Command::new(BITNETC);
+    let mut command = with_default_signals(BITNETC);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -40,21 +46,10 @@ fn ended_while_writing(folder: &Path, signal: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// Whether this process, and so the commands that it starts, have a signal ignored.
-fn is_ignored(signal: i32) -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
-    u64::from_str_radix(mask.trim(), 16).unwrap() >> (signal - 1) & 1 == 1
-}
-
 #[test]
 fn a_writer_that_is_told_to_end_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     for (name, number) in [("-TERM", 15), ("-HUP", 1), ("-INT", 2)] {
-        if is_ignored(number) {
-            println!("skipped {name}: the tests themselves were started with it ignored");
-            continue;
-        }
         let output = ended_while_writing(folder.path(), name);
         match name {
             "-INT" => assert_eq!(output.status.code(), Some(130), "{}", stderr(&output)),
