@@ -67,8 +67,9 @@ pub(crate) fn abandon() {
 fn drained() -> bool {
     let drain = DRAIN.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(drain) = drain else { return false };
-    INTERRUPTED.store(true, Ordering::SeqCst);
+    // First: what stops because it was interrupted is then known to stop because the server ends.
     drain();
+    INTERRUPTED.store(true, Ordering::SeqCst);
     true
 }
 

@@ -9,16 +9,20 @@ use axum::body::Body;
 use axum::http::header::{CONNECTION, ORIGIN};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use axum::response::Response;
+use tokio::sync::Semaphore;
 use tower_service::Service;
 
 use crate::access::Gate;
 use crate::failure::{Dialect, Failure};
-use crate::log::{Active, Record, Sink, UnderWay};
+use crate::log::{Active, Record, UnderWay};
 use crate::metrics::Counters;
 use crate::options::Options;
 use crate::registry::Registry;
-use crate::shutdown::Shutdown;
-use crate::{connection, routes};
+use crate::shutdown::{Phase, Shutdown};
+use crate::{Note, connection, routes};
+
+/// Requests that are computed at a time without the engine; others wait.
+const COMPUTING: usize = 16;
 
 /// Characters of an id that a client may choose.
 const LONGEST_ID: usize = 128;
@@ -32,8 +36,10 @@ pub(crate) struct App {
     pub(crate) shutdown: Shutdown,
     pub(crate) counters: Counters,
     pub(crate) active: Active,
+    /// Places for work that is done without the engine: counting tokens, templates.
+    pub(crate) computing: Arc<Semaphore>,
     gate: Gate,
-    log: Sink,
+    log: Note,
     /// Ids are the time of the start and a number.
     started: u64,
     requests: AtomicU64,
@@ -53,7 +59,7 @@ impl App {
         options: Arc<Options>,
         registry: Arc<Registry>,
         shutdown: Shutdown,
-        log: Sink,
+        log: Note,
     ) -> Arc<Self> {
         let gate = Gate::new(&options);
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64);
@@ -63,6 +69,7 @@ impl App {
             shutdown,
             counters: Counters::default(),
             active: Active::default(),
+            computing: Arc::new(Semaphore::new(COMPUTING)),
             gate,
             log,
             started,
@@ -130,7 +137,12 @@ impl Front {
         let mut response = match app.admit(&request, &path) {
             Err(failure) => failure.respond(dialect),
             Ok(()) if is_preflight => options(),
-            Ok(()) => self.route(request).await,
+            // A stream has begun by then, and has words of its own for the end.
+            Ok(()) => tokio::select! {
+                biased;
+                response = self.route(request) => response,
+                () = app.shutdown.reached(Phase::Ending) => Failure::draining().respond(dialect),
+            },
         };
         app.gate.allow(origin.as_ref(), is_preflight, &mut response);
         if let Ok(id) = HeaderValue::from_str(&record.id()) {

@@ -20,6 +20,7 @@ mod app;
 mod connection;
 mod failure;
 mod io;
+mod lines;
 mod log;
 mod memory;
 mod metrics;

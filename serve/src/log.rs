@@ -15,6 +15,8 @@ use http_body::{Frame, SizeHint};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
+use crate::Note;
+
 /// The form of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -160,9 +162,6 @@ fn escaped(line: &str) -> String {
     out
 }
 
-/// Where lines go.
-pub(crate) type Sink = Arc<dyn Fn(&str) + Send + Sync>;
-
 /// Number of requests that are being answered.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Active(Arc<watch::Sender<usize>>);
@@ -177,12 +176,12 @@ impl Active {
 /// A request under way: counted while it is there, and logged when it goes.
 pub(crate) struct UnderWay {
     record: Record,
-    log: Option<(LogFormat, Sink)>,
+    log: Option<(LogFormat, Note)>,
     active: Active,
 }
 
 impl UnderWay {
-    pub(crate) fn new(record: Record, log: Option<(LogFormat, Sink)>, active: &Active) -> Self {
+    pub(crate) fn new(record: Record, log: Option<(LogFormat, Note)>, active: &Active) -> Self {
         active.0.send_modify(|count| *count += 1);
         Self { record, log, active: active.clone() }
     }
@@ -195,13 +194,13 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        if let Some((format, sink)) = &self.log {
+        if let Some((format, to)) = &self.log {
             let mut fields = self.record.fields();
             if fields.status == 0 {
                 // The client left before there was an answer: nginx's number for it.
                 fields.status = 499;
             }
-            sink(&fields.line(*format, self.record.begun.elapsed()));
+            to(&fields.line(*format, self.record.begun.elapsed()));
         }
         self.active.0.send_modify(|count| *count -= 1);
     }

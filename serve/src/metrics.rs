@@ -184,7 +184,7 @@ const TABLE: &[Row] = &[
         "prompt_tokens_seconds",
         &["llamacpp:prompt_tokens_seconds"],
         Kind::Gauge,
-        "Tokens of prompts computed in a second of the steps without decoding, on average.",
+        "Tokens of prompts computed in a second of the steps with prompts, on average.",
         Value::Number(|lease| {
             let metrics = lease.engine.metrics();
             let steps = &metrics.step_seconds;

@@ -17,13 +17,14 @@ use bitnetc::api::Service;
 use bitnetc::chat::{ChatEncoder, Wish};
 use bitnetc::engine::{Engine, EngineOptions};
 use tokio::sync::{Mutex, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::Note;
 use crate::admission::Admission;
 use crate::failure::Failure;
 use crate::memory;
 use crate::options::Options;
+use crate::shutdown::Shutdown;
 
 /// A model that a server can load.
 pub struct ModelSource {
@@ -81,11 +82,15 @@ pub(crate) struct Entry {
 /// How long the error of a model that cannot be loaded stands before it is tried again.
 const COOLING: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether one of the most models that may be loaded is unused.
+const BUSY: Duration = Duration::from_millis(50);
+
 /// See the module.
 pub(crate) struct Registry {
     pub(crate) entries: Vec<Arc<Entry>>,
     options: Arc<Options>,
     note: Note,
+    shutdown: Shutdown,
     uses: AtomicU64,
     /// Held while a model is loaded.
     loading: Mutex<()>,
@@ -137,12 +142,17 @@ impl Entry {
 }
 
 impl Registry {
-    pub(crate) fn new(sources: Vec<ModelSource>, options: Arc<Options>, note: Note) -> Self {
+    pub(crate) fn new(
+        sources: Vec<ModelSource>,
+        options: Arc<Options>,
+        shutdown: Shutdown,
+        note: Note,
+    ) -> Self {
         let entry = |source| {
             Arc::new(Entry { source, state: watch::Sender::new(State::Idle), used: AtomicU64::new(0) })
         };
         let entries = sources.into_iter().map(entry).collect();
-        Self { entries, options, note, uses: AtomicU64::new(0), loading: Mutex::new(()) }
+        Self { entries, options, note, shutdown, uses: AtomicU64::new(0), loading: Mutex::new(()) }
     }
 
     /// The model that a request names. One that nobody named is the first; where there is one only, it answers to any name.
@@ -180,6 +190,8 @@ impl Registry {
         let wait = self.options.limits.load_timeout;
         match timeout(wait, self.loaded(entry)).await {
             Ok(Ok(running)) => Ok(running),
+            // What stops in the middle because the server ends is not broken.
+            Ok(Err(_)) if self.shutdown.is_draining() => Err(Failure::draining()),
             Ok(Err(why)) => {
                 let message = format!("the model {} cannot be loaded: {why}", entry.source.name);
                 Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "model_load_failed", message).for_good())
@@ -194,17 +206,17 @@ impl Registry {
     /// Has a model loaded if it is not, and waits for it.
     pub(crate) async fn loaded(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Lease, String> {
         let mut states = entry.state.subscribe();
-        self.begin(entry);
         loop {
-            match &*states.borrow_and_update() {
-                State::Ready(running) => return Ok(Arc::clone(running)),
-                State::Failed(why, _) => return Err(why.clone()),
-                // Put away between being loaded and being looked at.
-                State::Idle => self.begin(entry),
+            // A copy: while the state is borrowed, nobody can begin to load the model.
+            let state = states.borrow_and_update().clone();
+            match state {
+                State::Ready(running) => return Ok(running),
+                State::Failed(why, when) if when.elapsed() <= COOLING => return Err(why),
+                State::Idle | State::Failed(..) => self.begin(entry),
                 State::Loading => {}
             }
             if states.changed().await.is_err() {
-                return Err("the server is shutting down".to_owned());
+                return Err("the model is gone".to_owned());
             }
         }
     }
@@ -306,7 +318,8 @@ impl Registry {
         Ok(Running { service, engine, admission, bytes, sequences: options.sequences })
     }
 
-    /// Puts models away that nobody uses, until there is room for `bytes` and for one more model.
+    /// Puts models away that nobody uses, until there is room for `bytes` and for one more model. Waits for one that is not used
+    /// where there are as many models as may be; memory that is short is no reason to wait, since the system's number is an estimate.
     async fn make_room(&self, bytes: u64) {
         loop {
             let loaded = self.entries.iter().filter(|entry| entry.running().is_some()).count();
@@ -316,7 +329,13 @@ impl Registry {
                 return;
             }
             let unused = self.entries.iter().filter(|entry| entry.is_unused());
-            let Some(oldest) = unused.min_by_key(|entry| entry.used.load(Ordering::SeqCst)) else { return };
+            let Some(oldest) = unused.min_by_key(|entry| entry.used.load(Ordering::SeqCst)) else {
+                if too_many {
+                    sleep(BUSY).await;
+                    continue;
+                }
+                return;
+            };
             if let Some(running) = oldest.put_away() {
                 (self.note)(&format!("put away {}, to make room", oldest.source.name));
                 // Its engine's thread is waited for.

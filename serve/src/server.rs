@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::app::{App, Front};
 use crate::connection::{self, Open};
+use crate::lines::Lines;
 use crate::options::Options;
 use crate::registry::{ModelSource, Registry};
 use crate::shutdown::{Phase, Shutdown};
@@ -28,6 +29,7 @@ pub struct Server {
     address: SocketAddr,
     tls: Option<tokio_rustls::TlsAcceptor>,
     app: Arc<App>,
+    lines: Lines,
 }
 
 impl std::fmt::Debug for Server {
@@ -63,9 +65,11 @@ impl Server {
         let listener = connection::bind(wanted).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let options = Arc::new(options);
-        let registry = Arc::new(Registry::new(models, Arc::clone(&options), note));
-        let app = App::new(options, registry, Shutdown::new(), log);
-        Ok(Self { listener, address, tls, app })
+        let shutdown = Shutdown::new();
+        let lines = Lines::start().map_err(ServeError::Threads)?;
+        let registry = Registry::new(models, Arc::clone(&options), shutdown.clone(), lines.note(note));
+        let app = App::new(options, Arc::new(registry), shutdown, lines.note(log));
+        Ok(Self { listener, address, tls, app, lines })
     }
 
     /// Where it listens.
@@ -104,34 +108,42 @@ impl Server {
             .enable_all()
             .build()
             .map_err(ServeError::Threads)?;
-        let result = runtime.block_on(self.serve());
+        let Self { listener, address, tls, app, lines } = self;
+        let result = runtime.block_on(serve(listener, address, tls, app));
         runtime.shutdown_timeout(LAST_WORDS);
+        lines.flush(LAST_WORDS);
         result
     }
+}
 
-    async fn serve(self) -> Result<(), ServeError> {
-        let Self { listener, address, tls, app } = self;
-        let failed = |source| ServeError::Listen { address, source };
-        let listener = TcpListener::from_std(listener).map_err(failed)?;
-        let open = Open::default();
-        let accepting = tokio::spawn(connection::serve(listener, Front::new(&app), tls, open.clone()));
-        let begun = begin(&app);
-        tokio::select! {
-            result = begun => result?,
-            () = app.shutdown.reached(Phase::Draining) => {}
-        }
-        app.shutdown.reached(Phase::Draining).await;
-        tokio::select! {
-            () = app.active.none_left() => {}
-            () = tokio::time::sleep(app.options.limits.drain_timeout) => {}
-            () = app.shutdown.reached(Phase::Ending) => {}
-        }
-        app.shutdown.end();
-        drop(timeout(LAST_WORDS, app.active.none_left()).await);
-        accepting.abort();
-        drop(timeout(LAST_WORDS, open.none_left()).await);
-        Ok(())
+async fn serve(
+    listener: std::net::TcpListener,
+    address: SocketAddr,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+    app: Arc<App>,
+) -> Result<(), ServeError> {
+    let failed = |source| ServeError::Listen { address, source };
+    let listener = TcpListener::from_std(listener).map_err(failed)?;
+    let open = Open::default();
+    let accepting = tokio::spawn(connection::serve(listener, Front::new(&app), tls, open.clone()));
+    let begun = begin(&app);
+    tokio::select! {
+        // First: what cannot be loaded because the server ends is no error.
+        biased;
+        () = app.shutdown.reached(Phase::Draining) => {}
+        result = begun => result?,
     }
+    app.shutdown.reached(Phase::Draining).await;
+    tokio::select! {
+        () = app.active.none_left() => {}
+        () = tokio::time::sleep(app.options.limits.drain_timeout) => {}
+        () = app.shutdown.reached(Phase::Ending) => {}
+    }
+    app.shutdown.end();
+    drop(timeout(LAST_WORDS, app.active.none_left()).await);
+    accepting.abort();
+    drop(timeout(LAST_WORDS, open.none_left()).await);
+    Ok(())
 }
 
 /// Loads what is to be there from the start. Fails if there is one model only and it cannot be loaded.

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::failure::{Failure, json as answer};
 use crate::routes::{Answer, parameters, settled};
-use crate::text::read_body;
+use crate::text::read_short_body;
 
 /// Longest name of a file.
 const LONGEST_NAME: usize = 128;
@@ -70,7 +70,7 @@ async fn act_on(app: Arc<App>, request: Request<Body>) -> Answer {
         let message = format!("there is no such sequence: they are 0 to {}", lease.sequences - 1);
         Failure::new(StatusCode::NOT_FOUND, "slot_not_found", message)
     })?;
-    let body = read_body(&app, request.into_body()).await?;
+    let body = read_short_body(&app, request.into_body()).await?;
     let action = match parameters.get("action").map_or("", String::as_str) {
         "save" => Action::Save(path_of(&app, &body)?),
         "restore" => Action::Restore(path_of(&app, &body)?),
@@ -134,6 +134,7 @@ fn refused(error: SlotError) -> Failure {
     };
     Failure::new(status, code, error.to_string())
 }
+
 /// The file that a body names.
 fn path_of(app: &App, body: &[u8]) -> Result<PathBuf, Failure> {
     let Some(folder) = &app.options.slot_save_path else {

@@ -25,17 +25,24 @@ use crate::shutdown::{Phase, Shutdown};
 
 /// Pieces of a stream that wait for the connection to take them. Then the engine's channel fills, and then the text pauses.
 const PIECES: usize = 16;
-/// Bytes that are put together to one piece.
-const PIECE: usize = 16 << 10;
+/// Longest body that is searched for the name of a model on a thread that serves others.
+const SHORT: usize = 64 << 10;
 
 /// Reads the body of a request, within its bounds.
 pub(crate) async fn read_body(app: &App, body: Body) -> Result<Bytes, Failure> {
-    let limits = &app.options.limits;
-    let read = timeout(limits.read_timeout, axum::body::to_bytes(body, limits.body)).await;
-    match read {
+    read_up_to(app, body, app.options.limits.body).await
+}
+
+/// Reads a body that has names only.
+pub(crate) async fn read_short_body(app: &App, body: Body) -> Result<Bytes, Failure> {
+    read_up_to(app, body, app.options.limits.body.min(SHORT)).await
+}
+
+async fn read_up_to(app: &App, body: Body, most: usize) -> Result<Bytes, Failure> {
+    match timeout(app.options.limits.read_timeout, axum::body::to_bytes(body, most)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if is_too_long(&error) => {
-            let message = format!("the body is longer than {} bytes", limits.body);
+            let message = format!("the body is longer than {most} bytes");
             Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message).closing())
         }
         Ok(Err(_)) => {
@@ -47,6 +54,15 @@ pub(crate) async fn read_body(app: &App, body: Body) -> Result<Bytes, Failure> {
             Err(Failure::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message).closing())
         }
     }
+}
+
+/// The model that a body names.
+pub(crate) async fn model_of(body: &Bytes) -> Option<String> {
+    if body.len() <= SHORT {
+        return api::model_of(body);
+    }
+    let body = body.clone();
+    tokio::task::spawn_blocking(move || api::model_of(&body)).await.ok().flatten()
 }
 
 fn is_too_long(error: &axum::Error) -> bool {
@@ -72,21 +88,22 @@ pub(crate) async fn answer(
     if app.options.log_prompts {
         record.prompt(&body);
     }
-    let lease = app.registry.acquire(api::model_of(&body).as_deref()).await?;
+    let lease = app.registry.acquire(model_of(&body).await.as_deref()).await?;
     record.model(&lease.service.id);
     if route == Route::CountTokens {
-        return crate::utilities::count_tokens(lease, body).await;
+        return crate::utilities::count_tokens(&app, lease, body).await;
     }
     // Before any work is done for it.
-    let mut ticket = lease.admission.admit()?;
-    let service = Arc::clone(&lease.service);
+    let ticket = lease.admission.admit()?;
     let read = tokio::task::spawn_blocking(move || {
-        let call = api::accept(&service, route, &body)?;
+        let call = api::accept(&lease.service, route, &body)?;
         let requests: Result<Vec<engine::Request>, Refusal> =
             call.choices.into_iter().map(api::Prepared::finish).collect();
-        Ok::<_, Refusal>((requests?, call.reply))
+        // Model and place are held here too: the work goes on where the client has left.
+        Ok::<_, Refusal>((requests?, call.reply, lease, ticket))
     });
-    let (requests, reply) = read.await.map_err(|_| bug("a panic while the request was read"))??;
+    let read = read.await.map_err(|_| bug("a panic while the request was read"))?;
+    let (requests, reply, lease, mut ticket) = read?;
     let context = u64::from(lease.service.context);
     let tokens = |request: &engine::Request| {
         let prompt = request.prompt.len() as u64;
@@ -97,7 +114,7 @@ pub(crate) async fn answer(
     let texts = Texts::submit(lease, ticket, requests, reply, record);
     match texts.reply.is_stream() {
         true => Ok(stream(&app, texts)),
-        false => texts.collect(&app.shutdown).await,
+        false => texts.collect().await,
     }
 }
 
@@ -153,7 +170,7 @@ impl Texts {
     }
 
     /// The answer in one piece.
-    async fn collect(mut self, shutdown: &Shutdown) -> Result<Response, Failure> {
+    async fn collect(mut self) -> Result<Response, Failure> {
         let mut frames = Vec::new();
         loop {
             // An answer in one piece makes no frames.
@@ -163,10 +180,7 @@ impl Texts {
             if self.reply.is_complete() {
                 break;
             }
-            tokio::select! {
-                () = self.news.notified() => {}
-                () = shutdown.reached(Phase::Ending) => return Err(Failure::draining()),
-            }
+            self.news.notified().await;
         }
         Ok(json(StatusCode::OK, &self.reply.into_body()?))
     }
@@ -212,7 +226,7 @@ impl Texts {
 }
 
 fn bytes(frames: &[Frame]) -> Bytes {
-    let mut out = Vec::with_capacity(PIECE);
+    let mut out = Vec::new();
     frames.iter().for_each(|frame| frame.write(&mut out));
     out.into()
 }

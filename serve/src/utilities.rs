@@ -15,7 +15,7 @@ use crate::failure::{Failure, json as answer};
 use crate::log::Record;
 use crate::registry::{Entry, Lease};
 use crate::routes::{Answer, parameters, settled};
-use crate::text::read_body;
+use crate::text::{model_of, read_body, read_short_body};
 
 /// The version that programs are told.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -23,29 +23,35 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Something that is computed of a body.
 type Compute = fn(&Service, &[u8]) -> Result<Value, Refusal>;
 
-async fn computed(lease: Lease, body: Bytes, compute: Compute) -> Answer {
-    let work = tokio::task::spawn_blocking(move || compute(&lease.service, &body));
-    let panicked = |_| {
-        let message = "a panic while the request was answered";
-        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
-    };
-    Ok(answer(StatusCode::OK, &work.await.map_err(panicked)??))
+/// Computes something, when less than so much is computed already. The place is free again when the work is done: that of a client
+/// who leaves goes on, and bodies must not pile up for it.
+async fn computed(app: &App, lease: Lease, body: Bytes, compute: Compute) -> Answer {
+    let bug = |message| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message);
+    let place = Arc::clone(&app.computing).acquire_owned().await;
+    let place = place.map_err(|_| bug("the server computes nothing any more"))?;
+    let work = tokio::task::spawn_blocking(move || {
+        let value = compute(&lease.service, &body);
+        drop(place);
+        value
+    });
+    let value = work.await.map_err(|_| bug("a panic while the request was answered"))??;
+    Ok(answer(StatusCode::OK, &value))
 }
 
 async fn posted(app: Arc<App>, record: Record, request: Request<Body>, compute: Compute) -> Response {
     let path = request.uri().path().to_owned();
     let result = async {
         let body = read_body(&app, request.into_body()).await?;
-        let lease = app.registry.acquire(api::model_of(&body).as_deref()).await?;
+        let lease = app.registry.acquire(model_of(&body).await.as_deref()).await?;
         record.model(&lease.service.id);
-        computed(lease, body, compute).await
+        computed(&app, lease, body, compute).await
     };
     settled(&path, result.await)
 }
 
 /// The number of tokens of a conversation.
-pub(crate) async fn count_tokens(lease: Lease, body: Bytes) -> Answer {
-    computed(lease, body, api::count_tokens).await
+pub(crate) async fn count_tokens(app: &App, lease: Lease, body: Bytes) -> Answer {
+    computed(app, lease, body, api::count_tokens).await
 }
 
 pub(crate) async fn tokenize(
@@ -175,7 +181,7 @@ pub(crate) async fn ollama_show(State(app): State<Arc<App>>, request: Request<Bo
 }
 
 async fn show(app: Arc<App>, request: Request<Body>) -> Answer {
-    let body = read_body(&app, request.into_body()).await?;
+    let body = read_short_body(&app, request.into_body()).await?;
     let invalid = |message: &str| Failure::new(StatusCode::BAD_REQUEST, "invalid_value", message);
     let body: Value = serde_json::from_slice(&body).map_err(|_| invalid("the body is not JSON"))?;
     let name = body["model"].as_str().or_else(|| body["name"].as_str());

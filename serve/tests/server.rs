@@ -2,6 +2,11 @@
 
 #[path = "server/client.rs"]
 mod client;
+#[path = "server/failures.rs"]
+mod failures;
+#[path = "../../tests/common/poisoned.rs"]
+#[allow(unreachable_pub)]
+mod poisoned;
 #[path = "server/statuses.rs"]
 mod statuses;
 #[path = "server/texts.rs"]

@@ -1,6 +1,8 @@
 //! What the integration tests share: opening models with chosen options, logits of a session, and the data folder.
 #![allow(dead_code, unreachable_pub)]
 
+mod poisoned;
+
 use std::path::{Path, PathBuf};
 
 use bitnetc::BuildOptions;
@@ -11,6 +13,8 @@ use bitnetc_passes::HeadFormat;
 use bitnetc_runtime::sampling::{Sampler, SamplingParams, TokenMask};
 use bitnetc_runtime::session::{Session, SessionOptions};
 use bitnetc_runtime::tokenizer::Tokenize;
+
+pub use self::poisoned::model_with_nan_after;
 
 /// The repository.
 pub fn root() -> PathBuf {
@@ -117,22 +121,6 @@ pub fn write_model(model: &TinyModel) -> tempfile::NamedTempFile {
     let mut file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
     std::io::Write::write_all(&mut file, &model.to_gguf()).unwrap();
     file
-}
-
-/// A model that computes NaN after any text with this token, and is like others without it: the first norm multiplies a
-/// channel by more than a number can hold, and that channel is 0 in the embeddings of all other tokens.
-pub fn model_with_nan_after(token: usize) -> Vec<u8> {
-    let shape = TinyModel::default();
-    let mut writer = shape.writer();
-    let norm = &mut writer.tensor_mut("blk.0.attn_norm.weight").data;
-    norm[..4].copy_from_slice(&3e38f32.to_le_bytes());
-    let table = &mut writer.tensor_mut("token_embd.weight").data;
-    for (id, row) in table.chunks_exact_mut(shape.hidden * 2).enumerate() {
-        // As f16: 30, which stays 10 when the row is normalised, or 0.
-        let value: u16 = if id == token { 0x4f80 } else { 0 };
-        row[..2].copy_from_slice(&value.to_le_bytes());
-    }
-    writer.build()
 }
 
 /// Token ids below `vocab` from a small deterministic generator.

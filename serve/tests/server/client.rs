@@ -66,6 +66,7 @@ impl Running {
     pub(crate) fn with(options: Options, models: Vec<ModelSource>) -> Self {
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = Arc::clone(&log);
+        // Whoever holds the lock reads no lines.
         let sink = Arc::new(move |line: &str| lines.lock().unwrap().push(line.to_owned()));
         let server = Server::bind(options, models, Arc::new(|_: &str| {}), sink).unwrap();
         let (address, shutdown) = (server.address(), server.shutdown());

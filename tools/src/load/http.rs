@@ -64,7 +64,9 @@ impl Target {
         if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '@') {
             return Err(wrong("the host is not a name or an address"));
         }
-        let prefix = path.trim_end_matches('/').trim_end_matches("v1").trim_end_matches('/');
+        let prefix = path.trim_end_matches('/');
+        // The paths of requests begin with it.
+        let prefix = prefix.strip_suffix("/v1").unwrap_or(if prefix == "v1" { "" } else { prefix });
         if prefix.contains(|c: char| c.is_whitespace() || c.is_control() || c == '?' || c == '#') {
             return Err(wrong("the path has characters that no path has"));
         }
@@ -331,6 +333,8 @@ mod tests {
         assert_eq!(parts("http://localhost/"), ("localhost".into(), 80, String::new()));
         assert_eq!(parts("http://[::1]:81/api/v1/"), ("[::1]".into(), 81, "/api".into()));
         assert_eq!(parts("http://[::1]"), ("[::1]".into(), 80, String::new()));
+        assert_eq!(parts("http://a/v1"), ("a".into(), 80, String::new()));
+        assert_eq!(parts("http://a/apiv1/"), ("a".into(), 80, "/apiv1".into()));
         for url in [
             "",
             "localhost:8080",

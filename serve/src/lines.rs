@@ -1,0 +1,113 @@
+//! Remarks and the request log on a thread of their own: a pipe that nobody reads, or a slow terminal, holds up no request.
+//!
+//! Invariants: giving a line never waits; lines come out in the order in which they were given; lines for which there is no room are
+//! dropped, and their number takes their place.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use crate::Note;
+
+/// Lines that wait to be written.
+const ROOM: usize = 4096;
+
+/// What the thread is given.
+enum Item {
+    Line(Note, String),
+    /// Answered when all lines before it are written.
+    Flush(SyncSender<()>),
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(crate) struct Lines {
+    items: SyncSender<Item>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Lines {
+    /// Starts the thread. It ends when nothing is left that could give it lines.
+    pub(crate) fn start() -> io::Result<Self> {
+        let (items, given) = sync_channel(ROOM);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let lost = Arc::clone(&dropped);
+        let thread = std::thread::Builder::new().name("bitnetc-log".to_owned());
+        thread.spawn(move || write(&given, &lost))?;
+        Ok(Self { items, dropped })
+    }
+
+    /// What hands lines to the thread, which gives them to `to`.
+    pub(crate) fn note(&self, to: Note) -> Note {
+        let Self { items, dropped } = self.clone();
+        Arc::new(move |line: &str| {
+            if items.try_send(Item::Line(Arc::clone(&to), line.to_owned())).is_err() {
+                dropped.fetch_add(1, Ordering::SeqCst);
+            }
+        })
+    }
+
+    /// Waits until what was given is written, no longer than `time`.
+    pub(crate) fn flush(&self, time: Duration) {
+        let (done, written) = sync_channel(1);
+        // With no room for this either, nobody reads the lines.
+        if self.items.try_send(Item::Flush(done)).is_ok() {
+            let _ = written.recv_timeout(time);
+        }
+    }
+}
+
+fn write(items: &Receiver<Item>, dropped: &AtomicU64) {
+    for item in items {
+        match item {
+            Item::Line(to, line) => {
+                to(&line);
+                let count = dropped.swap(0, Ordering::SeqCst);
+                if count > 0 {
+                    to(&format!("{count} lines were dropped here: they could not be written in time"));
+                }
+            }
+            Item::Flush(done) => drop(done.try_send(())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn lines_that_nobody_reads_hold_nobody_up_and_are_counted() {
+        let lines = Lines::start().unwrap();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let (reads, reader) = channel::<()>();
+        let (all, reader) = (Arc::clone(&written), Mutex::new(reader));
+        let note = lines.note(Arc::new(move |line: &str| {
+            // The first line waits for its reader.
+            let _ = reader.lock().unwrap().recv();
+            all.lock().unwrap().push(line.to_owned());
+        }));
+        // One is being written or still waits, others fill the room; three find none.
+        note("0");
+        let begun = std::time::Instant::now();
+        while lines.dropped.load(Ordering::SeqCst) < 3 {
+            note("1");
+        }
+        lines.flush(Duration::from_millis(10));
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        drop(reads);
+        while written.lock().unwrap().len() <= ROOM {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        lines.flush(Duration::from_secs(20));
+        let written = written.lock().unwrap();
+        assert_eq!(written[..2], ["0", "3 lines were dropped here: they could not be written in time"]);
+        assert!(written[2..].iter().all(|line| line == "1"), "{:?}", &written[2..]);
+        assert!((ROOM + 1..=ROOM + 2).contains(&written.len()), "{}", written.len());
+    }
+}
