@@ -402,7 +402,10 @@ fn ollama_speaks_in_lines() {
         .unwrap_err();
     assert_eq!(error_body(Route::OllamaChat, &refusal), json!({ "error": refusal.message }));
     let service = service(TEMPLATE);
-    assert_eq!(ollama_tags(&[Listed { name: "m", bytes: 0, service: Some(&service) }])["models"][0]["name"], "m");
+    assert_eq!(
+        ollama_tags(&[Listed { name: "m", bytes: 0, service: Some(&service) }])["models"][0]["name"],
+        "m"
+    );
     assert_eq!(ollama_show(&service)["capabilities"], json!(["completion", "tools", "thinking"]));
     assert_eq!(ollama_ps(&[&service])["models"][0]["context_length"], 512);
 }
