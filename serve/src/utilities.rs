@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::failure::{Failure, json as answer};
 use crate::log::Record;
-use crate::registry::Lease;
+use crate::registry::{Entry, Lease};
 use crate::routes::{Answer, parameters, settled};
 use crate::text::read_body;
 
