@@ -258,6 +258,38 @@ fn an_echo_scores_the_prompt_as_the_model_does() {
 }
 
 #[test]
+fn offsets_of_tokens_point_into_the_text() {
+    for (prompt, echo) in [("ROMEO:", true), ("ROMEO:", false), ("Caf\u{e9} \u{1f600}:", true), ("", true)] {
+        for max_tokens in [0, 8] {
+            let body =
+                json!({ "prompt": prompt, "echo": echo, "logprobs": 0, "max_tokens": max_tokens, "seed": 5 });
+            let choice = whole(Route::Completions, &body)["choices"][0].clone();
+            let text: Vec<char> = choice["text"].as_str().unwrap().chars().collect();
+            let (tokens, offsets) =
+                (list(&choice["logprobs"]["tokens"]), list(&choice["logprobs"]["text_offset"]));
+            assert_eq!(tokens.len(), offsets.len());
+            let mut spelled = 0;
+            // The first token of the prompt is that of the beginning, which the text does not have.
+            for (token, offset) in tokens.iter().zip(&offsets).skip(usize::from(echo)) {
+                let (token, offset) = (token.as_str().unwrap(), offset.as_u64().unwrap() as usize);
+                assert!(offset <= text.len(), "{choice}");
+                if !token.contains('\u{fffd}') {
+                    let there: String = text[offset..].iter().take(token.chars().count()).collect();
+                    assert_eq!(there, token, "{offset} of {choice}");
+                    spelled += token.chars().count();
+                }
+            }
+            assert!(!echo || offsets[0] == 0);
+            assert!(prompt.is_empty() || !echo || spelled > 3, "{choice}");
+            let streamed =
+                with(&body, json!({ "stream": true, "stream_options": { "include_usage": true } }));
+            let (choices, _) = joined(Route::Completions, &answer(Route::Completions, &streamed).0);
+            assert_eq!(choices[0]["logprobs.text_offset"], choice["logprobs"]["text_offset"]);
+        }
+    }
+}
+
+#[test]
 fn what_a_request_says_counts() {
     let one = |more: Value| {
         let body = with(&json!({ "prompt": "a" }), more);

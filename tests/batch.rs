@@ -130,7 +130,8 @@ fn one_token_for_each_of_many_sequences_at_any_context() {
         let loaded = open(file.path(), &options_with(kv_type, |c| c.chunk = 64));
         let all: Vec<_> = (0..40)
             .map(|i| {
-                let tokens = random_tokens(700 + i as u64, contexts[i % contexts.len()] + 3, model.vocab as u32);
+                let tokens =
+                    random_tokens(700 + i as u64, contexts[i % contexts.len()] + 3, model.vocab as u32);
                 let rows = score(&loaded, &tokens, 2);
                 (tokens, rows)
             })
@@ -150,7 +151,8 @@ fn one_token_for_each_of_many_sequences_at_any_context() {
                     assert_eq!(rows.len(), count);
                     for (i, (feed, _, row)) in rows.into_iter().enumerate() {
                         assert_eq!(feed, i);
-                        let what = format!("{kv_type:?}, {threads} threads, {i} of {count}, position {}", at(i));
+                        let what =
+                            format!("{kv_type:?}, {threads} threads, {i} of {count}, position {}", at(i));
                         assert_same(&what, &all[i].1[at(i)..=at(i)], &[row.unwrap()]);
                     }
                 }

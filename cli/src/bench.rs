@@ -24,7 +24,8 @@ use super::speeds::SpeedsArg;
 use super::startup::{self, Startup, is_plan};
 use super::synth::shape;
 use super::{
-    Outcome as CommandOutcome, bench_kernels, bench_passes, bench_serve, input_file, interrupt, models, output, progress,
+    Outcome as CommandOutcome, bench_kernels, bench_passes, bench_serve, input_file, interrupt, models,
+    output, progress,
 };
 use crate::exit;
 

@@ -224,7 +224,7 @@ impl Shape for ChatShape {
 
     fn ended(&mut self, about: &About, index: ChoiceIndex, choice: &Choice) -> Vec<Frame> {
         let Some(reader) = self.readers.get_mut(index.index()) else { return Vec::new() };
-        let parts = if self.form.is_plain() { Vec::new() } else { reader.finish() };
+        let parts = if self.form.is_plain() { Vec::new() } else { reader.finish(choice.ending()) };
         let has_calls = reader.has_calls();
         let mut frames = self.parts(about, index, choice, parts);
         // Tokens of marks alone have no part of their own.
@@ -252,7 +252,7 @@ impl Shape for ChatShape {
         let of = |(index, choice): (usize, &Choice)| {
             let end = choice.end.as_ref()?;
             let logprobs = about.shown.logprobs.map(|n| nested(about.tokenizer(), &end.logprobs, n));
-            let blocks = self.form.read(about.seed.wrapping_add(index as u64), &end.text);
+            let blocks = choice.blocks(&self.form, about.seed.wrapping_add(index as u64));
             let has_calls = blocks.iter().any(|block| matches!(block, Block::Call { .. }));
             let value = json!({
                 "index": index,

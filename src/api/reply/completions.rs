@@ -7,15 +7,15 @@ use super::chat::{
     with_usage,
 };
 use super::frame::Frame;
-use super::logprobs::Lists;
+use super::logprobs::{Lists, Place, hidden_characters};
 use super::{About, Choice, ChoiceIndex, Piece, Shape};
 use crate::api::Refusal;
 
 /// The shape of completions.
 #[derive(Debug, Default)]
 pub(in crate::api) struct CompletionShape {
-    /// Of each choice, the characters of its tokens that went out.
-    offsets: Vec<usize>,
+    /// Of each choice, where in its text the tokens that went out end.
+    places: Vec<Place>,
 }
 
 const OBJECT: &str = "text_completion";
@@ -32,9 +32,19 @@ fn echo_lists(lists: &mut Lists, about: &About, choice: &Choice, n: usize) {
     let prompt = about.prompts.get(choice.prompt).filter(|_| about.shown.echo);
     let (Some(prompt), Some(end)) = (prompt, &choice.end) else { return };
     if let Some(&first) = prompt.tokens.first() {
-        lists.push_first(about.tokenizer(), first);
+        lists.echo(about.tokenizer(), first, &end.prompt_logprobs, n);
     }
-    lists.extend(about.tokenizer(), &end.prompt_logprobs, n);
+}
+
+/// Where the text of a choice begins among its tokens.
+fn start(about: &About, choice: &Choice) -> Place {
+    let prompt =
+        about.prompts.get(choice.prompt).filter(|_| about.shown.echo && about.shown.logprobs.is_some());
+    let hidden = prompt.and_then(|prompt| {
+        let text = prompt.text.as_ref()?;
+        Some(hidden_characters(about.tokenizer(), &prompt.tokens, text))
+    });
+    Place::after_hidden(hidden.unwrap_or(0))
 }
 
 impl CompletionShape {
@@ -45,8 +55,8 @@ impl CompletionShape {
 }
 
 impl Shape for CompletionShape {
-    fn begin(&mut self, _: &About, choices: &[Choice]) -> Vec<Frame> {
-        self.offsets = vec![0; choices.len()];
+    fn begin(&mut self, about: &About, choices: &[Choice]) -> Vec<Frame> {
+        self.places = choices.iter().map(|choice| start(about, choice)).collect();
         Vec::new()
     }
 
@@ -54,13 +64,13 @@ impl Shape for CompletionShape {
         let before = if piece.first { echo(about, choice) } else { String::new() };
         let mut chunk = Self::chunk(about, index, &(before + &piece.text));
         let value = &mut chunk["choices"][0];
-        if let (Some(n), Some(offset)) = (about.shown.logprobs, self.offsets.get_mut(index.index())) {
-            let mut lists = Lists::from_offset(*offset);
+        if let (Some(n), Some(place)) = (about.shown.logprobs, self.places.get_mut(index.index())) {
+            let mut lists = Lists::from_place(std::mem::take(place));
             if piece.first {
                 echo_lists(&mut lists, about, choice, n);
             }
             lists.extend(about.tokenizer(), &piece.logprobs, n);
-            *offset = lists.offset;
+            *place = std::mem::take(&mut lists.place);
             value["logprobs"] = lists.into_json();
         }
         *value = with_ids(value.take(), about, &piece.tokens, piece.first.then_some(choice));
@@ -86,7 +96,7 @@ impl Shape for CompletionShape {
         let of = |(index, choice): (usize, &Choice)| {
             let end = choice.end.as_ref()?;
             let logprobs = about.shown.logprobs.map(|n| {
-                let mut lists = Lists::default();
+                let mut lists = Lists::from_place(start(about, choice));
                 echo_lists(&mut lists, about, choice, n);
                 lists.extend(about.tokenizer(), &end.logprobs, n);
                 lists.into_json()

@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use self::frame::{Frame, Framing};
 pub use self::usage::Usage;
+use super::answer::{AnswerForm, Block, End as Ending};
 use super::asked::{Asked, random_bits};
 use super::prompt::Prompt;
 use super::{Reading, Refusal, Service};
@@ -116,10 +117,18 @@ pub(super) struct Piece {
 impl Choice {
     /// Why it ended, in OpenAI's words; `None` while it goes on.
     pub(super) fn finish_reason(&self) -> Option<&'static str> {
-        self.end.as_ref().map(|end| match end.finish {
-            Stop::EndToken(_) | Stop::StopToken(_) | Stop::StopString(_) | Stop::Grammar => "stop",
-            Stop::Limit | Stop::ContextFull | Stop::Interrupted => "length",
+        self.end.as_ref().map(|_| match self.ending() {
+            Ending::Whole => "stop",
+            Ending::Cut => "length",
         })
+    }
+
+    /// How its text came to its end.
+    pub(super) fn ending(&self) -> Ending {
+        match self.end.as_ref().map(|end| end.finish) {
+            Some(Stop::Limit | Stop::ContextFull | Stop::Interrupted) => Ending::Cut,
+            _ => Ending::Whole,
+        }
     }
 
     /// The string or the token that ended it, if the request asked for it.
@@ -131,6 +140,11 @@ impl Choice {
             Some(Stop::StopToken(id)) => id.into(),
             _ => Value::Null,
         }
+    }
+
+    /// What its text says; nothing before it has ended.
+    pub(super) fn blocks(&self, form: &AnswerForm, seed: u64) -> Vec<Block> {
+        self.end.as_ref().map(|end| form.read(seed, &end.text, self.ending())).unwrap_or_default()
     }
 
     /// Tokens that have been made.

@@ -225,7 +225,8 @@ impl Shape for ResponseShape {
     }
 
     fn ended(&mut self, about: &About, _: ChoiceIndex, choice: &Choice) -> Vec<Frame> {
-        let parts = self.reader.as_mut().map(Reader::finish).unwrap_or_default();
+        let end = choice.ending();
+        let parts = self.reader.as_mut().map(|reader| reader.finish(end)).unwrap_or_default();
         let mut out = self.parts(about, parts);
         let (status, _) = status(std::slice::from_ref(choice));
         self.close(about, status, &mut out);
@@ -250,8 +251,7 @@ impl Shape for ResponseShape {
     }
 
     fn body(&mut self, about: &About, choices: &[Choice]) -> Value {
-        let end = choices.first().and_then(|choice| choice.end.as_ref());
-        let blocks = end.map(|end| self.form.read(about.seed, &end.text)).unwrap_or_default();
+        let blocks = choices.first().map(|choice| choice.blocks(&self.form, about.seed)).unwrap_or_default();
         self.ended_response(about, choices, &blocks)
     }
 }

@@ -116,14 +116,7 @@ mod tests {
     fn outcome() -> Outcome {
         let limits = |gb: f64| Limits { bandwidth: gb * 1e9, int8: 1e12 };
         Outcome {
-            test: Test {
-                prompt: 0,
-                generate: 10,
-                depth: 0,
-                sequences: 1,
-                shared_prompt: false,
-                threads: 1,
-            },
+            test: Test { prompt: 0, generate: 10, depth: 0, sequences: 1, shared_prompt: false, threads: 1 },
             samples: vec![8.0, 12.0, 10.0],
             limits: [20.0, 10.0, 15.0, 20.0].map(limits).to_vec(),
             work: Work { weight_bytes: 9_000_000_000, kv_bytes: 1_000_000_000, ..Work::default() },

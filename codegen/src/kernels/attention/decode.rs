@@ -15,7 +15,8 @@ use super::super::args::{Position, WorkspaceBytes};
 use super::super::lanes::for_groups;
 use super::super::{CacheShape, kernel};
 use super::{
-    Blocking, Caches, KeyBlock, MAX, Places, RECORD_STATE, Results, SCORES, SUM, Shape, converted_bytes, merge_state,
+    Blocking, Caches, KeyBlock, MAX, Places, RECORD_STATE, Results, SCORES, SUM, Shape, converted_bytes,
+    merge_state,
 };
 use crate::kir::{I64, IntCond, KernelBuilder, Scalar};
 

@@ -190,7 +190,8 @@ impl Unit<'_> {
             let count = b.min(left, i64::from(KEY_BLOCK));
             let following = b.add(first, i64::from(KEY_BLOCK));
             let following = caches.offset(b, self.kv_head, following);
-            let next_keys = b.if_else(left, IntCond::Gt, i64::from(KEY_BLOCK), |_| following, |_| of_next_head);
+            let next_keys =
+                b.if_else(left, IntCond::Gt, i64::from(KEY_BLOCK), |_| following, |_| of_next_head);
             let kv_head = self.kv_head;
             let block = KeyBlock { kv_head, first, count, results, fresh: first, next_keys: Some(next_keys) };
             shape.block(b, &places, &block);
