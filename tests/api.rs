@@ -290,6 +290,48 @@ fn offsets_of_tokens_point_into_the_text() {
 }
 
 #[test]
+fn streams_tell_of_their_prompts() {
+    let user = json!([{ "role": "user", "content": "Speak." }]);
+    let plain = json!({ "prompt": "ROMEO: But soft", "prompt_logprobs": 2, "max_tokens": 3 });
+    let chat = json!({ "messages": user, "prompt_logprobs": 0, "max_tokens": 3 });
+    let none = json!({ "prompt": "ROMEO:", "prompt_logprobs": 0, "max_tokens": 0 });
+    for (route, body) in
+        [(Route::Completions, plain), (Route::ChatCompletions, chat), (Route::Completions, none)]
+    {
+        let expected = whole(route, &body)["choices"][0]["prompt_logprobs"].clone();
+        assert!(list(&expected).len() > 1, "{expected}");
+        let (frames, _) = answer(route, &with(&body, json!({ "stream": true })));
+        let told: Vec<Value> = frames
+            .iter()
+            .filter_map(|frame| match frame {
+                Frame::Data(value) => value["choices"][0].get("prompt_logprobs").cloned(),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(told, [expected]);
+    }
+    let long = json!({ "prompt": "ROMEO: But soft, what light ".repeat(12), "max_tokens": 1, "stream": true,
+        "return_progress": true, "cache_prompt": false });
+    for route in [Route::Completions, Route::LlamaCompletion] {
+        let (frames, _) = answer(route, &long);
+        let values: Vec<&Value> = frames
+            .iter()
+            .filter_map(|frame| if let Frame::Data(value) = frame { Some(value) } else { None })
+            .collect();
+        let told: Vec<&Value> = values.iter().filter_map(|value| value.get("prompt_progress")).collect();
+        let total = told[0]["total"].as_u64().unwrap();
+        let processed: Vec<u64> = told.iter().map(|told| told["processed"].as_u64().unwrap()).collect();
+        assert!(processed.is_sorted() && processed.last() == Some(&total), "{processed:?} of {total}");
+        assert!(values[told.len()].get("prompt_progress").is_none(), "all of it comes before the text");
+        assert!(told.iter().all(|told| told["cache"] == 0 && told["time_ms"].is_number()));
+    }
+    let quiet = with(&long, json!({ "return_progress": false }));
+    let (frames, _) = answer(Route::Completions, &quiet);
+    let told = |frame: &Frame| matches!(frame, Frame::Data(value) if value.get("prompt_progress").is_some());
+    assert!(!frames.iter().any(told));
+}
+
+#[test]
 fn what_a_request_says_counts() {
     let one = |more: Value| {
         let body = with(&json!({ "prompt": "a" }), more);
@@ -408,7 +450,6 @@ fn refusals_name_the_field() {
         (Route::Completions, "logprobs", json!({ "logprobs": true })),
         (Route::ChatCompletions, "logprobs", json!({ "messages": user, "logprobs": 3 })),
         (Route::ChatCompletions, "top_logprobs", json!({ "messages": user, "top_logprobs": 21 })),
-        (Route::Completions, "prompt_logprobs", json!({ "prompt_logprobs": 1, "stream": true })),
         (Route::Completions, "logit_bias", json!({ "logit_bias": { "x": 1 } })),
         (Route::Completions, "logit_bias", json!({ "logit_bias": { "1": 101 } })),
         (Route::Completions, "logit_bias", json!({ "logit_bias": { "99999": 1 } })),

@@ -60,6 +60,17 @@ impl AnswerForm {
         self.thinking.is_none() && self.calls.is_none()
     }
 
+    /// Bytes at the beginning of a text that are thoughts, with their marks.
+    pub(super) fn thought_bytes(&self, text: &str) -> usize {
+        let Some((form, opened)) = self.thinking else { return 0 };
+        let begins = opened || text.trim_start().starts_with(form.open);
+        match text.find(form.close) {
+            _ if !begins => 0,
+            Some(at) => at + form.close.len(),
+            None => text.len(),
+        }
+    }
+
     /// For the choice with this seed.
     pub(super) fn reader(&self, seed: u64) -> Reader {
         let ids = CallIds { seed, style: self.ids };
@@ -243,6 +254,8 @@ mod tests {
         reader.finish(End::Whole).into_iter().for_each(|part| pieces.add(part));
         assert_eq!(pieces.0, blocks);
         assert!(reader.has_calls());
+        assert_eq!(form.thought_bytes(text), text.find("\n\nSo").unwrap());
+        assert_eq!(form.thought_bytes("Hm"), 2);
         let plain = AnswerForm::default();
         assert_eq!(plain.read(0, text, End::Whole), [Block::Text(text.to_owned())]);
     }

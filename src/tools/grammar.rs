@@ -229,6 +229,7 @@ impl Writer<'_> {
         let _ = writeln!(self.rules, "{rule}: {patterns} & {all} & ~(/(?s:.*)/ {mark} /(?s:.*)/)");
         Ok(format!("{rule} {}", self.literal(&end)))
     }
+
     /// What an answer is made of `call`.
     fn answer(&self, shape: &Shape, parallel: bool) -> String {
         let more = |separator: &str| match parallel {

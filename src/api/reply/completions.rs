@@ -8,8 +8,10 @@ use super::chat::{
 };
 use super::frame::Frame;
 use super::logprobs::{Lists, Place, hidden_characters};
+use super::usage::prompt_progress;
 use super::{About, Choice, ChoiceIndex, Piece, Shape};
 use crate::api::Refusal;
+use crate::engine::PromptProgress;
 
 /// The shape of completions.
 #[derive(Debug, Default)]
@@ -30,9 +32,8 @@ fn echo(about: &About, choice: &Choice) -> String {
 /// The tokens of an echoed prompt with their probabilities: the first has none.
 fn echo_lists(lists: &mut Lists, about: &About, choice: &Choice, n: usize) {
     let prompt = about.prompts.get(choice.prompt).filter(|_| about.shown.echo);
-    let (Some(prompt), Some(end)) = (prompt, &choice.end) else { return };
-    if let Some(&first) = prompt.tokens.first() {
-        lists.echo(about.tokenizer(), first, &end.prompt_logprobs, n);
+    if let Some(&first) = prompt.and_then(|prompt| prompt.tokens.first()) {
+        lists.echo(about.tokenizer(), first, &choice.scored, n);
     }
 }
 
@@ -60,6 +61,18 @@ impl Shape for CompletionShape {
         Vec::new()
     }
 
+    fn progress(
+        &mut self,
+        about: &About,
+        index: ChoiceIndex,
+        _: &Choice,
+        progress: PromptProgress,
+    ) -> Vec<Frame> {
+        let mut chunk = Self::chunk(about, index, "");
+        chunk["prompt_progress"] = prompt_progress(progress);
+        vec![with_usage(chunk, about, None)]
+    }
+
     fn piece(&mut self, about: &About, index: ChoiceIndex, choice: &Choice, piece: Piece) -> Vec<Frame> {
         let before = if piece.first { echo(about, choice) } else { String::new() };
         let mut chunk = Self::chunk(about, index, &(before + &piece.text));
@@ -74,6 +87,9 @@ impl Shape for CompletionShape {
             value["logprobs"] = lists.into_json();
         }
         *value = with_ids(value.take(), about, &piece.tokens, piece.first.then_some(choice));
+        if piece.first {
+            *value = with_prompt_logprobs(value.take(), about, choice);
+        }
         vec![with_usage(with_timings(chunk, about, choice), about, None)]
     }
 

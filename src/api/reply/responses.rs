@@ -1,5 +1,6 @@
 //! Answers of OpenAI's `/v1/responses`: items of thoughts, messages and calls.
 
+use bitnetc_runtime::tokenizer::TokenId;
 use serde_json::{Value, json};
 
 use super::frame::Frame;
@@ -109,10 +110,23 @@ impl ResponseShape {
             "input_tokens": usage.prompt_tokens,
             "input_tokens_details": { "cached_tokens": usage.cached_tokens },
             "output_tokens": usage.completion_tokens,
-            "output_tokens_details": { "reasoning_tokens": 0 },
+            "output_tokens_details": { "reasoning_tokens": self.reasoning_tokens(about, choices) },
             "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         });
         response
+    }
+
+    /// Tokens of the thoughts, their marks among them.
+    fn reasoning_tokens(&self, about: &About, choices: &[Choice]) -> usize {
+        let Some(end) = choices.first().and_then(|choice| choice.end.as_ref()) else { return 0 };
+        let thoughts = self.form.thought_bytes(&end.text);
+        let mut bytes = 0;
+        let begins_in_thoughts = |&&id: &&TokenId| {
+            let begin = bytes;
+            bytes += about.tokenizer().piece(id, about.visible.contains(&id)).len();
+            begin < thoughts
+        };
+        end.tokens.iter().take_while(begins_in_thoughts).count()
     }
 
     fn event(&mut self, name: &'static str, value: Value) -> Frame {
