@@ -51,7 +51,7 @@ mod thread;
 pub use channel::Notify;
 pub use cost::{CostEstimate, StepCost, StepWork};
 pub use error::EngineError;
-pub use event::{Completion, Event, Latency, Timings, Token};
+pub use event::{Completion, Event, Latency, PromptProgress, Timings, Token};
 pub use handle::Handle;
 pub use many::Supply;
 pub use metrics::{Counter, Finished, Gauge, Histogram, Metrics, StepSeconds};
