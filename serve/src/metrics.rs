@@ -132,7 +132,7 @@ const TABLE: &[Row] = &[
         "kv_cache_usage_perc",
         &["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "llamacpp:kv_cache_usage_ratio"],
         Kind::Gauge,
-        "Share of the KV cache that holds tokens, 0 to 1.",
+        "Share of the KV cache that running texts hold, 0 to 1.",
         Value::Number(|lease| {
             let metrics = lease.engine.metrics();
             share(metrics.kv_tokens.get(), metrics.kv_capacity.get())
@@ -142,7 +142,7 @@ const TABLE: &[Row] = &[
         "kv_cache_tokens",
         &["llamacpp:kv_cache_tokens"],
         Kind::Gauge,
-        "Tokens that the KV cache holds.",
+        "Tokens of running texts that the KV cache holds.",
         Value::Number(|lease| lease.engine.metrics().kv_tokens.get() as f64),
     ),
     row(
