@@ -44,10 +44,7 @@ pub enum LocationError {
         text: String,
     },
     /// The cache does not hold it.
-    #[error(
-        "{name} ({revision}) is not in the cache at {}; fetch it first",
-        cache.display()
-    )]
+    #[error("{name} ({revision}) is not in the cache at {}", cache.display())]
     NotCached {
         /// The repository.
         name: String,
@@ -318,7 +315,7 @@ mod tests {
         assert_eq!(snapshot(cache.path(), "a/b", commit).unwrap(), snapshot_dir);
         for (name, revision) in [("a/b", "bad"), ("a/b", "other"), ("a/c", "main")] {
             let error = snapshot(cache.path(), name, revision).unwrap_err().to_string();
-            assert!(error.contains("fetch it first"), "{error}");
+            assert!(error.contains("is not in the cache"), "{error}");
         }
     }
 }

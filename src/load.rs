@@ -14,8 +14,8 @@ use bitnetc_frontend_gguf::split::PartName;
 use bitnetc_ir::interp::{Interpreter, Tensor};
 use bitnetc_ir::weights::{is_finite, packed_scale_index, ternary_bytes};
 use bitnetc_ir::{
-    DType, EntryPoint, Func, KEY_BLOCK, Layout, Module, Op, Operand, ParamId, Stage, Type, cache, text,
-    verify,
+    DType, Dim, EntryPoint, Func, KEY_BLOCK, Layout, Module, Op, Operand, ParamDecl, ParamId, Stage, Type,
+    cache, text, verify,
 };
 use bitnetc_ir::{WeightBytes, WeightSource};
 use bitnetc_passes::{HeadFormat, PassId, PassUse, Pipeline, WeightPacking, check_plan};
@@ -256,11 +256,41 @@ impl std::fmt::Debug for Loaded {
     }
 }
 
+/// The name of the table of embeddings, up to its first point.
+const EMBEDDING: &str = "token_embd";
+
 impl Loaded {
     /// Bytes that a session with this context takes, beside the weights.
     pub fn context_bytes(&self, context: u32) -> u64 {
         let needs = memory_needs(&self.module, self.model.programs(), context);
         needs.kv_cache.saturating_add(needs.arena).saturating_add(needs.io)
+    }
+
+    /// Weights of the model. A table that is stored twice, as rows for the embedding and packed for the head, counts once.
+    pub fn parameters(&self) -> u64 {
+        let (mut tables, mut all) = (std::collections::BTreeMap::new(), 0_u64);
+        for id in stored_params(&self.module) {
+            let param = &self.module.params()[id];
+            let elements = param.ty.elements().unwrap_or(0);
+            match param.name.split('.').next() {
+                Some(base @ (EMBEDDING | "output")) => {
+                    let table = tables.entry(base).or_insert(0);
+                    *table = elements.max(*table);
+                }
+                _ => all = all.saturating_add(elements),
+            }
+        }
+        tables.values().fold(all, |all, &table| all.saturating_add(table))
+    }
+
+    /// Numbers that a token's embedding has; `None` where the model has no table of them.
+    pub fn hidden(&self) -> Option<u32> {
+        let is_table = |param: &&ParamDecl| param.name.split('.').next() == Some(EMBEDDING);
+        let table = self.module.params().values().find(is_table)?;
+        match table.ty.shape.0.last() {
+            Some(Dim::N(hidden)) => Some(*hidden),
+            _ => None,
+        }
     }
 
     /// The element type of its KV cache.

@@ -354,7 +354,14 @@ impl Iterator for Tokens<'_> {
     type Item = Result<Token, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.session.scheduler.next_event(&mut self.handle)? {
+        let mut next = || loop {
+            match self.session.scheduler.next_event(&mut self.handle)? {
+                Event::Progress(_) | Event::Scored(_) => {}
+                event => return Some(event),
+            }
+        };
+        match next()? {
+            Event::Progress(_) | Event::Scored(_) => None,
             Event::Token(token) => {
                 self.last = Some(token.id);
                 Some(Ok(token))

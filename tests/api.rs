@@ -258,6 +258,80 @@ fn an_echo_scores_the_prompt_as_the_model_does() {
 }
 
 #[test]
+fn offsets_of_tokens_point_into_the_text() {
+    for (prompt, echo) in [("ROMEO:", true), ("ROMEO:", false), ("Caf\u{e9} \u{1f600}:", true), ("", true)] {
+        for max_tokens in [0, 8] {
+            let body =
+                json!({ "prompt": prompt, "echo": echo, "logprobs": 0, "max_tokens": max_tokens, "seed": 5 });
+            let choice = whole(Route::Completions, &body)["choices"][0].clone();
+            let text: Vec<char> = choice["text"].as_str().unwrap().chars().collect();
+            let (tokens, offsets) =
+                (list(&choice["logprobs"]["tokens"]), list(&choice["logprobs"]["text_offset"]));
+            assert_eq!(tokens.len(), offsets.len());
+            let mut spelled = 0;
+            // The first token of the prompt is that of the beginning, which the text does not have.
+            for (token, offset) in tokens.iter().zip(&offsets).skip(usize::from(echo)) {
+                let (token, offset) = (token.as_str().unwrap(), offset.as_u64().unwrap() as usize);
+                assert!(offset <= text.len(), "{choice}");
+                if !token.contains('\u{fffd}') {
+                    let there: String = text[offset..].iter().take(token.chars().count()).collect();
+                    assert_eq!(there, token, "{offset} of {choice}");
+                    spelled += token.chars().count();
+                }
+            }
+            assert!(!echo || offsets[0] == 0);
+            assert!(prompt.is_empty() || !echo || spelled > 3, "{choice}");
+            let streamed =
+                with(&body, json!({ "stream": true, "stream_options": { "include_usage": true } }));
+            let (choices, _) = joined(Route::Completions, &answer(Route::Completions, &streamed).0);
+            assert_eq!(choices[0]["logprobs.text_offset"], choice["logprobs"]["text_offset"]);
+        }
+    }
+}
+
+#[test]
+fn streams_tell_of_their_prompts() {
+    let user = json!([{ "role": "user", "content": "Speak." }]);
+    let plain = json!({ "prompt": "ROMEO: But soft", "prompt_logprobs": 2, "max_tokens": 3 });
+    let chat = json!({ "messages": user, "prompt_logprobs": 0, "max_tokens": 3 });
+    let none = json!({ "prompt": "ROMEO:", "prompt_logprobs": 0, "max_tokens": 0 });
+    for (route, body) in
+        [(Route::Completions, plain), (Route::ChatCompletions, chat), (Route::Completions, none)]
+    {
+        let expected = whole(route, &body)["choices"][0]["prompt_logprobs"].clone();
+        assert!(list(&expected).len() > 1, "{expected}");
+        let (frames, _) = answer(route, &with(&body, json!({ "stream": true })));
+        let told: Vec<Value> = frames
+            .iter()
+            .filter_map(|frame| match frame {
+                Frame::Data(value) => value["choices"][0].get("prompt_logprobs").cloned(),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(told, [expected]);
+    }
+    let long = json!({ "prompt": "ROMEO: But soft, what light ".repeat(12), "max_tokens": 1, "stream": true,
+        "return_progress": true, "cache_prompt": false });
+    for route in [Route::Completions, Route::LlamaCompletion] {
+        let (frames, _) = answer(route, &long);
+        let values: Vec<&Value> = frames
+            .iter()
+            .filter_map(|frame| if let Frame::Data(value) = frame { Some(value) } else { None })
+            .collect();
+        let told: Vec<&Value> = values.iter().filter_map(|value| value.get("prompt_progress")).collect();
+        let total = told[0]["total"].as_u64().unwrap();
+        let processed: Vec<u64> = told.iter().map(|told| told["processed"].as_u64().unwrap()).collect();
+        assert!(processed.is_sorted() && processed.last() == Some(&total), "{processed:?} of {total}");
+        assert!(values[told.len()].get("prompt_progress").is_none(), "all of it comes before the text");
+        assert!(told.iter().all(|told| told["cache"] == 0 && told["time_ms"].is_number()));
+    }
+    let quiet = with(&long, json!({ "return_progress": false }));
+    let (frames, _) = answer(Route::Completions, &quiet);
+    let told = |frame: &Frame| matches!(frame, Frame::Data(value) if value.get("prompt_progress").is_some());
+    assert!(!frames.iter().any(told));
+}
+
+#[test]
 fn what_a_request_says_counts() {
     let one = |more: Value| {
         let body = with(&json!({ "prompt": "a" }), more);
@@ -376,7 +450,6 @@ fn refusals_name_the_field() {
         (Route::Completions, "logprobs", json!({ "logprobs": true })),
         (Route::ChatCompletions, "logprobs", json!({ "messages": user, "logprobs": 3 })),
         (Route::ChatCompletions, "top_logprobs", json!({ "messages": user, "top_logprobs": 21 })),
-        (Route::Completions, "prompt_logprobs", json!({ "prompt_logprobs": 1, "stream": true })),
         (Route::Completions, "logit_bias", json!({ "logit_bias": { "x": 1 } })),
         (Route::Completions, "logit_bias", json!({ "logit_bias": { "1": 101 } })),
         (Route::Completions, "logit_bias", json!({ "logit_bias": { "99999": 1 } })),

@@ -6,7 +6,7 @@ use bitnetc::load::{Loaded, score_by_interpreter};
 use bitnetc_frontend_gguf::testing::TinyModel;
 use bitnetc_ir::{DType, Entity};
 use bitnetc_runtime::error::SessionError;
-use bitnetc_runtime::machine::{Feed, FeedIndex, Machine, MachineOptions, Record, Row, Wanted};
+use bitnetc_runtime::machine::{Feed, FeedIndex, Machine, MachineOptions, Record, Row, Takers, Wanted};
 use bitnetc_runtime::sequence::Sequence;
 use common::*;
 
@@ -37,9 +37,39 @@ fn feeds_of<'a>(sequences: &'a mut [Sequence], asked: &[(usize, &'a [u32], Wante
 /// Index of a feed, index of one of its tokens, and the logits after it.
 type GivenRow = (usize, u32, Result<Vec<f32>, SessionError>);
 
-/// Feeds and returns all rows.
+/// Rows of each feed.
+struct Collected {
+    feeds: Vec<Vec<(u32, Result<Vec<f32>, SessionError>)>>,
+    is_open: bool,
+}
+
+impl Takers for Collected {
+    type Taker = Vec<(u32, Result<Vec<f32>, SessionError>)>;
+
+    fn open(&mut self) -> &mut [Self::Taker] {
+        assert!(!std::mem::replace(&mut self.is_open, true));
+        &mut self.feeds
+    }
+    fn take(taker: &mut Self::Taker, token: u32, logits: Result<&[f32], SessionError>) {
+        taker.push((token, logits.map(<[f32]>::to_vec)));
+    }
+    fn close(&mut self) {
+        assert!(std::mem::replace(&mut self.is_open, false));
+    }
+}
+
+/// Feeds and returns all rows: as they come, or with several threads from takers.
 fn step(machine: &mut Machine, feeds: &mut [Feed<'_>]) -> Result<Vec<GivenRow>, SessionError> {
     let mut rows = Vec::new();
+    if machine.threads() > 1 {
+        let mut collected = Collected { feeds: feeds.iter().map(|_| Vec::new()).collect(), is_open: false };
+        machine.step_shared(feeds, &mut collected)?;
+        assert!(!collected.is_open);
+        for (feed, given) in collected.feeds.into_iter().enumerate() {
+            rows.extend(given.into_iter().map(|(token, logits)| (feed, token, logits)));
+        }
+        return Ok(rows);
+    }
     machine.step(feeds, |Row { feed, token }, logits| {
         rows.push((feed.index(), token, logits.map(<[f32]>::to_vec)));
     })?;

@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bitnetc::engine::{
-    Engine, EngineOptions, Event, GenerateOptions, Handle, LogitsSink, MachineStepper, Part, Request,
-    Scheduler, Stepper, Stop,
+    Engine, EngineOptions, Event, GenerateOptions, Handle, MachineStepper, Part, Request, Scheduler, Stepper,
+    Stop,
 };
 use bitnetc::{Model, SamplingParams, Tokenize};
 use bitnetc_runtime::error::SessionError;
-use bitnetc_runtime::machine::Record;
+use bitnetc_runtime::machine::{Record, Takers};
 use bitnetc_runtime::prefix::{Prefix, PrefixFormat};
 use bitnetc_runtime::sequence::Sequence;
 use common::{random_tokens, tokens_by_hand};
@@ -75,10 +75,10 @@ impl Stepper for Counting {
     fn chunk(&self) -> u32 {
         self.machine.chunk()
     }
-    fn step<'a>(
+    fn step<'a, T: Takers>(
         &mut self,
         parts: &mut dyn Iterator<Item = Part<'a, Counted>>,
-        sink: &mut LogitsSink<'_>,
+        takers: &mut T,
     ) -> Result<(), SessionError>
     where
         Counted: 'a,
@@ -87,7 +87,7 @@ impl Stepper for Counting {
             let Part { sequence, tokens, logits } = part;
             Part { sequence: &mut sequence.sequence, tokens, logits }
         });
-        self.machine.step(&mut parts, sink)
+        self.machine.step(&mut parts, takers)
     }
 }
 

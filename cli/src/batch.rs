@@ -24,8 +24,8 @@ use super::sampling::{GrammarArgs, SamplingArgs, check_biases};
 use super::{Outcome, input_file, interrupt, models, output, progress};
 use crate::exit;
 
-/// Texts that are generated at a time unless asked otherwise: as many as `@head` takes in one call.
-const DEFAULT_PARALLEL: u32 = bitnetc_ir::HEAD_ROWS;
+/// Texts that are generated at a time unless asked otherwise: as many as fill a tile of tokens.
+const DEFAULT_PARALLEL: u32 = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FormatArg {

@@ -114,9 +114,12 @@ fn of_import(error: &ImportError) -> Option<String> {
 /// What to do about an error of a batch.
 pub(crate) fn of_batch(error: &BatchError) -> Option<String> {
     match error {
-        BatchError::NotResults { .. }
-        | BatchError::OtherRequest { .. }
-        | BatchError::OtherSettings { .. } => Some("give another --output, or --overwrite".to_owned()),
+        BatchError::NotResults { .. } | BatchError::OtherRequest { .. } => {
+            Some("give a different --output, or --overwrite".to_owned())
+        }
+        BatchError::OtherSettings { .. } => {
+            Some("give the same settings, a different --output, or --overwrite".to_owned())
+        }
         BatchError::Run(error) => of(error),
         _ => None,
     }
@@ -132,6 +135,8 @@ pub(crate) fn of_tools(error: &bitnetc_tools::Error) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use bitnetc_passes::WeightPacking;
+
     use super::*;
 
     #[test]
@@ -142,5 +147,64 @@ mod tests {
         let full = SessionError::ContextFull { tokens: 9, position: 0, context: 4 };
         assert!(of(&full.into()).is_some_and(|hint| hint.contains("--ctx-size")));
         assert_eq!(of(&Error::NoPrompt), None);
+    }
+
+    /// An error with a hint of each kind whose message could give the advice too.
+    fn advised() -> Vec<Error> {
+        let path = || std::path::PathBuf::from("model.gguf");
+        let refused = || std::io::Error::from(std::io::ErrorKind::OutOfMemory);
+        let (has, asked) = (WeightPacking::TwoBits, WeightPacking::Auto);
+        let import = |source| Error::Import { path: path(), source };
+        let tensor = || "blk.0".to_owned();
+        vec![
+            Error::HeadOfPlan { path: path(), has: "q8".to_owned(), asked: "q4".to_owned() },
+            Error::PackingOfPlan { path: path(), has, asked },
+            Error::LfsPointer { path: path() },
+            MapError::Map { path: path(), source: refused() }.into(),
+            PlanError::NotAPlan.into(),
+            SessionError::ContextFull { tokens: 9, position: 0, context: 4 }.into(),
+            SessionError::Threads { thread: 2, threads: 4, source: refused() }.into(),
+            SessionError::Memory { what: "KV cache", bytes: 1 << 40, source: refused() }.into(),
+            SessionError::NotANumber { position: 3, index: 0 }.into(),
+            Error::Thread { what: "for the engine", source: refused() },
+            ChatError::Template { name: "model.gguf".to_owned(), reason: "line 1: no end".to_owned() }.into(),
+            ChatError::TemplateTooLong { bytes: 9, limit: 4 }.into(),
+            ChatError::ContextFull { tokens: 9, context: 4 }.into(),
+            StoreError::Offline { what: "hf:org/repo".to_owned(), cache: path() }.into(),
+            import(ImportError::BadType { tensor: tensor(), cols: 3, ty: "TQ2_0" }),
+            import(ImportError::BadScale { tensor: tensor(), scale: 1e-9, ty: "TQ2_0" }),
+            LocationError::NotADirectory { path: path(), exists: true }.into(),
+            LocationError::NotCached { name: "a/b".to_owned(), revision: "main".to_owned(), cache: path() }
+                .into(),
+        ]
+    }
+
+    #[test]
+    fn advice_is_given_once() {
+        let path = || std::path::PathBuf::from("out.jsonl");
+        let id = || "a".to_owned();
+        let of_outputs = [
+            BatchError::NotResults { path: path(), line: 1, why: "no JSON".to_owned() },
+            BatchError::OtherRequest { path: path(), id: id(), line: 1 },
+            BatchError::OtherSettings {
+                path: path(),
+                id: id(),
+                setting: "seed".to_owned(),
+                was: "1".to_owned(),
+                is: "2".to_owned(),
+            },
+        ];
+        let pairs = advised().into_iter().map(|error| (error.to_string(), of(&error)));
+        let pairs = pairs.chain(of_outputs.into_iter().map(|error| (error.to_string(), of_batch(&error))));
+        for (message, hint) in pairs {
+            assert!(hint.is_some(), "{message}");
+            let said = message.split(['.', ':', ';', ',']).map(str::trim_start);
+            let advice = said.filter(|part| {
+                let verb = part.split(' ').next().unwrap_or_default();
+                let verbs = ["choose", "compile", "fetch", "give", "omit", "read", "set", "use"];
+                verbs.contains(&verb) || part.starts_with("or ")
+            });
+            assert_eq!(advice.collect::<Vec<_>>(), [""; 0], "{message}");
+        }
     }
 }

@@ -1,5 +1,9 @@
 //! `bitnetc bench`: what is counted, against numbers made by hand; and what it prints.
 
+#[path = "../../tests/common/signals.rs"]
+#[allow(unreachable_pub)]
+mod signals;
+
 use std::process::{Command, Stdio};
 
 use bitnetc::BuildOptions;
@@ -13,6 +17,7 @@ use bitnetc_runtime::map::{MapMode, Mapping};
 use bitnetc_tools::bench::kernels::{KernelsOptions, measure};
 use bitnetc_tools::bench::limits_of_machine;
 use serde_json::Value;
+use signals::with_default_signals;
 
 /// The planned module of a shape. The file's data are a hole: no weight is looked at.
 fn planned(shape: ModelShape, head: HeadFormat, cache: CacheType) -> Module {
@@ -121,7 +126,7 @@ fn packed_heads_and_wide_caches_are_counted_as_stored() {
 }
 
 fn bench(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bitnetc"));
+    let mut command = with_default_signals(env!("CARGO_BIN_EXE_bitnetc"));
     command.args([
         "-q",
         "bench",

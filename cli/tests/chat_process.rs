@@ -3,15 +3,19 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+#[path = "../../tests/common/signals.rs"]
+#[allow(unreachable_pub)]
+mod signals;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Output, Stdio};
 
 use common::root;
 use serde_json::Value;
+use signals::with_default_signals;
 
 fn chat(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bitnetc"));
+    let mut command = with_default_signals(env!("CARGO_BIN_EXE_bitnetc"));
     command.arg("chat").args(args);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command

@@ -476,3 +476,54 @@ fn flipped_bits_of_a_cached_plan_are_told_by_the_command_that_ran_from_it() {
     assert!(stderr.contains("do not match their hash") && !plan.exists(), "{stderr}");
     assert_eq!(json(&mut run())["ids"], made["ids"]);
 }
+
+#[test]
+fn lists_without_entries_are_marked() {
+    let home = home();
+    let show = |command: &mut Command| {
+        let (code, stdout, stderr) = output(command);
+        assert_eq!(code, Some(0), "{stderr}");
+        stdout
+    };
+    // The lines after the title of a list, to the next title.
+    let section = |text: &str, title: &str| -> Vec<String> {
+        let after = text.lines().skip_while(|line| !line.starts_with(title)).skip(1);
+        after.take_while(|line| line.starts_with(' ')).map(str::to_owned).collect()
+    };
+    let none = ["  (none)"];
+    let list = show(&mut bitnetc(home.path(), &["models", "list"]));
+    assert_eq!(section(&list, "models in "), none, "{list}");
+    assert_eq!(section(&list, "plans in "), none, "{list}");
+    let config = show(&mut bitnetc(home.path(), &["config"]));
+    assert_eq!(section(&config, "settings of the file"), none, "{config}");
+    assert_eq!(section(&config, "environment"), none, "{config}");
+    // There are always aliases, and what has entries is not marked.
+    let folder = home.path().join(".config/bitnetc");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("config.toml"), "threads = 2\n").unwrap();
+    let config = show(bitnetc(home.path(), &["config"]).env("BITNETC_HEAD", "q8"));
+    assert_eq!(section(&config, "settings of the file"), ["  threads = 2"]);
+    assert_eq!(section(&config, "environment"), ["  BITNETC_HEAD = q8"]);
+    assert!(!section(&config, "aliases").is_empty() && !config.contains(none[0]), "{config}");
+}
+
+#[test]
+fn memory_has_one_order_in_all_reports() {
+    let home = home();
+    let plan = home.path().join("model.plan");
+    let plan = plan.to_str().unwrap();
+    for args in [
+        &["compile", "-o", plan][..],
+        &["explain"],
+        &["run", "-p", "To be", "-n", "2", "-t", "1", "--temp", "0", "--perf"],
+    ] {
+        let (code, stdout, stderr) = output(&mut bitnetc(home.path(), args));
+        assert_eq!(code, Some(0), "{stderr}");
+        let all = stdout + &stderr;
+        let lines: Vec<&str> = all.lines().filter(|line| line.contains(": weights ")).collect();
+        let [line] = lines[..] else { panic!("{args:?}: {all}") };
+        let (_, kinds) = line.split_once(": weights ").unwrap();
+        let at = [", KV cache ", ", activations ", ", other buffers "].map(|kind| kinds.find(kind));
+        assert!(at.iter().all(Option::is_some) && at.is_sorted(), "{args:?}: {line}");
+    }
+}

@@ -88,7 +88,7 @@ fn every_target_that_fits_gives_the_same_bits() {
     let files = Files::open(&directory).unwrap();
     let error = check(&directory, &files, &Options { target: TensorType::Tq2_0, ..Options::default() });
     let error = error.unwrap_err().to_string();
-    assert!(error.contains("rows of 128 elements") && error.contains("another type"), "{error}");
+    assert!(error.contains("rows of 128 elements, which TQ2_0 cannot store"), "{error}");
 }
 
 /// The text files of a checkpoint as other programs write them: older and newer names side by side, a byte order mark and

@@ -85,8 +85,8 @@ fn what_would_change_the_result_is_refused_with_what_to_use() {
         ("run -sp", "-sp: control tokens are not printed"),
         ("bench -oe md", "-oe: results go to standard output"),
         ("server", "`server`: the server is `bitnetc serve`"),
-        ("ps", "`ps`: no model stays loaded"),
-        ("stop llama3", "`stop`: no model stays loaded"),
+        ("ps", "`ps`: only `bitnetc serve` keeps models loaded"),
+        ("stop llama3", "`stop`: only `bitnetc serve` keeps models loaded"),
         ("run --frobnicate", "unexpected argument '--frobnicate'"),
         ("tokenize --frobnicate", "unexpected argument '--frobnicate'"),
     ] {

@@ -3,6 +3,9 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+#[path = "../../tests/common/signals.rs"]
+#[allow(unreachable_pub)]
+mod signals;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
@@ -13,9 +16,10 @@ use bitnetc_ir::DType;
 use bitnetc_runtime::sampling::SamplingParams;
 use bitnetc_runtime::tokenizer::{TokenId, TokenType, Tokenize, Tokenizer, TokenizerError};
 use common::{open, options, root};
+use signals::with_default_signals;
 
 fn bitnetc(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bitnetc"));
+    let mut command = with_default_signals(env!("CARGO_BIN_EXE_bitnetc"));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

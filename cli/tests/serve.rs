@@ -1,15 +1,21 @@
 //! `bitnetc serve` as a process: what it says, what it takes, how it ends.
 #![cfg(unix)]
 
+#[path = "../../tests/common/signals.rs"]
+#[allow(unreachable_pub)]
+mod signals;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use signals::with_default_signals;
+
 const BINARY: &str = env!("CARGO_BIN_EXE_bitnetc");
 
 fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(BINARY);
+    let mut command = with_default_signals(BINARY);
     command.args(args).env_remove("BITNETC_MODEL").env_remove("BITNETC_API_KEY").stdin(Stdio::null());
     command.env("BITNETC_CONFIG", "");
     command

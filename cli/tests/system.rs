@@ -1,11 +1,17 @@
 //! What the system does to a command: signals, limits of threads and file sizes, a processor without AVX, a terminal.
 #![cfg(target_os = "linux")]
 
+#[path = "../../tests/common/signals.rs"]
+#[allow(unreachable_pub)]
+mod signals;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+
+use signals::with_default_signals;
 
 const BITNETC: &str = env!("CARGO_BIN_EXE_bitnetc");
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/shakespeare/shakespeare-5m-i2_s.gguf");
@@ -13,7 +19,7 @@ const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/shakespeare/
 const SAYS: [&str; 9] = ["run", "-q", "-p", "ROMEO:", "-n", "4", "--temp", "0", "-t1"];
 
 fn bitnetc(args: &[&str]) -> Command {
-    let mut command = Command::new(BITNETC);
+    let mut command = with_default_signals(BITNETC);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -31,36 +37,26 @@ fn ended_while_writing(folder: &Path, signal: &str) -> Output {
     let place = folder.join("n.gguf");
     let args =
         ["synth", "--preset", "2b-4t", "--vocab", "small", "--layers", "8", "-o", place.to_str().unwrap()];
-    let child = bitnetc(&args).spawn().unwrap();
+    let mut child = bitnetc(&args).spawn().unwrap();
     while !names(folder).iter().any(|name| name.ends_with(".tmp")) {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it wrote");
         std::thread::yield_now();
     }
     assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
     child.wait_with_output().unwrap()
 }
 
-/// Whether this process, and so the commands that it starts, have a signal ignored.
-fn is_ignored(signal: i32) -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
-    u64::from_str_radix(mask.trim(), 16).unwrap() >> (signal - 1) & 1 == 1
-}
-
 #[test]
 fn a_writer_that_is_told_to_end_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    for (name, number) in [("-TERM", 15), ("-HUP", 1)] {
-        if is_ignored(number) {
-            println!("skipped {name}: the tests themselves were started with it ignored");
-            continue;
-        }
+    for (name, number) in [("-TERM", 15), ("-HUP", 1), ("-INT", 2)] {
         let output = ended_while_writing(folder.path(), name);
-        assert_eq!(output.status.signal(), Some(number), "{name}: {}", stderr(&output));
+        match name {
+            "-INT" => assert_eq!(output.status.code(), Some(130), "{}", stderr(&output)),
+            _ => assert_eq!(output.status.signal(), Some(number), "{name}: {}", stderr(&output)),
+        }
         assert!(names(folder.path()).is_empty(), "{name}: {:?}", names(folder.path()));
     }
-    let output = ended_while_writing(folder.path(), "-INT");
-    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
-    assert!(names(folder.path()).is_empty(), "{:?}", names(folder.path()));
 }
 
 #[test]
@@ -74,13 +70,20 @@ fn the_next_writer_removes_what_a_killed_one_left() {
     assert_eq!(names(folder.path()), ["m.plan"]);
 }
 
+/// The output of a command that is started with this signal ignored and gets it once it handles SIGTERM, or ends before.
+fn that_ignores(signal: &str, folder: &Path) -> Output {
+    let until = "[ ! -e /proc/$! ] || grep -qE '^SigCgt:.*4...$|^State:.Z' /proc/$!/status";
+    let script =
+        format!("trap '' {signal}; \"$0\" \"$@\" & until {until}; do :; done; kill -{signal} $! && wait $!");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, BITNETC]).args(SAYS).current_dir(folder);
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
 #[test]
 fn a_command_that_was_started_by_nohup_goes_on_after_a_hangup() {
     let folder = tempfile::tempdir().unwrap();
-    let script = "trap '' HUP; \"$0\" \"$@\" & while ! grep -q '^SigCgt:.*4...$' /proc/$!/status; do :; done; kill -HUP $!; wait $!";
-    let mut command = Command::new("sh");
-    command.args(["-c", script, BITNETC]).args(SAYS).current_dir(folder.path());
-    let output = command.stdin(Stdio::null()).output().unwrap();
+    let output = that_ignores("HUP", folder.path());
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("ROMEO:"));
 }
@@ -88,10 +91,7 @@ fn a_command_that_was_started_by_nohup_goes_on_after_a_hangup() {
 #[test]
 fn an_interrupt_that_was_ignored_at_the_start_stays_ignored() {
     let folder = tempfile::tempdir().unwrap();
-    let script = "trap '' INT; \"$0\" \"$@\" & while ! grep -q '^SigCgt:.*4...$' /proc/$!/status; do :; done; kill -INT $!; wait $!";
-    let mut command = Command::new("sh");
-    command.args(["-c", script, BITNETC]).args(SAYS).current_dir(folder.path());
-    let output = command.stdin(Stdio::null()).output().unwrap();
+    let output = that_ignores("INT", folder.path());
     assert!(output.status.success(), "{:?} {}", output.status, stderr(&output));
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("ROMEO:"));
 }

@@ -41,13 +41,9 @@ pub enum ImportError {
          again"
     )]
     BadWeights { tensor: String, file: String, row: usize, column: usize, found: String },
-    #[error(
-        "the tensor \"{tensor}\" has rows of {cols} elements, which {ty} cannot store; choose another type, such as f16"
-    )]
+    #[error("the tensor \"{tensor}\" has rows of {cols} elements, which {ty} cannot store")]
     BadType { tensor: String, cols: usize, ty: &'static str },
-    #[error(
-        "the scale {scale:e} of the tensor \"{tensor}\" cannot be stored as {ty}; choose another type, such as i2_s"
-    )]
+    #[error("the scale {scale:e} of the tensor \"{tensor}\" cannot be stored as {ty}")]
     BadScale { tensor: String, scale: f32, ty: &'static str },
     #[error("the checkpoint describes a model that cannot be run: {0}")]
     Model(#[from] GgufError),

@@ -65,4 +65,4 @@ pub use weights::{WeightBytes, WeightSource};
 pub const KEY_BLOCK: u32 = 64;
 
 /// Most rows of one `@head` call: enough to read the head once for many rows of logits, few enough to keep them all.
-pub const HEAD_ROWS: u32 = 16;
+pub const HEAD_ROWS: u32 = 32;

@@ -156,6 +156,7 @@ impl Texts {
         for (index, handle) in self.handles.iter_mut().enumerate() {
             while let Some(event) = handle.try_recv() {
                 match &event {
+                    Event::Progress(_) | Event::Scored(_) => {}
                     Event::Token(_) => self.record.token(),
                     Event::Done(completion) => self.record.completed(completion),
                     Event::Failed(_) => self.record.ended("error"),

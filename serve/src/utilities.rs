@@ -186,7 +186,12 @@ async fn show(app: Arc<App>, request: Request<Body>) -> Answer {
     let body: Value = serde_json::from_slice(&body).map_err(|_| invalid("the body is not JSON"))?;
     let name = body["model"].as_str().or_else(|| body["name"].as_str());
     let name = name.ok_or_else(|| invalid("model: expected the name of a model"))?;
-    let lease = app.registry.acquire(Some(name)).await?;
+    // Clients ask in order to learn whether there is such a model, so that any name is not enough.
+    let entry = app
+        .registry
+        .named(name.strip_suffix(":latest").unwrap_or(name))
+        .or_else(|_| app.registry.named(name))?;
+    let lease = app.registry.acquire(Some(&entry.source.name)).await?;
     Ok(answer(StatusCode::OK, &api::ollama_show(&lease.service)))
 }
 

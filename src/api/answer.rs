@@ -38,6 +38,15 @@ pub(super) enum Part {
     End,
 }
 
+/// How a text came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The model ended it, or what the request asked for did.
+    Whole,
+    /// It would have gone on: its length has a limit.
+    Cut,
+}
+
 /// Reads the text of one choice.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -51,6 +60,17 @@ impl AnswerForm {
         self.thinking.is_none() && self.calls.is_none()
     }
 
+    /// Bytes at the beginning of a text that are thoughts, with their marks.
+    pub(super) fn thought_bytes(&self, text: &str) -> usize {
+        let Some((form, opened)) = self.thinking else { return 0 };
+        let begins = opened || text.trim_start().starts_with(form.open);
+        match text.find(form.close) {
+            _ if !begins => 0,
+            Some(at) => at + form.close.len(),
+            None => text.len(),
+        }
+    }
+
     /// For the choice with this seed.
     pub(super) fn reader(&self, seed: u64) -> Reader {
         let ids = CallIds { seed, style: self.ids };
@@ -60,11 +80,11 @@ impl AnswerForm {
         }
     }
 
-    /// What a whole text says.
-    pub(super) fn read(&self, seed: u64, text: &str) -> Vec<Block> {
+    /// What a whole text says, one that ended in this way.
+    pub(super) fn read(&self, seed: u64, text: &str, end: End) -> Vec<Block> {
         let mut reader = self.reader(seed);
         let mut blocks = Blocks::default();
-        reader.push(text).into_iter().chain(reader.finish()).for_each(|part| blocks.add(part));
+        reader.push(text).into_iter().chain(reader.finish(end)).for_each(|part| blocks.add(part));
         blocks.0
     }
 }
@@ -72,12 +92,12 @@ impl AnswerForm {
 impl Reader {
     /// What becomes certain with more text.
     pub(super) fn push(&mut self, text: &str) -> Vec<Part> {
-        self.read(text, false)
+        self.read(text, None)
     }
 
     /// What was held back, at the end of the text.
-    pub(super) fn finish(&mut self) -> Vec<Part> {
-        self.read("", true)
+    pub(super) fn finish(&mut self, end: End) -> Vec<Part> {
+        self.read("", Some(end))
     }
 
     /// Whether a tool was called.
@@ -85,13 +105,15 @@ impl Reader {
         self.parser.as_ref().is_some_and(|parser| parser.calls() > 0)
     }
 
-    fn read(&mut self, text: &str, last: bool) -> Vec<Part> {
+    fn read(&mut self, text: &str, end: Option<End>) -> Vec<Part> {
         let (mut thoughts, mut answer) = (String::new(), String::new());
         match &mut self.splitter {
             Some(splitter) => {
                 splitter.push(text, &mut thoughts, &mut answer);
-                if last {
-                    splitter.finish(&mut thoughts, &mut answer);
+                match end {
+                    Some(End::Whole) => splitter.finish(&mut thoughts, &mut answer),
+                    Some(End::Cut) => splitter.cut(&mut thoughts, &mut answer),
+                    None => {}
                 }
             }
             None => answer.push_str(text),
@@ -104,8 +126,10 @@ impl Reader {
             Some(parser) => {
                 let mut events = Vec::new();
                 parser.push(&answer, &mut events);
-                if last {
-                    parser.finish(&mut events);
+                match end {
+                    Some(End::Whole) => parser.finish(&mut events),
+                    Some(End::Cut) => parser.cut(&mut events),
+                    None => {}
                 }
                 parts.extend(events.into_iter().map(Part::from));
             }
@@ -214,7 +238,7 @@ mod tests {
         };
         let text =
             "Hm <tool_call>.\n</think>\n\nSo: <tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>";
-        let blocks = form.read(3, text);
+        let blocks = form.read(3, text, End::Whole);
         let [Block::Thoughts(thoughts), Block::Text(said), Block::Call { name, arguments, .. }] = &blocks[..]
         else {
             panic!("{blocks:?}");
@@ -227,10 +251,12 @@ mod tests {
         for character in text.split_inclusive(|_: char| true) {
             reader.push(character).into_iter().for_each(|part| pieces.add(part));
         }
-        reader.finish().into_iter().for_each(|part| pieces.add(part));
+        reader.finish(End::Whole).into_iter().for_each(|part| pieces.add(part));
         assert_eq!(pieces.0, blocks);
         assert!(reader.has_calls());
+        assert_eq!(form.thought_bytes(text), text.find("\n\nSo").unwrap());
+        assert_eq!(form.thought_bytes("Hm"), 2);
         let plain = AnswerForm::default();
-        assert_eq!(plain.read(0, text), [Block::Text(text.to_owned())]);
+        assert_eq!(plain.read(0, text, End::Whole), [Block::Text(text.to_owned())]);
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Asked {
     pub(super) form: Option<Form>,
     /// Whether the tokens of the prompt are scored, and how many of the likeliest are listed.
     pub(super) prompt_logprobs: Option<usize>,
+    /// Whether streams say how far their prompts have been read.
+    pub(super) progress: bool,
     /// What may be reused for prompts.
     pub(super) cache: CacheUse,
     /// Whether every token is an event.
@@ -240,6 +242,7 @@ impl Asked {
             options: options(body, service, logprobs)?,
             form,
             prompt_logprobs: body.count(&PROMPT_LOGPROBS).map(|n| n as usize),
+            progress: body.is_on(&STREAM) && body.is_on(&RETURN_PROGRESS),
             cache: CacheUse {
                 read: body.bool(&CACHE_PROMPT).unwrap_or(true),
                 salt: body.text(&CACHE_SALT).map(Salt::of),
@@ -272,6 +275,7 @@ impl Asked {
                 let request = Request::new(prompt.tokens.clone(), params, options);
                 let mut request = request.map_err(|why| Refusal::of_error(&why.into(), None))?;
                 request.stream = self.stream;
+                request.progress = self.progress;
                 request.prompt_logprobs = self.prompt_logprobs;
                 request.cache = self.cache;
                 prepared.push(Prepared::new(request, form.clone()));

@@ -262,7 +262,7 @@ fields! {
     CHAT_LOGPROBS = Field::read("logprobs", Kind::Bool, CHAT, "the probability of each token").default("false");
     TOP_LOGPROBS = Field::read("top_logprobs", TOP, CHAT, "with `logprobs`: the likeliest tokens at each place").default("0");
     PROMPT_LOGPROBS = Field::read("prompt_logprobs", TOP, BOTH,
-        "the probability of each token of the prompt, and this number of the likeliest; not in streams");
+        "the probability of each token of the prompt, and this number of the likeliest; in streams with the first token");
     ECHO = Field::read("echo", Kind::Bool, TEXT,
         "the prompt in front of the text, and with `logprobs` its tokens in front of the new ones").default("false");
     STREAM = Field::read("stream", Kind::Bool, ALL, "the answer as server-sent events").default("false");
@@ -284,6 +284,8 @@ fields! {
         "`token_ids` in each choice and chunk, and `prompt_token_ids`").default("false").aliases(&["return_tokens"]);
     TIMINGS_PER_TOKEN = Field::read("timings_per_token", Kind::Bool, BOTH.and(Routes::LLAMA), "`timings` in each chunk of a stream")
         .default("false");
+    RETURN_PROGRESS = Field::read("return_progress", Kind::Bool, BOTH.and(Routes::LLAMA),
+        "in streams: `prompt_progress` (`total`, `cache`, `processed`, `time_ms`) after every step that reads the prompt").default("false");
     TOOLS = Field::read("tools", Kind::Any, Routes::CHATS,
         "functions that the model may call, if its template shows them to it");
     TOOL_CHOICE = Field::read("tool_choice", Kind::Any, CHAT.and(Routes::RESPONSES).and(Routes::MESSAGES),
@@ -349,7 +351,6 @@ fields! {
     Field::refused("top_logprobs", Routes::RESPONSES, "use `/v1/chat/completions` for probabilities");
     Field::refused("echo", CHAT, "use `/v1/completions` for the prompt in front of the text");
     Field::refused("suffix", BOTH.and(Routes::OLLAMA_GENERATE), "leave it out: texts are continued, not filled in");
-    Field::refused("return_progress", BOTH, "leave it out: `timings` in the answer says how long the prompt took");
     Field::refused("response_schema", BOTH, "ask for a form with `response_format`")
         .aliases(&["responseSchema", "response_mime_type", "output_format", "text"]);
     Field::refused("dry_multiplier", BOTH, "use `repeat_penalty`, or give it to the command");

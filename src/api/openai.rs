@@ -69,10 +69,6 @@ pub(super) fn accept(
             ChatRequest { logprobs, ..request }.ask(body, service, how)?
         }
     };
-    if asked.stream && asked.prompt_logprobs.is_some() {
-        let message = "prompt_logprobs is not supported in streams: leave out stream";
-        return Err(Refusal::unsupported("prompt_logprobs", message));
-    }
     // OpenAI's routes differ in nothing else but their shapes.
     let mut shown = shown(body, &asked, how);
     let shape: Box<dyn Shape> = match route {
@@ -87,8 +83,6 @@ pub(super) fn accept(
         && let Some(n) = shown.logprobs
     {
         asked.prompt_logprobs = Some(asked.prompt_logprobs.unwrap_or(0).max(n));
-        // What the prompt's tokens are worth is known at the end.
-        asked.stream = false;
     }
     let choices = asked.prepare(service, how)?;
     let reply = Reply::new(service, shape, &asked, shown, how, stream);

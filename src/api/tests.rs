@@ -172,6 +172,46 @@ fn chats_stream_thoughts_and_calls() {
     assert!(call["choices"][0]["message"]["content"].is_null());
 }
 
+/// A limit that ends an answer inside of a call leaves no beginning of it in the text, in any API.
+#[test]
+fn calls_that_are_cut_off_are_no_text() {
+    let bare = json!({ "messages": chat_body()["messages"], "tools": functions() });
+    let whole_text = "So:\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"b\"}}\n</tool_call>";
+    for at in 3..whole_text.len() {
+        let cut = &whole_text[..at];
+        let answer = whole(Route::ChatCompletions, &bare, cut, Stop::Limit);
+        let choice = &answer["choices"][0];
+        assert!(
+            ["So:", "So:\n"].contains(&choice["message"]["content"].as_str().unwrap()),
+            "{cut:?}: {choice}"
+        );
+        assert_eq!(choice["finish_reason"], "length");
+        let frames = values(&streamed(Route::ChatCompletions, &bare, cut, Stop::Limit));
+        let text: String =
+            frames.iter().filter_map(|frame| frame["choices"][0]["delta"]["content"].as_str()).collect();
+        assert_eq!(text, choice["message"]["content"].as_str().unwrap());
+        let ollama = whole(Route::OllamaChat, &bare, cut, Stop::ContextFull);
+        assert_eq!(ollama["message"]["content"], choice["message"]["content"]);
+        let message = whole(Route::Messages, &anthropic_tools(), cut, Stop::Limit);
+        assert_eq!(
+            (&message["content"][0]["text"], &message["stop_reason"]),
+            (&choice["message"]["content"], &json!("max_tokens"))
+        );
+    }
+    // What the model itself ended there is what it said.
+    let ended = whole(Route::ChatCompletions, &bare, "So: <tool_c", END);
+    assert_eq!(ended["choices"][0]["message"]["content"], "So: <tool_c");
+    // So it is with the mark that ends thoughts.
+    let thoughts = whole(Route::ChatCompletions, &chat_body(), "Why?\n</thi", Stop::Limit);
+    assert_eq!(thoughts["choices"][0]["message"]["reasoning_content"], "Why?");
+}
+
+/// A request of Anthropic's API with the tool `f`, without thoughts.
+fn anthropic_tools() -> Value {
+    json!({ "max_tokens": 50, "messages": [{ "role": "user", "content": "Hi" }],
+        "tools": [{ "name": "f", "input_schema": { "type": "object" } }] })
+}
+
 fn anthropic_body() -> Value {
     json!({ "max_tokens": 50, "system": [{ "type": "text", "text": "S" }], "stop_sequences": ["X"],
         "messages": [{ "role": "user", "content": [{ "type": "text", "text": "Hi" }] }], "thinking": { "type": "enabled", "budget_tokens": 9 },
@@ -334,6 +374,18 @@ fn responses_stream_items() {
         (&cut["status"], &cut["incomplete_details"]["reason"]),
         (&json!("incomplete"), &json!("max_output_tokens"))
     );
+    // The tokens of this text are its characters, as far as these thoughts go.
+    let mut reply = call_of(Route::Responses, &body).unwrap().reply;
+    let service = service(TEMPLATE);
+    let tokens = |text: &str| service.model.tokenizer().encode(text, false, false).unwrap();
+    let (thoughts, said) = (tokens("Why? Oh.</think>"), tokens("\nSo it is."));
+    let mut done = ended("<think>Why? Oh.</think>\nSo it is.", END);
+    if let Event::Done(end) = &mut done {
+        end.tokens = [tokens("<think>"), thoughts.clone(), said].concat();
+    }
+    reply.event(ChoiceIndex::new(0), done);
+    let counted = reply.into_body().unwrap()["usage"]["output_tokens_details"]["reasoning_tokens"].clone();
+    assert_eq!(counted, json!(tokens("<think>").len() + thoughts.len()));
     let mut failed = call_of(Route::Responses, &json!({ "input": "Hi", "stream": true })).unwrap().reply;
     failed.begin();
     let end = values(&failed.fail(&Refusal::new(500, "generation_failed", "no")));

@@ -202,6 +202,8 @@ pub fn model_card(service: &Service) -> Value {
             "n_vocab": service.vocab(),
             "n_ctx_train": loaded.context,
             "n_ctx": service.context,
+            "n_params": loaded.parameters(),
+            "n_embd": loaded.hidden(),
             "size": loaded.model.weight_bytes(),
             "architecture": loaded.architecture,
         },

@@ -75,10 +75,7 @@ pub enum BatchError {
         path: PathBuf,
     },
     /// The output is something else than results of a batch.
-    #[error(
-        "{}, line {line}: not a result of a batch ({why}), so nothing is appended: use a different output, or overwrite it",
-        path.display()
-    )]
+    #[error("{}, line {line}: not a result of a batch ({why}), so nothing is appended", path.display())]
     NotResults {
         /// The output.
         path: PathBuf,
@@ -89,7 +86,7 @@ pub enum BatchError {
     },
     /// The output holds the result of another request under the same id.
     #[error(
-        "{}: the result for \"{id}\" belongs to another request than line {line} of the input, which has changed: give another output, or overwrite it",
+        "{}: the result for \"{id}\" belongs to another request than line {line} of the input, which has changed",
         path.display()
     )]
     OtherRequest {
@@ -102,7 +99,7 @@ pub enum BatchError {
     },
     /// The output holds a result that was made with other settings.
     #[error(
-        "{}: the result for \"{id}\" was made with another {setting} ({was}; this run has {is}): give the same settings or another output, or overwrite it",
+        "{}: the result for \"{id}\" was made with another {setting} ({was}; this run has {is})",
         path.display()
     )]
     OtherSettings {

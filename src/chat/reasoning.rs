@@ -76,9 +76,22 @@ impl ThinkSplitter {
         while self.step(false, thoughts, answer) {}
     }
 
-    /// Ends the answer: what was held back is what it is.
+    /// Ends an answer that the model has ended: what was held back is what it is.
     pub fn finish(&mut self, thoughts: &mut String, answer: &mut String) {
         while self.step(true, thoughts, answer) {}
+    }
+
+    /// Ends an answer that was cut off, by the limit of its length: the beginning of a mark is neither thoughts nor answer.
+    pub fn cut(&mut self, thoughts: &mut String, answer: &mut String) {
+        let in_mark = match self.state {
+            State::Start => !self.held.trim_start().is_empty(),
+            State::Thoughts => may_become(&self.held, [self.form.close].into_iter()) > 0,
+            State::Opened | State::Closed | State::Answer => false,
+        };
+        match in_mark {
+            true => self.held.clear(),
+            false => self.finish(thoughts, answer),
+        }
     }
 
     fn skip_space(&mut self) {

@@ -133,8 +133,8 @@ pub(super) fn channel(capacity: usize, notify: Option<Notify>) -> (Outlet, Recei
     let capacity = capacity.max(1);
     let (sender, receiver) = sync_channel(capacity);
     let control = Arc::new(Control::default());
-    // A step makes a token event at most, and the end of a text one more.
-    let held = VecDeque::with_capacity(2);
+    // The last step of a prompt tells its probabilities, its end, a token and the end of the text at most.
+    let held = VecDeque::with_capacity(4);
     let bell = Bell(notify);
     (Outlet { sender, held, control: Arc::clone(&control), capacity, bell }, receiver, control)
 }

@@ -11,12 +11,31 @@ use crate::error::Error;
 /// Something that happened to a request.
 #[derive(Debug)]
 pub enum Event {
+    /// A part of the prompt was read, if [`Request::progress`](super::Request::progress) asked for it.
+    Progress(PromptProgress),
+    /// The probabilities of the tokens of the prompt after the first are known, if
+    /// [`Request::prompt_logprobs`](super::Request::prompt_logprobs) asked for them and every token is an event. They are in the
+    /// completion too.
+    Scored(Vec<TokenLogprobs>),
     /// A token was made.
     Token(Token),
     /// The text has ended. The last event.
     Done(Box<Completion>),
     /// The text cannot go on. The last event.
     Failed(Error),
+}
+
+/// How far a prompt has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PromptProgress {
+    /// Tokens of the prompt.
+    pub total: usize,
+    /// Of these, tokens that were not computed, because a sequence held them already.
+    pub cached: usize,
+    /// Tokens that are in the sequence, the cached ones among them.
+    pub processed: usize,
+    /// Time since the request was given its sequence.
+    pub time: Duration,
 }
 
 /// A token that was made.

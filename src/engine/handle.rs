@@ -146,6 +146,7 @@ impl Handle {
         emit: &mut impl FnMut(&str) -> bool,
     ) -> Option<Result<Completion, Error>> {
         match event {
+            Event::Progress(_) | Event::Scored(_) => None,
             Event::Token(token) => {
                 if !*stopped && !emit(&token.text) {
                     *stopped = true;

@@ -9,8 +9,8 @@
 
 use std::cmp::Reverse;
 
-/// A beginning that is shorter is not looked for in other sequences: nearly all prompts of a model begin with the same token,
-/// and computing a few tokens costs no more than one.
+/// A beginning that is shorter is not looked for in other sequences, unless it is all of the prompt or of the sequence: nearly
+/// all prompts of a model begin with the same token, and computing a few tokens costs no more than one.
 pub(super) const SHORTEST_MATCH: usize = 16;
 
 /// While there is an empty sequence, a prompt goes on in a used one only if it keeps at least this many times what it
@@ -79,9 +79,10 @@ impl Match<'_> {
         self.held.tokens.len() - self.keep
     }
 
-    /// Whether the prompt goes on in this sequence.
+    /// Whether the prompt goes on in this sequence: it continues all of it, or nearly all.
     fn goes_on(&self, weight: usize) -> bool {
-        self.held.free && self.keep >= SHORTEST_MATCH && self.lost().saturating_mul(weight) <= self.keep
+        let is_long = self.keep >= SHORTEST_MATCH || self.keep > 0 && self.lost() == 0;
+        self.held.free && is_long && self.lost().saturating_mul(weight) <= self.keep
     }
 }
 
@@ -102,10 +103,12 @@ pub(super) fn choose<'a>(ask: Ask<'_>, held: impl Iterator<Item = Held<'a>>) -> 
     let target = wished().or(going_on).or_else(unused)?;
     let (index, own) = (target.held.index, target.keep);
     let longest = matches.iter().max_by_key(|of| (of.keep, Reverse(of.held.index)));
-    let copied = longest.filter(|of| of.keep > own && of.keep >= SHORTEST_MATCH);
+    // A prompt that is held as a whole is short or long.
+    let is_worth_it = |keep: usize| keep >= SHORTEST_MATCH || keep == all_but_last.len();
+    let copied = longest.filter(|of| of.keep > own && is_worth_it(of.keep));
     let (source, keep) = copied.map_or((Source::Same, own), |of| (Source::Seat(of.held.index), of.keep));
     let stored = ask.stored.min(all_but_last.len());
-    match stored > keep && stored >= SHORTEST_MATCH {
+    match stored > keep && is_worth_it(stored) {
         true => Some(Choice { index, source: Source::Store, keep: stored }),
         false => Some(Choice { index, source, keep }),
     }
@@ -195,7 +198,11 @@ mod tests {
         assert_eq!(chosen(&long, &[(&more, 1, true), (&long[..30], 2, true)]), Some((1, 1, 30)));
         // A few tokens are no match, but are kept where the sequence is taken anyway.
         assert_eq!(chosen(&long, &[(&long[..5], 3, true), (&[7], 4, true)]), Some((0, 0, 5)));
-        assert_eq!(chosen(&long, &[(&long[..5], 3, true), (&[], 0, true)]), Some((1, 1, 0)));
+        let other = [&long[..5], &[99][..]].concat();
+        assert_eq!(chosen(&long, &[(&other, 3, true), (&[], 0, true)]), Some((1, 1, 0)));
+        // Unless they are all that the sequence holds, or all of the prompt.
+        assert_eq!(chosen(&long, &[(&[], 0, true), (&long[..5], 3, true)]), Some((1, 1, 5)));
+        assert_eq!(chosen(&long[..6], &[(&other, 3, true), (&[], 0, true)]), Some((1, 0, 5)));
         assert_eq!(chosen(&[4], &[(&[4], 3, true)]), Some((0, 0, 0)));
         assert_eq!(chosen(&[], &[(&[4], 3, true)]), Some((0, 0, 0)));
     }

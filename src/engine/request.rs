@@ -44,6 +44,8 @@ pub struct Request {
     pub prompt: Vec<TokenId>,
     /// Whether every token is an event, or the end alone. On by default.
     pub stream: bool,
+    /// Whether every step that reads a part of the prompt is an event.
+    pub progress: bool,
     /// Whether [`Completion::state`](super::Completion::state) is given back. A text whose context is full is then not
     /// ended: what it holds back stays held back until it goes on or [`Text::end`] is called.
     pub keep_state: bool,
@@ -72,7 +74,7 @@ impl Request {
     /// them. Sampler, constraint, stop strings and limit go on where they are.
     pub fn resume(prompt: Vec<TokenId>, text: Text) -> Self {
         let cache = CacheUse::default();
-        Self { prompt, text, stream: true, keep_state: false, prompt_logprobs: None, cache }
+        Self { prompt, text, stream: true, progress: false, keep_state: false, prompt_logprobs: None, cache }
     }
 
     /// The same, with a text that follows `constraint`.

@@ -11,7 +11,7 @@ use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 
 use super::channel::Outlet;
 use super::error::{EngineError, guarded};
-use super::event::{Completion, Event, Token};
+use super::event::{Completion, Event, PromptProgress, Token};
 use super::metrics::Metrics;
 use super::request::{CacheUse, Request};
 use super::slots::ToldTask;
@@ -98,6 +98,8 @@ pub(super) struct Running {
     /// Length of the text when the step began.
     certain: usize,
     stream: bool,
+    /// Whether steps that read the prompt are events.
+    progress: bool,
     keep_state: bool,
     prompt_tokens: usize,
     reused_tokens: usize,
@@ -121,7 +123,7 @@ impl Running {
         arrival: u64,
         submitted: Duration,
     ) -> (Self, Vec<TokenId>) {
-        let Request { prompt, stream, keep_state, prompt_logprobs, cache, text } = request;
+        let Request { prompt, stream, progress, keep_state, prompt_logprobs, cache, text } = request;
         let scored = |top| Scored { prompt: prompt.clone(), top, found: Vec::with_capacity(prompt.len()) };
         let running = Self {
             scored: prompt_logprobs.map(scored),
@@ -137,6 +139,7 @@ impl Running {
             decoding: false,
             rows: Rows::default(),
             stream,
+            progress,
             keep_state,
             prompt_tokens: prompt.len(),
             reused_tokens: 0,
@@ -223,8 +226,17 @@ impl Running {
         let before = self.text.tokens().len();
         let is_last = self.rows.completes && row + 1 == self.rows.count;
         match (&mut self.scored, &logits) {
-            (Some(scored), Ok(logits)) => scored.take(self.rows.start + row, logits),
+            (Some(scored), Ok(logits)) => {
+                let was_whole = scored.is_whole();
+                scored.take(self.rows.start + row, logits);
+                if self.stream && !was_whole && scored.is_whole() {
+                    self.outlet.send(Event::Scored(scored.found.clone()));
+                }
+            }
             (_, Err(_)) | (None, Ok(_)) => {}
+        }
+        if is_last {
+            self.tell_progress();
         }
         match logits {
             Ok(logits) if is_last => self.advance(Ok(logits), tokenizer),
@@ -269,6 +281,18 @@ impl Running {
         }
     }
 
+    /// Makes what the step has read of the prompt an event, if it is wanted.
+    fn tell_progress(&mut self) {
+        if self.progress && !self.decoding && !self.resumed {
+            self.outlet.send(Event::Progress(PromptProgress {
+                total: self.prompt_tokens,
+                cached: self.reused_tokens,
+                processed: self.rows.start + self.rows.count,
+                time: self.seated.elapsed(),
+            }));
+        }
+    }
+
     /// Makes the new token an event, with the text that is certain with it.
     fn tell(&mut self, id: TokenId) {
         if !self.stream {
@@ -293,6 +317,9 @@ impl Running {
     /// Notes the time of a step without sampling.
     pub(super) fn stepped(&mut self, time: Duration) {
         self.waited += time;
+        if !self.rows.completes {
+            self.tell_progress();
+        }
         let timings = &mut self.text.timings;
         if self.decoding || self.resumed {
             timings.decode += time;

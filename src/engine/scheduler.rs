@@ -28,8 +28,9 @@ use super::metrics::Metrics;
 use super::plan::{Budget, Demand, TimeBudget, plan, work};
 use super::request::{Request, Salt};
 use super::running::{Next, Rows, Running};
+use super::sampling::{Sampled, Sampling};
 use super::slots::{Board, SlotState, Told};
-use super::stepper::{MachineStepper, Part, Stepper};
+use super::stepper::{MachineStepper, Part, Stepper, emptied};
 use super::store::Store;
 use super::text::Stop;
 
@@ -83,8 +84,8 @@ impl EngineOptions {
     }
 }
 
-/// Tells the time since some moment.
-pub type Clock = Box<dyn FnMut() -> Duration + Send>;
+/// Tells the time since some moment, on any thread.
+pub type Clock = Box<dyn Fn() -> Duration + Send + Sync>;
 
 /// What a step computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,7 +116,7 @@ pub struct Stats {
     pub parked: u64,
     /// Time of the steps, without sampling.
     pub step_time: Duration,
-    /// Time for sampling and decoding text.
+    /// Time for sampling and decoding text, of all texts of a step together.
     pub sample_time: Duration,
 }
 
@@ -177,6 +178,8 @@ pub struct Scheduler<S: Stepper = MachineStepper> {
     demands: Vec<Demand>,
     rows: Vec<u32>,
     active: Vec<usize>,
+    /// Memory for the texts of a step, empty between steps.
+    sampled: Vec<Sampled<'static>>,
     work: StepWork,
     arrivals: u64,
     /// Times that a request began or ended in a seat.
@@ -236,6 +239,7 @@ impl<S: Stepper> Scheduler<S> {
         let demands = vec_with_room("plan of a step", count)?;
         let rows = vec_with_room("plan of a step", count)?;
         let active = vec_with_room("plan of a step", count)?;
+        let sampled = vec_with_room("texts of a step", count)?;
         let mut seats = vec_with_room("sequences", count)?;
         for _ in 0..count {
             seats.push(seat()?);
@@ -266,6 +270,7 @@ impl<S: Stepper> Scheduler<S> {
             demands,
             rows,
             active,
+            sampled,
             work: StepWork::default(),
             arrivals: 0,
             uses: 0,
@@ -357,7 +362,7 @@ impl<S: Stepper> Scheduler<S> {
     }
 
     /// The time.
-    pub(super) fn now(&mut self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         (self.clock)()
     }
 
@@ -500,25 +505,24 @@ impl<S: Stepper> Scheduler<S> {
     /// Computes the rows that were decided on; how long that took.
     fn compute(&mut self) -> Duration {
         let started = (self.clock)();
-        let mut sampling = Duration::ZERO;
-        let Self { stepper, tokenizer, clock, seats, places, rows, active, demands, metrics, .. } = self;
+        let Self { stepper, tokenizer, clock, seats, places, rows, demands, metrics, sampled, .. } = self;
+        let mut texts = emptied(std::mem::take(sampled));
+        // Who has rows has a request.
+        texts.extend(places.iter_mut().zip(&*rows).filter(|&(_, &rows)| rows > 0).filter_map(
+            |(place, _)| {
+                let running = place.as_mut()?;
+                Some(Sampled { running, tokenizer: &**tokenizer, clock, token_made: None })
+            },
+        ));
         let seats = seats.iter_mut().zip(&*rows).zip(&*demands).filter(|&((_, &rows), _)| rows > 0);
         let mut parts = seats.map(|((seat, &rows), demand)| {
             seat.part(rows, matches!(demand, Demand::Prompt { scored: true, .. }))
         });
-        let result = stepper.step(&mut parts, &mut |row, logits| {
-            let Some(&index) = active.get(row.part.0) else { return };
-            let Some(running) = &mut places[index] else { return };
-            let before = clock();
-            let sampled = running.take(row.token, logits, &**tokenizer);
-            let after = clock();
-            let time = after.saturating_sub(before);
-            running.sampled(time, sampled.is_some());
-            if sampled == Some(true) {
-                running.token_made(after, metrics);
-            }
-            sampling += time;
-        });
+        let (opened, time) = (started, Duration::ZERO);
+        let mut sampling = Sampling { texts, clock, metrics, opened, time };
+        let result = stepper.step(&mut parts, &mut sampling);
+        let Sampling { texts, time: sampling, .. } = sampling;
+        *sampled = emptied(texts);
         let time = (self.clock)().saturating_sub(started).saturating_sub(sampling);
         self.stats.step_time += time;
         self.stats.sample_time += sampling;

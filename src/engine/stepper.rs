@@ -2,16 +2,11 @@
 
 use std::sync::Arc;
 
-use bitnetc_ir::Entity;
 use bitnetc_runtime::error::SessionError;
-use bitnetc_runtime::machine::{Feed, Machine, MachineOptions, Record, Wanted, vec_with_room};
+use bitnetc_runtime::machine::{Feed, Machine, MachineOptions, Record, Takers, Wanted, vec_with_room};
 use bitnetc_runtime::model::Model;
 use bitnetc_runtime::prefix::{Prefix, PrefixFormat};
 use bitnetc_runtime::sequence::Sequence;
-
-/// Number of a part of a step, in the order in which the parts were given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PartIndex(pub usize);
 
 /// The rows of one sequence in a step.
 #[derive(Debug)]
@@ -23,18 +18,6 @@ pub struct Part<'a, Q> {
     /// After which of them logits are wanted.
     pub logits: Wanted,
 }
-
-/// A row of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PartRow {
-    /// Of which part.
-    pub part: PartIndex,
-    /// Index of its token in the part's tokens.
-    pub token: usize,
-}
-
-/// What is given the logits after a row, or why there are none.
-pub type LogitsSink<'s> = dyn FnMut(PartRow, Result<&[f32], SessionError>) + 's;
 
 /// Appends tokens to sequences and gives logits. A sequence's logits are the same bits whatever is computed beside it and
 /// however its tokens are divided into steps.
@@ -80,15 +63,15 @@ pub trait Stepper {
     /// Rows that are computed at once.
     fn chunk(&self) -> u32;
 
-    /// Appends the tokens of all parts. `sink` is given the logits that are wanted, or why there are none, in rising order of
-    /// part and token.
+    /// Appends the tokens of all parts. The takers, one for each part, are given the logits that are wanted, or why there are
+    /// none.
     ///
     /// # Errors
     /// What concerns the step as a whole; no tokens were appended then.
-    fn step<'a>(
+    fn step<'a, T: Takers>(
         &mut self,
         parts: &mut dyn Iterator<Item = Part<'a, Self::Sequence>>,
-        sink: &mut LogitsSink<'_>,
+        takers: &mut T,
     ) -> Result<(), SessionError>
     where
         Self::Sequence: 'a;
@@ -130,10 +113,10 @@ impl MachineStepper {
 }
 
 /// The memory of an empty vector for elements of another lifetime.
-fn emptied<'b>(mut feeds: Vec<Feed<'_>>) -> Vec<Feed<'b>> {
-    feeds.clear();
+pub(super) fn emptied<T, U>(mut elements: Vec<T>) -> Vec<U> {
+    elements.clear();
     // Collected in place: source and target have one layout.
-    feeds.into_iter().map_while(|_| None).collect()
+    elements.into_iter().map_while(|_| None).collect()
 }
 
 impl Stepper for MachineStepper {
@@ -187,10 +170,10 @@ impl Stepper for MachineStepper {
         self.machine.chunk()
     }
 
-    fn step<'a>(
+    fn step<'a, T: Takers>(
         &mut self,
         parts: &mut dyn Iterator<Item = Part<'a, Sequence>>,
-        sink: &mut LogitsSink<'_>,
+        takers: &mut T,
     ) -> Result<(), SessionError>
     where
         Sequence: 'a,
@@ -201,9 +184,7 @@ impl Stepper for MachineStepper {
             tokens: part.tokens,
             logits: part.logits,
         }));
-        let result = self.machine.step(&mut feeds, |row, logits| {
-            sink(PartRow { part: PartIndex(row.feed.index()), token: row.token as usize }, logits);
-        });
+        let result = self.machine.step_shared(&mut feeds, takers);
         self.feeds = emptied(feeds);
         result
     }

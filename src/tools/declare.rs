@@ -168,7 +168,7 @@ pub struct Tools {
     list: Vec<Tool>,
     /// Whether one is to be called.
     pub choice: ToolChoice,
-    /// Whether an answer may have more than one call.
+    /// Whether an answer may have more than one call. It has one where the choice names the function.
     pub parallel: bool,
 }
 
@@ -191,6 +191,7 @@ impl Tools {
                 let shown: String = name.chars().take(MAX_NAME).collect();
                 Err(wrong("tool_choice", format!("{shown:?} is not one of the tools")))
             }
+            ToolChoice::Named(_) => Ok(Self { list, choice, parallel: false }),
             _ => Ok(Self { list, choice, parallel }),
         }
     }

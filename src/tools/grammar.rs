@@ -10,7 +10,10 @@ use super::form::{CallForm, Named, Objects, Shape, Tagged};
 use super::tagged::is_text;
 use crate::chat::ThinkForm;
 use crate::constraint::GrammarSource;
+use crate::constraint::schema::patterns;
 
+/// Most calls of an answer that has to be one: a model that does not know when to end would go on to the limit of its length.
+const MAX_CALLS: usize = 8;
 /// Most properties of a tool whose form has a tag for each.
 const MAX_PROPERTIES: usize = 256;
 
@@ -205,28 +208,32 @@ impl Writer<'_> {
                 choices.ok_or_else(|| unenforceable(tool, &format!("has the mark of an end in {name}")))?;
             return Ok(format!("({}) {}", choices.join("| "), self.literal(&end)));
         }
-        for keyword in ["pattern", "format", "anyOf", "oneOf", "allOf", "not", "$ref"] {
+        for keyword in ["anyOf", "oneOf", "allOf", "not", "$ref"] {
             if schema.get(keyword).is_some() {
                 return Err(unenforceable(tool, &format!("has {keyword} for the text {name}")));
             }
         }
-        let length = |key: &str| schema.get(key).and_then(Value::as_u64);
-        let pattern = match (length("minLength"), length("maxLength")) {
-            (None, None) => "/(?s:.*)/".to_owned(),
-            (least, most) => {
-                let most = most.map(|most| most.to_string()).unwrap_or_default();
-                format!("/(?s:.{{{},{most}}})/", least.unwrap_or(0))
-            }
-        };
         let rule = format!("text_{}", self.rules.len());
-        let _ = writeln!(self.rules, "{rule}[suffix={}]: {pattern}", Value::from(end));
-        Ok(rule)
+        let patterns: Option<Vec<String>> =
+            patterns(schema).iter().map(|pattern| whole_pattern(pattern)).collect();
+        let patterns = patterns.ok_or_else(|| {
+            unenforceable(tool, &format!("has a pattern with several anchors for the text {name}"))
+        })?;
+        if patterns.is_empty() {
+            let _ = writeln!(self.rules, "{rule}[suffix={}]: {}", Value::from(end), text_of(schema));
+            return Ok(rule);
+        }
+        // A text that has to match has no mark of its end in it.
+        let (rule, mark) = (rule.to_uppercase(), Value::from(form.end));
+        let (patterns, all) = (patterns.join(" & "), text_of(schema));
+        let _ = writeln!(self.rules, "{rule}: {patterns} & {all} & ~(/(?s:.*)/ {mark} /(?s:.*)/)");
+        Ok(format!("{rule} {}", self.literal(&end)))
     }
 
     /// What an answer is made of `call`.
     fn answer(&self, shape: &Shape, parallel: bool) -> String {
         let more = |separator: &str| match parallel {
-            true => format!("({}call)*", self.literal(separator)),
+            true => repeated(&self.literal(separator), "call"),
             false => String::new(),
         };
         match shape {
@@ -257,7 +264,7 @@ impl Writer<'_> {
 
     fn each(&self, one: &str, separator: &str, parallel: bool) -> String {
         match parallel {
-            true => format!("{one} ({}{one})*", self.literal(separator)),
+            true => format!("{one} {}", repeated(&self.literal(separator), one)),
             false => one.to_owned(),
         }
     }
@@ -275,6 +282,62 @@ impl Writer<'_> {
             false => format!("({} thoughts {space})? {answer}", self.literal(form.open)),
         }
     }
+}
+
+/// All texts of the lengths that a schema allows, in Lark.
+fn text_of(schema: &Value) -> String {
+    let length = |key: &str| schema.get(key).and_then(Value::as_u64);
+    match (length("minLength"), length("maxLength")) {
+        (None, None) => "/(?s:.*)/".to_owned(),
+        (least, most) => {
+            let most = most.map(|most| most.to_string()).unwrap_or_default();
+            format!("/(?s:.{{{},{most}}})/", least.unwrap_or(0))
+        }
+    }
+}
+
+/// The texts in which a pattern is found, in Lark; `None` where it has anchors that are not those of the whole.
+fn whole_pattern(pattern: &str) -> Option<String> {
+    let is_escaped = |text: &str| text.bytes().rev().take_while(|&byte| byte == b'\\').count() % 2 == 1;
+    let (inner, from_start) = match pattern.strip_prefix('^') {
+        Some(rest) => (rest, true),
+        None => (pattern, false),
+    };
+    let (inner, to_end) = match inner.strip_suffix('$') {
+        Some(rest) if !is_escaped(rest) => (rest, true),
+        _ => (inner, false),
+    };
+    if (from_start || to_end) && has_alternatives(inner) {
+        return None;
+    }
+    let any = |is_anchored: bool| if is_anchored { "" } else { "(?s:.*)" };
+    // What would end the pattern in Lark is spelled as its code.
+    let inner = inner.replace('/', "\\x2F").replace('\n', "\\n");
+    Some(format!("/{}({inner}){}/", any(from_start), any(to_end)))
+}
+
+/// Whether a pattern has alternatives that stand in no group.
+fn has_alternatives(pattern: &str) -> bool {
+    let (mut depth, mut in_class, mut escaped) = (0_usize, false, false);
+    for byte in pattern.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'[' => in_class = true,
+            b']' => in_class = false,
+            _ if in_class => {}
+            b'(' => depth += 1,
+            b')' => depth = depth.saturating_sub(1),
+            b'|' if depth == 0 => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Further calls, each after a separator.
+fn repeated(separator: &str, call: &str) -> String {
+    format!("({separator}{call}){{0,{}}}", MAX_CALLS - 1)
 }
 
 fn unenforceable(tool: &Tool, what: &str) -> ToolError {

@@ -70,6 +70,20 @@ pub(super) enum Arguments {
     },
 }
 
+/// Whether an object that ends too soon may have been a call: its first key is one of a call's, as far as it goes.
+pub(super) fn may_be_call(text: &str) -> bool {
+    let Some(key) = text.trim_start().strip_prefix('{') else { return false };
+    let key = key.trim_start();
+    KEYS.iter().any(|known| {
+        let known = format!("\"{known}\"");
+        key.starts_with(&known) || known.starts_with(key)
+    })
+}
+
+/// Keys that calls begin with.
+const KEYS: [&str; 8] =
+    ["name", "tool_name", "arguments", "parameters", "id", "tool_call_id", "type", "function"];
+
 /// A text that is read from its start and may end too soon.
 struct Reader<'t> {
     text: &'t str,

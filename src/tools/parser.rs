@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::declare::{Tool, Tools, is_name_byte};
 use super::form::{CallForm, Named, Shape, Tagged};
-use super::json::{Arguments, Head, Scan, head};
+use super::json::{Arguments, Head, Scan, head, may_be_call};
 use super::tagged::{Parameters, Step};
 use super::{CallIds, may_become};
 
@@ -99,9 +99,35 @@ impl CallParser {
         while self.step(false, out) {}
     }
 
-    /// Ends the text: what was held back is what it is.
+    /// Ends a text that the model has ended: what was held back is what it is.
     pub fn finish(&mut self, out: &mut Vec<CallEvent>) {
         while self.step(true, out) {}
+        self.close(out);
+    }
+
+    /// Ends a text that was cut off, by the limit of its length. The beginning of a call is no text then, and is dropped, with
+    /// the white space in front of it: nobody can tell what it would have become. A call whose arguments have begun stays, with what
+    /// there is of them.
+    pub fn cut(&mut self, out: &mut Vec<CallEvent>) {
+        if self.is_begun() {
+            self.held.clear();
+            self.space.clear();
+        } else {
+            while self.step(true, out) {}
+        }
+        self.close(out);
+    }
+
+    /// Whether what is held back may be the beginning of a call, or belongs to one.
+    fn is_begun(&self) -> bool {
+        match self.state {
+            // JSON is an answer too: where it has no mark, its first key has to be one of a call's.
+            State::Head { mark: 0 } if !self.in_list => may_be_call(&self.held),
+            _ => !self.held.is_empty(),
+        }
+    }
+
+    fn close(&mut self, out: &mut Vec<CallEvent>) {
         if self.tool.is_some() {
             self.end(out);
         }

@@ -7,11 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bitnetc::engine::{
-    Clock, Completion, EngineOptions, Event, GenerateOptions, Handle, LogitsSink, Part, PartIndex, PartRow,
-    Request, Scheduler, Stepper,
+    Clock, Completion, EngineOptions, Event, GenerateOptions, Handle, Part, Request, Scheduler, Stepper,
 };
 use bitnetc_runtime::error::SessionError;
-use bitnetc_runtime::machine::Wanted;
+use bitnetc_runtime::machine::{Takers, Wanted};
 use bitnetc_runtime::prefix::{Prefix, PrefixFormat};
 use bitnetc_runtime::sampling::SamplingParams;
 use bitnetc_runtime::tokenizer::{TokenId, TokenType, Tokenize, TokenizerError};
@@ -211,10 +210,10 @@ impl Stepper for StandIn {
     fn chunk(&self) -> u32 {
         self.chunk
     }
-    fn step<'a>(
+    fn step<'a, T: Takers>(
         &mut self,
         parts: &mut dyn Iterator<Item = Part<'a, StandInSequence>>,
-        sink: &mut LogitsSink<'_>,
+        takers: &mut T,
     ) -> Result<(), SessionError>
     where
         StandInSequence: 'a,
@@ -253,7 +252,8 @@ impl Stepper for StandIn {
                         Ok(&self.logits[..])
                     }
                 };
-                sink(PartRow { part: PartIndex(index), token }, row);
+                T::take(&mut takers.open()[index], token as u32, row);
+                takers.close();
             }
         }
         assert!(rows > 0, "an empty step");

@@ -127,6 +127,12 @@ fn the_page_works_in_a_browser() {
     assert_eq!(count(&mut b, "[data-chart=percentiles] .rail"), 6);
     assert_eq!(count(&mut b, "[data-chart=comparison]"), 0);
     assert_eq!(count(&mut b, "table tbody tr"), tests);
+    // The tiles are of the first tests, and a note gives their number.
+    assert_eq!(count(&mut b, ".tiles .tile"), 8);
+    assert_eq!(
+        text(&mut b, ".tiles + .note"),
+        format!("The first 8 of {tests} tests; the charts show all of them.")
+    );
     b.screenshot("bench-one-light");
 
     // Two runs: a pair of bars with all samples for each test, with its paired ratio.
@@ -157,6 +163,7 @@ fn the_page_works_in_a_browser() {
     b.open(&single, "", (1000, 800), "dark");
     assert!(text(&mut b, "main").contains("takes a list"));
     assert_eq!(count(&mut b, "[data-over=depth] .point"), 1);
+    assert_eq!((count(&mut b, ".tiles .tile"), count(&mut b, ".tiles + .note")), (1, 0));
     b.open(&none, "", (1000, 800), "dark");
     assert!(text(&mut b, "main").contains("No test was measured"));
 

@@ -11,7 +11,7 @@ use bitnetc::BuildOptions;
 use bitnetc::load::{Source, load_source};
 use bitnetc_frontend_gguf::testing::{MetaValue, TinyModel};
 use bitnetc_runtime::map::MapMode;
-use bitnetc_tools::explain::{Document, ExplainOptions, MeasureOptions, explain, measure, page};
+use bitnetc_tools::explain::{Document, ExplainOptions, MeasureOptions, OpInfo, explain, measure, page};
 use browser::{Browser, browser_path};
 
 /// What would be seen if it were taken for markup.
@@ -82,6 +82,53 @@ fn tooltips_answer(b: &mut Browser) {
         );
         assert_eq!(b.evaluate(&known), true, "{word}");
     }
+}
+
+/// Nanoseconds of a time as the page writes it.
+fn nanoseconds(text: &str) -> f64 {
+    let (number, unit) = text.split_once(' ').unwrap();
+    let unit = ["ns", "µs", "ms", "s"].iter().position(|&name| name == unit).unwrap();
+    number.parse::<f64>().unwrap() * 1e3_f64.powi(unit as i32)
+}
+
+/// The schedule with predicted times of these ops: attention of one token has a barrier inside, so that it is in two phases, and
+/// both of its barriers are in the row after them and wait in the lane of each thread.
+fn barriers_inside_ops_are_shown(b: &mut Browser, document: &Document, ops: &[OpInfo]) {
+    let ops: Vec<&OpInfo> = ops.iter().filter(|op| !document.kinds[op.kind].kernels.is_empty()).collect();
+    let rows = b.evaluate(
+        "JSON.stringify([...document.querySelectorAll('table.phases tbody tr')]
+            .map((row) => [row.cells[0].textContent, row.cells[2].textContent]))",
+    );
+    let rows: Vec<(String, String)> = serde_json::from_str(rows.as_str().unwrap()).unwrap();
+    let mut found = rows.iter();
+    let (mut phases, mut barriers, mut inner) = (0, 0, 0);
+    for group in ops.split_inclusive(|op| op.barrier) {
+        let inside = group.iter().filter(|op| op.inner_barrier).count();
+        let first = group[0].phase + 1;
+        let numbers = match inside {
+            0 => first.to_string(),
+            n => format!("{first}–{}", first + n as u32),
+        };
+        assert_eq!(found.next().unwrap().0, numbers, "{rows:?}");
+        let count = inside + usize::from(group.last().unwrap().barrier);
+        if count > 0 {
+            let (name, time) = found.next().unwrap();
+            let expected = count as f64 * document.machine.barrier_ns;
+            assert!(
+                name == "barrier" && (nanoseconds(time) / expected - 1.0).abs() < 0.01,
+                "{time}: {rows:?}"
+            );
+        }
+        (phases, barriers, inner) = (phases + inside + 1, barriers + count, inner + inside);
+    }
+    assert!(found.next().is_none() && inner > 0, "{rows:?}");
+    let note = b.evaluate("document.querySelector('.toolbar .note').textContent");
+    assert!(note.as_str().unwrap().starts_with(&format!("{phases} phases shown")), "{note}");
+    let waits = b.evaluate("document.querySelectorAll('svg rect.wait').length").as_u64().unwrap();
+    assert!(
+        waits >= (barriers * document.machine.threads as usize) as u64,
+        "{waits} for {barriers} barriers"
+    );
 }
 
 #[test]
@@ -199,6 +246,12 @@ fn the_page_works_in_a_browser() {
     assert!(count(&mut b, "table.phases tbody tr") > layer.length as u64 / 2);
     assert!(text(&mut b, "table.phases").contains("after phase 1"));
     shares_add_up(&mut b);
+    barriers_inside_ops_are_shown(&mut b, &document, &decode.ops[layer.start..layer.start + layer.length]);
+    b.evaluate(
+        "(() => { const e = document.querySelector(\"select[aria-label='Which ops']\"); e.value = 'all'; e.dispatchEvent(new Event('change')); })()",
+    );
+    barriers_inside_ops_are_shown(&mut b, &document, &decode.ops);
+    assert!(text(&mut b, ".toolbar .note").starts_with(&format!("{} phases shown", decode.barriers + 1)));
 
     // Passes: the text that each one changed.
     b.click("#tab-stages");

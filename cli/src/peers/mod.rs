@@ -31,9 +31,12 @@ const COMMANDS: &[(&str, &str)] = &[
     ("info", "`bitnetc show` prints the contents of a model file"),
     (
         "ps",
-        "no model stays loaded, but in `bitnetc serve`, which tells at /api/ps; `bitnetc list` shows what is cached",
+        "only `bitnetc serve` keeps models loaded, and lists them at /api/ps; `bitnetc list` shows what is cached",
     ),
-    ("stop", "no model stays loaded, so there is none to stop; `bitnetc rm` removes one from the disk"),
+    (
+        "stop",
+        "only `bitnetc serve` keeps models loaded, until Ctrl-C; `bitnetc rm` removes a model from the disk",
+    ),
     ("push", "models are not uploaded: the hf command of huggingface_hub does that"),
     (
         "create",

@@ -21,10 +21,10 @@ pub(crate) enum LogArg {
     Json,
 }
 
-/// Whose defaults a request gets that says nothing about sampling.
+/// The sampling settings of a request that gives none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SamplingDefaults {
-    /// Temperature 0.8, top-k 40, top-p 0.95, min-p 0.05, as the other commands
+    /// Temperature 0.8, top-k 40, top-p 0.95, min-p 0.05, as in the other commands
     Bitnetc,
     /// Temperature 1, and no other stage
     Openai,
@@ -97,7 +97,7 @@ impl Args for ModelsArg {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The address is printed on standard output. The APIs of OpenAI, Anthropic, llama.cpp's server and ollama are answered; / is a\nchat page.\n\nExamples:\n  bitnetc serve                                    the built-in model at http://127.0.0.1:8080\n  bitnetc serve model.plan --parallel 16 -c 4096 --api-key-file keys.txt\n  bitnetc serve 2b-4t other.gguf                   several models, loaded when they are asked for\n  bitnetc serve model.plan --host 0.0.0.0 --port 443 --tls-cert cert.pem --tls-key key.pem --api-key-file keys.txt\n  bitnetc serve model.plan --log-requests json 2> requests.log"
+    after_help = "The address is printed on standard output. Clients use the APIs of OpenAI, Anthropic, llama.cpp's\nserver or ollama; / is a chat page.\n\nExamples:\n  bitnetc serve                                    the built-in model at http://127.0.0.1:8080\n  bitnetc serve model.plan --parallel 16 -c 4096 --api-key-file keys.txt\n  bitnetc serve 2b-4t other.gguf                   several models, loaded when they are first used\n  bitnetc serve model.plan --host 0.0.0.0 --port 443 --tls-cert cert.pem --tls-key key.pem --api-key-file keys.txt\n  bitnetc serve model.plan --log-requests json 2> requests.log"
 )]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
@@ -107,13 +107,13 @@ pub(crate) struct ServeArgs {
     /// Names of the models in requests and answers, in their order (default: those of the files)
     #[arg(short = 'a', long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) alias: Vec<String>,
-    /// The address to listen at (0.0.0.0: all of this machine's)
+    /// Address to listen on (0.0.0.0: all addresses of this machine)
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub(crate) host: String,
-    /// The port (0: any free one)
+    /// Port to listen on (0: any free one)
     #[arg(long, value_name = "N", default_value_t = 8080)]
     pub(crate) port: u16,
-    /// Number of texts generated at a time, by each model
+    /// Number of texts that each model generates at a time
     #[arg(long, visible_alias = "np", value_name = "N", default_value_t = 8, env = "BITNETC_PARALLEL", value_parser = value_parser!(u32).range(1..=4096))]
     pub(crate) parallel: u32,
     /// Context of each text in tokens, prompt included; not divided by --parallel (0: the model's own, limited to 2 GiB of KV cache)
@@ -125,37 +125,37 @@ pub(crate) struct ServeArgs {
     /// Maximum number of choices of a request (`n`)
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = value_parser!(u32).range(1..=128))]
     pub(crate) max_choices: u32,
-    /// Time of a step while texts are being generated: how long a prompt may hold them up
+    /// Maximum time of a step while texts are being generated, in milliseconds: the longest that a prompt delays them
     #[arg(long, value_name = "MS", default_value_t = 250, value_parser = value_parser!(u32).range(1..=60_000))]
     pub(crate) max_step_ms: u32,
-    /// Memory for the beginnings of earlier texts, in MiB (default: a tenth of the memory, 2048 at most; 0: none)
+    /// Memory for the prefixes of earlier texts, in MiB (default: a tenth of the memory, 2048 at most; 0: none)
     #[arg(long, value_name = "MIB")]
     pub(crate) cache_ram: Option<u64>,
-    /// Keys of which a request has to have one; other users of this machine can see command lines, so rather use a file or the variable
+    /// Keys, one of which every request must have; other users of this machine can see command lines, but not the file or the variable
     #[arg(long, value_name = "KEYS", env = "BITNETC_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Vec<String>,
-    /// Keys from a file, one a line
+    /// Keys from a file, one per line
     #[arg(long, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
-    /// The key of /metrics (default: none is needed)
+    /// Key of /metrics (default: none is needed)
     #[arg(long, value_name = "KEY", env = "BITNETC_METRICS_KEY", hide_env_values = true)]
     pub(crate) metrics_key: Option<String>,
-    /// Names besides localhost under which the server is reached, where it listens on the loopback and asks for no key
+    /// Names other than localhost by which clients may reach a server that listens on the loopback and needs no key
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) allowed_hosts: Vec<String>,
     /// Origins of web pages that may use the server (*: all; default: its own page only)
     #[arg(long, value_name = "ORIGINS", value_delimiter = ',')]
     pub(crate) cors_origins: Vec<String>,
-    /// The certificate for https, with those that vouch for it (PEM)
+    /// Certificate for https, followed by its chain (PEM)
     #[arg(long, visible_alias = "ssl-cert-file", value_name = "FILE", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,
-    /// Its private key (PEM)
+    /// Private key of the certificate (PEM)
     #[arg(long, visible_alias = "ssl-key-file", value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
     /// Number of requests that may wait; more are refused (429)
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = value_parser!(u32).range(0..=65_536))]
     pub(crate) max_queue: u32,
-    /// How long a request may wait for its turn before it is refused (503), in seconds (default: as long as it takes)
+    /// How long a request may wait for its turn before it is refused (503), in seconds (default: without limit)
     #[arg(long, value_name = "S", value_parser = parse_seconds)]
     pub(crate) queue_timeout: Option<Seconds>,
     /// Number of connections at a time
@@ -170,28 +170,28 @@ pub(crate) struct ServeArgs {
     /// How long a client may read nothing before its request is cancelled, in seconds
     #[arg(long, value_name = "S", default_value = "60", value_parser = parse_seconds)]
     pub(crate) write_timeout: Seconds,
-    /// How long running requests may go on after Ctrl-C or SIGTERM, in seconds
+    /// How long running requests may continue after Ctrl-C or SIGTERM, in seconds
     #[arg(long, value_name = "S", default_value = "30", value_parser = parse_seconds)]
     pub(crate) drain_timeout: Seconds,
     /// Load all models at the start, not only the first
     #[arg(long)]
     pub(crate) preload: bool,
-    /// Number of models that are loaded at a time (default: as many as there is memory for)
+    /// Maximum number of models that are loaded at a time (default: limited by the available memory)
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     pub(crate) max_models: Option<u32>,
-    /// Refuse requests that name a model which there is not, also where there is one only
+    /// Refuse requests that name an unknown model, even if the server has only one
     #[arg(long)]
     pub(crate) strict_model: bool,
     /// Print a line for each request on stderr, without its text
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_requests: Option<LogArg>,
-    /// Print the bodies of requests there too
+    /// Print the bodies of requests too
     #[arg(long, requires = "log_requests")]
     pub(crate) log_prompts: bool,
     /// Save states of sequences to files in this directory (default: never)
     #[arg(long, value_name = "DIR")]
     pub(crate) slot_save_path: Option<PathBuf>,
-    /// Whose defaults requests get
+    /// Sampling settings of requests that give none
     #[arg(long, value_name = "WHOSE", default_value = "bitnetc")]
     pub(crate) sampling_defaults: SamplingDefaults,
     #[command(flatten)]

@@ -149,8 +149,12 @@ pub(super) fn block_matmul(b: &mut KernelBuilder, kernel: &kernel::BlockMatmul) 
     };
     // What is left of whole tiles of tokens is multiplied as where there are no tile registers.
     let whole = b.and(call.tokens, -(tile_registers::TOKENS as i64));
-    b.for_loop(0, whole, tile_registers::TOKENS as i64, (), |b, first, ()| {
-        tile_registers::TileMatmul { matrix, call, x, w, factors, y, scratch, first }.run(b);
+    let most = tile_registers::MOST_TOKENS as i64;
+    b.for_loop(0, whole, most, (), |b, first, ()| {
+        let left = b.sub(whole, first);
+        let most = b.int(most);
+        let tokens = b.min(left, most);
+        tile_registers::TileMatmul { matrix, call, x, w, factors, y, scratch, first, tokens }.run(b);
     });
     b.if_then(whole, IntCond::Lt, call.tokens, |b| by_dots(b, kernel, whole));
 }

@@ -1,4 +1,5 @@
-//! The one place where generated code is called: threads walk the steps of bound programs.
+//! The one place where threads are led to what others own: generated code, whose steps they walk, and the items of a slice that
+//! they share ([`Team::share`]).
 //!
 //! Words that change per call (position, tokens, units, rows, caches) are patched into a copy that each thread owns;
 //! everything else stays as it was bound ([`super::bind`]), also the units of steps that always have as many.
@@ -14,9 +15,11 @@
 //! ones and are not touched by anything else while it runs. The machine checks the former before it runs a job, and has the
 //! latter from the exclusive borrow of each sequence. The word list of a step has exactly the words of its kernel's spec.
 
+use std::any::Any;
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bitnetc_codegen::image::KernelEntry;
 use bitnetc_codegen::program::Program;
@@ -25,7 +28,7 @@ use bitnetc_ir::Extent;
 use super::bind::{BoundProgram, BoundStep, Patch, bind};
 use super::binding::Binding;
 use super::shares::{MOST_UNITS, Shares};
-use super::team::{Barrier, Job, Work};
+use super::team::{Barrier, Job, Team, Work};
 use crate::map::AlignedBuffer;
 use crate::profile::{Probe, Recorder, Silent};
 
@@ -252,5 +255,63 @@ impl<K: Send + Sync + 'static> Work for BoundPrograms<K> {
             None => self.walk(job, thread, barrier, Silent),
             Some(recorder) => self.walk(job, thread, barrier, &**recorder),
         }
+    }
+}
+
+/// What the threads of a team call in a job that is no program: a place on the leader's stack, which says what.
+#[derive(Debug, Default)]
+pub(super) struct TaskSlot(AtomicPtr<()>);
+
+impl TaskSlot {
+    /// Calls the task of the job under way.
+    pub(super) fn call(&self) {
+        let task = self.0.load(Ordering::Relaxed).cast::<&(dyn Fn() + Sync)>();
+        // SAFETY: the place is null, or was put here by `Team::run_task`, which takes it away before it returns. Threads are
+        // in here only during a job, and no job ends before all threads have left it: `Team::run` waits for them, and ends the
+        // process where it would unwind. What they read was written before the job was published.
+        if let Some(task) = unsafe { task.as_ref() } {
+            task();
+        }
+    }
+}
+
+impl<W: Work> Team<W> {
+    /// Runs `work` once for each of the items, with its index, on any of the threads, and returns when it has been done for all
+    /// of them. Items are begun in rising order. Allocates nothing, and takes no lock unless `work` panics; then one of the panics
+    /// goes on here, when no thread is at an item any more.
+    pub(crate) fn share<T: Send>(&mut self, items: &mut [T], work: impl Fn(usize, &mut T) + Sync) {
+        if items.len() <= 1 || self.threads() <= 1 {
+            return items.iter_mut().enumerate().for_each(|(index, item)| work(index, item));
+        }
+        let count = items.len();
+        let items = AtomicPtr::new(items.as_mut_ptr());
+        let next = AtomicUsize::new(0);
+        let panicked: Mutex<Option<Box<dyn Any + Send>>> = Mutex::new(None);
+        self.run_task(&|| {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= count {
+                    return;
+                }
+                // SAFETY: the index is below the length of the slice, whose exclusive borrow lasts until the job has ended, and
+                // the counter gives each index to one thread only. `T: Send`, so it may be another one's than the caller's.
+                let item = unsafe { &mut *items.load(Ordering::Relaxed).add(index) };
+                // What a panic leaves half done is the caller's business, as it would be in a loop.
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(index, item))) {
+                    *panicked.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+                }
+            }
+        });
+        if let Some(panic) = panicked.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            resume_unwind(panic);
+        }
+    }
+
+    /// Has every thread call `task`.
+    fn run_task(&mut self, task: &(dyn Fn() + Sync)) {
+        let place: *const &(dyn Fn() + Sync) = &task;
+        self.task().0.store(place.cast_mut().cast(), Ordering::Relaxed);
+        self.run(Job { program: Job::TASK, ..Job::default() });
+        self.task().0.store(std::ptr::null_mut(), Ordering::Relaxed);
     }
 }

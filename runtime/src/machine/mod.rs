@@ -24,9 +24,11 @@ pub(crate) mod rope_table;
 mod shares;
 mod sleep;
 mod step;
+mod takers;
 pub(crate) mod team;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bitnetc_codegen::program::WeightIndex;
 use bitnetc_ir::storage;
@@ -48,6 +50,7 @@ pub use feeds::{Feed, FeedIndex, Row, Wanted};
 pub use keep_going::KeepGoing;
 pub(crate) use memory::buffer;
 pub use memory::{MemoryUse, memory_needs, vec_with_room};
+pub use takers::Takers;
 
 /// What a machine is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +90,7 @@ pub struct Machine {
     recorder: Option<Arc<Recorder>>,
     chunk: Chunk,
     /// For each feed of the step, whether it had NaN among its logits.
-    failed: Vec<bool>,
+    failed: Vec<AtomicBool>,
     /// Of each feed of the step: the first token whose embedding is not finite.
     spoiled: Vec<Option<Spoiled>>,
 }

@@ -3,12 +3,15 @@
 //! Invariants: those of the machine. Rows of a chunk are the feeds' tokens in order; a segment of a chunk is what it holds of one
 //! feed.
 
+use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use bitnetc_ir::{Entity, EntryPoint, Extent, HEAD_ROWS};
 
 use super::Machine;
 use super::feeds::{Chunk, Feed, FeedIndex, Row, Wanted};
+use super::takers::{AtOnce, Batch, HandOut, InOrder, Takers};
 use super::team::Job;
 use crate::error::SessionError;
 use crate::sequence::Sequence;
@@ -51,21 +54,39 @@ impl Machine {
     pub fn step(
         &mut self,
         feeds: &mut [Feed<'_>],
-        mut sink: impl FnMut(Row, Result<&[f32], SessionError>),
+        sink: impl FnMut(Row, Result<&[f32], SessionError>),
     ) -> Result<(), SessionError> {
+        self.step_into(feeds, &mut InOrder(sink))
+    }
+
+    /// As [`Machine::step`], where each feed has something of its own that takes its logits, at the same time as others take
+    /// theirs.
+    ///
+    /// # Errors
+    /// As [`Machine::step`].
+    pub fn step_shared(
+        &mut self,
+        feeds: &mut [Feed<'_>],
+        takers: &mut impl Takers,
+    ) -> Result<(), SessionError> {
+        self.step_into(feeds, &mut AtOnce(takers))
+    }
+
+    fn step_into(&mut self, feeds: &mut [Feed<'_>], out: &mut impl HandOut) -> Result<(), SessionError> {
         self.check_feeds(feeds)?;
+        self.chunk.clear();
         self.failed.clear();
-        self.failed.resize(feeds.len(), false);
+        self.failed.resize_with(feeds.len(), AtomicBool::default);
         self.spoiled.clear();
         self.spoiled.extend(feeds.iter().map(|feed| self.model.first_spoiled(feed.sequence, feed.tokens)));
         match feeds {
             [Feed { sequence, tokens: [token], logits: Wanted::Last }] => {
-                self.decode(sequence, *token, &mut sink)?;
+                self.decode(sequence, *token, out)?;
             }
-            _ => self.prefill(feeds, &mut sink)?,
+            _ => self.prefill(feeds, out)?,
         }
-        for ((feed, failed), &spoiled) in feeds.iter_mut().zip(&self.failed).zip(&self.spoiled) {
-            if !failed {
+        for ((feed, failed), &spoiled) in feeds.iter_mut().zip(&mut self.failed).zip(&self.spoiled) {
+            if !*failed.get_mut() {
                 feed.sequence.append(feed.tokens, spoiled);
             }
         }
@@ -98,7 +119,7 @@ impl Machine {
         &mut self,
         sequence: &Sequence,
         token: u32,
-        sink: &mut impl FnMut(Row, Result<&[f32], SessionError>),
+        out: &mut impl HandOut,
     ) -> Result<(), SessionError> {
         self.ask()?;
         let position = sequence.position();
@@ -107,18 +128,14 @@ impl Machine {
         self.fill_ropes(position + 1);
         self.dispatch(EntryPoint::Decode, Job { position, tokens: 1, ..Job::default() });
         self.model.check_weights()?;
-        self.hand_out(0, Row { feed: FeedIndex::from_index(0), token: 0 }, position, sink);
+        self.chunk.add(FeedIndex::from_index(0), Wanted::Last, 0, 1, 1, position);
+        self.hand_out(0..1, out);
         Ok(())
     }
 
     /// Tokens of any number of sequences, chunk by chunk.
-    fn prefill(
-        &mut self,
-        feeds: &[Feed<'_>],
-        sink: &mut impl FnMut(Row, Result<&[f32], SessionError>),
-    ) -> Result<(), SessionError> {
+    fn prefill(&mut self, feeds: &[Feed<'_>], out: &mut impl HandOut) -> Result<(), SessionError> {
         let most = self.entries.chunk;
-        self.chunk.clear();
         for (index, feed) in feeds.iter().enumerate() {
             let index = FeedIndex::from_index(index);
             let mut done = 0;
@@ -133,18 +150,15 @@ impl Machine {
                 self.chunk.add(index, feed.logits, done as u32, count, of, position);
                 done += part.len();
                 if self.chunk.rows == most {
-                    self.run_chunk(sink)?;
+                    self.run_chunk(out)?;
                 }
             }
         }
-        if self.chunk.rows > 0 { self.run_chunk(sink) } else { Ok(()) }
+        if self.chunk.rows > 0 { self.run_chunk(out) } else { Ok(()) }
     }
 
     /// Runs the rows that have been put together, and the head for those whose logits are wanted.
-    fn run_chunk(
-        &mut self,
-        sink: &mut impl FnMut(Row, Result<&[f32], SessionError>),
-    ) -> Result<(), SessionError> {
+    fn run_chunk(&mut self, out: &mut impl HandOut) -> Result<(), SessionError> {
         self.ask()?;
         self.fill_ropes(self.chunk.end);
         let Chunk { rows, segments, first, .. } = self.chunk;
@@ -162,36 +176,24 @@ impl Machine {
             let job = Job { tokens: count as u32, row: first as u32, ..Job::default() };
             self.dispatch(EntryPoint::Head, job);
             self.model.check_weights()?;
-            for i in 0..count {
-                let wanted = self.chunk.wanted[first + i];
-                self.hand_out(i as u32, wanted.row, wanted.position, sink);
-            }
+            self.hand_out(first..first + count, out);
         }
         self.chunk.clear();
         Ok(())
     }
 
-    /// Gives a row of logits to `sink`, or says that it is NaN.
-    fn hand_out(
-        &mut self,
-        at: u32,
-        row: Row,
-        position: u32,
-        sink: &mut impl FnMut(Row, Result<&[f32], SessionError>),
-    ) {
-        if let Some(spoiled) = self.spoiled[row.feed.index()].filter(|spoiled| spoiled.position <= position) {
-            sink(row, Err(self.model.not_finite(spoiled)));
-            self.failed[row.feed.index()] = true;
-            return;
-        }
-        let logits = self.logits(at);
-        match first_nan(logits) {
-            None => sink(row, Ok(logits)),
-            Some(index) => {
-                sink(row, Err(SessionError::NotANumber { position, index }));
-                self.failed[row.feed.index()] = true;
-            }
-        }
+    /// Hands out these of the chunk's wanted rows, which are the first rows of what `@head` or `@decode` gave last.
+    fn hand_out(&mut self, rows: Range<usize>, out: &mut impl HandOut) {
+        let Self { team, chunk, buffers, entries, model, spoiled, failed, .. } = self;
+        let batch = Batch {
+            rows: &chunk.wanted[rows],
+            logits: buffers.logits.as_f32(),
+            stride: entries.logits_stride as usize / 4,
+            model,
+            spoiled,
+            failed,
+        };
+        out.hand_out(team, &batch);
     }
 
     /// Row `row` of what `@head` or `@decode` gave last.
@@ -232,11 +234,4 @@ impl Machine {
             recorder.called(job, started);
         }
     }
-}
-
-/// Index of the first NaN.
-fn first_nan(values: &[f32]) -> Option<u32> {
-    // A vectorisable look at everything first: almost always there is none.
-    let any = values.iter().fold(false, |any, x| any | x.is_nan());
-    if any { values.iter().position(|x| x.is_nan()).map(|i| i as u32) } else { None }
 }

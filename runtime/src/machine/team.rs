@@ -1,7 +1,8 @@
 //! The threads of a machine: one leader (the caller) and workers that stay in one loop for the life of the machine, so that a
 //! step costs two atomic hand-overs and no allocation.
 //!
-//! A job is a program index and a few numbers, published under a growing epoch. Workers wait for the next epoch.
+//! A job is a program index and a few numbers, published under a growing epoch, or a task that every thread calls. Workers wait
+//! for the next epoch.
 //! Everybody runs the same job with their own thread index and meets at the barriers inside it; the last barrier of a
 //! job is also what gives it back to the leader. Who waits spins for a while and then sleeps ([`super::sleep`]).
 //!
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
+use super::call::TaskSlot;
 use super::sleep::{Patience, Watched};
 use crate::cpus::Cpus;
 use crate::error::SessionError;
@@ -20,7 +22,7 @@ use crate::error::SessionError;
 /// A job: which program, and the numbers that change per call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Job {
-    /// Index of the program.
+    /// Index of the program, or [`Job::TASK`].
     pub(crate) program: u32,
     /// Position of the first token.
     pub(crate) position: u32,
@@ -30,6 +32,11 @@ pub(crate) struct Job {
     pub(crate) row: u32,
     /// How many segments the tokens are; up to 1, they are all of the same sequence.
     pub(crate) segments: u32,
+}
+
+impl Job {
+    /// Stands for the program in a job that is the team's task, and no program.
+    pub(super) const TASK: u32 = u32::MAX;
 }
 
 /// A barrier for a fixed number of threads.
@@ -78,8 +85,20 @@ struct Shared {
     tokens: AtomicU32,
     row: AtomicU32,
     segments: AtomicU32,
+    task: TaskSlot,
     barrier: Barrier,
     patience: Patience,
+}
+
+impl Shared {
+    /// Does what thread `thread` has to do of a job, and waits for the others.
+    fn run(&self, work: &impl Work, job: Job, thread: u32) {
+        match job.program {
+            Job::TASK => self.task.call(),
+            _ => work.run(job, thread, &self.barrier),
+        }
+        self.barrier.wait();
+    }
 }
 
 /// The threads, and the work they share.
@@ -121,6 +140,7 @@ impl<W: Work> Team<W> {
             tokens: AtomicU32::new(0),
             row: AtomicU32::new(0),
             segments: AtomicU32::new(0),
+            task: TaskSlot::default(),
             barrier: Barrier::new(threads, patience),
             patience,
         });
@@ -141,6 +161,11 @@ impl<W: Work> Team<W> {
         &self.work
     }
 
+    /// Where the task of a job is put.
+    pub(super) fn task(&self) -> &TaskSlot {
+        &self.shared.task
+    }
+
     /// Threads of the team.
     pub(crate) fn threads(&self) -> u32 {
         self.shared.barrier.threads
@@ -158,8 +183,7 @@ impl<W: Work> Team<W> {
             shared.epoch.advance();
         }
         let _guard = AbortOnPanic;
-        self.work.run(job, 0, &shared.barrier);
-        shared.barrier.wait();
+        shared.run(&*self.work, job, 0);
     }
 }
 
@@ -190,8 +214,7 @@ fn worker_loop<W: Work>(shared: &Shared, work: &W, thread: u32) {
             row: shared.row.load(Ordering::Relaxed),
             segments: shared.segments.load(Ordering::Relaxed),
         };
-        work.run(job, thread, &shared.barrier);
-        shared.barrier.wait();
+        shared.run(work, job, thread);
     }
 }
 
@@ -243,6 +266,57 @@ mod tests {
             let work = Arc::clone(&team.work);
             drop(team);
             assert_eq!(Arc::strong_count(&work), 1);
+        }
+    }
+
+    fn team(threads: u32) -> Team<Count> {
+        Team::new(Arc::new(Count { sums: (0..threads).map(|_| AtomicU64::new(0)).collect() }), threads)
+            .unwrap()
+    }
+
+    #[test]
+    fn items_are_shared_and_jobs_go_on() {
+        for threads in 1..=4 {
+            let mut team = team(threads);
+            let mut total = 0;
+            for round in 0..200usize {
+                let mut items = vec![(0u32, String::new()); round % 37];
+                team.share(&mut items, |index, (times, text)| {
+                    *times += 1;
+                    text.push_str(&index.to_string());
+                });
+                for (index, (times, text)) in items.iter().enumerate() {
+                    assert_eq!((*times, text), (1, &index.to_string()));
+                }
+                total += 3;
+                team.run(Job { position: 3, tokens: total, ..Job::default() });
+            }
+        }
+    }
+
+    #[test]
+    fn items_are_on_several_threads_at_a_time() {
+        let together = std::sync::Barrier::new(3);
+        // Nobody leaves the barrier unless three threads are in it.
+        team(3).share(&mut [(); 3], |_, ()| drop(together.wait()));
+    }
+
+    #[test]
+    fn a_panic_in_an_item_is_the_callers_when_all_are_done() {
+        for threads in [1, 3] {
+            let mut team = team(threads);
+            let mut done = [false; 20];
+            let shared = std::panic::AssertUnwindSafe(|| {
+                team.share(&mut done, |index, done| {
+                    *done = true;
+                    assert_ne!(index, 19, "a panic, for a test");
+                });
+            });
+            let panic = std::panic::catch_unwind(shared).unwrap_err();
+            assert!(panic.downcast_ref::<String>().unwrap().contains("a panic, for a test"));
+            assert_eq!(done, [true; 20]);
+            team.share(&mut done, |_, done| *done = false);
+            assert_eq!(done, [false; 20]);
         }
     }
 

@@ -24,7 +24,7 @@ pub enum PlanError {
     #[error(transparent)]
     Map(#[from] MapError),
     /// The file does not start like a plan.
-    #[error("this is not a bitnetc plan; give a compiled plan")]
+    #[error("this is not a bitnetc plan")]
     NotAPlan,
     /// The format is older or newer than this program.
     #[error(

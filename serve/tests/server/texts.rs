@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bitnetc::TextSession;
+use bitnetc::chat::Wish;
 use bitnetc::constraint::GrammarSource;
 use bitnetc::engine::{EngineOptions, GenerateOptions, Request};
 use bitnetc::runtime::sampling::SamplingParams;
+use bitnetc_serve::ModelSource;
 use serde_json::{Value, json};
 
 use crate::client::{
@@ -311,6 +313,38 @@ fn states_are_saved_and_restored() {
     assert_eq!(server.post("/slots/0?action=restore", &json!({ "filename": "c.slot" })).status, 400);
 }
 
+/// What a client said before is not computed again: a prompt that is sent twice, and the next turn of a chat.
+#[test]
+fn turns_go_on_where_the_last_ones_ended() {
+    let plain = ModelSource { template: Wish::NameOrText("plain".to_owned()), ..source("tiny") };
+    let server = Running::with(options(), vec![plain]).healthy();
+    let cached = |answer: &Value| {
+        let usage = &answer["usage"];
+        (usage["prompt_tokens"].clone(), usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap())
+    };
+    let short = json!({ "prompt": "ROMEO:", "max_tokens": 5 });
+    server.post("/v1/completions", &short);
+    let (tokens, again) = cached(&server.post("/v1/completions", &short).json());
+    assert_eq!(json!(again + 1), tokens);
+    let mut messages =
+        vec![json!({ "role": "user", "content": "Speak, good friend, of the king and his daughters." })];
+    let ask = |messages: &[Value]| {
+        server.post("/v1/chat/completions", &json!({ "messages": messages, "temperature": 0, "max_tokens": 24, "return_token_ids": true })).json()
+    };
+    let first = ask(&messages);
+    let said = first["choices"][0]["message"]["content"].clone();
+    messages.push(json!({ "role": "assistant", "content": said }));
+    messages.push(json!({ "role": "user", "content": "And then?" }));
+    let second = ask(&messages);
+    let ids = |answer: &Value, name: &str| answer["choices"][0][name].as_array().unwrap().clone();
+    let held = [ids(&first, "prompt_token_ids"), ids(&first, "token_ids")].concat();
+    let same = held.iter().zip(&ids(&second, "prompt_token_ids")).take_while(|(a, b)| a == b).count();
+    // All that is the same tokens is reused, though not the last token made, which was never computed.
+    let (_, reused) = cached(&second);
+    assert!(reused as usize >= same.min(held.len() - 1), "{reused} of {same}");
+    assert!(same > ids(&first, "prompt_token_ids").len(), "the answer begins with the same tokens: {said}");
+}
+
 #[test]
 fn what_is_answered_without_the_engine() {
     let server = Running::new(options()).healthy();
@@ -335,7 +369,11 @@ fn what_is_answered_without_the_engine() {
         answer.json();
     }
     assert_eq!(server.get("/props").json()["total_slots"], 4);
-    assert_eq!(server.post("/api/show", &json!({ "model": "tiny" })).status, 200);
+    for (name, status) in [("tiny", 200), ("tiny:latest", 200), ("nobody", 404)] {
+        assert_eq!(server.post("/api/show", &json!({ "model": name })).status, status, "{name}");
+    }
+    let meta = server.get("/v1/models").json()["data"][0]["meta"].clone();
+    assert!(meta["n_params"].as_u64() > Some(1_000_000) && meta["n_embd"].as_u64() > Some(64), "{meta}");
     let metrics = server.get("/metrics").text();
     for (name, twins, _) in bitnetc_serve::metric_names() {
         for name in [name.as_str()].iter().chain(twins) {

@@ -145,8 +145,9 @@ impl Shape for MessageShape {
         self.parts(parts)
     }
 
-    fn ended(&mut self, _: &About, _: ChoiceIndex, _: &Choice) -> Vec<Frame> {
-        let parts = self.reader.as_mut().map(Reader::finish).unwrap_or_default();
+    fn ended(&mut self, _: &About, _: ChoiceIndex, choice: &Choice) -> Vec<Frame> {
+        let end = choice.ending();
+        let parts = self.reader.as_mut().map(|reader| reader.finish(end)).unwrap_or_default();
         let mut out = self.parts(parts);
         self.close(&mut out);
         out
@@ -165,8 +166,7 @@ impl Shape for MessageShape {
     }
 
     fn body(&mut self, about: &About, choices: &[Choice]) -> Value {
-        let end = choices.first().and_then(|choice| choice.end.as_ref());
-        let blocks = end.map(|end| self.form.read(about.seed, &end.text)).unwrap_or_default();
+        let blocks = choices.first().map(|choice| choice.blocks(&self.form, about.seed)).unwrap_or_default();
         let has_calls = blocks.iter().any(|block| matches!(block, Block::Call { .. }));
         let content: Vec<Value> = blocks.iter().map(|block| Self::block(block, false)).collect();
         let mut message = Self::message(about, json!(content), Self::usage(about, choices));

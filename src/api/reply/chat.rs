@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 
 use super::frame::Frame;
 use super::logprobs::{nested, of_prompt};
-use super::usage::{Usage, timings, timings_so_far};
+use super::usage::{Usage, prompt_progress, timings, timings_so_far};
 use super::{About, Choice, ChoiceIndex, Piece, Shape};
 use crate::api::Refusal;
 use crate::api::answer::{AnswerForm, Block, Part, Reader, joined};
+use crate::engine::PromptProgress;
 
 /// The shape of chats.
 #[derive(Debug)]
@@ -93,8 +94,8 @@ pub(super) fn with_ids(mut choice: Value, about: &About, tokens: &[u32], prompt:
 
 /// The probabilities of the prompt's tokens, where they were asked for.
 pub(super) fn with_prompt_logprobs(mut value: Value, about: &About, choice: &Choice) -> Value {
-    if let (Some(n), Some(end)) = (about.shown.prompt_logprobs, &choice.end) {
-        value["prompt_logprobs"] = of_prompt(about.tokenizer(), &end.prompt_logprobs, n);
+    if let Some(n) = about.shown.prompt_logprobs {
+        value["prompt_logprobs"] = of_prompt(about.tokenizer(), &choice.scored, n);
     }
     value
 }
@@ -179,7 +180,11 @@ impl ChatShape {
             chunk["choices"][0]["logprobs"] = nested(about.tokenizer(), &piece.logprobs, n);
         }
         let prompt = piece.first.then_some(choice);
-        chunk["choices"][0] = with_ids(chunk["choices"][0].take(), about, &piece.tokens, prompt);
+        let mut value = with_ids(chunk["choices"][0].take(), about, &piece.tokens, prompt);
+        if let Some(choice) = prompt {
+            value = with_prompt_logprobs(value, about, choice);
+        }
+        chunk["choices"][0] = value;
         with_usage(with_timings(chunk, about, choice), about, None)
     }
 
@@ -207,6 +212,18 @@ impl Shape for ChatShape {
         (0..choices.len()).map(role).collect()
     }
 
+    fn progress(
+        &mut self,
+        about: &About,
+        index: ChoiceIndex,
+        _: &Choice,
+        progress: PromptProgress,
+    ) -> Vec<Frame> {
+        let mut chunk = Self::chunk(about, index, &json!({}));
+        chunk["prompt_progress"] = prompt_progress(progress);
+        vec![with_usage(chunk, about, None)]
+    }
+
     fn piece(&mut self, about: &About, index: ChoiceIndex, choice: &Choice, piece: Piece) -> Vec<Frame> {
         if self.form.is_plain() {
             let delta = json!({ "content": piece.text });
@@ -224,13 +241,13 @@ impl Shape for ChatShape {
 
     fn ended(&mut self, about: &About, index: ChoiceIndex, choice: &Choice) -> Vec<Frame> {
         let Some(reader) = self.readers.get_mut(index.index()) else { return Vec::new() };
-        let parts = if self.form.is_plain() { Vec::new() } else { reader.finish() };
+        let parts = if self.form.is_plain() { Vec::new() } else { reader.finish(choice.ending()) };
         let has_calls = reader.has_calls();
         let mut frames = self.parts(about, index, choice, parts);
         // Tokens of marks alone have no part of their own.
         let held = self.held.get_mut(index.index()).map(std::mem::take).unwrap_or_default();
         let shown = about.shown.token_ids || about.shown.logprobs.is_some();
-        if shown && !held.tokens.is_empty() {
+        if shown && !held.tokens.is_empty() || held.first && about.shown.prompt_logprobs.is_some() {
             frames.push(Self::with_tokens(about, index, choice, &json!({ "content": "" }), &held));
         }
         let mut chunk = Self::chunk(about, index, &json!({}));
@@ -252,7 +269,7 @@ impl Shape for ChatShape {
         let of = |(index, choice): (usize, &Choice)| {
             let end = choice.end.as_ref()?;
             let logprobs = about.shown.logprobs.map(|n| nested(about.tokenizer(), &end.logprobs, n));
-            let blocks = self.form.read(about.seed.wrapping_add(index as u64), &end.text);
+            let blocks = choice.blocks(&self.form, about.seed.wrapping_add(index as u64));
             let has_calls = blocks.iter().any(|block| matches!(block, Block::Call { .. }));
             let value = json!({
                 "index": index,

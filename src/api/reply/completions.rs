@@ -7,15 +7,17 @@ use super::chat::{
     with_usage,
 };
 use super::frame::Frame;
-use super::logprobs::Lists;
+use super::logprobs::{Lists, Place, hidden_characters};
+use super::usage::prompt_progress;
 use super::{About, Choice, ChoiceIndex, Piece, Shape};
 use crate::api::Refusal;
+use crate::engine::PromptProgress;
 
 /// The shape of completions.
 #[derive(Debug, Default)]
 pub(in crate::api) struct CompletionShape {
-    /// Of each choice, the characters of its tokens that went out.
-    offsets: Vec<usize>,
+    /// Of each choice, where in its text the tokens that went out end.
+    places: Vec<Place>,
 }
 
 const OBJECT: &str = "text_completion";
@@ -30,11 +32,20 @@ fn echo(about: &About, choice: &Choice) -> String {
 /// The tokens of an echoed prompt with their probabilities: the first has none.
 fn echo_lists(lists: &mut Lists, about: &About, choice: &Choice, n: usize) {
     let prompt = about.prompts.get(choice.prompt).filter(|_| about.shown.echo);
-    let (Some(prompt), Some(end)) = (prompt, &choice.end) else { return };
-    if let Some(&first) = prompt.tokens.first() {
-        lists.push_first(about.tokenizer(), first);
+    if let Some(&first) = prompt.and_then(|prompt| prompt.tokens.first()) {
+        lists.echo(about.tokenizer(), first, &choice.scored, n);
     }
-    lists.extend(about.tokenizer(), &end.prompt_logprobs, n);
+}
+
+/// Where the text of a choice begins among its tokens.
+fn start(about: &About, choice: &Choice) -> Place {
+    let prompt =
+        about.prompts.get(choice.prompt).filter(|_| about.shown.echo && about.shown.logprobs.is_some());
+    let hidden = prompt.and_then(|prompt| {
+        let text = prompt.text.as_ref()?;
+        Some(hidden_characters(about.tokenizer(), &prompt.tokens, text))
+    });
+    Place::after_hidden(hidden.unwrap_or(0))
 }
 
 impl CompletionShape {
@@ -45,25 +56,40 @@ impl CompletionShape {
 }
 
 impl Shape for CompletionShape {
-    fn begin(&mut self, _: &About, choices: &[Choice]) -> Vec<Frame> {
-        self.offsets = vec![0; choices.len()];
+    fn begin(&mut self, about: &About, choices: &[Choice]) -> Vec<Frame> {
+        self.places = choices.iter().map(|choice| start(about, choice)).collect();
         Vec::new()
+    }
+
+    fn progress(
+        &mut self,
+        about: &About,
+        index: ChoiceIndex,
+        _: &Choice,
+        progress: PromptProgress,
+    ) -> Vec<Frame> {
+        let mut chunk = Self::chunk(about, index, "");
+        chunk["prompt_progress"] = prompt_progress(progress);
+        vec![with_usage(chunk, about, None)]
     }
 
     fn piece(&mut self, about: &About, index: ChoiceIndex, choice: &Choice, piece: Piece) -> Vec<Frame> {
         let before = if piece.first { echo(about, choice) } else { String::new() };
         let mut chunk = Self::chunk(about, index, &(before + &piece.text));
         let value = &mut chunk["choices"][0];
-        if let (Some(n), Some(offset)) = (about.shown.logprobs, self.offsets.get_mut(index.index())) {
-            let mut lists = Lists::from_offset(*offset);
+        if let (Some(n), Some(place)) = (about.shown.logprobs, self.places.get_mut(index.index())) {
+            let mut lists = Lists::from_place(std::mem::take(place));
             if piece.first {
                 echo_lists(&mut lists, about, choice, n);
             }
             lists.extend(about.tokenizer(), &piece.logprobs, n);
-            *offset = lists.offset;
+            *place = std::mem::take(&mut lists.place);
             value["logprobs"] = lists.into_json();
         }
         *value = with_ids(value.take(), about, &piece.tokens, piece.first.then_some(choice));
+        if piece.first {
+            *value = with_prompt_logprobs(value.take(), about, choice);
+        }
         vec![with_usage(with_timings(chunk, about, choice), about, None)]
     }
 
@@ -86,7 +112,7 @@ impl Shape for CompletionShape {
         let of = |(index, choice): (usize, &Choice)| {
             let end = choice.end.as_ref()?;
             let logprobs = about.shown.logprobs.map(|n| {
-                let mut lists = Lists::default();
+                let mut lists = Lists::from_place(start(about, choice));
                 echo_lists(&mut lists, about, choice, n);
                 lists.extend(about.tokenizer(), &end.logprobs, n);
                 lists.into_json()

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use super::frame::Frame;
 use super::logprobs::nested;
-use super::usage::{timings, timings_so_far};
+use super::usage::{prompt_progress, timings, timings_so_far};
 use super::{About, Choice, ChoiceIndex, Piece, Shape};
 use crate::api::Refusal;
-use crate::engine::Stop;
+use crate::engine::{PromptProgress, Stop};
 
 /// The shape of llama.cpp's completions.
 #[derive(Debug)]
@@ -86,6 +86,18 @@ impl LlamaShape {
 impl Shape for LlamaShape {
     fn begin(&mut self, _: &About, _: &[Choice]) -> Vec<Frame> {
         Vec::new()
+    }
+
+    fn progress(
+        &mut self,
+        about: &About,
+        index: ChoiceIndex,
+        choice: &Choice,
+        progress: PromptProgress,
+    ) -> Vec<Frame> {
+        let mut value = Self::part(about, index, choice, "", &[]);
+        value["prompt_progress"] = prompt_progress(progress);
+        vec![Frame::Data(value)]
     }
 
     fn piece(&mut self, about: &About, index: ChoiceIndex, choice: &Choice, piece: Piece) -> Vec<Frame> {

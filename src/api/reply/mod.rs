@@ -22,10 +22,11 @@ use serde_json::Value;
 
 use self::frame::{Frame, Framing};
 pub use self::usage::Usage;
+use super::answer::{AnswerForm, Block, End as Ending};
 use super::asked::{Asked, random_bits};
 use super::prompt::Prompt;
 use super::{Reading, Refusal, Service};
-use crate::engine::{Completion, Event, Stop};
+use crate::engine::{Completion, Event, PromptProgress, Stop};
 use crate::model::Model;
 
 /// Which of the choices of a request.
@@ -77,6 +78,8 @@ pub(super) struct About {
     pub(super) seed: u64,
     pub(super) shown: Shown,
     pub(super) prompts: Vec<Prompt>,
+    /// Control tokens that texts spell out.
+    pub(super) visible: Vec<TokenId>,
     of: Model,
 }
 
@@ -99,6 +102,8 @@ pub(super) struct Choice {
     sent: (usize, usize),
     /// When its first token came.
     first_token: Option<Instant>,
+    /// Probabilities of the tokens of its prompt after the first, if they were asked for.
+    pub(super) scored: Vec<TokenLogprobs>,
     /// How it ended.
     pub(super) end: Option<Box<Completion>>,
 }
@@ -116,10 +121,18 @@ pub(super) struct Piece {
 impl Choice {
     /// Why it ended, in OpenAI's words; `None` while it goes on.
     pub(super) fn finish_reason(&self) -> Option<&'static str> {
-        self.end.as_ref().map(|end| match end.finish {
-            Stop::EndToken(_) | Stop::StopToken(_) | Stop::StopString(_) | Stop::Grammar => "stop",
-            Stop::Limit | Stop::ContextFull | Stop::Interrupted => "length",
+        self.end.as_ref().map(|_| match self.ending() {
+            Ending::Whole => "stop",
+            Ending::Cut => "length",
         })
+    }
+
+    /// How its text came to its end.
+    pub(super) fn ending(&self) -> Ending {
+        match self.end.as_ref().map(|end| end.finish) {
+            Some(Stop::Limit | Stop::ContextFull | Stop::Interrupted) => Ending::Cut,
+            _ => Ending::Whole,
+        }
     }
 
     /// The string or the token that ended it, if the request asked for it.
@@ -131,6 +144,11 @@ impl Choice {
             Some(Stop::StopToken(id)) => id.into(),
             _ => Value::Null,
         }
+    }
+
+    /// What its text says; nothing before it has ended.
+    pub(super) fn blocks(&self, form: &AnswerForm, seed: u64) -> Vec<Block> {
+        self.end.as_ref().map(|end| form.read(seed, &end.text, self.ending())).unwrap_or_default()
     }
 
     /// Tokens that have been made.
@@ -172,6 +190,11 @@ pub(super) trait Shape: std::fmt::Debug + Send {
 
     /// What a stream begins with.
     fn begin(&mut self, about: &About, choices: &[Choice]) -> Vec<Frame>;
+
+    /// How far the prompt of a choice has been read.
+    fn progress(&mut self, _: &About, _: ChoiceIndex, _: &Choice, _: PromptProgress) -> Vec<Frame> {
+        Vec::new()
+    }
 
     /// A part of the text of a choice.
     fn piece(&mut self, about: &About, index: ChoiceIndex, choice: &Choice, piece: Piece) -> Vec<Frame>;
@@ -224,6 +247,7 @@ impl Reply {
                 waiting: Piece::default(),
                 sent: (0, 0),
                 first_token: None,
+                scored: Vec::new(),
                 end: None,
             }
         };
@@ -239,6 +263,7 @@ impl Reply {
             seed: asked.params.seed,
             shown,
             prompts: asked.prompts.clone(),
+            visible: asked.options.visible.clone(),
             of: service.model.clone(),
         };
         let form = asked.form.as_ref().filter(|form| form.source.is_some()).map(|form| form.field);
@@ -280,6 +305,14 @@ impl Reply {
             return Vec::new();
         }
         match event {
+            Event::Progress(progress) => self.send(|shape, about, choices| {
+                let choice = choices.get(index.index());
+                choice.map_or_else(Vec::new, |choice| shape.progress(about, index, choice, progress))
+            }),
+            Event::Scored(scored) => {
+                choice.scored = scored;
+                Vec::new()
+            }
             Event::Token(token) => {
                 choice.first_token.get_or_insert_with(Instant::now);
                 choice.waiting.tokens.push(token.id);
@@ -294,8 +327,9 @@ impl Reply {
                         .map_or_else(Vec::new, |choice| shape.piece(about, index, choice, piece))
                 })
             }
-            Event::Done(end) => {
+            Event::Done(mut end) => {
                 let piece = choice.take_rest(&end);
+                choice.scored = std::mem::take(&mut end.prompt_logprobs);
                 choice.end = Some(end);
                 self.left -= 1;
                 self.send(|shape, about, choices| {
@@ -304,7 +338,7 @@ impl Reply {
                     let counts = !piece.tokens.is_empty() && (shown.token_ids || shown.logprobs.is_some());
                     let mut frames = match !piece.text.is_empty()
                         || counts
-                        || piece.first && (shown.echo || shown.token_ids)
+                        || piece.first && (shown.echo || shown.token_ids || shown.prompt_logprobs.is_some())
                     {
                         true => shape.piece(about, index, choice, piece),
                         false => Vec::new(),

@@ -134,7 +134,8 @@ impl Shape for OllamaShape {
     }
 
     fn ended(&mut self, about: &About, _: ChoiceIndex, choice: &Choice) -> Vec<Frame> {
-        let parts = self.reader.as_mut().map(Reader::finish).unwrap_or_default();
+        let end = choice.ending();
+        let parts = self.reader.as_mut().map(|reader| reader.finish(end)).unwrap_or_default();
         let mut out = self.parts(about, parts);
         let mut line = self.line(about, "", "", &[], true);
         self.finish(about, choice, &mut line);
@@ -152,8 +153,7 @@ impl Shape for OllamaShape {
 
     fn body(&mut self, about: &About, choices: &[Choice]) -> Value {
         let Some(choice) = choices.first() else { return Value::Null };
-        let end = choice.end.as_ref();
-        let blocks = end.map(|end| self.form.read(about.seed, &end.text)).unwrap_or_default();
+        let blocks = choice.blocks(&self.form, about.seed);
         let calls: Vec<Value> = blocks.iter().filter_map(call).collect();
         let mut line = self.line(about, &joined(&blocks, false), &joined(&blocks, true), &calls, true);
         self.finish(about, choice, &mut line);

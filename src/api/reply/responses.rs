@@ -1,5 +1,6 @@
 //! Answers of OpenAI's `/v1/responses`: items of thoughts, messages and calls.
 
+use bitnetc_runtime::tokenizer::TokenId;
 use serde_json::{Value, json};
 
 use super::frame::Frame;
@@ -109,10 +110,23 @@ impl ResponseShape {
             "input_tokens": usage.prompt_tokens,
             "input_tokens_details": { "cached_tokens": usage.cached_tokens },
             "output_tokens": usage.completion_tokens,
-            "output_tokens_details": { "reasoning_tokens": 0 },
+            "output_tokens_details": { "reasoning_tokens": self.reasoning_tokens(about, choices) },
             "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         });
         response
+    }
+
+    /// Tokens of the thoughts, their marks among them.
+    fn reasoning_tokens(&self, about: &About, choices: &[Choice]) -> usize {
+        let Some(end) = choices.first().and_then(|choice| choice.end.as_ref()) else { return 0 };
+        let thoughts = self.form.thought_bytes(&end.text);
+        let mut bytes = 0;
+        let begins_in_thoughts = |&&id: &&TokenId| {
+            let begin = bytes;
+            bytes += about.tokenizer().piece(id, about.visible.contains(&id)).len();
+            begin < thoughts
+        };
+        end.tokens.iter().take_while(begins_in_thoughts).count()
     }
 
     fn event(&mut self, name: &'static str, value: Value) -> Frame {
@@ -225,7 +239,8 @@ impl Shape for ResponseShape {
     }
 
     fn ended(&mut self, about: &About, _: ChoiceIndex, choice: &Choice) -> Vec<Frame> {
-        let parts = self.reader.as_mut().map(Reader::finish).unwrap_or_default();
+        let end = choice.ending();
+        let parts = self.reader.as_mut().map(|reader| reader.finish(end)).unwrap_or_default();
         let mut out = self.parts(about, parts);
         let (status, _) = status(std::slice::from_ref(choice));
         self.close(about, status, &mut out);
@@ -250,8 +265,7 @@ impl Shape for ResponseShape {
     }
 
     fn body(&mut self, about: &About, choices: &[Choice]) -> Value {
-        let end = choices.first().and_then(|choice| choice.end.as_ref());
-        let blocks = end.map(|end| self.form.read(about.seed, &end.text)).unwrap_or_default();
+        let blocks = choices.first().map(|choice| choice.blocks(&self.form, about.seed)).unwrap_or_default();
         self.ended_response(about, choices, &blocks)
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{About, Choice};
-use crate::engine::Completion;
+use crate::engine::{Completion, PromptProgress};
 
 /// Tokens that an answer took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +53,16 @@ fn milliseconds(time: Duration) -> f64 {
 
 fn rate(tokens: usize, time: Duration) -> f64 {
     if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() }
+}
+
+/// How far a prompt has been read, in llama.cpp's form.
+pub(in crate::api) fn prompt_progress(progress: PromptProgress) -> Value {
+    json!({
+        "total": progress.total,
+        "cache": progress.cached,
+        "processed": progress.processed,
+        "time_ms": milliseconds(progress.time),
+    })
 }
 
 /// How long a text took, in llama.cpp's form.

@@ -144,3 +144,11 @@ pub fn normalise(text: &str) -> Result<Followed, SchemaError> {
     document["x-guidance"] = json!({ "whitespace_pattern": WHITE_SPACE, "json_allowed_escapes": escapes });
     Ok(Followed::Schema(document))
 }
+
+/// The patterns that `pattern` and `format` of a schema ask of a text, in the dialect of the engine. A format that is an
+/// annotation asks for nothing.
+pub(crate) fn patterns(schema: &Value) -> Vec<String> {
+    let word = |key: &str| schema.get(key).and_then(Value::as_str);
+    let pattern = word("pattern").map(pattern::from_ecma);
+    pattern.into_iter().chain(word("format").and_then(format::pattern)).collect()
+}

@@ -164,10 +164,119 @@ fn thoughts_come_before_a_forced_call() {
     assert!(!accepts(&schema, "Why?\n</think>\n\n{\"a\": 2}"));
 }
 
+/// Whether a text may follow a grammar, to its end.
+fn accepts(source: &GrammarSource, text: &str) -> bool {
+    let tokenizer = tokenizer(&[]);
+    let vocab = tokenizer.vocab_size();
+    let mut grammar = Vocabulary::new(&tokenizer, vocab as u32).unwrap().grammar(source).unwrap();
+    let mut mask = TokenMask::none(vocab);
+    let whole = tokenizer.encode(text, false, false).unwrap().iter().all(|&id| {
+        crate::constraint::Constraint::allowed(&mut grammar, &mut mask).is_ok()
+            && mask.allows(id)
+            && crate::constraint::Constraint::accept(&mut grammar, id).is_ok()
+    });
+    whole
+        && (crate::constraint::Constraint::is_complete(&grammar)
+            || crate::constraint::Constraint::allowed(&mut grammar, &mut mask).is_ok()
+                && (0..vocab as u32).any(|id| tokenizer.is_end(id) && mask.allows(id)))
+}
+
+#[test]
+fn forced_calls_come_to_an_end() {
+    let form = CallForm::all().iter().find(|form| form.name == "hermes").unwrap();
+    let one = "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>";
+    let of = |count: usize| vec![one; count].join("\n");
+    let list = || vec![Tool::new("now", None, None).unwrap(), Tool::new("weather", None, None).unwrap()];
+    let source = |choice, parallel| {
+        let tools = Tools::new(list(), choice, parallel).unwrap();
+        grammar(form, &tools, &Markers::default(), None).unwrap()
+    };
+    let several = source(ToolChoice::Required, true);
+    assert!([1, 2, MAX_CALLS].iter().all(|&count| accepts(&several, &of(count))));
+    assert!(!accepts(&several, &of(MAX_CALLS + 1)));
+    let named = source(ToolChoice::Named("now".to_owned()), true);
+    assert!(accepts(&named, &of(1)) && !accepts(&named, &of(2)));
+    let alone = source(ToolChoice::Required, false);
+    assert!(accepts(&alone, &of(1)) && !accepts(&alone, &of(2)));
+    // White space lays arguments out, and does not go on for ever.
+    let blanks = |space: &str| one.replace("{}", &format!("{{{space}}}"));
+    assert!(accepts(&several, &blanks(" ")) && accepts(&several, &blanks("\n    ")));
+    for endless in ["  ", "\n\n", &format!("\n{}", " ".repeat(30))] {
+        assert!(!accepts(&several, &blanks(endless)), "{endless:?}");
+    }
+}
+
+/// A model that writes white space wherever it may.
+#[test]
+fn white_space_of_forced_calls_is_bounded() {
+    for form in CallForm::all().iter().filter(|form| form.literals().iter().all(|literal| literal.is_ascii()))
+    {
+        let tokenizer = tokenizer(&[]);
+        let source = grammar(form, &tools(ToolChoice::Required), &Markers::default(), None).unwrap();
+        let vocab = tokenizer.vocab_size() as u32;
+        let mut grammar = Vocabulary::new(&tokenizer, vocab).unwrap().grammar(&source).unwrap();
+        let mut mask = TokenMask::none(vocab as usize);
+        let (mut run, mut count) = (0, 0);
+        while !crate::constraint::Constraint::is_complete(&grammar) && count < 2000 {
+            crate::constraint::Constraint::allowed(&mut grammar, &mut mask).unwrap();
+            if (0..vocab).any(|id| tokenizer.is_end(id) && mask.allows(id)) {
+                break;
+            }
+            let space = [94, 95].into_iter().find(|&id| mask.allows(id));
+            run = if space.is_some() { run + 1 } else { 0 };
+            assert!(run <= 22, "{}", form.name);
+            let id = space.or_else(|| (0..vocab).find(|&id| mask.allows(id))).unwrap();
+            crate::constraint::Constraint::accept(&mut grammar, id).unwrap();
+            count += 1;
+        }
+        assert!(count < 2000, "{} does not end", form.name);
+    }
+}
+
+#[test]
+fn texts_with_tags_follow_patterns_and_formats() {
+    let form = CallForm::all().iter().find(|form| form.name == "qwen3.5").unwrap();
+    let call = |value: &str| {
+        format!("<tool_call>\n<function=f>\n<parameter=x>\n{value}\n</parameter>\n</function>\n</tool_call>")
+    };
+    for (schema, right, wrong) in [
+        (json!({ "pattern": "^a/[0-9]+$" }), &["a/1", "a/23"][..], &["a/", "xa/1", "a/1x"][..]),
+        (json!({ "pattern": "b" }), &["b", "abc", "a\nb"], &["a", ""]),
+        (json!({ "pattern": "^b|c" , "maxLength": 2 }), &[], &[]),
+        (json!({ "pattern": "(^b)|c" }), &[], &[]),
+        (json!({ "pattern": "^(b|c)", "maxLength": 2 }), &["b", "cx"], &["x", "cxx"]),
+        (json!({ "pattern": "^.*$" }), &["", "<p>"], &["a</parameter>b"]),
+        (json!({ "format": "date" }), &["2026-11-30"], &["2026-13-30", "today"]),
+        (json!({ "format": "password" }), &["x y"], &[]),
+        (json!({ "format": "date", "pattern": "^2026" }), &["2026-11-30"], &["2025-11-30"]),
+    ] {
+        let mut schema = schema;
+        schema["type"] = json!("string");
+        let parameters = json!({ "type": "object", "properties": { "x": schema }, "required": ["x"] });
+        let list = vec![Tool::new("f", None, Some(&parameters)).unwrap()];
+        let tools = Tools::new(list, ToolChoice::Required, false).unwrap();
+        let source = grammar(form, &tools, &Markers::default(), None);
+        if right.is_empty() {
+            let tokenizer = tokenizer(&[]);
+            let vocabulary = Vocabulary::new(&tokenizer, tokenizer.vocab_size() as u32).unwrap();
+            assert!(source.map_or(true, |source| vocabulary.grammar(&source).is_err()), "{schema}");
+            continue;
+        }
+        let source = source.unwrap();
+        for text in right {
+            assert!(accepts(&source, &call(text)), "{text} for {schema}");
+        }
+        for text in wrong {
+            assert!(!accepts(&source, &call(text)), "{text} for {schema}");
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_enforced_is_refused_by_name() {
     let form = CallForm::all().iter().find(|form| form.name == "qwen3.5").unwrap();
-    let schema = json!({ "type": "object", "properties": { "city": { "type": "string", "pattern": "^a" } } });
+    let schema =
+        json!({ "type": "object", "properties": { "city": { "type": "string", "pattern": "^a|b$" } } });
     let list = vec![Tool::new("f", None, Some(&schema)).unwrap()];
     let tools = Tools::new(list, ToolChoice::Required, true).unwrap();
     let error = grammar(form, &tools, &Markers::default(), None).unwrap_err();

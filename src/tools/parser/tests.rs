@@ -48,8 +48,12 @@ fn events<'t>(
 
 /// The text outside of calls, and the calls with their arguments.
 fn parsed(name: &str, text: &str) -> (String, Vec<(String, String)>) {
-    let (mut outside, mut calls) = (String::new(), Vec::new());
-    for event in events(form(name), true, [text]) {
+    read(events(form(name), true, [text]))
+}
+
+fn read(events: Vec<CallEvent>) -> (String, Vec<(String, String)>) {
+    let (mut outside, mut calls) = (String::new(), Vec::<(String, String)>::new());
+    for event in events {
         match event {
             CallEvent::Text(text) => outside.push_str(&text),
             CallEvent::Begin { index, name, .. } => {
@@ -202,12 +206,62 @@ fn parameters_with_tags_become_json() {
 fn a_call_that_is_cut_off_keeps_what_there_is() {
     let cut = "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Ro";
     assert_eq!(parsed("hermes", cut).1, [("weather".to_owned(), "{\"city\": \"Ro".to_owned())]);
-    let cut = "<tool_call>\n<function=weather>\n<parameter=city>\nRo\n</para";
-    assert_eq!(parsed("qwen3.5", cut).1, [("weather".to_owned(), "{\"city\": \"Ro\\n</para".to_owned())]);
+    let whole = "<tool_call>\n<function=weather>\n<parameter=city>\nRo\n</para";
+    assert_eq!(parsed("qwen3.5", whole).1, [("weather".to_owned(), "{\"city\": \"Ro\\n</para".to_owned())]);
+    assert_eq!(
+        read(cut_events("qwen3.5", whole)).1,
+        [("weather".to_owned(), "{\"city\": \"Ro".to_owned())],
+        "the beginning of a mark is no part of a value"
+    );
     assert_eq!(
         events(form("hermes"), true, ["<tool_call>{\"name\": \"now\", \"arguments\": {"]).last(),
         Some(&CallEvent::End)
     );
+}
+
+/// What a text says that is cut off.
+fn cut_events(name: &str, text: &str) -> Vec<CallEvent> {
+    let mut parser = CallParser::new(form(name), tools(true), IDS);
+    let mut out = Vec::new();
+    parser.push(text, &mut out);
+    parser.cut(&mut out);
+    out
+}
+
+#[test]
+fn the_beginning_of_a_call_is_no_text_where_it_is_cut_off() {
+    for &(name, text) in TEXTS {
+        for at in (0..=text.len()).filter(|&at| text.is_char_boundary(at)) {
+            let cut = &text[..at];
+            let (outside, calls) = read(cut_events(name, cut));
+            assert!("Let me see.".starts_with(&outside), "{name}: {cut:?} gives {outside:?}");
+            assert!(
+                outside.len() == at.min("Let me see.".len()) || at < 11,
+                "{name}: {cut:?} gives {outside:?}"
+            );
+            let expected = parsed(name, text).1;
+            for ((function, arguments), (whole, all)) in calls.iter().zip(&expected) {
+                assert_eq!(function, whole, "{name}: {cut:?}");
+                assert!(all.starts_with(arguments), "{name}: {cut:?} gives {arguments}");
+            }
+        }
+    }
+    // Without a mark an answer in JSON stays one, unless it begins as a call does.
+    for (text, outside) in [
+        ("{\"name\": \"wea", ""),
+        ("{\"na", ""),
+        ("{", ""),
+        ("{\"answer\": 4", "{\"answer\": 4"),
+        ("{\"nam\": \"wea", "{\"nam\": \"wea"),
+        ("{\"name\": \"Rome\", \"parameters\": {\"a\"", "{\"name\": \"Rome\", \"parameters\": {\"a\""),
+        ("Words ", "Words "),
+        ("", ""),
+    ] {
+        assert_eq!(read(cut_events("llama3", text)), (outside.to_owned(), vec![]), "{text}");
+    }
+    // Words that end where a mark could begin lose that.
+    assert_eq!(read(cut_events("hermes", "if a <")).0, "if a");
+    assert_eq!(read(cut_events("hermes", "if a < b\n")).0, "if a < b\n");
 }
 
 #[test]

@@ -466,6 +466,9 @@ pub fn json_limits(limits: &[ThreadLimits]) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use bitnetc_ir::work::Work;
+
+    use super::super::limits::Limits;
     use super::*;
 
     #[test]
@@ -474,5 +477,46 @@ mod tests {
         assert_eq!(selectors_of(&[X64, X64]), "x64");
         assert_eq!(selectors_of(&[Cranelift, X64, X64]), "x64 (2)+cranelift (1)");
         assert_eq!(selectors_of(&[]), "");
+    }
+
+    /// A generation of one token per second that reads `bytes`, on a machine that reads a gigabyte per second.
+    fn measured(bytes: u64) -> (Subject, Outcome) {
+        let limits = Limits { bandwidth: 1e9, int8: 1e12 };
+        let subject = Subject {
+            model: "tiny".to_owned(),
+            options: Vec::new(),
+            weight_bytes: bytes,
+            chunk: 16,
+            chunk_varies: false,
+        };
+        let outcome = Outcome {
+            test: Test { prompt: 0, generate: 1, depth: 0, sequences: 1, shared_prompt: false, threads: 1 },
+            samples: vec![1.0],
+            limits: vec![limits; 2],
+            work: Work { weight_bytes: bytes, ..Work::default() },
+            token_times: Vec::new(),
+            prompt_times: Vec::new(),
+            profile: None,
+        };
+        (subject, outcome)
+    }
+
+    #[test]
+    fn shares_above_the_limit_are_explained() {
+        let note = |all: &[u64]| share_note(&all.iter().map(|&bytes| measured(bytes)).collect::<Vec<_>>());
+        assert_eq!(note(&[]), "");
+        // 100.4 % is printed as 100 %.
+        assert_eq!(note(&[900_000_000, 1_004_000_000]), "");
+        for all in [&[1_006_000_000][..], &[500_000_000, 3_000_000_000]] {
+            assert!(note(all).starts_with("\nMore than 100 % of a limit: "), "{}", note(all));
+        }
+        let (subject, outcome) = measured(1_006_000_000);
+        assert!(row(TableStyle::Markdown, &subject, &outcome).contains("| 101 %"));
+        // The limits around a sample count as well as the greatest of all rounds.
+        let (subject, mut outcome) = measured(900_000_000);
+        outcome.limits.push(Limits { bandwidth: 2e9, int8: 1e12 });
+        outcome.limits[0].bandwidth = 8e8;
+        outcome.limits[1].bandwidth = 8e8;
+        assert!(outcome.share_of_limit() < 0.5 && !share_note(&[(subject, outcome)]).is_empty());
     }
 }

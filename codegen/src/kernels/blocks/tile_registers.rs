@@ -1,4 +1,4 @@
-//! Block-quantised products of sixteen tokens on machines with tile registers.
+//! Block-quantised products of whole tiles of tokens, sixteen each, on machines with tile registers.
 //!
 //! A *part* is what has one scale of the matrix in every row: a block, or in `w6` a half block. Its sums must leave the tile registers
 //! before the next part is added, so a product of a part takes a tile of its own, in which only the rows of its columns are not
@@ -24,6 +24,9 @@ use crate::kir::{I64, KernelBuilder, LANES, Scalar, TILE_ROWS, VECTOR_BYTES, Vf,
 /// Tokens that go together.
 pub(super) const TOKENS: usize = TILE_ROWS;
 
+/// Tokens that a row tile meets before the next one is read.
+pub(super) const MOST_TOKENS: usize = 2 * TOKENS;
+
 /// Bytes of a tile register.
 const TILE_BYTES: i64 = (TILE_ROWS * VECTOR_BYTES) as i64;
 /// Most parts of a group.
@@ -45,10 +48,10 @@ fn offsets_bytes(cols: u32, parts: u32) -> i64 {
 /// Scratch for the tiles, their sums, and the offsets of all parts.
 pub(super) fn scratch_bytes(cols: u32, format: BlockFormat) -> u64 {
     let parts = Matrix { rows: 0, cols, format }.parts();
-    (OFFSETS + TOKENS as i64 * offsets_bytes(cols, parts)) as u64
+    (OFFSETS + MOST_TOKENS as i64 * offsets_bytes(cols, parts)) as u64
 }
 
-/// The product of all units of a call with sixteen of its tokens.
+/// The product of all units of a call with some of its tokens.
 pub(super) struct TileMatmul {
     pub(super) matrix: Matrix,
     pub(super) call: Call,
@@ -59,6 +62,8 @@ pub(super) struct TileMatmul {
     pub(super) scratch: I64,
     /// The first of the tokens.
     pub(super) first: I64,
+    /// How many there are: a multiple of [`TOKENS`], and at most [`MOST_TOKENS`].
+    pub(super) tokens: I64,
 }
 
 impl TileMatmul {
@@ -68,32 +73,42 @@ impl TileMatmul {
         self.offsets(b);
         b.tile_begin(TILE_ROWS as u8);
         let tile_bytes = format.tile_bytes(cols) as i64;
-        let (blocks, group) = (cols.div_ceil(BLOCK), i64::from(GROUP));
-        let whole = i64::from(blocks / 2) * group;
         self.call.for_units(b, |b, unit| {
             let at = b.mul(unit, tile_bytes);
             let w = b.add(self.w, at);
-            let zero = b.splat_f32(0.0);
-            let mut sums = vec![zero; TOKENS];
-            if whole > 0 {
-                sums = b.for_loop(0, whole, group, sums, |b, column, sums| self.group(b, w, column, 2, sums));
-            }
-            if blocks % 2 == 1 {
-                let column = b.int(whole);
-                sums = self.group(b, w, column, 1, sums);
-            }
-            let at = b.mul(unit, 4 * i64::from(MATRIX_ROWS));
-            let factors = b.add(self.factors, at);
-            let factor = b.load_f32(factors, 0, LANES as u8);
-            let to = self.y.of(b, self.first);
-            let to = b.add(to, at);
-            for (token, sum) in (0..).zip(sums) {
-                let to = b.add(to, token * self.y.stride());
-                let value = b.fmul(sum, factor);
-                self.matrix.store(b, unit, to, value);
-            }
+            // The row tile is in the cache when the second sixteen come.
+            b.for_loop(0, self.tokens, TOKENS as i64, (), |b, token, ()| self.unit(b, unit, w, token));
         });
         b.tile_end();
+    }
+
+    /// The unit whose row tile is at `w`, with sixteen tokens from number `token` of them on.
+    fn unit(&self, b: &mut KernelBuilder, unit: I64, w: I64, token: I64) {
+        let blocks = self.matrix.cols.div_ceil(BLOCK);
+        let group = i64::from(GROUP);
+        let whole = i64::from(blocks / 2) * group;
+        let zero = b.splat_f32(0.0);
+        let mut sums = vec![zero; TOKENS];
+        if whole > 0 {
+            sums = b.for_loop(0, whole, group, sums, |b, column, sums| {
+                self.group(b, (w, token), column, 2, sums)
+            });
+        }
+        if blocks % 2 == 1 {
+            let column = b.int(whole);
+            sums = self.group(b, (w, token), column, 1, sums);
+        }
+        let at = b.mul(unit, 4 * i64::from(MATRIX_ROWS));
+        let factors = b.add(self.factors, at);
+        let factor = b.load_f32(factors, 0, LANES as u8);
+        let first = b.add(self.first, token);
+        let to = self.y.of(b, first);
+        let to = b.add(to, at);
+        for (token, sum) in (0..).zip(sums) {
+            let to = b.add(to, token * self.y.stride());
+            let value = b.fmul(sum, factor);
+            self.matrix.store(b, unit, to, value);
+        }
     }
 
     /// Zeros in the tiles of weights.
@@ -111,7 +126,7 @@ impl TileMatmul {
         let Matrix { cols, format, .. } = self.matrix;
         let parts = self.matrix.parts();
         let sum_at = if parts > 1 { Q8B_HALVES } else { Q8B_SUM } as i32;
-        b.for_loop(0, TOKENS as i64, 1, (), |b, token, ()| {
+        b.for_loop(0, self.tokens, 1, (), |b, token, ()| {
             let to = b.mul(token, offsets_bytes(cols, parts));
             let to = b.add(to, OFFSETS);
             let to = b.add(self.scratch, to);
@@ -132,8 +147,16 @@ impl TileMatmul {
         });
     }
 
-    /// Adds `blocks` blocks from column `column` on, which begins a group.
-    fn group(&self, b: &mut KernelBuilder, w: I64, column: I64, blocks: i32, mut sums: Vec<Vf>) -> Vec<Vf> {
+    /// Adds `blocks` blocks of the row tile at `w` from column `column` on, which begins a group, for sixteen tokens from number
+    /// `token` on.
+    fn group(
+        &self,
+        b: &mut KernelBuilder,
+        (w, token): (I64, I64),
+        column: I64,
+        blocks: i32,
+        mut sums: Vec<Vf>,
+    ) -> Vec<Vf> {
         let Matrix { cols, format, .. } = self.matrix;
         let parts = self.matrix.parts() as i32;
         let at = b.mul(column, (format.group_bytes() / u64::from(GROUP)) as i64);
@@ -152,7 +175,8 @@ impl TileMatmul {
                 b.store_bytes(tiles, vector, at, VECTOR_BYTES as u8);
             }
         }
-        let first = self.x.of(b, self.first);
+        let first = b.add(self.first, token);
+        let first = self.x.of(b, first);
         let x = b.add(first, column);
         let (x_stride, stride) = (b.int(self.x.stride()), b.int(VECTOR_BYTES as i64));
         b.tile_load(x, x_stride, 0, ACTIVATIONS);
@@ -172,8 +196,10 @@ impl TileMatmul {
         let records = b.add(records, q8_tail(cols) as i64);
         let at = b.mul(column, 8 * i64::from(parts));
         let at = b.shr(at, GROUP.ilog2() as u8);
-        let offsets = b.add(self.scratch, at);
+        let offsets = b.mul(token, offsets_bytes(cols, parts as u32));
+        let offsets = b.add(offsets, at);
         let offsets = b.add(offsets, OFFSETS);
+        let offsets = b.add(self.scratch, offsets);
         for block in 0..blocks {
             let scales = self.matrix.scales(b, codes, block);
             for (token, sum) in (0i32..).zip(&mut sums) {
