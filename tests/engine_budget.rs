@@ -155,11 +155,13 @@ fn what_is_counted_adds_up() {
     let refused = scheduler.submit(exactly(&[], 9, Some(20)));
     scheduler.step();
     assert_eq!((metrics.running.get(), metrics.waiting.get(), metrics.refused.get()), (2, 2, 1));
+    assert!(metrics.kv_tokens.get() > 0);
     drop((dropped, refused));
     for mut handle in handles {
         until_ended(&mut scheduler, &mut handle);
     }
-    assert_eq!((metrics.running.get(), metrics.waiting.get()), (0, 0));
+    assert_eq!((metrics.running.get(), metrics.waiting.get(), metrics.kv_tokens.get()), (0, 0, 0));
+    assert!(scheduler.tokens() > 0, "what has ended stays for the prompts to come");
     let finished = &metrics.finished;
     assert_eq!((finished.limit.get(), finished.cancelled.get(), finished.total()), (3, 1, 4));
     assert_eq!((metrics.prompt_tokens.get(), metrics.generation_tokens.get()), (150, 60));

@@ -357,6 +357,52 @@ fn texts_are_made_in_the_engine_alone() {
     assert_eq!(fed, allowed, "a place without such a line need not be allowed");
 }
 
+/// The modules of the library that a line names.
+fn modules_in(line: &str) -> impl Iterator<Item = &str> {
+    line.split("crate::")
+        .skip(1)
+        .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or(""))
+}
+
+#[test]
+fn texts_and_requests_are_free_of_connections() {
+    const OF_CONNECTIONS: [&str; 7] =
+        ["axum", "hyper", "tokio", "std::net", "async fn", "async move", ".await"];
+    /// A folder, and the modules of the library that it may build on; `None`: any but those above it.
+    const LAYERS: [(&str, Option<&[&str]>); 5] = [
+        ("src/engine", Some(&["engine", "error", "constraint"])),
+        ("src/constraint", Some(&["constraint"])),
+        ("src/api", None),
+        ("src/tools", None),
+        ("src/chat", None),
+    ];
+    assert_eq!(Vec::from_iter(modules_in("use crate::engine::{a, crate::api};")), ["engine", "api"]);
+    let mut seen = BTreeSet::new();
+    for (folder, below) in LAYERS {
+        let mut files = Vec::new();
+        rust_files(&root().join(folder), &mut files);
+        assert!(files.len() > 3, "{folder}");
+        for file in files.into_iter().filter(|file| file.file_stem().is_none_or(|name| name != "tests")) {
+            let text = fs::read_to_string(&file).unwrap();
+            for (number, line) in lines_outside_of_tests(&text) {
+                let place = format!("{}:{number}: {line}", file.display());
+                assert!(!OF_CONNECTIONS.iter().any(|word| line.contains(word)), "{place}");
+                for module in modules_in(line) {
+                    seen.insert(module.to_owned());
+                    let allowed = match below {
+                        Some(below) => below.contains(&module),
+                        None => {
+                            module != "batch" && module != "store" && (folder == "src/api" || module != "api")
+                        }
+                    };
+                    assert!(allowed, "{place}");
+                }
+            }
+        }
+    }
+    assert!(seen.contains("engine") && seen.contains("constraint"), "{seen:?}");
+}
+
 #[test]
 fn every_module_says_what_it_is() {
     for file in sources() {

@@ -63,7 +63,7 @@ impl Gate {
             return Ok(());
         }
         let message = format!(
-            "the server is not reached as {}: its names are localhost, 127.0.0.1, [::1] and those that its options allow",
+            "the host name {} is not allowed: use localhost, 127.0.0.1, [::1] or a name that the server was started with",
             name.escape_debug()
         );
         Err(Failure::new(StatusCode::FORBIDDEN, "host_not_allowed", message))
@@ -73,7 +73,7 @@ impl Gate {
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Failure> {
         let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
         if !is_own(origin, headers) && self.allowed(origin).is_none() {
-            let message = "the page's origin is not among those that the server allows";
+            let message = "the origin of the web page is not allowed: the server must be started with it";
             return Err(Failure::new(StatusCode::FORBIDDEN, "origin_not_allowed", message));
         }
         let kind = headers.get(CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
@@ -82,7 +82,7 @@ impl Gate {
         };
         match kind {
             Some(kind) if !is_json(kind) => {
-                let message = "requests of web pages have to be application/json";
+                let message = "requests from web pages must be of type application/json";
                 Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
             }
             _ => Ok(()),
@@ -148,7 +148,11 @@ fn has_key(headers: &HeaderMap, keys: &[Key]) -> Result<(), Failure> {
     let given = Key::new(&given);
     match keys.iter().fold(false, |found, key| key.is(&given) | found) {
         true => Ok(()),
-        false => Err(Failure::new(StatusCode::UNAUTHORIZED, "invalid_api_key", "the key is not right")),
+        false => Err(Failure::new(
+            StatusCode::UNAUTHORIZED,
+            "invalid_api_key",
+            "the key is not valid: use one of the server's keys",
+        )),
     }
 }
 

@@ -65,7 +65,7 @@ impl Admission {
     }
 
     fn overloaded(&self) -> Failure {
-        let message = format!("{} requests are waiting already: ask again later", self.waiting());
+        let message = format!("{} requests are waiting already: try again later", self.waiting());
         Failure::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message)
             .retry_after(self.retry_after())
     }
@@ -118,7 +118,7 @@ impl Ticket {
             }
             _ => {
                 let message =
-                    format!("no sequence was free within {:.1} s: ask again later", time.as_secs_f64());
+                    format!("no sequence was free within {:.1} s: try again later", time.as_secs_f64());
                 let seconds = self.admission.retry_after();
                 Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "queue_timeout", message)
                     .retry_after(seconds))

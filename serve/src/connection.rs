@@ -99,7 +99,7 @@ async fn refuse(mut stream: TcpStream, encrypted: bool) {
     // Whoever expects TLS understands no answer.
     if !encrypted {
         let answer =
-            plain(503, "too_many_connections", "too many connections: ask again", "retry-after: 1\r\n");
+            plain(503, "too_many_connections", "too many connections: try again later", "retry-after: 1\r\n");
         drop(timeout(LINGER, stream.write_all(answer.as_bytes())).await);
         linger(stream).await;
     }

@@ -85,7 +85,7 @@ impl Failure {
     }
 
     pub(crate) fn draining() -> Self {
-        let message = "the server is shutting down: ask another one, or again when it is back";
+        let message = "the server is shutting down: use another server, or try again later";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message).retry_after(5).closing()
     }
 

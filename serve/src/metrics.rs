@@ -132,7 +132,7 @@ const TABLE: &[Row] = &[
         "kv_cache_usage_perc",
         &["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "llamacpp:kv_cache_usage_ratio"],
         Kind::Gauge,
-        "Share of the KV cache that holds tokens, 0 to 1.",
+        "Share of the KV cache that running texts hold, 0 to 1.",
         Value::Number(|lease| {
             let metrics = lease.engine.metrics();
             share(metrics.kv_tokens.get(), metrics.kv_capacity.get())
@@ -142,14 +142,14 @@ const TABLE: &[Row] = &[
         "kv_cache_tokens",
         &["llamacpp:kv_cache_tokens"],
         Kind::Gauge,
-        "Tokens that the KV cache holds.",
+        "Tokens of running texts that the KV cache holds.",
         Value::Number(|lease| lease.engine.metrics().kv_tokens.get() as f64),
     ),
     row(
         "stored_prefix_bytes",
         &[],
         Kind::Gauge,
-        "Bytes of prefixes that are kept beside the sequences.",
+        "Bytes of prefixes that are stored outside of the sequences.",
         Value::Number(|lease| lease.engine.metrics().stored_bytes.get() as f64),
     ),
     row(
@@ -163,7 +163,7 @@ const TABLE: &[Row] = &[
         "generation_tokens_total",
         &["vllm:generation_tokens_total", "llamacpp:tokens_predicted_total"],
         Kind::Counter,
-        "Tokens that were made.",
+        "Tokens that were generated.",
         Value::Number(|lease| lease.engine.metrics().generation_tokens.get() as f64),
     ),
     row(
@@ -184,7 +184,7 @@ const TABLE: &[Row] = &[
         "prompt_tokens_seconds",
         &["llamacpp:prompt_tokens_seconds"],
         Kind::Gauge,
-        "Tokens of prompts computed in a second of the steps with prompts, on average.",
+        "Tokens of prompts computed per second of the steps with prompts, on average.",
         Value::Number(|lease| {
             let metrics = lease.engine.metrics();
             let steps = &metrics.step_seconds;
@@ -195,7 +195,7 @@ const TABLE: &[Row] = &[
         "generation_tokens_seconds",
         &["llamacpp:predicted_tokens_seconds"],
         Kind::Gauge,
-        "Tokens made in a second of the steps with decoding, on average.",
+        "Tokens generated per second of the steps with decoding, on average.",
         Value::Number(|lease| {
             let metrics = lease.engine.metrics();
             let steps = &metrics.step_seconds;
@@ -220,21 +220,21 @@ const TABLE: &[Row] = &[
         "num_preemptions_total",
         &["vllm:num_preemptions_total"],
         Kind::Counter,
-        "Texts that gave up their sequence because their clients did not read.",
+        "Texts that lost their sequence because their clients did not read.",
         Value::Number(|lease| lease.engine.metrics().preemptions.get() as f64),
     ),
     row(
         "requests_cancelled_total",
         &[],
         Kind::Counter,
-        "Texts whose clients left.",
+        "Texts whose clients disconnected or cancelled them.",
         Value::Number(|lease| lease.engine.metrics().finished.cancelled.get() as f64),
     ),
     row(
         "request_success_total",
         &["vllm:request_success_total"],
         Kind::Counter,
-        "Texts that have ended, by how.",
+        "Texts that have ended, by reason.",
         Value::Labelled("finished_reason", finished),
     ),
     row(
@@ -290,7 +290,7 @@ const TABLE: &[Row] = &[
         "request_generation_tokens",
         &["vllm:request_generation_tokens"],
         Kind::Histogram,
-        "Tokens that were made.",
+        "Tokens that were generated.",
         Value::Histogram(|metrics| &metrics.request_generation_tokens),
     ),
     row(
@@ -372,7 +372,7 @@ pub(crate) fn render(registry: &Registry, counters: &Counters) -> String {
     head(&mut out, name, Kind::Counter, "Requests that were answered, refused ones among them.");
     let _ = writeln!(out, "{name} {}", counters.requests.load(Ordering::Relaxed));
     let name = "bitnetc:requests_refused_total";
-    head(&mut out, name, Kind::Counter, "Requests that were not answered, by status.");
+    head(&mut out, name, Kind::Counter, "Requests that were refused, by status.");
     for (status, count) in STATUSES.iter().zip(&counters.refused) {
         let _ = writeln!(out, "{name}{{status=\"{status}\"}} {}", count.load(Ordering::Relaxed));
     }

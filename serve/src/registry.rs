@@ -177,7 +177,8 @@ impl Registry {
 
     fn unknown(&self, name: &str) -> Failure {
         let names: Vec<&str> = self.entries.iter().map(|entry| entry.source.name.as_str()).collect();
-        let message = format!("there is no model {}: there are {}", name.escape_debug(), names.join(", "));
+        let message =
+            format!("there is no model {}: the models are {}", name.escape_debug(), names.join(", "));
         let mut failure = Failure::new(StatusCode::NOT_FOUND, "model_not_found", message);
         failure.refusal.param = Some("model".to_owned());
         failure
@@ -197,7 +198,7 @@ impl Registry {
                 Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "model_load_failed", message).for_good())
             }
             Err(_) => {
-                let message = format!("the model {} is being loaded: ask again", entry.source.name);
+                let message = format!("the model {} is being loaded: try again later", entry.source.name);
                 Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "model_loading", message).retry_after(5))
             }
         }

@@ -74,7 +74,10 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
             |uri: Uri| async move { Failure::not_found(uri.path()).respond(Dialect::of_path(uri.path())) },
         )
         .method_not_allowed_fallback(|uri: Uri| async move {
-            let message = format!("{} is not asked in this way: see `allow`", uri.path().escape_debug());
+            let message = format!(
+                "{} does not support this method: the header `allow` has those that it supports",
+                uri.path().escape_debug()
+            );
             let failure = Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
             failure.respond(Dialect::of_path(uri.path()))
         })
@@ -102,7 +105,7 @@ async fn of_text(
 }
 
 fn unsupported(uri: &Uri, what: &str) -> Response {
-    let message = format!("{what} are not supported: the models here make text");
+    let message = format!("{what} are not supported: the models of this server generate text");
     let failure = Failure::new(StatusCode::BAD_REQUEST, "unsupported", message);
     failure.respond(Dialect::of_path(uri.path()))
 }

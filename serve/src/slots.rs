@@ -49,7 +49,7 @@ async fn list_of(app: &Arc<App>, uri: &Uri) -> Answer {
     let wants_free =
         parameters.get("fail_on_no_slot").is_some_and(|value| !["", "0", "false"].contains(&&**value));
     if wants_free && slots.iter().all(SlotState::is_processing) {
-        let message = "all sequences are taken";
+        let message = "all sequences are in use: try again later";
         return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "no_slot", message).retry_after(1));
     }
     Ok(answer(StatusCode::OK, &slots.iter().map(shown).collect()))
@@ -138,7 +138,8 @@ fn refused(error: SlotError) -> Failure {
 /// The file that a body names.
 fn path_of(app: &App, body: &[u8]) -> Result<PathBuf, Failure> {
     let Some(folder) = &app.options.slot_save_path else {
-        let message = "states are not saved here: the server was started without a directory for them";
+        let message =
+            "saving is disabled: the server was started without a directory for the states of sequences";
         return Err(Failure::new(StatusCode::BAD_REQUEST, "unsupported", message));
     };
     let body: Value = serde_json::from_slice(body).unwrap_or_default();

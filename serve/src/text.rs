@@ -46,7 +46,7 @@ async fn read_up_to(app: &App, body: Body, most: usize) -> Result<Bytes, Failure
             Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message).closing())
         }
         Ok(Err(_)) => {
-            let message = "the body did not arrive whole";
+            let message = "the body of the request is incomplete";
             Err(Failure::new(StatusCode::BAD_REQUEST, "incomplete_body", message).closing())
         }
         Err(_) => {

@@ -145,9 +145,9 @@ pub struct Metrics {
     pub running: Gauge,
     /// Requests that wait for a sequence.
     pub waiting: Gauge,
-    /// Tokens that all sequences together hold, of requests that have ended too.
+    /// Tokens that the sequences of running requests hold.
     pub kv_tokens: Gauge,
-    /// Tokens that they have room for.
+    /// Tokens that all sequences have room for.
     pub kv_capacity: Gauge,
     /// Bytes of prefixes that are kept outside of sequences.
     pub stored_bytes: Gauge,

@@ -404,7 +404,10 @@ impl<S: Stepper> Scheduler<S> {
     pub(super) fn publish(&self) {
         self.metrics.running.set(self.running() as u64);
         self.metrics.waiting.set(self.waiting.len() as u64);
-        self.metrics.kv_tokens.set(self.tokens() as u64);
+        // What ended texts have left can be taken from them, and is no load.
+        let running = self.seats.iter().zip(&self.places).filter(|(_, place)| place.is_some());
+        let tokens: usize = running.map(|(seat, _)| S::tokens(&seat.sequence).len()).sum();
+        self.metrics.kv_tokens.set(tokens as u64);
         self.metrics.stored_bytes.set(self.store.bytes());
         self.metrics.stored_prefixes.set(self.store.len() as u64);
         for (index, (seat, place)) in self.seats.iter().zip(&self.places).enumerate() {

@@ -159,8 +159,8 @@ fn a_text_that_is_left_makes_way_for_the_one_that_waits() {
     let mut first = connect(server.address);
     first.write_all(post("/v1/completions", &long_text(false)).as_bytes()).unwrap();
     eventually(|| server.metric("bitnetc:num_requests_running") == 1.0);
+    let body = json!({ "prompt": "b", "max_tokens": 2, "seed": 1 });
     std::thread::scope(|scope| {
-        let body = json!({ "prompt": "b", "max_tokens": 2, "seed": 1 });
         let waits = scope.spawn(|| server.post("/v1/completions", &body));
         eventually(|| server.metric("bitnetc:num_requests_waiting") == 1.0);
         drop(first);
