@@ -216,24 +216,7 @@ async fn show(app: Arc<App>, request: Request<Body>) -> Answer {
         .named(name.strip_suffix(":latest").unwrap_or(name))
         .or_else(|_| app.registry.named(name))?;
     let lease = app.registry.acquire(Some(&entry.source.name)).await?;
-    let service = &lease.service;
-    let loaded = service.model.loaded();
-    let architecture = loaded.architecture.as_str();
-    let mut info = serde_json::Map::new();
-    info.insert("general.architecture".to_owned(), json!(architecture));
-    info.insert(format!("{architecture}.context_length"), json!(service.context));
-    info.insert(format!("{architecture}.vocab_size"), json!(loaded.model.vocab()));
-    Ok(answer(
-        StatusCode::OK,
-        &json!({
-            "modelfile": "",
-            "parameters": "",
-            "template": loaded.chat_template.as_deref().unwrap_or_default(),
-            "details": details(Some(&lease)),
-            "model_info": info,
-            "capabilities": ["completion"],
-        }),
-    ))
+    Ok(answer(StatusCode::OK, &api::ollama_show(&lease.service)))
 }
 
 #[cfg(test)]
