@@ -58,6 +58,8 @@ pub enum GrammarLimit {
     Expressions,
     /// Its rules, while one token is chosen.
     Rules,
+    /// The processor time of its text so far.
+    Work,
 }
 
 impl GrammarLimit {
@@ -70,6 +72,7 @@ impl GrammarLimit {
             GrammarLimit::Time => "seconds to read it",
             GrammarLimit::Expressions => "steps of its regular expressions for one token",
             GrammarLimit::Rules => "open rules for one token",
+            GrammarLimit::Work => "milliseconds of processor time by this token",
         }
     }
 
@@ -83,7 +86,9 @@ impl GrammarLimit {
             | GrammarLimit::Expressions => {
                 "use shorter patterns, with smaller repetition counts and less nesting"
             }
-            GrammarLimit::Rules => "use fewer alternatives, and lists that grow to the left",
+            GrammarLimit::Rules | GrammarLimit::Work => {
+                "use fewer alternatives, rules that can be read in one way only, and lists that grow to the left"
+            }
         }
     }
 }

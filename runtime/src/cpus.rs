@@ -56,6 +56,13 @@ impl std::fmt::Display for Cpus {
     }
 }
 
+/// Processor time that the calling thread has had.
+pub fn thread_time() -> std::time::Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    std::time::Duration::new(seconds.unwrap_or(0), nanoseconds.unwrap_or(0))
+}
+
 /// Lets the calling thread run where the others leave time, as far as the system can do that.
 pub fn lower_priority() {
     // The highest value of `nice`; in Linux it is of a thread.

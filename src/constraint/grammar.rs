@@ -1,7 +1,9 @@
 //! Grammars by the `llguidance` crate.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bitnetc_runtime::cpus::thread_time;
 use bitnetc_runtime::sampling::TokenMask;
 use bitnetc_runtime::tokenizer::{TokenType, Tokenize, Tokenizer};
 use llguidance::api::{ParserLimits, StopReason, TopLevelGrammar};
@@ -29,6 +31,11 @@ const TOO_LARGE: [&str; 7] = [
 const MAX_CHOICES: usize = 1 << 20;
 /// Most states of the lexer of a grammar, about 2 KiB each.
 const MAX_STATES: usize = 50_000;
+/// Most open rules at a place, and at all places that are looked at for one token.
+const MAX_RULES: (usize, usize) = (1_000, 25_000);
+/// Processor time that the form of a text may take for each token, and once beside that. Forms that can be read in one way take
+/// a hundredth of it. What takes more would make all others wait: the time for a token of an ambiguous grammar grows with its place.
+const MAX_WORK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 /// Most parts of a schema that are tried by themselves to find the one that is not supported.
 const MAX_TRIES: usize = 60;
 
@@ -72,6 +79,7 @@ impl Vocabulary {
         let limits = factory.limits_mut();
         limits.verbose_errors = false;
         limits.max_lexer_states = MAX_STATES;
+        (limits.max_items_in_row, limits.step_max_items) = MAX_RULES;
         Ok(Self { factory })
     }
 
@@ -126,7 +134,8 @@ impl Vocabulary {
         let parser = self.factory.create_parser(grammar);
         let mut parser = parser.map_err(|error| Failed::Unusable { at: None, reason: error.to_string() })?;
         parser.start_without_prompt();
-        let mut grammar = Grammar { parser, limits: self.factory.limits().clone() };
+        let limits = self.factory.limits().clone();
+        let mut grammar = Grammar { parser, limits, tokens: 0, spent: Duration::ZERO };
         match grammar.parser.compute_mask() {
             Ok(_) => Ok(grammar),
             Err(_) => Err(match grammar.failed(String::new) {
@@ -241,6 +250,10 @@ impl Failed {
 pub struct Grammar {
     parser: TokenParser,
     limits: ParserLimits,
+    /// Tokens so far.
+    tokens: u32,
+    /// Processor time that they took.
+    spent: Duration,
 }
 
 impl std::fmt::Debug for Grammar {
@@ -252,7 +265,8 @@ impl std::fmt::Debug for Grammar {
 /// The same place in another text.
 impl Clone for Grammar {
     fn clone(&self) -> Self {
-        Self { parser: self.parser.deep_clone(), limits: self.limits.clone() }
+        let Self { limits, tokens, spent, .. } = self;
+        Self { parser: self.parser.deep_clone(), limits: limits.clone(), tokens: *tokens, spent: *spent }
     }
 }
 
@@ -266,11 +280,24 @@ impl Grammar {
         };
         ConstraintError::Limit { limit, most }
     }
+
+    /// Does some of the work of a token, unless the text has had more than its share.
+    fn work<T>(&mut self, what: impl FnOnce(&mut TokenParser) -> T) -> Result<T, ConstraintError> {
+        let (each, once) = MAX_WORK;
+        let most = once + each * self.tokens;
+        if self.spent > most {
+            return Err(ConstraintError::Limit { limit: GrammarLimit::Work, most: most.as_millis() as u64 });
+        }
+        let before = thread_time();
+        let done = what(&mut self.parser);
+        self.spent += thread_time().saturating_sub(before);
+        Ok(done)
+    }
 }
 
 impl Constraint for Grammar {
     fn allowed(&mut self, mask: &mut TokenMask) -> Result<(), ConstraintError> {
-        let Ok(allowed) = self.parser.compute_mask() else {
+        let Ok(allowed) = self.work(TokenParser::compute_mask)? else {
             return Err(self.failed(|| "it allows no token at this place".to_owned()));
         };
         mask.copy_from_words(allowed.as_slice());
@@ -278,7 +305,8 @@ impl Constraint for Grammar {
     }
 
     fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
-        let taken = self.parser.consume_token(token).and_then(|_| self.parser.check_stop());
+        self.tokens = self.tokens.saturating_add(1);
+        let taken = self.work(|parser| parser.consume_token(token).and_then(|_| parser.check_stop()))?;
         match taken {
             Ok(_) => Ok(()),
             Err(_) => Err(self.failed(|| format!("it does not allow token {token} at this place"))),
@@ -370,6 +398,30 @@ mod tests {
         assert_eq!(follow(GrammarSource::Gbnf(gbnf), 9, last), "cc!");
         let choice = vec!["(a+b)*".to_owned(), "x y".to_owned()];
         assert_eq!(follow(GrammarSource::Choice(choice), 9, first), "(a+b)*");
+    }
+
+    #[test]
+    fn a_text_has_no_more_than_its_share_of_the_processor() {
+        let tokenizer = tokenizer();
+        let vocab = tokenizer.vocab_size() as u32;
+        let source = GrammarSource::Gbnf("root ::= s\ns ::= s s s | s s | [a-z] | \"\"".to_owned());
+        let mut grammar = Vocabulary::new(&tokenizer, vocab).unwrap().grammar(&source).unwrap();
+        let mut mask = TokenMask::none(vocab as usize);
+        let a = tokenizer.encode("a", false, false).unwrap()[0];
+        let began = thread_time();
+        let ended = (0..100_000).find_map(|_| {
+            grammar.allowed(&mut mask).and_then(|()| grammar.accept(a)).err()
+        });
+        let Some(ConstraintError::Limit { limit: GrammarLimit::Work | GrammarLimit::Rules, .. }) = ended else {
+            panic!("{ended:?}");
+        };
+        // The budget, and one token more.
+        let most = MAX_WORK.1 + MAX_WORK.0 * grammar.tokens + Duration::from_secs(4);
+        assert!(thread_time() - began < most);
+        // What has had its share gets no more of it.
+        grammar.spent = most;
+        let refused = grammar.allowed(&mut mask);
+        assert!(matches!(refused, Err(ConstraintError::Limit { limit: GrammarLimit::Work, .. })));
     }
 
     #[test]
