@@ -132,7 +132,7 @@ fn clients_leave_no_sequence_and_no_thread_behind() {
         let mut clients: Vec<Client> = Vec::new();
         let mut read_to_the_end = 0;
         let mut finish = |client: &mut Client, event: Event| match event {
-            Event::Token(_) => false,
+            Event::Token(_) | Event::Progress(_) | Event::Scored(_) => false,
             Event::Failed(error) => panic!("{error}"),
             Event::Done(end) => {
                 let whole = expected(client.1);
