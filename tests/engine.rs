@@ -451,7 +451,7 @@ impl Client {
     /// Reads one event; whether it was the last.
     fn read(&mut self) -> bool {
         match self.handle.try_recv() {
-            None => false,
+            None | Some(Event::Progress(_) | Event::Scored(_)) => false,
             Some(Event::Token(token)) => {
                 self.text.push_str(&token.text);
                 false

@@ -64,7 +64,7 @@ impl Client {
     /// Reads one event; whether it was the last.
     fn read(&mut self, known: &mut HashMap<Of, String>) -> bool {
         match self.handle.try_recv() {
-            None => false,
+            None | Some(Event::Progress(_) | Event::Scored(_)) => false,
             Some(Event::Token(token)) => {
                 self.text.push_str(&token.text);
                 false
