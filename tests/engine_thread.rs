@@ -151,7 +151,7 @@ fn a_text_that_had_ended_is_whole_when_the_engine_goes() {
                 pieces.push_str(&token.text);
                 None
             }
-            Event::Progress(_) | Event::Scored(_) => None,
+            Event::Progress(_) | Event::Scored(_) => panic!("nobody asked for it"),
             Event::Done(end) => Some(end),
             Event::Failed(error) => panic!("{error}"),
         });

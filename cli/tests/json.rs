@@ -337,6 +337,9 @@ fn every_command_prints_what_is_documented() {
     let mixed = ["bench", "serve", "--url", &url, "--json", "--mix", "sharegpt", "--clients", "1"];
     runs.run(0, &[&mixed[..], &["--requests", "2"]].concat());
     let (url, _) = completions_server::start(completions_server::Behaviour { stall, ..Default::default() });
+    let lengths = ["--mix", "sharegpt", "--shared-prefix", "8"];
+    let served = [&["bench", "serve", "--url", &url, "--json"][..], &lengths].concat();
+    runs.run(0, &[&served[..], &["--clients", "1", "--requests", "2"]].concat());
     let burst = [
         "bench",
         "serve",

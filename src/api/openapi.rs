@@ -46,6 +46,35 @@ fn schema(kind: Kind) -> Value {
     }
 }
 
+/// What a field allows whose kind does not say it.
+fn particular(route: Route, name: &str) -> Option<Value> {
+    let text = json!({ "type": ["string", "null"] });
+    let messages = matches!(route, Route::Messages | Route::CountTokens);
+    Some(match name {
+        "messages" if messages => {
+            json!({ "type": "array", "items": reference("BlockMessage"), "minItems": 1, "maxItems": 4096 })
+        }
+        "input" => json!({ "anyOf": [
+            { "type": "string" }, { "type": "array", "items": { "type": "object" }, "minItems": 1 },
+        ]}),
+        "system" if messages => {
+            json!({ "anyOf": [text, { "type": "array", "items": reference("TextPart") }] })
+        }
+        "system" => text,
+        "think" => json!({ "type": ["boolean", "string", "null"] }),
+        "tools" => {
+            let item = json!({ "type": "object" });
+            json!({ "type": ["array", "null"], "items": item, "maxItems": crate::tools::MAX_TOOLS })
+        }
+        "tool_choice" if messages => json!({ "type": ["object", "null"] }),
+        "tool_choice" => json!({ "anyOf": [
+            { "enum": ["auto", "none", "required", "any", null] }, { "type": "object" },
+        ]}),
+        "reasoning_format" => json!({ "enum": ["auto", "deepseek", "none", null] }),
+        _ => return None,
+    })
+}
+
 /// The body of a route: its fields in the order of the table.
 fn request(route: Route) -> Value {
     let mut properties = Map::new();
@@ -54,12 +83,13 @@ fn request(route: Route) -> Value {
             continue;
         }
         for name in field.names() {
-            let mut value = schema(field.kind);
+            let mut value = particular(route, name).unwrap_or_else(|| schema(field.kind));
             value["description"] = json!(field.meaning);
             properties.insert(name.to_owned(), value);
         }
     }
-    let needed = if properties.contains_key("messages") { json!(["messages"]) } else { json!([]) };
+    let needed = ["messages", "input"].into_iter().filter(|name| properties.contains_key(*name));
+    let needed: Vec<&str> = needed.collect();
     json!({ "type": "object", "properties": properties, "required": needed })
 }
 
@@ -120,8 +150,55 @@ fn answer(route: Route) -> Value {
     match route {
         Route::ChatCompletions => reference("ChatCompletion"),
         Route::Completions => reference("Completion"),
-        _ => json!({ "type": "object" }),
+        Route::Responses => reference("Response"),
+        Route::Messages => reference("MessageAnswer"),
+        Route::CountTokens => closed(&json!({ "input_tokens": { "type": "integer" } }), &["input_tokens"]),
+        Route::LlamaCompletion => json!({ "anyOf": [
+            reference("LlamaCompletion"), { "type": "array", "items": reference("LlamaCompletion") },
+        ]}),
+        Route::OllamaChat => ollama_answer(("message", json!({ "type": "object" }))),
+        Route::OllamaGenerate => ollama_answer(("response", json!({ "type": "string" }))),
     }
+}
+
+/// The answer of one of ollama's routes.
+fn ollama_answer((name, said): (&str, Value)) -> Value {
+    let count = json!({ "type": "integer" });
+    closed(
+        &json!({
+            "model": { "type": "string" }, "created_at": { "type": "string" }, name: said, "done": { "type": "boolean" },
+            "done_reason": { "enum": ["stop", "length"] }, "context": { "type": "array", "items": count },
+            "prompt_eval_count": count, "eval_count": count, "total_duration": count, "load_duration": count,
+            "prompt_eval_duration": count, "eval_duration": count,
+        }),
+        &["model", "created_at", name, "done"],
+    )
+}
+
+/// Answers of the dialects.
+fn dialects() -> [(&'static str, Value); 3] {
+    let (integer, string, any) =
+        (json!({ "type": "integer" }), json!({ "type": "string" }), json!({ "type": "object" }));
+    let items = json!({ "type": "array", "items": any });
+    let response = closed(
+        &json!({ "id": string, "object": { "const": "response" }, "created_at": integer, "model": string,
+            "status": { "enum": ["completed", "incomplete"] }, "output": items, "usage": any,
+            "incomplete_details": { "type": ["object", "null"] } }),
+        &["id", "object", "created_at", "model", "status", "output", "usage"],
+    );
+    let message = closed(
+        &json!({ "id": string, "type": { "const": "message" }, "role": { "const": "assistant" }, "model": string,
+            "content": items, "stop_reason": { "enum": ["end_turn", "max_tokens", "stop_sequence", "tool_use"] },
+            "stop_sequence": { "type": ["string", "null"] }, "usage": any }),
+        &["id", "type", "role", "model", "content", "stop_reason", "usage"],
+    );
+    let completion = closed(
+        &json!({ "index": integer, "content": string, "tokens": { "type": "array", "items": integer },
+            "stop": { "const": true }, "stop_type": { "enum": ["eos", "word", "limit", "none"] }, "model": string,
+            "tokens_predicted": integer, "tokens_evaluated": integer, "timings": any }),
+        &["index", "content", "tokens", "stop", "stop_type", "model"],
+    );
+    [("Response", response), ("MessageAnswer", message), ("LlamaCompletion", completion)]
 }
 
 /// The media type of the streams of a route.
@@ -176,11 +253,22 @@ fn completion(object: &str, choice: &Value) -> Value {
 fn schemas() -> Value {
     let (integer, string) = (json!({ "type": "integer" }), json!({ "type": "string" }));
     let part = closed(&json!({ "type": { "const": "text" }, "text": string }), &["type", "text"]);
-    let content = json!({ "anyOf": [{ "type": ["string", "null"] }, { "type": "array", "items": part }] });
-    let message = closed(
-        &json!({ "role": string, "content": content, "refusal": { "type": ["string", "null"] },
-            "tool_calls": { "type": "array" } }),
+    let content = json!({ "anyOf": [string, { "type": "array", "items": reference("TextPart") }] });
+    let role = json!({ "type": "string", "pattern": "^[a-z_-]{1,32}$" });
+    let mut message = closed(
+        &json!({ "role": role, "content": { "anyOf": [content, { "type": "null" }] },
+            "refusal": { "type": ["string", "null"] }, "tool_calls": { "type": ["array", "null"], "items": { "type": "object" } } }),
         &["role"],
+    );
+    // What is said, or what is called.
+    message["anyOf"] = json!([
+        { "properties": { "content": content }, "required": ["content"] },
+        { "properties": { "tool_calls": { "type": "array", "minItems": 1 } }, "required": ["tool_calls"] },
+    ]);
+    let blocks = json!({ "anyOf": [string, { "type": "array", "items": closed(&json!({ "type": string }), &["type"]) }] });
+    let block_message = closed(
+        &json!({ "role": { "enum": ["user", "assistant", "system"] }, "content": blocks }),
+        &["role", "content"],
     );
     let error = closed(
         &json!({ "message": string, "type": string, "param": { "type": ["string", "null"] },
@@ -189,8 +277,10 @@ fn schemas() -> Value {
     );
     let usage = json!({ "prompt_tokens": integer, "completion_tokens": integer, "total_tokens": integer,
         "prompt_tokens_details": { "type": "object" } });
-    json!({
+    let mut all = json!({
         "Message": message,
+        "BlockMessage": block_message,
+        "TextPart": part,
         "Error": { "type": "object" , "properties": { "error": { "anyOf": [error, string] } }, "required": ["error"] },
         "Usage": closed(&usage, &["prompt_tokens", "completion_tokens", "total_tokens"]),
         "ChatCompletion": completion("chat.completion", &choice(("message", reference("Message")))),
@@ -199,7 +289,11 @@ fn schemas() -> Value {
             &json!({ "id": string, "object": { "const": "model" }, "created": integer, "owned_by": string }),
             &["id", "object", "created", "owned_by"],
         ),
-    })
+    });
+    if let Value::Object(all) = &mut all {
+        all.extend(dialects().map(|(name, schema)| (name.to_owned(), schema)));
+    }
+    all
 }
 
 /// The description of all routes of this module: those that make text, and the utilities. A server adds what it has beside them.
@@ -241,6 +335,15 @@ pub fn openapi() -> Value {
     ] {
         paths.insert(path.to_owned(), json!({ "post": operation(id, summary, Some(&body), &answer, None) }));
     }
+    let show =
+        json!({ "type": "object", "properties": { "model": { "type": "string" } }, "required": ["model"] });
+    let shown = operation("ollamaShow", "What a model is, as ollama's API tells it", Some(&show), &any, None);
+    paths.insert("/api/show".to_owned(), json!({ "post": shown }));
+    let models = closed(
+        &json!({ "models": { "type": "array", "items": closed(&json!({ "name": { "type": "string" } }), &["name"]) } }),
+        &["models"],
+    );
+    let version = closed(&json!({ "version": { "type": "string" } }), &["version"]);
     let list = closed(
         &json!({ "object": { "const": "list" }, "data": { "type": "array", "items": reference("Model") } }),
         &["object", "data"],
@@ -249,6 +352,9 @@ pub fn openapi() -> Value {
         ("/v1/models", "listModels", "The models", &list),
         ("/tokenizer_info", "tokenizerInfo", "What programs need to know of the tokenizer", &any),
         ("/props", "props", "The model and its defaults", &any),
+        ("/api/tags", "ollamaTags", "The models, as ollama's API lists them", &models),
+        ("/api/ps", "ollamaRunning", "The models that are loaded, as ollama's API lists them", &models),
+        ("/api/version", "ollamaVersion", "The version, as ollama's API tells it", &version),
     ] {
         paths.insert(path.to_owned(), json!({ "get": operation(id, summary, None, answer, None) }));
     }

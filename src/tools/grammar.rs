@@ -219,15 +219,16 @@ impl Writer<'_> {
         let patterns = patterns.ok_or_else(|| {
             unenforceable(tool, &format!("has a pattern with several anchors for the text {name}"))
         })?;
-        if patterns.is_empty() {
-            let _ = writeln!(self.rules, "{rule}[suffix={}]: {}", Value::from(end), text_of(schema));
-            return Ok(rule);
-        }
-        // A text that has to match has no mark of its end in it.
-        let (rule, mark) = (rule.to_uppercase(), Value::from(form.end));
-        let (patterns, all) = (patterns.join(" & "), text_of(schema));
-        let _ = writeln!(self.rules, "{rule}: {patterns} & {all} & ~(/(?s:.*)/ {mark} /(?s:.*)/)");
-        Ok(format!("{rule} {}", self.literal(&end)))
+        let (suffix, all) = (Value::from(end), text_of(schema));
+        let text = match patterns.is_empty() {
+            true => all,
+            // Where the mark of the end does not end a text that matches, it must not become a part of it.
+            false => {
+                format!("{} & {all} & ~(/(?s:.*)/ {} /(?s:.*)/)", patterns.join(" & "), Value::from(form.end))
+            }
+        };
+        let _ = writeln!(self.rules, "{rule}[suffix={suffix}]: {text}");
+        Ok(rule)
     }
 
     /// What an answer is made of `call`.

@@ -288,7 +288,7 @@ mod tests {
             ("bitnetc batch a -np 3", "bitnetc batch a --parallel 3"),
             (
                 "bitnetc serve -hf org/repo -np 3 -cram 9 -cb",
-                "bitnetc serve --parallel 3 --cache-ram 9 -m hf:org/repo",
+                "bitnetc serve -m hf:org/repo --parallel 3 --cache-ram 9",
             ),
             ("bitnetc run -fa -n 3", "bitnetc run -n 3"),
             ("bitnetc run -fa on -n 3", "bitnetc run -n 3"),

@@ -103,7 +103,7 @@ fn gated_bitlinear() {
 #[test]
 fn bitlinear_of_whole_tiles_of_tokens_and_what_is_left_of_them() {
     let mut random = Random(23);
-    for tokens in [16, 17, 31, 32, 33, 47, 64] {
+    for tokens in [8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 47, 64] {
         for (rows, cols) in [(16, 15), (33, 64), (48, 80), (96, 130), (64, 192)] {
             let layout = LAYOUTS[random.below(2) as usize];
             let x = random_quantised(&mut random, Some(tokens), cols);

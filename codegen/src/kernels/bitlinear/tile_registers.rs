@@ -5,8 +5,8 @@
 //! masks alone, once for all tokens, into the scratch. The signed operand is 16 activation rows as they are. Two tiles of
 //! tokens and two of matrix rows share their loads: four sums, which hide the latency of an instruction. Up to 32 tokens are
 //! these two tiles: then a row tile is not unpacked as a whole, but 64 columns between the products, and unpacked
-//! codes stay in the first-level cache. Two tiles of 17 to 31 tokens overlap; tokens that are in both are stored once, since what
-//! an epilogue adds may be in the place of the result.
+//! codes stay in the first-level cache. Two tiles of 17 to 31 tokens overlap, and so do two half tiles of 9 to 15; tokens that are in
+//! both are stored once, since what an epilogue adds may be in the place of the result.
 //!
 //! Invariants: after the last column the unpacked codes are 0, so what is in the tail of an activation row does not count;
 //! loads stay in front of the row's tail, since that starts at a multiple of 64 bytes.
@@ -19,8 +19,10 @@ use crate::kernels::lanes::for_tiles;
 use crate::kernels::prefetch;
 use crate::kir::{I64, IntCond, KernelBuilder, LANES, TILE_ROWS, VECTOR_BYTES, Vi};
 
-/// Fewest tokens that are worth unpacking the matrix.
-pub(super) const FEWEST_TOKENS: i64 = TILE_ROWS as i64;
+/// Fewest tokens that are worth unpacking the matrix: as many as two halves of a tile, which overlap, may be.
+pub(super) const FEWEST_TOKENS: i64 = HALF_ROWS as i64 + 1;
+/// Rows of half a tile.
+const HALF_ROWS: usize = TILE_ROWS / 2;
 /// Columns of a tile.
 const TILE_K: u32 = VECTOR_BYTES as u32;
 /// Fields of a group.
@@ -78,17 +80,21 @@ pub(super) fn chunk(b: &mut KernelBuilder, gemm: &Gemm, scratch: I64, first: I64
     for_tiles(b, gemm.call.unit_begin, gemm.call.unit_end, together, |b, unit, units| {
         let (weights, groups) = gemm.weights(b, unit, units);
         // Where the sums of all tokens have registers, unpacked columns are used once: they never leave the first-level cache.
-        let streamed = |b: &mut KernelBuilder, starts: &[I64], skipped: I64| {
-            this.streamed(b, unit, (&weights, groups), starts, skipped);
-        };
         let one = |b: &mut KernelBuilder| {
             let zero = b.int(0);
-            streamed(b, &[first], zero);
+            this.streamed(b, unit, (&weights, groups), TILE_ROWS, &[(first, zero)]);
         };
-        let two = |b: &mut KernelBuilder| {
-            let second = b.sub(end, TILE_ROWS as i64);
-            let skipped = b.sub(2 * TILE_ROWS as i64, tokens);
-            streamed(b, &[first, second], skipped);
+        let overlapping = |b: &mut KernelBuilder, rows: usize| {
+            let zero = b.int(0);
+            let second = b.sub(end, rows as i64);
+            let skipped = b.int(2 * rows as i64);
+            let skipped = b.sub(skipped, tokens);
+            this.streamed(b, unit, (&weights, groups), rows, &[(first, zero), (second, skipped)]);
+        };
+        let halves = |b: &mut KernelBuilder| {
+            b.tile_begin(HALF_ROWS as u8);
+            overlapping(b, HALF_ROWS);
+            b.tile_begin(TILE_ROWS as u8);
         };
         let many = |b: &mut KernelBuilder| {
             for (i, &tile) in (0..).zip(&weights) {
@@ -99,7 +105,11 @@ pub(super) fn chunk(b: &mut KernelBuilder, gemm: &Gemm, scratch: I64, first: I64
                 this.block(b, unit, &weights, token, tokens);
             });
         };
-        let few = |b: &mut KernelBuilder| b.if_else(tokens, IntCond::Lt, TILE_ROWS as i64 + 1, one, two);
+        let tiles = |b: &mut KernelBuilder| {
+            let two = |b: &mut KernelBuilder| overlapping(b, TILE_ROWS);
+            b.if_else(tokens, IntCond::Lt, TILE_ROWS as i64 + 1, one, two);
+        };
+        let few = |b: &mut KernelBuilder| b.if_else(tokens, IntCond::Lt, TILE_ROWS as i64, halves, tiles);
         b.if_else(tokens, IntCond::Lt, (TOGETHER * TILE_ROWS) as i64 + 1, few, many);
     });
     b.tile_end();
@@ -125,16 +135,16 @@ impl TileGemm<'_> {
         }
     }
 
-    /// The row tiles of `weights`, in the form of `tile16`, times the tokens of one or two tiles that begin at `starts`, where
-    /// no others need them unpacked: 64 columns at a time are unpacked and multiplied. Of the last tile of tokens, the first
-    /// `skipped` are of the one before it too.
+    /// The row tiles of `weights`, in the form of `tile16`, times one or two tiles of `rows` tokens, where no others need them
+    /// unpacked: 64 columns at a time are unpacked and multiplied. A tile is its first token and how many of its tokens
+    /// have been in the one before it.
     fn streamed(
         &self,
         b: &mut KernelBuilder,
         unit: I64,
         (weights, groups): (&[I64], u32),
-        starts: &[I64],
-        skipped: I64,
+        rows: usize,
+        blocks: &[(I64, I64)],
     ) {
         let mask = b.splat_i32(0x0303_0303);
         let zero = b.splat_i32(0);
@@ -159,19 +169,15 @@ impl TileGemm<'_> {
             }
             self.multiply(b, at, weights, &tiles, x);
         };
-        let x: Vec<I64> = starts.iter().map(|&start| self.gemm.x.of(b, start)).collect();
-        self.clear(b, weights.len(), starts.len());
+        let x: Vec<I64> = blocks.iter().map(|&(start, _)| self.gemm.x.of(b, start)).collect();
+        self.clear(b, weights.len(), blocks.len());
         let whole = i64::from(groups / TILE_GROUPS) * TILE_BYTES;
         b.for_loop(0, whole, TILE_BYTES, (), |b, at, ()| step(b, at, TILE_GROUPS, &x));
         if !groups.is_multiple_of(TILE_GROUPS) {
             let at = b.int(whole);
             step(b, at, groups % TILE_GROUPS, &x);
         }
-        let zero = b.int(0);
-        let last = starts.len() - 1;
-        let starts: Vec<(I64, I64)> =
-            (0..).zip(starts).map(|(i, &start)| (start, if i == last { skipped } else { zero })).collect();
-        self.finish(b, unit, weights.len(), &starts, TILE_ROWS);
+        self.finish(b, unit, weights.len(), blocks, rows);
     }
 
     /// The unpacked row tiles of `weights` times `tokens` tokens (32, 16 or less) from `token` on.
