@@ -10,7 +10,8 @@ use bitnetc_frontend_gguf::testing::TinyModel;
 use bitnetc_ir::DType;
 use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::sampling::{SamplingParams, TokenLogprobs};
-use common::{model_with_nan_after, open, options, random_tokens, score, tokens_by_hand, write_model};
+use common::poisoned::model_with_nan_after;
+use common::{open, options, random_tokens, score, tokens_by_hand, write_model};
 
 fn tiny(model: &TinyModel) -> Model {
     open(write_model(model).path(), &options(DType::F16)).into()

@@ -12,6 +12,7 @@ use bitnetc_ir::work::Work;
 use bitnetc_ir::{Feature, TargetDesc};
 use bitnetc_passes::WeightPacking;
 use bitnetc_runtime::cpus::Cpus;
+use bitnetc_runtime::memory::Memory;
 use bitnetc_runtime::roofline::{Roofline, default_buffer_bytes};
 use bitnetc_tools::bench::machine::{Build, Machine};
 use bitnetc_tools::bench::step::decode_step;
@@ -71,14 +72,6 @@ fn measure(target: &TargetDesc, threads: u32) -> Result<Measured, Failure> {
     let bandwidth = roofline.bandwidth(threads, PASSES).map_err(bitnetc_tools::Error::from)?.median();
     let int8 = roofline.int8_peak(threads, PASSES).map_err(bitnetc_tools::Error::from)?.median();
     Ok(Measured { threads, bandwidth, int8 })
-}
-
-/// Memory that is available, in bytes.
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    kib.checked_mul(1024)
 }
 
 /// Processes that were running or waiting for a CPU in the last minute, on average.
@@ -284,7 +277,7 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
         Some(progress::working("measuring", args.json, || measure(&target, threads))?)
     };
     let (hub, plans, settings) = caches()?;
-    let free = available_memory();
+    let free = Memory::probe().available;
     let step = reference_step(&target)?;
     let findings = findings(&cpus, &machine, config, free, load, step.weight_bytes);
     let verdict = verdict(&findings, measured.as_ref(), &step);

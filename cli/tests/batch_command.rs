@@ -389,7 +389,7 @@ fn a_grammar_that_explodes_is_a_line_with_its_error() {
 fn a_model_that_gives_nan_is_a_line_with_its_error() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("nan.gguf");
-    std::fs::write(&model, common::model_with_nan_after(5)).unwrap();
+    std::fs::write(&model, common::poisoned::model_with_nan_after(5)).unwrap();
     let line = |id: &str, prompt: &[u32]| {
         let body = json!({ "prompt": prompt, "max_tokens": 1, "temperature": 0 });
         json!({ "custom_id": id, "url": "/v1/completions", "body": body }).to_string()

@@ -334,6 +334,8 @@ fn every_command_prints_what_is_documented() {
         ["bench", "serve", "--url", &url, "--json", "--prompt-tokens", "4..8", "--output-tokens", "9"];
     runs.run(0, &[&served[..], &["--clients", "1,2", "--requests", "4"]].concat());
     runs.run(0, &[&served[..], &["--rate", "100", "--requests", "3"]].concat());
+    let mixed = ["bench", "serve", "--url", &url, "--json", "--mix", "sharegpt", "--clients", "1"];
+    runs.run(0, &[&mixed[..], &["--requests", "2"]].concat());
     let (url, _) = completions_server::start(completions_server::Behaviour { stall, ..Default::default() });
     let lengths = ["--mix", "sharegpt", "--shared-prefix", "8"];
     let served = [&["bench", "serve", "--url", &url, "--json"][..], &lengths].concat();

@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use crate::cgroups::{Group, groups};
+
 /// What limits the number of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cpus {
@@ -95,32 +97,8 @@ fn core_of(root: &Path, cpu: u32) -> String {
 
 /// The least quota of the cgroups of this process and of those around them.
 fn quota(root: &Path) -> Option<u32> {
-    let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
-    let mut least: Option<u32> = None;
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
-            continue;
-        };
-        let unified = controllers.is_empty();
-        if !unified && !controllers.split(',').any(|c| c == "cpu") {
-            continue;
-        }
-        let mounts: &[&str] = if unified { &["", "unified"] } else { &[controllers, "cpu", "cpu,cpuacct"] };
-        for mount in mounts {
-            let top = root.join("sys/fs/cgroup").join(mount);
-            // In a container the path may be that of the host, of which only the top is mounted.
-            for group in Path::new(path.trim_start_matches('/')).ancestors() {
-                if group.components().any(|c| !matches!(c, std::path::Component::Normal(_))) {
-                    continue;
-                }
-                let directory = top.join(group);
-                let found = if unified { quota_of_v2(&directory) } else { quota_of_v1(&directory) };
-                least = [least, found].into_iter().flatten().min();
-            }
-        }
-    }
-    least
+    let quota = |group: &Group| if group.unified { quota_of_v2(group) } else { quota_of_v1(group) };
+    groups(root, "cpu").iter().filter_map(quota).min()
 }
 
 fn cpus(quota: u64, period: u64) -> Option<u32> {
@@ -128,16 +106,16 @@ fn cpus(quota: u64, period: u64) -> Option<u32> {
 }
 
 /// `cpu.max`: a quota or `max`, and a period, in microseconds.
-fn quota_of_v2(directory: &Path) -> Option<u32> {
-    let text = fs::read_to_string(directory.join("cpu.max")).ok()?;
+fn quota_of_v2(group: &Group) -> Option<u32> {
+    let text = group.text("cpu.max")?;
     let mut words = text.split_whitespace();
     let quota = words.next()?.parse().ok()?;
     cpus(quota, words.next().map_or(Some(100_000), |period| period.parse().ok())?)
 }
 
 /// Quota (−1: none) and period in a file each.
-fn quota_of_v1(directory: &Path) -> Option<u32> {
-    let number = |name: &str| fs::read_to_string(directory.join(name)).ok()?.trim().parse::<i64>().ok();
+fn quota_of_v1(group: &Group) -> Option<u32> {
+    let number = |name: &str| group.text(name)?.trim().parse::<i64>().ok();
     let quota = u64::try_from(number("cpu.cfs_quota_us")?).ok()?;
     cpus(quota, u64::try_from(number("cpu.cfs_period_us")?).ok()?)
 }

@@ -6,12 +6,14 @@
 
 #![deny(unsafe_code)]
 
+mod cgroups;
 pub mod cpus;
 pub mod error;
 pub mod file_stream;
 pub mod machine;
 #[allow(unsafe_code)]
 pub mod map;
+pub mod memory;
 pub mod model;
 pub mod npy;
 pub mod plan;

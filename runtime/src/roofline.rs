@@ -28,6 +28,7 @@ use crate::machine::call::{BoundPrograms, Crew};
 use crate::machine::memory::{Sizes, WorkMemory};
 use crate::machine::team::{Job, Team};
 use crate::map::AlignedBuffer;
+use crate::memory::Memory;
 
 /// Ways to read that are tried; the fastest one counts.
 const READS: [RooflineKind; 5] = [
@@ -114,16 +115,10 @@ impl std::fmt::Debug for Roofline {
 /// at most a quarter of the memory that is free (where the system says how much that is).
 pub fn default_buffer_bytes() -> u64 {
     let wanted = host::last_cache_bytes().map_or(0, |bytes| 4 * u64::from(bytes)).max(1 << 30);
-    match available_memory(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default()) {
+    match Memory::probe().available {
         Some(free) => wanted.min(free / 4),
         None => wanted,
     }
-}
-
-/// Memory that new allocations may take, from the text of `/proc/meminfo`.
-fn available_memory(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find(|l| l.starts_with("MemAvailable:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 impl Roofline {
@@ -311,13 +306,6 @@ mod tests {
         assert_eq!(rate(&[3.0, 1.0, 2.0]).median(), 2.0);
         assert_eq!(rate(&[4.0, 1.0]).median(), 4.0);
         assert_eq!(rate(&[3.0, 1.0, 2.0]).best(), 3.0);
-    }
-
-    #[test]
-    fn free_memory_is_read_from_meminfo() {
-        let text = "MemTotal:       24689764 kB\nMemFree:  1 kB\nMemAvailable:   22334455 kB\n";
-        assert_eq!(available_memory(text), Some(22_334_455 * 1024));
-        assert_eq!(available_memory("MemTotal: 1 kB\n"), None);
     }
 
     #[test]

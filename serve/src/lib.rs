@@ -22,7 +22,6 @@ mod failure;
 mod io;
 mod lines;
 mod log;
-mod memory;
 mod metrics;
 mod options;
 pub mod page;

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::http::StatusCode;
 use bitnetc::engine::{Histogram, Metrics};
+use bitnetc::runtime::memory;
 
-use crate::memory;
 use crate::registry::{Lease, Registry};
 
 /// Statuses of refusals that are counted each.

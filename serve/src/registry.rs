@@ -16,13 +16,13 @@ use bitnetc::Model;
 use bitnetc::api::Service;
 use bitnetc::chat::{ChatEncoder, Wish};
 use bitnetc::engine::{Engine, EngineOptions};
+use bitnetc::runtime::memory::Memory;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::Note;
 use crate::admission::Admission;
 use crate::failure::Failure;
-use crate::memory;
 use crate::options::Options;
 use crate::shutdown::Shutdown;
 
@@ -294,7 +294,7 @@ impl Registry {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         let engine = EngineOptions {
             max_step: Some(models.max_step),
-            cache_ram: models.cache_ram.unwrap_or_else(memory::default_cache),
+            cache_ram: models.cache_ram.unwrap_or_else(default_cache),
             ..EngineOptions::of(context, models.threads, models.parallel)
         };
         let service = Service {
@@ -325,7 +325,7 @@ impl Registry {
         loop {
             let loaded = self.entries.iter().filter(|entry| entry.running().is_some()).count();
             let too_many = self.options.models.most.is_some_and(|most| loaded >= most);
-            let too_large = memory::available().is_some_and(|free| bytes > free);
+            let too_large = Memory::probe().available.is_some_and(|free| bytes > free);
             if !too_many && !too_large {
                 return;
             }
@@ -353,7 +353,35 @@ fn describe(name: &str, running: &Running) -> String {
     format!(
         "{name} is ready: {} sequences of {context} tokens = {}, weights {}",
         running.sequences,
-        memory::shown(running.bytes - weights.min(running.bytes)),
-        memory::shown(weights)
+        shown(running.bytes - weights.min(running.bytes)),
+        shown(weights)
     )
+}
+
+/// Bytes of prefixes that are stored where nobody says how many: a tenth of the memory, at most 2 GiB.
+fn default_cache() -> u64 {
+    Memory::probe().total.unwrap_or(0).div_euclid(10).min(2 << 30)
+}
+
+/// Bytes in decimal units.
+fn shown(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_shown_in_decimal_units() {
+        assert!(default_cache() <= 2 << 30);
+        assert_eq!(
+            [1_500, 2_000_000, 3_210_000_000].map(shown),
+            ["1.5 kB", "2.0 MB", "3.21 GB"].map(str::to_owned)
+        );
+    }
 }

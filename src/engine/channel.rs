@@ -26,8 +26,8 @@ use super::event::Event;
 pub(super) type Waker = Arc<dyn Fn() + Send + Sync>;
 
 /// Tells a client that its [`Handle`](super::Handle) has something to read. It is called on the thread that steps the
-/// scheduler, so it must neither block nor read the handle itself; a panic in it is ignored. Several events may come with one
-/// call, and a call with none.
+/// scheduler or on one that computes with it, so it must neither block nor read the handle itself; a panic in it is ignored.
+/// Several events may come with one call, and a call with none.
 pub type Notify = Arc<dyn Fn() + Send + Sync>;
 
 /// Notifies the client, also when it is dropped.

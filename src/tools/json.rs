@@ -17,7 +17,7 @@ impl Scan {
     }
 
     /// Reads on; the end of the value, as an offset in `text`, where it ends there.
-    pub(super) fn feed(&mut self, text: &str) -> Option<usize> {
+    pub(super) fn find_end(&mut self, text: &str) -> Option<usize> {
         for (at, byte) in text.bytes().enumerate() {
             match byte {
                 _ if self.escaped => self.escaped = false,
@@ -144,7 +144,7 @@ impl<'t> Reader<'t> {
         let start = self.at;
         match first {
             b'"' => self.string().map(drop)?,
-            b'{' | b'[' => self.at += Scan::default().feed(self.rest()).ok_or(Stop::More)?,
+            b'{' | b'[' => self.at += Scan::default().find_end(self.rest()).ok_or(Stop::More)?,
             _ => {
                 let end = |byte: u8| b",]} \n\r\t".contains(&byte);
                 self.at += self.rest().bytes().position(end).ok_or(Stop::More)?;
@@ -247,11 +247,11 @@ mod tests {
     #[test]
     fn values_end_where_they_end() {
         let text = r#"{"a": "}\"]", "b": [1, {}]} x"#;
-        assert_eq!(Scan::default().feed(text), Some(text.len() - 2));
+        assert_eq!(Scan::default().find_end(text), Some(text.len() - 2));
         let mut scan = Scan::default();
         let ends: Vec<usize> = text
             .char_indices()
-            .filter(|&(at, c)| scan.feed(&text[at..at + c.len_utf8()]).is_some())
+            .filter(|&(at, c)| scan.find_end(&text[at..at + c.len_utf8()]).is_some())
             .map(|(at, _)| at)
             .collect();
         assert_eq!(ends.first(), Some(&(text.len() - 3)));

@@ -146,7 +146,7 @@ impl CallParser {
                 self.head(mark, last, out)
             }
             State::Json(scan) => {
-                let end = scan.feed(&self.held);
+                let end = scan.find_end(&self.held);
                 let piece = self.take(end.unwrap_or(self.held.len()));
                 self.arguments(piece, out);
                 if end.is_some() {
@@ -159,7 +159,7 @@ impl CallParser {
                 end.is_some()
             }
             State::Rest(scan) => {
-                let end = scan.feed(&self.held);
+                let end = scan.find_end(&self.held);
                 self.take(end.unwrap_or(self.held.len()));
                 if end.is_some() {
                     self.state = State::After;

@@ -1,7 +1,7 @@
 //! What the integration tests share: opening models with chosen options, logits of a session, and the data folder.
 #![allow(dead_code, unreachable_pub)]
 
-mod poisoned;
+pub mod poisoned;
 
 use std::path::{Path, PathBuf};
 
@@ -13,8 +13,6 @@ use bitnetc_passes::HeadFormat;
 use bitnetc_runtime::sampling::{Sampler, SamplingParams, TokenMask};
 use bitnetc_runtime::session::{Session, SessionOptions};
 use bitnetc_runtime::tokenizer::Tokenize;
-
-pub use self::poisoned::model_with_nan_after;
 
 /// The repository.
 pub fn root() -> PathBuf {

@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bitnetc_codegen::host;
 use bitnetc_ir::TargetDesc;
+use bitnetc_runtime::memory::Memory;
 
 /// The machine, as far as the system says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ impl Machine {
             l1d_bytes: target.l1d_bytes.into(),
             l2_bytes: target.l2_bytes.into(),
             last_cache_bytes: host::last_cache_bytes().unwrap_or(0).into(),
-            memory_bytes: total_memory(&read("/proc/meminfo")),
+            memory_bytes: Memory::probe().total.unwrap_or(0),
             os: std::env::consts::OS,
         }
     }
@@ -71,12 +72,6 @@ fn cpu_name(cpuinfo: &str) -> String {
         (Some(family), Some(model)) => format!("{name} (family {family}, model {model})"),
         _ => name,
     }
-}
-
-fn total_memory(meminfo: &str) -> u64 {
-    let line = meminfo.lines().find(|l| l.starts_with("MemTotal:"));
-    let kib = line.and_then(|l| l.split_whitespace().nth(1)).and_then(|n| n.parse::<u64>().ok());
-    kib.unwrap_or(0).saturating_mul(1024)
 }
 
 /// Today in UTC, as `2026-11-22`.
@@ -125,6 +120,5 @@ mod tests {
         let text = "processor\t: 0\ncpu family\t: 6\nmodel\t\t: 207\nmodel name\t: Some CPU\n";
         assert_eq!(cpu_name(text), "Some CPU (family 6, model 207)");
         assert_eq!(cpu_name(""), "unknown");
-        assert_eq!(total_memory("MemTotal:  2 kB\n"), 2048);
     }
 }
