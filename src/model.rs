@@ -31,7 +31,8 @@ use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 use crate::chat::{ChatEncoder, Conversation, ConversationOptions, Wish};
 use crate::constraint::{Compiling, Constraint, ConstraintError, GrammarSource, Grammars, MakeConstraint};
 use crate::engine::{
-    Completion, Engine, EngineOptions, Event, GenerateOptions, Handle, Metrics, Request, Scheduler, Stop, Token,
+    Completion, Engine, EngineOptions, Event, GenerateOptions, Handle, Metrics, Request, Scheduler, Stop,
+    Token,
 };
 use crate::error::Error;
 use crate::load::{LoadOptions, Loaded, load};

@@ -313,7 +313,10 @@ impl Report {
                 _ => documents.push(report::json_test(&outcome)),
             }
             if let Some((status, message)) = outcome.first_refusal() {
-                output::say(quiet, format_args!("warning: requests were refused, the first with status {status}: {message}"));
+                output::say(
+                    quiet,
+                    format_args!("warning: requests were refused, the first with status {status}: {message}"),
+                );
             }
             if let Some(why) = outcome.failures().next() {
                 output::say(quiet, format_args!("warning: requests failed, the first because of: {why}"));

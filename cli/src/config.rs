@@ -310,7 +310,8 @@ fn variable_of(long: &str) -> Resettable<OsStr> {
 
 /// What to say of variables that no option has, but that are like those of one.
 pub(crate) fn misspelled_variables(command: &Command) -> Vec<String> {
-    let of_bitnetc = |name: std::ffi::OsString| name.into_string().ok().filter(|name| name.starts_with(PREFIX));
+    let of_bitnetc =
+        |name: std::ffi::OsString| name.into_string().ok().filter(|name| name.starts_with(PREFIX));
     let set: Vec<String> = std::env::vars_os().filter_map(|(name, _)| of_bitnetc(name)).collect();
     if set.is_empty() {
         return Vec::new();

@@ -64,7 +64,10 @@ fn warn_of(options: &Options, quiet: bool) {
 fn keys_of(source: &str, given: &[String]) -> Result<Vec<Key>, Failure> {
     let all: Vec<&str> = given.iter().flat_map(|keys| keys.split(',')).map(str::trim).collect();
     match all.iter().any(|key| key.is_empty()) {
-        true => Err(Failure::new(exit::USAGE, format!("{source}: a key is empty, so every request would have it"))),
+        true => Err(Failure::new(
+            exit::USAGE,
+            format!("{source}: a key is empty, so every request would have it"),
+        )),
         false => Ok(all.into_iter().map(Key::new).collect()),
     }
 }
@@ -86,7 +89,8 @@ fn check_origin(origin: &str) -> Result<(), Failure> {
     match origin == "*" || authority.is_some_and(|rest| !rest.is_empty() && !rest.contains('/')) {
         true => Ok(()),
         false => {
-            let message = format!("--cors-origins: expected an origin such as https://app.example, not {origin:?}");
+            let message =
+                format!("--cors-origins: expected an origin such as https://app.example, not {origin:?}");
             Err(Failure::new(exit::USAGE, message))
         }
     }

@@ -171,7 +171,10 @@ fn a_server_says_where_it_is_and_ends_in_order() {
     );
     assert!(!said.contains("secret") && !said.contains("ROMEO"), "{said}");
     assert_eq!(logged["peer"], "127.0.0.1");
-    assert!(logged["time"].as_str().is_some_and(|time| time.starts_with("20") && time.ends_with('Z')), "{logged}");
+    assert!(
+        logged["time"].as_str().is_some_and(|time| time.starts_with("20") && time.ends_with('Z')),
+        "{logged}"
+    );
 }
 
 #[test]
@@ -206,7 +209,10 @@ fn options_come_from_the_environment_and_from_llama_server() {
     served.signal("-TERM");
     let (code, said) = served.end();
     assert_eq!(code, Some(0));
-    assert!(said.contains("BITNETC_PARALEL is not used") && said.contains("did you mean BITNETC_PARALLEL?"), "{said}");
+    assert!(
+        said.contains("BITNETC_PARALEL is not used") && said.contains("did you mean BITNETC_PARALLEL?"),
+        "{said}"
+    );
     assert!(said.contains("note: --metrics has no effect: /metrics is always there"), "{said}");
     let mut shown = self::command(&["config"]);
     let shown = shown.env("BITNETC_API_KEY", "from-the-environment").output().unwrap();

@@ -270,7 +270,8 @@ mod tests {
     #[test]
     fn a_line_has_no_control_characters_and_no_more_than_is_known() {
         let peer = IpAddr::from([192, 0, 2, 7]);
-        let mut fields = Fields::new(peer, "a\u{1b}[31m".to_owned(), "POST".to_owned(), "/v1/x y\n".to_owned());
+        let mut fields =
+            Fields::new(peer, "a\u{1b}[31m".to_owned(), "POST".to_owned(), "/v1/x y\n".to_owned());
         fields.status = 400;
         fields.time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_120);
         let total = Duration::from_micros(1_234);

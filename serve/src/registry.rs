@@ -323,7 +323,9 @@ impl Registry {
         }
         let of_context = loaded.context_bytes(context).saturating_mul(u64::from(models.parallel));
         let bytes = loaded.model.weight_bytes().saturating_add(of_context);
-        if let Some(warning) = memory::available().and_then(|free| too_large(of_context, context, models.parallel, free)) {
+        if let Some(warning) =
+            memory::available().and_then(|free| too_large(of_context, context, models.parallel, free))
+        {
             (self.note)(&warning);
         }
         let chat = ChatEncoder::for_model(loaded, &entry.source.template).map(|(encoder, note)| {
@@ -430,7 +432,9 @@ mod tests {
     fn sequences_that_exceed_the_memory_are_pointed_out() {
         assert_eq!(too_large(1 << 30, 4096, 8, 1 << 30), None);
         let warning = too_large(80_000_000_000, 1_000_000, 8, 23_000_000_000).unwrap();
-        for words in ["8 sequences of 1000000 tokens need 80.00 GB", "23.00 GB of memory", "-c 4096", "--parallel"] {
+        for words in
+            ["8 sequences of 1000000 tokens need 80.00 GB", "23.00 GB of memory", "-c 4096", "--parallel"]
+        {
             assert!(warning.contains(words), "{warning}");
         }
     }

@@ -159,7 +159,9 @@ fn draining(running: usize, time: Duration) -> String {
     match running {
         0 => "shutting down".to_owned(),
         1 => format!("shutting down: 1 request is running, for at most {time} s; a second signal ends it"),
-        _ => format!("shutting down: {running} requests are running, for at most {time} s; a second signal ends them"),
+        _ => format!(
+            "shutting down: {running} requests are running, for at most {time} s; a second signal ends them"
+        ),
     }
 }
 

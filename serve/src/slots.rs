@@ -82,7 +82,8 @@ async fn act_on(app: Arc<App>, request: Request<Body>) -> Answer {
         "erase" => Action::Erase,
         other => {
             let is = if other.is_empty() { "missing".to_owned() } else { format!("{:?}", other) };
-            let message = format!("action is {is}: expected save, restore or erase, as in /slots/0?action=erase");
+            let message =
+                format!("action is {is}: expected save, restore or erase, as in /slots/0?action=erase");
             return Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_value", message));
         }
     };
@@ -144,8 +145,7 @@ fn refused(error: SlotError) -> Failure {
 /// The file that a body names.
 fn path_of(app: &App, body: &[u8]) -> Result<PathBuf, Failure> {
     let Some(folder) = &app.options.slot_save_path else {
-        let message =
-            "saving is disabled: start the server with --slot-save-path DIR";
+        let message = "saving is disabled: start the server with --slot-save-path DIR";
         return Err(Failure::new(StatusCode::BAD_REQUEST, "unsupported", message));
     };
     let body: Value = serde_json::from_slice(body).unwrap_or_default();

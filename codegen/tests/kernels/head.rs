@@ -99,7 +99,9 @@ fn block_matmul_of_every_token_count() {
 fn block_matmul_of_whole_tiles_of_tokens() {
     let mut random = Random(37);
     for &format in BlockFormat::ALL {
-        for (tokens, rows, cols) in [(16, 33, 64), (17, 16, 96), (33, 20, 30), (24, 48, 200), (32, 33, 96), (51, 16, 200)] {
+        for (tokens, rows, cols) in
+            [(16, 33, 64), (17, 16, 96), (33, 20, 30), (24, 48, 200), (32, 33, 96), (51, 16, 200)]
+        {
             let x = random_quantised(&mut random, Some(tokens), cols);
             let w = blocks(&mut random, format, rows, cols);
             run(Op::BlockMatmul {}, vec![x, w], Some(tokens));

@@ -31,7 +31,10 @@ fn what_is_refused_has_its_status_and_is_json() {
         (completion(&json!({ "prompt": "x".repeat(5000) })), 413, "body_too_large"),
         (server.post("/v1/embeddings", &json!({ "input": "a" })), 400, "unsupported"),
         (
-            ask(server.address, "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n"),
+            ask(
+                server.address,
+                "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n",
+            ),
             400,
             "invalid_json",
         ),
