@@ -31,7 +31,8 @@ use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 use crate::chat::{ChatEncoder, Conversation, ConversationOptions, Wish};
 use crate::constraint::{Compiling, Constraint, ConstraintError, GrammarSource, Grammars, MakeConstraint};
 use crate::engine::{
-    Completion, Engine, EngineOptions, Event, GenerateOptions, Handle, Request, Scheduler, Stop, Token,
+    Completion, Engine, EngineOptions, Event, GenerateOptions, Handle, Metrics, Request, Scheduler, Stop,
+    Token,
 };
 use crate::error::Error;
 use crate::load::{LoadOptions, Loaded, load};
@@ -202,6 +203,14 @@ impl Model {
     /// Memory could not be allocated, or threads could not be started.
     pub fn engine(&self, options: EngineOptions) -> Result<Engine, Error> {
         Ok(Engine::start(self.scheduler(options)?)?)
+    }
+
+    /// As [`Model::engine`], whose counters continue those of `metrics`: of an earlier engine of the same model.
+    ///
+    /// # Errors
+    /// As [`Model::engine`].
+    pub fn engine_counting(&self, options: EngineOptions, metrics: Arc<Metrics>) -> Result<Engine, Error> {
+        Ok(Engine::start(self.scheduler(options)?.counting(metrics))?)
     }
 
     /// A conversation with room for `context` tokens, in the model's own form or the one that its tokens suggest.

@@ -312,6 +312,12 @@ impl Report {
                 (LoadFormat::Csv, _) => output::print(&report::csv_row(&outcome))?,
                 _ => documents.push(report::json_test(&outcome)),
             }
+            if let Some((status, message)) = outcome.first_refusal() {
+                output::say(
+                    quiet,
+                    format_args!("warning: requests were refused, the first with status {status}: {message}"),
+                );
+            }
             if let Some(why) = outcome.failures().next() {
                 output::say(quiet, format_args!("warning: requests failed, the first because of: {why}"));
             }

@@ -26,6 +26,8 @@ use crate::exit;
 
 /// The variable that names another file; empty for none.
 const VARIABLE: &str = "BITNETC_CONFIG";
+/// What the names of all variables begin with.
+const PREFIX: &str = "BITNETC_";
 /// The table of aliases.
 const ALIAS_TABLE: &str = "aliases";
 /// Options that mean something else in each command, or concern one call only.
@@ -303,7 +305,34 @@ impl Config {
 
 /// The variable of an option.
 fn variable_of(long: &str) -> Resettable<OsStr> {
-    Resettable::Value(format!("BITNETC_{}", long.replace('-', "_").to_uppercase()).into())
+    Resettable::Value(format!("{PREFIX}{}", long.replace('-', "_").to_uppercase()).into())
+}
+
+/// What to say of variables that no option has, but that are like those of one.
+pub(crate) fn misspelled_variables(command: &Command) -> Vec<String> {
+    let of_bitnetc =
+        |name: std::ffi::OsString| name.into_string().ok().filter(|name| name.starts_with(PREFIX));
+    let set: Vec<String> = std::env::vars_os().filter_map(|(name, _)| of_bitnetc(name)).collect();
+    if set.is_empty() {
+        return Vec::new();
+    }
+    let mut known = vec![VARIABLE.to_owned()];
+    variables(command, &mut known);
+    let bare = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
+    let names: Vec<String> = known.iter().map(|name| bare(name)).collect();
+    let unknown = set.iter().filter(|name| !known.contains(name));
+    let notes = unknown.filter_map(|name| {
+        let meant = suggest::nearest(&bare(name), names.iter().map(String::as_str))?;
+        Some(format!("note: {name} is not used: no option has this variable; did you mean {PREFIX}{meant}?"))
+    });
+    notes.collect()
+}
+
+/// The variables of the options of a command and of those below it.
+fn variables(command: &Command, names: &mut Vec<String>) {
+    let of_options = command.get_arguments().filter_map(clap::Arg::get_env);
+    names.extend(of_options.map(|name| name.to_string_lossy().into_owned()));
+    command.get_subcommands().for_each(|sub| variables(sub, names));
 }
 
 /// The long names of the options of a command and of those below it.

@@ -10,6 +10,8 @@ use bitnetc::chat::ChatError;
 use bitnetc::engine::EngineError;
 use bitnetc::import::LocationError;
 use bitnetc::store::StoreError;
+use bitnetc_codegen::compile::CompileError;
+use bitnetc_codegen::error::CodegenError;
 use bitnetc_import::ImportError;
 use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::map::MapError;
@@ -29,6 +31,7 @@ pub(crate) fn of(error: &Error) -> Option<String> {
         Error::Open(error) => of_map(error),
         Error::Plan(error) => of_plan(error),
         Error::Session(error) => of_session(error),
+        Error::Compile(CompileError::Code(CodegenError::Memory { .. })) => Some(NO_CODE.to_owned()),
         Error::Thread { .. } | Error::Engine(EngineError::Thread(_)) => Some(MORE_THREADS.to_owned()),
         Error::Chat(error) => of_chat(error),
         Error::Store(error) => of_store(error),
@@ -45,6 +48,9 @@ pub(crate) fn of(error: &Error) -> Option<String> {
         _ => None,
     }
 }
+
+/// What to do where the system refuses memory for generated code.
+const NO_CODE: &str = "kernels are generated at run time: remove MemoryDenyWriteExecute= from the systemd unit, or allow execmem in SELinux";
 
 /// What to do where the system refuses a thread.
 const MORE_THREADS: &str = "raise the limit of processes and threads (ulimit -u, pids.max)";

@@ -104,6 +104,9 @@ fn main() -> ExitCode {
     if let Some(note) = config.as_ref().ok().and_then(Config::note) {
         output::say(cli.quiet, note);
     }
+    if config.is_ok() {
+        config::misspelled_variables(&command).iter().for_each(|note| output::say(cli.quiet, note));
+    }
     typed.notes.iter().for_each(|note| output::say(cli.quiet, note));
     if let Some(warning) = usage::threads_asked(&matches).and_then(build::too_many_threads) {
         output::say(cli.quiet, warning);

@@ -209,7 +209,7 @@ fn model_file(path: PathBuf) -> Result<PathBuf, Failure> {
         return Err(Failure::with_hint(exit::FAILURE, absent, Some(hint)));
     }
     if !text.contains(['/', '.', '\\']) {
-        let hint = format!("the aliases are {}; use -p for a prompt", known_aliases());
+        let hint = format!("the aliases are {}; `bitnetc run -p TEXT` takes a prompt", known_aliases());
         return Err(Failure::with_hint(exit::FAILURE, absent, Some(hint)));
     }
     Ok(path)

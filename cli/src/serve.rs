@@ -4,6 +4,7 @@ mod args;
 mod sources;
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use bitnetc_serve::{Access, Key, Limits, LogFormat, Models, Note, Options, ServeError, Server, TlsFiles};
@@ -26,14 +27,12 @@ pub(crate) fn run(args: &ServeArgs, quiet: bool) -> Outcome {
     let server = Server::bind(options, sources.models, note, log).map_err(Failure::from)?;
     let shutdown = server.shutdown();
     interrupt::drain_with(move || shutdown.drain());
-    output::print(&format!("{}\n", server.url()))?;
-    let shown = sources.names.join(", ");
-    let drain = args.drain_timeout;
-    output::say(
-        quiet,
-        format!("serving {shown} at {} (Ctrl-C ends it, after at most {drain} s)", server.url()),
-    );
-    let result = server.run();
+    let (url, shown, drain) = (server.url(), sources.names.join(", "), args.drain_timeout);
+    let result = server.run(|| {
+        output::say(quiet, format!("serving {shown} at {url} (Ctrl-C ends it, after at most {drain} s)"));
+        // A reader that has closed standard output has the address on standard error.
+        drop(output::print(&format!("{url}\n")));
+    });
     interrupt::abandon();
     match result {
         Ok(()) => Ok(exit::OK),
@@ -61,17 +60,51 @@ fn warn_of(options: &Options, quiet: bool) {
     }
 }
 
-/// The keys of an option and of the lines of a file.
-fn keys(given: &[String], file: Option<&std::path::Path>) -> Result<Vec<Key>, Failure> {
-    let of_file = file.map(input_file::text).transpose()?.unwrap_or_default();
-    let lines = of_file.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let given = given.iter().flat_map(|keys| keys.split(',')).map(str::trim);
-    let all: Vec<&str> = given.chain(lines).collect();
-    if all.iter().any(|key| key.is_empty()) || file.is_some() && of_file.trim().is_empty() {
-        let message = "a key is empty: everybody would have it";
-        return Err(Failure::new(exit::USAGE, message));
+/// The keys that `source` gives, separated by commas.
+fn keys_of(source: &str, given: &[String]) -> Result<Vec<Key>, Failure> {
+    let all: Vec<&str> = given.iter().flat_map(|keys| keys.split(',')).map(str::trim).collect();
+    match all.iter().any(|key| key.is_empty()) {
+        true => Err(Failure::new(
+            exit::USAGE,
+            format!("{source}: a key is empty, so every request would have it"),
+        )),
+        false => Ok(all.into_iter().map(Key::new).collect()),
     }
-    Ok(all.into_iter().map(Key::new).collect())
+}
+
+/// The keys of a file, one per line.
+fn keys_in(file: &Path) -> Result<Vec<Key>, Failure> {
+    let text = input_file::text(file)?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let keys: Vec<Key> = lines.map(Key::new).collect();
+    match keys.is_empty() {
+        true => Err(Failure::new(exit::USAGE, format!("--api-key-file: {file:?} has no key"))),
+        false => Ok(keys),
+    }
+}
+
+/// An origin as browsers send it, or `*`.
+fn check_origin(origin: &str) -> Result<(), Failure> {
+    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    match origin == "*" || authority.is_some_and(|rest| !rest.is_empty() && !rest.contains('/')) {
+        true => Ok(()),
+        false => {
+            let message =
+                format!("--cors-origins: expected an origin such as https://app.example, not {origin:?}");
+            Err(Failure::new(exit::USAGE, message))
+        }
+    }
+}
+
+/// The name of a host.
+fn check_host(name: &str) -> Result<(), Failure> {
+    match name.is_empty() || name.contains('/') {
+        true => {
+            let message = format!("--allowed-hosts: expected a name such as llm.example, not {name:?}");
+            Err(Failure::new(exit::USAGE, message))
+        }
+        false => Ok(()),
+    }
 }
 
 impl ServeArgs {
@@ -89,12 +122,7 @@ impl ServeArgs {
         Ok(Options {
             host: self.host()?,
             port: self.port,
-            access: Access {
-                keys: keys(&self.api_key, self.api_key_file.as_deref())?,
-                metrics_key: keys(self.metrics_key.as_slice(), None)?.pop(),
-                allowed_hosts: self.allowed_hosts.clone(),
-                cors_origins: self.cors_origins.clone(),
-            },
+            access: self.access()?,
             tls,
             limits: self.limits(),
             models: self.models()?,
@@ -105,6 +133,30 @@ impl ServeArgs {
             log_prompts: self.log_prompts,
             slot_save_path: self.slot_save_path.clone(),
         })
+    }
+
+    fn access(&self) -> Result<Access, Failure> {
+        self.cors_origins.iter().try_for_each(|origin| check_origin(origin))?;
+        self.allowed_hosts.iter().try_for_each(|name| check_host(name))?;
+        let mut keys = keys_of("--api-key", self.typed_or_set("api_key", &self.api_key))?;
+        if let Some(file) = &self.api_key_file {
+            keys.extend(keys_in(file)?);
+        }
+        let metrics_key = self.typed_or_set("metrics_key", self.metrics_key.as_slice());
+        Ok(Access {
+            keys,
+            metrics_key: keys_of("--metrics-key", metrics_key)?.pop(),
+            allowed_hosts: self.allowed_hosts.clone(),
+            cors_origins: self.cors_origins.clone(),
+        })
+    }
+
+    /// The values of an option. A variable that is empty is as one that is not set.
+    fn typed_or_set<'v>(&self, option: &str, values: &'v [String]) -> &'v [String] {
+        match values {
+            [empty] if empty.is_empty() && !self.given.has(option) => &[],
+            values => values,
+        }
     }
 
     fn host(&self) -> Result<IpAddr, Failure> {

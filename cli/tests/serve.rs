@@ -159,6 +159,10 @@ fn a_server_says_where_it_is_and_ends_in_order() {
     let (code, said) = served.end();
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("2 sequences of 256 tokens = "), "{said}");
+    // In this order, and each once.
+    let order = ["small is ready: ", "serving small at http://127.0.0.1:", "shutting down", "shut down"];
+    let places: Vec<_> = order.iter().map(|words| said.find(words)).collect();
+    assert!(places.is_sorted() && places.iter().all(Option::is_some), "{said}");
     let logged = said.lines().find(|line| line.contains("/v1/completions")).unwrap();
     let logged: serde_json::Value = serde_json::from_str(logged).unwrap();
     assert_eq!(
@@ -166,6 +170,11 @@ fn a_server_says_where_it_is_and_ends_in_order() {
         (&200.into(), &4.into(), &"length".into())
     );
     assert!(!said.contains("secret") && !said.contains("ROMEO"), "{said}");
+    assert_eq!(logged["peer"], "127.0.0.1");
+    assert!(
+        logged["time"].as_str().is_some_and(|time| time.starts_with("20") && time.ends_with('Z')),
+        "{logged}"
+    );
 }
 
 #[test]
@@ -190,6 +199,7 @@ fn a_second_signal_ends_it_at_once() {
 fn options_come_from_the_environment_and_from_llama_server() {
     let mut command = command(&["serve", "-np", "3", "--metrics", "-cb", "-cram", "8"]);
     command
+        .env("BITNETC_PARALEL", "2")
         .env("BITNETC_PORT", "0")
         .env("BITNETC_CTX_SIZE", "128")
         .env("BITNETC_API_KEY", "from-the-environment");
@@ -199,6 +209,10 @@ fn options_come_from_the_environment_and_from_llama_server() {
     served.signal("-TERM");
     let (code, said) = served.end();
     assert_eq!(code, Some(0));
+    assert!(
+        said.contains("BITNETC_PARALEL is not used") && said.contains("did you mean BITNETC_PARALLEL?"),
+        "{said}"
+    );
     assert!(said.contains("note: --metrics has no effect: /metrics is always there"), "{said}");
     let mut shown = self::command(&["config"]);
     let shown = shown.env("BITNETC_API_KEY", "from-the-environment").output().unwrap();
@@ -211,15 +225,19 @@ fn what_cannot_be_is_said_before_anything_is_loaded() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     for (args, code, words) in [
-        (&["--port", &port][..], 1, "another program does"),
+        (&["--port", &port][..], 1, "the address is already in use"),
         (&["--host", "nowhere"], 2, "--host: nowhere is not an address"),
         (&["missing.gguf"], 1, "cannot open \"missing.gguf\""),
         (&["--alias", "a,b"], 2, "--alias has 2 names for 1 model"),
         (&["shakespeare-5m", "shakespeare-5m", "--port", "0"], 2, "two models are named shakespeare-5m"),
-        (&["--api-key", ""], 2, "a key is empty"),
+        (&["--api-key", ""], 2, "--api-key: a key is empty"),
+        (&["--chat-template", "nosuch"], 2, "nosuch"),
+        (&["--cors-origins", "a.example"], 2, "--cors-origins: expected an origin"),
+        (&["--allowed-hosts", "https://a.example"], 2, "--allowed-hosts: expected a name"),
+        (&["--api-key-file", "/dev/null"], 2, "--api-key-file: \"/dev/null\" has no key"),
         (&["--slot-save-path", "/nowhere"], 2, "--slot-save-path: /nowhere is not a directory"),
         (&["--tls-cert", "a.pem"], 2, "--tls-key"),
-        (&["--tls-cert", "a.pem", "--tls-key", "a.pem", "--port", "0"], 1, "cannot use a.pem for TLS"),
+        (&["--tls-cert", "a.pem", "--tls-key", "a.pem", "--port", "0"], 1, "cannot use \"a.pem\" for TLS"),
         (&["--read-timeout", "never"], 2, "expected a number of seconds"),
         (&["--embedding"], 2, "there are no embeddings"),
     ] {
@@ -228,6 +246,31 @@ fn what_cannot_be_is_said_before_anything_is_loaded() {
         assert!(stderr(&refused).contains(words), "{args:?}: {}", stderr(&refused));
     }
     assert!(stderr(&output(&["serve", "--port", &port])).contains("hint: another port: --port "));
+}
+
+#[test]
+fn a_model_that_cannot_be_loaded_at_the_start_is_reported_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("broken.gguf");
+    std::fs::write(&broken, b"GGUF and nothing more").unwrap();
+    let broken = broken.to_str().unwrap();
+    for args in [&[broken][..], &["shakespeare-5m", broken, "--preload"]] {
+        let refused = output(&[&["serve", "--port", "0", "-c", "64"], args].concat());
+        assert!(!refused.status.success() && refused.stdout.is_empty(), "{args:?}: {}", stderr(&refused));
+        let said = stderr(&refused);
+        assert_eq!(said.matches("broken.gguf").count(), 1, "{said}");
+    }
+}
+
+#[test]
+fn an_empty_variable_is_no_key_and_all_addresses_are_shown_as_such() {
+    let mut command = command(&["serve", "--port", "0", "-c", "64", "-t", "1", "--host", "0.0.0.0"]);
+    command.env("BITNETC_API_KEY", "");
+    let served = Served::of(command).healthy();
+    assert!(served.address.starts_with("0.0.0.0:"), "{}", served.address);
+    assert!(served.get("/v1/models", "").starts_with("HTTP/1.1 200"));
+    served.signal("-TERM");
+    assert_eq!(served.end().0, Some(0));
 }
 
 #[test]

@@ -178,12 +178,17 @@ fn header(prefix: &Prefix, tag: Option<&Tag>) -> [u8; HEADER] {
     header
 }
 
-/// Writes a prefix to `path`, whole or not at all, and returns the length of the file.
+/// Writes a prefix to `path`, whole or not at all, and returns the length of the file, which only its owner can read.
 ///
 /// # Errors
 /// The system refused, or there is something else than a regular file at the path.
 pub fn write(path: &Path, prefix: &Prefix, tag: Option<&Tag>) -> Result<u64, PrefixFileError> {
     let file = WholeFile::create(path)?;
+    // It holds what users wrote.
+    #[cfg(unix)]
+    file.file()
+        .set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .map_err(PrefixFileError::Write)?;
     write_to(file.file(), prefix, tag).map_err(PrefixFileError::Write)?;
     Ok(file.commit()?)
 }

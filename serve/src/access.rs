@@ -24,7 +24,7 @@ pub(crate) struct Gate {
 }
 
 /// Paths that need no key.
-const FREE: [&str; 6] = ["/", "/health", "/v1/health", "/ready", "/favicon.ico", "/metrics"];
+const FREE: [&str; 5] = ["/", "/health", "/v1/health", "/ready", "/favicon.ico"];
 
 impl Gate {
     pub(crate) fn new(options: &Options) -> Self {
@@ -43,11 +43,8 @@ impl Gate {
         }
         self.check_origin(headers)?;
         let path = request.uri().path();
-        match path {
-            "/metrics" => match &self.access.metrics_key {
-                Some(key) => has_key(headers, std::slice::from_ref(key)),
-                None => Ok(()),
-            },
+        match (path, &self.access.metrics_key) {
+            ("/metrics", Some(key)) => has_key(headers, std::slice::from_ref(key)),
             _ if FREE.contains(&path) || self.access.keys.is_empty() => Ok(()),
             _ => has_key(headers, &self.access.keys),
         }
@@ -63,7 +60,7 @@ impl Gate {
             return Ok(());
         }
         let message = format!(
-            "the host name {} is not allowed: use localhost, 127.0.0.1, [::1] or a name that the server was started with",
+            "the host name {0} is not allowed: use localhost, 127.0.0.1 or [::1], or start the server with --allowed-hosts {0}",
             name.escape_debug()
         );
         Err(Failure::new(StatusCode::FORBIDDEN, "host_not_allowed", message))
@@ -73,7 +70,11 @@ impl Gate {
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Failure> {
         let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
         if !is_own(origin, headers) && self.allowed(origin).is_none() {
-            let message = "the origin of the web page is not allowed: the server must be started with it";
+            let message = format!(
+                "the origin of the web page is not allowed: start the server with --cors-origins {}; a proxy must pass the header Host \
+                 on unchanged",
+                String::from_utf8_lossy(origin.as_bytes()).escape_debug()
+            );
             return Err(Failure::new(StatusCode::FORBIDDEN, "origin_not_allowed", message));
         }
         let kind = headers.get(CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
@@ -211,6 +212,10 @@ mod tests {
         assert_eq!(status(&gate, "/v1/models", &[("x-api-key", "tw")]), 401);
         assert_eq!(status(&gate, "/v1/models", &[("authorization", "Basic one")]), 401);
         assert_eq!((status(&gate, "/health", &[]), status(&gate, "/", &[])), (200, 200));
+        options.access.metrics_key = None;
+        let without = Gate::new(&options);
+        assert_eq!(status(&without, "/metrics", &[]), 401);
+        assert_eq!(status(&without, "/metrics", &[("x-api-key", "one")]), 200);
         assert_eq!(status(&gate, "/metrics", &[("x-api-key", "one")]), 401);
         assert_eq!(status(&gate, "/metrics", &[("x-api-key", "three")]), 200);
         assert!(!format!("{options:?}").contains("three"));

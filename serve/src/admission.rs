@@ -65,7 +65,9 @@ impl Admission {
     }
 
     fn overloaded(&self) -> Failure {
-        let message = format!("{} requests are waiting already: try again later", self.waiting());
+        let waiting = self.waiting();
+        let are = if waiting == 1 { "request is" } else { "requests are" };
+        let message = format!("{waiting} {are} waiting already: try again later");
         Failure::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message)
             .retry_after(self.retry_after())
     }

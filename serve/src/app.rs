@@ -1,7 +1,8 @@
 //! What every request passes through, whatever it asks for: its id, the gate, the router, the log.
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -40,11 +41,9 @@ pub(crate) struct App {
     pub(crate) computing: Arc<Semaphore>,
     gate: Gate,
     log: Note,
-    /// Ids are the time of the start and a number.
+    /// Microseconds since 1970. Ids are the time of the start and a number.
     started: u64,
     requests: AtomicU64,
-    /// Whether what is to be there from the start is there, or could not be loaded.
-    begun: AtomicBool,
 }
 
 /// The requests of all connections come in here.
@@ -74,17 +73,12 @@ impl App {
             log,
             started,
             requests: AtomicU64::new(0),
-            begun: AtomicBool::new(false),
         })
     }
 
-    /// From here on the server is healthy.
-    pub(crate) fn begin(&self) {
-        self.begun.store(true, Ordering::SeqCst);
-    }
-
-    pub(crate) fn has_begun(&self) -> bool {
-        self.begun.load(Ordering::SeqCst)
+    /// When the server was started, in seconds since 1970.
+    pub(crate) fn started(&self) -> u64 {
+        self.started / 1_000_000
     }
 
     /// Whether a request may be answered at all.
@@ -97,8 +91,7 @@ impl App {
             return Err(Failure::new(status, "headers_too_large", message).closing());
         }
         self.gate.check(request)?;
-        let tells_of_the_server = ["/health", "/v1/health", "/ready", "/metrics"].contains(&path);
-        if self.shutdown.is_draining() && !tells_of_the_server {
+        if self.shutdown.is_draining() && !is_probe(path) && path != "/metrics" {
             return Err(Failure::draining());
         }
         Ok(())
@@ -124,11 +117,12 @@ impl Front {
     }
 
     /// Answers a request.
-    pub(crate) async fn answer(&self, mut request: Request<Body>) -> Response {
+    pub(crate) async fn answer(&self, mut request: Request<Body>, peer: IpAddr) -> Response {
         let app = &self.app;
         let path = request.uri().path().to_owned();
         let dialect = Dialect::of_path(&path);
-        let record = Record::new(app.id(request.headers()), request.method().to_string(), path.clone());
+        let id = app.id(request.headers());
+        let record = Record::new(peer, id, request.method().to_string(), path.clone());
         let log = app.options.log.map(|format| (format, Arc::clone(&app.log)));
         let under_way = UnderWay::new(record.clone(), log, &app.active);
         let origin = request.headers().get(ORIGIN).cloned();
@@ -152,17 +146,26 @@ impl Front {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         record.status(response.status());
-        app.counters.answered(response.status());
+        app.counters.answered(response.status(), is_probe(&path));
         response.map(|body| under_way.until_the_end_of(body))
     }
 
     async fn route(&self, request: Request<Body>) -> Response {
         // It is always ready, and never fails.
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         match self.router.clone().call(request).await {
+            Ok(response) if response.status() == StatusCode::METHOD_NOT_ALLOWED => {
+                routes::other_method(&method, &path, &response)
+            }
             Ok(response) => response,
             Err(never) => match never {},
         }
     }
+}
+
+/// Whether a path tells about the server, for those that watch it.
+fn is_probe(path: &str) -> bool {
+    ["/health", "/v1/health", "/ready"].contains(&path)
 }
 
 /// The answer to a preflight, or to one who asks what can be asked.

@@ -64,7 +64,7 @@ impl Drop for Opened {
 pub(crate) async fn serve(listener: TcpListener, front: Front, tls: Option<TlsAcceptor>, open: Open) {
     let places = Arc::new(Semaphore::new(front.app.options.limits.connections));
     loop {
-        let (stream, _) = match listener.accept().await {
+        let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(_) => {
                 sleep(SHORTAGE).await;
@@ -82,10 +82,10 @@ pub(crate) async fn serve(listener: TcpListener, front: Front, tls: Option<TlsAc
             let limits = front.app.options.limits;
             let stream = Timed::new(stream, limits.write_timeout);
             match tls {
-                None => run(stream, front).await,
+                None => run(stream, peer, front).await,
                 Some(tls) => {
                     if let Ok(Ok(stream)) = timeout(limits.read_timeout, tls.accept(stream)).await {
-                        run(stream, front).await;
+                        run(stream, peer, front).await;
                     }
                 }
             }
@@ -118,12 +118,15 @@ fn plain(status: u16, code: &'static str, message: &str, headers: &str) -> Strin
 }
 
 /// Answers the requests of a connection.
-async fn run<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, front: Front) {
+async fn run<S>(stream: S, peer: SocketAddr, front: Front)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let limits = front.app.options.limits;
     let service = service_fn(|request: Request<Incoming>| {
         let front = front.clone();
         let answer: Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>> =
-            Box::pin(async move { Ok(front.answer(request.map(Body::new)).await) });
+            Box::pin(async move { Ok(front.answer(request.map(Body::new), peer.ip()).await) });
         answer
     });
     let mut connection = http1::Builder::new()

@@ -53,7 +53,7 @@ pub type Note = Arc<dyn Fn(&str) + Send + Sync>;
 #[non_exhaustive]
 pub enum ServeError {
     /// Somebody listens there already.
-    #[error("cannot listen at {address}: another program does")]
+    #[error("cannot listen at {address}: the address is already in use")]
     InUse {
         /// Where.
         address: SocketAddr,
@@ -67,7 +67,7 @@ pub enum ServeError {
         source: std::io::Error,
     },
     /// Certificate or key cannot be used.
-    #[error("cannot use {} for TLS: {why}", path.display())]
+    #[error("cannot use {path:?} for TLS: {why}")]
     Tls {
         /// The file.
         path: PathBuf,
@@ -77,7 +77,7 @@ pub enum ServeError {
     /// Threads cannot be started.
     #[error("cannot start the threads of the server: {0}")]
     Threads(#[source] std::io::Error),
-    /// The only model cannot be loaded.
+    /// A model that must be loaded from the start cannot.
     #[error("cannot load {name}: {why}")]
     Model {
         /// Its name.

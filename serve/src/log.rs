@@ -3,13 +3,15 @@
 //! A line has no text of a prompt or of an answer unless that is asked for, and never a key. Control characters are escaped: a
 //! terminal would obey those that a client chose.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::StatusCode;
+use bitnetc::api::rfc3339;
 use bitnetc::engine::{Completion, Stop};
 use http_body::{Frame, SizeHint};
 use serde_json::{Map, Value, json};
@@ -27,8 +29,12 @@ pub enum LogFormat {
 }
 
 /// What is known of a request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Fields {
+    /// When it arrived.
+    time: SystemTime,
+    /// The address that it came from.
+    peer: IpAddr,
     id: String,
     method: String,
     path: String,
@@ -51,8 +57,8 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(id: String, method: String, path: String) -> Self {
-        let fields = Fields { id, method, path, ..Fields::default() };
+    pub(crate) fn new(peer: IpAddr, id: String, method: String, path: String) -> Self {
+        let fields = Fields::new(peer, id, method, path);
         Self { begun: Instant::now(), fields: Arc::new(Mutex::new(fields)) }
     }
 
@@ -109,6 +115,25 @@ fn finish_name(stop: Stop) -> &'static str {
 }
 
 impl Fields {
+    fn new(peer: IpAddr, id: String, method: String, path: String) -> Self {
+        Self {
+            time: SystemTime::now(),
+            peer,
+            id,
+            method,
+            path,
+            model: None,
+            status: 0,
+            prompt_tokens: 0,
+            cached_tokens: 0,
+            new_tokens: 0,
+            queue: None,
+            first_token: None,
+            finish: None,
+            prompt: None,
+        }
+    }
+
     /// The line, without its end.
     fn line(&self, format: LogFormat, total: Duration) -> String {
         let ms = |time: Duration| (time.as_secs_f64() * 1e4).round() / 10.0;
@@ -118,6 +143,8 @@ impl Fields {
                 all.insert(name.to_owned(), value);
             }
         };
+        add("time", json!(rfc3339(self.time)));
+        add("peer", json!(self.peer));
         add("id", json!(self.id));
         add("method", json!(self.method));
         add("path", json!(self.path));
@@ -167,6 +194,10 @@ fn escaped(line: &str) -> String {
 pub(crate) struct Active(Arc<watch::Sender<usize>>);
 
 impl Active {
+    pub(crate) fn count(&self) -> usize {
+        *self.0.borrow()
+    }
+
     /// Waits until there is none.
     pub(crate) async fn none_left(&self) {
         drop(self.0.subscribe().wait_for(|&count| count == 0).await);
@@ -238,16 +269,15 @@ mod tests {
 
     #[test]
     fn a_line_has_no_control_characters_and_no_more_than_is_known() {
-        let fields = Fields {
-            id: "a\u{1b}[31m".to_owned(),
-            method: "POST".to_owned(),
-            path: "/v1/x y\n".to_owned(),
-            status: 400,
-            ..Fields::default()
-        };
+        let peer = IpAddr::from([192, 0, 2, 7]);
+        let mut fields =
+            Fields::new(peer, "a\u{1b}[31m".to_owned(), "POST".to_owned(), "/v1/x y\n".to_owned());
+        fields.status = 400;
+        fields.time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_120);
         let total = Duration::from_micros(1_234);
         let text = fields.line(LogFormat::Text, total);
-        assert_eq!(text, "id=a\\u001b[31m method=POST path=\"/v1/x y\\n\" status=400 total_ms=1.2");
+        let expected = "time=2023-11-14T22:13:20.120Z peer=192.0.2.7 id=a\\u001b[31m method=POST path=\"/v1/x y\\n\" status=400 total_ms=1.2";
+        assert_eq!(text, expected);
         let json = fields.line(LogFormat::Json, total);
         let value: Value = serde_json::from_str(&json).unwrap();
         assert_eq!((&value["path"], value.get("prompt_tokens")), (&json!("/v1/x y\n"), None));

@@ -4,13 +4,15 @@
 //! [`TABLE`]. The engine's numbers are atomics, so reading them waits for nobody.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::http::StatusCode;
 use bitnetc::engine::{Histogram, Metrics};
 use bitnetc::runtime::memory;
 
-use crate::registry::{Lease, Registry};
+use crate::admission::Admission;
+use crate::registry::{Entry, Registry};
 
 /// Statuses of refusals that are counted each.
 const STATUSES: [u16; 13] = [400, 401, 403, 404, 405, 408, 409, 413, 415, 429, 431, 500, 503];
@@ -23,14 +25,38 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// Takes note of an answer.
-    pub(crate) fn answered(&self, status: StatusCode) {
+    /// Takes note of an answer. A probe that says no refuses nothing.
+    pub(crate) fn answered(&self, status: StatusCode, is_probe: bool) {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        if is_probe && status == StatusCode::SERVICE_UNAVAILABLE {
+            return;
+        }
         if let Some(at) = STATUSES.iter().position(|&counted| counted == status.as_u16())
             && let Some(counter) = self.refused.get(at)
         {
             counter.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// What is known of a model that is or was loaded.
+struct Measured {
+    name: String,
+    metrics: Arc<Metrics>,
+    /// Its queue, while it is loaded.
+    admission: Option<Arc<Admission>>,
+}
+
+impl Measured {
+    /// `None`: it has not been loaded.
+    fn of(entry: &Entry) -> Option<Self> {
+        let admission = entry.running().map(|lease| Arc::clone(&lease.admission));
+        let was_loaded = entry.metrics.kv_capacity.get() > 0;
+        was_loaded.then(|| Self {
+            name: entry.source.name.clone(),
+            metrics: Arc::clone(&entry.metrics),
+            admission,
+        })
     }
 }
 
@@ -46,9 +72,9 @@ enum Kind {
 #[derive(Clone, Copy)]
 enum Value {
     /// A number of a model.
-    Number(fn(&Lease) -> f64),
+    Number(fn(&Measured) -> f64),
     /// Numbers of a model with another label.
-    Labelled(&'static str, fn(&Lease) -> Vec<(&'static str, f64)>),
+    Labelled(&'static str, fn(&Measured) -> Vec<(&'static str, f64)>),
     Histogram(fn(&Metrics) -> &Histogram),
     /// Histograms of a model with another label.
     Histograms(&'static str, fn(&Metrics) -> Vec<(&'static str, &Histogram)>),
@@ -85,8 +111,8 @@ fn step_seconds(metrics: &Metrics) -> Vec<(&'static str, &Histogram)> {
     vec![("decode", &steps.decode), ("mixed", &steps.mixed), ("prefill", &steps.prefill)]
 }
 
-fn finished(lease: &Lease) -> Vec<(&'static str, f64)> {
-    let finished = &lease.engine.metrics().finished;
+fn finished(model: &Measured) -> Vec<(&'static str, f64)> {
+    let finished = &model.metrics.finished;
     let stop = finished.end_token.get() + finished.stop_string.get() + finished.grammar.get();
     let length = finished.limit.get() + finished.context_full.get();
     let all = [
@@ -99,8 +125,8 @@ fn finished(lease: &Lease) -> Vec<(&'static str, f64)> {
 }
 
 /// Rows that are computed at a time, on average.
-fn rows_per_step(lease: &Lease) -> f64 {
-    let metrics = lease.engine.metrics();
+fn rows_per_step(model: &Measured) -> f64 {
+    let metrics = &model.metrics;
     if metrics.steps.get() == 0 { 0.0 } else { metrics.step_rows.sum() / metrics.steps.get() as f64 }
 }
 
@@ -116,16 +142,17 @@ const TABLE: &[Row] = &[
         &["vllm:num_requests_running", "llamacpp:requests_processing"],
         Kind::Gauge,
         "Texts that have a sequence.",
-        Value::Number(|lease| lease.engine.metrics().running.get() as f64),
+        Value::Number(|model| model.metrics.running.get() as f64),
     ),
     row(
         "num_requests_waiting",
         &["vllm:num_requests_waiting", "llamacpp:requests_deferred"],
         Kind::Gauge,
         "Texts that wait for a sequence.",
-        Value::Number(|lease| {
-            let of_engine = lease.engine.metrics().waiting.get();
-            (lease.admission.waiting() as u64).max(of_engine) as f64
+        Value::Number(|model| {
+            let of_engine = model.metrics.waiting.get();
+            let of_queue = model.admission.as_ref().map_or(0, |admission| admission.waiting() as u64);
+            of_queue.max(of_engine) as f64
         }),
     ),
     row(
@@ -133,8 +160,8 @@ const TABLE: &[Row] = &[
         &["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "llamacpp:kv_cache_usage_ratio"],
         Kind::Gauge,
         "Share of the KV cache that running texts hold, 0 to 1.",
-        Value::Number(|lease| {
-            let metrics = lease.engine.metrics();
+        Value::Number(|model| {
+            let metrics = &model.metrics;
             share(metrics.kv_tokens.get(), metrics.kv_capacity.get())
         }),
     ),
@@ -143,35 +170,35 @@ const TABLE: &[Row] = &[
         &["llamacpp:kv_cache_tokens"],
         Kind::Gauge,
         "Tokens of running texts that the KV cache holds.",
-        Value::Number(|lease| lease.engine.metrics().kv_tokens.get() as f64),
+        Value::Number(|model| model.metrics.kv_tokens.get() as f64),
     ),
     row(
         "stored_prefix_bytes",
         &[],
         Kind::Gauge,
         "Bytes of prefixes that are stored outside of the sequences.",
-        Value::Number(|lease| lease.engine.metrics().stored_bytes.get() as f64),
+        Value::Number(|model| model.metrics.stored_bytes.get() as f64),
     ),
     row(
         "prompt_tokens_total",
         &["vllm:prompt_tokens_total", "llamacpp:prompt_tokens_total"],
         Kind::Counter,
         "Tokens of prompts that were computed.",
-        Value::Number(|lease| lease.engine.metrics().prompt_tokens.get() as f64),
+        Value::Number(|model| model.metrics.prompt_tokens.get() as f64),
     ),
     row(
         "generation_tokens_total",
         &["vllm:generation_tokens_total", "llamacpp:tokens_predicted_total"],
         Kind::Counter,
         "Tokens that were generated.",
-        Value::Number(|lease| lease.engine.metrics().generation_tokens.get() as f64),
+        Value::Number(|model| model.metrics.generation_tokens.get() as f64),
     ),
     row(
         "decode_steps_total",
         &["llamacpp:n_decode_total"],
         Kind::Counter,
         "Steps that were computed.",
-        Value::Number(|lease| lease.engine.metrics().steps.get() as f64),
+        Value::Number(|model| model.metrics.steps.get() as f64),
     ),
     row(
         "rows_per_step",
@@ -185,8 +212,8 @@ const TABLE: &[Row] = &[
         &["llamacpp:prompt_tokens_seconds"],
         Kind::Gauge,
         "Tokens of prompts computed per second of the steps with prompts, on average.",
-        Value::Number(|lease| {
-            let metrics = lease.engine.metrics();
+        Value::Number(|model| {
+            let metrics = &model.metrics;
             let steps = &metrics.step_seconds;
             rate(metrics.prompt_tokens.get(), steps.prefill.sum() + steps.mixed.sum())
         }),
@@ -196,8 +223,8 @@ const TABLE: &[Row] = &[
         &["llamacpp:predicted_tokens_seconds"],
         Kind::Gauge,
         "Tokens generated per second of the steps with decoding, on average.",
-        Value::Number(|lease| {
-            let metrics = lease.engine.metrics();
+        Value::Number(|model| {
+            let metrics = &model.metrics;
             let steps = &metrics.step_seconds;
             rate(metrics.generation_tokens.get(), steps.decode.sum() + steps.mixed.sum())
         }),
@@ -207,28 +234,28 @@ const TABLE: &[Row] = &[
         &["vllm:prefix_cache_queries_total"],
         Kind::Counter,
         "Tokens of prompts that were looked for among those computed before.",
-        Value::Number(|lease| lease.engine.metrics().prefix_queries.get() as f64),
+        Value::Number(|model| model.metrics.prefix_queries.get() as f64),
     ),
     row(
         "prefix_cache_hits_total",
         &["vllm:prefix_cache_hits_total"],
         Kind::Counter,
         "Of these, tokens that were found.",
-        Value::Number(|lease| lease.engine.metrics().prefix_hits.get() as f64),
+        Value::Number(|model| model.metrics.prefix_hits.get() as f64),
     ),
     row(
         "num_preemptions_total",
         &["vllm:num_preemptions_total"],
         Kind::Counter,
         "Texts that lost their sequence because their clients did not read.",
-        Value::Number(|lease| lease.engine.metrics().preemptions.get() as f64),
+        Value::Number(|model| model.metrics.preemptions.get() as f64),
     ),
     row(
         "requests_cancelled_total",
         &[],
         Kind::Counter,
         "Texts whose clients disconnected or cancelled them.",
-        Value::Number(|lease| lease.engine.metrics().finished.cancelled.get() as f64),
+        Value::Number(|model| model.metrics.finished.cancelled.get() as f64),
     ),
     row(
         "request_success_total",
@@ -335,21 +362,22 @@ fn histogram(out: &mut String, name: &str, labels: &str, histogram: &Histogram) 
 }
 
 impl Row {
-    fn write(&self, out: &mut String, name: &str, models: &[(String, Lease)]) {
+    /// Writes the number of each model. A model that is not loaded keeps its counters, and has nothing that rises and falls.
+    fn write(&self, out: &mut String, name: &str, models: &[Measured]) {
         head(out, name, self.kind, self.help);
-        for (model, lease) in models {
-            let labels = format!("model_name=\"{}\"", quoted(model));
-            let metrics = lease.engine.metrics();
+        for model in models.iter().filter(|model| model.admission.is_some() || self.kind != Kind::Gauge) {
+            let labels = format!("model_name=\"{}\"", quoted(&model.name));
+            let metrics = &model.metrics;
             match self.value {
-                Value::Number(number) => drop(writeln!(out, "{name}{{{labels}}} {}", number(lease))),
+                Value::Number(number) => drop(writeln!(out, "{name}{{{labels}}} {}", number(model))),
                 Value::Labelled(label, numbers) => {
-                    for (value, number) in numbers(lease) {
+                    for (value, number) in numbers(model) {
                         let _ = writeln!(out, "{name}{{{labels},{label}=\"{value}\"}} {number}");
                     }
                 }
-                Value::Histogram(of) => histogram(out, name, &labels, of(&metrics)),
+                Value::Histogram(of) => histogram(out, name, &labels, of(metrics)),
                 Value::Histograms(label, all) => {
-                    for (value, each) in all(&metrics) {
+                    for (value, each) in all(metrics) {
                         histogram(out, name, &format!("{labels},{label}=\"{value}\""), each);
                     }
                 }
@@ -360,9 +388,7 @@ impl Row {
 
 /// All numbers, as text.
 pub(crate) fn render(registry: &Registry, counters: &Counters) -> String {
-    let loaded =
-        registry.entries.iter().filter_map(|entry| Some((entry.source.name.clone(), entry.running()?)));
-    let models: Vec<(String, Lease)> = loaded.collect();
+    let models: Vec<Measured> = registry.entries.iter().filter_map(|entry| Measured::of(entry)).collect();
     let mut out = String::with_capacity(32 << 10);
     for row in TABLE {
         row.write(&mut out, &format!("bitnetc:{}", row.name), &models);

@@ -64,7 +64,7 @@ impl Options {
 pub struct Access {
     /// Keys of which a request has to have one; none: everybody may ask.
     pub keys: Vec<Key>,
-    /// The key of the metrics; none: everybody may read them.
+    /// The key of the metrics; none: they need one of `keys`, as everything else does.
     pub metrics_key: Option<Key>,
     /// Names besides those of the loopback that `Host` may have, where the server asks for no key.
     pub allowed_hosts: Vec<String>,

@@ -8,14 +8,15 @@
 //! thread that answers requests.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
 use bitnetc::Model;
 use bitnetc::api::Service;
 use bitnetc::chat::{ChatEncoder, Wish};
-use bitnetc::engine::{Engine, EngineOptions};
+use bitnetc::engine::{Engine, EngineOptions, Metrics};
+use bitnetc::runtime::error::SessionError;
 use bitnetc::runtime::memory::Memory;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
@@ -77,6 +78,8 @@ pub(crate) struct Entry {
     state: watch::Sender<State>,
     /// Rising numbers: when it was last asked for.
     used: AtomicU64,
+    /// What its engines have counted, one after the other.
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// How long the error of a model that cannot be loaded stands before it is tried again.
@@ -94,6 +97,8 @@ pub(crate) struct Registry {
     uses: AtomicU64,
     /// Held while a model is loaded.
     loading: Mutex<()>,
+    /// Whether what must be there from the start is there, or could not be loaded.
+    begun: AtomicBool,
 }
 
 impl std::fmt::Debug for Registry {
@@ -149,30 +154,60 @@ impl Registry {
         note: Note,
     ) -> Self {
         let entry = |source| {
-            Arc::new(Entry { source, state: watch::Sender::new(State::Idle), used: AtomicU64::new(0) })
+            Arc::new(Entry {
+                source,
+                state: watch::Sender::new(State::Idle),
+                used: AtomicU64::new(0),
+                metrics: Arc::default(),
+            })
         };
         let entries = sources.into_iter().map(entry).collect();
-        Self { entries, options, note, shutdown, uses: AtomicU64::new(0), loading: Mutex::new(()) }
+        Self {
+            entries,
+            options,
+            note,
+            shutdown,
+            uses: AtomicU64::new(0),
+            loading: Mutex::new(()),
+            begun: AtomicBool::new(false),
+        }
+    }
+
+    /// From here on the server is healthy.
+    pub(crate) fn begin_serving(&self) {
+        self.begun.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    /// Whether the server does not start if a model cannot be loaded now; its end then says why.
+    pub(crate) fn ends_with_a_failure(&self) -> bool {
+        !self.has_begun() && (self.entries.len() == 1 || self.options.models.preload)
     }
 
     /// The model that a request names. One that nobody named is the first; where there is one only, it answers to any name.
     pub(crate) fn find(&self, name: Option<&str>) -> Result<&Arc<Entry>, Failure> {
-        let named = |name: &str| self.entries.iter().find(|entry| entry.answers_to(name));
         let first = self.entries.first();
         let lenient = self.entries.len() == 1 && !self.options.models.strict;
         let found = match name {
             None | Some("") => first,
-            // ollama's clients add a tag to names that have none.
-            Some(name) => {
-                named(name).or_else(|| named(name.strip_suffix(":latest")?)).or(first.filter(|_| lenient))
-            }
+            Some(name) => self.known(name).or(first.filter(|_| lenient)),
         };
         found.ok_or_else(|| self.unknown(name.unwrap_or_default()))
     }
 
-    /// The model of exactly this name.
+    /// The model of this name, also where the server has one only.
     pub(crate) fn named(&self, name: &str) -> Result<&Arc<Entry>, Failure> {
-        self.entries.iter().find(|entry| entry.answers_to(name)).ok_or_else(|| self.unknown(name))
+        self.known(name).ok_or_else(|| self.unknown(name))
+    }
+
+    /// The model of a name, which may have the tag that ollama's clients add, or be that of the file.
+    fn known(&self, name: &str) -> Option<&Arc<Entry>> {
+        let ends = ["", ":latest", ".gguf", ".plan"];
+        let names = ends.iter().filter_map(|end| name.strip_suffix(end));
+        names.into_iter().find_map(|name| self.entries.iter().find(|entry| entry.answers_to(name)))
     }
 
     fn unknown(&self, name: &str) -> Failure {
@@ -251,9 +286,10 @@ impl Registry {
         let result = match opened {
             Ok((service, engine_options, bytes)) => {
                 self.make_room(bytes.saturating_sub(service.model.loaded().model.weight_bytes())).await;
-                let registry = Arc::clone(&self);
-                let started =
-                    tokio::task::spawn_blocking(move || registry.start(service, engine_options, bytes));
+                let (registry, metrics) = (Arc::clone(&self), Arc::clone(&entry.metrics));
+                let started = tokio::task::spawn_blocking(move || {
+                    registry.start(service, engine_options, bytes, metrics)
+                });
                 started.await.unwrap_or_else(|panic| Err(format!("a panic while it was started: {panic}")))
             }
             Err(why) => Err(why),
@@ -264,7 +300,9 @@ impl Registry {
                 State::Ready(Arc::new(running))
             }
             Err(why) => {
-                (self.note)(&format!("cannot load {}: {why}", entry.source.name));
+                if !self.ends_with_a_failure() {
+                    (self.note)(&format!("cannot load {}: {why}", entry.source.name));
+                }
                 State::Failed(why, Instant::now())
             }
         };
@@ -285,6 +323,11 @@ impl Registry {
         }
         let of_context = loaded.context_bytes(context).saturating_mul(u64::from(models.parallel));
         let bytes = loaded.model.weight_bytes().saturating_add(of_context);
+        if let Some(warning) =
+            Memory::probe().available.and_then(|free| too_large(of_context, context, models.parallel, free))
+        {
+            (self.note)(&warning);
+        }
         let chat = ChatEncoder::for_model(loaded, &entry.source.template).map(|(encoder, note)| {
             if let Some(note) = note {
                 (self.note)(&note);
@@ -310,8 +353,19 @@ impl Registry {
         Ok((service, engine, bytes))
     }
 
-    fn start(&self, service: Service, options: EngineOptions, bytes: u64) -> Result<Running, String> {
-        let engine = service.model.engine(options).map_err(|error| error.to_string())?;
+    fn start(
+        &self,
+        service: Service,
+        options: EngineOptions,
+        bytes: u64,
+        metrics: Arc<Metrics>,
+    ) -> Result<Running, String> {
+        let engine = service.model.engine_counting(options, metrics).map_err(|error| match &error {
+            bitnetc::Error::Session(SessionError::Memory { .. }) => {
+                format!("{error}: use a smaller context, for example -c 4096")
+            }
+            _ => error.to_string(),
+        })?;
         let limits = self.options.limits;
         let admission =
             Admission::new(engine.metrics(), options.sequences, limits.queue, limits.queue_timeout);
@@ -344,6 +398,18 @@ impl Registry {
             }
         }
     }
+}
+
+/// What to say of sequences that exceed the memory when all of them are full.
+fn too_large(bytes: u64, context: u32, sequences: u32, free: u64) -> Option<String> {
+    (bytes > free).then(|| {
+        format!(
+            "warning: {sequences} sequences of {context} tokens need {} when they are full, but {} of memory is available: use a \
+             smaller context, for example -c 4096, or a smaller --parallel",
+            shown(bytes),
+            shown(free)
+        )
+    })
 }
 
 /// What a loaded model takes.
@@ -383,5 +449,16 @@ mod tests {
             [1_500, 2_000_000, 3_210_000_000].map(shown),
             ["1.5 kB", "2.0 MB", "3.21 GB"].map(str::to_owned)
         );
+    }
+
+    #[test]
+    fn sequences_that_exceed_the_memory_are_pointed_out() {
+        assert_eq!(too_large(1 << 30, 4096, 8, 1 << 30), None);
+        let warning = too_large(80_000_000_000, 1_000_000, 8, 23_000_000_000).unwrap();
+        for words in
+            ["8 sequences of 1000000 tokens need 80.00 GB", "23.00 GB of memory", "-c 4096", "--parallel"]
+        {
+            assert!(warning.contains(words), "{warning}");
+        }
     }
 }

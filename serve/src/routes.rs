@@ -9,8 +9,10 @@ use axum::Extension;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderName, HeaderValue, Request, StatusCode, Uri};
+use axum::http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::{get, post};
 use bitnetc::api::Route;
@@ -73,15 +75,22 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .fallback(
             |uri: Uri| async move { Failure::not_found(uri.path()).respond(Dialect::of_path(uri.path())) },
         )
-        .method_not_allowed_fallback(|uri: Uri| async move {
-            let message = format!(
-                "{} does not support this method: the header `allow` has those that it supports",
-                uri.path().escape_debug()
-            );
-            let failure = Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
-            failure.respond(Dialect::of_path(uri.path()))
-        })
         .with_state(Arc::clone(app))
+}
+
+/// The refusal of a method that a path does not have, in place of the router's answer, which names those that it has.
+pub(crate) fn other_method(method: &Method, path: &str, of_router: &Response) -> Response {
+    let allowed = of_router.headers().get(ALLOW);
+    let names = allowed.and_then(|names| names.to_str().ok()).unwrap_or_default();
+    // Where GET is answered, HEAD is too.
+    let names: Vec<&str> = names.split(',').map(str::trim).filter(|name| *name != "HEAD").collect();
+    let message = format!("{method} is not supported: use {}", names.join(" or "));
+    let failure = Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
+    let mut response = failure.respond(Dialect::of_path(path));
+    if let Some(allowed) = allowed {
+        response.headers_mut().insert(ALLOW, allowed.clone());
+    }
+    response
 }
 
 /// An answer, or the refusal in the form of the path's API.
@@ -127,7 +136,7 @@ async fn index() -> Response {
 
 /// Whether the process lives and has what it was started for. Asks the engine nothing.
 async fn health(State(app): State<Arc<App>>) -> Response {
-    match app.has_begun() {
+    match app.registry.has_begun() {
         true => failure::json(StatusCode::OK, &json!({ "status": "ok" })),
         false => loading(),
     }
@@ -145,7 +154,7 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
     if app.shutdown.is_draining() {
         return not("draining");
     }
-    if !app.has_begun() {
+    if !app.registry.has_begun() {
         return loading();
     }
     let is_full = |state: ModelState| matches!(state, ModelState::Ready(lease) if lease.admission.is_full());

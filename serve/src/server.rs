@@ -30,6 +30,7 @@ pub struct Server {
     tls: Option<tokio_rustls::TlsAcceptor>,
     app: Arc<App>,
     lines: Lines,
+    note: Note,
 }
 
 impl std::fmt::Debug for Server {
@@ -67,9 +68,10 @@ impl Server {
         let options = Arc::new(options);
         let shutdown = Shutdown::new();
         let lines = Lines::start().map_err(ServeError::Threads)?;
-        let registry = Registry::new(models, Arc::clone(&options), shutdown.clone(), lines.note(note));
+        let note = lines.note(note);
+        let registry = Registry::new(models, Arc::clone(&options), shutdown.clone(), Arc::clone(&note));
         let app = App::new(options, Arc::new(registry), shutdown, lines.note(log));
-        Ok(Self { listener, address, tls, app, lines })
+        Ok(Self { listener, address, tls, app, lines, note })
     }
 
     /// Where it listens.
@@ -80,15 +82,7 @@ impl Server {
     /// Where its page is.
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let mut shown = self.address;
-        if shown.ip().is_unspecified() {
-            // Where the machine itself reaches it.
-            shown.set_ip(match shown.is_ipv6() {
-                true => std::net::Ipv6Addr::LOCALHOST.into(),
-                false => std::net::Ipv4Addr::LOCALHOST.into(),
-            });
-        }
-        format!("{scheme}://{shown}")
+        format!("{scheme}://{}", self.address)
     }
 
     /// What ends it.
@@ -96,11 +90,12 @@ impl Server {
         self.app.shutdown.clone()
     }
 
-    /// Answers requests until it is asked to end and has ended what was under way.
+    /// Answers requests until it is asked to end and has ended what was under way. Calls `ready` when what must be loaded from the
+    /// start is loaded, after all remarks about it.
     ///
     /// # Errors
-    /// Threads cannot be started, or the only model cannot be loaded.
-    pub fn run(self) -> Result<(), ServeError> {
+    /// Threads cannot be started, or a model that must be loaded from the start cannot.
+    pub fn run(self, ready: impl FnOnce()) -> Result<(), ServeError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .max_blocking_threads(BLOCKING_THREADS)
@@ -108,8 +103,16 @@ impl Server {
             .enable_all()
             .build()
             .map_err(ServeError::Threads)?;
-        let Self { listener, address, tls, app, lines } = self;
-        let result = runtime.block_on(serve(listener, address, tls, app));
+        let Self { listener, address, tls, app, lines, note } = self;
+        let ready = || {
+            lines.flush(LAST_WORDS);
+            ready();
+        };
+        let serving = async {
+            let failed = |source| ServeError::Listen { address, source };
+            serve(TcpListener::from_std(listener).map_err(failed)?, tls, &app, &note, ready).await
+        };
+        let result = runtime.block_on(serving);
         runtime.shutdown_timeout(LAST_WORDS);
         lines.flush(LAST_WORDS);
         result
@@ -117,23 +120,26 @@ impl Server {
 }
 
 async fn serve(
-    listener: std::net::TcpListener,
-    address: SocketAddr,
+    listener: TcpListener,
     tls: Option<tokio_rustls::TlsAcceptor>,
-    app: Arc<App>,
+    app: &Arc<App>,
+    note: &Note,
+    ready: impl FnOnce(),
 ) -> Result<(), ServeError> {
-    let failed = |source| ServeError::Listen { address, source };
-    let listener = TcpListener::from_std(listener).map_err(failed)?;
     let open = Open::default();
-    let accepting = tokio::spawn(connection::serve(listener, Front::new(&app), tls, open.clone()));
-    let begun = begin(&app);
+    let accepting = tokio::spawn(connection::serve(listener, Front::new(app), tls, open.clone()));
+    let begun = begin(app);
     tokio::select! {
         // First: what cannot be loaded because the server ends is no error.
         biased;
         () = app.shutdown.reached(Phase::Draining) => {}
-        result = begun => result?,
+        result = begun => {
+            result?;
+            ready();
+        }
     }
     app.shutdown.reached(Phase::Draining).await;
+    note(&draining(app.active.count(), app.options.limits.drain_timeout));
     tokio::select! {
         () = app.active.none_left() => {}
         () = tokio::time::sleep(app.options.limits.drain_timeout) => {}
@@ -143,21 +149,46 @@ async fn serve(
     drop(timeout(LAST_WORDS, app.active.none_left()).await);
     accepting.abort();
     drop(timeout(LAST_WORDS, open.none_left()).await);
+    note("shut down");
     Ok(())
 }
 
-/// Loads what is to be there from the start. Fails if there is one model only and it cannot be loaded.
+/// What is printed when the end begins.
+fn draining(running: usize, time: Duration) -> String {
+    let time = time.as_secs_f64();
+    match running {
+        0 => "shutting down".to_owned(),
+        1 => format!("shutting down: 1 request is running, for at most {time} s; a second signal ends it"),
+        _ => format!(
+            "shutting down: {running} requests are running, for at most {time} s; a second signal ends them"
+        ),
+    }
+}
+
+/// Loads what must be there from the start. Fails if it cannot be loaded and is the only model, or all were asked for.
 async fn begin(app: &Arc<App>) -> Result<(), ServeError> {
     let entries = &app.registry.entries;
     let count = if app.options.models.preload { entries.len() } else { 1 };
     for entry in entries.iter().take(count) {
-        // What fails here is noted; those who ask for it are told why.
         if let Err(why) = app.registry.loaded(entry).await
-            && entries.len() == 1
+            && app.registry.ends_with_a_failure()
         {
             return Err(ServeError::Model { name: entry.source.name.clone(), why });
         }
     }
-    app.begin();
+    app.registry.begin_serving();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_announced_with_what_runs() {
+        let said = |running| draining(running, Duration::from_secs(30));
+        assert_eq!(said(0), "shutting down");
+        assert_eq!(said(1), "shutting down: 1 request is running, for at most 30 s; a second signal ends it");
+        assert!(said(3).contains("3 requests are running, for at most 30 s; a second signal ends them"));
+    }
 }

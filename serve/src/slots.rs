@@ -44,12 +44,16 @@ pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Response {
 
 async fn list_of(app: &Arc<App>, uri: &Uri) -> Answer {
     let parameters = parameters(uri);
-    let lease = app.registry.acquire(parameters.get("model").map(String::as_str)).await?;
-    let slots = lease.engine.slots();
+    let entry = app.registry.find(parameters.get("model").map(String::as_str))?;
+    // Looking at a model loads none.
+    let slots = entry.running().map_or_else(Vec::new, |lease| lease.engine.slots());
     let wants_free =
         parameters.get("fail_on_no_slot").is_some_and(|value| !["", "0", "false"].contains(&&**value));
     if wants_free && slots.iter().all(SlotState::is_processing) {
-        let message = "all sequences are in use: try again later";
+        let message = match slots.is_empty() {
+            true => "the model is not loaded: try again later",
+            false => "all sequences are in use: try again later",
+        };
         return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "no_slot", message).retry_after(1));
     }
     Ok(answer(StatusCode::OK, &slots.iter().map(shown).collect()))
@@ -65,18 +69,21 @@ async fn act_on(app: Arc<App>, request: Request<Body>) -> Answer {
     let uri = request.uri().clone();
     let parameters = parameters(&uri);
     let id = uri.path().strip_prefix("/slots/").and_then(|id| id.parse().ok());
-    let lease = app.registry.acquire(parameters.get("model").map(String::as_str)).await?;
+    let body = read_short_body(&app, request.into_body()).await?;
+    let named = parameters.get("model").cloned().or_else(|| bitnetc::api::model_of(&body));
+    let lease = app.registry.acquire(named.as_deref()).await?;
     let seat = id.filter(|&id: &u32| id < lease.sequences).map(SeatIndex).ok_or_else(|| {
         let message = format!("there is no such sequence: they are 0 to {}", lease.sequences - 1);
         Failure::new(StatusCode::NOT_FOUND, "slot_not_found", message)
     })?;
-    let body = read_short_body(&app, request.into_body()).await?;
     let action = match parameters.get("action").map_or("", String::as_str) {
         "save" => Action::Save(path_of(&app, &body)?),
         "restore" => Action::Restore(path_of(&app, &body)?),
         "erase" => Action::Erase,
         other => {
-            let message = format!("action: expected save, restore or erase, not {}", other.escape_debug());
+            let is = if other.is_empty() { "missing".to_owned() } else { format!("{:?}", other) };
+            let message =
+                format!("action is {is}: expected save, restore or erase, as in /slots/0?action=erase");
             return Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_value", message));
         }
     };
@@ -138,8 +145,7 @@ fn refused(error: SlotError) -> Failure {
 /// The file that a body names.
 fn path_of(app: &App, body: &[u8]) -> Result<PathBuf, Failure> {
     let Some(folder) = &app.options.slot_save_path else {
-        let message =
-            "saving is disabled: the server was started without a directory for the states of sequences";
+        let message = "saving is disabled: start the server with --slot-save-path DIR";
         return Err(Failure::new(StatusCode::BAD_REQUEST, "unsupported", message));
     };
     let body: Value = serde_json::from_slice(body).unwrap_or_default();

@@ -28,9 +28,14 @@ const PIECES: usize = 16;
 /// Longest body that is searched for the name of a model on a thread that serves others.
 const SHORT: usize = 64 << 10;
 
-/// Reads the body of a request, within its bounds.
+/// Reads the body of a request, which must have one, within its bounds.
 pub(crate) async fn read_body(app: &App, body: Body) -> Result<Bytes, Failure> {
-    read_up_to(app, body, app.options.limits.body).await
+    let body = read_up_to(app, body, app.options.limits.body).await?;
+    if body.is_empty() {
+        let message = "the body is empty: send a JSON object";
+        return Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_json", message));
+    }
+    Ok(body)
 }
 
 /// Reads a body that has names only.

@@ -106,13 +106,13 @@ pub(crate) async fn openapi() -> Response {
 }
 
 /// A model in OpenAI's form. One that is not loaded is known by its name only.
-fn card(entry: &Entry) -> Value {
+fn card(app: &App, entry: &Entry) -> Value {
     match entry.running() {
         Some(lease) => api::model_card(&lease.service),
         None => json!({
             "id": entry.source.name,
             "object": "model",
-            "created": 0,
+            "created": app.started(),
             "owned_by": "bitnetc",
             "meta": null,
         }),
@@ -120,7 +120,7 @@ fn card(entry: &Entry) -> Value {
 }
 
 pub(crate) async fn models(State(app): State<Arc<App>>) -> Response {
-    let cards: Vec<Value> = app.registry.entries.iter().map(|entry| card(entry)).collect();
+    let cards: Vec<Value> = app.registry.entries.iter().map(|entry| card(&app, entry)).collect();
     answer(StatusCode::OK, &json!({ "object": "list", "data": cards }))
 }
 
@@ -128,7 +128,7 @@ pub(crate) async fn model(State(app): State<Arc<App>>, uri: Uri) -> Response {
     let path = uri.path();
     let id = path.strip_prefix("/v1/models/").or_else(|| path.strip_prefix("/models/")).unwrap_or_default();
     let id = percent_decoded(id);
-    let found = app.registry.named(&id).map(|entry| answer(StatusCode::OK, &card(entry)));
+    let found = app.registry.named(&id).map(|entry| answer(StatusCode::OK, &card(&app, entry)));
     settled(path, found)
 }
 
@@ -187,10 +187,7 @@ async fn show(app: Arc<App>, request: Request<Body>) -> Answer {
     let name = body["model"].as_str().or_else(|| body["name"].as_str());
     let name = name.ok_or_else(|| invalid("model: expected the name of a model"))?;
     // Clients ask in order to learn whether there is such a model, so that any name is not enough.
-    let entry = app
-        .registry
-        .named(name.strip_suffix(":latest").unwrap_or(name))
-        .or_else(|_| app.registry.named(name))?;
+    let entry = app.registry.named(name)?;
     let lease = app.registry.acquire(Some(&entry.source.name)).await?;
     Ok(answer(StatusCode::OK, &api::ollama_show(&lease.service)))
 }

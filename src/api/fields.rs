@@ -76,7 +76,7 @@ impl Kind {
             }
             Self::Messages => "a list of messages".to_owned(),
             Self::Biases => "an object of token ids with numbers from -100 to 100".to_owned(),
-            Self::Form(_) | Self::Any => "see there".to_owned(),
+            Self::Form(_) | Self::Any => "as described".to_owned(),
         }
     }
 }
@@ -287,7 +287,7 @@ fields! {
     RETURN_PROGRESS = Field::read("return_progress", Kind::Bool, BOTH.and(Routes::LLAMA),
         "in streams: `prompt_progress` (`total`, `cache`, `processed`, `time_ms`) after every step that reads the prompt").default("false");
     TOOLS = Field::read("tools", Kind::Any, Routes::CHATS,
-        "functions that the model may call, if its template shows them to it");
+        "a list of functions that the model may call, if its template shows them to it");
     TOOL_CHOICE = Field::read("tool_choice", Kind::Any, CHAT.and(Routes::RESPONSES).and(Routes::MESSAGES),
         "`auto`, `none`, `required` (a call is enforced), or a function by name").default("auto");
     PARALLEL_TOOL_CALLS = Field::read("parallel_tool_calls", Kind::Bool, CHAT.and(Routes::RESPONSES),

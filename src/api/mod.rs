@@ -46,7 +46,7 @@ use serde_json::Value;
 pub use asked::random_seed;
 pub use fields::{FIELDS, Field, Kind, Routes, Treatment};
 pub use form::{Form, FormError, Reader};
-pub use ollama::{Listed, ollama_ps, ollama_show, ollama_tags, ollama_version};
+pub use ollama::{Listed, ollama_ps, ollama_show, ollama_tags, ollama_version, rfc3339};
 pub use openapi::openapi;
 pub use prepared::Prepared;
 pub use reference::{fields_table, forms_table};

@@ -3,6 +3,8 @@
 //! Differences from ollama: a prompt that the context has no room for is refused, never cut; a `template` is refused; what
 //! `keep_alive` says is ignored, since the server decides how long a model stays loaded.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde_json::{Map, Value, json};
 
 use super::answer::AnswerForm;
@@ -117,6 +119,13 @@ fn called(number: usize, message: &Value) -> Value {
 pub(super) fn time(seconds: u64) -> String {
     let time = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     time.unwrap_or_default().to_string()
+}
+
+/// A time in UTC to the millisecond, in the form of RFC 3339.
+pub fn rfc3339(time: SystemTime) -> String {
+    let milliseconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let time = i64::try_from(milliseconds).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    format!("{:.3}", time.unwrap_or_default())
 }
 
 /// A model in ollama's lists, loaded or not.

@@ -241,7 +241,7 @@ pub fn props(service: &Service) -> Value {
             },
         },
         "model_alias": service.id,
-        "model_path": service.model.loaded().name,
+        "model_path": std::path::Path::new(&service.model.loaded().name).file_name().map(|name| name.to_string_lossy()),
         "chat_template": template(service),
         "chat_template_caps": { "supports_system_role": supports_system },
         "bos_token": special(tokenizer, tokenizer.bos()),

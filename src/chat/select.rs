@@ -19,6 +19,35 @@ pub enum Wish {
     },
 }
 
+impl Wish {
+    /// Whether the template that is asked for exists and is valid, as far as that does not depend on the model.
+    ///
+    /// # Errors
+    /// A name that no built-in template has; a template that is not valid.
+    pub fn check(&self) -> Result<(), ChatError> {
+        self.asked().map(drop)
+    }
+
+    /// The template that is asked for; `None`: the model's own.
+    fn asked(&self) -> Result<Option<Selected>, ChatError> {
+        match self {
+            Self::Model => Ok(None),
+            Self::Text { name, text } => Selected::own(name, text).map(Some),
+            Self::NameOrText(text) => {
+                if let Some(builtin) = BuiltinTemplate::named(text) {
+                    return Selected::builtin(builtin, None).map(Some);
+                }
+                // Every template has a tag; what has none is a name.
+                if !text.contains("{{") && !text.contains("{%") {
+                    let (name, known) = (text.clone(), BuiltinTemplate::names());
+                    return Err(ChatError::UnknownTemplate { name, known });
+                }
+                Selected::own("the given text", text).map(Some)
+            }
+        }
+    }
+}
+
 /// A template and what goes with it.
 #[derive(Debug, Clone)]
 pub struct Selected {
@@ -66,20 +95,8 @@ const PUBLISHED_2B_4T: &str = "BITNETAssistant";
 /// # Errors
 /// A name that no built-in template has; a template that is not valid.
 pub fn select(wish: &Wish, model: ModelFacts<'_>) -> Result<Selected, ChatError> {
-    match wish {
-        Wish::Text { name, text } => return Selected::own(name, text),
-        Wish::NameOrText(text) => {
-            if let Some(builtin) = BuiltinTemplate::named(text) {
-                return Selected::builtin(builtin, None);
-            }
-            // Every template has a tag; what has none is a name.
-            if !text.contains("{{") && !text.contains("{%") {
-                let (name, known) = (text.clone(), BuiltinTemplate::names());
-                return Err(ChatError::UnknownTemplate { name, known });
-            }
-            return Selected::own("the given text", text);
-        }
-        Wish::Model => {}
+    if let Some(selected) = wish.asked()? {
+        return Ok(selected);
     }
     let why = match model.template {
         Some(text) if text.contains(PUBLISHED_2B_4T) => {

@@ -334,6 +334,13 @@ impl<S: Stepper> Scheduler<S> {
         &self.metrics
     }
 
+    /// The same, counting in `metrics`, which keeps the counts that it has.
+    pub fn counting(mut self, metrics: Arc<Metrics>) -> Self {
+        metrics.kv_capacity.set(self.metrics.kv_capacity.get());
+        self.metrics = metrics;
+        self
+    }
+
     /// What the sequences hold and do.
     pub fn slots(&self) -> Vec<SlotState> {
         self.board.read()

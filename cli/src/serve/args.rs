@@ -97,7 +97,7 @@ impl Args for ModelsArg {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The address is printed on standard output. Clients use the APIs of OpenAI, Anthropic, llama.cpp's\nserver or ollama; / is a chat page.\n\nExamples:\n  bitnetc serve                                    the built-in model at http://127.0.0.1:8080\n  bitnetc serve model.plan --parallel 16 -c 4096 --api-key-file keys.txt\n  bitnetc serve 2b-4t other.gguf                   several models, loaded when they are first used\n  bitnetc serve model.plan --host 0.0.0.0 --port 443 --tls-cert cert.pem --tls-key key.pem --api-key-file keys.txt\n  bitnetc serve model.plan --log-requests json 2> requests.log"
+    after_help = "The address is printed on standard output. Clients use the APIs of OpenAI, Anthropic, llama.cpp's\nserver or ollama; / is a chat page.\n\nExamples:\n  bitnetc serve                                    the built-in model at http://127.0.0.1:8080\n  bitnetc serve model.plan --parallel 16 -c 4096 --api-key-file keys.txt\n  bitnetc serve 2b-4t other.gguf                   several models, loaded when they are first used\n  bitnetc serve model.plan --host 0.0.0.0 --port 443 --tls-cert cert.pem --tls-key key.pem --api-key-file keys.txt\n  bitnetc -q serve model.plan --log-requests json 2> requests.log"
 )]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
@@ -137,7 +137,7 @@ pub(crate) struct ServeArgs {
     /// Keys from a file, one per line
     #[arg(long, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
-    /// Key of /metrics (default: none is needed)
+    /// Key of /metrics (default: any of the API keys, if there are any)
     #[arg(long, value_name = "KEY", env = "BITNETC_METRICS_KEY", hide_env_values = true)]
     pub(crate) metrics_key: Option<String>,
     /// Names other than localhost by which clients may reach a server that listens on the loopback and needs no key

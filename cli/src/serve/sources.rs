@@ -54,6 +54,7 @@ impl Sources {
             );
             return Err(Failure::new(exit::USAGE, message));
         }
+        args.template.wish()?.check().map_err(bitnetc::Error::from)?;
         let failure = LastFailure::default();
         let sources = given.iter().enumerate().map(|(at, model)| {
             source(args, *model, args.alias.get(at).map(String::as_str), quiet, failure.clone())

@@ -25,6 +25,7 @@ const Api = (() => {
     }
   }
 
+  // Paths are relative to the page, which may be below a path of a proxy.
   async function request(path, options) {
     let response;
     try {
@@ -57,7 +58,7 @@ const Api = (() => {
 
   // Streams an answer: calls `on` with { text }, { reasoning }, { finish }, { usage, timings }; ends when the answer does.
   async function answer(body, signal, on) {
-    const response = await request("/v1/chat/completions", {
+    const response = await request("v1/chat/completions", {
       method: "POST", headers: { "content-type": "application/json" }, signal,
       body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
     });
@@ -83,7 +84,7 @@ const Api = (() => {
 
   return {
     Failure, answer,
-    models: async () => (await json("/v1/models")).data.map((model) => String(model.id)),
-    props: () => json("/props"),
+    models: async () => (await json("v1/models")).data.map((model) => String(model.id)),
+    props: () => json("props"),
   };
 })();

@@ -85,7 +85,7 @@ function open(id) {
 function draw() {
   messages = chat.messages.map(shown);
   log.replaceChildren(...(messages.length ? messages.map((m) => m.root)
-    : [View.welcome((text) => { prompt.value = text; View.grow(prompt); prompt.focus(); }, byId("model").value)]));
+    : [View.welcome((text) => { prompt.value = text; View.grow(prompt); prompt.focus(); }, models.length ? byId("model").value : "")]));
   drawChats();
   toEnd();
 }

@@ -55,6 +55,8 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) shutdown: Shutdown,
     pub(crate) log: Arc<Mutex<Vec<String>>>,
+    /// Remarks.
+    pub(crate) notes: Arc<Mutex<Vec<String>>>,
     thread: Option<JoinHandle<Result<(), ServeError>>>,
 }
 
@@ -68,10 +70,13 @@ impl Running {
         let lines = Arc::clone(&log);
         // Whoever holds the lock reads no lines.
         let sink = Arc::new(move |line: &str| lines.lock().unwrap().push(line.to_owned()));
-        let server = Server::bind(options, models, Arc::new(|_: &str| {}), sink).unwrap();
+        let notes = Arc::new(Mutex::new(Vec::new()));
+        let said = Arc::clone(&notes);
+        let note = Arc::new(move |note: &str| said.lock().unwrap().push(note.to_owned()));
+        let server = Server::bind(options, models, note, sink).unwrap();
         let (address, shutdown) = (server.address(), server.shutdown());
-        let thread = Some(std::thread::spawn(move || server.run()));
-        Self { address, shutdown, log, thread }
+        let thread = Some(std::thread::spawn(move || server.run(|| {})));
+        Self { address, shutdown, log, notes, thread }
     }
 
     /// Waits until the server is healthy.

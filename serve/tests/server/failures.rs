@@ -334,3 +334,87 @@ fn limits_hold_for_every_way_to_send_a_request() {
     let answer = models.post("/v1/completions", &body);
     assert_eq!((answer.status, &answer.json()["model"]), (200, &json!("b")), "{}", answer.text());
 }
+
+#[test]
+fn a_model_is_named_in_the_body_of_an_action_too_and_looking_loads_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut saving = options();
+    saving.slot_save_path = Some(folder.path().to_owned());
+    let server = Running::with(saving, vec![source("a"), source("b")]).healthy();
+    let loaded = || server.get("/api/ps").json()["models"].as_array().unwrap().len();
+    assert_eq!(server.get("/slots?model=b").json(), json!([]));
+    assert_eq!(server.get("/slots?model=b&fail_on_no_slot=1").status, 503);
+    assert_eq!((server.get("/slots?model=c").status, loaded()), (404, 1));
+    let body = json!({ "model": "a", "prompt": "ROMEO:", "max_tokens": 4, "id_slot": 0 });
+    assert_eq!(server.post("/v1/completions", &body).status, 200);
+    let erased = server.post("/slots/0?action=erase", &json!({ "model": "b" }));
+    assert_eq!((&erased.json()["n_erased"], loaded()), (&json!(0), 2));
+    let saved = server.post("/slots/0?action=save", &json!({ "model": "a", "filename": "state" }));
+    assert!(saved.json()["n_saved"].as_u64().is_some_and(|tokens| tokens > 0), "{}", saved.text());
+    #[cfg(unix)]
+    {
+        let metadata = std::fs::metadata(folder.path().join("state")).unwrap();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn counters_of_a_model_outlive_its_time_in_memory() {
+    let mut one = options();
+    one.models.most = Some(1);
+    let server = Running::with(one, vec![source("a"), source("b")]).healthy();
+    let generated = |model: &str| {
+        let name = format!("bitnetc:generation_tokens_total{{model_name=\"{model}\"}} ");
+        let text = server.get("/metrics").text();
+        text.lines().find_map(|line| line.strip_prefix(&name).and_then(|count| count.parse::<u64>().ok()))
+    };
+    let ask_for = |model: &str| {
+        let body = json!({ "model": model, "prompt": "a", "max_tokens": 3, "ignore_eos": true });
+        eventually(|| server.post("/v1/completions", &body).status == 200);
+    };
+    ask_for("a");
+    assert_eq!((generated("a"), generated("b")), (Some(3), None));
+    ask_for("b");
+    assert_eq!((generated("a"), generated("b")), (Some(3), Some(3)));
+    let text = server.get("/metrics").text();
+    assert!(!text.contains("bitnetc:num_requests_running{model_name=\"a\"}"), "{text}");
+    ask_for("a");
+    assert_eq!(generated("a"), Some(6));
+}
+
+#[test]
+fn names_of_files_and_tags_are_names_of_models() {
+    let server = Running::with(options(), vec![source("a"), source("b")]).healthy();
+    for name in ["b", "b.gguf", "b.plan", "b:latest"] {
+        let body = json!({ "model": name, "prompt": "a", "max_tokens": 1 });
+        assert_eq!(server.post("/v1/completions", &body).json()["model"], "b", "{name}");
+        assert_eq!(server.get(&format!("/v1/models/{name}")).json()["id"], "b", "{name}");
+    }
+    let unloaded = Running::with(options(), vec![source("a"), source("b")]).healthy();
+    assert!(unloaded.get("/v1/models/b").json()["created"].as_u64().is_some_and(|time| time > 1_600_000_000));
+}
+
+#[test]
+fn the_end_is_announced() {
+    let server = Running::new(long_options()).healthy();
+    let mut running = connect(server.address);
+    running.write_all(post("/v1/completions", &long_text(true)).as_bytes()).unwrap();
+    eventually(|| server.metric("bitnetc:num_requests_running") == 1.0);
+    let said = |words: &str| server.notes.lock().unwrap().iter().any(|note| note.contains(words));
+    server.shutdown.drain();
+    eventually(|| said("shutting down: 1 request is running, for at most 30 s"));
+    server.shutdown.end();
+    eventually(|| said("shut down"));
+    eventually(|| server.is_over());
+}
+
+#[test]
+fn a_preloaded_model_that_cannot_be_loaded_ends_the_server() {
+    let mut all = options();
+    all.models.preload = true;
+    let server = Running::with(all, vec![source("sound"), interrupted(|| false)]);
+    let notes = Arc::clone(&server.notes);
+    let error = server.ended().unwrap_err();
+    assert!(error.to_string().contains("cannot load slow: interrupted"), "{error}");
+    assert!(!notes.lock().unwrap().iter().any(|note| note.contains("cannot load")), "{notes:?}");
+}

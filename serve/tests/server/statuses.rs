@@ -30,6 +30,15 @@ fn what_is_refused_has_its_status_and_is_json() {
         (completion(&json!({ "prompt": vec![1; 400] })), 400, "context_length_exceeded"),
         (completion(&json!({ "prompt": "x".repeat(5000) })), 413, "body_too_large"),
         (server.post("/v1/embeddings", &json!({ "input": "a" })), 400, "unsupported"),
+        (
+            ask(
+                server.address,
+                "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n",
+            ),
+            400,
+            "invalid_json",
+        ),
+        (server.post("/slots/0", &json!({})), 400, "invalid_value"),
         (server.get("/infill"), 404, "not_found"),
         (server.get("/v1/models/nobody"), 404, "model_not_found"),
         (server.get("/v1/completions"), 405, "method_not_allowed"),
@@ -45,6 +54,9 @@ fn what_is_refused_has_its_status_and_is_json() {
     }
     let wrong = server.get("/v1/completions");
     assert!(wrong.header("allow").is_some_and(|methods| methods.contains("POST")), "{}", wrong.head);
+    assert_eq!(wrong.json()["error"]["message"], "GET is not supported: use POST");
+    let deleted = ask(server.address, "DELETE /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    assert_eq!(deleted.json()["error"]["message"], "DELETE is not supported: use GET");
     // The other APIs say it in their own way.
     assert!(server.get("/api/nothing").status == 404);
     assert_eq!(server.get("/v1/messages").status, 405);
@@ -217,4 +229,39 @@ fn a_model_that_cannot_be_loaded_is_its_own_error() {
     broken.open = Box::new(|| Err("the file is gone".to_owned()));
     let alone = Running::with(options(), vec![broken]);
     assert!(alone.ended().unwrap_err().to_string().contains("the file is gone"));
+}
+
+#[test]
+fn metrics_need_a_key_where_everything_does() {
+    let mut with_keys = options();
+    with_keys.access.keys = vec![Key::new("a-key")];
+    let server = Running::new(with_keys).healthy();
+    assert_eq!(server.get("/metrics").status, 401);
+    let asked = ask(server.address, "GET /metrics HTTP/1.1\r\nhost: localhost\r\nx-api-key: a-key\r\n\r\n");
+    assert_eq!(asked.status, 200);
+}
+
+#[test]
+fn probes_are_no_refused_requests() {
+    let mut narrow = long_options();
+    narrow.limits.queue = 0;
+    let server = Running::new(narrow).healthy();
+    let mut held = connect(server.address);
+    held.write_all(post("/v1/completions", &long_text(true)).as_bytes()).unwrap();
+    eventually(|| server.get("/ready").status == 503);
+    let text = server.get("/metrics").text();
+    assert!(text.contains("bitnetc:requests_refused_total{status=\"503\"} 0\n"), "{text}");
+}
+
+#[test]
+fn properties_have_no_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("here.gguf");
+    std::fs::write(&path, bitnetc::builtin::GGUF).unwrap();
+    let mut named = source("tiny");
+    named.open = Box::new(move || bitnetc::Model::load(&path).map_err(|error| error.to_string()));
+    let server = Running::with(options(), vec![named]).healthy();
+    let props = server.get("/props");
+    assert_eq!(props.json()["model_path"], "here.gguf");
+    assert!(!props.text().contains(&*folder.path().to_string_lossy()), "{}", props.text());
 }

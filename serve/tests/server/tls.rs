@@ -52,3 +52,13 @@ fn a_port_that_is_taken_is_said() {
         Server::bind(taken, vec![source("a")], Arc::new(|_: &str| {}), Arc::new(|_: &str| {})).unwrap_err();
     assert!(matches!(error, ServeError::InUse { .. }), "{error}");
 }
+
+#[test]
+fn a_key_of_another_certificate_is_refused_in_words() {
+    let mut wrong = options();
+    wrong.tls = Some(TlsFiles { certificate: data("server.pem"), key: data("other.key") });
+    let error =
+        Server::bind(wrong, vec![source("a")], Arc::new(|_: &str| {}), Arc::new(|_: &str| {})).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("other.key\"") && text.contains("it is not the key of the certificate"), "{text}");
+}

@@ -80,7 +80,9 @@ impl Streams {
             !self.over.load(Ordering::Relaxed)
         });
         let failure = match ending {
-            Ending::Refused(status) => Some(format!("a stream was refused with status {status}")),
+            Ending::Refused { status, message } => {
+                Some(format!("a stream was refused with status {status}: {message}"))
+            }
             Ending::Failed(message) => Some(message),
             Ending::Answered(_) | Ending::Interrupted => None,
         };
@@ -122,8 +124,8 @@ fn long_prompt(
     let sent = Instant::now();
     match ask(target, &body, &mut |_| true) {
         Ending::Answered(answer) => Ok((sent, answer.ttft)),
-        Ending::Refused(status) => {
-            Err(target.protocol(format!("the long prompt was refused with status {status}")))
+        Ending::Refused { status, message } => {
+            Err(target.protocol(format!("the long prompt was refused with status {status}: {message}")))
         }
         Ending::Failed(what) => Err(target.protocol(what)),
         Ending::Interrupted => Err(LoadError::Interrupted),

@@ -40,11 +40,19 @@ impl Outcome {
     pub fn refusals(&self) -> BTreeMap<u16, u32> {
         let mut refusals = BTreeMap::new();
         for ending in &self.endings {
-            if let Ending::Refused(status) = ending {
+            if let Ending::Refused { status, .. } = ending {
                 *refusals.entry(*status).or_default() += 1;
             }
         }
         refusals
+    }
+
+    /// The status and the words of the first refusal.
+    pub fn first_refusal(&self) -> Option<(u16, &str)> {
+        self.endings.iter().find_map(|ending| match ending {
+            Ending::Refused { status, message } => Some((*status, message.as_str())),
+            _ => None,
+        })
     }
 
     /// Why requests failed.

@@ -46,8 +46,13 @@ pub struct Answer {
 pub enum Ending {
     /// The answer is complete.
     Answered(Answer),
-    /// The server refused, with this status.
-    Refused(u16),
+    /// The server refused.
+    Refused {
+        /// The status.
+        status: u16,
+        /// What the server says.
+        message: String,
+    },
     /// No complete answer came, for this reason.
     Failed(String),
     /// The measurement was interrupted.
@@ -125,7 +130,7 @@ pub(super) fn ask(target: &Target, body: &Value, piece: &mut dyn FnMut(Instant) 
     match try_ask(target, body, piece) {
         Ok(ending) => ending,
         Err(LoadError::Interrupted) => Ending::Interrupted,
-        Err(LoadError::Refused { status, .. }) => Ending::Refused(status),
+        Err(LoadError::Refused { status, message, .. }) => Ending::Refused { status, message },
         Err(error) => Ending::Failed(error.to_string()),
     }
 }
