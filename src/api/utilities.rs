@@ -255,3 +255,20 @@ pub fn props(service: &Service) -> Value {
         "system_fingerprint": service.fingerprint(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_path_the_name_is_told() {
+        for (path, name) in [
+            ("/srv/models/tiny.gguf", "tiny.gguf"),
+            ("C:\\models\\tiny.gguf", "tiny.gguf"),
+            ("tiny.gguf", "tiny.gguf"),
+            ("shakespeare-5m (built in)", "shakespeare-5m (built in)"),
+        ] {
+            assert_eq!(file_name(path), name);
+        }
+    }
+}
