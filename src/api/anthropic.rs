@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::body::Body;
 use super::chat::{ChatRequest, set};
 use super::fields::{MESSAGES, SYSTEM, THINKING, TOOL_CHOICE, TOOLS};
-use super::messages::Chat;
+use super::messages::{Chat, check_fields};
 use super::openai::check_model;
 use super::reply::anthropic::MessageShape;
 use super::reply::{Reply, Shown};
@@ -70,7 +70,8 @@ fn messages(body: Body<'_>) -> Result<Vec<Value>, Refusal> {
     if let Some(system) = body.get(&SYSTEM) {
         all.push(json!({ "role": "system", "content": text_of(system, "system")? }));
     }
-    for message in body.list(&MESSAGES).unwrap_or_default() {
+    for (number, message) in body.list(&MESSAGES).unwrap_or_default().iter().enumerate() {
+        check_fields(message).map_err(|why| wrong(format!("messages: message {}: {why}", number + 1)))?;
         match (message.get("role").and_then(Value::as_str), message.get("content")) {
             (Some(role @ ("user" | "assistant" | "system")), Some(content)) => add(&mut all, role, content)?,
             _ => return Err(wrong("messages: each must have a role (user or assistant) and a content")),
@@ -103,7 +104,13 @@ fn add(all: &mut Vec<Value>, role: &str, content: &Value) -> Result<(), Refusal>
             }
             "tool_result" => {
                 let text = text_of(block.get("content").unwrap_or(&Value::Null), "messages")?;
-                all.push(json!({ "role": "tool", "tool_call_id": needed("tool_use_id")?, "content": text }));
+                let mut result =
+                    json!({ "role": "tool", "tool_call_id": needed("tool_use_id")?, "content": text });
+                // Templates that tell failures apart know it by this name.
+                if block.get("is_error") == Some(&Value::Bool(true)) {
+                    result["is_error"] = json!(true);
+                }
+                all.push(result);
             }
             other => {
                 let other: String = other.chars().take(40).collect();

@@ -17,12 +17,15 @@ const MAX_WORDS: usize = 200;
 /// Reads JSON that others wrote: a byte order mark and halves of surrogate pairs are no errors.
 ///
 /// # Errors
-/// What is no JSON, or is nested too deeply.
+/// What is empty, is no JSON, or is nested too deeply.
 pub(super) fn parse(bytes: &[u8]) -> Result<Value, Refusal> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
         Refusal::request("invalid_utf8", format!("the request is not UTF-8 at byte {at}"))
     })?;
+    if text.trim_start_matches('\u{feff}').trim().is_empty() {
+        return Err(Refusal::request("invalid_json", "the body is empty: send a JSON object"));
+    }
     // Its parser bounds the depth.
     serde_json::from_slice(&input_text::json(text.as_bytes())).map_err(|error| {
         Refusal::request("invalid_json", format!("the request is no JSON: {}", words(&error.to_string())))
@@ -143,7 +146,7 @@ pub(super) fn token_id(value: &Value) -> Option<u32> {
 }
 
 /// Whether a field that is not supported asks for anything.
-fn asks(name: &str, value: &Value) -> bool {
+pub(super) fn asks(name: &str, value: &Value) -> bool {
     match value {
         Value::Bool(on) => *on,
         Value::Array(list) if name == "modalities" => list.iter().any(|one| one != "text"),
@@ -179,6 +182,6 @@ fn allows(kind: Kind, value: &Value) -> bool {
         Kind::Messages => value.is_array(),
         Kind::Biases => value.is_object() || value.is_array(),
         Kind::Prompt => value.is_string() || value.is_array(),
-        Kind::Form(_) | Kind::Any => true,
+        Kind::Form(_) | Kind::Described(_) | Kind::Any => true,
     }
 }

@@ -44,6 +44,8 @@ pub enum Kind {
     Biases,
     /// What the text has to follow, read by this function.
     Form(Reader),
+    /// What these words say; its reader knows more.
+    Described(&'static str),
     /// Anything.
     Any,
 }
@@ -76,7 +78,9 @@ impl Kind {
             }
             Self::Messages => "a list of messages".to_owned(),
             Self::Biases => "an object of token ids with numbers from -100 to 100".to_owned(),
-            Self::Form(_) | Self::Any => "as described".to_owned(),
+            Self::Described(words) => words.to_owned(),
+            Self::Form(_) => "a form".to_owned(),
+            Self::Any => "anything".to_owned(),
         }
     }
 }
@@ -217,7 +221,8 @@ fields! {
     MODEL = Field::read("model", Kind::Text { max: 0 }, ALL,
         "any name is accepted and the answer has the real one; a server with several models chooses by it");
     MESSAGES = Field::read("messages", Kind::Messages, CHAT.and(Routes::MESSAGES).and(Routes::OLLAMA_CHAT),
-        "the conversation: `role` and `content`, a string or parts of type `text`; `developer` is `system`");
+        "the conversation: `role` and `content`, a string or parts of type `text`; `developer` is `system`; images, audio, video, \
+         files and `function_call` in a message are refused");
     PROMPT = Field::read("prompt", Kind::Prompt, TEXT.and(Routes::LLAMA), "what the text continues; several prompts have choices of their own");
     MAX_TOKENS = Field::read("max_tokens", Kind::Whole { min: -2, max: u64::MAX }, ALL,
         "tokens at most; -1 and -2 are as absent, 0 scores the prompt").default("the server's")
@@ -286,9 +291,9 @@ fields! {
         .default("false");
     RETURN_PROGRESS = Field::read("return_progress", Kind::Bool, BOTH.and(Routes::LLAMA),
         "in streams: `prompt_progress` (`total`, `cache`, `processed`, `time_ms`) after every step that reads the prompt").default("false");
-    TOOLS = Field::read("tools", Kind::Any, Routes::CHATS,
-        "a list of functions that the model may call, if its template shows them to it");
-    TOOL_CHOICE = Field::read("tool_choice", Kind::Any, CHAT.and(Routes::RESPONSES).and(Routes::MESSAGES),
+    TOOLS = Field::read("tools", Kind::Described("a list of functions"), Routes::CHATS,
+        "functions that the model may call, if its template shows them to it");
+    TOOL_CHOICE = Field::read("tool_choice", Kind::Described("a word, or an object that names a function"), CHAT.and(Routes::RESPONSES).and(Routes::MESSAGES),
         "`auto`, `none`, `required` (a call is enforced), or a function by name").default("auto");
     PARALLEL_TOOL_CALLS = Field::read("parallel_tool_calls", Kind::Bool, CHAT.and(Routes::RESPONSES),
         "whether an answer may have more than one call").default("true");
@@ -297,24 +302,28 @@ fields! {
     REASONING_EFFORT = Field::read("reasoning_effort", Kind::Text { max: 32 }, CHAT,
         "handed to the template; `none` turns `enable_thinking` off");
     ENABLE_THINKING = Field::read("enable_thinking", Kind::Bool, CHAT, "handed to the template");
-    INPUT = Field::read("input", Kind::Any, Routes::RESPONSES, "a string, or a list of items: messages, calls and their results");
+    INPUT = Field::read("input", Kind::Described("a string or a list of items"), Routes::RESPONSES,
+        "what the user says, or the conversation: messages, calls and their results");
     INSTRUCTIONS = Field::read("instructions", Kind::Text { max: 0 }, Routes::RESPONSES, "a system message in front of the input");
     TEXT_FORMAT = Field::read("text", Kind::Object, Routes::RESPONSES,
         "`format`: `text`, `json_object`, or `json_schema` with a `schema`");
     REASONING = Field::read("reasoning", Kind::Object, Routes::RESPONSES, "`effort`: handed to the template");
-    SYSTEM = Field::read("system", Kind::Any, Routes::MESSAGES.and(Routes::OLLAMA_GENERATE),
+    SYSTEM = Field::read("system", Kind::Described("a string or a list of blocks"), Routes::MESSAGES.and(Routes::OLLAMA_GENERATE),
         "a system message: a string, or on `/v1/messages` blocks of type `text`");
     THINKING = Field::read("thinking", Kind::Object, Routes::MESSAGES,
         "`type`: `enabled`, `adaptive` or `disabled`, handed to the template; a budget changes nothing");
     N_PROBS = Field::read("n_probs", TOP, Routes::LLAMA, "likeliest tokens to list at each place").default("0");
-    OLLAMA_PROMPT = Field::read("prompt", Kind::Text { max: 0 }, Routes::OLLAMA_GENERATE, "what the user says, or with `raw` what the text continues");
+    OLLAMA_PROMPT = Field::read("prompt", Kind::Text { max: 0 }, Routes::OLLAMA_GENERATE,
+        "what the user says, or with `raw` what the text continues; without one the model is loaded and no text is made");
+    KEEP_ALIVE = Field::read("keep_alive", Kind::Described("a duration"), Routes::OLLAMA,
+        "without a prompt or messages, 0 is answered as an unload; the server decides how long a model stays loaded");
     OPTIONS = Field::read("options", Kind::Object, Routes::OLLAMA,
         "settings of the sampler by the names above, `num_predict` and `num_ctx` (at most the server's)");
     NUM_CTX = Field::read("num_ctx", COUNT, Routes::OLLAMA, "in `options`: tokens of the context; more than the server's are refused");
     RAW = Field::read("raw", Kind::Bool, Routes::OLLAMA_GENERATE, "whether the prompt is given to the model without its template")
         .default("false");
-    THINK = Field::read("think", Kind::Any, Routes::OLLAMA,
-        "true, false or a level: handed to the template; false leaves thoughts in the text");
+    THINK = Field::read("think", Kind::Described("true, false or a level"), Routes::OLLAMA,
+        "handed to the template; false leaves thoughts in the text");
     ;
     Field::form("response_format", form::response_format,
         "`{\"type\": \"json_schema\", \"json_schema\": {\"schema\": S}}`, `{\"type\": \"json_schema\", \"schema\": S}`, \
@@ -371,7 +380,6 @@ fields! {
     Field::ignored("verbosity", CHAT, "how long answers are is up to the model");
     Field::ignored("store", Routes::RESPONSES, "nothing is stored").aliases(&["metadata", "user", "service_tier", "include", "truncation", "max_tool_calls"]);
     Field::ignored("metadata", Routes::MESSAGES, "labels of clients change nothing").aliases(&["service_tier", "anthropic_version", "context_management"]);
-    Field::ignored("keep_alive", Routes::OLLAMA, "the server decides how long a model stays loaded");
     Field::ignored("prediction", CHAT, "a hint for speed only");
 }
 

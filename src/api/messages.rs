@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::body::Body;
+use super::body::{Body, asks};
 use super::fields::{ADD_GENERATION_PROMPT, CHAT_TEMPLATE_KWARGS, CONTINUE_FINAL_MESSAGE, MESSAGES};
 use super::prompt::Prompt;
 use super::{Refusal, Service};
@@ -10,6 +10,31 @@ use crate::chat::{ChatEncoder, Message, RenderInput, Role};
 
 /// Longest message that a template gives, in characters.
 const MAX_WORDS: usize = 400;
+
+/// Fields of messages that ask for what is not read, with what to do instead. All others are for the template.
+const REFUSED: [(&str, &str); 9] = [
+    ("images", "only text is read"),
+    ("image", "only text is read"),
+    ("image_url", "only text is read"),
+    ("audio", "only text is read"),
+    ("input_audio", "only text is read"),
+    ("videos", "only text is read"),
+    ("files", "only text is read"),
+    ("attachments", "only text is read"),
+    ("function_call", "use `tool_calls`"),
+];
+
+/// Whether a message of any API asks for nothing that is not read.
+///
+/// # Errors
+/// The field that does.
+pub(super) fn check_fields(message: &Value) -> Result<(), String> {
+    let asked = |(name, _): &&(&str, &str)| message.get(name).is_some_and(|value| asks(name, value));
+    match REFUSED.iter().find(asked) {
+        Some((name, instead)) => Err(format!("{name} is not supported: {instead}")),
+        None => Ok(()),
+    }
+}
 
 /// A chat as a template is given it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,6 +61,7 @@ fn message(value: &Value) -> Result<Message, String> {
     if !value.get("role").is_some_and(Value::is_string) {
         return Err("a message must be an object with role and content".to_owned());
     }
+    check_fields(&value)?;
     if let Some(parts) = value.get("content").and_then(Value::as_array) {
         let kind = |part: &Value| part.get("type").and_then(Value::as_str).unwrap_or("?").to_owned();
         let text = |part: &Value| match kind(part).as_str() {
@@ -193,6 +219,8 @@ mod tests {
         assert_eq!(message(&developer).unwrap(), Message::new(Role::system(), "Be brief."));
         let call = json!({ "role": "assistant", "content": null, "tool_calls": [1] });
         assert_eq!(message(&call).unwrap().fields["tool_calls"], json!([1]));
+        let nothing = json!({ "role": "user", "content": "Hi", "images": [], "audio": null, "function_call": "none" });
+        assert_eq!(message(&nothing).unwrap().content.as_deref(), Some("Hi"));
         for wrong in [
             json!({ "role": "user", "content": [{ "type": "image_url", "image_url": {} }] }),
             json!({ "role": "user", "content": [{ "type": "text" }] }),
@@ -203,6 +231,9 @@ mod tests {
             json!({ "role": "user", "content": null }),
             json!({ "role": "assistant", "tool_calls": [] }),
             json!({ "content": "" }),
+            json!({ "role": "user", "content": "What is this?", "images": ["aGk="] }),
+            json!({ "role": "assistant", "content": "", "audio": { "id": "a" } }),
+            json!({ "role": "assistant", "content": "", "function_call": { "name": "f", "arguments": "{}" } }),
             json!("user"),
         ] {
             assert!(message(&wrong).is_err(), "{wrong}");

@@ -47,6 +47,7 @@ pub use asked::random_seed;
 pub use fields::{FIELDS, Field, Kind, Routes, Treatment};
 pub use form::{Form, FormError, Reader};
 pub use ollama::{Listed, ollama_ps, ollama_show, ollama_tags, ollama_version, rfc3339};
+pub use openai::is_name_of;
 pub use openapi::openapi;
 pub use prepared::Prepared;
 pub use reference::{fields_table, forms_table};
@@ -62,7 +63,7 @@ pub use utilities::{
 /// A request that was read: what is to be made, and the shape of its answer.
 #[derive(Debug)]
 pub struct Call {
-    /// The choices, in the order of their indices.
+    /// The choices, in the order of their indices; none where no text is asked for, and the answer is complete at once.
     pub choices: Vec<Prepared>,
     /// The answer.
     pub reply: Reply,

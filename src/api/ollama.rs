@@ -1,7 +1,8 @@
 //! Requests of ollama's `/api/chat` and `/api/generate`, and what else its clients ask for: which models there are.
 //!
-//! Differences from ollama: a prompt that the context has no room for is refused, never cut; a `template` is refused; what
-//! `keep_alive` says is ignored, since the server decides how long a model stays loaded.
+//! Differences from ollama: a prompt that the context has no room for is refused, never cut; a `template` is refused; the
+//! server decides how long a model stays loaded, whatever `keep_alive` says; answers of `/api/generate` have no `context`, which
+//! is refused in requests.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,10 +12,10 @@ use super::answer::AnswerForm;
 use super::asked::Asked;
 use super::body::Body;
 use super::chat::{ChatRequest, set, set_effort};
-use super::fields::{MESSAGES, NUM_CTX, OLLAMA_PROMPT, RAW, STREAM, SYSTEM, THINK};
+use super::fields::{KEEP_ALIVE, MESSAGES, NUM_CTX, OLLAMA_PROMPT, RAW, STREAM, SYSTEM, THINK};
 use super::messages::Chat;
 use super::openai::check_model;
-use super::reply::ollama::OllamaShape;
+use super::reply::ollama::{OllamaShape, Residence};
 use super::reply::{Reply, Shown};
 use super::{Call, Reading, Refusal, Route, Service, prompt};
 use crate::tools::Tools;
@@ -34,6 +35,9 @@ pub(super) fn accept(service: &Service, route: Route, value: &Value, how: &Readi
         );
         return Err(Refusal::field("num_ctx", message));
     }
+    if let Some(residence) = residence(route, body) {
+        return resident(service, route, body, residence, how);
+    }
     let (mut asked, form) = match (route, body.is_on(&RAW)) {
         (Route::OllamaGenerate, true) => {
             let prompts = prompt::of_body(body, service)?;
@@ -49,6 +53,43 @@ pub(super) fn accept(service: &Service, route: Route, value: &Value, how: &Readi
     let shape = Box::new(OllamaShape::new(form, route == Route::OllamaChat));
     let reply = Reply::new(service, shape, &asked, shown, how, asked.stream);
     Ok(Call { choices, reply })
+}
+
+/// What a request asks for that has nothing to answer: ollama's clients load and unload models so.
+fn residence(route: Route, body: Body<'_>) -> Option<Residence> {
+    let is_empty = match route {
+        Route::OllamaChat => body.list(&MESSAGES).is_none_or(<[Value]>::is_empty),
+        _ => body.text(&OLLAMA_PROMPT).is_none_or(str::is_empty),
+    };
+    is_empty.then(|| match body.get(&KEEP_ALIVE).is_some_and(is_zero) {
+        true => Residence::Unload,
+        false => Residence::Load,
+    })
+}
+
+/// Whether a duration, a number of seconds or a text such as `0s`, is zero.
+fn is_zero(time: &Value) -> bool {
+    match time {
+        Value::Number(seconds) => seconds.as_f64() == Some(0.0),
+        Value::String(text) => text.contains('0') && !text.contains(|ch| matches!(ch, '1'..='9')),
+        _ => false,
+    }
+}
+
+/// The call of a request that no text is made for.
+fn resident(
+    service: &Service,
+    route: Route,
+    body: Body<'_>,
+    residence: Residence,
+    how: &Reading,
+) -> Result<Call, Refusal> {
+    let asked = Asked::of_body(body, service, Vec::new(), None, how)?;
+    let shape = Box::new(OllamaShape::resident(residence, route == Route::OllamaChat));
+    let shown = Shown { measured: how.measured, ..Shown::default() };
+    let stream = body.bool(&STREAM).unwrap_or(true);
+    let reply = Reply::new(service, shape, &asked, shown, how, stream);
+    Ok(Call { choices: Vec::new(), reply })
 }
 
 /// The body with its `options` beside its other fields, which count where both name the same.

@@ -10,10 +10,17 @@ use super::reply::completions::CompletionShape;
 use super::reply::{Reply, Shape, Shown};
 use super::{Call, Reading, Refusal, Route, Service, prompt};
 
+/// Whether a request for a model of the name `asked` is one for the model `id`: its name, with the tag that ollama's clients add, or
+/// with the ending of a file.
+pub fn is_name_of(asked: &str, id: &str) -> bool {
+    let asked = asked.strip_suffix(":latest").unwrap_or(asked);
+    asked == id || [".gguf", ".plan"].iter().any(|ending| asked.strip_suffix(ending) == Some(id))
+}
+
 /// Whether the request is for this model.
 pub(super) fn check_model(body: Body<'_>, service: &Service) -> Result<(), Refusal> {
     match body.text(&MODEL) {
-        Some(name) if service.strict_model && name != service.id => {
+        Some(name) if service.strict_model && !is_name_of(name, &service.id) => {
             let shown: String = name.chars().take(100).collect();
             let message = format!("model {shown:?} is not served here: ask for {:?}", service.id);
             Err(Refusal { status: 404, code: "model_not_found", ..Refusal::field("model", message) })

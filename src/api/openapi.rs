@@ -42,7 +42,7 @@ fn schema(kind: Kind) -> Value {
         ]}),
         Kind::Messages => json!({ "type": "array", "items": reference("Message"), "minItems": 1 }),
         Kind::Biases => json!({ "type": ["object", "array", "null"] }),
-        Kind::Form(_) | Kind::Any => json!({}),
+        Kind::Form(_) | Kind::Described(_) | Kind::Any => json!({}),
     }
 }
 

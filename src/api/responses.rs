@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::body::Body;
 use super::chat::{ChatRequest, set_effort};
 use super::fields::{INPUT, INSTRUCTIONS, REASONING, TEXT_FORMAT};
-use super::messages::Chat;
+use super::messages::{Chat, check_fields};
 use super::openai::check_model;
 use super::reply::responses::ResponseShape;
 use super::reply::{Reply, Shown};
@@ -92,6 +92,7 @@ fn add(all: &mut Vec<Value>, item: &Value) -> Result<(), Refusal> {
     };
     match kind {
         "message" => {
+            check_fields(item).map_err(|why| wrong(format!("input: {why}")))?;
             let content = text_of(item.get("content").unwrap_or(&Value::Null))?;
             let role = needed("role")?;
             match last_of_assistant(all).filter(|_| role == "assistant") {

@@ -450,6 +450,7 @@ fn ollama_speaks_in_lines() {
     let generated =
         whole(Route::OllamaGenerate, &json!({ "prompt": "Hi", "format": "json" }), "{}", Stop::Limit);
     assert_eq!((&generated["response"], &generated["done_reason"]), (&json!("{}"), &json!("length")));
+    assert!(generated.get("context").is_none(), "it would be refused");
     let refusal = call_of(Route::OllamaChat, &json!({ "messages": [], "options": { "num_ctx": 100_000 } }))
         .unwrap_err();
     assert_eq!(error_body(Route::OllamaChat, &refusal), json!({ "error": refusal.message }));
@@ -460,6 +461,125 @@ fn ollama_speaks_in_lines() {
     );
     assert_eq!(ollama_show(&service)["capabilities"], json!(["completion", "tools", "thinking"]));
     assert_eq!(ollama_ps(&[&service])["models"][0]["context_length"], 512);
+}
+
+/// ollama's clients load and unload models with requests that ask for no text.
+#[test]
+fn ollama_loads_and_unloads_without_text() {
+    for (route, body, reason) in [
+        (Route::OllamaGenerate, json!({}), "load"),
+        (Route::OllamaGenerate, json!({ "prompt": "", "keep_alive": "5m" }), "load"),
+        (Route::OllamaGenerate, json!({ "prompt": "", "raw": true, "keep_alive": -1 }), "load"),
+        (Route::OllamaGenerate, json!({ "keep_alive": 0 }), "unload"),
+        (Route::OllamaGenerate, json!({ "keep_alive": "0s" }), "unload"),
+        (Route::OllamaChat, json!({ "messages": [] }), "load"),
+        (Route::OllamaChat, json!({ "messages": null, "keep_alive": "10s" }), "load"),
+        (Route::OllamaChat, json!({ "messages": [], "keep_alive": 0 }), "unload"),
+    ] {
+        let Call { choices, mut reply } = call_of(route, &body).unwrap();
+        assert!(choices.is_empty() && reply.is_complete() && reply.is_stream(), "{body}");
+        let frames = [reply.begin(), reply.end()].concat();
+        let [Frame::Line(line)] = &frames[..] else { panic!("{frames:?}") };
+        assert_eq!((&line["done"], &line["done_reason"]), (&json!(true), &json!(reason)), "{body}");
+        let said = if route == Route::OllamaChat { &line["message"]["content"] } else { &line["response"] };
+        assert_eq!(said, "", "{body}");
+        assert_eq!(reply.usage(), Usage::default());
+        let mut body = body;
+        body["stream"] = json!(false);
+        let answer = call_of(route, &body).unwrap().reply.into_body().unwrap();
+        assert_eq!((&answer["done_reason"], &answer["model"]), (&json!(reason), &json!("m")));
+    }
+    let asked = call_of(Route::OllamaGenerate, &json!({ "prompt": "Hi", "keep_alive": 0 })).unwrap();
+    assert_eq!(asked.choices.len(), 1, "a model may be put away after an answer");
+}
+
+/// What a message shows besides text would change the answer: it is refused in every dialect.
+#[test]
+fn messages_with_more_than_text_are_refused() {
+    for (name, value) in [
+        ("images", json!(["aGk="])),
+        ("audio", json!({ "id": "a" })),
+        ("function_call", json!({ "name": "f", "arguments": "{}" })),
+    ] {
+        let message = json!({ "role": "user", "content": "What is this?", name: value });
+        for route in [Route::ChatCompletions, Route::Messages, Route::OllamaChat] {
+            let refusal = call_of(route, &json!({ "messages": [message], "max_tokens": 5 })).unwrap_err();
+            assert_eq!((refusal.param.as_deref(), refusal.status), (Some("messages"), 400), "{name}");
+            assert!(refusal.message.contains(name) && refusal.message.contains("message 1"), "{refusal:?}");
+        }
+        let refusal = call_of(Route::Responses, &json!({ "input": [message] })).unwrap_err();
+        assert_eq!((refusal.param.as_deref(), refusal.status), (Some("input"), 400), "{name}");
+        assert!(refusal.message.contains(name), "{refusal:?}");
+    }
+    let nothing = json!({ "messages": [{ "role": "user", "content": "Hi", "images": [] }] });
+    call_of(Route::OllamaChat, &nothing).unwrap();
+}
+
+/// Results of tools that failed are told from others, for templates that show the difference.
+#[test]
+fn failures_of_tools_are_for_the_template() {
+    let service = service("{% for m in messages %}{{ m.content or '' }}{% if m.is_error %} FAILED{% endif %}{% endfor %}");
+    let text = |is_error: bool| {
+        let result = json!({ "type": "tool_result", "tool_use_id": "t", "content": "R", "is_error": is_error });
+        let body = json!({ "max_tokens": 5, "messages": [{ "role": "user", "content": [result] }] });
+        let mut choices = accept(&service, Route::Messages, body.to_string().as_bytes()).unwrap().choices;
+        let request = choices.remove(0).finish().unwrap();
+        service.model.tokenizer().decode_lossy(&request.prompt, true)
+    };
+    assert!(text(true).ends_with("R FAILED") && text(false).ends_with('R'), "{}", text(true));
+}
+
+/// The built-in template with tools: declared functions are shown, and calls in its form are read.
+#[test]
+fn tools_work_with_the_built_in_template() {
+    let model = Model::builtin().unwrap();
+    let wish = crate::chat::Wish::NameOrText("hermes".to_owned());
+    let (encoder, note) = ChatEncoder::for_model(model.loaded(), &wish).unwrap();
+    assert!(note.is_none());
+    let service = Service { chat: Ok(encoder), model, ..service(TEMPLATE) };
+    let body = json!({ "messages": [{ "role": "user", "content": "Hi" }], "tools": functions() }).to_string();
+    let prompt = apply_template(&service, body.as_bytes()).unwrap()["prompt"].as_str().unwrap().to_owned();
+    assert!(prompt.contains("<tools>\n{\"type\": \"function\", \"function\": {\"name\": \"f\""), "{prompt}");
+    assert!(prompt.ends_with("<|im_end|>\n<|im_start|>assistant\n"), "{prompt}");
+    let mut reply = accept(&service, Route::ChatCompletions, body.as_bytes()).unwrap().reply;
+    let call = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"b\"}}\n</tool_call>";
+    reply.event(ChoiceIndex::new(0), ended(call, END));
+    let answer = reply.into_body().unwrap();
+    let function = &answer["choices"][0]["message"]["tool_calls"][0]["function"];
+    assert_eq!(*function, json!({ "name": "f", "arguments": "{\"a\": \"b\"}" }));
+}
+
+/// One token is made with its prompt: there is no time that it could have a rate of.
+#[test]
+fn one_token_has_no_rate() {
+    let rate = |tokens: usize| {
+        let mut done = ended("a", Stop::Limit);
+        if let Event::Done(end) = &mut done {
+            end.tokens = vec![1; tokens];
+            end.timings.decode = std::time::Duration::from_millis(100) * (tokens as u32 - 1);
+            end.timings.sample = std::time::Duration::from_nanos(1);
+        }
+        let mut reply = call_of(Route::LlamaCompletion, &json!({ "prompt": "Hi" })).unwrap().reply;
+        reply.event(ChoiceIndex::new(0), done);
+        reply.into_body().unwrap()["timings"]["predicted_per_second"].as_f64().unwrap()
+    };
+    assert_eq!(rate(1), 0.0);
+    assert!((rate(11) - 10.0).abs() < 1e-3, "{}", rate(11));
+}
+
+#[test]
+fn bodies_and_names_are_told_apart() {
+    for empty in ["", " \n", "\u{feff}"] {
+        let refusal = accept(&service(TEMPLATE), Route::Completions, empty.as_bytes()).unwrap_err();
+        assert!(refusal.message.contains("the body is empty"), "{refusal:?}");
+    }
+    for name in ["tiny", "tiny:latest", "tiny.gguf", "tiny.plan"] {
+        assert!(is_name_of(name, "tiny"), "{name}");
+    }
+    for name in ["", "tin", "tiny.bin", "tiny:q4", "tiny.gguf.gguf"] {
+        assert!(!is_name_of(name, "tiny"), "{name}");
+    }
+    assert!(is_name_of("tiny.gguf", "tiny.gguf"), "its own name");
 }
 
 #[test]
@@ -502,6 +622,7 @@ fn refusals_name_what_is_wrong() {
     let body = json!({ "messages": hi, "tools": functions() }).to_string();
     let refusal = accept(&plain, Route::ChatCompletions, body.as_bytes()).unwrap_err();
     assert_eq!((refusal.param.as_deref(), refusal.code), (Some("tools"), "unsupported"));
+    assert!(refusal.message.contains("--chat-template hermes"), "{refusal:?}");
     let body = json!({ "messages": hi, "tools": functions(), "tool_choice": "none" }).to_string();
     accept(&plain, Route::ChatCompletions, body.as_bytes()).unwrap();
     let refusal = Refusal::field("messages", "no");

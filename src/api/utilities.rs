@@ -210,6 +210,11 @@ pub fn model_card(service: &Service) -> Value {
     })
 }
 
+/// The last part of a path.
+fn file_name(path: &str) -> &str {
+    path.rsplit(['/', '\\']).next().unwrap_or_default()
+}
+
 /// What a client may know of the model and of its defaults; what concerns the server as a whole is added by it. No prompt, path or key
 /// is among it.
 pub fn props(service: &Service) -> Value {
@@ -241,7 +246,7 @@ pub fn props(service: &Service) -> Value {
             },
         },
         "model_alias": service.id,
-        "model_path": std::path::Path::new(&service.model.loaded().name).file_name().map(|name| name.to_string_lossy()),
+        "model_path": file_name(&service.model.loaded().name),
         "chat_template": template(service),
         "chat_template_caps": { "supports_system_role": supports_system },
         "bos_token": special(tokenizer, tokenizer.bos()),
@@ -249,4 +254,21 @@ pub fn props(service: &Service) -> Value {
         "modalities": { "vision": false, "audio": false },
         "system_fingerprint": service.fingerprint(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_path_the_name_is_told() {
+        for (path, name) in [
+            ("/srv/models/tiny.gguf", "tiny.gguf"),
+            ("C:\\models\\tiny.gguf", "tiny.gguf"),
+            ("tiny.gguf", "tiny.gguf"),
+            ("shakespeare-5m (built in)", "shakespeare-5m (built in)"),
+        ] {
+            assert_eq!(file_name(path), name);
+        }
+    }
 }

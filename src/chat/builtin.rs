@@ -30,6 +30,7 @@ pub const TEMPLATES: &[BuiltinTemplate] = templates! {
     "chatml": "Qwen and many others: <|im_start|>", &[];
     "falcon3": "Falcon 3 and Falcon-E", &[];
     "gemma": "Gemma: <start_of_turn>", &[];
+    "hermes": "Hermes, Qwen 2.5 and others: ChatML with tools", &["<|im_end|>"];
     "llama2": "LLaMA 2: [INST] with <<SYS>>", &[];
     "llama3": "LLaMA 3: <|start_header_id|>", &[];
     "mistral": "Mistral: [INST]", &[];

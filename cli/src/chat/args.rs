@@ -21,8 +21,8 @@ fn template_names() -> Vec<&'static str> {
 /// Which chat template.
 #[derive(Debug, Args)]
 pub(crate) struct TemplateArgs {
-    /// A built-in chat template by name (bitnet, chatml, falcon3, gemma, llama2, llama3, mistral, phi3, plain, vicuna,
-    /// zephyr), or the text of one (default: the model's)
+    /// A built-in chat template by name (bitnet, chatml, falcon3, gemma, hermes, llama2, llama3, mistral, phi3, plain,
+    /// vicuna, zephyr), or the text of one (default: the model's)
     #[arg(long, value_name = "NAME|TEXT", hide_possible_values = true, value_parser = suggested(as_text, template_names))]
     pub(crate) chat_template: Option<String>,
     /// A chat template in a file (`-`: standard input)

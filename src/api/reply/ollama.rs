@@ -10,12 +10,33 @@ use crate::api::Refusal;
 use crate::api::answer::{AnswerForm, Block, Part, Reader, joined};
 use crate::api::ollama::time;
 
+/// What a request asks for that no text is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::api) enum Residence {
+    /// That the model is loaded.
+    Load,
+    /// That it is put away.
+    Unload,
+}
+
+impl Residence {
+    /// Why an answer without text is complete.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Unload => "unload",
+        }
+    }
+}
+
 /// The shape of ollama's answers.
 #[derive(Debug)]
 pub(in crate::api) struct OllamaShape {
     form: AnswerForm,
     /// Whether the text stands in a message.
     is_chat: bool,
+    /// What was asked for where there is no text.
+    residence: Option<Residence>,
     reader: Option<Reader>,
     /// The call under way: clients take calls whole.
     call: Option<Block>,
@@ -36,7 +57,19 @@ fn call(block: &Block) -> Option<Value> {
 impl OllamaShape {
     /// For answers that are read in this way, of chats or of completions.
     pub(in crate::api) fn new(form: AnswerForm, is_chat: bool) -> Self {
-        Self { form, is_chat, reader: None, call: None }
+        Self { form, is_chat, residence: None, reader: None, call: None }
+    }
+
+    /// For answers without text.
+    pub(in crate::api) fn resident(residence: Residence, is_chat: bool) -> Self {
+        Self { residence: Some(residence), ..Self::new(AnswerForm::default(), is_chat) }
+    }
+
+    /// The only line of an answer without text.
+    fn resident_line(&self, about: &About) -> Option<Value> {
+        let mut line = self.line(about, "", "", &[], true);
+        line.insert("done_reason".to_owned(), json!(self.residence?.reason()));
+        Some(Value::Object(line))
     }
 
     /// A line with text, thoughts and calls.
@@ -71,14 +104,9 @@ impl OllamaShape {
     }
 
     /// What the last line has besides: why and when the answer ended.
-    fn finish(&self, about: &About, choice: &Choice, line: &mut Map<String, Value>) {
+    fn finish(about: &About, choice: &Choice, line: &mut Map<String, Value>) {
         let Some(end) = &choice.end else { return };
         line.insert("done_reason".to_owned(), json!(choice.finish_reason()));
-        if !self.is_chat {
-            let prompt =
-                about.prompts.get(choice.prompt).map(|prompt| &prompt.tokens[..]).unwrap_or_default();
-            line.insert("context".to_owned(), json!([prompt, &end.tokens].concat()));
-        }
         if about.shown.measured {
             let writing = end.timings.decode + end.timings.sample;
             let total = end.timings.queue + end.timings.prompt + writing;
@@ -138,13 +166,13 @@ impl Shape for OllamaShape {
         let parts = self.reader.as_mut().map(|reader| reader.finish(end)).unwrap_or_default();
         let mut out = self.parts(about, parts);
         let mut line = self.line(about, "", "", &[], true);
-        self.finish(about, choice, &mut line);
+        Self::finish(about, choice, &mut line);
         out.push(Frame::Line(Value::Object(line)));
         out
     }
 
-    fn end(&mut self, _: &About, _: &[Choice]) -> Vec<Frame> {
-        Vec::new()
+    fn end(&mut self, about: &About, _: &[Choice]) -> Vec<Frame> {
+        self.resident_line(about).map(Frame::Line).into_iter().collect()
     }
 
     fn fail(&mut self, _: &About, refusal: &Refusal) -> Vec<Frame> {
@@ -152,11 +180,11 @@ impl Shape for OllamaShape {
     }
 
     fn body(&mut self, about: &About, choices: &[Choice]) -> Value {
-        let Some(choice) = choices.first() else { return Value::Null };
+        let Some(choice) = choices.first() else { return self.resident_line(about).unwrap_or_default() };
         let blocks = choice.blocks(&self.form, about.seed);
         let calls: Vec<Value> = blocks.iter().filter_map(call).collect();
         let mut line = self.line(about, &joined(&blocks, false), &joined(&blocks, true), &calls, true);
-        self.finish(about, choice, &mut line);
+        Self::finish(about, choice, &mut line);
         Value::Object(line)
     }
 }

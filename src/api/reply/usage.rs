@@ -65,7 +65,7 @@ pub(in crate::api) fn prompt_progress(progress: PromptProgress) -> Value {
     })
 }
 
-/// How long a text took, in llama.cpp's form.
+/// How long a text took, in llama.cpp's form. The first token belongs to the time of the prompt, so one token has no rate.
 pub(in crate::api) fn timings(end: &Completion) -> Value {
     let (prompt, made) = (end.computed_tokens(), end.tokens.len());
     let (reading, writing) = (end.timings.prompt, end.timings.decode + end.timings.sample);
@@ -76,7 +76,7 @@ pub(in crate::api) fn timings(end: &Completion) -> Value {
         "prompt_per_second": rate(prompt, reading),
         "predicted_n": made,
         "predicted_ms": milliseconds(writing),
-        "predicted_per_second": rate(made, writing),
+        "predicted_per_second": rate(made.saturating_sub(1), writing),
     })
 }
 
