@@ -133,9 +133,10 @@ impl Front {
             Ok(()) if is_preflight => options(),
             // A stream has begun by then, and has words of its own for the end.
             Ok(()) => tokio::select! {
+                // The end first: what it frees must not begin anything.
                 biased;
-                response = self.route(request) => response,
                 () = app.shutdown.reached(Phase::Ending) => Failure::draining().respond(dialect),
+                response = self.route(request) => response,
             },
         };
         app.gate.allow(origin.as_ref(), is_preflight, &mut response);
