@@ -110,7 +110,8 @@ impl Config {
             Some(path) if path.is_empty() => return Ok(Self::default()),
             Some(path) => {
                 let path = PathBuf::from(path);
-                if !path.is_file() {
+                // A device such as /dev/null is as good as an empty file.
+                if path.metadata().is_ok_and(|found| found.is_dir()) || !path.exists() {
                     return Err(Failure::new(
                         exit::USAGE,
                         format!("{VARIABLE}: there is no file {}", path.display()),
