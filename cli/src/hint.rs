@@ -179,6 +179,7 @@ mod tests {
             StoreError::Offline { what: "hf:org/repo".to_owned(), cache: path() }.into(),
             import(ImportError::BadType { tensor: tensor(), cols: 3, ty: "TQ2_0" }),
             import(ImportError::BadScale { tensor: tensor(), scale: 1e-9, ty: "TQ2_0" }),
+            CompileError::from(CodegenError::Memory { reason: "EACCES".to_owned() }).into(),
             LocationError::NotADirectory { path: path(), exists: true }.into(),
             LocationError::NotCached { name: "a/b".to_owned(), revision: "main".to_owned(), cache: path() }
                 .into(),

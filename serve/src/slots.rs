@@ -81,7 +81,7 @@ async fn act_on(app: Arc<App>, request: Request<Body>) -> Answer {
         "restore" => Action::Restore(path_of(&app, &body)?),
         "erase" => Action::Erase,
         other => {
-            let is = if other.is_empty() { "missing".to_owned() } else { format!("{:?}", other) };
+            let is = if other.is_empty() { "missing".to_owned() } else { format!("{other:?}") };
             let message =
                 format!("action is {is}: expected save, restore or erase, as in /slots/0?action=erase");
             return Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_value", message));

@@ -402,7 +402,7 @@ fn the_end_is_announced() {
     eventually(|| server.metric("bitnetc:num_requests_running") == 1.0);
     let said = |words: &str| server.notes.lock().unwrap().iter().any(|note| note.contains(words));
     server.shutdown.drain();
-    eventually(|| said("shutting down: 1 request is running, for at most 30 s"));
+    eventually(|| said("running, for at most 30 s; a second signal ends"));
     server.shutdown.end();
     eventually(|| said("shut down"));
     eventually(|| server.is_over());
