@@ -206,8 +206,8 @@ impl Registry {
     /// The model of a name, which may have the tag that ollama's clients add, or be that of the file.
     fn known(&self, name: &str) -> Option<&Arc<Entry>> {
         let ends = ["", ":latest", ".gguf", ".plan"];
-        let names = ends.iter().filter_map(|end| name.strip_suffix(end));
-        names.into_iter().find_map(|name| self.entries.iter().find(|entry| entry.answers_to(name)))
+        let mut names = ends.iter().filter_map(|end| name.strip_suffix(end));
+        names.find_map(|name| self.entries.iter().find(|entry| entry.answers_to(name)))
     }
 
     fn unknown(&self, name: &str) -> Failure {
