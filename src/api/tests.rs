@@ -518,9 +518,12 @@ fn messages_with_more_than_text_are_refused() {
 /// Results of tools that failed are told from others, for templates that show the difference.
 #[test]
 fn failures_of_tools_are_for_the_template() {
-    let service = service("{% for m in messages %}{{ m.content or '' }}{% if m.is_error %} FAILED{% endif %}{% endfor %}");
+    let service = service(
+        "{% for m in messages %}{{ m.content or '' }}{% if m.is_error %} FAILED{% endif %}{% endfor %}",
+    );
     let text = |is_error: bool| {
-        let result = json!({ "type": "tool_result", "tool_use_id": "t", "content": "R", "is_error": is_error });
+        let result =
+            json!({ "type": "tool_result", "tool_use_id": "t", "content": "R", "is_error": is_error });
         let body = json!({ "max_tokens": 5, "messages": [{ "role": "user", "content": [result] }] });
         let mut choices = accept(&service, Route::Messages, body.to_string().as_bytes()).unwrap().choices;
         let request = choices.remove(0).finish().unwrap();
