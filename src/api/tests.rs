@@ -539,7 +539,7 @@ fn tools_work_with_the_built_in_template() {
     let wish = crate::chat::Wish::NameOrText("hermes".to_owned());
     let (encoder, note) = ChatEncoder::for_model(model.loaded(), &wish).unwrap();
     assert!(note.is_none());
-    let service = Service { chat: Ok(encoder), model, ..service(TEMPLATE) };
+    let service = Service { chat: Ok(encoder), model, context: 2048, ..service(TEMPLATE) };
     let body = json!({ "messages": [{ "role": "user", "content": "Hi" }], "tools": functions() }).to_string();
     let prompt = apply_template(&service, body.as_bytes()).unwrap()["prompt"].as_str().unwrap().to_owned();
     assert!(prompt.contains("<tools>\n{\"type\": \"function\", \"function\": {\"name\": \"f\""), "{prompt}");
