@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
 use bitnetc::Model;
-use bitnetc::api::Service;
+use bitnetc::api::{self, Service};
 use bitnetc::chat::{ChatEncoder, Wish};
 use bitnetc::engine::{Engine, EngineOptions, Metrics};
 use bitnetc::runtime::error::SessionError;
@@ -121,7 +121,7 @@ impl Entry {
     }
 
     fn answers_to(&self, name: &str) -> bool {
-        self.source.name == name || self.source.aliases.iter().any(|alias| alias == name)
+        [&self.source.name].into_iter().chain(&self.source.aliases).any(|own| api::is_name_of(name, own))
     }
 
     /// Whether it is loaded and nobody uses it.

@@ -219,7 +219,8 @@ mod tests {
         assert_eq!(message(&developer).unwrap(), Message::new(Role::system(), "Be brief."));
         let call = json!({ "role": "assistant", "content": null, "tool_calls": [1] });
         assert_eq!(message(&call).unwrap().fields["tool_calls"], json!([1]));
-        let nothing = json!({ "role": "user", "content": "Hi", "images": [], "audio": null, "function_call": "none" });
+        let nothing =
+            json!({ "role": "user", "content": "Hi", "images": [], "audio": null, "function_call": "none" });
         assert_eq!(message(&nothing).unwrap().content.as_deref(), Some("Hi"));
         for wrong in [
             json!({ "role": "user", "content": [{ "type": "image_url", "image_url": {} }] }),

@@ -518,9 +518,12 @@ fn messages_with_more_than_text_are_refused() {
 /// Results of tools that failed are told from others, for templates that show the difference.
 #[test]
 fn failures_of_tools_are_for_the_template() {
-    let service = service("{% for m in messages %}{{ m.content or '' }}{% if m.is_error %} FAILED{% endif %}{% endfor %}");
+    let service = service(
+        "{% for m in messages %}{{ m.content or '' }}{% if m.is_error %} FAILED{% endif %}{% endfor %}",
+    );
     let text = |is_error: bool| {
-        let result = json!({ "type": "tool_result", "tool_use_id": "t", "content": "R", "is_error": is_error });
+        let result =
+            json!({ "type": "tool_result", "tool_use_id": "t", "content": "R", "is_error": is_error });
         let body = json!({ "max_tokens": 5, "messages": [{ "role": "user", "content": [result] }] });
         let mut choices = accept(&service, Route::Messages, body.to_string().as_bytes()).unwrap().choices;
         let request = choices.remove(0).finish().unwrap();
@@ -536,7 +539,7 @@ fn tools_work_with_the_built_in_template() {
     let wish = crate::chat::Wish::NameOrText("hermes".to_owned());
     let (encoder, note) = ChatEncoder::for_model(model.loaded(), &wish).unwrap();
     assert!(note.is_none());
-    let service = Service { chat: Ok(encoder), model, ..service(TEMPLATE) };
+    let service = Service { chat: Ok(encoder), model, context: 2048, ..service(TEMPLATE) };
     let body = json!({ "messages": [{ "role": "user", "content": "Hi" }], "tools": functions() }).to_string();
     let prompt = apply_template(&service, body.as_bytes()).unwrap()["prompt"].as_str().unwrap().to_owned();
     assert!(prompt.contains("<tools>\n{\"type\": \"function\", \"function\": {\"name\": \"f\""), "{prompt}");
