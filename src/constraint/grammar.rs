@@ -409,10 +409,10 @@ mod tests {
         let mut mask = TokenMask::none(vocab as usize);
         let a = tokenizer.encode("a", false, false).unwrap()[0];
         let began = thread_time();
-        let ended = (0..100_000).find_map(|_| {
-            grammar.allowed(&mut mask).and_then(|()| grammar.accept(a)).err()
-        });
-        let Some(ConstraintError::Limit { limit: GrammarLimit::Work | GrammarLimit::Rules, .. }) = ended else {
+        let ended =
+            (0..100_000).find_map(|_| grammar.allowed(&mut mask).and_then(|()| grammar.accept(a)).err());
+        let Some(ConstraintError::Limit { limit: GrammarLimit::Work | GrammarLimit::Rules, .. }) = ended
+        else {
             panic!("{ended:?}");
         };
         // The budget, and one token more.
