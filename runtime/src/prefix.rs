@@ -217,12 +217,20 @@ pub fn read(
     context: u32,
     vocab: u32,
 ) -> Result<(Prefix, Option<Tag>), PrefixFileError> {
-    let file = File::open(path).map_err(PrefixFileError::Read)?;
+    let file = open(path).map_err(PrefixFileError::Read)?;
     let metadata = file.metadata().map_err(PrefixFileError::Read)?;
     if !metadata.is_file() {
         return Err(PrefixFileError::NotOne);
     }
     read_from(file, metadata.len(), format, context, vocab)
+}
+
+/// Opens a file for reading. What is no regular file, a pipe without a writer above all, is not waited for.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    options.read(true).open(path)
 }
 
 /// As [`read`], from a source of `length` bytes.
@@ -361,5 +369,14 @@ mod tests {
         assert!(Prefix::new(FORMAT(), &[1, 2], vec![0; 44]).is_some());
         assert!(Prefix::new(FORMAT(), &[1, 2], vec![0; 45]).is_none());
         assert_eq!(prefix().size(), 37 * 6 + 3 * 32 + 37 * 4);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(matches!(read(&path, &FORMAT(), 100, 100), Err(PrefixFileError::NotOne)));
     }
 }

@@ -7,7 +7,8 @@
 use axum::body::Body;
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE,
+    EXPECT, HOST, ORIGIN, VARY,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use axum::response::Response;
@@ -21,6 +22,8 @@ pub(crate) struct Gate {
     access: Access,
     /// Whether `Host` has to be a name of this machine.
     checks_host: bool,
+    /// Whether pages of the server are of `https`. Else they may be of either: a proxy may end TLS.
+    is_encrypted: bool,
 }
 
 /// Paths that need no key.
@@ -29,20 +32,25 @@ const FREE: [&str; 5] = ["/", "/health", "/v1/health", "/ready", "/favicon.ico"]
 impl Gate {
     pub(crate) fn new(options: &Options) -> Self {
         let checks_host = options.host.is_loopback() && options.access.keys.is_empty();
-        Self { access: options.access.clone(), checks_host }
+        Self { access: options.access.clone(), checks_host, is_encrypted: options.tls.is_some() }
     }
 
     /// Lets a request pass, or says why not.
     pub(crate) fn check(&self, request: &Request<Body>) -> Result<(), Failure> {
         let headers = request.headers();
+        if headers.get_all(HOST).iter().nth(1).is_some() {
+            let message = "the request has more than one header Host";
+            return Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_host", message).closing());
+        }
         if self.checks_host {
             self.check_host(headers, request.uri().host())?;
         }
         if request.method() == Method::OPTIONS {
             return Ok(());
         }
-        self.check_origin(headers)?;
         let path = request.uri().path();
+        self.check_site(path, headers)?;
+        self.check_origin(headers)?;
         match (path, &self.access.metrics_key) {
             ("/metrics", Some(key)) => has_key(headers, std::slice::from_ref(key)),
             _ if FREE.contains(&path) || self.access.keys.is_empty() => Ok(()),
@@ -66,10 +74,24 @@ impl Gate {
         Err(Failure::new(StatusCode::FORBIDDEN, "host_not_allowed", message))
     }
 
+    /// What browsers say of the page that asks: without an `Origin`, which images and links do not send, that of another site gets
+    /// nothing but what cannot tell it anything.
+    fn check_site(&self, path: &str, headers: &HeaderMap) -> Result<(), Failure> {
+        let is_foreign =
+            headers.get_all("sec-fetch-site").iter().any(|site| site == "cross-site" || site == "same-site");
+        let is_allowed = headers.get(ORIGIN).is_some_and(|origin| self.allowed(origin).is_some());
+        if !is_foreign || is_allowed || ["/", "/health", "/v1/health"].contains(&path) {
+            return Ok(());
+        }
+        let message = "web pages of other origins may not ask: start the server with --cors-origins and the origin of the page";
+        Err(Failure::new(StatusCode::FORBIDDEN, "origin_not_allowed", message))
+    }
+
     /// Pages of other origins send JSON, which they may only after they have asked, or nothing.
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Failure> {
         let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
-        if !is_own(origin, headers) && self.allowed(origin).is_none() {
+        let is_one = headers.get_all(ORIGIN).iter().nth(1).is_none();
+        if !is_one || !self.is_own(origin, headers) && self.allowed(origin).is_none() {
             let message = format!(
                 "the origin of the web page is not allowed: start the server with --cors-origins {}; a proxy must pass the header Host \
                  on unchanged",
@@ -88,6 +110,15 @@ impl Gate {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether the page is one of this server.
+    fn is_own(&self, origin: &HeaderValue, headers: &HeaderMap) -> bool {
+        let origin = origin.to_str().unwrap_or_default();
+        let plain = origin.strip_prefix("http://").filter(|_| !self.is_encrypted);
+        let authority = plain.or_else(|| origin.strip_prefix("https://"));
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        authority.is_some() && authority == host
     }
 
     /// What the header that allows an origin says.
@@ -119,12 +150,24 @@ impl Gate {
     }
 }
 
-/// Whether the page is one of this server.
-fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
-    let origin = origin.to_str().unwrap_or_default();
-    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    authority.is_some() && authority == host
+/// Refuses what a body or its client asks to be understood and is not: compressed bodies, expectations.
+pub(crate) fn check_encodings(headers: &HeaderMap) -> Result<(), Failure> {
+    let other = |name, known: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .any(|value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(known.as_bytes()))
+    };
+    if other(CONTENT_ENCODING, "identity") {
+        let message = "bodies are read as they are: send them without Content-Encoding";
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return Err(Failure::new(status, "unsupported_encoding", message).closing());
+    }
+    if other(EXPECT, "100-continue") {
+        let message = "the only expectation that is met is 100-continue";
+        return Err(Failure::new(StatusCode::EXPECTATION_FAILED, "expectation_failed", message).closing());
+    }
+    Ok(())
 }
 
 fn without_port(authority: &str) -> &str {
@@ -243,5 +286,32 @@ mod tests {
         let mut response = Response::new(Body::empty());
         gate.allow(Some(&HeaderValue::from_static("https://b.example")), true, &mut response);
         assert!(!response.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN));
+    }
+
+    #[test]
+    fn requests_of_other_sites_and_doubled_headers() {
+        let mut options = Options::default();
+        options.access.cors_origins = vec!["https://a.example".to_owned()];
+        let gate = Gate::new(&options);
+        let host = ("host", "localhost:8080");
+        for site in ["cross-site", "same-site"] {
+            let foreign = [host, ("sec-fetch-site", site)];
+            assert_eq!(
+                ["/", "/health", "/slots", "/metrics"].map(|path| status(&gate, path, &foreign)),
+                [200, 200, 403, 403]
+            );
+            let allowed = [host, ("sec-fetch-site", site), ("origin", "https://a.example")];
+            assert_eq!(status(&gate, "/slots", &allowed), 200);
+        }
+        for site in ["same-origin", "none"] {
+            assert_eq!(status(&gate, "/slots", &[host, ("sec-fetch-site", site)]), 200);
+        }
+        assert_eq!(status(&gate, "/", &[host, host]), 400);
+        let own = ("origin", "http://localhost:8080");
+        assert_eq!((status(&gate, "/", &[host, own]), status(&gate, "/", &[host, own, own])), (200, 403));
+        options.tls = Some(crate::options::TlsFiles { certificate: "c".into(), key: "k".into() });
+        let encrypted = Gate::new(&options);
+        assert_eq!(status(&encrypted, "/", &[host, own]), 403);
+        assert_eq!(status(&encrypted, "/", &[host, ("origin", "https://localhost:8080")]), 200);
     }
 }

@@ -13,7 +13,8 @@ use axum::response::Response;
 use tokio::sync::Semaphore;
 use tower_service::Service;
 
-use crate::access::Gate;
+use crate::access::{self, Gate};
+use crate::bodies::Bodies;
 use crate::failure::{Dialect, Failure};
 use crate::log::{Active, Record, UnderWay};
 use crate::metrics::Counters;
@@ -39,6 +40,8 @@ pub(crate) struct App {
     pub(crate) active: Active,
     /// Places for work that is done without the engine: counting tokens, templates.
     pub(crate) computing: Arc<Semaphore>,
+    /// Memory for bodies.
+    pub(crate) bodies: Bodies,
     gate: Gate,
     log: Note,
     /// Microseconds since 1970. Ids are the time of the start and a number.
@@ -61,6 +64,7 @@ impl App {
         log: Note,
     ) -> Arc<Self> {
         let gate = Gate::new(&options);
+        let bodies = Bodies::new(options.limits.body, options.limits.read_timeout);
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64);
         Arc::new(Self {
             options,
@@ -69,6 +73,7 @@ impl App {
             counters: Counters::default(),
             active: Active::default(),
             computing: Arc::new(Semaphore::new(COMPUTING)),
+            bodies,
             gate,
             log,
             started,
@@ -91,6 +96,7 @@ impl App {
             return Err(Failure::new(status, "headers_too_large", message).closing());
         }
         self.gate.check(request)?;
+        access::check_encodings(request.headers())?;
         if self.shutdown.is_draining() && !is_probe(path) && path != "/metrics" {
             return Err(Failure::draining());
         }

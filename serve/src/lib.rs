@@ -17,6 +17,7 @@
 mod access;
 mod admission;
 mod app;
+mod bodies;
 mod connection;
 mod failure;
 mod io;

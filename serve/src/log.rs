@@ -28,6 +28,9 @@ pub enum LogFormat {
     Json,
 }
 
+/// Characters of a path in a line.
+const LONGEST_PATH: usize = 1_000;
+
 /// What is known of a request.
 #[derive(Debug)]
 struct Fields {
@@ -58,6 +61,10 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn new(peer: IpAddr, id: String, method: String, path: String) -> Self {
+        let path = match path.char_indices().nth(LONGEST_PATH) {
+            Some((end, _)) => path[..end].to_owned() + "…",
+            None => path,
+        };
         let fields = Fields::new(peer, id, method, path);
         Self { begun: Instant::now(), fields: Arc::new(Mutex::new(fields)) }
     }
@@ -176,12 +183,26 @@ impl Fields {
     }
 }
 
-/// A line in which no control character stands as itself.
+/// Whether a terminal or an editor obeys a character, or shows nothing for it: controls, line and paragraph separators, marks of
+/// direction, spaces that are none.
+fn is_obeyed(c: char) -> bool {
+    let marks = [
+        '\u{a0}'..='\u{a0}',
+        '\u{61c}'..='\u{61c}',
+        '\u{200b}'..='\u{200f}',
+        '\u{2028}'..='\u{202e}',
+        '\u{2060}'..='\u{2069}',
+        '\u{feff}'..='\u{feff}',
+    ];
+    c.is_control() || marks.iter().any(|range| range.contains(&c))
+}
+
+/// A line in which no such character stands as itself.
 fn escaped(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     for c in line.chars() {
-        match c.is_control() {
-            // Control characters are below U+00A0.
+        match is_obeyed(c) {
+            // All of them are below U+10000.
             true => out += &format!("\\u{:04x}", u32::from(c)),
             false => out.push(c),
         }
@@ -282,5 +303,13 @@ mod tests {
         let value: Value = serde_json::from_str(&json).unwrap();
         assert_eq!((&value["path"], value.get("prompt_tokens")), (&json!("/v1/x y\n"), None));
         assert!(!json.contains(char::is_control));
+        fields.path = "a\u{85}\u{a0}\u{200b}\u{202e}\u{2028}\u{2029}\u{2066}\u{feff}ä".to_owned();
+        let escaped = "path=a\\u0085\\u00a0\\u200b\\u202e\\u2028\\u2029\\u2066\\ufeffä status";
+        let text = fields.line(LogFormat::Text, total);
+        assert!(text.contains(escaped), "{text}");
+        let json: Value = serde_json::from_str(&fields.line(LogFormat::Json, total)).unwrap();
+        assert_eq!(json["path"], json!(fields.path));
+        let long = Record::new(peer, String::new(), String::new(), "ä".repeat(5_000));
+        assert_eq!(long.fields().path.chars().count(), LONGEST_PATH + 1);
     }
 }

@@ -14,10 +14,11 @@ use axum::response::Response;
 use bitnetc::api::{self, ChoiceIndex, Frame, Framing, Refusal, Reply, Route};
 use bitnetc::engine::{self, Event, Handle};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::admission::Ticket;
 use crate::app::App;
+use crate::bodies::Held;
 use crate::failure::{Failure, json};
 use crate::log::Record;
 use crate::registry::Lease;
@@ -29,36 +30,18 @@ const PIECES: usize = 16;
 const SHORT: usize = 64 << 10;
 
 /// Reads the body of a request, which must have one, within its bounds.
-pub(crate) async fn read_body(app: &App, body: Body) -> Result<Bytes, Failure> {
-    let body = read_up_to(app, body, app.options.limits.body).await?;
-    if body.is_empty() {
+pub(crate) async fn read_body(app: &App, body: Body) -> Result<Held, Failure> {
+    let held = app.bodies.read(body, app.options.limits.body).await?;
+    if held.bytes.is_empty() {
         let message = "the body is empty: send a JSON object";
         return Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_json", message));
     }
-    Ok(body)
+    Ok(held)
 }
 
 /// Reads a body that has names only.
 pub(crate) async fn read_short_body(app: &App, body: Body) -> Result<Bytes, Failure> {
-    read_up_to(app, body, app.options.limits.body.min(SHORT)).await
-}
-
-async fn read_up_to(app: &App, body: Body, most: usize) -> Result<Bytes, Failure> {
-    match timeout(app.options.limits.read_timeout, axum::body::to_bytes(body, most)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_too_long(&error) => {
-            let message = format!("the body is longer than {most} bytes");
-            Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message).closing())
-        }
-        Ok(Err(_)) => {
-            let message = "the body of the request is incomplete";
-            Err(Failure::new(StatusCode::BAD_REQUEST, "incomplete_body", message).closing())
-        }
-        Err(_) => {
-            let message = "the body of the request did not arrive in time";
-            Err(Failure::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message).closing())
-        }
-    }
+    Ok(app.bodies.read(body, app.options.limits.body.min(SHORT)).await?.bytes)
 }
 
 /// The model that a body names.
@@ -70,18 +53,6 @@ pub(crate) async fn model_of(body: &Bytes) -> Option<String> {
     tokio::task::spawn_blocking(move || api::model_of(&body)).await.ok().flatten()
 }
 
-fn is_too_long(error: &axum::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        // The type belongs to a crate that axum does not export.
-        if error.to_string() == "length limit exceeded" {
-            return true;
-        }
-        source = error.source();
-    }
-    error.to_string() == "length limit exceeded"
-}
-
 /// Answers a request for texts.
 pub(crate) async fn answer(
     app: Arc<App>,
@@ -89,22 +60,24 @@ pub(crate) async fn answer(
     record: Record,
     request: Request<Body>,
 ) -> Result<Response, Failure> {
-    let body = read_body(&app, request.into_body()).await?;
+    let mut body = read_body(&app, request.into_body()).await?;
     if app.options.log_prompts {
-        record.prompt(&body);
+        record.prompt(&body.bytes);
     }
-    let lease = app.registry.acquire(model_of(&body).await.as_deref()).await?;
+    let lease = app.registry.acquire(model_of(&body.bytes).await.as_deref()).await?;
     record.model(&lease.service.id);
     if route == Route::CountTokens {
         return crate::utilities::count_tokens(&app, lease, body).await;
     }
     // Before any work is done for it.
     let ticket = lease.admission.admit()?;
+    app.bodies.admit(&mut body).await?;
     let read = tokio::task::spawn_blocking(move || {
-        let call = api::accept(&lease.service, route, &body)?;
+        let call = api::accept(&lease.service, route, &body.bytes)?;
         let requests: Result<Vec<engine::Request>, Refusal> =
             call.choices.into_iter().map(api::Prepared::finish).collect();
-        // Model and place are held here too: the work goes on where the client has left.
+        // Model, place and the memory of the body are held here too: the work goes on where the client has left.
+        drop(body);
         Ok::<_, Refusal>((requests?, call.reply, lease, ticket))
     });
     let read = read.await.map_err(|_| bug("a panic while the request was read"))?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request, StatusCode, Uri};
 use axum::response::Response;
@@ -11,6 +11,7 @@ use bitnetc::api::{self, Listed, Refusal, Service};
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::bodies::Held;
 use crate::failure::{Failure, json as answer};
 use crate::log::Record;
 use crate::registry::{Entry, Lease};
@@ -25,13 +26,14 @@ type Compute = fn(&Service, &[u8]) -> Result<Value, Refusal>;
 
 /// Computes something, when less than so much is computed already. The place is free again when the work is done: that of a client
 /// who leaves goes on, and bodies must not pile up for it.
-async fn computed(app: &App, lease: Lease, body: Bytes, compute: Compute) -> Answer {
+async fn computed(app: &App, lease: Lease, mut body: Held, compute: Compute) -> Answer {
     let bug = |message| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message);
     let place = Arc::clone(&app.computing).acquire_owned().await;
     let place = place.map_err(|_| bug("the server computes nothing any more"))?;
+    app.bodies.admit(&mut body).await?;
     let work = tokio::task::spawn_blocking(move || {
-        let value = compute(&lease.service, &body);
-        drop(place);
+        let value = compute(&lease.service, &body.bytes);
+        drop((place, body));
         value
     });
     let value = work.await.map_err(|_| bug("a panic while the request was answered"))??;
@@ -42,7 +44,7 @@ async fn posted(app: Arc<App>, record: Record, request: Request<Body>, compute: 
     let path = request.uri().path().to_owned();
     let result = async {
         let body = read_body(&app, request.into_body()).await?;
-        let lease = app.registry.acquire(model_of(&body).await.as_deref()).await?;
+        let lease = app.registry.acquire(model_of(&body.bytes).await.as_deref()).await?;
         record.model(&lease.service.id);
         computed(&app, lease, body, compute).await
     };
@@ -50,7 +52,7 @@ async fn posted(app: Arc<App>, record: Record, request: Request<Body>, compute: 
 }
 
 /// The number of tokens of a conversation.
-pub(crate) async fn count_tokens(app: &App, lease: Lease, body: Bytes) -> Answer {
+pub(crate) async fn count_tokens(app: &App, lease: Lease, body: Held) -> Answer {
     computed(app, lease, body, api::count_tokens).await
 }
 

@@ -259,6 +259,7 @@ impl Asked {
     /// A prompt that has unknown tokens, or that the context has no room for.
     pub(super) fn prepare(&self, service: &Service, how: &Reading) -> Result<Vec<Prepared>, Refusal> {
         self.prompts.iter().try_for_each(|prompt| self.check(prompt, service, how.fits))?;
+        self.check_entries(service)?;
         let form = match &self.form {
             Some(Form { field, source: Some(grammar) }) if how.forms => {
                 Some((*field, SharedForm::new(service.model.compile(grammar))))
@@ -282,6 +283,29 @@ impl Asked {
             }
         }
         Ok(prepared)
+    }
+
+    /// Whether an answer in one piece stays within its bounds, however long its texts become.
+    fn check_entries(&self, service: &Service) -> Result<(), Refusal> {
+        let (context, most) = (u64::from(service.context), service.limits.entries);
+        let listed = |top: usize| (top as u64).saturating_add(1);
+        let of_prompt = |prompt: &Prompt| {
+            let tokens = prompt.tokens.len() as u64;
+            let made = self.options.limit.unwrap_or(context).min(context.saturating_sub(tokens));
+            let scored = self.prompt_logprobs.map_or(0, listed).saturating_mul(tokens);
+            made.saturating_mul(self.options.logprobs.map_or(1, listed)).saturating_add(scored)
+        };
+        let entries: u64 = self.prompts.iter().map(of_prompt).fold(0, u64::saturating_add);
+        let entries = entries.saturating_mul(self.choices as u64);
+        if self.stream || entries <= most {
+            return Ok(());
+        }
+        let field = if self.options.logprobs.is_some() { "logprobs" } else { "max_tokens" };
+        let message = format!(
+            "{field}: the answer could have {entries} entries (choices × tokens × (1 + logprobs)), and an answer in one piece may \
+             have {most}: ask for fewer prompts, choices, tokens or logprobs, or for a stream"
+        );
+        Err(Refusal::field(field, message))
     }
 
     /// Whether a prompt can be answered: known tokens, and room for one more.

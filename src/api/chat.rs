@@ -105,12 +105,12 @@ impl ChatRequest {
     ///
     /// # Errors
     /// Tools that the template does not show; what the template refuses.
-    pub(super) fn render(&mut self, service: &Service) -> Result<(String, Prompt), Refusal> {
+    pub(super) fn render(&mut self, service: &Service, fits: bool) -> Result<(String, Prompt), Refusal> {
         if let Some(tools) = &self.tools {
             check_tools(tools, encoder(service)?.abilities())?;
             self.chat.tools = Some(tools.to_json());
         }
-        self.chat.render(service)
+        self.chat.render(service, fits)
     }
 
     /// What is asked of the engine, and how its text is read.
@@ -123,7 +123,7 @@ impl ChatRequest {
         service: &Service,
         how: &Reading,
     ) -> Result<(Asked, AnswerForm), Refusal> {
-        let (text, prompt) = self.render(service)?;
+        let (text, prompt) = self.render(service, how.fits)?;
         let abilities = encoder(service)?.abilities();
         let thinking = abilities.thinking.filter(|_| self.thoughts);
         let thinking = thinking.map(|form| (form, has_opened(form, &text, self.chat.begun.as_deref())));

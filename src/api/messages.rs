@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::body::{Body, asks};
 use super::fields::{ADD_GENERATION_PROMPT, CHAT_TEMPLATE_KWARGS, CONTINUE_FINAL_MESSAGE, MESSAGES};
-use super::prompt::Prompt;
+use super::prompt::{Prompt, check_length};
 use super::{Refusal, Service};
 use crate::chat::{ChatEncoder, Message, RenderInput, Role};
 
@@ -167,8 +167,8 @@ impl Chat {
     /// The text that the model is given, and its tokens.
     ///
     /// # Errors
-    /// A model without chats, messages that its template refuses.
-    pub(super) fn render(&self, service: &Service) -> Result<(String, Prompt), Refusal> {
+    /// A model without chats, messages that its template refuses; with `fits`, a text that is longer than any that the context holds.
+    pub(super) fn render(&self, service: &Service, fits: bool) -> Result<(String, Prompt), Refusal> {
         let encoder = encoder(service)?;
         let mut messages = self.messages.clone();
         if messages.iter().any(|message| message.fields.contains_key("tool_calls")) {
@@ -187,6 +187,9 @@ impl Chat {
         let mut rendered = encoder.render(&input).map_err(|why| refused(why.to_string()))?;
         if let Some(begun) = &self.begun {
             rendered = encoder.continued(rendered, begun);
+        }
+        if fits {
+            check_length(&rendered.text, service, "messages")?;
         }
         let tokens = encoder.encode(&rendered).map_err(|why| refused(why.to_string()))?;
         Ok((rendered.text, Prompt { tokens, text: None, stop: encoder.stop().to_vec() }))

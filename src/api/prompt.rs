@@ -39,8 +39,31 @@ fn wrong() -> Refusal {
     Refusal::field("prompt", format!("prompt must be {}, and not empty", PROMPT.kind.describe()))
 }
 
+/// Bytes of a character, which a token for unknown ones may stand for.
+const CHARACTER: usize = 4;
+
+/// Refuses a text that cannot fit the context whatever its tokens are, before any work is done for it: no token has more bytes
+/// than the longest one of the vocabulary.
+///
+/// # Errors
+/// The text is that long; `field` is where it comes from.
+pub(super) fn check_length(text: &str, service: &Service, field: &str) -> Result<(), Refusal> {
+    let (bytes, context) = (text.len() as u64, service.context);
+    if bytes <= u64::from(context) {
+        return Ok(());
+    }
+    let tokenizer = service.model.tokenizer();
+    let longest = (0..service.vocab()).map(|id| tokenizer.token_bytes(id).len()).max();
+    let least = bytes.div_ceil(longest.unwrap_or(0).max(CHARACTER) as u64);
+    match least > u64::from(context) {
+        true => Err(Refusal { param: Some(field.to_owned()), ..Refusal::text_length(bytes, least, context) }),
+        false => Ok(()),
+    }
+}
+
 /// The tokens of a text, in which control tokens that are spelled out become these tokens.
 fn of_text(text: &str, service: &Service) -> Result<Prompt, Refusal> {
+    check_length(text, service, "prompt")?;
     let tokens = prompt_tokens(service.model.tokenizer(), text);
     let tokens = tokens.map_err(|why| Refusal::field("prompt", why.to_string()))?;
     Ok(Prompt { tokens, text: Some(text.to_owned()), stop: Vec::new() })

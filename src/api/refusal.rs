@@ -26,7 +26,7 @@ pub struct Refusal {
 /// A prompt, and the context that has no room for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContextLength {
-    /// Tokens of the prompt.
+    /// Tokens of the prompt; the least number that it can have, where they were not counted.
     pub prompt: u64,
     /// Tokens of the context.
     pub context: u32,
@@ -55,8 +55,17 @@ impl Refusal {
 
     /// The refusal of a prompt that the context has no room for.
     pub fn context_length(prompt: u64, context: u32) -> Self {
+        Self::too_long(&format!("{prompt} tokens"), prompt, context)
+    }
+
+    /// The refusal of a text of so many bytes that it has at least `least` tokens, which the context has no room for.
+    pub(super) fn text_length(bytes: u64, least: u64, context: u32) -> Self {
+        Self::too_long(&format!("more than {context} tokens ({bytes} bytes)"), least, context)
+    }
+
+    fn too_long(has: &str, prompt: u64, context: u32) -> Self {
         let message = format!(
-            "the prompt has {prompt} tokens, but this model's maximum context length is {context} tokens: the request \
+            "the prompt has {has}, but this model's maximum context length is {context} tokens: the request \
              exceeds the available context size, so shorten the prompt or use a larger context"
         );
         let code = "context_length_exceeded";

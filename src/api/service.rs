@@ -50,6 +50,8 @@ pub struct Limits {
     pub prompts: usize,
     /// Messages of a chat.
     pub messages: usize,
+    /// Probabilities and tokens of an answer in one piece: choices × tokens × (1 + the likeliest that are listed with each).
+    pub entries: u64,
     /// Strings, and tokens, that end a text.
     pub stops: usize,
     /// Bytes of such a string.
@@ -58,7 +60,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { choices: 8, prompts: 64, messages: 4096, stops: 64, stop_bytes: 4096 }
+        Self { choices: 8, prompts: 64, messages: 4096, entries: 1 << 21, stops: 64, stop_bytes: 4096 }
     }
 }
 

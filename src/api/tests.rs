@@ -677,3 +677,45 @@ fn tokens_of_messages_are_counted() {
     let counted = count_tokens(&service(TEMPLATE), body.as_bytes()).unwrap();
     assert!(counted["input_tokens"].as_u64().unwrap() > 3);
 }
+
+#[test]
+fn texts_that_cannot_fit_are_refused_untokenized() {
+    let long = "a ".repeat(1 << 20);
+    let message = json!([{ "role": "user", "content": long }]);
+    for (route, body, field) in [
+        (Route::Completions, json!({ "prompt": long }), "prompt"),
+        (Route::Completions, json!({ "prompt": ["a", long] }), "prompt"),
+        (Route::ChatCompletions, json!({ "messages": message }), "messages"),
+    ] {
+        let refusal = call_of(route, &body).unwrap_err();
+        assert_eq!((refusal.code, refusal.param.as_deref()), ("context_length_exceeded", Some(field)));
+        assert!(refusal.message.contains("more than 512 tokens"), "{}", refusal.message);
+        let ContextLength { prompt, context } = refusal.context.unwrap();
+        assert!(prompt > 512 && prompt <= long.len() as u64 && context == 512);
+    }
+    // It is counted all the same.
+    let body = json!({ "messages": message, "max_tokens": 1 }).to_string();
+    assert!(count_tokens(&service(TEMPLATE), body.as_bytes()).unwrap()["input_tokens"].as_u64() > Some(512));
+    let wants = |name: &str| {
+        tokenize(&service(TEMPLATE), json!({ "content": long, name: true }).to_string().as_bytes())
+    };
+    assert_eq!(wants("with_pieces").unwrap_err().param.as_deref(), Some("with_pieces"));
+    assert!(wants("add_special").is_ok());
+}
+
+#[test]
+fn answers_in_one_piece_have_a_bound() {
+    let body = |n: u64, logprobs: u64, stream: bool| {
+        let prompts = vec!["a"; 64];
+        json!({ "prompt": prompts, "n": n, "max_tokens": 400, "logprobs": logprobs, "stream": stream })
+    };
+    let refusal = call_of(Route::Completions, &body(8, 20, false)).unwrap_err();
+    assert_eq!((refusal.status, refusal.param.as_deref()), (400, Some("logprobs")), "{}", refusal.message);
+    assert!(call_of(Route::Completions, &body(8, 20, true)).is_ok());
+    assert!(call_of(Route::Completions, &body(1, 20, false)).is_ok());
+    let mut scored = body(8, 0, false);
+    scored["prompt"] = json!(vec![vec![1; 400]; 64]);
+    scored["prompt_logprobs"] = json!(20);
+    scored["max_tokens"] = json!(0);
+    assert_eq!(call_of(Route::Completions, &scored).unwrap_err().status, 400);
+}

@@ -76,12 +76,23 @@ fn piece(tokenizer: &dyn Tokenize, id: TokenId) -> Value {
     std::str::from_utf8(bytes).map_or_else(|_| json!(bytes), |text| json!(text))
 }
 
+/// Bytes of a body whose tokens are given with their texts, each of which takes much more memory than its number.
+const SPELLED_OUT: usize = 2 << 20;
+
 /// The tokens of a text, in llama.cpp's dialect (`content`) or vLLM's (`prompt` or `messages`).
 ///
 /// # Errors
 /// What is wrong with the body.
 pub fn tokenize(service: &Service, body: &[u8]) -> Result<Value, Refusal> {
     let fields = object(body)?;
+    for name in ["with_pieces", "return_token_strs"] {
+        if body.len() > SPELLED_OUT && flag(&fields, name, false)? {
+            let message = format!(
+                "{name} is for bodies of at most {SPELLED_OUT} bytes: leave it out, or send the text in parts"
+            );
+            return Err(Refusal::field(name, message));
+        }
+    }
     let tokenizer = service.model.tokenizer();
     if let Some(value) = given(&fields, "content") {
         let (special, parse) = (flag(&fields, "add_special", false)?, flag(&fields, "parse_special", true)?);
@@ -105,7 +116,7 @@ pub fn tokenize(service: &Service, body: &[u8]) -> Result<Value, Refusal> {
                 opens_turn: flag(&fields, "add_generation_prompt", true)?,
                 ..Chat::default()
             };
-            chat.render(service)?.1.tokens
+            chat.render(service, false)?.1.tokens
         }
         (None, Some(_)) => return Err(Refusal::field("messages", "messages must be a list of messages")),
         (Some(_), Some(_)) => {
@@ -174,7 +185,7 @@ pub fn tokenizer_info(service: &Service) -> Value {
 pub fn apply_template(service: &Service, body: &[u8]) -> Result<Value, Refusal> {
     let value = body::parse(body)?;
     let body = Body::new(Route::ChatCompletions, &value)?;
-    let (text, _) = ChatRequest::of_openai(body, &value, service)?.render(service)?;
+    let (text, _) = ChatRequest::of_openai(body, &value, service)?.render(service, false)?;
     Ok(json!({ "prompt": text }))
 }
 

@@ -110,7 +110,8 @@ impl<S: Stepper> Scheduler<S> {
         Ok(SavedSlot { tokens: self.fill_seat(seat, &prefix, salt)?, bytes })
     }
 
-    /// Makes a free sequence forget what it holds; returns how many tokens that were.
+    /// Makes a free sequence forget what it holds, and the store what it keeps of the same text; returns how many tokens the
+    /// sequence held.
     ///
     /// # Errors
     /// No such sequence, one in use.
@@ -161,6 +162,7 @@ impl<S: Stepper> Seats for Scheduler<S> {
         let index = self.free_seat(seat)?;
         let of = &mut self.seats[index];
         let tokens = S::tokens(&of.sequence).len();
+        self.store.forget(of.salt, S::tokens(&of.sequence));
         S::truncate(&mut of.sequence, 0);
         (of.salt, of.used) = (None, 0);
         self.publish();

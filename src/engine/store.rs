@@ -126,6 +126,22 @@ impl Store {
         }
     }
 
+    /// Removes what is kept of a text: the prefixes that `tokens` begin with, and those that begin with `tokens`.
+    pub(super) fn forget(&mut self, salt: Option<Salt>, tokens: &[u32]) {
+        if tokens.is_empty() {
+            return;
+        }
+        self.remove_beginnings(salt, tokens);
+        let from = (Bound::Included(tokens), Bound::Unbounded);
+        let entries = self.salts.get(&salt).into_iter().flat_map(|entries| entries.range::<[u32], _>(from));
+        let longer = entries.take_while(|(key, _)| key.starts_with(tokens));
+        let longer: Vec<_> = longer.map(|(key, entry)| (entry.used, Arc::clone(key))).collect();
+        for (used, key) in longer {
+            self.ages.remove(&used);
+            self.remove_entry(salt, &key);
+        }
+    }
+
     fn remove_entry(&mut self, salt: Option<Salt>, key: &Tokens) {
         let Some(entries) = self.salts.get_mut(&salt) else { return };
         if let Some(entry) = entries.remove(key) {
@@ -167,6 +183,12 @@ mod tests {
         assert_eq!(store.longest(salt, &of(0)), 0);
         store.insert(salt, prefix(&of(0)));
         assert_eq!((store.longest(salt, &of(0)), store.len()), (10, 3));
+        // What is forgotten: the beginnings of a text and what goes on from it, of its salt only.
+        store.forget(None, &[]);
+        store.forget(None, &[3; 4]);
+        store.forget(None, &[&of(2)[..], &[9]].concat());
+        assert_eq!([0, 2, 3].map(|n| store.longest(None, &of(n))), [0, 0, 0]);
+        assert_eq!((store.len(), store.bytes(), store.longest(salt, &of(0))), (1, 50, 10));
         let mut none = Store::new(0);
         none.insert(None, prefix(&[1]));
         assert_eq!((none.len(), none.bytes()), (0, 0));

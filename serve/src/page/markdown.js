@@ -152,7 +152,7 @@ const Markdown = (() => {
   // ---- Blocks ----
   const FENCE = /^ {0,3}(`{3,}|~{3,})([^`]*)$/, HEADING = /^ {0,3}(#{1,6})(?![^ ])(.*)$/;
   const RULE = /^ {0,3}(?:(?:\*[ \t]*){3,}|(?:-[ \t]*){3,}|(?:_[ \t]*){3,})$/, QUOTE = /^ {0,3}> ?/;
-  const ITEM = /^( {0,3})([-*+]|\d{1,9}[.)])([ \t]+|$)/, DELIMITER = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
+  const ITEM = /^( {0,3})([-*+]|\d{1,9}[.)])([ \t]+|$)/, DELIMITER = /^ {0,3}\|?[ \t]*:?-+:?(?:[ \t]*\|[ \t]*:?-+:?)*(?:[ \t]*\|)?$/;
   const blank = (line) => /^\s*$/.test(line);
   const indent = (line) => line.length - line.trimStart().length;
 
@@ -177,7 +177,7 @@ const Markdown = (() => {
     const list = [];
     let at = 0;
     const add = (kind, from, more) => list.push({ kind, source: lines.slice(from, at).join("\n"), ...more });
-    const isTable = (i) => i + 1 < lines.length && lines[i].includes("|") && DELIMITER.test(lines[i + 1]) && lines[i + 1].includes("|");
+    const isTable = (i) => i + 1 < lines.length && lines[i].includes("|") && lines[i + 1].includes("|") && DELIMITER.test(lines[i + 1].trimEnd());
     while (at < lines.length) {
       const from = at, line = lines[at];
       const fence = FENCE.exec(line), heading = HEADING.exec(line), item = ITEM.exec(line);

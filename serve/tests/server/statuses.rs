@@ -265,3 +265,20 @@ fn properties_have_no_path() {
     assert_eq!(props.json()["model_path"], "here.gguf");
     assert!(!props.text().contains(&*folder.path().to_string_lossy()), "{}", props.text());
 }
+
+#[test]
+fn heads_are_refused_before_their_bodies_are_read() {
+    let server = Running::new(options()).healthy();
+    let with = |headers: &str| {
+        let head = format!("POST /tokenize HTTP/1.1\r\n{headers}\r\n\r\n");
+        ask(server.address, &head).status
+    };
+    // Nothing of the body is sent, nor asked for.
+    assert_eq!(with("host: localhost\r\ncontent-length: 17000000"), 413);
+    assert_eq!(with("host: localhost\r\ncontent-length: 17000000\r\nexpect: 100-continue"), 413);
+    assert_eq!(with("host: localhost\r\ncontent-length: 2\r\nexpect: 200-ok"), 417);
+    assert_eq!(with("host: localhost\r\ncontent-length: 2\r\ncontent-encoding: gzip"), 415);
+    assert_eq!(with("host: localhost\r\nhost: evil.example\r\ncontent-length: 2"), 400);
+    assert_eq!(with("host: localhost\r\nsec-fetch-site: cross-site\r\ncontent-length: 2"), 403);
+    assert_eq!(server.post("/tokenize", &json!({ "content": "a" })).status, 200);
+}

@@ -1,0 +1,161 @@
+//! Memory of the bodies of requests: bounded for the whole server, whatever the number of its clients.
+//!
+//! Two budgets. A body that is read holds what has arrived of it, so a client that announces much and sends little takes little.
+//! A body that is parsed holds [`PARSED`] times its size until that has ended: values in memory are larger than their JSON. No
+//! body waits for the first budget while it holds the second, so waits end; each lasts [`Limits::read_timeout`](crate::Limits)
+//! at most.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::StatusCode;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::failure::Failure;
+
+/// Bytes of all bodies that are read, and again of all that are parsed (times [`PARSED`]); at least as much as one body may have.
+const BUDGET: usize = 256 << 20;
+/// Bytes of values in memory for a byte of JSON, at most: a list of digits (`[1,1,…`).
+const PARSED: usize = 16;
+/// Bytes of a permit.
+const UNIT: usize = 1 << 10;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Bodies {
+    read: Arc<Semaphore>,
+    parsed: Arc<Semaphore>,
+    /// Permits of each.
+    units: usize,
+    /// How long a body is waited for, and room for it.
+    patience: Duration,
+}
+
+/// A body that was read; its memory is counted until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) bytes: Bytes,
+    /// Of [`Bodies::read`], and of [`Bodies::parsed`] while it is parsed.
+    permits: Vec<OwnedSemaphorePermit>,
+}
+
+/// Why a body could not be gathered.
+enum Trouble {
+    TooLong,
+    Incomplete,
+}
+
+impl Bodies {
+    /// For bodies of at most so many bytes.
+    pub(crate) fn new(longest: usize, patience: Duration) -> Self {
+        let units = BUDGET.max(longest).div_ceil(UNIT).min(u32::MAX as usize);
+        let budget = || Arc::new(Semaphore::new(units));
+        Self { read: budget(), parsed: budget(), units, patience }
+    }
+
+    /// Reads a body of at most `most` bytes.
+    pub(crate) async fn read(&self, body: Body, most: usize) -> Result<Held, Failure> {
+        let too_long = || {
+            let message = format!("the body is longer than {most} bytes");
+            Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message).closing()
+        };
+        // What the client announces is refused before it is sent.
+        if body.size_hint().lower() > most as u64 {
+            return Err(too_long());
+        }
+        let mut waits = false;
+        match timeout(self.patience, self.gather(body, most, &mut waits)).await {
+            Ok(Ok(held)) => Ok(held),
+            Ok(Err(Trouble::TooLong)) => Err(too_long()),
+            Ok(Err(Trouble::Incomplete)) => {
+                let message = "the body of the request is incomplete";
+                Err(Failure::new(StatusCode::BAD_REQUEST, "incomplete_body", message).closing())
+            }
+            Err(_) if waits => Err(no_room().closing()),
+            Err(_) => {
+                let message = "the body of the request did not arrive in time";
+                Err(Failure::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message).closing())
+            }
+        }
+    }
+
+    /// The parts of a body as they come; `waits` is on while there is no room for the next one.
+    async fn gather(&self, mut body: Body, most: usize, waits: &mut bool) -> Result<Held, Trouble> {
+        let (mut bytes, mut permits) = (Vec::new(), Vec::new());
+        let mut held = 0;
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let frame = frame.map_err(|_| Trouble::Incomplete)?;
+            let Ok(part) = frame.into_data() else { continue };
+            if part.len() > most - bytes.len() {
+                return Err(Trouble::TooLong);
+            }
+            let units = (bytes.len() + part.len()).div_ceil(UNIT);
+            if units > held {
+                *waits = true;
+                permits.extend(self.acquire(&self.read, units - held).await);
+                *waits = false;
+                held = units;
+            }
+            bytes.extend_from_slice(&part);
+        }
+        Ok(Held { bytes: bytes.into(), permits: merged(permits) })
+    }
+
+    /// The budgets are never closed, so that there is a permit once there is room.
+    async fn acquire(&self, of: &Arc<Semaphore>, units: usize) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(of).acquire_many_owned(units.min(self.units) as u32).await.ok()
+    }
+
+    /// Waits for the room to parse a body.
+    pub(crate) async fn admit(&self, held: &mut Held) -> Result<(), Failure> {
+        let units = held.bytes.len().saturating_mul(PARSED).div_ceil(UNIT);
+        let permit = timeout(self.patience, self.acquire(&self.parsed, units)).await;
+        held.permits.extend(permit.map_err(|_| no_room())?);
+        Ok(())
+    }
+}
+
+/// One permit in the place of many.
+fn merged(permits: Vec<OwnedSemaphorePermit>) -> Vec<OwnedSemaphorePermit> {
+    let join = |mut all: OwnedSemaphorePermit, one| {
+        all.merge(one);
+        all
+    };
+    permits.into_iter().reduce(join).into_iter().collect()
+}
+
+fn no_room() -> Failure {
+    let message = "the server has no memory left for the bodies of requests: try again later";
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "bodies_full", message).retry_after(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bodies_share_a_budget() {
+        let bodies = Bodies::new(1 << 20, Duration::from_millis(50));
+        let body = || Body::from(vec![b'1'; 1 << 20]);
+        let status = |result: Result<Held, Failure>| result.map_or_else(|why| why.refusal.status, |_| 200);
+        let mut all = Vec::new();
+        for _ in 0..BUDGET >> 20 {
+            all.push(bodies.read(body(), 1 << 20).await.unwrap());
+        }
+        assert_eq!(status(bodies.read(body(), 1 << 20).await), 503);
+        // A body that is too long needs no room to be refused.
+        assert_eq!(status(bodies.read(body(), 1 << 10).await), 413);
+        for held in all.iter_mut().take(BUDGET / PARSED >> 20) {
+            bodies.admit(held).await.unwrap();
+        }
+        let refused = bodies.admit(all.last_mut().unwrap()).await.unwrap_err();
+        assert_eq!(refused.refusal.code, "bodies_full");
+        all.remove(0);
+        bodies.admit(all.last_mut().unwrap()).await.unwrap();
+        assert_eq!(status(bodies.read(body(), 1 << 20).await), 200);
+    }
+}
