@@ -86,14 +86,15 @@ fn a_2b_4t_step_is_counted_right() {
     assert_eq!(prompt.attention_macs, (1..=512).sum::<u64>() * 30 * 2 * 2560);
     // The same tokens after others see those too.
     assert_eq!(accounts.prompt(100, 512).attention_macs - prompt.attention_macs, 512 * 100 * 30 * 2 * 2560);
-    // Sixteen sequences read the weights once, the head too, and each its own cache; 17 read the head twice.
+    // Sixteen sequences read the weights once, the head too, and each its own cache; 33 read the head twice.
     let batch = accounts.batch(255, 1, 16);
     assert_eq!(batch.weight_bytes, layers + (2 * TABLE + 4 * 2560) + 16 * 2 * 2560);
     assert_eq!(batch.kv_bytes, 16 * 256 * 76_800);
     assert_eq!((batch.ternary_macs, batch.dense_macs), (16 * ternary, 16 * TABLE));
     assert_eq!(batch.attention_macs, 16 * 256 * 30 * 2 * 2560);
-    let more = accounts.batch(255, 1, 17);
-    assert_eq!(more.weight_bytes, batch.weight_bytes + 2 * TABLE + 4 * 2560 + 2 * 2560);
+    let (full, more) = (accounts.batch(255, 1, 32), accounts.batch(255, 1, 33));
+    assert_eq!(full.weight_bytes, batch.weight_bytes + 16 * 2 * 2560);
+    assert_eq!(more.weight_bytes, full.weight_bytes + 2 * TABLE + 4 * 2560 + 2 * 2560);
     assert_eq!(accounts.batch(0, 512, 1), prompt);
     // Three prompts of 40 tokens are two chunks of 64 rows; the second prompt is in both.
     let prompts = accounts.batch(0, 40, 3);

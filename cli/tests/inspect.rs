@@ -120,7 +120,7 @@ fn files_that_cannot_be_run_are_read() {
     for (name, bytes, words) in [
         ("unknown.gguf", unknown, "mamba"),
         ("missing.gguf", missing, "output_norm.weight"),
-        ("vocabulary.gguf", vocabulary, "missing"),
+        ("vocabulary.gguf", vocabulary, "no tensors"),
         ("other.gguf", other.build(), "9999"),
         ("part.gguf", one_of_many, "3 parts"),
     ] {

@@ -66,7 +66,7 @@ pub(super) fn set_effort(variables: &mut Map<String, Value>, effort: &str) {
 /// The form in which the template shows tools and writes calls.
 fn check_tools(tools: &Tools, abilities: &Abilities) -> Result<(), Refusal> {
     if !abilities.tools {
-        let message = "tools: the chat template of this model does not show tools to the model: leave tools out, or start with a template that has them, such as --chat-template hermes";
+        let message = "tools: the chat template of this model does not show tools to the model: leave tools out, or use a template that does, such as the built-in `hermes`";
         return Err(Refusal::unsupported("tools", message));
     }
     if tools.is_forced() && abilities.calls.is_none() {

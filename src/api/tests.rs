@@ -625,7 +625,7 @@ fn refusals_name_what_is_wrong() {
     let body = json!({ "messages": hi, "tools": functions() }).to_string();
     let refusal = accept(&plain, Route::ChatCompletions, body.as_bytes()).unwrap_err();
     assert_eq!((refusal.param.as_deref(), refusal.code), (Some("tools"), "unsupported"));
-    assert!(refusal.message.contains("--chat-template hermes"), "{refusal:?}");
+    assert!(refusal.message.contains("built-in `hermes`"), "{refusal:?}");
     let body = json!({ "messages": hi, "tools": functions(), "tool_choice": "none" }).to_string();
     accept(&plain, Route::ChatCompletions, body.as_bytes()).unwrap();
     let refusal = Refusal::field("messages", "no");

@@ -234,11 +234,10 @@ fn the_beginning_of_a_call_is_no_text_where_it_is_cut_off() {
         for at in (0..=text.len()).filter(|&at| text.is_char_boundary(at)) {
             let cut = &text[..at];
             let (outside, calls) = read(cut_events(name, cut));
-            assert!("Let me see.".starts_with(&outside), "{name}: {cut:?} gives {outside:?}");
-            assert!(
-                outside.len() == at.min("Let me see.".len()) || at < 11,
-                "{name}: {cut:?} gives {outside:?}"
-            );
+            // White space that nothing follows is text; before a mark it is not.
+            let said = if cut.trim_end() == "Let me see." { cut } else { "Let me see." };
+            assert!(said.starts_with(&outside), "{name}: {cut:?} gives {outside:?}");
+            assert!(outside.len() == at.min(said.len()) || at < 11, "{name}: {cut:?} gives {outside:?}");
             let expected = parsed(name, text).1;
             for ((function, arguments), (whole, all)) in calls.iter().zip(&expected) {
                 assert_eq!(function, whole, "{name}: {cut:?}");
