@@ -468,7 +468,11 @@ fn options_in_the_guides_are_tried_by_tests() {
         // Tables of the options of other programs are made from a table too, each entry of which a test of its own tries.
         let (before, rest) = text.split_once("by a test: begin -->").unwrap_or((&text, ""));
         let text = format!("{before}{}", rest.split_once("<!-- end -->").map_or("", |(_, after)| after));
-        let own: String = text.lines().filter(|line| !["cargo ", "systemctl "].iter().any(|other| line.contains(other))).collect::<Vec<_>>().join("\n");
+        let own: String = text
+            .lines()
+            .filter(|line| !["cargo ", "systemctl "].iter().any(|other| line.contains(other)))
+            .collect::<Vec<_>>()
+            .join("\n");
         for option in options_in(&own) {
             assert!(tried.contains(option), "{}: no test uses {option}", path.display());
             seen += 1;

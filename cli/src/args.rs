@@ -70,7 +70,7 @@ pub(crate) enum Command {
     /// Compute the perplexity of a text
     Perplexity(PerplexityArgs),
     /// Measure speed, absolute and as a share of the machine's limits
-    Bench(BenchArgs),
+    Bench(Box<BenchArgs>),
     /// Compare every kernel of a model with the interpreter, bit by bit
     Verify(super::verify::VerifyArgs),
     /// Write a model with random weights

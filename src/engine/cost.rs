@@ -162,8 +162,7 @@ impl CostEstimate {
                 let all: f64 = products.iter().zip(&*prices).map(|(product, price)| product * price).sum();
                 let others = all - products[i] * prices[i];
                 let price = (time - others + inertia * held[i]) / (products[i] + inertia);
-                // NaN becomes 0 too.
-                prices[i] = price.max(0.0).min(f64::MAX);
+                prices[i] = if price.is_nan() { 0.0 } else { price.clamp(0.0, f64::MAX) };
             }
         }
     }

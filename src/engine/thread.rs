@@ -32,11 +32,14 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+/// What is done with the sequences.
+type SeatsJob = Box<dyn FnOnce(&mut dyn Seats) + Send>;
+
 /// What the thread is told.
 enum Message {
     Submit(Box<Submission>),
     /// Something is to be done with the sequences, between two steps.
-    Seats(Box<dyn FnOnce(&mut dyn Seats) + Send>),
+    Seats(SeatsJob),
     /// A client has read, or cancelled.
     Wake,
     /// No handle is left.
