@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(status(bodies.read(body(), 1 << 20).await), 503);
         // A body that is too long needs no room to be refused.
         assert_eq!(status(bodies.read(body(), 1 << 10).await), 413);
-        for held in all.iter_mut().take(BUDGET / PARSED >> 20) {
+        for held in all.iter_mut().take((BUDGET / PARSED) >> 20) {
             bodies.admit(held).await.unwrap();
         }
         let refused = bodies.admit(all.last_mut().unwrap()).await.unwrap_err();
