@@ -36,7 +36,7 @@ pub(crate) struct Outcome {
 
 /// A price that the estimate of random steps has come to, or a random one.
 fn cost(bytes: &mut Bytes<'_>) -> StepCost {
-    if bytes.byte() % 2 == 0 {
+    if bytes.byte().is_multiple_of(2) {
         let [pass, row, logits, key] = std::array::from_fn(|_| bytes.price());
         return StepCost { pass, row, logits, key };
     }
