@@ -37,9 +37,12 @@ fn feeds_of<'a>(sequences: &'a mut [Sequence], asked: &[(usize, &'a [u32], Wante
 /// Index of a feed, index of one of its tokens, and the logits after it.
 type GivenRow = (usize, u32, Result<Vec<f32>, SessionError>);
 
+/// The token of a row, and its logits.
+type TakenRow = (u32, Result<Vec<f32>, SessionError>);
+
 /// Rows of each feed.
 struct Collected {
-    feeds: Vec<Vec<(u32, Result<Vec<f32>, SessionError>)>>,
+    feeds: Vec<Vec<TakenRow>>,
     is_open: bool,
 }
 
