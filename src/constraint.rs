@@ -2,7 +2,7 @@
 //!
 //! [`Constraint`] says which tokens may come next. [`Grammars`] makes them for the texts of a model, with the `llguidance`
 //! crate (feature `grammar`), whose masks are computed over a trie of all tokens. [`schema`] and [`gbnf`] rewrite what that
-//! crate does not take as it is, and [`form`] reads what the body of a request asks for. Grammars come from requests and are
+//! crate does not take as it is, and `crate::api` reads what the body of a request asks for. Grammars come from requests and are
 //! not trusted: they are compiled on threads of their own, in bounded time ([`Compiling`]), and the work that one may cause
 //! later is bounded too ([`GrammarLimit`]).
 //!
