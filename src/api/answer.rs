@@ -21,21 +21,8 @@ pub(super) struct AnswerForm {
 pub(super) enum Part {
     /// Thoughts.
     Thoughts(String),
-    /// Text.
-    Text(String),
-    /// A call begins.
-    Begin {
-        /// Its number in the answer.
-        index: u32,
-        /// Its id.
-        id: String,
-        /// The function.
-        name: String,
-    },
-    /// More of its arguments.
-    Arguments(String),
-    /// The call ends.
-    End,
+    /// Text, or what belongs to a call.
+    Said(CallEvent),
 }
 
 /// How a text came to its end.
@@ -131,23 +118,12 @@ impl Reader {
                     Some(End::Cut) => parser.cut(&mut events),
                     None => {}
                 }
-                parts.extend(events.into_iter().map(Part::from));
+                parts.extend(events.into_iter().map(Part::Said));
             }
-            None if !answer.is_empty() => parts.push(Part::Text(answer)),
+            None if !answer.is_empty() => parts.push(Part::Said(CallEvent::Text(answer))),
             None => {}
         }
         parts
-    }
-}
-
-impl From<CallEvent> for Part {
-    fn from(event: CallEvent) -> Self {
-        match event {
-            CallEvent::Text(text) => Self::Text(text),
-            CallEvent::Begin { index, id, name } => Self::Begin { index, id, name },
-            CallEvent::Arguments(text) => Self::Arguments(text),
-            CallEvent::End => Self::End,
-        }
     }
 }
 
@@ -174,11 +150,11 @@ impl Block {
     pub(super) fn of(part: &Part) -> Option<Self> {
         match part {
             Part::Thoughts(_) => Some(Self::Thoughts(String::new())),
-            Part::Text(_) => Some(Self::Text(String::new())),
-            Part::Begin { id, name, .. } => {
+            Part::Said(CallEvent::Text(_)) => Some(Self::Text(String::new())),
+            Part::Said(CallEvent::Begin { id, name, .. }) => {
                 Some(Self::Call { id: id.clone(), name: name.clone(), arguments: String::new() })
             }
-            Part::Arguments(_) | Part::End => None,
+            Part::Said(CallEvent::Arguments(_)) | Part::Said(CallEvent::End) => None,
         }
     }
 
@@ -186,9 +162,11 @@ impl Block {
     pub(super) fn extend(&mut self, part: &Part) -> bool {
         match (self, part) {
             (Self::Thoughts(text), Part::Thoughts(more))
-            | (Self::Text(text), Part::Text(more))
-            | (Self::Call { arguments: text, .. }, Part::Arguments(more)) => text.push_str(more),
-            (Self::Call { .. }, Part::End) => {}
+            | (Self::Text(text), Part::Said(CallEvent::Text(more)))
+            | (Self::Call { arguments: text, .. }, Part::Said(CallEvent::Arguments(more))) => {
+                text.push_str(more)
+            }
+            (Self::Call { .. }, Part::Said(CallEvent::End)) => {}
             _ => return false,
         }
         true

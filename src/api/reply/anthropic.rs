@@ -8,6 +8,7 @@ use super::{About, Choice, ChoiceIndex, Piece, Shape};
 use crate::api::Refusal;
 use crate::api::answer::{AnswerForm, Block, Part, Reader};
 use crate::engine::Stop;
+use crate::tools::CallEvent;
 
 /// The shape of messages.
 #[derive(Debug)]
@@ -118,10 +119,12 @@ impl MessageShape {
             }
             let delta = match part {
                 Part::Thoughts(text) => json!({ "type": "thinking_delta", "thinking": text }),
-                Part::Text(text) => json!({ "type": "text_delta", "text": text }),
-                Part::Arguments(text) => json!({ "type": "input_json_delta", "partial_json": text }),
-                Part::Begin { .. } => continue,
-                Part::End => {
+                Part::Said(CallEvent::Text(text)) => json!({ "type": "text_delta", "text": text }),
+                Part::Said(CallEvent::Arguments(text)) => {
+                    json!({ "type": "input_json_delta", "partial_json": text })
+                }
+                Part::Said(CallEvent::Begin { .. }) => continue,
+                Part::Said(CallEvent::End) => {
                     self.close(&mut out);
                     continue;
                 }

@@ -9,6 +9,7 @@ use super::{About, Choice, ChoiceIndex, Piece, Shape};
 use crate::api::Refusal;
 use crate::api::answer::{AnswerForm, Block, Part, Reader, joined};
 use crate::engine::PromptProgress;
+use crate::tools::CallEvent;
 
 /// The shape of chats.
 #[derive(Debug)]
@@ -112,16 +113,16 @@ const PREFIX: &str = "chatcmpl";
 fn delta(part: Part, call: &mut u32) -> Option<Value> {
     Some(match part {
         Part::Thoughts(text) => json!({ "reasoning_content": text }),
-        Part::Text(text) => json!({ "content": text }),
-        Part::Begin { index, id, name } => {
+        Part::Said(CallEvent::Text(text)) => json!({ "content": text }),
+        Part::Said(CallEvent::Begin { index, id, name }) => {
             *call = index;
             let function = json!({ "name": name, "arguments": "" });
             json!({ "tool_calls": [{ "index": index, "id": id, "type": "function", "function": function }] })
         }
-        Part::Arguments(text) => {
+        Part::Said(CallEvent::Arguments(text)) => {
             json!({ "tool_calls": [{ "index": call, "function": { "arguments": text } }] })
         }
-        Part::End => return None,
+        Part::Said(CallEvent::End) => return None,
     })
 }
 

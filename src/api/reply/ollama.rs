@@ -9,6 +9,7 @@ use super::{About, Choice, ChoiceIndex, Piece, Shape};
 use crate::api::Refusal;
 use crate::api::answer::{AnswerForm, Block, Part, Reader, joined};
 use crate::api::ollama::time;
+use crate::tools::CallEvent;
 
 /// What a request asks for that no text is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,19 +124,19 @@ impl OllamaShape {
         let mut out = Vec::new();
         for part in parts {
             let line = match &part {
-                Part::Text(text) => self.line(about, text, "", &[], false),
+                Part::Said(CallEvent::Text(text)) => self.line(about, text, "", &[], false),
                 Part::Thoughts(text) => self.line(about, "", text, &[], false),
-                Part::Begin { .. } => {
+                Part::Said(CallEvent::Begin { .. }) => {
                     self.call = Block::of(&part);
                     continue;
                 }
-                Part::Arguments(_) => {
+                Part::Said(CallEvent::Arguments(_)) => {
                     if let Some(call) = &mut self.call {
                         call.extend(&part);
                     }
                     continue;
                 }
-                Part::End => {
+                Part::Said(CallEvent::End) => {
                     let Some(call) = self.call.take().as_ref().and_then(call) else { continue };
                     self.line(about, "", "", &[call], false)
                 }

@@ -9,6 +9,7 @@ use super::{About, Choice, ChoiceIndex, Piece, Shape};
 use crate::api::Refusal;
 use crate::api::answer::{AnswerForm, Block, Part, Reader};
 use crate::engine::Stop;
+use crate::tools::CallEvent;
 
 /// The shape of responses.
 #[derive(Debug)]
@@ -161,16 +162,16 @@ impl ResponseShape {
             |delta: &str| json!({ "item_id": id, "output_index": index, "content_index": 0, "delta": delta });
         let frame = match part {
             Part::Thoughts(text) => self.event("response.reasoning_text.delta", at(text)),
-            Part::Text(text) => {
+            Part::Said(CallEvent::Text(text)) => {
                 let mut value = at(text);
                 value["logprobs"] = json!([]);
                 self.event("response.output_text.delta", value)
             }
-            Part::Arguments(text) => {
+            Part::Said(CallEvent::Arguments(text)) => {
                 let value = json!({ "item_id": id, "output_index": index, "delta": text });
                 self.event("response.function_call_arguments.delta", value)
             }
-            Part::Begin { .. } | Part::End => return,
+            Part::Said(CallEvent::Begin { .. }) | Part::Said(CallEvent::End) => return,
         };
         out.push(frame);
     }
