@@ -201,6 +201,15 @@ pub enum Error {
 impl Error {
     /// Whether the caller interrupted the work.
     pub fn is_interruption(&self) -> bool {
-        matches!(self, Error::Interrupted | Error::Session(SessionError::Interrupted))
+        matches!(self, Error::Interrupted) || matches!(self.session(), Some(SessionError::Interrupted))
+    }
+
+    /// The error of the machine that this one is, or that made a step of the engine fail.
+    pub fn session(&self) -> Option<&SessionError> {
+        match self {
+            Error::Session(error) => Some(error),
+            Error::Engine(EngineError::Step(error)) => Some(error),
+            _ => None,
+        }
     }
 }

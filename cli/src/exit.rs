@@ -31,6 +31,9 @@ pub(crate) const INTERRUPTED: u8 = 130;
 
 /// The exit code of a command that ends with this error.
 pub(crate) fn code(error: &Error) -> u8 {
+    if let Some(error) = error.session() {
+        return of_session(error);
+    }
     match error {
         Error::UnknownFormat { .. }
         | Error::LfsPointer { .. }
@@ -52,11 +55,10 @@ pub(crate) fn code(error: &Error) -> u8 {
             | PlanError::NotAFile { .. },
         ) => FAILURE,
         Error::Plan(PlanError::Map(_)) => FAILURE,
-        Error::Plan(_) | Error::Cache(_) | Error::Session(SessionError::Entry(_)) => MODEL,
-        Error::Session(SessionError::Weights(WeightFault::Damaged) | SessionError::NotFinite { .. }) => MODEL,
+        Error::Plan(_) | Error::Cache(_) => MODEL,
         Error::Compile(CompileError::Program(_) | CompileError::Kernel { .. }) => MODEL,
         Error::NotInPlan { .. } | Error::HeadOfPlan { .. } | Error::PackingOfPlan { .. } => USAGE,
-        Error::Interrupted | Error::Session(SessionError::Interrupted) => INTERRUPTED,
+        Error::Interrupted => INTERRUPTED,
         Error::Param(_) | Error::NoPrompt | Error::Chat(ChatError::UnknownTemplate { .. }) => USAGE,
         Error::Constraint(
             ConstraintError::Schema(_)
@@ -66,6 +68,17 @@ pub(crate) fn code(error: &Error) -> u8 {
         ) => USAGE,
         Error::Store(error) => of_store(error),
         Error::Pass(error) if matches!(*error.failure, PassFailure::Miscompile { .. }) => VERIFY,
+        _ => FAILURE,
+    }
+}
+
+/// As [`code`], for what the machine says, by itself or through the engine.
+fn of_session(error: &SessionError) -> u8 {
+    match error {
+        SessionError::Entry(_)
+        | SessionError::Weights(WeightFault::Damaged)
+        | SessionError::NotFinite { .. } => MODEL,
+        SessionError::Interrupted => INTERRUPTED,
         _ => FAILURE,
     }
 }
@@ -94,5 +107,29 @@ pub(crate) fn of_tools(error: &bitnetc_tools::Error) -> u8 {
         bitnetc_tools::Error::Library(error) => code(error),
         bitnetc_tools::Error::TooLarge { .. } => MODEL,
         _ => FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bitnetc::engine::EngineError;
+
+    use super::*;
+
+    #[test]
+    fn an_error_has_the_same_code_through_the_engine() {
+        let cases = [
+            (SessionError::Weights(WeightFault::Damaged), MODEL),
+            (SessionError::Weights(WeightFault::Lost), FAILURE),
+            (SessionError::Interrupted, INTERRUPTED),
+            (SessionError::NotANumber { position: 3, index: 0 }, FAILURE),
+        ];
+        for (error, expected) in cases {
+            let shown = error.to_string();
+            assert_eq!(code(&Error::Engine(EngineError::Step(Arc::new(error)))), expected, "{shown}");
+        }
+        assert_eq!(code(&SessionError::Weights(WeightFault::Damaged).into()), MODEL);
     }
 }

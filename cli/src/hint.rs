@@ -19,6 +19,9 @@ use bitnetc_runtime::plan::PlanError;
 
 /// What to do about an error.
 pub(crate) fn of(error: &Error) -> Option<String> {
+    if let Some(error) = error.session() {
+        return of_session(error);
+    }
     match error {
         Error::UnknownFormat { .. } => Some("`bitnetc compile` makes plans".to_owned()),
         Error::HeadOfPlan { asked, .. } => {
@@ -30,7 +33,6 @@ pub(crate) fn of(error: &Error) -> Option<String> {
         Error::LfsPointer { path } => Some(of_pointer(path)),
         Error::Open(error) => of_map(error),
         Error::Plan(error) => of_plan(error),
-        Error::Session(error) => of_session(error),
         Error::Compile(CompileError::Code(CodegenError::Memory { .. })) => Some(NO_CODE.to_owned()),
         Error::Thread { .. } | Error::Engine(EngineError::Thread(_)) => Some(MORE_THREADS.to_owned()),
         Error::Chat(error) => of_chat(error),

@@ -384,13 +384,12 @@ pub(crate) fn open(model: Option<&Path>, options: &LoadOptions, quiet: bool) -> 
 static CHECKS: Mutex<Vec<HeldCheck>> = Mutex::new(Vec::new());
 
 /// The outcome of a command that has ended, unless a model file was cut short meanwhile, which makes errors of other names. A
-/// command that worked waits for the check of the cached plan: what it has computed counts only if the weights are sound.
+/// command waits for the check of the cached plan: what it has computed, or why it failed, counts only if the weights are sound.
 pub(crate) fn settle(outcome: Outcome, quiet: bool) -> Outcome {
     if map::any_lost() {
         let message = "a file was truncated, or became unreadable, while it was in use: discard all results";
         return Err(Failure::new(exit::FAILURE, message));
     }
-    let code = outcome?;
     let checks = std::mem::take(&mut *CHECKS.lock().unwrap_or_else(PoisonError::into_inner));
     let damaged = |held: &HeldCheck| held.check().wait(&|| !interrupt::requested()) == CheckState::Damaged;
     if !checks.is_empty() && progress::working("checking the weights", quiet, || checks.iter().any(damaged)) {
@@ -398,7 +397,7 @@ pub(crate) fn settle(outcome: Outcome, quiet: bool) -> Outcome {
                        the plan has been removed, run the command again";
         return Err(Failure::new(exit::MODEL, message));
     }
-    Ok(code)
+    outcome
 }
 
 /// Runs the command.

@@ -360,12 +360,13 @@ impl Registry {
         bytes: u64,
         metrics: Arc<Metrics>,
     ) -> Result<Running, String> {
-        let engine = service.model.engine_counting(options, metrics).map_err(|error| match &error {
-            bitnetc::Error::Session(SessionError::Memory { .. }) => {
-                format!("{error}: use a smaller context, for example -c 4096")
-            }
-            _ => error.to_string(),
-        })?;
+        let engine =
+            service.model.engine_counting(options, metrics).map_err(|error| match error.session() {
+                Some(SessionError::Memory { .. }) => {
+                    format!("{error}: use a smaller context, for example -c 4096")
+                }
+                _ => error.to_string(),
+            })?;
         let limits = self.options.limits;
         let admission =
             Admission::new(engine.metrics(), options.sequences, limits.queue, limits.queue_timeout);

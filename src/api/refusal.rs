@@ -75,13 +75,15 @@ impl Refusal {
     /// The refusal of a request that was begun and could not be completed; `form` is the field that asked for a form.
     pub fn of_error(error: &Error, form: Option<&'static str>) -> Self {
         let message = error.to_string();
+        if let Some(why) = error.session() {
+            return Self::of_session(why);
+        }
         match error {
             Error::Constraint(why) => Self::of_form(why, form),
             // No token is left where all are forbidden, which only the request itself can do.
             Error::Param(_) | Error::Sample(SampleError::NothingToSample { .. }) => {
                 Self::request("invalid_value", message)
             }
-            Error::Session(why) => Self::of_session(why),
             _ => Self::new(500, "generation_failed", message),
         }
     }
