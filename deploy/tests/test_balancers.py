@@ -28,7 +28,11 @@ class Balancer:
         until(self.reaches_both, "both replicas behind the balancer")
 
     def reaches_both(self):
-        ask(self.port, body_of(0, max_tokens=1))
+        try:
+            ask(self.port, body_of(0, max_tokens=1))
+        except OSError:
+            # It does not listen yet.
+            return False
         return all(replica.answered() for replica in self.replicas)
 
     def check(self, load, at_least):
