@@ -15,8 +15,8 @@ import json, sys, kubernetes_validate
 for document in json.load(sys.stdin):
     kubernetes_validate.validate(document, sys.argv[1], strict=True)
 """
-# The oldest version with the pause of preStop, and one of the newest.
-VERSIONS = ["1.30", "1.34"]
+# The oldest version that has the pause of preStop without a feature gate, and the newest of which there are schemas.
+VERSIONS = ["1.30", "1.37"]
 # Resources that other projects define, so that Kubernetes has no schema of them.
 FOREIGN = {"PodMonitor", "ScaledObject", "InferenceService"}
 
@@ -104,11 +104,11 @@ class Manifests(Case):
             return get(port, path, key)[0]
 
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-            self.assertEqual(status(container[probe]["httpGet"]["path"]), "200", probe)
+            self.assertEqual(status(container[probe]["httpGet"]["path"]), 200, probe)
         monitor = built("hpa")["PodMonitor", "bitnetc"]["spec"]["podMetricsEndpoints"][0]
-        self.assertEqual(status(monitor["path"]), "401")
-        self.assertEqual(status(monitor["path"], monitor["authorization"]["credentials"]["key"]), "200")
-        self.assertEqual(status("/v1/models", keys["BITNETC_API_KEY"]), "200")
+        self.assertEqual(status(monitor["path"]), 401)
+        self.assertEqual(status(monitor["path"], monitor["authorization"]["credentials"]["key"]), 200)
+        self.assertEqual(status("/v1/models", keys["BITNETC_API_KEY"]), 200)
 
     def test_the_metrics_of_the_autoscalers_exist(self):
         replica = self.replica()
