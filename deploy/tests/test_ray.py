@@ -21,7 +21,8 @@ class Network:
         needs_root()
         ip, pid = tool("ip"), os.getpid()
         self.names = [f"bitnetc-{pid}-a", f"bitnetc-{pid}-b"]
-        self.addresses = ["10.77.0.1", "10.77.0.2"]
+        # Of a network that exists nowhere else.
+        self.addresses = ["192.0.2.1", "192.0.2.2"]
         self.links = [f"bn{pid}a", f"bn{pid}b"]
 
         def run(*words):
@@ -73,7 +74,8 @@ class Ray(Case):
         self.python = environment_python("ray")
         self.place = self.folder()
         programs = os.path.dirname(self.python)
-        self.environment = clean_environment(**VARIABLES, PATH=f"{programs}:{path_with_bitnetc(self.place)}")
+        # Ray keeps the address of the last cluster there: a folder of the test's own, so that nothing finds it later.
+        self.environment = clean_environment(**VARIABLES, RAY_TMPDIR=self.place, PATH=f"{programs}:{path_with_bitnetc(self.place)}")
 
     def nodes(self):
         """A cluster of two nodes with a CPU each."""
