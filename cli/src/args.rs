@@ -54,6 +54,8 @@ pub(crate) enum Command {
     /// Serve models over HTTP: the APIs of OpenAI, Anthropic, llama.cpp and ollama, and a chat page
     #[cfg(feature = "serve")]
     Serve(Box<super::serve::ServeArgs>),
+    /// Ask a server whether it is up
+    Health(super::health::HealthArgs),
     /// Compile a GGUF model to a plan file
     Compile(CompileArgs),
     /// Convert a Hugging Face checkpoint to GGUF

@@ -8,7 +8,7 @@ use bitnetc_tools::bench::machine::{Build, Machine};
 use bitnetc_tools::bench::report as bench_report;
 use bitnetc_tools::bench::table::TableStyle;
 use bitnetc_tools::load::{
-    Arrivals, BurstOptions, Length, LoadError, Mix, Target, Test, burst, report, run as measure,
+    Arrivals, BurstOptions, Length, LoadError, Mix, Probe, Target, Test, burst, report, run as measure,
 };
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -229,7 +229,7 @@ impl Drop for Server {
 fn wait_until_ready(target: &Target) -> Result<(), Failure> {
     let begun = Instant::now();
     loop {
-        match target.ready() {
+        match target.ask(Probe::Health) {
             Err(LoadError::Refused { status: 503, .. }) if begun.elapsed() < Duration::from_secs(600) => {
                 std::thread::sleep(Duration::from_millis(50));
             }

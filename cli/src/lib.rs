@@ -25,6 +25,7 @@ mod explain;
 mod failure;
 mod generate;
 mod given;
+mod health;
 mod hint;
 mod import;
 mod input_file;
@@ -137,6 +138,7 @@ pub fn main(invocation: Invocation) -> u8 {
         Command::Batch(args) => batch::run(&args, cli.quiet),
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(&args, cli.quiet),
+        Command::Health(args) => health::run(&args, cli.quiet),
         Command::Bench(args) => bench::run(&args, cli.quiet),
         Command::Compile(args) => compile::run(&args, cli.quiet),
         Command::Import(args) => import::run(&args, cli.quiet),

@@ -178,6 +178,44 @@ fn a_server_says_where_it_is_and_ends_in_order() {
 }
 
 #[test]
+fn a_server_is_asked_for_its_health_without_a_key() {
+    let served =
+        Served::new(&["--api-key", "secret", "--parallel", "1", "--max-queue", "0", "-c", "8192"]).healthy();
+    let url = format!("http://{}", served.address);
+    let port = served.address.rsplit(':').next().unwrap().to_owned();
+    let up = output(&["health", &url]);
+    assert_eq!((up.status.code(), up.stdout.len()), (Some(0), 0));
+    assert_eq!(stderr(&up), format!("{} is up\n", served.address));
+    assert_eq!(stderr(&output(&["-q", "health", "--ready", "--port", &port])), "");
+    let mut of_environment = command(&["health", "--ready"]);
+    let of_environment = of_environment.env("BITNETC_PORT", &port).output().unwrap();
+    assert_eq!(stderr(&of_environment), format!("{} is ready\n", served.address));
+    // The only sequence is taken, and nothing may wait: the server is up and takes nothing.
+    let body = r#"{"prompt":"a","max_tokens":8000,"ignore_eos":true,"stream":true}"#;
+    let mut stream = TcpStream::connect(&served.address).unwrap();
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nx-api-key: secret";
+    stream.write_all(format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
+    stream.read_exact(&mut [0; 20]).unwrap();
+    let full = output(&["health", "--ready", &url]);
+    assert_eq!(full.status.code(), Some(1));
+    assert_eq!(stderr(&full), format!("error: {} answers 503: queue full\n", served.address));
+    assert_eq!(output(&["health", &url]).status.code(), Some(0));
+    served.signal("-TERM");
+    let begun = Instant::now();
+    while !stderr(&output(&["health", "--ready", &url])).contains("answers 503: draining") {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    }
+    drop(stream);
+    assert_eq!(served.end().0, Some(0));
+    let gone = output(&["health", &url]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(stderr(&gone).contains("Connection refused"), "{}", stderr(&gone));
+    let wrong = output(&["health", "https://127.0.0.1:1"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(stderr(&wrong).contains("https is not supported"), "{}", stderr(&wrong));
+}
+
+#[test]
 fn a_second_signal_ends_it_at_once() {
     let served = Served::new(&["--log-requests", "text", "--log-prompts", "-c", "8192"]).healthy();
     let body = r#"{"prompt":"a","max_tokens":8000,"ignore_eos":true,"stream":true}"#;

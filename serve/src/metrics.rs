@@ -231,14 +231,14 @@ const TABLE: &[Row] = &[
     ),
     row(
         "prefix_cache_queries_total",
-        &["vllm:prefix_cache_queries_total"],
+        &["vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"],
         Kind::Counter,
         "Tokens of prompts that were looked for among those computed before.",
         Value::Number(|model| model.metrics.prefix_queries.get() as f64),
     ),
     row(
         "prefix_cache_hits_total",
-        &["vllm:prefix_cache_hits_total"],
+        &["vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"],
         Kind::Counter,
         "Of these, tokens that were found.",
         Value::Number(|model| model.metrics.prefix_hits.get() as f64),

@@ -194,6 +194,23 @@ fn a_client_that_leaves_frees_its_sequence() {
 }
 
 #[test]
+fn a_client_that_closes_its_sending_side_has_left() {
+    let server = Running::new(long_options()).healthy();
+    for stream in [true, false] {
+        let mut client = connect(server.address);
+        client.write_all(post("/v1/completions", &long_text(stream)).as_bytes()).unwrap();
+        eventually(|| server.metric("bitnetc:num_requests_running") == 1.0);
+        client.shutdown(Half::Write).unwrap();
+        settled(&server);
+        let mut rest = Vec::new();
+        // The connection may be reset.
+        drop(client.read_to_end(&mut rest));
+        let rest = String::from_utf8_lossy(&rest);
+        assert!(!rest.contains("[DONE]") && !rest.contains("finish_reason\":\""), "stream: {stream}: {rest}");
+    }
+}
+
+#[test]
 fn streams_say_that_they_live() {
     let mut narrow = long_options();
     narrow.limits.ping = Duration::from_millis(20);

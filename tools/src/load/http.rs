@@ -22,6 +22,24 @@ const MAX_HEADERS: usize = 200;
 /// Longest answer that is read in one piece.
 const MAX_BODY: usize = 64 << 20;
 
+/// What a server can be asked about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Whether its model is loaded.
+    Health,
+    /// Whether it would take a new request.
+    Ready,
+}
+
+impl Probe {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Health => "/health",
+            Self::Ready => "/ready",
+        }
+    }
+}
+
 /// A server.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -49,7 +67,7 @@ impl Target {
         let wrong = |why| LoadError::Address { url: url.to_owned(), why };
         let Some(rest) = url.strip_prefix("http://") else {
             return Err(wrong(match url.starts_with("https://") {
-                true => "the load generator does not speak https",
+                true => "https is not supported",
                 false => "it must begin with http://",
             }));
         };
@@ -144,18 +162,19 @@ impl Target {
         serde_json::from_slice(&bytes).map_err(|e| self.protocol(format!("{path} is not JSON: {e}")))
     }
 
-    /// Whether the server answers requests: a refusal with status 503 means not yet.
+    /// Asks the server about itself: an error is a no, and a refusal with status 503 one that may change.
     ///
     /// # Errors
     /// A server that cannot be reached, or that refuses.
-    pub fn ready(&self) -> Result<(), LoadError> {
-        self.json("/health", None).map(drop)
+    pub fn ask(&self, probe: Probe) -> Result<(), LoadError> {
+        self.json(probe.path(), None).map(drop)
     }
 
     /// A refusal with what the server says.
     pub(super) fn refused(&self, status: u16, body: &[u8]) -> LoadError {
         let parsed: Value = serde_json::from_slice(body).unwrap_or_default();
-        let message = parsed["error"]["message"].as_str().or(parsed["error"].as_str()).unwrap_or("no reason");
+        let said = [&parsed["error"]["message"], &parsed["error"], &parsed["status"]];
+        let message = said.iter().find_map(|said| said.as_str()).unwrap_or("no reason");
         let message = message.chars().filter(|c| !c.is_control()).take(500).collect();
         LoadError::Refused { server: self.name(), status, message }
     }

@@ -24,7 +24,7 @@ mod run;
 mod stream;
 
 pub use burst::{Burst, BurstOptions, burst};
-pub use http::Target;
+pub use http::{Probe, Target};
 pub use lengths::{Length, Mix};
 pub use request::{Answer, Ending, Vocabulary};
 pub use run::{Arrivals, Outcome, Test, run};

@@ -1,0 +1,162 @@
+"""nginx and HAProxy with two replicas, one of which is killed or drained under load. What is tested is the text of the files in `deploy`, with
+the ports and certificates of the test in place of theirs."""
+import os
+import signal
+import ssl
+import subprocess
+import urllib.error
+import urllib.request
+
+from support import DEPLOY, Case, Load, ask, body_of, free_port, read, stream, text_of, tool, until
+
+CLIENTS = 6
+
+
+def replaced(text, *pairs):
+    for old, new in pairs:
+        assert old in text, f"{old!r} is not in the file"
+        text = text.replace(old, new)
+    return text
+
+
+class Balancer:
+    """What both have in common: the tests, of one balancer in front of two replicas."""
+
+    def begin(self, *options):
+        self.replicas = [self.replica("--log-requests", "json", *options) for _ in range(2)]
+        self.port = self.balance(*(replica.port for replica in self.replicas))
+        until(self.reaches_both, "both replicas behind the balancer")
+
+    def reaches_both(self):
+        try:
+            ask(self.port, body_of(0, max_tokens=1))
+        except OSError:
+            # It does not listen yet.
+            return False
+        return all(replica.answered() for replica in self.replicas)
+
+    def check(self, load, at_least):
+        """Every request has its text, and the text is that of one server."""
+        self.assertEqual(load.failures, [])
+        self.assertGreaterEqual(len(load.texts), at_least)
+        self.assertEqual(sorted(load.texts), list(range(len(load.texts))))
+        alone = self.replica()
+        for number in list(load.texts)[:: max(1, len(load.texts) // 20)]:
+            self.assertEqual(load.texts[number], text_of(ask(alone.port, body_of(number))[1]), number)
+
+    def test_a_killed_replica_loses_no_request(self):
+        self.begin()
+        load = Load(self.port, CLIENTS)
+        load.more(2 * CLIENTS)
+        # A stopped process holds its requests, so that it has some when it is killed.
+        self.replicas[1].process.send_signal(signal.SIGSTOP)
+        load.more(2 * CLIENTS)
+        held = load.under_way()
+        load.more(2 * CLIENTS)
+        held &= load.under_way()
+        self.assertTrue(held)
+        self.replicas[1].process.send_signal(signal.SIGKILL)
+        until(lambda: not held & load.under_way(), "the end of the requests of the killed replica")
+        # It comes back at the same address.
+        back = self.replica("--log-requests", "json", port=self.replicas[1].port)
+        until(back.answered, "requests at the replica that came back")
+        load.stop()
+        self.check(load, 6 * CLIENTS)
+
+    def test_a_drained_replica_loses_no_request_and_no_stream(self):
+        self.begin()
+        whole, streams = Load(self.port, CLIENTS // 2), Load(self.port, CLIENTS // 2, send=stream)
+        whole.more(CLIENTS)
+        streams.more(CLIENTS)
+        self.replicas[1].drain()
+        self.assertEqual(self.replicas[1].process.wait(timeout=60), 0)
+        whole.more(2 * CLIENTS)
+        streams.more(2 * CLIENTS)
+        whole.stop()
+        streams.stop()
+        self.check(whole, 3 * CLIENTS)
+        self.check(streams, 3 * CLIENTS)
+
+    def test_requests_go_to_the_replica_with_fewer_of_them(self):
+        self.begin("-c", "4096")
+        # A stream that is larger than all buffers on its way does not end before it is read; until then the others go to the other replica.
+        before = [replica.answered() for replica in self.replicas]
+        follow = []
+
+        def others():
+            follow.extend(ask(self.port, body_of(number, max_tokens=2))[0] for number in range(6))
+
+        stream(self.port, body_of(1, max_tokens=4000, logprobs=20), first=others)
+        self.assertEqual(follow, [200] * 6)
+        until(lambda: sum(replica.answered() for replica in self.replicas) == sum(before) + 7, "the logs of seven requests")
+        self.assertEqual(sorted(replica.answered() - old for replica, old in zip(self.replicas, before)), [1, 6])
+
+    def test_tls_ids_and_metrics(self):
+        self.begin()
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+        def get(path):
+            try:
+                with urllib.request.urlopen(f"https://127.0.0.1:{self.encrypted}{path}", context=context, timeout=60) as answer:
+                    return answer.status, answer.headers
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code, error.headers
+
+        status, headers = get("/v1/models")
+        self.assertEqual(status, 200)
+        self.assertGreaterEqual(len(headers["x-request-id"]), 32)
+        self.assertEqual(get("/metrics")[0], 403)
+
+
+class Nginx(Balancer, Case):
+    def balance(self, first, second):
+        nginx, folder, port, inner = tool("nginx"), self.folder(), free_port(), free_port()
+        pem = certificate(folder)
+        site = replaced(
+            read(DEPLOY, "nginx.conf"),
+            ("127.0.0.1:8080", f"127.0.0.1:{first}"),
+            ("127.0.0.1:8081", f"127.0.0.1:{second}"),
+            ("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl; listen 127.0.0.1:{inner};"),
+            ("/etc/ssl/llm.example.org.pem", pem),
+            ("/etc/ssl/llm.example.org.key", pem),
+        )
+        paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        user = "user root;" if os.geteuid() == 0 else ""
+        main = f"{user} daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}} http {{ access_log off; {paths} include {folder}/site; }}"
+        for name, text in (("site", site), ("main", main)):
+            with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+                file.write(text)
+        subprocess.run([nginx, "-q", "-t", "-c", f"{folder}/main"], check=True)
+        # Its workers end with it, unless it is killed.
+        self.start([nginx, "-c", f"{folder}/main"], end=signal.SIGTERM)
+        self.encrypted = port
+        return inner
+
+
+class Haproxy(Balancer, Case):
+    def balance(self, first, second):
+        haproxy, folder, port, inner = tool("haproxy"), self.folder(), free_port(), free_port()
+        config = replaced(
+            read(DEPLOY, "haproxy.cfg"),
+            ("127.0.0.1:8080", f"127.0.0.1:{first}"),
+            ("127.0.0.1:8081", f"127.0.0.1:{second}"),
+            ("bind :443 ssl crt /etc/haproxy/llm.example.org.pem", f"bind 127.0.0.1:{port} ssl crt {certificate(folder)}\n    bind 127.0.0.1:{inner}"),
+        )
+        with open(os.path.join(folder, "haproxy.cfg"), "w", encoding="utf-8") as file:
+            file.write(config)
+        with open(os.path.join(folder, "log"), "w", encoding="utf-8") as log:
+            self.start([haproxy, "-f", f"{folder}/haproxy.cfg"], stdout=log, stderr=log)
+        self.encrypted = port
+        return inner
+
+
+def certificate(folder):
+    """A certificate and its key in one file."""
+    pem = os.path.join(folder, "site.pem")
+    command = [tool("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=llm.example.org"]
+    subprocess.run([*command, "-keyout", f"{pem}.key", "-out", f"{pem}.crt"], capture_output=True, check=True)
+    with open(pem, "w", encoding="utf-8") as file:
+        file.write(read(f"{pem}.crt") + read(f"{pem}.key"))
+    return pem
