@@ -33,6 +33,7 @@
 //! | [`engine`] | many texts at a time: requests, events, the scheduler |
 //! | [`load`] | what [`Model`] is made of, with every option |
 //! | [`compile`], [`import`] | plan files, and GGUF files from checkpoints |
+//! | [`percent`], [`visible`] | percent-encoding of addresses; escapes for characters that would not be shown |
 //! | [`sampling`], [`session`], [`tokenizer`], [`cpus`] | the parts of the runtime that those name |
 //! | [`ir`], [`passes`], [`codegen`], [`gguf`], [`checkpoint`], [`runtime`] | the compiler's crates, whole, for programs that go below all this |
 //!
@@ -53,11 +54,13 @@ pub mod import;
 pub mod likelihood;
 pub mod load;
 mod model;
+pub mod percent;
 pub mod perplexity;
 mod plan_in_use;
 pub mod store;
 pub mod tokenizer_spec;
 pub mod tools;
+pub mod visible;
 
 pub use build::{BuildOptions, DEFAULT_CHUNK};
 pub use constraint::GrammarSource;

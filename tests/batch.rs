@@ -369,28 +369,12 @@ fn sequences_of_other_models_and_contexts_are_refused() {
 /// The token that gives NaN, in the model of the next test.
 const BROKEN: u32 = 3;
 
-/// A copy of a model in which [`BROKEN`] alone overflows: the first norm of the first layer has an enormous factor for an
-/// element that is 0 in the embeddings of all other tokens.
-fn write_broken_model(model: &TinyModel) -> tempfile::NamedTempFile {
-    let mut bytes = model.to_gguf();
-    let gguf = bitnetc_frontend_gguf::Gguf::parse(&bytes).unwrap();
-    let range = |name: &str| gguf.tensors().iter().find(|t| t.name() == name).unwrap().range();
-    let (norm, embedding) = (range("blk.0.attn_norm.weight"), range("token_embd.weight"));
-    assert_eq!((norm.len(), embedding.len()), (model.hidden * 4, model.hidden * model.vocab * 2));
-    bytes[norm.start..norm.start + 4].copy_from_slice(&3e38f32.to_le_bytes());
-    for (token, row) in bytes[embedding].chunks_exact_mut(model.hidden * 2).enumerate() {
-        let element = if token == BROKEN as usize { 0x7bffu16 } else { 0 };
-        row[..2].copy_from_slice(&element.to_le_bytes());
-    }
-    let mut file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
-    std::io::Write::write_all(&mut file, &bytes).unwrap();
-    file
-}
-
 #[test]
 fn nan_of_one_sequence_leaves_the_others_alone() {
     let model = &shapes()[2];
-    let file = write_broken_model(model);
+    let mut file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
+    let bytes = common::poisoned::with_nan_after(model, BROKEN as usize);
+    std::io::Write::write_all(&mut file, &bytes).unwrap();
     let loaded = open(file.path(), &options(DType::F16));
     let tokens = |seed| -> Vec<u32> {
         let tokens = random_tokens(seed, 20, model.vocab as u32);

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use bitnetc::store::missing_for_tls;
 use bitnetc_tools::bench::machine::{Build, Machine};
 use bitnetc_tools::bench::report as bench_report;
 use bitnetc_tools::bench::table::TableStyle;
@@ -250,6 +251,12 @@ pub(crate) fn run(args: &BenchServeArgs, quiet: bool) -> Outcome {
         None => Some(Server::start(args, quiet)?),
     };
     let url = args.url.as_deref().or(server.as_ref().map(|s| s.url.as_str())).unwrap_or_default();
+    if let Some(feature) = missing_for_tls().filter(|_| url.starts_with("https:")) {
+        return Err(Failure::new(
+            exit::FAILURE,
+            format!("https needs a CPU with {feature}: measure the server from another machine"),
+        ));
+    }
     let timeout = Duration::from_secs(args.timeout);
     let target = Target::new(url, args.api_key.clone(), timeout, (|| !interrupt::requested()).into())?;
     if server.is_some() {

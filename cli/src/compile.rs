@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bitnetc::compile::{PlanSummary, plan_model_with};
 use bitnetc::load::Source;
+use bitnetc_runtime::memory::in_units;
 
 use super::args::CompileArgs;
 use super::failure::Failure;
@@ -101,23 +102,19 @@ fn text(summary: &PlanSummary, path: &std::path::Path, seconds: f64) -> String {
     );
     text += &format!(
         "bytes per token  {} of weights, and {} of KV cache per position\n",
-        output::bytes(s.bytes_per_token),
-        output::bytes(s.kv_bytes_per_position)
+        in_units(s.bytes_per_token),
+        in_units(s.kv_bytes_per_position)
     );
     text += &format!(
         "peak memory      {} at a context of {}: weights {}, KV cache {}, activations {}, other buffers {}\n",
-        output::bytes(s.memory.total()),
+        in_units(s.memory.total()),
         s.context,
-        output::bytes(s.memory.weights),
-        output::bytes(s.memory.kv_cache),
-        output::bytes(s.memory.arena),
-        output::bytes(s.memory.io)
+        in_units(s.memory.weights),
+        in_units(s.memory.kv_cache),
+        in_units(s.memory.arena),
+        in_units(s.memory.io)
     );
-    text += &format!(
-        "plan             {} ({}), in {seconds:.2} s\n",
-        path.display(),
-        output::bytes(s.file_bytes)
-    );
+    text += &format!("plan             {} ({}), in {seconds:.2} s\n", path.display(), in_units(s.file_bytes));
     text
 }
 

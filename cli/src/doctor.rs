@@ -12,7 +12,7 @@ use bitnetc_ir::work::Work;
 use bitnetc_ir::{Feature, TargetDesc};
 use bitnetc_passes::WeightPacking;
 use bitnetc_runtime::cpus::Cpus;
-use bitnetc_runtime::memory::Memory;
+use bitnetc_runtime::memory::{Memory, in_units};
 use bitnetc_runtime::roofline::{Roofline, default_buffer_bytes};
 use bitnetc_tools::bench::machine::{Build, Machine};
 use bitnetc_tools::bench::step::decode_step;
@@ -180,8 +180,8 @@ fn findings(
         let finding = Finding::new(
             format!(
                 "{} of memory are available: a model of the {REFERENCE} class needs about {}",
-                output::bytes(free),
-                output::bytes(least)
+                in_units(free),
+                in_units(least)
             ),
             "close other programs, raise the memory limit of the container, or use a smaller model",
         );
@@ -257,7 +257,7 @@ fn verdict(findings: &[Finding], measured: Option<&Measured>, step: &Work) -> Ve
     let text = format!(
         "ready: models of the {REFERENCE} class should decode at up to about {speed:.digits$} tokens/s here, bound by {bound} \
          ({} read per token at {:.1} GB/s)",
-        output::bytes(step.bytes()),
+        in_units(step.bytes()),
         m.bandwidth / 1e9
     );
     Verdict { ready: true, text, decode: Some((speed, kind.name())) }
@@ -342,13 +342,13 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
         "caches",
         format!(
             "L1d {}, L2 {}, last {}",
-            output::bytes(machine.l1d_bytes),
-            output::bytes(machine.l2_bytes),
-            output::bytes(machine.last_cache_bytes)
+            in_units(machine.l1d_bytes),
+            in_units(machine.l2_bytes),
+            in_units(machine.last_cache_bytes)
         ),
     );
-    let free_text = free.map_or(String::new(), |free| format!(", {} available", output::bytes(free)));
-    line("memory", format!("{}{free_text}", output::bytes(machine.memory_bytes)));
+    let free_text = free.map_or(String::new(), |free| format!(", {} available", in_units(free)));
+    line("memory", format!("{}{free_text}", in_units(machine.memory_bytes)));
     line("huge pages", huge_pages().unwrap_or_else(|| "unknown".to_owned()));
     if let Some(m) = &measured {
         line(
@@ -364,7 +364,7 @@ pub(crate) fn run(args: &DoctorArgs, config: &Result<Config, Failure>) -> Outcom
                 "{}: {}, {}",
                 place.path,
                 output::count(place.files as u64, "file"),
-                output::bytes(place.bytes)
+                in_units(place.bytes)
             ),
         );
     }

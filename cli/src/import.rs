@@ -6,6 +6,7 @@ use std::time::Instant;
 use bitnetc::import::{Files, Location, check, write_import};
 use bitnetc_frontend_gguf::{PreTokenizer, TensorType};
 use bitnetc_import::{Options, TARGETS};
+use bitnetc_runtime::memory::in_units;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -110,7 +111,7 @@ pub(crate) fn run(args: &ImportArgs, quiet: bool) -> Outcome {
         output::print(&format!(
             "{}: {}, {}, {tensors} tensors, layers in {}, in {seconds:.2} s\n",
             args.output.display(),
-            output::bytes(bytes),
+            in_units(bytes),
             import.architecture(),
             args.target.name(),
         ))?;

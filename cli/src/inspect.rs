@@ -12,6 +12,7 @@ use bitnetc::load::Source;
 use bitnetc_frontend_gguf::stats::TensorStats;
 use bitnetc_frontend_gguf::{Form, Model, Outline, PreTokenizer, TensorInfo};
 use bitnetc_runtime::map::MapMode;
+use bitnetc_runtime::memory::in_units;
 use bitnetc_runtime::plan::Plan;
 use bitnetc_tools::check_file::check_file;
 use serde_json::{Value, json};
@@ -313,7 +314,7 @@ fn render(value: &Value, indent: usize, out: &mut String) {
                 *out += &format!("{pad}{title:<18} {:.2}\n", n.as_f64().unwrap_or_default());
             }
             Value::Number(n) if key.ends_with("bytes") => {
-                let human = n.as_u64().map(output::bytes).unwrap_or_default();
+                let human = n.as_u64().map(in_units).unwrap_or_default();
                 *out += &format!("{pad}{title:<18} {n} ({human})\n");
             }
             other => *out += &format!("{pad}{title:<18} {}\n", scalar(other)),

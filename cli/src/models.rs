@@ -12,6 +12,7 @@ use bitnetc::store::{
 };
 use bitnetc::{CheckState, Error, HeldCheck, builtin};
 use bitnetc_runtime::map;
+use bitnetc_runtime::memory::in_units;
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
 
@@ -475,7 +476,7 @@ fn removed(
         Some(name) if plans > 0 => format!("{name} and {plans_text}"),
         Some(name) => name.to_string(),
     };
-    output::say(quiet, format!("removed {what}: {} free again", output::bytes(bytes)));
+    output::say(quiet, format!("removed {what}: {} free again", in_units(bytes)));
     Ok(())
 }
 
@@ -557,19 +558,19 @@ fn list(args: &ListArgs) -> Outcome {
     }
     let mut text = format!(
         "built in\n  {:>9}  {}\nmodels in {}\n",
-        output::bytes(builtin::GGUF.len() as u64),
+        in_units(builtin::GGUF.len() as u64),
         builtin::SHORT_NAME,
         hub.cache().root().display()
     );
     let none = |is_empty: bool| if is_empty { format!("  {}\n", output::NONE) } else { String::new() };
     text += &none(models.is_empty());
     for model in &models {
-        text += &format!("  {:>9}  hf:{}:{}\n", output::bytes(model.bytes), model.repo, model.file);
+        text += &format!("  {:>9}  hf:{}:{}\n", in_units(model.bytes), model.repo, model.file);
     }
     text += &format!("plans in {}\n{}", plan_cache.root().display(), none(plans.is_empty()));
     for plan in &plans {
         let name = plan.path.file_name().unwrap_or_default().to_string_lossy();
-        text += &format!("  {:>9}  {name}\n", output::bytes(plan.bytes));
+        text += &format!("  {:>9}  {name}\n", in_units(plan.bytes));
     }
     text += "aliases\n";
     for (alias, meaning) in &aliases {

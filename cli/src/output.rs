@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
+use bitnetc::visible::{escape_json, with_escapes};
 use bitnetc_tools::bench::table::TableStyle;
 
 use crate::failure::Failure;
@@ -28,18 +29,7 @@ pub(crate) fn print_as_is(text: &str) -> Result<(), Failure> {
 pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
     let text = format!("{value:#}\n");
     let obeyed = |c: char| c.is_control() && c != '\n';
-    if !text.contains(obeyed) {
-        return print(&text);
-    }
-    let mut escaped = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        match obeyed(c) {
-            // Control characters are below U+00A0.
-            true => escaped += &format!("\\u{:04x}", u32::from(c)),
-            false => escaped.push(c),
-        }
-    }
-    print(&escaped)
+    print(&with_escapes(&text, obeyed, escape_json))
 }
 
 /// How tables are written where no form was asked for: columns on a terminal, Markdown through a pipe and into a file.
@@ -56,16 +46,6 @@ pub(crate) fn say(quiet: bool, text: impl std::fmt::Display) {
 pub(crate) fn say_as_is(quiet: bool, text: impl std::fmt::Display) {
     if !quiet {
         let _ = writeln!(std::io::stderr(), "{text}");
-    }
-}
-
-/// Formats bytes in decimal units: `1.2 GB`.
-pub(crate) fn bytes(n: u64) -> String {
-    match n {
-        0..1_000 => format!("{n} B"),
-        1_000..1_000_000 => format!("{:.1} kB", n as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
-        _ => format!("{:.2} GB", n as f64 / 1e9),
     }
 }
 

@@ -14,7 +14,7 @@ use self::args::{LogArg, SamplingDefaults};
 use self::sources::Sources;
 use super::failure::Failure;
 use super::generate::LengthArgs;
-use super::{Outcome, input_file, interrupt, output};
+use super::{Outcome, build, input_file, interrupt, output, speeds};
 use crate::exit;
 
 /// Runs the command.
@@ -198,6 +198,7 @@ impl ServeArgs {
             parallel: self.parallel,
             context: (self.ctx_size > 0).then_some(self.ctx_size),
             threads: self.engine.build.threads(),
+            bandwidth: self.bandwidth()?,
             max_step: std::time::Duration::from_millis(u64::from(self.max_step_ms)),
             cache_ram: self.cache_ram.map(|mib| mib.saturating_mul(1 << 20)),
             most: self.max_models.map(|most| most as usize),
@@ -211,6 +212,15 @@ impl ServeArgs {
             },
             limits,
         })
+    }
+
+    /// Bytes per second that the threads read from memory: what `--speeds measured` measures, or has measured before.
+    fn bandwidth(&self) -> Result<Option<f64>, Failure> {
+        let build = &self.engine.build;
+        let mut target = build::target("native", &build.cpu_features)?;
+        target.threads = build.threads();
+        let speeds = speeds::known(build.speeds, &target)?;
+        Ok(speeds.map(|speeds| f64::from(speeds.read_all_mb_s) * 1e6))
     }
 
     /// OpenAI's defaults, but for what the command line says.

@@ -1,6 +1,7 @@
 //! `--speeds`: whether predictions go by what is assumed of the machine or by what was measured on it.
 
 use bitnetc_ir::TargetDesc;
+use bitnetc_ir::target::Speeds;
 use bitnetc_tools::speeds::SpeedsFile;
 use clap::ValueEnum;
 
@@ -13,6 +14,15 @@ pub(crate) enum SpeedsArg {
     Assumed,
     /// Measured once on this machine and cached
     Measured,
+}
+
+/// The speeds of this machine: those that are asked for, or those that were measured before.
+pub(crate) fn known(speeds: SpeedsArg, target: &TargetDesc) -> Result<Option<Speeds>, Failure> {
+    match speeds {
+        // Without a directory for caches nothing was measured before.
+        SpeedsArg::Assumed => Ok(SpeedsFile::from_env(&variable).ok().and_then(|file| file.get(target))),
+        SpeedsArg::Measured => Ok(Some(SpeedsFile::from_env(&variable)?.get_or_measure(target)?)),
+    }
 }
 
 /// Gives the target the speeds that are asked for.

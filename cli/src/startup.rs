@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use bitnetc_runtime::map::MapMode;
+use bitnetc_runtime::memory::in_units;
 use bitnetc_tools::bench::table::{Column, Table, TableStyle};
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -58,7 +59,7 @@ impl Startup {
                 "compile".to_owned(),
                 format!(
                     "{seconds:.2} s for {}, {:.2} s/GB",
-                    output::bytes(bytes),
+                    in_units(bytes),
                     seconds / (bytes.max(1) as f64 / 1e9)
                 ),
             ]);
@@ -72,8 +73,8 @@ impl Startup {
                 format!("peak memory at a context of {CONTEXT}"),
                 format!(
                     "{} resident, {} planned ({:+.1} %)",
-                    output::bytes(rss),
-                    output::bytes(self.planned_bytes),
+                    in_units(rss),
+                    in_units(self.planned_bytes),
                     100.0 * over
                 ),
             ]);

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use bitnetc_frontend_gguf::synth::{ModelShape, PRESETS, Preset, SMALL_VOCABULARY, SyntheticModel, preset};
+use bitnetc_runtime::memory::in_units;
 
 use super::args::SynthArgs;
 use super::failure::Failure;
@@ -103,7 +104,7 @@ pub(crate) fn run(args: &SynthArgs, quiet: bool) -> Outcome {
         false => output::print(&format!(
             "{}: {}, {:.1} M parameters, {}, vocabulary {}, seed {}, in {:.2} s\n",
             args.output.display(),
-            output::bytes(bytes),
+            in_units(bytes),
             model.parameters() as f64 / 1e6,
             output::count(s.layers as u64, "layer"),
             s.vocab,

@@ -10,6 +10,7 @@
 use std::borrow::Cow;
 use std::io::IsTerminal;
 
+use bitnetc::visible::with_escapes;
 use clap::Args;
 
 use crate::failure::Failure;
@@ -45,17 +46,7 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
         let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         turns || c.is_control() && c != '\n' && c != '\t'
     };
-    if !text.contains(hidden) {
-        return Cow::Borrowed(text);
-    }
-    let mut shown = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        match hidden(c) {
-            true => shown.extend(c.escape_default()),
-            false => shown.push(c),
-        }
-    }
-    Cow::Owned(shown)
+    with_escapes(text, hidden, |c, out| out.extend(c.escape_default()))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use bitnetc::TextSession;
 use bitnetc::engine::{Completion, Latency};
 use bitnetc_ir::work::Accounts;
 use bitnetc_runtime::cpus::Cpus;
+use bitnetc_runtime::memory::in_units;
 
 use super::output;
 
@@ -67,20 +68,20 @@ impl Timings<'_> {
             "decode",
             self.session.machine().threads(),
             Cpus::probe(),
-            output::bytes(self.bytes_per_token()),
+            in_units(self.bytes_per_token()),
             self.bytes_per_second() / 1e9
         );
         text += &format!(
             "{:>12}      = {} planned: weights {}, KV cache {}, activations {}, other buffers {}",
             "memory",
-            output::bytes(m.total()),
-            output::bytes(m.weights),
-            output::bytes(m.kv_cache),
-            output::bytes(m.arena),
-            output::bytes(m.io)
+            in_units(m.total()),
+            in_units(m.weights),
+            in_units(m.kv_cache),
+            in_units(m.arena),
+            in_units(m.io)
         );
         if let Some(rss) = output::peak_rss() {
-            text += &format!("; peak RSS {}", output::bytes(rss));
+            text += &format!("; peak RSS {}", in_units(rss));
         }
         text
     }

@@ -347,7 +347,7 @@ fn every_command_prints_what_is_documented() {
         &url,
         "--json",
         "--output-tokens",
-        "500",
+        "20000",
         "--clients",
         "2",
         "--prompt-burst",

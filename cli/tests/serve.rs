@@ -5,21 +5,20 @@
 #[allow(unreachable_pub)]
 mod signals;
 
-use std::io::{BufRead, BufReader, Read, Write};
+#[path = "../../tests/common/http_client.rs"]
+mod http_client;
+#[path = "../../tests/common/mixed_requests.rs"]
+mod mixed_requests;
+#[path = "serve/process.rs"]
+mod process;
+#[path = "serve/soak.rs"]
+mod soak;
+
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Output;
 
-use signals::with_default_signals;
-
-const BINARY: &str = env!("CARGO_BIN_EXE_bitnetc");
-
-fn command(args: &[&str]) -> Command {
-    let mut command = with_default_signals(BINARY);
-    command.args(args).env_remove("BITNETC_MODEL").env_remove("BITNETC_API_KEY").stdin(Stdio::null());
-    command.env("BITNETC_CONFIG", "");
-    command
-}
+use process::{Served, command};
 
 fn output(args: &[&str]) -> Output {
     command(args).output().unwrap()
@@ -27,62 +26,6 @@ fn output(args: &[&str]) -> Output {
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// A server in a process.
-struct Served {
-    child: Child,
-    address: String,
-}
-
-impl Served {
-    fn new(args: &[&str]) -> Self {
-        Self::of(command(&[&["serve", "--port", "0", "-c", "256", "-t", "1"], args].concat()))
-    }
-
-    fn of(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().split("://").nth(1).unwrap_or_default().to_owned();
-        let served = Self { child, address };
-        assert!(!served.address.is_empty(), "{line:?}");
-        served
-    }
-
-    fn ask(&self, request: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
-    }
-
-    fn get(&self, path: &str, headers: &str) -> String {
-        self.ask(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n"))
-    }
-
-    fn healthy(self) -> Self {
-        let begun = Instant::now();
-        while !self.get("/health", "").starts_with("HTTP/1.1 200") {
-            assert!(begun.elapsed() < Duration::from_secs(60));
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        self
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-    }
-
-    /// The exit code and what was said.
-    fn end(mut self) -> (Option<i32>, String) {
-        let mut said = String::new();
-        let mut stderr = self.child.stderr.take().unwrap();
-        stderr.read_to_string(&mut said).unwrap();
-        (self.child.wait().unwrap().code(), said)
-    }
 }
 
 #[test]
@@ -252,7 +195,7 @@ fn options_come_from_the_environment_and_from_llama_server() {
         "{said}"
     );
     assert!(said.contains("note: --metrics has no effect: /metrics is always there"), "{said}");
-    let mut shown = self::command(&["config"]);
+    let mut shown = process::command(&["config"]);
     let shown = shown.env("BITNETC_API_KEY", "from-the-environment").output().unwrap();
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.contains("BITNETC_API_KEY = (set)") && !shown.contains("from-the-environment"), "{shown}");
@@ -309,6 +252,39 @@ fn an_empty_variable_is_no_key_and_all_addresses_are_shown_as_such() {
     assert!(served.get("/v1/models", "").starts_with("HTTP/1.1 200"));
     served.signal("-TERM");
     assert_eq!(served.end().0, Some(0));
+}
+
+#[test]
+fn a_server_with_https_is_measured_if_its_certificate_is_trusted() {
+    let data = |name: &str| format!("{}/../tests/data/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let (certificate, key) = (data("server.pem"), data("server.key"));
+    let args = [
+        "-q",
+        "bench",
+        "serve",
+        "--clients",
+        "1",
+        "--requests",
+        "2",
+        "--prompt-tokens",
+        "8",
+        "--output-tokens",
+        "4",
+        "--json",
+    ];
+    let server = ["--", "-c", "64", "-t", "1", "--tls-cert", &certificate, "--tls-key", &key];
+    let with = |roots: &str| {
+        let mut command = command(&[&args[..], &server].concat());
+        command.env("SSL_CERT_FILE", data(roots)).env_remove("SSL_CERT_DIR").output().unwrap()
+    };
+    let measured = with("ca.pem");
+    assert!(measured.status.success(), "{}", stderr(&measured));
+    let document: serde_json::Value = serde_json::from_slice(&measured.stdout).unwrap();
+    assert!(document["url"].as_str().unwrap().starts_with("https://127.0.0.1:"), "{document}");
+    assert_eq!(document["tests"][0]["requests"], 2, "{document}");
+    // Somebody else's authority.
+    let refused = with("server.pem");
+    assert!(!refused.status.success() && stderr(&refused).contains("certificate"), "{}", stderr(&refused));
 }
 
 #[test]

@@ -158,43 +158,53 @@ impl Func {
     pub fn name(&self) -> &str {
         &self.name
     }
+
     /// Tokens of one call.
     pub fn tokens(&self) -> TokenCount {
         self.tokens
     }
+
     /// Inputs, in order.
     pub fn inputs(&self) -> &[ValueId] {
         &self.inputs
     }
+
     /// Outputs, in order.
     pub fn outputs(&self) -> &[ValueId] {
         &self.outputs
     }
+
     /// Nodes in program order, which is a topological order.
     pub fn order(&self) -> &[NodeId] {
         &self.order
     }
+
     /// A value's data.
     pub fn value(&self, id: ValueId) -> &ValueData {
         &self.values[id]
     }
+
     /// A value's data, if the value is one of this function.
     pub fn get_value(&self, id: ValueId) -> Option<&ValueData> {
         self.values.get(id)
     }
+
     /// A value's type.
     pub fn ty(&self, id: ValueId) -> &Type {
         &self.values[id].ty
     }
+
     /// The live values: inputs, then results in program order.
     pub fn values(&self) -> impl Iterator<Item = ValueId> + '_ {
         let results = self.order.iter().flat_map(|&n| self.node(n).results.iter().copied());
         self.inputs.iter().copied().chain(results)
     }
+
     /// Whether the node exists.
     pub fn contains(&self, id: NodeId) -> bool {
         self.graph.contains_node(raw(id))
     }
+
     /// A node.
     ///
     /// # Panics
@@ -202,6 +212,7 @@ impl Func {
     pub fn node(&self, id: NodeId) -> &Node {
         &self.graph[raw(id)]
     }
+
     /// Adds an input.
     pub fn add_input(&mut self, name: impl Into<String>, ty: Type) -> ValueId {
         let def = ValueDef::Input(self.inputs.len() as u32);
@@ -209,11 +220,13 @@ impl Func {
         self.inputs.push(id);
         id
     }
+
     /// Sets the outputs.
     pub fn set_outputs(&mut self, outputs: Vec<ValueId>) {
         self.returned = outputs.iter().copied().collect();
         self.outputs = outputs;
     }
+
     /// Changes the type of an input, as a layout choice for a cache does; [`Func::retype`] then carries it on.
     pub fn set_input_type(&mut self, position: usize, ty: Type) {
         let id = self.inputs[position];
@@ -296,6 +309,7 @@ impl Func {
         });
         of_input.chain(of_result)
     }
+
     /// The nodes that read `value`, each once, in program order; outputs are not among them.
     pub fn users(&self, value: ValueId) -> Vec<NodeId> {
         let mut users: Vec<NodeId> = self.readers(value).collect();
@@ -303,6 +317,7 @@ impl Func {
         users.dedup();
         users
     }
+
     /// As [`Func::users`], unless they are more than `most`; then as soon as this is known.
     pub fn users_up_to(&self, value: ValueId, most: usize) -> Option<Vec<NodeId>> {
         let mut users: BTreeMap<u64, NodeId> = BTreeMap::new();
@@ -314,20 +329,24 @@ impl Func {
         }
         Some(users.into_values().collect())
     }
+
     /// Whether a node reads `value`.
     pub fn is_read(&self, value: ValueId) -> bool {
         self.readers(value).next().is_some()
     }
+
     /// Whether the function returns `value`.
     pub fn is_output(&self, value: ValueId) -> bool {
         self.returned.contains(&value)
     }
+
     /// The only node that reads `value`, where there is exactly one and the function does not return the value.
     pub fn sole_user(&self, value: ValueId) -> Option<NodeId> {
         let mut readers = self.readers(value);
         let first = readers.next().filter(|_| !self.is_output(value))?;
         readers.all(|other| other == first).then_some(first)
     }
+
     /// The node that makes `value`, unless it is an input.
     pub fn producer(&self, value: ValueId) -> Option<NodeId> {
         match self.values[value].def {
@@ -346,6 +365,7 @@ impl Func {
         let before = node.results.iter().take(result as usize);
         Some(Part { of, offset: before.map(|&v| row_bytes(self.ty(v))).sum() })
     }
+
     /// The value whose bytes `value` is part of: what the view is a part of that makes it, and so on.
     pub fn whole(&self, mut value: ValueId) -> ValueId {
         while let Some(Part { of, .. }) = self.part(value) {
@@ -368,6 +388,7 @@ impl Func {
             self.set_outputs(renamed);
         }
     }
+
     /// Sets one operand of a node.
     pub fn set_operand(&mut self, node: NodeId, slot: usize, operand: Operand) {
         let stale: Vec<_> = self
@@ -383,6 +404,7 @@ impl Func {
         self.forget_reader(old, node);
         self.link(operand, node, slot as u32);
     }
+
     /// Notes that `node` reads `operand` no more, unless another of its slots does.
     fn forget_reader(&mut self, operand: Operand, node: NodeId) {
         if let Operand::Value(v) = operand
@@ -392,6 +414,7 @@ impl Func {
             readers.remove(&node);
         }
     }
+
     /// Removes a node whose results nobody reads; returns whether it did.
     pub fn remove(&mut self, node: NodeId) -> bool {
         let unread = self.node(node).results.iter().all(|&r| !self.is_read(r) && !self.is_output(r));
@@ -406,6 +429,7 @@ impl Func {
         }
         unread
     }
+
     /// Infers all result types again, in program order, after a parameter or input has changed its type.
     ///
     /// # Errors
@@ -422,6 +446,7 @@ impl Func {
         }
         Ok(())
     }
+
     /// The type of an operand.
     pub fn operand_type(&self, operand: Operand, param_type: &dyn Fn(ParamId) -> Type) -> Type {
         match operand {
@@ -429,17 +454,20 @@ impl Func {
             Operand::Param(p) => param_type(p),
         }
     }
+
     /// Whether all threads reach a barrier inside an op, which a program runs as two steps.
     pub fn has_inner_barrier(&self, node: NodeId) -> bool {
         let op = self.node(node);
         let results: Vec<&Type> = op.results.iter().map(|&v| self.ty(v)).collect();
         op.op.info().units(&[], &results).is_some_and(|units| units.per.in_two_steps())
     }
+
     /// Barriers of a call: those that the plan has after ops, and those inside ops. `None` without a plan.
     pub fn barriers(&self) -> Option<usize> {
         let inner = self.order.iter().filter(|&&node| self.has_inner_barrier(node)).count();
         Some(self.plan.as_ref()?.barriers.len() + inner)
     }
+
     /// The weights that its ops read, each once.
     pub fn params_used(&self) -> Vec<ParamId> {
         let mut all: Vec<ParamId> = self
@@ -455,6 +483,7 @@ impl Func {
         all.dedup();
         all
     }
+
     pub(crate) fn renumber_params(&mut self, new_ids: &[Option<ParamId>]) {
         for id in self.order.clone() {
             for operand in &mut self.graph[raw(id)].operands {
@@ -490,16 +519,19 @@ impl Func {
             false => Err(order),
         }
     }
+
     /// Whether the dependences have a cycle; only a graph that was built around the builder can. Takes no stack in
     /// proportion to the graph, which may be one long chain.
     pub fn is_cyclic(&self) -> bool {
         petgraph::algo::toposort(&self.graph, None).is_err()
     }
+
     /// The dependences as the graph holds them: producer, reader, and the reader's operand slot.
     pub fn edges(&self) -> impl Iterator<Item = (NodeId, NodeId, u32)> + '_ {
         let id = |n: NodeIndex<u32>| NodeId::from_index(n.index());
         self.graph.edge_references().map(move |e| (id(e.source()), id(e.target()), *e.weight()))
     }
+
     /// Takes all edges away, which nothing but a mistake in this file could do.
     #[cfg(test)]
     pub(crate) fn forget_edges(&mut self) {

@@ -37,6 +37,16 @@ pub fn resident() -> Option<u64> {
     bytes(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
+/// A number of bytes for people, in decimal units: `1.2 GB`.
+pub fn in_units(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
 /// A number of kB in a text of `/proc`, in bytes.
 fn bytes(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -100,6 +110,14 @@ mod tests {
             ("sys/fs/cgroup/memory/m/memory.usage_in_bytes", "1000"),
         ];
         assert_eq!(read(&first), Memory { total: Some(900), available: Some(0) });
+    }
+
+    #[test]
+    fn bytes_are_shown_in_decimal_units() {
+        assert_eq!(
+            [0, 999, 1_500, 2_000_000, 3_210_000_000].map(in_units),
+            ["0 B", "999 B", "1.5 kB", "2.0 MB", "3.21 GB"]
+        );
     }
 
     #[test]

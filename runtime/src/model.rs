@@ -141,6 +141,7 @@ pub struct Model {
     weights: EntityVec<WeightIndex, (u64, u64)>,
     weight_bytes: u64,
     bytes_per_token: u64,
+    kv_bytes_per_position: u64,
     vocab: u32,
 }
 
@@ -217,7 +218,9 @@ impl Model {
                 return Err(ModelError::Embedding { func: func.name().to_owned(), rows, vocab });
             }
         }
-        let bytes_per_token = Accounts::of(module).step(0).weight_bytes;
+        let accounts = Accounts::of(module);
+        let bytes_per_token = accounts.step(0).weight_bytes;
+        let kv_bytes_per_position = accounts.kv_bytes_per_position();
         let entries = compiled.programs.kernels.keys().map(|k| compiled.entry(k)).collect();
         let tables = lookup_tables(module);
         let embedding = |(&param, &(start, _)): (&ParamId, &(u64, u64))| {
@@ -227,7 +230,17 @@ impl Model {
         };
         let embeddings =
             compiled.programs.weights.values().zip(found.values()).filter_map(embedding).collect();
-        Ok(Self { compiled, entries, blob, embeddings, weights: found, weight_bytes, bytes_per_token, vocab })
+        Ok(Self {
+            compiled,
+            entries,
+            blob,
+            embeddings,
+            weights: found,
+            weight_bytes,
+            bytes_per_token,
+            kv_bytes_per_position,
+            vocab,
+        })
     }
 
     /// The programs of the module's functions.
@@ -253,6 +266,10 @@ impl Model {
     /// Bytes of weights that one decode step reads, as [`bitnetc_ir::work`] counts them.
     pub fn bytes_per_token(&self) -> u64 {
         self.bytes_per_token
+    }
+    /// Bytes of keys and values that each position of a sequence adds, as [`bitnetc_ir::work`] counts them.
+    pub fn kv_bytes_per_position(&self) -> u64 {
+        self.kv_bytes_per_position
     }
 
     /// Fails if the weights are not what they were when they were loaded. Machines ask it after every step.

@@ -1,8 +1,8 @@
-//! Who may ask: the `Host` and `Origin` of a request, its key, and what browsers are told.
+//! Access control: the `Host` and `Origin` of a request, its key, and the CORS headers of answers.
 //!
-//! A server on the loopback without a key is protected from web pages by two things. A page of another origin can send it
-//! requests, but not of type `application/json` without asking first (CORS), which is off. A page whose name was pointed to the
-//! loopback (DNS rebinding) is of the same origin, and betrayed by its `Host`.
+//! Two checks protect a server on the loopback that has no key from web pages. A page of another origin can send requests, but
+//! requests of type `application/json` only after a preflight (CORS), which is off by default. A page whose host name was pointed at
+//! the loopback (DNS rebinding) has the same origin as the server, but its requests have a foreign `Host`.
 
 use axum::body::Body;
 use axum::http::header::{
@@ -10,19 +10,20 @@ use axum::http::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE,
     EXPECT, HOST, ORIGIN, VARY,
 };
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use axum::response::Response;
 
 use crate::failure::Failure;
 use crate::options::{Access, Key, Options};
 
-/// Checks of the head of a request.
+/// The checks that the head of a request must pass.
 #[derive(Debug)]
 pub(crate) struct Gate {
     access: Access,
-    /// Whether `Host` has to be a name of this machine.
+    /// Whether `Host` must be a name of this machine.
     checks_host: bool,
-    /// Whether pages of the server are of `https`. Else they may be of either: a proxy may end TLS.
+    /// Whether the server's own pages have the scheme `https`. Without TLS they may have either, because a proxy can terminate TLS.
     is_encrypted: bool,
 }
 
@@ -35,7 +36,10 @@ impl Gate {
         Self { access: options.access.clone(), checks_host, is_encrypted: options.tls.is_some() }
     }
 
-    /// Lets a request pass, or says why not.
+    /// Checks the head of a request.
+    ///
+    /// # Errors
+    /// Why the request is refused.
     pub(crate) fn check(&self, request: &Request<Body>) -> Result<(), Failure> {
         let headers = request.headers();
         if headers.get_all(HOST).iter().nth(1).is_some() {
@@ -43,7 +47,7 @@ impl Gate {
             return Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_host", message).closing());
         }
         if self.checks_host {
-            self.check_host(headers, request.uri().host())?;
+            self.check_host(headers, request.uri().authority().map(Authority::as_str))?;
         }
         if request.method() == Method::OPTIONS {
             return Ok(());
@@ -60,8 +64,11 @@ impl Gate {
 
     fn check_host(&self, headers: &HeaderMap, of_uri: Option<&str>) -> Result<(), Failure> {
         let header = headers.get(HOST).and_then(|host| host.to_str().ok());
-        let name = without_port(of_uri.or(header).unwrap_or_default());
-        let allowed = |allowed: &String| allowed.eq_ignore_ascii_case(name) || allowed == "*";
+        let authority = of_uri.or(header).unwrap_or_default();
+        let name = without_port(authority);
+        let allowed = |allowed: &String| {
+            [name, authority].iter().any(|it| allowed.eq_ignore_ascii_case(it)) || allowed == "*"
+        };
         let is_local =
             ["localhost", "127.0.0.1", "[::1]"].iter().any(|local| local.eq_ignore_ascii_case(name));
         if is_local || self.access.allowed_hosts.iter().any(allowed) {
@@ -74,8 +81,8 @@ impl Gate {
         Err(Failure::new(StatusCode::FORBIDDEN, "host_not_allowed", message))
     }
 
-    /// What browsers say of the page that asks: without an `Origin`, which images and links do not send, that of another site gets
-    /// nothing but what cannot tell it anything.
+    /// Checks `Sec-Fetch-Site`. Images and links send no `Origin`; if their page belongs to another site, they may only read what
+    /// reveals nothing.
     fn check_site(&self, path: &str, headers: &HeaderMap) -> Result<(), Failure> {
         let is_foreign =
             headers.get_all("sec-fetch-site").iter().any(|site| site == "cross-site" || site == "same-site");
@@ -87,7 +94,7 @@ impl Gate {
         Err(Failure::new(StatusCode::FORBIDDEN, "origin_not_allowed", message))
     }
 
-    /// Pages of other origins send JSON, which they may only after they have asked, or nothing.
+    /// Checks `Origin` and the type of the body: a page may only send JSON, which requires a preflight if the origin is another one.
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Failure> {
         let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
         let is_one = headers.get_all(ORIGIN).iter().nth(1).is_none();
@@ -112,7 +119,7 @@ impl Gate {
         }
     }
 
-    /// Whether the page is one of this server.
+    /// Whether the page was loaded from this server.
     fn is_own(&self, origin: &HeaderValue, headers: &HeaderMap) -> bool {
         let origin = origin.to_str().unwrap_or_default();
         let plain = origin.strip_prefix("http://").filter(|_| !self.is_encrypted);
@@ -121,7 +128,7 @@ impl Gate {
         authority.is_some() && authority == host
     }
 
-    /// What the header that allows an origin says.
+    /// The value of `Access-Control-Allow-Origin`; `None` if the origin is not allowed.
     fn allowed(&self, origin: &HeaderValue) -> Option<HeaderValue> {
         let list = &self.access.cors_origins;
         if list.iter().any(|each| each == "*") {
@@ -130,7 +137,8 @@ impl Gate {
         list.iter().any(|each| each.as_bytes() == origin.as_bytes()).then(|| origin.clone())
     }
 
-    /// Tells a browser that the page may read the answer, if it may. Credentials are never allowed: a key is a header.
+    /// Adds the CORS headers that let the page read the answer, if its origin is allowed. Credentials are never allowed: keys are sent
+    /// in a header.
     pub(crate) fn allow(&self, origin: Option<&HeaderValue>, is_preflight: bool, response: &mut Response) {
         if self.access.cors_origins.is_empty() {
             return;
@@ -150,7 +158,7 @@ impl Gate {
     }
 }
 
-/// Refuses what a body or its client asks to be understood and is not: compressed bodies, expectations.
+/// Refuses encodings and expectations that are not supported: compressed bodies, and `Expect` other than `100-continue`.
 pub(crate) fn check_encodings(headers: &HeaderMap) -> Result<(), Failure> {
     let other = |name, known: &str| {
         headers
@@ -177,7 +185,7 @@ fn without_port(authority: &str) -> &str {
     }
 }
 
-/// Whether a request has one of the keys. All are compared, whichever it is.
+/// Checks that a request has one of the keys. It is compared with all of them, so that the time does not depend on which one it is.
 fn has_key(headers: &HeaderMap, keys: &[Key]) -> Result<(), Failure> {
     let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
     let bearer = headers.get(AUTHORIZATION).and_then(text).and_then(|value| {
@@ -216,7 +224,7 @@ mod tests {
     #[test]
     fn hosts_of_the_loopback() {
         let mut options = Options::default();
-        options.access.allowed_hosts = vec!["box.local".to_owned()];
+        options.access.allowed_hosts = vec!["box.local".to_owned(), "port.local:8443".to_owned()];
         let gate = Gate::new(&options);
         for (host, expected) in [
             ("localhost", 200),
@@ -225,6 +233,9 @@ mod tests {
             ("[::1]:8080", 200),
             ("[::1]", 200),
             ("box.local:80", 200),
+            ("Port.local:8443", 200),
+            ("port.local:80", 403),
+            ("port.local", 403),
             ("evil.example", 403),
             ("localhost.evil.example", 403),
             ("127.0.0.1.evil.example:8080", 403),

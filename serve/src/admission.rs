@@ -1,7 +1,7 @@
-//! How many texts a model takes: those that have a sequence, and a bounded number that wait for one.
+//! Admission control: the number of texts of a model is bounded. Each either has a sequence or waits for one.
 //!
-//! Beyond that a request is refused at once (429) with the time after which another attempt may succeed. Refusing early keeps the
-//! throughput and bounds the wait of those that are taken.
+//! Requests past that number are refused immediately (429), with the time after which another attempt may succeed. Refusing early
+//! preserves the throughput and bounds the waiting time of admitted requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! What every request passes through, whatever it asks for: its id, the gate, the router, the log.
+//! The path that every request takes: id, access control, router, log.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use tower_service::Service;
 use crate::access::{self, Gate};
 use crate::bodies::Bodies;
 use crate::failure::{Dialect, Failure};
+use crate::guarded::{Panicked, guarded};
 use crate::log::{Active, Record, UnderWay};
 use crate::metrics::Counters;
 use crate::options::Options;
@@ -23,15 +24,15 @@ use crate::registry::Registry;
 use crate::shutdown::{Phase, Shutdown};
 use crate::{Note, connection, routes};
 
-/// Requests that are computed at a time without the engine; others wait.
+/// The number of requests that are computed without the engine at a time; others wait.
 const COMPUTING: usize = 16;
 
-/// Characters of an id that a client may choose.
+/// The maximum length of an id that a client chooses.
 const LONGEST_ID: usize = 128;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What all requests share.
+/// The state that all requests share.
 pub(crate) struct App {
     pub(crate) options: Arc<Options>,
     pub(crate) registry: Arc<Registry>,
@@ -49,7 +50,7 @@ pub(crate) struct App {
     requests: AtomicU64,
 }
 
-/// The requests of all connections come in here.
+/// The entry point of the requests of all connections.
 #[derive(Clone)]
 pub(crate) struct Front {
     pub(crate) app: Arc<App>,
@@ -64,7 +65,7 @@ impl App {
         log: Note,
     ) -> Arc<Self> {
         let gate = Gate::new(&options);
-        let bodies = Bodies::new(options.limits.body, options.limits.read_timeout);
+        let bodies = Bodies::new(&options.limits);
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64);
         Arc::new(Self {
             options,
@@ -86,7 +87,7 @@ impl App {
         self.started / 1_000_000
     }
 
-    /// Whether a request may be answered at all.
+    /// Checks what every request must satisfy before it is routed.
     fn admit(&self, request: &Request<Body>, path: &str) -> Result<(), Failure> {
         let bytes: usize =
             request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
@@ -103,17 +104,19 @@ impl App {
         Ok(())
     }
 
-    /// The id of a request: its own, if it can be printed and is not long, or a new one.
+    /// The id of a request: the one that it brings, if that is short and printable, or a new one.
     fn id(&self, headers: &HeaderMap) -> String {
         let given = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
         let fits = |id: &&str| {
             (1..=LONGEST_ID).contains(&id.len())
                 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(&b))
         };
-        given.filter(fits).map_or_else(
-            || format!("req-{:x}-{}", self.started, self.requests.fetch_add(1, Ordering::Relaxed)),
-            str::to_owned,
-        )
+        given.filter(fits).map_or_else(|| self.new_id(), str::to_owned)
+    }
+
+    /// A new id, for a request without one.
+    pub(crate) fn new_id(&self) -> String {
+        format!("req-{:x}-{}", self.started, self.requests.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -142,7 +145,9 @@ impl Front {
                 // The end first: what it frees must not begin anything.
                 biased;
                 () = app.shutdown.reached(Phase::Ending) => Failure::draining().respond(dialect),
-                response = self.route(request) => response,
+                response = guarded(self.route(request)) => response.unwrap_or_else(|Panicked| {
+                    Failure::internal("a panic while the request was answered").respond(dialect)
+                }),
             },
         };
         app.gate.allow(origin.as_ref(), is_preflight, &mut response);
@@ -170,14 +175,55 @@ impl Front {
     }
 }
 
-/// Whether a path tells about the server, for those that watch it.
+/// Whether a path is a health check.
 fn is_probe(path: &str) -> bool {
     ["/health", "/v1/health", "/ready"].contains(&path)
 }
 
-/// The answer to a preflight, or to one who asks what can be asked.
+/// The answer to a preflight, or to any other `OPTIONS` request.
 fn options() -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use axum::routing::get;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::failure;
+
+    async fn body(response: Response) -> Value {
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 16).await.unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_handler_is_a_500_and_the_next_request_is_answered() {
+        let (options, shutdown) = (Arc::new(Options::default()), Shutdown::new());
+        let note: Note = Arc::new(|_: &str| {});
+        let registry = Registry::new(Vec::new(), Arc::clone(&options), shutdown.clone(), Arc::clone(&note));
+        let app = App::new(options, Arc::new(registry), shutdown, note);
+        let router = Router::new()
+            .route("/v1/messages", get(|| async { panic!("a test") }))
+            .route("/sound", get(|| async { failure::json(StatusCode::OK, &Value::Null) }));
+        let front = Front { app, router };
+        let ask = |path: &str| {
+            let request =
+                Request::builder().uri(path).header("host", "localhost").body(Body::empty()).unwrap();
+            front.answer(request, Ipv4Addr::LOCALHOST.into())
+        };
+        let failed = ask("/v1/messages").await;
+        assert_eq!(failed.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(failed.headers().contains_key(REQUEST_ID));
+        // In the form of the path's API.
+        let body = body(failed).await;
+        assert_eq!((&body["type"], &body["error"]["type"]), (&"error".into(), &"api_error".into()), "{body}");
+        assert_eq!(ask("/sound").await.status(), StatusCode::OK);
+        assert_eq!(front.app.active.count(), 0);
+    }
 }

@@ -1,9 +1,9 @@
-//! Memory of the bodies of requests: bounded for the whole server, whatever the number of its clients.
+//! The memory of request bodies, bounded for the whole server regardless of the number of clients.
 //!
-//! Two budgets. A body that is read holds what has arrived of it, so a client that announces much and sends little takes little.
-//! A body that is parsed holds [`PARSED`] times its size until that has ended: values in memory are larger than their JSON. No
-//! body waits for the first budget while it holds the second, so waits end; each lasts [`Limits::read_timeout`](crate::Limits)
-//! at most.
+//! There are two budgets. A body that is being read counts with the bytes that have arrived, so a client that announces a long body
+//! and sends little occupies little. A body that is being parsed counts with [`PARSED`] times its size, because values in memory are
+//! larger than their JSON. No body waits for the first budget while it holds a part of the second, so there is no deadlock; each
+//! wait lasts at most [`Limits::read_timeout`](crate::Limits).
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -16,9 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::failure::Failure;
+use crate::options::Limits;
 
-/// Bytes of all bodies that are read, and again of all that are parsed (times [`PARSED`]); at least as much as one body may have.
-const BUDGET: usize = 256 << 20;
 /// Bytes of values in memory for a byte of JSON, at most: a list of digits (`[1,1,…`).
 const PARSED: usize = 16;
 /// Bytes of a permit.
@@ -50,11 +49,11 @@ enum Trouble {
 }
 
 impl Bodies {
-    /// For bodies of at most so many bytes.
-    pub(crate) fn new(longest: usize, patience: Duration) -> Self {
-        let units = BUDGET.max(longest).div_ceil(UNIT).min(u32::MAX as usize);
+    /// The budgets of a server with these limits.
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let units = limits.bodies.max(limits.body).div_ceil(UNIT).min(u32::MAX as usize);
         let budget = || Arc::new(Semaphore::new(units));
-        Self { read: budget(), parsed: budget(), units, patience }
+        Self { read: budget(), parsed: budget(), units, patience: limits.read_timeout }
     }
 
     /// Reads a body of at most `most` bytes.
@@ -139,7 +138,14 @@ mod tests {
 
     #[tokio::test]
     async fn bodies_share_a_budget() {
-        let bodies = Bodies::new(1 << 20, Duration::from_millis(50));
+        const BUDGET: usize = 64 << 20;
+        let patience = Duration::from_millis(500);
+        let bodies = Bodies::new(&Limits {
+            body: 1 << 20,
+            bodies: BUDGET,
+            read_timeout: patience,
+            ..Limits::default()
+        });
         let body = || Body::from(vec![b'1'; 1 << 20]);
         let status = |result: Result<Held, Failure>| result.map_or_else(|why| why.refusal.status, |_| 200);
         let mut all = Vec::new();

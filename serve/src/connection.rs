@@ -1,7 +1,7 @@
-//! Connections: accepted up to a number, read and written within their times, closed in order.
+//! Connections: their number is bounded, reads and writes have time limits, and they are closed gracefully.
 //!
-//! A connection is a task of its own, so one that sends its head a byte at a time, or nothing, holds nobody up: its head has
-//! [`Limits::read_timeout`](crate::Limits) to arrive, and its place is free again then.
+//! Each connection is a separate task, so a client that sends its head one byte at a time, or nothing at all, delays no other. If
+//! the head has not arrived after [`Limits::read_timeout`](crate::Limits), the connection is closed.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -25,15 +25,22 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::app::Front;
+use crate::app::{App, Front};
+use crate::body::with_guest;
+use crate::heads::Heads;
 use crate::io::Timed;
 use crate::shutdown::Phase;
 
-/// Bytes of the head of a request. hyper reads up to twice as much before it counts.
+/// The maximum size of the head of a request, in bytes. hyper may accept up to twice as much before it checks.
 pub(crate) const HEAD: usize = 64 << 10;
-/// How long a closed connection is read from, so that what a client still sends does not destroy the answer that it has not read.
+/// The maximum number of headers of a request.
+const HEADERS: usize = 100;
+/// The maximum length of the address of a request, in bytes, as the `http` crate bounds it.
+const LONGEST_URI: usize = 65_534;
+/// How long data is still read from a connection that is being closed. Closing a socket with unread data would reset the connection, and
+/// the client would lose the answer.
 const LINGER: Duration = Duration::from_secs(1);
-/// Pause after a connection that the system could not give: it has run out of something.
+/// The pause after `accept` has failed because the system is out of a resource.
 const SHORTAGE: Duration = Duration::from_millis(50);
 
 /// Number of open connections.
@@ -72,7 +79,7 @@ pub(crate) async fn serve(listener: TcpListener, front: Front, tls: Option<TlsAc
             }
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tokio::spawn(refuse(stream, tls.is_some()));
+            tokio::spawn(refuse(stream, Arc::clone(&front.app), tls.is_some()));
             continue;
         };
         // Tokens are small and wanted at once.
@@ -94,27 +101,47 @@ pub(crate) async fn serve(listener: TcpListener, front: Front, tls: Option<TlsAc
     }
 }
 
-/// Says that there are too many connections.
-async fn refuse(mut stream: TcpStream, encrypted: bool) {
+/// Answers that there are too many connections.
+async fn refuse(mut stream: TcpStream, app: Arc<App>, encrypted: bool) {
     // Whoever expects TLS understands no answer.
     if !encrypted {
-        let answer =
-            plain(503, "too_many_connections", "too many connections: try again later", "retry-after: 1\r\n");
+        let refusal = Refusal::new(503, "too_many_connections", "too many connections: try again later");
+        let answer = plain(&app, &refusal, "retry-after: 1\r\n");
         drop(timeout(LINGER, stream.write_all(answer.as_bytes())).await);
         linger(stream).await;
     }
 }
 
-/// An answer without the help of hyper.
-fn plain(status: u16, code: &'static str, message: &str, headers: &str) -> String {
-    let reason =
-        StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
-    let body = Refusal::new(status, code, message).to_openai().to_string();
+/// An answer that is written without hyper.
+fn plain(app: &App, refusal: &Refusal, headers: &str) -> String {
+    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
+    app.counters.answered(status, false);
+    let (reason, body) = (status.canonical_reason().unwrap_or_default(), refusal.to_openai().to_string());
     format!(
-        "HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{headers}connection: \
+        "HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nx-request-id: {}\r\n{headers}connection: \
          close\r\n\r\n{body}",
-        body.len()
+        status.as_u16(),
+        body.len(),
+        app.new_id()
     )
+}
+
+/// The refusal for a head that hyper refused with this status.
+fn unreadable(status: u16) -> Refusal {
+    match status {
+        414 => Refusal::new(
+            414,
+            "uri_too_long",
+            format!("the address of the request is longer than {LONGEST_URI} bytes"),
+        ),
+        431 => {
+            let message = format!(
+                "the head of the request is longer than {HEAD} bytes, or has more than {HEADERS} headers"
+            );
+            Refusal::new(431, "headers_too_large", message)
+        }
+        _ => Refusal::new(status, "invalid_head", "the head of the request is not one of HTTP/1.1"),
+    }
 }
 
 /// Answers the requests of a connection.
@@ -123,16 +150,21 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = front.app.options.limits;
+    let (stream, answers) = Heads::new(stream);
     let service = service_fn(|request: Request<Incoming>| {
-        let front = front.clone();
+        let (front, answering) = (front.clone(), answers.begin());
         let answer: Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>> =
-            Box::pin(async move { Ok(front.answer(request.map(Body::new), peer.ip()).await) });
+            Box::pin(async move {
+                let response = front.answer(request.map(Body::new), peer.ip()).await;
+                Ok(response.map(|body| with_guest(body, answering)))
+            });
         answer
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.read_timeout)
         .max_buf_size(HEAD)
+        .max_headers(HEADERS)
         .serve_connection(TokioIo::new(stream), service);
     let mut ending = std::pin::pin!(front.app.shutdown.reached(Phase::Ending));
     let mut ends = false;
@@ -145,17 +177,23 @@ where
     });
     let result = result.await;
     let parts = connection.into_parts();
-    let mut stream = parts.io.into_inner();
-    // A connection that is kept and says nothing is closed without a word.
-    if result.is_err_and(|error| error.is_timeout()) && !parts.read_buf.is_empty() {
-        let message = "the head of the request did not arrive in time";
-        let answer = plain(408, "request_timeout", message, "");
+    let (mut stream, refused) = parts.io.into_inner().into_parts();
+    let refusal = match refused {
+        Some(status) => Some(unreadable(status)),
+        // A connection that is kept and says nothing is closed without a word.
+        None if result.is_err_and(|error| error.is_timeout()) && !parts.read_buf.is_empty() => {
+            Some(Refusal::new(408, "request_timeout", "the head of the request did not arrive in time"))
+        }
+        None => None,
+    };
+    if let Some(refusal) = refusal {
+        let answer = plain(&front.app, &refusal, "");
         drop(timeout(LINGER, stream.write_all(answer.as_bytes())).await);
     }
     linger(stream).await;
 }
 
-/// Closes a connection: says that nothing more comes, and waits a little for the client to read it.
+/// Closes a connection after the client has had time to read the answer.
 async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     let closing = async {
         drop(stream.shutdown().await);

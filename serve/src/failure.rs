@@ -1,4 +1,4 @@
-//! Requests that are not answered: the refusal in the dialect of the path, with the headers that belong to its status.
+//! Refusals: the body in the dialect of the path, and the headers of the status.
 
 use axum::body::Body;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use bitnetc::api::{Refusal, Route, error_body};
 use serde_json::Value;
 
-/// The API that a path belongs to: it says what errors look like.
+/// The API that a path belongs to, which determines the form of errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
     OpenAi,
@@ -16,7 +16,7 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
-    /// Of any path, of one that there is not too.
+    /// The dialect of a path, which need not exist.
     pub(crate) fn of_path(path: &str) -> Self {
         let is_in = |folder: &str| {
             path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -39,7 +39,7 @@ impl Dialect {
     }
 }
 
-/// Why a request is not answered.
+/// Why a request is refused.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) refusal: Refusal,
@@ -61,22 +61,27 @@ impl Failure {
         Refusal::new(status.as_u16(), code, message).into()
     }
 
-    /// The same, with the seconds after which another attempt may succeed.
+    /// Adds the number of seconds after which another attempt may succeed.
     pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
         self
     }
 
-    /// The same, at the end of the connection.
+    /// Closes the connection after the answer.
     pub(crate) fn closing(mut self) -> Self {
         self.closes = true;
         self
     }
 
-    /// The same, which the clients of OpenAI do not ask for again.
+    /// Tells OpenAI's clients not to repeat the request.
     pub(crate) fn for_good(mut self) -> Self {
         self.is_final = true;
         self
+    }
+
+    /// A fault of the server.
+    pub(crate) fn internal(message: &str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
     }
 
     pub(crate) fn not_found(path: &str) -> Self {

@@ -1,25 +1,28 @@
-//! The HTTP server of bitnetc: the APIs that programs speak, for the models of the engine.
+//! The HTTP server of bitnetc: the common APIs for language models, on top of the engine.
 //!
 //! ```text
 //! connection ─▶ app: id, gate, log ─▶ routes ─▶ text: body, model, place in the queue ─▶ api::accept ─▶ Engine::submit_with
 //!                                                                                              Reply ◀─ Event ◀─┘
 //! ```
 //!
-//! What requests mean and what answers look like is the library's [`bitnetc::api`]; here is what HTTP adds: connections and their
-//! limits ([`Limits`]), keys and origins ([`Access`]), a bounded queue, streams, models that are loaded when they are asked for,
-//! metrics, the request log, an end in order ([`Shutdown`]). Decisions: `docs/adr/0031-wire-policy.md`.
+//! [`bitnetc::api`] defines requests and answers. This crate adds HTTP: connections and their limits ([`Limits`]), keys and origins
+//! ([`Access`]), a bounded queue, streams, models that are loaded on first use, metrics, the request log and a graceful shutdown
+//! ([`Shutdown`]). `docs/adr/0031-wire-policy.md` has the decisions.
 //!
-//! Invariants: the threads of the runtime never wait for a model, a file or a form; the engine never waits for a socket; a client
-//! that leaves takes its texts with it, whatever they were doing; what can never succeed is not answered with a status that makes
-//! clients try again.
+//! Invariants: the threads of the runtime never wait for a model, a file or a grammar; the engine never waits for a socket; if a
+//! client disconnects, its texts are cancelled, whatever their state; a request that can never succeed is not answered with a status
+//! that makes clients repeat it.
 #![forbid(unsafe_code)]
 
 mod access;
 mod admission;
 mod app;
 mod bodies;
+mod body;
 mod connection;
 mod failure;
+mod guarded;
+mod heads;
 mod io;
 mod lines;
 mod log;
@@ -46,50 +49,50 @@ pub use registry::ModelSource;
 pub use server::Server;
 pub use shutdown::Shutdown;
 
-/// Where remarks go, and lines of the request log.
+/// A sink for notes, or for lines of the request log.
 pub type Note = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// Why a server does not run.
+/// Why a server cannot run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// Somebody listens there already.
+    /// The address is in use.
     #[error("cannot listen at {address}: the address is already in use")]
     InUse {
-        /// Where.
+        /// The address.
         address: SocketAddr,
     },
-    /// The system refused.
+    /// The system does not let the server listen.
     #[error("cannot listen at {address}: {source}")]
     Listen {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// Its reason.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Certificate or key cannot be used.
+    /// The certificate or its key cannot be used.
     #[error("cannot use {path:?} for TLS: {why}")]
     Tls {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Why it cannot be used.
         why: String,
     },
     /// Threads cannot be started.
     #[error("cannot start the threads of the server: {0}")]
     Threads(#[source] std::io::Error),
-    /// A model that must be loaded from the start cannot.
+    /// A model that must be loaded at the start cannot be loaded.
     #[error("cannot load {name}: {why}")]
     Model {
         /// Its name.
         name: String,
-        /// Why not.
+        /// Why it cannot be loaded.
         why: String,
     },
-    /// There is nothing to serve.
+    /// There is no model to serve.
     #[error("no model is given")]
     NoModel,
-    /// Two models have one name.
+    /// Two models have the same name.
     #[error("two models are named {name}: give one of them another name")]
     SameName {
         /// The name.

@@ -1,7 +1,7 @@
-//! Remarks and the request log on a thread of their own: a pipe that nobody reads, or a slow terminal, holds up no request.
+//! Notes and the request log are written by a separate thread, so that a slow terminal, or a pipe that is not read, delays no request.
 //!
-//! Invariants: giving a line never waits; lines come out in the order in which they were given; lines for which there is no room are
-//! dropped, and their number takes their place.
+//! Invariants: submitting a line never blocks; lines are written in the order in which they were submitted; lines for which there is no
+//! room are dropped, and a line reports how many.
 
 use std::io;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Starts the thread. It ends when nothing is left that could give it lines.
+    /// Starts the thread, which ends when the last sender is dropped.
     pub(crate) fn start() -> io::Result<Self> {
         let (items, given) = sync_channel(ROOM);
         let dropped = Arc::new(AtomicU64::new(0));
@@ -39,7 +39,7 @@ impl Lines {
         Ok(Self { items, dropped })
     }
 
-    /// What hands lines to the thread, which gives them to `to`.
+    /// A sink whose lines the thread writes to `to`.
     pub(crate) fn note(&self, to: Note) -> Note {
         let Self { items, dropped } = self.clone();
         Arc::new(move |line: &str| {
@@ -49,7 +49,7 @@ impl Lines {
         })
     }
 
-    /// Waits until what was given is written, no longer than `time`.
+    /// Waits until all submitted lines are written, at most `time`.
     pub(crate) fn flush(&self, time: Duration) {
         let (done, written) = sync_channel(1);
         // With no room for this either, nobody reads the lines.

@@ -1,23 +1,22 @@
-//! One line for each request, written when its answer has ended or its client has left.
+//! The request log: one line per request, written when its answer is complete or its client has disconnected.
 //!
-//! A line has no text of a prompt or of an answer unless that is asked for, and never a key. Control characters are escaped: a
-//! terminal would obey those that a client chose.
+//! Lines contain prompts only on request, and never keys. Control characters are escaped, because a terminal would interpret those
+//! that a client chose.
 
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Body;
 use axum::http::StatusCode;
 use bitnetc::api::rfc3339;
 use bitnetc::engine::{Completion, Stop};
-use http_body::{Frame, SizeHint};
+use bitnetc::visible::{escape_json, with_escapes};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use crate::Note;
+use crate::body::with_guest;
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,15 +198,7 @@ fn is_obeyed(c: char) -> bool {
 
 /// A line in which no such character stands as itself.
 fn escaped(line: &str) -> String {
-    let mut out = String::with_capacity(line.len());
-    for c in line.chars() {
-        match is_obeyed(c) {
-            // All of them are below U+10000.
-            true => out += &format!("\\u{:04x}", u32::from(c)),
-            false => out.push(c),
-        }
-    }
-    out
+    with_escapes(line, is_obeyed, escape_json).into_owned()
 }
 
 /// Number of requests that are being answered.
@@ -240,7 +231,7 @@ impl UnderWay {
 
     /// The body, with which it ends.
     pub(crate) fn until_the_end_of(self, body: Body) -> Body {
-        Body::new(Watched { body, _under_way: self })
+        with_guest(body, self)
     }
 }
 
@@ -255,32 +246,6 @@ impl Drop for UnderWay {
             to(&fields.line(*format, self.record.begun.elapsed()));
         }
         self.active.0.send_modify(|count| *count -= 1);
-    }
-}
-
-/// A body that takes a request under way with it.
-struct Watched {
-    body: Body,
-    _under_way: UnderWay,
-}
-
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -1,7 +1,7 @@
-//! What can be measured, as text for Prometheus.
+//! Metrics in the text format of Prometheus.
 //!
-//! Each number has our name and those that llama.cpp's and vLLM's servers give it, so that their dashboards work: the rows of
-//! [`TABLE`]. The engine's numbers are atomics, so reading them waits for nobody.
+//! Each metric has our name and those of the servers of llama.cpp and vLLM, so that their dashboards work; [`TABLE`] lists them. The
+//! engine's metrics are atomics, so reading them never waits for a step.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -45,17 +45,20 @@ struct Measured {
     metrics: Arc<Metrics>,
     /// Its queue, while it is loaded.
     admission: Option<Arc<Admission>>,
+    /// Bytes per second that its threads read from memory, where that was measured.
+    bandwidth: Option<f64>,
 }
 
 impl Measured {
     /// `None`: it has not been loaded.
-    fn of(entry: &Entry) -> Option<Self> {
+    fn of(entry: &Entry, bandwidth: Option<f64>) -> Option<Self> {
         let admission = entry.running().map(|lease| Arc::clone(&lease.admission));
         let was_loaded = entry.metrics.kv_capacity.get() > 0;
         was_loaded.then(|| Self {
             name: entry.source.name.clone(),
             metrics: Arc::clone(&entry.metrics),
             admission,
+            bandwidth,
         })
     }
 }
@@ -73,6 +76,8 @@ enum Kind {
 enum Value {
     /// A number of a model.
     Number(fn(&Measured) -> f64),
+    /// A number of a model that may not be known.
+    Known(fn(&Measured) -> Option<f64>),
     /// Numbers of a model with another label.
     Labelled(&'static str, fn(&Measured) -> Vec<(&'static str, f64)>),
     Histogram(fn(&Metrics) -> &Histogram),
@@ -130,9 +135,9 @@ fn rows_per_step(model: &Measured) -> f64 {
     if metrics.steps.get() == 0 { 0.0 } else { metrics.step_rows.sum() / metrics.steps.get() as f64 }
 }
 
-/// Tokens per second of the steps of these kinds.
-fn rate(tokens: u64, seconds: f64) -> f64 {
-    if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 }
+/// Tokens or bytes per second of the steps of these kinds.
+fn rate(count: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
 }
 
 /// All numbers of a model.
@@ -227,6 +232,23 @@ const TABLE: &[Row] = &[
             let metrics = &model.metrics;
             let steps = &metrics.step_seconds;
             rate(metrics.generation_tokens.get(), steps.decode.sum() + steps.mixed.sum())
+        }),
+    ),
+    row(
+        "decode_read_bytes_total",
+        &[],
+        Kind::Counter,
+        "Bytes of weights and KV caches that the steps without rows of prompts had to read.",
+        Value::Number(|model| model.metrics.decode_read_bytes.get() as f64),
+    ),
+    row(
+        "share_of_bandwidth",
+        &[],
+        Kind::Gauge,
+        "These bytes per second of those steps, on average, as a share of the measured read bandwidth.",
+        Value::Known(|model| {
+            let bytes = rate(model.metrics.decode_read_bytes.get(), model.metrics.step_seconds.decode.sum());
+            Some(bytes / model.bandwidth?)
         }),
     ),
     row(
@@ -370,6 +392,11 @@ impl Row {
             let metrics = &model.metrics;
             match self.value {
                 Value::Number(number) => drop(writeln!(out, "{name}{{{labels}}} {}", number(model))),
+                Value::Known(number) => {
+                    if let Some(number) = number(model) {
+                        let _ = writeln!(out, "{name}{{{labels}}} {number}");
+                    }
+                }
                 Value::Labelled(label, numbers) => {
                     for (value, number) in numbers(model) {
                         let _ = writeln!(out, "{name}{{{labels},{label}=\"{value}\"}} {number}");
@@ -388,7 +415,9 @@ impl Row {
 
 /// All numbers, as text.
 pub(crate) fn render(registry: &Registry, counters: &Counters) -> String {
-    let models: Vec<Measured> = registry.entries.iter().filter_map(|entry| Measured::of(entry)).collect();
+    let bandwidth = registry.bandwidth();
+    let models: Vec<Measured> =
+        registry.entries.iter().filter_map(|entry| Measured::of(entry, bandwidth)).collect();
     let mut out = String::with_capacity(32 << 10);
     for row in TABLE {
         row.write(&mut out, &format!("bitnetc:{}", row.name), &models);
@@ -413,7 +442,7 @@ pub(crate) fn render(registry: &Registry, counters: &Counters) -> String {
     out
 }
 
-/// Names of all numbers: ours, and those elsewhere. For the guide.
+/// Returns our name, the names in other servers and the description of each metric.
 pub fn metric_names() -> Vec<(String, &'static [&'static str], &'static str)> {
     TABLE.iter().map(|row| (format!("bitnetc:{}", row.name), row.twins, row.help)).collect()
 }

@@ -1,4 +1,4 @@
-//! How a server is set up.
+//! The configuration of a server.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -8,26 +8,26 @@ use bitnetc::api;
 
 use crate::log::LogFormat;
 
-/// How a server is set up.
+/// The configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The address to listen at.
     pub host: IpAddr,
-    /// The port; 0: one that the system chooses.
+    /// The port (0: any free one).
     pub port: u16,
-    /// Who may ask.
+    /// Access control.
     pub access: Access,
-    /// Certificate and key; `None`: plain HTTP.
+    /// Certificate and key; `None` means plain HTTP.
     pub tls: Option<TlsFiles>,
-    /// How much is taken at a time, and how long is waited.
+    /// Bounds on sizes, numbers and times.
     pub limits: Limits,
-    /// Models.
+    /// How models are loaded and run.
     pub models: Models,
-    /// The request log; `None`: none.
+    /// The form of the request log; `None` means no log.
     pub log: Option<LogFormat>,
-    /// Whether the log has the bodies of requests.
+    /// Whether the log contains the bodies of requests.
     pub log_prompts: bool,
-    /// The directory that states of sequences are saved to; `None`: they are not.
+    /// The directory for saved states of sequences; `None` disables saving.
     pub slot_save_path: Option<PathBuf>,
 }
 
@@ -53,26 +53,26 @@ impl Options {
         SocketAddr::new(self.host, self.port)
     }
 
-    /// Whether other machines can reach the server, and anybody on them may ask.
+    /// Whether other machines can reach the server and use it without a key.
     pub fn is_open(&self) -> bool {
         !self.host.is_loopback() && self.access.keys.is_empty()
     }
 }
 
-/// Who may ask.
+/// Access control.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// Keys of which a request has to have one; none: everybody may ask.
+    /// Each request must have one of these keys. If the list is empty, no key is needed.
     pub keys: Vec<Key>,
-    /// The key of the metrics; none: they need one of `keys`, as everything else does.
+    /// The key for the metrics. `None`: the metrics need one of `keys`, like all other paths.
     pub metrics_key: Option<Key>,
-    /// Names besides those of the loopback that `Host` may have, where the server asks for no key.
+    /// Host names, with or without a port, that `Host` may have in addition to those of the loopback if the server needs no key.
     pub allowed_hosts: Vec<String>,
-    /// Origins of web pages that may ask; `*`: all.
+    /// Origins of web pages that may use the server (`*`: all).
     pub cors_origins: Vec<String>,
 }
 
-/// A key, of which only the hash is kept.
+/// A key. Only its hash is stored.
 #[derive(Clone, Copy)]
 pub struct Key(blake3::Hash);
 
@@ -82,9 +82,9 @@ impl Key {
         Self(blake3::hash(text.as_bytes()))
     }
 
-    /// Whether it is `other`, in a time that does not depend on how much of it is right.
+    /// Whether it equals `other`, in a time that does not depend on the number of matching bytes.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        // Comparing hashes of blake3 takes the same time whatever they are.
+        // `blake3::Hash` compares in constant time.
         self.0 == other.0
     }
 }
@@ -98,32 +98,35 @@ impl std::fmt::Debug for Key {
 /// The files of TLS.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// The certificate and those that vouch for it, as PEM.
+    /// The certificate, followed by its chain (PEM).
     pub certificate: PathBuf,
-    /// Its private key, as PEM.
+    /// Its private key (PEM).
     pub key: PathBuf,
 }
 
-/// How much is taken at a time, and how long is waited.
+/// Bounds on sizes, numbers and times.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at a time.
+    /// The maximum number of open connections.
     pub connections: usize,
-    /// Bytes of the body of a request.
+    /// The maximum size of the body of a request, in bytes.
     pub body: usize,
-    /// Until the head of a request, or its body, has arrived.
+    /// The maximum memory for all bodies that have arrived, and again for all that are being parsed, at 16 bytes per byte of JSON. At
+    /// least `body` is used.
+    pub bodies: usize,
+    /// The maximum time in which the head of a request must arrive, and again its body.
     pub read_timeout: Duration,
-    /// Until a client that reads nothing is given up.
+    /// The maximum time in which a client reads nothing before its connection is closed.
     pub write_timeout: Duration,
-    /// Texts that wait for a sequence.
+    /// The maximum number of texts that wait for a sequence.
     pub queue: usize,
-    /// How long a request waits for one; `None`: as long as it takes.
+    /// The maximum time that a request waits for a sequence; `None` means no limit.
     pub queue_timeout: Option<Duration>,
-    /// How long a request waits for its model to be loaded.
+    /// The maximum time that a request waits for its model to be loaded.
     pub load_timeout: Duration,
-    /// Until running texts are ended, once the server is asked to end.
+    /// How long running requests may continue after the shutdown has begun.
     pub drain_timeout: Duration,
-    /// Silence of a stream after which a comment shows that it is alive.
+    /// How long a stream may send nothing before a comment keeps it open.
     pub ping: Duration,
 }
 
@@ -132,6 +135,7 @@ impl Default for Limits {
         Self {
             connections: 512,
             body: 16 << 20,
+            bodies: 256 << 20,
             read_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(60),
             queue: 64,
@@ -143,28 +147,32 @@ impl Default for Limits {
     }
 }
 
-/// How models are run.
+/// How models are loaded and run.
 #[derive(Clone, Debug)]
 pub struct Models {
-    /// Texts that are made at the same time, by each model.
+    /// The number of texts that each model generates at a time.
     pub parallel: u32,
-    /// Tokens that a text has room for; `None`: the model's own context, as far as its memory is bounded.
+    /// The context of each text in tokens; `None` means the model's own, limited by the memory of its KV cache.
     pub context: Option<u32>,
-    /// Threads that compute.
+    /// The number of threads that compute.
     pub threads: u32,
-    /// Time of a step while anyone decodes.
+    /// The measured read bandwidth of these threads in bytes per second, with which a metric compares steps; `None` if it was not
+    /// measured.
+    pub bandwidth: Option<f64>,
+    /// The maximum time of a step while texts are being generated.
     pub max_step: Duration,
-    /// Bytes of prefixes that are kept beside the sequences; `None`: 2 GiB, or a tenth of the memory where that is less.
+    /// The maximum memory for prefixes that are stored outside of the sequences, in bytes; `None` means a tenth of the memory, at most
+    /// 2 GiB.
     pub cache_ram: Option<u64>,
-    /// Models that are loaded at the same time; `None`: as many as there is memory for.
+    /// The maximum number of models that are loaded at the same time; `None` means limited by the available memory.
     pub most: Option<usize>,
-    /// Whether all are loaded at the start, and not only the first.
+    /// Whether all models are loaded at the start, not only the first.
     pub preload: bool,
-    /// Whether a request that names a model which there is not is refused, also where there is one only.
+    /// Whether a request that names an unknown model is refused even if the server has only one model.
     pub strict: bool,
-    /// What a request asks for where it says nothing.
+    /// The defaults of fields that a request does not set.
     pub defaults: api::Defaults,
-    /// What a request may ask for.
+    /// Bounds on the fields of a request.
     pub limits: api::Limits,
 }
 
@@ -174,6 +182,7 @@ impl Default for Models {
             parallel: 8,
             context: None,
             threads: 1,
+            bandwidth: None,
             max_step: Duration::from_millis(250),
             cache_ram: None,
             most: None,

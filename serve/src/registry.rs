@@ -1,14 +1,18 @@
-//! The models of a server: loaded when they are first asked for, put away when memory is short.
+//! The models of a server: loaded on first use, unloaded if memory is short.
 //!
-//! One model is loaded at a time, on a thread of its own, so that memory is counted once. Before it, models that nobody uses are put
-//! away, least recently used first, until there is room. A request that asks for a model holds a [`Lease`] until its answer has
-//! ended, and a model with a lease stays.
+//! One model is loaded at a time, on a separate thread, so that memory is counted once. Before that, unused models are unloaded, least
+//! recently used first, until there is room. A request holds a [`Lease`] on its model until its answer is complete, and a model with
+//! a lease stays loaded.
 //!
-//! Invariants: a model that cannot be loaded is the error of those who ask for it, and of nobody else; loading never runs on a
-//! thread that answers requests.
+//! If the maximum number of models is loaded and all are in use, the least recently used one is *closed*: later requests for it wait
+//! until it has been unloaded and loaded again. So a model that is always in use does not keep out the others.
+//!
+//! Invariants: if a model cannot be loaded, only the requests that name it fail; models are never loaded on a thread that answers
+//! requests; a request that was received before its model was closed gets the model before it is unloaded.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
@@ -17,7 +21,7 @@ use bitnetc::api::{self, Service};
 use bitnetc::chat::{ChatEncoder, Wish};
 use bitnetc::engine::{Engine, EngineOptions, Metrics};
 use bitnetc::runtime::error::SessionError;
-use bitnetc::runtime::memory::Memory;
+use bitnetc::runtime::memory::{Memory, in_units};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 
@@ -33,11 +37,11 @@ pub struct ModelSource {
     pub name: String,
     /// Other names that it answers to.
     pub aliases: Vec<String>,
-    /// Bytes that it takes, as far as is known before it is opened.
+    /// The expected size in memory, in bytes (0: unknown).
     pub bytes: u64,
-    /// Which chat template it gets.
+    /// The choice of its chat template.
     pub template: Wish,
-    /// Opens it, on a thread where that may take its time; why it cannot be.
+    /// Opens the model, on a thread that may block; the error is the reason for the user.
     pub open: Box<dyn Fn() -> Result<Model, String> + Send + Sync>,
 }
 
@@ -78,12 +82,19 @@ pub(crate) struct Entry {
     state: watch::Sender<State>,
     /// Rising numbers: when it was last asked for.
     used: AtomicU64,
+    /// Requests that wait for it, by these numbers.
+    waiting: std::sync::Mutex<BTreeSet<u64>>,
+    /// Requests from this number on wait until it was put away.
+    closed: AtomicU64,
     /// What its engines have counted, one after the other.
     pub(crate) metrics: Arc<Metrics>,
 }
 
 /// How long the error of a model that cannot be loaded stands before it is tried again.
 const COOLING: Duration = Duration::from_secs(10);
+
+/// What no request is late for.
+const OPEN: u64 = u64::MAX;
 
 /// How often it is looked whether one of the most models that may be loaded is unused.
 const BUSY: Duration = Duration::from_millis(50);
@@ -124,25 +135,71 @@ impl Entry {
         [&self.source.name].into_iter().chain(&self.source.aliases).any(|own| api::is_name_of(name, own))
     }
 
-    /// Whether it is loaded and nobody uses it.
-    fn is_unused(&self) -> bool {
-        matches!(&*self.state.borrow(), State::Ready(running) if Arc::strong_count(running) == 1)
+    fn waiting(&self) -> std::sync::MutexGuard<'_, BTreeSet<u64>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is loaded in this state, and nobody uses it or is about to.
+    fn is_unused(&self, state: &State) -> bool {
+        let is_wanted =
+            || self.waiting().first().is_some_and(|&first| first < self.closed.load(Ordering::SeqCst));
+        matches!(state, State::Ready(running) if Arc::strong_count(running) == 1 && !is_wanted())
     }
 
     /// Takes the model away if nobody uses it.
     fn put_away(&self) -> Option<Lease> {
         let mut taken = None;
         self.state.send_if_modified(|state| {
-            let State::Ready(running) = state else { return false };
-            if Arc::strong_count(running) > 1 {
+            if !self.is_unused(state) {
                 return false;
             }
+            self.closed.store(OPEN, Ordering::SeqCst);
             if let State::Ready(running) = std::mem::replace(state, State::Idle) {
                 taken = Some(running);
             }
             true
         });
         taken
+    }
+
+    /// Lets requests that come from now on wait.
+    fn close(&self, uses: &AtomicU64) {
+        // With the lock, so that each request is in the list of those that wait or comes later.
+        let _waiting = self.waiting();
+        self.closed.store(uses.load(Ordering::SeqCst) + 1, Ordering::SeqCst);
+    }
+
+    /// Lets requests that wait have it after all.
+    fn reopen(&self) {
+        self.closed.store(OPEN, Ordering::SeqCst);
+        self.state.send_modify(|_| {});
+    }
+}
+
+/// A request that waits for a model.
+struct Turn<'e> {
+    entry: &'e Entry,
+    number: u64,
+}
+
+impl<'e> Turn<'e> {
+    fn new(entry: &'e Entry, uses: &AtomicU64) -> Self {
+        let mut waiting = entry.waiting();
+        let number = uses.fetch_add(1, Ordering::SeqCst) + 1;
+        waiting.insert(number);
+        entry.used.store(number, Ordering::SeqCst);
+        Self { entry, number }
+    }
+
+    /// Whether the model was closed before the request came.
+    fn is_late(&self) -> bool {
+        self.number >= self.entry.closed.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.entry.waiting().remove(&self.number);
     }
 }
 
@@ -158,6 +215,8 @@ impl Registry {
                 source,
                 state: watch::Sender::new(State::Idle),
                 used: AtomicU64::new(0),
+                waiting: std::sync::Mutex::default(),
+                closed: AtomicU64::new(OPEN),
                 metrics: Arc::default(),
             })
         };
@@ -171,6 +230,11 @@ impl Registry {
             loading: Mutex::new(()),
             begun: AtomicBool::new(false),
         }
+    }
+
+    /// Bytes per second that the threads of the models read from memory, where that was measured.
+    pub(crate) fn bandwidth(&self) -> Option<f64> {
+        self.options.models.bandwidth.filter(|&bandwidth| bandwidth > 0.0)
     }
 
     /// From here on the server is healthy.
@@ -222,7 +286,6 @@ impl Registry {
     /// The model that a request names, loaded.
     pub(crate) async fn acquire(self: &Arc<Self>, name: Option<&str>) -> Result<Lease, Failure> {
         let entry = self.find(name)?;
-        entry.used.store(self.uses.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let wait = self.options.limits.load_timeout;
         match timeout(wait, self.loaded(entry)).await {
             Ok(Ok(running)) => Ok(running),
@@ -241,15 +304,16 @@ impl Registry {
 
     /// Has a model loaded if it is not, and waits for it.
     pub(crate) async fn loaded(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Lease, String> {
+        let turn = Turn::new(entry, &self.uses);
         let mut states = entry.state.subscribe();
         loop {
             // A copy: while the state is borrowed, nobody can begin to load the model.
             let state = states.borrow_and_update().clone();
             match state {
-                State::Ready(running) => return Ok(running),
+                State::Ready(running) if !turn.is_late() => return Ok(running),
                 State::Failed(why, when) if when.elapsed() <= COOLING => return Err(why),
                 State::Idle | State::Failed(..) => self.begin(entry),
-                State::Loading => {}
+                State::Ready(_) | State::Loading => {}
             }
             if states.changed().await.is_err() {
                 return Err("the model is gone".to_owned());
@@ -374,30 +438,49 @@ impl Registry {
         Ok(Running { service, engine, admission, bytes, sequences: options.sequences })
     }
 
-    /// Puts models away that nobody uses, until there is room for `bytes` and for one more model. Waits for one that is not used
-    /// where there are as many models as may be; memory that is short is no reason to wait, since the system's number is an estimate.
+    /// Puts models away that nobody uses, until there is room for `bytes` and for one more model. Where there are as many models as
+    /// may be, waits for the least recently used one; memory that is short is no reason to wait, since the system's number is an
+    /// estimate.
     async fn make_room(&self, bytes: u64) {
+        let mut closed = None::<&Arc<Entry>>;
         loop {
             let loaded = self.entries.iter().filter(|entry| entry.running().is_some()).count();
             let too_many = self.options.models.most.is_some_and(|most| loaded >= most);
             let too_large = Memory::probe().available.is_some_and(|free| bytes > free);
             if !too_many && !too_large {
-                return;
+                break;
             }
-            let unused = self.entries.iter().filter(|entry| entry.is_unused());
-            let Some(oldest) = unused.min_by_key(|entry| entry.used.load(Ordering::SeqCst)) else {
-                if too_many {
-                    sleep(BUSY).await;
-                    continue;
+            if let Some(oldest) = self.oldest(|entry| entry.is_unused(&entry.state.borrow())) {
+                if let Some(running) = oldest.put_away() {
+                    (self.note)(&format!("put away {}, to make room", oldest.source.name));
+                    // Its engine's thread is waited for.
+                    drop(tokio::task::spawn_blocking(move || drop(running)).await);
                 }
-                return;
-            };
-            if let Some(running) = oldest.put_away() {
-                (self.note)(&format!("put away {}, to make room", oldest.source.name));
-                // Its engine's thread is waited for.
-                drop(tokio::task::spawn_blocking(move || drop(running)).await);
+                continue;
             }
+            if !too_many {
+                break;
+            }
+            if closed.is_none() {
+                closed = self.oldest(|entry| entry.running().is_some());
+                if let Some(entry) = closed {
+                    entry.close(&self.uses);
+                    let name = &entry.source.name;
+                    (self.note)(&format!(
+                        "another model waits for a place: new requests for {name} wait until {name} was put away"
+                    ));
+                }
+            }
+            sleep(BUSY).await;
         }
+        // Another one may have been put away.
+        closed.into_iter().for_each(|entry| entry.reopen());
+    }
+
+    /// The least recently used one of some models.
+    fn oldest(&self, of: impl Fn(&Entry) -> bool) -> Option<&Arc<Entry>> {
+        let some = self.entries.iter().filter(|entry| of(entry));
+        some.min_by_key(|entry| entry.used.load(Ordering::SeqCst))
     }
 }
 
@@ -407,8 +490,8 @@ fn too_large(bytes: u64, context: u32, sequences: u32, free: u64) -> Option<Stri
         format!(
             "warning: {sequences} sequences of {context} tokens need {} when they are full, but {} of memory is available: use a \
              smaller context, for example -c 4096, or a smaller --parallel",
-            shown(bytes),
-            shown(free)
+            in_units(bytes),
+            in_units(free)
         )
     })
 }
@@ -420,18 +503,9 @@ fn describe(name: &str, running: &Running) -> String {
     format!(
         "{name} is ready: {} sequences of {context} tokens = {}, weights {}",
         running.sequences,
-        shown(running.bytes - weights.min(running.bytes)),
-        shown(weights)
+        in_units(running.bytes - weights.min(running.bytes)),
+        in_units(weights)
     )
-}
-
-/// Bytes in decimal units.
-fn shown(bytes: u64) -> String {
-    match bytes {
-        0..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.2} GB", bytes as f64 / 1e9),
-    }
 }
 
 #[cfg(test)]
@@ -439,12 +513,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_shown_in_decimal_units() {
+    fn the_store_is_bounded_where_nobody_says_how() {
         assert!(EngineOptions::default_cache_ram() <= 2 << 30);
-        assert_eq!(
-            [1_500, 2_000_000, 3_210_000_000].map(shown),
-            ["1.5 kB", "2.0 MB", "3.21 GB"].map(str::to_owned)
-        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! What is answered, and where: every path with its methods.
+//! The routes: every path with its methods.
 //!
-//! A refusal has the form of the API of its path, also those of a path that there is not and of a method that it does not have.
+//! Refusals have the form of the API that the path belongs to, including those for unknown paths and methods.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A server from its start to its end.
+//! The life of a server: binding, loading, serving, shutting down.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -40,10 +40,10 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Listens at the address of the options. `note` is given remarks, `log` the lines of the request log.
+    /// Binds the address of the options. Notes are written to `note`, lines of the request log to `log`.
     ///
     /// # Errors
-    /// The address cannot be had, the files of TLS cannot be used, no model or two of one name.
+    /// The address is not available, the files of TLS cannot be used, there is no model, or two models have the same name.
     pub fn bind(
         options: Options,
         models: Vec<ModelSource>,
@@ -74,27 +74,27 @@ impl Server {
         Ok(Self { listener, address, tls, app, lines, note })
     }
 
-    /// Where it listens.
+    /// The address that it listens at.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where its page is.
+    /// The address of its chat page.
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
     }
 
-    /// What ends it.
+    /// A handle that shuts the server down.
     pub fn shutdown(&self) -> Shutdown {
         self.app.shutdown.clone()
     }
 
-    /// Answers requests until it is asked to end and has ended what was under way. Calls `ready` when what must be loaded from the
-    /// start is loaded, after all remarks about it.
+    /// Answers requests until the server is shut down and its requests have ended. Calls `ready` when the models of the start are
+    /// loaded and all notes about them are written.
     ///
     /// # Errors
-    /// Threads cannot be started, or a model that must be loaded from the start cannot.
+    /// Threads cannot be started, or a model that must be loaded at the start cannot be loaded.
     pub fn run(self, ready: impl FnOnce()) -> Result<(), ServeError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)

@@ -1,4 +1,4 @@
-//! The end of a server, in two steps: it takes no more work and goes on with what it has; then that ends too.
+//! The shutdown, in two phases: first new requests are refused while running ones continue, then those are ended too.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub(crate) enum Phase {
     Ending,
 }
 
-/// Asks a server to end. Clones ask the same one.
+/// A handle that shuts a server down. Clones refer to the same server.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
     phase: Arc<watch::Sender<Phase>>,
@@ -26,7 +26,7 @@ impl Shutdown {
         Self { phase: Arc::new(watch::Sender::new(Phase::Serving)) }
     }
 
-    /// Refuses new requests; running ones go on until the time for that is over.
+    /// Refuses new requests. Running ones continue for at most [`Limits::drain_timeout`](crate::Limits).
     pub fn drain(&self) {
         self.advance(Phase::Draining);
     }

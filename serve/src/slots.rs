@@ -1,7 +1,7 @@
-//! The sequences of a model: what they are doing, and their states in files.
+//! The sequences of a model: their current state, and saving that to files.
 //!
-//! A state is saved to one directory, under a name without separators, and only where the options name the directory. What is in a
-//! file, and how foreign ones are refused, is the engine's.
+//! Files have names without separators and are in the directory that the options name; without one, saving is disabled. The engine
+//! defines the format and refuses files of other models.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,13 +88,7 @@ async fn act_on(app: Arc<App>, request: Request<Body>) -> Answer {
         }
     };
     let done = tokio::task::spawn_blocking(move || action.run(&lease.engine, seat)).await;
-    let value = done.map_err(|_| {
-        Failure::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal_error",
-            "a panic while the state was handled",
-        )
-    })?;
+    let value = done.map_err(|_| Failure::internal("a panic while the state was handled"))?;
     Ok(answer(StatusCode::OK, &value?))
 }
 

@@ -1,4 +1,4 @@
-//! https: certificate and key of the files, with the cryptography that the downloads use.
+//! https with the certificate and the key of two files, and the same cryptography as for downloads.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::ServeError;
 use crate::options::TlsFiles;
 
-/// What makes TLS connections of sockets.
+/// Returns the acceptor for the certificate and the key of `files`.
 pub(crate) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServeError> {
     let failed = |path: &std::path::Path, why: String| ServeError::Tls { path: path.to_owned(), why };
     let of_certificate = |why: String| failed(&files.certificate, why);

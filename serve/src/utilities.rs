@@ -1,4 +1,4 @@
-//! What is answered without the engine: tokens, templates, properties, and which models there are, in OpenAI's and ollama's form.
+//! Answers that do not need the engine: tokens, templates, properties, and lists of models in the forms of OpenAI and ollama.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::{Request, StatusCode, Uri};
 use axum::response::Response;
 use bitnetc::api::{self, Listed, Refusal, Service};
+use bitnetc::percent;
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -27,16 +28,15 @@ type Compute = fn(&Service, &[u8]) -> Result<Value, Refusal>;
 /// Computes something, when less than so much is computed already. The place is free again when the work is done: that of a client
 /// who leaves goes on, and bodies must not pile up for it.
 async fn computed(app: &App, lease: Lease, mut body: Held, compute: Compute) -> Answer {
-    let bug = |message| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message);
     let place = Arc::clone(&app.computing).acquire_owned().await;
-    let place = place.map_err(|_| bug("the server computes nothing any more"))?;
+    let place = place.map_err(|_| Failure::internal("the server computes nothing any more"))?;
     app.bodies.admit(&mut body).await?;
     let work = tokio::task::spawn_blocking(move || {
         let value = compute(&lease.service, &body.bytes);
         drop((place, body));
         value
     });
-    let value = work.await.map_err(|_| bug("a panic while the request was answered"))??;
+    let value = work.await.map_err(|_| Failure::internal("a panic while the request was answered"))??;
     Ok(answer(StatusCode::OK, &value))
 }
 
@@ -129,30 +129,9 @@ pub(crate) async fn models(State(app): State<Arc<App>>) -> Response {
 pub(crate) async fn model(State(app): State<Arc<App>>, uri: Uri) -> Response {
     let path = uri.path();
     let id = path.strip_prefix("/v1/models/").or_else(|| path.strip_prefix("/models/")).unwrap_or_default();
-    let id = percent_decoded(id);
+    let id = String::from_utf8_lossy(&percent::decoded(id)).into_owned();
     let found = app.registry.named(&id).map(|entry| answer(StatusCode::OK, &card(&app, entry)));
     settled(path, found)
-}
-
-/// A part of a path, as it was before it was encoded.
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let digits = after.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.filter(|_| first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 pub(crate) async fn ollama_tags(State(app): State<Arc<App>>) -> Response {
@@ -192,17 +171,4 @@ async fn show(app: Arc<App>, request: Request<Body>) -> Answer {
     let entry = app.registry.named(name)?;
     let lease = app.registry.acquire(Some(&entry.source.name)).await?;
     Ok(answer(StatusCode::OK, &api::ollama_show(&lease.service)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_in_paths_are_decoded() {
-        assert_eq!(percent_decoded("hf%3Aorg%2Frepo:x.gguf"), "hf:org/repo:x.gguf");
-        assert_eq!(percent_decoded("%"), "%");
-        assert_eq!(percent_decoded("%zz%4%+1"), "%zz%4%+1");
-        assert_eq!(percent_decoded("%ff"), "\u{fffd}");
-    }
 }

@@ -7,6 +7,9 @@
 mod browser;
 #[path = "page/fake.rs"]
 mod fake;
+#[path = "../../tests/common/fake_server.rs"]
+#[allow(unreachable_pub)]
+mod fake_server;
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -51,7 +54,7 @@ impl Page {
     fn wait(&mut self, expression: &str) {
         let begun = Instant::now();
         while self.value(expression) != true {
-            assert!(begun.elapsed() < Duration::from_secs(30), "never: {expression}\n{}", self.text("body"));
+            assert!(begun.elapsed() < Duration::from_secs(60), "never: {expression}\n{}", self.text("body"));
             std::thread::sleep(Duration::from_millis(15));
         }
     }
@@ -153,7 +156,7 @@ fn it_sends_streams_stops_edits_and_keeps() {
         assert!(p.answer().starts_with("word0 word1") && p.text(".message:last-child .notes") == "Stopped.");
         let begun = Instant::now();
         while p.seen.left.load(Ordering::SeqCst) < left {
-            assert!(begun.elapsed() < Duration::from_secs(10), "the stream was not ended");
+            assert!(begun.elapsed() < Duration::from_secs(60), "the stream was not ended");
             std::thread::sleep(Duration::from_millis(10));
         }
         assert_eq!(p.focused(), "prompt");
@@ -290,7 +293,7 @@ fn what_models_write_stays_text() {
     let begun = Instant::now();
     p.ask("hard");
     assert!(p.answer().ends_with("the end"));
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     p.end(&["status of 400"]);
 }
 

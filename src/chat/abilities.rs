@@ -52,9 +52,7 @@ impl Abilities {
     pub(super) fn of(template: &ChatTemplate, special: &SpecialTexts, tokenizer: &dyn Tokenize) -> Self {
         let tools = shows_tools(template, special);
         let (history, call) = written_call(template, special).unzip();
-        let calls =
-            call.as_deref().and_then(CallForm::of_text).or_else(|| CallForm::of_text(template.source()));
-        let calls = calls.filter(|_| tools);
+        let calls = CallForm::of_template(template.source(), call.as_deref()).filter(|_| tools);
         let thinking = ThinkForm::of_text(template.source());
         let mut literals = calls.map(CallForm::literals).unwrap_or_default();
         literals.extend(thinking.iter().flat_map(|form| [form.open, form.close]));
@@ -192,6 +190,16 @@ mod tests {
             "{{ 'x' + m.content }}{\"name\": \"{{ f.name }}\", \"parameters\": {{ f.arguments | tojson }}}";
         let found = abilities(&with_tools(content));
         assert_eq!((found.calls.map(|form| form.name), found.history.empty_content), (Some("llama3"), true));
+        // Calls in Python's syntax that the template asks for, and calls of a history that it writes itself.
+        let asks = "Answer in the format of [func_name1(params_name1=params_value1, params_name2=params_value2...), func_name2(params)]";
+        let list = "[{{ f.name }}({% for key, value in f.arguments.items() %}{{ key }}={{ value | tojson }}{% endfor %})]";
+        for call in [list, hermes] {
+            let found = abilities(&(asks.to_owned() + &with_tools(call)));
+            assert_eq!(found.calls.map(|form| form.name), Some("pythonic"), "{call}");
+            assert!(found.tools && !found.history.arguments_as_text, "{call}");
+        }
+        let marked = format!("<|tool_call_start|>{list}<|tool_call_end|>");
+        assert_eq!(abilities(&with_tools(&marked)).calls.map(|form| form.name), Some("lfm2"));
         // Marks in the text of a template that shows no tools to the model mean nothing.
         assert_eq!(abilities("<tool_call>{{ messages[0].content }}").calls, None);
         // A form that is not known.

@@ -2,6 +2,8 @@
 
 use bitnetc_runtime::whole_file::WholeFileError;
 
+use crate::visible::with_escapes;
+
 /// Why a template is refused or a turn cannot be taken.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -58,8 +60,7 @@ pub enum ChatError {
 impl ChatError {
     /// A template that fails. Names of files may have control characters; the reason has none.
     pub(super) fn template(name: &str, error: &bitnetc_jinja::Error) -> Self {
-        let escaped =
-            |ch: char| -> String { if ch.is_control() { ch.escape_default().collect() } else { ch.into() } };
-        Self::Template { name: name.chars().map(escaped).collect(), reason: error.to_string() }
+        let name = with_escapes(name, char::is_control, |c, out| out.extend(c.escape_default()));
+        Self::Template { name: name.into_owned(), reason: error.to_string() }
     }
 }

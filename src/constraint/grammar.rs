@@ -328,7 +328,13 @@ mod tests {
     use bitnetc_runtime::tokenizer::{Algorithm, TokenizerSpec};
 
     fn tokenizer() -> Tokenizer {
+        with_tokens(Vec::new())
+    }
+
+    /// A tokenizer of single characters, a few words and `more`.
+    fn with_tokens(more: Vec<String>) -> Tokenizer {
         let mut tokens: Vec<String> = (0x21..0x7f_u8).map(|byte| char::from(byte).to_string()).collect();
+        tokens.extend(more);
         tokens.extend(["Ġ", "Ċ", "true", "\":", "<|end|>", "<|user|>"].map(String::from));
         let mut types = vec![TokenType::Normal; tokens.len()];
         let n = tokens.len();
@@ -422,6 +428,70 @@ mod tests {
         grammar.spent = most;
         let refused = grammar.allowed(&mut mask);
         assert!(matches!(refused, Err(ConstraintError::Limit { limit: GrammarLimit::Work, .. })));
+    }
+
+    /// A vocabulary as large as that of Llama 3: words of one to eight characters of which texts in JSON consist.
+    fn large() -> Tokenizer {
+        let letters: Vec<char> = "etaoinshrdlucmfwypvbgkjqxz0123456789.,:{}[]\"-_ETAO".chars().collect();
+        let mut state = 1_u64;
+        let mut next = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        let mut words = std::collections::BTreeSet::new();
+        while words.len() < 128_000 {
+            let space = if next(3) == 0 { "Ġ" } else { "" };
+            let word: String = (0..2 + next(7)).map(|_| letters[next(letters.len())]).collect();
+            words.insert(format!("{space}{word}"));
+        }
+        with_tokens(words.into_iter().collect())
+    }
+
+    /// The texts of a step choose their tokens before the next step begins: what one token takes, all others may wait for.
+    #[test]
+    fn a_token_of_the_worst_form_delays_others_by_a_bounded_time() {
+        let tokenizer = large();
+        let vocab = tokenizer.vocab_size() as u32;
+        let vocabulary = Vocabulary::new(&tokenizer, vocab).unwrap();
+        let gbnf = |text: &str| GrammarSource::Gbnf(text.to_owned());
+        for source in [
+            gbnf("root ::= s\ns ::= s s s | s s | [a-z] | \"\""),
+            gbnf("root ::= s\ns ::= \"a\" s | s \"a\" | [a-z]+ s | \"\""),
+            gbnf("root ::= a\na ::= b | a b\nb ::= [a-z] | [a-z]+ | c\nc ::= [a-z ]* \"x\""),
+            GrammarSource::Regex("(.*a){20}.*".to_owned()),
+            GrammarSource::Regex("([a-z]+ ?){1,200}".to_owned()),
+            GrammarSource::JsonSchema(r#"{"type":"object"}"#.to_owned()),
+        ] {
+            let mut grammar = vocabulary.grammar(&source).unwrap();
+            let mut mask = TokenMask::none(vocab as usize);
+            let (mut longest, mut state) = (Duration::ZERO, 7_u64);
+            let began = thread_time();
+            let mut token = |at: usize| {
+                let before = thread_time();
+                grammar.allowed(&mut mask)?;
+                let mut spent = thread_time() - before;
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let from = (state >> 33) as u32 % vocab;
+                let Some(id) =
+                    (from..vocab).chain(0..from).find(|&id| mask.allows(id) && !tokenizer.is_end(id))
+                else {
+                    return Ok((false, at));
+                };
+                let before = thread_time();
+                grammar.accept(id)?;
+                spent += thread_time() - before;
+                longest = longest.max(spent);
+                Ok::<_, ConstraintError>((!grammar.is_complete(), at))
+            };
+            let ended = (0..400).map(&mut token).find(|step| !matches!(step, Ok((true, _))));
+            println!(
+                "{source:?}: {longest:?} for a token, {:?} for {}; {ended:?}",
+                thread_time() - began,
+                grammar.tokens
+            );
+            assert!(longest < MAX_WORK.1, "{source:?}: {longest:?}");
+            assert!(grammar.spent <= MAX_WORK.1 + MAX_WORK.0 * grammar.tokens + longest, "{source:?}");
+        }
     }
 
     #[test]

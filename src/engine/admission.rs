@@ -1,11 +1,11 @@
-//! Admission: which requests are given sequences, and what these hold then.
+//! Admission: assigns sequences to waiting requests, and reuses what the sequences contain.
 //!
-//! First come, first served, but for two kinds of requests, which others pass: those whose clients have to read first, and those
-//! that wait for a prompt under way whose beginning they share. The latter would compute the same rows at the same time; they
-//! are given a sequence as soon as the other one has computed what they share, and copy it. Whom they wait for has a sequence and
-//! rows in the steps to come, or else is waited for no longer: it is looked for anew before every step.
+//! Requests are admitted in the order of their arrival, except for two kinds, which later ones overtake: those whose clients must read
+//! first, and those that share the beginning of a prompt under way. The latter would compute the same rows at the same time. They
+//! get a sequence, and a copy of the shared beginning, as soon as the other request has computed it. The request that they wait for
+//! is determined again before every step, and always has a sequence and rows in the steps to come.
 //!
-//! A sequence whose contents a prompt destroys gives them to the store first, if they are of use.
+//! Before a prompt overwrites the contents of a sequence, they are saved to the store if they may be of use.
 
 use bitnetc_runtime::tokenizer::TokenId;
 
@@ -15,14 +15,14 @@ use super::running::Running;
 use super::scheduler::{Scheduler, Waiting};
 use super::stepper::Stepper;
 
-/// A prompt waits for another one that shares this many tokens with it, or all but the last of its own.
+/// A prompt waits for another one if they share this number of tokens, or all but the last of its own.
 const WORTH_WAITING: usize = 64;
 
-/// Tokens that a sequence has to lose for its contents to be stored: all of them are copied, which takes less time than computing
-/// these few again.
+/// The number of tokens that a sequence must lose for its contents to be stored. Storing copies all of its tokens, which takes longer
+/// than computing fewer than these again.
 const LEAST_LOST: usize = 16;
 
-/// Where the store has no room for a whole text, as many times this number of tokens as it has room for.
+/// If the store has no room for a whole text, it keeps a beginning whose length is a multiple of this number of tokens.
 const STORED_PART: usize = 64;
 
 impl<S: Stepper> Scheduler<S> {

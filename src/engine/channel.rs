@@ -1,18 +1,18 @@
 //! The bounded channel between the scheduler and one client.
 //!
-//! The scheduler never waits: an event that finds the channel full is kept in the [`Outlet`], and its sequence is not run
-//! until the event is out. A client that reads from a full channel wakes the engine's thread, if there is one.
+//! The scheduler never waits: an event for which the channel has no room is kept in the [`Outlet`], and its sequence is paused
+//! until the event has been sent. A client that reads from a full channel wakes the engine's thread, if there is one.
 //!
-//! A sequence that others wait for is taken from a client that does not read, and given back when at least half of the channel
-//! has been read ([`Outlet::has_room`]): so its text grows by more than a token before it is paused again.
+//! If others wait for a sequence, it is taken from a client that does not read. The client gets a sequence again when at least half of
+//! the channel has been read ([`Outlet::has_room`]), so that its text grows by more than a token before it is paused again.
 //!
 //! Invariants:
 //! - no wake-up is lost: the outlet marks itself as starved *before* the attempt whose failure lets the engine go to sleep, and
 //!   the client looks at the mark *after* it has taken an event. One of the two sees the other;
 //! - no event is lost: what found no room when the outlet is dropped is left in [`Control`] for the client;
-//! - a client that asked for it is notified *after* an event can be read, and after the outlet is gone: whoever tries to read
-//!   once after each notification misses nothing;
-//! - events are dropped under guard: they may own a constraint, and what its drop does is its request's business.
+//! - a client that registered a callback is notified *after* an event can be read, and after the outlet is gone: a client that tries
+//!   to read after each notification misses nothing;
+//! - events are dropped under guard: they may own a constraint, and a panic while it is dropped concerns only its request.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

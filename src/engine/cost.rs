@@ -1,36 +1,36 @@
-//! What a step costs, from the steps there were.
+//! An estimate of the time of a step, from the times of earlier steps.
 //!
-//! The time of a step is taken as a sum: so much for each pass over the weights, for each row, for each row whose logits are wanted
-//! and for each key that attention reads. The four prices are those that explain the latest steps best: least squares of the
-//! relative errors, older steps counting less and less, none of them negative. What the latest steps leave open (all of
-//! them had the same rows, say) stays as it was.
+//! The time of a step is modelled as a sum with four prices: per pass over the weights, per row, per row whose logits are wanted, and
+//! per key that attention reads. The prices minimize the squares of the relative errors of recent steps, with weights that decay with
+//! age, and are never negative. A price that recent steps do not determine (for example because all of them had the same rows) keeps
+//! its value.
 //!
-//! Invariants: prices are finite and not negative, whatever is observed; a single step that took far too long or too short moves
-//! them little, three of them in a row as much as they say; observing allocates nothing.
+//! Invariants: prices are finite and not negative, whatever is observed; a single outlier changes them little, three in a row change
+//! them fully; observing a step allocates nothing.
 
-/// What a step has to do, as far as its time depends on it.
+/// The work of a step, as far as its time depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepWork {
-    /// Times that the weights are read.
+    /// The number of times that the weights are read.
     pub passes: u32,
     /// Rows.
     pub rows: u32,
     /// Rows whose logits are wanted.
     pub logits: u32,
-    /// Keys that attention reads: for each row the positions up to its own.
+    /// The number of keys that attention reads: for each row the positions up to its own.
     pub keys: u64,
 }
 
 /// Prices in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepCost {
-    /// Of reading the weights once.
+    /// The price of reading the weights once.
     pub pass: f64,
-    /// Of a row.
+    /// The price of a row.
     pub row: f64,
-    /// Of the logits after a row, with what is done with them.
+    /// The price of the logits after a row, sampling included.
     pub logits: f64,
-    /// Of a key.
+    /// The price of a key.
     pub key: f64,
 }
 

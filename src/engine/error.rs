@@ -1,18 +1,17 @@
-//! What can go wrong in the engine itself.
+//! Errors of the engine itself.
 
 use std::sync::Arc;
 
 use bitnetc_runtime::error::SessionError;
 
-/// Why a request ended that was not itself at fault, or how its own code failed.
+/// Why a request failed for a reason other than its own parameters.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
     /// The engine was dropped while the request was waiting or under way.
     #[error("the engine was stopped before the text had ended")]
     Stopped,
-    /// Code that the text was given panicked: its constraint, or the tokenizer; or a step of the engine's thread did, for
-    /// all texts that it had.
+    /// The constraint or the tokenizer of the text panicked, or a step of the engine's thread, which ends all of its texts.
     #[error("the text was ended by a panic: {message}")]
     Panicked {
         /// What the panic said.
@@ -21,8 +20,7 @@ pub enum EngineError {
     /// A step failed as a whole, for all requests that had a part in it.
     #[error("the step failed for all texts in it: {0}")]
     Step(Arc<SessionError>),
-    /// A handle was waited for that nobody but the caller makes go on: a [`Scheduler`](super::Scheduler) computes only
-    /// when it is stepped.
+    /// The caller waited for a handle whose [`Scheduler`](super::Scheduler) computes only when the caller steps it.
     #[error(
         "the text belongs to a scheduler, which computes only when it is stepped: follow it by the scheduler, or read its \
          events without waiting"

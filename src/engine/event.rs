@@ -1,4 +1,4 @@
-//! What a request tells its client: tokens as they are made, and how it ended.
+//! The events of a request: its tokens as they are generated, and its end.
 
 use std::time::Duration;
 

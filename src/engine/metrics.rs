@@ -1,14 +1,15 @@
-//! What an engine counts: counters, gauges and histograms that others read while it works.
+//! The metrics of an engine: counters, gauges and histograms that other threads can read while it runs.
 //!
-//! The thread that steps the scheduler is the only one that writes, at the steps themselves, so that a gap between two tokens is
-//! one whatever the client does with them. Everything is an atomic: reading takes no lock and waits for no step, and writing
-//! allocates nothing. Values that are read one after the other may be of different steps.
+//! Only the thread that steps the scheduler writes them, during the steps, so that gaps between tokens do not depend on when clients
+//! read. All values are atomics: reading takes no lock and waits for no step, and writing allocates nothing. Values that are read
+//! one after the other may belong to different steps.
 //!
 //! Names and meanings follow vLLM's metrics (`docs/serving.md` has the table); times are in seconds.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::scheduler::Step;
 use super::text::Stop;
 
 /// A number that only rises.
@@ -159,6 +160,8 @@ pub struct Metrics {
     pub prompt_tokens: Counter,
     /// Tokens that were made.
     pub generation_tokens: Counter,
+    /// Bytes of weights and caches that the steps of [`StepSeconds::decode`] had to read.
+    pub decode_read_bytes: Counter,
     /// Tokens of prompts that might have been reused: of all requests that had a sequence and allow reuse.
     pub prefix_queries: Counter,
     /// Of these, tokens that were reused.
@@ -205,6 +208,7 @@ impl Default for Metrics {
             steps: Counter::default(),
             prompt_tokens: Counter::default(),
             generation_tokens: Counter::default(),
+            decode_read_bytes: Counter::default(),
             prefix_queries: Counter::default(),
             prefix_hits: Counter::default(),
             preemptions: Counter::default(),
@@ -249,10 +253,14 @@ impl Finished {
 }
 
 impl Metrics {
-    /// Takes note of a step.
-    pub(super) fn stepped(&self, decode_rows: u32, prompt_rows: u32, time: Duration) {
+    /// Takes note of a step that had to read so many bytes.
+    pub(super) fn stepped(&self, step: Step, bytes: u64, time: Duration) {
+        let Step { decode_rows, prompt_rows } = step;
         self.steps.add(1);
         self.prompt_tokens.add(u64::from(prompt_rows));
+        if prompt_rows == 0 {
+            self.decode_read_bytes.add(bytes);
+        }
         self.step_rows.observe(f64::from(decode_rows + prompt_rows));
         let kind = match (decode_rows, prompt_rows) {
             (_, 0) => &self.step_seconds.decode,

@@ -1,12 +1,12 @@
-//! The engine: the one place where texts are made.
+//! The engine: generates all texts of a process.
 //!
 //! ```text
 //! Request ──▶ Scheduler ──▶ Event, Event, … (one bounded channel a request)
-//!               │  admission which request is given a sequence, and what that holds then
-//!               │  plan      which rows of which sequence come next: a pure function of demands, rows and time
-//!               │  cost      what rows cost, from the steps there were
-//!               │  prefix    which sequence holds the beginning of a prompt, and which one is given to it
-//!               │  store     beginnings that no sequence holds any more
+//!               │  admission assigns sequences to requests, and reuses their contents
+//!               │  plan      the rows of each sequence in the next step: a pure function of demands, rows and time
+//!               │  cost      an estimate of the time of a step
+//!               │  prefix    chooses the sequence for a prompt, and the one whose beginning it copies
+//!               │  store     beginnings of texts whose sequences were reused
 //!               │  Text      logits in, the next token and certain text out
 //!               └─ Stepper   computes rows (a [`bitnetc_runtime::machine::Machine`], or a stand-in in tests)
 //! ```
@@ -16,16 +16,16 @@
 //! events are read.
 //!
 //! Invariants:
-//! - a text depends on its request and the model alone: not on the requests beside it, on the order of arrival, on what is
-//!   reused of earlier prompts, or on the division of prompts into steps;
-//! - whatever goes wrong with a request (a grammar that exceeds its limits, NaN logits, and, where panics unwind, a panic in a
-//!   constraint or tokenizer) ends that request with its own error and no other;
+//! - a text depends only on its request and the model: not on concurrent requests, the order of arrival, the reuse of earlier
+//!   prompts, or the division of prompts into steps;
+//! - a failure of a request (a grammar that exceeds its limits, NaN logits, and, where panics unwind, a panic in a constraint or
+//!   tokenizer) ends that request with its own error and no other;
 //! - a request has exactly one last event, [`Event::Done`] or [`Event::Failed`];
-//! - a client that does not read its events pauses its own text only, and holds no sequence that others wait for;
+//! - a client that does not read its events pauses only its own text, and does not occupy a sequence that others wait for;
 //! - a sequence is free again in the step after its request was cancelled or its handle dropped;
 //! - what was computed under one salt is never reused under another;
-//! - reading [`Engine::metrics`] and [`Engine::slots`] neither waits for a step nor holds one up;
-//! - a decode step allocates nothing, apart from the strings of token events and the probabilities that were asked for.
+//! - reading [`Engine::metrics`] and [`Engine::slots`] neither waits for a step nor delays one;
+//! - a decode step allocates nothing, except for the strings of token events and requested probabilities.
 
 mod admission;
 mod channel;

@@ -1,6 +1,6 @@
-//! The planner: which rows of which sequence the next step computes.
+//! The planner: determines the rows of each sequence in the next step.
 //!
-//! A pure function of what the sequences wait for. Rules:
+//! It is a pure function of the demands of the sequences. Rules:
 //! 1. every sequence that decodes gets its row;
 //! 2. three prompts are under way, the oldest ones. They take turns for one row, whatever it costs: every second one is the
 //!    oldest's;

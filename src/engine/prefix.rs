@@ -1,11 +1,11 @@
-//! Reuse of prefixes: which free sequence a prompt is given, and whose beginning it takes over.
+//! Reuse of prefixes: chooses the free sequence for a prompt, and the sequence whose beginning it reuses.
 //!
-//! All sequences keep their tokens and caches, free ones too. The longest beginning of a prompt that any of them holds, one
-//! whose text is being made among them, or that the [store](super::store) has kept, is not computed: the prompt goes on in the
-//! sequence that holds it, or its keys and values are copied to another one. The same bits come out, because a token's cache
-//! depends on the tokens before it alone. Sequences of another salt count as if they held something else.
+//! All sequences keep their tokens and caches, including free ones. The longest beginning of a prompt that is in any sequence (also
+//! one whose text is being generated) or in the [store](super::store) is not computed: the prompt continues in the sequence that
+//! contains it, or the keys and values are copied to another one. Results are bit-identical, because the cache of a token depends only
+//! on the tokens before it. Sequences of a different salt are never reused.
 //!
-//! Invariant: a prompt never destroys more than it saves, except in the sequence that was used least recently.
+//! Invariant: a prompt never destroys more than it saves, except in the least recently used sequence.
 
 use std::cmp::Reverse;
 

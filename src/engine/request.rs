@@ -1,4 +1,4 @@
-//! What is asked of the engine: a prompt, and the text to make after it.
+//! Requests to the engine: a prompt, and how the text after it is generated.
 
 use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::sampling::{ParamError, Sampler, SamplingParams};

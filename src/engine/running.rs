@@ -1,7 +1,7 @@
-//! A request on its way, from its submission to its last event. While it has a sequence, rows of it are computed.
+//! A request from its submission to its last event. Its rows are computed while it has a sequence.
 //!
-//! It may lose its sequence and be given another one later ([`Running::park`]): its text goes on where it was, and nothing of it
-//! depends on that.
+//! A request can lose its sequence and get a different one later ([`Running::park`]). Its text then continues, and does not depend on
+//! the interruption.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The logits of a step become tokens: each text's on any of the machine's threads, at the same time as others'.
+//! Sampling: the logits of a step become tokens, those of several texts in parallel on the machine's threads.
 //!
 //! Invariants: a text is at one thread at a time, and sees nothing of the others; what all of them share (metrics, the time of
 //! sampling) is touched between batches only, on the thread that steps.

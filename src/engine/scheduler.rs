@@ -1,15 +1,15 @@
-//! The scheduler: requests in, one step after the other, events out.
+//! The scheduler: takes requests, computes steps, emits events.
 //!
-//! **Admission** is first come, first served: the oldest waiting request gets the first sequence that is free, whatever its
-//! length ([`admission`](super::admission)); which of several free ones, [`prefix`](super::prefix) says. **Steps**: sequences that decode come first, prompts
-//! share the rows that [`plan`](super::plan) leaves them. **Parking**: where somebody waits and a client does not read, its text
-//! gives up its sequence, and waits in its old place for the client to read and for another sequence. **The end**: a sequence
-//! is free in the step in which its text ends, or that follows the cancellation; it keeps its tokens for the prompts to come.
+//! **Admission** is first come, first served: the oldest waiting request gets the first free sequence, whatever its length
+//! ([`admission`](super::admission)); [`prefix`](super::prefix) chooses among several. **Steps**: sequences that decode come first, prompts
+//! share the rows that [`plan`](super::plan) leaves. **Parking**: if a request waits and the client of another one does not read, the
+//! other text gives up its sequence, and waits in its old position until its client has read and a sequence is free. **The end**: a
+//! sequence is free in the step in which its text ends, or in the one after a cancellation; it keeps its tokens for later prompts.
 //!
 //! Invariants: `places[i]` is the request of `seats[i]`; a seat with a request has tokens to feed; `waiting` is in the order in
-//! which the requests came; the events of ended requests that found no room are in `leaving`, and hold no seat; a step that
-//! computes nothing leaves nobody waiting but texts whose clients have to read first (whoever waits for the prompt of another one
-//! waits for rows of it).
+//! which the requests came; events of ended requests for which there was no room are in `leaving`, and occupy no seat; after a
+//! step that computed nothing, only texts whose clients must read first are waiting (a request that waits for the prompt of another
+//! one waits for rows of that prompt).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -404,7 +404,8 @@ impl<S: Stepper> Scheduler<S> {
         self.publish();
         if !step.is_idle() {
             let time = self.compute();
-            self.metrics.stepped(step.decode_rows, step.prompt_rows, time);
+            let bytes = self.stepper.read_bytes(self.work);
+            self.metrics.stepped(step, bytes, time);
             self.stats.steps += 1;
             self.stats.prompt_rows += u64::from(step.prompt_rows);
             self.stats.decode_rows += u64::from(step.decode_rows);

@@ -1,4 +1,4 @@
-//! Sequences in files: what a free one holds is saved, and brought back later, by another process too.
+//! Sequences in files: the contents of a free sequence are saved, and restored later, possibly by a different process.
 //!
 //! Only the copy between a sequence and memory of its size happens on the thread that steps the scheduler, between two steps;
 //! files are read, checked, hashed and written on the thread of the caller (`bitnetc_runtime::prefix` has the form of the file).

@@ -1,8 +1,8 @@
-//! What others see of the sequences while a step is under way.
+//! The state of the sequences, for other threads while a step is under way.
 //!
-//! The thread that steps the scheduler writes down what each seat is doing before it computes a step and after it. Readers never
-//! wait for it and it never waits for them: a seat's numbers are atomics, and a version that is odd while they are written tells
-//! a reader to look again (a sequence lock).
+//! The thread that steps the scheduler publishes the state of each seat before and after a step. Readers and the writer never wait
+//! for each other: the numbers of a seat are atomics, and a version that is odd while they are written makes a reader try again
+//! (a sequence lock).
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};

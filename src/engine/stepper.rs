@@ -1,4 +1,4 @@
-//! What computes rows for the scheduler: the machine, or something that looks like it.
+//! The interface through which the scheduler computes rows: the machine, or a stand-in in tests.
 
 use std::sync::Arc;
 
@@ -7,6 +7,8 @@ use bitnetc_runtime::machine::{Feed, Machine, MachineOptions, Record, Takers, Wa
 use bitnetc_runtime::model::Model;
 use bitnetc_runtime::prefix::{Prefix, PrefixFormat};
 use bitnetc_runtime::sequence::Sequence;
+
+use super::cost::StepWork;
 
 /// The rows of one sequence in a step.
 #[derive(Debug)]
@@ -62,6 +64,11 @@ pub trait Stepper {
 
     /// Rows that are computed at once.
     fn chunk(&self) -> u32;
+
+    /// Bytes of weights and caches that a step has to read; 0 where that is not known.
+    fn read_bytes(&self, _work: StepWork) -> u64 {
+        0
+    }
 
     /// Appends the tokens of all parts. The takers, one for each part, are given the logits that are wanted, or why there are
     /// none.
@@ -168,6 +175,12 @@ impl Stepper for MachineStepper {
 
     fn chunk(&self) -> u32 {
         self.machine.chunk()
+    }
+
+    fn read_bytes(&self, work: StepWork) -> u64 {
+        let model = self.machine.model();
+        let weights = model.bytes_per_token().saturating_mul(u64::from(work.passes));
+        weights.saturating_add(model.kv_bytes_per_position().saturating_mul(work.keys))
     }
 
     fn step<'a, T: Takers>(

@@ -1,8 +1,7 @@
-//! Beginnings of texts whose sequences were given to others, kept in memory within a number of bytes.
+//! The store: beginnings of texts whose sequences were reassigned, in a bounded amount of memory.
 //!
-//! The prefixes of each salt stand in the order of their tokens, as words in a dictionary. Of all words, the one that shares the
-//! most with a prompt stands right before or right after the place where the prompt itself would stand; so a look-up compares the
-//! prompt with as many prefixes as a search in a sorted list does, whatever their number.
+//! The prefixes of each salt are sorted by their tokens, like words in a dictionary. The prefix that shares the most tokens with a
+//! prompt is adjacent to the position at which the prompt itself would be sorted in, so a look-up is a search in a sorted list.
 //!
 //! Invariants: `bytes` is the sum of the prefixes' sizes and at most `limit`; `ages` has each prefix once, under the number of its
 //! latest use; no prefix is the beginning of another one of the same salt.

@@ -1,6 +1,6 @@
-//! The engine's thread: a scheduler that is stepped while there is something to do, and sleeps otherwise.
+//! The engine's thread: steps a scheduler while there is work, and sleeps otherwise.
 //!
-//! Invariant: no panic ends the thread. What unwinds out of a step ends all texts with its message, and the next ones go on.
+//! Invariant: no panic ends the thread. A panic in a step ends all current texts with its message; later requests are served.
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel as unbounded, sync_channel};

@@ -1,8 +1,8 @@
 //! The forms in which chat templates write calls.
 //!
-//! There are three shapes: JSON objects with a name and arguments ([`Objects`]), a name between marks with JSON after it
-//! ([`Named`]), and tags for each parameter ([`Tagged`]). [`CallForm::of_text`] finds the form by marks that a template must
-//! write for the model to know it.
+//! There are four shapes: JSON objects with a name and arguments ([`Objects`]), a name between marks with JSON after it
+//! ([`Named`]), tags for each parameter ([`Tagged`]), and a list of calls as Python writes them ([`Listed`]).
+//! [`CallForm::of_template`] finds the form by marks that a template must write for the model to know it.
 
 /// Objects of JSON: `{"name": …, "arguments": …}`.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,6 +57,15 @@ pub struct Tagged {
     pub pad: &'static str,
 }
 
+/// A list of calls in Python's syntax: `[f(a=1), g()]`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// What stands in front of the list; nothing where the answer as a whole is a list.
+    pub open: &'static str,
+    /// What stands after it, if anything.
+    pub close: &'static str,
+}
+
 /// How a call is written.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -66,6 +75,8 @@ pub enum Shape {
     Named(Named),
     /// With tags.
     Tagged(Tagged),
+    /// As Python writes it.
+    Listed(Listed),
 }
 
 /// A form.
@@ -105,6 +116,18 @@ const DEEPSEEK: (&str, &str) = ("<｜tool▁calls▁begin｜>", "<｜tool▁call
 
 /// All forms, those with the most particular marks first.
 const FORMS: &[CallForm] = &[
+    CallForm {
+        name: "pythonic",
+        marks: &["[func_name1(params_name1="],
+        shape: Shape::Listed(Listed { open: "", close: "" }),
+        noise: &["<|python_start|>", "<|python_end|>", "<|python_tag|>"],
+    },
+    CallForm {
+        name: "lfm2",
+        marks: &["<|tool_call_start|>"],
+        shape: Shape::Listed(Listed { open: "<|tool_call_start|>", close: "<|tool_call_end|>" }),
+        noise: &[],
+    },
     CallForm {
         name: "gpt-oss",
         marks: &["<|channel|>", "to=functions."],
@@ -251,9 +274,25 @@ const FORMS: &[CallForm] = &[
 ];
 
 impl CallForm {
+    /// The form of a template with this source, which wrote `call` for a call, if it wrote one. What a template tells the model in
+    /// words counts before what it writes itself: templates that ask for calls in Python's syntax show earlier ones as JSON.
+    pub fn of_template(source: &str, call: Option<&str>) -> Option<&'static Self> {
+        let told = FORMS.iter().find(|form| form.is_told() && form.is_in(source));
+        told.or_else(|| call.and_then(Self::of_text)).or_else(|| Self::of_text(source))
+    }
+
+    /// Whether its marks are an example that a template gives.
+    fn is_told(&self) -> bool {
+        matches!(self.shape, Shape::Listed(Listed { open: "", .. }))
+    }
+
+    fn is_in(&self, text: &str) -> bool {
+        self.marks.iter().all(|mark| text.contains(mark))
+    }
+
     /// The form that a text has the marks of: a call that a template wrote, or the template itself.
     pub fn of_text(text: &str) -> Option<&'static Self> {
-        FORMS.iter().find(|form| form.marks.iter().all(|mark| text.contains(mark)))
+        FORMS.iter().find(|form| form.is_in(text))
     }
 
     /// All forms.
@@ -267,13 +306,18 @@ impl CallForm {
             Shape::Objects(objects) => (objects.open, ""),
             Shape::Named(named) => (named.open, ""),
             Shape::Tagged(tagged) => (tagged.open, tagged.function.0),
+            Shape::Listed(listed) => (listed.open, ""),
         };
         [first, second].into_iter().filter(|mark| !mark.is_empty())
     }
 
-    /// Whether an answer is a call if it is an object, without any mark.
-    pub(super) fn is_bare(&self) -> bool {
-        matches!(&self.shape, Shape::Objects(objects) if objects.open.is_empty())
+    /// What an answer that is a call as a whole, without any mark, begins with.
+    pub(super) fn bare(&self) -> Option<char> {
+        match &self.shape {
+            Shape::Objects(Objects { open: "", .. }) => Some('{'),
+            Shape::Listed(Listed { open: "", .. }) => Some('['),
+            _ => None,
+        }
     }
 
     /// Marks that may be control tokens of a model: all literal texts of the form.
@@ -286,6 +330,7 @@ impl CallForm {
             Shape::Tagged(Tagged { open, close, function, parameter, end, .. }) => {
                 vec![*open, *close, function.0, function.1, function.2, parameter.0, parameter.1, *end]
             }
+            Shape::Listed(Listed { open, close }) => vec![*open, *close],
         };
         all.extend(self.noise);
         all
@@ -303,5 +348,12 @@ mod tests {
             assert_eq!(CallForm::of_text(&text), Some(form), "{number}");
         }
         assert_eq!(CallForm::of_text("<|im_start|>"), None);
+        let told = "in the format of [func_name1(params_name1=params_value1, params_name2=params_value2...), func_name2(params)]";
+        let name =
+            |source: &str, call: Option<&str>| CallForm::of_template(source, call).map(|form| form.name);
+        let json = "{\"name\": \"f\", \"parameters\": {}}";
+        assert_eq!(name(told, Some(json)), Some("pythonic"));
+        assert_eq!(name("{{ x }}", Some(json)), Some("llama3"));
+        assert_eq!(name("<tool_call>", None), Some("hermes"));
     }
 }

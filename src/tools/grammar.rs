@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use bitnetc_runtime::tokenizer::{TokenId, TokenType, Tokenize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::declare::{Tool, ToolError, Tools};
-use super::form::{CallForm, Named, Objects, Shape, Tagged};
+use super::declare::{Tool, ToolError, Tools, is_name_byte};
+use super::form::{CallForm, Listed, Named, Objects, Shape, Tagged};
 use super::tagged::is_text;
 use crate::chat::ThinkForm;
 use crate::constraint::GrammarSource;
@@ -14,7 +14,7 @@ use crate::constraint::schema::patterns;
 
 /// Most calls of an answer that has to be one: a model that does not know when to end would go on to the limit of its length.
 const MAX_CALLS: usize = 8;
-/// Most properties of a tool whose form has a tag for each.
+/// Most properties of a tool whose form writes each by its name.
 const MAX_PROPERTIES: usize = 256;
 
 /// Control tokens of a model that stand for marks of its template. In an answer they count as text.
@@ -85,6 +85,7 @@ pub fn grammar(
             Shape::Objects(objects) => writer.object(objects, tool),
             Shape::Named(named) => writer.named(named, tool),
             Shape::Tagged(tagged) => writer.tagged(tagged, tool)?,
+            Shape::Listed(_) => writer.listed(tool)?,
         });
     }
     let _ = writeln!(writer.rules, "call: {}", calls.join(" | "));
@@ -161,20 +162,7 @@ impl Writer<'_> {
     fn tagged(&mut self, form: &Tagged, tool: &Tool) -> Result<String, ToolError> {
         let (open, close, end) = form.function;
         let mut rule = self.literal(&format!("{open}{}{close}\n", tool.name));
-        let empty = Map::new();
-        let properties = match tool.parameters.get("properties") {
-            None | Some(Value::Null) => &empty,
-            Some(Value::Object(properties)) if properties.len() <= MAX_PROPERTIES => properties,
-            Some(_) => {
-                return Err(unenforceable(
-                    tool,
-                    &format!("has no list of at most {MAX_PROPERTIES} properties"),
-                ));
-            }
-        };
-        let required = tool.parameters.get("required").and_then(Value::as_array);
-        for (name, schema) in properties {
-            let is_required = required.is_some_and(|list| list.iter().any(|entry| entry == name.as_str()));
+        for Property { name, schema, is_required } in properties(tool)? {
             let head = self.literal(&format!("{}{name}{}{}", form.parameter.0, form.parameter.1, form.pad));
             let value = self.value(form, tool, name, schema)?;
             let _ = write!(rule, "({head}{value} \"\\n\"){} ", if is_required { "" } else { "?" });
@@ -183,17 +171,44 @@ impl Writer<'_> {
         Ok(rule)
     }
 
+    /// A call as Python writes it, with values of JSON: those that are required and any of the others, in the order of the schema.
+    fn listed(&mut self, tool: &Tool) -> Result<String, ToolError> {
+        let properties = properties(tool)?;
+        let is_name = |name: &str| !name.is_empty() && name.bytes().all(is_name_byte);
+        if let Some(Property { name, .. }) = properties.iter().find(|property| !is_name(property.name)) {
+            return Err(unenforceable(
+                tool,
+                &format!("has the property {name:?}, which cannot be the name of an argument"),
+            ));
+        }
+        let head = self.literal(&format!("{}(", tool.name));
+        let arguments = properties.iter().map(|property| {
+            let value = self.schema(&with_definitions(property.schema, tool));
+            format!("{}{value} ", self.literal(&format!("{}=", property.name)))
+        });
+        let arguments: Vec<String> = arguments.collect();
+        // For each property what may follow from there on: after other arguments, or as the first one.
+        let rule = format!("rest_{}", self.rules.len());
+        let count = properties.len();
+        let _ = writeln!(self.rules, "{rule}_more_{count}: \"\"\n{rule}_first_{count}: \"\"");
+        for (at, (argument, property)) in arguments.iter().zip(&properties).enumerate() {
+            for (kind, comma) in [("more", "\", \" "), ("first", "")] {
+                let skipped = match property.is_required {
+                    true => String::new(),
+                    false => format!("| {rule}_{kind}_{}", at + 1),
+                };
+                let next = format!("{comma}{argument}{rule}_more_{}", at + 1);
+                let _ = writeln!(self.rules, "{rule}_{kind}_{at}: {next} {skipped}");
+            }
+        }
+        Ok(format!("{head}{rule}_first_0 \")\""))
+    }
+
     /// The value of a property and the mark after it.
     fn value(&mut self, form: &Tagged, tool: &Tool, name: &str, schema: &Value) -> Result<String, ToolError> {
         let end = format!("{}{}", form.pad, form.end);
         if !is_text(schema) {
-            let mut schema = schema.clone();
-            for key in ["$defs", "definitions"] {
-                if let (Some(shared), Some(schema)) = (tool.parameters.get(key), schema.as_object_mut()) {
-                    schema.entry(key).or_insert_with(|| shared.clone());
-                }
-            }
-            return Ok(format!("{} {}", self.schema(&schema), self.literal(&end)));
+            return Ok(format!("{} {}", self.schema(&with_definitions(schema, tool)), self.literal(&end)));
         }
         let choices = schema.get("enum").and_then(Value::as_array).map(Vec::as_slice);
         let choices = choices.or(schema.get("const").map(std::slice::from_ref));
@@ -240,8 +255,10 @@ impl Writer<'_> {
         match shape {
             Shape::Objects(Objects { open: "", .. }) => "call".to_owned(),
             Shape::Objects(Objects { open, close, list: true, .. }) => {
-                let open = self.literal(open);
-                format!("{open}\"[\" call {} \"]\" {}", more(", "), self.literal(close))
+                format!("{}{}", self.list(open, parallel), self.literal(close))
+            }
+            Shape::Listed(Listed { open, close }) => {
+                format!("{}{}", self.list(open, parallel), self.literal(close))
             }
             Shape::Objects(Objects { open, close, pad, .. }) => {
                 let (open, close) =
@@ -261,6 +278,12 @@ impl Writer<'_> {
                 }
             }
         }
+    }
+
+    /// A list of calls after a mark.
+    fn list(&self, open: &str, parallel: bool) -> String {
+        let more = if parallel { repeated(&self.literal(", "), "call") } else { String::new() };
+        format!("{}\"[\" call {more} \"]\" ", self.literal(open))
     }
 
     fn each(&self, one: &str, separator: &str, parallel: bool) -> String {
@@ -283,6 +306,40 @@ impl Writer<'_> {
             false => format!("({} thoughts {space})? {answer}", self.literal(form.open)),
         }
     }
+}
+
+/// A parameter that a form writes by its name.
+struct Property<'t> {
+    name: &'t str,
+    schema: &'t Value,
+    is_required: bool,
+}
+
+/// The parameters of a tool.
+fn properties(tool: &Tool) -> Result<Vec<Property<'_>>, ToolError> {
+    let properties = match tool.parameters.get("properties") {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Object(properties)) if properties.len() <= MAX_PROPERTIES => properties,
+        Some(_) => {
+            return Err(unenforceable(tool, &format!("has no list of at most {MAX_PROPERTIES} properties")));
+        }
+    };
+    let required = tool.parameters.get("required").and_then(Value::as_array);
+    let is_required =
+        |name: &str| required.is_some_and(|list| list.iter().any(|entry| entry.as_str() == Some(name)));
+    let property = |(name, schema)| Property { name, schema, is_required: is_required(name) };
+    Ok(properties.iter().map(|(name, schema)| (name.as_str(), schema)).map(property).collect())
+}
+
+/// The schema of a parameter, with what it may refer to.
+fn with_definitions(schema: &Value, tool: &Tool) -> Value {
+    let mut schema = schema.clone();
+    for key in ["$defs", "definitions"] {
+        if let (Some(shared), Some(schema)) = (tool.parameters.get(key), schema.as_object_mut()) {
+            schema.entry(key).or_insert_with(|| shared.clone());
+        }
+    }
+    schema
 }
 
 /// All texts of the lengths that a schema allows, in Lark.

@@ -1,6 +1,6 @@
 //! Tool calls: what a request declares, how a chat template writes a call, and the calls of a text.
 //!
-//! A template has a form of its own for calls: JSON between marks, a name and JSON, or tags for each parameter. [`CallForm`]
+//! A template has a form of its own for calls: JSON between marks, a name and JSON, tags for each parameter, or calls as in Python. [`CallForm`]
 //! is found in what the template writes, never by the name of a model. It serves two ways: [`CallParser`] takes the calls
 //! out of a text as it is made, and [`grammar`] makes a text that is a call in this form, with arguments that follow the
 //! schema of the tool.
@@ -13,11 +13,12 @@ mod declare;
 mod form;
 mod grammar;
 mod json;
+mod keywords;
 mod parser;
 mod tagged;
 
 pub use declare::{MAX_TOOLS, Tool, ToolChoice, ToolError, Tools};
-pub use form::{CallForm, Named, Objects, Shape, Tagged};
+pub use form::{CallForm, Listed, Named, Objects, Shape, Tagged};
 pub(crate) use grammar::schema_after_thinking;
 pub use grammar::{Markers, grammar};
 pub use parser::{CallEvent, CallParser};

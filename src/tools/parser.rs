@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::declare::{Tool, Tools, is_name_byte};
 use super::form::{CallForm, Named, Shape, Tagged};
 use super::json::{Arguments, Head, Scan, head, may_be_call};
+use super::keywords::Keywords;
 use super::tagged::{Parameters, Step};
 use super::{CallIds, may_become};
 
@@ -46,6 +47,8 @@ enum State {
     Rest(Scan),
     /// In parameters with tags.
     Parameters(Parameters),
+    /// In arguments as Python writes them.
+    Keywords(Keywords),
     /// After a call.
     After,
 }
@@ -122,7 +125,10 @@ impl CallParser {
     fn is_begun(&self) -> bool {
         match self.state {
             // JSON is an answer too: where it has no mark, its first key has to be one of a call's.
-            State::Head { mark: 0 } if !self.in_list => may_be_call(&self.held),
+            State::Head { mark: 0 } if !self.in_list => match self.form.shape {
+                Shape::Listed(_) => may_be_list(&self.held, &self.tools),
+                _ => may_be_call(&self.held),
+            },
             _ => !self.held.is_empty(),
         }
     }
@@ -167,6 +173,16 @@ impl CallParser {
                 end.is_some()
             }
             State::Parameters(_) => self.parameters(last, out),
+            State::Keywords(keywords) => {
+                let mut pieces = String::new();
+                let step = keywords.advance(&mut self.held, &mut pieces);
+                self.arguments(pieces, out);
+                if step == Step::Done {
+                    self.end(out);
+                    self.state = State::After;
+                }
+                step == Step::Done
+            }
             State::After => self.after(last),
         }
     }
@@ -190,8 +206,8 @@ impl CallParser {
 
     fn text(&mut self, last: bool, out: &mut Vec<CallEvent>) -> bool {
         let form = self.form;
-        let bare = form.is_bare() && self.at_start;
-        let brace = bare.then(|| self.held.find('{')).flatten();
+        let bare = form.bare().filter(|_| self.at_start);
+        let brace = bare.and_then(|first| self.held.find(first));
         let brace = brace.filter(|&at| self.held.get(..at).is_some_and(|before| before.trim().is_empty()));
         let opening = form.opening().map(|mark| (mark, true));
         let noise = form.noise.iter().map(|&mark| (mark, false));
@@ -231,6 +247,7 @@ impl CallParser {
             Shape::Objects(_) => self.object_head(mark),
             Shape::Named(named) => (named_head(&self.held, mark, named, &self.tools), 0, false),
             Shape::Tagged(tagged) => (tagged_head(&self.held, tagged, &self.tools), 0, false),
+            Shape::Listed(_) => (listed_head(&self.held, mark, self.in_list, &self.tools), 0, true),
         };
         match found {
             Head::More if !last && self.held.len() <= MAX_HEAD => false,
@@ -241,6 +258,10 @@ impl CallParser {
                     Arguments::At(at) if matches!(self.form.shape, Shape::Tagged(_)) => {
                         self.take(at);
                         self.state = State::Parameters(Parameters::default());
+                    }
+                    Arguments::At(at) if matches!(self.form.shape, Shape::Listed(_)) => {
+                        self.take(at);
+                        self.state = State::Keywords(Keywords::default());
                     }
                     Arguments::At(at) => {
                         self.take(start + at);
@@ -330,6 +351,7 @@ impl CallParser {
             Shape::Objects(objects) => objects.close,
             Shape::Named(named) => named.close.trim_start(),
             Shape::Tagged(tagged) => tagged.close,
+            Shape::Listed(listed) => listed.close,
         };
         if self.in_list && self.held.starts_with(',') {
             self.take(1);
@@ -385,6 +407,37 @@ fn named_head(held: &str, mark: usize, form: &Named, tools: &Tools) -> Head {
         }
         Some(_) => Head::No,
     }
+}
+
+/// The head of a call as Python writes it, in a list that has begun or begins here.
+fn listed_head(held: &str, mark: usize, in_list: bool, tools: &Tools) -> Head {
+    let mut rest = held.get(mark..).unwrap_or_default().trim_start();
+    if !in_list {
+        match rest.strip_prefix('[') {
+            Some(after) => rest = after.trim_start(),
+            None => return if rest.is_empty() { Head::More } else { Head::No },
+        }
+    }
+    let Some((name, rest)) = name(rest) else {
+        let may_come = rest.is_empty() || tools.list().iter().any(|tool| tool.name.starts_with(rest));
+        return if may_come { Head::More } else { Head::No };
+    };
+    if !is_declared(tools, name) {
+        return Head::No;
+    }
+    let rest = rest.trim_start();
+    match rest.strip_prefix('(') {
+        Some(after) => {
+            Head::Call { name: name.to_owned(), arguments: Arguments::At(held.len() - after.len()) }
+        }
+        None if rest.is_empty() => Head::More,
+        None => Head::No,
+    }
+}
+
+/// Whether a text that ends too soon may have been a list of calls.
+fn may_be_list(held: &str, tools: &Tools) -> bool {
+    listed_head(held, 0, false, tools) == Head::More
 }
 
 /// The head of a call with tags.

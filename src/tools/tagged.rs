@@ -51,13 +51,13 @@ pub(super) fn is_text(schema: &Value) -> bool {
 }
 
 /// A text as it stands inside of the quotes of a JSON string.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let quoted = Value::from(text).to_string();
     quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned()
 }
 
 /// A value that is no text.
-fn json(raw: &str) -> String {
+pub(super) fn json(raw: &str) -> String {
     match raw {
         "True" => "true".to_owned(),
         "False" => "false".to_owned(),

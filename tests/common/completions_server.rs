@@ -1,11 +1,15 @@
 //! A server of `/v1/completions` whose times are known, for tests of the load generator: what it measures is what this server does.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+#[path = "fake_server.rs"]
+mod fake_server;
+
+use std::io::Write;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use fake_server::Asked;
 use serde_json::{Value, json};
 
 /// How the server behaves.
@@ -45,66 +49,45 @@ pub struct Seen {
 
 /// Starts the server; its address.
 pub fn start(behaviour: Behaviour) -> (String, Arc<Seen>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
     let seen = Arc::new(Seen::default());
     let shared = seen.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let seen = shared.clone();
-            // A client that leaves ends its connection, no more.
-            std::thread::spawn(move || drop(serve(stream, &seen, behaviour)));
-        }
-    });
+    // A connection for each request.
+    let address =
+        fake_server::start(move |asked, stream| serve(stream, asked, &shared, behaviour).map(|()| false));
     (address, seen)
 }
 
-fn serve(mut stream: TcpStream, seen: &Seen, behaviour: Behaviour) -> std::io::Result<()> {
-    let mut input = BufReader::new(stream.try_clone()?);
-    let (mut line, mut length) = (String::new(), 0);
-    input.read_line(&mut line)?;
-    let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-    loop {
-        let mut header = String::new();
-        input.read_line(&mut header)?;
-        let Some((name, value)) = header.trim_end().split_once(": ") else { break };
-        if name == "content-length" {
-            length = value.parse().unwrap_or(0);
-        }
-    }
-    let mut body = vec![0; length];
-    input.read_exact(&mut body)?;
-    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    match path.as_str() {
+fn serve(stream: &mut TcpStream, asked: &Asked, seen: &Seen, behaviour: Behaviour) -> std::io::Result<()> {
+    let body = asked.json();
+    match asked.path.as_str() {
         "/v1/models" => {
-            respond(&mut stream, 200, &json!({ "data": [{ "id": "fake", "meta": { "n_vocab": 100 } }] }))
+            respond(stream, 200, &json!({ "data": [{ "id": "fake", "meta": { "n_vocab": 100 } }] }))
         }
         "/v1/completions" if body["stream"] == true => {
             seen.bodies.lock().unwrap().push(body.clone());
             let number = seen.streams.fetch_add(1, Ordering::SeqCst) + 1;
             if behaviour.refuse_every > 0 && number.is_multiple_of(behaviour.refuse_every) {
-                return respond(&mut stream, 429, &json!({ "error": { "message": "full" } }));
+                return respond(stream, 429, &json!({ "error": { "message": "full" } }));
             }
             let now = seen.at_once.fetch_add(1, Ordering::SeqCst) + 1;
             seen.most_at_once.fetch_max(now, Ordering::SeqCst);
             let cut = behaviour.cut_every > 0 && number.is_multiple_of(behaviour.cut_every);
-            let result = answer(&mut stream, seen, behaviour, &body, cut);
+            let result = answer(stream, seen, behaviour, &body, cut);
             seen.at_once.fetch_sub(1, Ordering::SeqCst);
             if result? {
                 // The client asks again as soon as it has read this.
-                send(&mut stream, "data: [DONE]\n\n")?;
+                send(stream, "data: [DONE]\n\n")?;
                 write!(stream, "0\r\n\r\n")?;
             }
             Ok(())
         }
-        "/v1/completions" => respond(&mut stream, 200, &json!({ "choices": [{ "text": "a" }] })),
-        _ => respond(&mut stream, 404, &json!({})),
+        "/v1/completions" => respond(stream, 200, &json!({ "choices": [{ "text": "a" }] })),
+        _ => respond(stream, 404, &json!({})),
     }
 }
 
 fn respond(stream: &mut TcpStream, status: u16, body: &Value) -> std::io::Result<()> {
-    let body = body.to_string();
-    write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    fake_server::respond(stream, status, "", &body.to_string())
 }
 
 /// A chunk of the transfer coding, split in two packets, with a size that has an extension.

@@ -2,10 +2,14 @@
 
 use bitnetc_frontend_gguf::testing::TinyModel;
 
+/// A model of the default shape that computes NaN after any text with this token.
+pub fn model_with_nan_after(token: usize) -> Vec<u8> {
+    with_nan_after(&TinyModel::default(), token)
+}
+
 /// A model that computes NaN after any text with this token, and is like others without it: the first norm multiplies a
 /// channel by more than a number can hold, and that channel is 0 in the embeddings of all other tokens.
-pub fn model_with_nan_after(token: usize) -> Vec<u8> {
-    let shape = TinyModel::default();
+pub fn with_nan_after(shape: &TinyModel, token: usize) -> Vec<u8> {
     let mut writer = shape.writer();
     let norm = &mut writer.tensor_mut("blk.0.attn_norm.weight").data;
     norm[..4].copy_from_slice(&3e38f32.to_le_bytes());

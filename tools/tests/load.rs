@@ -6,7 +6,7 @@ mod completions_server;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bitnetc_runtime::machine::KeepGoing;
 use bitnetc_tools::bench::table::TableStyle;
@@ -35,12 +35,13 @@ fn it_measures_what_the_server_does() {
         run(&target(&url), &test(Arrivals::Closed(4), 12), &mut |done| told = told.max(done)).unwrap();
     assert_eq!((outcome.model.as_str(), outcome.answers().count(), outcome.interrupted), ("fake", 12, false));
     for answer in outcome.answers() {
-        assert!(answer.ttft >= 60 * MS && answer.total >= answer.ttft + 180 * MS, "{answer:?}");
+        // Whenever this thread gets to read, a piece is not there before the server has sent it.
+        let last = answer.ttft + answer.gaps.iter().sum::<Duration>();
+        assert!(answer.ttft >= 60 * MS && last >= 240 * MS && answer.total >= last, "{answer:?}");
         assert_eq!(
             (answer.gaps.len(), answer.prompt_tokens, answer.cached_tokens, answer.generated_tokens),
             (9, 40, 10, 10)
         );
-        assert!(answer.gaps.iter().all(|&gap| gap >= 10 * MS), "{answer:?}");
     }
     assert_eq!(seen.most_at_once.load(Ordering::SeqCst), 4);
     // Three rounds of four.
@@ -106,22 +107,23 @@ fn an_interruption_keeps_what_is_complete() {
     let asked = stop.clone();
     let keep_going = (move || !asked.load(Ordering::Relaxed)).into();
     let target = Target::new(&url, None, Duration::from_secs(20), keep_going).unwrap();
-    let mut stopped = None;
+    let mut stopped = false;
     let outcome = run(&target, &test(Arrivals::Closed(2), 50), &mut |done| {
-        if done >= 4 && stopped.is_none() {
+        if done >= 4 {
             stop.store(true, Ordering::Relaxed);
-            stopped = Some(Instant::now());
+            stopped = true;
         }
     })
     .unwrap();
-    assert!(stopped.unwrap().elapsed() < Duration::from_secs(1));
+    assert!(stopped);
     assert!(outcome.interrupted && (4..10).contains(&outcome.answers().count()), "{}", outcome.endings.len());
     assert!(!outcome.endings.contains(&Ending::Interrupted));
 }
 
 #[test]
 fn a_burst_shows_stalls() {
-    let stall = 300 * MS;
+    // So long that no other delay is taken for it.
+    let stall = 1000 * MS;
     let (url, _) = start(Behaviour { gap: 10 * MS, stall: Some((500, stall)), ..Behaviour::default() });
     let mut test = test(Arrivals::Closed(3), 1);
     test.mix.answer = Length::Fixed(2000);
@@ -129,10 +131,10 @@ fn a_burst_shows_stalls() {
     let found = burst(&target(&url), &test, options).unwrap();
     assert_eq!((found.alone.len(), found.beside.len(), found.ended_early), (2, 2, 0));
     assert!(found.alone.iter().chain(&found.beside).all(|&t| t >= stall && t < 3 * stall), "{found:?}");
-    assert!(found.gaps_before.len() >= 2 * 3 * 15 && found.gaps_before.iter().all(|&gap| gap < stall));
-    let long = found.gaps_during.iter().filter(|&&gap| gap >= stall).count();
+    assert!(found.gaps_before.len() >= 2 * 3 * 15 && found.gaps_before.iter().all(|&gap| gap < stall / 2));
+    let long = found.gaps_during.iter().filter(|&&gap| gap >= stall / 2).count();
     assert_eq!(long, 6, "one for each stream and repetition: {:?}", found.gaps_during);
-    assert!(found.json()["gap_during_ms"]["max"].as_f64().unwrap() >= 300.0);
+    assert!(found.json()["gap_during_ms"]["max"].as_f64().unwrap() >= 500.0);
     assert!(found.tables(TableStyle::Markdown).contains("| with the streams |"));
 
     // Streams that are too short for it are said so.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bitnetc::chat::{Conversation, Reply};
+use bitnetc_runtime::memory::in_units;
 use serde_json::{Value, json};
 
 use crate::output;
@@ -63,7 +64,7 @@ pub(super) fn stats(conversation: &Conversation) -> String {
         rate(new, stats.prompt_time),
         output::count(stats.answer_tokens as u64, "token"),
         rate(stats.answer_tokens, stats.answer_time),
-        output::bytes(session.memory().total()),
-        output::peak_rss().map_or(String::new(), |rss| format!(", peak RSS {}", output::bytes(rss))),
+        in_units(session.memory().total()),
+        output::peak_rss().map_or(String::new(), |rss| format!(", peak RSS {}", in_units(rss))),
     )
 }

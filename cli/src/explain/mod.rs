@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use bitnetc::BuildOptions;
 use bitnetc::load::{LoadOptions, Source, load_source};
 use bitnetc_runtime::map::MapMode;
+use bitnetc_runtime::memory::in_units;
 use bitnetc_tools::explain::{ExplainOptions, MeasureOptions, context, explain, measure, page};
 use bitnetc_tools::speeds;
 use clap::Args;
@@ -141,7 +142,7 @@ pub(crate) fn run(args: &ExplainArgs, quiet: bool) -> Outcome {
     if let Some(html) = &args.html {
         let text = page::page(&document).map_err(|e| Failure::new(exit::FAILURE, e))?;
         write_text(html, &text)?;
-        output::say(quiet, format!("wrote {} ({})", html.display(), output::bytes(text.len() as u64)));
+        output::say(quiet, format!("wrote {} ({})", html.display(), in_units(text.len() as u64)));
     }
     if args.json {
         output::print_json(&document.to_json().map_err(|e| Failure::new(exit::FAILURE, e))?)?;

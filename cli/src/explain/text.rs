@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
+use bitnetc_runtime::memory::in_units;
 use bitnetc_tools::explain::{Document, Entry, Kind, OpInfo, Part, WorkInfo};
 
-use crate::output::{bytes, rounded};
+use crate::output::rounded;
 
 /// Columns of the chart of the arena.
 const CHART_COLUMNS: usize = 72;
@@ -102,10 +103,10 @@ pub(crate) fn report(document: &Document) -> String {
     );
     line(&mut text, "speeds", &speeds);
     let memory =
-        MEMORY.iter().filter_map(|(key, name)| Some(format!("{name} {}", bytes(*model.memory.get(key)?))));
+        MEMORY.iter().filter_map(|(key, name)| Some(format!("{name} {}", in_units(*model.memory.get(key)?))));
     let memory: Vec<String> = memory.collect();
     let total: u64 = model.memory.values().sum();
-    let memory = format!("{} at a context of {}: {}", bytes(total), model.context, memory.join(", "));
+    let memory = format!("{} at a context of {}: {}", in_units(total), model.context, memory.join(", "));
     line(&mut text, "memory", &memory);
     for entry in &document.entries {
         text.push('\n');
@@ -150,17 +151,17 @@ fn entry_text(document: &Document, entry: &Entry) -> String {
     let w = &entry.work;
     let reads = format!(
         "{} of weights and {} of KV cache{}; {} multiply-adds",
-        bytes(w.weight_bytes),
-        bytes(w.kv_read_bytes),
+        in_units(w.weight_bytes),
+        in_units(w.kv_read_bytes),
         if entry.resident { ", which stay in the caches" } else { "" },
         rounded(w.macs() as f64)
     );
     line(&mut text, "  reads", &reads);
     let private = match entry.private_bytes {
         0 => String::new(),
-        n => format!(", and {} per thread", bytes(n)),
+        n => format!(", and {} per thread", in_units(n)),
     };
-    line(&mut text, "  arena", &format!("{}{private}", bytes(entry.arena_bytes)));
+    line(&mut text, "  arena", &format!("{}{private}", in_units(entry.arena_bytes)));
     let ops = entry.ops.iter().filter(|op| !document.kinds[op.kind].kernels.is_empty()).count();
     line(&mut text, "  schedule", &schedule(ops, entry.barriers));
     text.push('\n');
@@ -270,9 +271,9 @@ fn by_op(document: &Document, entry: &Entry) -> String {
         let roofline = if row.least_ns > 0.0 { portion(row.least_ns / of.max(0.1)) } else { "-".to_owned() };
         let cells = [
             row.ops.to_string(),
-            or_dash(w.weight_bytes, bytes),
-            or_dash(w.kv_read_bytes + w.kv_written_bytes, bytes),
-            bytes(w.read_bytes + w.written_bytes),
+            or_dash(w.weight_bytes, in_units),
+            or_dash(w.kv_read_bytes + w.kv_written_bytes, in_units),
+            in_units(w.read_bytes + w.written_bytes),
             or_dash(w.macs(), |n| rounded(n as f64)),
             time(row.ns),
         ];
@@ -362,11 +363,11 @@ fn chart(document: &Document, entry: &Entry) -> String {
             }
         }
         let made = document.kinds[entry.ops[value.first].kind].op;
-        legend.push(format!("{} {} of {made}, {}", char::from(letter), value.name, bytes(value.size)));
+        legend.push(format!("{} {} of {made}, {}", char::from(letter), value.name, in_units(value.size)));
     }
     let mut text = "  arena over the ops above, one column each\n".to_owned();
     for (number, row) in grid.iter().enumerate() {
-        let from = bytes(number as u64 * row_bytes);
+        let from = in_units(number as u64 * row_bytes);
         let _ = writeln!(text, "    {from:>9} {}", String::from_utf8_lossy(row));
     }
     for pair in legend.chunks(2) {

@@ -1,7 +1,7 @@
 //! A server of two routes and as many behaviours as a page may meet: it answers what the last message asks for.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +9,9 @@ use std::time::Duration;
 use bitnetc_serve::page::document;
 use serde_json::{Value, json};
 
-/// Would be seen if it were taken for markup.
+use crate::fake_server;
+
+/// A text that would break out of the page if it were taken for markup.
 pub(crate) const EVIL: &str = "</script><script>window.taken=1</script><img src=x onerror=\"window.taken=2\"><h1>{{script}}&amp;\u{2028}";
 
 /// An answer with every construct that is drawn.
@@ -47,74 +49,45 @@ impl Seen {
 
 /// Starts the server; its address.
 pub(crate) fn start() -> (String, Arc<Seen>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
     let seen = Arc::new(Seen::default());
     let shared = seen.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let seen = shared.clone();
-            // A client that leaves ends its connection, no more.
-            std::thread::spawn(move || drop(serve(stream, &seen)));
-        }
-    });
-    (address, seen)
+    (fake_server::start(move |asked, stream| serve(stream, asked, &shared)), seen)
 }
 
-fn serve(mut stream: TcpStream, seen: &Seen) -> std::io::Result<()> {
-    let mut input = BufReader::new(stream.try_clone()?);
-    loop {
-        let mut line = String::new();
-        if input.read_line(&mut line)? == 0 {
-            return Ok(());
+/// Answers a request; whether the connection is kept.
+fn serve(stream: &mut TcpStream, asked: &fake_server::Asked, seen: &Seen) -> std::io::Result<bool> {
+    let key = asked.header("authorization");
+    let wanted = seen.key.lock().unwrap().clone();
+    let allowed = wanted.is_none_or(|wanted| key == Some(&format!("Bearer {wanted}")));
+    let json = |stream: &mut TcpStream, status: u16, body: &Value| {
+        respond(stream, status, "application/json", &body.to_string())
+    };
+    match asked.path.as_str() {
+        "/" => respond(stream, 200, "text/html; charset=utf-8", &document().html)?,
+        _ if !allowed => {
+            json(stream, 401, &json!({ "error": { "message": "no key", "type": "authentication_error" } }))?;
         }
-        let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-        let (mut length, mut key) = (0, None);
-        loop {
-            let mut header = String::new();
-            input.read_line(&mut header)?;
-            let Some((name, value)) = header.trim_end().split_once(": ") else { break };
-            match name.to_ascii_lowercase().as_str() {
-                "content-length" => length = value.parse().unwrap_or(0),
-                "authorization" => key = Some(value.to_owned()),
-                _ => {}
-            }
+        "/v1/models" => {
+            json(stream, 200, &json!({ "object": "list", "data": [{ "id": "first" }, { "id": EVIL }] }))?;
         }
-        let mut body = vec![0; length];
-        input.read_exact(&mut body)?;
-        let wanted = seen.key.lock().unwrap().clone();
-        let allowed = wanted.is_none_or(|wanted| key.as_deref() == Some(&format!("Bearer {wanted}")));
-        match path.as_str() {
-            "/" => respond(&mut stream, "200 OK", "text/html; charset=utf-8", &document().html)?,
-            _ if !allowed => {
-                let body = json!({ "error": { "message": "no key", "type": "authentication_error" } });
-                respond(&mut stream, "401 Unauthorized", "application/json", &body.to_string())?;
-            }
-            "/v1/models" => {
-                let models = json!({ "object": "list", "data": [{ "id": "first" }, { "id": EVIL }] });
-                respond(&mut stream, "200 OK", "application/json", &models.to_string())?;
-            }
-            "/props" => {
-                let props = json!({ "default_generation_settings": { "params": { "temperature": 0.8 } }, "build_info": EVIL });
-                respond(&mut stream, "200 OK", "application/json", &props.to_string())?;
-            }
-            "/v1/chat/completions" => {
-                let body: Value = serde_json::from_slice(&body)?;
-                seen.asked.lock().unwrap().push(Asked { body: body.clone(), key });
-                return answer(&mut stream, seen, &body);
-            }
-            _ => respond(&mut stream, "404 Not Found", "application/json", "{}")?,
+        "/props" => {
+            let settings = json!({ "params": { "temperature": 0.8 } });
+            json(stream, 200, &json!({ "default_generation_settings": settings, "build_info": EVIL }))?;
         }
+        "/v1/chat/completions" => {
+            let body = asked.json();
+            seen.asked.lock().unwrap().push(Asked { body: body.clone(), key: key.map(str::to_owned) });
+            return answer(stream, seen, &body).map(|()| false);
+        }
+        _ => respond(stream, 404, "application/json", "{}")?,
     }
+    Ok(true)
 }
 
-fn respond(stream: &mut TcpStream, status: &str, kind: &str, body: &str) -> std::io::Result<()> {
+fn respond(stream: &mut TcpStream, status: u16, kind: &str, body: &str) -> std::io::Result<()> {
     let policy = &document().policy;
-    write!(
-        stream,
-        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-security-policy: {policy}\r\nretry-after: 7\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
+    let headers = format!("content-type: {kind}\r\ncontent-security-policy: {policy}\r\nretry-after: 7\r\n");
+    fake_server::respond(stream, status, &headers, body)
 }
 
 /// Writes an event, or a `[DONE]`.
@@ -134,20 +107,15 @@ fn answer(stream: &mut TcpStream, seen: &Seen, body: &Value) -> std::io::Result<
     let messages = body["messages"].as_array().cloned().unwrap_or_default();
     let last = messages.last().and_then(|m| m["content"].as_str()).unwrap_or_default().to_owned();
     if last == "busy" {
-        return respond(
-            stream,
-            "429 Too Many Requests",
-            "application/json",
-            r#"{"error":{"message":"full"}}"#,
-        );
+        return respond(stream, 429, "application/json", r#"{"error":{"message":"full"}}"#);
     }
     if last == "evil error" {
         let body = json!({ "error": { "message": EVIL, "code": "x" } });
-        return respond(stream, "400 Bad Request", "application/json", &body.to_string());
+        return respond(stream, 400, "application/json", &body.to_string());
     }
     if last.starts_with("small context") && messages.len() > 3 {
         let body = json!({ "error": { "message": "too long", "code": "context_length_exceeded" } });
-        return respond(stream, "400 Bad Request", "application/json", &body.to_string());
+        return respond(stream, 400, "application/json", &body.to_string());
     }
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n: ping\n\n";
     stream.write_all(head.as_bytes())?;

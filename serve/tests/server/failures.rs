@@ -3,17 +3,16 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bitnetc::Model;
 use bitnetc::chat::Wish;
 use bitnetc_serve::{LogFormat, ModelSource};
 use serde_json::{Value, json};
 
-use crate::client::{
-    Answer, Running, ask, connect, eventually, long_options, long_text, options, post, read, source,
-};
+use crate::http_client::{Answer, ask, connect, eventually, post, read};
 use crate::poisoned::model_with_nan_after;
+use crate::running::{Running, long_options, long_text, options, source};
 
 /// The code of the error that a stream ends with.
 fn code_of_stream(answer: &Answer) -> String {
@@ -136,19 +135,17 @@ fn refusals_are_quick_and_leave_streams_alone() {
             text(&answer)
         });
         eventually(|| server.metric("bitnetc:num_requests_running") == 1.0);
-        let mut times = Vec::new();
-        while !ended.load(Ordering::SeqCst) && times.len() < 200 {
-            let begun = Instant::now();
+        let mut refusals = 0;
+        while !ended.load(Ordering::SeqCst) && refusals < 200 {
             let refused = server.post("/v1/completions", &json!({ "prompt": "a", "max_tokens": 1 }));
             // The stream may be over by now.
             if refused.status == 429 {
                 assert!(refused.header("retry-after").is_some());
-                times.push(begun.elapsed());
+                refusals += 1;
             }
         }
-        times.sort_unstable();
-        assert!(times.len() > 2, "{}", times.len());
-        assert!(times[times.len() / 2] < Duration::from_millis(200), "{times:?}");
+        // Not after the stream, for whose sequence they would have waited.
+        assert!(refusals > 2, "{refusals}");
         assert_eq!(stream.join().unwrap(), alone);
     });
 }
@@ -172,7 +169,7 @@ fn a_text_that_is_left_makes_way_for_the_one_that_waits() {
 }
 
 /// A model whose opening takes until `goes_on` says otherwise, and then fails as if it had been interrupted.
-fn interrupted(goes_on: impl Fn() -> bool + Send + Sync + 'static) -> ModelSource {
+pub(crate) fn interrupted(goes_on: impl Fn() -> bool + Send + Sync + 'static) -> ModelSource {
     let mut slow = source("slow");
     slow.open = Box::new(move || {
         while goes_on() {

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 use bitnetc_serve::{Key, LogFormat};
 use serde_json::json;
 
-use crate::client::{
-    Running, ask, connect, eventually, long_options, long_text, options, post, read, source,
-};
+use crate::http_client::{ask, connect, eventually, post, read};
+use crate::running::{Running, long_options, long_text, options, source};
 
 #[test]
 fn what_is_refused_has_its_status_and_is_json() {
@@ -122,7 +121,7 @@ fn keys_are_asked_for_and_never_told() {
 #[test]
 fn slow_clients_hold_nobody_up() {
     let mut hasty = options();
-    hasty.limits.read_timeout = Duration::from_millis(300);
+    hasty.limits.read_timeout = Duration::from_secs(1);
     hasty.limits.connections = 8;
     let server = Running::new(hasty).healthy();
     let mut slow: Vec<_> = (0..6).map(|_| connect(server.address)).collect();

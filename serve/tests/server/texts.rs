@@ -13,65 +13,35 @@ use bitnetc::runtime::sampling::SamplingParams;
 use bitnetc_serve::ModelSource;
 use serde_json::{Value, json};
 
-use crate::client::{
-    Running, ask, builtin, connect, eventually, long_options, long_text, options, post, read, source,
-};
+use crate::http_client::{Answer, connect, eventually, post, read};
+use crate::mixed_requests::{Mixed, PLAY};
+use crate::running::{Running, builtin, long_options, long_text, options, source};
 
-const PLAY: &str = "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak.\n\nROMEO:\nBut, soft! what \
-                    light through yonder window breaks? It is the east, and Juliet is the sun.";
-
-/// A request of the mix.
-struct Case {
-    body: Value,
-    prompt: &'static str,
-    params: SamplingParams,
-    options: GenerateOptions,
-    form: Option<GrammarSource>,
+/// The text that `bitnetc run` prints for a request.
+fn expected(of: &Mixed, session: &mut TextSession) -> String {
+    let model = builtin();
+    let ids = model.prompt(of.prompt).unwrap();
+    let params = SamplingParams { seed: of.seed, temperature: of.temperature, ..SamplingParams::default() };
+    let options =
+        GenerateOptions { limit: Some(of.limit), stop: of.stop.clone(), ..GenerateOptions::default() };
+    let mut request = Request::new(ids, params, options).unwrap().without_tokens();
+    if let Some(regex) = of.regex {
+        let form = GrammarSource::Regex(regex.to_owned());
+        request = request.with_constraint(model.constraint(&form).unwrap());
+    }
+    session.follow(request, || true, |_| true).unwrap().text
 }
 
-/// The request with this number.
-fn case(number: usize) -> Case {
-    let prompt = &PLAY[..1 + (number * 37) % (PLAY.len() - 1)];
-    let limit = 1 + (number * 7) % 24;
-    let temperature = if number.is_multiple_of(3) { 0.0 } else { 0.8 };
-    let params = SamplingParams { seed: number as u64, temperature, ..SamplingParams::default() };
-    let stop = if number.is_multiple_of(4) { vec!["e".to_owned()] } else { Vec::new() };
-    let form = number.is_multiple_of(5).then(|| GrammarSource::Regex("[a-z ]{1,40}".to_owned()));
-    let mut body = json!({
-        "model": "tiny", "prompt": prompt, "max_tokens": limit, "seed": number, "temperature": temperature, "stop": stop,
-        "stream": number.is_multiple_of(2),
-    });
-    if form.is_some() {
-        body["regex"] = json!("[a-z ]{1,40}");
+/// The text of an answer.
+fn text(of: &Mixed, answer: &Answer) -> String {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    if of.stream {
+        let (events, done) = answer.events();
+        assert!(done, "{}", answer.text());
+        let texts = events.iter().filter_map(|event| event["choices"][0]["text"].as_str());
+        return texts.collect();
     }
-    let options = GenerateOptions { limit: Some(limit as u64), stop, ..GenerateOptions::default() };
-    Case { body, prompt, params, options, form }
-}
-
-impl Case {
-    /// The text that `bitnetc run` prints.
-    fn expected(&self, session: &mut TextSession) -> String {
-        let model = builtin();
-        let ids = model.prompt(self.prompt).unwrap();
-        let mut request =
-            Request::new(ids, self.params.clone(), self.options.clone()).unwrap().without_tokens();
-        if let Some(form) = &self.form {
-            request = request.with_constraint(model.constraint(form).unwrap());
-        }
-        session.follow(request, || true, |_| true).unwrap().text
-    }
-
-    /// The text of an answer.
-    fn text(&self, answer: &crate::client::Answer) -> String {
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        if self.body["stream"] == true {
-            let (events, done) = answer.events();
-            assert!(done, "{}", answer.text());
-            let texts = events.iter().filter_map(|event| event["choices"][0]["text"].as_str());
-            return texts.collect();
-        }
-        answer.json()["choices"][0]["text"].as_str().unwrap().to_owned()
-    }
+    answer.json()["choices"][0]["text"].as_str().unwrap().to_owned()
 }
 
 /// Sends `count` requests with `clients` at a time; some leave before they are answered.
@@ -80,7 +50,8 @@ fn same_under_load(count: usize, clients: usize) {
     many.limits.queue = 1000;
     let server = Running::new(many).healthy();
     let mut session = builtin().session_with(EngineOptions::single(256, 1)).unwrap();
-    let expected: Vec<String> = (0..count).map(|number| case(number).expected(&mut session)).collect();
+    let expected: Vec<String> =
+        (0..count).map(|number| expected(&Mixed::new(number), &mut session)).collect();
     let next = AtomicUsize::new(0);
     let left = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -91,15 +62,16 @@ fn same_under_load(count: usize, clients: usize) {
                     if number >= count {
                         return;
                     }
-                    let case = case(number);
+                    let mixed = Mixed::new(number);
+                    let body = mixed.body();
                     if number % 11 == 10 {
                         let mut stream = connect(server.address);
-                        stream.write_all(post("/v1/completions", &case.body).as_bytes()).unwrap();
+                        stream.write_all(post("/v1/completions", &body).as_bytes()).unwrap();
                         std::thread::sleep(Duration::from_millis((number % 7) as u64 * 5));
                         left.fetch_add(1, Ordering::SeqCst);
                     }
-                    let answer = server.post("/v1/completions", &case.body);
-                    assert_eq!(case.text(&answer), expected[number], "request {number}: {}", case.body);
+                    let answer = server.post("/v1/completions", &body);
+                    assert_eq!(text(&mixed, &answer), expected[number], "request {number}: {body}");
                 }
             });
         }
@@ -126,49 +98,6 @@ fn texts_under_load_are_those_of_one_at_a_time() {
 #[test]
 fn sixty_four_clients_at_a_time() {
     same_under_load(128, 64);
-}
-
-/// Memory that this process is resident with.
-fn resident(server: &Running) -> f64 {
-    server.metric("process_resident_memory_bytes")
-}
-
-#[test]
-#[ignore = "minutes: .ci/soak runs it"]
-fn ten_thousand_requests_leave_nothing() {
-    let mut many = options();
-    many.limits.queue = 1000;
-    let server = Running::new(many).healthy();
-    let run = |from: usize, to: usize| {
-        let next = AtomicUsize::new(from);
-        std::thread::scope(|scope| {
-            for _ in 0..64 {
-                scope.spawn(|| {
-                    loop {
-                        let number = next.fetch_add(1, Ordering::SeqCst);
-                        if number >= to {
-                            return;
-                        }
-                        let body = case(number % 300).body;
-                        if number.is_multiple_of(50) {
-                            assert!((400..500).contains(&ask(server.address, "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n{").status));
-                        } else if number % 5 == 1 {
-                            let mut stream = connect(server.address);
-                            stream.write_all(post("/v1/completions", &body).as_bytes()).unwrap();
-                        } else {
-                            assert_eq!(server.post("/v1/completions", &body).status, 200);
-                        }
-                    }
-                });
-            }
-        });
-        settled(&server);
-    };
-    run(0, 2_000);
-    let before = resident(&server);
-    run(2_000, 10_000);
-    let after = resident(&server);
-    assert!(after <= 1.02 * before, "{before} bytes have become {after}");
 }
 
 #[test]
@@ -236,7 +165,7 @@ fn streams_say_that_they_live() {
 #[test]
 fn the_end_is_in_order() {
     let mut short = long_options();
-    short.limits.drain_timeout = Duration::from_millis(300);
+    short.limits.drain_timeout = Duration::from_secs(600);
     let server = Running::new(short).healthy();
     let mut kept = connect(server.address);
     let long = long_text(true);
@@ -251,15 +180,14 @@ fn the_end_is_in_order() {
     let refused = read(&mut kept);
     assert_eq!((refused.status, refused.header("connection")), (503, Some("close")));
     assert!(refused.header("retry-after").is_some());
+    server.shutdown.end();
     let answer = read(&mut running);
     let (events, done) = answer.events();
     assert!(done, "{}", answer.text());
     let last = events.last().unwrap();
     let whole = last["choices"][0]["finish_reason"] == "length";
     assert!(whole || last["error"]["code"] == "shutting_down", "{last}");
-    let begun = Instant::now();
     server.ended().unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
 #[test]

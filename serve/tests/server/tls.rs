@@ -8,7 +8,8 @@ use bitnetc_serve::{ServeError, Server, TlsFiles};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use crate::client::{Running, connect, options, source};
+use crate::http_client::connect;
+use crate::running::{Running, options, source};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/tls").join(name)

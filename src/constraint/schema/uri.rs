@@ -1,5 +1,7 @@
 //! References to schemas: relative resolution (RFC 3986, 5.2) and percent escapes.
 
+use crate::percent;
+
 /// The parts of a URI reference, without its fragment.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Parts<'u> {
@@ -80,15 +82,7 @@ pub(super) fn resolve(base: &str, reference: &str) -> String {
 
 /// Text with its percent escapes resolved; `None` where they are no UTF-8.
 pub(super) fn unescape(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let hex = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
-        let escaped = hex.filter(|_| first == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        bytes.push(escaped.unwrap_or(first));
-        rest = if escaped.is_some() { after.get(2..).unwrap_or_default() } else { after };
-    }
-    String::from_utf8(bytes).ok()
+    String::from_utf8(percent::decoded(text)).ok()
 }
 
 #[cfg(test)]

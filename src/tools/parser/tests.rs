@@ -69,6 +69,7 @@ fn read(events: Vec<CallEvent>) -> (String, Vec<(String, String)>) {
 
 /// A text of each form: words, a call of `weather` with a city and days, and one of `now`.
 const TEXTS: &[(&str, &str)] = &[
+    ("lfm2", "Let me see.<|tool_call_start|>[weather(city=\"a<b\", days=2), now()]<|tool_call_end|>"),
     (
         "hermes",
         "Let me see.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"a<b\", \"days\": 2}}\n</tool_call>\n<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>",
@@ -150,7 +151,9 @@ fn every_form_gives_the_calls() {
     let missing: Vec<&str> = CallForm::all()
         .iter()
         .map(|form| form.name)
-        .filter(|name| *name != "llama3" && !TEXTS.iter().any(|(tested, _)| tested == name))
+        .filter(|name| {
+            !["llama3", "pythonic"].contains(name) && !TEXTS.iter().any(|(tested, _)| tested == name)
+        })
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
@@ -161,6 +164,27 @@ fn an_answer_may_be_a_call_as_a_whole() {
     let weather = || vec![("weather".to_owned(), r#"{"city": "Rome"}"#.to_owned())];
     assert_eq!(parsed("llama3", call), (String::new(), weather()));
     assert_eq!(parsed("llama3", &format!("<|python_tag|> {call}")), (String::new(), weather()));
+    let list = "[weather(city='Rome'), now( )]";
+    let both = || [weather(), vec![("now".to_owned(), "{}".to_owned())]].concat();
+    assert_eq!(parsed("pythonic", list), (String::new(), both()));
+    assert_eq!(
+        parsed("pythonic", &format!("<|python_start|> {list}<|python_end|>")),
+        (String::new(), both())
+    );
+    for text in [
+        "[]",
+        "[1, 2]",
+        "[unknown(a=1)]",
+        "[weather",
+        "[weather]",
+        "weather(city='Rome')",
+        &format!("So: {list}"),
+    ] {
+        assert_eq!(parsed("pythonic", text), (text.to_owned(), vec![]), "{text}");
+    }
+    // What is no call in a list ends it.
+    assert_eq!(parsed("pythonic", "[weather(city='Rome'), x]").1, weather());
+    assert_eq!(parsed("pythonic", "[weather('Rome')]").1, [("weather".to_owned(), "{}".to_owned())]);
     // JSON that calls nothing, and JSON after words.
     for text in [r#"{"name": "Rome", "parameters": {}}"#, r#"{"a": 1}"#, &format!("So: {call}"), "{", "{}{"] {
         assert_eq!(parsed("llama3", text), (text.to_owned(), vec![]), "{text}");
@@ -258,6 +282,11 @@ fn the_beginning_of_a_call_is_no_text_where_it_is_cut_off() {
     ] {
         assert_eq!(read(cut_events("llama3", text)), (outside.to_owned(), vec![]), "{text}");
     }
+    for (text, outside) in [("[wea", ""), ("[", ""), ("[weather", ""), ("[1", "[1"), ("[x(", "[x(")] {
+        assert_eq!(read(cut_events("pythonic", text)), (outside.to_owned(), vec![]), "{text}");
+    }
+    let cut = read(cut_events("pythonic", "[weather(city=\"Ro"));
+    assert_eq!(cut, (String::new(), vec![("weather".to_owned(), "{\"city\": \"Ro".to_owned())]));
     // Words that end where a mark could begin lose that.
     assert_eq!(read(cut_events("hermes", "if a <")).0, "if a");
     assert_eq!(read(cut_events("hermes", "if a < b\n")).0, "if a < b\n");
@@ -309,7 +338,14 @@ fn soup() -> impl Strategy<Value = (usize, String)> {
                 "]",
                 ",",
                 "weather",
+                "weather(",
                 "now",
+                "(",
+                ")",
+                "=",
+                "'a\\'b'",
+                "-1.5",
+                "\\u00e9",
                 "city",
                 "\n",
                 " ",

@@ -1,4 +1,4 @@
-//! HTTP/1.1 over a socket: one request per connection, an answer read piece by piece.
+//! HTTP/1.1 over a socket, https too: one request per connection, an answer read piece by piece.
 //!
 //! Invariants: no read waits longer than [`TICK`] without asking whether to go on; lines, heads and chunks have bounds.
 
@@ -10,6 +10,7 @@ use bitnetc_runtime::machine::KeepGoing;
 use serde_json::Value;
 
 use super::LoadError;
+use super::socket::{Socket, Tls, is_silence};
 
 /// Longest wait between two questions whether to go on.
 const TICK: Duration = Duration::from_millis(100);
@@ -45,6 +46,8 @@ impl Probe {
 pub struct Target {
     host: String,
     port: u16,
+    /// `None`: plain.
+    tls: Option<Tls>,
     /// What stands before every path; without a slash at the end.
     prefix: String,
     key: Option<String>,
@@ -57,7 +60,7 @@ impl Target {
     /// The server at an address such as `http://127.0.0.1:8080`. `timeout` is the longest silence that is borne.
     ///
     /// # Errors
-    /// An address that is not one of HTTP.
+    /// An address that is not one of HTTP; the system's certificates cannot be read.
     pub fn new(
         url: &str,
         key: Option<String>,
@@ -65,11 +68,10 @@ impl Target {
         keep_going: KeepGoing,
     ) -> Result<Self, LoadError> {
         let wrong = |why| LoadError::Address { url: url.to_owned(), why };
-        let Some(rest) = url.strip_prefix("http://") else {
-            return Err(wrong(match url.starts_with("https://") {
-                true => "https is not supported",
-                false => "it must begin with http://",
-            }));
+        let (encrypted, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+            (Some(rest), _) => (false, rest),
+            (_, Some(rest)) => (true, rest),
+            _ => return Err(wrong("it must begin with http:// or https://")),
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (host, port) = match authority.rsplit_once(':') {
@@ -77,7 +79,7 @@ impl Target {
             Some((host, port)) if !port.ends_with(']') => {
                 (host, port.parse().map_err(|_| wrong("the port is not a number up to 65535"))?)
             }
-            _ => (authority, 80),
+            _ => (authority, if encrypted { 443 } else { 80 }),
         };
         if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '@') {
             return Err(wrong("the host is not a name or an address"));
@@ -92,7 +94,8 @@ impl Target {
         if key.as_deref().is_some_and(|key| key.contains(|c: char| c.is_control())) {
             return Err(wrong("the key has control characters"));
         }
-        Ok(Self { host: host.to_owned(), port, prefix, key, timeout, keep_going })
+        let tls = encrypted.then(|| Tls::new(bare(host))).transpose()?;
+        Ok(Self { host: host.to_owned(), port, tls, prefix, key, timeout, keep_going })
     }
 
     /// Host and port, for people.
@@ -112,9 +115,29 @@ impl Target {
         LoadError::Protocol { server: self.name(), what: what.into() }
     }
 
-    fn connect(&self) -> Result<TcpStream, LoadError> {
-        let host = self.host.trim_start_matches('[').trim_end_matches(']');
-        let addresses = (host, self.port).to_socket_addrs().map_err(|e| self.io(e))?;
+    /// Called while the server is silent, since `begun`.
+    fn wait(&self, begun: Instant) -> Result<(), LoadError> {
+        if !self.keep_going.ask() {
+            return Err(LoadError::Interrupted);
+        }
+        if begun.elapsed() > self.timeout {
+            let silence = self.timeout.as_secs();
+            return Err(self.protocol(format!("no answer for {silence} seconds")));
+        }
+        Ok(())
+    }
+
+    fn connect(&self) -> Result<Socket, LoadError> {
+        let stream = self.connect_plain()?;
+        let begun = Instant::now();
+        match &self.tls {
+            None => Ok(Socket::Plain(stream)),
+            Some(tls) => tls.connect(stream, || self.wait(begun), |e| self.io(e)),
+        }
+    }
+
+    fn connect_plain(&self) -> Result<TcpStream, LoadError> {
+        let addresses = (bare(&self.host), self.port).to_socket_addrs().map_err(|e| self.io(e))?;
         let mut failure = std::io::Error::new(ErrorKind::NotFound, "the name has no address");
         for address in addresses {
             match TcpStream::connect_timeout(&address, CONNECT) {
@@ -147,7 +170,8 @@ impl Target {
         if !body.is_empty() {
             head += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
         }
-        stream.write_all(format!("{head}\r\n{body}").as_bytes()).map_err(|e| self.io(e))?;
+        let sent = stream.write_all(format!("{head}\r\n{body}").as_bytes()).and_then(|()| stream.flush());
+        sent.map_err(|e| self.io(e))?;
         Response::read(self, stream)
     }
 
@@ -180,6 +204,11 @@ impl Target {
     }
 }
 
+/// A host without the brackets of an IPv6 address.
+fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
 /// How the end of a body is found.
 #[derive(Debug)]
 enum Framing {
@@ -197,7 +226,7 @@ enum Framing {
 #[derive(Debug)]
 pub(super) struct Response<'a> {
     target: &'a Target,
-    stream: TcpStream,
+    stream: Socket,
     /// What was received and not used.
     buffer: Vec<u8>,
     framing: Framing,
@@ -206,7 +235,7 @@ pub(super) struct Response<'a> {
 }
 
 impl<'a> Response<'a> {
-    fn read(target: &'a Target, stream: TcpStream) -> Result<Self, LoadError> {
+    fn read(target: &'a Target, stream: Socket) -> Result<Self, LoadError> {
         let mut response = Self { target, stream, buffer: Vec::new(), framing: Framing::Close, status: 0 };
         let line = response.line()?;
         let status =
@@ -244,20 +273,7 @@ impl<'a> Response<'a> {
                     self.buffer.extend_from_slice(piece.get(..n).unwrap_or_default());
                     return Ok(true);
                 }
-                Err(e)
-                    if matches!(
-                        e.kind(),
-                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-                    ) =>
-                {
-                    if !self.target.keep_going.ask() {
-                        return Err(LoadError::Interrupted);
-                    }
-                    if begun.elapsed() > self.target.timeout {
-                        let silence = self.target.timeout.as_secs();
-                        return Err(self.target.protocol(format!("no answer for {silence} seconds")));
-                    }
-                }
+                Err(e) if is_silence(&e) => self.target.wait(begun)?,
                 Err(e) => return Err(self.target.io(e)),
             }
         }
@@ -348,6 +364,9 @@ mod tests {
     #[test]
     fn addresses_are_understood_or_refused() {
         let parts = |url: &str| target(url).map(|t| (t.host, t.port, t.prefix)).unwrap();
+        let encrypted = target("https://localhost/v1").unwrap();
+        assert!(encrypted.tls.is_some() && encrypted.port == 443, "{encrypted:?}");
+        assert!(target("https://[::1]:81").unwrap().tls.is_some());
         assert_eq!(parts("http://localhost:8080"), ("localhost".into(), 8080, String::new()));
         assert_eq!(parts("http://localhost/"), ("localhost".into(), 80, String::new()));
         assert_eq!(parts("http://[::1]:81/api/v1/"), ("[::1]".into(), 81, "/api".into()));
@@ -357,8 +376,9 @@ mod tests {
         for url in [
             "",
             "localhost:8080",
-            "https://localhost",
+            "ftp://localhost",
             "http://",
+            "https://",
             "http://:80",
             "http://a:x",
             "http://a:70000",

@@ -7,6 +7,7 @@
 //! | module | job |
 //! |---|---|
 //! | `http` | HTTP/1.1 over a socket, with deadlines |
+//! | `socket` | the socket, with TLS for https |
 //! | `stream` | events of a stream |
 //! | `lengths` | lengths of prompts and answers |
 //! | `request` | one request and its times |
@@ -21,6 +22,7 @@ mod lengths;
 pub mod report;
 mod request;
 mod run;
+mod socket;
 mod stream;
 
 pub use burst::{Burst, BurstOptions, burst};
@@ -40,6 +42,12 @@ pub enum LoadError {
         url: String,
         /// What is wrong with it.
         why: &'static str,
+    },
+    /// https cannot be used.
+    #[error("cannot use https: {why}")]
+    Tls {
+        /// Why not.
+        why: String,
     },
     /// The server could not be reached, or ended the connection.
     #[error("{server}: {source}")]
