@@ -29,6 +29,7 @@
 //! | [`constraint`] | text that follows a JSON schema or a grammar (feature `grammar`) |
 //! | [`store`] | models by name, and the cache of compiled plans; the network with feature `hub` |
 //! | [`perplexity`] | how well a model predicts a text |
+//! | [`likelihood`] | how likely texts are after a context |
 //! | [`engine`] | many texts at a time: requests, events, the scheduler |
 //! | [`load`] | what [`Model`] is made of, with every option |
 //! | [`compile`], [`import`] | plan files, and GGUF files from checkpoints |
@@ -49,6 +50,7 @@ pub mod constraint;
 pub mod engine;
 pub mod error;
 pub mod import;
+pub mod likelihood;
 pub mod load;
 mod model;
 pub mod perplexity;

@@ -48,6 +48,7 @@ fn crates_depend_in_one_direction() {
             "cli",
             &["bitnetc", "codegen", "frontend-gguf", "import", "ir", "passes", "runtime", "serve", "tools"],
         ),
+        ("python", &["bitnetc", "cli", "tools"]),
     ]);
     for (name, allowed) in allowed {
         assert_eq!(edges(&root().join(name).join("Cargo.toml")), allowed, "edges of {name}");
@@ -258,7 +259,7 @@ const LIBRARIES: [&str; 9] = [
 
 fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for dir in LIBRARIES.into_iter().chain(["page/src", "serve/src", "tools/src", "cli/src"]) {
+    for dir in LIBRARIES.into_iter().chain(["page/src", "serve/src", "tools/src", "cli/src", "python/src"]) {
         rust_files(&root().join(dir), &mut files);
     }
     files
@@ -281,7 +282,9 @@ fn unsafe_stands_in_three_files_only() {
         "page/src/lib.rs",
         "serve/src/lib.rs",
         "tools/src/lib.rs",
+        "cli/src/lib.rs",
         "cli/src/main.rs",
+        "python/src/lib.rs",
         "ir/src/lib.rs",
         "threads/src/lib.rs",
         "frontend-gguf/src/lib.rs",
@@ -296,9 +299,11 @@ fn unsafe_stands_in_three_files_only() {
 
 /// Where logits may be asked for: the engine, which makes texts; what scores texts that there are; what measures or explains the
 /// machine; and where sequences are fed by definition.
-const FEEDERS: [&str; 9] = [
+const FEEDERS: [&str; 11] = [
     "src/engine/stepper.rs",
     "src/perplexity.rs",
+    "src/likelihood.rs",
+    "python/src/session.rs",
     "cli/src/logits.rs",
     "tools/src/bench/run.rs",
     "tools/src/bench/kernels.rs",
@@ -335,7 +340,7 @@ fn texts_are_made_in_the_engine_alone() {
     assert_eq!(lines_outside_of_tests(text), [(1, "a.feed(1);"), (6, "c.feed(3); "), (9, "f")]);
     let mut files = Vec::new();
     // What can name a machine.
-    for dir in ["src", "runtime/src", "tools/src", "cli/src", "tools/benches", "examples"] {
+    for dir in ["src", "runtime/src", "tools/src", "cli/src", "python/src", "tools/benches", "examples"] {
         rust_files(&root().join(dir), &mut files);
     }
     let mut fed = BTreeSet::new();

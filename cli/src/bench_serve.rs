@@ -1,7 +1,7 @@
 //! `bitnetc bench serve`: a server under load.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use bitnetc_tools::bench::machine::{Build, Machine};
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::build::host;
 use super::failure::Failure;
 use super::model_arg::ModelArg;
-use super::{Outcome, interrupt, output, progress};
+use super::{Outcome, interrupt, invocation, output, progress};
 use crate::exit;
 
 /// Longest address of a server.
@@ -189,9 +189,8 @@ impl Server {
     /// Starts `bitnetc serve` and waits until it answers.
     fn start(args: &BenchServeArgs, quiet: bool) -> Result<Self, Failure> {
         let failed = |what: String| Failure::new(exit::FAILURE, what);
-        let program =
-            std::env::current_exe().map_err(|e| failed(format!("cannot find this program: {e}")))?;
-        let mut command = Command::new(program);
+        let mut command =
+            invocation::again().map_err(|e| failed(format!("cannot find this program: {e}")))?;
         command.args(["--quiet", "serve", "--port", "0"]);
         if let Some(key) = &args.api_key {
             command.env("BITNETC_API_KEY", key);

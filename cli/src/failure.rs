@@ -3,7 +3,6 @@
 //! Every failure looks as those of the command line do: `error: what, where, why`, then the place in a text if there is one, then
 //! `hint: what to do`. Invariant: no line is broken, whatever stderr is; a terminal does that itself.
 
-use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use bitnetc::batch::BatchError;
@@ -108,12 +107,12 @@ impl Failure {
     }
 
     /// Shows the failure, as an object too if the command was given `--json`, and gives its exit code.
-    pub(crate) fn report(self) -> ExitCode {
+    pub(crate) fn report(self) -> u8 {
         self.show();
         if let (Some(report), Some(to)) = (&self.report, JSON.get()) {
             print_object(*to, &report.message, report.hint.as_deref(), self.code);
         }
-        ExitCode::from(self.code)
+        self.code
     }
 
     /// Shows the failure, for a command that continues.

@@ -16,7 +16,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
-use super::{input_file, output};
+use super::{input_file, invocation, output};
 use crate::exit;
 
 #[derive(Debug, Args)]
@@ -172,17 +172,11 @@ fn write_reproducer(directory: &Path, error: &PassError) -> Result<String, Failu
         );
         reproducer.context.stop_after = Some(culprit.patch);
     }
-    reproducer.command = Some(command_line());
+    reproducer.command = Some(invocation::typed());
     make_directory(directory)?;
     let path = directory.join(format!("{}.bir", error.place()));
     write_text(&path, &reproducer.to_string())?;
     Ok(format!("{note}\nto reproduce: bitnetc ir opt --run-reproducer {}", path.display()))
-}
-
-/// The command that runs, for people who read a reproducer.
-fn command_line() -> String {
-    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
-    std::iter::once("bitnetc".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 fn timing_json(report: &RunReport) -> Value {

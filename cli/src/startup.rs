@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use bitnetc_runtime::map::MapMode;
 use bitnetc_tools::bench::table::{Column, Table, TableStyle};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::args::StartupArgs;
 use super::failure::Failure;
-use super::{Outcome, interrupt, models, output};
+use super::{Outcome, interrupt, invocation, models, output};
 use crate::exit;
 
 /// Tokens of the context of these runs: small, so that planned memory is memory that is used.
@@ -120,8 +120,8 @@ pub(crate) fn run(args: &StartupArgs, quiet: bool) -> Outcome {
 /// Runs this program; its JSON output.
 fn call(args: Vec<OsString>) -> Result<Value, Failure> {
     let failed = |why: String| Failure::new(exit::FAILURE, format!("cannot measure the startup: {why}"));
-    let program = std::env::current_exe().map_err(|e| failed(e.to_string()))?;
-    let result = Command::new(program).arg("-q").args(args).stdin(Stdio::null()).output();
+    let mut command = invocation::again().map_err(|e| failed(e.to_string()))?;
+    let result = command.arg("-q").args(args).stdin(Stdio::null()).output();
     let result = result.map_err(|e| failed(e.to_string()))?;
     if interrupt::requested() {
         return Err(bitnetc::Error::Interrupted.into());

@@ -337,7 +337,7 @@ impl Registry {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         let engine = EngineOptions {
             max_step: Some(models.max_step),
-            cache_ram: models.cache_ram.unwrap_or_else(default_cache),
+            cache_ram: models.cache_ram.unwrap_or_else(EngineOptions::default_cache_ram),
             ..EngineOptions::of(context, models.threads, models.parallel)
         };
         let service = Service {
@@ -425,11 +425,6 @@ fn describe(name: &str, running: &Running) -> String {
     )
 }
 
-/// Bytes of prefixes that are stored where nobody says how many: a tenth of the memory, at most 2 GiB.
-fn default_cache() -> u64 {
-    Memory::probe().total.unwrap_or(0).div_euclid(10).min(2 << 30)
-}
-
 /// Bytes in decimal units.
 fn shown(bytes: u64) -> String {
     match bytes {
@@ -445,7 +440,7 @@ mod tests {
 
     #[test]
     fn bytes_are_shown_in_decimal_units() {
-        assert!(default_cache() <= 2 << 30);
+        assert!(EngineOptions::default_cache_ram() <= 2 << 30);
         assert_eq!(
             [1_500, 2_000_000, 3_210_000_000].map(shown),
             ["1.5 kB", "2.0 MB", "3.21 GB"].map(str::to_owned)

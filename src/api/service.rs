@@ -1,7 +1,10 @@
 //! What answers requests: a model with the settings of its server, made once and shared by all requests.
 
+use std::path::Path;
+
 use bitnetc_runtime::sampling::SamplingParams;
 
+use crate::builtin;
 use crate::chat::{ChatEncoder, ChatError};
 use crate::constraint::GrammarSource;
 use crate::engine::GenerateOptions;
@@ -65,6 +68,18 @@ impl Default for Limits {
 }
 
 impl Service {
+    /// The name of a model that nobody named: of a file its name without the ending, else what it is opened by.
+    pub fn name_of(model: Option<&Path>) -> String {
+        let Some(path) = model else { return builtin::SHORT_NAME.to_owned() };
+        let text = path.to_string_lossy();
+        match path.extension().and_then(|end| end.to_str()) {
+            Some("gguf" | "plan") if !text.starts_with("hf:") => {
+                path.file_stem().map_or(text.to_string(), |stem| stem.to_string_lossy().into_owned())
+            }
+            _ => text.into_owned(),
+        }
+    }
+
     /// Tokens of the model's vocabulary, as its logits count them.
     pub(super) fn vocab(&self) -> u32 {
         self.model.loaded().model.vocab()
@@ -78,5 +93,23 @@ impl Service {
         hasher.update(loaded.head.as_bytes());
         hasher.update(loaded.cache_type().map_or("", |dtype| dtype.name()).as_bytes());
         format!("fp_{}", &hasher.finalize().to_hex()[..16])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_named_as_their_files_are() {
+        for (model, name) in [
+            ("models/a.b.gguf", "a.b"),
+            ("/x/model.plan", "model"),
+            ("2b-4t", "2b-4t"),
+            ("hf:org/repo:file.gguf", "hf:org/repo:file.gguf"),
+        ] {
+            assert_eq!(Service::name_of(Some(Path::new(model))), name);
+        }
+        assert_eq!(Service::name_of(None), builtin::SHORT_NAME);
     }
 }

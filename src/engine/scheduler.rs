@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::machine::{Record, Wanted, vec_with_room};
+use bitnetc_runtime::memory::Memory;
 use bitnetc_runtime::model::Model;
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 
@@ -76,6 +77,11 @@ impl EngineOptions {
             events: Self::EVENTS,
             record: Record::Nothing,
         }
+    }
+
+    /// Bytes of earlier prompts that are kept where nobody says how many: a tenth of the memory, at most 2 GiB.
+    pub fn default_cache_ram() -> u64 {
+        Memory::probe().total.unwrap_or(0).div_euclid(10).min(2 << 30)
     }
 
     /// A scheduler for this number of concurrent texts.

@@ -144,14 +144,7 @@ pub(crate) fn run(args: &ExplainArgs, quiet: bool) -> Outcome {
         output::say(quiet, format!("wrote {} ({})", html.display(), output::bytes(text.len() as u64)));
     }
     if args.json {
-        let mut value = serde_json::to_value(&document).map_err(|e| Failure::new(exit::FAILURE, e))?;
-        // The texts of kernels and passes are for the page.
-        for (list, texts) in [("kernels", &["kernel", "clif", "asm"][..]), ("stages", &["diff"])] {
-            for item in value[list].as_array_mut().into_iter().flatten().filter_map(|v| v.as_object_mut()) {
-                texts.iter().for_each(|text| drop(item.remove(*text)));
-            }
-        }
-        output::print_json(&value)?;
+        output::print_json(&document.to_json().map_err(|e| Failure::new(exit::FAILURE, e))?)?;
     } else if args.html.is_none() {
         output::print(&text::report(&document))?;
     }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bitnetc::{Model, builtin};
+use bitnetc::Model;
+use bitnetc::api::Service;
 use bitnetc_serve::ModelSource;
 
 use super::ServeArgs;
@@ -65,18 +66,6 @@ impl Sources {
     }
 }
 
-/// The name of a model that nobody named.
-fn name_of(model: Option<&Path>) -> String {
-    let Some(path) = model else { return builtin::SHORT_NAME.to_owned() };
-    let text = path.to_string_lossy();
-    match path.extension().and_then(|end| end.to_str()) {
-        Some("gguf" | "plan") if !text.starts_with("hf:") => {
-            path.file_stem().map_or(text.to_string(), |stem| stem.to_string_lossy().into_owned())
-        }
-        _ => text.into_owned(),
-    }
-}
-
 fn source(
     args: &ServeArgs,
     model: Option<&Path>,
@@ -85,7 +74,7 @@ fn source(
     failure: LastFailure,
 ) -> Result<ModelSource, Failure> {
     let bytes = models::file_bytes(model)?;
-    let usual = name_of(model);
+    let usual = Service::name_of(model);
     let name = alias.map_or(usual.clone(), str::to_owned);
     let aliases = (name != usual).then_some(usual).into_iter().collect();
     let options = args.engine.load_options()?;
@@ -104,22 +93,4 @@ fn source(
         })
     };
     Ok(ModelSource { name, aliases, bytes, template: args.template.wish()?, open: Box::new(open) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn models_are_named_as_their_files_are() {
-        for (model, name) in [
-            ("models/a.b.gguf", "a.b"),
-            ("/x/model.plan", "model"),
-            ("2b-4t", "2b-4t"),
-            ("hf:org/repo:file.gguf", "hf:org/repo:file.gguf"),
-        ] {
-            assert_eq!(name_of(Some(Path::new(model))), name);
-        }
-        assert_eq!(name_of(None), builtin::SHORT_NAME);
-    }
 }

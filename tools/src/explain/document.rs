@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::Value;
 
 /// Name and version of the form of the document.
 pub const SCHEMA: &str = "bitnetc.explain/2";
@@ -37,6 +38,22 @@ pub struct Document {
     pub stages: Vec<StageInfo>,
     /// Times of this machine, if they were measured.
     pub measurement: Option<Measurement>,
+}
+
+impl Document {
+    /// The document as JSON, without the texts of kernels and passes, which are for the page.
+    ///
+    /// # Errors
+    /// None for a document that [`super::explain`] made.
+    pub fn to_json(&self) -> Result<Value, serde_json::Error> {
+        let mut value = serde_json::to_value(self)?;
+        for (list, texts) in [("kernels", &["kernel", "clif", "asm"][..]), ("stages", &["diff"])] {
+            for item in value[list].as_array_mut().into_iter().flatten().filter_map(|v| v.as_object_mut()) {
+                texts.iter().for_each(|text| drop(item.remove(*text)));
+            }
+        }
+        Ok(value)
+    }
 }
 
 /// What the model is.

@@ -1,0 +1,81 @@
+"""Waiting for the engine in an event loop.
+
+The engine's thread never asks for the interpreter: it writes to a socket, which the loop watches. No thread waits for a text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from . import _bitnetc
+
+
+class Waiters:
+    """The calls that an event loop waits for."""
+
+    _of_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Waiters] = weakref.WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        self.wakeups = _bitnetc.Wakeups()
+        self._events: dict[int, asyncio.Event] = {}
+        self._numbers = itertools.count()
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> Waiters:
+        """Those of this loop."""
+        waiters = cls._of_loops.get(loop)
+        if waiters is None:
+            waiters = cls._of_loops[loop] = cls()
+        return waiters
+
+    def _ready(self) -> None:
+        for number in self.wakeups.take():
+            if event := self._events.get(number):
+                event.set()
+
+    @asynccontextmanager
+    async def waiting(self, loop: asyncio.AbstractEventLoop) -> AsyncIterator[tuple[int, asyncio.Event]]:
+        """A number by which the native module wakes the loop, and the event that is set then. The socket is watched meanwhile."""
+        number, event = next(self._numbers), asyncio.Event()
+        if not self._events:
+            loop.add_reader(self.wakeups.fileno(), self._ready)
+        self._events[number] = event
+        try:
+            yield number, event
+        finally:
+            del self._events[number]
+            if not self._events:
+                loop.remove_reader(self.wakeups.fileno())
+
+
+@asynccontextmanager
+async def submitted(
+    core: _bitnetc.Model, path: str, body: bytes, shaped: bool
+) -> AsyncIterator[tuple[_bitnetc.Call, asyncio.Event]]:
+    """A call, and the event that is set when it has news. It is cancelled at the end."""
+    loop = asyncio.get_running_loop()
+    waiters = Waiters.of(loop)
+    async with waiters.waiting(loop) as (number, event):
+        # Templates, tokens and forms take their time. A call that comes too late is dropped, and with it its texts.
+        wakeups = (waiters.wakeups, number)
+        call = await loop.run_in_executor(None, core.submit, path, body, shaped, wakeups)
+        try:
+            yield call, event
+        finally:
+            call.cancel()
+
+
+async def items(call: _bitnetc.Call, event: asyncio.Event) -> AsyncIterator[Any]:
+    """What a call hands out, as it comes."""
+    while not call.ended:
+        event.clear()
+        news = call.take()
+        for item in news:
+            yield item
+        if not news and not call.ended:
+            await event.wait()
