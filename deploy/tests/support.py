@@ -135,11 +135,15 @@ def body_of(number, **fields):
     return {**body, **fields}
 
 
-def ask(port, body):
+def authorization(key):
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def ask(port, body, key=None):
     """Status and body of an answer in one piece."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT)
     try:
-        connection.request("POST", "/v1/completions", json.dumps(body), {"content-type": "application/json"})
+        connection.request("POST", "/v1/completions", json.dumps(body), {"content-type": "application/json", **authorization(key)})
         answer = connection.getresponse()
         return answer.status, answer.read()
     finally:
@@ -150,7 +154,7 @@ def get(port, path, key=None):
     """Status and body of what is at a path."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT)
     try:
-        connection.request("GET", path, headers={"authorization": f"Bearer {key}"} if key else {})
+        connection.request("GET", path, headers=authorization(key))
         answer = connection.getresponse()
         return answer.status, answer.read()
     finally:

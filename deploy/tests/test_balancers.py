@@ -7,7 +7,7 @@ import subprocess
 import urllib.error
 import urllib.request
 
-from support import DEPLOY, Case, Load, ask, body_of, free_port, read, stream, text_of, tool, until
+from support import DEPLOY, ROOT, Case, Load, ask, body_of, clean_environment, environment_python, free_port, get, read, stream, text_of, tool, until
 
 CLIENTS = 6
 
@@ -150,6 +150,48 @@ class Haproxy(Balancer, Case):
             self.start([haproxy, "-f", f"{folder}/haproxy.cfg"], stdout=log, stderr=log)
         self.encrypted = port
         return inner
+
+
+class Litellm(Case):
+    """The configuration of docs/scaling.md."""
+
+    KEY = "sk-of-the-proxy"
+
+    def send(self, port, body):
+        status, content = ask(port, {**body, "model": "bitnetc"}, key=self.KEY)
+        assert status == 200, f"{status}: {content!r}"
+        return text_of(content)
+
+    def test_a_killed_replica_loses_no_request(self):
+        python, folder, port = environment_python("litellm"), self.folder(), free_port()
+        replicas = [self.replica("--api-key", "of-the-servers") for _ in range(2)]
+        text = read(ROOT, "docs", "scaling.md").split("```yaml\nmodel_list:")[1].split("```")[0]
+        addresses = [("http://10.0.0.1:8080", f"http://{replicas[0].address}"), ("http://10.0.0.2:8080", f"http://{replicas[1].address}")]
+        config, log = os.path.join(folder, "config.yaml"), os.path.join(folder, "log")
+        with open(config, "w", encoding="utf-8") as file:
+            file.write("model_list:" + replaced(text, *addresses))
+        variables = {"LITELLM_MASTER_KEY": self.KEY, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "BITNETC_API_KEY": "of-the-servers"}
+        command = [os.path.join(os.path.dirname(python), "litellm"), "--config", config, "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
+        with open(log, "w", encoding="utf-8") as file:
+            proxy = self.start(command, end=signal.SIGTERM, env=clean_environment(**variables), stdout=file, stderr=file, cwd=folder)
+
+        def listens():
+            self.assertIsNone(proxy.poll(), read(log))
+            try:
+                return get(port, "/health/liveliness")[0] == 200
+            except OSError:
+                return False
+
+        until(listens, "the proxy")
+        load = Load(port, 4, send=self.send)
+        load.more(8)
+        replicas[1].process.send_signal(signal.SIGKILL)
+        load.more(12)
+        load.stop()
+        self.assertEqual(load.failures, [])
+        alone = self.replica()
+        for number in range(4):
+            self.assertEqual(load.texts[number], text_of(ask(alone.port, body_of(number))[1]))
 
 
 def certificate(folder):
