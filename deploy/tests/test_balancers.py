@@ -4,10 +4,11 @@ import os
 import signal
 import ssl
 import subprocess
+import time
 import urllib.error
 import urllib.request
 
-from support import DEPLOY, ROOT, Case, Load, ask, body_of, clean_environment, environment_python, free_port, get, read, stream, text_of, tool, until
+from support import DEPLOY, ROOT, Case, Load, ask, ask_with_headers, body_of, clean_environment, environment_python, free_port, get, read, stream, text_of, tool, until, while_held
 
 CLIENTS = 6
 
@@ -79,17 +80,31 @@ class Balancer:
 
     def test_requests_go_to_the_replica_with_fewer_of_them(self):
         self.begin("-c", "4096")
-        # A stream that is larger than all buffers on its way does not end before it is read; until then the others go to the other replica.
         before = [replica.answered() for replica in self.replicas]
         follow = []
 
         def others():
             follow.extend(ask(self.port, body_of(number, max_tokens=2))[0] for number in range(6))
 
-        stream(self.port, body_of(1, max_tokens=4000, logprobs=20), first=others)
+        while_held(self.port, others)
         self.assertEqual(follow, [200] * 6)
         until(lambda: sum(replica.answered() for replica in self.replicas) == sum(before) + 7, "the logs of seven requests")
         self.assertEqual(sorted(replica.answered() - old for replica, old in zip(self.replicas, before)), [1, 6])
+
+    def test_a_full_queue_is_the_answer_of_the_replica(self):
+        self.begin("-c", "4096", "--parallel", "1", "--max-queue", "0")
+        refused = []
+
+        def third():
+            # Longer than it takes a balancer to decide that a replica is down.
+            for number in range(8):
+                refused.append(ask_with_headers(self.port, body_of(number)))
+                time.sleep(0.5)
+
+        while_held(self.port, lambda: while_held(self.port, third))
+        self.assertEqual([status for status, _, _ in refused], [429] * 8)
+        self.assertTrue(all(int(headers["retry-after"]) >= 1 for _, _, headers in refused))
+        until(lambda: ask(self.port, body_of(2))[0] == 200, "an answer after the queue")
 
     def test_tls_ids_and_metrics(self):
         self.begin()
@@ -136,6 +151,19 @@ class Nginx(Balancer, Case):
 
 
 class Haproxy(Balancer, Case):
+    affinity = None
+
+    def test_a_conversation_stays_with_a_replica(self):
+        self.affinity = read(ROOT, "docs", "scaling.md").split("```haproxy\n")[1].split("```")[0]
+        self.begin()
+        before = [replica.answered() for replica in self.replicas]
+        for number in range(8):
+            # A request that the balancer still counts is a reason to choose the other replica.
+            time.sleep(0.2)
+            self.assertEqual(ask(self.port, body_of(number), **{"x-conversation": "one"})[0], 200)
+        until(lambda: sum(replica.answered() for replica in self.replicas) == sum(before) + 8, "the logs of eight requests")
+        self.assertGreaterEqual(max(replica.answered() - old for replica, old in zip(self.replicas, before)), 7)
+
     def balance(self, first, second):
         haproxy, folder, port, inner = tool("haproxy"), self.folder(), free_port(), free_port()
         config = replaced(
@@ -144,6 +172,8 @@ class Haproxy(Balancer, Case):
             ("127.0.0.1:8081", f"127.0.0.1:{second}"),
             ("bind :443 ssl crt /etc/haproxy/llm.example.org.pem", f"bind 127.0.0.1:{port} ssl crt {certificate(folder)}\n    bind 127.0.0.1:{inner}"),
         )
+        if self.affinity:
+            config = replaced(config, ("    balance leastconn\n", self.affinity))
         with open(os.path.join(folder, "haproxy.cfg"), "w", encoding="utf-8") as file:
             file.write(config)
         with open(os.path.join(folder, "log"), "w", encoding="utf-8") as log:
