@@ -135,13 +135,23 @@ def body_of(number, **fields):
     return {**body, **fields}
 
 
-def ask(port, body):
+def authorization(key):
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def ask(port, body, key=None, **headers):
     """Status and body of an answer in one piece."""
+    status, content, _ = ask_with_headers(port, body, **authorization(key), **headers)
+    return status, content
+
+
+def ask_with_headers(port, body, **headers):
+    """As `ask`, and the headers of the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT)
     try:
-        connection.request("POST", "/v1/completions", json.dumps(body), {"content-type": "application/json"})
+        connection.request("POST", "/v1/completions", json.dumps(body), {"content-type": "application/json", **headers})
         answer = connection.getresponse()
-        return answer.status, answer.read()
+        return answer.status, answer.read(), answer.headers
     finally:
         connection.close()
 
@@ -150,7 +160,7 @@ def get(port, path, key=None):
     """Status and body of what is at a path."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT)
     try:
-        connection.request("GET", path, headers={"authorization": f"Bearer {key}"} if key else {})
+        connection.request("GET", path, headers=authorization(key))
         answer = connection.getresponse()
         return answer.status, answer.read()
     finally:
@@ -161,8 +171,8 @@ def text_of(content):
     return json.loads(content)["choices"][0]["text"]
 
 
-def stream(port, body, first=None):
-    """The text of a stream. `first` is called when its first piece is there. Raises where it is not complete."""
+def stream(port, body):
+    """The text of a stream. Raises where it is not complete."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT)
     try:
         connection.request("POST", "/v1/completions", json.dumps({**body, "stream": True}), {"content-type": "application/json"})
@@ -181,10 +191,21 @@ def stream(port, body, first=None):
             for choice in event["choices"]:
                 text += choice["text"]
                 finish = choice["finish_reason"] or finish
-            if first is not None and text:
-                first()
-                first = None
         raise AssertionError("the stream ends without [DONE]")
+    finally:
+        connection.close()
+
+
+def while_held(port, meanwhile):
+    """Calls `meanwhile` while a server has a request that does not end: its stream is larger than all buffers on its way, and not read."""
+    body = body_of(1, max_tokens=4000, logprobs=20, n=8, stream=True)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT)
+    try:
+        connection.request("POST", "/v1/completions", json.dumps(body), {"content-type": "application/json"})
+        answer = connection.getresponse()
+        assert answer.status == 200, answer.read()
+        answer.readline()
+        meanwhile()
     finally:
         connection.close()
 

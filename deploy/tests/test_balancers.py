@@ -4,10 +4,11 @@ import os
 import signal
 import ssl
 import subprocess
+import time
 import urllib.error
 import urllib.request
 
-from support import DEPLOY, Case, Load, ask, body_of, free_port, read, stream, text_of, tool, until
+from support import DEPLOY, ROOT, Case, Load, ask, ask_with_headers, body_of, clean_environment, environment_python, free_port, get, read, stream, text_of, tool, until, while_held
 
 CLIENTS = 6
 
@@ -79,17 +80,31 @@ class Balancer:
 
     def test_requests_go_to_the_replica_with_fewer_of_them(self):
         self.begin("-c", "4096")
-        # A stream that is larger than all buffers on its way does not end before it is read; until then the others go to the other replica.
         before = [replica.answered() for replica in self.replicas]
         follow = []
 
         def others():
             follow.extend(ask(self.port, body_of(number, max_tokens=2))[0] for number in range(6))
 
-        stream(self.port, body_of(1, max_tokens=4000, logprobs=20), first=others)
+        while_held(self.port, others)
         self.assertEqual(follow, [200] * 6)
         until(lambda: sum(replica.answered() for replica in self.replicas) == sum(before) + 7, "the logs of seven requests")
         self.assertEqual(sorted(replica.answered() - old for replica, old in zip(self.replicas, before)), [1, 6])
+
+    def test_a_full_queue_is_the_answer_of_the_replica(self):
+        self.begin("-c", "4096", "--parallel", "1", "--max-queue", "0")
+        refused = []
+
+        def third():
+            # Longer than it takes a balancer to decide that a replica is down.
+            for number in range(8):
+                refused.append(ask_with_headers(self.port, body_of(number)))
+                time.sleep(0.5)
+
+        while_held(self.port, lambda: while_held(self.port, third))
+        self.assertEqual([status for status, _, _ in refused], [429] * 8)
+        self.assertTrue(all(int(headers["retry-after"]) >= 1 for _, _, headers in refused))
+        until(lambda: ask(self.port, body_of(2))[0] == 200, "an answer after the queue")
 
     def test_tls_ids_and_metrics(self):
         self.begin()
@@ -136,6 +151,19 @@ class Nginx(Balancer, Case):
 
 
 class Haproxy(Balancer, Case):
+    affinity = None
+
+    def test_a_conversation_stays_with_a_replica(self):
+        self.affinity = read(ROOT, "docs", "scaling.md").split("```haproxy\n")[1].split("```")[0]
+        self.begin()
+        before = [replica.answered() for replica in self.replicas]
+        for number in range(8):
+            # A request that the balancer still counts is a reason to choose the other replica.
+            time.sleep(0.2)
+            self.assertEqual(ask(self.port, body_of(number), **{"x-conversation": "one"})[0], 200)
+        until(lambda: sum(replica.answered() for replica in self.replicas) == sum(before) + 8, "the logs of eight requests")
+        self.assertGreaterEqual(max(replica.answered() - old for replica, old in zip(self.replicas, before)), 7)
+
     def balance(self, first, second):
         haproxy, folder, port, inner = tool("haproxy"), self.folder(), free_port(), free_port()
         config = replaced(
@@ -144,12 +172,56 @@ class Haproxy(Balancer, Case):
             ("127.0.0.1:8081", f"127.0.0.1:{second}"),
             ("bind :443 ssl crt /etc/haproxy/llm.example.org.pem", f"bind 127.0.0.1:{port} ssl crt {certificate(folder)}\n    bind 127.0.0.1:{inner}"),
         )
+        if self.affinity:
+            config = replaced(config, ("    balance leastconn\n", self.affinity))
         with open(os.path.join(folder, "haproxy.cfg"), "w", encoding="utf-8") as file:
             file.write(config)
         with open(os.path.join(folder, "log"), "w", encoding="utf-8") as log:
             self.start([haproxy, "-f", f"{folder}/haproxy.cfg"], stdout=log, stderr=log)
         self.encrypted = port
         return inner
+
+
+class Litellm(Case):
+    """The configuration of docs/scaling.md."""
+
+    KEY = "sk-of-the-proxy"
+
+    def send(self, port, body):
+        status, content = ask(port, {**body, "model": "bitnetc"}, key=self.KEY)
+        assert status == 200, f"{status}: {content!r}"
+        return text_of(content)
+
+    def test_a_killed_replica_loses_no_request(self):
+        python, folder, port = environment_python("litellm"), self.folder(), free_port()
+        replicas = [self.replica("--api-key", "of-the-servers") for _ in range(2)]
+        text = read(ROOT, "docs", "scaling.md").split("```yaml\nmodel_list:")[1].split("```")[0]
+        addresses = [("http://10.0.0.1:8080", f"http://{replicas[0].address}"), ("http://10.0.0.2:8080", f"http://{replicas[1].address}")]
+        config, log = os.path.join(folder, "config.yaml"), os.path.join(folder, "log")
+        with open(config, "w", encoding="utf-8") as file:
+            file.write("model_list:" + replaced(text, *addresses))
+        variables = {"LITELLM_MASTER_KEY": self.KEY, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "BITNETC_API_KEY": "of-the-servers"}
+        command = [os.path.join(os.path.dirname(python), "litellm"), "--config", config, "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
+        with open(log, "w", encoding="utf-8") as file:
+            proxy = self.start(command, end=signal.SIGTERM, env=clean_environment(**variables), stdout=file, stderr=file, cwd=folder)
+
+        def listens():
+            self.assertIsNone(proxy.poll(), read(log))
+            try:
+                return get(port, "/health/liveliness")[0] == 200
+            except OSError:
+                return False
+
+        until(listens, "the proxy")
+        load = Load(port, 4, send=self.send)
+        load.more(8)
+        replicas[1].process.send_signal(signal.SIGKILL)
+        load.more(12)
+        load.stop()
+        self.assertEqual(load.failures, [])
+        alone = self.replica()
+        for number in range(4):
+            self.assertEqual(load.texts[number], text_of(ask(alone.port, body_of(number))[1]))
 
 
 def certificate(folder):

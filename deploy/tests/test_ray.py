@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 
-from support import ROOT, WAIT, Case, Load, ask, body_of, clean_environment, environment_python, free_port, get, needs_root, read, stream, text_of, tool, until
+from support import BITNETC, ROOT, WAIT, Case, Load, ask, body_of, clean_environment, environment_python, free_port, get, needs_root, read, stream, text_of, tool, until
 from test_batch import OPTIONS, by_one_process, path_with_bitnetc, results, write_requests
 
 SHARDS = 6
@@ -12,6 +12,27 @@ SHARDS = 6
 LONGER = ["-n", "400"]
 VARIABLES = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4, "RAY_USAGE_STATS_ENABLED": "0"}
 LIMITS = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
+
+
+DATA_SET = """
+import json, os, ray, bitnetc.ray
+
+class Named(bitnetc.ray.Generator):
+    def __call__(self, batch):
+        return {**super().__call__(batch), "process": [os.getpid()] * len(batch["prompt"])}
+
+ray.init(num_cpus=2, include_dashboard=False)
+rows = ray.data.from_items([{"prompt": f"Scene {number}. ROMEO:"} for number in range(12)]).repartition(6)
+texts = rows.map_batches(
+    Named,
+    fn_constructor_kwargs={"options": {"max_tokens": 12, "temperature": 0}},
+    concurrency=2,
+    num_cpus=1,
+    batch_size=2,
+)
+for row in texts.take_all():
+    print(json.dumps(row))
+"""
 
 
 class Network:
@@ -179,6 +200,53 @@ class Ray(Case):
         self.assertEqual(load.failures, [])
         for number in range(3):
             self.assertEqual(load.texts[number], text_of(ask(alone.port, body_of(number))[1]))
+
+    def python_package(self):
+        """A folder for PYTHONPATH that has the package `bitnetc`, with the native module that was built with the binary."""
+        native = os.path.join(os.path.dirname(os.path.realpath(BITNETC)), "lib_bitnetc.so")
+        if not os.path.exists(native):
+            self.skipTest(f"there is no {native}: .ci/scale builds it")
+        folder, sources = os.path.join(self.folder(), "bitnetc"), os.path.join(ROOT, "python", "python", "bitnetc")
+        os.mkdir(folder)
+        for name in os.listdir(sources):
+            os.symlink(os.path.join(sources, name), os.path.join(folder, name))
+        os.symlink(native, os.path.join(folder, "_bitnetc.abi3.so"))
+        return os.path.dirname(folder)
+
+    def rows_of(self, program, **variables):
+        """What a program that uses Ray Data on a cluster of its own prints: a row in JSON per line."""
+        command = [tool("unshare"), "--pid", "--fork", "--kill-child", "--mount-proc", self.python, "-c", program]
+        done = subprocess.run(command, env={**self.environment, **variables}, capture_output=True, text=True, cwd=self.place, timeout=5 * WAIT)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        return {row["prompt"]: row for row in rows}
+
+    def test_a_data_set_with_a_model_per_actor(self):
+        needs_root()
+        rows = self.rows_of(DATA_SET, PYTHONPATH=self.python_package())
+        self.assertEqual(len(rows), 12)
+        # Two actors, each a process with a model.
+        self.assertEqual(len({row["process"] for row in rows.values()}), 2)
+        alone = self.replica()
+        for prompt, row in rows.items():
+            body = {"prompt": prompt, "max_tokens": 12, "temperature": 0}
+            self.assertEqual(row["completion"], text_of(ask(alone.port, body)[1]))
+
+    def test_a_data_set_and_a_server(self):
+        """The program of docs/scaling.md."""
+        needs_root()
+        replica = self.replica()
+        prompts, texts = os.path.join(self.place, "prompts.jsonl"), os.path.join(self.place, "texts")
+        with open(prompts, "w", encoding="utf-8") as file:
+            file.write("".join(json.dumps({"prompt": f"Scene {number}. ROMEO:"}) + "\n" for number in range(8)))
+        program = read(ROOT, "docs", "scaling.md").split("```python\n")[1].split("```")[0]
+        for old, new in (("http://llm.example.org/", f"http://{replica.address}/"), ("prompts.jsonl", prompts), ('"texts"', repr(texts))):
+            self.assertIn(old, program)
+            program = program.replace(old, new)
+        self.rows_of(program)
+        found = "".join(read(texts, name) for name in os.listdir(texts)).splitlines()
+        expected = [text_of(ask(replica.port, {"prompt": f"Scene {number}. ROMEO:", "max_tokens": 64, "seed": 1})[1]) for number in range(8)]
+        self.assertEqual(sorted(json.loads(line)["text"] for line in found), sorted(expected))
 
     def servers(self, driver):
         """Number of servers that descend from a process."""
