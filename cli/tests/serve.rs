@@ -17,6 +17,7 @@ mod soak;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use process::{Served, command};
 
@@ -153,9 +154,9 @@ fn a_server_is_asked_for_its_health_without_a_key() {
     let gone = output(&["health", &url]);
     assert_eq!(gone.status.code(), Some(1));
     assert!(stderr(&gone).contains("Connection refused"), "{}", stderr(&gone));
-    let wrong = output(&["health", "https://127.0.0.1:1"]);
+    let wrong = output(&["health", "ftp://127.0.0.1:1"]);
     assert_eq!(wrong.status.code(), Some(2));
-    assert!(stderr(&wrong).contains("https is not supported"), "{}", stderr(&wrong));
+    assert!(stderr(&wrong).contains("it must begin with http:// or https://"), "{}", stderr(&wrong));
 }
 
 #[test]
