@@ -2,7 +2,7 @@
 //!
 //! Invariant: a slot takes either values or parameters, never both.
 
-use crate::types::{DType, Dim, Type};
+use crate::types::{DType, Dim, Layout, Type};
 
 /// What may stand in an operand slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Slot {
     Position,
     /// A KV cache.
     Cache,
+    /// A recurrent state.
+    State,
     /// An f32 vector parameter.
     VectorParam,
     /// A dense matrix parameter (f32, f16 or bf16).
@@ -37,6 +39,11 @@ impl Slot {
         matches!(self, Slot::VectorParam | Slot::DenseParam | Slot::TernaryParam | Slot::BlockParam)
     }
 
+    /// Whether what the slot takes belongs to a sequence and outlives the call.
+    pub fn is_persistent(self) -> bool {
+        matches!(self, Slot::Cache | Slot::State)
+    }
+
     /// What the slot takes, for messages.
     pub fn expected(self) -> &'static str {
         match self {
@@ -47,6 +54,7 @@ impl Slot {
             Slot::Tokens => "token ids idx[1] or idx[T]",
             Slot::Position => "a scalar idx",
             Slot::Cache => "an f16 or f32 cache [kv_heads x C x head_dim]",
+            Slot::State => "an f32 state [heads x rows x cols]",
             Slot::VectorParam => "an f32 vector parameter",
             Slot::DenseParam => "an f32, f16 or bf16 matrix parameter",
             Slot::TernaryParam => "a ter matrix parameter",
@@ -67,6 +75,7 @@ impl Slot {
             Slot::Tokens => ty.dtype == DType::Idx && matches!(ty.shape.0[..], [Dim::N(1)] | [Dim::Tokens]),
             Slot::Position => ty.dtype == DType::Idx && ty.shape.0.is_empty(),
             Slot::Cache => matches!(ty.dtype, DType::F16 | DType::F32) && ty.as_cache().is_some(),
+            Slot::State => ty.layout == Layout::Rows && ty.as_state().is_some(),
             Slot::VectorParam => ty.dtype == DType::F32 && ty.shape.0.len() == 1 && ty.elements().is_some(),
             Slot::DenseParam => {
                 matches!(ty.dtype, DType::F32 | DType::F16 | DType::Bf16) && ty.as_matrix().is_some()

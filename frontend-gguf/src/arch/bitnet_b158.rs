@@ -38,4 +38,6 @@ pub(super) static FAMILY: Family = Family {
     defaults: Defaults { context: 4096, rope_theta: 10_000.0 },
     layer_tensors: LAYER,
     scale_tensors: false,
+    rotations: false,
+    hybrid: None,
 };

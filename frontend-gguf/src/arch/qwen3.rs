@@ -31,4 +31,6 @@ pub(super) static FAMILY: Family = Family {
         FFN_DOWN,
     ],
     scale_tensors: true,
+    rotations: true,
+    hybrid: None,
 };

@@ -91,7 +91,12 @@ impl SyntheticModel {
             // A stream of its own for each tensor, so that shapes with common tensors have them in common.
             let mut rng = SplitMix::new(SplitMix::new(self.seed ^ (index as u64) << 32).next_u64());
             match tensor.class {
+                TensorClass::Norm if tensor.name.ends_with(".ssm_a") => {
+                    sink(&weights::decay_rates(rng.next_u64(), tensor.row))?;
+                }
                 TensorClass::Norm => sink(&weights::norm(rng.next_u64(), tensor.row))?,
+                TensorClass::Conv => sink(&weights::convolution(rng.next_u64(), tensor.row * tensor.rows))?,
+                TensorClass::Gate => sink(&weights::gate(rng.next_u64(), tensor.row, tensor.rows))?,
                 TensorClass::Table => {
                     let row_bytes = (tensor.bytes / tensor.rows as u64) as usize;
                     let rows = (CHUNK_BYTES / row_bytes).max(1);

@@ -46,6 +46,7 @@ pub fn decode_step(shape: &ModelShape, options: &BuildOptions) -> Result<Work, E
     Ok(Work {
         weight_bytes: extrapolate(|w| w.weight_bytes),
         kv_bytes: extrapolate(|w| w.kv_bytes),
+        state_bytes: extrapolate(|w| w.state_bytes),
         ternary_macs: extrapolate(|w| w.ternary_macs),
         dense_macs: extrapolate(|w| w.dense_macs),
         attention_macs: extrapolate(|w| w.attention_macs),
