@@ -140,14 +140,14 @@ fn declarations_of_rotations_that_are_refused() {
         (set(&key("sign_mode"), text("random")), "sign_mode", "explicit"),
         (set(&key("sign_mode"), text("identity")), "sign_mode", "sign_widths"),
         (signs(|s| s[5] = 0), "sign_values", "1 and -1"),
-        (signs(|s| drop(s.pop())), "sign_values", "needs 256"),
+        (signs(|s| s.truncate(s.len() - 1)), "sign_values", "needs 256"),
         (signs(|s| s.push(1)), "sign_values", "left after all"),
         (widths(Vec::clear), "sign_widths", "empty"),
         (widths(|w| w[1] = 128), "sign_widths", "twice"),
         (widths(|w| w[1] = 255), "sign_widths", "multiples"),
         (
             Box::new(|w| {
-                i32s(w, "prism.hadamard.sign_widths", |widths| drop(widths.pop()));
+                i32s(w, "prism.hadamard.sign_widths", |widths| widths.truncate(1));
                 i32s(w, "prism.hadamard.sign_values", |signs| signs.truncate(128));
             }),
             "sign_widths",
