@@ -136,7 +136,7 @@ fn choices(rows: u32, cols: u32, chunk: u32, exact: u32) -> Module {
     let mut b = FuncBuilder::new(&module, "f", TokenCount::UpTo(chunk));
     let x = b.input("x", Type::rows(DType::F32, Rows { per_token: true, width: cols }));
     let one = |b: &mut FuncBuilder<'_>, op: Op, operands: Vec<Operand>| b.push(op, operands).unwrap()[0];
-    let q = one(&mut b, Op::QuantBlocks {}, vec![x.into()]);
+    let q = one(&mut b, Op::QuantBlocks { block: QuantBlock::Cols32 }, vec![x.into()]);
     let exact_logits = one(&mut b, Op::Matmul {}, vec![x.into(), stored.into()]);
     let mut outputs: Vec<ValueId> = vec![one(&mut b, Op::Screen { n: 1 }, vec![exact_logits.into()])];
     let mut last = None;

@@ -3,16 +3,18 @@
 //! Three entry points come from the same builder of a layer: `@decode` (one token, to logits), `@prefill` (a chunk of
 //! tokens, to the residual stream) and `@head` (residual stream to logits). Ops stand as the model defines them, one by
 //! one; that one quantised activation feeds several projections is expressed by sharing the value. Fusing and choosing
-//! layouts is left to the passes.
+//! layouts is left to the passes. Of which form the activation of a ternary product is says [`LowerOptions::activations`]:
+//! the result of `quant_absmax` or of `quant_blocks`, or the activation itself.
 
 use bitnetc_ir::rope::Theta;
 use bitnetc_ir::storage::MAX_TOKENS;
 use bitnetc_ir::{
     BuildError, CacheDims, CacheType, DType, Dim, EntryPoint, Func, FuncBuilder, HEAD_ROWS, Module, ParamId,
-    Rows, TokenCount, Type, ValueId,
+    QuantBlock, Rows, TokenCount, Type, ValueId,
 };
 use thiserror::Error;
 
+use crate::activations::ActivationFormat;
 use crate::arch::{Activation, LayerRole};
 use crate::error::printable;
 use crate::hparams::HyperParams;
@@ -26,11 +28,13 @@ pub struct LowerOptions {
     pub cache: CacheType,
     /// Most tokens of one `@prefill` call, 1 to [`MAX_TOKENS`]. `@head` takes as many, but no more than [`HEAD_ROWS`].
     pub chunk: u32,
+    /// The activations of ternary products; if there is nothing, those of the family.
+    pub activations: Option<ActivationFormat>,
 }
 
 impl Default for LowerOptions {
     fn default() -> Self {
-        Self { cache: CacheType::F16, chunk: 256 }
+        Self { cache: CacheType::F16, chunk: 256, activations: None }
     }
 }
 
@@ -79,6 +83,7 @@ impl Model<'_> {
             module,
             params: &params,
             hparams: self.hparams(),
+            activations: options.activations.unwrap_or(self.hparams().family.quantisation),
             kv: options.cache.dtype(),
             tokens,
             builder: FuncBuilder::new(module, entry.name(), tokens),
@@ -174,6 +179,7 @@ struct Lowering<'m> {
     module: &'m Module,
     params: &'m Params,
     hparams: &'m HyperParams,
+    activations: ActivationFormat,
     kv: DType,
     tokens: TokenCount,
     builder: FuncBuilder<'m>,
@@ -182,10 +188,11 @@ struct Lowering<'m> {
 /// Caches of a layer: keys and values.
 type Caches = (ValueId, ValueId);
 
-/// What matrices are multiplied with: an activation, and its quantised form once a ternary matrix has asked for it.
+/// What matrices are multiplied with: an activation, and the form of it that ternary matrices multiply once one has asked
+/// for it.
 struct Input {
     x: ValueId,
-    quantised: Option<ValueId>,
+    multiplicand: Option<ValueId>,
 }
 
 /// Sizes are bounded by [`crate::limits`], far below 2^32.
@@ -292,7 +299,7 @@ impl Lowering<'_> {
             Some(weight) => self.builder.rms_norm(x, weight, self.hparams.eps)?,
             None => x,
         };
-        Ok(Input { x, quantised: None })
+        Ok(Input { x, multiplicand: None })
     }
 
     /// Queries or keys, normalised head by head if there is a norm in this place.
@@ -305,16 +312,20 @@ impl Lowering<'_> {
         }
     }
 
-    /// The product with a matrix: of the quantised input with a ternary one, of the input as it is with a dense one.
+    /// The product with a matrix: of the input in the format of activations with a ternary one, as it is with a dense one.
     fn product(&mut self, input: &mut Input, weight: ParamId) -> Result<ValueId, BuildError> {
         if self.module.params()[weight].ty.dtype != DType::Ter {
             return self.builder.matmul(input.x, weight);
         }
-        let quantised = match input.quantised {
-            Some(quantised) => quantised,
-            None => *input.quantised.insert(self.builder.quant_absmax(input.x)?),
+        let multiplicand = match input.multiplicand {
+            Some(multiplicand) => multiplicand,
+            None => *input.multiplicand.insert(match self.activations {
+                ActivationFormat::Int8Token => self.builder.quant_absmax(input.x)?,
+                ActivationFormat::Int8Blocks => self.builder.quant_blocks(input.x, QuantBlock::Cols128)?,
+                ActivationFormat::F32 => input.x,
+            }),
         };
-        self.builder.ternary_matmul(quantised, weight)
+        self.builder.ternary_matmul(multiplicand, weight)
     }
 
     fn rope(&mut self, x: ValueId, pos: ValueId) -> Result<ValueId, BuildError> {
@@ -325,7 +336,7 @@ impl Lowering<'_> {
 
     /// Final norm and logits.
     fn head(&mut self, stream: ValueId) -> Result<ValueId, BuildError> {
-        let x = self.builder.rms_norm(stream, self.params.output_norm, self.hparams.eps)?;
-        self.builder.matmul(x, self.params.output)
+        let mut x = self.norm(stream, Some(self.params.output_norm))?;
+        self.product(&mut x, self.params.output)
     }
 }

@@ -210,6 +210,7 @@ impl<'a> Model<'a> {
         let id = self.gguf.find(tensor.name())?;
         let weights = self.weights(tensor)?;
         let table = id == self.token_embd || Some(id) == self.output;
+        let table = table && !self.hparams.family.ternary_tables;
         let form = self.forms.get(id.index())?.get_or_init(|| match table {
             true => weights.table_form(),
             // A dense matrix takes its factor in, which its format need not hold.

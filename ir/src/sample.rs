@@ -18,7 +18,7 @@ use crate::module::{Module, ParamDef};
 use crate::random::SplitMix;
 use crate::types::{CacheDims, DType, Dim, Layout, Rows, Type};
 use crate::weights::{TILE_ROWS, WeightBytes, WeightSource, packed_bytes, set_ternary_code, ternary_bytes};
-use crate::{KEY_BLOCK, blocks};
+use crate::KEY_BLOCK;
 
 /// The weights of a module.
 #[derive(Clone, Debug, Default)]
@@ -184,9 +184,10 @@ fn tensor(module: &Module, func: &Func, ty: &Type, call: CallShape, rng: &mut Sp
         }
         DType::Q8b => {
             let codes = codes(rng);
-            let blocks = rows * width.div_ceil(blocks::BLOCK as usize);
+            let block = ty.quant_block();
+            let blocks = rows * width.div_ceil(block as usize);
             let scales = (0..blocks).map(|_| 1e-3 + rng.number().abs()).collect();
-            Tensor::Q8b { rows, width, codes, scales }
+            Tensor::Q8b { rows, width, block, codes, scales }
         }
         DType::I32 => {
             // Different numbers in a row, as `screen` gives them.

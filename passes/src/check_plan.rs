@@ -285,7 +285,7 @@ fn known(op: &Op) -> Known {
         | Op::RmsNormHeads { .. }
         | Op::RmsNormQuant { .. }
         | Op::QuantAbsmax {}
-        | Op::QuantBlocks {} => Known::new(Run::OverRow, &[]),
+        | Op::QuantBlocks { .. } => Known::new(Run::OverRow, &[]),
         Op::Add {} | Op::Mul {} => Known::new(Run::OverRow, &[(0, &[0, 1])]),
         Op::Relu2 {} | Op::Silu {} | Op::Rope { .. } => Known::new(Run::OverRow, &[(0, &[0])]),
         // Without a residual there is no operand in this slot.

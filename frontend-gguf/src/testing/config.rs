@@ -217,7 +217,7 @@ pub fn check_lower(input: &[u8]) -> Outcome {
         Ok(model) => model,
         Err(e) => return Outcome::Container(e.kind()),
     };
-    let module = match model.lower(&LowerOptions { cache, chunk }) {
+    let module = match model.lower(&LowerOptions { cache, chunk, ..LowerOptions::default() }) {
         Ok(module) => module,
         Err(LowerError::Chunk { .. }) => return Outcome::Container("Chunk"),
         Err(e) => panic!("an accepted model is not lowered: {e}"),
