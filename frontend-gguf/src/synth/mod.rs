@@ -17,4 +17,4 @@ mod weights;
 pub use model::{CHUNK_BYTES, SyntheticModel};
 pub use preset::{PRESETS, Preset, SMALL_VOCABULARY, preset};
 pub use rng::Rng;
-pub use shape::{ModelShape, ShapeError, TensorSpec};
+pub use shape::{LINEAR_TYPES, ModelShape, ShapeError, TensorSpec};

@@ -6,7 +6,6 @@ use bitnetc_ir::rope::RopeScaling;
 
 use crate::arch::{self, TensorClass};
 use crate::decode::FloatFormat;
-use crate::decode::i2s::BLOCK_ELEMENTS;
 use crate::hparams::HyperParams;
 use crate::limits;
 use crate::tensor_type::TensorType;
@@ -43,7 +42,12 @@ pub struct ModelShape {
     pub eps: f32,
     /// Storage of embedding and head.
     pub table: FloatFormat,
+    /// Storage of the ternary matrices: one of [`LINEAR_TYPES`].
+    pub linear: TensorType,
 }
+
+/// The types that the ternary matrices of a made-up model can have.
+pub const LINEAR_TYPES: &[TensorType] = &[TensorType::I2S, TensorType::Ptq1_0, TensorType::Pq2_0];
 
 impl Default for ModelShape {
     fn default() -> Self {
@@ -62,6 +66,7 @@ impl Default for ModelShape {
             rope_theta: 10_000.0,
             eps: 1e-5,
             table: FloatFormat::F16,
+            linear: TensorType::I2S,
         }
     }
 }
@@ -134,6 +139,10 @@ impl ModelShape {
     }
 
     fn check(&self) -> Result<(), ShapeError> {
+        if !LINEAR_TYPES.contains(&self.linear) {
+            let rule = "made-up matrices are stored in I2_S, PTQ1_0 or PQ2_0";
+            return Err(wrong("the type of the matrices", self.linear.name(), rule));
+        }
         let limits = [
             ("the hidden size", self.hidden, limits::MAX_WIDTH),
             ("the number of layers", self.layers, limits::MAX_LAYERS),
@@ -165,18 +174,18 @@ impl ModelShape {
     /// The tensors, in the order in which they stand in the file.
     ///
     /// # Errors
-    /// A size that the front-end refuses, or that `I2_S` cannot hold.
+    /// A size that the front-end refuses, or that the type of the matrices cannot hold.
     pub fn tensors(&self) -> Result<Vec<TensorSpec>, ShapeError> {
         self.check()?;
         let hparams = self.hparams()?;
         let spec = |name: String, class: TensorClass, row: usize, rows: usize| {
             let ty = match class {
                 TensorClass::Norm => TensorType::F32,
-                TensorClass::Linear => TensorType::I2S,
+                TensorClass::Linear => self.linear,
                 TensorClass::Table => self.table.tensor_type(),
             };
-            if class == TensorClass::Linear && !row.is_multiple_of(BLOCK_ELEMENTS) {
-                let rule = format!("I2_S needs a multiple of {BLOCK_ELEMENTS}");
+            if class == TensorClass::Linear && !(row as u64).is_multiple_of(ty.block_elements()) {
+                let rule = format!("{} needs a multiple of {}", ty.name(), ty.block_elements());
                 return Err(wrong(&format!("the row length of {name}"), row, &rule));
             }
             let bytes = ty.tensor_bytes(row as u64, rows as u64);
@@ -223,8 +232,13 @@ impl ModelShape {
         }
         all.push((key("attention.layer_norm_rms_epsilon"), MetaValue::F32(self.eps)));
         all.push((key("rope.freq_base"), MetaValue::F32(self.rope_theta)));
-        // MOSTLY_I2_S, as bitnet.cpp numbers it.
-        all.push(("general.file_type".to_owned(), MetaValue::U32(40)));
+        // MOSTLY_I2_S, as bitnet.cpp numbers it; the others as PrismML does.
+        let file_type = match self.linear {
+            TensorType::Ptq1_0 => 143,
+            TensorType::Pq2_0 => 141,
+            _ => 40,
+        };
+        all.push(("general.file_type".to_owned(), MetaValue::U32(file_type)));
         all.push(("general.quantization_version".to_owned(), MetaValue::U32(2)));
         all
     }
