@@ -130,7 +130,9 @@ pub enum Error {
         asked: ActivationFormat,
     },
     /// A ternary head was asked for, of a model that has none.
-    #[error("the head of this model is not computed as ternary: its family has float heads, or its weights are not ternary")]
+    #[error(
+        "the head of this model is not computed as ternary: its family has float heads, or its weights are not ternary"
+    )]
     NoTernaryHead,
     /// A plan's weights are packed otherwise than asked for.
     #[error(

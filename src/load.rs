@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bitnetc_codegen::compile::{Compiled, compile_with};
-use bitnetc_frontend_gguf::{self as gguf, ActivationFormat};
 use bitnetc_frontend_gguf::split::PartName;
+use bitnetc_frontend_gguf::{self as gguf, ActivationFormat};
 use bitnetc_ir::interp::{Interpreter, Tensor};
 use bitnetc_ir::weights::{is_finite, packed_scale_index, ternary_bytes};
 use bitnetc_ir::{

@@ -11,8 +11,8 @@ use bitnetc::perplexity::negative_log_likelihood;
 use bitnetc_ir::interp::Tensor;
 use bitnetc_ir::random::SplitMix;
 use bitnetc_ir::{
-    BlockFormat, ContentHash, DType, FuncBuilder, Module, Op, Operand, ParamDecl, ParamDef, Rows, Stage,
-    TokenCount, Type, ValueId, WeightBytes,
+    BlockFormat, ContentHash, DType, FuncBuilder, Module, Op, Operand, ParamDecl, ParamDef, QuantBlock, Rows,
+    Stage, TokenCount, Type, ValueId, WeightBytes,
 };
 use bitnetc_passes::{HeadFormat, PassContext, run};
 use bitnetc_runtime::single::execute;

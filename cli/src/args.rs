@@ -11,8 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::build::{
     BuildArgs, CodegenArg, KvType, LoweringArgs, SelectorArgs, Weights, activations_parser, head_parser,
-    parse_threads,
-    pass_parser, target_parser,
+    parse_threads, pass_parser, target_parser,
 };
 use super::chat::ChatArgs;
 use super::failure::Failure;

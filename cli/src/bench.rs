@@ -340,8 +340,15 @@ fn variants(args: &BenchArgs, tests: &[Test], plan: bool) -> Vec<Variant> {
                         for &codegen in &args.codegen {
                             let (speeds, cpu_features) = (SpeedsArg::Assumed, args.cpu_features.clone());
                             let activations = args.activations;
-                            let build =
-                                BuildArgs { threads, kv_type, head, activations, weights, speeds, cpu_features };
+                            let build = BuildArgs {
+                                threads,
+                                kv_type,
+                                head,
+                                activations,
+                                weights,
+                                speeds,
+                                cpu_features,
+                            };
                             let engine = engine(args, build, codegen);
                             let tests =
                                 tests.iter().copied().filter(|t| threads.is_none_or(|n| n == t.threads));

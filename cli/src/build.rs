@@ -123,7 +123,9 @@ pub(crate) fn head_parser() -> Suggested<HeadFormat, <HeadFormat as FromStr>::Er
 
 /// Parses `--activations`.
 pub(crate) fn activations_parser() -> Suggested<ActivationFormat, UnknownActivations> {
-    suggested(ActivationFormat::from_str, || ActivationFormat::ALL.iter().map(|format| format.name()).collect())
+    suggested(ActivationFormat::from_str, || {
+        ActivationFormat::ALL.iter().map(|format| format.name()).collect()
+    })
 }
 
 /// Parses the name of a pass.

@@ -2,7 +2,8 @@
 //! stays in its buffers, and no shape makes a generator overflow, leave a buffer's bounds or run on.
 
 use bitnetc_codegen::kernels::{
-    ActivationScale, CacheShape, ElementwiseFn, KernelError, KernelKind, KernelSpec, Registers, RopeShape, TokenMode,
+    ActivationScale, CacheShape, ElementwiseFn, KernelError, KernelKind, KernelSpec, Registers, RopeShape,
+    TokenMode,
 };
 use bitnetc_ir::generate::{GenOptions, random_module};
 use bitnetc_ir::interp::Interpreter;

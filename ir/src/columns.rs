@@ -119,7 +119,6 @@ impl OpInfo {
     pub fn is_positional(&self) -> bool {
         self.slots().any(|slot| slot == Slot::Position)
     }
-
 }
 
 /// Where `name` is among `names`: what a row of the table says about another of its columns.

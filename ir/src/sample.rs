@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use crate::KEY_BLOCK;
 use crate::blocks::{BLOCK, BlockFormat, GROUP, block_matrix};
 use crate::columns::Index;
 use crate::entity::ValueId;
@@ -18,7 +19,6 @@ use crate::module::{Module, ParamDef};
 use crate::random::SplitMix;
 use crate::types::{CacheDims, DType, Dim, Layout, Rows, Type};
 use crate::weights::{TILE_ROWS, WeightBytes, WeightSource, packed_bytes, set_ternary_code, ternary_bytes};
-use crate::KEY_BLOCK;
 
 /// The weights of a module.
 #[derive(Clone, Debug, Default)]

@@ -39,7 +39,11 @@ impl Slot {
     /// Whether the slot takes a parameter (and not a value).
     pub fn takes_param(self) -> bool {
         match self {
-            Slot::VectorParam | Slot::DenseParam | Slot::TableParam | Slot::TernaryParam | Slot::BlockParam => true,
+            Slot::VectorParam
+            | Slot::DenseParam
+            | Slot::TableParam
+            | Slot::TernaryParam
+            | Slot::BlockParam => true,
             Slot::Act | Slot::Multiplicand | Slot::BlockQuant | Slot::RowNumbers => false,
             Slot::Tokens | Slot::Position | Slot::Cache => false,
         }
@@ -77,9 +81,7 @@ impl Slot {
                 };
                 dtype && ty.as_rows().is_some()
             }
-            Slot::BlockQuant => {
-                ty.dtype == DType::Q8b && ty.quant_block() == BLOCK && ty.as_rows().is_some()
-            }
+            Slot::BlockQuant => ty.dtype == DType::Q8b && ty.quant_block() == BLOCK && ty.as_rows().is_some(),
             Slot::RowNumbers => ty.dtype == DType::I32 && ty.as_rows().is_some(),
             Slot::Tokens => ty.dtype == DType::Idx && matches!(ty.shape.0[..], [Dim::N(1)] | [Dim::Tokens]),
             Slot::Position => ty.dtype == DType::Idx && ty.shape.0.is_empty(),
@@ -89,7 +91,8 @@ impl Slot {
                 matches!(ty.dtype, DType::F32 | DType::F16 | DType::Bf16) && ty.as_matrix().is_some()
             }
             Slot::TableParam => {
-                matches!(ty.dtype, DType::F32 | DType::F16 | DType::Bf16 | DType::Ter) && ty.as_matrix().is_some()
+                matches!(ty.dtype, DType::F32 | DType::F16 | DType::Bf16 | DType::Ter)
+                    && ty.as_matrix().is_some()
             }
             Slot::TernaryParam => ty.dtype == DType::Ter && ty.as_matrix().is_some(),
             Slot::BlockParam => crate::blocks::block_matrix(ty).is_some(),

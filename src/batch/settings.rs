@@ -11,9 +11,9 @@ use bitnetc_runtime::sampling::{SamplingParams, Stage};
 use serde_json::{Map, Value, json};
 
 use super::{Format, Lines};
-use crate::compile::activations_of;
 use crate::api::Defaults;
 use crate::chat::Wish;
+use crate::compile::activations_of;
 use crate::constraint::GrammarSource;
 use crate::engine::GenerateOptions;
 use crate::load::Loaded;

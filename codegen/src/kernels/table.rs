@@ -10,8 +10,8 @@ use bitnetc_ir::{BlockFormat, DType, Epilogue, Layout, Units};
 
 use super::args::{Call, Parameters, Position, Signature, TokenRows};
 use super::{
-    ActivationScale, CacheShape, ElementwiseFn, KernelError, KernelSpec, Registers, RopeShape, TokenMode, attention,
-    bitlinear, blocks, elementwise, embed, kv_append, matmul, norm, rope, screen,
+    ActivationScale, CacheShape, ElementwiseFn, KernelError, KernelSpec, Registers, RopeShape, TokenMode,
+    attention, bitlinear, blocks, elementwise, embed, kv_append, matmul, norm, rope, screen,
 };
 use crate::kir::{I64, KernelBuilder};
 

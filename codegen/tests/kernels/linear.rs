@@ -283,7 +283,8 @@ fn rows_of_ternary_tables() {
             for tokens in TOKENS {
                 let w = ternary(&mut random, layout, rows, cols, |r| r.below(3) as u8);
                 let w = if group > 0 { with_groups(&mut random, w, group) } else { w };
-                let ids: Vec<u32> = (0..tokens.unwrap_or(1)).map(|_| random.below(rows.into()) as u32).collect();
+                let ids: Vec<u32> =
+                    (0..tokens.unwrap_or(1)).map(|_| random.below(rows.into()) as u32).collect();
                 let dim = if tokens.is_some() { Dim::Tokens } else { Dim::N(1) };
                 let ids = Input::Value(Type::new(DType::Idx, &[dim]), Tensor::Tokens(ids));
                 run(Op::Embed {}, vec![ids, w], tokens);

@@ -1,7 +1,8 @@
 //! Specs that have no kernel are refused with a reason.
 
 use bitnetc_codegen::kernels::{
-    ActivationScale, CacheShape, ElementwiseFn, KernelError, KernelKind, KernelSpec, Registers, RopeShape, TokenMode,
+    ActivationScale, CacheShape, ElementwiseFn, KernelError, KernelKind, KernelSpec, Registers, RopeShape,
+    TokenMode,
 };
 use bitnetc_ir::limits::{GROUPS, MAX_HEAD, MAX_HEADS, MAX_WIDTH};
 use bitnetc_ir::weights::TRITS_MAX_COLS;
@@ -130,7 +131,8 @@ fn groups_that_no_file_has() {
     for (cols, group) in [(512, 0), (512, 32), (512, 512), (1 << 26, 1 << 18), (1 << 26, 1 << 26), (192, 128)]
     {
         let activation = ActivationScale::Token;
-        let mut kinds = vec![KernelKind::BitlinearGrouped { rows, cols, layout, group, activation, epilogue }];
+        let mut kinds =
+            vec![KernelKind::BitlinearGrouped { rows, cols, layout, group, activation, epilogue }];
         if group > 0 {
             let activation = ActivationScale::Block;
             kinds.push(KernelKind::BitlinearGrouped { rows, cols, layout, group, activation, epilogue });

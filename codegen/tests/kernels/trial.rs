@@ -436,7 +436,9 @@ fn row_bytes(ty: &Type) -> u64 {
     let width = ty.as_rows().unwrap().width;
     match ty.dtype {
         DType::Q8 => storage::q8_tail(width) + 8,
-        DType::Q8b => storage::q8_tail(width) + u64::from(width.div_ceil(ty.quant_block())) * storage::Q8B_RECORD,
+        DType::Q8b => {
+            storage::q8_tail(width) + u64::from(width.div_ceil(ty.quant_block())) * storage::Q8B_RECORD
+        }
         _ => 4 * u64::from(width),
     }
 }

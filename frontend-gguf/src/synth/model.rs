@@ -110,7 +110,9 @@ impl SyntheticModel {
                     let gain = if adds { 0.7 * spread } else { 1.0 };
                     let whole = tensor.ty == TensorType::I2S;
                     let (tail, piece) = match tensor.ty.storage() {
-                        Storage::Blocks { bytes, .. } if !whole => (0, CHUNK_BYTES / bytes as usize * bytes as usize),
+                        Storage::Blocks { bytes, .. } if !whole => {
+                            (0, CHUNK_BYTES / bytes as usize * bytes as usize)
+                        }
                         _ => (TAIL_BYTES, CHUNK_BYTES),
                     };
                     let scale = (!whole).then(|| weights::scale(&mut rng, tensor.row, gain));

@@ -117,7 +117,7 @@ fn build(draw: &mut Draw<'_>) -> Option<GgufWriter> {
     let Some(hparams) = hparams_of(&w) else { return Some(w) };
     let mut bytes = 0;
     let mut add = |w: &mut GgufWriter, draw: &mut Draw<'_>, name: &str, class: TensorClass, dims: Dims| {
-        const LINEAR: [TensorType; 14] = [
+        const LINEAR: [TensorType; 16] = [
             TensorType::I2S,
             TensorType::Tq2_0,
             TensorType::Tq1_0,
@@ -132,6 +132,8 @@ fn build(draw: &mut Draw<'_>) -> Option<GgufWriter> {
             TensorType::Iq2BnR4,
             TensorType::Q1_0,
             TensorType::Q6K,
+            TensorType::Ptq1_0,
+            TensorType::Pq2_0,
         ];
         let wanted = match class {
             TensorClass::Norm => draw.of(&[TensorType::F32, TensorType::F16, TensorType::Bf16]),

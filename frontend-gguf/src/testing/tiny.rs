@@ -123,6 +123,7 @@ impl TinyModel {
             rope_theta: self.rope_theta,
             eps: self.eps,
             table: self.table,
+            linear: TensorType::I2S,
         }
     }
 

@@ -209,7 +209,8 @@ impl<'t> CostModel<'t> {
         let scales = if group == 0 { 0 } else { 4 * u64::from(rows) * u64::from(cols.div_ceil(group)) };
         let bytes = ternary_bytes(layout, rows, cols)?.saturating_add(scales) as f64;
         let memory = if resident { 0.0 } else { bytes / self.bandwidth(self.threads()) };
-        let instructions = self.ternary_instructions(layout, rows, cols, 1)? + self.group_instructions(layout, shape);
+        let instructions =
+            self.ternary_instructions(layout, rows, cols, 1)? + self.group_instructions(layout, shape);
         let compute = instructions / (self.instruction_rate() * f64::from(self.threads()));
         Some(MatrixCost { memory, compute })
     }

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use bitnetc_codegen::compile::Selector;
-use bitnetc_ir::{DType, EntryPoint, Layout, Module, Operand, ParamId};
 use bitnetc::ActivationFormat;
 use bitnetc::compile::{activations_of, has_ternary_head};
+use bitnetc_codegen::compile::Selector;
+use bitnetc_ir::{DType, EntryPoint, Layout, Module, Operand, ParamId};
 use bitnetc_passes::HeadFormat;
 use bitnetc_runtime::profile::{Profile, ProgramProfile};
 use serde_json::{Value, json};

@@ -44,7 +44,9 @@ struct Float {
 
 /// A unit is a tile of 16 rows, or a pair of a gate tile and an up tile, for all tokens.
 pub(in crate::kernels) fn bitlinear_f32(b: &mut KernelBuilder, kernel: &kernel::BitlinearF32) {
-    let &kernel::BitlinearF32 { call, rows, cols, layout, group, epilogue, x, w, scales, residual, y, .. } = kernel;
+    let &kernel::BitlinearF32 {
+        call, rows, cols, layout, group, epilogue, x, w, scales, residual, y, ..
+    } = kernel;
     let matrix = Matrix { rows, cols, layout, epilogue };
     let this = Float { cols, group, x, output: Output { matrix, scales, residual, y } };
     let scratch = kernel.scratch.unwrap_or(w);
@@ -85,7 +87,8 @@ impl Float {
     fn block(&self, b: &mut KernelBuilder, unit: I64, tiles: &[(I64, I64)], token: I64, count: usize) {
         let first = self.x.of(b, token);
         let x = self.x.neighbours(b, first, count);
-        let sums: Vec<Vec<Vf>> = tiles.iter().map(|&(codes, scales)| self.dot(b, codes, scales, &x)).collect();
+        let sums: Vec<Vec<Vf>> =
+            tiles.iter().map(|&(codes, scales)| self.dot(b, codes, scales, &x)).collect();
         for row in 0..count {
             let token = b.add(token, row as i64);
             let values: Vec<Vf> = sums.iter().map(|of_tile| of_tile[row]).collect();

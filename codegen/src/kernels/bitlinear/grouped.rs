@@ -64,11 +64,6 @@ impl Steps {
         (TERNARY_BLOCK / self.step()).max(1)
     }
 
-    /// Steps of a row, the last of which may be shorter.
-    pub(super) fn count(self) -> u32 {
-        self.cols.div_ceil(self.step())
-    }
-
     /// Scales of a row of the matrix.
     pub(super) fn scales(self) -> u32 {
         if self.group == 0 { 1 } else { self.cols / self.group }
@@ -153,7 +148,8 @@ pub(in crate::kernels) fn scratch_bytes(cols: u32, layout: bitnetc_ir::Layout, m
 /// A unit is a tile of 16 rows, or a pair of a gate tile and an up tile, for all tokens. `group` is a multiple of 16 that
 /// divides the columns.
 pub(in crate::kernels) fn bitlinear_grouped(b: &mut KernelBuilder, kernel: &kernel::BitlinearGrouped) {
-    let &kernel::BitlinearGrouped { call, rows, cols, layout, group, activation, epilogue, x, w, .. } = kernel;
+    let &kernel::BitlinearGrouped { call, rows, cols, layout, group, activation, epilogue, x, w, .. } =
+        kernel;
     let &kernel::BitlinearGrouped { scales, residual, y, scratch, .. } = kernel;
     let output = Output { matrix: Matrix { rows, cols, layout, epilogue }, scales, residual, y };
     let scratch = scratch.unwrap_or(w);

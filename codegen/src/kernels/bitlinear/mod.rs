@@ -7,9 +7,9 @@
 //! code is the weight plus 1, so the sum of the codes' products exceeds the sum of the weights' products by the sum of the
 //! activation's codes, which its row carries.
 
+mod float;
 mod gemm;
 mod gemv;
-mod float;
 mod grouped;
 mod grouped_tiles;
 mod lut;

@@ -35,19 +35,25 @@ pub(super) fn gemv(b: &mut KernelBuilder, grouped: &Grouped) {
     let (matrix, x) = (grouped.output.matrix, grouped.x.first());
     let (tiles, per_unit) = (tiles(registers), matrix.tiles_per_unit());
     let token = b.int(0);
-    for_tiles(b, grouped.call.unit_begin, grouped.call.unit_end, &halvings(tiles / per_unit), |b, unit, units| {
-        let of_units = grouped.tiles(b, unit, units);
-        let far = (!registers.one_stream()).then_some(of_units.len() as i64);
-        let mut sums = Vec::new();
-        for block in of_units.chunks(tiles) {
-            let walk = Walk::new(grouped, far);
-            sums.extend(walk.dot(b, block, x));
-        }
-        for (i, of_unit) in (0..).zip(sums.chunks(per_unit)) {
-            let unit = b.add(unit, i);
-            grouped.finish(b, unit, token, x, of_unit);
-        }
-    });
+    for_tiles(
+        b,
+        grouped.call.unit_begin,
+        grouped.call.unit_end,
+        &halvings(tiles / per_unit),
+        |b, unit, units| {
+            let of_units = grouped.tiles(b, unit, units);
+            let far = (!registers.one_stream()).then_some(of_units.len() as i64);
+            let mut sums = Vec::new();
+            for block in of_units.chunks(tiles) {
+                let walk = Walk::new(grouped, far);
+                sums.extend(walk.dot(b, block, x));
+            }
+            for (i, of_unit) in (0..).zip(sums.chunks(per_unit)) {
+                let unit = b.add(unit, i);
+                grouped.finish(b, unit, token, x, of_unit);
+            }
+        },
+    );
 }
 
 /// A walk over the fields of a row.
