@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use bitnetc_frontend_gguf::synth::{ModelShape, PRESETS, Preset, SMALL_VOCABULARY, SyntheticModel, preset};
+use bitnetc_frontend_gguf::TensorType;
+use bitnetc_frontend_gguf::synth::{
+    LINEAR_TYPES, ModelShape, PRESETS, Preset, SMALL_VOCABULARY, SyntheticModel, preset,
+};
 
 use super::args::SynthArgs;
 use super::failure::Failure;
@@ -21,6 +24,16 @@ fn parse_preset(name: &str) -> Result<&'static Preset, String> {
         let names: Vec<&str> = PRESETS.iter().map(|p| p.name).collect();
         format!("unknown preset: use one of {}", names.join(", "))
     })
+}
+
+/// Parses `--type`.
+pub(crate) fn type_parser() -> Suggested<TensorType, String> {
+    suggested(parse_type, || LINEAR_TYPES.iter().map(|ty| ty.name()).collect())
+}
+
+fn parse_type(name: &str) -> Result<TensorType, String> {
+    let found = LINEAR_TYPES.iter().find(|ty| ty.name().eq_ignore_ascii_case(name));
+    found.copied().ok_or_else(|| "expected i2_s, ptq1_0 or pq2_0".to_owned())
 }
 
 /// The text after the options in `--help`.
@@ -75,6 +88,8 @@ pub(crate) fn shape(preset: &Preset, vocabulary: VocabularyArg, layers: Option<u
 /// Runs the command.
 pub(crate) fn run(args: &SynthArgs, quiet: bool) -> Outcome {
     let shape = shape(args.preset, args.vocab, args.layers);
+    let linear = args.linear.unwrap_or(shape.linear);
+    let shape = ModelShape { linear, ..shape };
     let model = SyntheticModel::new(shape, args.seed).map_err(|e| Failure::new(exit::USAGE, e))?;
     input_file::refuse_standard(&args.output)?;
     interrupt::listen();

@@ -4,7 +4,8 @@
 //! tokens, to the residual stream) and `@head` (residual stream to logits). Ops stand as the model defines them, one by
 //! one; that one quantised or rotated activation feeds several projections is expressed by sharing the value. What a layer keeps
 //! of a sequence are inputs and outputs: the KV caches of attention, or the two states of a recurrent layer. Fusing and choosing
-//! layouts is left to the passes.
+//! layouts is left to the passes. Of which form the activation of a ternary product is says [`LowerOptions::activations`]:
+//! the result of `quant_absmax` or of `quant_blocks`, or the activation itself.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +13,11 @@ use bitnetc_ir::rope::Theta;
 use bitnetc_ir::storage::MAX_TOKENS;
 use bitnetc_ir::{
     BuildError, CacheDims, CacheType, DType, Dim, Direction, EntryPoint, Func, FuncBuilder, HEAD_ROWS, Module,
-    Operand, ParamId, Rows, Sizes, StateDims, TokenCount, Type, ValueId,
+    Operand, ParamId, QuantBlock, Rows, Sizes, StateDims, TokenCount, Type, ValueId,
 };
 use thiserror::Error;
 
+use crate::activations::ActivationFormat;
 use crate::arch::{Activation, LayerKind, LayerRole};
 use crate::error::printable;
 use crate::hadamard::Rotation;
@@ -30,11 +32,13 @@ pub struct LowerOptions {
     pub cache: CacheType,
     /// Most tokens of one `@prefill` call, 1 to [`MAX_TOKENS`]. `@head` takes as many, but no more than [`HEAD_ROWS`].
     pub chunk: u32,
+    /// The activations of ternary products; if there is nothing, those of the family.
+    pub activations: Option<ActivationFormat>,
 }
 
 impl Default for LowerOptions {
     fn default() -> Self {
-        Self { cache: CacheType::F16, chunk: 256 }
+        Self { cache: CacheType::F16, chunk: 256, activations: None }
     }
 }
 
@@ -84,6 +88,7 @@ impl Model<'_> {
             params: &params,
             hparams: self.hparams(),
             rotation: self.rotation(),
+            activations: options.activations.unwrap_or(self.hparams().family.quantisation),
             kv: options.cache.dtype(),
             tokens,
             builder: FuncBuilder::new(module, entry.name(), tokens),
@@ -260,6 +265,7 @@ struct Lowering<'m> {
     params: &'m Params,
     hparams: &'m HyperParams,
     rotation: Option<&'m Rotation>,
+    activations: ActivationFormat,
     kv: DType,
     tokens: TokenCount,
     builder: FuncBuilder<'m>,
@@ -268,17 +274,17 @@ struct Lowering<'m> {
 /// What a layer keeps of a sequence: keys and values, or the states of the convolution and of the delta rule.
 type Kept = (ValueId, ValueId);
 
-/// What matrices are multiplied with: an activation, its quantised form once a ternary matrix has asked for it, and the same
-/// rotated once a rotated one has.
+/// What matrices are multiplied with: an activation, the form of it that ternary matrices multiply once one has asked for it, and
+/// the same of the rotated activation once a rotated matrix has.
 struct Input {
     x: ValueId,
-    quantised: Option<ValueId>,
+    multiplicand: Option<ValueId>,
     rotated: Option<Box<Input>>,
 }
 
 impl Input {
     fn of(x: ValueId) -> Self {
-        Self { x, quantised: None, rotated: None }
+        Self { x, multiplicand: None, rotated: None }
     }
 }
 
@@ -511,16 +517,20 @@ impl Lowering<'_> {
         }
     }
 
-    /// The product with a matrix: of the quantised input with a ternary one, of the input as it is with a dense one.
+    /// The product with a matrix: of the input in the format of activations with a ternary one, as it is with a dense one.
     fn product(&mut self, input: &mut Input, weight: ParamId) -> Result<ValueId, BuildError> {
         if self.module.params()[weight].ty.dtype != DType::Ter {
             return self.builder.matmul(input.x, weight);
         }
-        let quantised = match input.quantised {
-            Some(quantised) => quantised,
-            None => *input.quantised.insert(self.builder.quant_absmax(input.x)?),
+        let multiplicand = match input.multiplicand {
+            Some(multiplicand) => multiplicand,
+            None => *input.multiplicand.insert(match self.activations {
+                ActivationFormat::Int8Token => self.builder.quant_absmax(input.x)?,
+                ActivationFormat::Int8Blocks => self.builder.quant_blocks(input.x, QuantBlock::Cols128)?,
+                ActivationFormat::F32 => input.x,
+            }),
         };
-        self.builder.ternary_matmul(quantised, weight)
+        self.builder.ternary_matmul(multiplicand, weight)
     }
 
     fn rope(&mut self, x: ValueId, pos: ValueId) -> Result<ValueId, BuildError> {

@@ -253,7 +253,8 @@ impl<'a> Model<'a> {
     pub fn form(&self, tensor: &TensorInfo<'_>) -> Option<Form> {
         let id = self.gguf.find(tensor.name())?;
         let weights = self.weights(tensor)?;
-        let table = id == self.token_embd || Some(id) == self.output || self.floats.contains(&id);
+        let table = id == self.token_embd || Some(id) == self.output;
+        let table = (table && !self.hparams.family.ternary_tables) || self.floats.contains(&id);
         let form = self.forms.get(id.index())?.get_or_init(|| match table {
             true => weights.table_form(),
             // A dense matrix takes its factor in, which its format need not hold.

@@ -7,7 +7,8 @@ use bitnetc_frontend_gguf::{GgufError, GgufWeights, LayerRole, LowerOptions, Mod
 use bitnetc_ir::interp::{Interpreter, Tensor};
 use bitnetc_ir::{EntryPoint, KEY_BLOCK, Module, verify};
 
-const OPTIONS: LowerOptions = LowerOptions { cache: bitnetc_ir::CacheType::F32, chunk: 8 };
+const OPTIONS: LowerOptions =
+    LowerOptions { cache: bitnetc_ir::CacheType::F32, chunk: 8, activations: None };
 
 fn lowered(model: &Model<'_>) -> Module {
     let module = model.lower(&OPTIONS).unwrap();

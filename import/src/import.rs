@@ -58,6 +58,8 @@ pub const TARGETS: &[(&str, TensorType)] = &[
     ("i2_s", TensorType::I2S),
     ("tq1_0", TensorType::Tq1_0),
     ("tq2_0", TensorType::Tq2_0),
+    ("ptq1_0", TensorType::Ptq1_0),
+    ("pq2_0", TensorType::Pq2_0),
     ("iq2_bn", TensorType::Iq2Bn),
     ("f16", TensorType::F16),
     ("bf16", TensorType::Bf16),

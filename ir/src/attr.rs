@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::blocks::{BLOCK, TERNARY_BLOCK};
 use crate::rope::{RopeScaling, Theta};
 
 /// What the op table demands of an attribute, beyond what its type can hold.
@@ -47,6 +48,10 @@ pub trait Attr: Sized + Clone + PartialEq + fmt::Debug {
     fn is_within(&self, bounds: Bounds) -> bool;
     /// Values worth trying on operands whose last dimensions are `widths`.
     fn candidates(widths: &[u32]) -> Vec<Self>;
+    /// The value that an op has where its text names none; it is not printed.
+    fn default() -> Option<Self> {
+        None
+    }
 }
 
 impl Attr for f32 {
@@ -161,7 +166,10 @@ impl Attr for Sizes {
 }
 
 macro_rules! word_attr {
-    ($(#[$doc:meta])* $name:ident, $expected:literal { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)+ }) => {
+    (
+        $(#[$doc:meta])* $name:ident, $expected:literal $(, default $default:ident)?
+        { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)+ }
+    ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum $name { $($(#[$vdoc])* $variant,)+ }
@@ -180,6 +188,9 @@ macro_rules! word_attr {
             fn candidates(_: &[u32]) -> Vec<Self> {
                 vec![$($name::$variant,)+]
             }
+            $(fn default() -> Option<Self> {
+                Some($name::$default)
+            })?
         }
     };
 }
@@ -201,6 +212,26 @@ word_attr! {
         Forward = "forward",
         /// After it: what takes a rotated row back.
         Inverse = "inverse",
+    }
+}
+
+word_attr! {
+    /// Columns of an activation that `quant_blocks` gives a scale of their own.
+    QuantBlock, "`32` or `128`", default Cols32 {
+        /// Those of block-quantised matrices ([`crate::blocks`]).
+        Cols32 = "32",
+        /// For ternary matrices.
+        Cols128 = "128",
+    }
+}
+
+impl QuantBlock {
+    /// The columns.
+    pub fn cols(self) -> u32 {
+        match self {
+            QuantBlock::Cols32 => BLOCK,
+            QuantBlock::Cols128 => TERNARY_BLOCK,
+        }
     }
 }
 

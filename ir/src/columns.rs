@@ -119,11 +119,6 @@ impl OpInfo {
     pub fn is_positional(&self) -> bool {
         self.slots().any(|slot| slot == Slot::Position)
     }
-
-    /// Whether the op works on int8 codes, and not on f32.
-    pub fn takes_codes(&self) -> bool {
-        self.slots().any(|slot| matches!(slot, Slot::Quant | Slot::BlockQuant))
-    }
 }
 
 /// Where `name` is among `names`: what a row of the table says about another of its columns.

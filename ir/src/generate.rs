@@ -14,7 +14,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::blocks::BlockFormat;
+use crate::attr::QuantBlock;
+use crate::blocks::{BlockFormat, TERNARY_BLOCK};
 use crate::build::check_op;
 use crate::columns::OpInfo;
 use crate::entity::{ParamId, ValueId};
@@ -246,7 +247,11 @@ impl Generator<'_> {
             let width = if self.rng.chance(70) { main } else { other };
             types.push(match slot {
                 Slot::Act => rows(DType::F32, width),
-                Slot::Quant => rows(DType::Q8, width),
+                Slot::Multiplicand => match self.rng.below(6) {
+                    0 => rows(DType::F32, width),
+                    1 => rows(DType::Q8b, width).with_group(TERNARY_BLOCK),
+                    _ => rows(DType::Q8, width),
+                },
                 Slot::BlockQuant => rows(DType::Q8b, width),
                 Slot::RowNumbers => rows(DType::I32, width),
                 Slot::Tokens => Type::new(DType::Idx, &[if per_token { Dim::Tokens } else { Dim::N(1) }]),
@@ -257,7 +262,11 @@ impl Generator<'_> {
                     Type::cache(self.dims.cache_dtype, self.dims.cache).with_layout(layout)
                 }
                 Slot::VectorParam => Type::vector(DType::F32, width),
-                Slot::DenseParam => {
+                Slot::TableParam if self.rng.chance(25) => {
+                    let rows = self.rng.pick(&self.dims.widths);
+                    Type::matrix(DType::Ter, rows.max(MIN_VOCAB), main)
+                }
+                Slot::DenseParam | Slot::TableParam => {
                     let dtype = self.rng.pick(&[DType::F32, DType::F16, DType::Bf16]);
                     let rows = self.rng.pick(&self.dims.widths);
                     Type::matrix(dtype, if has(Slot::Tokens) { rows.max(MIN_VOCAB) } else { rows }, main)
@@ -305,17 +314,23 @@ impl Generator<'_> {
         let mut operands = Vec::new();
         for (ty, (name, slot)) in types.into_iter().zip(slots) {
             operands.push(match slot {
-                Slot::TernaryParam => Operand::Param(self.param(ty, Some(&op))),
+                Slot::TernaryParam | Slot::TableParam => Operand::Param(self.param(ty, Some(&op))),
                 Slot::VectorParam | Slot::DenseParam | Slot::BlockParam => {
                     Operand::Param(self.param(ty, None))
                 }
-                Slot::BlockQuant => Operand::Value(self.made_of(body, ty, Op::QuantBlocks {})),
+                Slot::BlockQuant => {
+                    Operand::Value(self.made_of(body, ty, Op::QuantBlocks { block: QuantBlock::Cols32 }))
+                }
                 Slot::RowNumbers => {
                     let n = ty.as_rows().map_or(1, |r| r.width);
                     Operand::Value(self.made_of(body, ty, Op::Screen { n }))
                 }
                 Slot::Cache | Slot::State => Operand::Value(self.cache(body, name, ty)),
-                Slot::Quant => Operand::Value(self.made_of(body, ty, Op::QuantAbsmax {})),
+                Slot::Multiplicand => Operand::Value(match ty.dtype {
+                    DType::Q8 => self.made_of(body, ty, Op::QuantAbsmax {}),
+                    DType::Q8b => self.made_of(body, ty, Op::QuantBlocks { block: QuantBlock::Cols128 }),
+                    _ => self.value(body, "x", ty),
+                }),
                 Slot::Act | Slot::Tokens | Slot::Position => {
                     let name = match slot {
                         Slot::Act => "x",
@@ -413,7 +428,7 @@ impl Generator<'_> {
         let ty = Type::matrix(DType::Ter, rows, cols).with_group(group);
         if !cols.is_multiple_of(128) || (self.laid_out() && self.options.stored_tiles && self.rng.chance(30))
         {
-            let layout = self.packed_layout(group);
+            let layout = self.packed_layout();
             return self.file(ty.with_layout(layout));
         }
         let derived = self.options.stage >= Stage::Fused;
@@ -437,7 +452,7 @@ impl Generator<'_> {
         };
         match self.laid_out() {
             true => {
-                let layout = self.packed_layout(group);
+                let layout = self.packed_layout();
                 self.declare(ty.with_layout(layout), ParamDef::Relayout(logical))
             }
             false => logical,
@@ -457,9 +472,9 @@ impl Generator<'_> {
         if self.laid_out() { self.declare(tiled, ParamDef::Relayout(logical)) } else { logical }
     }
 
-    /// A layout in which kernels read ternary matrices with scales for groups of `group` columns (0: one for all).
-    fn packed_layout(&mut self, group: u32) -> Layout {
-        match group == 0 && self.laid_out() && self.rng.chance(50) {
+    /// A layout in which kernels read ternary matrices.
+    fn packed_layout(&mut self) -> Layout {
+        match self.laid_out() && self.rng.chance(50) {
             true => self.rng.pick(&[Layout::Trits16, Layout::Lut16]),
             false => Layout::Tile16,
         }

@@ -2,6 +2,7 @@
 //! names them. Slots (dtype and rank) and attributes, by the bounds of the table, have been checked before these run.
 
 use crate::attr::Epilogue;
+use crate::blocks::BLOCK;
 use crate::limits::MAX_TAPS;
 use crate::ops::Op;
 use crate::types::{DType, Rows, StateDims, Type};
@@ -183,8 +184,10 @@ pub(crate) fn elementwise(_: &Op, t: &[&Type]) -> Inferred {
     }
 }
 
-pub(crate) fn quant_blocks(_: &Op, t: &[&Type]) -> Inferred {
-    Ok(vec![Type::rows(DType::Q8b, rows(t[0])?)])
+pub(crate) fn quant_blocks(op: &Op, t: &[&Type]) -> Inferred {
+    let Op::QuantBlocks { block } = op else { return rule("not a quant_blocks") };
+    let group = if block.cols() == BLOCK { 0 } else { block.cols() };
+    Ok(vec![Type::rows(DType::Q8b, rows(t[0])?).with_group(group)])
 }
 
 pub(crate) fn block_matmul(_: &Op, t: &[&Type]) -> Inferred {

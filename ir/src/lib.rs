@@ -41,7 +41,7 @@ pub mod verify;
 pub mod weights;
 pub mod work;
 
-pub use attr::{Attr, Bounds, Direction, Epilogue, Pairs, Sizes};
+pub use attr::{Attr, Bounds, Direction, Epilogue, Pairs, QuantBlock, Sizes};
 pub use blocks::BlockFormat;
 pub use build::{BuildError, FuncBuilder};
 pub use cache::CacheType;

@@ -12,7 +12,7 @@
 //!
 //! Invariants: mnemonics are unique; optional operands follow the required ones; an op has no effect besides its results.
 
-use crate::attr::{Attr, Bounds, Direction, Epilogue, Pairs, Sizes};
+use crate::attr::{Attr, Bounds, Direction, Epilogue, Pairs, QuantBlock, Sizes};
 use crate::build::FuncBuilder;
 use crate::columns::Run::{Replicable, Shared, View};
 use crate::columns::{InPlace, Index, OpInfo, position};
@@ -134,10 +134,16 @@ macro_rules! define_ops {
                 &ALL_OPS[self.row()]
             }
 
-            /// The attributes in printing order, as text.
+            /// The attributes in printing order, as text, without those that have their default.
             pub fn print_attrs(&self) -> Vec<(&'static str, String)> {
                 match self { $(
-                    Op::$variant { $($attr),* } => vec![$((stringify!($attr), Attr::print($attr))),*],
+                    Op::$variant { $($attr),* } => {
+                        let all: Vec<Option<(&'static str, String)>> = vec![$(
+                            (<$attr_ty as Attr>::default().as_ref() != Some($attr))
+                                .then(|| (stringify!($attr), Attr::print($attr)))
+                        ),*];
+                        all.into_iter().flatten().collect()
+                    }
                 )+ }
             }
 
@@ -155,11 +161,13 @@ macro_rules! define_ops {
                         Ok(Op::$variant { $($attr: {
                             let name = stringify!($attr);
                             let expected = <$attr_ty as Attr>::EXPECTED;
-                            let (_, text) = attrs.iter().find(|(n, _)| *n == name).copied()
-                                .ok_or(AttrError::Missing { op: $mnemonic, attr: name, expected })?;
-                            <$attr_ty as Attr>::parse(text).ok_or_else(|| {
-                                AttrError::Value { op: $mnemonic, attr: name, text: text.to_owned(), expected }
-                            })?
+                            match attrs.iter().find(|(n, _)| *n == name) {
+                                Some((_, text)) => <$attr_ty as Attr>::parse(text).ok_or_else(|| {
+                                    AttrError::Value { op: $mnemonic, attr: name, text: (*text).to_owned(), expected }
+                                })?,
+                                None => <$attr_ty as Attr>::default()
+                                    .ok_or(AttrError::Missing { op: $mnemonic, attr: name, expected })?,
+                            }
                         }),* })
                     })+
                     other => Err(AttrError::UnknownOp(other.to_owned())),
@@ -255,7 +263,7 @@ const HEADS: Bounds = Bounds::UpTo(MAX_HEADS);
 define_ops! {
     /// The rows of an embedding table that belong to the tokens, as f32.
     Embed = "embed", embed {
-        operands: [tokens: Tokens, table: DenseParam],
+        operands: [tokens: Tokens, table: TableParam],
         optional: [],
         attrs: {},
         results: [y],
@@ -292,9 +300,9 @@ define_ops! {
         stages: StageRange::ALL,
         infer: infer::quant_absmax,
     }
-    /// Ternary matrix times quantised activation, rescaled to f32.
+    /// Ternary matrix times activation: quantised with a scale for the token or for each block of 128 columns, or f32.
     TernaryMatmul = "ternary_matmul", ternary_matmul {
-        operands: [x: Quant, w: TernaryParam],
+        operands: [x: Multiplicand, w: TernaryParam],
         optional: [],
         attrs: {},
         results: [y],
@@ -437,7 +445,7 @@ define_ops! {
     }
     /// `ternary_matmul` with an epilogue; the residual is there exactly with `epilogue=add`.
     Bitlinear = "bitlinear", bitlinear {
-        operands: [x: Quant, w: TernaryParam],
+        operands: [x: Multiplicand, w: TernaryParam],
         optional: [residual: Act],
         attrs: {epilogue: Epilogue = Bounds::Any},
         results: [y],
@@ -461,17 +469,17 @@ define_ops! {
         stages: StageRange::ALL,
         infer: infer::split,
     }
-    /// Quantisation to int8 in blocks of 32 columns, each with its scale.
+    /// Quantisation to int8 in blocks of 32 or 128 columns, each with its scale.
     QuantBlocks = "quant_blocks", quant_blocks {
         operands: [x: Act],
         optional: [],
-        attrs: {},
+        attrs: {block: QuantBlock = Bounds::Any},
         results: [q],
         in_place: {},
         indices: {},
         run: Replicable(Tokens),
         reads: Whole,
-        stages: StageRange::from(Stage::Fused),
+        stages: StageRange::ALL,
         infer: infer::quant_blocks,
     }
     /// Block-quantised matrix times block-quantised activation: a packed language-model head.

@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use crate::KEY_BLOCK;
 use crate::blocks::{BLOCK, BlockFormat, GROUP, block_matrix};
 use crate::columns::Index;
 use crate::entity::ValueId;
@@ -18,7 +19,6 @@ use crate::module::{Module, ParamDef};
 use crate::random::SplitMix;
 use crate::types::{CacheDims, DType, Dim, Layout, Rows, Type};
 use crate::weights::{TILE_ROWS, WeightBytes, WeightSource, packed_bytes, set_ternary_code, ternary_bytes};
-use crate::{KEY_BLOCK, blocks};
 
 /// The weights of a module.
 #[derive(Clone, Debug, Default)]
@@ -188,9 +188,10 @@ fn tensor(module: &Module, func: &Func, ty: &Type, call: CallShape, rng: &mut Sp
         }
         DType::Q8b => {
             let codes = codes(rng);
-            let blocks = rows * width.div_ceil(blocks::BLOCK as usize);
+            let block = ty.quant_block();
+            let blocks = rows * width.div_ceil(block as usize);
             let scales = (0..blocks).map(|_| 1e-3 + rng.number().abs()).collect();
-            Tensor::Q8b { rows, width, codes, scales }
+            Tensor::Q8b { rows, width, block, codes, scales }
         }
         DType::I32 => {
             // Different numbers in a row, as `screen` gives them.

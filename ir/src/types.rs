@@ -1,5 +1,5 @@
-//! Types of values and parameters: `dtype[shape]@layout`, and `dtype[shape]@layout_g128` for a ternary matrix with a scale
-//! for each 128 columns of a row.
+//! Types of values and parameters: `dtype[shape]@layout`, and `dtype[shape]@layout_g128` for a ternary matrix or an
+//! activation in blocks with a scale for each 128 columns of a row.
 //!
 //! The layout is part of the type because the same ternary matrix exists in several, and the file format that names one
 //! of them (`I2_S`) does not say which bytes it means. What each layout means, byte by byte, is in [`crate::weights`]
@@ -10,6 +10,8 @@
 //! value with three static dimensions.
 
 use std::fmt;
+
+use crate::blocks::BLOCK;
 
 /// Element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,7 +30,7 @@ pub enum DType {
     Ter,
     /// Quantised activation: i8 codes, the f32 factor `a` with x ≈ code / a, and the i32 sum of the codes, per token.
     Q8,
-    /// Activation quantised in blocks of 32: i8 codes, with an f32 scale and i32 sums of codes for each block; see
+    /// Activation quantised in blocks of 32 or 128: i8 codes, with an f32 scale and i32 sums of codes for each block; see
     /// [`crate::blocks`].
     Q8b,
     /// Weight with an 8-bit code, in blocks; see [`crate::blocks`].
@@ -167,7 +169,8 @@ pub struct Type {
     pub shape: Shape,
     /// Placement of the elements.
     pub layout: Layout,
-    /// Columns that share a scale, in a `ter` matrix; 0: all columns of a row, and always for other dtypes.
+    /// Columns that share a scale, in a `ter` matrix and in `q8b`. 0: all columns of a row, or in `q8b` blocks of 32; always 0
+    /// for other dtypes.
     pub group: u32,
 }
 
@@ -251,6 +254,11 @@ impl Type {
     pub fn with_group(mut self, group: u32) -> Self {
         self.group = group;
         self
+    }
+
+    /// Columns of a block of a `q8b` activation.
+    pub fn quant_block(&self) -> u32 {
+        if self.group == 0 { BLOCK } else { self.group }
     }
 
     /// Scales of each row of a `ter` matrix.

@@ -285,7 +285,7 @@ fn known(op: &Op) -> Known {
         | Op::RmsNormHeads { .. }
         | Op::RmsNormQuant { .. }
         | Op::QuantAbsmax {}
-        | Op::QuantBlocks {}
+        | Op::QuantBlocks { .. }
         | Op::TransposeHeads { .. }
         | Op::L2NormHeads { .. } => Known::new(Run::OverRow, &[]),
         Op::Add {} | Op::Mul {} => Known::new(Run::OverRow, &[(0, &[0, 1])]),

@@ -36,7 +36,9 @@ mod table;
 
 use bitnetc_ir::{Arch, Feature, TargetDesc};
 
-pub use spec::{Arg, CacheShape, ElementwiseFn, KernelIndex, KernelSpec, RopeShape, SpecError, TokenMode};
+pub use spec::{
+    ActivationScale, Arg, CacheShape, ElementwiseFn, KernelIndex, KernelSpec, RopeShape, SpecError, TokenMode,
+};
 pub use table::KernelKind;
 
 use table::kernel;

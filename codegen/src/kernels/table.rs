@@ -4,6 +4,7 @@
 //! A new kernel is a file with its generator and a row here. Which op becomes which kernel is decided in
 //! [`KernelSpec::of`], the only place outside of this table that names kernels one by one.
 
+use bitnetc_ir::blocks::{BLOCK, TERNARY_BLOCK};
 use bitnetc_ir::limits::{MAX_HADAMARD, MAX_HEADS, MAX_TAPS};
 use bitnetc_ir::partition::Per;
 use bitnetc_ir::weights::TILE_ROWS;
@@ -11,8 +12,9 @@ use bitnetc_ir::{BlockFormat, DType, Direction, Epilogue, Layout, Units};
 
 use super::args::{Call, Parameters, Position, Signature, TokenRows};
 use super::{
-    CacheShape, ElementwiseFn, KernelError, KernelSpec, Registers, RopeShape, TokenMode, attention,
-    bitlinear, blocks, elementwise, embed, hadamard, kv_append, matmul, norm, recurrent, rope, screen,
+    ActivationScale, CacheShape, ElementwiseFn, KernelError, KernelSpec, Registers, RopeShape, TokenMode,
+    attention, bitlinear, blocks, elementwise, embed, hadamard, kv_append, matmul, norm, recurrent, rope,
+    screen,
 };
 use crate::kir::{I64, KernelBuilder};
 
@@ -30,6 +32,30 @@ define_kernels! {
     name format!("embed_{}_{width}", dtype.name());
     check { spec.width("the width", width), spec.dense("the table", dtype) }
     generator embed::embed;
+
+    /// Rows of `width` elements of a ternary table.
+    EmbedTernary {
+        /// Columns.
+        width: u32,
+        /// Of the table: `tile16`, `trits16` or `lut16`.
+        layout: Layout,
+        /// Columns that share a scale; 0: all of a row.
+        group: u32,
+    }
+    args {
+        ids: token_ids(0),
+        table: param(1),
+        scales: scales(1),
+        y: result_rows(0),
+        scratch: scratch(embed::scratch_bytes(width)),
+    }
+    name format!("embed_{}_{width}{}", layout.name(), bitlinear::group_suffix(group));
+    check {
+        spec.ternary_columns(width, layout),
+        spec.packed_ternary(layout),
+        spec.groups(width, group),
+    }
+    generator embed::embed_ternary;
 
     /// RMSNorm.
     RmsNorm {
@@ -111,18 +137,58 @@ define_kernels! {
     check {
         spec.width("the number of rows", rows),
         spec.ternary_columns(cols, layout),
-        spec.rule(layout.is_packed_ternary(), "a ternary matrix is in tile16, trits16 or lut16"),
+        spec.packed_ternary(layout),
         spec.gated(rows, epilogue),
     }
     generator bitlinear::bitlinear;
 
-    /// Ternary matrix in `tile16` with a scale for each group of columns, times q8.
+    /// Ternary matrix with a scale for each group of columns, times q8 or q8b, or with one for each row, times q8b.
     BitlinearGrouped {
         /// Rows of the matrix.
         rows: u32,
         /// Columns.
         cols: u32,
-        /// Columns of a group.
+        /// Of the matrix: `tile16`, `trits16` or `lut16`.
+        layout: Layout,
+        /// Columns of a group; 0: all of a row.
+        group: u32,
+        /// Of the activation.
+        activation: ActivationScale,
+        /// What happens to the sums.
+        epilogue: Epilogue,
+    }
+    args {
+        x: operand_rows(0),
+        w: param(1),
+        scales: scales(1),
+        residual: operand_rows(2) if epilogue == Epilogue::Add,
+        y: result_rows(0),
+        scratch: scratch(bitlinear::grouped_scratch_bytes(cols, layout, spec.tokens == TokenMode::Many))
+            if layout.has_five_a_byte() || spec.tokens == TokenMode::Many,
+    }
+    name format!(
+        "bitlinear_{}_{rows}x{cols}{}{}{}",
+        layout.name(), bitlinear::group_suffix(group), activation.suffix(), bitlinear::suffix(epilogue)
+    );
+    check {
+        spec.width("the number of rows", rows),
+        spec.ternary_columns(cols, layout),
+        spec.packed_ternary(layout),
+        spec.groups(cols, group),
+        spec.rule(group > 0 || activation == ActivationScale::Block, "one scale for all is no group"),
+        spec.gated(rows, epilogue),
+    }
+    generator bitlinear::bitlinear_grouped;
+
+    /// Ternary matrix times f32.
+    BitlinearF32 {
+        /// Rows of the matrix.
+        rows: u32,
+        /// Columns.
+        cols: u32,
+        /// Of the matrix: `tile16`, `trits16` or `lut16`.
+        layout: Layout,
+        /// Columns that share a scale; 0: all of a row.
         group: u32,
         /// What happens to the sums.
         epilogue: Epilogue,
@@ -133,15 +199,20 @@ define_kernels! {
         scales: scales(1),
         residual: operand_rows(2) if epilogue == Epilogue::Add,
         y: result_rows(0),
+        scratch: scratch(bitlinear::float_scratch_bytes(cols, layout)) if layout.has_five_a_byte(),
     }
-    name format!("bitlinear_{rows}x{cols}_g{group}{}", bitlinear::suffix(epilogue));
+    name format!(
+        "bitlinear_f32_{}_{rows}x{cols}{}{}",
+        layout.name(), bitlinear::group_suffix(group), bitlinear::suffix(epilogue)
+    );
     check {
         spec.width("the number of rows", rows),
-        spec.width("the number of columns", cols),
+        spec.ternary_columns(cols, layout),
+        spec.packed_ternary(layout),
         spec.groups(cols, group),
         spec.gated(rows, epilogue),
     }
-    generator bitlinear::bitlinear_grouped;
+    generator bitlinear::bitlinear_f32;
 
     /// Dense matrix times f32.
     Matmul {
@@ -161,14 +232,22 @@ define_kernels! {
     }
     generator matmul::matmul;
 
-    /// Quantisation in blocks of 32.
+    /// Quantisation in blocks.
     QuantBlocks {
         /// Columns.
         width: u32,
+        /// Columns of a block: 32 or 128.
+        block: u32,
     }
     args { x: operand_rows(0), q: result_rows(0) }
-    name format!("quant_blocks_{width}");
-    check { spec.width("the width", width) }
+    name match block {
+        BLOCK => format!("quant_blocks_{width}"),
+        _ => format!("quant_blocks{block}_{width}"),
+    };
+    check {
+        spec.width("the width", width),
+        spec.rule(matches!(block, BLOCK | TERNARY_BLOCK), "blocks are 32 or 128 columns"),
+    }
     generator blocks::quant_blocks;
 
     /// Block-quantised matrix in `tile16` times q8b.

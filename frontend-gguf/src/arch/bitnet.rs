@@ -9,6 +9,7 @@
 use bitnetc_ir::Pairs;
 
 use super::{Activation, Defaults, Family, bitnet_b158};
+use crate::activations::ActivationFormat;
 
 pub(super) static FAMILY: Family = Family {
     name: "BitNet",
@@ -21,4 +22,6 @@ pub(super) static FAMILY: Family = Family {
     scale_tensors: true,
     rotations: false,
     hybrid: None,
+    quantisation: ActivationFormat::Int8Token,
+    ternary_tables: false,
 };

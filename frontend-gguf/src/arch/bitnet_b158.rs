@@ -13,6 +13,7 @@ use super::common::{
     FFN_SUB_NORM, FFN_UP,
 };
 use super::{Activation, Defaults, Family, LayerTensor};
+use crate::activations::ActivationFormat;
 
 /// The tensors of a layer.
 pub(super) const LAYER: &[LayerTensor] = &[
@@ -40,4 +41,6 @@ pub(super) static FAMILY: Family = Family {
     scale_tensors: false,
     rotations: false,
     hybrid: None,
+    quantisation: ActivationFormat::Int8Token,
+    ternary_tables: false,
 };

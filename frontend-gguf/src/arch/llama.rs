@@ -9,6 +9,7 @@ use bitnetc_ir::Pairs;
 
 use super::common::{ATTN_K, ATTN_NORM, ATTN_OUTPUT, ATTN_Q, ATTN_V, FFN_DOWN, FFN_GATE, FFN_NORM, FFN_UP};
 use super::{Activation, Defaults, Family};
+use crate::activations::ActivationFormat;
 
 pub(super) static FAMILY: Family = Family {
     name: "LLaMA",
@@ -21,4 +22,6 @@ pub(super) static FAMILY: Family = Family {
     scale_tensors: true,
     rotations: true,
     hybrid: None,
+    quantisation: ActivationFormat::Int8Token,
+    ternary_tables: false,
 };

@@ -13,6 +13,7 @@ mod qwen35;
 
 use bitnetc_ir::Pairs;
 
+use crate::activations::ActivationFormat;
 use crate::hparams::HyperParams;
 use crate::tensors::Dims;
 
@@ -35,6 +36,11 @@ pub struct Family {
     pub layer_tensors: &'static [LayerTensor],
     /// Whether a layer may have a tensor `<stem>.scale` beside a matrix, by which its result is multiplied.
     pub scale_tensors: bool,
+    /// In which form activations meet ternary matrices, unless asked otherwise.
+    pub quantisation: ActivationFormat,
+    /// Whether an embedding or a head whose values are ternary is computed as ternary, like a layer; else it is a table of
+    /// floats.
+    pub ternary_tables: bool,
     /// Whether its matrices may be stored rotated ([`crate::hadamard`]).
     pub rotations: bool,
     /// What models have that consist of layers of two kinds; `None` where all layers have attention.

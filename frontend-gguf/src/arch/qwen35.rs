@@ -14,6 +14,7 @@ use super::{
     Activation, Defaults, Family, Hybrid, LayerKind, LayerRole, LayerTensor, TensorClass, linear, matrix, norm,
     tensor,
 };
+use crate::activations::ActivationFormat;
 use crate::hparams::HyperParams;
 use crate::tensors::Dims;
 
@@ -71,6 +72,8 @@ pub(super) static FAMILY: Family = Family {
         FFN_DOWN,
     ],
     scale_tensors: false,
+    quantisation: ActivationFormat::Int8Blocks,
+    ternary_tables: true,
     rotations: true,
     hybrid: Some(Hybrid {
         attention_interval: 4,

@@ -17,4 +17,4 @@ pub(crate) mod weights;
 pub use model::{CHUNK_BYTES, SyntheticModel};
 pub use preset::{PRESETS, Preset, SMALL_VOCABULARY, preset};
 pub use rng::Rng;
-pub use shape::{HybridShape, ModelShape, ShapeError, TensorSpec};
+pub use shape::{HybridShape, LINEAR_TYPES, ModelShape, ShapeError, TensorSpec};

@@ -7,6 +7,7 @@ use super::{ModelShape, ShapeError, TensorSpec, vocabulary};
 use crate::arch::TensorClass;
 use crate::decode::i2s::TAIL_BYTES;
 use crate::limits::DEFAULT_ALIGNMENT;
+use crate::tensor_type::{Storage, TensorType};
 use crate::write::{DirectoryEntry, Header, MetaValue};
 
 /// Most bytes that are handed over at once, but for the header and for single rows.
@@ -109,17 +110,30 @@ impl SyntheticModel {
                     }
                 }
                 TensorClass::Linear => {
-                    let mut left = tensor.bytes as usize - TAIL_BYTES;
-                    while left > 0 {
-                        chunk.resize(left.min(CHUNK_BYTES), 0);
-                        tables.fill_codes(&mut rng, &mut chunk);
-                        sink(&chunk)?;
-                        left -= chunk.len();
-                    }
                     // What a layer adds to the residual stream is about as large as an embedding.
                     let adds = tensor.row != self.shape.hidden || tensor.name.ends_with("attn_output.weight");
                     let gain = if adds { 0.7 * spread } else { 1.0 };
-                    sink(&weights::tail(&mut rng, tensor.row, gain))?;
+                    let whole = tensor.ty == TensorType::I2S;
+                    let (tail, piece) = match tensor.ty.storage() {
+                        Storage::Blocks { bytes, .. } if !whole => {
+                            (0, CHUNK_BYTES / bytes as usize * bytes as usize)
+                        }
+                        _ => (TAIL_BYTES, CHUNK_BYTES),
+                    };
+                    let scale = (!whole).then(|| weights::scale(&mut rng, tensor.row, gain));
+                    let mut left = tensor.bytes as usize - tail;
+                    while left > 0 {
+                        chunk.resize(left.min(piece), 0);
+                        match scale {
+                            Some(scale) => tables.fill_blocks(&mut rng, tensor.ty, scale, &mut chunk),
+                            None => tables.fill_codes(&mut rng, &mut chunk),
+                        }
+                        sink(&chunk)?;
+                        left -= chunk.len();
+                    }
+                    if whole {
+                        sink(&weights::tail(&mut rng, tensor.row, gain))?;
+                    }
                 }
             }
             let padding = tensor.bytes.next_multiple_of(DEFAULT_ALIGNMENT) - tensor.bytes;

@@ -6,7 +6,6 @@ use bitnetc_ir::rope::RopeScaling;
 
 use crate::arch::{self, LayerKind, TensorClass};
 use crate::decode::FloatFormat;
-use crate::decode::i2s::BLOCK_ELEMENTS;
 use crate::hparams::{DeltaNet, HyperParams};
 use crate::limits;
 use crate::tensor_type::TensorType;
@@ -43,6 +42,8 @@ pub struct ModelShape {
     pub eps: f32,
     /// Storage of embedding and head.
     pub table: FloatFormat,
+    /// Storage of the ternary matrices: one of [`LINEAR_TYPES`].
+    pub linear: TensorType,
     /// What a model of attention and recurrent layers has beside this.
     pub hybrid: Option<HybridShape>,
 }
@@ -64,6 +65,9 @@ pub struct HybridShape {
     pub block: u32,
 }
 
+/// The types that the ternary matrices of a made-up model can have.
+pub const LINEAR_TYPES: &[TensorType] = &[TensorType::I2S, TensorType::Ptq1_0, TensorType::Pq2_0];
+
 impl Default for ModelShape {
     fn default() -> Self {
         Self {
@@ -82,6 +86,7 @@ impl Default for ModelShape {
             eps: 1e-5,
             table: FloatFormat::F16,
             hybrid: None,
+            linear: TensorType::I2S,
         }
     }
 }
@@ -161,6 +166,10 @@ impl ModelShape {
     }
 
     fn check(&self) -> Result<(), ShapeError> {
+        if !LINEAR_TYPES.contains(&self.linear) {
+            let rule = "made-up matrices are stored in I2_S, PTQ1_0 or PQ2_0";
+            return Err(wrong("the type of the matrices", self.linear.name(), rule));
+        }
         let limits = [
             ("the hidden size", self.hidden, limits::MAX_WIDTH),
             ("the number of layers", self.layers, limits::MAX_LAYERS),
@@ -192,20 +201,20 @@ impl ModelShape {
     /// The tensors, in the order in which they stand in the file.
     ///
     /// # Errors
-    /// A size that the front-end refuses, or that `I2_S` cannot hold.
+    /// A size that the front-end refuses, or that the type of the matrices cannot hold.
     pub fn tensors(&self) -> Result<Vec<TensorSpec>, ShapeError> {
         self.check()?;
         let hparams = self.hparams()?;
         let spec = |name: String, class: TensorClass, row: usize, rows: usize| {
             let ty = match class {
                 TensorClass::Norm => TensorType::F32,
-                TensorClass::Linear => TensorType::I2S,
+                TensorClass::Linear => self.linear,
                 TensorClass::Table => self.table.tensor_type(),
                 TensorClass::Gate => TensorType::Bf16,
                 TensorClass::Conv => TensorType::F32,
             };
-            if class == TensorClass::Linear && !row.is_multiple_of(BLOCK_ELEMENTS) {
-                let rule = format!("I2_S needs a multiple of {BLOCK_ELEMENTS}");
+            if class == TensorClass::Linear && !(row as u64).is_multiple_of(ty.block_elements()) {
+                let rule = format!("{} needs a multiple of {}", ty.name(), ty.block_elements());
                 return Err(wrong(&format!("the row length of {name}"), row, &rule));
             }
             let bytes = ty.tensor_bytes(row as u64, rows as u64);
@@ -252,8 +261,13 @@ impl ModelShape {
         }
         all.push((key("attention.layer_norm_rms_epsilon"), MetaValue::F32(self.eps)));
         all.push((key("rope.freq_base"), MetaValue::F32(self.rope_theta)));
-        // MOSTLY_I2_S, as bitnet.cpp numbers it.
-        all.push(("general.file_type".to_owned(), MetaValue::U32(40)));
+        // MOSTLY_I2_S, as bitnet.cpp numbers it; the others as PrismML does.
+        let file_type = match self.linear {
+            TensorType::Ptq1_0 => 143,
+            TensorType::Pq2_0 => 141,
+            _ => 40,
+        };
+        all.push(("general.file_type".to_owned(), MetaValue::U32(file_type)));
         all.push(("general.quantization_version".to_owned(), MetaValue::U32(2)));
         if let Some(hybrid) = &self.hybrid {
             let counts = hybrid.counts();

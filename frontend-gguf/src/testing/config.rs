@@ -184,7 +184,7 @@ fn build(draw: &mut Draw<'_>) -> Option<GgufWriter> {
     let Some(hparams) = hparams_of(&w) else { return Some(w) };
     let mut bytes = 0;
     let mut add = |w: &mut GgufWriter, draw: &mut Draw<'_>, name: &str, class: TensorClass, dims: Dims| {
-        const LINEAR: [TensorType; 14] = [
+        const LINEAR: [TensorType; 16] = [
             TensorType::I2S,
             TensorType::Tq2_0,
             TensorType::Tq1_0,
@@ -199,6 +199,8 @@ fn build(draw: &mut Draw<'_>) -> Option<GgufWriter> {
             TensorType::Iq2BnR4,
             TensorType::Q1_0,
             TensorType::Q6K,
+            TensorType::Ptq1_0,
+            TensorType::Pq2_0,
         ];
         let wanted = match class {
             TensorClass::Norm | TensorClass::Conv => {
@@ -286,7 +288,7 @@ pub fn check_lower(input: &[u8]) -> Outcome {
         Ok(model) => model,
         Err(e) => return Outcome::Container(e.kind()),
     };
-    let module = match model.lower(&LowerOptions { cache, chunk }) {
+    let module = match model.lower(&LowerOptions { cache, chunk, ..LowerOptions::default() }) {
         Ok(module) => module,
         Err(LowerError::Chunk { .. }) => return Outcome::Container("Chunk"),
         Err(e) => panic!("an accepted model is not lowered: {e}"),

@@ -134,6 +134,7 @@ impl TinyModel {
             eps: self.eps,
             table: self.table,
             hybrid: self.hybrid,
+            linear: TensorType::I2S,
         }
     }
 

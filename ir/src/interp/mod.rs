@@ -28,6 +28,7 @@ pub use weights::Ternary;
 use frame::{Args, Frame};
 use weights::Weights;
 
+use crate::attr::Epilogue;
 use crate::entity::{FuncId, ParamId, ValueId};
 use crate::graph::Node;
 use crate::module::Module;
@@ -92,7 +93,7 @@ impl<'a> Interpreter<'a> {
         let one = |tensor: Tensor| Ok(vec![tensor]);
         let args = Args { frame: &*frame, weights: &self.weights, node };
         match &node.op {
-            Op::Embed {} => one(linear::embed(args.tokens(0)?, args.dense(1)?)?),
+            Op::Embed {} => one(linear::embed(args.tokens(0)?, args.table(1)?)?),
             Op::RmsNorm { eps } => {
                 let x = args.act(0)?;
                 one(norm::rms_norm(x.rows, x.width, x.data, args.vector(1)?, *eps))
@@ -107,21 +108,19 @@ impl<'a> Interpreter<'a> {
                 one(norm::quant_absmax(x.rows, x.width, normed.as_f32().unwrap_or_default())?)
             }
             Op::TernaryMatmul {} => {
-                let x = args.quant(0)?;
-                one(linear::ternary_matmul(x.codes, x.a, args.ternary(1)?))
+                one(linear::bitlinear(args.multiplicand(0)?, args.ternary(1)?, Epilogue::None, None))
             }
             Op::Bitlinear { epilogue } => {
-                let x = args.quant(0)?;
                 let residual = if node.operands.len() > 2 { Some(args.act(2)?.data) } else { None };
-                one(linear::bitlinear(x.codes, x.a, args.ternary(1)?, *epilogue, residual))
+                one(linear::bitlinear(args.multiplicand(0)?, args.ternary(1)?, *epilogue, residual))
             }
             Op::Matmul {} => {
                 let x = args.act(0)?;
                 one(linear::matmul(x.rows, x.data, args.dense(1)?))
             }
-            Op::QuantBlocks {} => {
+            Op::QuantBlocks { block } => {
                 let x = args.act(0)?;
-                one(blocks::quant_blocks(x.rows, x.width, x.data))
+                one(blocks::quant_blocks(x.rows, x.width, x.data, block.cols()))
             }
             Op::BlockMatmul {} => {
                 let x = args.block_quant(0)?;

@@ -6,7 +6,6 @@
 use std::fmt;
 
 use super::scalar;
-use crate::blocks::BLOCK;
 use crate::types::{CacheDims, DType, Dim, StateDims, Type};
 
 /// A value.
@@ -34,12 +33,14 @@ pub enum Tensor {
         /// The sum of the codes of each row.
         sums: Vec<i32>,
     },
-    /// Rows quantised in blocks of 32.
+    /// Rows quantised in blocks.
     Q8b {
         /// Number of rows: one for each token.
         rows: usize,
         /// Elements of a row.
         width: usize,
+        /// Elements of a block, at least 1; the last of a row may have fewer.
+        block: u32,
         /// Codes, row by row.
         codes: Vec<i8>,
         /// The scale of each block of each row: x ≈ code · scale.
@@ -155,9 +156,9 @@ impl Tensor {
             Tensor::Q8 { rows, width, codes, a, sums } => {
                 rows.checked_mul(*width) == Some(codes.len()) && a.len() == *rows && sums.len() == *rows
             }
-            Tensor::Q8b { rows, width, codes, scales } => {
+            Tensor::Q8b { rows, width, block, codes, scales } => {
                 rows.checked_mul(*width) == Some(codes.len())
-                    && rows.checked_mul(width.div_ceil(BLOCK as usize)) == Some(scales.len())
+                    && rows.checked_mul(width.div_ceil((*block).max(1) as usize)) == Some(scales.len())
             }
             Tensor::I32 { rows, width, data } => rows.checked_mul(*width) == Some(data.len()),
             Tensor::Tokens(_) | Tensor::Position(_) => true,
@@ -178,7 +179,9 @@ impl Tensor {
             && match self {
                 Tensor::F32 { rows, width, .. } => is_rows(DType::F32, *rows, *width),
                 Tensor::Q8 { rows, width, .. } => is_rows(DType::Q8, *rows, *width),
-                Tensor::Q8b { rows, width, .. } => is_rows(DType::Q8b, *rows, *width),
+                Tensor::Q8b { rows, width, block, .. } => {
+                    ty.quant_block() == *block && is_rows(DType::Q8b, *rows, *width)
+                }
                 Tensor::I32 { rows, width, .. } => is_rows(DType::I32, *rows, *width),
                 Tensor::Tokens(ids) => {
                     let n = match ty.shape.0[..] {
@@ -209,9 +212,9 @@ impl Tensor {
                 .or_else(|| differ("a", fa, fb, same_f32))
                 .or_else(|| differ("sum", sa, sb, |a, b| a == b)),
             (
-                Tensor::Q8b { rows: ra, width: wa, codes: ca, scales: sa },
-                Tensor::Q8b { rows: rb, width: wb, codes: cb, scales: sb },
-            ) if (ra, wa) == (rb, wb) => {
+                Tensor::Q8b { rows: ra, width: wa, block: ba, codes: ca, scales: sa },
+                Tensor::Q8b { rows: rb, width: wb, block: bb, codes: cb, scales: sb },
+            ) if (ra, wa, ba) == (rb, wb, bb) => {
                 differ("code", ca, cb, |a, b| a == b).or_else(|| differ("scale", sa, sb, same_f32))
             }
             (Tensor::I32 { rows: ra, width: wa, data: a }, Tensor::I32 { rows: rb, width: wb, data: b })
@@ -253,7 +256,9 @@ impl fmt::Display for Tensor {
         match self {
             Tensor::F32 { rows, width, .. } => write!(f, "f32, {rows} rows of {width}"),
             Tensor::Q8 { rows, width, .. } => write!(f, "q8, {rows} rows of {width}"),
-            Tensor::Q8b { rows, width, .. } => write!(f, "q8b, {rows} rows of {width}"),
+            Tensor::Q8b { rows, width, block, .. } => {
+                write!(f, "q8b, {rows} rows of {width} in blocks of {block}")
+            }
             Tensor::I32 { rows, width, .. } => write!(f, "i32, {rows} rows of {width}"),
             Tensor::Tokens(ids) => write!(f, "{} token ids", ids.len()),
             Tensor::Position(pos) => write!(f, "position {pos}"),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{Rule, Scope};
+use crate::blocks::TERNARY_BLOCK;
 use crate::build::check_op;
 use crate::columns::OpInfo;
 use crate::entity::{NodeId, ValueId};
@@ -94,12 +95,14 @@ fn check_input(module: &Module, scope: &mut Scope<'_, '_>, input: ValueId, ty: &
     let kind = match ty.dtype {
         DType::F32 if cache || ty.as_state().is_some() => true,
         DType::F16 => cache,
-        DType::F32 | DType::Q8 | DType::Q8b | DType::I32 => ty.as_rows().is_some(),
+        DType::Q8b => ty.as_rows().is_some() && matches!(ty.group, 0 | TERNARY_BLOCK),
+        DType::F32 | DType::Q8 | DType::I32 => ty.as_rows().is_some(),
         DType::Idx => matches!(dims[..], [] | [Dim::N(1)] | [Dim::Tokens]),
         DType::Bf16 | DType::I8 | DType::Ter | DType::W8 | DType::W6 | DType::W4 => false,
     };
     let layout = ty.layout == Layout::Rows || (ty.layout == Layout::Keys16 && cache);
-    if !kind || !layout || dims.contains(&Dim::N(0)) {
+    let grouped = ty.group > 0 && ty.dtype != DType::Q8b;
+    if !kind || !layout || grouped || dims.contains(&Dim::N(0)) {
         let message = format!("{ty} is no activation, no cache, no state, no token ids and no position");
         scope.value(Rule::InputType, input, message);
     }

@@ -11,7 +11,7 @@
 //!
 //! A tied embedding is looked up in the stored matrix as before, so that stays in memory, of which a token reads one row.
 
-use bitnetc_ir::{DType, Func, Module, NodeId, Op, Operand, ParamDecl, ParamDef, Type, ValueId};
+use bitnetc_ir::{DType, Func, Module, NodeId, Op, Operand, ParamDecl, ParamDef, QuantBlock, Type, ValueId};
 
 use crate::choices::HeadFormat;
 use crate::context::PassContext;
@@ -49,7 +49,7 @@ impl Rewrite for PackHead {
             ty: Type::matrix(dtype, rows, cols),
             def: ParamDef::Quantise(w),
         });
-        let q = patch.op(Op::QuantBlocks {}, vec![x.into()]);
+        let q = patch.op(Op::QuantBlocks { block: QuantBlock::Cols32 }, vec![x.into()]);
         let mut y = patch.op(Op::BlockMatmul {}, vec![q, packed]);
         if let HeadFormat::Screened { rows: exact } = self.format {
             let chosen = patch.op(Op::Screen { n: exact.clamp(1, rows) }, vec![y]);

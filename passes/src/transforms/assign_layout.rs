@@ -75,12 +75,9 @@ fn weight_layouts(module: &Module, context: &PassContext) -> BTreeMap<ParamId, L
         }
         let (rows, cols) =
             ty.as_matrix().filter(|_| ty.dtype == DType::Ter && !ty.layout.is_packed_ternary())?;
-        // Scales for groups of columns have kernels in this layout only.
-        if ty.group > 0 {
-            return Some((param, Layout::Tile16));
-        }
         let (packing, target) = (context.weights, &context.target);
-        Some((param, cost::ternary_layout(packing, target, rows, cols, one_token, resident)))
+        let shape = cost::TernaryShape { rows, cols, group: ty.group };
+        Some((param, cost::ternary_layout(packing, target, shape, one_token, resident)))
     };
     read.into_iter().filter_map(layout).collect()
 }

@@ -6,7 +6,6 @@
 use std::path::Path;
 
 use bitnetc_frontend_gguf::text::text_without_mark;
-use bitnetc_ir::blocks::BLOCK;
 use bitnetc_ir::interp::{Cache, CacheData, State, Tensor, scalar};
 use bitnetc_ir::sample::{self, CallShape};
 use bitnetc_ir::{DType, Dim, Func, KEY_BLOCK, Module, Type};
@@ -220,7 +219,7 @@ fn floats(name: &str, ty: &Type, data: Vec<f32>, call: CallShape) -> Result<Tens
         return Ok(Tensor::F32 { rows: count, width, data });
     }
     // As the op would make them that the value comes from.
-    let made = Tensor::quantised(ty.dtype, width, &data).map_err(|e| wrong(name, e))?;
+    let made = Tensor::quantised(ty, &data).map_err(|e| wrong(name, e))?;
     made.ok_or_else(|| wrong(name, format!("{ty} takes only integers or seed:N")))
 }
 
@@ -242,7 +241,7 @@ fn quantised(
     if codes.len() != count * width {
         return Err(wrong_count(name, ty, codes.len(), count * width));
     }
-    let a_row = if dtype == DType::Q8 { 1 } else { width.div_ceil(BLOCK as usize) };
+    let a_row = if dtype == DType::Q8 { 1 } else { width.div_ceil(ty.quant_block() as usize) };
     if factors.len() != count * a_row {
         let why = format!("{} factors, {ty} needs {} in this call", factors.len(), count * a_row);
         return Err(wrong(name, why));
@@ -255,7 +254,7 @@ fn quantised(
             let sums = codes.chunks(width.max(1)).map(sum).collect();
             Tensor::Q8 { rows: count, width, codes, a: factors, sums }
         }
-        _ => Tensor::Q8b { rows: count, width, codes, scales: factors },
+        _ => Tensor::Q8b { rows: count, width, block: ty.quant_block(), codes, scales: factors },
     })
 }
 
