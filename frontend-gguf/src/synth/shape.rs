@@ -40,7 +40,7 @@ pub struct ModelShape {
     pub rope_theta: f32,
     /// Epsilon of the norms.
     pub eps: f32,
-    /// Storage of embedding and head.
+    /// Storage of embedding and head, unless they are stored as the layers are: hybrid models with layers in blocks.
     pub table: FloatFormat,
     /// Storage of the ternary matrices: one of [`LINEAR_TYPES`].
     pub linear: TensorType,
@@ -209,6 +209,7 @@ impl ModelShape {
             let ty = match class {
                 TensorClass::Norm => TensorType::F32,
                 TensorClass::Linear => self.linear,
+                TensorClass::Table if self.has_ternary_tables() => self.linear,
                 TensorClass::Table => self.table.tensor_type(),
                 TensorClass::Gate => TensorType::Bf16,
                 TensorClass::Conv => TensorType::F32,
@@ -275,6 +276,11 @@ impl ModelShape {
             all.extend(self.rotation(hybrid));
         }
         all
+    }
+
+    /// Whether embedding and head are stored as the layers are: in hybrid models whose type is one of blocks.
+    fn has_ternary_tables(&self) -> bool {
+        self.hybrid.is_some() && self.linear != TensorType::I2S
     }
 
     /// The keys that declare the rotation of all matrices.
