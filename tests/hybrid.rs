@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bitnetc::load::{Loaded, score_by_interpreter};
+use bitnetc_frontend_gguf::ActivationFormat;
 use bitnetc_frontend_gguf::testing::TinyModel;
 use bitnetc_ir::DType;
 use bitnetc_runtime::error::SessionError;
@@ -183,6 +184,52 @@ fn sequences_that_run_together_give_what_each_gives_alone() {
         }
         for (number, (expected, found)) in expected.iter().zip(&found).enumerate() {
             assert_same(&format!("sequence {number}, {threads} threads"), expected, found);
+        }
+    }
+}
+
+/// The model in the exact format of the published files, which is not part of the repository, but looked for in the folder of
+/// outside data.
+fn published_format() -> Option<(std::path::PathBuf, serde_json::Value)> {
+    let outside = root().join("../shared/data");
+    let folder = std::env::var_os("BITNETC_TEST_DATA").map_or(outside, std::path::PathBuf::from).join("qwen35");
+    let Ok(record) = std::fs::read(folder.join("logits_D.json")) else {
+        println!("skipped: {} is not there (set BITNETC_TEST_DATA)", folder.display());
+        return None;
+    };
+    Some((folder.join("model_D_ptq1_0.gguf"), serde_json::from_slice(&record).unwrap()))
+}
+
+#[test]
+fn the_published_format_runs_as_it_is_interpreted() {
+    let Some((path, record)) = published_format() else { return };
+    let ids = |value: &serde_json::Value| -> Vec<u32> {
+        value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+    };
+    let prompts = record["prompts"].as_array().unwrap();
+    for activations in [None, Some(ActivationFormat::F32)] {
+        let loaded = open(&path, &options_with(DType::F32, |build| build.activations = activations));
+        let tokens = ids(&prompts[1]["ids"]);
+        let mut expected = Vec::new();
+        score_by_interpreter(&loaded, &tokens, &mut |_, row| {
+            expected.push(row.to_vec());
+            true
+        })
+        .unwrap();
+        let what = format!("{activations:?}");
+        assert_same(&what, &expected, &score(&loaded, &tokens, 2));
+        assert_same(&format!("{what}, decode"), &expected[..20], &decode(&loaded, &tokens[..20], 3));
+    }
+    // With float activations the text is that of the reference.
+    let loaded = open(&path, &options_with(DType::F32, |build| build.activations = Some(ActivationFormat::F32)));
+    for prompt in &prompts[..2] {
+        let mut session = session(&loaded, 64, 2);
+        let mut next = ids(&prompt["ids"]);
+        for expected in ids(&prompt["greedy_24"]) {
+            let row = session.feed(&next).unwrap();
+            let found = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+            assert_eq!(found as u32, expected, "prompt {}", prompt["index"]);
+            next = vec![expected];
         }
     }
 }
