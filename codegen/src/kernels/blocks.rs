@@ -78,15 +78,20 @@ fn quantise(b: &mut KernelBuilder, x: I64, (block, n): (u32, u32), q: I64, recor
     };
     let vectors = written(block, n) / lanes;
     // A block of two vectors stays in registers; a wider one is read again.
-    let loaded: Vec<Vf> = (0..vectors.min(2)).map(|vector| load(b, vector)).collect();
+    let kept = if block == BLOCK { vectors } else { 0 };
+    let loaded: Vec<Vf> = (0..kept).map(|vector| load(b, vector)).collect();
     let magnitude = b.splat_i32(0x7fff_ffff);
-    let largest = (0..vectors).map(|vector| {
+    let mut largest: Option<Vi> = None;
+    for vector in 0..vectors {
         let v = loaded.get(vector as usize).copied().unwrap_or_else(|| load(b, vector));
         let bits = b.as_vi(v);
-        b.band(bits, magnitude)
-    });
-    let largest: Vec<Vi> = largest.collect();
-    let largest = largest.into_iter().reduce(|a, v| b.umax(a, v)).unwrap_or(magnitude);
+        let bits = b.band(bits, magnitude);
+        largest = Some(match largest {
+            Some(largest) => b.umax(largest, bits),
+            None => bits,
+        });
+    }
+    let largest = largest.unwrap_or_else(|| b.splat_i32(0));
     let largest = b.reduce_umax_i32(largest);
     let least = b.splat_i32(LEAST_ABSMAX.to_bits() as i32);
     let largest = b.umax(largest, least);

@@ -23,11 +23,11 @@ pub(in crate::kernels) fn scratch_bytes(cols: u32, layout: Layout) -> u64 {
     trits::scratch_bytes(cols, layout)
 }
 
-/// Tokens that go together: each has two sums.
-fn tokens(registers: Registers) -> usize {
+/// Tokens that go together: each has two sums, and in the second tile of a pair that of the first.
+fn tokens(registers: Registers, per_unit: usize) -> usize {
     match registers.vectors() {
         24.. => 8,
-        8.. => 2,
+        8.. if per_unit == 1 => 2,
         _ => 1,
     }
 }
@@ -65,9 +65,15 @@ pub(in crate::kernels) fn bitlinear_f32(b: &mut KernelBuilder, kernel: &kernel::
         let zero = b.int(0);
         match call.one() {
             true => this.block(b, unit, &tiles, zero, 1),
-            false => for_tiles(b, zero, call.tokens, &halvings(tokens(call.registers)), |b, token, count| {
-                this.block(b, unit, &tiles, token, count);
-            }),
+            false => for_tiles(
+                b,
+                zero,
+                call.tokens,
+                &halvings(tokens(call.registers, per_unit)),
+                |b, token, count| {
+                    this.block(b, unit, &tiles, token, count);
+                },
+            ),
         }
     });
 }

@@ -51,12 +51,17 @@ impl Steps {
         }
     }
 
-    /// Columns after which steps, scales and blocks begin anew.
+    /// Columns after which steps and blocks begin anew.
     pub(super) fn whole(self) -> u32 {
         match self.activation {
-            ActivationScale::Block => self.group.max(TERNARY_BLOCK),
+            ActivationScale::Block => TERNARY_BLOCK,
             ActivationScale::Token => self.group,
         }
+    }
+
+    /// Whether several steps have one scale of the matrix, but not all.
+    pub(super) fn shares_scales(self) -> bool {
+        self.group > self.step()
     }
 
     /// Steps of a block of the activation.
@@ -69,12 +74,12 @@ impl Steps {
         if self.group == 0 { 1 } else { self.cols / self.group }
     }
 
-    /// Bytes from the scales of a tile's first step to those of step `index`.
+    /// Bytes from the scales of a tile's first step to those of step `index`, if each step or the row has its own.
     pub(super) fn scale_at(self, index: u32) -> i32 {
-        if self.group == 0 { 0 } else { (index * self.step() / self.group) as i32 * SCALES_BYTES as i32 }
+        if self.group == 0 { 0 } else { index as i32 * SCALES_BYTES as i32 }
     }
 
-    /// As [`Steps::scale_at`], for a number that the kernel computes.
+    /// Bytes from the scales of a tile's first step to those of a step whose number the kernel computes.
     pub(super) fn scale_of(self, b: &mut KernelBuilder, index: I64) -> I64 {
         if self.group == 0 {
             return b.int(0);
@@ -156,7 +161,7 @@ pub(in crate::kernels) fn bitlinear_grouped(b: &mut KernelBuilder, kernel: &kern
     let steps = Steps { cols, group, activation };
     let grouped = Grouped { call, x, w, scratch, steps, activation, output };
     let zero = b.int(0);
-    if call.one() && call.registers.vectors() >= 24 {
+    if call.one() && call.registers.vectors() >= 24 && steps.step() <= TERNARY_BLOCK {
         return steps::gemv(b, &grouped);
     }
     if call.one() || !call.registers.tiles() {

@@ -72,6 +72,8 @@ struct Place {
     codes: I64,
     /// Records of its blocks.
     records: I64,
+    /// Number of the first step, where several have one scale of the matrix.
+    step: I64,
 }
 
 impl<'a> Walk<'a> {
@@ -97,7 +99,7 @@ impl<'a> Walk<'a> {
         let (period, cols) = (self.period(), self.steps.cols);
         let zero = b.splat_f32(0.0);
         let mut sums = vec![zero; block.len()];
-        let start = Place { codes: x, records: b.add(x, q8_tail(cols) as i64) };
+        let start = Place { codes: x, records: b.add(x, q8_tail(cols) as i64), step: b.int(0) };
         let whole = cols / period;
         if whole > 0 {
             sums = b.for_loop(0, i64::from(whole), 1, sums, |b, index, sums| {
@@ -121,14 +123,21 @@ impl<'a> Walk<'a> {
         let vectors = period / (self.fields() * FIELD_COLS as u32);
         let codes = b.mul(index, i64::from(vectors) * GROUP_BYTES);
         let steps = period / self.steps.step();
-        let scales = b.mul(index, i64::from(self.steps.scale_at(steps)));
+        let scales = match self.steps.shares_scales() {
+            true => b.int(0),
+            false => b.mul(index, i64::from(self.steps.scale_at(steps))),
+        };
         let block = block
             .iter()
             .map(|tile| Tile { codes: b.add(tile.codes, codes), scales: b.add(tile.scales, scales) })
             .collect();
         let column = b.mul(index, i64::from(period));
         let records = b.mul(index, i64::from(self.steps.record_at(steps).0));
-        let place = Place { codes: b.add(start.codes, column), records: b.add(start.records, records) };
+        let place = Place {
+            codes: b.add(start.codes, column),
+            records: b.add(start.records, records),
+            step: b.mul(index, i64::from(steps)),
+        };
         (block, place)
     }
 
@@ -182,11 +191,7 @@ impl<'a> Walk<'a> {
                     let cols = (cols - done.step * self.steps.step()).min(self.steps.step());
                     let of = *factors[i].get_or_insert_with(|| self.factors(b, place, done.step, cols));
                     let product = codes.total(b, done.sums);
-                    let at = self.steps.scale_at(done.step);
-                    if self.far.is_some() {
-                        self.prefetch_scales(b, tile.scales, at);
-                    }
-                    let scale = b.load_f32(tile.scales, at, LANES as u8);
+                    let scale = self.scale(b, tile.scales, place, done.step);
                     *sum = self.grouped.scaled(b, of, product, scale, *sum);
                 }
             }
@@ -194,10 +199,20 @@ impl<'a> Walk<'a> {
         sums
     }
 
-    /// The scales of the row tile that is read next, a line for a step.
-    fn prefetch_scales(&self, b: &mut KernelBuilder, scales: I64, at: i32) {
+    /// The scales of step `step` from a place on of the row tile whose scales begin at `scales`, while those of the row tile that is
+    /// read next are prefetched.
+    fn scale(&self, b: &mut KernelBuilder, scales: I64, place: Place, step: u32) -> Vf {
+        let (scales, at) = match self.steps.shares_scales() {
+            true => {
+                let step = b.add(place.step, i64::from(step));
+                let at = self.steps.scale_of(b, step);
+                (b.add(scales, at), 0)
+            }
+            false => (scales, self.steps.scale_at(step)),
+        };
         let far = self.far.map(|tiles| tiles * i64::from(self.steps.scales()) * SCALES_BYTES);
         prefetch::stream(b, scales, at, far);
+        b.load_f32(scales, at, LANES as u8)
     }
 
     fn factors(&self, b: &mut KernelBuilder, place: Place, step: u32, cols: u32) -> Factors {
