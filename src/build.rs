@@ -6,6 +6,7 @@
 
 use bitnetc_codegen::compile::{Codegen, CompileError};
 use bitnetc_codegen::host;
+use bitnetc_frontend_gguf::ActivationFormat;
 use bitnetc_ir::{CacheType, TargetDesc};
 use bitnetc_passes::{HeadFormat, PassContext, Pipeline, VerifyEach, WeightPacking};
 
@@ -20,8 +21,11 @@ pub struct BuildOptions {
     /// Element type of the KV cache; if there is nothing, what the plan was made with, or else f16.
     pub cache: Option<CacheType>,
     /// How the language-model head is computed; if there is nothing, as the plan does, or else with q8. A plan has one head
-    /// and refuses another.
+    /// and refuses another. A head that the family of the model computes as ternary stays ternary.
     pub head: Option<HeadFormat>,
+    /// In which form activations meet ternary matrices; if there is nothing, as in the plan, or else as the family of the model
+    /// has it. It changes what is computed: a plan has one and refuses another.
+    pub activations: Option<ActivationFormat>,
     /// How ternary weights are packed; if there is nothing, as in the plan, or else as the cost model predicts to be faster.
     /// A plan has been packed and refuses another packing.
     pub weights: Option<WeightPacking>,
@@ -46,6 +50,7 @@ impl Default for BuildOptions {
         Self {
             cache: None,
             head: None,
+            activations: None,
             weights: None,
             threads: None,
             target: None,

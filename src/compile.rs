@@ -11,9 +11,11 @@ use std::path::Path;
 use bitnetc_codegen::compile::CompileError;
 use bitnetc_codegen::pack::{PackedWeight, pack_into, pack_param};
 use bitnetc_codegen::program;
-use bitnetc_frontend_gguf as gguf;
+use bitnetc_frontend_gguf::{self as gguf, ActivationFormat};
 use bitnetc_ir::work::Accounts;
-use bitnetc_ir::{DType, EntryPoint, Layout, Module, ParamDef, ParamId, storage, text, weights};
+use bitnetc_ir::{
+    DType, EntryPoint, Func, Layout, Module, NodeId, Op, Operand, ParamDef, ParamId, storage, text, weights,
+};
 use bitnetc_passes::{HeadFormat, Instrument, PassId, PassUse, RunReport, WeightPacking};
 use bitnetc_runtime::machine::{MemoryUse, memory_needs};
 use bitnetc_runtime::map::AlignedBuffer;
@@ -120,7 +122,8 @@ pub fn plan_model_with<'m, 'a>(
     let hparams = model.hparams();
     let name = model.gguf().string("general.name").ok().flatten().unwrap_or("unnamed").to_owned();
     let notes = model.notes().iter().cloned().chain(model.weight_notes());
-    let notes: Vec<String> = notes.map(|note| note.to_string()).collect();
+    let notes = notes.map(|note| note.to_string()).chain(head_note(options, &module));
+    let notes: Vec<String> = notes.collect();
     let meta = PlanMeta {
         model_name: name,
         architecture: hparams.architecture.to_owned(),
@@ -193,11 +196,17 @@ pub fn creation_options(options: &BuildOptions, module: &Module) -> Result<Vec<(
     let pair = |name: &str, value: String| (name.to_owned(), value);
     let mut all = vec![
         pair("kv_type", options.cache_type().name().to_owned()),
-        pair(HEAD_OPTION, made_head(options).to_string()),
+        pair(HEAD_OPTION, made_head(options, module).to_string()),
         pair("batch_size", options.chunk.to_string()),
         pair("passes", options.pipeline.to_string()),
         pair("weights", weights_used(options.packing(), module)),
     ];
+    // Plans that say nothing have the activations that all families had first.
+    all.extend(
+        activations_of(module)
+            .filter(|&activations| activations != ActivationFormat::Int8Token)
+            .map(|activations| pair("activations", activations.to_string())),
+    );
     let target = options.target()?;
     if let Some(speeds) = target.measured {
         let text = format!(
@@ -212,8 +221,38 @@ pub fn creation_options(options: &BuildOptions, module: &Module) -> Result<Vec<(
 /// The option of a plan that names its head.
 pub(crate) const HEAD_OPTION: &str = "head";
 
+/// The form in which activations meet the ternary matrices of a module; nothing if it multiplies by none.
+pub fn activations_of(module: &Module) -> Option<ActivationFormat> {
+    let of_node = |func: &Func, node: NodeId| {
+        let node = func.node(node);
+        let product = matches!(node.op, Op::TernaryMatmul {} | Op::Bitlinear { .. });
+        match node.operands.first().filter(|_| product)? {
+            Operand::Value(x) => match func.ty(*x).dtype {
+                DType::Q8 => Some(ActivationFormat::Int8Token),
+                DType::Q8b => Some(ActivationFormat::Int8Blocks),
+                _ => Some(ActivationFormat::F32),
+            },
+            Operand::Param(_) => None,
+        }
+    };
+    module.funcs().values().find_map(|func| func.order().iter().find_map(|&node| of_node(func, node)))
+}
+
+/// Whether the logits are products with a ternary matrix.
+pub fn has_ternary_head(module: &Module) -> bool {
+    let decode = module.entry_point(EntryPoint::Decode).map(|id| &module.funcs()[id]);
+    let producer = |func: &Func| func.outputs().first().and_then(|&logits| func.producer(logits));
+    decode.is_some_and(|func| {
+        producer(func)
+            .is_some_and(|node| matches!(func.node(node).op, Op::TernaryMatmul {} | Op::Bitlinear { .. }))
+    })
+}
+
 /// The head that comes out of the passes.
-fn made_head(options: &BuildOptions) -> HeadFormat {
+fn made_head(options: &BuildOptions, module: &Module) -> HeadFormat {
+    if has_ternary_head(module) {
+        return HeadFormat::Ternary;
+    }
     let packs = options.pipeline.passes().iter().find(|pass| pass.id == PassId::PackHead);
     packs.map_or(HeadFormat::Stored, |pass: &PassUse| pass.options.head.unwrap_or(options.head_format()))
 }
@@ -223,7 +262,18 @@ fn made_head(options: &BuildOptions) -> HeadFormat {
 /// # Errors
 /// A model that cannot be expressed in the IR.
 pub fn import(model: &gguf::Model<'_>, options: &BuildOptions) -> Result<Module, Error> {
-    Ok(model.lower(&gguf::LowerOptions { cache: options.cache_type(), chunk: options.chunk })?)
+    let (cache, chunk, activations) = (options.cache_type(), options.chunk, options.activations);
+    let module = model.lower(&gguf::LowerOptions { cache, chunk, activations })?;
+    match options.head {
+        Some(HeadFormat::Ternary) if !has_ternary_head(&module) => Err(Error::NoTernaryHead),
+        _ => Ok(module),
+    }
+}
+
+/// What to say of a head that was asked for and is not made.
+fn head_note(options: &BuildOptions, module: &Module) -> Option<String> {
+    let asked = options.head.filter(|&head| head != HeadFormat::Ternary && has_ternary_head(module))?;
+    Some(format!("note: the head of this model is ternary and is computed as such, not as {asked}"))
 }
 
 /// The parameters that ops of the module read, in the order in which they are stored.

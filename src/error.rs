@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bitnetc_codegen::compile::CompileError;
 use bitnetc_codegen::pack::PackError;
-use bitnetc_frontend_gguf::GgufError;
+use bitnetc_frontend_gguf::{ActivationFormat, GgufError};
 use bitnetc_import::ImportError;
 use bitnetc_ir::cache::CacheError;
 use bitnetc_ir::interp::InterpError;
@@ -116,6 +116,24 @@ pub enum Error {
         /// The head that was asked for.
         asked: String,
     },
+    /// A plan was compiled for other activations than those asked for.
+    #[error(
+        "{}: the plan was compiled for activations {has}, not {asked}",
+        path.display()
+    )]
+    ActivationsOfPlan {
+        /// The file.
+        path: PathBuf,
+        /// The activations that it has.
+        has: ActivationFormat,
+        /// The activations that were asked for.
+        asked: ActivationFormat,
+    },
+    /// A ternary head was asked for, of a model that has none.
+    #[error(
+        "the head of this model is not computed as ternary: its family has float heads, or its weights are not ternary"
+    )]
+    NoTernaryHead,
     /// A plan's weights are packed otherwise than asked for.
     #[error(
         "{}: the plan's weights are packed as {has}, not {asked}",

@@ -71,7 +71,7 @@ pub use model::{Model, Settings, TextSession, Tokens};
 pub use plan_in_use::{CheckState, HeldCheck, WeightsCheck};
 
 pub use bitnetc_codegen::compile::Codegen;
-pub use bitnetc_frontend_gguf::ModelOptions;
+pub use bitnetc_frontend_gguf::{ActivationFormat, ModelOptions};
 pub use bitnetc_ir::{CacheType, TargetDesc};
 pub use bitnetc_passes::{HeadFormat, WeightPacking};
 pub use bitnetc_runtime::cpus::{self, Cpus};

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bitnetc_codegen::compile::{Compiled, compile_with};
-use bitnetc_frontend_gguf as gguf;
 use bitnetc_frontend_gguf::split::PartName;
+use bitnetc_frontend_gguf::{self as gguf, ActivationFormat};
 use bitnetc_ir::interp::{Interpreter, Tensor};
 use bitnetc_ir::weights::{is_finite, packed_scale_index, ternary_bytes};
 use bitnetc_ir::{
@@ -28,7 +28,7 @@ use bitnetc_runtime::tokenizer::{Tokenizer, TokenizerSpec};
 
 use crate::build::BuildOptions;
 use crate::builtin;
-use crate::compile::{HEAD_OPTION, import, plan_model, scales_name, stored_params};
+use crate::compile::{HEAD_OPTION, activations_of, import, plan_model, scales_name, stored_params};
 use crate::error::Error;
 use crate::plan_in_use::{HeldCheck, PlanInUse, WeightsCheck};
 use crate::store::{HubRef, ModelRef};
@@ -474,6 +474,16 @@ pub fn plan_module(path: &Path, plan: &Plan) -> Result<Module, Error> {
     }
 }
 
+/// Refuses other activations than the plan's: its ops are made for them.
+fn check_activations(path: &Path, module: &Module, asked: Option<ActivationFormat>) -> Result<(), Error> {
+    match (activations_of(module), asked) {
+        (Some(has), Some(asked)) if has != asked => {
+            Err(Error::ActivationsOfPlan { path: path.to_owned(), has, asked })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Refuses another packing of weights than the plan's: they are packed when a model is compiled.
 fn check_packing(path: &Path, module: &Module, demanded: WeightPacking) -> Result<(), Error> {
     let (is_other, has): (fn(Layout) -> bool, _) = match demanded {
@@ -482,9 +492,7 @@ fn check_packing(path: &Path, module: &Module, demanded: WeightPacking) -> Resul
         WeightPacking::Trits => (|layout| layout == Layout::Tile16, WeightPacking::TwoBits),
     };
     let packable = |ty: &Type| {
-        let one_scale = ty.group == 0;
-        one_scale
-            && ty.as_matrix().is_some_and(|(rows, cols)| ternary_bytes(Layout::Trits16, rows, cols).is_some())
+        ty.as_matrix().is_some_and(|(rows, cols)| ternary_bytes(Layout::Trits16, rows, cols).is_some())
     };
     let wrong = |p: ParamId| {
         let ty = &module.params()[p].ty;
@@ -524,6 +532,7 @@ fn load_plan(path: &Path, plan: Plan, options: &LoadOptions) -> Result<Loaded, E
             if let Some(packing) = build.weights {
                 check_packing(path, &module, packing)?;
             }
+            check_activations(path, &module, build.activations)?;
             if let Some(cache) = build.cache {
                 cache::set_cache_type(&mut module, cache)?;
             }
@@ -672,10 +681,10 @@ pub fn score_by_interpreter(
         let mut free = std::mem::take(&mut caches).into_iter();
         let inputs = types
             .iter()
-            .map(|ty| match (ty.as_cache(), ty.shape.0.is_empty()) {
-                (Some(_), _) => free.next().unwrap_or(Tensor::Position(0)),
-                (None, true) => Tensor::Position(position as u32),
-                (None, false) => Tensor::Tokens(vec![token]),
+            .map(|ty| match (ty.is_persistent(), ty.shape.0.is_empty()) {
+                (true, _) => free.next().unwrap_or(Tensor::Position(0)),
+                (false, true) => Tensor::Position(position as u32),
+                (false, false) => Tensor::Tokens(vec![token]),
             })
             .collect();
         let mut outputs = interpreter.run(decode, inputs)?.into_iter();

@@ -128,6 +128,7 @@ fn the_same_weights_in_any_storage_give_the_same_bits() {
         TensorType::Q2_0,
         TensorType::Q2_0G128,
         TensorType::Pq2_0,
+        TensorType::Ptq1_0,
     ] {
         let mut w = original.clone();
         for t in w.tensors.iter_mut().filter(|t| t.ty == TensorType::I2S.id()) {

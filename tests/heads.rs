@@ -11,8 +11,8 @@ use bitnetc::perplexity::negative_log_likelihood;
 use bitnetc_ir::interp::Tensor;
 use bitnetc_ir::random::SplitMix;
 use bitnetc_ir::{
-    BlockFormat, ContentHash, DType, FuncBuilder, Module, Op, Operand, ParamDecl, ParamDef, Rows, Stage,
-    TokenCount, Type, ValueId, WeightBytes,
+    BlockFormat, ContentHash, DType, FuncBuilder, Module, Op, Operand, ParamDecl, ParamDef, QuantBlock, Rows,
+    Stage, TokenCount, Type, ValueId, WeightBytes,
 };
 use bitnetc_passes::{HeadFormat, PassContext, run};
 use bitnetc_runtime::single::execute;
@@ -136,7 +136,7 @@ fn choices(rows: u32, cols: u32, chunk: u32, exact: u32) -> Module {
     let mut b = FuncBuilder::new(&module, "f", TokenCount::UpTo(chunk));
     let x = b.input("x", Type::rows(DType::F32, Rows { per_token: true, width: cols }));
     let one = |b: &mut FuncBuilder<'_>, op: Op, operands: Vec<Operand>| b.push(op, operands).unwrap()[0];
-    let q = one(&mut b, Op::QuantBlocks {}, vec![x.into()]);
+    let q = one(&mut b, Op::QuantBlocks { block: QuantBlock::Cols32 }, vec![x.into()]);
     let exact_logits = one(&mut b, Op::Matmul {}, vec![x.into(), stored.into()]);
     let mut outputs: Vec<ValueId> = vec![one(&mut b, Op::Screen { n: 1 }, vec![exact_logits.into()])];
     let mut last = None;

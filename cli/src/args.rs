@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use bitnetc::BuildOptions;
 use bitnetc::load::LoadOptions;
-use bitnetc_frontend_gguf::{Activation, I2sLayout, ModelOptions};
+use bitnetc_frontend_gguf::{Activation, ActivationFormat, I2sLayout, ModelOptions, TensorType};
 use bitnetc_passes::{HeadFormat, PassId};
 use bitnetc_runtime::map::MapMode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::build::{
-    BuildArgs, CodegenArg, KvType, LoweringArgs, SelectorArgs, Weights, head_parser, parse_threads,
-    pass_parser, target_parser,
+    BuildArgs, CodegenArg, KvType, LoweringArgs, SelectorArgs, Weights, activations_parser, head_parser,
+    parse_threads, pass_parser, target_parser,
 };
 use super::chat::ChatArgs;
 use super::failure::Failure;
@@ -423,6 +423,9 @@ pub(crate) struct SynthArgs {
     /// Layers instead of the preset's
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=512))]
     pub(crate) layers: Option<u32>,
+    /// Storage of the ternary matrices: i2_s, ptq1_0 or pq2_0 (default: the preset's)
+    #[arg(long = "type", value_name = "TYPE", hide_possible_values = true, value_parser = super::synth::type_parser())]
+    pub(crate) linear: Option<TensorType>,
     /// Print the summary as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -518,6 +521,9 @@ pub(crate) struct BenchArgs {
     /// Language-model heads, as for `run` (default: the plan's; q8 for a .gguf)
     #[arg(long, value_name = "HEAD", value_delimiter = ',', hide_possible_values = true, value_parser = head_parser())]
     pub(crate) head: Vec<HeadFormat>,
+    /// The activations of ternary products, as for `run` (default: the plan's; for a .gguf those of its architecture)
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true, value_parser = activations_parser())]
+    pub(crate) activations: Option<ActivationFormat>,
     /// Packings of the ternary weights (default: the plan's; auto for a .gguf)
     #[arg(long, value_name = "PACKING", value_delimiter = ',')]
     pub(crate) weights: Vec<Weights>,

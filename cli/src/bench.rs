@@ -63,6 +63,7 @@ fn startup_args(args: &BenchArgs) -> StartupArgs {
         threads: args.threads.iter().copied().max(),
         kv_type: args.kv_type.first().copied(),
         head: args.head.first().copied(),
+        activations: args.activations,
         weights: args.weights.first().copied(),
         speeds: SpeedsArg::Assumed,
         cpu_features: args.cpu_features.clone(),
@@ -338,7 +339,16 @@ fn variants(args: &BenchArgs, tests: &[Test], plan: bool) -> Vec<Variant> {
                     let mut add = |threads: Option<u32>| {
                         for &codegen in &args.codegen {
                             let (speeds, cpu_features) = (SpeedsArg::Assumed, args.cpu_features.clone());
-                            let build = BuildArgs { threads, kv_type, head, weights, speeds, cpu_features };
+                            let activations = args.activations;
+                            let build = BuildArgs {
+                                threads,
+                                kv_type,
+                                head,
+                                activations,
+                                weights,
+                                speeds,
+                                cpu_features,
+                            };
                             let engine = engine(args, build, codegen);
                             let tests =
                                 tests.iter().copied().filter(|t| threads.is_none_or(|n| n == t.threads));

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use bitnetc::BuildOptions;
 use bitnetc_codegen::compile::Codegen;
 use bitnetc_codegen::features::{restrict, target_named};
+use bitnetc_frontend_gguf::{ActivationFormat, UnknownActivations};
 use bitnetc_ir::{CacheType, TargetDesc};
 use bitnetc_passes::{HeadFormat, OptLevel, PassId, Pipeline, WeightPacking};
 use bitnetc_runtime::cpus::Cpus;
@@ -95,9 +96,13 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "TYPE")]
     pub(crate) kv_type: Option<KvType>,
     /// The language-model head: f16 (as stored in the file), q8, q6, q4, or screened (4 bits for all rows, the best 256
-    /// exactly; screened:N for N) (default: the plan's; q8 for a .gguf)
+    /// exactly; screened:N for N); a ternary head stays ternary (default: the plan's; q8 for a .gguf)
     #[arg(long, value_name = "HEAD", hide_possible_values = true, value_parser = head_parser())]
     pub(crate) head: Option<HeadFormat>,
+    /// The activations of ternary products: int8-token (int8, a scale for each token), int8-128 (int8, a scale for each 128
+    /// columns), or f32 (not rounded, slow) (default: the plan's; for a .gguf those of its architecture)
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true, value_parser = activations_parser())]
+    pub(crate) activations: Option<ActivationFormat>,
     /// Packing of the ternary weights (default: the plan's; auto for a .gguf)
     #[arg(long, value_name = "PACKING")]
     pub(crate) weights: Option<Weights>,
@@ -113,7 +118,14 @@ pub(crate) struct BuildArgs {
 
 /// Parses `--head`.
 pub(crate) fn head_parser() -> Suggested<HeadFormat, <HeadFormat as FromStr>::Err> {
-    suggested(HeadFormat::from_str, || vec!["f16", "q8", "q6", "q4", "screened"])
+    suggested(HeadFormat::from_str, || vec!["f16", "q8", "q6", "q4", "screened", "ternary"])
+}
+
+/// Parses `--activations`.
+pub(crate) fn activations_parser() -> Suggested<ActivationFormat, UnknownActivations> {
+    suggested(ActivationFormat::from_str, || {
+        ActivationFormat::ALL.iter().map(|format| format.name()).collect()
+    })
 }
 
 /// Parses the name of a pass.
@@ -181,6 +193,7 @@ impl BuildArgs {
         Ok(BuildOptions {
             cache: self.kv_type.map(Into::into),
             head: self.head,
+            activations: self.activations,
             weights: self.weights.map(Into::into),
             target: Some(target),
             ..BuildOptions::default()

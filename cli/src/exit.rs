@@ -58,6 +58,7 @@ pub(crate) fn code(error: &Error) -> u8 {
         Error::Plan(_) | Error::Cache(_) => MODEL,
         Error::Compile(CompileError::Program(_) | CompileError::Kernel { .. }) => MODEL,
         Error::NotInPlan { .. } | Error::HeadOfPlan { .. } | Error::PackingOfPlan { .. } => USAGE,
+        Error::ActivationsOfPlan { .. } | Error::NoTernaryHead => USAGE,
         Error::Interrupted => INTERRUPTED,
         Error::Param(_) | Error::NoPrompt | Error::Chat(ChatError::UnknownTemplate { .. }) => USAGE,
         Error::Constraint(

@@ -27,6 +27,10 @@ pub(crate) fn of(error: &Error) -> Option<String> {
         Error::HeadOfPlan { asked, .. } => {
             Some(format!("omit --head, or compile the model again with --head {asked}"))
         }
+        Error::ActivationsOfPlan { asked, .. } => {
+            Some(format!("omit --activations, or compile the model again with --activations {asked}"))
+        }
+        Error::NoTernaryHead => Some("omit --head".to_owned()),
         Error::PackingOfPlan { asked, .. } => {
             Some(format!("omit --weights, or compile the model again with --weights {asked}"))
         }
@@ -143,6 +147,7 @@ pub(crate) fn of_tools(error: &bitnetc_tools::Error) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use bitnetc_frontend_gguf::ActivationFormat;
     use bitnetc_passes::WeightPacking;
 
     use super::*;
@@ -166,6 +171,12 @@ mod tests {
         let tensor = || "blk.0".to_owned();
         vec![
             Error::HeadOfPlan { path: path(), has: "q8".to_owned(), asked: "q4".to_owned() },
+            Error::ActivationsOfPlan {
+                path: path(),
+                has: ActivationFormat::Int8Token,
+                asked: ActivationFormat::F32,
+            },
+            Error::NoTernaryHead,
             Error::PackingOfPlan { path: path(), has, asked },
             Error::LfsPointer { path: path() },
             MapError::Map { path: path(), source: refused() }.into(),

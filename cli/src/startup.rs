@@ -177,6 +177,7 @@ pub(crate) fn startup(args: &StartupArgs, path: Option<&Path>, quiet: bool) -> R
         let engine = &args.engine.build;
         option("--kv-type", engine.kv_type.as_ref().and_then(named));
         option("--head", engine.head.map(|head| head.to_string().into()));
+        option("--activations", engine.activations.map(|format| format.name().into()));
         option("--weights", engine.weights.as_ref().and_then(named));
         option("--speeds", named(&engine.speeds));
         option("--batch-size", args.batch_size.map(|n| n.to_string().into()));

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use bitnetc_frontend_gguf::synth::{ModelShape, PRESETS, Preset, SMALL_VOCABULARY, SyntheticModel, preset};
+use bitnetc_frontend_gguf::TensorType;
+use bitnetc_frontend_gguf::synth::{
+    LINEAR_TYPES, ModelShape, PRESETS, Preset, SMALL_VOCABULARY, SyntheticModel, preset,
+};
 use bitnetc_runtime::memory::in_units;
 
 use super::args::SynthArgs;
@@ -24,14 +27,24 @@ fn parse_preset(name: &str) -> Result<&'static Preset, String> {
     })
 }
 
+/// Parses `--type`.
+pub(crate) fn type_parser() -> Suggested<TensorType, String> {
+    suggested(parse_type, || LINEAR_TYPES.iter().map(|ty| ty.name()).collect())
+}
+
+fn parse_type(name: &str) -> Result<TensorType, String> {
+    let found = LINEAR_TYPES.iter().find(|ty| ty.name().eq_ignore_ascii_case(name));
+    found.copied().ok_or_else(|| "expected i2_s, ptq1_0 or pq2_0".to_owned())
+}
+
 /// The text after the options in `--help`.
 pub(crate) fn help() -> String {
     let mut text = "Presets:\n".to_owned();
     for p in PRESETS {
-        text += &format!("  {:<6} {}\n", p.name, p.about);
+        text += &format!("  {:<11} {}\n", p.name, p.about);
     }
-    text + "\nEvery preset has the architecture bitnet-b1.58, whatever the published model's is: the sizes are what a\n\
-            benchmark needs. Weights are random, so the text is noise.\n\n\
+    text + "\nPresets but bonsai2-* have the architecture bitnet-b1.58, whatever the published model's is: the sizes are what\n\
+            a benchmark needs. Weights are random, so the text is noise.\n\n\
             Example:\n  bitnetc synth --preset 2b-4t -o 2b.gguf"
 }
 
@@ -76,6 +89,8 @@ pub(crate) fn shape(preset: &Preset, vocabulary: VocabularyArg, layers: Option<u
 /// Runs the command.
 pub(crate) fn run(args: &SynthArgs, quiet: bool) -> Outcome {
     let shape = shape(args.preset, args.vocab, args.layers);
+    let linear = args.linear.unwrap_or(shape.linear);
+    let shape = ModelShape { linear, ..shape };
     let model = SyntheticModel::new(shape, args.seed).map_err(|e| Failure::new(exit::USAGE, e))?;
     input_file::refuse_standard(&args.output)?;
     interrupt::listen();

@@ -716,7 +716,7 @@ fn main() {
         bench.block_matmul(format, 8192, 2560, 16);
         bench.pack_head(format, 16384, 2560);
     }
-    bench.small("quant_blocks 2560", KernelKind::QuantBlocks { width: 2560 }, 16 << 10, 1);
+    bench.small("quant_blocks 2560", KernelKind::QuantBlocks { width: 2560, block: 32 }, 16 << 10, 1);
     bench.screened(128_256, 2560, 256);
     let eps = 1e-5f32.to_bits();
     bench.small("rms_norm_quant 2560", KernelKind::RmsNormQuant { width: 2560, eps }, 16 << 10, 1);

@@ -23,6 +23,7 @@ pub const TERNARY_TYPES: &[TensorType] = &[
     TensorType::Q2_0,
     TensorType::Q2_0G128,
     TensorType::Pq2_0,
+    TensorType::Ptq1_0,
     TensorType::Q8_0,
     TensorType::F32,
     TensorType::F16,
@@ -135,6 +136,12 @@ fn store_block(ty: TensorType, t: &[i8], d: [u8; 2], out: &mut [u8]) {
             // Four digits, with a fifth of 0 after them.
             (0..4).for_each(|j| out[48 + j] = digits((0..4).map(|k| t[240 + 4 * k + j]).chain([-1])));
             out[52..].copy_from_slice(&d);
+        }
+        TensorType::Ptq1_0 => {
+            (0..16).for_each(|j| out[j] = digits((0..5).map(|k| t[16 * k + j])));
+            (0..8).for_each(|j| out[16 + j] = digits((0..5).map(|k| t[80 + 8 * k + j])));
+            (0..2).for_each(|j| out[24 + j] = digits((0..4).map(|k| t[120 + 2 * k + j]).chain([-1])));
+            out[26..].copy_from_slice(&d);
         }
         TensorType::Iq2Bn => (0..16).for_each(|j| out[j] = fields(|g| t[16 * g + j])),
         TensorType::Iq1Bn => {

@@ -11,12 +11,14 @@
 //! every default that takes the place of an absent value is reported as a [`Note`].
 #![forbid(unsafe_code)]
 
+mod activations;
 pub mod arch;
 mod cursor;
 pub mod decode;
 pub mod encode;
 pub mod error;
 pub mod form;
+pub mod hadamard;
 pub mod hparams;
 pub mod keys;
 pub mod limits;
@@ -41,6 +43,7 @@ pub mod value;
 mod weights;
 pub mod write;
 
+pub use activations::{ActivationFormat, UnknownActivations};
 pub use arch::{Activation, Family, LayerRole, TensorClass};
 pub use decode::I2sLayout;
 pub use error::{GgufError, printable};

@@ -102,6 +102,7 @@ tensor_types! {
     Iq1Bn = 134 "IQ1_BN" Storage::RowBlocks { header: 2, elements: 64, bytes: 13, rows: 1 };
     Iq2Bn = 135 "IQ2_BN" Storage::RowBlocks { header: 4, elements: 64, bytes: 16, rows: 1 };
     Pq2_0 = 142 "PQ2_0" blocks(128, 34);
+    Ptq1_0 = 143 "PTQ1_0" blocks(128, 28);
     Iq2BnR4 = 335 "IQ2_BN_R4" Storage::RowBlocks { header: 4, elements: 64, bytes: 16, rows: 4 };
 }
 
@@ -171,7 +172,7 @@ pub fn rivals(id: u32, row: u64, rows: u64) -> Vec<(&'static str, u64)> {
         42 => vec![("TL2", tl2)],
         43 => vec![("Q1_0 of 128", of_blocks(128, 18))],
         142 => vec![("IQ2_TN", of_blocks(256, 64).map(|b| b + 4 * rows))],
-        143 => vec![("PTQ1_0", of_blocks(128, 28)), ("IQ1_TN", of_blocks(64, 13).map(|b| b + 2 * rows))],
+        143 => vec![("IQ1_TN", of_blocks(64, 13).map(|b| b + 2 * rows))],
         _ => vec![],
     };
     known.iter().filter_map(|&(name, bytes)| Some((name, bytes?))).collect()
@@ -250,5 +251,10 @@ mod tests {
         let [("TL2", tl2)] = rivals(42, 2560, 2560)[..] else { panic!() };
         assert!(!sizes.contains(&tl2));
         assert_eq!(rivals(36, 2560, 2560), [("IQ4_NL_4_4", 3_686_400)]);
+        // Those of PrismML and of ik_llama.cpp.
+        for (ty, other) in [(TensorType::Pq2_0, "IQ2_TN"), (TensorType::Ptq1_0, "IQ1_TN")] {
+            let [(name, size)] = rivals(ty.id(), 2560, 2560)[..] else { panic!() };
+            assert!(name == other && Some(size) != ty.tensor_bytes(2560, 2560), "{name}");
+        }
     }
 }

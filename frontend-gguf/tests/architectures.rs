@@ -25,7 +25,8 @@ fn check(name: &str, options: &ModelOptions, inspect: impl FnOnce(&Model<'_>)) {
     let record: Value = serde_json::from_slice(&data(&format!("{name}.json"))).unwrap();
     let model = Model::open_parts(&[&bytes], options).unwrap();
     model.check_weights().unwrap();
-    let module = model.lower(&LowerOptions { cache: CacheType::F32, chunk: 16 }).unwrap();
+    let module =
+        model.lower(&LowerOptions { cache: CacheType::F32, chunk: 16, ..LowerOptions::default() }).unwrap();
     let weights = GgufWeights::new(&model);
     let interpreter = Interpreter::new(&module, &weights);
     let ids: Vec<u32> =

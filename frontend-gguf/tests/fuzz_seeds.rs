@@ -3,9 +3,11 @@
 
 use std::path::Path;
 
+use bitnetc_frontend_gguf::TensorType;
 use bitnetc_frontend_gguf::decode::FloatFormat;
 use bitnetc_frontend_gguf::testing::{
     GgufWriter, MetaValue, Outcome, Rng, STRUCT_BYTES, TinyModel, check_lower, check_parse, check_struct,
+    store,
 };
 
 /// The smallest model: 27 kB.
@@ -48,6 +50,15 @@ fn untied() -> TinyModel {
     TinyModel { arch: "bitnet-25", tied: false, table: FloatFormat::Bf16, ..smallest() }
 }
 
+/// The smallest model with its layers in another type.
+fn stored_as(ty: TensorType) -> GgufWriter {
+    let mut w = smallest().writer();
+    for t in w.tensors.iter_mut().filter(|t| t.ty == TensorType::I2S.id()) {
+        store::convert_i2s(t, ty);
+    }
+    w
+}
+
 fn with_code_3() -> GgufWriter {
     let mut w = smallest().writer();
     w.tensor_mut("blk.0.attn_k.weight").data[5] = 0xff;
@@ -59,6 +70,8 @@ fn seeds_are_current_and_hold_the_property() {
     let expected = [
         ("smallest-model", smallest().to_gguf(), Outcome::Complete),
         ("untied-bf16", untied().to_gguf(), Outcome::Complete),
+        ("ptq1_0", stored_as(TensorType::Ptq1_0).build(), Outcome::Complete),
+        ("pq2_0", stored_as(TensorType::Pq2_0).build(), Outcome::Complete),
         ("code-3", with_code_3().build(), Outcome::Model("BadWeights")),
         ("all-value-types", all_value_types().build(), Outcome::Container("UnsupportedArch")),
         ("vocabulary", vocabulary().build(), Outcome::Container("NoTensors")),

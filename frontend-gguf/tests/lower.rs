@@ -55,7 +55,8 @@ fn a_layer_is_lowered_as_the_model_defines_it() {
 fn entry_points_and_options() {
     let bytes = shape().to_gguf();
     let model = Model::open(&bytes).unwrap();
-    let module = model.lower(&LowerOptions { cache: CacheType::F32, chunk: 17 }).unwrap();
+    let module =
+        model.lower(&LowerOptions { cache: CacheType::F32, chunk: 17, ..LowerOptions::default() }).unwrap();
     verify::verify(&module).unwrap();
     let func = |name: &str| &module.funcs()[module.func_named(name).unwrap()];
     assert_eq!((func("decode").inputs().len(), func("decode").outputs().len()), (2 + 4, 1 + 4));

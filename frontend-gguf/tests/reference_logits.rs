@@ -67,7 +67,9 @@ fn check(name: &str) {
     let record: Value = serde_json::from_slice(&data(&format!("logits_{name}.json"))).unwrap();
     let recorded = data(&format!("logits_{name}.bin"));
     let model = Model::open(&bytes).unwrap();
-    let module = model.lower(&LowerOptions { cache: CacheType::F32, chunk: LONGEST as u32 }).unwrap();
+    let module = model
+        .lower(&LowerOptions { cache: CacheType::F32, chunk: LONGEST as u32, ..LowerOptions::default() })
+        .unwrap();
     let weights = GgufWeights::new(&model);
     let interpreter = Interpreter::new(&module, &weights);
     let (mut close, mut compared) = (0, 0);

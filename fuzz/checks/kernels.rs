@@ -2,7 +2,8 @@
 //! stays in its buffers, and no shape makes a generator overflow, leave a buffer's bounds or run on.
 
 use bitnetc_codegen::kernels::{
-    CacheShape, ElementwiseFn, KernelError, KernelKind, KernelSpec, Registers, RopeShape, TokenMode,
+    ActivationScale, CacheShape, ElementwiseFn, KernelError, KernelKind, KernelSpec, Registers, RopeShape,
+    TokenMode,
 };
 use bitnetc_ir::generate::{GenOptions, random_module};
 use bitnetc_ir::interp::Interpreter;
@@ -112,9 +113,18 @@ fn build_a_shape(choices: &mut Choices<'_>) {
         KernelKind::RmsNormHeads { width: cols, head: rope.head, eps: number },
         KernelKind::QuantAbsmax { width: cols },
         KernelKind::Bitlinear { rows, cols, layout: choices.pick(Layout::ALL), epilogue },
-        KernelKind::BitlinearGrouped { rows, cols, group: n, epilogue },
+        KernelKind::BitlinearGrouped {
+            rows,
+            cols,
+            layout: choices.pick(Layout::ALL),
+            group: n,
+            activation: choices.pick(&[ActivationScale::Token, ActivationScale::Block]),
+            epilogue,
+        },
+        KernelKind::BitlinearF32 { rows, cols, layout: choices.pick(Layout::ALL), group: n, epilogue },
+        KernelKind::EmbedTernary { width: cols, layout: choices.pick(Layout::ALL), group: n },
         KernelKind::Matmul { rows, cols, dtype },
-        KernelKind::QuantBlocks { width: cols },
+        KernelKind::QuantBlocks { width: cols, block: choices.pick(&[32, 128, n]) },
         KernelKind::BlockMatmul { rows, cols, format: choices.pick(BlockFormat::ALL) },
         KernelKind::Screen { width: cols, n },
         KernelKind::MatmulRows { rows, cols, dtype, n },

@@ -23,7 +23,8 @@
 //!
 //! So a 64-byte vector holds 16 rows × 4 columns, and four neighbouring codes of an activation meet all of it.
 //!
-//! Activations that such matrices multiply (`q8b`) are quantised in the same blocks; their bytes are in [`crate::storage`].
+//! Activations that such matrices multiply (`q8b`) are quantised in the same blocks, those of ternary matrices in blocks of
+//! [`TERNARY_BLOCK`]; their bytes are in [`crate::storage`].
 
 pub mod quantise;
 
@@ -32,6 +33,9 @@ use crate::weights::TILE_ROWS;
 
 /// Columns in a block.
 pub const BLOCK: u32 = 32;
+/// Columns in a block of an activation that a ternary matrix multiplies: as many as share a scale in the formats of such
+/// matrices.
+pub const TERNARY_BLOCK: u32 = 128;
 /// Columns in a half block, which has a scale of its own in `w6`.
 pub const HALF_BLOCK: u32 = 16;
 /// Columns in a group of `tile16`: two blocks after their scales.

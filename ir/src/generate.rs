@@ -14,7 +14,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::blocks::BlockFormat;
+use crate::attr::QuantBlock;
+use crate::blocks::{BlockFormat, TERNARY_BLOCK};
 use crate::build::check_op;
 use crate::columns::OpInfo;
 use crate::entity::{ParamId, ValueId};
@@ -28,7 +29,7 @@ use crate::slot::Slot;
 use crate::stage::Stage;
 use crate::storage::{activation_bytes, align};
 use crate::target::{Arch, TargetDesc};
-use crate::types::{CacheDims, DType, Dim, Layout, Rows, Type};
+use crate::types::{CacheDims, DType, Dim, Layout, Rows, StateDims, Type};
 use crate::verify::func::{cache_layout, cache_slots};
 use crate::weights::{TILE_ROWS, WeightBytes};
 
@@ -225,6 +226,9 @@ impl Generator<'_> {
             false => info.operands.to_vec(),
         };
         let has = |slot: Slot| slots.iter().any(|(_, s)| *s == slot);
+        if has(Slot::State) {
+            return self.draw_recurrent(&slots);
+        }
         let CacheDims { kv_heads, head_dim } = self.dims.cache;
         // Most slots of one op get one of two widths.
         let (keys, queries) = (kv_heads * head_dim, self.dims.heads * head_dim);
@@ -243,17 +247,26 @@ impl Generator<'_> {
             let width = if self.rng.chance(70) { main } else { other };
             types.push(match slot {
                 Slot::Act => rows(DType::F32, width),
-                Slot::Quant => rows(DType::Q8, width),
+                Slot::Multiplicand => match self.rng.below(6) {
+                    0 => rows(DType::F32, width),
+                    1 => rows(DType::Q8b, width).with_group(TERNARY_BLOCK),
+                    _ => rows(DType::Q8, width),
+                },
                 Slot::BlockQuant => rows(DType::Q8b, width),
                 Slot::RowNumbers => rows(DType::I32, width),
                 Slot::Tokens => Type::new(DType::Idx, &[if per_token { Dim::Tokens } else { Dim::N(1) }]),
                 Slot::Position => Type::scalar(DType::Idx),
+                Slot::State => unreachable!("ops with a state draw their types together"),
                 Slot::Cache => {
                     let layout = if self.laid_out() { cache_layout(name) } else { Layout::Rows };
                     Type::cache(self.dims.cache_dtype, self.dims.cache).with_layout(layout)
                 }
                 Slot::VectorParam => Type::vector(DType::F32, width),
-                Slot::DenseParam => {
+                Slot::TableParam if self.rng.chance(25) => {
+                    let rows = self.rng.pick(&self.dims.widths);
+                    Type::matrix(DType::Ter, rows.max(MIN_VOCAB), main)
+                }
+                Slot::DenseParam | Slot::TableParam => {
                     let dtype = self.rng.pick(&[DType::F32, DType::F16, DType::Bf16]);
                     let rows = self.rng.pick(&self.dims.widths);
                     Type::matrix(dtype, if has(Slot::Tokens) { rows.max(MIN_VOCAB) } else { rows }, main)
@@ -268,6 +281,29 @@ impl Generator<'_> {
         types
     }
 
+    /// Types for an op with a recurrent state, by the names of its operands: heads of equal width that belong together, or channels.
+    fn draw_recurrent(&mut self, slots: &[(&str, Slot)]) -> Vec<Type> {
+        let per_token = self.options.tokens != TokenCount::One;
+        let act = |width| Type::rows(DType::F32, Rows { per_token, width });
+        let width = self.rng.pick(&[16, 32]);
+        let (keys, taps) = (self.rng.pick(&[1, 2]), self.rng.pick(&[2, 3, 4]));
+        let heads = keys * self.rng.pick(&[1, 2, 3]);
+        let convolved = slots.iter().any(|(_, slot)| *slot == Slot::DenseParam);
+        let state = match convolved {
+            true => StateDims { heads: 1, rows: taps - 1, cols: heads * width },
+            false => StateDims { heads, rows: width, cols: width },
+        };
+        let of_slot = |&(name, slot): &(&str, Slot)| match (name, slot) {
+            (_, Slot::State) => Type::state(state),
+            (_, Slot::DenseParam) => Type::matrix(DType::F32, taps, heads * width),
+            (_, Slot::Position) => Type::scalar(DType::Idx),
+            ("q" | "k", _) => act(keys * width),
+            ("decay" | "beta", _) => act(heads),
+            _ => act(heads * width),
+        };
+        slots.iter().map(of_slot).collect()
+    }
+
     fn laid_out(&self) -> bool {
         self.options.stage >= Stage::LaidOut
     }
@@ -278,17 +314,23 @@ impl Generator<'_> {
         let mut operands = Vec::new();
         for (ty, (name, slot)) in types.into_iter().zip(slots) {
             operands.push(match slot {
-                Slot::TernaryParam => Operand::Param(self.param(ty, Some(&op))),
+                Slot::TernaryParam | Slot::TableParam => Operand::Param(self.param(ty, Some(&op))),
                 Slot::VectorParam | Slot::DenseParam | Slot::BlockParam => {
                     Operand::Param(self.param(ty, None))
                 }
-                Slot::BlockQuant => Operand::Value(self.made_of(body, ty, Op::QuantBlocks {})),
+                Slot::BlockQuant => {
+                    Operand::Value(self.made_of(body, ty, Op::QuantBlocks { block: QuantBlock::Cols32 }))
+                }
                 Slot::RowNumbers => {
                     let n = ty.as_rows().map_or(1, |r| r.width);
                     Operand::Value(self.made_of(body, ty, Op::Screen { n }))
                 }
-                Slot::Cache => Operand::Value(self.cache(body, name, ty)),
-                Slot::Quant => Operand::Value(self.made_of(body, ty, Op::QuantAbsmax {})),
+                Slot::Cache | Slot::State => Operand::Value(self.cache(body, name, ty)),
+                Slot::Multiplicand => Operand::Value(match ty.dtype {
+                    DType::Q8 => self.made_of(body, ty, Op::QuantAbsmax {}),
+                    DType::Q8b => self.made_of(body, ty, Op::QuantBlocks { block: QuantBlock::Cols128 }),
+                    _ => self.value(body, "x", ty),
+                }),
                 Slot::Act | Slot::Tokens | Slot::Position => {
                     let name = match slot {
                         Slot::Act => "x",
@@ -349,8 +391,9 @@ impl Generator<'_> {
 
     fn cache(&mut self, body: &mut Body, slot: &'static str, ty: Type) -> ValueId {
         let known = body.caches.entry(slot).or_default();
-        if !known.is_empty() && self.rng.chance(75) {
-            return self.rng.pick(known);
+        let same: Vec<ValueId> = known.iter().copied().filter(|&v| *body.func.ty(v) == ty).collect();
+        if !same.is_empty() && self.rng.chance(75) {
+            return self.rng.pick(&same);
         }
         let id = body.func.add_input(format!("l{}.{slot}{}", self.layer, known.len()), ty);
         known.push(id);
@@ -385,7 +428,7 @@ impl Generator<'_> {
         let ty = Type::matrix(DType::Ter, rows, cols).with_group(group);
         if !cols.is_multiple_of(128) || (self.laid_out() && self.options.stored_tiles && self.rng.chance(30))
         {
-            let layout = self.packed_layout(group);
+            let layout = self.packed_layout();
             return self.file(ty.with_layout(layout));
         }
         let derived = self.options.stage >= Stage::Fused;
@@ -409,7 +452,7 @@ impl Generator<'_> {
         };
         match self.laid_out() {
             true => {
-                let layout = self.packed_layout(group);
+                let layout = self.packed_layout();
                 self.declare(ty.with_layout(layout), ParamDef::Relayout(logical))
             }
             false => logical,
@@ -429,9 +472,9 @@ impl Generator<'_> {
         if self.laid_out() { self.declare(tiled, ParamDef::Relayout(logical)) } else { logical }
     }
 
-    /// A layout in which kernels read ternary matrices with scales for groups of `group` columns (0: one for all).
-    fn packed_layout(&mut self, group: u32) -> Layout {
-        match group == 0 && self.laid_out() && self.rng.chance(50) {
+    /// A layout in which kernels read ternary matrices.
+    fn packed_layout(&mut self) -> Layout {
+        match self.laid_out() && self.rng.chance(50) {
             true => self.rng.pick(&[Layout::Trits16, Layout::Lut16]),
             false => Layout::Tile16,
         }
@@ -467,7 +510,7 @@ impl Generator<'_> {
                 ValueDef::Input(_) => false,
                 ValueDef::Result(node, _) => !func.node(node).op.info().is_view(),
             };
-            let cache = func.ty(value).as_cache().is_some();
+            let cache = func.ty(value).is_persistent();
             if match cache {
                 true => body.updated.contains(&value),
                 false => returnable && self.rng.chance(if read.contains(&value) { 5 } else { 90 }),
@@ -484,7 +527,7 @@ impl Body {
         let node = self.func.insert(None, op, operands, results);
         for &value in &self.func.node(node).results {
             let ty = self.func.ty(value);
-            if ty.as_cache().is_none() {
+            if !ty.is_persistent() {
                 self.by_type.entry(ty.clone()).or_default().push(value);
             }
         }

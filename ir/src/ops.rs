@@ -12,13 +12,13 @@
 //!
 //! Invariants: mnemonics are unique; optional operands follow the required ones; an op has no effect besides its results.
 
-use crate::attr::{Attr, Bounds, Epilogue, Pairs, Sizes};
+use crate::attr::{Attr, Bounds, Direction, Epilogue, Pairs, QuantBlock, Sizes};
 use crate::build::FuncBuilder;
 use crate::columns::Run::{Replicable, Shared, View};
 use crate::columns::{InPlace, Index, OpInfo, position};
 use crate::graph::Operand;
 use crate::infer;
-use crate::limits::{MAX_HEAD, MAX_HEADS, MAX_PARTS, MAX_WIDTH};
+use crate::limits::{MAX_HADAMARD, MAX_HEAD, MAX_HEADS, MAX_PARTS, MAX_WIDTH};
 use crate::partition::Division::{ChosenRows, Elements, KeyHeads, RowTiles, Tokens};
 use crate::rope::Theta;
 use crate::slot::Slot;
@@ -134,10 +134,16 @@ macro_rules! define_ops {
                 &ALL_OPS[self.row()]
             }
 
-            /// The attributes in printing order, as text.
+            /// The attributes in printing order, as text, without those that have their default.
             pub fn print_attrs(&self) -> Vec<(&'static str, String)> {
                 match self { $(
-                    Op::$variant { $($attr),* } => vec![$((stringify!($attr), Attr::print($attr))),*],
+                    Op::$variant { $($attr),* } => {
+                        let all: Vec<Option<(&'static str, String)>> = vec![$(
+                            (<$attr_ty as Attr>::default().as_ref() != Some($attr))
+                                .then(|| (stringify!($attr), Attr::print($attr)))
+                        ),*];
+                        all.into_iter().flatten().collect()
+                    }
                 )+ }
             }
 
@@ -155,11 +161,13 @@ macro_rules! define_ops {
                         Ok(Op::$variant { $($attr: {
                             let name = stringify!($attr);
                             let expected = <$attr_ty as Attr>::EXPECTED;
-                            let (_, text) = attrs.iter().find(|(n, _)| *n == name).copied()
-                                .ok_or(AttrError::Missing { op: $mnemonic, attr: name, expected })?;
-                            <$attr_ty as Attr>::parse(text).ok_or_else(|| {
-                                AttrError::Value { op: $mnemonic, attr: name, text: text.to_owned(), expected }
-                            })?
+                            match attrs.iter().find(|(n, _)| *n == name) {
+                                Some((_, text)) => <$attr_ty as Attr>::parse(text).ok_or_else(|| {
+                                    AttrError::Value { op: $mnemonic, attr: name, text: (*text).to_owned(), expected }
+                                })?,
+                                None => <$attr_ty as Attr>::default()
+                                    .ok_or(AttrError::Missing { op: $mnemonic, attr: name, expected })?,
+                            }
                         }),* })
                     })+
                     other => Err(AttrError::UnknownOp(other.to_owned())),
@@ -255,7 +263,7 @@ const HEADS: Bounds = Bounds::UpTo(MAX_HEADS);
 define_ops! {
     /// The rows of an embedding table that belong to the tokens, as f32.
     Embed = "embed", embed {
-        operands: [tokens: Tokens, table: DenseParam],
+        operands: [tokens: Tokens, table: TableParam],
         optional: [],
         attrs: {},
         results: [y],
@@ -292,9 +300,9 @@ define_ops! {
         stages: StageRange::ALL,
         infer: infer::quant_absmax,
     }
-    /// Ternary matrix times quantised activation, rescaled to f32.
+    /// Ternary matrix times activation: quantised with a scale for the token or for each block of 128 columns, or f32.
     TernaryMatmul = "ternary_matmul", ternary_matmul {
-        operands: [x: Quant, w: TernaryParam],
+        operands: [x: Multiplicand, w: TernaryParam],
         optional: [],
         attrs: {},
         results: [y],
@@ -437,7 +445,7 @@ define_ops! {
     }
     /// `ternary_matmul` with an epilogue; the residual is there exactly with `epilogue=add`.
     Bitlinear = "bitlinear", bitlinear {
-        operands: [x: Quant, w: TernaryParam],
+        operands: [x: Multiplicand, w: TernaryParam],
         optional: [residual: Act],
         attrs: {epilogue: Epilogue = Bounds::Any},
         results: [y],
@@ -458,20 +466,20 @@ define_ops! {
         indices: {},
         run: View,
         reads: Whole,
-        stages: StageRange::from(Stage::Fused),
+        stages: StageRange::ALL,
         infer: infer::split,
     }
-    /// Quantisation to int8 in blocks of 32 columns, each with its scale.
+    /// Quantisation to int8 in blocks of 32 or 128 columns, each with its scale.
     QuantBlocks = "quant_blocks", quant_blocks {
         operands: [x: Act],
         optional: [],
-        attrs: {},
+        attrs: {block: QuantBlock = Bounds::Any},
         results: [q],
         in_place: {},
         indices: {},
         run: Replicable(Tokens),
         reads: Whole,
-        stages: StageRange::from(Stage::Fused),
+        stages: StageRange::ALL,
         infer: infer::quant_blocks,
     }
     /// Block-quantised matrix times block-quantised activation: a packed language-model head.
@@ -538,5 +546,112 @@ define_ops! {
         reads: Whole,
         stages: StageRange::from(Stage::Fused),
         infer: infer::rope_kv_append,
+    }
+    /// The normalised Walsh-Hadamard transform of each `block` neighbouring elements, in Sylvester's order, with a sign for each
+    /// element of the row.
+    Hadamard = "hadamard", hadamard {
+        operands: [x: Act],
+        optional: [signs: VectorParam],
+        attrs: {block: u32 = Bounds::PowerOfTwoUpTo(MAX_HADAMARD), direction: Direction = Bounds::Any},
+        results: [y],
+        in_place: {y: [x]},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
+        stages: StageRange::ALL,
+        infer: infer::hadamard,
+    }
+    /// The heads of a row, a matrix of `rows` rows of heads of `head` elements, in the order of the transposed matrix.
+    TransposeHeads = "transpose_heads", transpose_heads {
+        operands: [x: Act],
+        optional: [],
+        attrs: {head: u32 = HEAD, rows: u32 = HEADS},
+        results: [y],
+        in_place: {},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
+        stages: StageRange::ALL,
+        infer: infer::transpose_heads,
+    }
+    /// Each head of `head` elements with length `scale`: x / sqrt(Σx² + eps) · scale.
+    L2NormHeads = "l2_norm_heads", l2_norm_heads {
+        operands: [x: Act],
+        optional: [],
+        attrs: {eps: f32 = POSITIVE, head: u32 = HEAD, scale: f32 = POSITIVE},
+        results: [y],
+        in_place: {},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
+        stages: StageRange::ALL,
+        infer: infer::l2_norm_heads,
+    }
+    /// 1 / (1 + e^−x), element by element.
+    Sigmoid = "sigmoid", sigmoid {
+        operands: [x: Act],
+        optional: [],
+        attrs: {},
+        results: [y],
+        in_place: {y: [x]},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
+        stages: StageRange::ALL,
+        infer: infer::elementwise,
+    }
+    /// By what recurrent states decay in a step: exp(rate · softplus(x + bias)), where a rate is not above 0.
+    SoftplusDecay = "softplus_decay", softplus_decay {
+        operands: [x: Act, bias: VectorParam, rate: VectorParam],
+        optional: [],
+        attrs: {},
+        results: [y],
+        in_place: {y: [x]},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
+        stages: StageRange::ALL,
+        infer: infer::with_vectors,
+    }
+    /// Causal convolution of each channel over the tokens, with the rows of `w` for the oldest to the newest. The state has the
+    /// tokens before the first one; a sequence begins with zeros.
+    CausalConv = "causal_conv", causal_conv {
+        operands: [x: Act, w: DenseParam, s: State, pos: Position],
+        optional: [],
+        attrs: {},
+        results: [y, s],
+        in_place: {y: [x], s: [s]},
+        indices: {},
+        run: Shared(RowTiles),
+        reads: Whole,
+        stages: StageRange::ALL,
+        infer: infer::causal_conv,
+    }
+    /// The gated delta rule (Yang et al. 2024, arXiv 2412.06464), token by token: the state decays, is corrected towards the value
+    /// at the key, and is read at the query. A sequence begins with zeros.
+    DeltaRule = "delta_rule", delta_rule {
+        operands: [q: Act, k: Act, v: Act, decay: Act, beta: Act, s: State, pos: Position],
+        optional: [],
+        attrs: {},
+        results: [y, s],
+        in_place: {y: [v], s: [s]},
+        indices: {},
+        run: Shared(RowTiles),
+        reads: State,
+        stages: StageRange::ALL,
+        infer: infer::delta_rule,
+    }
+    /// Sum of a row and a vector, element by element.
+    AddBias = "add_bias", add_bias {
+        operands: [x: Act, bias: VectorParam],
+        optional: [],
+        attrs: {},
+        results: [y],
+        in_place: {y: [x]},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
+        stages: StageRange::ALL,
+        infer: infer::with_vectors,
     }
 }

@@ -3,19 +3,19 @@
 //! - An activation is one row per token; rows start at multiples of 64 bytes ([`row_stride`]).
 //! - A `q8` row is the codes, filled up to a multiple of 64 bytes, then the f32 factor `a` and the i32 sum of the codes
 //!   ([`Q8_A`], [`Q8_SUM`] bytes after [`q8_tail`]), filled up to 64 bytes.
-//! - A `q8b` row is the codes, filled up with 0 to a multiple of 64 bytes, then 16 bytes for each block of 32 codes: the
-//!   f32 scale ([`Q8B_SCALE`]), the i32 sums of the first and of the last 16 codes ([`Q8B_HALVES`]) and of all
-//!   ([`Q8B_SUM`]); filled up to 64 bytes.
+//! - A `q8b` row is the codes, filled up with 0 to a multiple of 64 bytes, then 16 bytes for each block of 32 or 128 codes:
+//!   the f32 scale ([`Q8B_SCALE`]), the i32 sums of the first and of the second half of the codes of a full block
+//!   ([`Q8B_HALVES`]) and of all ([`Q8B_SUM`]); filled up to 64 bytes.
 //! - A V cache (layout `rows`) holds element `(head, position, j)` at index `(head·C + position)·head_dim + j`.
 //! - A K cache in layout `keys16` holds it at `((head·C/16 + position/16)·head_dim + j)·16 + position%16`: one vector of
 //!   16 positions for each j, so that 16 scores are made at once without adding across lanes.
+//! - A recurrent state is its elements one after the other, in f32.
 //!
 //! Invariants: every buffer that generated code reads is followed by at least [`PADDING`] readable bytes; the context
 //! capacity C is a multiple of [`crate::KEY_BLOCK`].
 
 use std::ops::Range;
 
-use crate::blocks::BLOCK;
 use crate::types::{CacheDims, DType, Layout, Type};
 
 /// Alignment of rows, buffers and sections, in bytes.
@@ -30,7 +30,7 @@ pub const Q8_SUM: u64 = 4;
 pub const Q8B_RECORD: u64 = 16;
 /// Offset of the scale in the record of a block.
 pub const Q8B_SCALE: u64 = 0;
-/// Offset of the sums of the first 16 and the last 16 codes in the record of a block.
+/// Offset of the sums of the two halves of the codes in the record of a block.
 pub const Q8B_HALVES: u64 = 4;
 /// Offset of the sum of all codes in the record of a block.
 pub const Q8B_SUM: u64 = 12;
@@ -52,7 +52,7 @@ pub fn row_stride(ty: &Type) -> Option<u64> {
     let width = ty.as_rows()?.width;
     match ty.dtype {
         DType::Q8 => Some(q8_tail(width) + ALIGN),
-        DType::Q8b => Some(q8_tail(width) + align(u64::from(width.div_ceil(BLOCK)) * Q8B_RECORD)),
+        DType::Q8b => Some(q8_tail(width) + align(u64::from(width.div_ceil(ty.quant_block())) * Q8B_RECORD)),
         dtype => Some(align(u64::from(width) * u64::from(dtype.element_bytes()?))),
     }
 }
@@ -63,11 +63,19 @@ pub fn activation_bytes(ty: &Type, tokens: u32) -> Option<u64> {
     Some(row_stride(ty)? * u64::from(rows))
 }
 
-/// Bytes of a KV cache with room for `capacity` positions.
+/// Bytes of a KV cache with room for `capacity` positions, or of a recurrent state, whatever the capacity.
 pub fn cache_bytes(ty: &Type, capacity: u32) -> Option<u64> {
+    if ty.as_state().is_some() {
+        return state_bytes(ty);
+    }
     let CacheDims { kv_heads, head_dim } = ty.as_cache()?;
     let elements = u64::from(kv_heads).checked_mul(u64::from(head_dim))?.checked_mul(u64::from(capacity))?;
     elements.checked_mul(u64::from(ty.dtype.element_bytes()?))
+}
+
+/// Bytes of a recurrent state.
+pub fn state_bytes(ty: &Type) -> Option<u64> {
+    ty.as_state()?.elements()?.checked_mul(4)
 }
 
 /// Where a KV cache of `capacity` positions holds these of them: a range of bytes for each head. Positions in layout `keys16`

@@ -1,14 +1,17 @@
-//! Types of values and parameters: `dtype[shape]@layout`, and `dtype[shape]@layout_g128` for a ternary matrix with a scale
-//! for each 128 columns of a row.
+//! Types of values and parameters: `dtype[shape]@layout`, and `dtype[shape]@layout_g128` for a ternary matrix or an
+//! activation in blocks with a scale for each 128 columns of a row.
 //!
 //! The layout is part of the type because the same ternary matrix exists in several, and the file format that names one
 //! of them (`I2_S`) does not say which bytes it means. What each layout means, byte by byte, is in [`crate::weights`]
 //! for parameters and in [`crate::storage`] for activations and caches.
 //!
 //! Invariants: the `T` (tokens) dimension is the first of an activation and appears in functions over a chunk only;
-//! the `C` (context capacity) dimension is the second of a cache. Static dimensions are at least 1.
+//! the `C` (context capacity) dimension is the second of a cache. Static dimensions are at least 1. A recurrent state is the one
+//! value with three static dimensions.
 
 use std::fmt;
+
+use crate::blocks::BLOCK;
 
 /// Element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,7 +30,7 @@ pub enum DType {
     Ter,
     /// Quantised activation: i8 codes, the f32 factor `a` with x ≈ code / a, and the i32 sum of the codes, per token.
     Q8,
-    /// Activation quantised in blocks of 32: i8 codes, with an f32 scale and i32 sums of codes for each block; see
+    /// Activation quantised in blocks of 32 or 128: i8 codes, with an f32 scale and i32 sums of codes for each block; see
     /// [`crate::blocks`].
     Q8b,
     /// Weight with an 8-bit code, in blocks; see [`crate::blocks`].
@@ -166,7 +169,8 @@ pub struct Type {
     pub shape: Shape,
     /// Placement of the elements.
     pub layout: Layout,
-    /// Columns that share a scale, in a `ter` matrix; 0: all columns of a row, and always for other dtypes.
+    /// Columns that share a scale, in a `ter` matrix and in `q8b`. 0: all columns of a row, or in `q8b` blocks of 32; always 0
+    /// for other dtypes.
     pub group: u32,
 }
 
@@ -186,6 +190,24 @@ pub struct CacheDims {
     pub kv_heads: u32,
     /// Elements of one head.
     pub head_dim: u32,
+}
+
+/// The dimensions of a recurrent state `[heads, rows, cols]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateDims {
+    /// Heads, each with a matrix of its own.
+    pub heads: u32,
+    /// Rows of a matrix.
+    pub rows: u32,
+    /// Contiguous columns of a matrix.
+    pub cols: u32,
+}
+
+impl StateDims {
+    /// Elements of all heads; `None` where they cannot be counted.
+    pub fn elements(self) -> Option<u64> {
+        u64::from(self.heads).checked_mul(u64::from(self.rows))?.checked_mul(u64::from(self.cols))
+    }
 }
 
 impl Type {
@@ -216,6 +238,10 @@ impl Type {
     pub fn cache(dtype: DType, dims: CacheDims) -> Self {
         Self::new(dtype, &[Dim::N(dims.kv_heads), Dim::Ctx, Dim::N(dims.head_dim)])
     }
+    /// A recurrent state, in f32.
+    pub fn state(dims: StateDims) -> Self {
+        Self::new(DType::F32, &[Dim::N(dims.heads), Dim::N(dims.rows), Dim::N(dims.cols)])
+    }
     /// The same type in another layout.
     #[must_use]
     pub fn with_layout(mut self, layout: Layout) -> Self {
@@ -228,6 +254,11 @@ impl Type {
     pub fn with_group(mut self, group: u32) -> Self {
         self.group = group;
         self
+    }
+
+    /// Columns of a block of a `q8b` activation.
+    pub fn quant_block(&self) -> u32 {
+        if self.group == 0 { BLOCK } else { self.group }
     }
 
     /// Scales of each row of a `ter` matrix.
@@ -259,6 +290,19 @@ impl Type {
             [Dim::N(kv_heads), Dim::Ctx, Dim::N(head_dim)] => Some(CacheDims { kv_heads, head_dim }),
             _ => None,
         }
+    }
+    /// The dimensions of a recurrent state.
+    pub fn as_state(&self) -> Option<StateDims> {
+        match self.shape.0[..] {
+            [Dim::N(heads), Dim::N(rows), Dim::N(cols)] if self.dtype == DType::F32 => {
+                Some(StateDims { heads, rows, cols })
+            }
+            _ => None,
+        }
+    }
+    /// Whether values of the type belong to a sequence and outlive the call: KV caches and recurrent states.
+    pub fn is_persistent(&self) -> bool {
+        self.as_cache().is_some() || self.as_state().is_some()
     }
     /// Number of elements, where every dimension is static and the product fits.
     pub fn elements(&self) -> Option<u64> {

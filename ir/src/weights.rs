@@ -21,8 +21,8 @@
 //!   64 entries undo ([`lut_codes`]). For machines with such look-ups in registers (`vpermb`).
 //! - `rows`: the logical matrix; it has no bytes.
 //!
-//! Where a type has groups of g columns (`_g128`: g = 128; a multiple of 16 that divides K, never with `i2s128`,
-//! `trits16` and `lut16`), there is a scale for each group of a row instead: row after row in [`WeightBytes`], and for kernels tile
+//! Where a type has groups of g columns (`_g128`: g = 128; a multiple of 16 that divides K, never with `i2s128`), there is a
+//! scale for each group of a row instead: row after row in [`WeightBytes`], and for kernels tile
 //! after tile, in each the groups in rising order, in each the 16 rows.
 //!
 //! Block-quantised matrices are in [`crate::blocks`].

@@ -22,6 +22,9 @@ pub enum HeadFormat {
     Q6,
     /// 4.5 bits an element.
     Q4,
+    /// The ternary matrix that the module has as its head, computed as in a layer. Not made by `pack-head`: a front-end lowers
+    /// to it, and no other format is made of it.
+    Ternary,
     /// 4.5 bits an element for all rows, and the best ones exactly.
     Screened {
         /// Rows that are computed exactly, at least 1; all if the matrix has no more.
@@ -36,7 +39,7 @@ impl HeadFormat {
     /// The blocks that all rows of the matrix are kept in; `None` for the matrix as it is.
     pub fn blocks(self) -> Option<BlockFormat> {
         match self {
-            HeadFormat::Stored => None,
+            HeadFormat::Stored | HeadFormat::Ternary => None,
             HeadFormat::Q8 => Some(BlockFormat::W8),
             HeadFormat::Q6 => Some(BlockFormat::W6),
             HeadFormat::Q4 | HeadFormat::Screened { .. } => Some(BlockFormat::W4),
@@ -61,7 +64,7 @@ impl HeadFormat {
 /// A text that names no head format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown head `{text}`: expected f16, q8, q6, q4, screened, or screened:N with N exact rows from 1 on"
+    "unknown head `{text}`: expected f16, q8, q6, q4, ternary, screened, or screened:N with N exact rows from 1 on"
 )]
 pub struct HeadFormatError {
     /// As written.
@@ -75,6 +78,7 @@ impl fmt::Display for HeadFormat {
             HeadFormat::Q8 => f.write_str("q8"),
             HeadFormat::Q6 => f.write_str("q6"),
             HeadFormat::Q4 => f.write_str("q4"),
+            HeadFormat::Ternary => f.write_str("ternary"),
             HeadFormat::Screened { rows: Self::SCREENED_ROWS } => f.write_str("screened"),
             HeadFormat::Screened { rows } => write!(f, "screened:{rows}"),
         }
@@ -91,6 +95,7 @@ impl FromStr for HeadFormat {
             "q8" => HeadFormat::Q8,
             "q6" => HeadFormat::Q6,
             "q4" => HeadFormat::Q4,
+            "ternary" => HeadFormat::Ternary,
             "screened" => HeadFormat::Screened { rows: Self::SCREENED_ROWS },
             _ => {
                 let rows = text.strip_prefix("screened:").and_then(|n| n.parse().ok()).filter(|&n| n > 0);
@@ -254,7 +259,7 @@ mod tests {
 
     #[test]
     fn formats_are_named_and_nothing_else_is() {
-        for text in ["f16", "q8", "q6", "q4", "screened", "screened:1", "screened:4096"] {
+        for text in ["f16", "q8", "q6", "q4", "ternary", "screened", "screened:1", "screened:4096"] {
             assert_eq!(text.parse::<HeadFormat>().unwrap().to_string(), text);
         }
         assert_eq!("screened:256".parse::<HeadFormat>().unwrap().to_string(), "screened");

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use bitnetc_frontend_gguf::ActivationFormat;
 use bitnetc_runtime::sampling::SamplingParams;
 
 use crate::builtin;
 use crate::chat::{ChatEncoder, ChatError};
+use crate::compile::activations_of;
 use crate::constraint::GrammarSource;
 use crate::engine::GenerateOptions;
 use crate::model::Model;
@@ -92,6 +94,9 @@ impl Service {
         hasher.update(env!("CARGO_PKG_VERSION").as_bytes()).update(&loaded.source_hash);
         hasher.update(loaded.head.as_bytes());
         hasher.update(loaded.cache_type().map_or("", |dtype| dtype.name()).as_bytes());
+        // Of the first format there is no word, so that models which have it keep their fingerprints.
+        let format = activations_of(&loaded.module).filter(|&format| format != ActivationFormat::Int8Token);
+        hasher.update(format.map_or("", |format| format.name()).as_bytes());
         format!("fp_{}", &hasher.finalize().to_hex()[..16])
     }
 }

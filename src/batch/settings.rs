@@ -1,17 +1,19 @@
 //! What the answers of a batch depend on besides its requests: kept with each result, and compared when a batch goes on.
 //!
 //! A result names the model that made it (by the hash of its file, the same for a GGUF and for its plans), what that computes
-//! with (head, KV cache), and every setting that is not the default. A setting that is absent is the default, so that a line
+//! with (head, KV cache, activations), and every setting that is not the default. A setting that is absent is the default, so that a line
 //! says what is special about it and little else.
 //!
 //! Invariant: two runs with equal [`Settings`] give the same answer to a request that has the same line and a seed.
 
+use bitnetc_frontend_gguf::ActivationFormat;
 use bitnetc_runtime::sampling::{SamplingParams, Stage};
 use serde_json::{Map, Value, json};
 
 use super::{Format, Lines};
 use crate::api::Defaults;
 use crate::chat::Wish;
+use crate::compile::activations_of;
 use crate::constraint::GrammarSource;
 use crate::engine::GenerateOptions;
 use crate::load::Loaded;
@@ -47,6 +49,9 @@ impl Settings {
         all.insert("kv_type".to_owned(), json!(loaded.cache_type().map(|dtype| dtype.name())));
         all.insert("format".to_owned(), json!(format.name()));
         let mut settings = Self(all);
+        let int8 = json!(ActivationFormat::Int8Token.name());
+        let activations = activations_of(&loaded.module).map_or(int8.clone(), |format| json!(format.name()));
+        settings.add("activations", activations, int8);
         settings.add_sampling(&defaults.params);
         settings.add_options(&defaults.options);
         settings.add("seed", json!(defaults.seed), Value::Null);

@@ -286,6 +286,7 @@ fn key_of(options: &LoadOptions, content: &str) -> Result<String, Error> {
         ("codegen", format!("{:?}", build.codegen)),
         ("kv_type", build.cache_type().name().to_owned()),
         ("head", build.head_format().to_string()),
+        ("activations", build.activations.map(|format| format.to_string()).unwrap_or_default()),
         ("chunk", build.chunk.to_string()),
         ("passes", build.pipeline.to_string()),
         ("weights", build.packing().to_string()),

@@ -57,8 +57,9 @@ pub(crate) struct ExplainArgs {
 }
 
 /// Options that say how a GGUF is lowered, by field; a plan has been lowered.
-const OF_LOWERING: [(&str, &str); 9] = [
+const OF_LOWERING: [(&str, &str); 10] = [
     ("kv_type", "--kv-type"),
+    ("activations", "--activations"),
     ("head", "--head"),
     ("weights", "--weights"),
     ("batch_size", "--batch-size"),

@@ -40,6 +40,7 @@ fn is_ternary(tensor: &ListedTensor<'_>) -> bool {
                 | T::Q2_0
                 | T::Q2_0G128
                 | T::Pq2_0
+                | T::Ptq1_0
         )
     };
     types.iter().any(ternary)

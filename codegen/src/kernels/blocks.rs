@@ -32,28 +32,28 @@ pub(super) fn scratch_bytes(cols: u32, format: BlockFormat) -> u64 {
 
 /// A unit is a token.
 pub(super) fn quant_blocks(b: &mut KernelBuilder, kernel: &kernel::QuantBlocks) {
-    let &kernel::QuantBlocks { call, width, x, q } = kernel;
+    let &kernel::QuantBlocks { call, width, block, x, q } = kernel;
     call.for_units(b, |b, token| {
         let x = x.of(b, token);
         let q = q.of(b, token);
         let records = b.add(q, q8_tail(width) as i64);
-        let (whole, left) = (width / BLOCK, width % BLOCK);
-        b.for_loop(0, i64::from(whole), 1, (), |b, block, ()| {
-            let at = b.mul(block, i64::from(4 * BLOCK));
+        let (whole, left) = (width / block, width % block);
+        b.for_loop(0, i64::from(whole), 1, (), |b, index, ()| {
+            let at = b.mul(index, i64::from(4 * block));
             let x = b.add(x, at);
-            let at = b.mul(block, i64::from(BLOCK));
+            let at = b.mul(index, i64::from(block));
             let q = b.add(q, at);
-            let at = b.mul(block, Q8B_RECORD as i64);
+            let at = b.mul(index, Q8B_RECORD as i64);
             let record = b.add(records, at);
-            quantise(b, x, BLOCK, q, record);
+            quantise(b, x, (block, block), q, record);
         });
-        let done = i64::from(whole * BLOCK);
+        let done = i64::from(whole * block);
         if left > 0 {
             let (x, q) = (b.add(x, 4 * done), b.add(q, done));
             let record = b.add(records, i64::from(whole) * Q8B_RECORD as i64);
-            quantise(b, x, left, q, record);
+            quantise(b, x, (block, left), q, record);
         }
-        let written = u64::from(width.next_multiple_of(BLOCK));
+        let written = u64::from(whole * block + written(block, left));
         let fill = q8_tail(width) - written;
         if fill > 0 {
             let zero = b.splat_i32(0);
@@ -64,20 +64,34 @@ pub(super) fn quant_blocks(b: &mut KernelBuilder, kernel: &kernel::QuantBlocks) 
     });
 }
 
-/// Quantises `n` elements at `x`, 1 to 32, to 32 codes at `q` and the record of the block.
-fn quantise(b: &mut KernelBuilder, x: I64, n: u32, q: I64, record: I64) {
-    let half = HALF_BLOCK as i32;
-    let first = b.load_f32(x, 0, n.min(HALF_BLOCK) as u8);
-    let second = match n.saturating_sub(HALF_BLOCK) {
+/// Codes that are stored for `n` elements of a block: blocks of 32 are filled up, wider ones to whole vectors.
+fn written(block: u32, n: u32) -> u32 {
+    if block == BLOCK { n.next_multiple_of(BLOCK) } else { n.next_multiple_of(LANES as u32) }
+}
+
+/// Quantises `n` elements at `x`, at least 1 of a block of `block`, to codes at `q` and the record of the block.
+fn quantise(b: &mut KernelBuilder, x: I64, (block, n): (u32, u32), q: I64, record: I64) {
+    let lanes = LANES as u32;
+    let load = |b: &mut KernelBuilder, vector: u32| match n.saturating_sub(vector * lanes) {
         0 => b.splat_f32(0.0),
-        lanes => b.load_f32(x, 4 * half, lanes as u8),
+        left => b.load_f32(x, (4 * vector * lanes) as i32, left.min(lanes) as u8),
     };
+    let vectors = written(block, n) / lanes;
+    // A block of two vectors stays in registers; a wider one is read again.
+    let kept = if block == BLOCK { vectors } else { 0 };
+    let loaded: Vec<Vf> = (0..kept).map(|vector| load(b, vector)).collect();
     let magnitude = b.splat_i32(0x7fff_ffff);
-    let bits = [first, second].map(|v| {
+    let mut largest: Option<Vi> = None;
+    for vector in 0..vectors {
+        let v = loaded.get(vector as usize).copied().unwrap_or_else(|| load(b, vector));
         let bits = b.as_vi(v);
-        b.band(bits, magnitude)
-    });
-    let largest = b.umax(bits[0], bits[1]);
+        let bits = b.band(bits, magnitude);
+        largest = Some(match largest {
+            Some(largest) => b.umax(largest, bits),
+            None => bits,
+        });
+    }
+    let largest = largest.unwrap_or_else(|| b.splat_i32(0));
     let largest = b.reduce_umax_i32(largest);
     let least = b.splat_i32(LEAST_ABSMAX.to_bits() as i32);
     let largest = b.umax(largest, least);
@@ -88,12 +102,24 @@ fn quantise(b: &mut KernelBuilder, x: I64, n: u32, q: I64, record: I64) {
     b.store_f32(record, scale, Q8B_SCALE as i32, 1);
     // As in `quant_absmax`, no product needs clamping, and NaN gives the code 0.
     let mut sums = Vec::new();
-    for (i, v) in (0..).zip([first, second]) {
-        let v = b.fmul(v, a);
-        let codes = b.cvt_f32_i32(v);
-        b.store_i8(q, codes, i * half, LANES as u8);
-        let sum = b.reduce_add_i32(codes);
-        b.store_i32(record, sum, Q8B_HALVES as i32 + 4 * i, 1);
+    let of_half = block / 2 / lanes;
+    for half in 0..2 {
+        let mut sum: Option<Vi> = None;
+        for vector in (half * of_half..(half + 1) * of_half).filter(|&vector| vector < vectors) {
+            let v = loaded.get(vector as usize).copied().unwrap_or_else(|| load(b, vector));
+            let v = b.fmul(v, a);
+            let codes = b.cvt_f32_i32(v);
+            b.store_i8(q, codes, (vector * lanes) as i32, LANES as u8);
+            sum = Some(match sum {
+                Some(sum) => b.iadd(sum, codes),
+                None => codes,
+            });
+        }
+        let sum = match sum {
+            Some(sum) => b.reduce_add_i32(sum),
+            None => b.splat_i32(0),
+        };
+        b.store_i32(record, sum, Q8B_HALVES as i32 + 4 * half as i32, 1);
         sums.push(sum);
     }
     let sum = b.iadd(sums[0], sums[1]);

@@ -94,9 +94,13 @@ impl KernelSpec {
         }
     }
 
-    /// Groups of columns that share a scale.
+    pub(super) fn packed_ternary(&self, layout: Layout) -> Result<(), KernelError> {
+        self.rule(layout.is_packed_ternary(), "a ternary matrix is in tile16, trits16 or lut16")
+    }
+
+    /// Groups of columns that share a scale; 0: all of a row.
     pub(super) fn groups(&self, cols: u32, group: u32) -> Result<(), KernelError> {
-        let whole = GROUPS.contains(&group) && cols.is_multiple_of(group);
+        let whole = group == 0 || GROUPS.contains(&group) && cols.is_multiple_of(group);
         self.rule(whole, "groups are 64, 128 or 256 columns, and divide the row")
     }
 

@@ -21,11 +21,13 @@ mod buffers;
 mod check;
 mod elementwise;
 mod embed;
+mod hadamard;
 mod kv_append;
 mod lanes;
 mod matmul;
 mod norm;
 mod prefetch;
+mod recurrent;
 pub mod roofline;
 mod rope;
 mod screen;
@@ -34,7 +36,9 @@ mod table;
 
 use bitnetc_ir::{Arch, Feature, TargetDesc};
 
-pub use spec::{Arg, CacheShape, ElementwiseFn, KernelIndex, KernelSpec, RopeShape, SpecError, TokenMode};
+pub use spec::{
+    ActivationScale, Arg, CacheShape, ElementwiseFn, KernelIndex, KernelSpec, RopeShape, SpecError, TokenMode,
+};
 pub use table::KernelKind;
 
 use table::kernel;

@@ -31,6 +31,8 @@ pub enum ElementwiseFn {
     Relu2,
     /// x / (1 + e^−x)
     Silu,
+    /// 1 / (1 + e^−x)
+    Sigmoid,
 }
 
 impl ElementwiseFn {
@@ -38,7 +40,7 @@ impl ElementwiseFn {
     pub fn is_binary(self) -> bool {
         match self {
             Self::Add | Self::Mul => true,
-            Self::Relu2 | Self::Silu => false,
+            Self::Relu2 | Self::Silu | Self::Sigmoid => false,
         }
     }
 
@@ -48,6 +50,25 @@ impl ElementwiseFn {
             Self::Mul => "mul",
             Self::Relu2 => "relu2",
             Self::Silu => "silu",
+            Self::Sigmoid => "sigmoid",
+        }
+    }
+}
+
+/// Which codes of a quantised activation share a scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ActivationScale {
+    /// All of a token (`q8`).
+    Token,
+    /// Those of [`bitnetc_ir::blocks::TERNARY_BLOCK`] columns (`q8b`).
+    Block,
+}
+
+impl ActivationScale {
+    pub(super) fn suffix(self) -> &'static str {
+        match self {
+            Self::Token => "",
+            Self::Block => "_blocks",
         }
     }
 }
@@ -174,20 +195,26 @@ impl KernelSpec {
             if !ty.layout.is_packed_ternary() {
                 layout(1, Layout::Tile16, "tile16, trits16 or lut16")?;
             }
-            let (rows, cols) = matrix(1)?;
-            match (ty.group, ty.layout) {
-                (0, layout) => Ok(KernelKind::Bitlinear { rows, cols, layout, epilogue }),
-                (group, Layout::Tile16) => Ok(KernelKind::BitlinearGrouped { rows, cols, group, epilogue }),
-                _ => Err(SpecError::Layout {
-                    op: name,
-                    operand: 1,
-                    ty: ty.to_string(),
-                    expected: "matrices with groups in tile16",
-                }),
+            let ((rows, cols), layout, group) = (matrix(1)?, ty.layout, ty.group);
+            let grouped =
+                |activation| KernelKind::BitlinearGrouped { rows, cols, layout, group, activation, epilogue };
+            match (operands.first().map(|x| x.dtype).ok_or_else(bad)?, group) {
+                (DType::Q8, 0) => Ok(KernelKind::Bitlinear { rows, cols, layout, epilogue }),
+                (DType::Q8, _) => Ok(grouped(ActivationScale::Token)),
+                (DType::Q8b, _) => Ok(grouped(ActivationScale::Block)),
+                (DType::F32, _) => Ok(KernelKind::BitlinearF32 { rows, cols, layout, group, epilogue }),
+                _ => Err(bad()),
             }
         };
         let kind = match op {
             Op::Split { .. } => return Ok(None),
+            Op::Embed {} if operands.get(1).is_some_and(|table| table.dtype == DType::Ter) => {
+                let table = operands[1];
+                if !table.layout.is_packed_ternary() {
+                    layout(1, Layout::Tile16, "tile16, trits16 or lut16")?;
+                }
+                KernelKind::EmbedTernary { width: matrix(1)?.1, layout: table.layout, group: table.group }
+            }
             Op::Embed {} => KernelKind::Embed { width: matrix(1)?.1, dtype: operands[1].dtype },
             Op::RmsNorm { eps } => KernelKind::RmsNorm { width: width(0)?, eps: eps.to_bits() },
             Op::RmsNormQuant { eps } => KernelKind::RmsNormQuant { width: width(0)?, eps: eps.to_bits() },
@@ -195,6 +222,33 @@ impl KernelSpec {
                 KernelKind::RmsNormHeads { width: width(0)?, head: *head, eps: eps.to_bits() }
             }
             Op::Silu {} => KernelKind::Elementwise { op: ElementwiseFn::Silu, width: width(0)? },
+            Op::Sigmoid {} => KernelKind::Elementwise { op: ElementwiseFn::Sigmoid, width: width(0)? },
+            Op::AddBias {} => KernelKind::AddBias { width: width(0)? },
+            Op::SoftplusDecay {} => KernelKind::SoftplusDecay { width: width(0)? },
+            Op::Hadamard { block, direction } => KernelKind::Hadamard {
+                width: width(0)?,
+                block: *block,
+                direction: *direction,
+                signed: operands.len() > 1,
+            },
+            Op::TransposeHeads { head, rows } => {
+                KernelKind::TransposeHeads { width: width(0)?, head: *head, rows: *rows }
+            }
+            Op::L2NormHeads { eps, head, scale } => KernelKind::L2NormHeads {
+                width: width(0)?,
+                head: *head,
+                eps: eps.to_bits(),
+                scale: scale.to_bits(),
+            },
+            Op::CausalConv {} => {
+                let (taps, channels) = matrix(1)?;
+                KernelKind::CausalConv { channels, taps }
+            }
+            Op::DeltaRule {} => {
+                let state = operands.get(5).and_then(|ty| ty.as_state()).ok_or_else(bad)?;
+                let key_heads = width(0)?.checked_div(state.cols).ok_or_else(bad)?;
+                KernelKind::DeltaRule { key_heads, heads: state.heads, d: state.cols }
+            }
             Op::QuantAbsmax {} => KernelKind::QuantAbsmax { width: width(0)? },
             Op::TernaryMatmul {} => bitlinear(Epilogue::None)?,
             Op::Bitlinear { epilogue } => bitlinear(*epilogue)?,
@@ -202,7 +256,7 @@ impl KernelSpec {
                 let (rows, cols) = matrix(1)?;
                 KernelKind::Matmul { rows, cols, dtype: operands[1].dtype }
             }
-            Op::QuantBlocks {} => KernelKind::QuantBlocks { width: width(0)? },
+            Op::QuantBlocks { block } => KernelKind::QuantBlocks { width: width(0)?, block: block.cols() },
             Op::BlockMatmul {} => {
                 layout(1, Layout::Tile16, "tile16")?;
                 let (format, rows, cols) =

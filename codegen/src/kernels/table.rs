@@ -4,13 +4,17 @@
 //! A new kernel is a file with its generator and a row here. Which op becomes which kernel is decided in
 //! [`KernelSpec::of`], the only place outside of this table that names kernels one by one.
 
+use bitnetc_ir::blocks::{BLOCK, TERNARY_BLOCK};
+use bitnetc_ir::limits::{MAX_HADAMARD, MAX_HEADS, MAX_TAPS};
 use bitnetc_ir::partition::Per;
-use bitnetc_ir::{BlockFormat, DType, Epilogue, Layout, Units};
+use bitnetc_ir::weights::TILE_ROWS;
+use bitnetc_ir::{BlockFormat, DType, Direction, Epilogue, Layout, Units};
 
 use super::args::{Call, Parameters, Position, Signature, TokenRows};
 use super::{
-    CacheShape, ElementwiseFn, KernelError, KernelSpec, Registers, RopeShape, TokenMode, attention,
-    bitlinear, blocks, elementwise, embed, kv_append, matmul, norm, rope, screen,
+    ActivationScale, CacheShape, ElementwiseFn, KernelError, KernelSpec, Registers, RopeShape, TokenMode,
+    attention, bitlinear, blocks, elementwise, embed, hadamard, kv_append, matmul, norm, recurrent, rope,
+    screen,
 };
 use crate::kir::{I64, KernelBuilder};
 
@@ -28,6 +32,30 @@ define_kernels! {
     name format!("embed_{}_{width}", dtype.name());
     check { spec.width("the width", width), spec.dense("the table", dtype) }
     generator embed::embed;
+
+    /// Rows of `width` elements of a ternary table.
+    EmbedTernary {
+        /// Columns.
+        width: u32,
+        /// Of the table: `tile16`, `trits16` or `lut16`.
+        layout: Layout,
+        /// Columns that share a scale; 0: all of a row.
+        group: u32,
+    }
+    args {
+        ids: token_ids(0),
+        table: param(1),
+        scales: scales(1),
+        y: result_rows(0),
+        scratch: scratch(embed::scratch_bytes(width)),
+    }
+    name format!("embed_{}_{width}{}", layout.name(), bitlinear::group_suffix(group));
+    check {
+        spec.ternary_columns(width, layout),
+        spec.packed_ternary(layout),
+        spec.groups(width, group),
+    }
+    generator embed::embed_ternary;
 
     /// RMSNorm.
     RmsNorm {
@@ -109,18 +137,58 @@ define_kernels! {
     check {
         spec.width("the number of rows", rows),
         spec.ternary_columns(cols, layout),
-        spec.rule(layout.is_packed_ternary(), "a ternary matrix is in tile16, trits16 or lut16"),
+        spec.packed_ternary(layout),
         spec.gated(rows, epilogue),
     }
     generator bitlinear::bitlinear;
 
-    /// Ternary matrix in `tile16` with a scale for each group of columns, times q8.
+    /// Ternary matrix with a scale for each group of columns, times q8 or q8b, or with one for each row, times q8b.
     BitlinearGrouped {
         /// Rows of the matrix.
         rows: u32,
         /// Columns.
         cols: u32,
-        /// Columns of a group.
+        /// Of the matrix: `tile16`, `trits16` or `lut16`.
+        layout: Layout,
+        /// Columns of a group; 0: all of a row.
+        group: u32,
+        /// Of the activation.
+        activation: ActivationScale,
+        /// What happens to the sums.
+        epilogue: Epilogue,
+    }
+    args {
+        x: operand_rows(0),
+        w: param(1),
+        scales: scales(1),
+        residual: operand_rows(2) if epilogue == Epilogue::Add,
+        y: result_rows(0),
+        scratch: scratch(bitlinear::grouped_scratch_bytes(cols, layout, spec.tokens == TokenMode::Many))
+            if layout.has_five_a_byte() || spec.tokens == TokenMode::Many,
+    }
+    name format!(
+        "bitlinear_{}_{rows}x{cols}{}{}{}",
+        layout.name(), bitlinear::group_suffix(group), activation.suffix(), bitlinear::suffix(epilogue)
+    );
+    check {
+        spec.width("the number of rows", rows),
+        spec.ternary_columns(cols, layout),
+        spec.packed_ternary(layout),
+        spec.groups(cols, group),
+        spec.rule(group > 0 || activation == ActivationScale::Block, "one scale for all is no group"),
+        spec.gated(rows, epilogue),
+    }
+    generator bitlinear::bitlinear_grouped;
+
+    /// Ternary matrix times f32.
+    BitlinearF32 {
+        /// Rows of the matrix.
+        rows: u32,
+        /// Columns.
+        cols: u32,
+        /// Of the matrix: `tile16`, `trits16` or `lut16`.
+        layout: Layout,
+        /// Columns that share a scale; 0: all of a row.
         group: u32,
         /// What happens to the sums.
         epilogue: Epilogue,
@@ -131,15 +199,20 @@ define_kernels! {
         scales: scales(1),
         residual: operand_rows(2) if epilogue == Epilogue::Add,
         y: result_rows(0),
+        scratch: scratch(bitlinear::float_scratch_bytes(cols, layout)) if layout.has_five_a_byte(),
     }
-    name format!("bitlinear_{rows}x{cols}_g{group}{}", bitlinear::suffix(epilogue));
+    name format!(
+        "bitlinear_f32_{}_{rows}x{cols}{}{}",
+        layout.name(), bitlinear::group_suffix(group), bitlinear::suffix(epilogue)
+    );
     check {
         spec.width("the number of rows", rows),
-        spec.width("the number of columns", cols),
+        spec.ternary_columns(cols, layout),
+        spec.packed_ternary(layout),
         spec.groups(cols, group),
         spec.gated(rows, epilogue),
     }
-    generator bitlinear::bitlinear_grouped;
+    generator bitlinear::bitlinear_f32;
 
     /// Dense matrix times f32.
     Matmul {
@@ -159,14 +232,22 @@ define_kernels! {
     }
     generator matmul::matmul;
 
-    /// Quantisation in blocks of 32.
+    /// Quantisation in blocks.
     QuantBlocks {
         /// Columns.
         width: u32,
+        /// Columns of a block: 32 or 128.
+        block: u32,
     }
     args { x: operand_rows(0), q: result_rows(0) }
-    name format!("quant_blocks_{width}");
-    check { spec.width("the width", width) }
+    name match block {
+        BLOCK => format!("quant_blocks_{width}"),
+        _ => format!("quant_blocks{block}_{width}"),
+    };
+    check {
+        spec.width("the width", width),
+        spec.rule(matches!(block, BLOCK | TERNARY_BLOCK), "blocks are 32 or 128 columns"),
+    }
     generator blocks::quant_blocks;
 
     /// Block-quantised matrix in `tile16` times q8b.
@@ -365,4 +446,140 @@ define_kernels! {
     name format!("{}_{width}", op.name());
     check { spec.width("the width", width) }
     generator elementwise::elementwise;
+
+    /// A row and a vector.
+    AddBias {
+        /// Columns.
+        width: u32,
+    }
+    args { x: operand_rows(0), bias: param(1), y: result_rows(0) }
+    name format!("add_bias_{width}");
+    check { spec.width("the width", width) }
+    generator elementwise::add_bias;
+
+    /// By what recurrent states decay.
+    SoftplusDecay {
+        /// Columns.
+        width: u32,
+    }
+    args { x: operand_rows(0), bias: param(1), rate: param(2), y: result_rows(0) }
+    name format!("softplus_decay_{width}");
+    check { spec.width("the width", width) }
+    generator elementwise::softplus_decay;
+
+    /// The Walsh-Hadamard transform of each block.
+    Hadamard {
+        /// Columns.
+        width: u32,
+        /// Columns of a block.
+        block: u32,
+        /// On which side the signs are.
+        direction: Direction,
+        /// Whether there are signs.
+        signed: bool,
+    }
+    args {
+        x: operand_rows(0),
+        signs: param(1) if signed,
+        y: result_rows(0),
+        scratch: scratch(hadamard::scratch_bytes(width, block)),
+    }
+    name hadamard::name(width, block, direction, signed);
+    check {
+        spec.width("the width", width),
+        spec.size("the block", block, MAX_HADAMARD.into()),
+        spec.rule(block.is_power_of_two() && width.is_multiple_of(block), "blocks are powers of two and divide the width"),
+    }
+    generator hadamard::hadamard;
+
+    /// The heads of a row in the order of the transposed matrix of heads.
+    TransposeHeads {
+        /// Columns.
+        width: u32,
+        /// Elements of a head.
+        head: u32,
+        /// Rows of the matrix of heads.
+        rows: u32,
+    }
+    args { x: operand_rows(0), y: result_rows(0) }
+    name format!("transpose_heads_{width}of{head}_{rows}rows");
+    check {
+        spec.width("the width", width),
+        spec.head(head),
+        spec.size("the rows of heads", rows, MAX_HEADS.into()),
+        spec.rule(
+            u64::from(width).is_multiple_of(u64::from(head) * u64::from(rows)),
+            "rows of heads divide the width",
+        ),
+    }
+    generator hadamard::transpose_heads;
+
+    /// Heads of one length.
+    L2NormHeads {
+        /// Columns.
+        width: u32,
+        /// Elements of a head.
+        head: u32,
+        /// Bits of eps.
+        eps: u32,
+        /// Bits of the length.
+        scale: u32,
+    }
+    args { x: operand_rows(0), y: result_rows(0) }
+    name format!(
+        "l2_norm_heads_{width}of{head}_eps{:?}_scale{:?}",
+        f32::from_bits(eps),
+        f32::from_bits(scale)
+    );
+    check {
+        spec.width("the width", width),
+        spec.head(head),
+        spec.rule(width.is_multiple_of(head), "heads divide the width"),
+    }
+    generator norm::l2_norm_heads;
+
+    /// Convolution of each channel over the tokens.
+    CausalConv {
+        /// Channels.
+        channels: u32,
+        /// Tokens that are looked at.
+        taps: u32,
+    }
+    args { x: operand_rows(0), w: param(1), state: changed_state(2), y: result_rows(0), position: position }
+    name format!("causal_conv_{channels}x{taps}");
+    check {
+        spec.width("the channels", channels),
+        spec.size("the tokens looked at", taps, MAX_TAPS.into()),
+        spec.rule(taps > 1 && channels.is_multiple_of(TILE_ROWS), "two taps at least, channels in 16s"),
+    }
+    generator recurrent::causal_conv;
+
+    /// The gated delta rule.
+    DeltaRule {
+        /// Heads of queries and keys.
+        key_heads: u32,
+        /// Heads of values.
+        heads: u32,
+        /// Elements of a head.
+        d: u32,
+    }
+    args {
+        q: operand_rows(0),
+        k: operand_rows(1),
+        v: operand_rows(2),
+        decay: operand_rows(3),
+        beta: operand_rows(4),
+        state: changed_state(5),
+        y: result_rows(0),
+        position: position,
+    }
+    name format!("delta_rule_{heads}of{key_heads}x{d}");
+    check {
+        spec.head(d),
+        spec.size("the heads", heads, MAX_HEADS.into()),
+        spec.size("the key heads", key_heads, heads.into()),
+        spec.rule(heads.is_multiple_of(key_heads.max(1)), "key heads divide the heads"),
+        spec.rule(d.is_multiple_of(TILE_ROWS), "heads come in 16s"),
+    }
+    generator recurrent::delta_rule;
 }

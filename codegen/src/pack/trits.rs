@@ -38,7 +38,10 @@ pub(super) fn write<'a>(
             from_i2s128(&rows, cols, strip, &mut fields)?;
         } else {
             for (r, &row) in rows.iter().enumerate() {
-                by_element(row, strip.clone(), r, &mut fields)?;
+                match row.stored.layout {
+                    Layout::Row16 => from_row16(row, cols, strip.clone(), r, &mut fields)?,
+                    _ => by_element(row, strip.clone(), r, &mut fields)?,
+                }
             }
         }
         for (group, fields) in out.as_chunks_mut::<64>().0.iter_mut().zip(fields.as_chunks::<TRITS>().0) {
@@ -107,6 +110,32 @@ fn from_i2s128(
         Some(row) => Err(rows[row].bad_code()),
         None => Ok(()),
     }
+}
+
+/// The columns `strip` of a row in `row16`, from a multiple of 16 on: a field of 16 columns is two bits of each of four bytes.
+/// Columns after the last one get the code 0, as they have it in a strip that is not full.
+fn from_row16(
+    row: Row<'_>,
+    cols: usize,
+    strip: std::ops::Range<usize>,
+    r: usize,
+    fields: &mut [Field],
+) -> Result<(), PackError> {
+    let start = row.row as usize * (cols.div_ceil(16) * 4);
+    let words = row.stored.bytes[start..][strip.start / 4..strip.end.div_ceil(16) * 4].as_chunks::<4>().0;
+    let mut threes = 0u32;
+    for (word, fields) in words.iter().zip(fields.chunks_mut(4)) {
+        let word = u32::from_le_bytes(*word);
+        threes |= word & (word >> 1) & 0x5555_5555;
+        for (field, codes) in fields.iter_mut().enumerate() {
+            let codes = &mut codes[FIELD_COLS * r..FIELD_COLS * (r + 1)];
+            codes.copy_from_slice(&(word >> (2 * field) & 0x0303_0303).to_le_bytes());
+        }
+    }
+    for at in strip.len()..strip.len().next_multiple_of(16).min(STRIP_COLS) {
+        fields[at / FIELD_COLS][FIELD_COLS * r + at % FIELD_COLS] = 0;
+    }
+    if threes == 0 { Ok(()) } else { Err(row.bad_code()) }
 }
 
 /// For layouts that are not worth a fast path: element by element.

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bitnetc_codegen::pack::pack_param;
+use bitnetc_ir::blocks::BLOCK;
 use bitnetc_ir::blocks::quantise::QuantisedRow;
 use bitnetc_ir::interp::Tensor;
 use bitnetc_ir::{
-    BlockFormat, ContentHash, DType, Layout, Module, Op, ParamDecl, ParamDef, Type, WeightBytes,
+    BlockFormat, ContentHash, DType, Layout, Module, Op, ParamDecl, ParamDef, QuantBlock, Type, WeightBytes,
 };
 
 use super::random::Random;
@@ -38,7 +39,7 @@ fn quantised(tokens: Option<u32>, width: u32, codes: Vec<i8>, scales: Vec<f32>) 
     let rows = tokens.unwrap_or(1) as usize;
     Input::Value(
         rows_type(DType::Q8b, tokens, width),
-        Tensor::Q8b { rows, width: width as usize, codes, scales },
+        Tensor::Q8b { rows, width: width as usize, block: BLOCK, codes, scales },
     )
 }
 
@@ -52,20 +53,23 @@ fn random_quantised(random: &mut Random, tokens: Option<u32>, width: u32) -> Inp
 #[test]
 fn quant_blocks() {
     let mut random = Random(31);
-    for width in WIDTHS.into_iter().chain([32, 33, 47, 96]) {
-        for tokens in TOKENS {
-            run(Op::QuantBlocks {}, vec![random_act(&mut random, tokens, width)], tokens);
+    for op in [QuantBlock::Cols32, QuantBlock::Cols128].map(|block| Op::QuantBlocks { block }) {
+        for width in WIDTHS.into_iter().chain([32, 33, 47, 96, 127, 128, 129, 193, 256, 300]) {
+            for tokens in TOKENS {
+                run(op.clone(), vec![random_act(&mut random, tokens, width)], tokens);
+            }
         }
+        // Rows of zeros, of what is not finite, of the smallest and the greatest numbers, and ties.
+        for special in [0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e-45, 3e-39, f32::MAX] {
+            let mut data = vec![1e-3f32; 170];
+            data[..32].fill(special);
+            data[50] = special;
+            data[160] = special;
+            run(op.clone(), vec![act(None, 170, data)], None);
+        }
+        let data = (0..64).map(|i| (i as f32 - 31.5) * 2.0).chain([127.0; 6]).collect();
+        run(op, vec![act(None, 70, data)], None);
     }
-    // Rows of zeros, of what is not finite, of the smallest and the greatest numbers, and ties.
-    for special in [0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e-45, 3e-39, f32::MAX] {
-        let mut data = vec![1e-3f32; 70];
-        data[..32].fill(special);
-        data[50] = special;
-        run(Op::QuantBlocks {}, vec![act(None, 70, data)], None);
-    }
-    let data = (0..64).map(|i| (i as f32 - 31.5) * 2.0).chain([127.0; 6]).collect();
-    run(Op::QuantBlocks {}, vec![act(None, 70, data)], None);
 }
 
 #[test]

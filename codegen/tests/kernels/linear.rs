@@ -1,8 +1,9 @@
 //! Matrix products: ternary and dense.
 
+use bitnetc_ir::blocks::TERNARY_BLOCK;
 use bitnetc_ir::interp::Tensor;
 use bitnetc_ir::weights::{TRITS_MAX_COLS, set_ternary_code, ternary_bytes};
-use bitnetc_ir::{DType, Epilogue, Layout, Op, Type};
+use bitnetc_ir::{DType, Dim, Epilogue, Layout, Op, Type};
 
 use super::random::Random;
 use super::rows::{TOKENS, act, random_act, rows_type};
@@ -130,9 +131,9 @@ fn with_groups(random: &mut Random, input: Input, group: u32) -> Input {
 fn grouped_scales_of_every_shape() {
     let mut random = Random(21);
     for (cols, group) in [(64, 64), (192, 64), (256, 128), (512, 256), (320, 64), (384, 128)] {
-        for rows in [1, 17, 48, 80] {
+        for (rows, layout) in [1, 17, 48, 80].into_iter().zip(LAYOUTS.into_iter().cycle()) {
             for tokens in [None, Some(1), Some(3), Some(7)] {
-                let w = ternary(&mut random, Layout::Tile16, rows, cols, |r| r.below(3) as u8);
+                let w = ternary(&mut random, layout, rows, cols, |r| r.below(3) as u8);
                 let w = with_groups(&mut random, w, group);
                 let x = random_quantised(&mut random, tokens, cols);
                 run(Op::TernaryMatmul {}, vec![x.clone(), w.clone()], tokens);
@@ -140,12 +141,153 @@ fn grouped_scales_of_every_shape() {
                 run(Op::Bitlinear { epilogue: Epilogue::Add }, vec![x, w, residual], tokens);
             }
         }
-        for epilogue in [Epilogue::Relu2Mul, Epilogue::SiluMul] {
-            let w = ternary(&mut random, Layout::Tile16, 96, cols, |r| r.below(3) as u8);
+        for (epilogue, layout) in [(Epilogue::Relu2Mul, Layout::Lut16), (Epilogue::SiluMul, Layout::Tile16)] {
+            let w = ternary(&mut random, layout, 96, cols, |r| r.below(3) as u8);
             let w = with_groups(&mut random, w, group);
             for tokens in [None, Some(5)] {
                 let x = random_quantised(&mut random, tokens, cols);
                 run(Op::Bitlinear { epilogue }, vec![x, w.clone()], tokens);
+            }
+        }
+    }
+}
+
+/// Codes with a scale for each block of 128.
+fn random_blocks(random: &mut Random, tokens: Option<u32>, width: u32) -> Input {
+    let rows = tokens.unwrap_or(1);
+    let codes = (0..rows * width).map(|_| random.next() as i8).collect();
+    let scales = (0..rows * width.div_ceil(TERNARY_BLOCK)).map(|_| random.unit().abs() * 0.1).collect();
+    blocks(tokens, width, codes, scales)
+}
+
+fn blocks(tokens: Option<u32>, width: u32, codes: Vec<i8>, scales: Vec<f32>) -> Input {
+    let rows = tokens.unwrap_or(1) as usize;
+    Input::Value(
+        rows_type(DType::Q8b, tokens, width).with_group(TERNARY_BLOCK),
+        Tensor::Q8b { rows, width: width as usize, block: TERNARY_BLOCK, codes, scales },
+    )
+}
+
+/// Columns, and columns of a group (0: one scale for a row), whose steps and vectors end in many ways.
+const STEPS: [(u32, u32); 10] = [
+    (7, 0),
+    (128, 128),
+    (150, 0),
+    (256, 256),
+    (320, 64),
+    (384, 128),
+    (640, 128),
+    (700, 0),
+    (1280, 256),
+    (1408, 128),
+];
+
+#[test]
+fn activations_in_blocks_of_every_shape() {
+    let mut random = Random(24);
+    for (cols, group) in STEPS {
+        for (rows, layout) in [3, 16, 33, 64].into_iter().flat_map(|rows| LAYOUTS.map(|l| (rows, l))) {
+            let tokens = [None, None, Some(1), Some(5)][random.below(4) as usize];
+            let w = ternary(&mut random, layout, rows, cols, |r| r.below(3) as u8);
+            let w = if group > 0 { with_groups(&mut random, w, group) } else { w };
+            let x = random_blocks(&mut random, tokens, cols);
+            match rows {
+                64 => run(Op::Bitlinear { epilogue: Epilogue::SiluMul }, vec![x, w], tokens),
+                33 => {
+                    let residual = random_act(&mut random, tokens, rows);
+                    run(Op::Bitlinear { epilogue: Epilogue::Add }, vec![x, w, residual], tokens);
+                }
+                _ => run(Op::TernaryMatmul {}, vec![x, w], tokens),
+            }
+        }
+    }
+}
+
+#[test]
+fn scaled_steps_of_whole_tiles_of_tokens_and_what_is_left_of_them() {
+    let mut random = Random(25);
+    for tokens in [15, 16, 17, 33, 47].map(Some) {
+        for (i, (cols, group)) in [(150, 0), (256, 128), (320, 64), (512, 256)].into_iter().enumerate() {
+            let layout = LAYOUTS[i % 3];
+            for rows in [18, 32] {
+                let w = ternary(&mut random, layout, rows, cols, |r| r.below(3) as u8);
+                let w = if group > 0 { with_groups(&mut random, w, group) } else { w };
+                let residual = random_act(&mut random, tokens, rows);
+                let x = random_blocks(&mut random, tokens, cols);
+                let add = Op::Bitlinear { epilogue: Epilogue::Add };
+                run(add.clone(), vec![x.clone(), w.clone(), residual.clone()], tokens);
+                if rows == 32 {
+                    run(Op::Bitlinear { epilogue: Epilogue::SiluMul }, vec![x, w.clone()], tokens);
+                }
+                if group > 0 {
+                    let x = random_quantised(&mut random, tokens, cols);
+                    run(add, vec![x, w, residual], tokens);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn activations_in_blocks_at_the_extremes() {
+    let mut random = Random(26);
+    for layout in LAYOUTS {
+        for (code, x) in [(0, -128i8), (2, -128), (2, 127)] {
+            let x = blocks(None, 768, vec![x; 768], vec![1e-2; 6]);
+            let w = ternary(&mut random, layout, 18, 768, |_| code);
+            let w = with_groups(&mut random, w, 128);
+            run(Op::TernaryMatmul {}, vec![x, w], None);
+        }
+        for special in [f32::NAN, f32::INFINITY, 0.0, 1e-38, 3e38] {
+            let codes = (0..300).map(|_| random.next() as i8).collect();
+            let x = blocks(None, 300, codes, vec![1.0, special, 0.5]);
+            let w = ternary(&mut random, layout, 17, 300, |r| r.below(3) as u8);
+            run(Op::TernaryMatmul {}, vec![x, w], None);
+        }
+    }
+}
+
+#[test]
+fn activations_that_are_not_quantised() {
+    let mut random = Random(27);
+    for (cols, group) in STEPS {
+        for (rows, layout) in [5, 32, 49].into_iter().zip(LAYOUTS) {
+            for tokens in [None, Some(1), Some(11)] {
+                let w = ternary(&mut random, layout, rows, cols, |r| r.below(3) as u8);
+                let w = if group > 0 { with_groups(&mut random, w, group) } else { w };
+                let x = random_act(&mut random, tokens, cols);
+                match rows {
+                    32 => run(Op::Bitlinear { epilogue: Epilogue::Relu2Mul }, vec![x, w], tokens),
+                    _ => {
+                        let residual = random_act(&mut random, tokens, rows);
+                        run(Op::Bitlinear { epilogue: Epilogue::Add }, vec![x, w, residual], tokens);
+                    }
+                }
+            }
+        }
+    }
+    // Weights of 0 keep what is no number.
+    for special in [f32::NAN, f32::INFINITY, -0.0] {
+        let mut data = random.numbers(150);
+        data[140] = special;
+        let w = ternary(&mut random, Layout::Tile16, 17, 150, |r| r.below(3) as u8);
+        run(Op::TernaryMatmul {}, vec![act(None, 150, data), w], None);
+    }
+}
+
+#[test]
+fn rows_of_ternary_tables() {
+    let mut random = Random(28);
+    for (cols, group) in STEPS {
+        for (rows, layout) in [3, 32, 50].into_iter().zip(LAYOUTS) {
+            for tokens in TOKENS {
+                let w = ternary(&mut random, layout, rows, cols, |r| r.below(3) as u8);
+                let w = if group > 0 { with_groups(&mut random, w, group) } else { w };
+                let ids: Vec<u32> =
+                    (0..tokens.unwrap_or(1)).map(|_| random.below(rows.into()) as u32).collect();
+                let dim = if tokens.is_some() { Dim::Tokens } else { Dim::N(1) };
+                let ids = Input::Value(Type::new(DType::Idx, &[dim]), Tensor::Tokens(ids));
+                run(Op::Embed {}, vec![ids, w], tokens);
             }
         }
     }

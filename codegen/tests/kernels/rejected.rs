@@ -1,7 +1,8 @@
 //! Specs that have no kernel are refused with a reason.
 
 use bitnetc_codegen::kernels::{
-    CacheShape, ElementwiseFn, KernelError, KernelKind, KernelSpec, Registers, RopeShape, TokenMode,
+    ActivationScale, CacheShape, ElementwiseFn, KernelError, KernelKind, KernelSpec, Registers, RopeShape,
+    TokenMode,
 };
 use bitnetc_ir::limits::{GROUPS, MAX_HEAD, MAX_HEADS, MAX_WIDTH};
 use bitnetc_ir::weights::TRITS_MAX_COLS;
@@ -126,11 +127,22 @@ fn strides_that_do_not_fit() {
 #[test]
 fn groups_that_no_file_has() {
     // Of 2^26 columns a kernel would be unrolled for minutes before its size was known.
+    let (rows, layout, epilogue) = (16, Layout::Tile16, Epilogue::None);
     for (cols, group) in [(512, 0), (512, 32), (512, 512), (1 << 26, 1 << 18), (1 << 26, 1 << 26), (192, 128)]
     {
-        let kind = KernelKind::BitlinearGrouped { rows: 16, cols, group, epilogue: Epilogue::None };
-        let error = refused(kind);
-        assert!(matches!(error, KernelError::Shape { .. }), "{kind:?}: {error}");
+        let activation = ActivationScale::Token;
+        let mut kinds =
+            vec![KernelKind::BitlinearGrouped { rows, cols, layout, group, activation, epilogue }];
+        if group > 0 {
+            let activation = ActivationScale::Block;
+            kinds.push(KernelKind::BitlinearGrouped { rows, cols, layout, group, activation, epilogue });
+            kinds.push(KernelKind::BitlinearF32 { rows, cols, layout, group, epilogue });
+            kinds.push(KernelKind::EmbedTernary { width: cols, layout, group });
+        }
+        for kind in kinds {
+            let error = refused(kind);
+            assert!(matches!(error, KernelError::Shape { .. }), "{kind:?}: {error}");
+        }
     }
 }
 
@@ -150,7 +162,7 @@ fn extremes() -> Vec<KernelKind> {
         all.push(KernelKind::RmsNorm { width, eps });
         all.push(KernelKind::RmsNormQuant { width, eps });
         all.push(KernelKind::QuantAbsmax { width });
-        all.push(KernelKind::QuantBlocks { width });
+        all.extend([32, 128].map(|block| KernelKind::QuantBlocks { width, block }));
         all.push(KernelKind::Elementwise { op: ElementwiseFn::Silu, width });
         all.push(KernelKind::Screen { width, n: width });
         all.push(KernelKind::MergeScreened { width, n: width });
@@ -164,7 +176,14 @@ fn extremes() -> Vec<KernelKind> {
     }
     for group in GROUPS {
         let (rows, cols, epilogue) = (MAX_WIDTH, MAX_WIDTH, Epilogue::Add);
-        all.push(KernelKind::BitlinearGrouped { rows, cols, group, epilogue });
+        for layout in [Layout::Tile16, Layout::Trits16, Layout::Lut16] {
+            let cols = if layout == Layout::Tile16 { cols } else { TRITS_MAX_COLS };
+            all.push(KernelKind::EmbedTernary { width: cols, layout, group });
+            all.push(KernelKind::BitlinearF32 { rows, cols, layout, group, epilogue });
+            for activation in [ActivationScale::Token, ActivationScale::Block] {
+                all.push(KernelKind::BitlinearGrouped { rows, cols, layout, group, activation, epilogue });
+            }
+        }
     }
     for (head, heads) in [(MAX_HEAD, MAX_HEADS), (MAX_HEAD - 1, 1), (2, MAX_HEADS), (MAX_HEAD, 2)] {
         for dtype in [DType::F16, DType::F32] {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bitnetc_codegen::kernels::{Arg as Word, KernelSpec, Registers, TokenMode};
 use bitnetc_codegen::kir::interp::{self, Arg, Memory, RegionId};
 use bitnetc_codegen::kir::{Access, Kernel};
-use bitnetc_ir::interp::{CacheData, Interpreter, Tensor};
+use bitnetc_ir::interp::{CacheData, Interpreter, State, Tensor};
 use bitnetc_ir::weights::packed_scale_index;
 use bitnetc_ir::{
     BlockFormat, ContentHash, DType, Extent, FuncBuilder, InPlace, Module, Op, Operand, Pairs, ParamDecl,
@@ -90,7 +90,7 @@ impl Trial {
         let (operands, results) = (self.types(), self.result_types());
         let fits = |i: &&InPlace| {
             let ty = &results[i.result];
-            operands.get(i.operand) == Some(ty) && ty.as_cache().is_none()
+            operands.get(i.operand) == Some(ty) && !ty.is_persistent()
         };
         self.op.info().in_place.iter().filter(fits).copied().collect()
     }
@@ -289,7 +289,7 @@ impl Trial {
                         _ => 0,
                     };
                     let taken = over.is_some_and(|over| over.operand == i);
-                    let changed = taken || matches!(tensor, Tensor::Cache(_));
+                    let changed = taken || matches!(tensor, Tensor::Cache(_) | Tensor::State(_));
                     let access = if changed { Access::ReadWrite } else { Access::ReadOnly };
                     encode(tensor, ty, stride).map(|bytes| {
                         let region = memory.add(bytes, access);
@@ -304,10 +304,10 @@ impl Trial {
         }
         // Results: caches are their operands.
         let mut results = Vec::new();
-        let mut caches =
-            (0..).zip(&self.inputs).filter(|(_, i)| matches!(i, Input::Value(_, Tensor::Cache(_))));
+        let persistent = |input: &Input| matches!(input, Input::Value(ty, _) if ty.is_persistent());
+        let mut caches = (0..).zip(&self.inputs).filter(|(_, input)| persistent(input));
         for (result, ty) in self.result_types().into_iter().enumerate() {
-            let found = if ty.as_cache().is_some() {
+            let found = if ty.is_persistent() {
                 let (at, _) = caches.next().unwrap();
                 operands[at as usize].unwrap()
             } else {
@@ -390,7 +390,7 @@ impl Trial {
             if let Some(difference) = expected.first_difference(&found) {
                 panic!("{how}: {:?} on {:?}: {difference}", self.op, self.types());
             }
-            if ty.as_cache().is_some() {
+            if ty.is_persistent() {
                 continue;
             }
             let rows = u64::from(self.tokens.unwrap_or(1));
@@ -436,15 +436,17 @@ fn row_bytes(ty: &Type) -> u64 {
     let width = ty.as_rows().unwrap().width;
     match ty.dtype {
         DType::Q8 => storage::q8_tail(width) + 8,
-        DType::Q8b => storage::q8_tail(width) + u64::from(width.div_ceil(32)) * storage::Q8B_RECORD,
+        DType::Q8b => {
+            storage::q8_tail(width) + u64::from(width.div_ceil(ty.quant_block())) * storage::Q8B_RECORD
+        }
         _ => 4 * u64::from(width),
     }
 }
 
-/// Bytes of a row that a kernel may read: those of a q8 row to the end of its tail.
+/// Bytes of a row that a kernel may read: those of quantised rows to the end of their tail.
 fn readable_bytes(ty: &Type) -> u64 {
     match ty.dtype {
-        DType::Q8 => storage::q8_tail(ty.as_rows().unwrap().width) + storage::ALIGN,
+        DType::Q8 | DType::Q8b => storage::row_stride(ty).unwrap(),
         _ => row_bytes(ty),
     }
 }
@@ -475,19 +477,20 @@ fn encode(tensor: &Tensor, ty: &Type, stride: u64) -> Option<Vec<u8>> {
             }
             bytes
         }
-        Tensor::Q8b { rows, width, codes, scales } => {
+        Tensor::Q8b { rows, width, block, codes, scales } => {
             let mut bytes = rows_of(*rows);
             let tail = storage::q8_tail(*width as u32) as usize;
-            let blocks = width.div_ceil(32);
+            let block = *block as usize;
+            let blocks = width.div_ceil(block);
             for row in 0..*rows {
                 let start = row * stride as usize;
                 bytes[start + width..start + tail].fill(0);
-                for (b, codes) in codes[row * width..(row + 1) * width].chunks(32).enumerate() {
+                for (b, codes) in codes[row * width..(row + 1) * width].chunks(block).enumerate() {
                     for (i, &code) in codes.iter().enumerate() {
-                        bytes[start + 32 * b + i] = code as u8;
+                        bytes[start + block * b + i] = code as u8;
                     }
                     let sum = |codes: &[i8]| codes.iter().map(|&c| i32::from(c)).sum::<i32>();
-                    let (first, second) = codes.split_at(codes.len().min(16));
+                    let (first, second) = codes.split_at(codes.len().min(block / 2));
                     let record = start + tail + b * storage::Q8B_RECORD as usize;
                     let scale = scales[row * blocks + b].to_le_bytes();
                     bytes[record..record + 4].copy_from_slice(&scale);
@@ -508,6 +511,7 @@ fn encode(tensor: &Tensor, ty: &Type, stride: u64) -> Option<Vec<u8>> {
             bytes
         }
         Tensor::Tokens(ids) => ids.iter().flat_map(|id| id.to_le_bytes()).collect(),
+        Tensor::State(state) => state.data.iter().flat_map(|x| x.to_le_bytes()).collect(),
         Tensor::Position(_) => return None,
         Tensor::Cache(cache) => {
             let mut bytes = vec![0; storage::cache_bytes(ty, cache.capacity).unwrap() as usize];
@@ -568,24 +572,28 @@ fn decode(bytes: &[u8], at: usize, stride: u64, ty: &Type, like: &Tensor) -> Ten
             });
             Tensor::Cache(cache)
         }
-        Tensor::Q8b { rows, width, .. } => {
+        Tensor::State(state) => {
+            let data = (0..state.data.len()).map(|i| f32::from_le_bytes(word(4 * i))).collect();
+            Tensor::State(State { dims: state.dims, data })
+        }
+        Tensor::Q8b { rows, width, block, .. } => {
             let starts: Vec<usize> = (0..*rows).map(|row| at + row * stride as usize).collect();
             let tail = storage::q8_tail(*width as u32) as usize;
             let codes: Vec<i8> =
                 starts.iter().flat_map(|&s| bytes[s..s + width].iter().map(|&b| b as i8)).collect();
             let mut scales = Vec::new();
             for (&start, codes) in starts.iter().zip(codes.chunks(*width)) {
-                for (b, codes) in codes.chunks(32).enumerate() {
+                for (b, codes) in codes.chunks(*block as usize).enumerate() {
                     let record = start + tail + b * storage::Q8B_RECORD as usize;
                     scales.push(f32::from_le_bytes(word(record)));
                     let sum = |codes: &[i8]| codes.iter().map(|&c| i32::from(c)).sum::<i32>();
-                    let (first, second) = codes.split_at(codes.len().min(16));
+                    let (first, second) = codes.split_at(codes.len().min(*block as usize / 2));
                     for (i, sum) in [sum(first), sum(second), sum(codes)].into_iter().enumerate() {
                         assert_eq!(i32::from_le_bytes(word(record + 4 + 4 * i)), sum, "sum {i} of block {b}");
                     }
                 }
             }
-            Tensor::Q8b { rows: *rows, width: *width, codes, scales }
+            Tensor::Q8b { rows: *rows, width: *width, block: *block, codes, scales }
         }
         Tensor::I32 { rows, width, .. } => {
             let place = |i: usize| at + i / width * stride as usize + 4 * (i % width);

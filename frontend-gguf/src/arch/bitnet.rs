@@ -9,6 +9,7 @@
 use bitnetc_ir::Pairs;
 
 use super::{Activation, Defaults, Family, bitnet_b158};
+use crate::activations::ActivationFormat;
 
 pub(super) static FAMILY: Family = Family {
     name: "BitNet",
@@ -19,4 +20,8 @@ pub(super) static FAMILY: Family = Family {
     defaults: Defaults { context: 2048, rope_theta: 10_000.0 },
     layer_tensors: bitnet_b158::LAYER,
     scale_tensors: true,
+    rotations: false,
+    hybrid: None,
+    quantisation: ActivationFormat::Int8Token,
+    ternary_tables: false,
 };

@@ -13,6 +13,7 @@ use super::common::{
     FFN_SUB_NORM, FFN_UP,
 };
 use super::{Activation, Defaults, Family, LayerTensor};
+use crate::activations::ActivationFormat;
 
 /// The tensors of a layer.
 pub(super) const LAYER: &[LayerTensor] = &[
@@ -38,4 +39,8 @@ pub(super) static FAMILY: Family = Family {
     defaults: Defaults { context: 4096, rope_theta: 10_000.0 },
     layer_tensors: LAYER,
     scale_tensors: false,
+    rotations: false,
+    hybrid: None,
+    quantisation: ActivationFormat::Int8Token,
+    ternary_tables: false,
 };

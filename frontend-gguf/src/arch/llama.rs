@@ -9,6 +9,7 @@ use bitnetc_ir::Pairs;
 
 use super::common::{ATTN_K, ATTN_NORM, ATTN_OUTPUT, ATTN_Q, ATTN_V, FFN_DOWN, FFN_GATE, FFN_NORM, FFN_UP};
 use super::{Activation, Defaults, Family};
+use crate::activations::ActivationFormat;
 
 pub(super) static FAMILY: Family = Family {
     name: "LLaMA",
@@ -19,4 +20,8 @@ pub(super) static FAMILY: Family = Family {
     defaults: Defaults { context: 2048, rope_theta: 10_000.0 },
     layer_tensors: &[ATTN_NORM, ATTN_Q, ATTN_K, ATTN_V, ATTN_OUTPUT, FFN_NORM, FFN_GATE, FFN_UP, FFN_DOWN],
     scale_tensors: true,
+    rotations: true,
+    hybrid: None,
+    quantisation: ActivationFormat::Int8Token,
+    ternary_tables: false,
 };

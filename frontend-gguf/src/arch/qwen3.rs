@@ -8,6 +8,7 @@ use bitnetc_ir::Pairs;
 
 use super::common::{ATTN_K, ATTN_NORM, ATTN_OUTPUT, ATTN_Q, ATTN_V, FFN_DOWN, FFN_GATE, FFN_NORM, FFN_UP};
 use super::{Activation, Defaults, Family, LayerRole, norm};
+use crate::activations::ActivationFormat;
 use crate::tensors::Dims;
 
 pub(super) static FAMILY: Family = Family {
@@ -31,4 +32,8 @@ pub(super) static FAMILY: Family = Family {
         FFN_DOWN,
     ],
     scale_tensors: true,
+    rotations: true,
+    hybrid: None,
+    quantisation: ActivationFormat::Int8Token,
+    ternary_tables: false,
 };

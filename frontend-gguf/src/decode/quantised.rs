@@ -19,6 +19,7 @@ fn of_blocks(ty: TensorType) -> Option<(BlockDecoder, &'static [usize])> {
         TensorType::Q6K => (kquants::q6_k, &[208]),
         TensorType::Tq1_0 => (trits::tq1_0, &[52]),
         TensorType::Tq2_0 => (trits::tq2_0, &[64]),
+        TensorType::Ptq1_0 => (trits::ptq1_0, &[26]),
         TensorType::Q1_0 => (trits::q1_0, &[0]),
         TensorType::Q2_0 | TensorType::Q2_0G128 | TensorType::Pq2_0 => (trits::q2_0, &[0]),
         _ => return None,
@@ -171,7 +172,7 @@ mod tests {
     fn every_listed_type_with_a_decoder_takes_its_own_size_only() {
         let decodable: Vec<TensorType> =
             TensorType::ALL.iter().copied().filter(|&t| Quantised::supports(t)).collect();
-        assert_eq!(decodable.len(), 17);
+        assert_eq!(decodable.len(), 18);
         for ty in decodable {
             let (rows, cols) = (4, 512);
             let bytes = vec![0; ty.tensor_bytes(cols as u64, rows as u64).unwrap() as usize];
@@ -188,6 +189,7 @@ mod tests {
         for (ty, at, bad) in [
             (TensorType::Tq2_0, 66 + 64, 0x7c00u16.to_le_bytes().to_vec()),
             (TensorType::Q6K, 210 + 208, 0x7e00u16.to_le_bytes().to_vec()),
+            (TensorType::Ptq1_0, 28 + 26, 0x7c00u16.to_le_bytes().to_vec()),
             (TensorType::Q4_1, 20 + 2, 0xfc00u16.to_le_bytes().to_vec()),
             (TensorType::Iq2Bn, 132, f32::NAN.to_le_bytes().to_vec()),
             (TensorType::Iq2BnR4, 8, f32::INFINITY.to_le_bytes().to_vec()),

@@ -7,6 +7,7 @@ use super::{ModelShape, ShapeError, TensorSpec, vocabulary};
 use crate::arch::TensorClass;
 use crate::decode::i2s::TAIL_BYTES;
 use crate::limits::DEFAULT_ALIGNMENT;
+use crate::tensor_type::{Storage, TensorType};
 use crate::write::{DirectoryEntry, Header, MetaValue};
 
 /// Most bytes that are handed over at once, but for the header and for single rows.
@@ -91,8 +92,13 @@ impl SyntheticModel {
             // A stream of its own for each tensor, so that shapes with common tensors have them in common.
             let mut rng = SplitMix::new(SplitMix::new(self.seed ^ (index as u64) << 32).next_u64());
             match tensor.class {
+                TensorClass::Norm if tensor.name.ends_with(".ssm_a") => {
+                    sink(&weights::decay_rates(rng.next_u64(), tensor.row))?;
+                }
                 TensorClass::Norm => sink(&weights::norm(rng.next_u64(), tensor.row))?,
-                TensorClass::Table => {
+                TensorClass::Conv => sink(&weights::convolution(rng.next_u64(), tensor.row * tensor.rows))?,
+                TensorClass::Gate => sink(&weights::gate(rng.next_u64(), tensor.row, tensor.rows))?,
+                TensorClass::Table if tensor.ty == self.shape.table.tensor_type() => {
                     let row_bytes = (tensor.bytes / tensor.rows as u64) as usize;
                     let rows = (CHUNK_BYTES / row_bytes).max(1);
                     let mut left = tensor.rows;
@@ -103,18 +109,37 @@ impl SyntheticModel {
                         left -= rows.min(left);
                     }
                 }
-                TensorClass::Linear => {
-                    let mut left = tensor.bytes as usize - TAIL_BYTES;
+                TensorClass::Linear | TensorClass::Table => {
+                    // What a layer adds to the residual stream is about as large as an embedding.
+                    let adds = tensor.row != self.shape.hidden
+                        || tensor.name.ends_with("attn_output.weight")
+                        || tensor.name.ends_with("ssm_out.weight");
+                    let gain = match tensor.class {
+                        TensorClass::Table => LOGIT_SPREAD,
+                        _ if adds => 0.7 * spread,
+                        _ => 1.0,
+                    };
+                    let whole = tensor.ty == TensorType::I2S;
+                    let (tail, piece) = match tensor.ty.storage() {
+                        Storage::Blocks { bytes, .. } if !whole => {
+                            (0, CHUNK_BYTES / bytes as usize * bytes as usize)
+                        }
+                        _ => (TAIL_BYTES, CHUNK_BYTES),
+                    };
+                    let scale = (!whole).then(|| weights::scale(&mut rng, tensor.row, gain));
+                    let mut left = tensor.bytes as usize - tail;
                     while left > 0 {
-                        chunk.resize(left.min(CHUNK_BYTES), 0);
-                        tables.fill_codes(&mut rng, &mut chunk);
+                        chunk.resize(left.min(piece), 0);
+                        match scale {
+                            Some(scale) => tables.fill_blocks(&mut rng, tensor.ty, scale, &mut chunk),
+                            None => tables.fill_codes(&mut rng, &mut chunk),
+                        }
                         sink(&chunk)?;
                         left -= chunk.len();
                     }
-                    // What a layer adds to the residual stream is about as large as an embedding.
-                    let adds = tensor.row != self.shape.hidden || tensor.name.ends_with("attn_output.weight");
-                    let gain = if adds { 0.7 * spread } else { 1.0 };
-                    sink(&weights::tail(&mut rng, tensor.row, gain))?;
+                    if whole {
+                        sink(&weights::tail(&mut rng, tensor.row, gain))?;
+                    }
                 }
             }
             let padding = tensor.bytes.next_multiple_of(DEFAULT_ALIGNMENT) - tensor.bytes;

@@ -206,7 +206,7 @@ impl QuantisedRow {
 /// held this one.
 pub const LEAST_ABSMAX: f32 = 1e-30;
 
-/// Codes of a block (at most 32 elements) of an activation, and their scale: with m = max(max|x|, 1e-30), a = 127 / m, the
+/// Codes of a block of an activation, and their scale: with m = max(max|x|, 1e-30), a = 127 / m, the
 /// codes are round(x · a) (0 for NaN) and the scale is m / 127. NaN in the block makes the scale NaN, infinity makes it
 /// infinity with codes 0.
 pub fn quantise_activation(x: &[f32]) -> (Vec<i8>, f32) {

@@ -6,15 +6,15 @@ use super::weights::{Blocks, Dense};
 use crate::blocks::quantise::{QuantisedRow, quantise_activation};
 use crate::blocks::{BLOCK, HALF_BLOCK};
 
-/// int8 codes with a scale for each block of 32 columns.
-pub(super) fn quant_blocks(rows: usize, width: usize, x: &[f32]) -> Tensor {
+/// int8 codes with a scale for each block of `block` columns.
+pub(super) fn quant_blocks(rows: usize, width: usize, x: &[f32], block: u32) -> Tensor {
     let (mut codes, mut scales) = (Vec::with_capacity(x.len()), Vec::new());
-    for block in x.chunks_exact(width).flat_map(|row| row.chunks(BLOCK as usize)) {
-        let (of_block, scale) = quantise_activation(block);
+    for x in x.chunks_exact(width).flat_map(|row| row.chunks(block as usize)) {
+        let (of_block, scale) = quantise_activation(x);
         codes.extend(of_block);
         scales.push(scale);
     }
-    Tensor::Q8b { rows, width, codes, scales }
+    Tensor::Q8b { rows, width, block, codes, scales }
 }
 
 fn dot(x: &[i8], w: &[i8]) -> i32 {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::error::InterpError;
-use super::tensor::{Cache, Tensor};
-use super::weights::{Blocks, Dense, Ternary, Weights};
+use super::tensor::{Cache, State, Tensor};
+use super::weights::{Blocks, Dense, Table, Ternary, Weights};
 use crate::KEY_BLOCK;
 use crate::build::check_op;
 use crate::entity::{ParamId, ValueId};
@@ -45,8 +45,18 @@ pub(super) struct Quant<'t> {
 pub(super) struct BlockQuant<'t> {
     pub(super) rows: usize,
     pub(super) width: usize,
+    /// Elements of a block.
+    pub(super) block: u32,
     pub(super) codes: &'t [i8],
     pub(super) scales: &'t [f32],
+}
+
+/// What a ternary matrix multiplies.
+#[derive(Clone, Copy)]
+pub(super) enum Multiplicand<'t> {
+    Act(Act<'t>),
+    Quant(Quant<'t>),
+    Blocks(BlockQuant<'t>),
 }
 
 /// Rows of row numbers.
@@ -127,6 +137,18 @@ impl<'f> Frame<'f> {
         }
     }
 
+    /// As [`Frame::take_cache`], for a recurrent state.
+    pub(super) fn take_state(&mut self, node: &Node, slot: usize) -> Result<State, InterpError> {
+        let taken = match node.operands.get(slot) {
+            Some(Operand::Value(id)) => self.take(*id),
+            _ => None,
+        };
+        match taken {
+            Some(Tensor::State(state)) => Ok(state),
+            _ => Err(self.undefined(node)),
+        }
+    }
+
     fn undefined(&self, node: &Node) -> InterpError {
         InterpError::Undefined { func: self.func.name().to_owned(), op: node.op.info().mnemonic }
     }
@@ -189,17 +211,19 @@ impl<'r, 'w> Args<'r, 'w> {
         }
     }
 
-    pub(super) fn quant(self, slot: usize) -> Result<Quant<'r>, InterpError> {
+    pub(super) fn multiplicand(self, slot: usize) -> Result<Multiplicand<'r>, InterpError> {
         match self.value(slot)? {
-            Tensor::Q8 { codes, a, .. } => Ok(Quant { codes, a }),
+            Tensor::F32 { .. } => self.act(slot).map(Multiplicand::Act),
+            Tensor::Q8 { codes, a, .. } => Ok(Multiplicand::Quant(Quant { codes, a })),
+            Tensor::Q8b { .. } => self.block_quant(slot).map(Multiplicand::Blocks),
             _ => Err(self.undefined()),
         }
     }
 
     pub(super) fn block_quant(self, slot: usize) -> Result<BlockQuant<'r>, InterpError> {
         match self.value(slot)? {
-            Tensor::Q8b { rows, width, codes, scales } => {
-                Ok(BlockQuant { rows: *rows, width: *width, codes, scales })
+            Tensor::Q8b { rows, width, block, codes, scales } => {
+                Ok(BlockQuant { rows: *rows, width: *width, block: *block, codes, scales })
             }
             _ => Err(self.undefined()),
         }
@@ -239,6 +263,10 @@ impl<'r, 'w> Args<'r, 'w> {
 
     pub(super) fn dense(self, slot: usize) -> Result<&'r Dense<'w>, InterpError> {
         self.weights.dense(self.param(slot)?)
+    }
+
+    pub(super) fn table(self, slot: usize) -> Result<Table<'r, 'w>, InterpError> {
+        self.weights.table(self.param(slot)?)
     }
 
     pub(super) fn ternary(self, slot: usize) -> Result<&'r Ternary, InterpError> {
@@ -322,7 +350,7 @@ fn rows(tensor: &Tensor) -> usize {
         | Tensor::Q8b { rows, .. }
         | Tensor::I32 { rows, .. } => *rows,
         Tensor::Tokens(ids) => ids.len(),
-        Tensor::Position(_) | Tensor::Cache(_) => 1,
+        Tensor::Position(_) | Tensor::Cache(_) | Tensor::State(_) => 1,
     }
 }
 

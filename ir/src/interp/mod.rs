@@ -11,20 +11,24 @@ mod blocks;
 mod elementwise;
 mod error;
 mod frame;
+mod hadamard;
 mod linear;
 mod norm;
+mod recurrent;
 mod rope;
 pub mod scalar;
 mod tensor;
 mod weights;
 
 pub use error::{InterpError, MAX_QUANT_WIDTH, ParamRule};
-pub use tensor::{Cache, CacheData, Tensor};
+pub use hadamard::factor as hadamard_factor;
+pub use tensor::{Cache, CacheData, State, Tensor};
 pub use weights::Ternary;
 
 use frame::{Args, Frame};
 use weights::Weights;
 
+use crate::attr::Epilogue;
 use crate::entity::{FuncId, ParamId, ValueId};
 use crate::graph::Node;
 use crate::module::Module;
@@ -89,7 +93,7 @@ impl<'a> Interpreter<'a> {
         let one = |tensor: Tensor| Ok(vec![tensor]);
         let args = Args { frame: &*frame, weights: &self.weights, node };
         match &node.op {
-            Op::Embed {} => one(linear::embed(args.tokens(0)?, args.dense(1)?)?),
+            Op::Embed {} => one(linear::embed(args.tokens(0)?, args.table(1)?)?),
             Op::RmsNorm { eps } => {
                 let x = args.act(0)?;
                 one(norm::rms_norm(x.rows, x.width, x.data, args.vector(1)?, *eps))
@@ -104,21 +108,19 @@ impl<'a> Interpreter<'a> {
                 one(norm::quant_absmax(x.rows, x.width, normed.as_f32().unwrap_or_default())?)
             }
             Op::TernaryMatmul {} => {
-                let x = args.quant(0)?;
-                one(linear::ternary_matmul(x.codes, x.a, args.ternary(1)?))
+                one(linear::bitlinear(args.multiplicand(0)?, args.ternary(1)?, Epilogue::None, None))
             }
             Op::Bitlinear { epilogue } => {
-                let x = args.quant(0)?;
                 let residual = if node.operands.len() > 2 { Some(args.act(2)?.data) } else { None };
-                one(linear::bitlinear(x.codes, x.a, args.ternary(1)?, *epilogue, residual))
+                one(linear::bitlinear(args.multiplicand(0)?, args.ternary(1)?, *epilogue, residual))
             }
             Op::Matmul {} => {
                 let x = args.act(0)?;
                 one(linear::matmul(x.rows, x.data, args.dense(1)?))
             }
-            Op::QuantBlocks {} => {
+            Op::QuantBlocks { block } => {
                 let x = args.act(0)?;
-                one(blocks::quant_blocks(x.rows, x.width, x.data))
+                one(blocks::quant_blocks(x.rows, x.width, x.data, block.cols()))
             }
             Op::BlockMatmul {} => {
                 let x = args.block_quant(0)?;
@@ -151,6 +153,49 @@ impl<'a> Interpreter<'a> {
             Op::Silu {} => {
                 let x = args.act(0)?;
                 one(elementwise::map(x.rows, x.width, x.data, scalar::silu))
+            }
+            Op::Sigmoid {} => {
+                let x = args.act(0)?;
+                one(elementwise::map(x.rows, x.width, x.data, scalar::sigmoid))
+            }
+            Op::AddBias {} => {
+                let (x, bias) = (args.act(0)?, args.vector(1)?);
+                let sums =
+                    x.data.chunks_exact(x.width).flat_map(|row| row.iter().zip(bias).map(|(x, b)| x + b));
+                one(Tensor::F32 { rows: x.rows, width: x.width, data: sums.collect() })
+            }
+            Op::SoftplusDecay {} => {
+                one(elementwise::softplus_decay(args.act(0)?, args.vector(1)?, args.vector(2)?))
+            }
+            Op::Hadamard { block, direction } => {
+                let signs = if node.operands.len() > 1 { Some(args.vector(1)?) } else { None };
+                one(hadamard::hadamard(args.act(0)?, signs, *block as usize, *direction))
+            }
+            Op::TransposeHeads { head, rows } => {
+                one(hadamard::transpose_heads(args.act(0)?, *head as usize, *rows as usize))
+            }
+            Op::L2NormHeads { eps, head, scale } => {
+                let x = args.act(0)?;
+                one(norm::l2_norm(x.rows, x.width, x.data, *head as usize, *eps, *scale))
+            }
+            Op::CausalConv {} => {
+                let mut state = frame.take_state(node, 2)?;
+                let args = Args { frame: &*frame, weights: &self.weights, node };
+                let y = recurrent::causal_conv(args.act(0)?, args.dense(1)?, &mut state, args.position(3)?);
+                Ok(vec![y, Tensor::State(state)])
+            }
+            Op::DeltaRule {} => {
+                let mut state = frame.take_state(node, 5)?;
+                let args = Args { frame: &*frame, weights: &self.weights, node };
+                let inputs = recurrent::DeltaInputs {
+                    q: args.act(0)?,
+                    k: args.act(1)?,
+                    v: args.act(2)?,
+                    decay: args.act(3)?,
+                    beta: args.act(4)?,
+                };
+                let y = recurrent::delta_rule(&inputs, &mut state, args.position(6)?);
+                Ok(vec![y, Tensor::State(state)])
             }
             Op::RmsNormHeads { eps, head } => {
                 let x = args.act(0)?;

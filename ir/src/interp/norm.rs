@@ -1,10 +1,10 @@
-//! RMS norm and absmax quantisation.
+//! RMS norm, L2 norm and absmax quantisation.
 
 use super::blocks::quant_blocks;
 use super::error::{InterpError, MAX_QUANT_WIDTH};
 use super::scalar;
 use super::tensor::Tensor;
-use crate::types::DType;
+use crate::types::{DType, Type};
 
 /// The least magnitude that fills the int8 range; a row of smaller elements is quantised as if it held this one.
 const LEAST_ABSMAX: f32 = 1e-5;
@@ -16,6 +16,16 @@ pub(super) fn rms_norm(rows: usize, width: usize, x: &[f32], w: &[f32], eps: f32
         let ss = scalar::dot16(row, row);
         let r = (ss / width as f32 + eps).sqrt();
         data.extend(row.iter().zip(w).map(|(&x, &w)| x / r * w));
+    }
+    Tensor::F32 { rows, width, data }
+}
+
+/// `x / sqrt(Σx² + eps) · scale`, head by head.
+pub(super) fn l2_norm(rows: usize, width: usize, x: &[f32], head: usize, eps: f32, scale: f32) -> Tensor {
+    let mut data = Vec::with_capacity(x.len());
+    for head in x.chunks_exact(head) {
+        let r = (scalar::dot16(head, head) + eps).sqrt();
+        data.extend(head.iter().map(|&x| x / r * scale));
     }
     Tensor::F32 { rows, width, data }
 }
@@ -38,15 +48,16 @@ pub(super) fn quant_absmax(rows: usize, width: usize, x: &[f32]) -> Result<Tenso
 }
 
 impl Tensor {
-    /// Quantised rows of `width` elements as `quant_absmax` (`q8`) or `quant_blocks` (`q8b`) makes them; `None` for another type.
+    /// Quantised rows of type `ty` as `quant_absmax` (`q8`) or `quant_blocks` (`q8b`) makes them; `None` for another type.
     ///
     /// # Errors
     /// A row that is too wide for `q8`.
-    pub fn quantised(dtype: DType, width: usize, x: &[f32]) -> Result<Option<Self>, InterpError> {
+    pub fn quantised(ty: &Type, x: &[f32]) -> Result<Option<Self>, InterpError> {
+        let Some(width) = ty.as_rows().map(|rows| rows.width as usize) else { return Ok(None) };
         let rows = x.len().checked_div(width).unwrap_or(0);
-        Ok(match dtype {
+        Ok(match ty.dtype {
             DType::Q8 => Some(quant_absmax(rows, width, x)?),
-            DType::Q8b => Some(quant_blocks(rows, width, x)),
+            DType::Q8b => Some(quant_blocks(rows, width, x, ty.quant_block())),
             _ => None,
         })
     }

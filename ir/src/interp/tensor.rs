@@ -6,8 +6,7 @@
 use std::fmt;
 
 use super::scalar;
-use crate::blocks::BLOCK;
-use crate::types::{CacheDims, DType, Dim, Type};
+use crate::types::{CacheDims, DType, Dim, StateDims, Type};
 
 /// A value.
 #[derive(Clone, Debug)]
@@ -34,12 +33,14 @@ pub enum Tensor {
         /// The sum of the codes of each row.
         sums: Vec<i32>,
     },
-    /// Rows quantised in blocks of 32.
+    /// Rows quantised in blocks.
     Q8b {
         /// Number of rows: one for each token.
         rows: usize,
         /// Elements of a row.
         width: usize,
+        /// Elements of a block, at least 1; the last of a row may have fewer.
+        block: u32,
         /// Codes, row by row.
         codes: Vec<i8>,
         /// The scale of each block of each row: x ≈ code · scale.
@@ -60,6 +61,17 @@ pub enum Tensor {
     Position(u32),
     /// A KV cache.
     Cache(Cache),
+    /// A recurrent state.
+    State(State),
+}
+
+/// A recurrent state. Element (head, row, col) stands at index `(head · rows + row) · cols + col`.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Heads and the shape of their matrices.
+    pub dims: StateDims,
+    /// Elements.
+    pub data: Vec<f32>,
 }
 
 /// A KV cache. Element (head, position, j) stands at index `(head · capacity + position) · head_dim + j`, whatever
@@ -107,13 +119,18 @@ impl Tensor {
         Tensor::F32 { rows: data.len().checked_div(width).unwrap_or(0), width, data }
     }
 
-    /// A cache of zeros for a value of type `ty`, or `None` where `ty` is no f16 or f32 cache type.
+    /// A cache of zeros, or a state of zeros, for a value of type `ty`; `None` where `ty` is the type of neither.
     pub fn empty_cache(ty: &Type, capacity: u32) -> Option<Self> {
+        // More than any machine has; asking for it would abort.
+        const MOST: usize = 1 << 40;
+        if let Some(dims) = ty.as_state() {
+            let n = dims.elements().and_then(|n| usize::try_from(n).ok()).filter(|&n| n <= MOST)?;
+            return Some(Tensor::State(State { dims, data: vec![0.0; n] }));
+        }
         let dims = ty.as_cache()?;
         let n =
             (dims.kv_heads as usize).checked_mul(dims.head_dim as usize)?.checked_mul(capacity as usize)?;
-        // More than any machine has; asking for it would abort.
-        if n > 1 << 40 {
+        if n > MOST {
             return None;
         }
         let data = match ty.dtype {
@@ -139,13 +156,14 @@ impl Tensor {
             Tensor::Q8 { rows, width, codes, a, sums } => {
                 rows.checked_mul(*width) == Some(codes.len()) && a.len() == *rows && sums.len() == *rows
             }
-            Tensor::Q8b { rows, width, codes, scales } => {
+            Tensor::Q8b { rows, width, block, codes, scales } => {
                 rows.checked_mul(*width) == Some(codes.len())
-                    && rows.checked_mul(width.div_ceil(BLOCK as usize)) == Some(scales.len())
+                    && rows.checked_mul(width.div_ceil((*block).max(1) as usize)) == Some(scales.len())
             }
             Tensor::I32 { rows, width, data } => rows.checked_mul(*width) == Some(data.len()),
             Tensor::Tokens(_) | Tensor::Position(_) => true,
             Tensor::Cache(cache) => cache.is_well_formed(),
+            Tensor::State(State { dims, data }) => dims.elements() == Some(data.len() as u64),
         }
     }
 
@@ -161,7 +179,9 @@ impl Tensor {
             && match self {
                 Tensor::F32 { rows, width, .. } => is_rows(DType::F32, *rows, *width),
                 Tensor::Q8 { rows, width, .. } => is_rows(DType::Q8, *rows, *width),
-                Tensor::Q8b { rows, width, .. } => is_rows(DType::Q8b, *rows, *width),
+                Tensor::Q8b { rows, width, block, .. } => {
+                    ty.quant_block() == *block && is_rows(DType::Q8b, *rows, *width)
+                }
                 Tensor::I32 { rows, width, .. } => is_rows(DType::I32, *rows, *width),
                 Tensor::Tokens(ids) => {
                     let n = match ty.shape.0[..] {
@@ -173,6 +193,7 @@ impl Tensor {
                 }
                 Tensor::Position(_) => *ty == Type::scalar(DType::Idx),
                 Tensor::Cache(cache) => ty.as_cache() == Some(cache.dims) && ty.dtype == cache.dtype(),
+                Tensor::State(state) => ty.as_state() == Some(state.dims),
             }
     }
 
@@ -191,9 +212,9 @@ impl Tensor {
                 .or_else(|| differ("a", fa, fb, same_f32))
                 .or_else(|| differ("sum", sa, sb, |a, b| a == b)),
             (
-                Tensor::Q8b { rows: ra, width: wa, codes: ca, scales: sa },
-                Tensor::Q8b { rows: rb, width: wb, codes: cb, scales: sb },
-            ) if (ra, wa) == (rb, wb) => {
+                Tensor::Q8b { rows: ra, width: wa, block: ba, codes: ca, scales: sa },
+                Tensor::Q8b { rows: rb, width: wb, block: bb, codes: cb, scales: sb },
+            ) if (ra, wa, ba) == (rb, wb, bb) => {
                 differ("code", ca, cb, |a, b| a == b).or_else(|| differ("scale", sa, sb, same_f32))
             }
             (Tensor::I32 { rows: ra, width: wa, data: a }, Tensor::I32 { rows: rb, width: wb, data: b })
@@ -209,6 +230,9 @@ impl Tensor {
                     (CacheData::F32(a), CacheData::F32(b)) => differ("cache", a, b, same_f32),
                     _ => Some(format!("{self} against {other}")),
                 }
+            }
+            (Tensor::State(a), Tensor::State(b)) if a.dims == b.dims => {
+                differ("state", &a.data, &b.data, same_f32)
             }
             _ => Some(format!("{self} against {other}")),
         }
@@ -232,7 +256,9 @@ impl fmt::Display for Tensor {
         match self {
             Tensor::F32 { rows, width, .. } => write!(f, "f32, {rows} rows of {width}"),
             Tensor::Q8 { rows, width, .. } => write!(f, "q8, {rows} rows of {width}"),
-            Tensor::Q8b { rows, width, .. } => write!(f, "q8b, {rows} rows of {width}"),
+            Tensor::Q8b { rows, width, block, .. } => {
+                write!(f, "q8b, {rows} rows of {width} in blocks of {block}")
+            }
             Tensor::I32 { rows, width, .. } => write!(f, "i32, {rows} rows of {width}"),
             Tensor::Tokens(ids) => write!(f, "{} token ids", ids.len()),
             Tensor::Position(pos) => write!(f, "position {pos}"),
@@ -240,6 +266,7 @@ impl fmt::Display for Tensor {
                 let ty = Type::cache(cache.dtype(), cache.dims);
                 write!(f, "a cache {ty} with C={}", cache.capacity)
             }
+            Tensor::State(state) => write!(f, "a state {}", Type::state(state.dims)),
         }
     }
 }

@@ -33,6 +33,20 @@ pub struct Ternary {
     pub scales: Vec<f32>,
 }
 
+impl Ternary {
+    /// Columns that share a factor.
+    pub fn scale_cols(&self) -> usize {
+        if self.group == 0 { self.cols as usize } else { self.group as usize }
+    }
+
+    /// The elements of a row, and its factors. `r` is below `rows`.
+    pub(super) fn row(&self, r: u32) -> (&[i8], &[f32]) {
+        let (r, cols) = (r as usize, self.cols as usize);
+        let groups = cols.div_ceil(self.scale_cols());
+        (&self.codes[r * cols..][..cols], &self.scales[r * groups..][..groups])
+    }
+}
+
 /// A dense matrix as stored.
 #[derive(Clone, Debug)]
 pub(super) struct Dense<'a> {
@@ -70,6 +84,13 @@ pub(super) struct Blocks {
     cols: u32,
 }
 
+/// A matrix whose rows are looked up.
+#[derive(Clone, Copy)]
+pub(super) enum Table<'r, 'a> {
+    Dense(&'r Dense<'a>),
+    Ternary(&'r Ternary),
+}
+
 /// A parameter as an op reads it.
 enum Weight<'a> {
     Vector(Vec<f32>),
@@ -103,6 +124,15 @@ impl<'a> Weights<'a> {
     pub(super) fn dense(&self, id: ParamId) -> Result<&Dense<'a>, InterpError> {
         match self.weight(id)? {
             Weight::Dense(w) => Ok(w),
+            _ => Err(self.broken(id, ParamRule::Type)),
+        }
+    }
+
+    /// A matrix parameter whose rows are looked up.
+    pub(super) fn table(&self, id: ParamId) -> Result<Table<'_, 'a>, InterpError> {
+        match self.weight(id)? {
+            Weight::Dense(w) => Ok(Table::Dense(w)),
+            Weight::Ternary(w) => Ok(Table::Ternary(w)),
             _ => Err(self.broken(id, ParamRule::Type)),
         }
     }

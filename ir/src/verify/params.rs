@@ -86,9 +86,7 @@ fn well_grouped(ty: &Type) -> Result<(), String> {
     match ty.group {
         0 => Ok(()),
         _ if ty.dtype != DType::Ter => Err(format!("{ty}: only ter matrices have groups")),
-        _ if ty.layout == Layout::I2s128 || ty.layout.has_five_a_byte() => {
-            Err(format!("{ty}: layout {} has no groups", ty.layout.name()))
-        }
+        _ if ty.layout == Layout::I2s128 => Err(format!("{ty}: layout {} has no groups", ty.layout.name())),
         g if !GROUPS.contains(&g) || !cols.is_multiple_of(g) => {
             Err(format!("{ty}: groups are 64, 128 or 256 columns, and divide the row"))
         }

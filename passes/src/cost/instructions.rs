@@ -1,16 +1,23 @@
 //! Vector instructions of the kernels, by op: estimates from how the generators in `codegen` write their inner loops, with
 //! loads that are operands of other instructions left out.
 
-use bitnetc_ir::{BlockFormat, Extent, Feature, Layout, Op, Type, blocks};
+use bitnetc_ir::{BlockFormat, DType, Extent, Feature, Layout, Op, Type, blocks};
 
-use super::{CostModel, TILE_GAIN};
+use super::{CostModel, TILE_GAIN, TernaryShape};
 
 /// Tokens for which a kernel of many tokens unpacks a vector of weights once.
 const TOKENS_A_BLOCK: u64 = 12;
 /// Tokens from which on tile registers are used.
 const TILE_TOKENS: u32 = 16;
+/// Instructions that bring a vector of codes into another form, stores among them.
+const EXPANSION: f64 = 12.0;
+/// Instructions to scale a vector of integer sums and add it to one of float sums: codes apart by powers of four are added up, the
+/// offset is taken off, and two scales multiplied.
+const SCALED_SUM: f64 = 12.0;
 /// Instructions of `exp` on a vector.
 const EXP: f64 = 16.0;
+/// Instructions of log(1 + e) on a vector.
+const LOG1P: f64 = 13.0;
 
 /// Elements of a row.
 fn width(ty: Option<&&Type>) -> f64 {
@@ -77,6 +84,22 @@ impl CostModel<'_> {
         Some(vectors * a_vector)
     }
 
+    /// Instructions for the scales of groups in a product with one token: what they take off, convert and add up for 16 rows,
+    /// and, where registers are not wide, the expansion of a layout with five codes a byte.
+    pub(super) fn group_instructions(&self, layout: Layout, shape: TernaryShape) -> f64 {
+        let TernaryShape { rows, cols, group } = shape;
+        if group == 0 {
+            return 0.0;
+        }
+        let sums = f64::from(rows) * f64::from(cols.div_ceil(group)) / self.lanes();
+        let vectors = f64::from(rows) * f64::from(cols) / self.vector_bytes();
+        let expansion = match layout.has_five_a_byte() && self.vector_bytes() < 64.0 {
+            true => vectors * EXPANSION,
+            false => 0.0,
+        };
+        sums * SCALED_SUM + expansion
+    }
+
     /// Instructions of a block-quantised product with `tokens` tokens.
     fn block_instructions(&self, ty: &Type, tokens: f64) -> f64 {
         let Some((format, rows, cols)) = blocks::block_matrix(ty) else { return 0.0 };
@@ -128,12 +151,19 @@ impl CostModel<'_> {
                     return 0.0;
                 };
                 let sums = self.ternary_instructions(ty.layout, rows, cols, call.tokens).unwrap_or(0.0);
-                // Scales of groups: a conversion and a fused product for 16 rows.
-                let groups = match ty.group {
-                    0 => 0.0,
-                    group => f64::from(rows) * f64::from(cols.div_ceil(group)) * 2.0 / self.lanes(),
+                let shape = TernaryShape { rows, cols, group: ty.group };
+                let scales = match operands.first().map(|x| (x.dtype, x.group)) {
+                    // Of activations in blocks there are scales also where the matrix has none.
+                    Some((DType::Q8b, block)) if ty.group == 0 => {
+                        self.group_instructions(ty.layout, TernaryShape { group: block, ..shape })
+                    }
+                    _ => self.group_instructions(ty.layout, shape),
                 };
-                sums + groups * tokens
+                match operands.first().map(|x| x.dtype) {
+                    // Each column's codes become f32, and a product each for 16 rows.
+                    Some(DType::F32) => elements(operands.get(1)) / self.lanes() * (4.0 + tokens),
+                    _ => sums + scales * tokens,
+                }
             }
             Op::BlockMatmul {} => matrix.map_or(0.0, |ty| self.block_instructions(ty, tokens)),
             // Converted for every token.
@@ -148,15 +178,33 @@ impl CostModel<'_> {
             Op::Embed {} => rows(result, 2.0),
             Op::RmsNorm { .. } | Op::RmsNormHeads { .. } => rows(first, 6.0),
             Op::RmsNormQuant { .. } => rows(first, 12.0),
-            Op::QuantAbsmax {} | Op::QuantBlocks {} => rows(first, 8.0),
+            Op::QuantAbsmax {} | Op::QuantBlocks { .. } => rows(first, 8.0),
             Op::Rope { .. } => rows(first, 6.0),
             Op::KvAppend {} => rows(width(operands.get(2)) + width(operands.get(3)), 4.0),
             Op::RopeKvAppend { .. } => {
                 let kv = width(operands.get(1)) + width(operands.get(2));
                 rows(first, 6.0) + rows(kv, 8.0)
             }
-            Op::Add {} | Op::Mul {} | Op::Relu2 {} => rows(result, 3.0),
+            Op::Add {} | Op::AddBias {} | Op::Mul {} | Op::Relu2 {} => rows(result, 3.0),
             Op::Silu {} => rows(result, 3.0 + EXP),
+            Op::Sigmoid {} => rows(result, 3.0 + EXP),
+            Op::SoftplusDecay {} => rows(result, 6.0 + 2.0 * EXP + LOG1P),
+            Op::TransposeHeads { .. } => rows(result, 2.0),
+            Op::L2NormHeads { .. } => rows(first, 6.0),
+            // Two loads, two sums and two stores for two vectors in each pass; what lies within a vector is loaded three times.
+            Op::Hadamard { block, .. } => {
+                let passes = f64::from(block.max(&1).ilog2());
+                rows(result, 3.0 * passes + 4.0 * passes.min(4.0))
+            }
+            Op::CausalConv {} => {
+                let taps = matrix.and_then(|ty| ty.as_matrix()).map_or(0.0, |(taps, _)| f64::from(taps));
+                rows(result, taps + 2.0)
+            }
+            // Per element of the state: decay and prediction, then decay, correction, read and store.
+            Op::DeltaRule {} => {
+                let states = operands.iter().filter_map(|ty| ty.as_state()?.elements()).sum::<u64>();
+                tokens * states as f64 / self.lanes() * 8.0
+            }
             Op::Screen { .. } => rows(first, 3.0),
             Op::MergeScreened {} => rows(result, 2.0),
         }

@@ -27,7 +27,7 @@ use bitnetc_ir::{
     Arch, Extent, Feature, Func, Layout, Module, NodeId, Operand, ParamId, TargetDesc, Type, Units,
 };
 
-pub use packing::{LEAST_GAIN, ternary_layout};
+pub use packing::{LEAST_GAIN, TernaryShape, ternary_layout};
 
 use crate::transforms::schedule::is_replicated;
 
@@ -204,10 +204,13 @@ impl<'t> CostModel<'t> {
 
     /// Predicts a ternary product with one token; `None` if the layout cannot hold such a matrix or kernels do not read it.
     /// `resident`: the weights of a whole step stay in the caches.
-    pub fn gemv(&self, layout: Layout, rows: u32, cols: u32, resident: bool) -> Option<MatrixCost> {
-        let bytes = ternary_bytes(layout, rows, cols)? as f64;
+    pub fn gemv(&self, layout: Layout, shape: TernaryShape, resident: bool) -> Option<MatrixCost> {
+        let TernaryShape { rows, cols, group } = shape;
+        let scales = if group == 0 { 0 } else { 4 * u64::from(rows) * u64::from(cols.div_ceil(group)) };
+        let bytes = ternary_bytes(layout, rows, cols)?.saturating_add(scales) as f64;
         let memory = if resident { 0.0 } else { bytes / self.bandwidth(self.threads()) };
-        let instructions = self.ternary_instructions(layout, rows, cols, 1)?;
+        let instructions =
+            self.ternary_instructions(layout, rows, cols, 1)? + self.group_instructions(layout, shape);
         let compute = instructions / (self.instruction_rate() * f64::from(self.threads()));
         Some(MatrixCost { memory, compute })
     }

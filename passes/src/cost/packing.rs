@@ -16,19 +16,28 @@ use crate::choices::WeightPacking;
 /// Share of the time of `tile16` that five weights a byte must save to be chosen.
 pub const LEAST_GAIN: f64 = 0.05;
 
-/// The layout for a matrix of `rows` × `cols`. `one_token`: some function multiplies it by a single token, so that the
-/// predicted time of that counts; `resident` as for
-/// [`CostModel::gemv`].
+/// A ternary matrix as its cost depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TernaryShape {
+    /// Rows.
+    pub rows: u32,
+    /// Columns.
+    pub cols: u32,
+    /// Columns that share a scale; 0: all of a row.
+    pub group: u32,
+}
+
+/// The layout for a matrix. `one_token`: some function multiplies it by a single token, so that the predicted time of that
+/// counts; `resident` as for [`CostModel::gemv`].
 pub fn ternary_layout(
     packing: WeightPacking,
     target: &TargetDesc,
-    rows: u32,
-    cols: u32,
+    shape: TernaryShape,
     one_token: bool,
     resident: bool,
 ) -> Layout {
     let model = CostModel::new(target);
-    let cost = |layout| model.gemv(layout, rows, cols, resident).map(MatrixCost::seconds);
+    let cost = |layout| model.gemv(layout, shape, resident).map(MatrixCost::seconds);
     let trits = model.five_a_byte();
     match (packing, cost(Layout::Tile16), cost(trits)) {
         (WeightPacking::Trits, _, Some(_)) => trits,
@@ -48,6 +57,8 @@ mod tests {
 
     use super::*;
 
+    const WIDE: TernaryShape = TernaryShape { rows: 13824, cols: 2560, group: 0 };
+
     /// Two cores of a server with AVX-512 VNNI, as measured.
     fn server(threads: u32) -> TargetDesc {
         let text = "x86_64+sse4.1+sse4.2+avx+avx2+fma+avx512f+avx512bw+avx512vl+avx512vnni";
@@ -63,7 +74,7 @@ mod tests {
     }
 
     fn auto(target: &TargetDesc) -> Layout {
-        ternary_layout(WeightPacking::Auto, target, 13824, 2560, true, false)
+        ternary_layout(WeightPacking::Auto, target, WIDE, true, false)
     }
 
     #[test]
@@ -72,7 +83,7 @@ mod tests {
         assert_eq!(auto(&server(1)), Layout::Tile16);
         assert_eq!(auto(&server(2)), Layout::Trits16);
         let two = server(2);
-        let cost = |layout| CostModel::new(&two).gemv(layout, 13824, 2560, false).unwrap();
+        let cost = |layout| CostModel::new(&two).gemv(layout, WIDE, false).unwrap();
         let (tile, trits) = (cost(Layout::Tile16), cost(Layout::Trits16));
         assert!(tile.memory > tile.compute && trits.memory > trits.compute);
         assert!((tile.seconds() / trits.seconds() - 1.25).abs() < 1e-9);
@@ -89,7 +100,10 @@ mod tests {
         // One thread, too, computes these as fast as memory gives them.
         assert_eq!(auto(&with_tables(1)), Layout::Lut16);
         assert_eq!(auto(&with_tables(2)), Layout::Lut16);
-        let asked = |target: &TargetDesc| ternary_layout(WeightPacking::Trits, target, 64, 2560, true, true);
+        let asked = |target: &TargetDesc| {
+            let shape = TernaryShape { rows: 64, ..WIDE };
+            ternary_layout(WeightPacking::Trits, target, shape, true, true)
+        };
         assert_eq!(asked(&with_tables(1)), Layout::Lut16);
         // What Cranelift makes has no such look-ups, whatever the machine has.
         let mut narrow = with_tables(1);
@@ -116,10 +130,24 @@ mod tests {
     #[test]
     fn two_bits_where_weights_stay_in_the_caches_or_no_single_token_reads_them() {
         let target = server(2);
-        let layout = |one, resident| ternary_layout(WeightPacking::Auto, &target, 13824, 2560, one, resident);
+        let layout = |one, resident| ternary_layout(WeightPacking::Auto, &target, WIDE, one, resident);
         assert_eq!(layout(true, false), Layout::Trits16);
         assert_eq!(layout(true, true), Layout::Tile16);
         assert_eq!(layout(false, false), Layout::Tile16);
+    }
+
+    #[test]
+    fn groups_have_kernels_for_five_a_byte_where_registers_are_wide() {
+        let grouped = TernaryShape { group: 128, ..WIDE };
+        let layout = |packing, target: &TargetDesc| ternary_layout(packing, target, grouped, true, false);
+        assert_eq!(layout(WeightPacking::Auto, &server(2)), Layout::Trits16);
+        assert_eq!(layout(WeightPacking::Auto, &server(2).with(Feature::Avx512vbmi)), Layout::Lut16);
+        // With narrow registers a row tile is expanded for each token.
+        let mut narrow: TargetDesc = "x86_64+sse4.1+sse4.2+avx+avx2+fma".parse().unwrap();
+        narrow.threads = 32;
+        assert_eq!(auto(&narrow), Layout::Trits16);
+        assert_eq!(layout(WeightPacking::Auto, &narrow), Layout::Tile16);
+        assert_eq!(layout(WeightPacking::Trits, &narrow), Layout::Trits16);
     }
 
     #[test]
@@ -141,7 +169,10 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_taken_where_it_fits() {
         let target = server(1);
-        let layout = |packing, cols| ternary_layout(packing, &target, 64, cols, true, true);
+        let layout = |packing, cols| {
+            let shape = TernaryShape { rows: 64, cols, group: 0 };
+            ternary_layout(packing, &target, shape, true, true)
+        };
         assert_eq!(layout(WeightPacking::Trits, 2560), Layout::Trits16);
         assert_eq!(layout(WeightPacking::Trits, 1 << 20), Layout::Tile16);
         assert_eq!(layout(WeightPacking::TwoBits, 2560), Layout::Tile16);
@@ -152,6 +183,7 @@ mod tests {
         let mut target = server(0);
         target.measured =
             Some(Speeds { read_one_mb_s: 0, read_all_mb_s: 0, int8_core_mmac_s: 0, vector_bytes: 0 });
-        assert!(CostModel::new(&target).gemv(Layout::Trits16, 16, 20, false).unwrap().seconds().is_finite());
+        let shape = TernaryShape { rows: 16, cols: 20, group: 0 };
+        assert!(CostModel::new(&target).gemv(Layout::Trits16, shape, false).unwrap().seconds().is_finite());
     }
 }

@@ -75,12 +75,9 @@ fn weight_layouts(module: &Module, context: &PassContext) -> BTreeMap<ParamId, L
         }
         let (rows, cols) =
             ty.as_matrix().filter(|_| ty.dtype == DType::Ter && !ty.layout.is_packed_ternary())?;
-        // Scales for groups of columns have kernels in this layout only.
-        if ty.group > 0 {
-            return Some((param, Layout::Tile16));
-        }
         let (packing, target) = (context.weights, &context.target);
-        Some((param, cost::ternary_layout(packing, target, rows, cols, one_token, resident)))
+        let shape = cost::TernaryShape { rows, cols, group: ty.group };
+        Some((param, cost::ternary_layout(packing, target, shape, one_token, resident)))
     };
     read.into_iter().filter_map(layout).collect()
 }
@@ -116,7 +113,7 @@ fn cache_input(func: &Func, mut cache: ValueId) -> Option<ValueId> {
     loop {
         let ValueDef::Result(node, result) = func.value(cache).def else { return Some(cache) };
         let node = func.node(node);
-        let Operand::Value(before) = node.operands[node.op.info().updated_cache(result as usize)?] else {
+        let Operand::Value(before) = node.operands[node.op.info().updated(result as usize)?] else {
             return None;
         };
         cache = before;

@@ -2,8 +2,7 @@
 //!
 //! Invariants: what is stored lies in a buffer that is as large as the type says for the most tokens of a call.
 
-use bitnetc_ir::blocks::{BLOCK, HALF_BLOCK};
-use bitnetc_ir::interp::{Cache, CacheData, Tensor};
+use bitnetc_ir::interp::{Cache, CacheData, State, Tensor};
 use bitnetc_ir::{DType, Type, storage};
 
 use crate::error::SessionError;
@@ -15,9 +14,9 @@ const RECORD: usize = storage::Q8B_RECORD as usize;
 
 /// Bytes of a buffer for values of type `ty` of at most `most` tokens, with caches of `capacity` positions.
 pub(super) fn buffer_bytes(ty: &Type, most: u32, capacity: u32) -> u64 {
-    match ty.as_cache() {
-        Some(_) => storage::cache_bytes(ty, capacity).unwrap_or(u64::MAX),
-        None => storage::activation_bytes(ty, most).unwrap_or(u64::from(most) * 4),
+    match ty.is_persistent() {
+        true => storage::cache_bytes(ty, capacity).unwrap_or(u64::MAX),
+        false => storage::activation_bytes(ty, most).unwrap_or(u64::from(most) * 4),
     }
 }
 
@@ -70,20 +69,21 @@ pub(super) fn store(
             }
             ty.dtype == DType::Q8 && *w == width
         }
-        Tensor::Q8b { width: w, codes, scales, .. } => {
+        Tensor::Q8b { width: w, block, codes, scales, .. } => {
             let tail = storage::q8_tail(width as u32) as usize;
-            let blocks = width.div_ceil(BLOCK as usize).max(1);
+            let block = (*block).max(1) as usize;
+            let blocks = width.div_ceil(block).max(1);
             let rows = codes.chunks(width.max(1)).zip(scales.chunks(blocks));
             for (row, (codes, scales)) in bytes.chunks_exact_mut(stride).zip(rows) {
                 let (stored, records) = row.split_at_mut(tail);
-                let of_blocks = codes.chunks(BLOCK as usize).zip(scales);
-                let places = stored.chunks_mut(BLOCK as usize).zip(records.chunks_mut(RECORD));
+                let of_blocks = codes.chunks(block).zip(scales);
+                let places = stored.chunks_mut(block).zip(records.chunks_mut(RECORD));
                 for ((codes, scale), (stored, record)) in of_blocks.zip(places) {
                     for (slot, code) in stored.iter_mut().zip(codes) {
                         *slot = *code as u8;
                     }
                     let sum = |codes: &[i8]| codes.iter().map(|&q| i32::from(q)).sum::<i32>();
-                    let (first, second) = codes.split_at(codes.len().min(HALF_BLOCK as usize));
+                    let (first, second) = codes.split_at(codes.len().min(block / 2));
                     let mut put = |at: u64, word: [u8; 4]| {
                         record[at as usize..at as usize + 4].copy_from_slice(&word);
                     };
@@ -93,7 +93,7 @@ pub(super) fn store(
                     put(storage::Q8B_SUM, sum(codes).to_le_bytes());
                 }
             }
-            ty.dtype == DType::Q8b && *w == width
+            ty.dtype == DType::Q8b && *w == width && ty.quant_block() as usize == block
         }
         Tensor::I32 { width: w, data, .. } => {
             for (row, values) in bytes.chunks_exact_mut(stride).zip(data.chunks(width.max(1))) {
@@ -102,6 +102,12 @@ pub(super) fn store(
                 }
             }
             ty.dtype == DType::I32 && *w == width
+        }
+        Tensor::State(state) => {
+            for (slot, x) in bytes.chunks_exact_mut(4).zip(&state.data) {
+                slot.copy_from_slice(&x.to_le_bytes());
+            }
+            ty.as_state() == Some(state.dims)
         }
         Tensor::Cache(cache) => {
             let fits = ty.as_cache() == Some(cache.dims) && cache.capacity == capacity;
@@ -151,6 +157,12 @@ pub(super) fn fetch(bytes: &[u8], ty: &Type, tokens: u32, capacity: u32) -> Opti
         };
         return Some(Tensor::Cache(Cache { dims, capacity, data }));
     }
+    if let Some(dims) = ty.as_state() {
+        let count = usize::try_from(dims.elements()?).ok()?;
+        let elements = bytes.chunks_exact(4).take(count);
+        let data = elements.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        return Some(Tensor::State(State { dims, data }));
+    }
     let shape = ty.as_rows()?;
     let rows = if shape.per_token { tokens as usize } else { 1 };
     let (stride, width) = (storage::row_stride(ty)? as usize, shape.width as usize);
@@ -174,13 +186,13 @@ pub(super) fn fetch(bytes: &[u8], ty: &Type, tokens: u32, capacity: u32) -> Opti
         }
         DType::Q8b => {
             let tail = storage::q8_tail(shape.width) as usize;
-            let (mut codes, mut scales) = (Vec::new(), Vec::new());
+            let (block, mut codes, mut scales) = (ty.quant_block(), Vec::new(), Vec::new());
             for row in all {
                 codes.extend(row[..width].iter().map(|&b| b as i8));
-                let records = row[tail..].chunks_exact(RECORD).take(width.div_ceil(BLOCK as usize));
+                let records = row[tail..].chunks_exact(RECORD).take(width.div_ceil(block as usize));
                 scales.extend(records.map(|r| f32::from_le_bytes(number(r, storage::Q8B_SCALE as usize))));
             }
-            Tensor::Q8b { rows, width, codes, scales }
+            Tensor::Q8b { rows, width, block, codes, scales }
         }
         DType::I32 => {
             let data =

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 use bitnetc_codegen::program::{Program, Programs};
 use bitnetc_ir::work::OpWork;
-use bitnetc_ir::{Extent, Func, Module};
+use bitnetc_ir::{DType, Extent, Func, Module, Operand};
 use bitnetc_runtime::machine::KeepGoing;
 use bitnetc_runtime::profile::ProgramProfile;
 use bitnetc_runtime::roofline::Roofline;
@@ -294,7 +294,7 @@ fn round(roofline: &mut Roofline, threads: u32) -> Result<Peaks, Error> {
 /// The call of an entry point that ran: the chunk, or one token.
 fn call(func: &Func, options: &KernelsOptions, prompt: u32) -> Extent {
     // The head after a prompt is fed its last token only, and has no position.
-    let positional = func.inputs().iter().any(|&v| func.ty(v).as_cache().is_some());
+    let positional = func.inputs().iter().any(|&v| func.ty(v).is_persistent());
     let many = positional && func.tokens().max() > 1;
     Extent { position: if positional { options.depth } else { 0 }, tokens: if many { prompt } else { 1 } }
 }
@@ -353,7 +353,14 @@ fn kernels_of(
         }
         let Some(node) = step.node.filter(|&node| counted.insert(node)) else { continue };
         outcome.work += OpWork::of(module, func, node, call);
-        if outcome.work.work.macs() > 0 && !func.node(node).op.info().takes_codes() {
+        let codes = |operand: &Operand| {
+            let value = match operand {
+                Operand::Value(v) => func.get_value(*v),
+                Operand::Param(_) => None,
+            };
+            value.is_some_and(|value| matches!(value.ty.dtype, DType::Q8 | DType::Q8b))
+        };
+        if outcome.work.work.macs() > 0 && !func.node(node).operands.iter().any(codes) {
             outcome.peak = Peak::F32;
         }
     }

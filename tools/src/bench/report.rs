@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use bitnetc::ActivationFormat;
+use bitnetc::compile::{activations_of, has_ternary_head};
 use bitnetc_codegen::compile::Selector;
 use bitnetc_ir::{DType, EntryPoint, Layout, Module, Operand, ParamId};
 use bitnetc_passes::HeadFormat;
@@ -76,12 +78,19 @@ fn options_of(module: &Module) -> Vec<(&'static str, String)> {
             }
         }
     }
+    if has_ternary_head(module) {
+        heads.insert(HeadFormat::Ternary.to_string());
+    }
     if heads.contains(SCREENED) {
         heads.retain(|head| head == SCREENED);
     }
     let list = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join("+");
     let heads = list(heads.iter().map(String::as_str).collect());
-    vec![("head", heads), ("weights", list(packings)), ("kv", list(caches))]
+    let mut all = vec![("head", heads), ("weights", list(packings)), ("kv", list(caches))];
+    // The first format, which most models have, is not worth a word.
+    let activations = activations_of(module).filter(|&format| format != ActivationFormat::Int8Token);
+    all.extend(activations.map(|format| ("activations", format.to_string())));
+    all
 }
 
 /// The instruction selectors that made a model's kernels, the most frequent first; with how many, where there are two.
@@ -420,7 +429,7 @@ pub fn json_test(subject: &Subject, o: &Outcome) -> Value {
         "weight_bytes": subject.weight_bytes,
         "work": {
             "weight_bytes": o.work.weight_bytes,
-            "kv_bytes": o.work.kv_bytes,
+            "kv_bytes": o.work.kv_bytes + o.work.state_bytes,
             "ternary_macs": o.work.ternary_macs,
             "dense_macs": o.work.dense_macs,
             "attention_macs": o.work.attention_macs,

@@ -364,10 +364,13 @@ fn compare(expected: &Tensor, got: &Tensor) -> (u64, Option<FirstDifference>) {
             first("a", 1, a, f, float),
             first("sum", 1, sums, s, |n| n as u32),
         ],
-        (Tensor::Q8b { width, codes, scales, .. }, Tensor::Q8b { codes: c, scales: s, .. }) => vec![
+        (Tensor::Q8b { width, block, codes, scales, .. }, Tensor::Q8b { codes: c, scales: s, .. }) => vec![
             first("code", *width, codes, c, |n| n as u32),
-            first("scale", width.div_ceil(32), scales, s, float),
+            first("scale", width.div_ceil(*block as usize), scales, s, float),
         ],
+        (Tensor::State(a), Tensor::State(b)) => {
+            vec![first("state", a.dims.cols as usize, &a.data, &b.data, float)]
+        }
         (Tensor::Cache(a), Tensor::Cache(b)) => {
             use bitnetc_ir::interp::{CacheData, scalar};
             let width = a.capacity as usize * a.dims.head_dim as usize;

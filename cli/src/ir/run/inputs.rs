@@ -6,8 +6,7 @@
 use std::path::Path;
 
 use bitnetc_frontend_gguf::text::text_without_mark;
-use bitnetc_ir::blocks::BLOCK;
-use bitnetc_ir::interp::{Cache, CacheData, Tensor, scalar};
+use bitnetc_ir::interp::{Cache, CacheData, State, Tensor, scalar};
 use bitnetc_ir::sample::{self, CallShape};
 use bitnetc_ir::{DType, Dim, Func, KEY_BLOCK, Module, Type};
 use bitnetc_runtime::npy::{self, NpyData};
@@ -203,6 +202,13 @@ fn floats(name: &str, ty: &Type, data: Vec<f32>, call: CallShape) -> Result<Tens
         };
         return Ok(Tensor::Cache(Cache { dims, capacity: call.capacity, data }));
     }
+    if let Some(dims) = ty.as_state() {
+        let expected = [dims.heads, dims.rows, dims.cols].iter().map(|&n| n as usize).product();
+        return match data.len() == expected {
+            true => Ok(Tensor::State(State { dims, data })),
+            false => Err(wrong_count(name, ty, data.len(), expected)),
+        };
+    }
     let Some((count, width)) = rows(ty, call) else {
         return Err(wrong(name, format!("{ty} takes only integers or seed:N")));
     };
@@ -213,7 +219,7 @@ fn floats(name: &str, ty: &Type, data: Vec<f32>, call: CallShape) -> Result<Tens
         return Ok(Tensor::F32 { rows: count, width, data });
     }
     // As the op would make them that the value comes from.
-    let made = Tensor::quantised(ty.dtype, width, &data).map_err(|e| wrong(name, e))?;
+    let made = Tensor::quantised(ty, &data).map_err(|e| wrong(name, e))?;
     made.ok_or_else(|| wrong(name, format!("{ty} takes only integers or seed:N")))
 }
 
@@ -235,7 +241,7 @@ fn quantised(
     if codes.len() != count * width {
         return Err(wrong_count(name, ty, codes.len(), count * width));
     }
-    let a_row = if dtype == DType::Q8 { 1 } else { width.div_ceil(BLOCK as usize) };
+    let a_row = if dtype == DType::Q8 { 1 } else { width.div_ceil(ty.quant_block() as usize) };
     if factors.len() != count * a_row {
         let why = format!("{} factors, {ty} needs {} in this call", factors.len(), count * a_row);
         return Err(wrong(name, why));
@@ -248,7 +254,7 @@ fn quantised(
             let sums = codes.chunks(width.max(1)).map(sum).collect();
             Tensor::Q8 { rows: count, width, codes, a: factors, sums }
         }
-        _ => Tensor::Q8b { rows: count, width, codes, scales: factors },
+        _ => Tensor::Q8b { rows: count, width, block: ty.quant_block(), codes, scales: factors },
     })
 }
 

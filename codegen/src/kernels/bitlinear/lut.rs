@@ -109,7 +109,7 @@ impl Decoded {
     }
 
     /// 4^k times code `k`; the fifth is 64 times itself.
-    fn in_place(&self, b: &mut KernelBuilder, k: usize) -> Vi {
+    pub(super) fn in_place(&self, b: &mut KernelBuilder, k: usize) -> Vi {
         let mask = b.splat_i32(if k + 1 == TRITS { TOP } else { 0x0303_0303 << (2 * k) });
         match TRITS - k {
             1 => b.bxor_masked(self.bytes, self.differences, mask),

@@ -1,17 +1,21 @@
 //! Ternary matrix times quantised activations: exact integer sums, then the scales and an epilogue.
 //!
 //! [`tile`] and [`passes`] are inner products of a few row tiles with a few tokens; [`gemv`] and [`gemm`] choose one and walk
-//! the units. [`trits`] and [`lut`] are what differs for a matrix of 1.6 bits a weight. The layouts of the matrix
+//! the units. [`trits`] and [`lut`] are what differs for a matrix of 1.6 bits a weight. [`grouped`] is the product where columns have
+//! scales of their own, [`float`] that with activations that are not quantised. The layouts of the matrix
 //! (`tile16`, `trits16`, `lut16`) are in `bitnetc_ir::weights`, that of an activation row in `bitnetc_ir::storage`. A stored
 //! code is the weight plus 1, so the sum of the codes' products exceeds the sum of the weights' products by the sum of the
 //! activation's codes, which its row carries.
 
+mod float;
 mod gemm;
 mod gemv;
 mod grouped;
+mod grouped_tiles;
 mod lut;
 mod one;
 mod passes;
+mod steps;
 mod tile;
 mod tile_registers;
 pub(super) mod trits;
@@ -30,7 +34,8 @@ pub(super) fn scratch_bytes(cols: u32, layout: Layout) -> u64 {
     trits::scratch_bytes(cols, layout) + tile_registers::scratch_bytes(cols)
 }
 
-pub(super) use grouped::bitlinear_grouped;
+pub(super) use float::{bitlinear_f32, scratch_bytes as float_scratch_bytes};
+pub(super) use grouped::{bitlinear_grouped, scratch_bytes as grouped_scratch_bytes};
 pub(super) use tile::Form;
 
 /// Bytes of one group of 16 rows.
@@ -63,6 +68,24 @@ pub(super) fn suffix(epilogue: Epilogue) -> &'static str {
         Epilogue::Add => "_add",
         Epilogue::Relu2Mul => "_relu2_mul",
         Epilogue::SiluMul => "_silu_mul",
+    }
+}
+
+/// What the name of a kernel says of groups of columns that share a scale.
+pub(super) fn group_suffix(group: u32) -> String {
+    if group == 0 { String::new() } else { format!("_g{group}") }
+}
+
+/// Stores the codes of one lane of a group of `layout`, the four bytes at `from`, to `to`, a byte each.
+pub(super) fn store_codes(b: &mut KernelBuilder, layout: Layout, from: I64, to: I64) {
+    let stored = b.broadcast_i32(from, 0);
+    let fields = match layout.has_five_a_byte() {
+        true => trits::codes(b, layout, stored),
+        false => tile::codes(b, stored),
+    };
+    for (field, codes) in (0..).zip(fields) {
+        let codes = b.as_vb(codes);
+        b.store_bytes(to, codes, field * tile::FIELD_COLS, tile::FIELD_COLS as u8);
     }
 }
 

@@ -128,6 +128,16 @@ pub(super) fn dot(
     sums.into_iter().map(|tile| tile.into_iter().map(|sums| combine(b, sums)).collect()).collect()
 }
 
+/// The codes of a group, a byte each: of one field after the other.
+pub(super) fn codes(b: &mut KernelBuilder, group: Vi) -> Vec<Vi> {
+    let mask = b.splat_i32(0x0303_0303);
+    let mut field = |bits: u8| {
+        let field = if bits > 0 { b.ushr(group, bits) } else { group };
+        b.band(field, mask)
+    };
+    [0, 2, 4, 6].map(&mut field).into()
+}
+
 /// Prefetches group `group` of the tiles that lie `next` bytes after these.
 pub(super) fn prefetch(b: &mut KernelBuilder, tiles: &[I64], next: Option<i64>, group: i32) {
     let Some(next) = next else { return };

@@ -30,7 +30,7 @@ const FIELDS: u8 = 4;
 /// Groups of a tile.
 const TILE_GROUPS: u32 = TILE_K / TILE_COLS;
 /// Bytes of a tile register.
-const TILE_BYTES: i64 = (TILE_ROWS * VECTOR_BYTES) as i64;
+pub(super) const TILE_BYTES: i64 = (TILE_ROWS * VECTOR_BYTES) as i64;
 /// Row tiles that go together, and tiles of tokens.
 const TOGETHER: usize = 2;
 /// Bytes of two unpacked tiles.
@@ -43,7 +43,7 @@ const ACTIVATIONS: u8 = 4;
 const WEIGHTS: u8 = 6;
 
 /// Tiles of a row tile with so many columns.
-fn steps(cols: u32) -> i64 {
+pub(super) fn steps(cols: u32) -> i64 {
     i64::from(cols.div_ceil(TILE_K))
 }
 
@@ -99,7 +99,7 @@ pub(super) fn chunk(b: &mut KernelBuilder, gemm: &Gemm, scratch: I64, first: I64
         let many = |b: &mut KernelBuilder| {
             for (i, &tile) in (0..).zip(&weights) {
                 let to = b.add(this.unpacked, i * steps(matrix.cols) * TILE_BYTES);
-                this.unpack(b, tile, to, groups);
+                unpack(b, matrix.cols, tile, to, groups);
             }
             for_tiles(b, first, end, &[32, 16, 8, 4, 2, 1], |b, token, tokens| {
                 this.block(b, unit, &weights, token, tokens);
@@ -116,25 +116,6 @@ pub(super) fn chunk(b: &mut KernelBuilder, gemm: &Gemm, scratch: I64, first: I64
 }
 
 impl TileGemm<'_> {
-    /// Unpacks the row tile at `from` in the form of `tile16`.
-    fn unpack(&self, b: &mut KernelBuilder, from: I64, to: I64, groups: u32) {
-        let mask = b.splat_i32(0x0303_0303);
-        let stored = i64::from(groups) * GROUP_BYTES;
-        b.for_loop(0, stored, GROUP_BYTES, (), |b, at, ()| {
-            let from = b.add(from, at);
-            let at = b.shl(at, FIELDS.ilog2() as u8);
-            let to = b.add(to, at);
-            unpack_group(b, mask, (from, 0), to, 0);
-        });
-        let zero = b.splat_i32(0);
-        let zero = b.as_vb(zero);
-        let whole = self.matrix.cols.div_ceil(TILE_K) * TILE_GROUPS;
-        for vector in groups * u32::from(FIELDS)..whole * u32::from(FIELDS) {
-            let to = b.add(to, i64::from(vector) * VECTOR_BYTES as i64);
-            b.store_bytes(to, zero, 0, VECTOR_BYTES as u8);
-        }
-    }
-
     /// The row tiles of `weights`, in the form of `tile16`, times one or two tiles of `rows` tokens, where no others need them
     /// unpacked: 64 columns at a time are unpacked and multiplied. A tile is its first token and how many of its tokens
     /// have been in the one before it.
@@ -272,6 +253,25 @@ fn pairs(tiles: usize, blocks: usize) -> impl Iterator<Item = (usize, usize)> {
 /// The register of the sums of a tile of tokens and a row tile.
 fn accumulator(block: usize, tile: usize) -> u8 {
     (block * TOGETHER + tile) as u8
+}
+
+/// Unpacks the row tile at `from` of a matrix with so many columns, in the form of `tile16`.
+pub(super) fn unpack(b: &mut KernelBuilder, cols: u32, from: I64, to: I64, groups: u32) {
+    let mask = b.splat_i32(0x0303_0303);
+    let stored = i64::from(groups) * GROUP_BYTES;
+    b.for_loop(0, stored, GROUP_BYTES, (), |b, at, ()| {
+        let from = b.add(from, at);
+        let at = b.shl(at, FIELDS.ilog2() as u8);
+        let to = b.add(to, at);
+        unpack_group(b, mask, (from, 0), to, 0);
+    });
+    let zero = b.splat_i32(0);
+    let zero = b.as_vb(zero);
+    let whole = cols.div_ceil(TILE_K) * TILE_GROUPS;
+    for vector in groups * u32::from(FIELDS)..whole * u32::from(FIELDS) {
+        let to = b.add(to, i64::from(vector) * VECTOR_BYTES as i64);
+        b.store_bytes(to, zero, 0, VECTOR_BYTES as u8);
+    }
 }
 
 /// Unpacks the group at an address and an offset to `to` and an offset: one vector for each field.

@@ -100,8 +100,57 @@ impl Codes {
     }
 }
 
+/// The codes of a group in `layout`, which has five a byte, a byte each: of one field after the other.
+pub(super) fn codes(b: &mut KernelBuilder, layout: Layout, group: Vi) -> Vec<Vi> {
+    let bytes = b.as_vb(group);
+    let mut codes = match layout {
+        Layout::Lut16 => Codes::Decoded(Decoded::new(b, bytes)),
+        _ => Codes::Fraction(Digits::new(b), bytes),
+    };
+    let mut field = |k| {
+        let code = codes.at_top(b, k);
+        b.ushr(code, 6)
+    };
+    (0..TRITS).map(&mut field).collect()
+}
+
+/// How the digits of fractions are multiplied field by field: as [`Form`] says, with the sums of fields taken apart.
+pub(super) struct Telescope(Option<Digits>);
+
+impl Telescope {
+    pub(super) fn new(b: &mut KernelBuilder, registers: Registers) -> Self {
+        Self((Form::new(registers) == Form::Digits).then(|| Digits::new(b)))
+    }
+
+    /// 64 times the first digit of what is left of the fractions; `None` where no digit is made, and they are multiplied before and
+    /// after they are tripled, into two sums.
+    pub(super) fn digit(&self, b: &mut KernelBuilder, rest: Vb) -> Option<Vb> {
+        let digit = self.0.as_ref()?.of(b, rest);
+        Some(b.as_vb(digit))
+    }
+
+    /// The sum over digits that the sums stand for.
+    pub(super) fn total(&self, b: &mut KernelBuilder, first: Option<Vi>, second: Option<Vi>) -> Vi {
+        combine(b, &[first, second].into_iter().flatten().collect::<Vec<_>>())
+    }
+}
+
+/// The sum over digits of one sum of 64 times them, or of the two that telescope.
+fn combine(b: &mut KernelBuilder, sums: &[Vi]) -> Vi {
+    match *sums {
+        [first, second] => {
+            let tripled = b.iadd(first, first);
+            let tripled = b.iadd(tripled, first);
+            let difference = b.isub(tripled, second);
+            b.sshr(difference, 8)
+        }
+        [sum] => b.sshr(sum, 6),
+        _ => b.splat_i32(0),
+    }
+}
+
 /// 3·f mod 256.
-fn tripled(b: &mut KernelBuilder, f: Vb) -> Vb {
+pub(super) fn tripled(b: &mut KernelBuilder, f: Vb) -> Vb {
     let doubled = b.badd(f, f);
     b.badd(doubled, f)
 }
@@ -165,16 +214,7 @@ pub(super) fn dot(
         let tiles: Vec<I64> = tiles.iter().map(|&t| b.add(t, at)).collect();
         sums = step(b, &tiles, x, groups - whole, sums);
     }
-    let combine = |b: &mut KernelBuilder, sums: Vec<Vi>| match sums[..] {
-        [first, second] => {
-            let tripled = b.iadd(first, first);
-            let tripled = b.iadd(tripled, first);
-            let difference = b.isub(tripled, second);
-            b.sshr(difference, 8)
-        }
-        _ => b.sshr(sums[0], 6),
-    };
-    sums.into_iter().map(|sums| combine(b, sums)).collect()
+    sums.into_iter().map(|sums| combine(b, &sums)).collect()
 }
 
 /// Groups of `tile16` that a row tile of so many groups fills, the last one perhaps in part.
