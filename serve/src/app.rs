@@ -197,6 +197,10 @@ mod tests {
     use super::*;
     use crate::failure;
 
+    async fn panics() -> Response {
+        panic!("a test")
+    }
+
     async fn body(response: Response) -> Value {
         let bytes = axum::body::to_bytes(response.into_body(), 1 << 16).await.unwrap();
         serde_json::from_slice(&bytes).unwrap()
@@ -209,7 +213,7 @@ mod tests {
         let registry = Registry::new(Vec::new(), Arc::clone(&options), shutdown.clone(), Arc::clone(&note));
         let app = App::new(options, Arc::new(registry), shutdown, note);
         let router = Router::new()
-            .route("/v1/messages", get(|| async { panic!("a test") }))
+            .route("/v1/messages", get(panics))
             .route("/sound", get(|| async { failure::json(StatusCode::OK, &Value::Null) }));
         let front = Front { app, router };
         let ask = |path: &str| {
