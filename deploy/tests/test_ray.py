@@ -21,7 +21,8 @@ class Named(bitnetc.ray.Generator):
     def __call__(self, batch):
         return {**super().__call__(batch), "process": [os.getpid()] * len(batch["prompt"])}
 
-ray.init(num_cpus=2, include_dashboard=False)
+# One CPU for each actor, and some for the tasks of Ray Data itself.
+ray.init(num_cpus=4, include_dashboard=False)
 rows = ray.data.from_items([{"prompt": f"Scene {number}. ROMEO:"} for number in range(12)]).repartition(6)
 texts = rows.map_batches(
     Named,

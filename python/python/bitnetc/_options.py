@@ -119,6 +119,11 @@ INSTEAD = {
     "return_token_ids": "completions have their tokens",
     "timings_per_token": "completions have their timings",
     "return_progress": "use openai_stream()",
+    "format": "use json_schema",
+    "grammar_lazy": "a form is followed from the beginning of the text",
+    "guided_whitespace_pattern": "a form says where white space may stand",
+    "structural_tag": "use a grammar with the tags in it",
+    "extra_body": "options are given as they are",
 }
 
 
