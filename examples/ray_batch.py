@@ -11,7 +11,9 @@ other requests or settings, refuses. So Ray may run a task again after its node 
 driver was lost. Ray does not notice every loss: if no shard ends for `--time-limit` seconds, the remaining ones are submitted again.
 """
 import argparse
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,7 +33,9 @@ def answer_shard(name, requests, answers, shard, shards, options):
         with open(target, "wb") as file:
             file.write(answers)
         command = ["bitnetc", "-q", "batch", source, "-o", target, "--shard", f"{shard}/{shards}", *options]
-        result = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+        libc = ctypes.CDLL(None)
+        # PR_SET_PDEATHSIG: it ends with this process, also where that is killed because the task is cancelled.
+        result = subprocess.run(command, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: libc.prctl(1, signal.SIGTERM))
         if result.returncode != 0:
             # The same command would fail on any node, so Ray must not try it again.
             raise RuntimeError(f"shard {shard}/{shards}: {result.stderr.strip()}")

@@ -9,6 +9,8 @@ and every API is there, streams too. Ray Serve sends a request to the replica wi
 while each has more than `--parallel` of them on average.
 """
 import argparse
+import ctypes
+import signal
 import subprocess
 
 import aiohttp
@@ -28,7 +30,10 @@ def passed_on(headers):
 class Replica:
     def __init__(self, options):
         command = ["bitnetc", "serve", "--port", "0", *options]
-        self.server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        libc = ctypes.CDLL(None)
+        # PR_SET_PDEATHSIG: it ends with this process, also where that is killed.
+        end_with_this = {"preexec_fn": lambda: libc.prctl(1, signal.SIGTERM)}
+        self.server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, **end_with_this)
         # The address is printed when the model is loaded.
         self.url = self.server.stdout.readline().strip()
         if not self.url:

@@ -99,7 +99,7 @@ class Balancer:
             # Longer than it takes a balancer to decide that a replica is down.
             for number in range(8):
                 refused.append(ask_with_headers(self.port, body_of(number)))
-                time.sleep(0.5)
+                time.sleep(1)
 
         while_held(self.port, lambda: while_held(self.port, third))
         self.assertEqual([status for status, _, _ in refused], [429] * 8)

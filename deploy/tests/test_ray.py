@@ -21,7 +21,8 @@ class Named(bitnetc.ray.Generator):
     def __call__(self, batch):
         return {**super().__call__(batch), "process": [os.getpid()] * len(batch["prompt"])}
 
-ray.init(num_cpus=2, include_dashboard=False)
+# One CPU for each actor, and some for the tasks of Ray Data itself.
+ray.init(num_cpus=4, include_dashboard=False)
 rows = ray.data.from_items([{"prompt": f"Scene {number}. ROMEO:"} for number in range(12)]).repartition(6)
 texts = rows.map_batches(
     Named,
@@ -192,14 +193,20 @@ class Ray(Case):
         # A refusal of the server comes through as it is.
         status, content = ask(port, body_of(0, max_tokens="many"))
         self.assertEqual((status, json.loads(content)["error"]["param"]), (400, "max_tokens"))
-        self.assertEqual(self.servers(driver), 1)
+        self.assertEqual(len(self.servers(driver)), 1)
         load = Load(port, 8)
-        until(lambda: self.servers(driver) == 2, "the second replica")
+        until(lambda: len(self.servers(driver)) == 2, "the second replica")
         load.more(32)
         load.stop()
         self.assertEqual(load.failures, [])
         for number in range(3):
             self.assertEqual(load.texts[number], text_of(ask(alone.port, body_of(number))[1]))
+        # An actor that is killed takes its server with it, and Ray replaces both.
+        before = self.servers(driver)
+        os.kill(before[0][1], signal.SIGKILL)
+        until(lambda: before[0] not in self.servers(driver), "the end of the server of a killed actor")
+        until(lambda: len(self.servers(driver)) == 2, "another replica")
+        until(lambda: ask(port, body_of(0))[0] == 200, "an answer after the loss")
 
     def python_package(self):
         """A folder for PYTHONPATH that has the package `bitnetc`, with the native module that was built with the binary."""
@@ -249,7 +256,7 @@ class Ray(Case):
         self.assertEqual(sorted(json.loads(line)["text"] for line in found), sorted(expected))
 
     def servers(self, driver):
-        """Number of servers that descend from a process."""
+        """Ids of the servers that descend from a process, each with that of its parent."""
         children = {}
         for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
@@ -258,9 +265,10 @@ class Ray(Case):
             except OSError:
                 continue
             children.setdefault(parent, []).append((int(pid), "serve" in command and command[0].endswith("bitnetc")))
-        found, left = 0, [driver.pid]
+        found, left = [], [driver.pid]
         while left:
-            for pid, serves in children.get(left.pop(), []):
-                found += serves
+            parent = left.pop()
+            for pid, serves in children.get(parent, []):
+                found += [(pid, parent)] if serves else []
                 left.append(pid)
-        return found
+        return sorted(found)

@@ -60,7 +60,7 @@ BODIES: list[tuple[str, dict[str, Any]]] = [
 REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("/v1/completions", {"prompt": "A", "top_p": -1}),
     ("/v1/completions", {"prompt": [1] * 300}),
-    ("/v1/completions", {}),
+    ("/v1/completions", {"prompt": 5}),
     ("/v1/chat/completions", {"messages": []}),
     ("/v1/chat/completions", {"messages": CHAT, "suffix": "x"}),
     ("/v1/completions", {"prompt": "A", "grammar": "root ::= ("}),

@@ -17,7 +17,7 @@ class BatchMap:
     """Makes the texts of a column of a batch, which is a dict of columns, and returns them as new columns.
 
     A value is a prompt, or the messages of a chat; ``None`` stays ``None``. The columns are ``into`` (the text),
-    ``into + "finish_reason_of"`` and ``into + "_tokens"`` (how many were made). It can be pickled: the model is opened where it is used.
+    ``into + "_finish_reason"`` and ``into + "_tokens"`` (how many were made). It can be pickled: the model is opened where it is used.
     """
 
     def __init__(self, model: Model, column: str, into: str, options: Mapping[str, Any]) -> None:
@@ -38,7 +38,7 @@ class BatchMap:
         ends = [None if value is None else next(made) for value in listed]
         return {
             self.into: [end and end.text for end in ends],
-            f"{self.into}finish_reason_of": [end and end.finish_reason for end in ends],
+            f"{self.into}_finish_reason": [end and end.finish_reason for end in ends],
             f"{self.into}_tokens": [end and len(end.tokens) for end in ends],
         }
 

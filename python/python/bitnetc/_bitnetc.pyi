@@ -1,6 +1,19 @@
 from collections.abc import Callable
 from typing import Any, final
 
+__all__ = [
+    "Call",
+    "Finished",
+    "Model",
+    "Session",
+    "Token",
+    "Wakeups",
+    "__version__",
+    "command",
+    "fields",
+    "paths",
+]
+
 __version__: str
 
 _Logprobs = tuple[int, str, float, list[tuple[int, str, float]]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from . import _bitnetc
@@ -34,7 +34,7 @@ class Request:
         self.scored = options.get("logprobs") is not None
         self.prompt_scored = options.get("prompt_logprobs") is not None
         stop = options.get("stop")
-        self.stops = [stop] if isinstance(stop, str) else list(stop or ())
+        self.stops = [stop] if isinstance(stop, str) else list(stop) if isinstance(stop, Iterable) else []
 
     def completion(self, call: _bitnetc.Call, end: _bitnetc.Finished | None, whole: bool) -> Completion:
         """What a text came to. Of a chat, `whole` says that the answer is one piece, which has the message."""

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
+# First: lm-eval registers its own classes only while none is registered.
+import lm_eval.models
 import lm_eval.utils
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
