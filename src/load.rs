@@ -681,10 +681,10 @@ pub fn score_by_interpreter(
         let mut free = std::mem::take(&mut caches).into_iter();
         let inputs = types
             .iter()
-            .map(|ty| match (ty.as_cache(), ty.shape.0.is_empty()) {
-                (Some(_), _) => free.next().unwrap_or(Tensor::Position(0)),
-                (None, true) => Tensor::Position(position as u32),
-                (None, false) => Tensor::Tokens(vec![token]),
+            .map(|ty| match (ty.is_persistent(), ty.shape.0.is_empty()) {
+                (true, _) => free.next().unwrap_or(Tensor::Position(0)),
+                (false, true) => Tensor::Position(position as u32),
+                (false, false) => Tensor::Tokens(vec![token]),
             })
             .collect();
         let mut outputs = interpreter.run(decode, inputs)?.into_iter();

@@ -43,6 +43,7 @@ pub fn tokenizer_spec(meta: &TokenizerMeta<'_>) -> Result<TokenizerSpec, Tokeniz
         algorithm: match meta.model() {
             TokenizerModel::ByteLevelBpe(PreTokenizer::LlamaBpe) => Algorithm::LlamaBpe,
             TokenizerModel::ByteLevelBpe(PreTokenizer::Qwen2) => Algorithm::Qwen2,
+            TokenizerModel::ByteLevelBpe(PreTokenizer::Qwen35) => Algorithm::Qwen35,
             TokenizerModel::ByteLevelBpe(PreTokenizer::Gpt2) => Algorithm::Gpt2,
             TokenizerModel::ByteLevelBpe(PreTokenizer::Default) => Algorithm::Default,
             TokenizerModel::ByteLevelBpe(PreTokenizer::Falcon) => Algorithm::Falcon,

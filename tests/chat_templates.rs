@@ -62,3 +62,45 @@ fn texts_are_those_of_jinja2() {
     assert!(seen.len() >= 18 && seen.values().map(|count| count.0).sum::<usize>() > 350, "{seen:?}");
     assert!(seen.values().any(|count| count.1 > 0));
 }
+
+/// The templates of Qwen 3.5, 3.6 and 3.8 as transformers renders them, with the variables that say whether and how hard to think.
+/// They are not part of the repository, but looked for in the folder of outside data.
+#[test]
+fn qwen_thinks_as_asked() {
+    let outside = common::root().join("../shared/data");
+    let folder = std::env::var_os("BITNETC_TEST_DATA").map_or(outside, std::path::PathBuf::from);
+    let Ok(bytes) = std::fs::read(folder.join("qwen35/chat_templates.json")) else {
+        println!("skipped: {} is not there (set BITNETC_TEST_DATA)", folder.display());
+        return;
+    };
+    let data: Value = serde_json::from_slice(&bytes).unwrap();
+    let cases = data["cases"].as_array().unwrap();
+    let mut refused = 0;
+    for case in cases {
+        let name = case["template"].as_str().unwrap();
+        let what = format!("{name}, {}, {}", case["what"], case["options"]);
+        let template = ChatTemplate::new(name, data["templates"][name].as_str().unwrap()).unwrap();
+        let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
+        let tools: Option<Vec<Value>> = serde_json::from_value(case["tools"].clone()).unwrap();
+        let special = SpecialTexts {
+            bos: None,
+            eos: Some("<|im_end|>".to_owned()),
+            controls: ["<|im_start|>", "<|im_end|>"].map(String::from).to_vec(),
+        };
+        let input = RenderInput {
+            messages: &messages,
+            tools: tools.as_deref(),
+            add_generation_prompt: case["add_generation_prompt"] == true,
+            variables: case["options"].as_object().unwrap().clone(),
+        };
+        match (template.render(&input, &special), case["error"].as_str()) {
+            (Ok(rendered), None) => assert_eq!(Some(rendered.text.as_str()), case["text"].as_str(), "{what}"),
+            (Err(ChatError::Template { reason, .. }), Some(error)) => {
+                assert!(reason.contains(error), "{what}: {reason}");
+                refused += 1;
+            }
+            (result, expected) => panic!("{what}: {result:?}, not {expected:?}"),
+        }
+    }
+    assert!(cases.len() >= 54 && refused >= 7);
+}

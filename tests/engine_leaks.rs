@@ -51,8 +51,8 @@ impl Stepper for Counting {
     fn tokens(sequence: &Counted) -> &[u32] {
         sequence.sequence.tokens()
     }
-    fn truncate(sequence: &mut Counted, length: usize) {
-        MachineStepper::truncate(&mut sequence.sequence, length);
+    fn truncate(sequence: &mut Counted, length: usize) -> usize {
+        MachineStepper::truncate(&mut sequence.sequence, length)
     }
     fn copy_prefix(from: &Counted, to: &mut Counted, length: usize) -> usize {
         MachineStepper::copy_prefix(&from.sequence, &mut to.sequence, length)

@@ -20,7 +20,9 @@ fn inputs(module: &Module, func: FuncId, random: &mut SplitMix, tokens: u32, pos
     for &value in func.inputs() {
         let ty = func.ty(value);
         all.push(if let Some(mut cache) = Tensor::empty_cache(ty, CAPACITY) {
-            if let Tensor::Cache(cache) = &mut cache {
+            if let Tensor::State(state) = &mut cache {
+                state.data.iter_mut().for_each(|x| *x = number(random));
+            } else if let Tensor::Cache(cache) = &mut cache {
                 match &mut cache.data {
                     CacheData::F16(data) => {
                         data.iter_mut().for_each(|x| *x = 0x3000 | (random.next_u64() as u16 & 0x8fff))

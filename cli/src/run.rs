@@ -70,7 +70,12 @@ fn chat_prompt(
     let mut messages: Vec<Message> =
         system.into_iter().map(|text| Message::new(Role::system(), text)).collect();
     messages.push(Message::new(Role::user(), text));
-    let input = RenderInput { messages: &messages, add_generation_prompt: true, ..RenderInput::default() };
+    let input = RenderInput {
+        messages: &messages,
+        add_generation_prompt: true,
+        variables: asked.think.variables(),
+        ..RenderInput::default()
+    };
     let rendered = encoder.render(&input).map_err(bitnetc::Error::from)?;
     if asked.show_prompt {
         args.generate.text.say(&rendered.text);

@@ -40,10 +40,10 @@ fn parse_type(name: &str) -> Result<TensorType, String> {
 pub(crate) fn help() -> String {
     let mut text = "Presets:\n".to_owned();
     for p in PRESETS {
-        text += &format!("  {:<6} {}\n", p.name, p.about);
+        text += &format!("  {:<11} {}\n", p.name, p.about);
     }
-    text + "\nEvery preset has the architecture bitnet-b1.58, whatever the published model's is: the sizes are what a\n\
-            benchmark needs. Weights are random, so the text is noise.\n\n\
+    text + "\nPresets but bonsai2-* have the architecture bitnet-b1.58, whatever the published model's is: the sizes are what\n\
+            a benchmark needs. Weights are random, so the text is noise.\n\n\
             Example:\n  bitnetc synth --preset 2b-4t -o 2b.gguf"
 }
 

@@ -5,7 +5,7 @@
 
 use bitnetc_ir::rope::{RopeScaling, Theta, frequency};
 
-use crate::arch::{self, Activation, Family};
+use crate::arch::{self, Activation, Family, Hybrid, LayerKind, LayerTensor};
 use crate::decode::{FloatFormat, Floats};
 use crate::error::{GgufError, printable};
 use crate::keys;
@@ -56,9 +56,65 @@ pub struct HyperParams {
     pub eps: f32,
     /// Activation of the feed-forward gate.
     pub activation: Activation,
+    /// The recurrent layers, of models that have some.
+    pub delta: Option<DeltaNet>,
+    /// Blocks after the layers that predict further tokens, and are not computed.
+    pub skipped_blocks: usize,
 }
 
+/// Sizes of recurrent layers. `value_heads` is a multiple of `key_heads`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeltaNet {
+    /// Heads of queries and keys.
+    pub key_heads: usize,
+    /// Heads of values, each with a state of its own.
+    pub value_heads: usize,
+    /// Elements of each of these heads.
+    pub head_dim: usize,
+    /// Tokens that the short convolution looks at.
+    pub taps: usize,
+    /// Of which kind each layer is.
+    pub kinds: Vec<LayerKind>,
+}
+
+impl DeltaNet {
+    /// Elements of all keys, or of all queries.
+    pub fn key_width(&self) -> usize {
+        self.key_heads * self.head_dim
+    }
+
+    /// Elements of all values.
+    pub fn value_width(&self) -> usize {
+        self.value_heads * self.head_dim
+    }
+
+    /// Channels of the convolution: queries, keys, values.
+    pub fn channels(&self) -> usize {
+        2 * self.key_width() + self.value_width()
+    }
+}
+
+/// The sizes of models without recurrent layers, whose tensors ask for none.
+static NO_DELTA: DeltaNet =
+    DeltaNet { key_heads: 1, value_heads: 1, head_dim: 1, taps: 1, kinds: Vec::new() };
+
 impl HyperParams {
+    /// The sizes of recurrent layers; all 1 where there are none.
+    pub(crate) fn delta(&self) -> &DeltaNet {
+        self.delta.as_ref().unwrap_or(&NO_DELTA)
+    }
+
+    /// Of which kind a layer is.
+    pub fn kind(&self, layer: usize) -> LayerKind {
+        self.delta().kinds.get(layer).copied().unwrap_or(LayerKind::Attention)
+    }
+
+    /// The tensors of a layer.
+    pub fn layer_tensors(&self, layer: usize) -> impl Iterator<Item = &'static LayerTensor> + use<> {
+        let kind = self.kind(layer);
+        self.family.layer_tensors.iter().filter(move |t| t.kind.is_none_or(|k| k == kind))
+    }
+
     /// Elements of the concatenated query heads.
     pub fn attention_width(&self) -> usize {
         self.heads * self.head_dim
@@ -76,12 +132,14 @@ impl HyperParams {
     /// `MissingKey`, `WrongKeyType`, `UnsupportedArch` or `BadHyperparam`.
     pub fn read(gguf: &Gguf<'_>, activation: Option<Activation>) -> Result<(Self, Vec<Note>), GgufError> {
         let (family, architecture) = read_architecture(gguf)?;
-        let notes = keys::check(gguf, architecture)?;
+        let notes = keys::check(gguf, family, architecture)?;
         let mut keys = Keys { gguf, architecture, notes };
         let vocab = keys.vocab()?;
         let context = keys.context(family.defaults.context)?;
         let hidden = keys.required("embedding_length", limits::MAX_WIDTH)?;
-        let layers = keys.required("block_count", limits::MAX_LAYERS)?;
+        let blocks = keys.required("block_count", limits::MAX_LAYERS)?;
+        let skipped_blocks = if family.hybrid.is_some() { keys.skipped_blocks(blocks)? } else { 0 };
+        let layers = blocks - skipped_blocks;
         let ffn = keys.required("feed_forward_length", limits::MAX_WIDTH)?;
         let heads = keys.required("attention.head_count", limits::MAX_HEADS)?;
         let kv_heads = match keys.count("attention.head_count_kv", limits::MAX_HEADS)? {
@@ -117,7 +175,16 @@ impl HyperParams {
         let eps = keys.positive("attention.layer_norm_rms_epsilon")?;
         let eps = eps.ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))?;
         let activation = keys.activation(family, activation)?;
+        let delta = match family.hybrid {
+            Some(hybrid) => {
+                keys.sections(rope_dim)?;
+                Some(keys.delta(hybrid, blocks, layers)?)
+            }
+            None => None,
+        };
         let params = Self {
+            delta,
+            skipped_blocks,
             activation,
             family,
             architecture,
@@ -154,7 +221,18 @@ pub(crate) fn unsupported(found: &str) -> GgufError {
     GgufError::UnsupportedArch {
         found: printable(found),
         supported: supported.collect::<Vec<_>>().join(", "),
-        hint: "; use a model of one of these, or another program for this one, such as llama.cpp",
+        hint: match found {
+            "clip" => "; this file (mmproj) holds the part of a model that reads images: give the file of its text model",
+            _ => "; use a model of one of these, or another program for this one, such as llama.cpp",
+        },
+    }
+}
+
+/// A bool, or an integer that stands for one.
+fn flag(value: &Value<'_>) -> Option<bool> {
+    match value {
+        Value::Bool(flag) => Some(*flag),
+        value => value.as_integer().filter(|n| (0..=1).contains(n)).map(|n| n == 1),
     }
 }
 
@@ -326,6 +404,107 @@ impl Keys<'_, '_> {
                 Ok(first)
             }
             (None, []) => Err(self.missing(SUFFIX)),
+        }
+    }
+
+    /// Of all blocks those that predict further tokens.
+    fn skipped_blocks(&mut self, blocks: usize) -> Result<usize, GgufError> {
+        const SUFFIX: &str = "nextn_predict_layers";
+        match self.gguf.integer(&self.key(SUFFIX))? {
+            None | Some(0) => Ok(0),
+            Some(n) if (1..blocks as i128).contains(&n) => {
+                let text = format!("is {n}: the last blocks predict further tokens, and are skipped");
+                self.notes.push(Note::warning(self.key(SUFFIX), text));
+                Ok(n as usize)
+            }
+            Some(n) => Err(self.bad(SUFFIX, n, format!("there are {blocks} blocks, and some must be layers"))),
+        }
+    }
+
+    /// The sections of rotated pairs for the positions of images: in text they all have the same one.
+    fn sections(&self, rope_dim: usize) -> Result<(), GgufError> {
+        const SUFFIX: &str = "rope.dimension_sections";
+        let Some(entry) = self.gguf.entry(&self.key(SUFFIX)) else { return Ok(()) };
+        let sections = match &entry.value {
+            Value::Array(list) => list.integers().map(Iterator::collect::<Vec<_>>),
+            _ => None,
+        };
+        let Some(sections) = sections else {
+            return Err(GgufError::WrongKeyType {
+                offset: entry.offset,
+                key: self.key(SUFFIX),
+                found: entry.value.type_name(),
+                expected: "an array of integers",
+            });
+        };
+        let pairs = rope_dim as i128 / 2;
+        let fits = sections.iter().all(|&n| (0..=pairs).contains(&n)) && sections.iter().sum::<i128>() == pairs;
+        match fits {
+            true => Ok(()),
+            false => {
+                let shown = format!("an array of {} values", sections.len());
+                Err(self.bad(SUFFIX, shown, format!("its values must add up to the {pairs} rotated pairs of a head")))
+            }
+        }
+    }
+
+    /// The recurrent layers of `layers` layers in a file of `blocks` blocks.
+    fn delta(&mut self, hybrid: Hybrid, blocks: usize, layers: usize) -> Result<DeltaNet, GgufError> {
+        let taps = self.required("ssm.conv_kernel", limits::MAX_WIDTH)?;
+        if taps != 4 {
+            return Err(self.bad("ssm.conv_kernel", taps, "convolutions of 4 tokens are supported"));
+        }
+        let head_dim = self.required("ssm.state_size", limits::MAX_HEADS)?;
+        if !head_dim.is_multiple_of(16) {
+            return Err(self.bad("ssm.state_size", head_dim, "it must be a multiple of 16"));
+        }
+        let key_heads = self.required("ssm.group_count", limits::MAX_HEADS)?;
+        let value_heads = self.required("ssm.time_step_rank", limits::MAX_HEADS)?;
+        if !value_heads.is_multiple_of(key_heads) {
+            let why = format!("the {value_heads} value heads cannot share {key_heads} key heads evenly");
+            return Err(self.bad("ssm.time_step_rank", value_heads, why));
+        }
+        let inner = self.required("ssm.inner_size", limits::MAX_WIDTH)?;
+        if inner != value_heads * head_dim {
+            let why = format!("{value_heads} heads of {head_dim} elements have {}", value_heads * head_dim);
+            return Err(self.bad("ssm.inner_size", inner, why));
+        }
+        let kinds = self.kinds(hybrid, blocks, layers)?;
+        let delta = DeltaNet { key_heads, value_heads, head_dim, taps, kinds };
+        if delta.channels() as u64 > limits::MAX_WIDTH {
+            let why = format!("the convolution would have more than {} channels", limits::MAX_WIDTH);
+            return Err(self.bad("ssm.group_count", key_heads, why));
+        }
+        Ok(delta)
+    }
+
+    /// Of which kind each layer is: as listed, else by the interval.
+    fn kinds(&mut self, hybrid: Hybrid, blocks: usize, layers: usize) -> Result<Vec<LayerKind>, GgufError> {
+        const LIST: &str = "attention.recurrent_layers";
+        const INTERVAL: &str = "full_attention_interval";
+        let kind = |recurrent| if recurrent { LayerKind::Recurrent } else { LayerKind::Attention };
+        let interval = match self.count(INTERVAL, limits::MAX_LAYERS)? {
+            Some(interval) => interval,
+            None if self.gguf.entry(&self.key(LIST)).is_some() => hybrid.attention_interval,
+            None => self.default(INTERVAL, hybrid.attention_interval, "every fourth layer has attention"),
+        };
+        let kinds: Vec<LayerKind> = match self.gguf.entry(&self.key(LIST)) {
+            None => (1..=layers).map(|n| kind(!n.is_multiple_of(interval))).collect(),
+            Some(entry) => {
+                let flags: Option<Vec<bool>> = match &entry.value {
+                    Value::Array(list) if list.len() == blocks => list.values().map(|v| flag(&v)).collect(),
+                    _ => None,
+                };
+                let flags = flags.ok_or_else(|| {
+                    let why = format!("it must say for each of the {blocks} blocks whether it is recurrent");
+                    self.bad(LIST, entry.value.type_name(), why)
+                })?;
+                flags.into_iter().take(layers).map(kind).collect()
+            }
+        };
+        match kinds.contains(&LayerKind::Attention) {
+            true => Ok(kinds),
+            false => Err(self.bad(INTERVAL, interval, "no layer has attention, which is not supported")),
         }
     }
 

@@ -18,6 +18,7 @@ pub mod decode;
 pub mod encode;
 pub mod error;
 pub mod form;
+pub mod hadamard;
 pub mod hparams;
 pub mod keys;
 pub mod limits;

@@ -1,12 +1,13 @@
 //! A model: hyper-parameters, the tensor of every place, and the tokenizer, all checked against each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
-use crate::arch::{self, Activation, LayerRole, TensorClass};
+use crate::arch::{self, Activation, LayerRole, LayerTensor, TensorClass};
 use crate::decode::{FloatFormat, Floats, I2s, I2sLayout, Quantised};
 use crate::error::{GgufError, printable};
 use crate::form::{Form, Weights};
+use crate::hadamard::{Matrix, Rotation};
 use crate::hparams::{HyperParams, ROPE_FREQS};
 use crate::note::Note;
 use crate::reader::Gguf;
@@ -26,6 +27,11 @@ pub struct Model<'a> {
     layers: Vec<Vec<TensorId>>,
     /// The scalar by which the result of a matrix is multiplied, where there is one.
     scales: BTreeMap<TensorId, TensorId>,
+    /// Matrices that are multiplied as floats, whatever their values are.
+    floats: BTreeSet<TensorId>,
+    /// Weights of convolutions.
+    transposed: BTreeSet<TensorId>,
+    rotation: Option<Rotation>,
     options: ModelOptions,
     /// What each matrix becomes, once somebody has asked.
     forms: Vec<OnceLock<Form>>,
@@ -71,6 +77,8 @@ impl<'a> Model<'a> {
         if gguf.tensors().is_empty() {
             return Err(GgufError::NoTensors);
         }
+        let rotation = read_rotation(&gguf, &hparams)?;
+        refuse_lone_predictor(&gguf, &hparams)?;
         let mut binder =
             Binder { gguf: &gguf, used: vec![false; gguf.tensors().len()], i2s_layout: options.i2s_layout };
         let table = Dims::matrix(hparams.hidden as u64, hparams.vocab as u64);
@@ -87,13 +95,24 @@ impl<'a> Model<'a> {
         };
         // Grows with tensors that exist: a layer that lacks one ends the loop.
         let mut layers = Vec::new();
-        let mut scales = BTreeMap::new();
+        let (mut scales, mut floats, mut transposed) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let mut matrices: Vec<(String, TensorClass, u64)> = Vec::new();
         for layer in 0..hparams.layers {
             let mut tensors = Vec::with_capacity(hparams.family.layer_tensors.len());
-            for t in hparams.family.layer_tensors {
-                let name = layer_tensor_name(layer, t.stem);
-                let id = binder.bind(&name, (t.dims)(&hparams), t.class)?;
+            for t in hparams.layer_tensors(layer) {
+                let name = layer_tensor_name(layer, t);
+                let dims = (t.dims)(&hparams);
+                let id = binder.bind(&name, dims, t.class)?;
                 tensors.push(id);
+                if t.class.is_float() {
+                    floats.insert(id);
+                }
+                if t.class == TensorClass::Conv {
+                    transposed.insert(id);
+                }
+                if matches!(t.class, TensorClass::Linear | TensorClass::Gate) {
+                    matrices.push((name, t.class, dims.row()));
+                }
                 let scale = format!("blk.{layer}.{}.scale", t.stem);
                 if t.class == TensorClass::Linear
                     && hparams.family.scale_tensors
@@ -103,6 +122,18 @@ impl<'a> Model<'a> {
                 }
             }
             layers.push(tensors);
+        }
+        if let Some(rotation) = &rotation {
+            if output.is_some() {
+                matrices.push((OUTPUT.to_owned(), TensorClass::Table, hparams.hidden as u64));
+            }
+            let matrices: Vec<_> =
+                matrices.iter().map(|(name, class, inputs)| Matrix { name, class: *class, inputs: *inputs }).collect();
+            let skipped = |name: &str| gguf.find(name).is_some() && is_skipped(&hparams, name);
+            rotation.check(&matrices, hparams.hidden, output.is_some(), skipped)?;
+        }
+        for (tensor, used) in gguf.tensors().iter().zip(&mut binder.used) {
+            *used |= is_skipped(&hparams, tensor.name());
         }
         notes.extend(binder.unused()?);
         let tokenizer = TokenizerMeta::read(&gguf)?;
@@ -120,6 +151,9 @@ impl<'a> Model<'a> {
             output,
             layers,
             scales,
+            floats,
+            transposed,
+            rotation,
             options,
             forms,
             notes,
@@ -146,6 +180,11 @@ impl<'a> Model<'a> {
         &self.tokenizer
     }
 
+    /// How the weights are rotated, if they are.
+    pub fn rotation(&self) -> Option<&Rotation> {
+        self.rotation.as_ref()
+    }
+
     /// Defaults used and oddities let pass, of container, model and tokenizer.
     pub fn notes(&self) -> &[Note] {
         &self.notes
@@ -168,7 +207,7 @@ impl<'a> Model<'a> {
 
     /// A tensor of a layer; `None` if the layer or the role does not exist.
     pub fn layer(&self, layer: usize, role: LayerRole) -> Option<&TensorInfo<'a>> {
-        let index = self.hparams.family.layer_tensors.iter().position(|t| t.role == role)?;
+        let index = self.hparams.layer_tensors(layer).position(|t| t.role == role)?;
         self.layers.get(layer)?.get(index).map(|&id| self.gguf.tensor(id))
     }
 
@@ -194,6 +233,11 @@ impl<'a> Model<'a> {
         }
     }
 
+    /// Whether the parameter is the transposed tensor: the weights of a convolution.
+    pub(crate) fn is_transposed(&self, tensor: &TensorInfo<'_>) -> bool {
+        self.gguf.find(tensor.name()).is_some_and(|id| self.transposed.contains(&id))
+    }
+
     /// The factor of the results of a matrix that the file keeps in a tensor of its own; 1 for others. NaN in an
     /// unchecked file.
     pub fn separate_scale(&self, tensor: &TensorInfo<'_>) -> f32 {
@@ -210,7 +254,7 @@ impl<'a> Model<'a> {
         let id = self.gguf.find(tensor.name())?;
         let weights = self.weights(tensor)?;
         let table = id == self.token_embd || Some(id) == self.output;
-        let table = table && !self.hparams.family.ternary_tables;
+        let table = (table && !self.hparams.family.ternary_tables) || self.floats.contains(&id);
         let form = self.forms.get(id.index())?.get_or_init(|| match table {
             true => weights.table_form(),
             // A dense matrix takes its factor in, which its format need not hold.
@@ -225,7 +269,7 @@ impl<'a> Model<'a> {
     /// Remarks that come from the values of the weights. Reads all matrices, unless they have been read before.
     pub fn weight_notes(&self) -> Vec<Note> {
         let dense: Vec<_> = (0..self.hparams.layers)
-            .flat_map(|layer| self.hparams.family.layer_tensors.iter().map(move |t| (layer, t)))
+            .flat_map(|layer| self.hparams.layer_tensors(layer).map(move |t| (layer, t)))
             .filter(|(_, t)| t.class == TensorClass::Linear)
             .filter_map(|(layer, t)| self.layer(layer, t.role))
             .filter(|tensor| matches!(self.form(tensor), Some(Form::Dense(_))))
@@ -242,8 +286,43 @@ impl<'a> Model<'a> {
 }
 
 /// Name of a layer's tensor in the file.
-pub fn layer_tensor_name(layer: usize, stem: &str) -> String {
-    format!("blk.{layer}.{stem}.weight")
+pub fn layer_tensor_name(layer: usize, tensor: &LayerTensor) -> String {
+    format!("blk.{layer}.{}{}", tensor.stem, tensor.suffix)
+}
+
+/// The rotation that a file declares, which models of this family can have.
+fn read_rotation(gguf: &Gguf<'_>, hparams: &HyperParams) -> Result<Option<Rotation>, GgufError> {
+    let rotation = Rotation::read(gguf)?;
+    match (&rotation, hparams.family.rotations) {
+        (Some(_), false) => Err(GgufError::BadHyperparam {
+            key: "prism.hadamard.version".to_owned(),
+            value: "given".to_owned(),
+            why: format!("models of the architecture \"{}\" are not rotated", hparams.architecture),
+        }),
+        _ => Ok(rotation),
+    }
+}
+
+/// Whether the tensor is of a block that predicts further tokens, after the layers.
+fn is_skipped(hparams: &HyperParams, name: &str) -> bool {
+    let block = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+    let blocks = hparams.layers..hparams.layers + hparams.skipped_blocks;
+    block.is_some_and(|block| blocks.contains(&block))
+}
+
+/// Refuses a file that has no layers, only what predicts further tokens.
+fn refuse_lone_predictor(gguf: &Gguf<'_>, hparams: &HyperParams) -> Result<(), GgufError> {
+    let layers = gguf.tensors().iter().filter(|t| t.name().starts_with("blk.") && !is_skipped(hparams, t.name()));
+    match hparams.skipped_blocks > 0 && layers.count() == 0 {
+        true => Err(GgufError::BadHyperparam {
+            key: format!("{}.nextn_predict_layers", hparams.architecture),
+            value: hparams.skipped_blocks.to_string(),
+            why: "the file holds only what predicts further tokens (multi-token prediction), and none of the layers: \
+                  give the file of the model itself"
+                .to_owned(),
+        }),
+        false => Ok(()),
+    }
 }
 
 /// Looks tensors up by name, checks them, and keeps track of those nobody asked for.
@@ -270,7 +349,7 @@ impl Binder<'_, '_> {
         let floats = FloatFormat::of(ty).is_some();
         let quantised = Quantised::supports(ty);
         let (accepted, expected, remedy) = match class {
-            TensorClass::Norm => {
+            TensorClass::Norm | TensorClass::Conv => {
                 (floats, "F32, F16 or BF16 is needed", "convert the model again with norms kept in F32")
             }
             TensorClass::Linear => (
@@ -278,7 +357,7 @@ impl Binder<'_, '_> {
                 "a ternary type, floats, Q4_0 to Q8_0 or Q4_K to Q6_K is needed",
                 "convert the model again with its linear layers in I2_S or TQ2_0",
             ),
-            TensorClass::Table => (
+            TensorClass::Table | TensorClass::Gate => (
                 floats || quantised,
                 "floats, Q4_0 to Q8_0 or Q4_K to Q6_K is needed",
                 "convert the model again with embedding and output in F16",

@@ -11,6 +11,7 @@ use bitnetc_ir::{ContentHash, DType, Layout, ParamDecl, ParamDef, Type, WeightBy
 use crate::arch::LayerRole;
 use crate::decode::FloatFormat;
 use crate::form::{Form, Weights};
+use crate::hadamard::Rotation;
 use crate::model::Model;
 use crate::tensors::{TensorId, TensorInfo};
 
@@ -30,6 +31,18 @@ pub(crate) fn layer_param(layer: usize, role: LayerRole) -> String {
         LayerRole::AttnKNorm => "k_norm",
         LayerRole::AttnSubNorm => "attn_sub_norm",
         LayerRole::AttnOutput => "o",
+        LayerRole::AttnQBias => "q_bias",
+        LayerRole::AttnKBias => "k_bias",
+        LayerRole::AttnVBias => "v_bias",
+        LayerRole::DeltaQkv => "qkv",
+        LayerRole::DeltaGate => "z",
+        LayerRole::DeltaAlpha => "alpha",
+        LayerRole::DeltaBeta => "beta",
+        LayerRole::DeltaConv => "conv",
+        LayerRole::DeltaRate => "decay_rate",
+        LayerRole::DeltaBias => "decay_bias",
+        LayerRole::DeltaNorm => "delta_norm",
+        LayerRole::DeltaOutput => "delta_out",
         LayerRole::FfnNorm => "ffn_norm",
         LayerRole::FfnGate => "gate",
         LayerRole::FfnUp => "up",
@@ -39,11 +52,17 @@ pub(crate) fn layer_param(layer: usize, role: LayerRole) -> String {
     format!("l{layer}.{short}")
 }
 
-/// Every parameter of a model with its tensor, in the order in which the model uses them.
+/// Name of the parameter with the signs of a rotation for rows of this width.
+pub(crate) fn signs_param(width: usize) -> String {
+    format!("signs.{width}")
+}
+
+/// Every parameter of a model with its tensor, in the order in which the model uses them; signs of a rotation, which are no
+/// tensors, are apart ([`declare_signs`]).
 pub(crate) fn params<'m, 'a>(model: &'m Model<'a>) -> Vec<(String, &'m TensorInfo<'a>)> {
     let mut all = vec![(TOKEN_EMBD.to_owned(), model.token_embd())];
     for layer in 0..model.hparams().layers {
-        for t in model.hparams().family.layer_tensors {
+        for t in model.hparams().layer_tensors(layer) {
             all.extend(model.layer(layer, t.role).map(|tensor| (layer_param(layer, t.role), tensor)));
         }
     }
@@ -71,12 +90,31 @@ pub(crate) fn declare(model: &Model<'_>, name: String, tensor: &TensorInfo<'_>) 
     Some(ParamDecl { name, ty, def })
 }
 
+/// The declaration of the signs for rows of this width.
+pub(crate) fn declare_signs(rotation: &Rotation, width: usize) -> Option<ParamDecl> {
+    let bytes = sign_bytes(rotation.signs(width)?);
+    let mut hash = [0; 16];
+    hash.copy_from_slice(&blake3::hash(&bytes).as_bytes()[..16]);
+    Some(ParamDecl {
+        name: signs_param(width),
+        ty: Type::vector(DType::F32, u32::try_from(width).ok()?),
+        def: ParamDef::File { tensor: format!("prism.hadamard.sign_values.{width}"), hash: ContentHash(hash) },
+    })
+}
+
+fn sign_bytes(signs: &[i8]) -> Vec<u8> {
+    signs.iter().flat_map(|&sign| f32::from(sign).to_le_bytes()).collect()
+}
+
 fn param_type(model: &Model<'_>, tensor: &TensorInfo<'_>, weights: &Weights<'_>) -> Option<Type> {
     // Sizes are at most 2^22 (`limits`), so they fit.
     let size = |n: usize| u32::try_from(n).ok();
     let (rows, cols) = (size(weights.rows())?, size(weights.cols())?);
     if tensor.dims().as_slice().len() == 1 {
         return Some(Type::vector(DType::F32, cols));
+    }
+    if model.is_transposed(tensor) {
+        return Some(Type::matrix(DType::F32, cols, rows));
     }
     let ternary = Type::matrix(DType::Ter, rows, cols);
     Some(match model.form(tensor)? {
@@ -96,8 +134,8 @@ fn dtype(format: FloatFormat) -> DType {
 
 /// Serves the bytes of a model's parameters in the layouts that the imported module declares.
 ///
-/// I2_S matrices and tables of floats are borrowed from the file; norms are converted to f32, and matrices of other types
-/// to what [`Form`] says, each time they are asked for.
+/// I2_S matrices and tables of floats are borrowed from the file; norms are converted to f32, weights of convolutions transposed,
+/// and matrices of other types converted to what [`Form`] says, each time they are asked for.
 #[derive(Debug)]
 pub struct GgufWeights<'m, 'a> {
     model: &'m Model<'a>,
@@ -113,11 +151,32 @@ impl<'m, 'a> GgufWeights<'m, 'a> {
     }
 }
 
+/// The columns of a matrix of f32 as rows.
+fn transposed(bytes: &[u8], cols: usize) -> Vec<u8> {
+    let elements = bytes.as_chunks::<4>().0;
+    (0..cols).flat_map(|col| elements.iter().skip(col).step_by(cols.max(1)).flatten().copied()).collect()
+}
+
+impl GgufWeights<'_, '_> {
+    /// The signs that are the parameter of this name.
+    fn signs(&self, name: &str) -> Option<&[i8]> {
+        let width: usize = name.strip_prefix("signs.")?.parse().ok()?;
+        self.model.rotation()?.signs(width)
+    }
+}
+
 impl WeightSource for GgufWeights<'_, '_> {
     fn weight(&self, name: &str) -> Option<WeightBytes<'_>> {
+        let none = Cow::Borrowed(&[][..]);
+        if let Some(signs) = self.signs(name) {
+            return Some(WeightBytes { bytes: Cow::Owned(sign_bytes(signs)), scales: none });
+        }
         let tensor = self.model.gguf().tensor(*self.tensors.get(name)?);
         let weights = self.model.weights(tensor)?;
-        let none = Cow::Borrowed(&[][..]);
+        if self.model.is_transposed(tensor) {
+            let bytes = transposed(&weights.to_floats(FloatFormat::F32, 1.0), weights.cols());
+            return Some(WeightBytes { bytes: Cow::Owned(bytes), scales: none });
+        }
         let scale = self.model.separate_scale(tensor);
         let vector = tensor.dims().as_slice().len() == 1;
         let form = if vector { Form::Dense(FloatFormat::F32) } else { self.model.form(tensor)? };

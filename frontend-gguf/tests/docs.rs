@@ -72,7 +72,15 @@ fn architectures() -> String {
             Pairs::Halves => "halves",
             Pairs::Interleaved => "neighbours",
         };
-        let tensors: Vec<&str> = family.layer_tensors.iter().map(|t| t.stem).collect();
+        let tensors: Vec<String> = family
+            .layer_tensors
+            .iter()
+            .map(|t| match t.suffix {
+                ".weight" => t.stem.to_owned(),
+                "" => format!("{} (no suffix)", t.stem),
+                suffix => format!("{}{suffix}", t.stem),
+            })
+            .collect();
         writeln!(
             out,
             "| {} | {} | {pairs} | {}, {} | {} |",
@@ -95,11 +103,26 @@ fn key_table() -> String {
             Meaning::Honoured => "followed".to_owned(),
             Meaning::Harmless => "harmless".to_owned(),
             Meaning::Noted(neutral) => with_values("noted", neutral),
-            Meaning::Refused(neutral) => with_values("refused", neutral),
+            Meaning::Refused(neutral) => {
+                let own = followed_by(key.name).into_iter().map(|arch| format!("followed in `{arch}`, else "));
+                own.collect::<String>() + &with_values("refused", neutral)
+            }
         };
         writeln!(out, "| `{prefix}{}` | {meaning} | {} |", key.name, key.about).unwrap();
     }
     out
+}
+
+/// The architectures that follow a key, or one of the keys, which others refuse.
+fn followed_by(name: &str) -> Vec<&'static str> {
+    let of = |family: &&&arch::Family| {
+        let keys = family.hybrid.map_or(&[][..], |hybrid| hybrid.keys);
+        match name.strip_suffix('*') {
+            Some(start) => keys.iter().any(|key| key.starts_with(start)),
+            None => keys.contains(&name),
+        }
+    };
+    arch::FAMILIES.iter().filter(of).map(|family| family.architectures[0]).collect()
 }
 
 /// A meaning with the values that are neutral.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use bitnetc_frontend_gguf::decode::FloatFormat;
 use bitnetc_frontend_gguf::limits::DEFAULT_ALIGNMENT;
+use bitnetc_frontend_gguf::model::layer_tensor_name;
 use bitnetc_frontend_gguf::write::{DirectoryEntry, Header, MetaValue};
 use bitnetc_frontend_gguf::{
     Gguf, HyperParams, LayerRole, PreTokenizer, TensorClass, TensorType, TokenizerMeta, encode, printable,
@@ -253,17 +254,17 @@ impl<'a> Binder<'_, 'a> {
         let table = (hparams.vocab, hparams.hidden);
         let mut outputs = vec![self.floats(names::EMBEDDING, "token_embd.weight", table, None)?];
         for layer in 0..hparams.layers {
-            for t in hparams.family.layer_tensors {
+            for t in hparams.layer_tensors(layer) {
                 let dims = (t.dims)(hparams);
                 let shape = (dims.rows() as usize, dims.row() as usize);
                 let module = names::module(layer, t.role);
-                let name = format!("blk.{layer}.{}.weight", t.stem);
+                let name = layer_tensor_name(layer, t);
                 let heads = matches!(t.role, LayerRole::AttnQ | LayerRole::AttnK);
                 let permuted =
                     (heads && hparams.family.rope == Pairs::Interleaved).then_some(hparams.head_dim);
                 outputs.push(match t.class {
                     TensorClass::Linear => self.linear(&module, &name, shape, permuted)?,
-                    _ => self.floats(&format!("{module}.weight"), &name, shape, Some(FloatFormat::F32))?,
+                    _ => self.floats(&format!("{module}{}", t.suffix), &name, shape, Some(FloatFormat::F32))?,
                 });
             }
         }

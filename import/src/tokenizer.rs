@@ -18,10 +18,14 @@ use crate::error::ImportError;
 use crate::{json, limits};
 
 /// The expressions by which a `tokenizer.json` says how text is cut.
-const EXPRESSIONS: [(PreTokenizer, &str); 2] = [
+const EXPRESSIONS: [(PreTokenizer, &str); 3] = [
     (
         PreTokenizer::LlamaBpe,
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ),
+    (
+        PreTokenizer::Qwen35,
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     ),
     (
         PreTokenizer::Qwen2,

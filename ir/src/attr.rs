@@ -17,6 +17,8 @@ pub enum Bounds {
     UpTo(u32),
     /// Even whole numbers from 2.
     EvenUpTo(u32),
+    /// Powers of two from 1.
+    PowerOfTwoUpTo(u32),
     /// A list of at most this number of sizes, each of which is at least 1.
     Sizes(usize),
 }
@@ -28,6 +30,7 @@ impl fmt::Display for Bounds {
             Bounds::Positive => f.write_str("positive and finite"),
             Bounds::UpTo(most) => write!(f, "1 to {most}"),
             Bounds::EvenUpTo(most) => write!(f, "even, 2 to {most}"),
+            Bounds::PowerOfTwoUpTo(most) => write!(f, "a power of two, 1 to {most}"),
             Bounds::Sizes(most) => write!(f, "1 to {most} sizes of at least 1"),
         }
     }
@@ -63,7 +66,7 @@ impl Attr for f32 {
         match bounds {
             Bounds::Any => true,
             Bounds::Positive => *self > 0.0 && self.is_finite(),
-            Bounds::UpTo(_) | Bounds::EvenUpTo(_) | Bounds::Sizes(_) => false,
+            Bounds::UpTo(_) | Bounds::EvenUpTo(_) | Bounds::PowerOfTwoUpTo(_) | Bounds::Sizes(_) => false,
         }
     }
     fn candidates(_: &[u32]) -> Vec<Self> {
@@ -84,6 +87,7 @@ impl Attr for u32 {
             Bounds::Any => true,
             Bounds::UpTo(most) => (1..=most).contains(self),
             Bounds::EvenUpTo(most) => (2..=most).contains(self) && self.is_multiple_of(2),
+            Bounds::PowerOfTwoUpTo(most) => (1..=most).contains(self) && self.is_power_of_two(),
             Bounds::Positive | Bounds::Sizes(_) => false,
         }
     }
@@ -149,7 +153,7 @@ impl Attr for Sizes {
         match bounds {
             Bounds::Any => true,
             Bounds::Sizes(most) => (1..=most).contains(&self.0.len()) && !self.0.contains(&0),
-            Bounds::Positive | Bounds::UpTo(_) | Bounds::EvenUpTo(_) => false,
+            Bounds::Positive | Bounds::UpTo(_) | Bounds::EvenUpTo(_) | Bounds::PowerOfTwoUpTo(_) => false,
         }
     }
     fn candidates(widths: &[u32]) -> Vec<Self> {
@@ -198,6 +202,16 @@ word_attr! {
         Halves = "halves",
         /// 2j and 2j + 1 (the original form).
         Interleaved = "interleaved",
+    }
+}
+
+word_attr! {
+    /// Where the signs of a Hadamard rotation stand. The transform of one direction undoes that of the other.
+    Direction, "`forward` or `inverse`" {
+        /// Before the transform: what the input of a rotated matrix goes through.
+        Forward = "forward",
+        /// After it: what takes a rotated row back.
+        Inverse = "inverse",
     }
 }
 

@@ -5,8 +5,8 @@
 //! compares the two.
 //!
 //! Invariants, which tests of this file keep: an op that every thread may run for itself is divided by tokens and updates no
-//! cache; a result that is a cache has exactly one operand that it may take the place of, and that is a cache; an operand of
-//! which there are row numbers or token ids says what they count.
+//! cache and no recurrent state; a result that is one of these has exactly one operand that it may take the place of, which is one
+//! too; an operand of which there are row numbers or token ids says what they count.
 
 use crate::attr::Bounds;
 use crate::partition::{Division, Units};
@@ -30,7 +30,7 @@ pub enum Run {
 /// A result that may be written to the bytes of an operand of its type.
 ///
 /// A kernel of the op has to read all that a store overwrites before that store, and a unit of work must not read what
-/// another one overwrites. A result that is a cache *is* the cache operand, after the op.
+/// another one overwrites. A result that is a cache or a recurrent state *is* that operand, after the op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InPlace {
     /// Position of the result.
@@ -109,9 +109,9 @@ impl OpInfo {
         self.in_place.iter().filter(move |i| i.result == result).map(|i| i.operand)
     }
 
-    /// The cache operand that result `result` is after the op.
-    pub fn updated_cache(&self, result: usize) -> Option<usize> {
-        self.overwritable(result).find(|&operand| self.slots().nth(operand) == Some(Slot::Cache))
+    /// The operand, a cache or a recurrent state, that result `result` is after the op.
+    pub fn updated(&self, result: usize) -> Option<usize> {
+        self.overwritable(result).find(|&operand| self.slots().nth(operand).is_some_and(Slot::is_persistent))
     }
 
     /// Whether the results depend on where the tokens stand. The other ops treat the rows of their tokens one by one,
@@ -153,17 +153,18 @@ mod tests {
     fn what_threads_run_for_themselves_is_work_on_a_row() {
         for info in ALL_OPS.iter().filter(|info| info.can_replicate()) {
             assert_eq!(info.division(), Some(Division::Tokens), "{}", info.mnemonic);
-            let updates = (0..info.results.len()).any(|r| info.updated_cache(r).is_some());
+            let updates = (0..info.results.len()).any(|r| info.updated(r).is_some());
             assert!(!updates, "{} updates a cache", info.mnemonic);
         }
     }
 
     #[test]
-    fn a_cache_is_overwritten_by_a_cache_only() {
+    fn what_outlives_a_call_is_overwritten_by_its_own_kind_only() {
         for info in ALL_OPS {
             for (result, name) in info.results.iter().enumerate() {
                 let over: Vec<usize> = info.overwritable(result).collect();
-                let caches = over.iter().filter(|&&o| info.slots().nth(o) == Some(Slot::Cache)).count();
+                let persistent = |&&o: &&usize| info.slots().nth(o).is_some_and(Slot::is_persistent);
+                let caches = over.iter().filter(persistent).count();
                 assert!(caches == 0 || over.len() == 1, "{}: {name}", info.mnemonic);
             }
             let mut over: Vec<usize> = info.in_place.iter().map(|i| i.operand).collect();

@@ -153,7 +153,7 @@ fn take_plan(
     let mut in_arena: HashSet<ValueId> = HashSet::new();
     for value in nodes.iter().flat_map(|&id| &old.node(id).results) {
         let (Some(&to), Some(&place)) = (map.get(value), plan.places.get(value)) else { continue };
-        let cache = new.ty(to).as_cache().is_some();
+        let cache = new.ty(to).is_persistent();
         let mapped = |of: &ValueId| map.get(of).copied();
         let kept = match place {
             _ if new.is_output(to) && !cache => Some(Place::Extern),

@@ -29,7 +29,7 @@ use crate::slot::Slot;
 use crate::stage::Stage;
 use crate::storage::{activation_bytes, align};
 use crate::target::{Arch, TargetDesc};
-use crate::types::{CacheDims, DType, Dim, Layout, Rows, Type};
+use crate::types::{CacheDims, DType, Dim, Layout, Rows, StateDims, Type};
 use crate::verify::func::{cache_layout, cache_slots};
 use crate::weights::{TILE_ROWS, WeightBytes};
 
@@ -226,6 +226,9 @@ impl Generator<'_> {
             false => info.operands.to_vec(),
         };
         let has = |slot: Slot| slots.iter().any(|(_, s)| *s == slot);
+        if has(Slot::State) {
+            return self.draw_recurrent(&slots);
+        }
         let CacheDims { kv_heads, head_dim } = self.dims.cache;
         // Most slots of one op get one of two widths.
         let (keys, queries) = (kv_heads * head_dim, self.dims.heads * head_dim);
@@ -253,6 +256,7 @@ impl Generator<'_> {
                 Slot::RowNumbers => rows(DType::I32, width),
                 Slot::Tokens => Type::new(DType::Idx, &[if per_token { Dim::Tokens } else { Dim::N(1) }]),
                 Slot::Position => Type::scalar(DType::Idx),
+                Slot::State => unreachable!("ops with a state draw their types together"),
                 Slot::Cache => {
                     let layout = if self.laid_out() { cache_layout(name) } else { Layout::Rows };
                     Type::cache(self.dims.cache_dtype, self.dims.cache).with_layout(layout)
@@ -277,6 +281,29 @@ impl Generator<'_> {
         types
     }
 
+    /// Types for an op with a recurrent state, by the names of its operands: heads of equal width that belong together, or channels.
+    fn draw_recurrent(&mut self, slots: &[(&str, Slot)]) -> Vec<Type> {
+        let per_token = self.options.tokens != TokenCount::One;
+        let act = |width| Type::rows(DType::F32, Rows { per_token, width });
+        let width = self.rng.pick(&[16, 32]);
+        let (keys, taps) = (self.rng.pick(&[1, 2]), self.rng.pick(&[2, 3, 4]));
+        let heads = keys * self.rng.pick(&[1, 2, 3]);
+        let convolved = slots.iter().any(|(_, slot)| *slot == Slot::DenseParam);
+        let state = match convolved {
+            true => StateDims { heads: 1, rows: taps - 1, cols: heads * width },
+            false => StateDims { heads, rows: width, cols: width },
+        };
+        let of_slot = |&(name, slot): &(&str, Slot)| match (name, slot) {
+            (_, Slot::State) => Type::state(state),
+            (_, Slot::DenseParam) => Type::matrix(DType::F32, taps, heads * width),
+            (_, Slot::Position) => Type::scalar(DType::Idx),
+            ("q" | "k", _) => act(keys * width),
+            ("decay" | "beta", _) => act(heads),
+            _ => act(heads * width),
+        };
+        slots.iter().map(of_slot).collect()
+    }
+
     fn laid_out(&self) -> bool {
         self.options.stage >= Stage::LaidOut
     }
@@ -298,7 +325,7 @@ impl Generator<'_> {
                     let n = ty.as_rows().map_or(1, |r| r.width);
                     Operand::Value(self.made_of(body, ty, Op::Screen { n }))
                 }
-                Slot::Cache => Operand::Value(self.cache(body, name, ty)),
+                Slot::Cache | Slot::State => Operand::Value(self.cache(body, name, ty)),
                 Slot::Multiplicand => Operand::Value(match ty.dtype {
                     DType::Q8 => self.made_of(body, ty, Op::QuantAbsmax {}),
                     DType::Q8b => self.made_of(body, ty, Op::QuantBlocks { block: QuantBlock::Cols128 }),
@@ -364,8 +391,9 @@ impl Generator<'_> {
 
     fn cache(&mut self, body: &mut Body, slot: &'static str, ty: Type) -> ValueId {
         let known = body.caches.entry(slot).or_default();
-        if !known.is_empty() && self.rng.chance(75) {
-            return self.rng.pick(known);
+        let same: Vec<ValueId> = known.iter().copied().filter(|&v| *body.func.ty(v) == ty).collect();
+        if !same.is_empty() && self.rng.chance(75) {
+            return self.rng.pick(&same);
         }
         let id = body.func.add_input(format!("l{}.{slot}{}", self.layer, known.len()), ty);
         known.push(id);
@@ -482,7 +510,7 @@ impl Generator<'_> {
                 ValueDef::Input(_) => false,
                 ValueDef::Result(node, _) => !func.node(node).op.info().is_view(),
             };
-            let cache = func.ty(value).as_cache().is_some();
+            let cache = func.ty(value).is_persistent();
             if match cache {
                 true => body.updated.contains(&value),
                 false => returnable && self.rng.chance(if read.contains(&value) { 5 } else { 90 }),
@@ -499,7 +527,7 @@ impl Body {
         let node = self.func.insert(None, op, operands, results);
         for &value in &self.func.node(node).results {
             let ty = self.func.ty(value);
-            if ty.as_cache().is_none() {
+            if !ty.is_persistent() {
                 self.by_type.entry(ty.clone()).or_default().push(value);
             }
         }

@@ -3,8 +3,9 @@
 
 use crate::attr::Epilogue;
 use crate::blocks::BLOCK;
+use crate::limits::MAX_TAPS;
 use crate::ops::Op;
-use crate::types::{DType, Rows, Type};
+use crate::types::{DType, Rows, StateDims, Type};
 use crate::weights::TILE_ROWS;
 
 /// A rule that operand types break, in words that name the sizes.
@@ -229,4 +230,85 @@ pub(crate) fn split(op: &Op, t: &[&Type]) -> Inferred {
         return rule(format!("sizes {:?} must add up to {}", sizes.0, x.width));
     }
     Ok(sizes.0.iter().map(|&width| Type::rows(DType::F32, Rows { per_token: x.per_token, width })).collect())
+}
+
+pub(crate) fn hadamard(op: &Op, t: &[&Type]) -> Inferred {
+    let Op::Hadamard { block, .. } = op else { return rule("not a hadamard") };
+    let x = rows(t[0])?;
+    if !x.width.is_multiple_of(*block) {
+        return rule(format!("{} columns are not in blocks of {block}", x.width));
+    }
+    match t.get(1) {
+        Some(signs) if signs.elements() != Some(u64::from(x.width)) => {
+            rule(format!("there must be {} signs, one for each column, {signs} has others", x.width))
+        }
+        _ => Ok(vec![t[0].clone()]),
+    }
+}
+
+pub(crate) fn transpose_heads(op: &Op, t: &[&Type]) -> Inferred {
+    let Op::TransposeHeads { head, rows: of } = op else { return rule("not a transpose_heads") };
+    let x = rows(t[0])?;
+    match u64::from(x.width).is_multiple_of(u64::from(*head) * u64::from(*of)) {
+        true => Ok(vec![t[0].clone()]),
+        false => rule(format!("{} columns are not {of} rows of heads of {head}", x.width)),
+    }
+}
+
+pub(crate) fn l2_norm_heads(op: &Op, t: &[&Type]) -> Inferred {
+    let Op::L2NormHeads { head, .. } = op else { return rule("not an l2_norm_heads") };
+    let x = rows(t[0])?;
+    match x.width.is_multiple_of(*head) {
+        true => Ok(vec![t[0].clone()]),
+        false => rule(format!("{} columns are not heads of {head}", x.width)),
+    }
+}
+
+pub(crate) fn with_vectors(_: &Op, t: &[&Type]) -> Inferred {
+    let x = rows(t[0])?;
+    for vector in &t[1..] {
+        if vector.elements() != Some(u64::from(x.width)) {
+            return rule(format!("{vector} must have {} elements, as x has", x.width));
+        }
+    }
+    Ok(vec![t[0].clone()])
+}
+
+fn state(ty: &Type) -> Result<StateDims, TypeRule> {
+    ty.as_state().ok_or_else(|| TypeRule(format!("{ty} is no state")))
+}
+
+pub(crate) fn causal_conv(_: &Op, t: &[&Type]) -> Inferred {
+    let (x, (taps, channels), s) = (rows(t[0])?, matrix(t[1])?, state(t[2])?);
+    if t[1].dtype != DType::F32 || !(2..=MAX_TAPS).contains(&taps) {
+        return rule(format!("the weights {} must be 2 to {MAX_TAPS} rows of f32", t[1]));
+    }
+    if channels != x.width || !channels.is_multiple_of(TILE_ROWS) {
+        return rule(format!("the weights {} must have a column for each of {} channels, in 16s", t[1], x.width));
+    }
+    let expected = StateDims { heads: 1, rows: taps - 1, cols: channels };
+    match s == expected {
+        true => Ok(vec![t[0].clone(), t[2].clone()]),
+        false => rule(format!("the state {} must be {}", t[2], Type::state(expected))),
+    }
+}
+
+pub(crate) fn delta_rule(_: &Op, t: &[&Type]) -> Inferred {
+    let [q, k, v, decay, beta] = [rows(t[0])?, rows(t[1])?, rows(t[2])?, rows(t[3])?, rows(t[4])?];
+    let s = state(t[5])?;
+    if q != k || decay != beta || q.per_token != v.per_token || decay.per_token != v.per_token {
+        return rule("q and k, and decay and beta, must be alike, and all have the same tokens");
+    }
+    if s.rows != s.cols || !s.cols.is_multiple_of(TILE_ROWS) {
+        return rule(format!("the state {} must be square, in 16s", t[5]));
+    }
+    let (keys, heads) = (q.width / s.rows, v.width / s.cols);
+    if !q.width.is_multiple_of(s.rows) || !v.width.is_multiple_of(s.cols) || heads != s.heads {
+        return rule(format!("q is {} and v is {}, expected heads as in the state {}", t[0], t[2], t[5]));
+    }
+    if !heads.is_multiple_of(keys) || decay.width != heads {
+        let width = decay.width;
+        return rule(format!("{heads} value heads, {keys} key heads and {width} decays do not go together"));
+    }
+    Ok(vec![t[2].clone(), t[5].clone()])
 }

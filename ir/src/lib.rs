@@ -41,7 +41,7 @@ pub mod verify;
 pub mod weights;
 pub mod work;
 
-pub use attr::{Attr, Bounds, Epilogue, Pairs, QuantBlock, Sizes};
+pub use attr::{Attr, Bounds, Direction, Epilogue, Pairs, QuantBlock, Sizes};
 pub use blocks::BlockFormat;
 pub use build::{BuildError, FuncBuilder};
 pub use cache::CacheType;
@@ -57,7 +57,7 @@ pub use plan::{FuncPlan, Place};
 pub use slot::Slot;
 pub use stage::{Stage, StageRange};
 pub use target::{Arch, Feature, TargetDesc, TargetError};
-pub use types::{CacheDims, DType, Dim, Layout, Rows, Shape, Type};
+pub use types::{CacheDims, DType, Dim, Layout, Rows, Shape, StateDims, Type};
 pub use weights::{WeightBytes, WeightSource};
 
 /// Key positions in one block of attention: scores are reduced block by block, and blocks are merged in rising order, so

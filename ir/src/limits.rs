@@ -29,5 +29,9 @@ pub const GROUPS: [u32; 3] = [64, 128, 256];
 pub const MAX_HEAD: u32 = 1 << 12;
 /// Most heads of an attention, of queries or of keys and values.
 pub const MAX_HEADS: u32 = 1 << 12;
+/// Most elements that a Hadamard transform mixes.
+pub const MAX_HADAMARD: u32 = 1 << 14;
+/// Most tokens that a short convolution looks at.
+pub const MAX_TAPS: u32 = 4;
 /// Most elements of a row of an activation, and most rows and columns of a matrix.
 pub const MAX_WIDTH: u32 = 1 << 26;

@@ -12,13 +12,13 @@
 //!
 //! Invariants: mnemonics are unique; optional operands follow the required ones; an op has no effect besides its results.
 
-use crate::attr::{Attr, Bounds, Epilogue, Pairs, QuantBlock, Sizes};
+use crate::attr::{Attr, Bounds, Direction, Epilogue, Pairs, QuantBlock, Sizes};
 use crate::build::FuncBuilder;
 use crate::columns::Run::{Replicable, Shared, View};
 use crate::columns::{InPlace, Index, OpInfo, position};
 use crate::graph::Operand;
 use crate::infer;
-use crate::limits::{MAX_HEAD, MAX_HEADS, MAX_PARTS, MAX_WIDTH};
+use crate::limits::{MAX_HADAMARD, MAX_HEAD, MAX_HEADS, MAX_PARTS, MAX_WIDTH};
 use crate::partition::Division::{ChosenRows, Elements, KeyHeads, RowTiles, Tokens};
 use crate::rope::Theta;
 use crate::slot::Slot;
@@ -466,7 +466,7 @@ define_ops! {
         indices: {},
         run: View,
         reads: Whole,
-        stages: StageRange::from(Stage::Fused),
+        stages: StageRange::ALL,
         infer: infer::split,
     }
     /// Quantisation to int8 in blocks of 32 or 128 columns, each with its scale.
@@ -546,5 +546,112 @@ define_ops! {
         reads: Whole,
         stages: StageRange::from(Stage::Fused),
         infer: infer::rope_kv_append,
+    }
+    /// The normalised Walsh-Hadamard transform of each `block` neighbouring elements, in Sylvester's order, with a sign for each
+    /// element of the row.
+    Hadamard = "hadamard", hadamard {
+        operands: [x: Act],
+        optional: [signs: VectorParam],
+        attrs: {block: u32 = Bounds::PowerOfTwoUpTo(MAX_HADAMARD), direction: Direction = Bounds::Any},
+        results: [y],
+        in_place: {y: [x]},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
+        stages: StageRange::ALL,
+        infer: infer::hadamard,
+    }
+    /// The heads of a row, a matrix of `rows` rows of heads of `head` elements, in the order of the transposed matrix.
+    TransposeHeads = "transpose_heads", transpose_heads {
+        operands: [x: Act],
+        optional: [],
+        attrs: {head: u32 = HEAD, rows: u32 = HEADS},
+        results: [y],
+        in_place: {},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
+        stages: StageRange::ALL,
+        infer: infer::transpose_heads,
+    }
+    /// Each head of `head` elements with length `scale`: x / sqrt(Σx² + eps) · scale.
+    L2NormHeads = "l2_norm_heads", l2_norm_heads {
+        operands: [x: Act],
+        optional: [],
+        attrs: {eps: f32 = POSITIVE, head: u32 = HEAD, scale: f32 = POSITIVE},
+        results: [y],
+        in_place: {},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
+        stages: StageRange::ALL,
+        infer: infer::l2_norm_heads,
+    }
+    /// 1 / (1 + e^−x), element by element.
+    Sigmoid = "sigmoid", sigmoid {
+        operands: [x: Act],
+        optional: [],
+        attrs: {},
+        results: [y],
+        in_place: {y: [x]},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
+        stages: StageRange::ALL,
+        infer: infer::elementwise,
+    }
+    /// By what recurrent states decay in a step: exp(rate · softplus(x + bias)), where a rate is not above 0.
+    SoftplusDecay = "softplus_decay", softplus_decay {
+        operands: [x: Act, bias: VectorParam, rate: VectorParam],
+        optional: [],
+        attrs: {},
+        results: [y],
+        in_place: {y: [x]},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
+        stages: StageRange::ALL,
+        infer: infer::with_vectors,
+    }
+    /// Causal convolution of each channel over the tokens, with the rows of `w` for the oldest to the newest. The state has the
+    /// tokens before the first one; a sequence begins with zeros.
+    CausalConv = "causal_conv", causal_conv {
+        operands: [x: Act, w: DenseParam, s: State, pos: Position],
+        optional: [],
+        attrs: {},
+        results: [y, s],
+        in_place: {y: [x], s: [s]},
+        indices: {},
+        run: Shared(RowTiles),
+        reads: Whole,
+        stages: StageRange::ALL,
+        infer: infer::causal_conv,
+    }
+    /// The gated delta rule (Yang et al. 2024, arXiv 2412.06464), token by token: the state decays, is corrected towards the value
+    /// at the key, and is read at the query. A sequence begins with zeros.
+    DeltaRule = "delta_rule", delta_rule {
+        operands: [q: Act, k: Act, v: Act, decay: Act, beta: Act, s: State, pos: Position],
+        optional: [],
+        attrs: {},
+        results: [y, s],
+        in_place: {y: [v], s: [s]},
+        indices: {},
+        run: Shared(RowTiles),
+        reads: State,
+        stages: StageRange::ALL,
+        infer: infer::delta_rule,
+    }
+    /// Sum of a row and a vector, element by element.
+    AddBias = "add_bias", add_bias {
+        operands: [x: Act, bias: VectorParam],
+        optional: [],
+        attrs: {},
+        results: [y],
+        in_place: {y: [x]},
+        indices: {},
+        run: Replicable(Tokens),
+        reads: Whole,
+        stages: StageRange::ALL,
+        infer: infer::with_vectors,
     }
 }

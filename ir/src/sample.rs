@@ -14,7 +14,7 @@ use crate::blocks::{BLOCK, BlockFormat, GROUP, block_matrix};
 use crate::columns::Index;
 use crate::entity::ValueId;
 use crate::graph::{Func, Node, Operand, ValueDef};
-use crate::interp::{Cache, CacheData, Tensor, scalar};
+use crate::interp::{Cache, CacheData, State, Tensor, scalar};
 use crate::module::{Module, ParamDef};
 use crate::random::SplitMix;
 use crate::types::{CacheDims, DType, Dim, Layout, Rows, Type};
@@ -127,7 +127,7 @@ pub fn call_bytes(module: &Module, func: &Func, call: CallShape, weights: bool) 
     let bytes = |ty: &Type| ty.shape.0.iter().map(dim).fold(4u64, u64::saturating_mul);
     // An updated cache is the cache.
     let stored =
-        |&v: &ValueId| func.ty(v).as_cache().is_none() || matches!(func.value(v).def, ValueDef::Input(_));
+        |&v: &ValueId| !func.ty(v).is_persistent() || matches!(func.value(v).def, ValueDef::Input(_));
     let values = func.values().filter(stored).map(|v| bytes(func.ty(v)));
     let used = if weights { func.params_used() } else { Vec::new() };
     let params = used.into_iter().filter_map(|p| module.params().get(p)).map(|p| bytes(&p.ty));
@@ -161,6 +161,10 @@ fn tensor(module: &Module, func: &Func, ty: &Type, call: CallShape, rng: &mut Sp
             _ => CacheData::F32((0..n).map(|_| rng.number()).collect()),
         };
         return Tensor::Cache(Cache { dims, capacity: call.capacity, data });
+    }
+    if let Some(dims) = ty.as_state() {
+        let data = (0..dims.elements().unwrap_or(0)).map(|_| rng.number()).collect();
+        return Tensor::State(State { dims, data });
     }
     let bound = index_bound(module, func, ty.dtype).unwrap_or(1).max(1);
     let Some(Rows { per_token, width }) = ty.as_rows().filter(|_| ty.dtype != DType::Idx) else {

@@ -3,7 +3,7 @@
 //! Invariant: a slot takes either values or parameters, never both.
 
 use crate::blocks::{BLOCK, TERNARY_BLOCK};
-use crate::types::{DType, Dim, Type};
+use crate::types::{DType, Dim, Layout, Type};
 
 /// What may stand in an operand slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum Slot {
     Position,
     /// A KV cache.
     Cache,
+    /// A recurrent state.
+    State,
     /// An f32 vector parameter.
     VectorParam,
     /// A dense matrix parameter (f32, f16 or bf16).
@@ -45,8 +47,13 @@ impl Slot {
             | Slot::TernaryParam
             | Slot::BlockParam => true,
             Slot::Act | Slot::Multiplicand | Slot::BlockQuant | Slot::RowNumbers => false,
-            Slot::Tokens | Slot::Position | Slot::Cache => false,
+            Slot::Tokens | Slot::Position | Slot::Cache | Slot::State => false,
         }
+    }
+
+    /// Whether what the slot takes belongs to a sequence and outlives the call.
+    pub fn is_persistent(self) -> bool {
+        matches!(self, Slot::Cache | Slot::State)
     }
 
     /// What the slot takes, for messages.
@@ -59,6 +66,7 @@ impl Slot {
             Slot::Tokens => "token ids idx[1] or idx[T]",
             Slot::Position => "a scalar idx",
             Slot::Cache => "an f16 or f32 cache [kv_heads x C x head_dim]",
+            Slot::State => "an f32 state [heads x rows x cols]",
             Slot::VectorParam => "an f32 vector parameter",
             Slot::DenseParam => "an f32, f16 or bf16 matrix parameter",
             Slot::TableParam => "an f32, f16, bf16 or ter matrix parameter",
@@ -86,6 +94,7 @@ impl Slot {
             Slot::Tokens => ty.dtype == DType::Idx && matches!(ty.shape.0[..], [Dim::N(1)] | [Dim::Tokens]),
             Slot::Position => ty.dtype == DType::Idx && ty.shape.0.is_empty(),
             Slot::Cache => matches!(ty.dtype, DType::F16 | DType::F32) && ty.as_cache().is_some(),
+            Slot::State => ty.layout == Layout::Rows && ty.as_state().is_some(),
             Slot::VectorParam => ty.dtype == DType::F32 && ty.shape.0.len() == 1 && ty.elements().is_some(),
             Slot::DenseParam => {
                 matches!(ty.dtype, DType::F32 | DType::F16 | DType::Bf16) && ty.as_matrix().is_some()

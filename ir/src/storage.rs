@@ -9,6 +9,7 @@
 //! - A V cache (layout `rows`) holds element `(head, position, j)` at index `(head·C + position)·head_dim + j`.
 //! - A K cache in layout `keys16` holds it at `((head·C/16 + position/16)·head_dim + j)·16 + position%16`: one vector of
 //!   16 positions for each j, so that 16 scores are made at once without adding across lanes.
+//! - A recurrent state is its elements one after the other, in f32.
 //!
 //! Invariants: every buffer that generated code reads is followed by at least [`PADDING`] readable bytes; the context
 //! capacity C is a multiple of [`crate::KEY_BLOCK`].
@@ -62,11 +63,19 @@ pub fn activation_bytes(ty: &Type, tokens: u32) -> Option<u64> {
     Some(row_stride(ty)? * u64::from(rows))
 }
 
-/// Bytes of a KV cache with room for `capacity` positions.
+/// Bytes of a KV cache with room for `capacity` positions, or of a recurrent state, whatever the capacity.
 pub fn cache_bytes(ty: &Type, capacity: u32) -> Option<u64> {
+    if ty.as_state().is_some() {
+        return state_bytes(ty);
+    }
     let CacheDims { kv_heads, head_dim } = ty.as_cache()?;
     let elements = u64::from(kv_heads).checked_mul(u64::from(head_dim))?.checked_mul(u64::from(capacity))?;
     elements.checked_mul(u64::from(ty.dtype.element_bytes()?))
+}
+
+/// Bytes of a recurrent state.
+pub fn state_bytes(ty: &Type) -> Option<u64> {
+    ty.as_state()?.elements()?.checked_mul(4)
 }
 
 /// Where a KV cache of `capacity` positions holds these of them: a range of bytes for each head. Positions in layout `keys16`

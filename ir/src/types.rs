@@ -6,7 +6,8 @@
 //! for parameters and in [`crate::storage`] for activations and caches.
 //!
 //! Invariants: the `T` (tokens) dimension is the first of an activation and appears in functions over a chunk only;
-//! the `C` (context capacity) dimension is the second of a cache. Static dimensions are at least 1.
+//! the `C` (context capacity) dimension is the second of a cache. Static dimensions are at least 1. A recurrent state is the one
+//! value with three static dimensions.
 
 use std::fmt;
 
@@ -191,6 +192,24 @@ pub struct CacheDims {
     pub head_dim: u32,
 }
 
+/// The dimensions of a recurrent state `[heads, rows, cols]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateDims {
+    /// Heads, each with a matrix of its own.
+    pub heads: u32,
+    /// Rows of a matrix.
+    pub rows: u32,
+    /// Contiguous columns of a matrix.
+    pub cols: u32,
+}
+
+impl StateDims {
+    /// Elements of all heads; `None` where they cannot be counted.
+    pub fn elements(self) -> Option<u64> {
+        u64::from(self.heads).checked_mul(u64::from(self.rows))?.checked_mul(u64::from(self.cols))
+    }
+}
+
 impl Type {
     /// A type in row-major layout.
     pub fn new(dtype: DType, dims: &[Dim]) -> Self {
@@ -218,6 +237,10 @@ impl Type {
     /// A KV cache.
     pub fn cache(dtype: DType, dims: CacheDims) -> Self {
         Self::new(dtype, &[Dim::N(dims.kv_heads), Dim::Ctx, Dim::N(dims.head_dim)])
+    }
+    /// A recurrent state, in f32.
+    pub fn state(dims: StateDims) -> Self {
+        Self::new(DType::F32, &[Dim::N(dims.heads), Dim::N(dims.rows), Dim::N(dims.cols)])
     }
     /// The same type in another layout.
     #[must_use]
@@ -267,6 +290,19 @@ impl Type {
             [Dim::N(kv_heads), Dim::Ctx, Dim::N(head_dim)] => Some(CacheDims { kv_heads, head_dim }),
             _ => None,
         }
+    }
+    /// The dimensions of a recurrent state.
+    pub fn as_state(&self) -> Option<StateDims> {
+        match self.shape.0[..] {
+            [Dim::N(heads), Dim::N(rows), Dim::N(cols)] if self.dtype == DType::F32 => {
+                Some(StateDims { heads, rows, cols })
+            }
+            _ => None,
+        }
+    }
+    /// Whether values of the type belong to a sequence and outlive the call: KV caches and recurrent states.
+    pub fn is_persistent(&self) -> bool {
+        self.as_cache().is_some() || self.as_state().is_some()
     }
     /// Number of elements, where every dimension is static and the product fits.
     pub fn elements(&self) -> Option<u64> {

@@ -5,6 +5,7 @@
 //!   stored; of a matrix of which only some rows are read (the embedding, the exact rows of a screened head), those rows
 //!   for each token.
 //! - KV cache: attention reads the keys and values of all positions up to the last token of the call, once per call.
+//! - Recurrent states: each is read and written as a whole, once per call and sequence; what is read counts here.
 //! - Multiply-adds: rows × columns of every matrix (the rows that are read) for each token that passes it; in attention two (score and sum) for
 //!   each query element and each key that a token sees.
 //!
@@ -32,6 +33,9 @@ pub enum Reads {
     /// Keys and values of all positions up to the last token, once a call; it multiplies twice for each query element and each
     /// key that a token sees.
     KeysAndValues,
+    /// A recurrent state as a whole, once a call; it multiplies three times by every element of it for each token: what is
+    /// predicted, what is added, what is read.
+    State,
 }
 
 /// Bytes and multiply-adds.
@@ -41,18 +45,20 @@ pub struct Work {
     pub weight_bytes: u64,
     /// Bytes of keys and values.
     pub kv_bytes: u64,
+    /// Bytes of recurrent states.
+    pub state_bytes: u64,
     /// Multiply-adds of ternary matrices.
     pub ternary_macs: u64,
     /// Multiply-adds of other matrices: the head.
     pub dense_macs: u64,
-    /// Multiply-adds of attention.
+    /// Multiply-adds of attention, and with recurrent states.
     pub attention_macs: u64,
 }
 
 impl Work {
     /// All bytes.
     pub fn bytes(&self) -> u64 {
-        self.weight_bytes + self.kv_bytes
+        self.weight_bytes + self.kv_bytes + self.state_bytes
     }
     /// All multiply-adds.
     pub fn macs(&self) -> u64 {
@@ -64,6 +70,7 @@ impl std::ops::AddAssign for Work {
     fn add_assign(&mut self, other: Self) {
         self.weight_bytes += other.weight_bytes;
         self.kv_bytes += other.kv_bytes;
+        self.state_bytes += other.state_bytes;
         self.ternary_macs += other.ternary_macs;
         self.dense_macs += other.dense_macs;
         self.attention_macs += other.attention_macs;
@@ -84,6 +91,10 @@ struct Entry {
     attention_macs: u64,
     /// Bytes of keys and values for each position.
     kv_bytes: u64,
+    /// Bytes of recurrent states for each sequence.
+    state_bytes: u64,
+    /// Multiply-adds with them for each token.
+    state_macs: u64,
     /// Tokens of a call.
     tokens: u32,
 }
@@ -107,6 +118,11 @@ impl Entry {
                 let caches = types.iter().filter(|ty| ty.as_cache().is_some());
                 entry.kv_bytes += caches.filter_map(bytes_per_position).sum::<u64>();
             }
+            let states = types.iter().filter_map(storage::state_bytes).sum::<u64>();
+            entry.state_bytes += states;
+            if reads == Reads::State {
+                entry.state_macs += 3 * states / 4;
+            }
             for (&operand, ty) in node.operands.iter().zip(&types) {
                 let Operand::Param(param) = operand else { continue };
                 let (rows, cols) = ty.as_matrix().map_or((0, 0), |(r, c)| (u64::from(r), u64::from(c)));
@@ -120,7 +136,7 @@ impl Entry {
                         *rows_read.entry(param).or_default() += read;
                         read * cols
                     }
-                    Reads::Whole | Reads::KeysAndValues => {
+                    Reads::Whole | Reads::KeysAndValues | Reads::State => {
                         whole.insert(param);
                         rows * cols
                     }
@@ -154,9 +170,10 @@ impl Entry {
         Work {
             weight_bytes: n * self.row_bytes,
             kv_bytes: (p + n) * self.kv_bytes,
+            state_bytes: self.state_bytes,
             ternary_macs: n * self.ternary_macs,
             dense_macs: n * self.dense_macs,
-            attention_macs: (n * p + n * (n + 1) / 2) * self.attention_macs,
+            attention_macs: (n * p + n * (n + 1) / 2) * self.attention_macs + n * self.state_macs,
         }
     }
 }
@@ -169,6 +186,7 @@ fn row_numbers(operands: &[Type]) -> u64 {
 
 /// Bytes that one position takes in a cache.
 fn bytes_per_position(cache: &Type) -> Option<u64> {
+    cache.as_cache()?;
     storage::cache_bytes(cache, KEY_BLOCK).map(|bytes| bytes / u64::from(KEY_BLOCK))
 }
 
@@ -178,7 +196,7 @@ fn bytes_per_position(cache: &Type) -> Option<u64> {
 pub struct OpWork {
     /// Weights, keys and values that are read, and multiply-adds.
     pub work: Work,
-    /// Bytes of keys and values that are written.
+    /// Bytes of keys and values, and of recurrent states, that are written.
     pub kv_written_bytes: u64,
     /// Bytes of activations that are read, rows as they lie in memory.
     pub read_bytes: u64,
@@ -199,9 +217,10 @@ impl OpWork {
         });
         let rows = |ty: &Type| storage::activation_bytes(ty, call.tokens).unwrap_or(0);
         let cache_rows = op.results.iter().filter_map(|&v| bytes_per_position(func.ty(v))).sum::<u64>();
+        let states = op.results.iter().filter_map(|&v| storage::state_bytes(func.ty(v))).sum::<u64>();
         Self {
             work: Entry::of(module, func, &[node]).call(call.position, call.tokens),
-            kv_written_bytes: cache_rows * u64::from(call.tokens),
+            kv_written_bytes: cache_rows * u64::from(call.tokens) + states,
             read_bytes: values.map(rows).sum(),
             written_bytes: op.results.iter().map(|&v| rows(func.ty(v))).sum(),
         }
@@ -242,6 +261,11 @@ impl Accounts {
     /// Bytes of keys and values that each position adds.
     pub fn kv_bytes_per_position(&self) -> u64 {
         self.decode.kv_bytes
+    }
+
+    /// Bytes of recurrent states of a sequence.
+    pub fn state_bytes(&self) -> u64 {
+        self.decode.state_bytes
     }
 
     /// Tokens that one prefill call handles at most.

@@ -7,7 +7,7 @@
 //!
 //! 1. Every value has one place, and the place suits what made the value: inputs and non-cache outputs lie in
 //!    buffers of the caller; a part of a split is exactly that part of the operand's rows; an appended cache
-//!    is the cache appended to; anything else has aligned arena bytes, enough for the most tokens of a call
+//!    or recurrent state is the one that was changed; anything else has aligned arena bytes, enough for the most tokens of a call
 //!    and inside the arena, or takes over an operand of the same type of an op that reads, for each unit,
 //!    only what it writes. Likewise private bytes for all results of an op that may be replicated.
 //! 2. An op reads a value only while the value's claim stands, that is while no op has written to any of its
@@ -285,9 +285,16 @@ fn known(op: &Op) -> Known {
         | Op::RmsNormHeads { .. }
         | Op::RmsNormQuant { .. }
         | Op::QuantAbsmax {}
-        | Op::QuantBlocks { .. } => Known::new(Run::OverRow, &[]),
+        | Op::QuantBlocks { .. }
+        | Op::TransposeHeads { .. }
+        | Op::L2NormHeads { .. } => Known::new(Run::OverRow, &[]),
         Op::Add {} | Op::Mul {} => Known::new(Run::OverRow, &[(0, &[0, 1])]),
         Op::Relu2 {} | Op::Silu {} | Op::Rope { .. } => Known::new(Run::OverRow, &[(0, &[0])]),
+        Op::Sigmoid {} | Op::SoftplusDecay {} | Op::AddBias {} | Op::Hadamard { .. } => {
+            Known::new(Run::OverRow, &[(0, &[0])])
+        }
+        Op::CausalConv {} => Known::new(Run::Together, &[(0, &[0]), (1, &[2])]),
+        Op::DeltaRule {} => Known::new(Run::Together, &[(0, &[2]), (1, &[5])]),
         // Without a residual there is no operand in this slot.
         Op::Bitlinear { .. } => Known::new(Run::Together, &[(0, &[2])]),
         Op::KvAppend {} => Known::new(Run::Together, &[(0, &[0]), (1, &[1])]),
@@ -303,7 +310,7 @@ fn known(op: &Op) -> Known {
 }
 
 fn is_cache(func: &Func, value: ValueId) -> bool {
-    func.ty(value).as_cache().is_some()
+    func.ty(value).is_persistent()
 }
 
 /// Rule 1: the bytes of every value.

@@ -168,13 +168,13 @@ fn runs(func: &Func, plan: &FuncPlan, tokens: u64) -> Option<()> {
                 continue;
             }
             if func.is_output(value)
-                && func.ty(value).as_cache().is_none()
+                && !func.ty(value).is_persistent()
                 && plan.places[&value] != Place::Extern
             {
                 return None;
             }
             let slots: Vec<usize> = node.op.info().overwritable(result).collect();
-            if func.ty(value).as_cache().is_some() {
+            if func.ty(value).is_persistent() {
                 let Operand::Value(before) = node.operands[slots[0]] else { return None };
                 if locate(value, 0, 0)? != locate(before, 0, 0)? {
                     return None;

@@ -174,8 +174,8 @@ fn longest_chain(func: &Func) -> usize {
         for &operand in &n.operands {
             if let Operand::Value(v) = operand {
                 before.extend(func.producer(v));
-                let changes = (0..n.results.len()).any(|result| info.updated_cache(result).is_some());
-                if changes && func.ty(v).as_cache().is_some() {
+                let changes = (0..n.results.len()).any(|result| info.updated(result).is_some());
+                if changes && func.ty(v).is_persistent() {
                     before.extend(func.users(v).into_iter().filter(|&u| u != node));
                 }
             }

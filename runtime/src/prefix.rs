@@ -2,7 +2,7 @@
 //!
 //! A [`Prefix`] has the tokens of a sequence up to a position and what the model has computed of them: of each cache, and in
 //! it of each head, the bytes of these positions, in the order of the caches (whole blocks of 16 positions in the interleaved
-//! K cache). So it does not depend on the context of the sequence that it came from, and fits every sequence of the same model
+//! K cache), and in its place each recurrent state after the last of them. So it does not depend on the context of the sequence that it came from, and fits every sequence of the same model
 //! with caches of the same types. The bits are those that were computed.
 //!
 //! Files: `HEADER` bytes (magic and version, [`PrefixFormat::id`], tokens, whether there is a tag, bytes of the caches, the tag),
@@ -15,7 +15,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use bitnetc_ir::{Layout, Type};
+use bitnetc_ir::{Layout, Type, storage};
 
 use crate::machine::vec_with_room;
 use crate::whole_file::{WholeFile, WholeFileError};
@@ -31,22 +31,24 @@ pub struct PrefixFormat {
     row_bytes: u64,
     /// Bytes of a block of positions in the others.
     block_bytes: u64,
+    /// Bytes of recurrent states, whatever the number of positions.
+    state_bytes: u64,
 }
 
 impl PrefixFormat {
     /// A format of so many bytes a position, and a block of 16 positions, under an id of its own.
     pub fn new(id: [u8; 32], row_bytes: u64, block_bytes: u64) -> Self {
-        Self { id, row_bytes, block_bytes }
+        Self { id, row_bytes, block_bytes, state_bytes: 0 }
     }
 
     /// The format of caches of these types, of the model that `source` identifies.
     pub(crate) fn of(source: &[u8; 32], types: &[Type]) -> Self {
         let mut id = blake3::Hasher::new();
         id.update(source);
-        let (mut row_bytes, mut block_bytes) = (0, 0);
+        let (mut row_bytes, mut block_bytes, mut state_bytes) = (0, 0, 0);
         for ty in types {
             id.update(ty.to_string().as_bytes()).update(b";");
-            // Sequences are made with types of caches only.
+            state_bytes += storage::state_bytes(ty).unwrap_or(0);
             let Some(dims) = ty.as_cache() else { continue };
             let element = u64::from(ty.dtype.element_bytes().unwrap_or(0));
             let position = u64::from(dims.kv_heads) * u64::from(dims.head_dim) * element;
@@ -55,7 +57,7 @@ impl PrefixFormat {
                 _ => row_bytes += position,
             }
         }
-        Self { id: *id.finalize().as_bytes(), row_bytes, block_bytes }
+        Self { id: *id.finalize().as_bytes(), row_bytes, block_bytes, state_bytes }
     }
 
     /// What identifies it: the model and the types of its caches.
@@ -65,7 +67,8 @@ impl PrefixFormat {
 
     /// Bytes of the caches of so many tokens.
     pub fn bytes(&self, tokens: u64) -> u64 {
-        let rows = tokens.saturating_mul(self.row_bytes);
+        let states = if tokens == 0 { 0 } else { self.state_bytes };
+        let rows = tokens.saturating_mul(self.row_bytes).saturating_add(states);
         rows.saturating_add(tokens.div_ceil(BLOCK).saturating_mul(self.block_bytes))
     }
 }

@@ -1,4 +1,4 @@
-//! A sequence: the tokens that have been fed, and what the model has computed of them, in KV caches of its own.
+//! A sequence: the tokens that have been fed, and what the model has computed of them, in KV caches and recurrent states of its own.
 //!
 //! Sequences are made by [`crate::machine::Machine::sequence`] and fed by [`crate::machine::Machine::step`], of the machine
 //! that made them or of another one of the same model with caches of the same size. They can be kept while others are fed,
@@ -6,8 +6,12 @@
 //! being computed ([`Sequence::copy_prefix`]): the bits are the same, because keys and values depend on the tokens up to
 //! theirs alone.
 //!
+//! A recurrent state is that of one position, and cannot be cut back. Where it is not that of the last token (tokens were forgotten,
+//! a beginning was copied, a step was interrupted), the next step first computes again what is missing: from the start, since
+//! a state at position 0 is nothing. [`Sequence::forget_unheld`] gives up the tokens for which that would be so.
+//!
 //! Invariants: the first [`Sequence::position`] positions of every cache hold the keys and values of [`Sequence::tokens`];
-//! what stands there afterwards is never read. There is room for `context` tokens from the start, so that a step allocates
+//! what stands there afterwards is never read. Recurrent states are those after the first `held` tokens. There is room for `context` tokens from the start, so that a step allocates
 //! nothing; memory that is not used is not taken from the system.
 
 use std::sync::Arc;
@@ -36,6 +40,9 @@ pub struct Sequence {
     capacity: u32,
     context: u32,
     tokens: Vec<u32>,
+    /// Tokens that the recurrent states have gone through, at most as many as there are; without a meaning where there are no
+    /// states.
+    held: u32,
     spoiled: Option<Spoiled>,
 }
 
@@ -70,7 +77,7 @@ impl Sequence {
         let cache = |ty| buffer_of("KV cache", bytes(ty), make);
         let caches = types.iter().map(cache).collect::<Result<_, _>>()?;
         let tokens = vec_with_room("tokens of a sequence", context as usize)?;
-        Ok(Self { model, caches, types: types.to_vec(), capacity, context, tokens, spoiled: None })
+        Ok(Self { model, caches, types: types.to_vec(), capacity, context, tokens, held: 0, spoiled: None })
     }
 
     /// The tokens that have been fed.
@@ -88,10 +95,38 @@ impl Sequence {
         self.context
     }
 
-    /// Forgets the tokens from `position` on (0: all of them).
+    /// Forgets the tokens from `position` on (0: all of them). Of a model with recurrent states, what is left is computed again by
+    /// the next step.
     pub fn truncate(&mut self, position: u32) {
         self.tokens.truncate(position as usize);
         self.spoiled = self.spoiled.filter(|spoiled| spoiled.position < position);
+        if self.held > self.position() {
+            self.held = 0;
+        }
+    }
+
+    /// Whether there are recurrent states.
+    fn has_states(&self) -> bool {
+        self.types.iter().any(|ty| ty.as_state().is_some())
+    }
+
+    /// The tokens that the recurrent states have not gone through, which the next step computes again.
+    pub(crate) fn unheld(&self) -> &[u32] {
+        match self.has_states() {
+            true => &self.tokens[self.held as usize..],
+            false => &[],
+        }
+    }
+
+    /// Forgets the tokens that the next step would compute again; returns how many are left.
+    pub fn forget_unheld(&mut self) -> u32 {
+        self.truncate(self.position() - self.unheld().len() as u32);
+        self.position()
+    }
+
+    /// A step begins to change the recurrent states: until it has ended they are those of no position.
+    pub(crate) fn release_states(&mut self) {
+        self.held = 0;
     }
 
     /// The first of its tokens whose embedding is not finite.
@@ -125,11 +160,30 @@ impl Sequence {
                 to[range.clone()].copy_from_slice(&from[range]);
             }
         }
+        let own = self.held as usize <= same;
         self.tokens.truncate(same);
         self.tokens.extend_from_slice(&tokens[same..]);
+        if source.held == length {
+            for (to, from) in self.states_mut().zip(source.states()) {
+                to.as_mut_slice().copy_from_slice(from.as_slice());
+            }
+            self.held = length;
+        } else if !own {
+            self.held = 0;
+        }
         // The first of the same tokens is the same.
         self.spoiled = source.spoiled.filter(|spoiled| spoiled.position < length);
         Ok(())
+    }
+
+    /// The recurrent states.
+    fn states(&self) -> impl Iterator<Item = &AlignedBuffer> {
+        self.types.iter().zip(&self.caches).filter(|(ty, _)| ty.as_state().is_some()).map(|(_, state)| state)
+    }
+
+    fn states_mut(&mut self) -> impl Iterator<Item = &mut AlignedBuffer> {
+        let all = self.types.iter().zip(&mut self.caches);
+        all.filter(|(ty, _)| ty.as_state().is_some()).map(|(_, state)| state)
     }
 
     /// The format of what [`Sequence::save`] gives, of the model that `source` identifies.
@@ -138,13 +192,17 @@ impl Sequence {
     }
 
     /// Copies the first `length` tokens, or all if there are fewer, with their keys and values, into memory of their size.
-    /// A token whose embedding is not finite and what follows it are left out. `source` identifies the model.
+    /// A token whose embedding is not finite and what follows it are left out. Of a model with recurrent states there is only the
+    /// one beginning that these are of: none if it is longer. `source` identifies the model.
     ///
     /// # Errors
     /// Memory could not be allocated.
     pub fn save(&self, source: &[u8; 32], length: u32) -> Result<Prefix, SessionError> {
         let sound = self.spoiled.map_or(u32::MAX, |spoiled| spoiled.position);
-        let length = length.min(self.position()).min(sound);
+        let mut length = length.min(self.position()).min(sound);
+        if self.has_states() {
+            length = if self.held <= length { self.held } else { 0 };
+        }
         let format = self.prefix_format(source);
         let size = format.bytes(u64::from(length));
         let room = usize::try_from(size).unwrap_or(usize::MAX);
@@ -154,6 +212,8 @@ impl Sequence {
             for range in storage::cache_ranges(ty, self.capacity, 0..length).into_iter().flatten() {
                 bytes.extend_from_slice(&cache.as_slice()[range.start as usize..range.end as usize]);
             }
+            let state = storage::state_bytes(ty).filter(|_| length > 0).unwrap_or(0);
+            bytes.extend_from_slice(&cache.as_slice()[..state as usize]);
         }
         Prefix::new(format, &self.tokens[..length as usize], bytes).ok_or(SessionError::ForeignSequence)
     }
@@ -177,7 +237,16 @@ impl Sequence {
         let tokens = &prefix.tokens()[..length as usize];
         let same = self.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
         let mut head = 0;
+        let (own, whole) = (self.held as usize <= same, length == all && all > 0);
         for (ty, cache) in self.types.iter().zip(&mut self.caches) {
+            if let Some(size) = storage::state_bytes(ty).filter(|_| all > 0) {
+                let size = size as usize;
+                if whole {
+                    cache.as_mut_slice()[..size].copy_from_slice(&prefix.bytes()[head..head + size]);
+                }
+                head += size;
+                continue;
+            }
             let saved = storage::cache_ranges(ty, self.capacity, 0..all).into_iter().flatten();
             let wanted = storage::cache_ranges(ty, self.capacity, same as u32..length).into_iter().flatten();
             for (saved, wanted) in saved.zip(wanted) {
@@ -190,6 +259,11 @@ impl Sequence {
         }
         self.tokens.truncate(same);
         self.tokens.extend_from_slice(&tokens[same..]);
+        match (whole, own) {
+            (true, _) => self.held = length,
+            (false, true) => {}
+            (false, false) => self.held = 0,
+        }
         self.spoiled = self.spoiled.filter(|spoiled| (spoiled.position as usize) < same);
         Ok(())
     }
@@ -207,6 +281,7 @@ impl Sequence {
     /// Adds tokens whose keys and values have been computed; `spoiled` is the first of all that is. The context has room for them.
     pub(crate) fn append(&mut self, tokens: &[u32], spoiled: Option<Spoiled>) {
         self.tokens.extend_from_slice(tokens);
+        self.held = self.position();
         self.spoiled = spoiled;
     }
 }

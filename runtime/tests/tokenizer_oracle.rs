@@ -35,12 +35,16 @@ fn spec_of(gguf: &Path) -> TokenizerSpec {
     let meta = TokenizerMeta::read(&gguf).unwrap();
     let types: Vec<TokenType> =
         meta.types().iter().map(|&kind| TokenType::from_gguf(kind as i64).unwrap()).collect();
-    assert_eq!(meta.pre(), Some(PreTokenizer::LlamaBpe));
+    let algorithm = match meta.pre() {
+        Some(PreTokenizer::LlamaBpe) => Algorithm::LlamaBpe,
+        Some(PreTokenizer::Qwen35) => Algorithm::Qwen35,
+        other => panic!("a reference with {other:?}"),
+    };
     TokenizerSpec {
         tokens: meta.tokens().iter().map(|&token| token.to_owned()).collect(),
         merges: pack_merges(meta.tokens(), &types, meta.merges()).unwrap(),
         types,
-        algorithm: Algorithm::LlamaBpe,
+        algorithm,
         bos: meta.special().bos,
         eos: meta.special().eos,
         eog: meta.end_of_generation().to_vec(),
@@ -250,4 +254,23 @@ fn sentence_piece_vectors() {
         assert_eq!(tokenizer.decode_lossy(&ids(&case["ids"]), false), text);
     }
     assert!(cases.len() > 300, "{}", cases.len());
+}
+
+#[test]
+fn qwen35_matches_llama_cpp() {
+    let (Some(vocabulary), Some(texts), Some(expected)) =
+        (outside("qwen35/qwen35_vocab.gguf"), outside("qwen35/qwen35.inp"), outside("qwen35/qwen35.out"))
+    else {
+        return;
+    };
+    let tokenizer = Tokenizer::new(&spec_of(&vocabulary)).unwrap();
+    let texts = std::fs::read_to_string(texts).unwrap();
+    let expected = std::fs::read_to_string(expected).unwrap();
+    let mut compared = 0;
+    for (text, ids) in texts.split("\n__ggml_vocab_test__\n").zip(expected.lines()) {
+        let ids: Vec<TokenId> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
+        assert_eq!(tokenizer.encode(text, false, false).unwrap(), ids, "{text:?}");
+        compared += 1;
+    }
+    assert!(compared >= 40, "{compared} texts");
 }

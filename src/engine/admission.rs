@@ -127,7 +127,7 @@ impl<S: Stepper> Scheduler<S> {
             (_, false) => 0,
         };
         self.put_away(index, left);
-        S::truncate(&mut self.seats[index].sequence, left);
+        let left = S::truncate(&mut self.seats[index].sequence, left);
         self.seats[index].salt = salt;
         match (source, stored) {
             (Source::Seat(of), _) => match self.seats.get_disjoint_mut([index, of]) {

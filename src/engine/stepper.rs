@@ -34,8 +34,9 @@ pub trait Stepper {
     /// The tokens of a sequence.
     fn tokens(sequence: &Self::Sequence) -> &[u32];
 
-    /// Forgets the tokens of a sequence from `length` on.
-    fn truncate(sequence: &mut Self::Sequence, length: usize);
+    /// Forgets the tokens of a sequence from `length` on; returns how many it holds then. Fewer are no error: what a model keeps
+    /// of a text may be such that it cannot be cut back.
+    fn truncate(sequence: &mut Self::Sequence, length: usize) -> usize;
 
     /// Makes `to` hold the first `length` tokens of `from` and no others, without computing them; returns how many it
     /// holds. Fewer are no error: what is missing is computed, and the bits are the same.
@@ -130,8 +131,9 @@ impl Stepper for MachineStepper {
         sequence.tokens()
     }
 
-    fn truncate(sequence: &mut Sequence, length: usize) {
+    fn truncate(sequence: &mut Sequence, length: usize) -> usize {
         sequence.truncate(u32::try_from(length).unwrap_or(u32::MAX));
+        sequence.forget_unheld() as usize
     }
 
     fn copy_prefix(from: &Sequence, to: &mut Sequence, length: usize) -> usize {
@@ -140,7 +142,7 @@ impl Stepper for MachineStepper {
             // Of another machine.
             to.truncate(0);
         }
-        to.tokens().len()
+        to.forget_unheld() as usize
     }
 
     fn prefix_format(&self) -> PrefixFormat {
@@ -155,7 +157,7 @@ impl Stepper for MachineStepper {
         if to.restore(&self.source, prefix, u32::try_from(length).unwrap_or(u32::MAX)).is_err() {
             to.truncate(0);
         }
-        to.tokens().len()
+        to.forget_unheld() as usize
     }
 
     fn context(&self) -> u32 {

@@ -173,5 +173,6 @@ pub fn shapes() -> Vec<TinyModel> {
         TinyModel { heads: 64, kv_heads: 1, head_dim: 2, seed: 8, ..base.clone() },
         TinyModel { heads: 64, kv_heads: 32, head_dim: 2, ffn: 384, seed: 6, ..base.clone() },
         TinyModel { hidden: 256, heads: 2, kv_heads: 1, head_dim: 128, ffn: 256, seed: 7, ..base },
+        TinyModel { seed: 9, ..TinyModel::hybrid() },
     ]
 }

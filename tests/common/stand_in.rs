@@ -177,8 +177,9 @@ impl Stepper for StandIn {
     fn tokens(sequence: &StandInSequence) -> &[u32] {
         &sequence.tokens
     }
-    fn truncate(sequence: &mut StandInSequence, length: usize) {
+    fn truncate(sequence: &mut StandInSequence, length: usize) -> usize {
         sequence.tokens.truncate(length);
+        sequence.tokens.len()
     }
     fn copy_prefix(from: &StandInSequence, to: &mut StandInSequence, length: usize) -> usize {
         to.tokens.clear();

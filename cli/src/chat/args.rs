@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bitnetc::chat::{ChatEncoder, TEMPLATES, Wish};
 use bitnetc::load::Loaded;
 use clap::Args;
+use serde_json::{Map, Value, json};
 
 use crate::escapes::EscapeArgs;
 use crate::failure::Failure;
@@ -64,6 +65,39 @@ impl SystemArgs {
     }
 }
 
+/// Whether the model thinks before it answers: variables of its chat template.
+#[derive(Debug, Args)]
+pub(crate) struct ThinkArgs {
+    /// Have the model think before it answers, where its chat template leaves the choice
+    #[arg(long, overrides_with = "no_think")]
+    pub(crate) think: bool,
+    /// Have the model answer without thinking, where its chat template leaves the choice
+    #[arg(long, overrides_with = "think")]
+    pub(crate) no_think: bool,
+    /// How hard the model thinks, in the words of its chat template (Qwen 3.8: low, medium, xhigh)
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) reasoning_effort: Option<String>,
+}
+
+impl ThinkArgs {
+    /// Whether anything is asked for.
+    fn asked(&self) -> bool {
+        self.think || self.no_think || self.reasoning_effort.is_some()
+    }
+
+    /// The variables for the template.
+    pub(crate) fn variables(&self) -> Map<String, Value> {
+        let mut variables = Map::new();
+        if self.think || self.no_think {
+            variables.insert("enable_thinking".to_owned(), json!(self.think));
+        }
+        if let Some(level) = &self.reasoning_effort {
+            variables.insert("reasoning_effort".to_owned(), json!(level));
+        }
+        variables
+    }
+}
+
 /// How a prompt is put to the model.
 #[derive(Debug, Args)]
 pub(crate) struct PromptArgs {
@@ -71,6 +105,8 @@ pub(crate) struct PromptArgs {
     pub(crate) template: TemplateArgs,
     #[command(flatten)]
     pub(crate) system: SystemArgs,
+    #[command(flatten)]
+    pub(crate) think: ThinkArgs,
     /// Print the text that the model is given on stderr
     #[arg(long)]
     pub(crate) show_prompt: bool,
@@ -79,7 +115,7 @@ pub(crate) struct PromptArgs {
 impl PromptArgs {
     /// Whether a chat is asked for.
     pub(crate) fn asked(&self) -> bool {
-        self.template.asked() || self.system.asked()
+        self.template.asked() || self.system.asked() || self.think.asked()
     }
 }
 

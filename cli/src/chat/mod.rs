@@ -81,7 +81,8 @@ fn conversation(args: &ChatArgs, model: &Model, quiet: bool) -> Result<Conversat
     };
     let session = model.session_with(EngineOptions::single(context, asked.engine.build.threads()))?;
     let overflow = if args.shifts() { Overflow::DropOldest } else { Overflow::Refuse };
-    let options = ConversationOptions { overflow, ..ConversationOptions::default() };
+    let variables = asked.chat.think.variables();
+    let options = ConversationOptions { overflow, variables, ..ConversationOptions::default() };
     let mut conversation = Conversation::new(session, encoder, options);
     conversation.set_keep_going(|| !interrupt::requested());
     Ok(conversation)

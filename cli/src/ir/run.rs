@@ -210,6 +210,7 @@ fn shape(tensor: &Tensor) -> Vec<usize> {
         Tensor::Cache(cache) => {
             vec![cache.dims.kv_heads as usize, cache.capacity as usize, cache.dims.head_dim as usize]
         }
+        Tensor::State(state) => [state.dims.heads, state.dims.rows, state.dims.cols].map(|n| n as usize).into(),
     }
 }
 
@@ -231,6 +232,7 @@ fn values(tensor: &Tensor, count: usize) -> Vec<Value> {
             }
             CacheData::F32(data) => data.iter().take(count).map(|&x| float(x)).collect(),
         },
+        Tensor::State(state) => state.data.iter().take(count).map(|&x| float(x)).collect(),
     }
 }
 
@@ -253,6 +255,7 @@ fn hash(tensor: &Tensor) -> String {
             CacheData::F16(bits) => bits.iter().for_each(|b| add(&b.to_le_bytes())),
             CacheData::F32(data) => data.iter().for_each(|x| add(&x.to_le_bytes())),
         },
+        Tensor::State(state) => state.data.iter().for_each(|x| add(&x.to_le_bytes())),
     }
     hasher.finalize().to_hex()[..32].to_owned()
 }

@@ -448,11 +448,12 @@ pub(super) const FLAGS: &[Flag] = &[
     flag(&["--jinja", "--no-jinja"], TEXT, None, Nothing("chat templates are always Jinja")),
     flag(&["--chat-template-kwargs"], TEXT, One, Refused("requests have chat_template_kwargs in their body")),
     flag(
-        &["--reasoning-format", "--reasoning-budget", "--reasoning-effort", "--reasoning-budget-message"],
+        &["--reasoning-format", "--reasoning-budget", "--reasoning-budget-message"],
         PROMPTED,
         One,
         Nothing(NO_REASONING),
     ),
+    flag(&["--reasoning-effort"], &[Batch], One, Nothing(NO_REASONING)),
     flag(&["-rea", "--reasoning"], PROMPTED, SWITCH, Nothing(NO_REASONING)),
     flag(
         &["--skip-chat-parsing", "--no-skip-chat-parsing", "--reasoning-preserve", "--no-reasoning-preserve"],

@@ -72,6 +72,10 @@ impl Signature {
         self.args.push(Arg::Operand(i));
     }
 
+    pub(super) fn changed_state(&mut self, i: u8) {
+        self.args.push(Arg::Operand(i));
+    }
+
     pub(super) fn rope_table(&mut self) {
         self.args.push(Arg::RopeTable);
     }
@@ -161,6 +165,10 @@ impl Parameters<'_> {
 
     pub(super) fn changed_cache(&mut self, i: u8) -> I64 {
         self.buffer(format!("operand{i}"), Access::ReadWrite, Arg::Operand(i), None)
+    }
+
+    pub(super) fn changed_state(&mut self, i: u8) -> I64 {
+        self.changed_cache(i)
     }
 
     pub(super) fn rope_table(&mut self) -> I64 {

@@ -4,9 +4,9 @@
 //! (tokens, positions) counts with the most that any call has. Readers may go as far as the padding after each buffer.
 
 use bitnetc_ir::blocks::{BLOCK, BlockFormat, TERNARY_BLOCK};
-use bitnetc_ir::storage::{MAX_TOKENS, PADDING, row_stride};
+use bitnetc_ir::storage::{MAX_TOKENS, PADDING, row_stride, state_bytes};
 use bitnetc_ir::weights::{TILE_ROWS, packed_bytes};
-use bitnetc_ir::{DType, Epilogue, Layout, Rows, Type};
+use bitnetc_ir::{DType, Epilogue, Layout, Rows, StateDims, Type};
 
 use super::{ActivationScale, Arg, CacheShape, KernelKind, KernelSpec, TokenMode};
 
@@ -162,7 +162,23 @@ impl KernelSpec {
                 | KernelKind::AttentionTiles { heads: count, cache, .. },
                 _,
             ) => heads(count, cache.head_dim),
-            (KernelKind::Elementwise { width, .. }, _) => row(DType::F32, width),
+            (KernelKind::Elementwise { width, .. }, _)
+            | (KernelKind::AddBias { width } | KernelKind::SoftplusDecay { width }, _)
+            | (KernelKind::Hadamard { width, .. } | KernelKind::TransposeHeads { width, .. }, _)
+            | (KernelKind::L2NormHeads { width, .. }, _) => row(DType::F32, width),
+            (KernelKind::CausalConv { channels, taps }, Operand(1)) => {
+                packed(&Type::matrix(DType::F32, taps, channels)).0
+            }
+            (KernelKind::CausalConv { channels, taps }, Operand(2)) => {
+                state_bytes(&Type::state(StateDims { heads: 1, rows: taps.saturating_sub(1), cols: channels }))
+            }
+            (KernelKind::CausalConv { channels, .. }, _) => row(DType::F32, channels),
+            (KernelKind::DeltaRule { key_heads, d, .. }, Operand(0 | 1)) => heads(key_heads, d),
+            (KernelKind::DeltaRule { heads, .. }, Operand(3 | 4)) => row(DType::F32, heads),
+            (KernelKind::DeltaRule { heads, d, .. }, Operand(5)) => {
+                state_bytes(&Type::state(StateDims { heads, rows: d, cols: d }))
+            }
+            (KernelKind::DeltaRule { heads: count, d, .. }, _) => heads(count, d),
             (KernelKind::EmbedTernary { .. }, _)
             | (KernelKind::Embed { .. } | KernelKind::Matmul { .. } | KernelKind::RmsNorm { .. }, _)
             | (KernelKind::RmsNormQuant { .. } | KernelKind::MatmulRows { .. }, _)

@@ -1,4 +1,4 @@
-//! RMSNorm and absmax quantisation, apart and in one.
+//! RMSNorm and absmax quantisation, apart and in one, and the L2 norm.
 //!
 //! The fused kernel gives the bits of the two ops in turn. The normalised row stays in the scratch between the pass for its
 //! maximum and the one for its codes: a division takes longer than to load its result again.
@@ -46,6 +46,39 @@ pub(super) fn rms_norm_heads(b: &mut KernelBuilder, kernel: &kernel::RmsNormHead
     });
 }
 
+/// Each head of `head` elements with length `scale`. A unit is a token.
+pub(super) fn l2_norm_heads(b: &mut KernelBuilder, kernel: &kernel::L2NormHeads) {
+    let &kernel::L2NormHeads { call, width, head, eps, scale, x, y } = kernel;
+    call.for_units(b, |b, token| {
+        let x = x.of(b, token);
+        let y = y.of(b, token);
+        b.for_loop(0, 4 * i64::from(width), 4 * i64::from(head), (), |b, at, ()| {
+            let (x, y) = (b.add(x, at), b.add(y, at));
+            let sum = squares(b, x, head);
+            let eps = b.splat_f32(f32::from_bits(eps));
+            let shifted = b.fadd(sum, eps);
+            let root = b.sqrt(shifted);
+            let scale = b.splat_f32(f32::from_bits(scale));
+            for_groups(b, head, (), |b, group, ()| {
+                let v = group.load(b, x);
+                let v = b.fdiv(v, root);
+                let v = b.fmul(v, scale);
+                group.store(b, y, v);
+            });
+        });
+    });
+}
+
+/// The sum of the squares of `width` elements, in all lanes.
+fn squares(b: &mut KernelBuilder, x: I64, width: u32) -> Vf {
+    let zero = b.splat_f32(0.0);
+    let squares = for_groups(b, width, zero, |b, group, sum| {
+        let v = group.load(b, x);
+        b.fma(v, v, sum)
+    });
+    b.reduce_add_f32(squares)
+}
+
 /// A unit is a token.
 pub(super) fn rms_norm_quant(b: &mut KernelBuilder, kernel: &kernel::RmsNormQuant) {
     let &kernel::RmsNormQuant { call, width, eps, x, weights, q, scratch: normalised } = kernel;
@@ -83,12 +116,7 @@ struct Norm {
 
 impl Norm {
     fn new(b: &mut KernelBuilder, x: I64, w: I64, width: u32, eps: u32) -> Self {
-        let zero = b.splat_f32(0.0);
-        let squares = for_groups(b, width, zero, |b, group, sum| {
-            let v = group.load(b, x);
-            b.fma(v, v, sum)
-        });
-        let sum = b.reduce_add_f32(squares);
+        let sum = squares(b, x, width);
         let n = b.splat_f32(width as f32);
         let mean = b.fdiv(sum, n);
         let eps = b.splat_f32(f32::from_bits(eps));

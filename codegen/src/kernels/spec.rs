@@ -31,6 +31,8 @@ pub enum ElementwiseFn {
     Relu2,
     /// x / (1 + e^−x)
     Silu,
+    /// 1 / (1 + e^−x)
+    Sigmoid,
 }
 
 impl ElementwiseFn {
@@ -38,7 +40,7 @@ impl ElementwiseFn {
     pub fn is_binary(self) -> bool {
         match self {
             Self::Add | Self::Mul => true,
-            Self::Relu2 | Self::Silu => false,
+            Self::Relu2 | Self::Silu | Self::Sigmoid => false,
         }
     }
 
@@ -48,6 +50,7 @@ impl ElementwiseFn {
             Self::Mul => "mul",
             Self::Relu2 => "relu2",
             Self::Silu => "silu",
+            Self::Sigmoid => "sigmoid",
         }
     }
 }
@@ -219,6 +222,33 @@ impl KernelSpec {
                 KernelKind::RmsNormHeads { width: width(0)?, head: *head, eps: eps.to_bits() }
             }
             Op::Silu {} => KernelKind::Elementwise { op: ElementwiseFn::Silu, width: width(0)? },
+            Op::Sigmoid {} => KernelKind::Elementwise { op: ElementwiseFn::Sigmoid, width: width(0)? },
+            Op::AddBias {} => KernelKind::AddBias { width: width(0)? },
+            Op::SoftplusDecay {} => KernelKind::SoftplusDecay { width: width(0)? },
+            Op::Hadamard { block, direction } => KernelKind::Hadamard {
+                width: width(0)?,
+                block: *block,
+                direction: *direction,
+                signed: operands.len() > 1,
+            },
+            Op::TransposeHeads { head, rows } => {
+                KernelKind::TransposeHeads { width: width(0)?, head: *head, rows: *rows }
+            }
+            Op::L2NormHeads { eps, head, scale } => KernelKind::L2NormHeads {
+                width: width(0)?,
+                head: *head,
+                eps: eps.to_bits(),
+                scale: scale.to_bits(),
+            },
+            Op::CausalConv {} => {
+                let (taps, channels) = matrix(1)?;
+                KernelKind::CausalConv { channels, taps }
+            }
+            Op::DeltaRule {} => {
+                let state = operands.get(5).and_then(|ty| ty.as_state()).ok_or_else(bad)?;
+                let key_heads = width(0)?.checked_div(state.cols).ok_or_else(bad)?;
+                KernelKind::DeltaRule { key_heads, heads: state.heads, d: state.cols }
+            }
             Op::QuantAbsmax {} => KernelKind::QuantAbsmax { width: width(0)? },
             Op::TernaryMatmul {} => bitlinear(Epilogue::None)?,
             Op::Bitlinear { epilogue } => bitlinear(*epilogue)?,

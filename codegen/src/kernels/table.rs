@@ -5,13 +5,16 @@
 //! [`KernelSpec::of`], the only place outside of this table that names kernels one by one.
 
 use bitnetc_ir::blocks::{BLOCK, TERNARY_BLOCK};
+use bitnetc_ir::limits::{MAX_HADAMARD, MAX_HEADS, MAX_TAPS};
 use bitnetc_ir::partition::Per;
-use bitnetc_ir::{BlockFormat, DType, Epilogue, Layout, Units};
+use bitnetc_ir::weights::TILE_ROWS;
+use bitnetc_ir::{BlockFormat, DType, Direction, Epilogue, Layout, Units};
 
 use super::args::{Call, Parameters, Position, Signature, TokenRows};
 use super::{
     ActivationScale, CacheShape, ElementwiseFn, KernelError, KernelSpec, Registers, RopeShape, TokenMode,
-    attention, bitlinear, blocks, elementwise, embed, kv_append, matmul, norm, rope, screen,
+    attention, bitlinear, blocks, elementwise, embed, hadamard, kv_append, matmul, norm, recurrent, rope,
+    screen,
 };
 use crate::kir::{I64, KernelBuilder};
 
@@ -443,4 +446,140 @@ define_kernels! {
     name format!("{}_{width}", op.name());
     check { spec.width("the width", width) }
     generator elementwise::elementwise;
+
+    /// A row and a vector.
+    AddBias {
+        /// Columns.
+        width: u32,
+    }
+    args { x: operand_rows(0), bias: param(1), y: result_rows(0) }
+    name format!("add_bias_{width}");
+    check { spec.width("the width", width) }
+    generator elementwise::add_bias;
+
+    /// By what recurrent states decay.
+    SoftplusDecay {
+        /// Columns.
+        width: u32,
+    }
+    args { x: operand_rows(0), bias: param(1), rate: param(2), y: result_rows(0) }
+    name format!("softplus_decay_{width}");
+    check { spec.width("the width", width) }
+    generator elementwise::softplus_decay;
+
+    /// The Walsh-Hadamard transform of each block.
+    Hadamard {
+        /// Columns.
+        width: u32,
+        /// Columns of a block.
+        block: u32,
+        /// On which side the signs are.
+        direction: Direction,
+        /// Whether there are signs.
+        signed: bool,
+    }
+    args {
+        x: operand_rows(0),
+        signs: param(1) if signed,
+        y: result_rows(0),
+        scratch: scratch(hadamard::scratch_bytes(width, block)),
+    }
+    name hadamard::name(width, block, direction, signed);
+    check {
+        spec.width("the width", width),
+        spec.size("the block", block, MAX_HADAMARD.into()),
+        spec.rule(block.is_power_of_two() && width.is_multiple_of(block), "blocks are powers of two and divide the width"),
+    }
+    generator hadamard::hadamard;
+
+    /// The heads of a row in the order of the transposed matrix of heads.
+    TransposeHeads {
+        /// Columns.
+        width: u32,
+        /// Elements of a head.
+        head: u32,
+        /// Rows of the matrix of heads.
+        rows: u32,
+    }
+    args { x: operand_rows(0), y: result_rows(0) }
+    name format!("transpose_heads_{width}of{head}_{rows}rows");
+    check {
+        spec.width("the width", width),
+        spec.head(head),
+        spec.size("the rows of heads", rows, MAX_HEADS.into()),
+        spec.rule(
+            u64::from(width).is_multiple_of(u64::from(head) * u64::from(rows)),
+            "rows of heads divide the width",
+        ),
+    }
+    generator hadamard::transpose_heads;
+
+    /// Heads of one length.
+    L2NormHeads {
+        /// Columns.
+        width: u32,
+        /// Elements of a head.
+        head: u32,
+        /// Bits of eps.
+        eps: u32,
+        /// Bits of the length.
+        scale: u32,
+    }
+    args { x: operand_rows(0), y: result_rows(0) }
+    name format!(
+        "l2_norm_heads_{width}of{head}_eps{:?}_scale{:?}",
+        f32::from_bits(eps),
+        f32::from_bits(scale)
+    );
+    check {
+        spec.width("the width", width),
+        spec.head(head),
+        spec.rule(width.is_multiple_of(head), "heads divide the width"),
+    }
+    generator norm::l2_norm_heads;
+
+    /// Convolution of each channel over the tokens.
+    CausalConv {
+        /// Channels.
+        channels: u32,
+        /// Tokens that are looked at.
+        taps: u32,
+    }
+    args { x: operand_rows(0), w: param(1), state: changed_state(2), y: result_rows(0), position: position }
+    name format!("causal_conv_{channels}x{taps}");
+    check {
+        spec.width("the channels", channels),
+        spec.size("the tokens looked at", taps, MAX_TAPS.into()),
+        spec.rule(taps > 1 && channels.is_multiple_of(TILE_ROWS), "two taps at least, channels in 16s"),
+    }
+    generator recurrent::causal_conv;
+
+    /// The gated delta rule.
+    DeltaRule {
+        /// Heads of queries and keys.
+        key_heads: u32,
+        /// Heads of values.
+        heads: u32,
+        /// Elements of a head.
+        d: u32,
+    }
+    args {
+        q: operand_rows(0),
+        k: operand_rows(1),
+        v: operand_rows(2),
+        decay: operand_rows(3),
+        beta: operand_rows(4),
+        state: changed_state(5),
+        y: result_rows(0),
+        position: position,
+    }
+    name format!("delta_rule_{heads}of{key_heads}x{d}");
+    check {
+        spec.head(d),
+        spec.size("the heads", heads, MAX_HEADS.into()),
+        spec.size("the key heads", key_heads, heads.into()),
+        spec.rule(heads.is_multiple_of(key_heads.max(1)), "key heads divide the heads"),
+        spec.rule(d.is_multiple_of(TILE_ROWS), "heads come in 16s"),
+    }
+    generator recurrent::delta_rule;
 }

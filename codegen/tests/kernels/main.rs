@@ -9,6 +9,7 @@ mod in_place;
 mod linear;
 mod pack;
 mod random;
+mod recurrent;
 mod rejected;
 mod rows;
 mod snapshots;

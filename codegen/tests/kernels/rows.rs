@@ -29,7 +29,7 @@ pub(crate) fn position(at: u32) -> Input {
     Input::Value(Type::scalar(DType::Idx), Tensor::Position(at))
 }
 
-fn vector(random: &mut Random, width: u32) -> Input {
+pub(crate) fn vector(random: &mut Random, width: u32) -> Input {
     Input::Param(Type::vector(DType::F32, width), random.f32_bytes(width as usize), Vec::new())
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bitnetc_codegen::kernels::{Arg as Word, KernelSpec, Registers, TokenMode};
 use bitnetc_codegen::kir::interp::{self, Arg, Memory, RegionId};
 use bitnetc_codegen::kir::{Access, Kernel};
-use bitnetc_ir::interp::{CacheData, Interpreter, Tensor};
+use bitnetc_ir::interp::{CacheData, Interpreter, State, Tensor};
 use bitnetc_ir::weights::packed_scale_index;
 use bitnetc_ir::{
     BlockFormat, ContentHash, DType, Extent, FuncBuilder, InPlace, Module, Op, Operand, Pairs, ParamDecl,
@@ -90,7 +90,7 @@ impl Trial {
         let (operands, results) = (self.types(), self.result_types());
         let fits = |i: &&InPlace| {
             let ty = &results[i.result];
-            operands.get(i.operand) == Some(ty) && ty.as_cache().is_none()
+            operands.get(i.operand) == Some(ty) && !ty.is_persistent()
         };
         self.op.info().in_place.iter().filter(fits).copied().collect()
     }
@@ -289,7 +289,7 @@ impl Trial {
                         _ => 0,
                     };
                     let taken = over.is_some_and(|over| over.operand == i);
-                    let changed = taken || matches!(tensor, Tensor::Cache(_));
+                    let changed = taken || matches!(tensor, Tensor::Cache(_) | Tensor::State(_));
                     let access = if changed { Access::ReadWrite } else { Access::ReadOnly };
                     encode(tensor, ty, stride).map(|bytes| {
                         let region = memory.add(bytes, access);
@@ -304,10 +304,10 @@ impl Trial {
         }
         // Results: caches are their operands.
         let mut results = Vec::new();
-        let mut caches =
-            (0..).zip(&self.inputs).filter(|(_, i)| matches!(i, Input::Value(_, Tensor::Cache(_))));
+        let persistent = |input: &Input| matches!(input, Input::Value(ty, _) if ty.is_persistent());
+        let mut caches = (0..).zip(&self.inputs).filter(|(_, input)| persistent(input));
         for (result, ty) in self.result_types().into_iter().enumerate() {
-            let found = if ty.as_cache().is_some() {
+            let found = if ty.is_persistent() {
                 let (at, _) = caches.next().unwrap();
                 operands[at as usize].unwrap()
             } else {
@@ -390,7 +390,7 @@ impl Trial {
             if let Some(difference) = expected.first_difference(&found) {
                 panic!("{how}: {:?} on {:?}: {difference}", self.op, self.types());
             }
-            if ty.as_cache().is_some() {
+            if ty.is_persistent() {
                 continue;
             }
             let rows = u64::from(self.tokens.unwrap_or(1));
@@ -511,6 +511,7 @@ fn encode(tensor: &Tensor, ty: &Type, stride: u64) -> Option<Vec<u8>> {
             bytes
         }
         Tensor::Tokens(ids) => ids.iter().flat_map(|id| id.to_le_bytes()).collect(),
+        Tensor::State(state) => state.data.iter().flat_map(|x| x.to_le_bytes()).collect(),
         Tensor::Position(_) => return None,
         Tensor::Cache(cache) => {
             let mut bytes = vec![0; storage::cache_bytes(ty, cache.capacity).unwrap() as usize];
@@ -570,6 +571,10 @@ fn decode(bytes: &[u8], at: usize, stride: u64, ty: &Type, like: &Tensor) -> Ten
                 CacheData::F32(data) => data[logical] = f32::from_le_bytes(word(4 * stored)),
             });
             Tensor::Cache(cache)
+        }
+        Tensor::State(state) => {
+            let data = (0..state.data.len()).map(|i| f32::from_le_bytes(word(4 * i))).collect();
+            Tensor::State(State { dims: state.dims, data })
         }
         Tensor::Q8b { rows, width, block, .. } => {
             let starts: Vec<usize> = (0..*rows).map(|row| at + row * stride as usize).collect();

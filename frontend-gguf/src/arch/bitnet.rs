@@ -20,6 +20,8 @@ pub(super) static FAMILY: Family = Family {
     defaults: Defaults { context: 2048, rope_theta: 10_000.0 },
     layer_tensors: bitnet_b158::LAYER,
     scale_tensors: true,
+    rotations: false,
+    hybrid: None,
     quantisation: ActivationFormat::Int8Token,
     ternary_tables: false,
 };

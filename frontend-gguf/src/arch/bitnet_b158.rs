@@ -39,6 +39,8 @@ pub(super) static FAMILY: Family = Family {
     defaults: Defaults { context: 4096, rope_theta: 10_000.0 },
     layer_tensors: LAYER,
     scale_tensors: false,
+    rotations: false,
+    hybrid: None,
     quantisation: ActivationFormat::Int8Token,
     ternary_tables: false,
 };

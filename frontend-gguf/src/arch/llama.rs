@@ -20,6 +20,8 @@ pub(super) static FAMILY: Family = Family {
     defaults: Defaults { context: 2048, rope_theta: 10_000.0 },
     layer_tensors: &[ATTN_NORM, ATTN_Q, ATTN_K, ATTN_V, ATTN_OUTPUT, FFN_NORM, FFN_GATE, FFN_UP, FFN_DOWN],
     scale_tensors: true,
+    rotations: true,
+    hybrid: None,
     quantisation: ActivationFormat::Int8Token,
     ternary_tables: false,
 };

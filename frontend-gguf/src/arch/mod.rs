@@ -7,7 +7,9 @@
 mod bitnet;
 mod bitnet_b158;
 mod llama;
+mod qwen2;
 mod qwen3;
+mod qwen35;
 
 use bitnetc_ir::Pairs;
 
@@ -30,7 +32,7 @@ pub struct Family {
     pub rope: Pairs,
     /// What stands for keys that are absent.
     pub defaults: Defaults,
-    /// The tensors of a layer.
+    /// The tensors of a layer, of each kind that there is.
     pub layer_tensors: &'static [LayerTensor],
     /// Whether a layer may have a tensor `<stem>.scale` beside a matrix, by which its result is multiplied.
     pub scale_tensors: bool,
@@ -39,6 +41,28 @@ pub struct Family {
     /// Whether an embedding or a head whose values are ternary is computed as ternary, like a layer; else it is a table of
     /// floats.
     pub ternary_tables: bool,
+    /// Whether its matrices may be stored rotated ([`crate::hadamard`]).
+    pub rotations: bool,
+    /// What models have that consist of layers of two kinds; `None` where all layers have attention.
+    pub hybrid: Option<Hybrid>,
+}
+
+/// What is particular to models of attention and recurrent layers.
+#[derive(Debug, Clone, Copy)]
+pub struct Hybrid {
+    /// Every layer whose number, counted from 1, is a multiple of this has attention, if the file does not say.
+    pub attention_interval: usize,
+    /// Keys below the architecture that are followed here, and refused for other families.
+    pub keys: &'static [&'static str],
+}
+
+/// Of which kind a layer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LayerKind {
+    /// Attention over all tokens before.
+    Attention,
+    /// Gated DeltaNet: a short convolution and the gated delta rule.
+    Recurrent,
 }
 
 /// What stands for keys that are absent; each use is reported.
@@ -84,6 +108,18 @@ pub enum LayerRole {
     AttnKNorm,
     AttnSubNorm,
     AttnOutput,
+    AttnQBias,
+    AttnKBias,
+    AttnVBias,
+    DeltaQkv,
+    DeltaGate,
+    DeltaAlpha,
+    DeltaBeta,
+    DeltaConv,
+    DeltaRate,
+    DeltaBias,
+    DeltaNorm,
+    DeltaOutput,
     FfnNorm,
     FfnGate,
     FfnUp,
@@ -100,27 +136,63 @@ pub enum TensorClass {
     Linear,
     /// The embedding or the output head: floats or a quantised type.
     Table,
+    /// A matrix whose products gate a recurrent state: as a table.
+    Gate,
+    /// Weights of a short convolution, a row for each channel: F32, F16 or BF16. Its parameter is transposed.
+    Conv,
 }
 
-/// A tensor that every layer of a family has.
+impl TensorClass {
+    /// Whether its values are multiplied as floats, whatever they are.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::Table | Self::Gate)
+    }
+}
+
+/// A tensor that every layer of a family has, or every layer of one kind.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerTensor {
     /// Its place.
     pub role: LayerRole,
-    /// Its name is `blk.<layer>.<stem>.weight`.
+    /// Its name is `blk.<layer>.<stem><suffix>`.
     pub stem: &'static str,
+    /// What follows the stem: `.weight`, mostly.
+    pub suffix: &'static str,
+    /// The layers that have it, if not all have.
+    pub kind: Option<LayerKind>,
     /// What it is used as.
     pub class: TensorClass,
     /// Its shape.
     pub dims: fn(&HyperParams) -> Dims,
 }
 
+impl LayerTensor {
+    /// The same in layers of one kind.
+    const fn only(self, kind: LayerKind) -> Self {
+        Self { kind: Some(kind), ..self }
+    }
+
+    /// The same with another end of its name.
+    const fn ending(self, suffix: &'static str) -> Self {
+        Self { suffix, ..self }
+    }
+}
+
+const fn tensor(
+    role: LayerRole,
+    stem: &'static str,
+    class: TensorClass,
+    dims: fn(&HyperParams) -> Dims,
+) -> LayerTensor {
+    LayerTensor { role, stem, suffix: ".weight", kind: None, class, dims }
+}
+
 const fn norm(role: LayerRole, stem: &'static str, dims: fn(&HyperParams) -> Dims) -> LayerTensor {
-    LayerTensor { role, stem, class: TensorClass::Norm, dims }
+    tensor(role, stem, TensorClass::Norm, dims)
 }
 
 const fn linear(role: LayerRole, stem: &'static str, dims: fn(&HyperParams) -> Dims) -> LayerTensor {
-    LayerTensor { role, stem, class: TensorClass::Linear, dims }
+    tensor(role, stem, TensorClass::Linear, dims)
 }
 
 fn matrix(inputs: usize, outputs: usize) -> Dims {
@@ -156,7 +228,14 @@ mod common {
 }
 
 /// All families.
-pub static FAMILIES: &[&Family] = &[&bitnet_b158::FAMILY, &bitnet::FAMILY, &llama::FAMILY, &qwen3::FAMILY];
+pub static FAMILIES: &[&Family] = &[
+    &bitnet_b158::FAMILY,
+    &bitnet::FAMILY,
+    &llama::FAMILY,
+    &qwen2::FAMILY,
+    &qwen3::FAMILY,
+    &qwen35::FAMILY,
+];
 
 /// The family of an architecture name.
 pub fn find(architecture: &str) -> Option<(&'static Family, &'static str)> {

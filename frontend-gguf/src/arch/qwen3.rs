@@ -32,6 +32,8 @@ pub(super) static FAMILY: Family = Family {
         FFN_DOWN,
     ],
     scale_tensors: true,
+    rotations: true,
+    hybrid: None,
     quantisation: ActivationFormat::Int8Token,
     ternary_tables: false,
 };

@@ -5,10 +5,13 @@
 //! the table does not know is noted. Reading the keys that are followed is up to [`crate::hparams`],
 //! [`crate::tokenizer_meta`] and the container.
 //!
+//! Some keys are followed for one family only ([`crate::arch::Hybrid::keys`]); what the table says of them holds for the others.
+//!
 //! Invariant: no key of an accepted file is ignored silently unless the table calls it harmless.
 
 mod table;
 
+use crate::arch::Family;
 use crate::error::{GgufError, printable};
 use crate::note::Note;
 use crate::reader::{Entry, Gguf};
@@ -77,11 +80,20 @@ fn find(table: &'static [Key], name: &str) -> Option<&'static Key> {
 
 /// What the table says of a key of a file with this architecture; `None` for a key that it does not know.
 pub fn lookup(architecture: &str, name: &str) -> Option<&'static Key> {
-    let suffix = name.strip_prefix(architecture).and_then(|rest| rest.strip_prefix('.'));
-    match suffix {
+    match suffix_of(architecture, name) {
         Some(suffix) => find(OF_ARCHITECTURE, suffix),
         None => find(OF_FILE, name),
     }
+}
+
+fn suffix_of<'n>(architecture: &str, name: &'n str) -> Option<&'n str> {
+    name.strip_prefix(architecture).and_then(|rest| rest.strip_prefix('.'))
+}
+
+/// Whether models of the family follow a key that others refuse.
+fn is_of_family(family: &Family, architecture: &str, name: &str) -> bool {
+    let keys = family.hybrid.map_or(&[][..], |hybrid| hybrid.keys);
+    suffix_of(architecture, name).is_some_and(|suffix| keys.contains(&suffix))
 }
 
 /// What neutral values depend on, as the file has it; whether it can be used is checked elsewhere.
@@ -110,11 +122,11 @@ impl Sizes {
 ///
 /// # Errors
 /// `BadHyperparam` for a key that changes the results, `WrongKeyType` for one whose value is of another type.
-pub(crate) fn check(gguf: &Gguf<'_>, architecture: &str) -> Result<Vec<Note>, GgufError> {
+pub(crate) fn check(gguf: &Gguf<'_>, family: &Family, architecture: &str) -> Result<Vec<Note>, GgufError> {
     let sizes = Sizes::of(gguf, architecture);
     let mut notes = Vec::new();
     let mut unknown = Vec::new();
-    for entry in gguf.entries() {
+    for entry in gguf.entries().iter().filter(|entry| !is_of_family(family, architecture, entry.key)) {
         let Some(key) = lookup(architecture, entry.key) else {
             unknown.push(entry.key);
             continue;

@@ -12,9 +12,9 @@ mod preset;
 mod rng;
 mod shape;
 pub(crate) mod vocabulary;
-mod weights;
+pub(crate) mod weights;
 
 pub use model::{CHUNK_BYTES, SyntheticModel};
 pub use preset::{PRESETS, Preset, SMALL_VOCABULARY, preset};
 pub use rng::Rng;
-pub use shape::{LINEAR_TYPES, ModelShape, ShapeError, TensorSpec};
+pub use shape::{HybridShape, LINEAR_TYPES, ModelShape, ShapeError, TensorSpec};

@@ -92,8 +92,13 @@ impl SyntheticModel {
             // A stream of its own for each tensor, so that shapes with common tensors have them in common.
             let mut rng = SplitMix::new(SplitMix::new(self.seed ^ (index as u64) << 32).next_u64());
             match tensor.class {
+                TensorClass::Norm if tensor.name.ends_with(".ssm_a") => {
+                    sink(&weights::decay_rates(rng.next_u64(), tensor.row))?;
+                }
                 TensorClass::Norm => sink(&weights::norm(rng.next_u64(), tensor.row))?,
-                TensorClass::Table => {
+                TensorClass::Conv => sink(&weights::convolution(rng.next_u64(), tensor.row * tensor.rows))?,
+                TensorClass::Gate => sink(&weights::gate(rng.next_u64(), tensor.row, tensor.rows))?,
+                TensorClass::Table if tensor.ty == self.shape.table.tensor_type() => {
                     let row_bytes = (tensor.bytes / tensor.rows as u64) as usize;
                     let rows = (CHUNK_BYTES / row_bytes).max(1);
                     let mut left = tensor.rows;
@@ -104,10 +109,16 @@ impl SyntheticModel {
                         left -= rows.min(left);
                     }
                 }
-                TensorClass::Linear => {
+                TensorClass::Linear | TensorClass::Table => {
                     // What a layer adds to the residual stream is about as large as an embedding.
-                    let adds = tensor.row != self.shape.hidden || tensor.name.ends_with("attn_output.weight");
-                    let gain = if adds { 0.7 * spread } else { 1.0 };
+                    let adds = tensor.row != self.shape.hidden
+                        || tensor.name.ends_with("attn_output.weight")
+                        || tensor.name.ends_with("ssm_out.weight");
+                    let gain = match tensor.class {
+                        TensorClass::Table => LOGIT_SPREAD,
+                        _ if adds => 0.7 * spread,
+                        _ => 1.0,
+                    };
                     let whole = tensor.ty == TensorType::I2S;
                     let (tail, piece) = match tensor.ty.storage() {
                         Storage::Blocks { bytes, .. } if !whole => {

@@ -1,10 +1,11 @@
 //! Shapes of published models.
 //!
 //! Sources: the models' `config.json`: microsoft/bitnet-b1.58-2B-4T, 1bitLLM/bitnet_b1_58-large and -3B,
-//! HF1BitLLM/Llama3-8B-1.58-100B-tokens. Every preset has the architecture `bitnet-b1.58`, whatever the published
-//! model's is: the sizes are what a benchmark needs.
+//! HF1BitLLM/Llama3-8B-1.58-100B-tokens. These presets have the architecture `bitnet-b1.58`, whatever the published
+//! model's is: the sizes are what a benchmark needs. Ternary Bonsai 2 has its own, `qwen35` (sizes of Qwen 3.5 and 3.8).
 
-use super::shape::ModelShape;
+use super::shape::{HybridShape, ModelShape};
+use crate::tensor_type::TensorType;
 
 /// Tokens of a vocabulary that is small on purpose: the head then weighs little.
 pub const SMALL_VOCABULARY: usize = 4096;
@@ -36,6 +37,10 @@ pub const PRESETS: &[Preset] = &[
         shape: three,
     },
     Preset { name: "8b", about: "Llama3-8B-1.58 (separate head)", shape: eight_billion },
+    Preset { name: "bonsai2-2b", about: "Ternary Bonsai 2 2B (PTQ1_0, as the next three)", shape: bonsai_2b },
+    Preset { name: "bonsai2-4b", about: "Ternary Bonsai 2 4B", shape: bonsai_4b },
+    Preset { name: "bonsai2-9b", about: "Ternary Bonsai 2 9B", shape: bonsai_9b },
+    Preset { name: "bonsai2-27b", about: "Ternary Bonsai 2 27B", shape: bonsai_27b },
     Preset { name: "tiny", about: "for tests", shape: tiny },
 ];
 
@@ -100,6 +105,54 @@ fn eight_billion() -> ModelShape {
         context: 8192,
         rope_theta: 500_000.0,
         ..ModelShape::default()
+    }
+}
+
+/// What the sizes of Ternary Bonsai 2 have in common.
+fn bonsai(key_heads: usize, value_heads: usize, block: u32) -> ModelShape {
+    let hybrid = HybridShape { interval: 4, key_heads, value_heads, head_dim: 128, rope_dim: 64, block };
+    ModelShape {
+        arch: "qwen35",
+        head_dim: 256,
+        vocab: 248_320,
+        context: 262_144,
+        rope_theta: 10_000_000.0,
+        eps: 1e-6,
+        linear: TensorType::Ptq1_0,
+        hybrid: Some(hybrid),
+        ..ModelShape::default()
+    }
+}
+
+fn bonsai_2b() -> ModelShape {
+    ModelShape { hidden: 2048, layers: 24, heads: 8, kv_heads: 2, ffn: 6144, ..bonsai(16, 16, 2048) }
+}
+
+fn bonsai_4b() -> ModelShape {
+    ModelShape { hidden: 2560, layers: 32, heads: 16, kv_heads: 4, ffn: 9216, ..bonsai(16, 32, 512) }
+}
+
+fn bonsai_9b() -> ModelShape {
+    ModelShape {
+        hidden: 4096,
+        layers: 32,
+        heads: 16,
+        kv_heads: 4,
+        ffn: 12_288,
+        tied: false,
+        ..bonsai(16, 32, 4096)
+    }
+}
+
+fn bonsai_27b() -> ModelShape {
+    ModelShape {
+        hidden: 5120,
+        layers: 64,
+        heads: 24,
+        kv_heads: 4,
+        ffn: 17_408,
+        tied: false,
+        ..bonsai(16, 48, 1024)
     }
 }
 

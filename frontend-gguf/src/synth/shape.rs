@@ -4,9 +4,9 @@ use thiserror::Error;
 
 use bitnetc_ir::rope::RopeScaling;
 
-use crate::arch::{self, TensorClass};
+use crate::arch::{self, LayerKind, TensorClass};
 use crate::decode::FloatFormat;
-use crate::hparams::HyperParams;
+use crate::hparams::{DeltaNet, HyperParams};
 use crate::limits;
 use crate::tensor_type::TensorType;
 use crate::write::MetaValue;
@@ -40,10 +40,29 @@ pub struct ModelShape {
     pub rope_theta: f32,
     /// Epsilon of the norms.
     pub eps: f32,
-    /// Storage of embedding and head.
+    /// Storage of embedding and head, unless they are stored as the layers are: hybrid models with layers in blocks.
     pub table: FloatFormat,
     /// Storage of the ternary matrices: one of [`LINEAR_TYPES`].
     pub linear: TensorType,
+    /// What a model of attention and recurrent layers has beside this.
+    pub hybrid: Option<HybridShape>,
+}
+
+/// The sizes of recurrent layers, and the rotation of all matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HybridShape {
+    /// Every layer whose number, counted from 1, is a multiple of this has attention.
+    pub interval: usize,
+    /// Heads of queries and keys in recurrent layers.
+    pub key_heads: usize,
+    /// Heads of values, a multiple of these.
+    pub value_heads: usize,
+    /// Elements of each of these heads.
+    pub head_dim: usize,
+    /// Elements of an attention head that are rotated by position.
+    pub rope_dim: usize,
+    /// Columns that the rotation of the weights mixes: a power of two that divides all widths.
+    pub block: u32,
 }
 
 /// The types that the ternary matrices of a made-up model can have.
@@ -66,10 +85,14 @@ impl Default for ModelShape {
             rope_theta: 10_000.0,
             eps: 1e-5,
             table: FloatFormat::F16,
+            hybrid: None,
             linear: TensorType::I2S,
         }
     }
 }
+
+/// Tokens that the short convolutions look at.
+const TAPS: usize = 4;
 
 /// A shape that no file can have.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -105,7 +128,9 @@ impl TensorSpec {
     pub fn dims(&self) -> Vec<u64> {
         match self.class {
             TensorClass::Norm => vec![self.row as u64],
-            TensorClass::Linear | TensorClass::Table => vec![self.row as u64, self.rows as u64],
+            TensorClass::Linear | TensorClass::Table | TensorClass::Gate | TensorClass::Conv => {
+                vec![self.row as u64, self.rows as u64]
+            }
         }
     }
 }
@@ -130,11 +155,13 @@ impl ModelShape {
             heads: self.heads,
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
-            rope_dim: self.head_dim,
+            rope_dim: self.hybrid.map_or(self.head_dim, |hybrid| hybrid.rope_dim),
             rope_theta: self.rope_theta,
             rope_scaling: RopeScaling::None,
             rope_magnitude: 1.0,
             eps: self.eps,
+            delta: self.hybrid.map(|hybrid| hybrid.delta(self.layers)),
+            skipped_blocks: 0,
         })
     }
 
@@ -182,7 +209,10 @@ impl ModelShape {
             let ty = match class {
                 TensorClass::Norm => TensorType::F32,
                 TensorClass::Linear => self.linear,
+                TensorClass::Table if self.has_ternary_tables() => self.linear,
                 TensorClass::Table => self.table.tensor_type(),
+                TensorClass::Gate => TensorType::Bf16,
+                TensorClass::Conv => TensorType::F32,
             };
             if class == TensorClass::Linear && !(row as u64).is_multiple_of(ty.block_elements()) {
                 let rule = format!("{} needs a multiple of {}", ty.name(), ty.block_elements());
@@ -195,9 +225,9 @@ impl ModelShape {
         let table = |name: &str| spec(name.to_owned(), TensorClass::Table, self.hidden, self.vocab);
         let mut all = vec![table(crate::model::TOKEN_EMBD)?];
         for layer in 0..self.layers {
-            for tensor in hparams.family.layer_tensors {
+            for tensor in hparams.layer_tensors(layer) {
                 let dims = (tensor.dims)(&hparams);
-                let name = crate::model::layer_tensor_name(layer, tensor.stem);
+                let name = crate::model::layer_tensor_name(layer, tensor);
                 all.push(spec(name, tensor.class, dims.row() as usize, dims.rows() as usize)?);
             }
         }
@@ -221,12 +251,12 @@ impl ModelShape {
             ("embedding_length", self.hidden),
             ("block_count", self.layers),
             ("feed_forward_length", self.ffn),
-            ("rope.dimension_count", self.head_dim),
+            ("rope.dimension_count", self.hybrid.map_or(self.head_dim, |hybrid| hybrid.rope_dim)),
             ("attention.head_count", self.heads),
             ("attention.head_count_kv", self.kv_heads),
         ];
         all.extend(counts.map(|(suffix, n)| (key(suffix), MetaValue::U32(n as u32))));
-        if self.heads * self.head_dim != self.hidden {
+        if self.heads * self.head_dim != self.hidden || self.hybrid.is_some() {
             all.push((key("attention.key_length"), MetaValue::U32(self.head_dim as u32)));
             all.push((key("attention.value_length"), MetaValue::U32(self.head_dim as u32)));
         }
@@ -240,7 +270,77 @@ impl ModelShape {
         };
         all.push(("general.file_type".to_owned(), MetaValue::U32(file_type)));
         all.push(("general.quantization_version".to_owned(), MetaValue::U32(2)));
+        if let Some(hybrid) = &self.hybrid {
+            let counts = hybrid.counts();
+            all.extend(counts.map(|(suffix, n)| (key(suffix), MetaValue::U32(n as u32))));
+            all.extend(self.rotation(hybrid));
+        }
         all
+    }
+
+    /// Whether embedding and head are stored as the layers are: in hybrid models whose type is one of blocks.
+    fn has_ternary_tables(&self) -> bool {
+        self.hybrid.is_some() && self.linear != TensorType::I2S
+    }
+
+    /// The keys that declare the rotation of all matrices.
+    fn rotation(&self, hybrid: &HybridShape) -> Vec<(String, MetaValue)> {
+        let key = |suffix: &str| format!("prism.hadamard.{suffix}");
+        let text = |text: &str| MetaValue::String(text.into());
+        let tensors = self.tensors().unwrap_or_default();
+        let rotated = tensors.iter().filter(|t| {
+            t.class == TensorClass::Linear || t.name == crate::model::OUTPUT
+        });
+        let mut widths: Vec<usize> = rotated.clone().map(|t| t.row).chain([self.hidden]).collect();
+        widths.sort_unstable();
+        widths.dedup();
+        let mut rng = bitnetc_ir::random::SplitMix::new(0x7369_676e);
+        let signs = (0..widths.iter().sum::<usize>()).map(|_| if rng.below(2) == 0 { 1 } else { -1 }).collect();
+        let names = rotated.map(|t| t.name.clone()).collect();
+        let mut all = vec![
+            (key("version"), MetaValue::U32(if self.tied { 2 } else { 1 })),
+            (key("block_size"), MetaValue::U32(hybrid.block)),
+            (key("transform"), text("normalized-sylvester-walsh-hadamard")),
+            (key("axis"), text("input-last-dimension")),
+            (key("sign_mode"), text("explicit")),
+            (key("sign_widths"), MetaValue::I32s(widths.iter().map(|&width| width as i32).collect())),
+            (key("sign_values"), MetaValue::I32s(signs)),
+            (key("weight_names"), MetaValue::Strings(names)),
+            (key("inverse_weight_names"), MetaValue::Strings(vec![crate::model::TOKEN_EMBD.into()])),
+            (key("gdn_v_grouped"), MetaValue::Bool(true)),
+        ];
+        if self.tied {
+            all.push((key("tied_output"), MetaValue::Bool(true)));
+        }
+        all
+    }
+}
+
+impl HybridShape {
+    fn delta(&self, layers: usize) -> DeltaNet {
+        let kind = |n: usize| match n.is_multiple_of(self.interval.max(1)) {
+            true => LayerKind::Attention,
+            false => LayerKind::Recurrent,
+        };
+        DeltaNet {
+            key_heads: self.key_heads,
+            value_heads: self.value_heads,
+            head_dim: self.head_dim,
+            taps: TAPS,
+            kinds: (1..=layers).map(kind).collect(),
+        }
+    }
+
+    /// The keys and values of the sizes.
+    fn counts(&self) -> [(&'static str, usize); 6] {
+        [
+            ("full_attention_interval", self.interval),
+            ("ssm.conv_kernel", TAPS),
+            ("ssm.state_size", self.head_dim),
+            ("ssm.group_count", self.key_heads),
+            ("ssm.time_step_rank", self.value_heads),
+            ("ssm.inner_size", self.value_heads * self.head_dim),
+        ]
     }
 }
 

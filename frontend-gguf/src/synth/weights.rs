@@ -157,6 +157,25 @@ pub(super) fn norm(seed: u64, n: usize) -> Vec<u8> {
     (0..n).flat_map(|_| (1.0 + 0.1 * rng.normal()).to_le_bytes()).collect()
 }
 
+/// The rates by which states decay: below 0.
+pub(crate) fn decay_rates(seed: u64, n: usize) -> Vec<u8> {
+    let mut rng = Rng::new(seed);
+    (0..n).flat_map(|_| (-0.01 - 0.5 * rng.unit()).to_le_bytes()).collect()
+}
+
+/// The weights of short convolutions.
+pub(crate) fn convolution(seed: u64, n: usize) -> Vec<u8> {
+    let mut rng = Rng::new(seed);
+    (0..n).flat_map(|_| (0.5 * rng.normal()).to_le_bytes()).collect()
+}
+
+/// A matrix whose products gate a state, in bf16.
+pub(crate) fn gate(seed: u64, cols: usize, rows: usize) -> Vec<u8> {
+    let mut rng = Rng::new(seed);
+    let spread = 1.0 / (cols as f32).sqrt();
+    (0..cols * rows).flat_map(|_| bf16::from_f32(spread * rng.normal()).to_le_bytes()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

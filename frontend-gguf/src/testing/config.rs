@@ -49,6 +49,67 @@ enum Width {
     Ffn,
 }
 
+/// Keys of recurrent layers.
+fn recurrent_keys(draw: &mut Draw<'_>, w: &mut GgufWriter, key: &dyn Fn(&str) -> String, layers: usize) {
+    let head = draw.of(&[16usize, 16, 32, 8, 0]);
+    let key_heads = draw.of(&[1usize, 2, 3]);
+    let value_heads = key_heads * draw.of(&[1usize, 2]);
+    for (suffix, n) in [
+        ("ssm.conv_kernel", draw.of(&[4, 4, 4, 3])),
+        ("ssm.state_size", head),
+        ("ssm.group_count", key_heads),
+        ("ssm.time_step_rank", value_heads),
+        ("ssm.inner_size", draw.of(&[value_heads * head, value_heads * head, 16])),
+        ("full_attention_interval", draw.of(&[1, 2, 1, 2, 0, 1 << 20])),
+        ("nextn_predict_layers", draw.of(&[0, 0, 0, 1])),
+    ] {
+        if !draw.chance(2) {
+            w.set(&key(suffix), MetaValue::U32(n as u32));
+        }
+    }
+    if draw.chance(40) {
+        let flags = (0..layers).map(|_| i32::from(draw.chance(100))).collect();
+        w.set(&key("attention.recurrent_layers"), MetaValue::I32s(flags));
+    }
+}
+
+/// Keys of a rotation of all matrices, or of some.
+fn rotation_keys(draw: &mut Draw<'_>, w: &mut GgufWriter, widths: [usize; 3], layers: usize) {
+    let key = |suffix: &str| format!("prism.hadamard.{suffix}");
+    let text = |text: &str| MetaValue::String(text.to_owned());
+    w.set(&key("version"), MetaValue::U32(draw.of(&[1, 1, 1, 2, 0])));
+    w.set(&key("block_size"), MetaValue::U32(draw.of(&[2, 4, 8, 1, 16, 3, 1 << 20])));
+    w.set(&key("transform"), text("normalized-sylvester-walsh-hadamard"));
+    w.set(&key("axis"), text("input-last-dimension"));
+    w.set(&key("sign_mode"), text(draw.of(&["identity", "explicit", "explicit", "other"])));
+    if draw.chance(160) {
+        let mut widths = widths.to_vec();
+        widths.sort_unstable();
+        widths.dedup();
+        let count = widths.iter().sum::<usize>() - usize::from(draw.chance(10));
+        let signs = (0..count).map(|i| if i % 3 == 0 { -1 } else { 1 }).collect();
+        w.set(&key("sign_widths"), MetaValue::I32s(widths.iter().map(|&n| n as i32).collect()));
+        w.set(&key("sign_values"), MetaValue::I32s(signs));
+    }
+    const STEMS: [&str; 10] = [
+        "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down", "attn_qkv", "attn_gate", "ssm_out",
+    ];
+    let stems = if draw.chance(128) { &STEMS[..7] } else { &STEMS[..] };
+    let name = |layer| move |stem| format!("blk.{layer}.{stem}.weight");
+    let mut names: Vec<String> = (0..layers).flat_map(|layer| stems.iter().map(name(layer))).collect();
+    if draw.chance(128) {
+        names.push(model::OUTPUT.to_owned());
+    }
+    w.set(&key("weight_names"), MetaValue::Strings(names));
+    if draw.chance(128) {
+        w.set(&key("inverse_weight_names"), MetaValue::Strings(vec![model::TOKEN_EMBD.to_owned()]));
+    }
+    w.set(&key("gdn_v_grouped"), MetaValue::Bool(draw.chance(128)));
+    if draw.chance(60) {
+        w.set(&key("tied_output"), MetaValue::Bool(draw.chance(128)));
+    }
+}
+
 /// A container that claims to be a model. Nothing keeps its parts consistent but that most draws are.
 fn build(draw: &mut Draw<'_>) -> Option<GgufWriter> {
     let family = draw.of(FAMILIES);
@@ -104,6 +165,12 @@ fn build(draw: &mut Draw<'_>) -> Option<GgufWriter> {
         let name = draw.of(&[family.activations[0].name(), "relu2", "silu", "gelu"]);
         w.set(&key("hidden_activation"), MetaValue::String(name.to_owned()));
     }
+    if family.hybrid.is_some() {
+        recurrent_keys(draw, &mut w, &key, layers);
+    }
+    if draw.chance(40) {
+        rotation_keys(draw, &mut w, [hidden, heads * head_dim, ffn], layers);
+    }
     vocabulary::metadata(vocab, u64::from(draw.byte()))
         .into_iter()
         .for_each(|(key, value)| w.set(key, value));
@@ -136,8 +203,10 @@ fn build(draw: &mut Draw<'_>) -> Option<GgufWriter> {
             TensorType::Pq2_0,
         ];
         let wanted = match class {
-            TensorClass::Norm => draw.of(&[TensorType::F32, TensorType::F16, TensorType::Bf16]),
-            TensorClass::Table => {
+            TensorClass::Norm | TensorClass::Conv => {
+                draw.of(&[TensorType::F32, TensorType::F16, TensorType::Bf16])
+            }
+            TensorClass::Table | TensorClass::Gate => {
                 draw.of(&[TensorType::F16, TensorType::F32, TensorType::Q8_0, TensorType::Q6K])
             }
             TensorClass::Linear => draw.of(&LINEAR),
@@ -163,8 +232,8 @@ fn build(draw: &mut Draw<'_>) -> Option<GgufWriter> {
     let table = Dims::matrix(hparams.hidden as u64, hparams.vocab as u64);
     add(&mut w, draw, model::TOKEN_EMBD, TensorClass::Table, table)?;
     for layer in 0..hparams.layers.min(8) {
-        for t in hparams.family.layer_tensors {
-            add(&mut w, draw, &model::layer_tensor_name(layer, t.stem), t.class, (t.dims)(&hparams))?;
+        for t in hparams.layer_tensors(layer) {
+            add(&mut w, draw, &model::layer_tensor_name(layer, t), t.class, (t.dims)(&hparams))?;
             if t.class == TensorClass::Linear && draw.chance(10) {
                 add(
                     &mut w,

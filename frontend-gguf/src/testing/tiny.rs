@@ -6,7 +6,7 @@ use super::Rng;
 use super::writer::GgufWriter;
 use crate::arch::TensorClass;
 use crate::decode::{FloatFormat, i2s};
-use crate::synth::{ModelShape, TensorSpec, vocabulary};
+use crate::synth::{HybridShape, ModelShape, TensorSpec, vocabulary, weights};
 use crate::tensor_type::TensorType;
 
 /// A model to be made. Equal fields give equal files.
@@ -41,6 +41,8 @@ pub struct TinyModel {
     pub eps: f32,
     /// Storage of embedding and head.
     pub table: FloatFormat,
+    /// What a model of attention and recurrent layers has beside this.
+    pub hybrid: Option<HybridShape>,
     /// Seed of the weights and of the merges.
     pub seed: u64,
     /// Values of a tensor that are drawn, a multiple of 128; after them they start again. Drawing takes most of the time that
@@ -64,6 +66,7 @@ impl Default for TinyModel {
             rope_theta: 500_000.0,
             eps: 1e-5,
             table: FloatFormat::F16,
+            hybrid: None,
             seed: 1,
             drawn: usize::MAX,
         }
@@ -82,6 +85,13 @@ impl TinyModel {
             drawn: 128,
             ..Self::default()
         }
+    }
+
+    /// Four layers of which the last has attention, all matrices rotated, and two value heads for each key head.
+    pub fn hybrid() -> Self {
+        let hybrid =
+            HybridShape { interval: 4, key_heads: 2, value_heads: 4, head_dim: 32, rope_dim: 16, block: 64 };
+        Self { arch: "qwen35", layers: 4, tied: false, eps: 1e-6, hybrid: Some(hybrid), ..Self::default() }
     }
 
     /// The file.
@@ -123,6 +133,7 @@ impl TinyModel {
             rope_theta: self.rope_theta,
             eps: self.eps,
             table: self.table,
+            hybrid: self.hybrid,
             linear: TensorType::I2S,
         }
     }
@@ -133,7 +144,19 @@ impl TinyModel {
         for t in tensors {
             match t.class {
                 TensorClass::Table => self.write_table(w, &t.name, &mut rng),
+                TensorClass::Norm if t.name.ends_with(".ssm_a") => {
+                    let rates = weights::decay_rates(rng.below(1 << 30) as u64, t.row);
+                    w.tensor(&t.name, &t.dims(), t.ty, rates);
+                }
                 TensorClass::Norm => self.write_norm(w, &t.name, t.row, &mut rng),
+                TensorClass::Conv => {
+                    let taps = weights::convolution(rng.below(1 << 30) as u64, t.row * t.rows);
+                    w.tensor(&t.name, &t.dims(), t.ty, taps);
+                }
+                TensorClass::Gate => {
+                    let gate = weights::gate(rng.below(1 << 30) as u64, t.row, t.rows);
+                    w.tensor(&t.name, &t.dims(), t.ty, gate);
+                }
                 TensorClass::Linear => self.write_linear(w, &t.name, t.row, t.rows, &mut rng),
             }
         }

@@ -60,6 +60,8 @@ pub enum PreTokenizer {
     LlamaBpe,
     /// The Qwen-2 expression: as LLaMA 3's, but digits stand alone, and every piece is merged.
     Qwen2,
+    /// The Qwen-3.5 expression: as Qwen 2's, with marks counted as letters.
+    Qwen35,
     /// The GPT-2 expression.
     Gpt2,
     /// What llama.cpp does where a file says `default`: punctuation apart, then as GPT-2, digits by threes.
@@ -70,7 +72,7 @@ pub enum PreTokenizer {
 
 impl PreTokenizer {
     /// All of them, each with the names that files have for it; the first is llama.cpp's.
-    const NAMES: [(Self, &'static [&'static str]); 5] = [
+    const NAMES: [(Self, &'static [&'static str]); 6] = [
         (
             Self::LlamaBpe,
             &[
@@ -86,6 +88,7 @@ impl PreTokenizer {
             ],
         ),
         (Self::Qwen2, &["qwen2", "deepseek-r1-qwen", "megrez", "kormo"]),
+        (Self::Qwen35, &["qwen35"]),
         (Self::Gpt2, &["gpt-2", "phi-2", "exaone4"]),
         (Self::Default, &["default"]),
         (Self::Falcon, &["falcon"]),
@@ -360,6 +363,9 @@ fn read_pre(gguf: &Gguf<'_>, tokens: &[&str], notes: &mut Vec<Note>) -> Result<P
         (_, true) => (PreTokenizer::LlamaBpe, "the vocabulary is that of LLaMA 3".to_owned()),
         ("qwen2" | "qwen3", _) => {
             (PreTokenizer::Qwen2, format!("the rule of the architecture {}", printable(architecture)))
+        }
+        ("qwen35", _) => {
+            (PreTokenizer::Qwen35, format!("the rule of the architecture {}", printable(architecture)))
         }
         _ => (PreTokenizer::LlamaBpe, "the rule of the architectures read here".to_owned()),
     };

@@ -1,5 +1,7 @@
 //! Ops on single elements, and `split`, which only moves them.
 
+use super::frame::Act;
+use super::scalar;
 use super::tensor::Tensor;
 
 /// `f(x)` of every element.
@@ -23,4 +25,14 @@ pub(super) fn split(rows: usize, width: usize, x: &[f32], sizes: &[u32]) -> Vec<
         start += size;
     }
     parts
+}
+
+/// exp(rate · softplus(x + bias)) of every element.
+pub(super) fn softplus_decay(x: Act<'_>, bias: &[f32], rate: &[f32]) -> Tensor {
+    let of_row = |row: &[f32]| -> Vec<f32> {
+        let all = row.iter().zip(bias).zip(rate);
+        all.map(|((&x, &bias), &rate)| scalar::softplus_decay(x + bias, rate)).collect()
+    };
+    let data = x.data.chunks_exact(x.width).flat_map(of_row).collect();
+    Tensor::F32 { rows: x.rows, width: x.width, data }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::error::InterpError;
-use super::tensor::{Cache, Tensor};
+use super::tensor::{Cache, State, Tensor};
 use super::weights::{Blocks, Dense, Table, Ternary, Weights};
 use crate::KEY_BLOCK;
 use crate::build::check_op;
@@ -133,6 +133,18 @@ impl<'f> Frame<'f> {
         };
         match taken {
             Some(Tensor::Cache(cache)) => Ok(cache),
+            _ => Err(self.undefined(node)),
+        }
+    }
+
+    /// As [`Frame::take_cache`], for a recurrent state.
+    pub(super) fn take_state(&mut self, node: &Node, slot: usize) -> Result<State, InterpError> {
+        let taken = match node.operands.get(slot) {
+            Some(Operand::Value(id)) => self.take(*id),
+            _ => None,
+        };
+        match taken {
+            Some(Tensor::State(state)) => Ok(state),
             _ => Err(self.undefined(node)),
         }
     }
@@ -338,7 +350,7 @@ fn rows(tensor: &Tensor) -> usize {
         | Tensor::Q8b { rows, .. }
         | Tensor::I32 { rows, .. } => *rows,
         Tensor::Tokens(ids) => ids.len(),
-        Tensor::Position(_) | Tensor::Cache(_) => 1,
+        Tensor::Position(_) | Tensor::Cache(_) | Tensor::State(_) => 1,
     }
 }
 

@@ -11,15 +11,18 @@ mod blocks;
 mod elementwise;
 mod error;
 mod frame;
+mod hadamard;
 mod linear;
 mod norm;
+mod recurrent;
 mod rope;
 pub mod scalar;
 mod tensor;
 mod weights;
 
 pub use error::{InterpError, MAX_QUANT_WIDTH, ParamRule};
-pub use tensor::{Cache, CacheData, Tensor};
+pub use hadamard::factor as hadamard_factor;
+pub use tensor::{Cache, CacheData, State, Tensor};
 pub use weights::Ternary;
 
 use frame::{Args, Frame};
@@ -150,6 +153,48 @@ impl<'a> Interpreter<'a> {
             Op::Silu {} => {
                 let x = args.act(0)?;
                 one(elementwise::map(x.rows, x.width, x.data, scalar::silu))
+            }
+            Op::Sigmoid {} => {
+                let x = args.act(0)?;
+                one(elementwise::map(x.rows, x.width, x.data, scalar::sigmoid))
+            }
+            Op::AddBias {} => {
+                let (x, bias) = (args.act(0)?, args.vector(1)?);
+                let sums = x.data.chunks_exact(x.width).flat_map(|row| row.iter().zip(bias).map(|(x, b)| x + b));
+                one(Tensor::F32 { rows: x.rows, width: x.width, data: sums.collect() })
+            }
+            Op::SoftplusDecay {} => {
+                one(elementwise::softplus_decay(args.act(0)?, args.vector(1)?, args.vector(2)?))
+            }
+            Op::Hadamard { block, direction } => {
+                let signs = if node.operands.len() > 1 { Some(args.vector(1)?) } else { None };
+                one(hadamard::hadamard(args.act(0)?, signs, *block as usize, *direction))
+            }
+            Op::TransposeHeads { head, rows } => {
+                one(hadamard::transpose_heads(args.act(0)?, *head as usize, *rows as usize))
+            }
+            Op::L2NormHeads { eps, head, scale } => {
+                let x = args.act(0)?;
+                one(norm::l2_norm(x.rows, x.width, x.data, *head as usize, *eps, *scale))
+            }
+            Op::CausalConv {} => {
+                let mut state = frame.take_state(node, 2)?;
+                let args = Args { frame: &*frame, weights: &self.weights, node };
+                let y = recurrent::causal_conv(args.act(0)?, args.dense(1)?, &mut state, args.position(3)?);
+                Ok(vec![y, Tensor::State(state)])
+            }
+            Op::DeltaRule {} => {
+                let mut state = frame.take_state(node, 5)?;
+                let args = Args { frame: &*frame, weights: &self.weights, node };
+                let inputs = recurrent::DeltaInputs {
+                    q: args.act(0)?,
+                    k: args.act(1)?,
+                    v: args.act(2)?,
+                    decay: args.act(3)?,
+                    beta: args.act(4)?,
+                };
+                let y = recurrent::delta_rule(&inputs, &mut state, args.position(6)?);
+                Ok(vec![y, Tensor::State(state)])
             }
             Op::RmsNormHeads { eps, head } => {
                 let x = args.act(0)?;

@@ -1,4 +1,4 @@
-//! RMS norm and absmax quantisation.
+//! RMS norm, L2 norm and absmax quantisation.
 
 use super::blocks::quant_blocks;
 use super::error::{InterpError, MAX_QUANT_WIDTH};
@@ -16,6 +16,16 @@ pub(super) fn rms_norm(rows: usize, width: usize, x: &[f32], w: &[f32], eps: f32
         let ss = scalar::dot16(row, row);
         let r = (ss / width as f32 + eps).sqrt();
         data.extend(row.iter().zip(w).map(|(&x, &w)| x / r * w));
+    }
+    Tensor::F32 { rows, width, data }
+}
+
+/// `x / sqrt(Σx² + eps) · scale`, head by head.
+pub(super) fn l2_norm(rows: usize, width: usize, x: &[f32], head: usize, eps: f32, scale: f32) -> Tensor {
+    let mut data = Vec::with_capacity(x.len());
+    for head in x.chunks_exact(head) {
+        let r = (scalar::dot16(head, head) + eps).sqrt();
+        data.extend(head.iter().map(|&x| x / r * scale));
     }
     Tensor::F32 { rows, width, data }
 }

@@ -78,6 +78,38 @@ pub fn silu(x: f32) -> f32 {
     numerator / (1.0 + e)
 }
 
+/// 1 / (1 + e^−x), by e^−|x|, which does not overflow: e / (1 + e) for a negative x. NaN gives NaN.
+pub fn sigmoid(x: f32) -> f32 {
+    let e = exp(-x.abs());
+    let numerator = if 0.0 > x { e } else { 1.0 };
+    numerator / (1.0 + e)
+}
+
+/// 1/15, 1/13, …, 1/3: the series of atanh, highest power first.
+const ATANH_COEFFICIENTS: [f32; 7] =
+    [1.0 / 15.0, 1.0 / 13.0, 1.0 / 11.0, 1.0 / 9.0, 1.0 / 7.0, 1.0 / 5.0, 1.0 / 3.0];
+
+/// log(1 + e) for e from 0 to 1: 2·atanh(e / (2 + e)).
+pub fn log1p(e: f32) -> f32 {
+    let s = e / (2.0 + e);
+    let t = s * s;
+    let [first, rest @ ..] = ATANH_COEFFICIENTS;
+    let p = rest.iter().fold(first, |p, &c| p.mul_add(t, c));
+    let twice = s + s;
+    p.mul_add(twice * t, twice)
+}
+
+/// log(1 + e^x) = max(x, 0) + log(1 + e^−|x|). NaN gives NaN.
+pub fn softplus(x: f32) -> f32 {
+    relu(x) + log1p(exp(-x.abs()))
+}
+
+/// exp(rate · softplus(x)), and 1 where the exponent is above 0. NaN gives NaN.
+pub fn softplus_decay(x: f32, rate: f32) -> f32 {
+    let exponent = rate * softplus(x);
+    exp(if exponent > 0.0 { 0.0 } else { exponent })
+}
+
 /// Coefficients of the polynomial of Cephes' `expf`, highest power first, with the digits of their source.
 #[allow(clippy::excessive_precision)]
 const EXP_COEFFICIENTS: [f32; 6] =

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::scalar;
-use crate::types::{CacheDims, DType, Dim, Type};
+use crate::types::{CacheDims, DType, Dim, StateDims, Type};
 
 /// A value.
 #[derive(Clone, Debug)]
@@ -61,6 +61,17 @@ pub enum Tensor {
     Position(u32),
     /// A KV cache.
     Cache(Cache),
+    /// A recurrent state.
+    State(State),
+}
+
+/// A recurrent state. Element (head, row, col) stands at index `(head · rows + row) · cols + col`.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Heads and the shape of their matrices.
+    pub dims: StateDims,
+    /// Elements.
+    pub data: Vec<f32>,
 }
 
 /// A KV cache. Element (head, position, j) stands at index `(head · capacity + position) · head_dim + j`, whatever
@@ -108,13 +119,18 @@ impl Tensor {
         Tensor::F32 { rows: data.len().checked_div(width).unwrap_or(0), width, data }
     }
 
-    /// A cache of zeros for a value of type `ty`, or `None` where `ty` is no f16 or f32 cache type.
+    /// A cache of zeros, or a state of zeros, for a value of type `ty`; `None` where `ty` is the type of neither.
     pub fn empty_cache(ty: &Type, capacity: u32) -> Option<Self> {
+        // More than any machine has; asking for it would abort.
+        const MOST: usize = 1 << 40;
+        if let Some(dims) = ty.as_state() {
+            let n = dims.elements().and_then(|n| usize::try_from(n).ok()).filter(|&n| n <= MOST)?;
+            return Some(Tensor::State(State { dims, data: vec![0.0; n] }));
+        }
         let dims = ty.as_cache()?;
         let n =
             (dims.kv_heads as usize).checked_mul(dims.head_dim as usize)?.checked_mul(capacity as usize)?;
-        // More than any machine has; asking for it would abort.
-        if n > 1 << 40 {
+        if n > MOST {
             return None;
         }
         let data = match ty.dtype {
@@ -147,6 +163,7 @@ impl Tensor {
             Tensor::I32 { rows, width, data } => rows.checked_mul(*width) == Some(data.len()),
             Tensor::Tokens(_) | Tensor::Position(_) => true,
             Tensor::Cache(cache) => cache.is_well_formed(),
+            Tensor::State(State { dims, data }) => dims.elements() == Some(data.len() as u64),
         }
     }
 
@@ -176,6 +193,7 @@ impl Tensor {
                 }
                 Tensor::Position(_) => *ty == Type::scalar(DType::Idx),
                 Tensor::Cache(cache) => ty.as_cache() == Some(cache.dims) && ty.dtype == cache.dtype(),
+                Tensor::State(state) => ty.as_state() == Some(state.dims),
             }
     }
 
@@ -213,6 +231,9 @@ impl Tensor {
                     _ => Some(format!("{self} against {other}")),
                 }
             }
+            (Tensor::State(a), Tensor::State(b)) if a.dims == b.dims => {
+                differ("state", &a.data, &b.data, same_f32)
+            }
             _ => Some(format!("{self} against {other}")),
         }
     }
@@ -245,6 +266,7 @@ impl fmt::Display for Tensor {
                 let ty = Type::cache(cache.dtype(), cache.dims);
                 write!(f, "a cache {ty} with C={}", cache.capacity)
             }
+            Tensor::State(state) => write!(f, "a state {}", Type::state(state.dims)),
         }
     }
 }

@@ -8,22 +8,21 @@ use crate::build::check_op;
 use crate::columns::OpInfo;
 use crate::entity::{NodeId, ValueId};
 use crate::graph::{Node, Operand, TokenCount, ValueDef};
-use crate::limits::{MAX_HEAD, MAX_HEADS, MAX_INPUTS, MAX_OUTPUTS, MAX_PARTS};
+use crate::limits::{MAX_HEAD, MAX_HEADS, MAX_INPUTS, MAX_OUTPUTS, MAX_PARTS, MAX_WIDTH};
 use crate::module::Module;
-use crate::slot::Slot;
 use crate::stage::Stage;
 use crate::storage::MAX_TOKENS;
 use crate::text::is_name;
 use crate::types::{DType, Dim, Layout, Type};
 
-/// The operands of an op that are caches: slot number, slot name, and the result that is the cache after the op, if the op
-/// updates it.
+/// The operands of an op that are caches or recurrent states: slot number, slot name, and the result that is the cache or state
+/// after the op, if the op updates it.
 pub(crate) fn cache_slots(
     info: &'static OpInfo,
 ) -> impl Iterator<Item = (usize, &'static str, Option<usize>)> {
     let slots = info.operands.iter().chain(info.optional).enumerate();
-    slots.filter(|(_, (_, slot))| *slot == Slot::Cache).map(|(i, (name, _))| {
-        let result = (0..info.results.len()).find(|&r| info.updated_cache(r) == Some(i));
+    slots.filter(|(_, (_, slot))| slot.is_persistent()).map(|(i, (name, _))| {
+        let result = (0..info.results.len()).find(|&r| info.updated(r) == Some(i));
         (i, *name, result)
     })
 }
@@ -94,7 +93,7 @@ fn check_input(module: &Module, scope: &mut Scope<'_, '_>, input: ValueId, ty: &
         return;
     }
     let kind = match ty.dtype {
-        DType::F32 if cache => true,
+        DType::F32 if cache || ty.as_state().is_some() => true,
         DType::F16 => cache,
         DType::Q8b => ty.as_rows().is_some() && matches!(ty.group, 0 | TERNARY_BLOCK),
         DType::F32 | DType::Q8 | DType::I32 => ty.as_rows().is_some(),
@@ -104,7 +103,7 @@ fn check_input(module: &Module, scope: &mut Scope<'_, '_>, input: ValueId, ty: &
     let layout = ty.layout == Layout::Rows || (ty.layout == Layout::Keys16 && cache);
     let grouped = ty.group > 0 && ty.dtype != DType::Q8b;
     if !kind || !layout || grouped || dims.contains(&Dim::N(0)) {
-        let message = format!("{ty} is no activation, no cache, no token ids and no position");
+        let message = format!("{ty} is no activation, no cache, no state, no token ids and no position");
         scope.value(Rule::InputType, input, message);
     }
     if let Some(cache) = ty.as_cache()
@@ -112,6 +111,14 @@ fn check_input(module: &Module, scope: &mut Scope<'_, '_>, input: ValueId, ty: &
     {
         let message =
             format!("{ty} is a cache of more than {MAX_HEADS} heads, or of heads of more than {MAX_HEAD}");
+        scope.value(Rule::InputType, input, message);
+    }
+    if let Some(state) = ty.as_state()
+        && (state.heads > MAX_HEADS || state.rows > MAX_HEAD || state.cols > MAX_WIDTH)
+    {
+        let message = format!(
+            "{ty} is a state of more than {MAX_HEADS} heads, or of more than {MAX_HEAD} rows or {MAX_WIDTH} columns"
+        );
         scope.value(Rule::InputType, input, message);
     }
     if scope.func.tokens() == TokenCount::One && dims.contains(&Dim::Tokens) {

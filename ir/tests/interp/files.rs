@@ -2,13 +2,14 @@
 //!
 //! In the comments of a file, in any place: `; param @NAME: elements` (row by row; for ternary ones `/ scales` after),
 //! then calls, each `; call @FUNC` with one `; in VALUE` for each input and one `; out VALUE` for each output. A value is
-//! `f32 1 2 | 3 4` (rows), `q8 2.0: 1 -2 | …` (factor: codes), `q8b 2 4: 1 -2 … | …` (scales: codes), `tok 1 2`, `pos 5`, or `cache 64: 1 2 | 3 4` (capacity: the
-//! rows of the first positions, heads one after the other; zeros after). `x*n` is x, n times.
+//! `f32 1 2 | 3 4` (rows), `q8 2.0: 1 -2 | …` (factor: codes), `q8b 2 4: 1 -2 … | …` (scales: codes), `tok 1 2`, `pos 5`,
+//! `cache 64: 1 2 | 3 4` (capacity: the rows of the first positions, heads one after the other; zeros after), or `state 1 2 | 3 4`
+//! (rows, head after head). `x*n` is x, n times.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use bitnetc_ir::interp::{Cache, CacheData, Interpreter, Tensor, scalar};
+use bitnetc_ir::interp::{Cache, CacheData, Interpreter, State, Tensor, scalar};
 use bitnetc_ir::{DType, Layout, Module, Type, text, verify};
 
 use crate::fixture::{Fixture, f32_bytes, pack};
@@ -41,6 +42,10 @@ fn value(text: &str, ty: &Type) -> Tensor {
                 codes.extend(row);
             }
             Tensor::Q8 { rows: a.len(), width, codes, a, sums }
+        }
+        "state" => {
+            let dims = ty.as_state().expect("the value is a state");
+            Tensor::State(State { dims, data: rest.split('|').flat_map(numbers).collect() })
         }
         "q8b" => {
             let (mut codes, mut scales, mut width, mut rows) = (Vec::new(), Vec::new(), 0, 0);

@@ -16,6 +16,8 @@ const EXPANSION: f64 = 12.0;
 const SCALED_SUM: f64 = 12.0;
 /// Instructions of `exp` on a vector.
 const EXP: f64 = 16.0;
+/// Instructions of log(1 + e) on a vector.
+const LOG1P: f64 = 13.0;
 
 /// Elements of a row.
 fn width(ty: Option<&&Type>) -> f64 {
@@ -183,8 +185,26 @@ impl CostModel<'_> {
                 let kv = width(operands.get(1)) + width(operands.get(2));
                 rows(first, 6.0) + rows(kv, 8.0)
             }
-            Op::Add {} | Op::Mul {} | Op::Relu2 {} => rows(result, 3.0),
+            Op::Add {} | Op::AddBias {} | Op::Mul {} | Op::Relu2 {} => rows(result, 3.0),
             Op::Silu {} => rows(result, 3.0 + EXP),
+            Op::Sigmoid {} => rows(result, 3.0 + EXP),
+            Op::SoftplusDecay {} => rows(result, 6.0 + 2.0 * EXP + LOG1P),
+            Op::TransposeHeads { .. } => rows(result, 2.0),
+            Op::L2NormHeads { .. } => rows(first, 6.0),
+            // Two loads, two sums and two stores for two vectors in each pass; what lies within a vector is loaded three times.
+            Op::Hadamard { block, .. } => {
+                let passes = f64::from(block.max(&1).ilog2());
+                rows(result, 3.0 * passes + 4.0 * passes.min(4.0))
+            }
+            Op::CausalConv {} => {
+                let taps = matrix.and_then(|ty| ty.as_matrix()).map_or(0.0, |(taps, _)| f64::from(taps));
+                rows(result, taps + 2.0)
+            }
+            // Per element of the state: decay and prediction, then decay, correction, read and store.
+            Op::DeltaRule {} => {
+                let states = operands.iter().filter_map(|ty| ty.as_state()?.elements()).sum::<u64>();
+                tokens * states as f64 / self.lanes() * 8.0
+            }
             Op::Screen { .. } => rows(first, 3.0),
             Op::MergeScreened {} => rows(result, 2.0),
         }

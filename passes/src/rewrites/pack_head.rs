@@ -7,9 +7,11 @@
 //! - `screened`: a `w4` copy gives approximate logits, the rows of the greatest ones are chosen (`screen`) and computed again
 //!   from the stored matrix by the sum of `matmul` (`matmul_rows`); `merge_screened` keeps the others below them.
 //!
+//! Products that gate a recurrent state stay as they are: what is lost in one step is never made good.
+//!
 //! A tied embedding is looked up in the stored matrix as before, so that stays in memory, of which a token reads one row.
 
-use bitnetc_ir::{DType, Func, Module, NodeId, Op, Operand, ParamDecl, ParamDef, QuantBlock, Type};
+use bitnetc_ir::{DType, Func, Module, NodeId, Op, Operand, ParamDecl, ParamDef, QuantBlock, Type, ValueId};
 
 use crate::choices::HeadFormat;
 use crate::context::PassContext;
@@ -34,6 +36,9 @@ impl Rewrite for PackHead {
         else {
             return None;
         };
+        if gates_a_state(func, product.results[0]) {
+            return None;
+        }
         let format = self.format.blocks()?;
         let table = &module.params()[w];
         let (rows, cols) = table.ty.as_matrix()?;
@@ -55,4 +60,17 @@ impl Rewrite for PackHead {
         patch.remove(node);
         Some(patch)
     }
+}
+
+/// Whether `value` is a gate of a recurrent state, or a decay, before its function is applied.
+fn gates_a_state(func: &Func, value: ValueId) -> bool {
+    let gate = |user: &NodeId| match func.node(*user).op {
+        Op::SoftplusDecay {} => true,
+        Op::Sigmoid {} => {
+            let open = func.node(*user).results[0];
+            func.users(open).iter().any(|&user| matches!(func.node(user).op, Op::DeltaRule {}))
+        }
+        _ => false,
+    };
+    func.users(value).iter().any(gate)
 }

@@ -113,7 +113,7 @@ fn cache_input(func: &Func, mut cache: ValueId) -> Option<ValueId> {
     loop {
         let ValueDef::Result(node, result) = func.value(cache).def else { return Some(cache) };
         let node = func.node(node);
-        let Operand::Value(before) = node.operands[node.op.info().updated_cache(result as usize)?] else {
+        let Operand::Value(before) = node.operands[node.op.info().updated(result as usize)?] else {
             return None;
         };
         cache = before;

@@ -77,7 +77,7 @@ fn is_view(func: &Func, node: NodeId) -> bool {
 }
 
 fn is_cache(func: &Func, value: ValueId) -> bool {
-    func.ty(value).as_cache().is_some()
+    func.ty(value).is_persistent()
 }
 
 /// Outputs are written by an op, whole and once.
@@ -191,7 +191,7 @@ impl Planner<'_> {
         if let Some(Part { of, offset }) = func.part(value) {
             return Ok(Place::View { of, offset });
         }
-        if let Some(slot) = node.op.info().updated_cache(result)
+        if let Some(slot) = node.op.info().updated(result)
             && let Operand::Value(of) = node.operands[slot]
         {
             return Ok(Place::Alias { of });

@@ -65,7 +65,7 @@ pub(crate) fn is_replicated(func: &Func, id: NodeId, costs: &CostModel<'_>) -> b
 /// The caches that the node updates, as they are before it.
 pub(crate) fn updated_caches(func: &Func, node: NodeId) -> impl Iterator<Item = ValueId> + '_ {
     let node = func.node(node);
-    let slots = (0..node.results.len()).filter_map(|result| node.op.info().updated_cache(result));
+    let slots = (0..node.results.len()).filter_map(|result| node.op.info().updated(result));
     slots.filter_map(|slot| match node.operands.get(slot) {
         Some(&Operand::Value(cache)) => Some(cache),
         _ => None,
@@ -165,7 +165,7 @@ pub fn phases(func: &Func, costs: &CostModel<'_>) -> Phases {
         if !is_replicated(func, id, costs) {
             made.extend(node.results.iter().copied());
         }
-        read.extend(values(&node.operands).filter(|&v| func.ty(v).as_cache().is_some()));
+        read.extend(values(&node.operands).filter(|&v| func.ty(v).is_persistent()));
         of.insert(id, phase);
         last = Some(id);
     }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bitnetc_ir::generate::MIN_VOCAB;
-use bitnetc_ir::interp::{Cache, CacheData, Interpreter, Tensor, scalar};
+use bitnetc_ir::interp::{Cache, CacheData, Interpreter, State, Tensor, scalar};
 use bitnetc_ir::random::SplitMix;
 use bitnetc_ir::weights::ternary_bytes;
 use bitnetc_ir::{
@@ -65,6 +65,11 @@ pub(crate) fn inputs_for(func: &Func, tokens: u32, seed: u64) -> Vec<Tensor> {
     let mut tensors = Vec::new();
     for &input in func.inputs() {
         let ty = func.ty(input);
+        if let Some(dims) = ty.as_state() {
+            let data = (0..dims.elements().unwrap()).map(|_| rng.number()).collect();
+            tensors.push(Tensor::State(State { dims, data }));
+            continue;
+        }
         tensors.push(match (ty.dtype, ty.as_rows(), ty.as_cache()) {
             (DType::Idx, _, _) => match ty.shape.0[..] {
                 [] => Tensor::Position(5),

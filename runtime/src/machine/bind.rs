@@ -136,6 +136,8 @@ impl Binder<'_, '_> {
         };
         let fixed = match step.units.per {
             _ if divided.is_some() => false,
+            // Segments are calls of their own, each with a part of the share.
+            _ if step.positional && tokens != TokenCount::One => false,
             Per::Call => true,
             Per::Token => tokens == TokenCount::One,
             Per::KeyBlock | Per::QueryTile => false,

@@ -1,8 +1,8 @@
 //! What a machine relies on in a model's entry points, checked once: their inputs, outputs and sizes.
 //!
-//! Invariants: all three entry points are there; every input is token ids, a position, a KV cache of `@decode` or, in
-//! `@head`, exactly what `@prefill` returns; each cache is an input once; the only output that is no cache is the first one,
-//! logits of the vocabulary or hidden states.
+//! Invariants: all three entry points are there; every input is token ids, a position, a KV cache or recurrent state of `@decode`
+//! or, in `@head`, exactly what `@prefill` returns; each cache and state is an input once; the only output that is neither is the
+//! first one, logits of the vocabulary or hidden states.
 
 use bitnetc_codegen::program::{Buffer, Program, Programs};
 use bitnetc_ir::{DType, Dim, Entity, EntryPoint, HEAD_ROWS, TokenCount, Type, storage};
@@ -18,7 +18,7 @@ pub(super) struct Entries {
     decode: u32,
     prefill: u32,
     head: u32,
-    /// Types of a sequence's caches.
+    /// Types of a sequence's caches and recurrent states.
     pub(super) caches: Vec<Type>,
     /// Most rows of `@prefill`.
     pub(super) chunk: u32,
@@ -76,7 +76,7 @@ impl Entries {
             [(EntryPoint::Decode, of_decode), (EntryPoint::Prefill, of_prefill), (EntryPoint::Head, of_head)]
         {
             // Outputs after the first change in place: they have no buffer.
-            let in_place = program.outputs.iter().skip(1).all(|b| b.ty.as_cache().is_some());
+            let in_place = program.outputs.iter().skip(1).all(|b| b.ty.is_persistent());
             let known = inputs(entry, program, programs).is_some();
             if !(in_place && known) {
                 return Err(SessionError::Entry(entry));
@@ -124,12 +124,12 @@ enum Source {
     Tokens,
     Position,
     Hidden,
-    /// The cache with this number.
+    /// The cache or recurrent state with this number.
     Cache(u32),
 }
 
 fn caches_of(decode: &Program) -> impl Iterator<Item = &Buffer> {
-    decode.inputs.iter().filter(|input| input.ty.as_cache().is_some())
+    decode.inputs.iter().filter(|input| input.ty.is_persistent())
 }
 
 fn output_stride(entry: EntryPoint, program: &Program) -> Result<u64, SessionError> {
@@ -150,7 +150,7 @@ fn inputs(entry: EntryPoint, program: &Program, programs: &Programs) -> Option<V
                 prefill.outputs.first().filter(|hidden| hidden.ty == input.ty)?;
                 Source::Hidden
             }
-            (_, [_, Dim::Ctx, _]) => {
+            _ if input.ty.is_persistent() => {
                 let cache = caches_of(decode).position(|c| c.name == input.name && c.ty == input.ty)?;
                 Source::Cache(cache as u32)
             }

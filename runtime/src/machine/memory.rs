@@ -20,7 +20,7 @@ use crate::map::AlignedBuffer;
 pub struct MemoryUse {
     /// Packed weights with their scales.
     pub weights: u64,
-    /// KV caches at full context, of as many sequences as one step has.
+    /// KV caches at full context, and recurrent states, of as many sequences as one step has.
     pub kv_cache: u64,
     /// Activations.
     pub arena: u64,
@@ -198,7 +198,11 @@ pub fn memory_needs(module: &Module, programs: &Programs, context: u32) -> Memor
     let sizes = Sizes::of(&programs.programs, programs.kernels.values(), capacity);
     MemoryUse {
         weights: packed.map(|(bytes, scales)| bytes + scales).sum(),
-        kv_cache: Accounts::of(module).kv_bytes_per_position().saturating_mul(u64::from(capacity)),
+        kv_cache: {
+            let accounts = Accounts::of(module);
+            let caches = accounts.kv_bytes_per_position().saturating_mul(u64::from(capacity));
+            caches.saturating_add(accounts.state_bytes())
+        },
         arena: sizes.arena + sizes.private,
         io: u64::from(chunk) * 4
             + outputs(EntryPoint::Prefill, chunk)

@@ -16,6 +16,14 @@ use super::team::Job;
 use crate::error::SessionError;
 use crate::sequence::Sequence;
 
+/// Tokens of a feed, or tokens of its sequence that are computed again.
+struct Part<'a> {
+    index: FeedIndex,
+    sequence: &'a Sequence,
+    tokens: &'a [u32],
+    logits: Wanted,
+}
+
 impl Machine {
     /// Whether `tokens` can be fed to `sequence`: what [`Machine::step`] refuses before it computes anything.
     ///
@@ -80,7 +88,8 @@ impl Machine {
         self.spoiled.clear();
         self.spoiled.extend(feeds.iter().map(|feed| self.model.first_spoiled(feed.sequence, feed.tokens)));
         match feeds {
-            [Feed { sequence, tokens: [token], logits: Wanted::Last }] => {
+            [Feed { sequence, tokens: [token], logits: Wanted::Last }] if sequence.unheld().is_empty() => {
+                sequence.release_states();
                 self.decode(sequence, *token, out)?;
             }
             _ => self.prefill(feeds, out)?,
@@ -134,26 +143,50 @@ impl Machine {
     }
 
     /// Tokens of any number of sequences, chunk by chunk.
-    fn prefill(&mut self, feeds: &[Feed<'_>], out: &mut impl HandOut) -> Result<(), SessionError> {
-        let most = self.entries.chunk;
-        for (index, feed) in feeds.iter().enumerate() {
+    fn prefill(&mut self, feeds: &mut [Feed<'_>], out: &mut impl HandOut) -> Result<(), SessionError> {
+        for (index, feed) in feeds.iter_mut().enumerate() {
             let index = FeedIndex::from_index(index);
-            let mut done = 0;
-            while done < feed.tokens.len() {
-                let room = (most - self.chunk.rows) as usize;
-                let part = &feed.tokens[done..feed.tokens.len().min(done + room)];
-                let (count, of) = (part.len() as u32, feed.tokens.len() as u32);
-                let position = feed.sequence.position() + done as u32;
-                self.set_tokens(self.chunk.rows, part);
-                let extent = Extent { position, tokens: count };
-                self.team.work().set_segment(self.chunk.segments, extent, feed.sequence.caches());
-                self.chunk.add(index, feed.logits, done as u32, count, of, position);
-                done += part.len();
-                if self.chunk.rows == most {
-                    self.run_chunk(out)?;
-                }
+            let position = feed.sequence.position();
+            let again = feed.sequence.unheld().len();
+            if again > 0 {
+                // In chunks of their own: what follows begins in the states that they leave.
+                feed.sequence.release_states();
+                let tokens = &feed.sequence.tokens()[position as usize - again..];
+                let before = Part { index, sequence: &*feed.sequence, tokens, logits: Wanted::None };
+                self.add(before, position - again as u32, out)?;
+                self.run_rest(out)?;
+            }
+            feed.sequence.release_states();
+            let part = Part { index, sequence: &*feed.sequence, tokens: feed.tokens, logits: feed.logits };
+            self.add(part, position, out)?;
+        }
+        self.run_rest(out)
+    }
+
+    /// Puts tokens into chunks, the first of them at `start`, and runs those that are full.
+    fn add(&mut self, part: Part<'_>, start: u32, out: &mut impl HandOut) -> Result<(), SessionError> {
+        let most = self.entries.chunk;
+        let Part { index, sequence, tokens, logits } = part;
+        let mut done = 0;
+        while done < tokens.len() {
+            let room = (most - self.chunk.rows) as usize;
+            let part = &tokens[done..tokens.len().min(done + room)];
+            let (count, of) = (part.len() as u32, tokens.len() as u32);
+            let position = start + done as u32;
+            self.set_tokens(self.chunk.rows, part);
+            let extent = Extent { position, tokens: count };
+            self.team.work().set_segment(self.chunk.segments, extent, sequence.caches());
+            self.chunk.add(index, logits, done as u32, count, of, position);
+            done += part.len();
+            if self.chunk.rows == most {
+                self.run_chunk(out)?;
             }
         }
+        Ok(())
+    }
+
+    /// Runs the rows that are in no full chunk.
+    fn run_rest(&mut self, out: &mut impl HandOut) -> Result<(), SessionError> {
         if self.chunk.rows > 0 { self.run_chunk(out) } else { Ok(()) }
     }
 

@@ -40,6 +40,7 @@ fn shape(types: &[&Type], inputs: &[Tensor]) -> Result<CallShape, Wrong> {
             Tensor::Position(p) => drop(position.get_or_insert(*p)),
             Tensor::Tokens(ids) => drop(tokens.get_or_insert(ids.len())),
             Tensor::Cache(cache) => drop(capacity.get_or_insert(cache.capacity)),
+            Tensor::State(_) => {}
             Tensor::F32 { rows, .. }
             | Tensor::Q8 { rows, .. }
             | Tensor::Q8b { rows, .. }
@@ -99,7 +100,7 @@ pub(super) fn check(
             }
             Tensor::Cache(cache) => cache.capacity == capacity,
             Tensor::Position(p) => *p == position,
-            Tensor::F32 { .. } | Tensor::Q8 { .. } | Tensor::Q8b { .. } => true,
+            Tensor::F32 { .. } | Tensor::Q8 { .. } | Tensor::Q8b { .. } | Tensor::State(_) => true,
         };
         if !fits {
             let what = match tensor {

@@ -56,9 +56,9 @@ pub fn execute(
     let mut results = Vec::with_capacity(outputs.len());
     for (index, (&value, output)) in function.outputs().iter().zip(&outputs).enumerate() {
         let missing = || ExecuteError::Output { func: function.name().to_owned(), index };
-        let buffer = match output.ty.as_cache() {
-            Some(_) => &in_out.inputs[input_behind(function, value).ok_or_else(missing)?],
-            None => &in_out.outputs[index],
+        let buffer = match output.ty.is_persistent() {
+            true => &in_out.inputs[input_behind(function, value).ok_or_else(missing)?],
+            false => &in_out.outputs[index],
         };
         let result = fetch(buffer.as_slice(), &output.ty, call.tokens, call.capacity);
         results.push(result.ok_or_else(missing)?);

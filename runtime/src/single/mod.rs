@@ -126,9 +126,9 @@ impl InOut {
     /// Where they are.
     fn interface(&self, program: &Program) -> Interface {
         let mut caches = 0..;
-        let place = |(input, buffer): (&Buffer, &AlignedBuffer)| match input.ty.as_cache() {
-            Some(_) => Input::Cache(caches.next().unwrap_or(0)),
-            None => Input::Buffer(buffer.address()),
+        let place = |(input, buffer): (&Buffer, &AlignedBuffer)| match input.ty.is_persistent() {
+            true => Input::Cache(caches.next().unwrap_or(0)),
+            false => Input::Buffer(buffer.address()),
         };
         let inputs = program.inputs.iter().zip(&self.inputs).map(place).collect();
         Interface { inputs, outputs: self.outputs.iter().map(AlignedBuffer::address).collect() }
@@ -137,7 +137,7 @@ impl InOut {
     /// The inputs that are caches, in order.
     fn caches<'a>(&'a self, program: &'a Program) -> impl Iterator<Item = &'a AlignedBuffer> {
         let caches =
-            program.inputs.iter().zip(&self.inputs).filter(|(input, _)| input.ty.as_cache().is_some());
+            program.inputs.iter().zip(&self.inputs).filter(|(input, _)| input.ty.is_persistent());
         caches.map(|(_, buffer)| buffer)
     }
 }

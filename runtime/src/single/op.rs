@@ -173,7 +173,7 @@ impl OneOp<'_> {
         for (i, &value) in node.results.iter().enumerate() {
             let ty = func.ty(value);
             let missing = || ExecuteError::Output { func: func.name().to_owned(), index: i };
-            if ty.as_cache().is_some() {
+            if ty.is_persistent() {
                 let buffer = &memory.in_out.inputs[input_behind(func, value).ok_or_else(missing)?];
                 results.push(fetch(buffer.as_slice(), ty, call.tokens, call.capacity).ok_or_else(missing)?);
                 continue;
@@ -215,7 +215,7 @@ impl Memory {
         let from = from.as_slice();
         let Some((buffer, start)) = self.locate(word) else { return };
         let to = buffer.as_mut_slice();
-        if ty.as_cache().is_some() {
+        if ty.is_persistent() {
             let n = from.len().min(to.len());
             to[..n].copy_from_slice(&from[..n]);
             return;

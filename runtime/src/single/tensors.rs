@@ -2,7 +2,7 @@
 //!
 //! Invariants: what is stored lies in a buffer that is as large as the type says for the most tokens of a call.
 
-use bitnetc_ir::interp::{Cache, CacheData, Tensor};
+use bitnetc_ir::interp::{Cache, CacheData, State, Tensor};
 use bitnetc_ir::{DType, Type, storage};
 
 use crate::error::SessionError;
@@ -14,9 +14,9 @@ const RECORD: usize = storage::Q8B_RECORD as usize;
 
 /// Bytes of a buffer for values of type `ty` of at most `most` tokens, with caches of `capacity` positions.
 pub(super) fn buffer_bytes(ty: &Type, most: u32, capacity: u32) -> u64 {
-    match ty.as_cache() {
-        Some(_) => storage::cache_bytes(ty, capacity).unwrap_or(u64::MAX),
-        None => storage::activation_bytes(ty, most).unwrap_or(u64::from(most) * 4),
+    match ty.is_persistent() {
+        true => storage::cache_bytes(ty, capacity).unwrap_or(u64::MAX),
+        false => storage::activation_bytes(ty, most).unwrap_or(u64::from(most) * 4),
     }
 }
 
@@ -103,6 +103,12 @@ pub(super) fn store(
             }
             ty.dtype == DType::I32 && *w == width
         }
+        Tensor::State(state) => {
+            for (slot, x) in bytes.chunks_exact_mut(4).zip(&state.data) {
+                slot.copy_from_slice(&x.to_le_bytes());
+            }
+            ty.as_state() == Some(state.dims)
+        }
         Tensor::Cache(cache) => {
             let fits = ty.as_cache() == Some(cache.dims) && cache.capacity == capacity;
             fits && cache_elements(ty, cache.capacity, |from, to| match &cache.data {
@@ -150,6 +156,12 @@ pub(super) fn fetch(bytes: &[u8], ty: &Type, tokens: u32, capacity: u32) -> Opti
             CacheData::F32(data)
         };
         return Some(Tensor::Cache(Cache { dims, capacity, data }));
+    }
+    if let Some(dims) = ty.as_state() {
+        let count = usize::try_from(dims.elements()?).ok()?;
+        let elements = bytes.chunks_exact(4).take(count);
+        let data = elements.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        return Some(Tensor::State(State { dims, data }));
     }
     let shape = ty.as_rows()?;
     let rows = if shape.per_token { tokens as usize } else { 1 };

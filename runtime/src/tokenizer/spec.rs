@@ -65,6 +65,8 @@ pub enum Algorithm {
         /// Stands for bytes without a token.
         unknown: Option<TokenId>,
     },
+    /// `qwen35`, the rule of Qwen 3.5: as Qwen 2's, with marks counted as letters.
+    Qwen35,
 }
 
 impl Algorithm {

@@ -36,6 +36,16 @@ const QWEN2: &str = concat!(
     r"|\s+",
 );
 
+/// `qwen35` without the look-ahead (source: the published tokenizer of Qwen 3.5). Text is not normalised, as in llama.cpp.
+const QWEN35: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+    r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+",
+    r"|\p{N}",
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",
+    r"|\s*[\r\n]+",
+    r"|\s+",
+);
+
 /// `gpt-2` without the look-ahead (source: the published tokenizer of GPT-2).
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
 
@@ -91,6 +101,7 @@ impl Splitter {
         let rules: &[(&'static str, LookAhead)] = match algorithm {
             Algorithm::LlamaBpe => &[(LLAMA_BPE, ButLineBreaks)],
             Algorithm::Qwen2 => &[(QWEN2, ButLineBreaks)],
+            Algorithm::Qwen35 => &[(QWEN35, ButLineBreaks)],
             Algorithm::Gpt2 => &[(GPT2, All)],
             Algorithm::Default => &[(PUNCTUATION, No), (GPT2, All), (NUMBERS, No), (THREE_DIGITS, No)],
             Algorithm::Falcon => &[(FALCON_PUNCTUATION, No), (GPT2, All), (THREE_DIGITS, No)],
@@ -192,6 +203,13 @@ mod tests {
     }
 
     #[test]
+    fn marks_are_letters_in_qwen35() {
+        let text = "e\u{301}tude 12 \u{93f}x";
+        assert_eq!(pieces_of(Algorithm::Qwen35, text), ["e\u{301}tude", " ", "1", "2", " \u{93f}x"]);
+        assert_eq!(pieces_of(Algorithm::Qwen2, text), ["e", "\u{301}tude", " ", "1", "2", " \u{93f}", "x"]);
+    }
+
+    #[test]
     fn gpt2_and_the_rules_of_several_steps() {
         assert_eq!(
             pieces_of(Algorithm::Gpt2, "I'll 12345\n\n x!"),
@@ -244,6 +262,7 @@ mod tests {
             for (algorithm, rules) in [
                 (Algorithm::LlamaBpe, vec![with_look_ahead(LLAMA_BPE)]),
                 (Algorithm::Qwen2, vec![with_look_ahead(QWEN2)]),
+                (Algorithm::Qwen35, vec![with_look_ahead(QWEN35)]),
                 (Algorithm::Gpt2, vec![gpt2.clone()]),
                 (Algorithm::Default, own(&[PUNCTUATION, &gpt2, NUMBERS, THREE_DIGITS])),
                 (Algorithm::Falcon, own(&[FALCON_PUNCTUATION, &gpt2, THREE_DIGITS])),

@@ -294,7 +294,7 @@ fn round(roofline: &mut Roofline, threads: u32) -> Result<Peaks, Error> {
 /// The call of an entry point that ran: the chunk, or one token.
 fn call(func: &Func, options: &KernelsOptions, prompt: u32) -> Extent {
     // The head after a prompt is fed its last token only, and has no position.
-    let positional = func.inputs().iter().any(|&v| func.ty(v).as_cache().is_some());
+    let positional = func.inputs().iter().any(|&v| func.ty(v).is_persistent());
     let many = positional && func.tokens().max() > 1;
     Extent { position: if positional { options.depth } else { 0 }, tokens: if many { prompt } else { 1 } }
 }

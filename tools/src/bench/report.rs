@@ -429,7 +429,7 @@ pub fn json_test(subject: &Subject, o: &Outcome) -> Value {
         "weight_bytes": subject.weight_bytes,
         "work": {
             "weight_bytes": o.work.weight_bytes,
-            "kv_bytes": o.work.kv_bytes,
+            "kv_bytes": o.work.kv_bytes + o.work.state_bytes,
             "ternary_macs": o.work.ternary_macs,
             "dense_macs": o.work.dense_macs,
             "attention_macs": o.work.attention_macs,

@@ -35,9 +35,11 @@ fn small(shape: ModelShape, options: &BuildOptions) -> Result<Work, Error> {
 /// A shape that no model can have, or that cannot be lowered.
 pub fn decode_step(shape: &ModelShape, options: &BuildOptions) -> Result<Work, Error> {
     let of = |layers, vocab| small(ModelShape { layers, vocab, ..shape.clone() }, options);
-    let base = of(1, ROWS[0])?;
-    let (deeper, wider) = (of(2, ROWS[0])?, of(1, ROWS[1])?);
-    let layers = shape.layers.saturating_sub(1) as u64;
+    // Layers that come again and again: one, or as many as there are to the next one with attention.
+    let period = shape.hybrid.map_or(1, |hybrid| hybrid.interval);
+    let base = of(period, ROWS[0])?;
+    let (deeper, wider) = (of(2 * period, ROWS[0])?, of(period, ROWS[1])?);
+    let layers = (shape.layers.saturating_sub(period) / period.max(1)) as u64;
     let rows = shape.vocab.saturating_sub(ROWS[0]) as u64;
     let extrapolate = |part: fn(&Work) -> u64| {
         let step = (ROWS[1] - ROWS[0]) as u64;
@@ -46,6 +48,7 @@ pub fn decode_step(shape: &ModelShape, options: &BuildOptions) -> Result<Work, E
     Ok(Work {
         weight_bytes: extrapolate(|w| w.weight_bytes),
         kv_bytes: extrapolate(|w| w.kv_bytes),
+        state_bytes: extrapolate(|w| w.state_bytes),
         ternary_macs: extrapolate(|w| w.ternary_macs),
         dense_macs: extrapolate(|w| w.dense_macs),
         attention_macs: extrapolate(|w| w.attention_macs),

@@ -90,7 +90,7 @@ pub struct MachineInfo {
 pub struct WorkInfo {
     /// Weights and their scales that are read.
     pub weight_bytes: u64,
-    /// Keys and values that are read.
+    /// Keys and values, and recurrent states, that are read.
     pub kv_read_bytes: u64,
     /// Keys and values that are written.
     pub kv_written_bytes: u64,

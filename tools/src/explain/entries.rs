@@ -32,7 +32,7 @@ impl From<&OpWork> for WorkInfo {
     fn from(w: &OpWork) -> Self {
         Self {
             weight_bytes: w.work.weight_bytes,
-            kv_read_bytes: w.work.kv_bytes,
+            kv_read_bytes: w.work.kv_bytes + w.work.state_bytes,
             kv_written_bytes: w.kv_written_bytes,
             read_bytes: w.read_bytes,
             written_bytes: w.written_bytes,

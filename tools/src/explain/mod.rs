@@ -153,7 +153,7 @@ pub fn context(source: &Source) -> Result<u32, Error> {
 /// The call of an entry point that is explained: one token, a whole chunk, or the logits of one token.
 fn call(module: &Module, func: &bitnetc_ir::Func, position: u32) -> Extent {
     // An entry without caches has no position.
-    let positional = func.inputs().iter().any(|&v| func.ty(v).as_cache().is_some());
+    let positional = func.inputs().iter().any(|&v| func.ty(v).is_persistent());
     let chunk = match func.tokens() {
         TokenCount::One => 1,
         TokenCount::UpTo(_) if !positional && module.funcs().len() > 1 => 1,

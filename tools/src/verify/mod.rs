@@ -368,6 +368,9 @@ fn compare(expected: &Tensor, got: &Tensor) -> (u64, Option<FirstDifference>) {
             first("code", *width, codes, c, |n| n as u32),
             first("scale", width.div_ceil(*block as usize), scales, s, float),
         ],
+        (Tensor::State(a), Tensor::State(b)) => {
+            vec![first("state", a.dims.cols as usize, &a.data, &b.data, float)]
+        }
         (Tensor::Cache(a), Tensor::Cache(b)) => {
             use bitnetc_ir::interp::{CacheData, scalar};
             let width = a.capacity as usize * a.dims.head_dim as usize;

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use bitnetc_frontend_gguf::text::text_without_mark;
-use bitnetc_ir::interp::{Cache, CacheData, Tensor, scalar};
+use bitnetc_ir::interp::{Cache, CacheData, State, Tensor, scalar};
 use bitnetc_ir::sample::{self, CallShape};
 use bitnetc_ir::{DType, Dim, Func, KEY_BLOCK, Module, Type};
 use bitnetc_runtime::npy::{self, NpyData};
@@ -201,6 +201,13 @@ fn floats(name: &str, ty: &Type, data: Vec<f32>, call: CallShape) -> Result<Tens
             _ => CacheData::F32(data),
         };
         return Ok(Tensor::Cache(Cache { dims, capacity: call.capacity, data }));
+    }
+    if let Some(dims) = ty.as_state() {
+        let expected = [dims.heads, dims.rows, dims.cols].iter().map(|&n| n as usize).product();
+        return match data.len() == expected {
+            true => Ok(Tensor::State(State { dims, data })),
+            false => Err(wrong_count(name, ty, data.len(), expected)),
+        };
     }
     let Some((count, width)) = rows(ty, call) else {
         return Err(wrong(name, format!("{ty} takes only integers or seed:N")));

@@ -5,10 +5,10 @@ if (doc.measurement) state.clock = "measured";
 const CLASSES = {
   matrix: ["ternary matrices", ["bitlinear", "ternary_matmul"]],
   head: ["other matrices", ["matmul", "block_matmul", "matmul_rows", "screen", "merge_screened"]],
-  attention: ["attention", ["attention"]],
-  norm: ["norms and quantisation", ["rms_norm", "rms_norm_quant", "rms_norm_heads", "quant_absmax", "quant_blocks"]],
+  attention: ["attention", ["attention", "causal_conv", "softplus_decay", "delta_rule"]],
+  norm: ["norms and quantisation", ["rms_norm", "rms_norm_quant", "rms_norm_heads", "l2_norm_heads", "quant_absmax", "quant_blocks", "hadamard"]],
   cache: ["positions and cache", ["rope", "kv_append", "rope_kv_append"]],
-  row: ["rows", ["embed", "add", "mul", "relu2", "silu", "split"]],
+  row: ["rows", ["embed", "add", "add_bias", "mul", "relu2", "silu", "sigmoid", "split", "transpose_heads"]],
 };
 function classOf(op) {
   for (const [name, [, ops]] of Object.entries(CLASSES)) if (ops.includes(op)) return name;
