@@ -27,7 +27,7 @@ pub(crate) struct ImportArgs {
     /// The .gguf to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Type of the ternary layers: i2_s, tq1_0, tq2_0, iq2_bn, f16, bf16 or f32; all other tensors keep theirs
+    /// Type of the ternary layers: i2_s, tq1_0, tq2_0, ptq1_0, pq2_0, iq2_bn, f16, bf16 or f32; all other tensors keep theirs
     #[arg(long = "type", value_name = "TYPE", default_value = "i2_s", hide_possible_values = true, value_parser = type_parser())]
     target: TensorType,
     /// Convert floating-point layers to ternary by their mean magnitude, even if config.json does not declare them as master weights

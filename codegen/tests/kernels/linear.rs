@@ -131,8 +131,8 @@ fn with_groups(random: &mut Random, input: Input, group: u32) -> Input {
 fn grouped_scales_of_every_shape() {
     let mut random = Random(21);
     for (cols, group) in [(64, 64), (192, 64), (256, 128), (512, 256), (320, 64), (384, 128)] {
-        for (rows, layout) in [1, 17, 48, 80].into_iter().zip(LAYOUTS.into_iter().cycle()) {
-            for tokens in [None, Some(1), Some(3), Some(7)] {
+        for (rows, layout) in [1, 17, 48].into_iter().zip(LAYOUTS) {
+            for tokens in [None, [Some(1), Some(3), Some(7)][random.below(3) as usize]] {
                 let w = ternary(&mut random, layout, rows, cols, |r| r.below(3) as u8);
                 let w = with_groups(&mut random, w, group);
                 let x = random_quantised(&mut random, tokens, cols);
@@ -186,7 +186,8 @@ const STEPS: [(u32, u32); 10] = [
 fn activations_in_blocks_of_every_shape() {
     let mut random = Random(24);
     for (cols, group) in STEPS {
-        for (rows, layout) in [3, 16, 33, 64].into_iter().flat_map(|rows| LAYOUTS.map(|l| (rows, l))) {
+        for layout in LAYOUTS {
+            let rows = [3, 16, 33, 64][random.below(4) as usize];
             let tokens = [None, None, Some(1), Some(5)][random.below(4) as usize];
             let w = ternary(&mut random, layout, rows, cols, |r| r.below(3) as u8);
             let w = if group > 0 { with_groups(&mut random, w, group) } else { w };
@@ -206,23 +207,22 @@ fn activations_in_blocks_of_every_shape() {
 #[test]
 fn scaled_steps_of_whole_tiles_of_tokens_and_what_is_left_of_them() {
     let mut random = Random(25);
-    for tokens in [15, 16, 17, 33, 47].map(Some) {
+    for tokens in [15, 16, 33].map(Some) {
         for (i, (cols, group)) in [(150, 0), (256, 128), (320, 64), (512, 256)].into_iter().enumerate() {
             let layout = LAYOUTS[i % 3];
-            for rows in [18, 32] {
-                let w = ternary(&mut random, layout, rows, cols, |r| r.below(3) as u8);
-                let w = if group > 0 { with_groups(&mut random, w, group) } else { w };
-                let residual = random_act(&mut random, tokens, rows);
-                let x = random_blocks(&mut random, tokens, cols);
-                let add = Op::Bitlinear { epilogue: Epilogue::Add };
-                run(add.clone(), vec![x.clone(), w.clone(), residual.clone()], tokens);
-                if rows == 32 {
-                    run(Op::Bitlinear { epilogue: Epilogue::SiluMul }, vec![x, w.clone()], tokens);
-                }
-                if group > 0 {
-                    let x = random_quantised(&mut random, tokens, cols);
-                    run(add, vec![x, w, residual], tokens);
-                }
+            let rows = [18, 32][i % 2];
+            let w = ternary(&mut random, layout, rows, cols, |r| r.below(3) as u8);
+            let w = if group > 0 { with_groups(&mut random, w, group) } else { w };
+            let residual = random_act(&mut random, tokens, rows);
+            let x = random_blocks(&mut random, tokens, cols);
+            let add = Op::Bitlinear { epilogue: Epilogue::Add };
+            run(add.clone(), vec![x.clone(), w.clone(), residual.clone()], tokens);
+            if rows == 32 {
+                run(Op::Bitlinear { epilogue: Epilogue::SiluMul }, vec![x, w.clone()], tokens);
+            }
+            if group > 0 {
+                let x = random_quantised(&mut random, tokens, cols);
+                run(add, vec![x, w, residual], tokens);
             }
         }
     }
@@ -252,7 +252,7 @@ fn activations_that_are_not_quantised() {
     let mut random = Random(27);
     for (cols, group) in STEPS {
         for (rows, layout) in [5, 32, 49].into_iter().zip(LAYOUTS) {
-            for tokens in [None, Some(1), Some(11)] {
+            for tokens in [None, [Some(1), Some(11)][random.below(2) as usize]] {
                 let w = ternary(&mut random, layout, rows, cols, |r| r.below(3) as u8);
                 let w = if group > 0 { with_groups(&mut random, w, group) } else { w };
                 let x = random_act(&mut random, tokens, cols);

@@ -13,7 +13,7 @@ use super::{GROUP_BYTES, Matrix, Output, trits};
 use crate::kernels::args::TokenRows;
 use crate::kernels::lanes::{for_tiles, halvings};
 use crate::kernels::{Registers, kernel};
-use crate::kir::{I64, KernelBuilder, LANES, Vf};
+use crate::kir::{I64, KernelBuilder, LANES, Vf, Vi};
 
 /// Bytes of the scales of one group of a tile.
 const SCALES_BYTES: i64 = 4 * TILE_ROWS as i64;
@@ -162,20 +162,36 @@ impl Float {
     }
 }
 
+/// Columns of a field.
+const FIELD_COLS: u32 = 4;
+
 /// Adds the first `cols` columns of the group at `codes`, times the elements at `x`, in rising order.
 fn add_columns(b: &mut KernelBuilder, codes: I64, x: &[I64], cols: u32, mut sums: Vec<Vf>) -> Vec<Vf> {
     let group = b.load_bytes(codes, 0, GROUP_BYTES as u8);
-    let group = b.as_vi(group);
+    let mut group = b.as_vi(group);
+    let whole = i64::from(cols / FIELD_COLS * FIELD_COLS * 4);
+    if whole > 0 {
+        // Fields are taken one after the other from the lowest bits, so that one is as much code as four.
+        let init = (group, sums);
+        (group, sums) = b.for_loop(0, whole, i64::from(4 * FIELD_COLS), init, |b, at, (group, sums)| {
+            let x: Vec<I64> = x.iter().map(|&x| b.add(x, at)).collect();
+            let sums = add_field(b, group, &x, 0, FIELD_COLS, sums);
+            (b.ushr(group, 2), sums)
+        });
+    }
+    add_field(b, group, x, whole as i32, cols % FIELD_COLS, sums)
+}
+
+/// Adds the first `cols` columns of the lowest field of a group, times the elements `at` bytes after `x`.
+fn add_field(b: &mut KernelBuilder, group: Vi, x: &[I64], at: i32, cols: u32, mut sums: Vec<Vf>) -> Vec<Vf> {
     let (mask, one) = (b.splat_i32(3), b.splat_i32(1));
     for c in 0..cols {
-        // Byte c % 4 of a lane, field c / 4.
-        let bits = (8 * (c % 4) + 2 * (c / 4)) as u8;
-        let code = if bits > 0 { b.ushr(group, bits) } else { group };
+        let code = if c > 0 { b.ushr(group, 8 * c as u8) } else { group };
         let code = b.band(code, mask);
         let weight = b.isub(code, one);
         let weight = b.cvt_i32_f32(weight);
         for (sum, &x) in sums.iter_mut().zip(x) {
-            let x = b.broadcast_f32(x, 4 * c as i32);
+            let x = b.broadcast_f32(x, at + 4 * c as i32);
             *sum = b.fma(weight, x, *sum);
         }
     }
