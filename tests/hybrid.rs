@@ -54,7 +54,11 @@ fn tokens_come_in_any_portions() {
         for threads in [1, 3] {
             let what = format!("chunks of {chunk}, {threads} threads");
             assert_same(&what, &expected, &score(&loaded, &tokens, threads));
-            assert_same(&format!("{what}, decode"), &expected[..20], &decode(&loaded, &tokens[..20], threads));
+            assert_same(
+                &format!("{what}, decode"),
+                &expected[..20],
+                &decode(&loaded, &tokens[..20], threads),
+            );
         }
     }
 }
@@ -77,7 +81,11 @@ fn what_is_cut_off_is_computed_again() {
         let rows = fed(&mut machine, &mut sequence, &tokens[left..left + count]);
         assert_same(&format!("after {left} of {wrong}"), &expected[left..left + count], &rows);
         let at = left + count;
-        assert_same(&format!("then {at}"), &expected[at..=at], &fed(&mut machine, &mut sequence, &tokens[at..=at]));
+        assert_same(
+            &format!("then {at}"),
+            &expected[at..=at],
+            &fed(&mut machine, &mut sequence, &tokens[at..=at]),
+        );
         fed(&mut machine, &mut sequence, &tokens[at + 1..70.max(at + 2)]);
     }
     // Those that would be computed again can be given up.
@@ -192,7 +200,8 @@ fn sequences_that_run_together_give_what_each_gives_alone() {
 /// outside data.
 fn published_format() -> Option<(std::path::PathBuf, serde_json::Value)> {
     let outside = root().join("../shared/data");
-    let folder = std::env::var_os("BITNETC_TEST_DATA").map_or(outside, std::path::PathBuf::from).join("qwen35");
+    let folder =
+        std::env::var_os("BITNETC_TEST_DATA").map_or(outside, std::path::PathBuf::from).join("qwen35");
     let Ok(record) = std::fs::read(folder.join("logits_D.json")) else {
         println!("skipped: {} is not there (set BITNETC_TEST_DATA)", folder.display());
         return None;
@@ -221,7 +230,8 @@ fn the_published_format_runs_as_it_is_interpreted() {
         assert_same(&format!("{what}, decode"), &expected[..20], &decode(&loaded, &tokens[..20], 3));
     }
     // With float activations the text is that of the reference.
-    let loaded = open(&path, &options_with(DType::F32, |build| build.activations = Some(ActivationFormat::F32)));
+    let loaded =
+        open(&path, &options_with(DType::F32, |build| build.activations = Some(ActivationFormat::F32)));
     for prompt in &prompts[..2] {
         let mut session = session(&loaded, 64, 2);
         let mut next = ids(&prompt["ids"]);

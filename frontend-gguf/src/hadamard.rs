@@ -94,7 +94,9 @@ impl Rotation {
         match (version, tied) {
             (1, false) | (2, true) => {}
             (1, true) => return Err(keys.bad("tied_output", "true", "it needs version 2")),
-            (2, false) => return Err(keys.bad("version", 2, "version 2 is for models with tied_output only")),
+            (2, false) => {
+                return Err(keys.bad("version", 2, "version 2 is for models with tied_output only"));
+            }
             (other, _) => return Err(keys.bad("version", other, "versions 1 and 2 are supported")),
         }
         let found = keys.integer("block_size")?;
@@ -111,7 +113,11 @@ impl Rotation {
         }
         let inverse = keys.names("inverse_weight_names")?;
         if let Some(name) = inverse.iter().find(|name| *name != TOKEN_EMBD) {
-            return Err(keys.bad("inverse_weight_names", printable(name), format!("only {TOKEN_EMBD} is supported")));
+            return Err(keys.bad(
+                "inverse_weight_names",
+                printable(name),
+                format!("only {TOKEN_EMBD} is supported"),
+            ));
         }
         let grouped = keys.0.bool(&key("gdn_v_grouped"))?.unwrap_or(false);
         Ok(Some(Self { block, signs, weights, embedding: !inverse.is_empty(), grouped, tied }))
@@ -141,7 +147,8 @@ impl Rotation {
             match matrix {
                 None if is_skipped(name) => {}
                 None => {
-                    let why = "the model multiplies with no tensor of this name, so its rotation cannot be applied";
+                    let why =
+                        "the model multiplies with no tensor of this name, so its rotation cannot be applied";
                     return Err(bad("weight_names", shown, why.to_owned()));
                 }
                 Some(matrix) => self.check_width("weight_names", matrix.name, matrix.inputs)?,
@@ -150,7 +157,8 @@ impl Rotation {
         let bare = |m: &&Matrix<'_>| matches!(m.class, TensorClass::Linear) && !self.weights.contains(m.name);
         let head = matrices.iter().find(|m| m.name == OUTPUT && !self.weights.contains(m.name));
         if let Some(matrix) = matrices.iter().find(bare).or(head) {
-            let why = format!("tensor \"{}\" is not among them, and a model is rotated as a whole", matrix.name);
+            let why =
+                format!("tensor \"{}\" is not among them, and a model is rotated as a whole", matrix.name);
             return Err(bad("weight_names", format!("an array of {} names", self.weights.len()), why));
         }
         match (self.tied, has_head, self.embedding) {
@@ -178,7 +186,10 @@ impl Rotation {
             return Err(GgufError::BadHyperparam {
                 key: key("block_size"),
                 value: self.block.to_string(),
-                why: format!("tensor \"{}\" has {inputs} columns, which are not in such blocks", printable(tensor)),
+                why: format!(
+                    "tensor \"{}\" has {inputs} columns, which are not in such blocks",
+                    printable(tensor)
+                ),
             });
         }
         let signed = usize::try_from(inputs).is_ok_and(|width| self.signs.contains_key(&width));
@@ -244,7 +255,9 @@ impl Keys<'_, '_> {
         match array.integers() {
             Some(all) => Ok(all.collect()),
             None if array.is_empty() => Ok(Vec::new()),
-            None => Err(self.bad(suffix, format!("an array of {} values", array.len()), "they must be integers")),
+            None => {
+                Err(self.bad(suffix, format!("an array of {} values", array.len()), "they must be integers"))
+            }
         }
     }
 
@@ -278,7 +291,11 @@ impl Keys<'_, '_> {
             None => return Err(self.missing("sign_mode")),
         }
         if widths.is_empty() {
-            return Err(self.bad("sign_widths", "an empty array", "with sign_mode explicit it must name widths"));
+            return Err(self.bad(
+                "sign_widths",
+                "an empty array",
+                "with sign_mode explicit it must name widths",
+            ));
         }
         let mut left = &values[..];
         let mut signs = BTreeMap::new();

@@ -222,7 +222,9 @@ pub(crate) fn unsupported(found: &str) -> GgufError {
         found: printable(found),
         supported: supported.collect::<Vec<_>>().join(", "),
         hint: match found {
-            "clip" => "; this file (mmproj) holds the part of a model that reads images: give the file of its text model",
+            "clip" => {
+                "; this file (mmproj) holds the part of a model that reads images: give the file of its text model"
+            }
             _ => "; use a model of one of these, or another program for this one, such as llama.cpp",
         },
     }
@@ -417,7 +419,9 @@ impl Keys<'_, '_> {
                 self.notes.push(Note::warning(self.key(SUFFIX), text));
                 Ok(n as usize)
             }
-            Some(n) => Err(self.bad(SUFFIX, n, format!("there are {blocks} blocks, and some must be layers"))),
+            Some(n) => {
+                Err(self.bad(SUFFIX, n, format!("there are {blocks} blocks, and some must be layers")))
+            }
         }
     }
 
@@ -438,12 +442,17 @@ impl Keys<'_, '_> {
             });
         };
         let pairs = rope_dim as i128 / 2;
-        let fits = sections.iter().all(|&n| (0..=pairs).contains(&n)) && sections.iter().sum::<i128>() == pairs;
+        let fits =
+            sections.iter().all(|&n| (0..=pairs).contains(&n)) && sections.iter().sum::<i128>() == pairs;
         match fits {
             true => Ok(()),
             false => {
                 let shown = format!("an array of {} values", sections.len());
-                Err(self.bad(SUFFIX, shown, format!("its values must add up to the {pairs} rotated pairs of a head")))
+                Err(self.bad(
+                    SUFFIX,
+                    shown,
+                    format!("its values must add up to the {pairs} rotated pairs of a head"),
+                ))
             }
         }
     }

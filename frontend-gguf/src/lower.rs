@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use bitnetc_ir::rope::Theta;
 use bitnetc_ir::storage::MAX_TOKENS;
 use bitnetc_ir::{
-    BuildError, CacheDims, CacheType, DType, Dim, Direction, EntryPoint, Func, FuncBuilder, HEAD_ROWS, Module,
-    Operand, ParamId, QuantBlock, Rows, Sizes, StateDims, TokenCount, Type, ValueId,
+    BuildError, CacheDims, CacheType, DType, Dim, Direction, EntryPoint, Func, FuncBuilder, HEAD_ROWS,
+    Module, Operand, ParamId, QuantBlock, Rows, Sizes, StateDims, TokenCount, Type, ValueId,
 };
 use thiserror::Error;
 
@@ -501,7 +501,12 @@ impl Lowering<'_> {
     }
 
     /// Rows through the rotation, with the signs of their width.
-    fn rotate(&mut self, x: ValueId, rotation: &Rotation, direction: Direction) -> Result<ValueId, BuildError> {
+    fn rotate(
+        &mut self,
+        x: ValueId,
+        rotation: &Rotation,
+        direction: Direction,
+    ) -> Result<ValueId, BuildError> {
         let width = self.builder.ty(x).as_rows().map_or(0, |rows| rows.width as usize);
         let signs = self.params.signs.get(&width).map(|&signs| Operand::Param(signs));
         self.builder.hadamard(x, signs, rotation.block(), direction)

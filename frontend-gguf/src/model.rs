@@ -127,8 +127,10 @@ impl<'a> Model<'a> {
             if output.is_some() {
                 matrices.push((OUTPUT.to_owned(), TensorClass::Table, hparams.hidden as u64));
             }
-            let matrices: Vec<_> =
-                matrices.iter().map(|(name, class, inputs)| Matrix { name, class: *class, inputs: *inputs }).collect();
+            let matrices: Vec<_> = matrices
+                .iter()
+                .map(|(name, class, inputs)| Matrix { name, class: *class, inputs: *inputs })
+                .collect();
             let skipped = |name: &str| gguf.find(name).is_some() && is_skipped(&hparams, name);
             rotation.check(&matrices, hparams.hidden, output.is_some(), skipped)?;
         }
@@ -312,7 +314,8 @@ fn is_skipped(hparams: &HyperParams, name: &str) -> bool {
 
 /// Refuses a file that has no layers, only what predicts further tokens.
 fn refuse_lone_predictor(gguf: &Gguf<'_>, hparams: &HyperParams) -> Result<(), GgufError> {
-    let layers = gguf.tensors().iter().filter(|t| t.name().starts_with("blk.") && !is_skipped(hparams, t.name()));
+    let layers =
+        gguf.tensors().iter().filter(|t| t.name().starts_with("blk.") && !is_skipped(hparams, t.name()));
     match hparams.skipped_blocks > 0 && layers.count() == 0 {
         true => Err(GgufError::BadHyperparam {
             key: format!("{}.nextn_predict_layers", hparams.architecture),

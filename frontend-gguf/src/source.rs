@@ -98,7 +98,10 @@ pub(crate) fn declare_signs(rotation: &Rotation, width: usize) -> Option<ParamDe
     Some(ParamDecl {
         name: signs_param(width),
         ty: Type::vector(DType::F32, u32::try_from(width).ok()?),
-        def: ParamDef::File { tensor: format!("prism.hadamard.sign_values.{width}"), hash: ContentHash(hash) },
+        def: ParamDef::File {
+            tensor: format!("prism.hadamard.sign_values.{width}"),
+            hash: ContentHash(hash),
+        },
     })
 }
 

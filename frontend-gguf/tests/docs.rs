@@ -104,7 +104,8 @@ fn key_table() -> String {
             Meaning::Harmless => "harmless".to_owned(),
             Meaning::Noted(neutral) => with_values("noted", neutral),
             Meaning::Refused(neutral) => {
-                let own = followed_by(key.name).into_iter().map(|arch| format!("followed in `{arch}`, else "));
+                let own =
+                    followed_by(key.name).into_iter().map(|arch| format!("followed in `{arch}`, else "));
                 own.collect::<String>() + &with_values("refused", neutral)
             }
         };

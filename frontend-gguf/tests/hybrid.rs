@@ -7,8 +7,7 @@ use bitnetc_frontend_gguf::{GgufError, GgufWeights, LayerRole, LowerOptions, Mod
 use bitnetc_ir::interp::{Interpreter, Tensor};
 use bitnetc_ir::{EntryPoint, KEY_BLOCK, Module, verify};
 
-const OPTIONS: LowerOptions =
-    LowerOptions { cache: bitnetc_ir::CacheType::F32, chunk: 8, activations: None };
+const OPTIONS: LowerOptions = LowerOptions { cache: bitnetc_ir::CacheType::F32, chunk: 8, activations: None };
 
 fn lowered(model: &Model<'_>) -> Module {
     let module = model.lower(&OPTIONS).unwrap();
@@ -123,8 +122,12 @@ fn text(text: &str) -> MetaValue {
 #[test]
 fn declarations_of_rotations_that_are_refused() {
     let key = |suffix: &str| format!("{H}{suffix}");
-    let signs = |change: fn(&mut Vec<i32>)| -> Change { Box::new(move |w| i32s(w, "prism.hadamard.sign_values", change)) };
-    let widths = |change: fn(&mut Vec<i32>)| -> Change { Box::new(move |w| i32s(w, "prism.hadamard.sign_widths", change)) };
+    let signs = |change: fn(&mut Vec<i32>)| -> Change {
+        Box::new(move |w| i32s(w, "prism.hadamard.sign_values", change))
+    };
+    let widths = |change: fn(&mut Vec<i32>)| -> Change {
+        Box::new(move |w| i32s(w, "prism.hadamard.sign_widths", change))
+    };
     // A change, the key that the refusal names, and a word of it.
     let cases: Vec<(Change, &str, &str)> = vec![
         (Box::new(|w| w.remove("prism.hadamard.version")), "version", "missing"),
@@ -161,7 +164,11 @@ fn declarations_of_rotations_that_are_refused() {
         (weight_names(|n| n.push("token_embd.weight".into())), "weight_names", "token_embd"),
         (weight_names(|n| n.retain(|n| n != "blk.2.ssm_out.weight")), "weight_names", "blk.2.ssm_out.weight"),
         (weight_names(|n| n.retain(|n| n != "output.weight")), "weight_names", "output.weight"),
-        (set(&key("inverse_weight_names"), MetaValue::Strings(vec!["output.weight".into()])), "inverse_weight_names", "token_embd"),
+        (
+            set(&key("inverse_weight_names"), MetaValue::Strings(vec!["output.weight".into()])),
+            "inverse_weight_names",
+            "token_embd",
+        ),
         (set(&key("gdn_v_grouped"), MetaValue::U32(1)), "gdn_v_grouped", "bool"),
         (set(&key("rotation"), MetaValue::U32(1)), "rotation", "not supported"),
     ];
@@ -183,7 +190,10 @@ fn declarations_of_rotations_that_are_refused() {
     ];
     for (change, key) in tied {
         let error = refusal_of(TinyModel { tied: true, ..TinyModel::hybrid() }, change).to_string();
-        assert!(error.contains(&format!("{H}{key}\"")) && error.contains("token_embd.weight"), "{key}: {error}");
+        assert!(
+            error.contains(&format!("{H}{key}\"")) && error.contains("token_embd.weight"),
+            "{key}: {error}"
+        );
     }
     // BitNet's models have norms that a rotation would have to go through.
     let error = refusal_of(TinyModel::default(), |w| {
@@ -232,8 +242,14 @@ fn sizes_of_recurrent_layers_that_are_refused() {
         (number("full_attention_interval", 9), "full_attention_interval"),
         (number("nextn_predict_layers", 4), "nextn_predict_layers"),
         (set(&key("attention.recurrent_layers"), MetaValue::I32s(vec![1, 1])), "attention.recurrent_layers"),
-        (set(&key("attention.recurrent_layers"), MetaValue::I32s(vec![1, 2, 1, 0])), "attention.recurrent_layers"),
-        (set(&key("rope.dimension_sections"), MetaValue::I32s(vec![11, 11, 10, 0])), "rope.dimension_sections"),
+        (
+            set(&key("attention.recurrent_layers"), MetaValue::I32s(vec![1, 2, 1, 0])),
+            "attention.recurrent_layers",
+        ),
+        (
+            set(&key("rope.dimension_sections"), MetaValue::I32s(vec![11, 11, 10, 0])),
+            "rope.dimension_sections",
+        ),
         (Box::new(|w| w.remove("qwen35.ssm.inner_size")), "ssm.inner_size"),
     ];
     for (change, suffix) in cases {
@@ -262,7 +278,10 @@ fn blocks_that_predict_further_tokens_are_skipped() {
     // Nothing but such a block.
     writer.tensors.retain(|t| !(0..4).any(|n| t.name.starts_with(format!("blk.{n}.").as_bytes())));
     let error = Model::open(&writer.build()).unwrap_err().to_string();
-    assert!(error.contains("nextn_predict_layers") && error.contains("give the file of the model"), "{error}");
+    assert!(
+        error.contains("nextn_predict_layers") && error.contains("give the file of the model"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -71,7 +71,8 @@ fn run(module: &Module, model: &Model<'_>, ids: &[u32]) -> (Vec<f32>, Vec<Tensor
     let kept = func.inputs()[2..].iter().map(|&v| Tensor::empty_cache(func.ty(v), capacity).unwrap());
     let inputs = [Tensor::Tokens(ids.to_vec()), Tensor::Position(0)].into_iter().chain(kept).collect();
     let mut values = Vec::new();
-    let results = interpreter.run_observed(prefill, inputs, &mut |_, value| values.push(value.clone())).unwrap();
+    let results =
+        interpreter.run_observed(prefill, inputs, &mut |_, value| values.push(value.clone())).unwrap();
     let Tensor::F32 { width, data, .. } = &results[0] else { panic!("no residual stream") };
     let mut logits = Vec::new();
     for part in data.chunks(HEAD_ROWS as usize * width) {

@@ -264,7 +264,9 @@ impl<'a> Binder<'_, 'a> {
                     (heads && hparams.family.rope == Pairs::Interleaved).then_some(hparams.head_dim);
                 outputs.push(match t.class {
                     TensorClass::Linear => self.linear(&module, &name, shape, permuted)?,
-                    _ => self.floats(&format!("{module}{}", t.suffix), &name, shape, Some(FloatFormat::F32))?,
+                    _ => {
+                        self.floats(&format!("{module}{}", t.suffix), &name, shape, Some(FloatFormat::F32))?
+                    }
                 });
             }
         }

@@ -284,7 +284,10 @@ pub(crate) fn causal_conv(_: &Op, t: &[&Type]) -> Inferred {
         return rule(format!("the weights {} must be 2 to {MAX_TAPS} rows of f32", t[1]));
     }
     if channels != x.width || !channels.is_multiple_of(TILE_ROWS) {
-        return rule(format!("the weights {} must have a column for each of {} channels, in 16s", t[1], x.width));
+        return rule(format!(
+            "the weights {} must have a column for each of {} channels, in 16s",
+            t[1], x.width
+        ));
     }
     let expected = StateDims { heads: 1, rows: taps - 1, cols: channels };
     match s == expected {

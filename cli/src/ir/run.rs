@@ -210,7 +210,9 @@ fn shape(tensor: &Tensor) -> Vec<usize> {
         Tensor::Cache(cache) => {
             vec![cache.dims.kv_heads as usize, cache.capacity as usize, cache.dims.head_dim as usize]
         }
-        Tensor::State(state) => [state.dims.heads, state.dims.rows, state.dims.cols].map(|n| n as usize).into(),
+        Tensor::State(state) => {
+            [state.dims.heads, state.dims.rows, state.dims.cols].map(|n| n as usize).into()
+        }
     }
 }
 

@@ -169,9 +169,11 @@ impl KernelSpec {
             (KernelKind::CausalConv { channels, taps }, Operand(1)) => {
                 packed(&Type::matrix(DType::F32, taps, channels)).0
             }
-            (KernelKind::CausalConv { channels, taps }, Operand(2)) => {
-                state_bytes(&Type::state(StateDims { heads: 1, rows: taps.saturating_sub(1), cols: channels }))
-            }
+            (KernelKind::CausalConv { channels, taps }, Operand(2)) => state_bytes(&Type::state(StateDims {
+                heads: 1,
+                rows: taps.saturating_sub(1),
+                cols: channels,
+            })),
             (KernelKind::CausalConv { channels, .. }, _) => row(DType::F32, channels),
             (KernelKind::DeltaRule { key_heads, d, .. }, Operand(0 | 1)) => heads(key_heads, d),
             (KernelKind::DeltaRule { heads, .. }, Operand(3 | 4)) => row(DType::F32, heads),

@@ -89,8 +89,7 @@ fn sigmoid(b: &mut KernelBuilder, x: Vf) -> Vf {
 
 /// log(1 + e^x) = max(x, 0) + log(1 + e), e = e^−|x|; the logarithm by 2·atanh(e / (2 + e)), see `docs/numerics.md`.
 fn softplus(b: &mut KernelBuilder, x: Vf) -> Vf {
-    const SERIES: [f32; 7] =
-        [1.0 / 15.0, 1.0 / 13.0, 1.0 / 11.0, 1.0 / 9.0, 1.0 / 7.0, 1.0 / 5.0, 1.0 / 3.0];
+    const SERIES: [f32; 7] = [1.0 / 15.0, 1.0 / 13.0, 1.0 / 11.0, 1.0 / 9.0, 1.0 / 7.0, 1.0 / 5.0, 1.0 / 3.0];
     let e = exp_of_minus_abs(b, x);
     let two = b.splat_f32(2.0);
     let denominator = b.fadd(two, e);

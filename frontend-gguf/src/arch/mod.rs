@@ -228,14 +228,8 @@ mod common {
 }
 
 /// All families.
-pub static FAMILIES: &[&Family] = &[
-    &bitnet_b158::FAMILY,
-    &bitnet::FAMILY,
-    &llama::FAMILY,
-    &qwen2::FAMILY,
-    &qwen3::FAMILY,
-    &qwen35::FAMILY,
-];
+pub static FAMILIES: &[&Family] =
+    &[&bitnet_b158::FAMILY, &bitnet::FAMILY, &llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &qwen35::FAMILY];
 
 /// The family of an architecture name.
 pub fn find(architecture: &str) -> Option<(&'static Family, &'static str)> {

@@ -11,8 +11,8 @@ use bitnetc_ir::Pairs;
 
 use super::common::{ATTN_K, ATTN_NORM, ATTN_OUTPUT, ATTN_V, FFN_DOWN, FFN_GATE, FFN_UP};
 use super::{
-    Activation, Defaults, Family, Hybrid, LayerKind, LayerRole, LayerTensor, TensorClass, linear, matrix, norm,
-    tensor,
+    Activation, Defaults, Family, Hybrid, LayerKind, LayerRole, LayerTensor, TensorClass, linear, matrix,
+    norm, tensor,
 };
 use crate::activations::ActivationFormat;
 use crate::hparams::HyperParams;

@@ -288,14 +288,14 @@ impl ModelShape {
         let key = |suffix: &str| format!("prism.hadamard.{suffix}");
         let text = |text: &str| MetaValue::String(text.into());
         let tensors = self.tensors().unwrap_or_default();
-        let rotated = tensors.iter().filter(|t| {
-            t.class == TensorClass::Linear || t.name == crate::model::OUTPUT
-        });
+        let rotated =
+            tensors.iter().filter(|t| t.class == TensorClass::Linear || t.name == crate::model::OUTPUT);
         let mut widths: Vec<usize> = rotated.clone().map(|t| t.row).chain([self.hidden]).collect();
         widths.sort_unstable();
         widths.dedup();
         let mut rng = bitnetc_ir::random::SplitMix::new(0x7369_676e);
-        let signs = (0..widths.iter().sum::<usize>()).map(|_| if rng.below(2) == 0 { 1 } else { -1 }).collect();
+        let signs =
+            (0..widths.iter().sum::<usize>()).map(|_| if rng.below(2) == 0 { 1 } else { -1 }).collect();
         let names = rotated.map(|t| t.name.clone()).collect();
         let mut all = vec![
             (key("version"), MetaValue::U32(if self.tied { 2 } else { 1 })),

@@ -92,7 +92,16 @@ fn rotation_keys(draw: &mut Draw<'_>, w: &mut GgufWriter, widths: [usize; 3], la
         w.set(&key("sign_values"), MetaValue::I32s(signs));
     }
     const STEMS: [&str; 10] = [
-        "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down", "attn_qkv", "attn_gate", "ssm_out",
+        "attn_q",
+        "attn_k",
+        "attn_v",
+        "attn_output",
+        "ffn_gate",
+        "ffn_up",
+        "ffn_down",
+        "attn_qkv",
+        "attn_gate",
+        "ssm_out",
     ];
     let stems = if draw.chance(128) { &STEMS[..7] } else { &STEMS[..] };
     let name = |layer| move |stem| format!("blk.{layer}.{stem}.weight");

@@ -160,7 +160,8 @@ impl<'a> Interpreter<'a> {
             }
             Op::AddBias {} => {
                 let (x, bias) = (args.act(0)?, args.vector(1)?);
-                let sums = x.data.chunks_exact(x.width).flat_map(|row| row.iter().zip(bias).map(|(x, b)| x + b));
+                let sums =
+                    x.data.chunks_exact(x.width).flat_map(|row| row.iter().zip(bias).map(|(x, b)| x + b));
                 one(Tensor::F32 { rows: x.rows, width: x.width, data: sums.collect() })
             }
             Op::SoftplusDecay {} => {

@@ -70,8 +70,7 @@ fn delta_step(q: &[f32], k: &[f32], v: &[f32], decay: f32, beta: f32, matrix: &m
     let d = v.len();
     matrix.iter_mut().for_each(|s| *s *= decay);
     let column = |matrix: &[f32], e: usize| -> Vec<f32> { matrix[e..].iter().step_by(d).copied().collect() };
-    let missing: Vec<f32> =
-        (0..d).map(|e| (v[e] - scalar::dot_seq(&column(matrix, e), k)) * beta).collect();
+    let missing: Vec<f32> = (0..d).map(|e| (v[e] - scalar::dot_seq(&column(matrix, e), k)) * beta).collect();
     for (row, &k) in matrix.chunks_exact_mut(d).zip(k) {
         for (s, &missing) in row.iter_mut().zip(&missing) {
             *s = missing.mul_add(k, *s);

@@ -136,8 +136,7 @@ impl InOut {
 
     /// The inputs that are caches, in order.
     fn caches<'a>(&'a self, program: &'a Program) -> impl Iterator<Item = &'a AlignedBuffer> {
-        let caches =
-            program.inputs.iter().zip(&self.inputs).filter(|(input, _)| input.ty.is_persistent());
+        let caches = program.inputs.iter().zip(&self.inputs).filter(|(input, _)| input.ty.is_persistent());
         caches.map(|(_, buffer)| buffer)
     }
 }
