@@ -91,6 +91,18 @@ fn what_is_cut_off_is_computed_again() {
         );
         fed(&mut machine, &mut sequence, &tokens[at + 1..70.max(at + 2)]);
     }
+    // A mark has copies of the states; that of other tokens is none.
+    let mark = sequence.mark().unwrap();
+    let at = sequence.position() as usize;
+    fed(&mut machine, &mut sequence, &[3, 1, 4]);
+    sequence.rewind(&mark);
+    assert_eq!((sequence.position() as usize, sequence.forget_unheld() as usize), (at, at));
+    assert_same("from a mark", &expected[at..at + 2], &fed(&mut machine, &mut sequence, &tokens[at..at + 2]));
+    sequence.truncate(at as u32 - 3);
+    fed(&mut machine, &mut sequence, &[7, 7, 7, 7]);
+    sequence.rewind(&mark);
+    assert_eq!((sequence.position() as usize, sequence.forget_unheld()), (at, 0));
+    fed(&mut machine, &mut sequence, &tokens[..60]);
     // Those that would be computed again can be given up.
     let length = sequence.position();
     assert_eq!(sequence.forget_unheld(), length);
