@@ -6,12 +6,15 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bitnetc::Model;
+use bitnetc::engine::{EngineOptions, GenerateOptions, Request};
 use bitnetc::load::{Loaded, score_by_interpreter};
 use bitnetc_frontend_gguf::ActivationFormat;
 use bitnetc_frontend_gguf::testing::TinyModel;
 use bitnetc_ir::DType;
 use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::machine::{Feed, Machine, MachineOptions, Record, Wanted};
+use bitnetc_runtime::sampling::SamplingParams;
 use bitnetc_runtime::sequence::Sequence;
 use common::*;
 
@@ -88,6 +91,18 @@ fn what_is_cut_off_is_computed_again() {
         );
         fed(&mut machine, &mut sequence, &tokens[at + 1..70.max(at + 2)]);
     }
+    // A mark has copies of the states; that of other tokens is none.
+    let mark = sequence.mark().unwrap();
+    let at = sequence.position() as usize;
+    fed(&mut machine, &mut sequence, &[3, 1, 4]);
+    sequence.rewind(&mark);
+    assert_eq!((sequence.position() as usize, sequence.forget_unheld() as usize), (at, at));
+    assert_same("from a mark", &expected[at..at + 2], &fed(&mut machine, &mut sequence, &tokens[at..at + 2]));
+    sequence.truncate(at as u32 - 3);
+    fed(&mut machine, &mut sequence, &[7, 7, 7, 7]);
+    sequence.rewind(&mark);
+    assert_eq!((sequence.position() as usize, sequence.forget_unheld()), (at, 0));
+    fed(&mut machine, &mut sequence, &tokens[..60]);
     // Those that would be computed again can be given up.
     let length = sequence.position();
     assert_eq!(sequence.forget_unheld(), length);
@@ -241,5 +256,40 @@ fn the_published_format_runs_as_it_is_interpreted() {
             assert_eq!(found as u32, expected, "prompt {}", prompt["index"]);
             next = vec![expected];
         }
+    }
+}
+
+#[test]
+fn prompts_go_on_where_there_is_a_state_and_are_computed_again_elsewhere() {
+    let model: Model = loaded(24).into();
+    let all = tokens();
+    let params = |seed| SamplingParams { seed, ..SamplingParams::default() };
+    let limit = || GenerateOptions { limit: Some(6), ignore_end: true, ..GenerateOptions::default() };
+    for cache_ram in [0, 1 << 24] {
+        let engine = EngineOptions { cache_ram, ..EngineOptions::of(128, 2, 2) };
+        let mut scheduler = model.scheduler(engine).unwrap();
+        let mut reused = Vec::new();
+        let mut prompt = all[..40].to_vec();
+        // The same prompt, a longer one, another end, the text with its answer, the first again.
+        for (seed, turn) in (0..).zip(["first", "same", "longer", "other", "answered", "first"]) {
+            match turn {
+                "longer" => prompt.extend_from_slice(&all[40..50]),
+                "other" => prompt.truncate(30),
+                "first" => prompt = all[..40].to_vec(),
+                _ => {}
+            }
+            let request = Request::new(prompt.clone(), params(seed), limit()).unwrap();
+            let handle = scheduler.submit(request);
+            let end = scheduler.follow(handle, || true, |_| true).unwrap();
+            let expected = tokens_by_hand(model.loaded(), &prompt, params(seed), 6, true);
+            assert_eq!(end.tokens, expected, "{turn}, {cache_ram} bytes");
+            reused.push(end.reused_tokens);
+            if turn == "other" {
+                prompt.extend_from_slice(&end.tokens);
+                prompt.push(all[60]);
+            }
+        }
+        // What goes on where a text ended is not computed again.
+        assert!(reused[4] >= 35, "{reused:?}");
     }
 }

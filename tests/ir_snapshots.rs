@@ -62,3 +62,20 @@ fn one_layer_of_each_stage_stands_alone() {
         assert!(extract::layer(&module, decode, 2).is_none());
     }
 }
+
+#[test]
+fn each_stage_of_a_hybrid_model() {
+    let mut file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
+    file.write_all(&TinyModel::hybrid().to_gguf()).unwrap();
+    let target = Some("x86_64+sse4.1+avx+avx2+fma".parse().unwrap());
+    let options = BuildOptions { target, chunk: 32, ..BuildOptions::default() };
+    let source = Source::open(Some(file.path()), MapMode::Mapped).unwrap();
+    for &stage in Stage::ALL {
+        let module = dump_module(&source, stage, &options).unwrap();
+        let printed = text::print(&module);
+        assert_eq!(text::print(&text::parse(&printed).unwrap()), printed, "{stage} round trip");
+        // Three recurrent layers and one with attention, for one token.
+        let decode = printed.split("func @prefill").next().unwrap();
+        snapshot(&format!("hybrid_{stage}"), decode);
+    }
+}

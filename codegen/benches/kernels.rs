@@ -22,7 +22,7 @@ use bitnetc_codegen::{clif, pack, x64};
 use bitnetc_ir::partition::MERGE_UNIT;
 use bitnetc_ir::weights::{TILE_ROWS, ternary_bytes};
 use bitnetc_ir::{
-    BlockFormat, ContentHash, DType, Epilogue, Layout, Module, Pairs, ParamDecl, ParamDef, TargetDesc, Type,
+    BlockFormat, ContentHash, DType, Direction, Epilogue, Layout, Module, Pairs, ParamDecl, ParamDef, TargetDesc, Type,
     WeightBytes, storage,
 };
 
@@ -732,6 +732,17 @@ fn main() {
     for tokens in [16, 128, 512] {
         bench.chunk_attention(kind, cache_bytes, tokens);
     }
+    let direction = Direction::Forward;
+    let kind = KernelKind::Hadamard { width: 5120, block: 1024, direction, signed: true };
+    bench.small("hadamard 5120 in blocks of 1024", kind, 32 << 10, 1);
+    bench.small(
+        "causal_conv 10240 channels",
+        KernelKind::CausalConv { channels: 10_240, taps: 4 },
+        256 << 10,
+        640,
+    );
+    let kind = KernelKind::DeltaRule { key_heads: 16, heads: 48, d: 128 };
+    bench.small("delta_rule 48 heads of 128", kind, 4 << 20, 384);
     bench.small(
         "attention_merge 20 heads of one range each",
         KernelKind::AttentionMerge { heads: 20, cache },

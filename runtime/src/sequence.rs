@@ -54,6 +54,14 @@ pub(crate) struct Spoiled {
     pub(crate) token: u32,
 }
 
+/// Where a sequence stood: see [`Sequence::mark`].
+#[derive(Clone, Debug)]
+pub struct Mark {
+    tokens: Vec<u32>,
+    /// None where there were none of its last token.
+    states: Vec<Vec<u8>>,
+}
+
 impl std::fmt::Debug for Sequence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sequence")
@@ -122,6 +130,37 @@ impl Sequence {
     pub fn forget_unheld(&mut self) -> u32 {
         self.truncate(self.position() - self.unheld().len() as u32);
         self.position()
+    }
+
+    /// Where the sequence stands, to come back to with [`Sequence::rewind`]: its tokens, and copies of its recurrent states.
+    ///
+    /// # Errors
+    /// Memory could not be allocated.
+    pub fn mark(&self) -> Result<Mark, SessionError> {
+        let mut tokens = vec_with_room("tokens of a mark", self.tokens.len())?;
+        tokens.extend_from_slice(&self.tokens);
+        let mut states = Vec::new();
+        for state in self.states().filter(|_| self.unheld().is_empty()) {
+            let mut copy = vec_with_room("copy of a recurrent state", state.len())?;
+            copy.extend_from_slice(state.as_slice());
+            states.push(copy);
+        }
+        Ok(Mark { tokens, states })
+    }
+
+    /// Forgets what came after `mark`, a mark of this sequence or of one with the same beginning. If it is of another one, this is
+    /// [`Sequence::truncate`].
+    pub fn rewind(&mut self, mark: &Mark) {
+        let is_beginning = self.tokens.starts_with(&mark.tokens);
+        self.truncate(mark.tokens.len() as u32);
+        let sizes = self.states().map(AlignedBuffer::len);
+        if !is_beginning || mark.states.is_empty() || !sizes.eq(mark.states.iter().map(Vec::len)) {
+            return;
+        }
+        for (state, copy) in self.states_mut().zip(&mark.states) {
+            state.as_mut_slice().copy_from_slice(copy);
+        }
+        self.held = self.position();
     }
 
     /// A step begins to change the recurrent states: until it has ended they are those of no position.

@@ -11,7 +11,7 @@ use crate::error::SessionError;
 use crate::machine::{Feed, KeepGoing, Machine, MachineOptions, MemoryUse, Record, Row, Wanted};
 use crate::model::Model;
 use crate::profile::Profile;
-use crate::sequence::Sequence;
+use crate::sequence::{Mark, Sequence};
 
 /// What a session is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +86,19 @@ impl Session {
     /// Forgets all tokens from `position` on (0: everything).
     pub fn truncate(&mut self, position: u32) {
         self.sequence.truncate(position);
+    }
+
+    /// As [`Sequence::mark`].
+    ///
+    /// # Errors
+    /// Memory could not be allocated.
+    pub fn mark(&self) -> Result<Mark, SessionError> {
+        self.sequence.mark()
+    }
+
+    /// As [`Sequence::rewind`].
+    pub fn rewind(&mut self, mark: &Mark) {
+        self.sequence.rewind(mark);
     }
 
     /// What has been recorded since the session was made or [`Session::reset_profile`] was called; `None` unless it was

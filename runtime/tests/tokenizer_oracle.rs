@@ -274,3 +274,24 @@ fn qwen35_matches_llama_cpp() {
     }
     assert!(compared >= 40, "{compared} texts");
 }
+
+#[test]
+fn the_model_of_qwen35_matches_its_reference() {
+    let (Some(model), Some(cases)) =
+        (outside("qwen35/model_D_ptq1_0.gguf"), outside("qwen35/tokenizer_D.json"))
+    else {
+        return;
+    };
+    let tokenizer = Tokenizer::new(&spec_of(&model)).unwrap();
+    let (mut special, mut plain) = (Vec::new(), Vec::new());
+    for case in json(&cases).as_array().unwrap() {
+        if case["special"] == true { &mut special } else { &mut plain }.push(case.clone());
+    }
+    assert!(compare(&tokenizer, &Value::Array(plain), false) >= 20);
+    assert!(compare(&tokenizer, &Value::Array(special), true) >= 1);
+    // Both ends of a text, of which the file names one.
+    for end in ["<|im_end|>", "<|endoftext|>"] {
+        let ids = tokenizer.encode(end, false, true).unwrap();
+        assert!(ids.len() == 1 && tokenizer.is_end(ids[0]), "{end}: {ids:?}");
+    }
+}

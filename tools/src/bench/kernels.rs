@@ -17,6 +17,7 @@ use bitnetc_ir::{DType, Extent, Func, Module, Operand};
 use bitnetc_runtime::machine::KeepGoing;
 use bitnetc_runtime::profile::ProgramProfile;
 use bitnetc_runtime::roofline::Roofline;
+use bitnetc_runtime::sequence::Mark;
 use bitnetc_runtime::session::{Session, SessionOptions};
 use serde_json::{Value, json};
 
@@ -184,6 +185,8 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 /// The session that runs, and what it is fed.
 struct Runs<'a> {
     session: Session,
+    /// Where it stands at the depth.
+    start: Mark,
     options: &'a KernelsOptions,
     prompt: Vec<u32>,
 }
@@ -202,14 +205,15 @@ impl<'a> Runs<'a> {
         }
         let length = options.prompt.min(session.chunk().max(1));
         let prompt = tokens(options.depth, options.depth + length);
-        Ok(Self { session, options, prompt })
+        let start = session.mark()?;
+        Ok(Self { session, start, options, prompt })
     }
 
     fn feed(&mut self, tokens: &[u32]) -> Result<(), Error> {
         if !self.options.keep_going.ask() {
             return Err(Error::INTERRUPTED);
         }
-        self.session.truncate(self.options.depth);
+        self.session.rewind(&self.start);
         self.session.feed(tokens)?;
         Ok(())
     }

@@ -10,7 +10,7 @@ use bitnetc_runtime::machine::{Feed, KeepGoing, Machine, MachineOptions, Record,
 use bitnetc_runtime::model::Model;
 use bitnetc_runtime::profile::Profile;
 use bitnetc_runtime::roofline::{Roofline, default_buffer_bytes};
-use bitnetc_runtime::sequence::Sequence;
+use bitnetc_runtime::sequence::{Mark, Sequence};
 
 use super::limits::Limits;
 use super::outcome::Outcome;
@@ -119,6 +119,8 @@ pub(crate) struct Runner {
     sequences: Vec<Sequence>,
     /// Tokens of the first sequence that are those of [`token`].
     filled: u32,
+    /// Where the first sequence stands then.
+    start: Option<Mark>,
     keep_going: KeepGoing,
     times: Times,
 }
@@ -142,7 +144,7 @@ impl Runner {
         let mut machine = Machine::new(model, options)?;
         machine.set_keep_going(keep_going.clone());
         let sequences = (0..options.segments).map(|_| machine.sequence()).collect::<Result<_, _>>()?;
-        Ok(Self { machine, sequences, filled: 0, keep_going, times: Times::default() })
+        Ok(Self { machine, sequences, filled: 0, start: None, keep_going, times: Times::default() })
     }
 
     /// Whether it has so many threads, and sequences enough.
@@ -154,7 +156,13 @@ impl Runner {
     pub(crate) fn fill(&mut self, depth: u32, sequences: u32) -> Result<(), Error> {
         let vocab = self.machine.model().vocab();
         let [first, others @ ..] = &mut self.sequences[..] else { return Ok(()) };
-        first.truncate(self.filled.min(depth));
+        match &self.start {
+            Some(start) if self.filled == depth => first.rewind(start),
+            _ => {
+                first.truncate(self.filled.min(depth));
+                first.forget_unheld();
+            }
+        }
         // An interruption leaves the sequence as it was, a chunk at a time keeps it answering.
         while first.position() < depth {
             let start = first.position();
@@ -167,6 +175,7 @@ impl Runner {
             other.copy_prefix(first, depth)?;
         }
         self.filled = depth;
+        self.start = Some(first.mark()?);
         Ok(())
     }
 
@@ -174,7 +183,9 @@ impl Runner {
     pub(crate) fn sample(&mut self, test: Test) -> Result<f64, Error> {
         let vocab = self.machine.model().vocab();
         let sequences = &mut self.sequences[..test.sequences as usize];
-        sequences.iter_mut().for_each(|sequence| sequence.truncate(test.depth));
+        if let Some(start) = &self.start {
+            sequences.iter_mut().for_each(|sequence| sequence.rewind(start));
+        }
         // Sequences have different tokens, as texts have.
         let tokens = |first: u32, count: u32| -> Vec<Vec<u32>> {
             let of = |sequence: u32| {

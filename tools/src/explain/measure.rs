@@ -70,11 +70,12 @@ pub fn measure(loaded: &Loaded, options: &MeasureOptions) -> Result<Timings, Err
         let start = session.position();
         session.feed(&tokens(start, position.min(start + session.chunk().max(1))))?;
     }
+    let start = session.mark()?;
     let again = |session: &mut Session, fed: &[u32]| {
         if !options.keep_going.ask() {
             return Err(Error::INTERRUPTED);
         }
-        session.truncate(position);
+        session.rewind(&start);
         session.feed(fed)?;
         Ok(())
     };
