@@ -3,7 +3,6 @@
 mod common;
 
 use bitnetc::load::{Loaded, score_by_interpreter};
-use bitnetc_frontend_gguf::testing::TinyModel;
 use bitnetc_ir::{DType, Entity};
 use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::machine::{Feed, FeedIndex, Machine, MachineOptions, Record, Row, Takers, Wanted};
