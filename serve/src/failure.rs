@@ -117,7 +117,12 @@ impl Failure {
 
 /// An answer in one piece.
 pub(crate) fn json(status: StatusCode, body: &Value) -> Response {
-    (status, [(CONTENT_TYPE, "application/json")], Body::from(body.to_string())).into_response()
+    json_text(status, body.to_string())
+}
+
+/// An answer in one piece that is JSON already.
+pub(crate) fn json_text(status: StatusCode, body: String) -> Response {
+    (status, [(CONTENT_TYPE, "application/json")], Body::from(body)).into_response()
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 use crate::admission::Ticket;
 use crate::app::App;
-use crate::bodies::Held;
+use crate::bodies::{Held, PARSED};
 use crate::failure::{Failure, json};
 use crate::guarded::{Panicked, guarded};
 use crate::log::Record;
@@ -72,7 +72,7 @@ pub(crate) async fn answer(
     }
     // Before any work is done for it.
     let ticket = lease.admission.admit()?;
-    app.bodies.admit(&mut body).await?;
+    app.bodies.admit(&mut body, PARSED).await?;
     let read = tokio::task::spawn_blocking(move || {
         let call = api::accept(&lease.service, route, &body.bytes)?;
         let requests: Result<Vec<engine::Request>, Refusal> =

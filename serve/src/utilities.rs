@@ -12,8 +12,8 @@ use bitnetc::percent;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::bodies::Held;
-use crate::failure::{Failure, json as answer};
+use crate::bodies::{Held, TOKENIZED};
+use crate::failure::{Failure, json as answer, json_text};
 use crate::log::Record;
 use crate::registry::{Entry, Lease};
 use crate::routes::{Answer, parameters, settled};
@@ -22,22 +22,22 @@ use crate::text::{model_of, read_body, read_short_body};
 /// The version that programs are told.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Something that is computed of a body.
-type Compute = fn(&Service, &[u8]) -> Result<Value, Refusal>;
+/// Computes the JSON of an answer from a body.
+type Compute = fn(&Service, &[u8]) -> Result<String, Refusal>;
 
 /// Computes something, when less than so much is computed already. The place is free again when the work is done: that of a client
 /// who leaves goes on, and bodies must not pile up for it.
 async fn computed(app: &App, lease: Lease, mut body: Held, compute: Compute) -> Answer {
     let place = Arc::clone(&app.computing).acquire_owned().await;
     let place = place.map_err(|_| Failure::internal("the server computes nothing any more"))?;
-    app.bodies.admit(&mut body).await?;
+    app.bodies.admit(&mut body, TOKENIZED).await?;
     let work = tokio::task::spawn_blocking(move || {
-        let value = compute(&lease.service, &body.bytes);
+        let text = compute(&lease.service, &body.bytes);
         drop((place, body));
-        value
+        text
     });
-    let value = work.await.map_err(|_| Failure::internal("a panic while the request was answered"))??;
-    Ok(answer(StatusCode::OK, &value))
+    let text = work.await.map_err(|_| Failure::internal("a panic while the request was answered"))??;
+    Ok(json_text(StatusCode::OK, text))
 }
 
 async fn posted(app: Arc<App>, record: Record, request: Request<Body>, compute: Compute) -> Response {
@@ -53,7 +53,7 @@ async fn posted(app: Arc<App>, record: Record, request: Request<Body>, compute: 
 
 /// The number of tokens of a conversation.
 pub(crate) async fn count_tokens(app: &App, lease: Lease, body: Held) -> Answer {
-    computed(app, lease, body, api::count_tokens).await
+    computed(app, lease, body, |service, body| Ok(api::count_tokens(service, body)?.to_string())).await
 }
 
 pub(crate) async fn tokenize(
@@ -61,7 +61,11 @@ pub(crate) async fn tokenize(
     Extension(record): Extension<Record>,
     request: Request<Body>,
 ) -> Response {
-    posted(app, record, request, api::tokenize).await
+    let compute: Compute = |service, body| {
+        let tokens = api::tokenize(service, body)?;
+        serde_json::to_string(&tokens).map_err(|why| Failure::internal(&why.to_string()).refusal)
+    };
+    posted(app, record, request, compute).await
 }
 
 pub(crate) async fn detokenize(
@@ -69,7 +73,7 @@ pub(crate) async fn detokenize(
     Extension(record): Extension<Record>,
     request: Request<Body>,
 ) -> Response {
-    posted(app, record, request, api::detokenize).await
+    posted(app, record, request, |service, body| Ok(api::detokenize(service, body)?.to_string())).await
 }
 
 pub(crate) async fn apply_template(
@@ -77,7 +81,7 @@ pub(crate) async fn apply_template(
     Extension(record): Extension<Record>,
     request: Request<Body>,
 ) -> Response {
-    posted(app, record, request, api::apply_template).await
+    posted(app, record, request, |service, body| Ok(api::apply_template(service, body)?.to_string())).await
 }
 
 /// The model that the parameters of a path name, or the first.

@@ -57,7 +57,8 @@ pub use reply::{ChoiceIndex, Reply, Usage};
 pub use route::Route;
 pub use service::{Defaults, Limits, Service};
 pub use utilities::{
-    apply_template, count_tokens, detokenize, model_card, model_of, props, tokenize, tokenizer_info,
+    Tokenized, apply_template, count_tokens, detokenize, model_card, model_of, props, tokenize,
+    tokenizer_info,
 };
 
 /// A request that was read: what is to be made, and the shape of its answer.

@@ -696,9 +696,9 @@ fn texts_that_cannot_fit_are_refused_untokenized() {
     // It is counted all the same.
     let body = json!({ "messages": message, "max_tokens": 1 }).to_string();
     assert!(count_tokens(&service(TEMPLATE), body.as_bytes()).unwrap()["input_tokens"].as_u64() > Some(512));
-    let wants = |name: &str| {
-        tokenize(&service(TEMPLATE), json!({ "content": long, name: true }).to_string().as_bytes())
-    };
+    let service = service(TEMPLATE);
+    let wants =
+        |name: &str| tokenize(&service, json!({ "content": long, name: true }).to_string().as_bytes());
     assert_eq!(wants("with_pieces").unwrap_err().param.as_deref(), Some("with_pieces"));
     assert!(wants("add_special").is_ok());
 }

@@ -3,7 +3,8 @@
 
 use bitnetc_frontend_gguf::text as input_text;
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
-use serde::Deserialize;
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::body::{self, Body, token_id};
@@ -70,20 +71,85 @@ fn content(service: &Service, value: &Value, special: bool, parse: bool) -> Resu
     Ok(ids)
 }
 
-/// The text of a token, or its bytes where they are no text.
-fn piece(tokenizer: &dyn Tokenize, id: TokenId) -> Value {
-    let bytes = tokenizer.piece(id, true);
-    std::str::from_utf8(bytes).map_or_else(|_| json!(bytes), |text| json!(text))
+/// The tokens of a text as the answer has them. It is written token by token: as values of JSON, the tokens of a megabyte would take
+/// hundreds of megabytes.
+pub struct Tokenized<'s> {
+    tokens: Vec<TokenId>,
+    tokenizer: &'s dyn Tokenize,
+    dialect: Dialect,
 }
 
-/// Bytes of a body whose tokens are given with their texts, each of which takes much more memory than its number.
+impl std::fmt::Debug for Tokenized<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenized").field("tokens", &self.tokens.len()).finish_non_exhaustive()
+    }
+}
+
+/// What the tokens are told with.
+#[derive(Clone, Copy)]
+enum Dialect {
+    /// llama.cpp's: with the text of each token, or without.
+    Content { pieces: bool },
+    /// vLLM's: with the number of tokens and the context, and perhaps with their texts.
+    Prompt { context: u32, texts: bool },
+}
+
+/// A token with its text, or its bytes where they are no text.
+struct Piece<'s>(&'s dyn Tokenize, TokenId);
+
+impl Serialize for Piece<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes = self.0.piece(self.1, true);
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("id", &self.1)?;
+        match std::str::from_utf8(bytes) {
+            Ok(text) => map.serialize_entry("piece", text)?,
+            Err(_) => map.serialize_entry("piece", bytes)?,
+        }
+        map.end()
+    }
+}
+
+/// Something for each of some tokens, as a list.
+struct Each<'t, F>(&'t [TokenId], F);
+
+impl<T: Serialize, F: Fn(TokenId) -> T> Serialize for Each<'_, F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|&id| (self.1)(id)))
+    }
+}
+
+impl Serialize for Tokenized<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { tokens, tokenizer, dialect } = self;
+        let mut map = serializer.serialize_map(None)?;
+        match dialect {
+            Dialect::Content { pieces: true } => {
+                map.serialize_entry("tokens", &Each(tokens, |id| Piece(*tokenizer, id)))?;
+            }
+            Dialect::Content { pieces: false } => map.serialize_entry("tokens", tokens)?,
+            Dialect::Prompt { context, texts } => {
+                map.serialize_entry("tokens", tokens)?;
+                map.serialize_entry("count", &tokens.len())?;
+                map.serialize_entry("max_model_len", context)?;
+                if *texts {
+                    let text = |id| super::reply::logprobs::token_text(*tokenizer, id);
+                    map.serialize_entry("token_strs", &Each(tokens, text))?;
+                }
+            }
+        }
+        map.end()
+    }
+}
+
+/// Bytes of a body whose tokens are given with their texts.
 const SPELLED_OUT: usize = 2 << 20;
 
 /// The tokens of a text, in llama.cpp's dialect (`content`) or vLLM's (`prompt` or `messages`).
 ///
 /// # Errors
 /// What is wrong with the body.
-pub fn tokenize(service: &Service, body: &[u8]) -> Result<Value, Refusal> {
+pub fn tokenize<'s>(service: &'s Service, body: &[u8]) -> Result<Tokenized<'s>, Refusal> {
     let fields = object(body)?;
     for name in ["with_pieces", "return_token_strs"] {
         if body.len() > SPELLED_OUT && flag(&fields, name, false)? {
@@ -96,16 +162,11 @@ pub fn tokenize(service: &Service, body: &[u8]) -> Result<Value, Refusal> {
     let tokenizer = service.model.tokenizer();
     if let Some(value) = given(&fields, "content") {
         let (special, parse) = (flag(&fields, "add_special", false)?, flag(&fields, "parse_special", true)?);
-        let ids = content(service, value, special, parse)?;
-        return Ok(match flag(&fields, "with_pieces", false)? {
-            true => {
-                let piece = |&id: &TokenId| json!({ "id": id, "piece": piece(tokenizer, id) });
-                json!({ "tokens": ids.iter().map(piece).collect::<Vec<_>>() })
-            }
-            false => json!({ "tokens": ids }),
-        });
+        let tokens = content(service, value, special, parse)?;
+        let dialect = Dialect::Content { pieces: flag(&fields, "with_pieces", false)? };
+        return Ok(Tokenized { tokens, tokenizer, dialect });
     }
-    let ids = match (given(&fields, "prompt"), given(&fields, "messages")) {
+    let tokens = match (given(&fields, "prompt"), given(&fields, "messages")) {
         (Some(Value::String(text)), None) => {
             encode(service, text, flag(&fields, "add_special_tokens", true)?, true, "prompt")?
         }
@@ -126,12 +187,9 @@ pub fn tokenize(service: &Service, body: &[u8]) -> Result<Value, Refusal> {
             return Err(Refusal::field("content", "content, prompt or messages is needed"));
         }
     };
-    let mut answer = json!({ "tokens": ids, "count": ids.len(), "max_model_len": service.context });
-    if flag(&fields, "return_token_strs", false)? {
-        let text = |&id: &TokenId| super::reply::logprobs::token_text(tokenizer, id);
-        answer["token_strs"] = ids.iter().map(text).collect();
-    }
-    Ok(answer)
+    let dialect =
+        Dialect::Prompt { context: service.context, texts: flag(&fields, "return_token_strs", false)? };
+    Ok(Tokenized { tokens, tokenizer, dialect })
 }
 
 /// The text of tokens, under the names of both dialects.

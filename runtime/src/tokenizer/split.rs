@@ -9,10 +9,15 @@
 //!
 //! Of the rules that take every character, each match starts where the one before ends. They are searched for anchored
 //! there, in one pass; the place of a match that may start anywhere takes the engine a second one, backwards.
+//!
+//! Matching needs a cache of more than 100 kB, in which the engine remembers what it has learnt of a rule. A text borrows one for
+//! each rule. At most [`IDLE`] of a rule are kept: a server whose clients come on many threads must not keep one for each that has
+//! ever been needed at the same time.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use regex::Regex;
+use regex_automata::Input;
+use regex_automata::meta::{BuildError, Cache, Regex};
 
 use super::{Algorithm, TokenizerError};
 
@@ -67,9 +72,59 @@ enum LookAhead {
     All,
 }
 
+/// Caches of a rule that are kept while no text is cut.
+const IDLE: usize = 4;
+
+/// A pattern, and the caches that are not in use.
+#[derive(Debug)]
+struct Rule {
+    regex: Regex,
+    idle: Mutex<Vec<Cache>>,
+}
+
+/// A cache in use; it is returned to its rule when it is dropped.
+struct Lent<'r> {
+    rule: &'r Rule,
+    /// `None` only while it is returned.
+    cache: Option<Cache>,
+}
+
+impl Rule {
+    fn new(pattern: &str) -> Result<Self, BuildError> {
+        Ok(Self { regex: Regex::new(pattern)?, idle: Mutex::default() })
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Cache>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lend(&self) -> Lent<'_> {
+        let idle = self.idle().pop();
+        Lent { rule: self, cache: idle }
+    }
+}
+
+impl Lent<'_> {
+    /// The first match: where it begins and ends.
+    fn find(&mut self, input: &Input<'_>) -> Option<(usize, usize)> {
+        let regex = &self.rule.regex;
+        let cache = self.cache.get_or_insert_with(|| regex.create_cache());
+        regex.search_with(cache, input).map(|found| (found.start(), found.end()))
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let mut idle = self.rule.idle();
+        if idle.len() < IDLE {
+            idle.extend(self.cache.take());
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Step {
-    rule: Regex,
+    rule: Arc<Rule>,
     look_ahead: LookAhead,
     /// Some alternative of the rule takes whatever character comes next, and the rule matches only where it is applied.
     anchored: bool,
@@ -83,14 +138,15 @@ pub(super) struct Splitter {
 
 /// A rule, compiled once in a process: its Unicode classes take milliseconds, and what the engine learns while it matches is
 /// shared by all that use it.
-fn compiled(pattern: &'static str, anchored: bool) -> Result<Regex, regex::Error> {
-    static KNOWN: Mutex<Vec<(&str, Regex)>> = Mutex::new(Vec::new());
+fn compiled(pattern: &'static str, anchored: bool) -> Result<Arc<Rule>, BuildError> {
+    static KNOWN: Mutex<Vec<(&str, Arc<Rule>)>> = Mutex::new(Vec::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, rule)) = known.iter().find(|(known, _)| *known == pattern) {
-        return Ok(rule.clone());
+        return Ok(Arc::clone(rule));
     }
-    let rule = if anchored { Regex::new(&format!(r"\A(?:{pattern})")) } else { Regex::new(pattern) }?;
-    known.push((pattern, rule.clone()));
+    let rule = if anchored { Rule::new(&format!(r"\A(?:{pattern})")) } else { Rule::new(pattern) };
+    let rule = Arc::new(rule?);
+    known.push((pattern, Arc::clone(&rule)));
     Ok(rule)
 }
 
@@ -119,12 +175,13 @@ impl Splitter {
 
     /// Gives the pieces of `text` in order; joined they are `text`.
     pub(super) fn pieces<'t>(&self, text: &'t str, each: &mut dyn FnMut(&'t str)) {
-        cut(&self.steps, text, each);
+        let mut steps: Vec<_> = self.steps.iter().map(|step| (step, step.rule.lend())).collect();
+        cut(&mut steps, text, each);
     }
 }
 
-fn cut<'t>(steps: &[Step], text: &'t str, each: &mut dyn FnMut(&'t str)) {
-    let Some((step, rest)) = steps.split_first() else {
+fn cut<'t>(steps: &mut [(&Step, Lent<'_>)], text: &'t str, each: &mut dyn FnMut(&'t str)) {
+    let Some(((step, rule), rest)) = steps.split_first_mut() else {
         if !text.is_empty() {
             each(text);
         }
@@ -132,7 +189,7 @@ fn cut<'t>(steps: &[Step], text: &'t str, each: &mut dyn FnMut(&'t str)) {
     };
     let mut at = 0;
     while at < text.len() {
-        let (start, end) = step.next_match(text, at);
+        let (start, end) = step.next_match(rule, text, at);
         if start > at {
             cut(rest, &text[at..start], each);
         }
@@ -143,11 +200,11 @@ fn cut<'t>(steps: &[Step], text: &'t str, each: &mut dyn FnMut(&'t str)) {
 
 impl Step {
     /// The first match at or after `at`, a character boundary before the end of `text`; the end if there is none.
-    fn next_match(&self, text: &str, at: usize) -> (usize, usize) {
+    fn next_match(&self, rule: &mut Lent<'_>, text: &str, at: usize) -> (usize, usize) {
         let found = match self.anchored {
             // No rule looks behind, so the rest of the text is as good as the text from there on.
-            true => self.rule.find(&text[at..]).map(|found| (at, at + found.end())),
-            false => self.rule.find_at(text, at).map(|found| (found.start(), found.end())),
+            true => rule.find(&Input::new(&text[at..])).map(|(_, end)| (at, at + end)),
+            false => rule.find(&Input::new(text).range(at..)),
         };
         let Some((start, end)) = found else { return (text.len(), text.len()) };
         if end == text.len() || self.look_ahead == LookAhead::No {
@@ -195,6 +252,26 @@ mod tests {
         assert_eq!(pieces("!!\n\nx"), ["!!\n\n", "x"]);
         assert_eq!(pieces("\t\tx"), ["\t", "\tx"]);
         assert_eq!(pieces("\u{3000}\u{3000}9"), ["\u{3000}", "\u{3000}", "9"]);
+    }
+
+    #[test]
+    fn few_caches_are_kept_however_many_were_in_use() {
+        let splitter = Splitter::new(&Algorithm::LlamaBpe).unwrap();
+        let rule = &splitter.steps[0].rule;
+        let all_cut = std::sync::Barrier::new(4 * IDLE);
+        std::thread::scope(|scope| {
+            for _ in 0..4 * IDLE {
+                scope.spawn(|| {
+                    let mut begun = false;
+                    splitter.pieces("to be", &mut |_| {
+                        if !std::mem::replace(&mut begun, true) {
+                            all_cut.wait();
+                        }
+                    });
+                });
+            }
+        });
+        assert!((1..=IDLE).contains(&rule.idle().len()), "{}", rule.idle().len());
     }
 
     #[test]
