@@ -31,6 +31,7 @@
 //! | [`perplexity`] | how well a model predicts a text |
 //! | [`engine`] | many texts at a time: requests, events, the scheduler |
 //! | [`load`] | what [`Model`] is made of, with every option |
+//! | [`describe`] | what a model file says of its model, without loading it |
 //! | [`compile`], [`import`] | plan files, and GGUF files from checkpoints |
 //! | [`sampling`], [`session`], [`tokenizer`], [`cpus`] | the parts of the runtime that those name |
 //! | [`ir`], [`passes`], [`codegen`], [`gguf`], [`checkpoint`], [`runtime`] | the compiler's crates, whole, for programs that go below all this |
@@ -46,6 +47,7 @@ pub mod builtin;
 pub mod chat;
 pub mod compile;
 pub mod constraint;
+pub mod describe;
 pub mod engine;
 pub mod error;
 pub mod import;

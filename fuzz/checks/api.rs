@@ -34,7 +34,12 @@ fn check_refusal(route: Route, refusal: &Refusal) {
 
 /// Checks a body.
 pub(crate) fn check(service: &Service, route: Route, body: &[u8]) -> bool {
-    for utility in [api::tokenize, api::detokenize, api::apply_template, api::count_tokens] {
+    if route.counts()
+        && let Err(refusal) = api::count_tokens(service, route, body)
+    {
+        check_refusal(route, &refusal);
+    }
+    for utility in [api::tokenize, api::detokenize, api::apply_template] {
         if let Err(refusal) = utility(service, body) {
             check_refusal(Route::ChatCompletions, &refusal);
         }

@@ -1,20 +1,21 @@
-//! The models of a server: loaded when they are first asked for, put away when memory is short.
+//! The models of a server: loaded when they are first asked for, unloaded when memory is short.
 //!
-//! One model is loaded at a time, on a thread of its own, so that memory is counted once. Before it, models that nobody uses are put
-//! away, least recently used first, until there is room. A request that asks for a model holds a [`Lease`] until its answer has
+//! One model is loaded at a time, on a thread of its own, so that memory is counted once. Before it, models that nobody uses are
+//! unloaded, least recently used first, until there is room. A request that asks for a model holds a [`Lease`] until its answer has
 //! ended, and a model with a lease stays.
 //!
 //! Invariants: a model that cannot be loaded is the error of those who ask for it, and of nobody else; loading never runs on a
 //! thread that answers requests.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
 use bitnetc::Model;
-use bitnetc::api::{self, Service};
+use bitnetc::api::{self, Listed, Service};
 use bitnetc::chat::{ChatEncoder, Wish};
+use bitnetc::describe::Description;
 use bitnetc::engine::{Engine, EngineOptions, Metrics};
 use bitnetc::runtime::error::SessionError;
 use bitnetc::runtime::memory::Memory;
@@ -35,8 +36,12 @@ pub struct ModelSource {
     pub aliases: Vec<String>,
     /// Bytes that it takes, as far as is known before it is opened.
     pub bytes: u64,
+    /// When its file was written; `None` where there is no file.
+    pub modified: Option<SystemTime>,
     /// Which chat template it gets.
     pub template: Wish,
+    /// What its file says of it, without loading it; `None` where there is no file yet, or none that can be read.
+    pub describe: Box<dyn Fn() -> Option<Description> + Send + Sync>,
     /// Opens it, on a thread where that may take its time; why it cannot be.
     pub open: Box<dyn Fn() -> Result<Model, String> + Send + Sync>,
 }
@@ -80,6 +85,10 @@ pub(crate) struct Entry {
     used: AtomicU64,
     /// What its engines have counted, one after the other.
     pub(crate) metrics: Arc<Metrics>,
+    /// What its file says, once that has been read.
+    description: OnceLock<Description>,
+    /// What identifies it, once it has been loaded.
+    hash: OnceLock<[u8; 32]>,
 }
 
 /// How long the error of a model that cannot be loaded stands before it is tried again.
@@ -117,6 +126,29 @@ impl Entry {
         match &*self.state.borrow() {
             State::Ready(running) => Some(Arc::clone(running)),
             _ => None,
+        }
+    }
+
+    /// What its file says of it. Reads the file: not for threads that serve others.
+    fn describe(&self) -> Option<&Description> {
+        if self.description.get().is_none()
+            && let Some(description) = (self.source.describe)()
+        {
+            return Some(self.description.get_or_init(|| description));
+        }
+        self.description.get()
+    }
+
+    /// The model as ollama lists it. Reads its file: not for threads that serve others.
+    pub(crate) fn listed(&self, started: u64) -> Listed<'_> {
+        let about = self.describe();
+        let modified = self.source.modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        Listed {
+            name: &self.source.name,
+            bytes: self.source.bytes,
+            modified: modified.map_or(started, |time| time.as_secs()),
+            hash: self.hash.get().copied().or(about.and_then(|about| about.source_hash)),
+            about,
         }
     }
 
@@ -159,6 +191,8 @@ impl Registry {
                 state: watch::Sender::new(State::Idle),
                 used: AtomicU64::new(0),
                 metrics: Arc::default(),
+                description: OnceLock::new(),
+                hash: OnceLock::new(),
             })
         };
         let entries = sources.into_iter().map(entry).collect();
@@ -278,6 +312,7 @@ impl Registry {
 
     async fn load(self: Arc<Self>, entry: &Arc<Entry>) {
         let _alone = self.loading.lock().await;
+        (self.note)(&format!("loading {}", entry.source.name));
         self.make_room(entry.source.bytes).await;
         let (registry, this) = (Arc::clone(&self), Arc::clone(entry));
         // The second step counts what the model turned out to need.
@@ -314,11 +349,12 @@ impl Registry {
         let models = &self.options.models;
         let model = (entry.source.open)()?;
         let loaded = model.loaded();
+        let _ = entry.hash.set(loaded.source_hash);
         let context = models.context.unwrap_or_else(|| loaded.default_context());
         if context > loaded.context {
             let own = loaded.context;
             (self.note)(&format!(
-                "the context of {context} tokens is more than the {own} that the model was trained for"
+                "warning: the context of {context} tokens is more than the {own} that the model was trained for"
             ));
         }
         let of_context = loaded.context_bytes(context).saturating_mul(u64::from(models.parallel));
@@ -374,7 +410,7 @@ impl Registry {
         Ok(Running { service, engine, admission, bytes, sequences: options.sequences })
     }
 
-    /// Puts models away that nobody uses, until there is room for `bytes` and for one more model. Waits for one that is not used
+    /// Unloads models that nobody uses, until there is room for `bytes` and for one more model. Waits for one that is not used
     /// where there are as many models as may be; memory that is short is no reason to wait, since the system's number is an estimate.
     async fn make_room(&self, bytes: u64) {
         loop {
@@ -392,11 +428,21 @@ impl Registry {
                 }
                 return;
             };
-            if let Some(running) = oldest.put_away() {
-                (self.note)(&format!("put away {}, to make room", oldest.source.name));
-                // Its engine's thread is waited for.
-                drop(tokio::task::spawn_blocking(move || drop(running)).await);
-            }
+            self.take_away(oldest, "unloaded {}, to make room").await;
+        }
+    }
+
+    /// Unloads a model that nobody uses, and waits for the end of its engine; whether it is not loaded after that.
+    pub(crate) async fn unload(&self, entry: &Entry) -> bool {
+        self.take_away(entry, "unloaded {}, as a client asked").await;
+        matches!(entry.state(), State::Idle | State::Failed(..))
+    }
+
+    async fn take_away(&self, entry: &Entry, note: &str) {
+        if let Some(running) = entry.put_away() {
+            (self.note)(&note.replace("{}", &entry.source.name));
+            // Its engine's thread is waited for.
+            drop(tokio::task::spawn_blocking(move || drop(running)).await);
         }
     }
 }
@@ -405,12 +451,17 @@ impl Registry {
 fn too_large(bytes: u64, context: u32, sequences: u32, free: u64) -> Option<String> {
     (bytes > free).then(|| {
         format!(
-            "warning: {sequences} sequences of {context} tokens need {} when they are full, but {} of memory is available: use a \
-             smaller context, for example -c 4096, or a smaller --parallel",
+            "warning: {} of {context} tokens need {} when they are full, but {} of memory is available: use a smaller context, for \
+             example -c 4096, or a smaller --parallel",
+            counted(sequences),
             shown(bytes),
             shown(free)
         )
     })
+}
+
+fn counted(sequences: u32) -> String {
+    format!("{sequences} sequence{}", if sequences == 1 { "" } else { "s" })
 }
 
 /// What a loaded model takes.
@@ -418,10 +469,10 @@ fn describe(name: &str, running: &Running) -> String {
     let Service { context, model, .. } = &*running.service;
     let weights = model.loaded().model.weight_bytes();
     format!(
-        "{name} is ready: {} sequences of {context} tokens = {}, weights {}",
-        running.sequences,
+        "{name} is ready: weights {}, and up to {} for the KV cache and buffers of {} of {context} tokens",
+        shown(weights),
         shown(running.bytes - weights.min(running.bytes)),
-        shown(weights)
+        counted(running.sequences)
     )
 }
 
