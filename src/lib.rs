@@ -32,6 +32,7 @@
 //! | [`likelihood`] | how likely texts are after a context |
 //! | [`engine`] | many texts at a time: requests, events, the scheduler |
 //! | [`load`] | what [`Model`] is made of, with every option |
+//! | [`describe`] | what a model file says of its model, without loading it |
 //! | [`compile`], [`import`] | plan files, and GGUF files from checkpoints |
 //! | [`percent`], [`visible`] | percent-encoding of addresses; escapes for characters that would not be shown |
 //! | [`sampling`], [`session`], [`tokenizer`], [`cpus`] | the parts of the runtime that those name |
@@ -48,6 +49,7 @@ pub mod builtin;
 pub mod chat;
 pub mod compile;
 pub mod constraint;
+pub mod describe;
 pub mod engine;
 pub mod error;
 pub mod import;

@@ -23,7 +23,7 @@ use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::machine::memory_needs;
 use bitnetc_runtime::map::{MapMode, Mapping};
 use bitnetc_runtime::model::{Bytes, Model, ModelError, WeightRange};
-use bitnetc_runtime::plan::{self, LoadOptions as PlanOptions, Plan, PlanError};
+use bitnetc_runtime::plan::{self, LoadOptions as PlanOptions, Plan, PlanError, PlanMeta};
 use bitnetc_runtime::tokenizer::{Tokenizer, TokenizerSpec};
 
 use crate::build::BuildOptions;
@@ -259,6 +259,39 @@ impl std::fmt::Debug for Loaded {
 /// The name of the table of embeddings, up to its first point.
 const EMBEDDING: &str = "token_embd";
 
+/// Weights of a model. A table that is stored twice, as rows for the embedding and packed for the head, counts once.
+pub(crate) fn parameters_of(module: &Module) -> u64 {
+    let (mut tables, mut all) = (BTreeMap::new(), 0_u64);
+    for id in stored_params(module) {
+        let param = &module.params()[id];
+        let elements = param.ty.elements().unwrap_or(0);
+        match param.name.split('.').next() {
+            Some(base @ (EMBEDDING | "output")) => {
+                let table = tables.entry(base).or_insert(0);
+                *table = elements.max(*table);
+            }
+            _ => all = all.saturating_add(elements),
+        }
+    }
+    tables.values().fold(all, |all, &table| all.saturating_add(table))
+}
+
+/// Numbers that a token's embedding has; `None` where the model has no table of them.
+pub(crate) fn hidden_of(module: &Module) -> Option<u32> {
+    let is_table = |param: &&ParamDecl| param.name.split('.').next() == Some(EMBEDDING);
+    let table = module.params().values().find(is_table)?;
+    match table.ty.shape.0.last() {
+        Some(Dim::N(hidden)) => Some(*hidden),
+        _ => None,
+    }
+}
+
+/// The context of the model of a plan, if the plan says what it is.
+pub(crate) fn context_of(meta: &PlanMeta) -> Option<u32> {
+    let stored = meta.hyper_parameters.iter().find(|(name, _)| name == "context");
+    stored.and_then(|(_, value)| value.parse().ok()).filter(|&context| context > 0)
+}
+
 impl Loaded {
     /// Bytes that a session with this context takes, beside the weights.
     pub fn context_bytes(&self, context: u32) -> u64 {
@@ -268,29 +301,12 @@ impl Loaded {
 
     /// Weights of the model. A table that is stored twice, as rows for the embedding and packed for the head, counts once.
     pub fn parameters(&self) -> u64 {
-        let (mut tables, mut all) = (std::collections::BTreeMap::new(), 0_u64);
-        for id in stored_params(&self.module) {
-            let param = &self.module.params()[id];
-            let elements = param.ty.elements().unwrap_or(0);
-            match param.name.split('.').next() {
-                Some(base @ (EMBEDDING | "output")) => {
-                    let table = tables.entry(base).or_insert(0);
-                    *table = elements.max(*table);
-                }
-                _ => all = all.saturating_add(elements),
-            }
-        }
-        tables.values().fold(all, |all, &table| all.saturating_add(table))
+        parameters_of(&self.module)
     }
 
     /// Numbers that a token's embedding has; `None` where the model has no table of them.
     pub fn hidden(&self) -> Option<u32> {
-        let is_table = |param: &&ParamDecl| param.name.split('.').next() == Some(EMBEDDING);
-        let table = self.module.params().values().find(is_table)?;
-        match table.ty.shape.0.last() {
-            Some(Dim::N(hidden)) => Some(*hidden),
-            _ => None,
-        }
+        hidden_of(&self.module)
     }
 
     /// The element type of its KV cache.
@@ -558,12 +574,7 @@ fn load_plan(path: &Path, plan: Plan, options: &LoadOptions) -> Result<Loaded, E
             ranges.push(WeightRange { name: name.clone(), bytes, scales });
         }
     }
-    let stored = index.meta().hyper_parameters.iter().find(|(k, _)| k == "context");
-    let context = stored
-        .and_then(|(_, v)| v.parse().ok())
-        .filter(|&n| n > 0)
-        .unwrap_or(2048)
-        .min(gguf::limits::MAX_CONTEXT as u32);
+    let context = context_of(index.meta()).unwrap_or(2048).min(gguf::limits::MAX_CONTEXT as u32);
     let (chat_template, mut notes) =
         (index.chat_template().map(str::to_owned), index.meta().defaults_used.clone());
     let architecture = index.meta().architecture.clone();

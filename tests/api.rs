@@ -348,7 +348,7 @@ fn what_a_request_says_counts() {
     assert!(random.0 != random.1 && random.0 <= u64::from(u32::MAX));
     let options = one(json!({
         "stop": "x", "stop_token_ids": [4], "include_stop_str_in_output": true, "min_tokens": 3, "ignore_eos": true,
-        "logprobs": 2, "cache_prompt": false, "cache_salt": "tenant", "id_slot": 1, "temperature": 1e308,
+        "logprobs": 2, "cache_prompt": false, "cache_salt": "tenant", "id_slot": 1, "temperature": 100,
     }));
     let cache = options.cache;
     assert!(!cache.read && cache.salt.is_some() && cache.seat.is_some());
@@ -361,7 +361,11 @@ fn what_a_request_says_counts() {
         let fields = FIELDS.iter().filter(|field| field.routes.has(route));
         fields.flat_map(|field| field.names()).map(|name| (name.to_owned(), Value::Null)).collect()
     };
-    assert_eq!(requests(Route::Completions, &nulls(Route::Completions).into()).len(), 1);
+    let nulls = with(&nulls(Route::Completions).into(), json!({ "prompt": "" }));
+    assert_eq!(requests(Route::Completions, &nulls).len(), 1);
+    // A whole number may be written with a fraction of 0.
+    assert_eq!(limit(json!({ "max_tokens": 2.0 })), Some(2));
+    assert_eq!(limit(json!({ "max_tokens": -1.0 })), Some(100));
     // What asks for nothing, and what nobody knows.
     one(json!({ "n": 1, "best_of": 1, "stream": false, "tools": [], "logit_bias": {}, "dry_multiplier": 0.0,
         "response_format": { "type": "text" }, "user": "u", "never_heard_of": [1], "tool_choice": "auto" }));
@@ -437,6 +441,11 @@ fn refusals_name_the_field() {
         (Route::Completions, "temperature", json!({ "temperature": "hot" })),
         (Route::Completions, "temperature", json!({ "temperature": 1e-9 })),
         (Route::Completions, "top_p", json!({ "top_p": -0.1 })),
+        (Route::Completions, "top_p", json!({ "top_p": 7 })),
+        (Route::Completions, "min_p", json!({ "min_p": 2 })),
+        (Route::Completions, "temperature", json!({ "temperature": 1e99 })),
+        (Route::Completions, "presence_penalty", json!({ "presence_penalty": 50 })),
+        (Route::Completions, "prompt", json!({ "prompt": null })),
         (Route::Completions, "top_k", json!({ "top_k": -2 })),
         (Route::Completions, "repeat_penalty", json!({ "repetition_penalty": -1e308 })),
         (Route::Completions, "mirostat", json!({ "mirostat": 1 })),
@@ -481,6 +490,10 @@ fn refusals_name_the_field() {
             json!({ "messages": user, "continue_final_message": true }),
         ),
     ] {
+        let body = match route {
+            Route::Completions => with(&json!({ "prompt": "a" }), body),
+            _ => body,
+        };
         let refusal = accept(route, &body).err().unwrap_or_else(|| panic!("{body}"));
         let name = refusal.param.as_deref().unwrap_or_default();
         assert!(name == field || refusal.message.contains(field), "{field}: {refusal:?}");
@@ -492,16 +505,6 @@ fn refusals_name_the_field() {
             (&json!("invalid_request_error"), &json!(refusal.message))
         );
     }
-    // Every refused field, by each of its names.
-    for field in FIELDS.iter().filter(|field| matches!(field.treatment, Treatment::Refused(_))) {
-        for (name, route) in field.names().flat_map(|name| Route::ALL.map(|route| (name, route))) {
-            if field.routes.has(route) && matches!(route, Route::ChatCompletions | Route::Completions) {
-                let body = json!({ "prompt": "a", "messages": user, name: { "x": 1 } });
-                let refusal = accept(route, &body).err().unwrap_or_else(|| panic!("{name}"));
-                assert_eq!((refusal.param.as_deref(), refusal.code), (Some(name), "unsupported"));
-            }
-        }
-    }
     let code =
         |bytes: &[u8]| api::accept(service(), Route::Completions, bytes).err().map(|refusal| refusal.code);
     assert_eq!(code(b"{"), Some("invalid_json"));
@@ -510,6 +513,58 @@ fn refusals_name_the_field() {
     let deep = format!("{{\"user\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
     assert_eq!(code(deep.as_bytes()), Some("invalid_json"));
     assert_eq!(code("\u{feff}{\"prompt\":\"a\\ud800\"}".as_bytes()), None);
+}
+
+/// A body that a route answers.
+fn least(route: Route) -> Value {
+    let user = json!([{ "role": "user", "content": "Hi" }]);
+    match route {
+        Route::Completions | Route::LlamaCompletion | Route::OllamaGenerate => json!({ "prompt": "a" }),
+        Route::Responses | Route::ResponseTokens => json!({ "input": "a" }),
+        _ => json!({ "messages": user }),
+    }
+}
+
+/// On every route, a field that would change the answer is read or refused by its name, whatever the route it belongs to.
+#[test]
+fn no_field_is_silently_ignored() {
+    for route in Route::ALL {
+        accept(route, &least(route)).unwrap_or_else(|refusal| panic!("{route:?}: {refusal:?}"));
+        let reads = |name: &str| {
+            let mut here = FIELDS.iter().filter(|field| field.routes.has(route));
+            here.any(|field| field.names().any(|own| own == name) && field.treatment == Treatment::Read)
+        };
+        let ignores = |name: &str| {
+            let mut here = FIELDS.iter().filter(|field| field.routes.has(route));
+            here.any(|field| field.names().any(|own| own == name) && field.treatment == Treatment::Ignored)
+        };
+        for field in FIELDS.iter().filter(|field| field.treatment != Treatment::Ignored) {
+            for name in field.names().filter(|name| !reads(name) && !ignores(name)) {
+                let asking = json!({ "x": 1 });
+                assert!(field.asks(name, &asking), "{name}");
+                let body = with(&least(route), json!({ name: asking }));
+                let refusal = accept(route, &body).err().unwrap_or_else(|| panic!("{name} on {route:?}"));
+                assert_eq!(
+                    (refusal.param.as_deref(), refusal.code),
+                    (Some(name), "unsupported"),
+                    "{route:?}"
+                );
+                assert!(
+                    refusal.message.starts_with(&format!("`{name}` is not supported")),
+                    "{}",
+                    refusal.message
+                );
+                // What it is where it is absent changes nothing.
+                if let Ok(default) = serde_json::from_str::<Value>(field.default) {
+                    let body = with(&least(route), json!({ name: default }));
+                    assert!(accept(route, &body).is_ok(), "{name} on {route:?}");
+                }
+            }
+        }
+        // What is read has its kind checked.
+        let body = with(&least(route), json!({ "top_k": "many" }));
+        assert_eq!(accept(route, &body).unwrap_err().param.as_deref(), Some("top_k"), "{route:?}");
+    }
 }
 
 #[test]

@@ -193,7 +193,7 @@ impl Server {
         let mut command =
             invocation::again().map_err(|e| failed(format!("cannot find this program: {e}")))?;
         command.args(["--quiet", "serve", "--port", "0"]);
-        if let Some(key) = &args.api_key {
+        if let Some(key) = args.api_key.as_ref().filter(|key| !key.is_empty()) {
             command.env("BITNETC_API_KEY", key);
         }
         if let Some(model) = args.model.name()? {
@@ -291,16 +291,12 @@ impl Report {
     }
 
     fn head(&self, url: &str) -> String {
-        format!("{url}, asked from {}", bench_report::machine_line(&self.machine, &self.build))
+        format!("{url}; client: {}", bench_report::machine_line(&self.machine, &self.build))
     }
 
     fn tests(&self, args: &BenchServeArgs, target: &Target, url: &str, quiet: bool) -> Outcome {
         let (mut documents, mut model, mut interrupted) = (Vec::new(), String::new(), false);
-        match (self.format, style(self.format)) {
-            (_, Some(style)) => output::print(&(self.head(url) + "\n" + &report::head(style)))?,
-            (LoadFormat::Csv, _) => output::print(report::CSV_HEAD)?,
-            _ => {}
-        }
+        let (mut has_head, mut answered) = (false, 0);
         for test in args.tests() {
             let bar = progress::bar("requests", u64::from(test.requests), quiet);
             let result = measure(target, &test, &mut |done| bar.set_position(done as u64));
@@ -313,6 +309,15 @@ impl Report {
                 result => result?,
             };
             interrupted = outcome.interrupted;
+            answered += outcome.answers().count();
+            // Nothing is printed where nothing could be measured.
+            if !std::mem::replace(&mut has_head, true) {
+                match (self.format, style(self.format)) {
+                    (_, Some(style)) => output::print(&(self.head(url) + "\n" + &report::head(style)))?,
+                    (LoadFormat::Csv, _) => output::print(report::CSV_HEAD)?,
+                    _ => {}
+                }
+            }
             match (self.format, style(self.format)) {
                 (_, Some(style)) => output::print(&report::row(style, &outcome))?,
                 (LoadFormat::Csv, _) => output::print(&report::csv_row(&outcome))?,
@@ -335,7 +340,11 @@ impl Report {
         if self.format == LoadFormat::Json {
             self.document(url, &model, &documents, &Value::Null)?;
         }
-        Ok(if interrupted { exit::INTERRUPTED } else { exit::OK })
+        match (interrupted, answered) {
+            (true, _) => Ok(exit::INTERRUPTED),
+            (false, 0) => Err(Failure::new(exit::FAILURE, format!("{url} answered no request"))),
+            (false, _) => Ok(exit::OK),
+        }
     }
 
     fn burst(&self, args: &BenchServeArgs, target: &Target, url: &str, tokens: u32, quiet: bool) -> Outcome {

@@ -6,11 +6,11 @@
 //! conversation, holds [`Patience`] meanwhile: then only the second Ctrl-C ends it.
 //!
 //! A server has work to end in order: where [`drain_with`] was called, the first Ctrl-C or SIGTERM asks it to, and the second ends the
-//! process.
+//! process, unless it comes with the first.
 //!
 //! SIGTERM (`docker stop`, `timeout`), SIGHUP (a terminal that closes), SIGQUIT and SIGXCPU (`ulimit -t`) end the process at once. A
 //! signal that was ignored when the process was started stays ignored: `nohup` does that with SIGHUP, and a shell without job control
-//! with the SIGINT of what it starts in the background. A file that grows beyond the limit of the process (SIGXFSZ) is an error of the write.
+//! with the SIGINT of what it starts in the background. A server hears SIGINT all the same: it is what runs in the background. A file that grows beyond the limit of the process (SIGXFSZ) is an error of the write.
 //!
 //! Invariant: a process that ends so leaves no temporary file.
 
@@ -25,11 +25,18 @@ use crate::exit;
 
 /// How long a command may take to notice.
 const GRACE: Duration = Duration::from_millis(700);
+/// Signals that follow the one which ends a server within this time belong to it: `timeout` sends one to the process and one to its
+/// group, and a terminal sends one to all processes that a script has started.
+#[cfg(unix)]
+const SAME: Duration = Duration::from_millis(400);
 /// How often the watch looks whether it has.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What the first Ctrl-C or SIGTERM does instead of ending the process.
 static DRAIN: Mutex<Option<Box<dyn FnOnce() + Send>>> = Mutex::new(None);
+/// When that was done.
+#[cfg(unix)]
+static DRAINED: Mutex<Option<Instant>> = Mutex::new(None);
 static LISTENING: AtomicBool = AtomicBool::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// Whether the command has noticed.
@@ -54,6 +61,8 @@ pub(crate) fn listen() {
 #[cfg(feature = "serve")]
 pub(crate) fn drain_with(drain: impl FnOnce() + Send + 'static) {
     *DRAIN.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(drain));
+    #[cfg(unix)]
+    unix::hear_interrupts();
 }
 
 /// Removes what is unfinished, for a command that ends while others of its threads may be at work.
@@ -66,7 +75,9 @@ pub(crate) fn abandon() {
 #[cfg(unix)]
 fn drained() -> bool {
     let drain = DRAIN.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some(drain) = drain else { return false };
+    let mut drained = DRAINED.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(drain) = drain else { return drained.is_some_and(|at| at.elapsed() < SAME) };
+    *drained = Some(Instant::now());
     // First: what stops because it was interrupted is then known to stop because the server ends.
     drain();
     INTERRUPTED.store(true, Ordering::SeqCst);
@@ -161,12 +172,23 @@ impl Drop for Patience {
 
 #[cfg(unix)]
 mod unix {
-    use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
+    use std::sync::{Arc, OnceLock};
 
     use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU, SIGXFSZ};
-    use signal_hook::iterator::Signals;
+    use signal_hook::iterator::{Handle, Signals};
     use signal_hook::{flag, low_level};
+
+    static HANDLE: OnceLock<Handle> = OnceLock::new();
+
+    /// From here on SIGINT is heard, also if it was ignored when the process was started.
+    #[cfg(feature = "serve")]
+    pub(super) fn hear_interrupts() {
+        if let Some(handle) = HANDLE.get() {
+            // Without it the signal keeps being ignored.
+            let _ = handle.add_signal(SIGINT);
+        }
+    }
 
     pub(super) fn handle() {
         // With a handler, whatever it does, the write fails instead.
@@ -175,6 +197,7 @@ mod unix {
         let ends = ends.into_iter().filter(|&signal| !is_ignored(signal));
         let Ok(mut signals) = Signals::new(ends) else { return };
         let handle = signals.handle();
+        let _ = HANDLE.set(handle.clone());
         let thread = std::thread::Builder::new().name("bitnetc-signals".to_owned());
         let started = thread.spawn(move || signals.forever().for_each(received));
         if started.is_err() {

@@ -140,7 +140,8 @@ enum Named {
 impl Named {
     /// A file, and an alias of the configuration, count before the built-in model of the same name.
     fn parse(name: &Path) -> Result<Self, Failure> {
-        let is_builtin = name == Path::new(builtin::SHORT_NAME) || name == Path::new(builtin::NAME);
+        let is_builtin =
+            [builtin::SHORT_NAME, builtin::NAME, "builtin"].iter().any(|own| name == Path::new(own));
         Ok(match ModelRef::parse(name, config::aliases())? {
             ModelRef::File(path) if is_builtin && path == name && !name.exists() => Self::BuiltIn,
             ModelRef::File(path) => Self::File(path),
@@ -210,7 +211,7 @@ fn model_file(path: PathBuf) -> Result<PathBuf, Failure> {
         return Err(Failure::with_hint(exit::FAILURE, absent, Some(hint)));
     }
     if !text.contains(['/', '.', '\\']) {
-        let hint = format!("the aliases are {}; `bitnetc run -p TEXT` takes a prompt", known_aliases());
+        let hint = format!("the aliases are {}; a prompt goes after the model, or after -p", known_aliases());
         return Err(Failure::with_hint(exit::FAILURE, absent, Some(hint)));
     }
     Ok(path)
@@ -319,20 +320,50 @@ pub(crate) fn resolve(model: Option<&Path>, quiet: bool) -> Result<Option<PathBu
     }
 }
 
-/// Bytes of the file that a command's model argument stands for, 0 for one that has to be fetched. Nothing is fetched or opened.
+/// What is known of a model before it is opened.
 #[cfg(feature = "serve")]
-pub(crate) fn file_bytes(model: Option<&Path>) -> Result<u64, Failure> {
+#[derive(Debug, Default)]
+pub(crate) struct ModelFacts {
+    /// Its file; `None` for the built-in model, and for one that has to be fetched.
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) is_builtin: bool,
+    /// Bytes of the file, 0 for one that has to be fetched.
+    pub(crate) bytes: u64,
+    pub(crate) modified: Option<std::time::SystemTime>,
+    /// What to say of a model that has to be fetched.
+    pub(crate) note: Option<String>,
+}
+
+/// What is known of the file that a command's model argument stands for. Nothing is fetched or opened.
+#[cfg(feature = "serve")]
+pub(crate) fn model_facts(model: Option<&Path>) -> Result<ModelFacts, Failure> {
     let path = match model.map(Named::parse).transpose()? {
-        None | Some(Named::BuiltIn) => return Ok(builtin::GGUF.len() as u64),
+        None | Some(Named::BuiltIn) => {
+            let bytes = builtin::GGUF.len() as u64;
+            return Ok(ModelFacts { is_builtin: true, bytes, ..ModelFacts::default() });
+        }
         Some(Named::File(path)) => model_file(path)?,
         Some(Named::Hub(name)) => {
-            let cached = hub(true)?.find(&name)?;
-            return Ok(cached.map_or(0, |file| file.bytes));
+            let is_offline = HubSettings::from_env(&variable)?.offline;
+            let Some(cached) = hub(true)?.find(&name)? else {
+                let note = match is_offline {
+                    true => format!(
+                        "warning: {name} is not in the cache, and HF_HUB_OFFLINE is set: it cannot be loaded"
+                    ),
+                    false => format!(
+                        "note: {name} is not in the cache: the first request for it waits for the download"
+                    ),
+                };
+                return Ok(ModelFacts { note: Some(note), ..ModelFacts::default() });
+            };
+            cached.path
         }
     };
     let metadata = std::fs::metadata(&path);
     let failed = |error| Failure::new(exit::FAILURE, format!("cannot open {path:?}: {error}"));
-    Ok(metadata.map_err(failed)?.len())
+    let metadata = metadata.map_err(failed)?;
+    let (bytes, modified) = (metadata.len(), metadata.modified().ok());
+    Ok(ModelFacts { path: Some(path), bytes, modified, ..ModelFacts::default() })
 }
 
 /// Opens a model file, or the built-in model.

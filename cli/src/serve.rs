@@ -3,6 +3,7 @@
 mod args;
 mod sources;
 
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,8 +31,11 @@ pub(crate) fn run(args: &ServeArgs, quiet: bool) -> Outcome {
     let (url, shown, drain) = (server.url(), sources.names.join(", "), args.drain_timeout);
     let result = server.run(|| {
         output::say(quiet, format!("serving {shown} at {url} (Ctrl-C ends it, after at most {drain} s)"));
-        // A reader that has closed standard output has the address on standard error.
-        drop(output::print(&format!("{url}\n")));
+        // On a terminal the line above has it.
+        if quiet || !std::io::stdout().is_terminal() || !std::io::stderr().is_terminal() {
+            // A reader that has closed standard output has the address on standard error.
+            drop(output::print(&format!("{url}\n")));
+        }
     });
     interrupt::abandon();
     match result {
@@ -49,7 +53,12 @@ fn warn_of(options: &Options, quiet: bool) {
         output::say(
             quiet,
             format!(
-                "warning: everybody who reaches {host} may use this server: --api-key-file FILE asks for a key"
+                "warning: the server accepts connections at {} without a key: --api-key-file FILE asks for one",
+                if host.is_unspecified() {
+                    "all addresses of this machine".to_owned()
+                } else {
+                    host.to_string()
+                }
             ),
         );
     }
@@ -64,10 +73,10 @@ fn warn_of(options: &Options, quiet: bool) {
 fn keys_of(source: &str, given: &[String]) -> Result<Vec<Key>, Failure> {
     let all: Vec<&str> = given.iter().flat_map(|keys| keys.split(',')).map(str::trim).collect();
     match all.iter().any(|key| key.is_empty()) {
-        true => Err(Failure::new(
-            exit::USAGE,
-            format!("{source}: a key is empty, so every request would have it"),
-        )),
+        true => {
+            let hint = format!("without {source}, the server asks for no key");
+            Err(Failure::with_hint(exit::USAGE, format!("{source}: a key is empty"), Some(hint)))
+        }
         false => Ok(all.into_iter().map(Key::new).collect()),
     }
 }
@@ -85,8 +94,14 @@ fn keys_in(file: &Path) -> Result<Vec<Key>, Failure> {
 
 /// An origin as browsers send it, or `*`.
 fn check_origin(origin: &str) -> Result<(), Failure> {
-    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    match origin == "*" || authority.is_some_and(|rest| !rest.is_empty() && !rest.contains('/')) {
+    // Pages of extensions and of desktop programs have schemes of their own.
+    let is_scheme = |scheme: &str| {
+        scheme.starts_with(|c: char| c.is_ascii_lowercase())
+            && scheme.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c))
+    };
+    let is_origin =
+        |(scheme, rest): (&str, &str)| is_scheme(scheme) && !rest.is_empty() && !rest.contains('/');
+    match origin == "*" || origin.split_once("://").is_some_and(is_origin) {
         true => Ok(()),
         false => {
             let message =
@@ -138,25 +153,23 @@ impl ServeArgs {
     fn access(&self) -> Result<Access, Failure> {
         self.cors_origins.iter().try_for_each(|origin| check_origin(origin))?;
         self.allowed_hosts.iter().try_for_each(|name| check_host(name))?;
-        let mut keys = keys_of("--api-key", self.typed_or_set("api_key", &self.api_key))?;
+        let mut keys = keys_of(self.source("api_key", "--api-key", "BITNETC_API_KEY"), &self.api_key)?;
         if let Some(file) = &self.api_key_file {
             keys.extend(keys_in(file)?);
         }
-        let metrics_key = self.typed_or_set("metrics_key", self.metrics_key.as_slice());
+        let metrics_source = self.source("metrics_key", "--metrics-key", "BITNETC_METRICS_KEY");
         Ok(Access {
             keys,
-            metrics_key: keys_of("--metrics-key", metrics_key)?.pop(),
+            metrics_key: keys_of(metrics_source, self.metrics_key.as_slice())?.pop(),
             allowed_hosts: self.allowed_hosts.clone(),
             cors_origins: self.cors_origins.clone(),
         })
     }
 
-    /// The values of an option. A variable that is empty is as one that is not set.
-    fn typed_or_set<'v>(&self, option: &str, values: &'v [String]) -> &'v [String] {
-        match values {
-            [empty] if empty.is_empty() && !self.given.has(option) => &[],
-            values => values,
-        }
+    /// Where the values of an option are from.
+    fn source(&self, id: &str, option: &'static str, variable: &'static str) -> &'static str {
+        let is_set = std::env::var_os(variable).is_some();
+        if !self.given.has(id) && is_set { variable } else { option }
     }
 
     fn host(&self) -> Result<IpAddr, Failure> {
@@ -195,12 +208,12 @@ impl ServeArgs {
             LengthArgs { n_predict: self.max_tokens_default, ctx_size: self.ctx_size, ignore_eos: false };
         let limits = bitnetc::api::Limits { choices: self.max_choices as usize, ..Default::default() };
         Ok(Models {
-            parallel: self.parallel,
+            parallel: self.parallel.0,
             context: (self.ctx_size > 0).then_some(self.ctx_size),
             threads: self.engine.build.threads(),
             bandwidth: self.bandwidth()?,
             max_step: std::time::Duration::from_millis(u64::from(self.max_step_ms)),
-            cache_ram: self.cache_ram.map(|mib| mib.saturating_mul(1 << 20)),
+            cache_ram: self.cache_ram.map(|mib| mib.0.saturating_mul(1 << 20)),
             most: self.max_models.map(|most| most as usize),
             preload: self.preload,
             strict: self.strict_model,

@@ -96,6 +96,7 @@ const SPELLINGS: &[(&[&str], &str)] = &[
     (&["iterations", "runs", "reps", "rounds", "repeat"], "repetitions"),
     (&["concurrency", "num-parallel", "max-num-seqs", "workers"], "parallel"),
     (&["silent", "no-log", "log-disable"], "quiet"),
+    (&["served-model-name", "model-name", "model-alias"], "alias"),
 ];
 
 /// What an option of another program is called here; without dashes.

@@ -34,11 +34,16 @@ fn check_refusal(route: Route, refusal: &Refusal) {
 
 /// Checks a body.
 pub(crate) fn check(service: &Service, route: Route, body: &[u8]) -> bool {
+    if route.counts()
+        && let Err(refusal) = api::count_tokens(service, route, body)
+    {
+        check_refusal(route, &refusal);
+    }
     let written = |service: &Service, body: &[u8]| {
         // What is found wrong while an answer is written is no refusal.
         api::tokenize(service, body).map(|tokens| serde_json::to_value(&tokens).unwrap())
     };
-    for utility in [written, api::detokenize, api::apply_template, api::count_tokens] {
+    for utility in [written, api::detokenize, api::apply_template] {
         if let Err(refusal) = utility(service, body) {
             check_refusal(Route::ChatCompletions, &refusal);
         }

@@ -117,7 +117,7 @@ pub type Tag = [u8; 32];
 #[non_exhaustive]
 pub enum PrefixFileError {
     /// It is something else.
-    #[error("the file is no saved sequence: it does not begin as one")]
+    #[error("the file is not a saved sequence")]
     NotOne,
     /// Another version wrote it.
     #[error(

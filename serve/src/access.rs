@@ -74,6 +74,10 @@ impl Gate {
         if is_local || self.access.allowed_hosts.iter().any(allowed) {
             return Ok(());
         }
+        if name.is_empty() {
+            let message = "the request has no header Host: send one with localhost, 127.0.0.1 or [::1]";
+            return Err(Failure::new(StatusCode::BAD_REQUEST, "missing_host", message));
+        }
         let message = format!(
             "the host name {0} is not allowed: use localhost, 127.0.0.1 or [::1], or start the server with --allowed-hosts {0}",
             name.escape_debug()
@@ -99,11 +103,14 @@ impl Gate {
         let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
         let is_one = headers.get_all(ORIGIN).iter().nth(1).is_none();
         if !is_one || !self.is_own(origin, headers) && self.allowed(origin).is_none() {
-            let message = format!(
-                "the origin of the web page is not allowed: start the server with --cors-origins {}; a proxy must pass the header Host \
-                 on unchanged",
-                String::from_utf8_lossy(origin.as_bytes()).escape_debug()
-            );
+            let message = match origin.as_bytes() {
+                b"null" => "the web page has no origin (a file, or a frame in a sandbox): only --cors-origins '*' allows it".to_owned(),
+                origin => format!(
+                    "the origin of the web page is not allowed: start the server with --cors-origins {}; a proxy must pass the \
+                     header Host on unchanged",
+                    String::from_utf8_lossy(origin).escape_debug()
+                ),
+            };
             return Err(Failure::new(StatusCode::FORBIDDEN, "origin_not_allowed", message));
         }
         let kind = headers.get(CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
@@ -147,7 +154,10 @@ impl Gate {
         headers.append(VARY, HeaderValue::from_static("origin"));
         let Some(allowed) = origin.and_then(|origin| self.allowed(origin)) else { return };
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-request-id, retry-after"));
+        headers.insert(
+            ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("x-request-id, x-seed, retry-after"),
+        );
         if is_preflight {
             let methods = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
             let wanted = "authorization, content-type, x-api-key, x-request-id, anthropic-version";
@@ -239,7 +249,7 @@ mod tests {
             ("evil.example", 403),
             ("localhost.evil.example", 403),
             ("127.0.0.1.evil.example:8080", 403),
-            ("", 403),
+            ("", 400),
         ] {
             assert_eq!(status(&gate, "/props", &[("host", host)]), expected, "{host}");
         }

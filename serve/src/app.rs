@@ -8,8 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::body::Body;
 use axum::http::header::{CONNECTION, ORIGIN};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use axum::response::Response;
+use bitnetc::api::Refusal;
 use tokio::sync::Semaphore;
 use tower_service::Service;
 
@@ -128,6 +130,7 @@ impl Front {
     /// Answers a request.
     pub(crate) async fn answer(&self, mut request: Request<Body>, peer: IpAddr) -> Response {
         let app = &self.app;
+        without_slash(request.uri_mut());
         let path = request.uri().path().to_owned();
         let dialect = Dialect::of_path(&path);
         let id = app.id(request.headers());
@@ -158,6 +161,9 @@ impl Front {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         record.status(response.status());
+        if let Some(refusal) = response.extensions().get::<Refusal>() {
+            record.refused(refusal);
+        }
         app.counters.answered(response.status(), is_probe(&path));
         response.map(|body| under_way.until_the_end_of(body))
     }
@@ -175,8 +181,24 @@ impl Front {
     }
 }
 
-/// Whether a path is a health check.
-fn is_probe(path: &str) -> bool {
+/// Takes away the slash at the end of a path, which clients add whose base address has one.
+fn without_slash(uri: &mut Uri) {
+    let path = uri.path();
+    let short = path.trim_end_matches('/');
+    if short.is_empty() || short.len() == path.len() {
+        return;
+    }
+    let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
+    let Ok(short) = format!("{short}{query}").parse::<PathAndQuery>() else { return };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(short);
+    if let Ok(shorter) = Uri::from_parts(parts) {
+        *uri = shorter;
+    }
+}
+
+/// Whether a path tells about the server, for those that watch it.
+pub(crate) fn is_probe(path: &str) -> bool {
     ["/health", "/v1/health", "/ready"].contains(&path)
 }
 

@@ -85,7 +85,7 @@ impl Failure {
     }
 
     pub(crate) fn not_found(path: &str) -> Self {
-        let message = format!("there is no {}", path.escape_debug());
+        let message = format!("no such path: {}", path.escape_debug());
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
@@ -98,6 +98,8 @@ impl Failure {
     pub(crate) fn respond(&self, dialect: Dialect) -> Response {
         let status = StatusCode::from_u16(self.refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = json(status, &error_body(dialect.route(), &self.refusal));
+        // For the log.
+        response.extensions_mut().insert(self.refusal.clone());
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, seconds.into());

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::Body;
 use axum::http::StatusCode;
-use bitnetc::api::rfc3339;
+use bitnetc::api::{Refusal, Usage, rfc3339};
 use bitnetc::engine::{Completion, Stop};
 use bitnetc::visible::{escape_json, with_escapes};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use crate::Note;
+use crate::app::is_probe;
 use crate::body::with_guest;
 
 /// The form of a line.
@@ -29,6 +30,16 @@ pub enum LogFormat {
 
 /// Characters of a path in a line.
 const LONGEST_PATH: usize = 1_000;
+/// Characters of the message of a refusal.
+const LONGEST_MESSAGE: usize = 200;
+
+/// The beginning of a text.
+fn shortened(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => text[..end].to_owned() + "…",
+        None => text.to_owned(),
+    }
+}
 
 /// What is known of a request.
 #[derive(Debug)]
@@ -47,7 +58,13 @@ struct Fields {
     new_tokens: usize,
     queue: Option<Duration>,
     first_token: Option<Duration>,
+    /// How long its model took to load, if it waited for that.
+    load: Option<Duration>,
+    /// From its arrival until its texts were given to the engine.
+    submitted: Duration,
     finish: Option<&'static str>,
+    /// Why it was not answered.
+    refusal: Option<Refusal>,
     prompt: Option<String>,
 }
 
@@ -60,11 +77,7 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn new(peer: IpAddr, id: String, method: String, path: String) -> Self {
-        let path = match path.char_indices().nth(LONGEST_PATH) {
-            Some((end, _)) => path[..end].to_owned() + "…",
-            None => path,
-        };
-        let fields = Fields::new(peer, id, method, path);
+        let fields = Fields::new(peer, id, method, shortened(&path, LONGEST_PATH));
         Self { begun: Instant::now(), fields: Arc::new(Mutex::new(fields)) }
     }
 
@@ -88,6 +101,27 @@ impl Record {
         self.fields().prompt = Some(String::from_utf8_lossy(body).into_owned());
     }
 
+    /// Takes note of why it is not answered, or not to the end.
+    pub(crate) fn refused(&self, refusal: &Refusal) {
+        self.fields().refusal = Some(refusal.clone());
+    }
+
+    /// Takes note of how long it waited for its model to be loaded.
+    pub(crate) fn loaded_in(&self, time: Duration) {
+        self.fields().load = Some(time);
+    }
+
+    /// Takes note that its texts are given to the engine.
+    pub(crate) fn submitted(&self) {
+        self.fields().submitted = self.begun.elapsed();
+    }
+
+    /// Takes note of what a request that was not answered to its end has used.
+    pub(crate) fn used(&self, usage: Usage) {
+        let mut fields = self.fields();
+        (fields.prompt_tokens, fields.new_tokens) = (usage.prompt_tokens, usage.completion_tokens);
+    }
+
     /// Takes note of a token.
     pub(crate) fn token(&self) {
         let mut fields = self.fields();
@@ -101,7 +135,7 @@ impl Record {
         fields.cached_tokens += completion.reused_tokens;
         fields.new_tokens += completion.tokens.len();
         fields.queue.get_or_insert(completion.timings.queue);
-        let made = completion.timings.queue + completion.timings.prompt;
+        let made = fields.submitted + completion.timings.queue + completion.timings.prompt;
         fields.first_token.get_or_insert(made);
         fields.finish = Some(finish_name(completion.finish));
     }
@@ -135,9 +169,18 @@ impl Fields {
             new_tokens: 0,
             queue: None,
             first_token: None,
+            load: None,
+            submitted: Duration::ZERO,
             finish: None,
+            refusal: None,
             prompt: None,
         }
+    }
+
+    /// Whether it only told about the server, as programs ask every few seconds.
+    fn is_probe(&self) -> bool {
+        let is_path = is_probe(&self.path) || self.path == "/metrics";
+        is_path && [200, 503].contains(&self.status)
     }
 
     /// The line, without its end.
@@ -161,10 +204,20 @@ impl Fields {
             add("cached_tokens", json!(self.cached_tokens));
             add("new_tokens", json!(self.new_tokens));
         }
+        add("load_ms", json!(self.load.map(ms)));
         add("queue_ms", json!(self.queue.map(ms)));
         add("ttft_ms", json!(self.first_token.map(ms)));
         add("total_ms", json!(ms(total)));
         add("finish", json!(self.finish));
+        if let Some(refusal) = &self.refusal {
+            add("code", json!(refusal.code));
+            add("param", json!(refusal.param));
+            // Templates repeat what they are given.
+            let repeats = |param: &str| ["messages", "input"].contains(&param);
+            if !refusal.param.as_deref().is_some_and(repeats) || self.prompt.is_some() {
+                add("message", json!(shortened(&refusal.message, LONGEST_MESSAGE)));
+            }
+        }
         add("body", json!(self.prompt));
         match format {
             LogFormat::Json => escaped(&Value::Object(all).to_string()),
@@ -243,7 +296,9 @@ impl Drop for UnderWay {
                 // The client left before there was an answer: nginx's number for it.
                 fields.status = 499;
             }
-            to(&fields.line(*format, self.record.begun.elapsed()));
+            if !fields.is_probe() {
+                to(&fields.line(*format, self.record.begun.elapsed()));
+            }
         }
         self.active.0.send_modify(|count| *count -= 1);
     }
@@ -274,6 +329,26 @@ mod tests {
         assert!(text.contains(escaped), "{text}");
         let json: Value = serde_json::from_str(&fields.line(LogFormat::Json, total)).unwrap();
         assert_eq!(json["path"], json!(fields.path));
+        fields.refusal = Some(Refusal::field("n", "n must be at most 8\n".repeat(100)));
+        let refused = fields.line(LogFormat::Text, total);
+        assert!(
+            refused.contains(" code=invalid_value param=n message=\"n must be at most 8\\n"),
+            "{refused}"
+        );
+        assert!(refused.len() < 600 && !refused.contains(char::is_control), "{refused}");
+        fields.refusal = Some(Refusal::field("messages", "the template says: secret"));
+        let refused = fields.line(LogFormat::Text, total);
+        assert!(refused.contains("param=messages") && !refused.contains("secret"), "{refused}");
+        for (path, status, is_probe) in [
+            ("/health", 200, true),
+            ("/metrics", 200, true),
+            ("/ready", 503, true),
+            ("/metrics", 401, false),
+            ("/props", 200, false),
+        ] {
+            (fields.path, fields.status) = (path.to_owned(), status);
+            assert_eq!(fields.is_probe(), is_probe, "{path} {status}");
+        }
         let long = Record::new(peer, String::new(), String::new(), "ä".repeat(5_000));
         assert_eq!(long.fields().path.chars().count(), LONGEST_PATH + 1);
     }

@@ -433,7 +433,7 @@ pub(crate) fn render(registry: &Registry, counters: &Counters) -> String {
     }
     if let Some(resident) = memory::resident() {
         let name = "process_resident_memory_bytes";
-        head(&mut out, name, Kind::Gauge, "Bytes that the process is resident with.");
+        head(&mut out, name, Kind::Gauge, "Resident memory in bytes.");
         let _ = writeln!(out, "{name} {resident}");
     }
     let name = "bitnetc:build_info";

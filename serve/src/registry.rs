@@ -12,13 +12,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
 use bitnetc::Model;
-use bitnetc::api::{self, Service};
+use bitnetc::api::{self, Listed, Service};
 use bitnetc::chat::{ChatEncoder, Wish};
+use bitnetc::describe::Description;
 use bitnetc::engine::{Engine, EngineOptions, Metrics};
 use bitnetc::runtime::error::SessionError;
 use bitnetc::runtime::memory::{Memory, in_units};
@@ -39,8 +40,12 @@ pub struct ModelSource {
     pub aliases: Vec<String>,
     /// The expected size in memory, in bytes (0: unknown).
     pub bytes: u64,
+    /// When its file was written; `None` where there is no file.
+    pub modified: Option<SystemTime>,
     /// The choice of its chat template.
     pub template: Wish,
+    /// What its file says of it, without loading it; `None` where there is no file yet, or none that can be read.
+    pub describe: Box<dyn Fn() -> Option<Description> + Send + Sync>,
     /// Opens the model, on a thread that may block; the error is the reason for the user.
     pub open: Box<dyn Fn() -> Result<Model, String> + Send + Sync>,
 }
@@ -88,6 +93,10 @@ pub(crate) struct Entry {
     closed: AtomicU64,
     /// What its engines have counted, one after the other.
     pub(crate) metrics: Arc<Metrics>,
+    /// What its file says, once that has been read.
+    description: OnceLock<Description>,
+    /// What identifies it, once it has been loaded.
+    hash: OnceLock<[u8; 32]>,
 }
 
 /// How long the error of a model that cannot be loaded stands before it is tried again.
@@ -128,6 +137,29 @@ impl Entry {
         match &*self.state.borrow() {
             State::Ready(running) => Some(Arc::clone(running)),
             _ => None,
+        }
+    }
+
+    /// What its file says of it. Reads the file: not for threads that serve others.
+    fn describe(&self) -> Option<&Description> {
+        if self.description.get().is_none()
+            && let Some(description) = (self.source.describe)()
+        {
+            return Some(self.description.get_or_init(|| description));
+        }
+        self.description.get()
+    }
+
+    /// The model as ollama lists it. Reads its file: not for threads that serve others.
+    pub(crate) fn listed(&self, started: u64) -> Listed<'_> {
+        let about = self.describe();
+        let modified = self.source.modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        Listed {
+            name: &self.source.name,
+            bytes: self.source.bytes,
+            modified: modified.map_or(started, |time| time.as_secs()),
+            hash: self.hash.get().copied().or(about.and_then(|about| about.source_hash)),
+            about,
         }
     }
 
@@ -218,6 +250,8 @@ impl Registry {
                 waiting: std::sync::Mutex::default(),
                 closed: AtomicU64::new(OPEN),
                 metrics: Arc::default(),
+                description: OnceLock::new(),
+                hash: OnceLock::new(),
             })
         };
         let entries = sources.into_iter().map(entry).collect();
@@ -342,6 +376,7 @@ impl Registry {
 
     async fn load(self: Arc<Self>, entry: &Arc<Entry>) {
         let _alone = self.loading.lock().await;
+        (self.note)(&format!("loading {}", entry.source.name));
         self.make_room(entry.source.bytes).await;
         let (registry, this) = (Arc::clone(&self), Arc::clone(entry));
         // The second step counts what the model turned out to need.
@@ -378,11 +413,12 @@ impl Registry {
         let models = &self.options.models;
         let model = (entry.source.open)()?;
         let loaded = model.loaded();
+        let _ = entry.hash.set(loaded.source_hash);
         let context = models.context.unwrap_or_else(|| loaded.default_context());
         if context > loaded.context {
             let own = loaded.context;
             (self.note)(&format!(
-                "the context of {context} tokens is more than the {own} that the model was trained for"
+                "warning: the context of {context} tokens is more than the {own} that the model was trained for"
             ));
         }
         let of_context = loaded.context_bytes(context).saturating_mul(u64::from(models.parallel));
@@ -438,7 +474,7 @@ impl Registry {
         Ok(Running { service, engine, admission, bytes, sequences: options.sequences })
     }
 
-    /// Puts models away that nobody uses, until there is room for `bytes` and for one more model. Where there are as many models as
+    /// Unloads models that nobody uses, until there is room for `bytes` and for one more model. Where there are as many models as
     /// may be, waits for the least recently used one; memory that is short is no reason to wait, since the system's number is an
     /// estimate.
     async fn make_room(&self, bytes: u64) {
@@ -451,11 +487,7 @@ impl Registry {
                 break;
             }
             if let Some(oldest) = self.oldest(|entry| entry.is_unused(&entry.state.borrow())) {
-                if let Some(running) = oldest.put_away() {
-                    (self.note)(&format!("put away {}, to make room", oldest.source.name));
-                    // Its engine's thread is waited for.
-                    drop(tokio::task::spawn_blocking(move || drop(running)).await);
-                }
+                self.take_away(oldest, "unloaded {}, to make room").await;
                 continue;
             }
             if !too_many {
@@ -467,7 +499,7 @@ impl Registry {
                     entry.close(&self.uses);
                     let name = &entry.source.name;
                     (self.note)(&format!(
-                        "another model waits for a place: new requests for {name} wait until {name} was put away"
+                        "another model waits for a place: new requests for {name} wait until {name} has been unloaded"
                     ));
                 }
             }
@@ -475,6 +507,20 @@ impl Registry {
         }
         // Another one may have been put away.
         closed.into_iter().for_each(|entry| entry.reopen());
+    }
+
+    /// Unloads a model that nobody uses, and waits for the end of its engine; whether it is not loaded after that.
+    pub(crate) async fn unload(&self, entry: &Entry) -> bool {
+        self.take_away(entry, "unloaded {}, as a client asked").await;
+        matches!(entry.state(), State::Idle | State::Failed(..))
+    }
+
+    async fn take_away(&self, entry: &Entry, note: &str) {
+        if let Some(running) = entry.put_away() {
+            (self.note)(&note.replace("{}", &entry.source.name));
+            // Its engine's thread is waited for.
+            drop(tokio::task::spawn_blocking(move || drop(running)).await);
+        }
     }
 
     /// The least recently used one of some models.
@@ -488,12 +534,17 @@ impl Registry {
 fn too_large(bytes: u64, context: u32, sequences: u32, free: u64) -> Option<String> {
     (bytes > free).then(|| {
         format!(
-            "warning: {sequences} sequences of {context} tokens need {} when they are full, but {} of memory is available: use a \
-             smaller context, for example -c 4096, or a smaller --parallel",
+            "warning: {} of {context} tokens need {} when they are full, but {} of memory is available: use a smaller context, for \
+             example -c 4096, or a smaller --parallel",
+            counted(sequences),
             in_units(bytes),
             in_units(free)
         )
     })
+}
+
+fn counted(sequences: u32) -> String {
+    format!("{sequences} sequence{}", if sequences == 1 { "" } else { "s" })
 }
 
 /// What a loaded model takes.
@@ -501,10 +552,10 @@ fn describe(name: &str, running: &Running) -> String {
     let Service { context, model, .. } = &*running.service;
     let weights = model.loaded().model.weight_bytes();
     format!(
-        "{name} is ready: {} sequences of {context} tokens = {}, weights {}",
-        running.sequences,
+        "{name} is ready: weights {}, and up to {} for the KV cache and buffers of {} of {context} tokens",
+        in_units(weights),
         in_units(running.bytes - weights.min(running.bytes)),
-        in_units(weights)
+        counted(running.sequences)
     )
 }
 

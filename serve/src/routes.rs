@@ -14,7 +14,7 @@ use axum::http::header::{
 };
 use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use bitnetc::api::Route;
 use serde_json::json;
 
@@ -28,14 +28,23 @@ use crate::{metrics, page, slots, text, utilities};
 pub(crate) type Answer = Result<Response, Failure>;
 
 /// Paths that clients ask for and that no text model can answer; what they ask for.
-const UNSUPPORTED: [(&str, &str); 7] = [
+const UNSUPPORTED: &[(&str, &str)] = &[
     ("/v1/embeddings", "embeddings"),
     ("/embeddings", "embeddings"),
     ("/embedding", "embeddings"),
     ("/api/embed", "embeddings"),
     ("/api/embeddings", "embeddings"),
+    ("/rerank", "rankings"),
+    ("/reranking", "rankings"),
+    ("/v1/rerank", "rankings"),
+    ("/v1/reranking", "rankings"),
+    ("/v1/audio/speech", "spoken texts"),
     ("/v1/audio/transcriptions", "transcriptions"),
+    ("/audio/transcriptions", "transcriptions"),
+    ("/v1/audio/translations", "translations of audio"),
     ("/v1/images/generations", "images"),
+    ("/v1/images/edits", "images"),
+    ("/v1/images/variations", "images"),
 ];
 
 /// All routes.
@@ -68,7 +77,10 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
                 router.route(path, post(move |app, record, request| of_text(app, route, record, request)));
         }
     }
-    for (path, what) in UNSUPPORTED {
+    for path in ["/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete"] {
+        router = router.route(path, any(utilities::ollama_managing));
+    }
+    for &(path, what) in UNSUPPORTED {
         router = router.route(path, post(move |uri: Uri| async move { unsupported(&uri, what) }));
     }
     router

@@ -158,9 +158,11 @@ fn draining(running: usize, time: Duration) -> String {
     let time = time.as_secs_f64();
     match running {
         0 => "shutting down".to_owned(),
-        1 => format!("shutting down: 1 request is running, for at most {time} s; a second signal ends it"),
+        1 => {
+            format!("shutting down: 1 request may run for {time} s more; a second signal ends it immediately")
+        }
         _ => format!(
-            "shutting down: {running} requests are running, for at most {time} s; a second signal ends them"
+            "shutting down: {running} requests may run for {time} s more; a second signal ends them immediately"
         ),
     }
 }
@@ -188,7 +190,10 @@ mod tests {
     fn the_end_is_announced_with_what_runs() {
         let said = |running| draining(running, Duration::from_secs(30));
         assert_eq!(said(0), "shutting down");
-        assert_eq!(said(1), "shutting down: 1 request is running, for at most 30 s; a second signal ends it");
-        assert!(said(3).contains("3 requests are running, for at most 30 s; a second signal ends them"));
+        assert_eq!(
+            said(1),
+            "shutting down: 1 request may run for 30 s more; a second signal ends it immediately"
+        );
+        assert!(said(3).contains("3 requests may run for 30 s more; a second signal ends them immediately"));
     }
 }

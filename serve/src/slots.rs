@@ -11,6 +11,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request, StatusCode, Uri};
 use axum::response::Response;
+use bitnetc::api::Refusal;
 use bitnetc::engine::{Engine, SavedSlot, SeatIndex, SlotError, SlotState};
 use serde_json::{Value, json};
 
@@ -78,7 +79,7 @@ async fn act_on(app: Arc<App>, request: Request<Body>) -> Answer {
     })?;
     let action = match parameters.get("action").map_or("", String::as_str) {
         "save" => Action::Save(path_of(&app, &body)?),
-        "restore" => Action::Restore(path_of(&app, &body)?),
+        "restore" => Action::Restore(existing(path_of(&app, &body)?)?),
         "erase" => Action::Erase,
         other => {
             let is = if other.is_empty() { "missing".to_owned() } else { format!("{other:?}") };
@@ -145,9 +146,21 @@ fn path_of(app: &App, body: &[u8]) -> Result<PathBuf, Failure> {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let name = body["filename"].as_str().filter(|name| is_plain(name)).ok_or_else(|| {
         let message = "filename: expected a name of letters, digits and `-_.` that does not begin with a dot";
-        Failure::new(StatusCode::BAD_REQUEST, "invalid_value", message)
+        Refusal::field("filename", message)
     })?;
     Ok(folder.join(name))
+}
+
+/// The path of a state that was saved.
+fn existing(path: PathBuf) -> Result<PathBuf, Failure> {
+    match path.is_file() {
+        true => Ok(path),
+        false => {
+            let message = format!("filename: there is no saved state {}", name(&path));
+            let refusal = Refusal::field("filename", message);
+            Err(Refusal { status: 404, code: "slot_file_not_found", ..refusal }.into())
+        }
+    }
 }
 
 /// Whether a name stays in its directory on every system.

@@ -5,13 +5,13 @@
 //! wait, compute their prompt or decode.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, Request, StatusCode};
 use axum::response::Response;
-use bitnetc::api::{self, ChoiceIndex, Frame, Framing, Refusal, Reply, Route};
+use bitnetc::api::{self, ChoiceIndex, Frame, Framing, Refusal, Reply, Route, Unload};
 use bitnetc::engine::{self, Event, Handle};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
@@ -27,6 +27,10 @@ use crate::shutdown::{Phase, Shutdown};
 
 /// Pieces of a stream that wait for the connection to take them. Then the engine's channel fills, and then the text pauses.
 const PIECES: usize = 16;
+/// Waiting for a model that takes no longer was waiting for none.
+const AT_ONCE: Duration = Duration::from_millis(1);
+/// The seed of the first choice.
+const SEED: HeaderName = HeaderName::from_static("x-seed");
 /// Longest body that is searched for the name of a model on a thread that serves others.
 const SHORT: usize = 64 << 10;
 
@@ -65,10 +69,21 @@ pub(crate) async fn answer(
     if app.options.log_prompts {
         record.prompt(&body.bytes);
     }
-    let lease = app.registry.acquire(model_of(&body.bytes).await.as_deref()).await?;
+    let model = model_of(&body.bytes).await;
+    if body.bytes.len() <= SHORT
+        && let Some(unload) = Unload::of(route, &body.bytes)?
+    {
+        return unloaded(&app, &record, model.as_deref(), unload).await;
+    }
+    let asked = Instant::now();
+    let lease = app.registry.acquire(model.as_deref()).await?;
     record.model(&lease.service.id);
-    if route == Route::CountTokens {
-        return crate::utilities::count_tokens(&app, lease, body).await;
+    let load = asked.elapsed();
+    if load >= AT_ONCE {
+        record.loaded_in(load);
+    }
+    if route.counts() {
+        return crate::utilities::count_tokens(&app, route, lease, body).await;
     }
     // Before any work is done for it.
     let ticket = lease.admission.admit()?;
@@ -82,7 +97,9 @@ pub(crate) async fn answer(
         Ok::<_, Refusal>((requests?, call.reply, lease, ticket))
     });
     let read = read.await.map_err(|_| Failure::internal("a panic while the request was read"))?;
-    let (requests, reply, lease, mut ticket) = read?;
+    let (requests, mut reply, lease, mut ticket) = read?;
+    reply.model_loaded_in(load);
+    check_slots(&requests, &lease)?;
     let context = u64::from(lease.service.context);
     let tokens = |request: &engine::Request| {
         let prompt = request.prompt.len() as u64;
@@ -91,10 +108,46 @@ pub(crate) async fn answer(
     ticket.grow(requests.len(), requests.iter().map(tokens).sum())?;
     ticket.wait().await?;
     let texts = Texts::submit(lease, ticket, requests, reply, record);
-    match texts.reply.is_stream() {
-        true => Ok(stream(&app, texts)),
-        false => texts.collect().await,
+    let seed = texts.reply.seed();
+    let mut response = match texts.reply.is_stream() {
+        true => stream(&app, texts),
+        false => texts.collect().await?,
+    };
+    response.headers_mut().insert(SEED, seed.into());
+    Ok(response)
+}
+
+/// Refuses a sequence that the model does not have.
+fn check_slots(requests: &[engine::Request], lease: &Lease) -> Result<(), Refusal> {
+    let asked = requests.iter().find_map(|request| request.cache.seat);
+    match asked.filter(|seat| seat.0 >= lease.sequences) {
+        Some(seat) => {
+            let message =
+                format!("id_slot is {}, but the sequences are 0 to {}", seat.0, lease.sequences - 1);
+            Err(Refusal::field("id_slot", message))
+        }
+        None => Ok(()),
     }
+}
+
+/// Unloads a model as ollama's clients ask for it, unless it is in use. One that is not loaded is not loaded for that.
+async fn unloaded(
+    app: &App,
+    record: &Record,
+    model: Option<&str>,
+    unload: Unload,
+) -> Result<Response, Failure> {
+    let entry = app.registry.find(model)?;
+    record.model(&entry.source.name);
+    let is_unloaded = app.registry.unload(entry).await;
+    let answer = unload.answer(&entry.source.name, is_unloaded);
+    if !unload.is_stream() {
+        return Ok(json(StatusCode::OK, &answer));
+    }
+    let mut response = Response::new(Body::from(bytes(&[Frame::Line(answer)])));
+    let kind = HeaderValue::from_static(Framing::Ndjson.content_type());
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    Ok(response)
 }
 
 /// The texts of a request, and its answer in the making.
@@ -117,6 +170,7 @@ impl Texts {
         reply: Reply,
         record: Record,
     ) -> Self {
+        record.submitted();
         let news = Arc::new(Notify::new());
         let submit = |request| {
             let news = Arc::clone(&news);
@@ -137,6 +191,9 @@ impl Texts {
                     Event::Failed(_) => self.record.ended("error"),
                 }
                 frames.extend(self.reply.event(ChoiceIndex::new(index), event));
+                if let Some(refusal) = self.reply.refusal() {
+                    self.record.refused(refusal);
+                }
                 if frames.len() >= PIECES {
                     return false;
                 }
@@ -158,7 +215,7 @@ impl Texts {
             }
             self.news.notified().await;
         }
-        Ok(json(StatusCode::OK, &self.reply.into_body()?))
+        Ok(json(StatusCode::OK, &self.reply.body()?))
     }
 
     /// Sends the answer piece by piece. A panic is the error at the end of the stream, which has begun with a status of success.
@@ -168,6 +225,8 @@ impl Texts {
             let frames = self.reply.fail(&Failure::internal("a panic while the answer was made").refusal);
             drop(to.send(bytes(&frames)).await);
         }
+        // What is logged of the texts is noted before their stream ends.
+        drop(self);
     }
 
     /// Sends the answer to its end, or until the connection is gone.
@@ -206,6 +265,15 @@ impl Texts {
                     return;
                 }
             }
+        }
+    }
+}
+
+impl Drop for Texts {
+    fn drop(&mut self) {
+        // What was used is told of a text that is ended by others, too.
+        if !self.reply.is_complete() || self.reply.refusal().is_some() {
+            self.record.used(self.reply.usage());
         }
     }
 }

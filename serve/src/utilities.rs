@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request, StatusCode, Uri};
 use axum::response::Response;
-use bitnetc::api::{self, Listed, Refusal, Service};
+use bitnetc::api::{self, Refusal, Route, Service};
 use bitnetc::percent;
 use serde_json::{Value, json};
 
@@ -27,7 +27,12 @@ type Compute = fn(&Service, &[u8]) -> Result<String, Refusal>;
 
 /// Computes something, when less than so much is computed already. The place is free again when the work is done: that of a client
 /// who leaves goes on, and bodies must not pile up for it.
-async fn computed(app: &App, lease: Lease, mut body: Held, compute: Compute) -> Answer {
+async fn computed(
+    app: &App,
+    lease: Lease,
+    mut body: Held,
+    compute: impl FnOnce(&Service, &[u8]) -> Result<String, Refusal> + Send + 'static,
+) -> Answer {
     let place = Arc::clone(&app.computing).acquire_owned().await;
     let place = place.map_err(|_| Failure::internal("the server computes nothing any more"))?;
     app.bodies.admit(&mut body, TOKENIZED).await?;
@@ -51,9 +56,10 @@ async fn posted(app: Arc<App>, record: Record, request: Request<Body>, compute: 
     settled(&path, result.await)
 }
 
-/// The number of tokens of a conversation.
-pub(crate) async fn count_tokens(app: &App, lease: Lease, body: Held) -> Answer {
-    computed(app, lease, body, |service, body| Ok(api::count_tokens(service, body)?.to_string())).await
+/// The number of tokens of the prompt of a request, for a route that counts them.
+pub(crate) async fn count_tokens(app: &App, route: Route, lease: Lease, body: Held) -> Answer {
+    computed(app, lease, body, move |service, body| Ok(api::count_tokens(service, route, body)?.to_string()))
+        .await
 }
 
 pub(crate) async fn tokenize(
@@ -98,9 +104,22 @@ pub(crate) async fn tokenizer_info(State(app): State<Arc<App>>, uri: Uri) -> Res
 /// What a client may know of the server: never a key, a path or a prompt.
 pub(crate) async fn props(State(app): State<Arc<App>>, uri: Uri) -> Response {
     let result = async {
-        let lease = named(&app, &uri).await?;
-        let mut value = api::props(&lease.service);
-        value["total_slots"] = json!(lease.sequences);
+        let entry = app.registry.find(parameters(&uri).get("model").map(String::as_str))?;
+        // Looking at a model loads none.
+        let mut value = match entry.running() {
+            Some(lease) => api::props(&lease.service),
+            None => {
+                let (app, about) = (Arc::clone(&app), Arc::clone(entry));
+                with_files(move || {
+                    let template =
+                        about.listed(app.started()).about.and_then(|about| about.chat_template.clone());
+                    let defaults = &app.options.models.defaults;
+                    api::props_of_unloaded(&about.source.name, defaults, app.options.models.context, template)
+                })
+                .await?
+            }
+        };
+        value["total_slots"] = json!(app.options.models.parallel);
         value["build_info"] = json!(format!("bitnetc {VERSION}"));
         Ok(answer(StatusCode::OK, &value))
     };
@@ -138,22 +157,43 @@ pub(crate) async fn model(State(app): State<Arc<App>>, uri: Uri) -> Response {
     settled(path, found)
 }
 
-pub(crate) async fn ollama_tags(State(app): State<Arc<App>>) -> Response {
-    let entries = &app.registry.entries;
-    let leases: Vec<_> = entries.iter().map(|entry| entry.running()).collect();
-    let listed = entries.iter().zip(&leases).map(|(entry, lease)| Listed {
-        name: &entry.source.name,
-        bytes: entry.source.bytes,
-        service: lease.as_ref().map(|lease| &*lease.service),
-    });
-    let all: Vec<Listed<'_>> = listed.collect();
-    answer(StatusCode::OK, &api::ollama_tags(&all))
+/// Something that reads the headers of model files, on a thread where that may take its time.
+async fn with_files(read: impl FnOnce() -> Value + Send + 'static) -> Result<Value, Failure> {
+    tokio::task::spawn_blocking(read)
+        .await
+        .map_err(|_| Failure::internal("a panic while a model file was read"))
 }
 
-pub(crate) async fn ollama_running(State(app): State<Arc<App>>) -> Response {
-    let leases: Vec<_> = app.registry.entries.iter().filter_map(|entry| entry.running()).collect();
-    let loaded: Vec<&Service> = leases.iter().map(|lease| &*lease.service).collect();
-    answer(StatusCode::OK, &api::ollama_ps(&loaded))
+pub(crate) async fn ollama_tags(State(app): State<Arc<App>>, uri: Uri) -> Response {
+    let listed = with_files(move || {
+        let entries = app.registry.entries.iter();
+        api::ollama_tags(&entries.map(|entry| entry.listed(app.started())).collect::<Vec<_>>())
+    });
+    settled(uri.path(), listed.await.map(|value| answer(StatusCode::OK, &value)))
+}
+
+pub(crate) async fn ollama_running(State(app): State<Arc<App>>, uri: Uri) -> Response {
+    let listed = with_files(move || {
+        let entries = app.registry.entries.iter();
+        let leases: Vec<_> = entries.filter_map(|entry| Some((entry, entry.running()?))).collect();
+        let loaded = leases.iter().map(|(entry, lease)| (entry.listed(app.started()), &*lease.service));
+        api::ollama_ps(&loaded.collect::<Vec<_>>())
+    });
+    settled(uri.path(), listed.await.map(|value| answer(StatusCode::OK, &value)))
+}
+
+/// What to do instead of what ollama's server does to models.
+pub(crate) async fn ollama_managing(uri: Uri) -> Response {
+    let instead = match uri.path() {
+        "/api/pull" => "`bitnetc pull NAME` fetches a model, and `bitnetc serve NAME` serves it",
+        "/api/delete" => "`bitnetc rm NAME` removes a model from the cache",
+        "/api/push" => "models are not uploaded: the hf command of huggingface_hub does that",
+        _ => {
+            "a model is its file: `bitnetc import` converts a checkpoint, and `bitnetc serve FILE --alias NAME` names it"
+        }
+    };
+    let message = format!("the models of this server are those of its command line: {instead}");
+    settled(uri.path(), Err(Failure::new(StatusCode::BAD_REQUEST, "unsupported", message)))
 }
 
 pub(crate) async fn ollama_version() -> Response {
@@ -168,11 +208,16 @@ pub(crate) async fn ollama_show(State(app): State<Arc<App>>, request: Request<Bo
 async fn show(app: Arc<App>, request: Request<Body>) -> Answer {
     let body = read_short_body(&app, request.into_body()).await?;
     let invalid = |message: &str| Failure::new(StatusCode::BAD_REQUEST, "invalid_value", message);
-    let body: Value = serde_json::from_slice(&body).map_err(|_| invalid("the body is not JSON"))?;
+    let body: Value = serde_json::from_slice(&body).map_err(|_| invalid("the body is not valid JSON"))?;
     let name = body["model"].as_str().or_else(|| body["name"].as_str());
     let name = name.ok_or_else(|| invalid("model: expected the name of a model"))?;
     // Clients ask in order to learn whether there is such a model, so that any name is not enough.
-    let entry = app.registry.named(name)?;
-    let lease = app.registry.acquire(Some(&entry.source.name)).await?;
-    Ok(answer(StatusCode::OK, &api::ollama_show(&lease.service)))
+    let entry = Arc::clone(app.registry.named(name)?);
+    // Looking at a model loads none.
+    let value = with_files(move || {
+        let lease = entry.running();
+        let service = lease.as_ref().map(|lease| &*lease.service);
+        api::ollama_show(entry.listed(app.started()), service)
+    });
+    Ok(answer(StatusCode::OK, &value.await?))
 }

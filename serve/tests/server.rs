@@ -1,5 +1,7 @@
 //! The server over real connections, on the built-in model.
 
+#[path = "server/answers.rs"]
+mod answers;
 #[path = "server/failures.rs"]
 mod failures;
 #[path = "../../tests/common/http_client.rs"]

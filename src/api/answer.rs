@@ -14,6 +14,8 @@ pub(super) struct AnswerForm {
     pub(super) calls: Option<(&'static CallForm, Arc<Tools>)>,
     /// What ids of calls look like.
     pub(super) ids: IdStyle,
+    /// What tells the prompt from others, for ids of calls.
+    pub(super) prompt: u64,
 }
 
 /// A part of an answer.
@@ -60,7 +62,7 @@ impl AnswerForm {
 
     /// For the choice with this seed.
     pub(super) fn reader(&self, seed: u64) -> Reader {
-        let ids = CallIds { seed, style: self.ids };
+        let ids = CallIds { prompt: self.prompt, seed, style: self.ids };
         Reader {
             splitter: self.thinking.map(|(form, opened)| ThinkSplitter::new(form, opened)),
             parser: self.calls.as_ref().map(|(form, tools)| CallParser::new(form, Arc::clone(tools), ids)),
@@ -213,6 +215,7 @@ mod tests {
             thinking: Some((ThinkForm { open: "<think>", close: "</think>" }, true)),
             calls: Some((hermes, tools)),
             ids: IdStyle::Call,
+            prompt: 5,
         };
         let text =
             "Hm <tool_call>.\n</think>\n\nSo: <tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>";

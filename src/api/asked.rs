@@ -209,7 +209,7 @@ fn choices(body: Body<'_>, service: &Service) -> Result<usize, Refusal> {
     let (n, most) = (body.count(&N).unwrap_or(1), service.limits.choices);
     let best = body.count(&BEST_OF).unwrap_or(n);
     if best != n {
-        let message = format!("best_of is {best}, but must be n ({n}): all choices are given back");
+        let message = format!("best_of is {best}, but must be n ({n}): all choices are returned");
         return Err(Refusal::unsupported("best_of", message));
     }
     let n = usize::try_from(n).ok().filter(|&n| n <= most);

@@ -28,7 +28,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Value, Refusal> {
     }
     // Its parser bounds the depth.
     serde_json::from_slice(&input_text::json(text.as_bytes())).map_err(|error| {
-        Refusal::request("invalid_json", format!("the request is no JSON: {}", words(&error.to_string())))
+        Refusal::request(
+            "invalid_json",
+            format!("the request is not valid JSON: {}", words(&error.to_string())),
+        )
     })
 }
 
@@ -54,22 +57,11 @@ impl<'v> Body<'v> {
     pub(super) fn new(route: Route, value: &'v Value) -> Result<Self, Refusal> {
         let fields = value
             .as_object()
-            .ok_or_else(|| Refusal::request("invalid_json", "the request is no JSON object"))?;
-        for field in FIELDS.iter().filter(|field| field.routes.has(route)) {
+            .ok_or_else(|| Refusal::request("invalid_json", "the request is not a JSON object"))?;
+        for field in FIELDS {
             for name in field.names() {
-                let Some(value) = fields.get(name).filter(|value| !value.is_null()) else { continue };
-                match field.treatment {
-                    Treatment::Ignored => {}
-                    Treatment::Refused(instead) if asks(name, value) => {
-                        let message = format!("{name} is not supported: {instead}");
-                        return Err(Refusal::unsupported(name, message));
-                    }
-                    Treatment::Refused(_) => {}
-                    Treatment::Read if allows(field.kind, value) => {}
-                    Treatment::Read => {
-                        let message = format!("{name} must be {}", field.kind.describe());
-                        return Err(Refusal::field(name, message));
-                    }
+                if let Some(value) = fields.get(name).filter(|value| !value.is_null()) {
+                    check(route, field, name, value)?;
                 }
             }
         }
@@ -91,12 +83,12 @@ impl<'v> Body<'v> {
 
     /// A whole number; nothing where it is negative, which stands for the default.
     pub(super) fn count(self, field: &Field) -> Option<u64> {
-        self.get(field)?.as_u64()
+        u64::try_from(whole(self.get(field)?)?).ok()
     }
 
     /// Whether a whole number is negative.
     pub(super) fn is_negative(self, field: &Field) -> bool {
-        self.get(field).and_then(Value::as_i64).is_some_and(|n| n < 0)
+        self.get(field).and_then(whole).is_some_and(|n| n < 0)
     }
 
     /// A number; what no f32 holds is as good as the largest.
@@ -140,36 +132,51 @@ impl<'v> Body<'v> {
     }
 }
 
+/// Whether a field may have its value on a route.
+fn check(route: Route, field: &Field, name: &'static str, value: &Value) -> Result<(), Refusal> {
+    match field.treatment {
+        Treatment::Ignored => Ok(()),
+        // Its value counts for nothing here.
+        _ if !field.routes.has(route) && (is_known(route, name) || !field.asks(name, value)) => Ok(()),
+        Treatment::Refused(instead) if field.asks(name, value) => {
+            Err(Refusal::unsupported(name, format!("`{name}` is not supported: {instead}")))
+        }
+        Treatment::Refused(_) => Ok(()),
+        Treatment::Read if !field.routes.has(route) => {
+            let here = route.path();
+            let message = format!("`{name}` is not supported on {here}: it is a field of {}", field.routes);
+            Err(Refusal::unsupported(name, message))
+        }
+        Treatment::Read if allows(field.kind, value) => Ok(()),
+        Treatment::Read => Err(Refusal::field(name, format!("{name} must be {}", field.kind.describe()))),
+    }
+}
+
+/// Whether a field of this name is one of a route.
+fn is_known(route: Route, name: &str) -> bool {
+    FIELDS.iter().any(|field| field.routes.has(route) && field.names().any(|own| own == name))
+}
+
+/// A whole number, also one that is written with a fraction of 0.
+fn whole(value: &Value) -> Option<i128> {
+    let exact = value.as_u64().map(i128::from).or_else(|| value.as_i64().map(i128::from));
+    // Up to here, numbers with fractions are exact.
+    let is_whole = |x: &f64| x.fract() == 0.0 && x.abs() <= 9_007_199_254_740_992.0;
+    exact.or_else(|| value.as_f64().filter(is_whole).map(|x| x as i128))
+}
+
 /// A token id.
 pub(super) fn token_id(value: &Value) -> Option<u32> {
     u32::try_from(value.as_u64()?).ok()
-}
-
-/// Whether a field that is not supported asks for anything.
-pub(super) fn asks(name: &str, value: &Value) -> bool {
-    match value {
-        Value::Bool(on) => *on,
-        Value::Array(list) if name == "modalities" => list.iter().any(|one| one != "text"),
-        Value::Array(list) => !list.is_empty(),
-        Value::Object(fields) => !fields.is_empty(),
-        Value::String(text) if matches!(name, "tool_choice" | "function_call") => {
-            !matches!(text.as_str(), "" | "none" | "auto")
-        }
-        Value::String(text) => !text.is_empty(),
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::Null => false,
-    }
 }
 
 /// Whether a kind allows a value. What only its reader knows is left to it.
 fn allows(kind: Kind, value: &Value) -> bool {
     match kind {
         Kind::Bool => value.is_boolean(),
-        Kind::Whole { min, max } => match (value.as_u64(), value.as_i64()) {
-            (Some(n), _) => (min < 0 || n >= min.unsigned_abs()) && n <= max,
-            (None, Some(n)) => n >= min,
-            (None, None) => false,
-        },
+        Kind::Whole { min, max } => {
+            whole(value).is_some_and(|n| (i128::from(min)..=i128::from(max)).contains(&n))
+        }
         Kind::Number { min, max } => value.as_f64().is_some_and(|n| (min..=max).contains(&n)),
         Kind::Text { max } => {
             value.as_str().is_some_and(|text| max == 0 || !text.is_empty() && text.chars().count() <= max)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bitnetc_runtime::tokenizer::TokenId;
 use serde_json::{Map, Value, json};
 
 use super::answer::AnswerForm;
@@ -84,6 +85,16 @@ fn has_opened(form: ThinkForm, prompt: &str, begun: Option<&str>) -> bool {
     }
 }
 
+/// What tells a prompt from others.
+fn hash(tokens: &[TokenId]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for id in tokens {
+        hasher.update(&id.to_le_bytes());
+    }
+    let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
 impl ChatRequest {
     /// The request of OpenAI's chats whose body, checked, is `body`.
     ///
@@ -131,13 +142,14 @@ impl ChatRequest {
         // A form is for what follows thoughts, where there may be any.
         let before_form =
             thinking.filter(|(form, opened)| *opened || !is_off && !text.trim_end().ends_with(form.close));
+        let hash = hash(&prompt.tokens);
         let mut asked = Asked::of_body(body, service, vec![prompt], self.logprobs, how)?;
         asked.prompt_field = "messages";
-        let mut form = AnswerForm { thinking, ids: abilities.history.ids, ..AnswerForm::default() };
+        let mut form = AnswerForm { thinking, ids: abilities.history.ids, prompt: hash, calls: None };
         if let (Some(calls), Some(tools)) = (abilities.calls, self.tools.take()) {
             if tools.is_forced() {
                 if asked.form.as_ref().is_some_and(|form| form.source.is_some()) {
-                    let message = "tool_choice: a call is required, and the request asks for a form besides: leave out one of both";
+                    let message = "tool_choice: a call is required, and the request asks for a form too: leave out one of the two";
                     return Err(Refusal::field("tool_choice", message));
                 }
                 let thinking = before_form.as_ref().map(|(form, opened)| (form, *opened));

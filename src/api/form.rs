@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::fields::{FIELDS, Kind};
+use super::fields::{FIELDS, Field, Kind, Treatment};
 use crate::constraint::GrammarSource;
 
 /// A form, and the field that asked for it.
@@ -71,7 +71,7 @@ fn wrong(field: &'static str, what: impl std::fmt::Display) -> FormError {
 }
 
 fn unsupported(field: &'static str, what: &str) -> FormError {
-    FormError { field, message: format!("{field} is not supported: {what}"), unsupported: true }
+    FormError { field, message: format!("`{field}` is not supported: {what}"), unsupported: true }
 }
 
 fn followed(field: &'static str, source: GrammarSource) -> Result<Option<Form>, FormError> {
@@ -167,8 +167,10 @@ pub(super) fn structural_tag(field: &'static str, _: &Value) -> Result<Option<Fo
 
 /// Fields that hold others, which are to stand in the body itself.
 pub(super) fn nested(field: &'static str, value: &Value) -> Result<Option<Form>, FormError> {
+    let counts = |field: &&Field| field.treatment != Treatment::Ignored;
     let inside = |name: &str| {
-        ["json", "choice", "json_object"].contains(&name) || fields().any(|(field, _)| field == name)
+        ["json", "choice", "json_object"].contains(&name)
+            || FIELDS.iter().filter(counts).flat_map(Field::names).any(|field| field == name)
     };
     let map = value.as_object();
     match map.and_then(|map| map.keys().find(|name| inside(name))) {

@@ -8,6 +8,7 @@ use super::fields::{N_PROBS, RETURN_TOKEN_IDS, TIMINGS_PER_TOKEN};
 use super::openai::check_model;
 use super::reply::llama::LlamaShape;
 use super::reply::{Reply, Shown};
+use super::settings::{decimal, of_sampler};
 use super::{Call, Reading, Refusal, Route, Service, prompt};
 
 /// Reads a request.
@@ -42,27 +43,21 @@ pub(super) fn accept(service: &Service, value: &Value, how: &Reading) -> Result<
 fn settings(asked: &Asked, service: &Service) -> Value {
     let (params, options) = (&asked.params, &asked.options);
     let biases: Vec<Value> =
-        params.logit_bias.iter().map(|(id, bias)| json!({ "token": id, "bias": bias })).collect();
-    json!({
+        params.logit_bias.iter().map(|&(id, bias)| json!({ "token": id, "bias": decimal(bias) })).collect();
+    let mut all = of_sampler(params);
+    let others = json!({
         "n_ctx": service.context,
         "seed": params.seed,
-        "temperature": params.temperature,
-        "top_k": params.top_k,
-        "top_p": params.top_p,
-        "min_p": params.min_p,
-        "typical_p": params.typical_p,
-        "repeat_last_n": params.repeat_last_n,
-        "repeat_penalty": params.repeat_penalty,
-        "presence_penalty": params.presence_penalty,
-        "frequency_penalty": params.frequency_penalty,
-        "mirostat": if params.mirostat.is_some() { 2 } else { 0 },
         "logit_bias": biases,
-        "samplers": params.stages.iter().map(|stage| stage.name()).collect::<Vec<_>>(),
         "n_predict": options.limit.map_or(json!(-1), |limit| json!(limit)),
         "max_tokens": options.limit.map_or(json!(-1), |limit| json!(limit)),
         "ignore_eos": options.ignore_end,
         "stop": options.stop,
         "n_probs": options.logprobs.unwrap_or(0),
         "stream": asked.stream,
-    })
+    });
+    if let Value::Object(others) = others {
+        all.extend(others);
+    }
+    Value::Object(all)
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::body::{Body, asks};
-use super::fields::{ADD_GENERATION_PROMPT, CHAT_TEMPLATE_KWARGS, CONTINUE_FINAL_MESSAGE, MESSAGES};
+use super::body::Body;
+use super::fields::{ADD_GENERATION_PROMPT, CHAT_TEMPLATE_KWARGS, CONTINUE_FINAL_MESSAGE, MESSAGES, asks};
 use super::prompt::{Prompt, check_length};
 use super::{Refusal, Service};
 use crate::chat::{ChatEncoder, Message, RenderInput, Role};
@@ -31,7 +31,7 @@ const REFUSED: [(&str, &str); 9] = [
 pub(super) fn check_fields(message: &Value) -> Result<(), String> {
     let asked = |(name, _): &&(&str, &str)| message.get(name).is_some_and(|value| asks(name, value));
     match REFUSED.iter().find(asked) {
-        Some((name, instead)) => Err(format!("{name} is not supported: {instead}")),
+        Some((name, instead)) => Err(format!("`{name}` is not supported: {instead}")),
         None => Ok(()),
     }
 }
@@ -71,13 +71,13 @@ fn message(value: &Value) -> Result<Message, String> {
         let texts: Result<Vec<String>, String> = parts.iter().map(text).collect();
         let texts = texts.map_err(|kind| {
             let kind: String = kind.chars().take(40).collect();
-            format!("a content can have parts of type \"text\" with a text only, not of type {kind:?}")
+            format!("`content` can only have parts of type \"text\" with a text, not of type {kind:?}")
         })?;
         value["content"] = Value::String(texts.join("\n"));
     }
     let calls = value.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty());
     if value.get("content").is_none_or(Value::is_null) && !calls {
-        return Err("a message needs a content, unless it calls tools".to_owned());
+        return Err("a message needs `content`, unless it calls tools".to_owned());
     }
     let message: Message = serde_json::from_value(value).map_err(|error| error.to_string())?;
     // The name that newer clients give to system messages; templates know the older one.
@@ -85,6 +85,22 @@ fn message(value: &Value) -> Result<Message, String> {
         "developer" => Message { role: Role::system(), ..message },
         _ => message,
     })
+}
+
+/// Roles that every template is given; others only where the template names them.
+const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
+
+/// The message, if its role is one that the template can know.
+fn check_role(message: Message, service: &Service) -> Result<Message, String> {
+    let role = message.role.name();
+    let names = |chat: &ChatEncoder| {
+        let source = chat.template().source();
+        ['\'', '"'].iter().any(|quote| source.contains(&format!("{quote}{role}{quote}")))
+    };
+    match ROLES.contains(&role) || service.chat.as_ref().is_ok_and(names) {
+        true => Ok(message),
+        false => Err(format!("role {role:?} is unknown: use {}", ROLES.join(", "))),
+    }
 }
 
 /// The messages of a list.
@@ -98,7 +114,7 @@ pub(super) fn of_list(list: &[Value], service: &Service) -> Result<Vec<Message>,
         return Err(Refusal::field("messages", message));
     }
     let read = |(number, value)| {
-        message(value).map_err(|why| {
+        message(value).and_then(|message| check_role(message, service)).map_err(|why| {
             let why: String = why.chars().take(300).collect();
             Refusal::field("messages", format!("messages: message {}: {why}", number + 1))
         })

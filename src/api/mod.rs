@@ -13,6 +13,7 @@
 //! | `chat`, `answer` | what all chats have in common: tools and thoughts, asked for and told apart |
 //! | `openai`, `responses`, `anthropic`, `llama`, `ollama` | the dialects |
 //! | `reply` | answers and streams |
+//! | `settings` | settings as answers name them |
 //! | `utilities`, `openapi` | what is answered without the engine |
 //!
 //! Invariants: no body panics, takes memory by a number that stands in it, or is answered without one of its fields that
@@ -39,6 +40,7 @@ mod reply;
 mod responses;
 mod route;
 mod service;
+mod settings;
 mod utilities;
 
 use serde_json::Value;
@@ -46,7 +48,7 @@ use serde_json::Value;
 pub use asked::random_seed;
 pub use fields::{FIELDS, Field, Kind, Routes, Treatment};
 pub use form::{Form, FormError, Reader};
-pub use ollama::{Listed, ollama_ps, ollama_show, ollama_tags, ollama_version, rfc3339};
+pub use ollama::{Listed, Unload, ollama_ps, ollama_show, ollama_tags, ollama_version, rfc3339};
 pub use openai::is_name_of;
 pub use openapi::openapi;
 pub use prepared::Prepared;
@@ -57,8 +59,8 @@ pub use reply::{ChoiceIndex, Reply, Usage};
 pub use route::Route;
 pub use service::{Defaults, Limits, Service};
 pub use utilities::{
-    Tokenized, apply_template, count_tokens, detokenize, model_card, model_of, props, tokenize,
-    tokenizer_info,
+    Tokenized, apply_template, count_tokens, detokenize, model_card, model_of, props, props_of_unloaded,
+    tokenize, tokenizer_info,
 };
 
 /// A request that was read: what is to be made, and the shape of its answer.
@@ -107,8 +109,10 @@ pub fn accept(service: &Service, route: Route, body: &[u8]) -> Result<Call, Refu
 /// What is wrong with the request.
 pub(crate) fn read(service: &Service, route: Route, body: &Value, how: &Reading) -> Result<Call, Refusal> {
     match route {
-        Route::ChatCompletions | Route::Completions => openai::accept(service, route, body, how),
-        Route::Responses => responses::accept(service, body, how),
+        Route::ChatCompletions | Route::ChatTokens | Route::Completions => {
+            openai::accept(service, route, body, how)
+        }
+        Route::Responses | Route::ResponseTokens => responses::accept(service, route, body, how),
         Route::Messages | Route::CountTokens => anthropic::accept(service, route, body, how),
         Route::LlamaCompletion => llama::accept(service, body, how),
         Route::OllamaChat | Route::OllamaGenerate => ollama::accept(service, route, body, how),

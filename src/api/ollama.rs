@@ -12,12 +12,13 @@ use super::answer::AnswerForm;
 use super::asked::Asked;
 use super::body::Body;
 use super::chat::{ChatRequest, set, set_effort};
-use super::fields::{KEEP_ALIVE, MESSAGES, NUM_CTX, OLLAMA_PROMPT, RAW, STREAM, SYSTEM, THINK};
+use super::fields::{KEEP_ALIVE, MESSAGES, NUM_CTX, OLLAMA_PROMPT, RAW, Routes, STREAM, SYSTEM, THINK};
 use super::messages::Chat;
 use super::openai::check_model;
 use super::reply::ollama::{OllamaShape, Residence};
 use super::reply::{Reply, Shown};
 use super::{Call, Reading, Refusal, Route, Service, prompt};
+use crate::describe::Description;
 use crate::tools::Tools;
 
 /// Reads a request of one of both routes.
@@ -53,6 +54,40 @@ pub(super) fn accept(service: &Service, route: Route, value: &Value, how: &Readi
     let shape = Box::new(OllamaShape::new(form, route == Route::OllamaChat));
     let reply = Reply::new(service, shape, &asked, shown, how, asked.stream);
     Ok(Call { choices, reply })
+}
+
+/// A request to unload a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unload {
+    route: Route,
+    stream: bool,
+}
+
+impl Unload {
+    /// The request with this body, if it is one.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn of(route: Route, body: &[u8]) -> Result<Option<Self>, Refusal> {
+        if !Routes::OLLAMA.has(route) {
+            return Ok(None);
+        }
+        let value = flat(&super::parse(body)?);
+        let body = Body::new(route, &value)?;
+        let stream = body.bool(&STREAM).unwrap_or(true);
+        Ok((residence(route, body) == Some(Residence::Unload)).then_some(Self { route, stream }))
+    }
+
+    /// Whether its answer is a stream: of one line.
+    pub fn is_stream(self) -> bool {
+        self.stream
+    }
+
+    /// Its answer for the model `id`, which is unloaded, or is in use and stays.
+    pub fn answer(self, id: &str, is_unloaded: bool) -> Value {
+        let residence = if is_unloaded { Residence::Unload } else { Residence::Load };
+        OllamaShape::resident(residence, self.route == Route::OllamaChat).alone(id)
+    }
 }
 
 /// What a request asks for that has nothing to answer: ollama's clients load and unload models so.
@@ -131,8 +166,7 @@ fn chat(route: Route, body: Body<'_>, value: &Value, service: &Service) -> Resul
         }
         Some(_) => return Err(Refusal::field("think", "think must be true, false or a level")),
     };
-    let tools =
-        if route == Route::OllamaChat { Tools::read(&json!({ "tools": value.get("tools") }))? } else { None };
+    let tools = if route == Route::OllamaChat { Tools::read(value)? } else { None };
     Ok(ChatRequest { chat, tools, thoughts, logprobs: None })
 }
 
@@ -174,36 +208,47 @@ pub fn rfc3339(time: SystemTime) -> String {
 pub struct Listed<'a> {
     /// Its name.
     pub name: &'a str,
-    /// The size of its file, which counts where it is not loaded.
+    /// Bytes of its file.
     pub bytes: u64,
-    /// The model, if it is loaded.
-    pub service: Option<&'a Service>,
+    /// When its file was written, in seconds since 1970.
+    pub modified: u64,
+    /// What identifies it, as far as it is known.
+    pub hash: Option<[u8; 32]>,
+    /// What its file says of it; `None` where there is no file yet.
+    pub about: Option<&'a Description>,
 }
 
-/// What a model is; nothing is known of one that is not loaded.
-fn details(service: Option<&Service>) -> Value {
-    let architecture = service.map_or("", |service| &service.model.loaded().architecture);
+/// A number of parameters, as ollama writes it.
+fn size(parameters: u64) -> String {
+    match parameters {
+        0..1_000_000 => format!("{:.1}K", parameters as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1}M", parameters as f64 / 1e6),
+        _ => format!("{:.1}B", parameters as f64 / 1e9),
+    }
+}
+
+/// What a model is.
+fn details(about: Option<&Description>) -> Value {
+    let architecture = about.map_or("", |about| &about.architecture);
     json!({
         "parent_model": "",
         "format": "gguf",
         "family": architecture,
         "families": [architecture],
-        "parameter_size": "",
-        "quantization_level": "",
+        "parameter_size": about.map_or_else(String::new, |about| size(about.parameters)),
+        "quantization_level": about.map_or("", |about| &about.weights),
     })
 }
 
 /// A model in a list.
 fn entry(model: Listed<'_>) -> Map<String, Value> {
-    let loaded = model.service.map(|service| service.model.loaded());
-    let digest = loaded.map_or_else(String::new, |loaded| hex(&loaded.source_hash));
     let entry = json!({
         "name": model.name,
         "model": model.name,
-        "modified_at": time(model.service.map_or(0, |service| service.created)),
-        "size": loaded.map_or(model.bytes, |loaded| loaded.model.weight_bytes()),
-        "digest": digest,
-        "details": details(model.service),
+        "modified_at": time(model.modified),
+        "size": model.bytes,
+        "digest": model.hash.map_or_else(String::new, |hash| hex(&hash)),
+        "details": details(model.about),
     });
     match entry {
         Value::Object(entry) => entry,
@@ -221,23 +266,23 @@ pub fn ollama_tags(models: &[Listed<'_>]) -> Value {
 }
 
 /// The answer of `/api/ps`: these models, which are loaded.
-pub fn ollama_ps(services: &[&Service]) -> Value {
-    let loaded = |service: &&Service| {
-        let mut entry = entry(Listed { name: &service.id, bytes: 0, service: Some(service) });
+pub fn ollama_ps(loaded: &[(Listed<'_>, &Service)]) -> Value {
+    let shown = |(model, service): &(Listed<'_>, &Service)| {
+        let mut entry = entry(*model);
         entry.remove("modified_at");
+        entry.insert("size".to_owned(), json!(service.model.loaded().model.weight_bytes()));
         entry.insert("size_vram".to_owned(), json!(0));
         entry.insert("context_length".to_owned(), json!(service.context));
-        // No time is set at which it is put away.
+        // No time is set at which it is unloaded.
         entry.insert("expires_at".to_owned(), json!("9999-12-31T23:59:59Z"));
         entry
     };
-    json!({ "models": services.iter().map(loaded).collect::<Vec<_>>() })
+    json!({ "models": loaded.iter().map(shown).collect::<Vec<_>>() })
 }
 
-/// The answer of `/api/show` for a model.
-pub fn ollama_show(service: &Service) -> Value {
-    let loaded = service.model.loaded();
-    let chat = service.chat.as_ref().ok();
+/// The answer of `/api/show` for a model: what its file says, and, where it is loaded, what its chat template can do.
+pub fn ollama_show(model: Listed<'_>, service: Option<&Service>) -> Value {
+    let chat = service.and_then(|service| service.chat.as_ref().ok());
     let abilities = chat.map(crate::chat::ChatEncoder::abilities);
     let mut capabilities = vec!["completion"];
     if abilities.is_some_and(|abilities| abilities.tools) {
@@ -246,19 +291,27 @@ pub fn ollama_show(service: &Service) -> Value {
     if abilities.is_some_and(|abilities| abilities.thinking.is_some()) {
         capabilities.push("thinking");
     }
-    let architecture = &loaded.architecture;
     let mut info = Map::new();
-    info.insert("general.architecture".to_owned(), json!(architecture));
-    info.insert(format!("{architecture}.context_length"), json!(loaded.context));
-    info.insert(format!("{architecture}.vocab_size"), json!(service.vocab()));
+    if let Some(about) = model.about {
+        let architecture = &about.architecture;
+        info.insert("general.architecture".to_owned(), json!(architecture));
+        info.insert("general.parameter_count".to_owned(), json!(about.parameters));
+        info.insert(format!("{architecture}.context_length"), json!(about.context));
+        info.insert(format!("{architecture}.embedding_length"), json!(about.hidden));
+        if let Some(service) = service {
+            info.insert(format!("{architecture}.vocab_size"), json!(service.vocab()));
+        }
+    }
+    let of_file = model.about.and_then(|about| about.chat_template.as_deref());
+    let template = chat.map(|chat| chat.template().source()).or(of_file);
     json!({
         "modelfile": "",
         "parameters": "",
-        "template": chat.map_or("", |chat| chat.template().source()),
-        "details": details(Some(service)),
+        "template": template.unwrap_or_default(),
+        "details": details(model.about),
         "model_info": info,
         "capabilities": capabilities,
-        "modified_at": time(service.created),
+        "modified_at": time(model.modified),
     })
 }
 

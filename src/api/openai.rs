@@ -30,11 +30,17 @@ pub(super) fn check_model(body: Body<'_>, service: &Service) -> Result<(), Refus
 }
 
 /// How many of the likeliest tokens are listed with each token, if probabilities are asked for.
-fn logprobs(body: Body<'_>, route: Route) -> Option<usize> {
-    match route {
-        Route::Completions => body.count(&LOGPROBS).map(|n| n as usize),
-        _ if body.is_on(&CHAT_LOGPROBS) => Some(body.count(&TOP_LOGPROBS).unwrap_or(0) as usize),
-        _ => None,
+///
+/// # Errors
+/// Likeliest tokens are asked for without probabilities.
+fn logprobs(body: Body<'_>, route: Route) -> Result<Option<usize>, Refusal> {
+    if route == Route::Completions {
+        return Ok(body.count(&LOGPROBS).map(|n| n as usize));
+    }
+    match (body.is_on(&CHAT_LOGPROBS), body.count(&TOP_LOGPROBS).unwrap_or(0)) {
+        (true, top) => Ok(Some(top as usize)),
+        (false, 0) => Ok(None),
+        (false, _) => Err(Refusal::field("top_logprobs", "top_logprobs needs `\"logprobs\": true`")),
     }
 }
 
@@ -65,7 +71,7 @@ pub(super) fn accept(
 ) -> Result<Call, Refusal> {
     let body = Body::new(route, value)?;
     check_model(body, service)?;
-    let logprobs = logprobs(body, route);
+    let logprobs = logprobs(body, route)?;
     let (mut asked, form) = match route {
         Route::Completions => {
             let prompts = prompt::of_body(body, service)?;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Route;
-use super::fields::{FIELDS, Kind, Treatment};
+use super::fields::{FIELDS, Kind, Routes, Treatment};
 
 fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
@@ -40,7 +40,9 @@ fn schema(kind: Kind) -> Value {
             tokens,
             { "type": "array", "items": tokens, "minItems": 1, "maxItems": 64 },
         ]}),
-        Kind::Messages => json!({ "type": "array", "items": reference("Message"), "minItems": 1 }),
+        Kind::Messages => {
+            json!({ "type": "array", "items": reference("Message"), "minItems": 1, "maxItems": 4096 })
+        }
         Kind::Biases => json!({ "type": ["object", "array", "null"] }),
         Kind::Form(_) | Kind::Described(_) | Kind::Any => json!({}),
     }
@@ -88,18 +90,23 @@ fn request(route: Route) -> Value {
             properties.insert(name.to_owned(), value);
         }
     }
-    let needed = ["messages", "input"].into_iter().filter(|name| properties.contains_key(*name));
-    let needed: Vec<&str> = needed.collect();
+    // ollama's routes load a model where there is nothing to answer.
+    let is_needed = |name: &&str| match *name {
+        "prompt" => Routes::TEXTS.has(route),
+        _ => properties.contains_key(*name) && !Routes::OLLAMA.has(route),
+    };
+    let needed: Vec<&str> = ["messages", "input", "prompt"].into_iter().filter(is_needed).collect();
     json!({ "type": "object", "properties": properties, "required": needed })
 }
 
 /// The statuses of refusals, each with what it means.
-const REFUSALS: [(&str, &str); 11] = [
+const REFUSALS: [(&str, &str); 12] = [
     ("400", "the request cannot be answered as it is"),
     ("401", "a key is missing or wrong"),
     ("403", "the request comes from a page or names a host that is not allowed"),
     ("404", "there is no such model or route"),
     ("405", "the route has another method"),
+    ("409", "the sequence is in use"),
     ("408", "the request did not arrive in time"),
     ("413", "the request is too large"),
     ("415", "the media type is not allowed"),
@@ -112,6 +119,11 @@ fn content(media: &str, schema: &Value) -> Value {
     json!({ media: { "schema": schema } })
 }
 
+/// The refusals of an operation: those of a body only where it has one.
+fn refusals(has_body: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
+    REFUSALS.into_iter().filter(move |(status, _)| has_body || !["408", "413", "415"].contains(status))
+}
+
 /// An operation whose answer is `answer`, as a stream too where `streams`.
 fn operation(id: &str, summary: &str, body: Option<&Value>, answer: &Value, streams: Option<&str>) -> Value {
     let mut answers = content("application/json", answer);
@@ -119,8 +131,12 @@ fn operation(id: &str, summary: &str, body: Option<&Value>, answer: &Value, stre
         answers[media] = json!({ "schema": { "type": "string" } });
     }
     let mut responses = Map::new();
-    responses.insert("200".to_owned(), json!({ "description": "the answer", "content": answers }));
-    for (status, meaning) in REFUSALS {
+    let mut whole = json!({ "description": "the answer", "content": answers });
+    if streams.is_some() {
+        whole["headers"] = json!({ "x-seed": { "schema": { "type": "integer" }, "description": "the seed of the first choice" } });
+    }
+    responses.insert("200".to_owned(), whole);
+    for (status, meaning) in refusals(body.is_some()) {
         let error = content("application/json", &reference("Error"));
         responses.insert(status.to_owned(), json!({ "description": meaning, "content": error }));
     }
@@ -135,13 +151,15 @@ fn operation(id: &str, summary: &str, body: Option<&Value>, answer: &Value, stre
 fn about(route: Route) -> (&'static str, &'static str) {
     match route {
         Route::ChatCompletions => ("createChatCompletion", "Answers a conversation"),
+        Route::ChatTokens => ("countChatTokens", "Counts the tokens of a conversation"),
+        Route::ResponseTokens => ("countResponseTokens", "Counts the tokens of an input"),
         Route::Completions => ("createCompletion", "Continues prompts"),
-        Route::Responses => ("createResponse", "Answers a conversation, as OpenAI's newer API has it"),
-        Route::Messages => ("createMessage", "Answers a conversation, as Anthropic's API has it"),
-        Route::CountTokens => ("countTokens", "Counts the tokens of a conversation"),
-        Route::LlamaCompletion => ("completion", "Continues a prompt, as llama.cpp's API has it"),
-        Route::OllamaChat => ("ollamaChat", "Answers a conversation, as ollama's API has it"),
-        Route::OllamaGenerate => ("ollamaGenerate", "Continues a prompt, as ollama's API has it"),
+        Route::Responses => ("createResponse", "Answers a conversation (OpenAI's Responses API)"),
+        Route::Messages => ("createMessage", "Answers a conversation (Anthropic)"),
+        Route::CountTokens => ("countTokens", "Counts the tokens of a conversation (Anthropic)"),
+        Route::LlamaCompletion => ("completion", "Continues prompts (llama.cpp)"),
+        Route::OllamaChat => ("ollamaChat", "Answers a conversation (ollama)"),
+        Route::OllamaGenerate => ("ollamaGenerate", "Continues a prompt (ollama)"),
     }
 }
 
@@ -153,6 +171,10 @@ fn answer(route: Route) -> Value {
         Route::Responses => reference("Response"),
         Route::Messages => reference("MessageAnswer"),
         Route::CountTokens => closed(&json!({ "input_tokens": { "type": "integer" } }), &["input_tokens"]),
+        Route::ChatTokens | Route::ResponseTokens => closed(
+            &json!({ "object": { "const": "response.input_tokens" }, "input_tokens": { "type": "integer" } }),
+            &["object", "input_tokens"],
+        ),
         Route::LlamaCompletion => json!({ "anyOf": [
             reference("LlamaCompletion"), { "type": "array", "items": reference("LlamaCompletion") },
         ]}),
@@ -167,7 +189,7 @@ fn ollama_answer((name, said): (&str, Value)) -> Value {
     closed(
         &json!({
             "model": { "type": "string" }, "created_at": { "type": "string" }, name: said, "done": { "type": "boolean" },
-            "done_reason": { "enum": ["stop", "length"] }, "context": { "type": "array", "items": count },
+            "done_reason": { "enum": ["stop", "length", "load", "unload"] }, "context": { "type": "array", "items": count },
             "prompt_eval_count": count, "eval_count": count, "total_duration": count, "load_duration": count,
             "prompt_eval_duration": count, "eval_duration": count,
         }),
@@ -204,7 +226,7 @@ fn dialects() -> [(&'static str, Value); 3] {
 /// The media type of the streams of a route.
 fn stream(route: Route) -> Option<&'static str> {
     match route {
-        Route::CountTokens => None,
+        route if route.counts() => None,
         Route::OllamaChat | Route::OllamaGenerate => Some("application/x-ndjson"),
         _ => Some("text/event-stream"),
     }
@@ -254,7 +276,7 @@ fn schemas() -> Value {
     let (integer, string) = (json!({ "type": "integer" }), json!({ "type": "string" }));
     let part = closed(&json!({ "type": { "const": "text" }, "text": string }), &["type", "text"]);
     let content = json!({ "anyOf": [string, { "type": "array", "items": reference("TextPart") }] });
-    let role = json!({ "type": "string", "pattern": "^[a-z_-]{1,32}$" });
+    let role = json!({ "enum": ["system", "developer", "user", "assistant", "tool", "function"] });
     let mut message = closed(
         &json!({ "role": role, "content": { "anyOf": [content, { "type": "null" }] },
             "refusal": { "type": ["string", "null"] }, "tool_calls": { "type": ["array", "null"], "items": { "type": "object" } } }),
@@ -296,7 +318,78 @@ fn schemas() -> Value {
     all
 }
 
-/// The description of all routes of this module: those that make text, and the utilities. A server adds what it has beside them.
+/// A parameter of a path or of what follows it.
+fn parameter(place: &str, name: &str, schema: &Value) -> Value {
+    json!({ "name": name, "in": place, "required": place == "path", "schema": schema })
+}
+
+/// The operation on the state of a sequence.
+fn slot_operation(answer: &Value) -> Value {
+    let file = json!({ "type": "object", "properties": { "filename": { "type": "string" }, "model": { "type": "string" } } });
+    let mut act = operation(
+        "actOnSlot",
+        "Saves, restores or erases the state of a sequence",
+        Some(&file),
+        answer,
+        None,
+    );
+    act["parameters"] = json!([
+        parameter("path", "id", &json!({ "type": "integer", "minimum": 0 })),
+        parameter("query", "action", &json!({ "enum": ["save", "restore", "erase"] })),
+        parameter("query", "model", &json!({ "type": "string" })),
+    ]);
+    act
+}
+
+/// The paths that are read: models, properties and the state of the server.
+fn reading_paths(any: &Value) -> Map<String, Value> {
+    let models = closed(
+        &json!({ "models": { "type": "array", "items": closed(&json!({ "name": { "type": "string" } }), &["name"]) } }),
+        &["models"],
+    );
+    let version = closed(&json!({ "version": { "type": "string" } }), &["version"]);
+    let list = closed(
+        &json!({ "object": { "const": "list" }, "data": { "type": "array", "items": reference("Model") } }),
+        &["object", "data"],
+    );
+    let (model, slots) = (reference("Model"), json!({ "type": "array", "items": any }));
+    let state = closed(&json!({ "status": { "type": "string" } }), &["status"]);
+    let of_model = parameter("query", "model", &json!({ "type": "string" }));
+    let id = parameter("path", "id", &json!({ "type": "string" }));
+    let mut paths = Map::new();
+    for (path, name, summary, answer, parameters) in [
+        ("/v1/models", "listModels", "Lists the models", &list, None),
+        ("/models", "listModels2", "Lists the models", &list, None),
+        ("/v1/models/{id}", "getModel", "Describes a model", &model, Some(&id)),
+        ("/models/{id}", "getModel2", "Describes a model", &model, Some(&id)),
+        ("/tokenizer_info", "tokenizerInfo", "Describes the tokenizer of a model", any, Some(&of_model)),
+        ("/props", "props", "Describes a model and its defaults", any, Some(&of_model)),
+        ("/slots", "slots", "Tells what the sequences of a model are doing", &slots, Some(&of_model)),
+        ("/health", "health", "Whether the server lives", &state, None),
+        ("/v1/health", "health2", "Whether the server lives", &state, None),
+        ("/ready", "ready", "Whether a new request would be taken", &state, None),
+        ("/api/tags", "ollamaTags", "Lists the models (ollama)", &models, None),
+        ("/api/ps", "ollamaRunning", "Lists the models that are loaded (ollama)", &models, None),
+        ("/api/version", "ollamaVersion", "The version (ollama)", &version, None),
+    ] {
+        let mut get = operation(name, summary, None, answer, None);
+        if let Some(parameter) = parameters {
+            get["parameters"] = json!([parameter]);
+        }
+        if path.ends_with("health") || path == "/ready" {
+            // A probe that says no is an answer.
+            let answers = json!({ "anyOf": [state, reference("Error")] });
+            get["responses"]["503"]["content"] = content("application/json", &answers);
+        }
+        paths.insert(path.to_owned(), json!({ "get": get }));
+    }
+    let mut metrics = operation("metrics", "Numbers for Prometheus", None, any, None);
+    metrics["responses"]["200"]["content"] = content("text/plain", &json!({ "type": "string" }));
+    paths.insert("/metrics".to_owned(), json!({ "get": metrics }));
+    paths
+}
+
+/// The description of all routes: those that make text, the utilities, and those of a server.
 pub fn openapi() -> Value {
     let mut paths = Map::new();
     for route in Route::ALL {
@@ -337,32 +430,20 @@ pub fn openapi() -> Value {
     }
     let show =
         json!({ "type": "object", "properties": { "model": { "type": "string" } }, "required": ["model"] });
-    let shown = operation("ollamaShow", "What a model is, as ollama's API tells it", Some(&show), &any, None);
+    let shown = operation("ollamaShow", "Describes a model (ollama)", Some(&show), &any, None);
     paths.insert("/api/show".to_owned(), json!({ "post": shown }));
-    let models = closed(
-        &json!({ "models": { "type": "array", "items": closed(&json!({ "name": { "type": "string" } }), &["name"]) } }),
-        &["models"],
-    );
-    let version = closed(&json!({ "version": { "type": "string" } }), &["version"]);
-    let list = closed(
-        &json!({ "object": { "const": "list" }, "data": { "type": "array", "items": reference("Model") } }),
-        &["object", "data"],
-    );
-    for (path, id, summary, answer) in [
-        ("/v1/models", "listModels", "The models", &list),
-        ("/tokenizer_info", "tokenizerInfo", "What programs need to know of the tokenizer", &any),
-        ("/props", "props", "The model and its defaults", &any),
-        ("/api/tags", "ollamaTags", "The models, as ollama's API lists them", &models),
-        ("/api/ps", "ollamaRunning", "The models that are loaded, as ollama's API lists them", &models),
-        ("/api/version", "ollamaVersion", "The version, as ollama's API tells it", &version),
-    ] {
-        paths.insert(path.to_owned(), json!({ "get": operation(id, summary, None, answer, None) }));
-    }
+    paths.extend(reading_paths(&any));
+    paths.insert("/slots/{id}".to_owned(), json!({ "post": slot_operation(&any) }));
     json!({
         "openapi": "3.1.0",
         "info": { "title": "bitnetc", "version": env!("CARGO_PKG_VERSION") },
         "paths": paths,
-        "components": { "schemas": schemas() },
+        // Only a server with keys asks for one.
+        "security": [{}, { "bearer": [] }, { "key": [] }],
+        "components": { "schemas": schemas(), "securitySchemes": {
+            "bearer": { "type": "http", "scheme": "bearer" },
+            "key": { "type": "apiKey", "in": "header", "name": "x-api-key" },
+        }},
     })
 }
 
@@ -388,6 +469,19 @@ mod tests {
         for route in Route::ALL {
             assert!(route.paths().iter().all(|path| all["paths"][*path]["post"].is_object()), "{route:?}");
         }
+        for (path, method) in all["paths"].as_object().unwrap() {
+            for (method, operation) in method.as_object().unwrap() {
+                let has = |status: &str| operation["responses"].get(status).is_some();
+                assert!(has("200") && has("400") && has("413") == (method == "post"), "{path}");
+            }
+        }
+        for path in ["/health", "/ready", "/metrics", "/slots", "/models/{id}", "/v1/models/{id}"] {
+            assert!(all["paths"][path]["get"].is_object(), "{path}");
+        }
+        let reasons = &all["paths"]["/api/chat"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+            ["properties"]["done_reason"]["enum"];
+        assert_eq!(*reasons, json!(["stop", "length", "load", "unload"]));
+        assert_eq!(all["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
         let mut found = Vec::new();
         references(&all, &mut found);
         assert!(found.len() > 20);

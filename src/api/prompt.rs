@@ -91,13 +91,16 @@ fn of_value(value: &Value, service: &Service) -> Result<Prompt, Refusal> {
     }
 }
 
-/// The prompts of a request; without the field, the beginning of a text.
+/// The prompts of a request.
 ///
 /// # Errors
-/// A prompt that is none, more of them than there may be, text that has no tokens.
+/// No prompt, one that is none, more of them than there may be, text that has no tokens.
 pub(super) fn of_body(body: Body<'_>, service: &Service) -> Result<Vec<Prompt>, Refusal> {
     let list = match body.get(&PROMPT) {
-        None => return Ok(vec![of_text("", service)?]),
+        None => {
+            let message = "prompt is missing: send a text, or \"\" for the beginning of one";
+            return Err(Refusal::field("prompt", message));
+        }
         Some(Value::String(text)) => return Ok(vec![of_text(text, service)?]),
         Some(value) => value.as_array().ok_or_else(wrong)?,
     };

@@ -16,60 +16,54 @@ fn names(field: &Field) -> String {
     names.join(", ")
 }
 
-/// Where a field is known: empty for all routes that the others are on.
-fn place(field: &Field) -> &'static str {
-    match (field.routes.has(Route::ChatCompletions), field.routes.has(Route::Completions)) {
-        (true, false) => "chat",
-        (false, true) => "text",
-        _ => "both",
+/// A route in a table, by one word or the end of its path; those that count tokens have the fields of those whose tokens they count.
+fn word(route: Route) -> Option<&'static str> {
+    match route {
+        Route::ChatCompletions => Some("chat"),
+        Route::Completions => Some("text"),
+        Route::Responses => Some("responses"),
+        Route::Messages => Some("messages"),
+        Route::LlamaCompletion => Some("`/completion`"),
+        Route::OllamaChat => Some("`/api/chat`"),
+        Route::OllamaGenerate => Some("`/api/generate`"),
+        Route::ChatTokens | Route::ResponseTokens | Route::CountTokens => None,
     }
 }
 
-/// Whether a field is of OpenAI's routes.
-fn is_openai(field: &&Field) -> bool {
-    field.routes.has(Route::ChatCompletions) || field.routes.has(Route::Completions)
+/// Where a field is known.
+fn place(field: &Field) -> String {
+    let words = |has: bool| {
+        let routes = Route::ALL.into_iter().filter(|route| field.routes.has(*route) == has);
+        routes.filter_map(word).collect::<Vec<_>>()
+    };
+    match (&words(true)[..], &words(false)[..]) {
+        (_, []) => "all".to_owned(),
+        (_, [out]) => format!("all but {out}"),
+        (_, [one, two]) => format!("all but {one}, {two}"),
+        (on, _) => on.join(", "),
+    }
 }
 
-/// The fields of OpenAI's routes but those that ask for forms: what is read, and what becomes of others.
+/// The fields but those that ask for forms: what is read, and what becomes of others.
 pub fn fields_table() -> String {
     let mut text = "| field | on | value | default | meaning |\n|---|---|---|---|---|\n".to_owned();
-    let is_form = |field: &Field| matches!(field.kind, Kind::Form(_));
-    for field in FIELDS.iter().filter(is_openai).filter(|field| !is_form(field)) {
-        if field.treatment == Treatment::Read {
-            let (kind, meaning) = (field.kind.describe(), cell(field.meaning));
-            let _ = writeln!(
-                text,
-                "| {} | {} | {kind} | {} | {meaning} |",
-                names(field),
-                place(field),
-                field.default
-            );
-        }
+    let is_read = |field: &&Field| field.treatment == Treatment::Read;
+    for field in FIELDS.iter().filter(is_read).filter(|field| !matches!(field.kind, Kind::Form(_))) {
+        let (names, place, kind) = (names(field), place(field), field.kind.describe());
+        let _ =
+            writeln!(text, "| {names} | {place} | {kind} | {} | {} |", field.default, cell(field.meaning));
     }
     text += "\n| field | on | |\n|---|---|---|\n";
-    for field in FIELDS.iter().filter(is_openai) {
+    for field in FIELDS {
         let what = match field.treatment {
             Treatment::Read => continue,
-            Treatment::Ignored => "ignored",
-            Treatment::Refused(_) => "refused unless it asks for nothing",
+            Treatment::Ignored => "ignored".to_owned(),
+            Treatment::Refused(_) if field.default.is_empty() => {
+                "refused unless it is empty or off".to_owned()
+            }
+            Treatment::Refused(_) => format!("refused unless it is {}", field.default),
         };
         let _ = writeln!(text, "| {} | {} | {what}: {} |", names(field), place(field), cell(field.meaning));
-    }
-    text + &dialects_table()
-}
-
-/// The fields that only the routes of other APIs have.
-fn dialects_table() -> String {
-    let mut text = "\n| field of other APIs | on | value | meaning |\n|---|---|---|---|\n".to_owned();
-    for field in FIELDS.iter().filter(|field| !is_openai(field)) {
-        let on = Route::ALL.into_iter().filter(|route| field.routes.has(*route));
-        let on: Vec<String> = on.map(|route| format!("`{}`", route.path())).collect();
-        let kind = match field.treatment {
-            Treatment::Read => field.kind.describe(),
-            Treatment::Ignored => "ignored".to_owned(),
-            Treatment::Refused(_) => "refused unless it asks for nothing".to_owned(),
-        };
-        let _ = writeln!(text, "| {} | {} | {kind} | {} |", names(field), on.join(", "), cell(field.meaning));
     }
     text
 }

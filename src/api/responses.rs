@@ -9,6 +9,7 @@ use super::messages::{Chat, check_fields};
 use super::openai::check_model;
 use super::reply::responses::ResponseShape;
 use super::reply::{Reply, Shown};
+use super::settings::decimal;
 use super::{Call, Reading, Refusal, Route, Service};
 use crate::tools::Tools;
 
@@ -16,13 +17,14 @@ use crate::tools::Tools;
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn accept(service: &Service, value: &Value, how: &Reading) -> Result<Call, Refusal> {
+pub(super) fn accept(service: &Service, route: Route, value: &Value, how: &Reading) -> Result<Call, Refusal> {
     // The form has OpenAI's older spelling inside.
     let mut value = value.clone();
     if let Some(format) = format(&value) {
         value["response_format"] = format;
     }
-    let body = Body::new(Route::Responses, &value)?;
+    let body = Body::new(route, &value)?;
+    check_include(&value)?;
     check_model(body, service)?;
     let mut chat = Chat::of_messages(&messages(body)?, body, service)?;
     if let Some(effort) = body.object(&REASONING).and_then(|reasoning| reasoning.get("effort")?.as_str()) {
@@ -36,8 +38,8 @@ pub(super) fn accept(service: &Service, value: &Value, how: &Reading) -> Result<
         "instructions": body.text(&INSTRUCTIONS),
         "max_output_tokens": asked.options.limit,
         "parallel_tool_calls": value.get("parallel_tool_calls").and_then(Value::as_bool).unwrap_or(true),
-        "temperature": asked.params.temperature,
-        "top_p": asked.params.top_p,
+        "temperature": decimal(asked.params.temperature),
+        "top_p": decimal(asked.params.top_p),
         "text": body.get(&TEXT_FORMAT).cloned().unwrap_or_else(|| json!({ "format": { "type": "text" } })),
         "tool_choice": value.get("tool_choice").filter(|choice| !choice.is_null()).cloned().unwrap_or_else(|| json!("auto")),
         "tools": value.get("tools").filter(|tools| tools.is_array()).cloned().unwrap_or_else(|| json!([])),
@@ -48,6 +50,20 @@ pub(super) fn accept(service: &Service, value: &Value, how: &Reading) -> Result<
     let shape = Box::new(ResponseShape::new(form, repeated));
     let reply = Reply::new(service, shape, &asked, shown, how, asked.stream);
     Ok(Call { choices, reply })
+}
+
+/// Of what can be included, probabilities are what there could be, and are not.
+fn check_include(value: &Value) -> Result<(), Refusal> {
+    let list = value.get("include").and_then(Value::as_array);
+    let asks = |one: &Value| one.as_str().is_some_and(|one| one.ends_with("logprobs"));
+    match list.is_some_and(|list| list.iter().any(asks)) {
+        true => {
+            let message =
+                "`include` of logprobs is not supported: use `/v1/chat/completions` for probabilities";
+            Err(Refusal::unsupported("include", message))
+        }
+        false => Ok(()),
+    }
 }
 
 /// `text.format` as `response_format`.
@@ -170,6 +186,6 @@ fn text_of(content: &Value) -> Result<String, Refusal> {
             };
             Ok(parts.iter().map(text).collect::<Result<Vec<_>, _>>()?.join("\n"))
         }
-        _ => Err(wrong("input: a content must be a string or a list of parts")),
+        _ => Err(wrong("input: `content` must be a string or a list of parts")),
     }
 }

@@ -5,10 +5,14 @@
 pub enum Route {
     /// OpenAI's chats.
     ChatCompletions,
+    /// llama.cpp's count of the tokens of OpenAI's chats.
+    ChatTokens,
     /// OpenAI's completions of text.
     Completions,
     /// OpenAI's responses.
     Responses,
+    /// OpenAI's count of the tokens of responses.
+    ResponseTokens,
     /// Anthropic's messages.
     Messages,
     /// Anthropic's count of the tokens of messages.
@@ -23,10 +27,12 @@ pub enum Route {
 
 impl Route {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::ChatCompletions,
+        Self::ChatTokens,
         Self::Completions,
         Self::Responses,
+        Self::ResponseTokens,
         Self::Messages,
         Self::CountTokens,
         Self::LlamaCompletion,
@@ -38,11 +44,13 @@ impl Route {
     pub fn paths(self) -> &'static [&'static str] {
         match self {
             Self::ChatCompletions => &["/v1/chat/completions", "/chat/completions"],
-            Self::Completions => &["/v1/completions", "/completions"],
+            Self::ChatTokens => &["/v1/chat/completions/input_tokens", "/chat/completions/input_tokens"],
+            Self::Completions => &["/v1/completions"],
             Self::Responses => &["/v1/responses", "/responses"],
+            Self::ResponseTokens => &["/v1/responses/input_tokens", "/responses/input_tokens"],
             Self::Messages => &["/v1/messages"],
             Self::CountTokens => &["/v1/messages/count_tokens"],
-            Self::LlamaCompletion => &["/completion"],
+            Self::LlamaCompletion => &["/completion", "/completions"],
             Self::OllamaChat => &["/api/chat"],
             Self::OllamaGenerate => &["/api/generate"],
         }
@@ -51,6 +59,11 @@ impl Route {
     /// The usual path.
     pub fn path(self) -> &'static str {
         self.paths()[0]
+    }
+
+    /// Whether it counts the tokens of a prompt and makes no text.
+    pub fn counts(self) -> bool {
+        matches!(self, Self::ChatTokens | Self::ResponseTokens | Self::CountTokens)
     }
 
     /// The route of a path.
@@ -71,5 +84,7 @@ mod tests {
             }
         }
         assert_eq!(Route::of_path("/v1/embeddings"), None);
+        // As in llama.cpp's server.
+        assert_eq!(Route::of_path("/completions"), Some(Route::LlamaCompletion));
     }
 }

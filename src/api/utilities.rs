@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 use super::body::{self, Body, token_id};
 use super::chat::ChatRequest;
 use super::messages::{self, Chat};
-use super::{Reading, Refusal, Route, Service, read};
+use super::settings::of_sampler;
+use super::{Defaults, Reading, Refusal, Route, Service, read};
 use crate::chat::RenderInput;
 
 /// The model that a body names, without reading the rest of it.
@@ -26,7 +27,7 @@ pub fn model_of(body: &[u8]) -> Option<String> {
 fn object(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
     match body::parse(body)? {
         Value::Object(fields) => Ok(fields),
-        _ => Err(Refusal::request("invalid_json", "the request is no JSON object")),
+        _ => Err(Refusal::request("invalid_json", "the request is not a JSON object")),
     }
 }
 
@@ -247,15 +248,18 @@ pub fn apply_template(service: &Service, body: &[u8]) -> Result<Value, Refusal> 
     Ok(json!({ "prompt": text }))
 }
 
-/// How many tokens the prompt of a request of Anthropic's API has.
+/// How many tokens the prompt of a request has; `route` is one that counts.
 ///
 /// # Errors
 /// What is wrong with the body.
-pub fn count_tokens(service: &Service, body: &[u8]) -> Result<Value, Refusal> {
+pub fn count_tokens(service: &Service, route: Route, body: &[u8]) -> Result<Value, Refusal> {
     let how = Reading { forms: false, fits: false, ..Reading::of(service) };
-    let call = read(service, Route::CountTokens, &body::parse(body)?, &how)?;
-    let tokens: usize = call.choices.iter().map(super::Prepared::prompt_tokens).sum();
-    Ok(json!({ "input_tokens": tokens }))
+    let call = read(service, route, &body::parse(body)?, &how)?;
+    let tokens = call.choices.first().map_or(0, super::Prepared::prompt_tokens);
+    Ok(match route {
+        Route::CountTokens => json!({ "input_tokens": tokens }),
+        _ => json!({ "object": "response.input_tokens", "input_tokens": tokens }),
+    })
 }
 
 /// The model as an entry of `/v1/models`.
@@ -287,33 +291,13 @@ fn file_name(path: &str) -> &str {
 /// What a client may know of the model and of its defaults; what concerns the server as a whole is added by it. No prompt, path or key
 /// is among it.
 pub fn props(service: &Service) -> Value {
-    let super::Defaults { params, options, seed, .. } = &service.defaults;
     let tokenizer = service.model.tokenizer();
     let supports_system = service.chat.as_ref().is_ok_and(|chat| {
         let messages = [crate::chat::Message::new(crate::chat::Role::system(), "")];
         chat.render(&RenderInput { messages: &messages, ..RenderInput::default() }).is_ok()
     });
     json!({
-        "default_generation_settings": {
-            "n_ctx": service.context,
-            "params": {
-                "temperature": params.temperature,
-                "top_k": params.top_k,
-                "top_p": params.top_p,
-                "min_p": params.min_p,
-                "typical_p": params.typical_p,
-                "repeat_penalty": params.repeat_penalty,
-                "repeat_last_n": params.repeat_last_n,
-                "presence_penalty": params.presence_penalty,
-                "frequency_penalty": params.frequency_penalty,
-                "mirostat": if params.mirostat.is_some() { 2 } else { 0 },
-                "samplers": params.stages.iter().map(|stage| stage.name()).collect::<Vec<_>>(),
-                "seed": seed.map_or(json!(-1), |seed| json!(seed)),
-                "max_tokens": options.limit.map_or(json!(-1), |limit| json!(limit)),
-                "ignore_eos": options.ignore_end,
-                "stop": options.stop,
-            },
-        },
+        "default_generation_settings": default_settings(&service.defaults, Some(service.context)),
         "model_alias": service.id,
         "model_path": file_name(&service.model.loaded().name),
         "chat_template": template(service),
@@ -322,7 +306,38 @@ pub fn props(service: &Service) -> Value {
         "eos_token": special(tokenizer, tokenizer.eos()),
         "modalities": { "vision": false, "audio": false },
         "system_fingerprint": service.fingerprint(),
+        "is_loaded": true,
     })
+}
+
+/// What a client may know of a model that is not loaded.
+pub fn props_of_unloaded(
+    id: &str,
+    defaults: &Defaults,
+    context: Option<u32>,
+    chat_template: Option<String>,
+) -> Value {
+    json!({
+        "default_generation_settings": default_settings(defaults, context),
+        "model_alias": id,
+        "chat_template": chat_template,
+        "modalities": { "vision": false, "audio": false },
+        "is_loaded": false,
+    })
+}
+
+/// What a request asks for where it says nothing, in llama.cpp's form.
+fn default_settings(defaults: &Defaults, context: Option<u32>) -> Value {
+    let Defaults { params, options, seed, .. } = defaults;
+    let mut settings = of_sampler(params);
+    let others = [
+        ("seed", seed.map_or(json!(-1), |seed| json!(seed))),
+        ("max_tokens", options.limit.map_or(json!(-1), |limit| json!(limit))),
+        ("ignore_eos", json!(options.ignore_end)),
+        ("stop", json!(options.stop)),
+    ];
+    settings.extend(others.map(|(name, value)| (name.to_owned(), value)));
+    json!({ "n_ctx": context, "params": settings })
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ impl Request {
 
     fn of_line(mut line: Value) -> Result<Self, Refusal> {
         if !line.is_object() {
-            return Err(Refusal::request("invalid_json", "the line is no JSON object"));
+            return Err(Refusal::request("invalid_json", "the line is not a JSON object"));
         }
         match line.get("custom_id") {
             None | Some(Value::String(_)) => {}

@@ -13,6 +13,7 @@ use super::prefix::{Ask, Choice, Held, SHORTEST_MATCH, Source, choose, common_pr
 use super::request::Salt;
 use super::running::Running;
 use super::scheduler::{Scheduler, Waiting};
+use super::slots::SeatIndex;
 use super::stepper::Stepper;
 
 /// A prompt waits for another one if they share this number of tokens, or all but the last of its own.
@@ -103,7 +104,7 @@ impl<S: Stepper> Scheduler<S> {
         let kept = self.fill(running.cache.salt, &tokens, choice);
         let index = choice.index;
         let model = (&*self.tokenizer, self.stepper.vocab(), self.stepper.context());
-        let begun = running.begin(&tokens, model, kept, now, &self.metrics);
+        let begun = running.begin(&tokens, model, (SeatIndex(index as u32), kept), now, &self.metrics);
         let seat = &mut self.seats[index];
         (seat.pending, seat.fed) = (tokens, kept);
         self.places[index] = Some(running);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bitnetc_runtime::sampling::TokenLogprobs;
 use bitnetc_runtime::tokenizer::TokenId;
 
+use super::slots::SeatIndex;
 use super::text::{Stop, Text};
 use crate::error::Error;
 
@@ -71,6 +72,8 @@ pub struct Completion {
     /// Of these, tokens that a sequence held already, which were not computed: the text went on in that sequence, or they
     /// were copied from it.
     pub reused_tokens: usize,
+    /// The sequence that the text had last; `None` where it ended before it had one.
+    pub seat: Option<SeatIndex>,
     /// How long each part took.
     pub timings: Timings,
     /// The text's state, if [`Request::keep_state`](super::Request::keep_state) asked for it: its sampler, and, where

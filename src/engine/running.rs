@@ -14,7 +14,7 @@ use super::error::{EngineError, guarded};
 use super::event::{Completion, Event, PromptProgress, Token};
 use super::metrics::Metrics;
 use super::request::{CacheUse, Request};
-use super::slots::ToldTask;
+use super::slots::{SeatIndex, ToldTask};
 use super::text::{Progress, Stop, Text};
 use crate::error::Error;
 
@@ -95,6 +95,8 @@ pub(super) struct Running {
     stations: Stations,
     /// When it was given the sequence that it has.
     seated: Instant,
+    /// The sequence that it had last.
+    seat: Option<SeatIndex>,
     /// Length of the text when the step began.
     certain: usize,
     stream: bool,
@@ -130,6 +132,7 @@ impl Running {
             cache,
             stations: Stations { submitted, begun: None, first_token: None, latest_token: submitted },
             seated: Instant::now(),
+            seat: None,
             certain: text.text().len(),
             resumed: !text.tokens().is_empty(),
             text,
@@ -151,7 +154,7 @@ impl Running {
         (running, prompt)
     }
 
-    /// Gives the request a sequence of `context` tokens, which holds the first `reused` of `tokens`, at the time `now`.
+    /// Gives the request the sequence `seat` of `context` tokens, which holds the first `reused` of `tokens`, at the time `now`.
     ///
     /// # Errors
     /// A panic of the tokenizer.
@@ -159,11 +162,12 @@ impl Running {
         &mut self,
         tokens: &[TokenId],
         (tokenizer, vocab, context): (&dyn Tokenize, u32, u32),
-        reused: usize,
+        (seat, reused): (SeatIndex, usize),
         now: Duration,
         metrics: &Metrics,
     ) -> Result<(), EngineError> {
         self.seated = Instant::now();
+        self.seat = Some(seat);
         // The last token of a text that fills the context is made, but not fed.
         let room = (context as usize + 1).saturating_sub(tokens.len());
         let text = &mut self.text;
@@ -208,9 +212,10 @@ impl Running {
         (self.decoding, self.resumed) = (false, true);
     }
 
-    /// Whether nothing is to be computed: the text has as many tokens as were asked for before any was made.
+    /// Whether nothing is to be computed: the text goes on from another, and has as many tokens as were asked for. The prompt of a
+    /// text without tokens is computed, for those that follow.
     pub(super) fn is_complete(&self) -> bool {
-        self.text.is_at_limit() && !self.is_scoring()
+        self.text.is_at_limit() && !self.text.tokens().is_empty() && !self.is_scoring()
     }
 
     /// Takes the logits after a row of its part of the step. After the last row, says whether they became a token.
@@ -368,8 +373,8 @@ impl Running {
 
     fn dismiss(mut self, result: Result<Stop, Error>) -> Outlet {
         let scored = self.scored.take().map(|scored| scored.found);
-        let Self { text, mut outlet, keep_state, certain, prompt_tokens, reused_tokens, .. } = self;
-        let prompt = Prompt { logprobs: scored.unwrap_or_default(), prompt_tokens, reused_tokens };
+        let Self { text, mut outlet, keep_state, certain, prompt_tokens, reused_tokens, seat, .. } = self;
+        let prompt = Prompt { logprobs: scored.unwrap_or_default(), prompt_tokens, reused_tokens, seat };
         outlet.send(ended(text, result, keep_state, certain, prompt));
         outlet
     }
@@ -380,6 +385,7 @@ struct Prompt {
     logprobs: Vec<TokenLogprobs>,
     prompt_tokens: usize,
     reused_tokens: usize,
+    seat: Option<SeatIndex>,
 }
 
 /// The last event of a text. `certain`: as much of it was sent before.
@@ -390,7 +396,7 @@ fn ended(
     certain: usize,
     prompt: Prompt,
 ) -> Event {
-    let Prompt { logprobs: prompt_logprobs, prompt_tokens, reused_tokens } = prompt;
+    let Prompt { logprobs: prompt_logprobs, prompt_tokens, reused_tokens, seat } = prompt;
     match result {
         Err(error) => {
             // What a constraint does when it is dropped is its request's business too.
@@ -416,6 +422,7 @@ fn ended(
                 prompt_logprobs,
                 prompt_tokens,
                 reused_tokens,
+                seat,
                 timings,
                 state,
             }))

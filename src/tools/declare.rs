@@ -61,7 +61,7 @@ impl Tool {
             return Err(wrong(
                 "tools",
                 format!(
-                    "{shown:?} is no name of a function: use 1 to {MAX_NAME} characters from a-z, A-Z, 0-9, `_`, `-` and `.`"
+                    "{shown:?} is not a valid function name: use 1 to {MAX_NAME} characters from a-z, A-Z, 0-9, `_`, `-` and `.`"
                 ),
             ));
         }

@@ -23,9 +23,12 @@ pub(crate) use grammar::schema_after_thinking;
 pub use grammar::{Markers, grammar};
 pub use parser::{CallEvent, CallParser};
 
-/// The id of a call: the same for the same seed, choice and place, so that an answer can be had again to the letter.
+/// The id of a call: the same for the same prompt, seed and place, so that an answer can be had again to the letter; and another in
+/// the next turn of a conversation, whose prompt is longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallIds {
+    /// What tells the prompt from others.
+    pub prompt: u64,
     /// The seed of the text.
     pub seed: u64,
     /// How long the template wants ids to be.
@@ -46,6 +49,7 @@ impl CallIds {
     /// The id of the call with this number in its answer.
     pub fn id(self, index: u32) -> String {
         let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.prompt.to_le_bytes());
         hasher.update(&self.seed.to_le_bytes()).update(&index.to_le_bytes());
         let hex = hasher.finalize().to_hex();
         match self.style {
@@ -69,9 +73,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_depend_on_seed_and_place() {
-        let ids = CallIds { seed: 7, style: IdStyle::Call };
-        assert_eq!(ids.id(0), CallIds { seed: 7, style: IdStyle::Call }.id(0));
+    fn ids_depend_on_prompt_seed_and_place() {
+        let ids = CallIds { prompt: 1, seed: 7, style: IdStyle::Call };
+        assert_eq!(ids.id(0), CallIds { prompt: 1, seed: 7, style: IdStyle::Call }.id(0));
+        assert_ne!(ids.id(0), CallIds { prompt: 2, ..ids }.id(0));
         assert_ne!(ids.id(0), ids.id(1));
         assert_ne!(ids.id(0), CallIds { seed: 8, ..ids }.id(0));
         assert_eq!(ids.id(0).len(), 29);

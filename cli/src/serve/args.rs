@@ -49,6 +49,41 @@ fn parse_seconds(text: &str) -> Result<Seconds, String> {
     }
 }
 
+/// A number of texts at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Parallel(pub(crate) u32);
+
+/// What nobody chose.
+const PARALLEL: Parallel = Parallel(8);
+
+impl std::fmt::Display for Parallel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn parse_parallel(text: &str) -> Result<Parallel, String> {
+    match text.parse() {
+        Ok(-1) => Ok(PARALLEL),
+        Ok(count @ 1..=4096) => Ok(Parallel(count as u32)),
+        Ok(_) | Err(_) => Err("expected a whole number from 1 to 4096, or -1 for the default".to_owned()),
+    }
+}
+
+/// An amount of memory in MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mib(pub(crate) u64);
+
+fn parse_cache_ram(text: &str) -> Result<Mib, String> {
+    match text {
+        "-1" => Ok(Mib(u64::MAX)),
+        text => text
+            .parse()
+            .map(Mib)
+            .map_err(|_| "expected a whole number of MiB from 0 up, or -1 for no limit".to_owned()),
+    }
+}
+
 /// The models of a server: arguments, and `-m`, which may be repeated.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ModelsArg {
@@ -57,12 +92,18 @@ pub(crate) struct ModelsArg {
 
 impl FromArgMatches for ModelsArg {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let all = |id: &str| matches.get_many::<PathBuf>(id).into_iter().flatten().cloned();
-        let arguments: Vec<PathBuf> = all("MODELS").collect();
+        let all = |id: &str| {
+            let values = matches.get_many::<PathBuf>(id).into_iter().flatten().cloned();
+            matches.indices_of(id).into_iter().flatten().zip(values)
+        };
+        let mut models: Vec<(usize, PathBuf)> = all("MODELS").collect();
         // What stands on the command line counts before the environment and the configuration.
         let typed = matches.value_source("model") == Some(ValueSource::CommandLine);
-        let options = all("model").filter(|_| typed || arguments.is_empty());
-        Ok(Self { models: arguments.iter().cloned().chain(options).collect() })
+        if typed || models.is_empty() {
+            models.extend(all("model"));
+        }
+        models.sort_by_key(|&(place, _)| place);
+        Ok(Self { models: models.into_iter().map(|(_, model)| model).collect() })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -113,10 +154,10 @@ pub(crate) struct ServeArgs {
     /// Port to listen on (0: any free one)
     #[arg(long, value_name = "N", default_value_t = 8080)]
     pub(crate) port: u16,
-    /// Number of texts that each model generates at a time
-    #[arg(long, visible_alias = "np", value_name = "N", default_value_t = 8, env = "BITNETC_PARALLEL", value_parser = value_parser!(u32).range(1..=4096))]
-    pub(crate) parallel: u32,
-    /// Context of each text in tokens, prompt included; not divided by --parallel (0: the model's own, limited to 2 GiB of KV cache)
+    /// Number of texts that each model generates at a time (-1: 8)
+    #[arg(long, visible_alias = "np", value_name = "N", default_value_t = PARALLEL, allow_negative_numbers = true, env = "BITNETC_PARALLEL", value_parser = parse_parallel)]
+    pub(crate) parallel: Parallel,
+    /// Context of each text in tokens, prompt included; not divided by --parallel (0: the model's own, or as much of it as takes 2 GiB of memory for each text)
     #[arg(short, long, value_name = "N", default_value_t = 0, env = "BITNETC_CTX_SIZE")]
     pub(crate) ctx_size: u32,
     /// Maximum tokens of an answer whose request does not say (-1: until the model ends or the context is full)
@@ -128,9 +169,9 @@ pub(crate) struct ServeArgs {
     /// Maximum time of a step while texts are being generated, in milliseconds: the longest that a prompt delays them
     #[arg(long, value_name = "MS", default_value_t = 250, value_parser = value_parser!(u32).range(1..=60_000))]
     pub(crate) max_step_ms: u32,
-    /// Memory for the prefixes of earlier texts, in MiB (default: a tenth of the memory, 2048 at most; 0: none)
-    #[arg(long, value_name = "MIB")]
-    pub(crate) cache_ram: Option<u64>,
+    /// Memory for the prefixes of earlier texts, in MiB (default: a tenth of the memory, 2048 at most; 0: none; -1: without limit)
+    #[arg(long, value_name = "MIB", allow_negative_numbers = true, value_parser = parse_cache_ram)]
+    pub(crate) cache_ram: Option<Mib>,
     /// Keys, one of which every request must have; other users of this machine can see command lines, but not the file or the variable
     #[arg(long, value_name = "KEYS", env = "BITNETC_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Vec<String>,
@@ -207,6 +248,27 @@ pub(crate) struct ServeArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn minus_one_is_what_llama_server_takes_it_for() {
+        assert_eq!((parse_parallel("-1"), parse_parallel("4096")), (Ok(PARALLEL), Ok(Parallel(4096))));
+        assert_eq!((parse_cache_ram("-1"), parse_cache_ram("0")), (Ok(Mib(u64::MAX)), Ok(Mib(0))));
+        for wrong in ["-2", "0", "4097", "x", ""] {
+            assert!(parse_parallel(wrong).unwrap_err().contains("from 1 to 4096"), "{wrong}");
+        }
+        assert!(parse_cache_ram("-2").unwrap_err().contains("-1 for no limit"));
+    }
+
+    #[test]
+    fn models_are_in_the_order_of_the_command_line() {
+        let models = |line: &[&str]| {
+            let matches = ModelsArg::augment_args(Command::new("serve")).try_get_matches_from(line).unwrap();
+            ModelsArg::from_arg_matches(&matches).unwrap().models
+        };
+        let expected: Vec<PathBuf> = ["a", "b", "c", "d"].map(PathBuf::from).to_vec();
+        assert_eq!(models(&["serve", "a", "-m", "b", "c", "-m", "d"]), expected);
+        assert_eq!(models(&["serve"]), Vec::<PathBuf>::new());
+    }
 
     #[test]
     fn times_are_seconds() {

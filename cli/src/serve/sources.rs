@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bitnetc::Model;
 use bitnetc::api::Service;
+use bitnetc::describe::Description;
+use bitnetc::load::Source;
+use bitnetc::{MapMode, Model};
 use bitnetc_serve::ModelSource;
 
 use super::ServeArgs;
@@ -12,6 +14,7 @@ use crate::exit;
 use crate::failure::Failure;
 use crate::run::announce;
 use crate::sampling::check_biases;
+use crate::startup::is_plan;
 use crate::{models, output};
 
 /// Why a model could not be loaded, as a command says it.
@@ -73,14 +76,33 @@ fn source(
     quiet: bool,
     failure: LastFailure,
 ) -> Result<ModelSource, Failure> {
-    let bytes = models::file_bytes(model)?;
+    let file = models::model_facts(model)?;
+    if let Some(note) = &file.note {
+        output::say(quiet, note);
+    }
     let usual = Service::name_of(model);
     let name = alias.map_or(usual.clone(), str::to_owned);
     let aliases = (name != usual).then_some(usual).into_iter().collect();
     let options = args.engine.load_options()?;
     let path: Option<PathBuf> = model.map(Path::to_owned);
+    let facts_of = path.clone();
+    let describe = move || {
+        let file = models::model_facts(facts_of.as_deref()).ok()?;
+        let source = match (&file.path, facts_of.is_none() || file.is_builtin) {
+            (Some(path), _) => Source::open(Some(path), MapMode::Mapped),
+            (None, true) => Source::open(None, MapMode::Mapped),
+            (None, false) => return None,
+        };
+        Description::of(&source.ok()?).ok()
+    };
+    let is_compiled = file.path.as_deref().is_some_and(is_compiled_at_start);
     let (params, _) = args.sampling.params()?;
     let open = move || {
+        if is_compiled {
+            let message =
+                "it is compiled now, in memory: `bitnetc compile` makes a plan, which is loaded at once";
+            output::say(quiet, format!("note: {}: {message}", Service::name_of(path.as_deref())));
+        }
         let opened = models::open(path.as_deref(), &options, quiet).and_then(|loaded| {
             announce(&loaded, path.is_some(), quiet);
             check_biases(&params, loaded.model.vocab())?;
@@ -92,5 +114,18 @@ fn source(
             message
         })
     };
-    Ok(ModelSource { name, aliases, bytes, template: args.template.wish()?, open: Box::new(open) })
+    Ok(ModelSource {
+        name,
+        aliases,
+        bytes: file.bytes,
+        modified: file.modified,
+        template: args.template.wish()?,
+        describe: Box::new(describe),
+        open: Box::new(open),
+    })
+}
+
+/// Whether a file is a GGUF, which takes its time to become a model.
+fn is_compiled_at_start(path: &Path) -> bool {
+    path.is_file() && !is_plan(path)
 }

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bitnetc::Model;
-use bitnetc::chat::Wish;
 use bitnetc_serve::{LogFormat, ModelSource};
 use serde_json::{Value, json};
 
@@ -27,13 +26,7 @@ fn logits_that_are_nan_end_one_request_in_words() {
     let path = folder.path().join("poisoned.gguf");
     std::fs::write(&path, model_with_nan_after(7)).unwrap();
     let model = Model::load(&path).unwrap();
-    let poisoned = ModelSource {
-        name: "poisoned".to_owned(),
-        aliases: Vec::new(),
-        bytes: 0,
-        template: Wish::NameOrText("chatml".to_owned()),
-        open: Box::new(move || Ok(model.clone())),
-    };
+    let poisoned = ModelSource { open: Box::new(move || Ok(model.clone())), ..source("poisoned") };
     let mut small = options();
     small.models.context = Some(64);
     let server = Running::with(small, vec![poisoned]).healthy();
@@ -399,7 +392,7 @@ fn the_end_is_announced() {
     eventually(|| server.metric("bitnetc:num_requests_running") == 1.0);
     let said = |words: &str| server.notes.lock().unwrap().iter().any(|note| note.contains(words));
     server.shutdown.drain();
-    eventually(|| said("running, for at most 30 s; a second signal ends"));
+    eventually(|| said("for 30 s more; a second signal ends"));
     server.shutdown.end();
     eventually(|| said("shut down"));
     eventually(|| server.is_over());

@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 
-use bitnetc::Model;
 use bitnetc::chat::Wish;
+use bitnetc::describe::Description;
+use bitnetc::load::Source;
+use bitnetc::{MapMode, Model};
 use bitnetc_serve::{ModelSource, Options, ServeError, Server, Shutdown};
 use serde_json::Value;
 
@@ -23,6 +25,8 @@ pub(crate) fn source(name: &str) -> ModelSource {
         name: name.to_owned(),
         aliases: Vec::new(),
         bytes: 0,
+        modified: None,
+        describe: Box::new(|| Description::of(&Source::open(None, MapMode::Mapped).ok()?).ok()),
         template: Wish::NameOrText("chatml".to_owned()),
         open: Box::new(|| Ok(builtin().clone())),
     }

@@ -250,9 +250,10 @@ fn states_are_saved_and_restored() {
     let again = server.post("/v1/completions", &ask).json();
     assert_eq!(again["choices"][0]["text"], first["choices"][0]["text"]);
     assert!(again["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap() > 10, "{again}");
-    for name in ["../a.slot", "", "b.slot"] {
+    for (name, status) in [("../a.slot", 400), ("", 400), ("b.slot", 404)] {
         let refused = server.post("/slots/0?action=restore", &json!({ "filename": name }));
-        assert_eq!(refused.status, 400, "{name}: {}", refused.text());
+        assert_eq!(refused.status, status, "{name}: {}", refused.text());
+        assert_eq!(refused.json()["error"]["param"], "filename");
     }
     std::fs::write(folder.path().join("c.slot"), b"something else").unwrap();
     assert_eq!(server.post("/slots/0?action=restore", &json!({ "filename": "c.slot" })).status, 400);

@@ -32,7 +32,6 @@ impl LlamaShape {
             "index": index.index(),
             "content": text,
             "tokens": if about.shown.token_ids { tokens } else { &[] },
-            "id_slot": -1,
             "stop": false,
             "model": about.model,
             "tokens_predicted": choice.made(),
@@ -64,6 +63,7 @@ impl LlamaShape {
             Stop::Limit | Stop::ContextFull => ("limit", ""),
             Stop::Interrupted => ("none", ""),
         };
+        value["id_slot"] = end.seat.map_or(json!(-1), |seat| json!(seat.0));
         value["stop"] = json!(true);
         value["stop_type"] = json!(kind);
         value["stopping_word"] = json!(word);

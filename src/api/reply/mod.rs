@@ -14,7 +14,7 @@ pub(super) mod ollama;
 pub(super) mod responses;
 mod usage;
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bitnetc_runtime::sampling::TokenLogprobs;
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
@@ -76,6 +76,8 @@ pub(super) struct About {
     pub(super) fingerprint: String,
     /// The seed of the first choice.
     pub(super) seed: u64,
+    /// How long the request waited for its model to be loaded.
+    pub(super) load: Duration,
     pub(super) shown: Shown,
     pub(super) prompts: Vec<Prompt>,
     /// Control tokens that texts spell out.
@@ -261,6 +263,7 @@ impl Reply {
             model: service.id.clone(),
             fingerprint: service.fingerprint(),
             seed: asked.params.seed,
+            load: Duration::ZERO,
             shown,
             prompts: asked.prompts.clone(),
             visible: asked.options.visible.clone(),
@@ -274,6 +277,16 @@ impl Reply {
     /// Whether the answer is a stream.
     pub fn is_stream(&self) -> bool {
         self.stream
+    }
+
+    /// The seed of the first choice.
+    pub fn seed(&self) -> u64 {
+        self.about.seed
+    }
+
+    /// Takes note of how long the request waited for its model to be loaded.
+    pub fn model_loaded_in(&mut self, time: Duration) {
+        self.about.load = time;
     }
 
     /// How the pieces of the stream are told apart.
@@ -392,8 +405,16 @@ impl Reply {
     /// # Errors
     /// Why a choice failed; an answer whose choices have not all ended.
     pub fn into_body(mut self) -> Result<Value, Refusal> {
-        match self.failed.take() {
-            Some(refusal) => Err(refusal),
+        self.body()
+    }
+
+    /// As [`Reply::into_body`], for one who still asks what was used.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn body(&mut self) -> Result<Value, Refusal> {
+        match &self.failed {
+            Some(refusal) => Err(refusal.clone()),
             None if self.left > 0 => {
                 Err(Refusal::new(500, "generation_failed", "the answer was not completed"))
             }

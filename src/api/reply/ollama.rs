@@ -1,6 +1,6 @@
 //! Answers of ollama's `/api/chat` and `/api/generate`: lines of JSON.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
@@ -16,7 +16,7 @@ use crate::tools::CallEvent;
 pub(in crate::api) enum Residence {
     /// That the model is loaded.
     Load,
-    /// That it is put away.
+    /// That it is unloaded.
     Unload,
 }
 
@@ -70,7 +70,20 @@ impl OllamaShape {
     fn resident_line(&self, about: &About) -> Option<Value> {
         let mut line = self.line(about, "", "", &[], true);
         line.insert("done_reason".to_owned(), json!(self.residence?.reason()));
+        if about.shown.measured {
+            let load = json!(nanoseconds(about.load));
+            line.insert("total_duration".to_owned(), load.clone());
+            line.insert("load_duration".to_owned(), load);
+        }
         Some(Value::Object(line))
+    }
+
+    /// The answer of a request that needs no model.
+    pub(in crate::api) fn alone(&self, model: &str) -> Value {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let mut line = self.line_of((model, now), "", "", &[], true);
+        line.insert("done_reason".to_owned(), json!(self.residence.map(Residence::reason)));
+        Value::Object(line)
     }
 
     /// A line with text, thoughts and calls.
@@ -82,9 +95,21 @@ impl OllamaShape {
         calls: &[Value],
         done: bool,
     ) -> Map<String, Value> {
+        self.line_of((&about.model, about.created), text, thoughts, calls, done)
+    }
+
+    /// A line of an answer of this model, whose request is of this second.
+    fn line_of(
+        &self,
+        (model, created): (&str, u64),
+        text: &str,
+        thoughts: &str,
+        calls: &[Value],
+        done: bool,
+    ) -> Map<String, Value> {
         let mut line = Map::new();
-        line.insert("model".to_owned(), json!(about.model));
-        line.insert("created_at".to_owned(), json!(time(about.created)));
+        line.insert("model".to_owned(), json!(model));
+        line.insert("created_at".to_owned(), json!(time(created)));
         let mut said = Map::new();
         if self.is_chat {
             said.insert("role".to_owned(), json!("assistant"));
@@ -110,9 +135,9 @@ impl OllamaShape {
         line.insert("done_reason".to_owned(), json!(choice.finish_reason()));
         if about.shown.measured {
             let writing = end.timings.decode + end.timings.sample;
-            let total = end.timings.queue + end.timings.prompt + writing;
+            let total = about.load + end.timings.queue + end.timings.prompt + writing;
             line.insert("total_duration".to_owned(), json!(nanoseconds(total)));
-            line.insert("load_duration".to_owned(), json!(0));
+            line.insert("load_duration".to_owned(), json!(nanoseconds(about.load)));
             line.insert("prompt_eval_duration".to_owned(), json!(nanoseconds(end.timings.prompt)));
             line.insert("eval_duration".to_owned(), json!(nanoseconds(writing)));
         }

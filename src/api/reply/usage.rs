@@ -51,8 +51,9 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-fn rate(tokens: usize, time: Duration) -> f64 {
-    if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() }
+/// Tokens per second; `None` where there are no tokens, or no time that they took.
+fn rate(tokens: usize, time: Duration) -> Option<f64> {
+    (tokens > 0 && !time.is_zero()).then(|| tokens as f64 / time.as_secs_f64())
 }
 
 /// How far a prompt has been read, in llama.cpp's form.
@@ -65,7 +66,7 @@ pub(in crate::api) fn prompt_progress(progress: PromptProgress) -> Value {
     })
 }
 
-/// How long a text took, in llama.cpp's form. The first token belongs to the time of the prompt, so one token has no rate.
+/// How long a text took, in llama.cpp's form. The first token belongs to the time of the prompt, so one token has no rate: null.
 pub(in crate::api) fn timings(end: &Completion) -> Value {
     let (prompt, made) = (end.computed_tokens(), end.tokens.len());
     let (reading, writing) = (end.timings.prompt, end.timings.decode + end.timings.sample);

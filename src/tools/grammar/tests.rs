@@ -69,7 +69,8 @@ fn follow(source: &GrammarSource, tokenizer: &Tokenizer, markers: &Markers, seed
 }
 
 fn calls(form: &'static CallForm, tools: &Arc<Tools>, text: &str) -> (String, Vec<(String, Value)>) {
-    let mut parser = CallParser::new(form, Arc::clone(tools), CallIds { seed: 0, style: IdStyle::Call });
+    let mut parser =
+        CallParser::new(form, Arc::clone(tools), CallIds { prompt: 0, seed: 0, style: IdStyle::Call });
     let mut events = Vec::new();
     parser.push(text, &mut events);
     parser.finish(&mut events);

@@ -21,7 +21,7 @@ fn tools(parallel: bool) -> Arc<Tools> {
     Arc::new(Tools::new(list, ToolChoice::Auto, parallel).unwrap())
 }
 
-const IDS: CallIds = CallIds { seed: 1, style: IdStyle::Call };
+const IDS: CallIds = CallIds { prompt: 0, seed: 1, style: IdStyle::Call };
 
 /// What a text says, with neighbouring pieces joined.
 fn events<'t>(
