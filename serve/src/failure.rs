@@ -7,6 +7,8 @@ use axum::response::{IntoResponse, Response};
 use bitnetc::api::{Refusal, Route, error_body};
 use serde_json::Value;
 
+use crate::log::cut;
+
 /// The API that a path belongs to: it says what errors look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
@@ -52,7 +54,9 @@ pub(crate) struct Failure {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, retry_after: None, closes: false, is_final: false }
+        // What helps after a while says so.
+        let retry_after = (refusal.status == 503).then_some(1);
+        Self { refusal, retry_after, closes: false, is_final: false }
     }
 }
 
@@ -80,7 +84,7 @@ impl Failure {
     }
 
     pub(crate) fn not_found(path: &str) -> Self {
-        let message = format!("there is no {}", path.escape_debug());
+        let message = format!("there is no {}", cut(path, 1_000).escape_debug());
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 

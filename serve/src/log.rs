@@ -30,6 +30,16 @@ pub enum LogFormat {
 
 /// Characters of a path in a line.
 const LONGEST_PATH: usize = 1_000;
+/// Characters of a method.
+const LONGEST_METHOD: usize = 32;
+
+/// A text of a client in bounds, so that a line or a message about it is short.
+pub(crate) fn cut(text: &str, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
+        Some((end, _)) => text[..end].to_owned() + "…",
+        None => text.to_owned(),
+    }
+}
 
 /// What is known of a request.
 #[derive(Debug)]
@@ -61,10 +71,7 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn new(peer: IpAddr, id: String, method: String, path: String) -> Self {
-        let path = match path.char_indices().nth(LONGEST_PATH) {
-            Some((end, _)) => path[..end].to_owned() + "…",
-            None => path,
-        };
+        let (method, path) = (cut(&method, LONGEST_METHOD), cut(&path, LONGEST_PATH));
         let fields = Fields::new(peer, id, method, path);
         Self { begun: Instant::now(), fields: Arc::new(Mutex::new(fields)) }
     }
@@ -311,5 +318,7 @@ mod tests {
         assert_eq!(json["path"], json!(fields.path));
         let long = Record::new(peer, String::new(), String::new(), "ä".repeat(5_000));
         assert_eq!(long.fields().path.chars().count(), LONGEST_PATH + 1);
+        let long = Record::new(peer, String::new(), "X".repeat(5_000), String::new());
+        assert_eq!(long.fields().method.chars().count(), LONGEST_METHOD + 1);
     }
 }

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request, StatusCode, Uri};
 use axum::response::Response;
-use bitnetc::api::{self, Listed, Refusal, Service};
+use bitnetc::api::{self, Listed, Refusal, Route, Service};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -24,27 +24,32 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Something that is computed of a body.
 type Compute = fn(&Service, &[u8]) -> Result<Value, Refusal>;
 
+/// How it is computed, and the route whose bodies are read as this one is.
+type Computed = (Compute, Route);
+
 /// Computes something, when less than so much is computed already. The place is free again when the work is done: that of a client
 /// who leaves goes on, and bodies must not pile up for it.
-async fn computed(app: &App, lease: Lease, mut body: Held, compute: Compute) -> Answer {
+async fn computed(app: &Arc<App>, lease: Lease, mut body: Held, (compute, route): Computed) -> Answer {
     let bug = |message| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message);
     let place = Arc::clone(&app.computing).acquire_owned().await;
     let place = place.map_err(|_| bug("the server computes nothing any more"))?;
-    app.bodies.admit(&mut body).await?;
+    app.bodies.admit(&mut body, route).await?;
+    let app = Arc::clone(app);
     let work = tokio::task::spawn_blocking(move || {
         let value = compute(&lease.service, &body.bytes);
-        drop((place, body));
-        value
+        drop(body);
+        let answer = app.bodies.answer(&value?);
+        drop(place);
+        answer
     });
-    let value = work.await.map_err(|_| bug("a panic while the request was answered"))??;
-    Ok(answer(StatusCode::OK, &value))
+    Ok(work.await.map_err(|_| bug("a panic while the request was answered"))??.response())
 }
 
-async fn posted(app: Arc<App>, record: Record, request: Request<Body>, compute: Compute) -> Response {
+async fn posted(app: Arc<App>, record: Record, request: Request<Body>, compute: Computed) -> Response {
     let path = request.uri().path().to_owned();
     let result = async {
         let body = read_body(&app, request.into_body()).await?;
-        let lease = app.registry.acquire(model_of(&body.bytes).await.as_deref()).await?;
+        let lease = app.registry.acquire(model_of(&body.bytes).await?.as_deref()).await?;
         record.model(&lease.service.id);
         computed(&app, lease, body, compute).await
     };
@@ -52,8 +57,8 @@ async fn posted(app: Arc<App>, record: Record, request: Request<Body>, compute: 
 }
 
 /// The number of tokens of a conversation.
-pub(crate) async fn count_tokens(app: &App, lease: Lease, body: Held) -> Answer {
-    computed(app, lease, body, api::count_tokens).await
+pub(crate) async fn count_tokens(app: &Arc<App>, lease: Lease, body: Held) -> Answer {
+    computed(app, lease, body, (api::count_tokens, Route::CountTokens)).await
 }
 
 pub(crate) async fn tokenize(
@@ -61,7 +66,7 @@ pub(crate) async fn tokenize(
     Extension(record): Extension<Record>,
     request: Request<Body>,
 ) -> Response {
-    posted(app, record, request, api::tokenize).await
+    posted(app, record, request, (api::tokenize, Route::ChatCompletions)).await
 }
 
 pub(crate) async fn detokenize(
@@ -69,7 +74,7 @@ pub(crate) async fn detokenize(
     Extension(record): Extension<Record>,
     request: Request<Body>,
 ) -> Response {
-    posted(app, record, request, api::detokenize).await
+    posted(app, record, request, (api::detokenize, Route::Completions)).await
 }
 
 pub(crate) async fn apply_template(
@@ -77,7 +82,7 @@ pub(crate) async fn apply_template(
     Extension(record): Extension<Record>,
     request: Request<Body>,
 ) -> Response {
-    posted(app, record, request, api::apply_template).await
+    posted(app, record, request, (api::apply_template, Route::ChatCompletions)).await
 }
 
 /// The model that the parameters of a path name, or the first.
