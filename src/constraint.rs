@@ -52,13 +52,11 @@ pub enum GrammarLimit {
     Repetitions,
     /// The grammar as a whole, when it is read.
     Size,
-    /// The time to read it.
-    Time,
     /// Its regular expressions, while one token is chosen.
     Expressions,
     /// Its rules, while one token is chosen.
     Rules,
-    /// The processor time of its text so far.
+    /// The work that its text has taken so far: states of its rules, each as often as there are others beside it.
     Work,
 }
 
@@ -69,10 +67,9 @@ impl GrammarLimit {
             GrammarLimit::Text => "bytes",
             GrammarLimit::Repetitions => "repetitions (`*`, `+`, `?`, `{`)",
             GrammarLimit::Size => "units of work to read it",
-            GrammarLimit::Time => "seconds to read it",
             GrammarLimit::Expressions => "steps of its regular expressions for one token",
             GrammarLimit::Rules => "open rules for one token",
-            GrammarLimit::Work => "milliseconds of processor time by this token",
+            GrammarLimit::Work => "units of work by this token",
         }
     }
 
@@ -82,7 +79,6 @@ impl GrammarLimit {
             GrammarLimit::Text
             | GrammarLimit::Repetitions
             | GrammarLimit::Size
-            | GrammarLimit::Time
             | GrammarLimit::Expressions => {
                 "use shorter patterns, with smaller repetition counts and less nesting"
             }
@@ -127,6 +123,12 @@ pub enum ConstraintError {
         limit: GrammarLimit,
         /// The limit.
         most: u64,
+    },
+    /// The machine had no time to read the grammar.
+    #[error("the grammar could not be read within {seconds} s: try again later, or use a simpler one")]
+    Late {
+        /// How long was waited.
+        seconds: u64,
     },
     /// No thread could be started to compile the grammar on.
     #[error("no thread can be started to read the grammar: {0}")]

@@ -75,7 +75,7 @@ impl Settings {
         GenerateOptions {
             limit: self.limit,
             ignore_end: self.ignore_end,
-            stop: self.stops.clone(),
+            stop: self.stops.iter().cloned().collect(),
             logprobs: self.logprobs,
             ..GenerateOptions::default()
         }

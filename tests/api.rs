@@ -353,7 +353,7 @@ fn what_a_request_says_counts() {
     let cache = options.cache;
     assert!(!cache.read && cache.salt.is_some() && cache.seat.is_some());
     let options = options.options();
-    assert_eq!((&options.stop[..], &options.stop_tokens[..]), (&["x".to_owned()][..], &[4][..]));
+    assert_eq!((options.stop.get(0), options.stop.len(), &options.stop_tokens[..]), (Some("x"), 1, &[4][..]));
     assert!(options.include_stop && options.ignore_end);
     assert_eq!((options.min_tokens, options.logprobs), (3, Some(2)));
     // Null is absent, in every field that is read.
@@ -649,9 +649,15 @@ fn strict_services_answer_for_their_model_only() {
     let refusal = named("gpt-4").unwrap();
     assert_eq!((refusal.status, refusal.code), (404, "model_not_found"));
     assert!(accept(Route::Completions, &json!({ "model": "gpt-4", "prompt": "a" })).is_ok());
-    assert_eq!(api::model_of(br#"{"x":[{}],"model":"m"}"#).as_deref(), Some("m"));
-    assert_eq!(api::model_of(br#"{"model":1}"#), None);
-    assert_eq!(api::model_of(b"{"), None);
+    let named = |body: &str| api::model_of(body.as_bytes()).map_err(|refusal| refusal.code);
+    assert_eq!(named(r#"{"x":[{}],"model":"m"}"#), Ok(Some("m".to_owned())));
+    assert_eq!(named(r#"{"model":"a","model":"b"}"#), Ok(Some("b".to_owned())), "the last one counts");
+    assert_eq!(named(r#"{"model":"a","model":null}"#), Ok(None));
+    assert_eq!(named("{}"), Ok(None));
+    assert_eq!(named(r#"{"model":1}"#), Err("invalid_value"));
+    for broken in ["{", r#"{"model":"m","prompt":}"#, "[]", "\"m\"", ""] {
+        assert_eq!(named(broken), Err("invalid_json"), "{broken}");
+    }
 }
 
 #[test]
@@ -675,7 +681,7 @@ fn texts_and_tokens_are_told_in_both_dialects() {
     let chat = post(api::tokenize, json!({ "messages": [{ "role": "user", "content": "Hi" }] })).unwrap();
     let request =
         requests(Route::ChatCompletions, &json!({ "messages": [{ "role": "user", "content": "Hi" }] }));
-    assert_eq!(chat["tokens"], json!(request[0].prompt));
+    assert_eq!(chat["tokens"], json!(request[0].prompt.to_vec()));
     let text = post(api::detokenize, json!({ "tokens": ids })).unwrap();
     assert_eq!(text, json!({ "content": "ROMEO: é", "prompt": "ROMEO: é" }));
     for wrong in [

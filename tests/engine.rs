@@ -190,7 +190,7 @@ fn whatever_is_wrong_with_a_request_ends_it_alone() {
     let mut scheduler = scheduler(stand_in, EngineOptions::of(128, 1, 4));
     let failing =
         |panics| request(&prompt(9, 5), 9, 20).with_constraint(Box::new(Failing { after: 3, panics }));
-    let biased = SamplingParams { logit_bias: vec![(VOCAB, 1.0)], ..SamplingParams::default() };
+    let biased = SamplingParams { logit_bias: [(VOCAB, 1.0)].into(), ..SamplingParams::default() };
     let bad: Vec<(&str, Request)> = vec![
         ("panic", failing(true)),
         ("constraint", failing(false)),
@@ -267,7 +267,7 @@ fn a_text_goes_on_in_another_context_with_all_its_state() {
     let stop = |limit| GenerateOptions {
         limit: Some(limit),
         ignore_end: true,
-        stop: vec!["zzzzzz".to_owned()],
+        stop: vec!["zzzzzz".to_owned()].into(),
         ..GenerateOptions::default()
     };
     let params = SamplingParams { seed: 8, temperature: 1.2, ..SamplingParams::default() };

@@ -16,7 +16,7 @@ fn a_decode_step_of_the_engine_allocates_nothing() {
         let params = SamplingParams { seed, repeat_penalty: 1.1, ..SamplingParams::default() };
         let options = GenerateOptions {
             ignore_end: true,
-            stop: vec!["never in this text".to_owned()],
+            stop: vec!["never in this text".to_owned()].into(),
             ..GenerateOptions::default()
         };
         let request = Request::new(vec![1, 2, 3 + seed as u32], params, options).unwrap();

@@ -120,7 +120,7 @@ fn logits_that_are_nan_end_their_request_and_leave_no_trace() {
     let model = poisoned(7);
     let mut scheduler = model.scheduler(EngineOptions::of(128, 2, 2)).unwrap();
     // The good ones do not come to the token by themselves.
-    let without = |seed| SamplingParams { logit_bias: vec![(7, f32::NEG_INFINITY)], ..params(seed) };
+    let without = |seed| SamplingParams { logit_bias: [(7, f32::NEG_INFINITY)].into(), ..params(seed) };
     let submit = |prompt: &[u32], seed| Request::new(prompt.to_vec(), without(seed), limit(12)).unwrap();
     let good: Vec<_> = (0..6).map(|seed| random_tokens(seed + 50, 20, 6)).collect();
     let mut keyed = Vec::new();

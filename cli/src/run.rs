@@ -139,7 +139,7 @@ fn generate(args: &RunArgs, opened: Opened, text: String, quiet: bool) -> Outcom
         logprobs: args.logprobs.map(usize::from),
         ..asked.sampling.options(&asked.length, asked.escapes)?
     };
-    options.stop.extend(stop);
+    options.stop = options.stop.with(stop.iter().map(String::as_str));
     let mut request = Request::new(prompt, opened.params.clone(), options)?;
     request.check(loaded.model.vocab(), context).map_err(bitnetc::Error::from)?;
     let streaming = !asked.json;

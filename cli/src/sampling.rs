@@ -140,7 +140,7 @@ impl SamplingArgs {
             frequency_penalty: self.frequency_penalty,
             presence_penalty: self.presence_penalty,
             repeat_last_n: usize::try_from(self.repeat_last_n).unwrap_or(SamplingParams::MAX_LAST_N),
-            logit_bias: self.logit_bias.clone(),
+            logit_bias: self.logit_bias.as_slice().into(),
             mirostat: (self.mirostat == 2)
                 .then_some(Mirostat { tau: self.mirostat_ent, eta: self.mirostat_lr }),
             seed,

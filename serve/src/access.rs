@@ -7,8 +7,8 @@
 use axum::body::Body;
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE,
-    EXPECT, HOST, ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH,
+    CONTENT_TYPE, EXPECT, HOST, ORIGIN, TRANSFER_ENCODING, VARY,
 };
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
@@ -185,7 +185,25 @@ pub(crate) fn check_encodings(headers: &HeaderMap) -> Result<(), Failure> {
         let message = "the only expectation that is met is 100-continue";
         return Err(Failure::new(StatusCode::EXPECTATION_FAILED, "expectation_failed", message).closing());
     }
-    Ok(())
+    check_framing(headers)
+}
+
+/// Refuses what can be read in two ways: a body whose length is given twice, and codings of the transfer that are not undone here.
+fn check_framing(headers: &HeaderMap) -> Result<(), Failure> {
+    if !headers.contains_key(TRANSFER_ENCODING) {
+        return Ok(());
+    }
+    if headers.contains_key(CONTENT_LENGTH) {
+        let message = "the request has both Transfer-Encoding and Content-Length: send one of them";
+        return Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_framing", message).closing());
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let is_chunked = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    if codings.next().is_some_and(is_chunked) && codings.next().is_none() {
+        return Ok(());
+    }
+    let message = "the only Transfer-Encoding that is read is chunked";
+    Err(Failure::new(StatusCode::NOT_IMPLEMENTED, "unsupported_encoding", message).closing().for_good())
 }
 
 fn without_port(authority: &str) -> &str {
@@ -307,6 +325,25 @@ mod tests {
         let mut response = Response::new(Body::empty());
         gate.allow(Some(&HeaderValue::from_static("https://b.example")), true, &mut response);
         assert!(!response.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN));
+    }
+
+    #[test]
+    fn bodies_have_one_length_and_are_chunked_at_most() {
+        let status = |values: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in values {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            check_encodings(&headers).map_or_else(|failure| failure.refusal.status, |()| 200)
+        };
+        let coding = "transfer-encoding";
+        assert_eq!(status(&[("content-length", "1")]), 200);
+        assert_eq!((status(&[(coding, "chunked")]), status(&[(coding, "Chunked")])), (200, 200));
+        for other in ["gzip, chunked", "chunked, chunked", "identity", "gzip", "chunked;q=1", ""] {
+            assert_eq!(status(&[(coding, other)]), 501, "{other}");
+        }
+        assert_eq!(status(&[(coding, "gzip"), (coding, "chunked")]), 501);
+        assert_eq!(status(&[(coding, "chunked"), ("content-length", "1")]), 400);
     }
 
     #[test]

@@ -109,12 +109,16 @@ impl Ticket {
         }
     }
 
-    /// Waits for the sequences, where the wait is bounded.
+    /// Waits for a sequence, where the wait is bounded, and takes those for the other texts as far as they are free. It does not wait
+    /// for all of them: those that it had would be idle, and whoever waits after it would wait for nothing.
     pub(crate) async fn wait(&mut self) -> Result<(), Failure> {
         let Some((time, seats)) = &self.admission.seats else { return Ok(()) };
-        let wanted = self.count.min(self.admission.sequences) as u32;
-        match timeout(*time, Arc::clone(seats).acquire_many_owned(wanted)).await {
-            Ok(Ok(permit)) => {
+        match timeout(*time, Arc::clone(seats).acquire_owned()).await {
+            Ok(Ok(mut permit)) => {
+                for _ in 1..self.count.min(self.admission.sequences) {
+                    let Ok(another) = Arc::clone(seats).try_acquire_owned() else { break };
+                    permit.merge(another);
+                }
                 self._seats = Some(permit);
                 Ok(())
             }
@@ -163,6 +167,26 @@ mod tests {
         assert!(one.grow(8, 1).is_err());
         drop(one);
         assert_eq!(admission.taken.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_request_for_several_texts_holds_back_no_free_sequence() {
+        let admission = Arc::new(Admission::new(Arc::default(), 2, 8, Some(Duration::ZERO)));
+        let mut one = admission.admit().unwrap();
+        one.wait().await.unwrap();
+        let mut many = admission.admit().unwrap();
+        many.grow(4, 1).unwrap();
+        // One sequence is free: its first text begins, and whoever comes next is refused because there is none.
+        many.wait().await.unwrap();
+        let mut third = admission.admit().unwrap();
+        assert_eq!(third.wait().await.unwrap_err().refusal.status, 503);
+        drop(one);
+        third.wait().await.unwrap();
+        drop((many, third));
+        let mut all = admission.admit().unwrap();
+        all.grow(4, 1).unwrap();
+        all.wait().await.unwrap();
+        assert_eq!(admission.seats.as_ref().unwrap().1.available_permits(), 0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Body;
@@ -26,8 +26,17 @@ use crate::registry::Registry;
 use crate::shutdown::{Phase, Shutdown};
 use crate::{Note, connection, routes};
 
-/// The number of requests that are computed without the engine at a time; others wait.
+/// The maximum number of requests that are computed without the engine at a time; others wait.
 const COMPUTING: usize = 16;
+
+/// How many of them where the engine computes on `threads`: its processors are left to it.
+fn computing(threads: u32) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    processors.saturating_sub(threads as usize).clamp(1, COMPUTING)
+}
+
+/// The time in which a probe is sent on a connection beyond those that there may be.
+const PROBE: Duration = Duration::from_secs(1);
 
 /// The maximum length of an id that a client chooses.
 const LONGEST_ID: usize = 128;
@@ -43,6 +52,8 @@ pub(crate) struct App {
     pub(crate) active: Active,
     /// Places for work that is done without the engine: counting tokens, templates.
     pub(crate) computing: Arc<Semaphore>,
+    /// The place for work on saved states.
+    pub(crate) saving: Arc<Semaphore>,
     /// Memory for bodies.
     pub(crate) bodies: Bodies,
     gate: Gate,
@@ -57,6 +68,8 @@ pub(crate) struct App {
 pub(crate) struct Front {
     pub(crate) app: Arc<App>,
     router: Router,
+    /// Whether only those are answered who watch the server.
+    probes_only: bool,
 }
 
 impl App {
@@ -68,6 +81,7 @@ impl App {
     ) -> Arc<Self> {
         let gate = Gate::new(&options);
         let bodies = Bodies::new(&options.limits);
+        let computing = Arc::new(Semaphore::new(computing(options.models.threads)));
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64);
         Arc::new(Self {
             options,
@@ -75,7 +89,8 @@ impl App {
             shutdown,
             counters: Counters::default(),
             active: Active::default(),
-            computing: Arc::new(Semaphore::new(COMPUTING)),
+            computing,
+            saving: Arc::new(Semaphore::new(1)),
             bodies,
             gate,
             log,
@@ -100,7 +115,7 @@ impl App {
         }
         self.gate.check(request)?;
         access::check_encodings(request.headers())?;
-        if self.shutdown.is_draining() && !is_probe(path) && path != "/metrics" {
+        if self.shutdown.is_draining() && !is_watching(path) {
             return Err(Failure::draining());
         }
         Ok(())
@@ -124,7 +139,23 @@ impl App {
 
 impl Front {
     pub(crate) fn new(app: &Arc<App>) -> Self {
-        Self { app: Arc::clone(app), router: routes::router(app) }
+        Self { app: Arc::clone(app), router: routes::router(app), probes_only: false }
+    }
+
+    /// The same for a connection beyond those that there may be: it is closed after a probe, and has no time for anything else.
+    pub(crate) fn for_probes(&self) -> Self {
+        Self { probes_only: true, ..self.clone() }
+    }
+
+    /// Whether a connection may have more than one request.
+    pub(crate) fn keeps_alive(&self) -> bool {
+        !self.probes_only
+    }
+
+    /// The time in which the head of a request arrives.
+    pub(crate) fn head_timeout(&self) -> Duration {
+        let time = self.app.options.limits.read_timeout;
+        if self.probes_only { time.min(PROBE) } else { time }
     }
 
     /// Answers a request.
@@ -140,7 +171,11 @@ impl Front {
         let origin = request.headers().get(ORIGIN).cloned();
         let is_preflight = request.method() == Method::OPTIONS;
         request.extensions_mut().insert(record.clone());
-        let mut response = match app.admit(&request, &path) {
+        let admitted = match self.probes_only && !is_watching(&path) {
+            true => Err(too_many_connections()),
+            false => app.admit(&request, &path),
+        };
+        let mut response = match admitted {
             Err(failure) => failure.respond(dialect),
             Ok(()) if is_preflight => options(),
             // A stream has begun by then, and has words of its own for the end.
@@ -200,6 +235,17 @@ fn without_slash(uri: &mut Uri) {
 /// Whether a path tells about the server, for those that watch it.
 pub(crate) fn is_probe(path: &str) -> bool {
     ["/health", "/v1/health", "/ready"].contains(&path)
+}
+
+/// Whether a path is for those that watch the server.
+fn is_watching(path: &str) -> bool {
+    is_probe(path) || path == "/metrics"
+}
+
+/// The refusal of a request on a connection beyond those that there may be.
+fn too_many_connections() -> Failure {
+    let message = "too many connections: try again later";
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", message).retry_after(1).closing()
 }
 
 /// The answer to a preflight, or to any other `OPTIONS` request.

@@ -19,9 +19,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -29,6 +29,7 @@ use crate::app::{App, Front};
 use crate::body::with_guest;
 use crate::heads::Heads;
 use crate::io::Timed;
+use crate::places::Places;
 use crate::shutdown::Phase;
 
 /// The maximum size of the head of a request, in bytes. hyper may accept up to twice as much before it checks.
@@ -40,6 +41,8 @@ const LONGEST_URI: usize = 65_534;
 /// How long data is still read from a connection that is being closed. Closing a socket with unread data would reset the connection, and
 /// the client would lose the answer.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long a client that has closed its connection may still be given an answer that is ready.
+const GRACE: Duration = Duration::from_millis(250);
 /// The pause after `accept` has failed because the system is out of a resource.
 const SHORTAGE: Duration = Duration::from_millis(50);
 
@@ -69,7 +72,7 @@ impl Drop for Opened {
 
 /// Accepts connections until it is dropped.
 pub(crate) async fn serve(listener: TcpListener, front: Front, tls: Option<TlsAcceptor>, open: Open) {
-    let places = Arc::new(Semaphore::new(front.app.options.limits.connections));
+    let places = Places::new(front.app.options.limits.connections);
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -78,21 +81,24 @@ pub(crate) async fn serve(listener: TcpListener, front: Front, tls: Option<TlsAc
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Some(place) = places.take(peer.ip()) else {
             tokio::spawn(refuse(stream, Arc::clone(&front.app), tls.is_some()));
             continue;
         };
+        // What the system has no room to watch is closed.
+        let Ok((stream, watched)) = watched(stream) else { continue };
         // Tokens are small and wanted at once.
         drop(stream.set_nodelay(true));
-        let (front, tls, opened) = (front.clone(), tls.clone(), open.enter());
+        let front = if place.is_spare { front.for_probes() } else { front.clone() };
+        let (tls, opened) = (tls.clone(), open.enter());
         tokio::spawn(async move {
             let limits = front.app.options.limits;
             let stream = Timed::new(stream, limits.write_timeout);
             match tls {
-                None => run(stream, peer, front).await,
+                None => run(stream, &watched, peer, front).await,
                 Some(tls) => {
-                    if let Ok(Ok(stream)) = timeout(limits.read_timeout, tls.accept(stream)).await {
-                        run(stream, peer, front).await;
+                    if let Ok(Ok(stream)) = timeout(front.head_timeout(), tls.accept(stream)).await {
+                        run(stream, &watched, peer, front).await;
                     }
                 }
             }
@@ -145,11 +151,10 @@ fn unreadable(status: u16) -> Refusal {
 }
 
 /// Answers the requests of a connection.
-async fn run<S>(stream: S, peer: SocketAddr, front: Front)
+async fn run<S>(stream: S, watched: &TcpStream, peer: SocketAddr, front: Front)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = front.app.options.limits;
     let (stream, answers) = Heads::new(stream);
     let service = service_fn(|request: Request<Incoming>| {
         let (front, answering) = (front.clone(), answers.begin());
@@ -162,20 +167,26 @@ where
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.read_timeout)
+        .header_read_timeout(front.head_timeout())
+        .keep_alive(front.keeps_alive())
         .max_buf_size(HEAD)
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(stream), service);
     let mut ending = std::pin::pin!(front.app.shutdown.reached(Phase::Ending));
     let mut ends = false;
+    let mut gone = std::pin::pin!(gone(watched));
     let result = poll_fn(|cx| {
+        if gone.as_mut().poll(cx) == Poll::Ready(()) {
+            return Poll::Ready(None);
+        }
         if !ends && ending.as_mut().poll(cx) == Poll::Ready(()) {
             ends = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
-        connection.poll_without_shutdown(cx)
+        connection.poll_without_shutdown(cx).map(Some)
     });
-    let result = result.await;
+    // Whoever is gone is told nothing, and what was done for it ends with the connection.
+    let Some(result) = result.await else { return };
     let parts = connection.into_parts();
     let (mut stream, refused) = parts.io.into_inner().into_parts();
     let refusal = match refused {
@@ -191,6 +202,26 @@ where
         drop(timeout(LINGER, stream.write_all(answer.as_bytes())).await);
     }
     linger(stream).await;
+}
+
+/// A socket, and another handle to it.
+fn watched(stream: TcpStream) -> std::io::Result<(TcpStream, TcpStream)> {
+    let stream = stream.into_std()?;
+    let other = stream.try_clone()?;
+    Ok((TcpStream::from_std(stream)?, TcpStream::from_std(other)?))
+}
+
+/// Waits until a client has closed its connection. hyper sees that itself where it has read all that the client has sent, but what
+/// comes after a request it reads only after its answer.
+async fn gone(watched: &TcpStream) {
+    while let Ok(ready) = watched.ready(Interest::READABLE).await {
+        if ready.is_read_closed() {
+            return sleep(GRACE).await;
+        }
+        // What there is to read is hyper's: the next news is waited for.
+        let none = || Err::<(), _>(std::io::ErrorKind::WouldBlock.into());
+        drop(watched.try_io(Interest::READABLE, none));
+    }
 }
 
 /// Closes a connection after the client has had time to read the answer.

@@ -7,6 +7,8 @@ use axum::response::{IntoResponse, Response};
 use bitnetc::api::{Refusal, Route, error_body};
 use serde_json::Value;
 
+use crate::log::cut;
+
 /// The API that a path belongs to, which determines the form of errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
@@ -52,7 +54,9 @@ pub(crate) struct Failure {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, retry_after: None, closes: false, is_final: false }
+        // What helps after a while says so.
+        let retry_after = (refusal.status == 503).then_some(1);
+        Self { refusal, retry_after, closes: false, is_final: false }
     }
 }
 
@@ -85,7 +89,7 @@ impl Failure {
     }
 
     pub(crate) fn not_found(path: &str) -> Self {
-        let message = format!("no such path: {}", path.escape_debug());
+        let message = format!("no such path: {}", cut(path, 1_000).escape_debug());
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
@@ -119,12 +123,7 @@ impl Failure {
 
 /// An answer in one piece.
 pub(crate) fn json(status: StatusCode, body: &Value) -> Response {
-    json_text(status, body.to_string())
-}
-
-/// An answer in one piece that is JSON already.
-pub(crate) fn json_text(status: StatusCode, body: String) -> Response {
-    (status, [(CONTENT_TYPE, "application/json")], Body::from(body)).into_response()
+    (status, [(CONTENT_TYPE, "application/json")], Body::from(body.to_string())).into_response()
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ mod log;
 mod metrics;
 mod options;
 pub mod page;
+mod places;
 mod registry;
 mod routes;
 mod server;

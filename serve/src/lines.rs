@@ -5,14 +5,15 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use crate::Note;
 
-/// Lines that wait to be written.
+/// Lines that wait to be written, and their bytes.
 const ROOM: usize = 4096;
+const BYTES: usize = 16 << 20;
 
 /// What the thread is given.
 enum Item {
@@ -26,26 +27,34 @@ enum Item {
 pub(crate) struct Lines {
     items: SyncSender<Item>,
     dropped: Arc<AtomicU64>,
+    /// Bytes of the lines that wait.
+    bytes: Arc<AtomicUsize>,
 }
 
 impl Lines {
     /// Starts the thread, which ends when the last sender is dropped.
     pub(crate) fn start() -> io::Result<Self> {
         let (items, given) = sync_channel(ROOM);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let lost = Arc::clone(&dropped);
+        let (dropped, bytes) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (lost, held) = (Arc::clone(&dropped), Arc::clone(&bytes));
         let thread = std::thread::Builder::new().name("bitnetc-log".to_owned());
-        thread.spawn(move || write(&given, &lost))?;
-        Ok(Self { items, dropped })
+        thread.spawn(move || write(&given, &lost, &held))?;
+        Ok(Self { items, dropped, bytes })
     }
 
     /// A sink whose lines the thread writes to `to`.
     pub(crate) fn note(&self, to: Note) -> Note {
-        let Self { items, dropped } = self.clone();
+        let Self { items, dropped, bytes } = self.clone();
         Arc::new(move |line: &str| {
-            if items.try_send(Item::Line(Arc::clone(&to), line.to_owned())).is_err() {
-                dropped.fetch_add(1, Ordering::SeqCst);
+            let room = |held: usize| held.checked_add(line.len()).filter(|&all| all <= BYTES);
+            let has_room = bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, room).is_ok();
+            if has_room && items.try_send(Item::Line(Arc::clone(&to), line.to_owned())).is_ok() {
+                return;
             }
+            if has_room {
+                bytes.fetch_sub(line.len(), Ordering::SeqCst);
+            }
+            dropped.fetch_add(1, Ordering::SeqCst);
         })
     }
 
@@ -59,11 +68,12 @@ impl Lines {
     }
 }
 
-fn write(items: &Receiver<Item>, dropped: &AtomicU64) {
+fn write(items: &Receiver<Item>, dropped: &AtomicU64, bytes: &AtomicUsize) {
     for item in items {
         match item {
             Item::Line(to, line) => {
                 to(&line);
+                bytes.fetch_sub(line.len(), Ordering::SeqCst);
                 let count = dropped.swap(0, Ordering::SeqCst);
                 if count > 0 {
                     to(&format!("{count} lines were dropped here: they could not be written in time"));
@@ -80,6 +90,23 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
+
+    #[test]
+    fn lines_are_bounded_by_their_bytes() {
+        let lines = Lines::start().unwrap();
+        let (reads, reader) = channel::<()>();
+        let reader = Mutex::new(reader);
+        let note = lines.note(Arc::new(move |_: &str| drop(reader.lock().unwrap().recv())));
+        let long = "x".repeat(BYTES / 4);
+        (0..8).for_each(|_| note(&long));
+        assert_eq!((lines.bytes.load(Ordering::SeqCst), lines.dropped.load(Ordering::SeqCst)), (BYTES, 4));
+        drop(reads);
+        lines.flush(Duration::from_secs(20));
+        assert_eq!(lines.bytes.load(Ordering::SeqCst), 0);
+        note("short");
+        lines.flush(Duration::from_secs(20));
+        assert_eq!(lines.dropped.load(Ordering::SeqCst), 0);
+    }
 
     #[test]
     fn lines_that_nobody_reads_hold_nobody_up_and_are_counted() {

@@ -32,10 +32,12 @@ pub enum LogFormat {
 const LONGEST_PATH: usize = 1_000;
 /// Characters of the message of a refusal.
 const LONGEST_MESSAGE: usize = 200;
+/// Characters of a method.
+const LONGEST_METHOD: usize = 32;
 
-/// The beginning of a text.
-fn shortened(text: &str, characters: usize) -> String {
-    match text.char_indices().nth(characters) {
+/// A text of a client in bounds, so that a line or a message about it is short.
+pub(crate) fn cut(text: &str, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
         Some((end, _)) => text[..end].to_owned() + "…",
         None => text.to_owned(),
     }
@@ -77,7 +79,8 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn new(peer: IpAddr, id: String, method: String, path: String) -> Self {
-        let fields = Fields::new(peer, id, method, shortened(&path, LONGEST_PATH));
+        let (method, path) = (cut(&method, LONGEST_METHOD), cut(&path, LONGEST_PATH));
+        let fields = Fields::new(peer, id, method, path);
         Self { begun: Instant::now(), fields: Arc::new(Mutex::new(fields)) }
     }
 
@@ -215,7 +218,7 @@ impl Fields {
             // Templates repeat what they are given.
             let repeats = |param: &str| ["messages", "input"].contains(&param);
             if !refusal.param.as_deref().is_some_and(repeats) || self.prompt.is_some() {
-                add("message", json!(shortened(&refusal.message, LONGEST_MESSAGE)));
+                add("message", json!(cut(&refusal.message, LONGEST_MESSAGE)));
             }
         }
         add("body", json!(self.prompt));
@@ -351,5 +354,7 @@ mod tests {
         }
         let long = Record::new(peer, String::new(), String::new(), "ä".repeat(5_000));
         assert_eq!(long.fields().path.chars().count(), LONGEST_PATH + 1);
+        let long = Record::new(peer, String::new(), "X".repeat(5_000), String::new());
+        assert_eq!(long.fields().method.chars().count(), LONGEST_METHOD + 1);
     }
 }

@@ -29,6 +29,7 @@ use tokio::time::{sleep, timeout};
 use crate::Note;
 use crate::admission::Admission;
 use crate::failure::Failure;
+use crate::log::cut;
 use crate::options::Options;
 use crate::shutdown::Shutdown;
 
@@ -310,8 +311,11 @@ impl Registry {
 
     fn unknown(&self, name: &str) -> Failure {
         let names: Vec<&str> = self.entries.iter().map(|entry| entry.source.name.as_str()).collect();
-        let message =
-            format!("there is no model {}: the models are {}", name.escape_debug(), names.join(", "));
+        let message = format!(
+            "there is no model {}: the models are {}",
+            cut(name, 100).escape_debug(),
+            names.join(", ")
+        );
         let mut failure = Failure::new(StatusCode::NOT_FOUND, "model_not_found", message);
         failure.refusal.param = Some("model".to_owned());
         failure

@@ -20,7 +20,7 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::failure::{self, Dialect, Failure};
-use crate::log::Record;
+use crate::log::{Record, cut};
 use crate::registry::State as ModelState;
 use crate::{metrics, page, slots, text, utilities};
 
@@ -96,7 +96,7 @@ pub(crate) fn other_method(method: &Method, path: &str, of_router: &Response) ->
     let names = allowed.and_then(|names| names.to_str().ok()).unwrap_or_default();
     // Where GET is answered, HEAD is too.
     let names: Vec<&str> = names.split(',').map(str::trim).filter(|name| *name != "HEAD").collect();
-    let message = format!("{method} is not supported: use {}", names.join(" or "));
+    let message = format!("{} is not supported: use {}", cut(method.as_str(), 32), names.join(" or "));
     let failure = Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
     let mut response = failure.respond(Dialect::of_path(path));
     if let Some(allowed) = allowed {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::app::{App, Front};
 use crate::connection::{self, Open};
@@ -113,7 +113,8 @@ impl Server {
             serve(TcpListener::from_std(listener).map_err(failed)?, tls, &app, &note, ready).await
         };
         let result = runtime.block_on(serving);
-        runtime.shutdown_timeout(LAST_WORDS);
+        // What still runs on these threads answers nobody, and ends with the process.
+        runtime.shutdown_background();
         lines.flush(LAST_WORDS);
         result
     }
@@ -146,9 +147,11 @@ async fn serve(
         () = app.shutdown.reached(Phase::Ending) => {}
     }
     app.shutdown.end();
-    drop(timeout(LAST_WORDS, app.active.none_left()).await);
+    // One deadline for all that is left, so that clients who do not read delay the end no longer than that.
+    let deadline = Instant::now() + LAST_WORDS;
+    drop(timeout_at(deadline, app.active.none_left()).await);
     accepting.abort();
-    drop(timeout(LAST_WORDS, open.none_left()).await);
+    drop(timeout_at(deadline, open.none_left()).await);
     note("shut down");
     Ok(())
 }

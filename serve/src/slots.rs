@@ -22,6 +22,8 @@ use crate::text::read_short_body;
 
 /// Longest name of a file.
 const LONGEST_NAME: usize = 128;
+/// Files in the directory of states.
+const MOST_FILES: usize = 256;
 
 fn shown(slot: &SlotState) -> Value {
     let task = slot.task.as_ref();
@@ -71,14 +73,22 @@ async fn act_on(app: Arc<App>, request: Request<Body>) -> Answer {
     let parameters = parameters(&uri);
     let id = uri.path().strip_prefix("/slots/").and_then(|id| id.parse().ok());
     let body = read_short_body(&app, request.into_body()).await?;
-    let named = parameters.get("model").cloned().or_else(|| bitnetc::api::model_of(&body));
+    let named = match parameters.get("model") {
+        Some(name) => Some(name.clone()),
+        None if body.is_empty() => None,
+        None => bitnetc::api::model_of(&body)?,
+    };
     let lease = app.registry.acquire(named.as_deref()).await?;
     let seat = id.filter(|&id: &u32| id < lease.sequences).map(SeatIndex).ok_or_else(|| {
         let message = format!("there is no such sequence: they are 0 to {}", lease.sequences - 1);
         Failure::new(StatusCode::NOT_FOUND, "slot_not_found", message)
     })?;
     let action = match parameters.get("action").map_or("", String::as_str) {
-        "save" => Action::Save(path_of(&app, &body)?),
+        "save" => {
+            let path = path_of(&app, &body)?;
+            check_folder(&path)?;
+            Action::Save(path)
+        }
         "restore" => Action::Restore(existing(path_of(&app, &body)?)?),
         "erase" => Action::Erase,
         other => {
@@ -88,8 +98,16 @@ async fn act_on(app: Arc<App>, request: Request<Body>) -> Answer {
             return Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_value", message));
         }
     };
-    let done = tokio::task::spawn_blocking(move || action.run(&lease.engine, seat)).await;
-    let value = done.map_err(|_| Failure::internal("a panic while the state was handled"))?;
+    let place = Arc::clone(&app.saving).try_acquire_owned().map_err(|_| {
+        let message = "another state is being saved, restored or erased: try again later";
+        Failure::new(StatusCode::TOO_MANY_REQUESTS, "slots_busy", message).retry_after(1)
+    })?;
+    let done = tokio::task::spawn_blocking(move || {
+        let done = action.run(&lease.engine, seat);
+        drop(place);
+        done
+    });
+    let value = done.await.map_err(|_| Failure::internal("a panic while the state was handled"))?;
     Ok(answer(StatusCode::OK, &value?))
 }
 
@@ -163,6 +181,18 @@ fn existing(path: PathBuf) -> Result<PathBuf, Failure> {
     }
 }
 
+/// Refuses a new file where there are as many as there may be.
+fn check_folder(path: &Path) -> Result<(), Failure> {
+    let files = path.parent().and_then(|folder| std::fs::read_dir(folder).ok()).map_or(0, Iterator::count);
+    if files < MOST_FILES || path.exists() {
+        return Ok(());
+    }
+    let message = format!(
+        "the directory of saved states has {files} files, and may have {MOST_FILES}: use the name of one of them, or remove some"
+    );
+    Err(Failure::new(StatusCode::BAD_REQUEST, "slot_files_full", message))
+}
+
 /// Whether a name stays in its directory on every system.
 fn is_plain(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
@@ -172,6 +202,17 @@ fn is_plain(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_has_a_bounded_number_of_states() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |number: usize| folder.path().join(number.to_string());
+        (1..MOST_FILES).for_each(|number| std::fs::write(path(number), "").unwrap());
+        assert!(check_folder(&path(0)).is_ok());
+        std::fs::write(path(0), "").unwrap();
+        assert_eq!(check_folder(&path(MOST_FILES)).unwrap_err().refusal.code, "slot_files_full");
+        assert!(check_folder(&path(1)).is_ok());
+    }
 
     #[test]
     fn names_stay_in_their_directory() {

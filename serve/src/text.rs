@@ -4,6 +4,7 @@
 //! dropped, because the answer is complete or the client has disconnected, the engine drops the texts within a step, whether they
 //! wait, compute their prompt or decode.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use tokio::time::sleep;
 
 use crate::admission::Ticket;
 use crate::app::App;
-use crate::bodies::{Held, PARSED};
+use crate::bodies::{Held, SHORT};
 use crate::failure::{Failure, json};
 use crate::guarded::{Panicked, guarded};
 use crate::log::Record;
@@ -31,8 +32,6 @@ const PIECES: usize = 16;
 const AT_ONCE: Duration = Duration::from_millis(1);
 /// The seed of the first choice.
 const SEED: HeaderName = HeaderName::from_static("x-seed");
-/// Longest body that is searched for the name of a model on a thread that serves others.
-const SHORT: usize = 64 << 10;
 
 /// Reads the body of a request, which must have one, within its bounds.
 pub(crate) async fn read_body(app: &App, body: Body) -> Result<Held, Failure> {
@@ -49,13 +48,15 @@ pub(crate) async fn read_short_body(app: &App, body: Body) -> Result<Bytes, Fail
     Ok(app.bodies.read(body, app.options.limits.body.min(SHORT)).await?.bytes)
 }
 
-/// The model that a body names.
-pub(crate) async fn model_of(body: &Bytes) -> Option<String> {
+/// The model that a body names. A body that is no JSON is refused here, before a model is loaded for it.
+pub(crate) async fn model_of(body: &Bytes) -> Result<Option<String>, Failure> {
+    // A long one is looked at on a thread that serves nobody else.
     if body.len() <= SHORT {
-        return api::model_of(body);
+        return Ok(api::model_of(body)?);
     }
     let body = body.clone();
-    tokio::task::spawn_blocking(move || api::model_of(&body)).await.ok().flatten()
+    let name = tokio::task::spawn_blocking(move || api::model_of(&body)).await;
+    Ok(name.map_err(|_| Failure::internal("a panic while the request was read"))??)
 }
 
 /// Answers a request for texts.
@@ -69,7 +70,7 @@ pub(crate) async fn answer(
     if app.options.log_prompts {
         record.prompt(&body.bytes);
     }
-    let model = model_of(&body.bytes).await;
+    let model = model_of(&body.bytes).await?;
     if body.bytes.len() <= SHORT
         && let Some(unload) = Unload::of(route, &body.bytes)?
     {
@@ -87,31 +88,39 @@ pub(crate) async fn answer(
     }
     // Before any work is done for it.
     let ticket = lease.admission.admit()?;
-    app.bodies.admit(&mut body, PARSED).await?;
+    app.bodies.admit(&mut body, route).await?;
+    // What is long keeps a processor busy for a while.
+    let place = match body.bytes.len() > SHORT {
+        true => Arc::clone(&app.computing).acquire_owned().await.ok(),
+        false => None,
+    };
     let read = tokio::task::spawn_blocking(move || {
-        let call = api::accept(&lease.service, route, &body.bytes)?;
+        let (ticket, full) = (RefCell::new(ticket), RefCell::new(None));
+        let reserve = |texts, tokens| {
+            let grown = ticket.borrow_mut().grow(texts, tokens);
+            grown.map_err(|failure| full.borrow_mut().insert(failure).refusal.clone())
+        };
+        let call = api::accept_within(&lease.service, route, &body.bytes, &reserve);
+        // Model, place and the memory of the body are held here too: the work goes on where the client has left. What follows waits
+        // for the form, and needs no more of the body.
+        drop((body, place));
+        let call = call.map_err(|refusal| full.take().unwrap_or_else(|| refusal.into()))?;
         let requests: Result<Vec<engine::Request>, Refusal> =
             call.choices.into_iter().map(api::Prepared::finish).collect();
-        // Model, place and the memory of the body are held here too: the work goes on where the client has left.
-        drop(body);
-        Ok::<_, Refusal>((requests?, call.reply, lease, ticket))
+        Ok::<_, Failure>((requests?, call.reply, lease, ticket.into_inner()))
     });
     let read = read.await.map_err(|_| Failure::internal("a panic while the request was read"))?;
     let (requests, mut reply, lease, mut ticket) = read?;
     reply.model_loaded_in(load);
     check_slots(&requests, &lease)?;
-    let context = u64::from(lease.service.context);
-    let tokens = |request: &engine::Request| {
-        let prompt = request.prompt.len() as u64;
-        prompt + request.options().limit.unwrap_or(context).min(context.saturating_sub(prompt))
-    };
-    ticket.grow(requests.len(), requests.iter().map(tokens).sum())?;
-    ticket.wait().await?;
+    if !requests.is_empty() {
+        ticket.wait().await?;
+    }
     let texts = Texts::submit(lease, ticket, requests, reply, record);
     let seed = texts.reply.seed();
     let mut response = match texts.reply.is_stream() {
         true => stream(&app, texts),
-        false => texts.collect().await?,
+        false => texts.collect(&app).await?,
     };
     response.headers_mut().insert(SEED, seed.into());
     Ok(response)
@@ -203,7 +212,7 @@ impl Texts {
     }
 
     /// The answer in one piece.
-    async fn collect(mut self) -> Result<Response, Failure> {
+    async fn collect(mut self, app: &Arc<App>) -> Result<Response, Failure> {
         let mut frames = Vec::new();
         loop {
             // An answer in one piece makes no frames.
@@ -215,7 +224,10 @@ impl Texts {
             }
             self.news.notified().await;
         }
-        Ok(json(StatusCode::OK, &self.reply.body()?))
+        // It may be long: it is made where that stops nobody.
+        let app = Arc::clone(app);
+        let made = tokio::task::spawn_blocking(move || app.bodies.answer(self.reply.body()?.to_string()));
+        Ok(made.await.map_err(|_| Failure::internal("a panic while the answer was made"))??.response())
     }
 
     /// Sends the answer piece by piece. A panic is the error at the end of the stream, which has begun with a status of success.

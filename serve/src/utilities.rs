@@ -12,8 +12,8 @@ use bitnetc::percent;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::bodies::{Held, TOKENIZED};
-use crate::failure::{Failure, json as answer, json_text};
+use crate::bodies::Held;
+use crate::failure::{Failure, json as answer};
 use crate::log::Record;
 use crate::registry::{Entry, Lease};
 use crate::routes::{Answer, parameters, settled};
@@ -28,38 +28,48 @@ type Compute = fn(&Service, &[u8]) -> Result<String, Refusal>;
 /// Computes something, when less than so much is computed already. The place is free again when the work is done: that of a client
 /// who leaves goes on, and bodies must not pile up for it.
 async fn computed(
-    app: &App,
+    app: &Arc<App>,
     lease: Lease,
     mut body: Held,
+    route: Route,
     compute: impl FnOnce(&Service, &[u8]) -> Result<String, Refusal> + Send + 'static,
 ) -> Answer {
     let place = Arc::clone(&app.computing).acquire_owned().await;
     let place = place.map_err(|_| Failure::internal("the server computes nothing any more"))?;
-    app.bodies.admit(&mut body, TOKENIZED).await?;
+    app.bodies.admit(&mut body, route).await?;
+    let app = Arc::clone(app);
     let work = tokio::task::spawn_blocking(move || {
         let text = compute(&lease.service, &body.bytes);
-        drop((place, body));
-        text
+        drop(body);
+        let answer = app.bodies.answer(text?);
+        drop(place);
+        answer
     });
-    let text = work.await.map_err(|_| Failure::internal("a panic while the request was answered"))??;
-    Ok(json_text(StatusCode::OK, text))
+    Ok(work.await.map_err(|_| Failure::internal("a panic while the request was answered"))??.response())
 }
 
-async fn posted(app: Arc<App>, record: Record, request: Request<Body>, compute: Compute) -> Response {
+async fn posted(
+    app: Arc<App>,
+    record: Record,
+    request: Request<Body>,
+    (compute, route): (Compute, Route),
+) -> Response {
     let path = request.uri().path().to_owned();
     let result = async {
         let body = read_body(&app, request.into_body()).await?;
-        let lease = app.registry.acquire(model_of(&body.bytes).await.as_deref()).await?;
+        let lease = app.registry.acquire(model_of(&body.bytes).await?.as_deref()).await?;
         record.model(&lease.service.id);
-        computed(&app, lease, body, compute).await
+        computed(&app, lease, body, route, compute).await
     };
     settled(&path, result.await)
 }
 
 /// The number of tokens of the prompt of a request, for a route that counts them.
-pub(crate) async fn count_tokens(app: &App, route: Route, lease: Lease, body: Held) -> Answer {
-    computed(app, lease, body, move |service, body| Ok(api::count_tokens(service, route, body)?.to_string()))
-        .await
+pub(crate) async fn count_tokens(app: &Arc<App>, route: Route, lease: Lease, body: Held) -> Answer {
+    computed(app, lease, body, route, move |service, body| {
+        Ok(api::count_tokens(service, route, body)?.to_string())
+    })
+    .await
 }
 
 pub(crate) async fn tokenize(
@@ -71,7 +81,7 @@ pub(crate) async fn tokenize(
         let tokens = api::tokenize(service, body)?;
         serde_json::to_string(&tokens).map_err(|why| Failure::internal(&why.to_string()).refusal)
     };
-    posted(app, record, request, compute).await
+    posted(app, record, request, (compute, Route::ChatCompletions)).await
 }
 
 pub(crate) async fn detokenize(
@@ -79,7 +89,8 @@ pub(crate) async fn detokenize(
     Extension(record): Extension<Record>,
     request: Request<Body>,
 ) -> Response {
-    posted(app, record, request, |service, body| Ok(api::detokenize(service, body)?.to_string())).await
+    let compute: Compute = |service, body| Ok(api::detokenize(service, body)?.to_string());
+    posted(app, record, request, (compute, Route::Completions)).await
 }
 
 pub(crate) async fn apply_template(
@@ -87,7 +98,8 @@ pub(crate) async fn apply_template(
     Extension(record): Extension<Record>,
     request: Request<Body>,
 ) -> Response {
-    posted(app, record, request, |service, body| Ok(api::apply_template(service, body)?.to_string())).await
+    let compute: Compute = |service, body| Ok(api::apply_template(service, body)?.to_string());
+    posted(app, record, request, (compute, Route::ChatCompletions)).await
 }
 
 /// The model that the parameters of a path name, or the first.

@@ -16,7 +16,12 @@ use crate::tools::{MAX_TOOLS, Tool, ToolChoice, Tools};
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn accept(service: &Service, route: Route, value: &Value, how: &Reading) -> Result<Call, Refusal> {
+pub(super) fn accept(
+    service: &Service,
+    route: Route,
+    value: &Value,
+    how: &Reading<'_>,
+) -> Result<Call, Refusal> {
     let body = Body::new(route, value)?;
     check_model(body, service)?;
     let mut chat = Chat::of_messages(&messages(body)?, body, service)?;

@@ -3,7 +3,9 @@
 //! Choice `i` of a prompt has the seed of the request plus `i`, so that each can be had alone; what stands beside a prompt in
 //! a list changes nothing for it.
 
-use bitnetc_runtime::sampling::{Mirostat, SamplingParams};
+use std::sync::Arc;
+
+use bitnetc_runtime::sampling::{Mirostat, SamplingParams, StopList};
 use bitnetc_runtime::tokenizer::TokenId;
 use serde_json::Value;
 
@@ -12,6 +14,7 @@ use super::fields::*;
 use super::form::Form;
 use super::prepared::{Prepared, SharedForm};
 use super::prompt::Prompt;
+use super::utilities::check_text;
 use super::{Reading, Refusal, Service};
 use crate::constraint::{GrammarSource, MakeConstraint};
 use crate::engine::{CacheUse, GenerateOptions, Request, Salt, SeatIndex};
@@ -54,7 +57,7 @@ pub(super) fn random_bits() -> u64 {
 }
 
 /// The biases by token id: an object, or llama.cpp's list of pairs, whose tokens may be given as text.
-fn biases(value: &Value, service: &Service) -> Result<Vec<(TokenId, f32)>, Refusal> {
+fn biases(value: &Value, service: &Service) -> Result<Arc<[(TokenId, f32)]>, Refusal> {
     let wrong = || {
         let message = "logit_bias must be an object of token ids with numbers from -100 to 100, or a list of pairs [token \
                        id or text, number or false]";
@@ -77,6 +80,11 @@ fn biases(value: &Value, service: &Service) -> Result<Vec<(TokenId, f32)>, Refus
         };
         Some(ids.into_iter().map(|id| (id, bias)).collect())
     };
+    let texts: usize = match value {
+        Value::Array(list) => list.iter().filter_map(|pair| pair.get(0)?.as_str()).map(str::len).sum(),
+        _ => 0,
+    };
+    check_text(texts, "logit_bias")?;
     let too_many = |count: usize| count > SamplingParams::MAX_BIASES;
     let biases: Option<Vec<(TokenId, f32)>> = match value {
         Value::Object(map) if too_many(map.len()) => None,
@@ -92,7 +100,7 @@ fn biases(value: &Value, service: &Service) -> Result<Vec<(TokenId, f32)>, Refus
                 format!("logit_bias: there is no token {id}; the vocabulary has {}", service.vocab());
             Err(Refusal::field("logit_bias", message))
         }
-        None => Ok(biases),
+        None => Ok(biases.into()),
     }
 }
 
@@ -153,17 +161,21 @@ fn limit(body: Body<'_>, service: &Service) -> Option<u64> {
 }
 
 /// The stop strings of the body, or the default ones.
-fn stops(body: Body<'_>, service: &Service) -> Result<Vec<String>, Refusal> {
+fn stops(body: Body<'_>, service: &Service) -> Result<StopList, Refusal> {
     let limits = &service.limits;
     let Some(stops) = body.texts(&STOP) else { return Ok(service.defaults.options.stop.clone()) };
-    if stops.len() > limits.stops || stops.iter().any(|stop| stop.len() > limits.stop_bytes) {
+    let all: usize = stops.iter().map(String::len).sum();
+    if stops.len() > limits.stops
+        || stops.iter().any(|stop| stop.len() > limits.stop_bytes)
+        || all > limits.all_stop_bytes
+    {
         let message = format!(
-            "stop must be a string or at most {} strings, of at most {} bytes each",
-            limits.stops, limits.stop_bytes
+            "stop must be a string or at most {} strings, of at most {} bytes each and {} bytes together",
+            limits.stops, limits.stop_bytes, limits.all_stop_bytes
         );
         return Err(Refusal::field("stop", message));
     }
-    Ok(stops)
+    Ok(stops.into())
 }
 
 /// The tokens that end a text.
@@ -231,7 +243,7 @@ impl Asked {
         service: &Service,
         prompts: Vec<Prompt>,
         logprobs: Option<usize>,
-        how: &Reading,
+        how: &Reading<'_>,
     ) -> Result<Self, Refusal> {
         let form = body.form()?.or_else(|| service.defaults.form.clone().map(of_options));
         let seat = body.count(&ID_SLOT).and_then(|id| u32::try_from(id).ok()).map(SeatIndex);
@@ -253,13 +265,19 @@ impl Asked {
         })
     }
 
+    /// The strings that end the texts of a prompt.
+    pub(super) fn stops_of(&self, prompt: &Prompt) -> StopList {
+        self.options.stop.with(prompt.stop.iter().map(String::as_str))
+    }
+
     /// The choices as the engine takes them, in the order of their indices, while their form begins to be compiled.
     ///
     /// # Errors
     /// A prompt that has unknown tokens, or that the context has no room for.
-    pub(super) fn prepare(&self, service: &Service, how: &Reading) -> Result<Vec<Prepared>, Refusal> {
+    pub(super) fn prepare(&self, service: &Service, how: &Reading<'_>) -> Result<Vec<Prepared>, Refusal> {
         self.prompts.iter().try_for_each(|prompt| self.check(prompt, service, how.fits))?;
         self.check_entries(service)?;
+        self.reserve(service, how)?;
         let form = match &self.form {
             Some(Form { field, source: Some(grammar) }) if how.forms => {
                 Some((*field, SharedForm::new(service.model.compile(grammar))))
@@ -268,12 +286,12 @@ impl Asked {
         };
         let mut prepared = Vec::with_capacity(self.prompts.len() * self.choices);
         for prompt in &self.prompts {
+            let stop = self.stops_of(prompt);
             for choice in 0..self.choices {
                 let seed = self.params.seed.wrapping_add(choice as u64);
                 let params = SamplingParams { seed, ..self.params.clone() };
-                let mut options = self.options.clone();
-                options.stop.extend(prompt.stop.iter().cloned());
-                let request = Request::new(prompt.tokens.clone(), params, options);
+                let options = GenerateOptions { stop: stop.clone(), ..self.options.clone() };
+                let request = Request::new(Arc::clone(&prompt.tokens), params, options);
                 let mut request = request.map_err(|why| Refusal::of_error(&why.into(), None))?;
                 request.stream = self.stream;
                 request.progress = self.progress;
@@ -283,6 +301,18 @@ impl Asked {
             }
         }
         Ok(prepared)
+    }
+
+    /// Takes places for all texts of the request.
+    fn reserve(&self, service: &Service, how: &Reading<'_>) -> Result<(), Refusal> {
+        let Some(reserve) = how.reserve else { return Ok(()) };
+        let context = u64::from(service.context);
+        let tokens = |prompt: &Prompt| {
+            let prompt = prompt.tokens.len() as u64;
+            prompt + self.options.limit.unwrap_or(context).min(context.saturating_sub(prompt))
+        };
+        let tokens: u64 = self.prompts.iter().map(tokens).sum();
+        reserve(self.prompts.len() * self.choices, tokens.saturating_mul(self.choices as u64))
     }
 
     /// Whether an answer in one piece stays within its bounds, however long its texts become.

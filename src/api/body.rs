@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use bitnetc_frontend_gguf::text as input_text;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::fields::{FIELDS, Field, Kind, Treatment};
@@ -19,6 +20,14 @@ const MAX_WORDS: usize = 200;
 /// # Errors
 /// What is empty, is no JSON, or is nested too deeply.
 pub(super) fn parse(bytes: &[u8]) -> Result<Value, Refusal> {
+    parse_as(bytes)
+}
+
+/// As [`parse`], for a type that keeps what it needs.
+///
+/// # Errors
+/// As [`parse`]; JSON that is not of this type.
+pub(super) fn parse_as<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
         Refusal::request("invalid_utf8", format!("the request is not UTF-8 at byte {at}"))
@@ -33,6 +42,61 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Value, Refusal> {
             format!("the request is not valid JSON: {}", words(&error.to_string())),
         )
     })
+}
+
+/// Bytes of memory that an object and its first field take, a list and its first element, and each further field or element:
+/// tables and vectors grow by doubling, and their old memory is there until it has been copied.
+const OBJECT: usize = 576;
+const LIST: usize = 352;
+const FURTHER: usize = 256;
+
+/// The memory that reading the body of a request for `route` takes at its worst moment, at most: what its values take, as often as
+/// there are copies of them at a time. Found by looking at each byte once, without reading the body.
+pub fn reading_bytes(route: Route, body: &[u8]) -> usize {
+    let mut bytes = body.len();
+    let mut rest = body;
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        bytes += match first {
+            b'{' => OBJECT,
+            b'[' => LIST,
+            b',' => FURTHER,
+            b'"' => {
+                rest = after_string(after);
+                0
+            }
+            _ => 0,
+        };
+    }
+    bytes.saturating_mul(copies(route))
+}
+
+/// What follows a string whose first quotation mark has been read.
+fn after_string(mut rest: &[u8]) -> &[u8] {
+    loop {
+        let Some(at) = rest.iter().position(|byte| b"\"\\".contains(byte)) else { return &[] };
+        let is_end = rest[at] == b'"';
+        // A backslash takes the next byte with it.
+        rest = rest.get(at + if is_end { 1 } else { 2 }..).unwrap_or_default();
+        if is_end {
+            return rest;
+        }
+    }
+}
+
+/// Copies of a body's values that there are at a time: the body, messages as they are read and as a template is given them. ollama's
+/// bodies are put into the form of the others first.
+fn copies(route: Route) -> usize {
+    match route {
+        Route::Completions | Route::LlamaCompletion => 2,
+        Route::ChatCompletions
+        | Route::ChatTokens
+        | Route::Responses
+        | Route::ResponseTokens
+        | Route::Messages
+        | Route::CountTokens => 5,
+        Route::OllamaChat | Route::OllamaGenerate => 7,
+    }
 }
 
 /// Another's words, in bounds.
@@ -190,5 +254,22 @@ fn allows(kind: Kind, value: &Value) -> bool {
         Kind::Biases => value.is_object() || value.is_array(),
         Kind::Prompt => value.is_string() || value.is_array(),
         Kind::Form(_) | Kind::Described(_) | Kind::Any => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_cost_their_bytes_and_everything_else_more() {
+        let cost = |body: &str| reading_bytes(Route::Completions, body.as_bytes()) / 2 - body.len();
+        assert_eq!(cost(r#""{[,\"{[,""#), 0);
+        assert_eq!(cost(r#"{"a,":[1,2,{}]}"#), OBJECT + LIST + 2 * FURTHER + OBJECT);
+        assert_eq!(cost(r#""\\",[]"#), FURTHER + LIST);
+        // What is no JSON has a price too.
+        for broken in ["\"", "\"\\", "\"a\\"] {
+            assert_eq!(cost(broken), 0, "{broken}");
+        }
     }
 }

@@ -132,7 +132,7 @@ impl ChatRequest {
         mut self,
         body: Body<'_>,
         service: &Service,
-        how: &Reading,
+        how: &Reading<'_>,
     ) -> Result<(Asked, AnswerForm), Refusal> {
         let (text, prompt) = self.render(service, how.fits)?;
         let abilities = encoder(service)?.abilities();

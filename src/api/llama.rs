@@ -15,7 +15,7 @@ use super::{Call, Reading, Refusal, Route, Service, prompt};
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn accept(service: &Service, value: &Value, how: &Reading) -> Result<Call, Refusal> {
+pub(super) fn accept(service: &Service, value: &Value, how: &Reading<'_>) -> Result<Call, Refusal> {
     let body = Body::new(Route::LlamaCompletion, value)?;
     check_model(body, service)?;
     let prompts = prompt::of_body(body, service)?;
@@ -52,7 +52,7 @@ fn settings(asked: &Asked, service: &Service) -> Value {
         "n_predict": options.limit.map_or(json!(-1), |limit| json!(limit)),
         "max_tokens": options.limit.map_or(json!(-1), |limit| json!(limit)),
         "ignore_eos": options.ignore_end,
-        "stop": options.stop,
+        "stop": options.stop.iter().collect::<Vec<_>>(),
         "n_probs": options.logprobs.unwrap_or(0),
         "stream": asked.stream,
     });

@@ -1,10 +1,13 @@
 //! The messages of a chat: read, checked, and made into the tokens of a prompt by the model's template.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::body::Body;
 use super::fields::{ADD_GENERATION_PROMPT, CHAT_TEMPLATE_KWARGS, CONTINUE_FINAL_MESSAGE, MESSAGES, asks};
 use super::prompt::{Prompt, check_length};
+use super::utilities::check_text;
 use super::{Refusal, Service};
 use crate::chat::{ChatEncoder, Message, RenderInput, Role};
 
@@ -186,10 +189,10 @@ impl Chat {
     /// A model without chats, messages that its template refuses; with `fits`, a text that is longer than any that the context holds.
     pub(super) fn render(&self, service: &Service, fits: bool) -> Result<(String, Prompt), Refusal> {
         let encoder = encoder(service)?;
-        let mut messages = self.messages.clone();
+        let mut messages = Cow::Borrowed(&self.messages);
         if messages.iter().any(|message| message.fields.contains_key("tool_calls")) {
             let history = encoder.abilities().history;
-            messages.iter_mut().for_each(|message| history.adapt(message));
+            messages.to_mut().iter_mut().for_each(|message| history.adapt(message));
         }
         let input = RenderInput {
             messages: &messages,
@@ -204,11 +207,12 @@ impl Chat {
         if let Some(begun) = &self.begun {
             rendered = encoder.continued(rendered, begun);
         }
-        if fits {
-            check_length(&rendered.text, service, "messages")?;
+        match fits {
+            true => check_length(&rendered.text, service, "messages")?,
+            false => check_text(rendered.text.len(), "messages")?,
         }
         let tokens = encoder.encode(&rendered).map_err(|why| refused(why.to_string()))?;
-        Ok((rendered.text, Prompt { tokens, text: None, stop: encoder.stop().to_vec() }))
+        Ok((rendered.text, Prompt { stop: encoder.stop().to_vec(), ..Prompt::of_tokens(tokens) }))
     }
 }
 

@@ -46,6 +46,7 @@ mod utilities;
 use serde_json::Value;
 
 pub use asked::random_seed;
+pub use body::reading_bytes;
 pub use fields::{FIELDS, Field, Kind, Routes, Treatment};
 pub use form::{Form, FormError, Reader};
 pub use ollama::{Listed, Unload, ollama_ps, ollama_show, ollama_tags, ollama_version, rfc3339};
@@ -72,9 +73,15 @@ pub struct Call {
     pub reply: Reply,
 }
 
+/// Takes places for so many texts, which may come to so many tokens together, before any of them is made.
+///
+/// # Errors
+/// There is no room for them.
+pub type Reserve<'r> = &'r dyn Fn(usize, u64) -> Result<(), Refusal>;
+
 /// How a request is read by who asks for it.
-#[derive(Clone, Debug)]
-pub(crate) struct Reading {
+#[derive(Clone)]
+pub(crate) struct Reading<'r> {
     /// The seed of a request that names none; `None`: a random one.
     pub(crate) seed: Option<u64>,
     /// Whether forms begin to be compiled; without them texts follow none.
@@ -85,12 +92,14 @@ pub(crate) struct Reading {
     pub(crate) id: Option<String>,
     /// Whether a prompt that the context has no room for is refused.
     pub(crate) fits: bool,
+    /// What takes places for the texts; `None`: there is always room.
+    pub(crate) reserve: Option<Reserve<'r>>,
 }
 
-impl Reading {
+impl<'r> Reading<'r> {
     /// As a server reads requests.
-    fn of(service: &Service) -> Self {
-        Self { seed: service.defaults.seed, forms: true, measured: true, id: None, fits: true }
+    fn of(service: &Service, reserve: Option<Reserve<'r>>) -> Self {
+        Self { seed: service.defaults.seed, forms: true, measured: true, id: None, fits: true, reserve }
     }
 }
 
@@ -100,14 +109,33 @@ impl Reading {
 /// # Errors
 /// What is wrong with the request.
 pub fn accept(service: &Service, route: Route, body: &[u8]) -> Result<Call, Refusal> {
-    read(service, route, &body::parse(body)?, &Reading::of(service))
+    read(service, route, &body::parse(body)?, &Reading::of(service, None))
+}
+
+/// As [`accept`]; `reserve` takes places for the texts once their number is known, before they are made and before their form begins
+/// to be compiled.
+///
+/// # Errors
+/// What is wrong with the request; what `reserve` says.
+pub fn accept_within(
+    service: &Service,
+    route: Route,
+    body: &[u8],
+    reserve: Reserve<'_>,
+) -> Result<Call, Refusal> {
+    read(service, route, &body::parse(body)?, &Reading::of(service, Some(reserve)))
 }
 
 /// As [`accept`], for a body that is JSON already.
 ///
 /// # Errors
 /// What is wrong with the request.
-pub(crate) fn read(service: &Service, route: Route, body: &Value, how: &Reading) -> Result<Call, Refusal> {
+pub(crate) fn read(
+    service: &Service,
+    route: Route,
+    body: &Value,
+    how: &Reading<'_>,
+) -> Result<Call, Refusal> {
     match route {
         Route::ChatCompletions | Route::ChatTokens | Route::Completions => {
             openai::accept(service, route, body, how)

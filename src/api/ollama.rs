@@ -25,7 +25,12 @@ use crate::tools::Tools;
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn accept(service: &Service, route: Route, value: &Value, how: &Reading) -> Result<Call, Refusal> {
+pub(super) fn accept(
+    service: &Service,
+    route: Route,
+    value: &Value,
+    how: &Reading<'_>,
+) -> Result<Call, Refusal> {
     let value = flat(value);
     let body = Body::new(route, &value)?;
     check_model(body, service)?;
@@ -117,7 +122,7 @@ fn resident(
     route: Route,
     body: Body<'_>,
     residence: Residence,
-    how: &Reading,
+    how: &Reading<'_>,
 ) -> Result<Call, Refusal> {
     let asked = Asked::of_body(body, service, Vec::new(), None, how)?;
     let shape = Box::new(OllamaShape::resident(residence, route == Route::OllamaChat));

@@ -45,7 +45,7 @@ fn logprobs(body: Body<'_>, route: Route) -> Result<Option<usize>, Refusal> {
 }
 
 /// What the answer shows, beside text.
-fn shown(body: Body<'_>, asked: &Asked, how: &Reading) -> Shown {
+fn shown(body: Body<'_>, asked: &Asked, how: &Reading<'_>) -> Shown {
     let include_usage =
         body.object(&STREAM_OPTIONS).and_then(|options| options.get("include_usage")?.as_bool());
     Shown {
@@ -67,7 +67,7 @@ pub(super) fn accept(
     service: &Service,
     route: Route,
     value: &serde_json::Value,
-    how: &Reading,
+    how: &Reading<'_>,
 ) -> Result<Call, Refusal> {
     let body = Body::new(route, value)?;
     check_model(body, service)?;

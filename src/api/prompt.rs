@@ -1,5 +1,7 @@
 //! The prompts of a completion: text, token ids, or several of either.
 
+use std::sync::Arc;
+
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 use serde_json::Value;
 
@@ -12,9 +14,9 @@ use crate::model::prompt_tokens;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Prompt {
     /// Its tokens.
-    pub(super) tokens: Vec<TokenId>,
+    pub(super) tokens: Arc<[TokenId]>,
     /// The text that an echo repeats; `None`: that of the tokens.
-    pub(super) text: Option<String>,
+    pub(super) text: Option<Arc<str>>,
     /// Strings that end the text besides those of the request.
     pub(super) stop: Vec<String>,
 }
@@ -22,12 +24,12 @@ pub(super) struct Prompt {
 impl Prompt {
     /// Of tokens.
     pub(super) fn of_tokens(tokens: Vec<TokenId>) -> Self {
-        Self { tokens, ..Self::default() }
+        Self { tokens: tokens.into(), ..Self::default() }
     }
 
     /// The text that an echo repeats.
     pub(super) fn echo(&self, tokenizer: &dyn Tokenize) -> String {
-        self.text.clone().unwrap_or_else(|| {
+        self.text.as_deref().map(str::to_owned).unwrap_or_else(|| {
             let bytes: Vec<u8> =
                 self.tokens.iter().flat_map(|&id| tokenizer.piece(id, true)).copied().collect();
             String::from_utf8_lossy(&bytes).into_owned()
@@ -66,7 +68,7 @@ fn of_text(text: &str, service: &Service) -> Result<Prompt, Refusal> {
     check_length(text, service, "prompt")?;
     let tokens = prompt_tokens(service.model.tokenizer(), text);
     let tokens = tokens.map_err(|why| Refusal::field("prompt", why.to_string()))?;
-    Ok(Prompt { tokens, text: Some(text.to_owned()), stop: Vec::new() })
+    Ok(Prompt { text: Some(text.into()), ..Prompt::of_tokens(tokens) })
 }
 
 /// The tokens with these ids. Whether the model has them is checked with everything else of the prompt.

@@ -105,9 +105,12 @@ impl Refusal {
     pub(super) fn of_form(why: &ConstraintError, field: Option<&'static str>) -> Self {
         let code = match why {
             ConstraintError::Limit { .. } => "grammar_limit",
+            ConstraintError::Late { .. } => "grammar_timeout",
             _ => "invalid_value",
         };
-        let status = if matches!(why, ConstraintError::Thread(_)) { 503 } else { 400 };
+        // What another attempt may succeed with: it depends on the machine and not on the request.
+        let is_busy = matches!(why, ConstraintError::Thread(_) | ConstraintError::Late { .. });
+        let status = if is_busy { 503 } else { 400 };
         let message = field.map_or_else(|| why.to_string(), |field| format!("{field}: {why}"));
         Self { param: field.map(str::to_owned), ..Self::new(status, code, message) }
     }

@@ -17,7 +17,12 @@ use crate::tools::Tools;
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn accept(service: &Service, route: Route, value: &Value, how: &Reading) -> Result<Call, Refusal> {
+pub(super) fn accept(
+    service: &Service,
+    route: Route,
+    value: &Value,
+    how: &Reading<'_>,
+) -> Result<Call, Refusal> {
     // The form has OpenAI's older spelling inside.
     let mut value = value.clone();
     if let Some(format) = format(&value) {

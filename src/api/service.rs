@@ -61,11 +61,21 @@ pub struct Limits {
     pub stops: usize,
     /// Bytes of such a string.
     pub stop_bytes: usize,
+    /// Bytes of all of them together.
+    pub all_stop_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { choices: 8, prompts: 64, messages: 4096, entries: 1 << 21, stops: 64, stop_bytes: 4096 }
+        Self {
+            choices: 8,
+            prompts: 64,
+            messages: 4096,
+            entries: 1 << 18,
+            stops: 64,
+            stop_bytes: 4096,
+            all_stop_bytes: 64 << 10,
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! What is answered without the engine: tokens of texts and texts of tokens, prompts of chats, and what a client may know of the
 //! model.
 
-use bitnetc_frontend_gguf::text as input_text;
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
-use serde::ser::SerializeMap;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::body::{self, Body, token_id};
@@ -14,13 +14,60 @@ use super::settings::of_sampler;
 use super::{Defaults, Reading, Refusal, Route, Service, read};
 use crate::chat::RenderInput;
 
-/// The model that a body names, without reading the rest of it.
-pub fn model_of(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Named {
-        model: Option<String>,
+/// The name of the model in a body. Of several fields of this name the last one counts, as of all fields.
+struct Named(Option<Box<RawValue>>);
+
+impl<'de> Deserialize<'de> for Named {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Named;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Named, A::Error> {
+                let mut model = None;
+                while let Some(name) = map.next_key::<String>()? {
+                    match name == "model" {
+                        true => model = Some(map.next_value()?),
+                        false => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(Named(model))
+            }
+        }
+        deserializer.deserialize_map(Fields)
     }
-    serde_json::from_slice::<Named>(&input_text::json(body)).ok()?.model
+}
+
+/// The model that a body names; the rest of it is looked at, but not kept. `None`: it names none.
+///
+/// # Errors
+/// What is no JSON object; a name that is no string.
+pub fn model_of(body: &[u8]) -> Result<Option<String>, Refusal> {
+    let Named(name) = body::parse_as(body)?;
+    let name = name.map(|name| serde_json::from_str::<Option<String>>(name.get())).transpose();
+    name.map(Option::flatten).map_err(|_| Refusal::field("model", "model must be a string"))
+}
+
+/// Longest text that is tokenized for its tokens alone, in bytes: about a second's work.
+const MAX_TEXT: usize = 1 << 20;
+/// Longest text that is made of tokens, in bytes.
+const MAX_DETOKENIZED: usize = 8 << 20;
+
+/// Refuses a text that would be tokenized for long.
+pub(super) fn check_text(bytes: usize, field: &str) -> Result<(), Refusal> {
+    match bytes > MAX_TEXT {
+        true => {
+            let message = format!(
+                "{field} has {bytes} bytes of text, but at most {MAX_TEXT} are tokenized at once: send the text in parts"
+            );
+            Err(Refusal::field(field, message))
+        }
+        false => Ok(()),
+    }
 }
 
 /// The object of a body.
@@ -49,6 +96,7 @@ fn encode(
     parse: bool,
     field: &str,
 ) -> Result<Vec<TokenId>, Refusal> {
+    check_text(text.len(), field)?;
     let ids = service.model.tokenizer().encode(text, special, parse);
     ids.map_err(|why| Refusal::field(field, format!("{field}: {why}")))
 }
@@ -60,6 +108,7 @@ fn content(service: &Service, value: &Value, special: bool, parse: bool) -> Resu
         Value::String(text) => return encode(service, text, special, parse, "content"),
         value => value.as_array().ok_or_else(wrong)?,
     };
+    check_text(parts.iter().filter_map(Value::as_str).map(str::len).sum(), "content")?;
     let mut ids = Vec::new();
     for (number, part) in parts.iter().enumerate() {
         match part {
@@ -178,7 +227,7 @@ pub fn tokenize<'s>(service: &'s Service, body: &[u8]) -> Result<Tokenized<'s>, 
                 opens_turn: flag(&fields, "add_generation_prompt", true)?,
                 ..Chat::default()
             };
-            chat.render(service, false)?.1.tokens
+            chat.render(service, false)?.1.tokens.to_vec()
         }
         (None, Some(_)) => return Err(Refusal::field("messages", "messages must be a list of messages")),
         (Some(_), Some(_)) => {
@@ -206,7 +255,15 @@ pub fn detokenize(service: &Service, body: &[u8]) -> Result<Value, Refusal> {
     let list = given(&fields, "tokens").and_then(Value::as_array).ok_or_else(wrong)?;
     let id = |value: &Value| token_id(value).filter(|&id| id < service.vocab());
     let ids: Vec<TokenId> = list.iter().map(id).collect::<Option<_>>().ok_or_else(wrong)?;
-    let text = service.model.tokenizer().decode_lossy(&ids, true);
+    let tokenizer = service.model.tokenizer();
+    let bytes: usize = ids.iter().map(|&id| tokenizer.piece(id, true).len()).sum();
+    if bytes > MAX_DETOKENIZED {
+        let message = format!(
+            "tokens have {bytes} bytes of text, but an answer may have {MAX_DETOKENIZED}: send them in parts"
+        );
+        return Err(Refusal::field("tokens", message));
+    }
+    let text = tokenizer.decode_lossy(&ids, true);
     Ok(json!({ "content": text, "prompt": text }))
 }
 
@@ -253,7 +310,7 @@ pub fn apply_template(service: &Service, body: &[u8]) -> Result<Value, Refusal> 
 /// # Errors
 /// What is wrong with the body.
 pub fn count_tokens(service: &Service, route: Route, body: &[u8]) -> Result<Value, Refusal> {
-    let how = Reading { forms: false, fits: false, ..Reading::of(service) };
+    let how = Reading { forms: false, fits: false, ..Reading::of(service, None) };
     let call = read(service, route, &body::parse(body)?, &how)?;
     let tokens = call.choices.first().map_or(0, super::Prepared::prompt_tokens);
     Ok(match route {
@@ -334,7 +391,7 @@ fn default_settings(defaults: &Defaults, context: Option<u32>) -> Value {
         ("seed", seed.map_or(json!(-1), |seed| json!(seed))),
         ("max_tokens", options.limit.map_or(json!(-1), |limit| json!(limit))),
         ("ignore_eos", json!(options.ignore_end)),
-        ("stop", json!(options.stop)),
+        ("stop", json!(options.stop.iter().collect::<Vec<_>>())),
     ];
     settings.extend(others.map(|(name, value)| (name.to_owned(), value)));
     json!({ "n_ctx": context, "params": settings })

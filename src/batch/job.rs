@@ -141,7 +141,8 @@ impl Job {
             let defaults = &self.service.defaults;
             let of_line = defaults.params.seed.wrapping_add(item.line) & 0xffff_ffff;
             let seed = Some(defaults.seed.unwrap_or(of_line));
-            let how = Reading { seed, forms, measured: false, id: Some(item.hash.clone()), fits: true };
+            let id = Some(item.hash.clone());
+            let how = Reading { seed, forms, measured: false, id, fits: true, reserve: None };
             api::read(&self.service, route, &body, &how)
         }))
     }

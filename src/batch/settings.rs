@@ -119,7 +119,7 @@ impl Settings {
         } = options;
         self.add("n_predict", json!(limit), Value::Null);
         self.add("ignore_eos", json!(ignore_end), json!(false));
-        self.add("reverse_prompt", json!(stop), json!([]));
+        self.add("reverse_prompt", json!(stop.iter().collect::<Vec<_>>()), json!([]));
         self.add("min_tokens", json!(min_tokens), json!(0));
         self.add("stop_token_ids", json!(stop_tokens), json!([]));
         self.add("include_stop", json!(include_stop), json!(false));
@@ -198,11 +198,11 @@ mod tests {
             ("presence_penalty", |d| d.params.presence_penalty = 1.5),
             ("top_k", |d| d.params.top_k = 7),
             ("repeat_last_n", |d| d.params.repeat_last_n = 7),
-            ("logit_bias", |d| d.params.logit_bias = vec![(7, f32::NEG_INFINITY)]),
+            ("logit_bias", |d| d.params.logit_bias = [(7, f32::NEG_INFINITY)].into()),
             ("samplers", |d| d.params.stages = vec![Stage::TopK]),
             ("n_predict", |d| d.options.limit = Some(3)),
             ("ignore_eos", |d| d.options.ignore_end = true),
-            ("reverse_prompt", |d| d.options.stop = vec!["x".to_owned()]),
+            ("reverse_prompt", |d| d.options.stop = vec!["x".to_owned()].into()),
             ("seed", |d| d.seed = Some(3)),
             ("grammar", |d| d.form = Some(GrammarSource::Lark("start: \"a\"".to_owned()))),
             ("min_tokens", |d| d.options.min_tokens = 2),

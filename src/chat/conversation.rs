@@ -273,7 +273,7 @@ impl Conversation {
         let mut turns = std::mem::take(&mut self.known).turns;
         turns.retain(|known| known.tokens <= turn.same);
         let mut options = options.clone();
-        options.stop.extend_from_slice(self.encoder.stop());
+        options.stop = options.stop.with(self.encoder.stop().iter().map(String::as_str));
         let text = Text::new(sampler.clone(), options, constraint);
 
         let prompt_tokens = turn.prompt.len();

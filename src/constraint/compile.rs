@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use super::{Constraint, ConstraintError, GrammarLimit};
+use super::{Constraint, ConstraintError};
 
-/// Longest time that a grammar may take to be compiled.
-pub const MAX_TIME: Duration = Duration::from_secs(10);
+/// Longest time that a grammar is waited for. What is read in time depends on the load of the machine, so that what is not is no fault
+/// of the grammar ([`ConstraintError::Late`]); what a grammar may cost is counted elsewhere.
+pub const MAX_TIME: Duration = Duration::from_secs(30);
 /// Most threads at a time.
 const MAX_THREADS: usize = 8;
 /// How often it is looked whether a turn has come.
@@ -110,7 +111,7 @@ impl Compiling {
     /// The constraint, once it is there.
     ///
     /// # Errors
-    /// What is wrong with the grammar; [`GrammarLimit::Time`].
+    /// What is wrong with the grammar; [`ConstraintError::Late`].
     pub fn wait(mut self) -> Result<Box<dyn Constraint>, ConstraintError> {
         while !self.settle(POLL) {}
         match self.0 {
@@ -151,7 +152,7 @@ impl Compiling {
 }
 
 fn too_late() -> ConstraintError {
-    ConstraintError::Limit { limit: GrammarLimit::Time, most: MAX_TIME.as_secs() }
+    ConstraintError::Late { seconds: MAX_TIME.as_secs() }
 }
 
 #[cfg(test)]
@@ -180,7 +181,7 @@ mod tests {
             *deadline = Instant::now();
         }
         let late = slow.wait();
-        assert!(matches!(late, Err(ConstraintError::Limit { limit: GrammarLimit::Time, .. })));
+        assert!(matches!(late, Err(ConstraintError::Late { .. })));
         drop(release);
     }
 }

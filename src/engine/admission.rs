@@ -106,7 +106,9 @@ impl<S: Stepper> Scheduler<S> {
         let model = (&*self.tokenizer, self.stepper.vocab(), self.stepper.context());
         let begun = running.begin(&tokens, model, (SeatIndex(index as u32), kept), now, &self.metrics);
         let seat = &mut self.seats[index];
-        (seat.pending, seat.fed) = (tokens, kept);
+        seat.pending.clear();
+        seat.pending.extend_from_slice(&tokens);
+        seat.fed = kept;
         self.places[index] = Some(running);
         self.touch(index);
         if let Err(panic) = begun {
@@ -193,7 +195,7 @@ impl<S: Stepper> Scheduler<S> {
         let Some(mut running) = self.places[index].take() else { return };
         running.park();
         let seat = &self.seats[index];
-        let tokens = [S::tokens(&seat.sequence), &seat.pending[seat.fed..]].concat();
+        let tokens = [S::tokens(&seat.sequence), &seat.pending[seat.fed..]].concat().into();
         let at = self.waiting.partition_point(|waiting| waiting.running.arrival < arrival);
         self.waiting.insert(at, Waiting { running, tokens });
         self.touch(index);

@@ -34,6 +34,7 @@ mod error;
 mod event;
 mod handle;
 mod many;
+mod mask;
 mod metrics;
 mod plan;
 mod prefix;

@@ -1,5 +1,7 @@
 //! Requests to the engine: a prompt, and how the text after it is generated.
 
+use std::sync::Arc;
+
 use bitnetc_runtime::error::SessionError;
 use bitnetc_runtime::sampling::{ParamError, Sampler, SamplingParams};
 use bitnetc_runtime::tokenizer::TokenId;
@@ -40,8 +42,8 @@ impl Default for CacheUse {
 /// A text to make.
 #[derive(Debug)]
 pub struct Request {
-    /// The tokens that the text continues: at least one.
-    pub prompt: Vec<TokenId>,
+    /// The tokens that the text continues: at least one. Texts of one prompt share them.
+    pub prompt: Arc<[TokenId]>,
     /// Whether every token is an event, or the end alone. On by default.
     pub stream: bool,
     /// Whether every step that reads a part of the prompt is an event.
@@ -63,7 +65,7 @@ impl Request {
     /// # Errors
     /// Sampling parameters out of range.
     pub fn new(
-        prompt: Vec<TokenId>,
+        prompt: impl Into<Arc<[TokenId]>>,
         params: SamplingParams,
         options: GenerateOptions,
     ) -> Result<Self, ParamError> {
@@ -72,8 +74,8 @@ impl Request {
 
     /// A text that has begun and goes on after another prompt, which holds its tokens too as far as the model is to see
     /// them. Sampler, constraint, stop strings and limit go on where they are.
-    pub fn resume(prompt: Vec<TokenId>, text: Text) -> Self {
-        let cache = CacheUse::default();
+    pub fn resume(prompt: impl Into<Arc<[TokenId]>>, text: Text) -> Self {
+        let (prompt, cache) = (prompt.into(), CacheUse::default());
         Self { prompt, text, stream: true, progress: false, keep_state: false, prompt_logprobs: None, cache }
     }
 

@@ -3,6 +3,7 @@
 //! A request can lose its sequence and get a different one later ([`Running::park`]). Its text then continues, and does not depend on
 //! the interruption.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitnetc_runtime::error::SessionError;
@@ -12,6 +13,7 @@ use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 use super::channel::Outlet;
 use super::error::{EngineError, guarded};
 use super::event::{Completion, Event, PromptProgress, Token};
+use super::mask::MaskTurn;
 use super::metrics::Metrics;
 use super::request::{CacheUse, Request};
 use super::slots::{SeatIndex, ToldTask};
@@ -45,7 +47,7 @@ pub(super) struct Rows {
 /// A prompt whose tokens' probabilities are wanted.
 #[derive(Debug)]
 struct Scored {
-    prompt: Vec<TokenId>,
+    prompt: Arc<[TokenId]>,
     /// Most likely tokens to report at each position.
     top: usize,
     /// Of the tokens after the first, as far as they are known.
@@ -109,6 +111,8 @@ pub(super) struct Running {
     resumed: bool,
     /// Whether it has had a sequence.
     begun: bool,
+    /// What the mask of its constraint takes.
+    pub(super) mask: MaskTurn,
     /// Time for sampling in the step under way, if there was any.
     sampled: Option<Duration>,
     /// Time for rows of the prompt that are scored.
@@ -124,9 +128,9 @@ impl Running {
         outlet: Outlet,
         arrival: u64,
         submitted: Duration,
-    ) -> (Self, Vec<TokenId>) {
+    ) -> (Self, Arc<[TokenId]>) {
         let Request { prompt, stream, progress, keep_state, prompt_logprobs, cache, text } = request;
-        let scored = |top| Scored { prompt: prompt.clone(), top, found: Vec::with_capacity(prompt.len()) };
+        let scored = |top| Scored { prompt: Arc::clone(&prompt), top, found: Vec::new() };
         let running = Self {
             scored: prompt_logprobs.map(scored),
             cache,
@@ -147,6 +151,7 @@ impl Running {
             prompt_tokens: prompt.len(),
             reused_tokens: 0,
             begun: false,
+            mask: MaskTurn::default(),
             sampled: None,
             scoring: None,
             waited: Duration::ZERO,
@@ -172,6 +177,9 @@ impl Running {
         let room = (context as usize + 1).saturating_sub(tokens.len());
         let text = &mut self.text;
         guarded(|| text.begin(tokens, tokenizer, vocab, room))?;
+        if let Some(scored) = &mut self.scored {
+            scored.found.reserve(scored.prompt.len().saturating_sub(scored.found.len()));
+        }
         if !std::mem::replace(&mut self.begun, true) {
             self.reused_tokens = reused;
             let queued = now.saturating_sub(self.stations.submitted);
@@ -319,8 +327,16 @@ impl Running {
         }
     }
 
-    /// Notes the time of a step without sampling.
-    pub(super) fn stepped(&mut self, time: Duration) {
+    /// Whether its tokens have to follow something.
+    pub(super) fn is_constrained(&self) -> bool {
+        self.text.is_constrained()
+    }
+
+    /// Notes the time of a step without sampling; `masks` is what the masks of a step may take together.
+    pub(super) fn stepped(&mut self, time: Duration, masks: Option<Duration>) {
+        if let Some((share, sampled)) = masks.filter(|_| self.is_constrained()).zip(self.sampled) {
+            self.mask.took(sampled, share);
+        }
         self.waited += time;
         if !self.rows.completes {
             self.tell_progress();

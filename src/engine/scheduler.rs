@@ -25,6 +25,7 @@ use super::channel::{Notify, Outlet, channel};
 use super::cost::{CostEstimate, StepWork};
 use super::error::{EngineError, guarded};
 use super::handle::Handle;
+use super::mask;
 use super::metrics::Metrics;
 use super::plan::{Budget, Demand, TimeBudget, plan, work};
 use super::request::{Request, Salt};
@@ -162,7 +163,7 @@ impl<Q> Seat<Q> {
 pub(super) struct Waiting {
     pub(super) running: Running,
     /// What is fed to its sequence: its prompt, and the tokens that it has by now.
-    pub(super) tokens: Vec<TokenId>,
+    pub(super) tokens: Arc<[TokenId]>,
 }
 
 /// See the module.
@@ -489,6 +490,7 @@ impl<S: Stepper> Scheduler<S> {
                 None => Demand::Nothing,
             }
         }));
+        self.hold_masks();
         let seconds = self.max_step.map(|time| time.as_secs_f64());
         let time = seconds.zip(self.estimate.cost()).map(|(seconds, cost)| TimeBudget { seconds, cost });
         self.budget = Budget { time, turn: self.stats.steps, ..self.budget };
@@ -514,6 +516,34 @@ impl<S: Stepper> Scheduler<S> {
             }
         }
         step
+    }
+
+    /// What the masks of a step may take together.
+    fn mask_share(&self) -> Option<Duration> {
+        self.max_step.map(|time| time / mask::SHARE)
+    }
+
+    /// Lets texts miss the step whose masks would make the others wait.
+    fn hold_masks(&mut self) {
+        let Some(share) = self.mask_share() else { return };
+        let count = self.demands.len();
+        let (mut used, mut held) = (Duration::ZERO, None);
+        for turn in 0..count {
+            // Each is the first one at times.
+            let index = (self.stats.steps as usize % count + turn) % count;
+            let demand = self.demands[index];
+            let Some(running) = &mut self.places[index] else { continue };
+            let is_masked = matches!(demand, Demand::Decode { .. }) && running.is_constrained();
+            if is_masked && !running.mask.is_due(&mut used, share) {
+                held.get_or_insert((index, demand));
+                self.demands[index] = Demand::Nothing;
+            }
+        }
+        if let Some((index, demand)) = held
+            && self.demands.iter().all(|demand| *demand == Demand::Nothing)
+        {
+            self.demands[index] = demand;
+        }
     }
 
     /// Computes the rows that were decided on; how long that took.
@@ -553,12 +583,13 @@ impl<S: Stepper> Scheduler<S> {
 
     /// Takes note of what the step brought.
     fn settle(&mut self, time: Duration) {
+        let masks = self.mask_share();
         for at in 0..self.active.len() {
             let index = self.active[at];
             let seat = &mut self.seats[index];
             seat.fed += self.rows[index] as usize;
             let Some(running) = &mut self.places[index] else { continue };
-            running.stepped(time);
+            running.stepped(time, masks);
             match std::mem::replace(&mut running.next, Next::Rows) {
                 Next::Rows => {}
                 Next::Token(id) => {

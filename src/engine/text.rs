@@ -7,7 +7,7 @@
 //! text; a text ends at any of the model's end tokens (unless they are ignored), at a stop token, at a stop string, when the grammar is complete, at the token limit, or when the
 //! context is full, and says which; a seed gives the same text on every machine and thread count.
 
-use bitnetc_runtime::sampling::{Sampler, StopStrings, TokenLogprobs, TokenMask};
+use bitnetc_runtime::sampling::{Sampler, StopList, StopStrings, TokenLogprobs, TokenMask};
 use bitnetc_runtime::tokenizer::{StreamDecoder, TokenId, Tokenize};
 
 use super::event::Timings;
@@ -58,7 +58,7 @@ pub struct GenerateOptions {
     /// Tokens before which neither an end token nor a stop token is made, and no stop string is looked for.
     pub min_tokens: u64,
     /// Strings that end the text and are no part of it.
-    pub stop: Vec<String>,
+    pub stop: StopList,
     /// Tokens that end the text and are no part of it.
     pub stop_tokens: Vec<TokenId>,
     /// Makes the string or the token that ends the text a part of it.
@@ -110,7 +110,7 @@ impl Text {
     /// A text with no tokens.
     pub fn new(sampler: Sampler, options: GenerateOptions, constraint: Option<Box<dyn Constraint>>) -> Self {
         Self {
-            stops: StopStrings::new(options.stop.iter().cloned()),
+            stops: StopStrings::new(options.stop.clone()),
             options,
             sampler,
             constraint,
@@ -155,6 +155,11 @@ impl Text {
     /// The sampler, with its random numbers where they are.
     pub fn into_sampler(self) -> Sampler {
         self.sampler
+    }
+
+    /// Whether its tokens have to follow something.
+    pub(super) fn is_constrained(&self) -> bool {
+        self.constraint.is_some()
     }
 
     /// The probabilities so far.
@@ -241,7 +246,7 @@ impl Text {
     fn take_piece(&mut self) -> Option<Stop> {
         let index = self.stops.push(&self.piece, &mut self.text)?;
         if self.options.include_stop {
-            self.text.push_str(self.options.stop.get(index).map_or("", String::as_str));
+            self.text.push_str(self.options.stop.get(index).unwrap_or_default());
         }
         Some(Stop::StopString(index))
     }

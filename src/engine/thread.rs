@@ -189,13 +189,18 @@ fn serve<S: Stepper>(mut scheduler: Scheduler<S>, messages: &Receiver<Message>) 
     let _ = guarded(|| drop(scheduler));
 }
 
-/// Takes what the inbox holds and computes a step; waits for a message where nothing can be computed. Says whether to go on.
+/// Takes what the inbox holds, up to the first work on sequences, and computes a step: however much of that there is, texts go on
+/// between. Waits for a message where nothing can be computed. Says whether to go on.
 fn turn<S: Stepper>(scheduler: &mut Scheduler<S>, messages: &Receiver<Message>) -> bool {
     loop {
         match messages.try_recv() {
             Ok(message) => {
+                let is_work = matches!(message, Message::Seats(_));
                 if !take(scheduler, message) {
                     return false;
+                }
+                if is_work {
+                    break;
                 }
             }
             Err(TryRecvError::Disconnected) => return false,

@@ -114,7 +114,7 @@ fn running(group: &mut Group<'_>, plan: &Path) {
     let logits = session.feed(&[1]).map(<[f32]>::to_vec).expect("a step");
     group.throughput(Throughput::Elements(logits.len() as u64));
     // A bias, even of nothing, asks for a list of all tokens.
-    let biased = SamplingParams { logit_bias: vec![(0, 0.0)], ..SamplingParams::default() };
+    let biased = SamplingParams { logit_bias: vec![(0, 0.0)].into(), ..SamplingParams::default() };
     for (name, params) in
         [("chain", SamplingParams::default()), ("greedy", SamplingParams::greedy()), ("biased", biased)]
     {

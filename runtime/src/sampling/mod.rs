@@ -22,4 +22,4 @@ pub use logprobs::{TokenLogprob, TokenLogprobs};
 pub use mask::TokenMask;
 pub use params::{Mirostat, ParamError, SamplingParams, Stage};
 pub use sampler::{SampleError, Sampler};
-pub use stop::StopStrings;
+pub use stop::{StopList, StopStrings};

@@ -1,5 +1,7 @@
 //! Settings of the sampler.
 
+use std::sync::Arc;
+
 use crate::tokenizer::TokenId;
 
 /// A stage of the sampler chain.
@@ -86,8 +88,8 @@ pub struct SamplingParams {
     pub presence_penalty: f32,
     /// How many of the latest tokens, prompt included, count as recent; 0 turns the penalties off. Default 64.
     pub repeat_last_n: usize,
-    /// Added to the logits of these tokens before everything else; −∞ forbids a token.
-    pub logit_bias: Vec<(TokenId, f32)>,
+    /// Added to the logits of these tokens before everything else; −∞ forbids a token. Shared by the clones of the settings.
+    pub logit_bias: Arc<[(TokenId, f32)]>,
     /// Mirostat 2 in place of the filters: of the stages, only penalties and temperature are applied. Default: no.
     pub mirostat: Option<Mirostat>,
     /// Seed of the random numbers. Default 0.
@@ -108,7 +110,7 @@ impl Default for SamplingParams {
             frequency_penalty: 0.0,
             presence_penalty: 0.0,
             repeat_last_n: 64,
-            logit_bias: Vec::new(),
+            logit_bias: Arc::default(),
             mirostat: None,
             seed: 0,
             stages: Stage::DEFAULT_ORDER.to_vec(),
@@ -168,7 +170,7 @@ impl SamplingParams {
         for (name, value) in penalties {
             check(name, value, value.is_finite(), "a finite number (0 changes nothing)")?;
         }
-        for &(_, bias) in &self.logit_bias {
+        for &(_, bias) in &*self.logit_bias {
             check("logit_bias", bias, bias < f32::INFINITY, "a number, or -inf to forbid a token")?;
         }
         if self.logit_bias.len() > Self::MAX_BIASES {
@@ -253,9 +255,9 @@ mod tests {
         assert_eq!(bad(|params| params.presence_penalty = f32::INFINITY), "presence_penalty");
         assert_eq!(bad(|params| params.repeat_last_n = usize::MAX), "repeat_last_n");
         assert_eq!(bad(|params| params.typical_p = -1.0), "typical_p");
-        assert_eq!(bad(|params| params.logit_bias = vec![(1, f32::NAN)]), "logit_bias");
-        assert_eq!(bad(|params| params.logit_bias = vec![(1, f32::INFINITY)]), "logit_bias");
-        assert_eq!(bad(|params| params.logit_bias = vec![(1, 0.0); 1 << 17]), "logit_bias");
+        assert_eq!(bad(|params| params.logit_bias = [(1, f32::NAN)].into()), "logit_bias");
+        assert_eq!(bad(|params| params.logit_bias = [(1, f32::INFINITY)].into()), "logit_bias");
+        assert_eq!(bad(|params| params.logit_bias = vec![(1, 0.0); 1 << 17].into()), "logit_bias");
         assert_eq!(bad(|params| params.mirostat = Some(Mirostat { tau: 0.0, eta: 0.1 })), "mirostat_ent");
         assert_eq!(bad(|params| params.mirostat = Some(Mirostat { tau: 5.0, eta: -1.0 })), "mirostat_lr");
     }

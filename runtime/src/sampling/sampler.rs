@@ -292,8 +292,10 @@ mod tests {
     #[test]
     fn biases_and_masks_decide() {
         let logits = [3.0, 2.0, 1.0, 0.0];
-        let params =
-            SamplingParams { logit_bias: vec![(3, 9.0), (0, f32::NEG_INFINITY)], ..SamplingParams::greedy() };
+        let params = SamplingParams {
+            logit_bias: [(3, 9.0), (0, f32::NEG_INFINITY)].into(),
+            ..SamplingParams::greedy()
+        };
         let mut sampler = Sampler::new(params).unwrap();
         assert_eq!(sampler.sample(&logits), Ok(3));
         let mut mask = TokenMask::all(4);

@@ -1,5 +1,6 @@
 //! Answers of Anthropic's `/v1/messages`: blocks of thoughts, text and calls.
 
+use bitnetc_runtime::sampling::StopList;
 use serde_json::{Value, json};
 
 use super::frame::Frame;
@@ -15,7 +16,7 @@ use crate::tools::CallEvent;
 pub(in crate::api) struct MessageShape {
     form: AnswerForm,
     /// The strings that the request ends at.
-    stops: Vec<String>,
+    stops: StopList,
     reader: Option<Reader>,
     /// The block that is open, with its number.
     open: Option<Block>,
@@ -32,7 +33,7 @@ fn event(name: &'static str, mut value: Value) -> Frame {
 
 impl MessageShape {
     /// For answers that are read in this way, and end before these strings.
-    pub(in crate::api) fn new(form: AnswerForm, stops: Vec<String>) -> Self {
+    pub(in crate::api) fn new(form: AnswerForm, stops: StopList) -> Self {
         Self { form, stops, reader: None, open: None, blocks: 0, has_calls: false }
     }
 

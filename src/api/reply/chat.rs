@@ -87,7 +87,7 @@ pub(super) fn with_ids(mut choice: Value, about: &About, tokens: &[u32], prompt:
     if about.shown.token_ids {
         choice["token_ids"] = json!(tokens);
         if let Some(prompt) = prompt.and_then(|choice| about.prompts.get(choice.prompt)) {
-            choice["prompt_token_ids"] = json!(prompt.tokens);
+            choice["prompt_token_ids"] = json!(prompt.tokens[..]);
         }
     }
     choice

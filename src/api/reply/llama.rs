@@ -1,5 +1,6 @@
 //! Answers of llama.cpp's `/completion`.
 
+use bitnetc_runtime::sampling::StopList;
 use serde_json::{Value, json};
 
 use super::frame::Frame;
@@ -14,14 +15,14 @@ use crate::engine::{PromptProgress, Stop};
 pub(in crate::api) struct LlamaShape {
     settings: Value,
     /// The strings that the request ends at.
-    stops: Vec<String>,
+    stops: StopList,
     /// Whether the answer is a list, as the prompts are.
     is_list: bool,
 }
 
 impl LlamaShape {
     /// For answers that name these settings, end before `stops`, and are a list where their prompts are.
-    pub(in crate::api) fn new(settings: Value, stops: Vec<String>, is_list: bool) -> Self {
+    pub(in crate::api) fn new(settings: Value, stops: StopList, is_list: bool) -> Self {
         Self { settings, stops, is_list }
     }
 
@@ -59,7 +60,7 @@ impl LlamaShape {
         let Some(end) = &choice.end else { return value };
         let (kind, word) = match end.finish {
             Stop::EndToken(_) | Stop::StopToken(_) | Stop::Grammar => ("eos", ""),
-            Stop::StopString(index) => ("word", self.stops.get(index).map_or("", String::as_str)),
+            Stop::StopString(index) => ("word", self.stops.get(index).unwrap_or_default()),
             Stop::Limit | Stop::ContextFull => ("limit", ""),
             Stop::Interrupted => ("none", ""),
         };

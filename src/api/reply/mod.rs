@@ -16,7 +16,7 @@ mod usage;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bitnetc_runtime::sampling::TokenLogprobs;
+use bitnetc_runtime::sampling::{StopList, TokenLogprobs};
 use bitnetc_runtime::tokenizer::{TokenId, Tokenize};
 use serde_json::Value;
 
@@ -97,7 +97,7 @@ pub(super) struct Choice {
     /// Its prompt, as the index among those of the request.
     pub(super) prompt: usize,
     /// The strings that end it.
-    stops: Vec<String>,
+    stops: StopList,
     /// Tokens whose text is not certain yet.
     waiting: Piece,
     /// Bytes of text and tokens that went out.
@@ -140,9 +140,7 @@ impl Choice {
     /// The string or the token that ended it, if the request asked for it.
     pub(super) fn stop_reason(&self) -> Value {
         match self.end.as_ref().map(|end| end.finish) {
-            Some(Stop::StopString(index)) => {
-                self.stops.get(index).map_or(Value::Null, |stop| stop.clone().into())
-            }
+            Some(Stop::StopString(index)) => self.stops.get(index).map_or(Value::Null, Value::from),
             Some(Stop::StopToken(id)) => id.into(),
             _ => Value::Null,
         }
@@ -237,15 +235,15 @@ impl Reply {
         shape: Box<dyn Shape>,
         asked: &Asked,
         shown: Shown,
-        how: &Reading,
+        how: &Reading<'_>,
         stream: bool,
     ) -> Self {
+        let stops: Vec<StopList> = asked.prompts.iter().map(|prompt| asked.stops_of(prompt)).collect();
         let choice = |index: usize| {
             let prompt = index / asked.choices.max(1);
-            let of_prompt = asked.prompts.get(prompt).map(|prompt| prompt.stop.clone()).unwrap_or_default();
             Choice {
                 prompt,
-                stops: [&asked.options.stop[..], &of_prompt].concat(),
+                stops: stops.get(prompt).cloned().unwrap_or_default(),
                 waiting: Piece::default(),
                 sent: (0, 0),
                 first_token: None,
