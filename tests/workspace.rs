@@ -475,7 +475,7 @@ fn options_in_the_guides_are_tried_by_tests() {
         let text = format!("{before}{}", rest.split_once("<!-- end -->").map_or("", |(_, after)| after));
         let own: String = text
             .lines()
-            .filter(|line| !["cargo ", "systemctl "].iter().any(|other| line.contains(other)))
+            .filter(|line| !["cargo ", "systemctl ", "maturin ", "lm_eval "].iter().any(|other| line.contains(other)))
             .collect::<Vec<_>>()
             .join("\n");
         for option in options_in(&own) {

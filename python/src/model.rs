@@ -24,7 +24,7 @@ use crate::bell::{Bell, Wakeups};
 use crate::call::{Call, Choice};
 use crate::errors;
 use crate::open::{Options, Origin, Refused};
-use crate::process::{AtHome, Home};
+use crate::process::AtHome;
 use crate::session::{Session, refused, watched};
 use crate::signals::{LOOK, Watch, interruptible};
 
@@ -52,7 +52,6 @@ struct Scoring {
 pub(crate) struct Model {
     service: Arc<Service>,
     origin: Arc<Origin>,
-    home: Home,
     sequences: u32,
     /// `None` once the model is closed.
     engine: AtHome<Mutex<Option<Engine>>>,
@@ -157,7 +156,6 @@ impl Model {
         Ok(Self {
             service: Arc::new(service),
             origin,
-            home: Home::here(),
             sequences: options.sequences,
             engine: AtHome::new(Mutex::new(Some(engine))),
             scoring: AtHome::new(Mutex::new(None)),
@@ -196,7 +194,6 @@ impl Model {
 
     /// Answers a path of the server that needs no text to be made; `None` for others.
     fn answer(&self, py: Python<'_>, path: &str, body: PyBackedBytes) -> PyResult<Option<String>> {
-        self.home.check("Model")?;
         let Some((_, utility)) = UTILITIES.iter().find(|(known, _)| *known == path) else { return Ok(None) };
         let answered = py.detach(|| utility(&self.service, &body).map(|value| value.to_string()));
         answered.map(Some).map_err(|refusal| errors::refusal(py, &refusal))
