@@ -22,8 +22,8 @@ use bitnetc_codegen::{clif, pack, x64};
 use bitnetc_ir::partition::MERGE_UNIT;
 use bitnetc_ir::weights::{TILE_ROWS, ternary_bytes};
 use bitnetc_ir::{
-    BlockFormat, ContentHash, DType, Direction, Epilogue, Layout, Module, Pairs, ParamDecl, ParamDef, TargetDesc, Type,
-    WeightBytes, storage,
+    BlockFormat, ContentHash, DType, Direction, Epilogue, Layout, Module, Pairs, ParamDecl, ParamDef,
+    TargetDesc, Type, WeightBytes, storage,
 };
 
 /// Weights that fit in the second-level cache beside the activations.
