@@ -5,14 +5,10 @@
 pub enum Route {
     /// OpenAI's chats.
     ChatCompletions,
-    /// llama.cpp's count of the tokens of OpenAI's chats.
-    ChatTokens,
     /// OpenAI's completions of text.
     Completions,
     /// OpenAI's responses.
     Responses,
-    /// OpenAI's count of the tokens of responses.
-    ResponseTokens,
     /// Anthropic's messages.
     Messages,
     /// Anthropic's count of the tokens of messages.
@@ -23,21 +19,25 @@ pub enum Route {
     OllamaChat,
     /// ollama's completions of text.
     OllamaGenerate,
+    /// llama.cpp's count of the tokens of OpenAI's chats.
+    ChatTokens,
+    /// OpenAI's count of the tokens of responses.
+    ResponseTokens,
 }
 
 impl Route {
     /// All of them.
     pub const ALL: [Self; 10] = [
         Self::ChatCompletions,
-        Self::ChatTokens,
         Self::Completions,
         Self::Responses,
-        Self::ResponseTokens,
         Self::Messages,
         Self::CountTokens,
         Self::LlamaCompletion,
         Self::OllamaChat,
         Self::OllamaGenerate,
+        Self::ChatTokens,
+        Self::ResponseTokens,
     ];
 
     /// The paths that it is reached by; the first is the usual one.

@@ -268,7 +268,7 @@ fn a_log_that_nobody_reads_holds_nobody_up() {
     let unread = log.lock().unwrap();
     let count = unread.len();
     for _ in 0..8 {
-        assert_eq!(server.get("/health").status, 200);
+        assert_eq!(server.get("/v1/models").status, 200);
     }
     drop(unread);
     eventually(|| log.lock().unwrap().len() >= count + 8);
