@@ -693,9 +693,14 @@ fn texts_that_cannot_fit_are_refused_untokenized() {
         let ContextLength { prompt, context } = refusal.context.unwrap();
         assert!(prompt > 512 && prompt <= long.len() as u64 && context == 512);
     }
-    // It is counted all the same.
-    let body = json!({ "messages": message, "max_tokens": 1 }).to_string();
-    assert!(count_tokens(&service(TEMPLATE), body.as_bytes()).unwrap()["input_tokens"].as_u64() > Some(512));
+    // What is counted need not fit, but is bounded too.
+    let count = |text: &str| {
+        let message = json!([{ "role": "user", "content": text }]);
+        let body = json!({ "messages": message, "max_tokens": 1 }).to_string();
+        count_tokens(&service(TEMPLATE), body.as_bytes())
+    };
+    assert!(count(&long[..1 << 18]).unwrap()["input_tokens"].as_u64() > Some(512));
+    assert_eq!(count(&long).unwrap_err().param.as_deref(), Some("messages"));
     let wants = |name: &str| {
         tokenize(&service(TEMPLATE), json!({ "content": long, name: true }).to_string().as_bytes())
     };
