@@ -665,20 +665,21 @@ fn texts_and_tokens_are_told_in_both_dialects() {
     let post = |call: fn(&Service, &[u8]) -> Result<Value, Refusal>, body: Value| {
         call(service(), body.to_string().as_bytes())
     };
+    let tokenize = |service: &Service, body: &[u8]| api::tokenize(service, body).map(|tokens| json!(tokens));
     let ids = service().model.tokenizer().encode("ROMEO: é", false, true).unwrap();
-    let llama = post(api::tokenize, json!({ "content": "ROMEO: é" })).unwrap();
+    let llama = post(tokenize, json!({ "content": "ROMEO: é" })).unwrap();
     assert_eq!(llama, json!({ "tokens": ids }));
-    let mixed = post(api::tokenize, json!({ "content": ["ROMEO: é", 5] })).unwrap();
+    let mixed = post(tokenize, json!({ "content": ["ROMEO: é", 5] })).unwrap();
     assert_eq!(mixed["tokens"].as_array().unwrap().len(), ids.len() + 1);
-    let pieces = post(api::tokenize, json!({ "content": "ROMEO: é", "with_pieces": true })).unwrap();
+    let pieces = post(tokenize, json!({ "content": "ROMEO: é", "with_pieces": true })).unwrap();
     assert_eq!(pieces["tokens"][0]["id"], ids[0]);
-    let vllm = post(api::tokenize, json!({ "prompt": "ROMEO: é", "return_token_strs": true })).unwrap();
+    let vllm = post(tokenize, json!({ "prompt": "ROMEO: é", "return_token_strs": true })).unwrap();
     assert_eq!(vllm["count"], service().model.prompt("ROMEO: é").unwrap().len());
     assert_eq!(
         (&vllm["max_model_len"], vllm["token_strs"].as_array().unwrap().len()),
         (&json!(CONTEXT), vllm["tokens"].as_array().unwrap().len())
     );
-    let chat = post(api::tokenize, json!({ "messages": [{ "role": "user", "content": "Hi" }] })).unwrap();
+    let chat = post(tokenize, json!({ "messages": [{ "role": "user", "content": "Hi" }] })).unwrap();
     let request =
         requests(Route::ChatCompletions, &json!({ "messages": [{ "role": "user", "content": "Hi" }] }));
     assert_eq!(chat["tokens"], json!(request[0].prompt.to_vec()));
@@ -693,7 +694,7 @@ fn texts_and_tokens_are_told_in_both_dialects() {
         json!({ "content": "a", "add_special": 1 }),
         json!([]),
     ] {
-        assert!(post(api::tokenize, wrong.clone()).is_err(), "{wrong}");
+        assert!(post(tokenize, wrong.clone()).is_err(), "{wrong}");
     }
     for wrong in [json!({}), json!({ "tokens": [999_999] }), json!({ "tokens": "a" })] {
         assert!(post(api::detokenize, wrong.clone()).is_err(), "{wrong}");

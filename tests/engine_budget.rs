@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bitnetc::constraint::{Constraint, ConstraintError};
 use bitnetc::engine::{EngineOptions, Event, Handle, Latency, Scheduler};
+use bitnetc::runtime::sampling::TokenMask;
 use stand_in::{OF_TWO_CORES, Price, Seen, StandIn, exactly, exactly_alone, last_event, prompt, scheduler};
 
 const MAX_STEP: Duration = Duration::from_millis(250);
@@ -143,6 +145,60 @@ fn a_short_prompt_passes_a_long_one() {
         steps += 1;
     }
     assert!(steps <= 5, "{steps} steps to the first token");
+}
+
+/// Allows everything, and takes its time.
+#[derive(Debug)]
+struct SlowMask {
+    seen: Arc<Seen>,
+    time: Duration,
+}
+
+impl Constraint for SlowMask {
+    fn allowed(&mut self, mask: &mut TokenMask) -> Result<(), ConstraintError> {
+        self.seen.time.fetch_add(self.time.as_micros() as u64, Ordering::SeqCst);
+        (0..stand_in::VOCAB).for_each(|id| mask.allow(id));
+        Ok(())
+    }
+
+    fn accept(&mut self, _: u32) -> Result<(), ConstraintError> {
+        Ok(())
+    }
+
+    fn is_complete(&self) -> bool {
+        false
+    }
+
+    fn duplicate(&self) -> Box<dyn Constraint> {
+        Box::new(Self { seen: Arc::clone(&self.seen), time: self.time })
+    }
+}
+
+#[test]
+fn masks_that_take_long_do_not_make_the_others_wait() {
+    let (mut scheduler, seen) = timed(OF_TWO_CORES, 9, Some(MAX_STEP));
+    let slow = |seed| {
+        let mask = SlowMask { seen: Arc::clone(&seen), time: Duration::from_millis(100) };
+        exactly(&prompt(seed, 20), seed, Some(12)).with_constraint(Box::new(mask)).without_tokens()
+    };
+    let mut slow: Vec<_> = (0..8).map(|seed| scheduler.submit(slow(seed))).collect();
+    while scheduler.step().prompt_rows > 0 {}
+    let mut quick = scheduler.submit(exactly(&prompt(9, 20), 9, Some(60)).without_tokens());
+    while scheduler.step().prompt_rows > 0 {}
+    let mut gaps = Vec::new();
+    for _ in 0..50 {
+        let before = now(&seen);
+        scheduler.step();
+        gaps.push(now(&seen) - before);
+    }
+    // One mask in a step, where eight of them take 0.8 s; and none in many, to make up for those that take longer than their share.
+    let gaps = Latency::of(&gaps).unwrap();
+    assert!(gaps.max <= MAX_STEP, "{gaps:?}");
+    assert_eq!(until_ended(&mut scheduler, &mut quick), exactly_alone(&prompt(9, 20), 9, 60).text);
+    // All of them get to their end, with nobody else there too, and the texts are the same.
+    for (seed, handle) in (0..).zip(&mut slow) {
+        assert_eq!(until_ended(&mut scheduler, handle), exactly_alone(&prompt(seed, 20), seed, 12).text);
+    }
 }
 
 #[test]

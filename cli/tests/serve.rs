@@ -16,7 +16,7 @@ mod soak;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use process::{Served, command};

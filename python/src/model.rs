@@ -29,11 +29,15 @@ use crate::session::{Session, refused, watched};
 use crate::signals::{LOOK, Watch, interruptible};
 
 /// Paths that are answered without the engine.
-const UTILITIES: [(&str, Utility); 4] = [
-    ("/tokenize", api::tokenize),
+const UTILITIES: [(&str, Utility); 6] = [
+    ("/tokenize", |service, body| Ok(json!(api::tokenize(service, body)?))),
     ("/detokenize", api::detokenize),
     ("/apply-template", api::apply_template),
-    ("/v1/messages/count_tokens", api::count_tokens),
+    ("/v1/messages/count_tokens", |service, body| api::count_tokens(service, Route::CountTokens, body)),
+    ("/v1/chat/completions/input_tokens", |service, body| {
+        api::count_tokens(service, Route::ChatTokens, body)
+    }),
+    ("/v1/responses/input_tokens", |service, body| api::count_tokens(service, Route::ResponseTokens, body)),
 ];
 
 type Utility = fn(&Service, &[u8]) -> Result<Value, Refusal>;

@@ -283,7 +283,7 @@ mod tests {
         let router = Router::new()
             .route("/v1/messages", get(panics))
             .route("/sound", get(|| async { failure::json(StatusCode::OK, &Value::Null) }));
-        let front = Front { app, router };
+        let front = Front { app, router, probes_only: false };
         let ask = |path: &str| {
             let request =
                 Request::builder().uri(path).header("host", "localhost").body(Body::empty()).unwrap();

@@ -10,7 +10,16 @@
 use std::time::Duration;
 
 /// Part of the time of a step that masks get.
-pub(super) const SHARE: u32 = 4;
+const SHARE: u32 = 4;
+
+/// Steps in a row that a text misses, at most.
+const MOST_MISSED: u32 = 32;
+
+/// What all masks of a step of `time` may take together.
+pub(super) fn share_of(time: Duration) -> Duration {
+    // A share that is nothing would never be made up for.
+    (time / SHARE).max(Duration::from_millis(1))
+}
 
 /// What the mask of a text takes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,7 +33,7 @@ pub(super) struct MaskTurn {
 impl MaskTurn {
     /// Takes note of how long a mask took, where all of a step's get `share`.
     pub(super) fn took(&mut self, time: Duration, share: Duration) {
-        (self.latest, self.owed) = (time, time.saturating_sub(share));
+        (self.latest, self.owed) = (time, time.saturating_sub(share).min(share * MOST_MISSED));
     }
 
     /// Whether the text has a part in the step whose masks take `used` of `share` so far; takes its time of it then.
@@ -66,5 +75,8 @@ mod tests {
             }
         }
         assert_eq!(steps, [0, 5, 10]);
+        long.took(ms(600_000), share);
+        let missed = (0..).take_while(|_| !long.is_due(&mut Duration::default(), share)).count();
+        assert_eq!(missed, MOST_MISSED as usize);
     }
 }

@@ -520,7 +520,7 @@ impl<S: Stepper> Scheduler<S> {
 
     /// What the masks of a step may take together.
     fn mask_share(&self) -> Option<Duration> {
-        self.max_step.map(|time| time / mask::SHARE)
+        self.max_step.map(mask::share_of)
     }
 
     /// Lets texts miss the step whose masks would make the others wait.

@@ -79,7 +79,7 @@ fn stop_strings_the_context_and_no_tokens_end_texts() {
     let stop = whole[at.saturating_sub(1)..at + 1].to_owned();
     let expected = &whole[..whole.find(&stop).unwrap()];
     let of = |limit, stop: Vec<String>| {
-        let options = GenerateOptions { limit, stop, ..GenerateOptions::default() };
+        let options = GenerateOptions { limit, stop: stop.into(), ..GenerateOptions::default() };
         Request::new(prompt.clone(), params(), options).unwrap()
     };
     let requests = vec![

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::signals::with_default_signals;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_bitnetc");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_bitnetc");
 
 pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = with_default_signals(BINARY);
@@ -18,7 +18,7 @@ pub(crate) fn command(args: &[&str]) -> Command {
 
 /// A server in a process.
 pub(crate) struct Served {
-    child: Child,
+    pub(crate) child: Child,
     pub(crate) address: String,
 }
 

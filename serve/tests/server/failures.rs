@@ -281,9 +281,14 @@ fn work_of_a_client_that_left_counts_until_it_is_done() {
     narrow.limits.queue = 0;
     narrow.log = Some(LogFormat::Text);
     let server = Running::new(narrow).healthy();
-    // Takes its time to be read.
-    let nothing = format!("[{}[]]", "[],".repeat(5_000_000));
-    let body = format!("{{\"prompt\":\"a\",\"max_tokens\":1,\"metadata\":{nothing}}}");
+    // A form that takes its time to be compiled.
+    let part = |number: usize| {
+        let fields = (0..20).map(|field| (format!("k{number}_{field}"), json!({ "enum": [field] })));
+        let fields: serde_json::Map<String, Value> = fields.collect();
+        json!({ "type": "object", "properties": fields, "required": [format!("k{number}_0")] })
+    };
+    let schema = json!({ "anyOf": (0..300).map(part).collect::<Vec<_>>() });
+    let body = json!({ "prompt": "a", "max_tokens": 1, "json_schema": schema }).to_string();
     let head =
         format!("POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", body.len());
     let mut client = connect(server.address);

@@ -161,10 +161,14 @@ fn connections_have_a_bound() {
         let idle = [connect(server.address), connect(server.address)];
         std::thread::sleep(Duration::from_millis(50));
         let mut third = connect(server.address);
-        drop(third.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"));
+        drop(third.write_all(b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n"));
         let refused = read(&mut third).status == 503;
+        // Whoever watches the server is answered meanwhile.
+        let mut probe = connect(server.address);
+        drop(probe.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"));
+        let answer = read(&mut probe);
         drop(idle);
-        refused
+        refused && answer.status == 200 && answer.header("connection") == Some("close")
     });
     eventually(|| {
         let mut stream = connect(server.address);

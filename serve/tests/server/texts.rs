@@ -140,6 +140,21 @@ fn a_client_that_closes_its_sending_side_has_left() {
 }
 
 #[test]
+fn a_client_that_leaves_after_bytes_that_nobody_reads_frees_its_sequence_too() {
+    let server = Running::new(long_options()).healthy();
+    for extra in ["G", "\r\n", "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"] {
+        let mut running = connect(server.address);
+        let request = post("/v1/completions", &long_text(false)) + extra;
+        running.write_all(request.as_bytes()).unwrap();
+        eventually(|| server.metric("bitnetc:num_requests_running") == 1.0);
+        let cancelled = server.metric("bitnetc:requests_cancelled_total");
+        drop(running);
+        eventually(|| server.metric("bitnetc:requests_cancelled_total") > cancelled);
+        settled(&server);
+    }
+}
+
+#[test]
 fn streams_say_that_they_live() {
     let mut narrow = long_options();
     narrow.limits.ping = Duration::from_millis(20);
