@@ -4,6 +4,7 @@ mod common;
 #[path = "common/counting.rs"]
 mod counting;
 #[path = "api/service.rs"]
+#[allow(unused_imports, dead_code, reason = "the checks of the fuzz target are for other tests")]
 mod service;
 
 use bitnetc::api::{self, Route};

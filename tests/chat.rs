@@ -191,8 +191,11 @@ fn whoever_stops_an_answer_is_given_no_more_of_it() {
     let answer = |context: u32, stop: &str, most: usize| {
         let mut chat = conversation(&model, context, Overflow::Refuse);
         chat.push(say("Good morrow"));
-        let options =
-            GenerateOptions { stop: vec![stop.to_owned()], ignore_end: true, ..GenerateOptions::default() };
+        let options = GenerateOptions {
+            stop: vec![stop.to_owned()].into(),
+            ignore_end: true,
+            ..GenerateOptions::default()
+        };
         let mut pieces = 0;
         let emit = |_: &str| {
             pieces += 1;
@@ -242,7 +245,8 @@ fn stop_strings_end_answers_wherever_tokens_cut_them() {
     for at in (1..chars.len().saturating_sub(5)).step_by(3) {
         let stop = &free[chars[at].0..chars[at + 4].0];
         let first = free.find(stop).unwrap();
-        let options = GenerateOptions { stop: vec![stop.to_owned(), "never there".into()], ..limit(40) };
+        let options =
+            GenerateOptions { stop: vec![stop.to_owned(), "never there".into()].into(), ..limit(40) };
         let result = run(&model, "ROMEO:\n", &options);
         assert_eq!(result.text, free[..first], "{stop:?}");
         assert_eq!(result.finish, Stop::StopString(0), "{stop:?}");

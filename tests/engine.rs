@@ -404,7 +404,7 @@ fn pieces_are_the_text_and_its_tail() {
         let (mut scheduler, _) = plain(256, 1);
         let params = SamplingParams { seed: 6, repeat_penalty: 1.1, ..SamplingParams::default() };
         let stop = vec![never];
-        let options = GenerateOptions { limit: Some(60), stop, ..GenerateOptions::default() };
+        let options = GenerateOptions { limit: Some(60), stop: stop.into(), ..GenerateOptions::default() };
         let mut handle = scheduler.submit(Request::new(prompt(6, 8), params, options).unwrap());
         let mut text = String::new();
         let end = loop {

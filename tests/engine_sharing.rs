@@ -243,7 +243,7 @@ fn whoever_wants_no_more_is_given_no_more() {
     let ask = || {
         let stop = vec![format!("{}!", &whole.text[6..])];
         let params = SamplingParams { seed, repeat_penalty: 1.1, ..SamplingParams::default() };
-        let options = GenerateOptions { limit: Some(200), stop, ..GenerateOptions::default() };
+        let options = GenerateOptions { limit: Some(200), stop: stop.into(), ..GenerateOptions::default() };
         Request::new(prompt(6, 8), params, options).unwrap()
     };
     for most in 1..12 {

@@ -19,7 +19,7 @@ use std::net::TcpStream;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use process::{Served, command};
+use process::{BINARY, Served, command};
 
 fn output(args: &[&str]) -> Output {
     command(args).output().unwrap()

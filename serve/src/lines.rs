@@ -96,7 +96,9 @@ mod tests {
         let lines = Lines::start().unwrap();
         let (reads, reader) = channel::<()>();
         let reader = Mutex::new(reader);
-        let note = lines.note(Arc::new(move |_: &str| drop(reader.lock().unwrap().recv())));
+        let note = lines.note(Arc::new(move |_: &str| {
+            let _ = reader.lock().unwrap().recv();
+        }));
         let long = "x".repeat(BYTES / 4);
         (0..8).for_each(|_| note(&long));
         assert_eq!((lines.bytes.load(Ordering::SeqCst), lines.dropped.load(Ordering::SeqCst)), (BYTES, 4));

@@ -23,7 +23,7 @@ fn expected(of: &Mixed, session: &mut TextSession) -> String {
     let ids = model.prompt(of.prompt).unwrap();
     let params = SamplingParams { seed: of.seed, temperature: of.temperature, ..SamplingParams::default() };
     let options =
-        GenerateOptions { limit: Some(of.limit), stop: of.stop.clone(), ..GenerateOptions::default() };
+        GenerateOptions { limit: Some(of.limit), stop: of.stop.clone().into(), ..GenerateOptions::default() };
     let mut request = Request::new(ids, params, options).unwrap().without_tokens();
     if let Some(regex) = of.regex {
         let form = GrammarSource::Regex(regex.to_owned());
