@@ -202,6 +202,10 @@ mod tests {
         serde_json::from_slice(&bytes).unwrap()
     }
 
+    async fn fails() -> &'static str {
+        panic!("a test")
+    }
+
     #[tokio::test]
     async fn a_panic_in_a_handler_is_a_500_and_the_next_request_is_answered() {
         let (options, shutdown) = (Arc::new(Options::default()), Shutdown::new());
@@ -209,7 +213,7 @@ mod tests {
         let registry = Registry::new(Vec::new(), Arc::clone(&options), shutdown.clone(), Arc::clone(&note));
         let app = App::new(options, Arc::new(registry), shutdown, note);
         let router = Router::new()
-            .route("/v1/messages", get(|| async { panic!("a test") }))
+            .route("/v1/messages", get(fails))
             .route("/sound", get(|| async { failure::json(StatusCode::OK, &Value::Null) }));
         let front = Front { app, router };
         let ask = |path: &str| {
