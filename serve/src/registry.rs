@@ -345,13 +345,16 @@ impl Registry {
         let turn = Turn::new(entry, &self.uses);
         let mut states = entry.state.subscribe();
         loop {
-            // A copy: while the state is borrowed, nobody can begin to load the model.
-            let state = states.borrow_and_update().clone();
-            match state {
-                State::Ready(running) if !turn.is_late() => return Ok(running),
-                State::Failed(why, when) if when.elapsed() <= COOLING => return Err(why),
-                State::Idle | State::Failed(..) => self.begin(entry),
-                State::Ready(_) | State::Loading => {}
+            {
+                // A copy: while the state is borrowed, nobody can begin to load the model. It is dropped before the wait, because
+                // it holds the model.
+                let state = states.borrow_and_update().clone();
+                match state {
+                    State::Ready(running) if !turn.is_late() => return Ok(running),
+                    State::Failed(why, when) if when.elapsed() <= COOLING => return Err(why),
+                    State::Idle | State::Failed(..) => self.begin(entry),
+                    State::Ready(_) | State::Loading => {}
+                }
             }
             if states.changed().await.is_err() {
                 return Err("the model is gone".to_owned());
