@@ -447,7 +447,7 @@ fn refusals_name_the_field() {
         (Route::Completions, "presence_penalty", json!({ "presence_penalty": 50 })),
         (Route::Completions, "prompt", json!({ "prompt": null })),
         (Route::Completions, "top_k", json!({ "top_k": -2 })),
-        (Route::Completions, "repeat_penalty", json!({ "repetition_penalty": -1e308 })),
+        (Route::Completions, "repetition_penalty", json!({ "repetition_penalty": -1e308 })),
         (Route::Completions, "mirostat", json!({ "mirostat": 1 })),
         (Route::Completions, "seed", json!({ "seed": -2 })),
         (Route::Completions, "seed", json!({ "seed": 1.5 })),

@@ -370,7 +370,7 @@ fields! {
     OLLAMA_PROMPT = Field::read("prompt", Kind::Text { max: 0 }, Routes::OLLAMA_GENERATE,
         "what the user says, or with `raw` what the text continues; without one the model is loaded and no text is made");
     KEEP_ALIVE = Field::read("keep_alive", Kind::Described("a duration"), Routes::OLLAMA,
-        "without a prompt or messages, 0 is answered as an unload; the server decides how long a model stays loaded");
+        "without a prompt or messages, 0 unloads the model unless it is in use; otherwise the server decides how long a model stays loaded");
     OPTIONS = Field::read("options", Kind::Object, Routes::OLLAMA,
         "settings of the sampler by the names above, `num_predict` and `num_ctx` (at most the server's)");
     NUM_CTX = Field::read("num_ctx", COUNT, Routes::OLLAMA, "in `options`: tokens of the context; more than the server's are refused");
