@@ -274,7 +274,6 @@ mod tests {
         serde_json::from_slice(&bytes).unwrap()
     }
 
-
     #[tokio::test]
     async fn a_panic_in_a_handler_is_a_500_and_the_next_request_is_answered() {
         let (options, shutdown) = (Arc::new(Options::default()), Shutdown::new());
