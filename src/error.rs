@@ -131,7 +131,7 @@ pub enum Error {
     },
     /// A ternary head was asked for, of a model that has none.
     #[error(
-        "the head of this model is not computed as ternary: its family has float heads, or its weights are not ternary"
+        "the head of this model cannot be ternary: only families with ternary heads have one, and only where its weights are ternary"
     )]
     NoTernaryHead,
     /// A plan's weights are packed otherwise than asked for.

@@ -14,10 +14,14 @@ const CASES: &[(&str, &str, &str)] = &[
     ("batch-output-device", "cli/tests/bad_input.rs", "a_batch_that_fails_at_its_start_changes_nothing"),
     (
         "batch-poison-grammar",
-        "cli/tests/batch_command.rs",
+        "cli/tests/batch_command/forms.rs",
         "a_grammar_that_explodes_is_a_line_with_its_error",
     ),
-    ("batch-poison-nan", "cli/tests/batch_command.rs", "a_model_that_gives_nan_is_a_line_with_its_error"),
+    (
+        "batch-poison-nan",
+        "cli/tests/batch_command/forms.rs",
+        "a_model_that_gives_nan_is_a_line_with_its_error",
+    ),
     ("control-token-by-template", "src/chat/guard.rs", "no_control_token_escapes"),
     ("ctrl-c-while-silent", "src/store/hub/tests.rs", "a_silent_server_is_left_when_that_is_asked_for"),
     ("end-token-not-control", "cli/tests/metadata.rs", "a_token_ends_a_text_by_its_name"),
@@ -51,7 +55,11 @@ const CASES: &[(&str, &str, &str)] = &[
     ),
     ("prompt-file-crlf", "cli/tests/peers.rs", "marks_and_line_ends_are_no_part_of_a_text"),
     ("pull-416-loop", "src/store/hub/tests.rs", "bytes_that_come_again_are_no_progress"),
-    ("response-format-schema", "cli/tests/batch_command.rs", "a_form_in_any_spelling_is_followed_or_refused"),
+    (
+        "response-format-schema",
+        "cli/tests/batch_command/forms.rs",
+        "a_form_in_any_spelling_is_followed_or_refused",
+    ),
     ("schema-unknown-format", "tests/json_schema_suite.rs", "schemas_as_generators_write_them"),
     (
         "sigbus-on-truncation",

@@ -43,8 +43,12 @@ fn the_ops_add_up_to_what_a_step_needs() {
             let accounts = Accounts::of(&loaded.module);
             let entry = |name: &str| document.entries.iter().find(|e| e.name == name).unwrap();
             let (e, expected) = (entry("decode"), accounts.step(document.position));
-            assert_eq!(e.work.weight_bytes, expected.weight_bytes);
-            assert_eq!(e.work.kv_read_bytes, expected.kv_bytes);
+            // Ops that share a parameter (signs of rotations) read it once each, a step reads it once.
+            match model.hybrid.is_some() {
+                true => assert!(e.work.weight_bytes >= expected.weight_bytes),
+                false => assert_eq!(e.work.weight_bytes, expected.weight_bytes),
+            }
+            assert_eq!(e.work.kv_read_bytes, expected.kv_bytes + expected.state_bytes);
             assert_eq!(e.work.macs(), expected.macs());
             for e in &document.entries {
                 // Every op is in one part, every part in order.

@@ -95,7 +95,9 @@ fn keys_that_change_results_refuse_the_file() {
         w.set(key, value);
         let output = run(written(&w).path(), &["-p", "a", "-n", "1"]);
         assert_eq!(output.status.code(), Some(3), "{}", message(&output));
-        assert!(output.stdout.is_empty() && message(&output).contains(key), "{}", message(&output));
+        // Where a declaration is incomplete, the first key that is missing is named.
+        let named = if key.starts_with("prism.hadamard.") { "prism.hadamard." } else { key };
+        assert!(output.stdout.is_empty() && message(&output).contains(named), "{}", message(&output));
     }
     let mut w = TinyModel::default().writer();
     w.set("vendor.new_key", MetaValue::U32(1));

@@ -64,7 +64,10 @@ fn values(neutral: Neutral) -> (Vec<MetaValue>, Vec<MetaValue>) {
 
 #[test]
 fn keys_that_change_results_are_refused_unless_they_are_neutral() {
-    for arch in arch::FAMILIES.iter().map(|family| family.architectures[0]) {
+    // Hybrid families have keys of their own, which `hybrid.rs` tries.
+    for arch in
+        arch::FAMILIES.iter().filter(|family| family.hybrid.is_none()).map(|family| family.architectures[0])
+    {
         for (name, key) in keys(arch) {
             let Meaning::Refused(neutral) = key.meaning else { continue };
             let (good, bad) = values(neutral);
@@ -112,7 +115,11 @@ fn honoured_keys_are_read() {
     let nested = [&9u32.to_le_bytes()[..], &1u64.to_le_bytes(), &8u32.to_le_bytes(), &0u64.to_le_bytes()];
     let nested = MetaValue::Raw(9, nested.concat());
     for (name, key) in keys("bitnet-b1.58") {
-        if key.meaning != Meaning::Honoured || name.starts_with("split.") {
+        // What declares a rotation is read together, which `hybrid.rs` tries.
+        if key.meaning != Meaning::Honoured
+            || name.starts_with("split.")
+            || name.starts_with("prism.hadamard.")
+        {
             continue;
         }
         let mut w = writer("bitnet-b1.58");

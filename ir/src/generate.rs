@@ -262,7 +262,8 @@ impl Generator<'_> {
                     Type::cache(self.dims.cache_dtype, self.dims.cache).with_layout(layout)
                 }
                 Slot::VectorParam => Type::vector(DType::F32, width),
-                Slot::TableParam if self.rng.chance(25) => {
+                // Before matrices are laid out, files have whole blocks of 128 columns only.
+                Slot::TableParam if (self.laid_out() || main.is_multiple_of(128)) && self.rng.chance(25) => {
                     let rows = self.rng.pick(&self.dims.widths);
                     Type::matrix(DType::Ter, rows.max(MIN_VOCAB), main)
                 }
@@ -314,7 +315,10 @@ impl Generator<'_> {
         let mut operands = Vec::new();
         for (ty, (name, slot)) in types.into_iter().zip(slots) {
             operands.push(match slot {
-                Slot::TernaryParam | Slot::TableParam => Operand::Param(self.param(ty, Some(&op))),
+                Slot::TernaryParam | Slot::TableParam => {
+                    let ternary = (ty.dtype == DType::Ter).then_some(&op);
+                    Operand::Param(self.param(ty, ternary))
+                }
                 Slot::VectorParam | Slot::DenseParam | Slot::BlockParam => {
                     Operand::Param(self.param(ty, None))
                 }

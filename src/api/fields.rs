@@ -194,7 +194,10 @@ impl Field {
             ("", value) => asks(name, value),
             (default, Value::String(text)) => default != text,
             (default, Value::Number(number)) => default.parse::<f64>().ok() != number.as_f64(),
-            (default, value) => default != value.to_string(),
+            (default, value) => {
+                let written = value.to_string();
+                default != written
+            }
         }
     }
 
@@ -338,7 +341,7 @@ fields! {
     CACHE_SALT = Field::read("cache_salt", Kind::Text { max: 1024 }, ALL,
         "prompts are reused only among requests with the same one");
     ID_SLOT = Field::read("id_slot", Kind::Whole { min: -1, max: u32::MAX as u64 }, ALL,
-        "the sequence to take if it is free, below `--parallel`; -1 is any").default("-1");
+        "the sequence to take if it is free, below the number of sequences; -1 is any").default("-1");
     RETURN_TOKEN_IDS = Field::read("return_token_ids", Kind::Bool, BOTH.and(Routes::LLAMA),
         "`token_ids` in each choice and chunk, and `prompt_token_ids`").default("false").aliases(&["return_tokens"]);
     TIMINGS_PER_TOKEN = Field::read("timings_per_token", Kind::Bool, BOTH.and(Routes::LLAMA), "`timings` in each chunk of a stream")

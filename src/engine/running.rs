@@ -220,10 +220,11 @@ impl Running {
         (self.decoding, self.resumed) = (false, true);
     }
 
-    /// Whether nothing is to be computed: the text goes on from another, and has as many tokens as were asked for. The prompt of a
-    /// text without tokens is computed, for those that follow.
+    /// Whether nothing is to be computed: the text goes on from another, and has as many tokens as were asked for, or it has no
+    /// prompt either. The prompt of a text without tokens is computed, for those that follow.
     pub(super) fn is_complete(&self) -> bool {
-        self.text.is_at_limit() && !self.text.tokens().is_empty() && !self.is_scoring()
+        let has_work = self.text.tokens().is_empty() && self.prompt_tokens > 0;
+        self.text.is_at_limit() && !has_work && !self.is_scoring()
     }
 
     /// Takes the logits after a row of its part of the step. After the last row, says whether they became a token.

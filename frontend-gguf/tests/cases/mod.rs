@@ -240,9 +240,9 @@ pub(crate) const MODEL: &[Case] = &[
     ("WrongKeyType", "a string", |w| w.set("general.architecture", MetaValue::U32(1))),
     ("NoTensors", "a vocabulary or metadata only", |w| w.tensors.clear()),
     // Converting the tensor would not make the model one that is supported.
-    ("UnsupportedArch", "\"qwen35\" is not supported", |w| {
-        w.set("general.architecture", MetaValue::String("qwen35".into()));
-        w.tensor_mut(Q).ty = 143;
+    ("UnsupportedArch", "\"mamba\" is not supported", |w| {
+        w.set("general.architecture", MetaValue::String("mamba".into()));
+        w.tensor_mut(Q).ty = 240;
     }),
     ("UnsupportedArch", "bitnet-25", |w| {
         w.set("general.architecture", MetaValue::String("gemma3".into()));

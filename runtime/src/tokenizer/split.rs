@@ -90,7 +90,7 @@ struct Lent<'r> {
 }
 
 impl Rule {
-    fn new(pattern: &str) -> Result<Self, BuildError> {
+    fn new(pattern: &str) -> Result<Self, Box<BuildError>> {
         Ok(Self { regex: Regex::new(pattern)?, idle: Mutex::default() })
     }
 
@@ -138,7 +138,7 @@ pub(super) struct Splitter {
 
 /// A rule, compiled once in a process: its Unicode classes take milliseconds, and what the engine learns while it matches is
 /// shared by all that use it.
-fn compiled(pattern: &'static str, anchored: bool) -> Result<Arc<Rule>, BuildError> {
+fn compiled(pattern: &'static str, anchored: bool) -> Result<Arc<Rule>, Box<BuildError>> {
     static KNOWN: Mutex<Vec<(&str, Arc<Rule>)>> = Mutex::new(Vec::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, rule)) = known.iter().find(|(known, _)| *known == pattern) {

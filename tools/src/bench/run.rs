@@ -183,8 +183,11 @@ impl Runner {
     pub(crate) fn sample(&mut self, test: Test) -> Result<f64, Error> {
         let vocab = self.machine.model().vocab();
         let sequences = &mut self.sequences[..test.sequences as usize];
-        if let Some(start) = &self.start {
-            sequences.iter_mut().for_each(|sequence| sequence.rewind(start));
+        for sequence in sequences.iter_mut() {
+            match &self.start {
+                Some(start) => sequence.rewind(start),
+                None => sequence.truncate(test.depth),
+            }
         }
         // Sequences have different tokens, as texts have.
         let tokens = |first: u32, count: u32| -> Vec<Vec<u32>> {

@@ -81,7 +81,7 @@ pub(in crate::kernels) fn bitlinear_f32(b: &mut KernelBuilder, kernel: &kernel::
 impl Float {
     /// Scales of a row.
     fn groups(&self) -> u32 {
-        if self.group == 0 { 1 } else { self.cols / self.group }
+        self.cols.checked_div(self.group).unwrap_or(1)
     }
 
     /// Columns of a step.

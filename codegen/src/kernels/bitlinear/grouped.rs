@@ -71,7 +71,7 @@ impl Steps {
 
     /// Scales of a row of the matrix.
     pub(super) fn scales(self) -> u32 {
-        if self.group == 0 { 1 } else { self.cols / self.group }
+        self.cols.checked_div(self.group).unwrap_or(1)
     }
 
     /// Bytes from the scales of a tile's first step to those of step `index`, if each step or the row has its own.
