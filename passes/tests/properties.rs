@@ -197,7 +197,12 @@ fn a_schedule_has_as_many_phases_as_the_longest_chain_has_ops() {
         let (scheduled, _) = run_text("schedule", &module).unwrap();
         for (before, after) in module.funcs().values().zip(scheduled.funcs().values()) {
             let (old, new) = (phases(before, &costs).barriers.len(), phases(after, &costs).barriers.len());
-            assert_eq!(new + 1, longest_chain(after).max(1), "{name}");
+            let (made, least) = (new + 1, longest_chain(after).max(1));
+            // A recurrent state is written in place: its readers may have to wait for a phase that no value asks for.
+            match after.inputs().iter().any(|&value| after.ty(value).as_state().is_some()) {
+                true => assert!(made >= least, "{name}\n{after:?}"),
+                false => assert_eq!(made, least, "{name}\n{after:?}"),
+            }
             fewer += usize::from(new < old);
         }
     }

@@ -410,7 +410,7 @@ fields! {
         .aliases(&["conversation", "context"]);
     Field::refused("background", ALL, "answers are made while the client waits, so leave it out");
     Field::refused("prompt", Routes::RESPONSES, "there are no stored prompts, so use `input`");
-    Field::refused("template", ALL, "give a template on the command line (`--chat-template`)").aliases(&["chat_template"]);
+    Field::refused("template", ALL, "templates are chosen where the server is started").aliases(&["chat_template"]);
     Field::refused("images", ALL, "only text is read").aliases(&["image_data", "multimodal_data", "documents"]);
     Field::refused("mcp_servers", ALL, "declare functions as `tools`").aliases(&["container"]);
     Field::refused("top_logprobs", Routes::RESPONSES, "use `/v1/chat/completions` for probabilities");
@@ -424,7 +424,7 @@ fields! {
     Field::refused("dynatemp_range", ALL, "use `temperature`");
     Field::refused("top_n_sigma", ALL, "use `min_p`").aliases(&["adaptive_target"]);
     Field::refused("tfs_z", ALL, "use `top_p` or `min_p`").default("1");
-    Field::refused("samplers", ALL, "leave it out, or give the order of samplers on the command line (`--samplers`)");
+    Field::refused("samplers", ALL, "leave it out, or give the order of samplers where the server is started");
     Field::refused("t_max_predict_ms", ALL, "use `max_tokens`");
     Field::refused("post_sampling_probs", ALL, "probabilities are those of the model, before samplers change them");
     Field::refused("response_fields", ALL, "answers are whole, so leave it out");

@@ -240,8 +240,8 @@ pub(crate) const MODEL: &[Case] = &[
     ("WrongKeyType", "a string", |w| w.set("general.architecture", MetaValue::U32(1))),
     ("NoTensors", "a vocabulary or metadata only", |w| w.tensors.clear()),
     // Converting the tensor would not make the model one that is supported.
-    ("UnsupportedArch", "\"mamba\" is not supported", |w| {
-        w.set("general.architecture", MetaValue::String("mamba".into()));
+    ("UnsupportedArch", "\"qwen35moe\" is not supported", |w| {
+        w.set("general.architecture", MetaValue::String("qwen35moe".into()));
         w.tensor_mut(Q).ty = 240;
     }),
     ("UnsupportedArch", "bitnet-25", |w| {
@@ -296,7 +296,8 @@ pub(crate) const MODEL: &[Case] = &[
         set(w, "feed_forward_length", MetaValue::I32s(vec![256, 128]))
     }),
     ("BadHyperparam", "must hold a number", |w| set(w, "attention.head_count", MetaValue::I32s(vec![]))),
-    ("BadHyperparam", "rotated weights", |w| w.set("prism.hadamard.version", MetaValue::U32(1))),
+    ("BadHyperparam", "rotated weights", |w| w.set("prism.hadamard.rounds", MetaValue::U32(1))),
+    ("MissingKey", "prism.hadamard.block_size", |w| w.set("prism.hadamard.version", MetaValue::U32(1))),
     ("MissingTensor", "blk.1.attn_norm.weight", |w| set(w, "block_count", MetaValue::U32(2))),
     ("MissingTensor", Q, |w| w.remove_tensor(Q)),
     ("MissingTensor", "attn_sub_norm", |w| w.remove_tensor("blk.0.attn_sub_norm.weight")),
