@@ -5,7 +5,7 @@
 //! Text from a model that is rotated by half is fluent and wrong, so a declaration that is not understood, or that does not cover
 //! every matrix, refuses the file. `docs/hadamard.md` explains what this is good for.
 //!
-//! Invariants of a [`Rotation`] that has passed [`Rotation::check`]: the block divides the input width of every rotated matrix, and
+//! Invariants of a [`Rotation`] that has passed `check`: the block divides the input width of every rotated matrix, and
 //! there are as many signs as columns for each of these widths, or none at all.
 
 use std::collections::{BTreeMap, BTreeSet};
