@@ -1,6 +1,7 @@
 //! `--speeds`: whether predictions go by what is assumed of the machine or by what was measured on it.
 
 use bitnetc_ir::TargetDesc;
+#[cfg(feature = "serve")]
 use bitnetc_ir::target::Speeds;
 use bitnetc_tools::speeds::SpeedsFile;
 use clap::ValueEnum;
@@ -17,6 +18,7 @@ pub(crate) enum SpeedsArg {
 }
 
 /// The speeds of this machine: those that are asked for, or those that were measured before.
+#[cfg(feature = "serve")]
 pub(crate) fn known(speeds: SpeedsArg, target: &TargetDesc) -> Result<Option<Speeds>, Failure> {
     match speeds {
         // Without a directory for caches nothing was measured before.
