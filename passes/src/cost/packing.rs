@@ -142,11 +142,13 @@ mod tests {
         let layout = |packing, target: &TargetDesc| ternary_layout(packing, target, grouped, true, false);
         assert_eq!(layout(WeightPacking::Auto, &server(2)), Layout::Trits16);
         assert_eq!(layout(WeightPacking::Auto, &server(2).with(Feature::Avx512vbmi)), Layout::Lut16);
-        // Where many threads share the memory, bytes count more than the instructions of narrow registers.
+        // With narrow registers a row tile is expanded for each token, which eight threads do not hide behind the memory and 32 do.
         let mut narrow: TargetDesc = "x86_64+sse4.1+sse4.2+avx+avx2+fma".parse().unwrap();
-        narrow.threads = 32;
-        assert_eq!(auto(&narrow), Layout::Trits16);
-        assert_eq!(layout(WeightPacking::Auto, &narrow), Layout::Trits16);
+        for (threads, expected) in [(8, Layout::Tile16), (32, Layout::Trits16)] {
+            narrow.threads = threads;
+            assert_eq!(auto(&narrow), Layout::Trits16);
+            assert_eq!(layout(WeightPacking::Auto, &narrow), expected, "{threads}");
+        }
         assert_eq!(layout(WeightPacking::Trits, &narrow), Layout::Trits16);
     }
 
