@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 
-use crate::arch;
 use crate::cursor::{Cursor, Width, read_key};
 use crate::error::{GgufError, printable, printable_bytes};
 use crate::hparams;
@@ -27,7 +26,7 @@ pub struct Entry<'a> {
 }
 
 /// Architectures that are published with ternary types of their own.
-const OTHER_TERNARY: &[&str] = &["qwen35", "qwen35moe", "qwen3next"];
+const OTHER_TERNARY: &[&str] = &["qwen35moe", "qwen3next"];
 
 /// An error of the directory or, where it is about a type of tensors in a model of another ternary architecture, that this is not
 /// supported: converting the tensors would not help.
@@ -35,11 +34,7 @@ fn of_architecture(error: GgufError, entries: &[Entry<'_>], by_key: &HashMap<&st
     let is_of_type =
         matches!(error, GgufError::UnknownTensorType { .. } | GgufError::AmbiguousTensorType { .. });
     match by_key.get("general.architecture").and_then(|&i| entries.get(i)).map(|entry| &entry.value) {
-        Some(Value::String(name))
-            if is_of_type && OTHER_TERNARY.contains(name) && arch::find(name).is_none() =>
-        {
-            hparams::unsupported(name)
-        }
+        Some(Value::String(name)) if is_of_type && OTHER_TERNARY.contains(name) => hparams::unsupported(name),
         _ => error,
     }
 }
