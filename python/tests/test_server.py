@@ -32,9 +32,9 @@ def post(url: str, body: Any) -> tuple[int, str]:
 
 
 def settled(value: Any) -> Any:
-    """Without what differs from run to run: ids, dates, times, and what was reused."""
+    """Without what differs from run to run: ids, dates, times, which slot served it, and what was reused."""
     changing = ("id", "created", "created_at", "completed_at", "timings", "prompt_tokens_details", "input_tokens_details")
-    changing += ("tokens_cached", "cache_read_input_tokens", "cache_creation_input_tokens", "response_id", "item_id")
+    changing += ("tokens_cached", "id_slot", "cache_read_input_tokens", "cache_creation_input_tokens", "response_id", "item_id")
     if isinstance(value, dict):
         kept = {name: settled(each) for name, each in value.items() if name not in changing}
         return {name: each for name, each in kept.items() if not name.endswith("_duration")}
