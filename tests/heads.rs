@@ -93,7 +93,7 @@ fn packed_heads_of_the_built_in_model_choose_as_the_stored_one() {
 }
 
 #[test]
-#[ignore = "a minute of work: .ci/run has it"]
+#[ignore = "a minute of work: .ci/soak has it"]
 fn packed_heads_of_the_built_in_model_over_the_whole_validation_text() {
     compare(usize::MAX);
 }
@@ -200,7 +200,7 @@ fn a_screened_head_of_random_rows_chooses_as_the_stored_one() {
 
 /// The vocabulary of BitNet b1.58 2B-4T, at a quarter of its width: logits of random rows spread alike at every width.
 #[test]
-#[ignore = "minutes of work, four gigabytes of memory: .ci/run has it"]
+#[ignore = "minutes of work, four gigabytes of memory: .ci/soak has it"]
 fn heads_of_the_vocabulary_of_a_large_model() {
     let (others, others_of_40, steps) = synthetic(128_256, 640, 5120, 2);
     println!(
