@@ -168,7 +168,8 @@ def test_ten_thousand_texts_leak_nothing(model: bitnetc.Model) -> None:
     texts(10_000)
     # 400 bytes a text would be 4 MB.
     assert resident() - before < 4_000_000
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    # What other tests have left may be closed meanwhile.
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
 
 
 def test_nothing_is_printed(run: Callable[..., tuple[int, str, str]]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from conftest import TIMEOUT
 
 import bitnetc
 
@@ -25,7 +26,7 @@ def server(start: Callable[..., Any]) -> Iterator[str]:
 def post(url: str, body: Any) -> tuple[int, str]:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=100) as answer:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -37,6 +38,9 @@ def settled(value: Any) -> Any:
     changing += ("tokens_cached", "id_slot", "cache_read_input_tokens", "cache_creation_input_tokens", "response_id", "item_id")
     if isinstance(value, dict):
         kept = {name: settled(each) for name, each in value.items() if name not in changing}
+        # Anthropic's count leaves out what was reused.
+        if "cache_read_input_tokens" in value:
+            kept["input_tokens"] += value["cache_read_input_tokens"]
         return {name: each for name, each in kept.items() if not name.endswith("_duration")}
     return [settled(each) for each in value] if isinstance(value, list) else value
 
