@@ -128,5 +128,8 @@ def test_what_openai_does_not_take_is_said(model: bitnetc.Model) -> None:
             model.openai(path, {})
         assert (absent.value.status, absent.value.code) == (404, "not_found") and "/v1/completions" in str(absent.value)
     for arguments in ((3, {}), ("/v1/completions", "text"), ("/v1/completions", None)):
-        with pytest.raises(TypeError):
-            model.openai(*arguments)  # type: ignore[arg-type]
+        for call in (model.openai, model.openai_stream):
+            with pytest.raises(TypeError, match=f"{call.__name__}.. takes a path and a dict"):
+                call(*arguments)  # type: ignore[arg-type]
+    with pytest.raises(bitnetc.RequestError, match="/tokenize answers in one piece: use openai"):
+        model.openai_stream("/tokenize", {"content": "a"})

@@ -127,7 +127,7 @@ class Model:
 
     def openai_stream(self, path: str, body: Mapping[str, Any], /) -> Iterator[dict[str, Any]]:
         """The events of the server's stream for this request, as they come. Those that are no JSON, such as ``[DONE]``, are left out."""
-        call = self._core.submit(path, options_of.dumps({**body, "stream": True}), True)
+        call = self._core.submit(path, self._in_pieces("openai_stream", path, body), True)
         return self._frames(call)
 
     async def aopenai(self, path: str, body: Mapping[str, Any], /) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class Model:
 
     async def aopenai_stream(self, path: str, body: Mapping[str, Any], /) -> AsyncIterator[dict[str, Any]]:
         """As :meth:`openai_stream`, in an event loop."""
-        data = options_of.dumps({**body, "stream": True})
+        data = self._in_pieces("aopenai_stream", path, body)
         async with _async.submitted(self._core, path, data, True) as (call, event):
             async for item in _async.items(call, event):
                 if isinstance(item, str):
@@ -162,14 +162,16 @@ class Model:
         White space at the end of a context counts as the beginning of the text, as tokenizers have it. An empty context is the
         model's begin-of-text token.
         """
-        return self.loglikelihood_tokens([self.tokenizer.encode_pair(context, text) for context, text in pairs])
+        listed = options_of.pairs(pairs)
+        return self.loglikelihood_tokens([self.tokenizer.encode_pair(context, text) for context, text in listed])
 
     def loglikelihood_tokens(
         self, pairs: Iterable[tuple[Sequence[int], Sequence[int]]], /
     ) -> list[tuple[float, bool]]:
         """As :meth:`loglikelihood`, of token ids."""
-        listed = [(options_of.tokens("context", first), options_of.tokens("text", second)) for first, second in pairs]
-        return self._core.loglikelihood(listed)
+        listed = options_of.pairs(pairs)
+        tokens = [(options_of.tokens("context", first), options_of.tokens("text", second)) for first, second in listed]
+        return self._core.loglikelihood(tokens)
 
     def batch_map(self, column: str, /, *, into: str = "completion", **options: Unpack[ChatOptions]) -> BatchMap:
         """A function for ``datasets.Dataset.map(…, batched=True)`` and its like: see :class:`BatchMap`."""
@@ -199,7 +201,7 @@ class Model:
     def ir(self, stage: str = "planned", entry: str | None = None) -> str:
         """The module in a stage of its compilation (``imported``, ``fused``, ``laid_out`` or ``planned``), or one of its functions
         (``decode``, ``prefill`` or ``head``), as ``bitnetc ir dump`` prints it."""
-        return self._core.ir(stage, entry)
+        return self._core.ir(options_of.word("stage", stage), None if entry is None else options_of.word("entry", entry))
 
     def explain(self, *, depth: int = 0) -> Explanation:
         """What the compiled model does, op by op: types, bytes, kernels, predicted times. ``depth`` is the number of tokens before."""
@@ -251,9 +253,17 @@ class Model:
     def _conversation(self, function: str, messages: Any, options: Mapping[str, Any], **more: Any) -> Request:
         return Request(CHAT, options_of.chat_body(function, messages, options, **more), options)
 
-    def _in_one_piece(self, function: str, path: str, body: Mapping[str, Any]) -> bytes:
+    @staticmethod
+    def _check_openai(function: str, path: str, body: Mapping[str, Any]) -> None:
         if not isinstance(path, str) or not isinstance(body, Mapping):
             raise TypeError(f"{function}() takes a path and a dict, not {type(path).__name__} and {type(body).__name__}")
+
+    def _in_pieces(self, function: str, path: str, body: Mapping[str, Any]) -> bytes:
+        self._check_openai(function, path, body)
+        return options_of.dumps({**body, "stream": True})
+
+    def _in_one_piece(self, function: str, path: str, body: Mapping[str, Any]) -> bytes:
+        self._check_openai(function, path, body)
         # ollama's routes make streams unless they are told otherwise.
         if path.startswith("/api/") and body.get("stream") is None:
             body = {**body, "stream": False}
