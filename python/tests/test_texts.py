@@ -64,7 +64,7 @@ def test_prompts_are_texts_or_tokens(model: bitnetc.Model) -> None:
     rows = pytest.importorskip("numpy").array([ids, ids])
     assert model.generate(rows[0], max_tokens=6, temperature=0).text == expected.text
     assert [each.text for each in model.generate(rows, max_tokens=6, temperature=0)] == [expected.text] * 2
-    listed = model.generate([ids, "ROMEO:"], max_tokens=6, temperature=0)  # type: ignore[list-item]
+    listed = model.generate([ids, "ROMEO:"], max_tokens=6, temperature=0)
     assert [each.text for each in listed] == [expected.text] * 2
     assert model.generate([], max_tokens=6) == []
     assert [each.text for each in model.generate(("ROMEO:",), max_tokens=6, temperature=0)] == [expected.text]
@@ -91,7 +91,7 @@ def test_streams_joined_are_the_text(model: bitnetc.Model) -> None:
 def test_a_stream_that_is_left_ends_its_text(model: bitnetc.Model) -> None:
     stream = model.stream("ROMEO:", max_tokens=200, ignore_eos=True)
     next(stream)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     del stream
     model.stream("ROMEO:", max_tokens=200, ignore_eos=True)
     # The engine notices within a step.

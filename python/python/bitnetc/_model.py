@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Union, cast, overload
 
@@ -59,12 +59,13 @@ class Model:
 
     # Texts.
 
+    # A string is a sequence of strings, too: what comes first counts.
     @overload
-    def generate(self, prompt: Prompt, /, **options: Unpack[GenerateOptions]) -> Completion: ...
+    def generate(  # type: ignore[overload-overlap]
+        self, prompt: Prompt, /, **options: Unpack[GenerateOptions]
+    ) -> Completion: ...
     @overload
-    def generate(
-        self, prompt: list[str] | list[list[int]] | tuple[Prompt, ...], /, **options: Unpack[GenerateOptions]
-    ) -> list[Completion]: ...
+    def generate(self, prompt: Sequence[Prompt], /, **options: Unpack[GenerateOptions]) -> list[Completion]: ...
     def generate(self, prompt: Any, /, **options: Unpack[GenerateOptions]) -> Any:
         """The text that continues a prompt, or a list of those that continue the prompts of a list, made together."""
         prompts, one = options_of.prompts(prompt)
@@ -72,7 +73,7 @@ class Model:
         made = self._complete_all(requests)
         return made[0] if one else made
 
-    def stream(self, prompt: Prompt, /, **options: Unpack[GenerateOptions]) -> Iterator[Piece]:
+    def stream(self, prompt: Prompt, /, **options: Unpack[GenerateOptions]) -> Generator[Piece, None, None]:
         """The text that continues a prompt, piece by piece as it is made. Whoever stops reading ends it."""
         return self._stream(self._one_text("stream", prompt, options))
 
@@ -80,16 +81,17 @@ class Model:
         """The answer to a conversation."""
         return self._complete(self._conversation("chat", messages, options))
 
-    def chat_stream(self, messages: Messages, /, **options: Unpack[ChatOptions]) -> Iterator[Piece]:
+    def chat_stream(self, messages: Messages, /, **options: Unpack[ChatOptions]) -> Generator[Piece, None, None]:
         """The answer to a conversation, piece by piece as it is made."""
         return self._stream(self._conversation("chat_stream", messages, options, stream=True))
 
+    # A string is a sequence of strings, too: what comes first counts.
     @overload
-    async def agenerate(self, prompt: Prompt, /, **options: Unpack[GenerateOptions]) -> Completion: ...
+    async def agenerate(  # type: ignore[overload-overlap]
+        self, prompt: Prompt, /, **options: Unpack[GenerateOptions]
+    ) -> Completion: ...
     @overload
-    async def agenerate(
-        self, prompt: list[str] | list[list[int]] | tuple[Prompt, ...], /, **options: Unpack[GenerateOptions]
-    ) -> list[Completion]: ...
+    async def agenerate(self, prompt: Sequence[Prompt], /, **options: Unpack[GenerateOptions]) -> list[Completion]: ...
     async def agenerate(self, prompt: Any, /, **options: Unpack[GenerateOptions]) -> Any:
         """As :meth:`generate`, in an event loop. Cancelling the task ends the texts."""
         prompts, one = options_of.prompts(prompt)
@@ -97,7 +99,7 @@ class Model:
         made = await self._acomplete_all(requests)
         return made[0] if one else made
 
-    def astream(self, prompt: Prompt, /, **options: Unpack[GenerateOptions]) -> AsyncIterator[Piece]:
+    def astream(self, prompt: Prompt, /, **options: Unpack[GenerateOptions]) -> AsyncGenerator[Piece, None]:
         """As :meth:`stream`, in an event loop."""
         return self._astream(self._one_text("astream", prompt, options))
 
@@ -105,7 +107,7 @@ class Model:
         """As :meth:`chat`, in an event loop."""
         return await self._acomplete(self._conversation("achat", messages, options))
 
-    def achat_stream(self, messages: Messages, /, **options: Unpack[ChatOptions]) -> AsyncIterator[Piece]:
+    def achat_stream(self, messages: Messages, /, **options: Unpack[ChatOptions]) -> AsyncGenerator[Piece, None]:
         """As :meth:`chat_stream`, in an event loop."""
         return self._astream(self._conversation("achat_stream", messages, options, stream=True))
 
@@ -125,7 +127,7 @@ class Model:
         finally:
             call.cancel()
 
-    def openai_stream(self, path: str, body: Mapping[str, Any], /) -> Iterator[dict[str, Any]]:
+    def openai_stream(self, path: str, body: Mapping[str, Any], /) -> Generator[dict[str, Any], None, None]:
         """The events of the server's stream for this request, as they come. Those that are no JSON, such as ``[DONE]``, are left out."""
         call = self._core.submit(path, self._in_pieces("openai_stream", path, body), True)
         return self._frames(call)
@@ -140,7 +142,7 @@ class Model:
                 pass
             return cast(dict[str, Any], json.loads(call.body()))
 
-    async def aopenai_stream(self, path: str, body: Mapping[str, Any], /) -> AsyncIterator[dict[str, Any]]:
+    async def aopenai_stream(self, path: str, body: Mapping[str, Any], /) -> AsyncGenerator[dict[str, Any], None]:
         """As :meth:`openai_stream`, in an event loop."""
         data = self._in_pieces("aopenai_stream", path, body)
         async with _async.submitted(self._core, path, data, True) as (call, event):
@@ -315,12 +317,12 @@ class Model:
             for task in tasks:
                 task.cancel()
 
-    def _stream(self, request: Request) -> Iterator[Piece]:
+    def _stream(self, request: Request) -> Generator[Piece, None, None]:
         # What is wrong with it is said now, not when the first piece is read.
         return self._pieces(request, self._submit(request))
 
     @staticmethod
-    def _pieces(request: Request, call: _bitnetc.Call) -> Iterator[Piece]:
+    def _pieces(request: Request, call: _bitnetc.Call) -> Generator[Piece, None, None]:
         pieces = Pieces(request, call)
         try:
             while not call.ended:
@@ -331,7 +333,7 @@ class Model:
         finally:
             call.cancel()
 
-    async def _astream(self, request: Request) -> AsyncIterator[Piece]:
+    async def _astream(self, request: Request) -> AsyncGenerator[Piece, None]:
         async with _async.submitted(self._core, request.path, request.body, request.shaped) as (call, event):
             pieces = Pieces(request, call)
             async for item in _async.items(call, event):
@@ -340,7 +342,7 @@ class Model:
             yield pieces.last()
 
     @staticmethod
-    def _frames(call: _bitnetc.Call) -> Iterator[dict[str, Any]]:
+    def _frames(call: _bitnetc.Call) -> Generator[dict[str, Any], None, None]:
         try:
             while not call.ended:
                 for item in call.wait():
