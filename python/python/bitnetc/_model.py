@@ -137,7 +137,7 @@ class Model:
         data = self._in_one_piece("aopenai", path, body)
         if (answer := self._core.answer(path, data)) is not None:
             return cast(dict[str, Any], json.loads(answer))
-        async with _async.submitted(self._core, path, data, True) as (call, event):
+        async with _async.Submitted(self._core, path, data, True) as (call, event):
             async for _ in _async.items(call, event):
                 pass
             return cast(dict[str, Any], json.loads(call.body()))
@@ -145,7 +145,7 @@ class Model:
     async def aopenai_stream(self, path: str, body: Mapping[str, Any], /) -> AsyncGenerator[dict[str, Any], None]:
         """As :meth:`openai_stream`, in an event loop."""
         data = self._in_pieces("aopenai_stream", path, body)
-        async with _async.submitted(self._core, path, data, True) as (call, event):
+        async with _async.Submitted(self._core, path, data, True) as (call, event):
             async for item in _async.items(call, event):
                 if isinstance(item, str):
                     yield json.loads(item)
@@ -297,7 +297,7 @@ class Model:
         return made
 
     async def _acomplete(self, request: Request) -> Completion:
-        async with _async.submitted(self._core, request.path, request.body, request.shaped) as (call, event):
+        async with _async.Submitted(self._core, request.path, request.body, request.shaped) as (call, event):
             end = None
             async for item in _async.items(call, event):
                 end = item if isinstance(item, _bitnetc.Finished) else end
@@ -334,7 +334,7 @@ class Model:
             call.cancel()
 
     async def _astream(self, request: Request) -> AsyncGenerator[Piece, None]:
-        async with _async.submitted(self._core, request.path, request.body, request.shaped) as (call, event):
+        async with _async.Submitted(self._core, request.path, request.body, request.shaped) as (call, event):
             pieces = Pieces(request, call)
             async for item in _async.items(call, event):
                 if (piece := pieces.of(item)) is not None:
