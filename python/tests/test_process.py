@@ -149,8 +149,8 @@ model = bitnetc.Model(context=256, threads=1)
 # Far longer than the test waits.
 session = model.session(context=100_000)
 threading.Thread(target=session.feed, args=([5] * 100_000,), daemon=True).start()
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     while True:
         session.position
 except KeyboardInterrupt:
