@@ -387,7 +387,10 @@ impl Model {
 /// The refusal of a path for which no texts are made.
 fn no_texts(path: &str) -> Refusal {
     if UTILITIES.iter().any(|(known, _)| *known == path) {
-        return Refusal::field("stream", format!("stream: {path} answers in one piece: use openai() or aopenai()"));
+        return Refusal::field(
+            "stream",
+            format!("stream: {path} answers in one piece: use openai() or aopenai()"),
+        );
     }
     let known: Vec<&str> = known_paths().collect();
     Refusal::new(

@@ -24,9 +24,9 @@ pub(crate) struct Session {
 /// What a signal raised, or what the session refused.
 pub(crate) fn refused(py: Python<'_>, watch: &Watch, error: SessionError) -> PyErr {
     match error {
-        SessionError::Interrupted => {
-            watch.take().unwrap_or_else(|| errors::cancelled(py, "the model was closed before the computation had ended"))
-        }
+        SessionError::Interrupted => watch.take().unwrap_or_else(|| {
+            errors::cancelled(py, "the model was closed before the computation had ended")
+        }),
         error => errors::request(py, &error.into()),
     }
 }
