@@ -236,10 +236,11 @@ impl fmt::Debug for KernelEntry {
 }
 
 /// Tile registers (AMX), which the operating system gives to a process that asks for them.
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod tiles {
     /// Whether code of this process may use tile registers and products of bytes between them. Asks for the permission at
     /// the first call.
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    #[cfg(target_os = "linux")]
     pub(crate) fn permitted() -> bool {
         /// `ARCH_REQ_XCOMP_PERM` of the Linux kernel's `asm/prctl.h`.
         const REQUEST: libc::c_long = 0x1023;
@@ -259,7 +260,7 @@ pub(crate) mod tiles {
         })
     }
 
-    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    #[cfg(not(target_os = "linux"))]
     pub(crate) fn permitted() -> bool {
         false
     }

@@ -2,6 +2,7 @@
 import http.client
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -17,7 +18,7 @@ BITNETC = os.environ["BITNETC"]
 """The binary."""
 ENVIRONMENTS = os.environ["SCALE_ENVIRONMENTS"]
 """The folder of the Python environments that `.ci/scale` makes."""
-WAIT = 120
+WAIT = 600
 """Seconds after which something that does not come is an error."""
 
 
@@ -49,9 +50,16 @@ def needs_root():
 
 
 def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """A port that nobody has, and that the system gives to nobody who does not ask for it."""
+    first_of_others = int(read("/proc/sys/net/ipv4/ip_local_port_range").split()[0])
+    while True:
+        port = random.randrange(10_000, max(first_of_others, 20_000))
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def until(condition, what):

@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 
-from support import BITNETC, DEPLOY, Case, ask, body_of, free_port, needs_root, read, text_of, tool, until
+from support import BITNETC, DEPLOY, WAIT, Case, ask, body_of, free_port, needs_root, read, text_of, tool, until
 
 
 class Dockerfile:
@@ -87,7 +87,7 @@ class Image(Case):
         self.assertIn("NSpid:\t%d\t1\n" % server, read(f"/proc/{server}/status"))
         # As `docker stop` does it. The first process of a namespace gets only signals that it asked for.
         os.kill(server, signal.SIGTERM)
-        self.assertEqual(process.wait(timeout=60), 0, read(log))
+        self.assertEqual(process.wait(timeout=WAIT), 0, read(log))
         self.assertIn("shut down", read(log))
 
     def process_of_the_image(self, process):

@@ -156,7 +156,7 @@ class Ray(Case):
         network = self.nodes()
         requests, answers = write_requests(self.place, 12), os.path.join(self.place, "answers")
         log = os.path.join(self.place, "log")
-        command = self.batch(requests, answers, "--time-limit", "20", "--retries", "8")
+        command = self.batch(requests, answers, "--time-limit", "60", "--retries", "8")
         with open(log, "w", encoding="utf-8") as file:
             driver = self.start(network.inside(0, *command), env=self.environment, stdout=file, stderr=file)
         until(lambda: driver.poll() is not None or any(computes(pid) for pid in network.processes(1)), "work on the second node")

@@ -12,6 +12,7 @@ use bitnetc::engine::{self, Engine};
 use bitnetc::ir::{Stage, text};
 use bitnetc::likelihood::Scorer;
 use bitnetc::load::dump_module;
+use bitnetc::runtime::error::SessionError;
 use bitnetc::runtime::memory;
 use bitnetc::serde_json::{Value, json};
 use bitnetc::session::{self, SessionOptions};
@@ -25,8 +26,8 @@ use crate::call::{Call, Choice};
 use crate::errors;
 use crate::open::{Options, Origin, Refused};
 use crate::process::AtHome;
-use crate::session::{Session, refused, watched};
-use crate::signals::{LOOK, Watch, interruptible};
+use crate::session::{Session, refused, set_watch};
+use crate::signals::{LOOK, Shared, Watch, interruptible};
 
 /// Paths that are answered without the engine.
 const UTILITIES: [(&str, Utility); 6] = [
@@ -45,12 +46,6 @@ type Utility = fn(&Service, &[u8]) -> Result<Value, Refusal>;
 /// How often it is looked whether a form is compiled.
 const POLL: Duration = Duration::from_millis(1);
 
-/// What scores texts.
-struct Scoring {
-    scorer: Scorer,
-    watch: Arc<Watch>,
-}
-
 /// See the module.
 #[pyclass(frozen, module = "bitnetc._bitnetc")]
 pub(crate) struct Model {
@@ -59,7 +54,10 @@ pub(crate) struct Model {
     sequences: u32,
     /// `None` once the model is closed.
     engine: AtHome<Mutex<Option<Engine>>>,
-    scoring: AtHome<Mutex<Option<Scoring>>>,
+    /// What scores texts; `None` until it is needed.
+    scorer: AtHome<Shared<Option<Scorer>>>,
+    /// What ends its work.
+    watch: Arc<Watch>,
     notes: Vec<String>,
 }
 
@@ -162,7 +160,8 @@ impl Model {
             origin,
             sequences: options.sequences,
             engine: AtHome::new(Mutex::new(Some(engine))),
-            scoring: AtHome::new(Mutex::new(None)),
+            scorer: AtHome::new(Shared::new(None)),
+            watch: Arc::default(),
             notes,
         })
     }
@@ -179,7 +178,7 @@ impl Model {
     ) -> PyResult<Call> {
         let engine = self.engine(py)?;
         let route = Route::of_path(path).filter(|route| *route != Route::CountTokens);
-        let route = route.ok_or_else(|| errors::refusal(py, &no_path(path)))?;
+        let route = route.ok_or_else(|| errors::refusal(py, &no_texts(path)))?;
         let service = Arc::clone(&self.service);
         let call = py.detach(|| api::accept(&service, route, &body));
         let call = call.map_err(|refusal| errors::refusal(py, &refusal))?;
@@ -205,13 +204,11 @@ impl Model {
 
     /// Ends the engine: texts under way end with `Cancelled`. Nothing is made afterwards.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let (engine, scoring) = (self.engine.get("Model")?, self.scoring.get("Model")?);
+        let (engine, scorer) = (self.engine.get("Model")?, self.scorer.get("Model")?);
         // A step that is under way is waited for.
-        py.detach(|| {
-            drop(lock(engine).take());
-            drop(lock(scoring).take());
-        });
-        Ok(())
+        self.watch.end();
+        py.detach(|| drop(lock(engine).take()));
+        scorer.with(py, |scorer| drop(scorer.take()))
     }
 
     /// Whether the model is closed.
@@ -258,32 +255,32 @@ impl Model {
         pairs: Vec<(Vec<TokenId>, Vec<TokenId>)>,
     ) -> PyResult<Vec<(f64, bool)>> {
         self.engine(py)?;
-        let scoring = self.scoring.get("Model")?;
         // What begins alike stands together, so that it is computed once.
         let mut order: Vec<usize> = (0..pairs.len()).collect();
         order.sort_by(|&a, &b| pairs[a].cmp(&pairs[b]));
-        let mut watch = Arc::<Watch>::default();
-        let scored = py.detach(|| {
-            let mut scoring = lock(scoring);
-            let scoring = match &mut *scoring {
-                Some(scoring) => scoring,
+        let scored = self.scorer.get("Model")?.with(py, |scorer| {
+            let scorer = match scorer {
+                Some(scorer) => scorer,
                 none => {
                     let mut session = self.machine(self.service.context)?;
-                    let watch = watched(&mut session);
-                    none.insert(Scoring { scorer: Scorer::new(session), watch })
+                    set_watch(&mut session, &self.watch);
+                    none.insert(Scorer::new(session))
                 }
             };
-            watch = Arc::clone(&scoring.watch);
             let mut results = vec![(0.0, true); pairs.len()];
             for at in order {
+                // What follows a context that was just computed may need no more of the session.
+                if !self.watch.go_on() {
+                    return Err(SessionError::Interrupted.into());
+                }
                 let (context, text) = &pairs[at];
-                let likelihood = scoring.scorer.likelihood(context, text)?;
+                let likelihood = scorer.likelihood(context, text)?;
                 results[at] = (likelihood.sum, likelihood.is_greedy);
             }
             Ok(results)
         });
-        scored.map_err(|error: bitnetc::Error| match error {
-            bitnetc::Error::Session(error) => refused(py, &watch, error),
+        scored?.map_err(|error: bitnetc::Error| match error {
+            bitnetc::Error::Session(error) => refused(py, &self.watch, error),
             error => errors::error(py, &error.to_string()),
         })
     }
@@ -387,8 +384,14 @@ impl Model {
     }
 }
 
-/// The refusal of a path that is not the server's.
-fn no_path(path: &str) -> Refusal {
+/// The refusal of a path for which no texts are made.
+fn no_texts(path: &str) -> Refusal {
+    if UTILITIES.iter().any(|(known, _)| *known == path) {
+        return Refusal::field(
+            "stream",
+            format!("stream: {path} answers in one piece: use openai() or aopenai()"),
+        );
+    }
     let known: Vec<&str> = known_paths().collect();
     Refusal::new(
         404,

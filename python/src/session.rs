@@ -1,6 +1,6 @@
 //! Logits after tokens, as bytes that numpy views.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bitnetc::runtime::error::SessionError;
 use bitnetc::session;
@@ -9,13 +9,13 @@ use pyo3::types::PyByteArray;
 
 use crate::errors;
 use crate::process::AtHome;
-use crate::signals::Watch;
+use crate::signals::{Shared, Watch};
 
 /// One sequence over a model, with a machine for itself.
 #[pyclass(frozen, module = "bitnetc._bitnetc")]
 #[derive(Debug)]
 pub(crate) struct Session {
-    session: AtHome<Mutex<session::Session>>,
+    session: AtHome<Shared<session::Session>>,
     watch: Arc<Watch>,
     vocab: usize,
     context: u32,
@@ -24,19 +24,17 @@ pub(crate) struct Session {
 /// What a signal raised, or what the session refused.
 pub(crate) fn refused(py: Python<'_>, watch: &Watch, error: SessionError) -> PyErr {
     match error {
-        SessionError::Interrupted => {
-            watch.take().unwrap_or_else(|| errors::cancelled(py, "the computation was interrupted"))
-        }
+        SessionError::Interrupted => watch.take().unwrap_or_else(|| {
+            errors::cancelled(py, "the model was closed before the computation had ended")
+        }),
         error => errors::request(py, &error.into()),
     }
 }
 
-/// Has signals asked for between the parts of what a session computes.
-pub(crate) fn watched(session: &mut session::Session) -> Arc<Watch> {
-    let watch = Arc::<Watch>::default();
-    let asked = Arc::clone(&watch);
+/// Has `watch` asked between the parts of what a session computes.
+pub(crate) fn set_watch(session: &mut session::Session, watch: &Arc<Watch>) {
+    let asked = Arc::clone(watch);
     session.set_keep_going(move || asked.go_on());
-    watch
 }
 
 /// Bytes of a logit.
@@ -50,13 +48,9 @@ fn write(bytes: &mut [u8], logits: &[f32]) {
 impl Session {
     pub(crate) fn new(mut session: session::Session) -> Self {
         let (vocab, context) = (session.model().vocab() as usize, session.context());
-        let watch = watched(&mut session);
-        Self { session: AtHome::new(Mutex::new(session)), watch, vocab, context }
-    }
-
-    /// The session, waited for. To be called without the interpreter, since another thread may compute.
-    fn lock(&self) -> PyResult<MutexGuard<'_, session::Session>> {
-        Ok(self.session.get("Session")?.lock().unwrap_or_else(PoisonError::into_inner))
+        let watch = Arc::<Watch>::default();
+        set_watch(&mut session, &watch);
+        Self { session: AtHome::new(Shared::new(session)), watch, vocab, context }
     }
 
     /// Does something with the session.
@@ -65,8 +59,7 @@ impl Session {
         py: Python<'_>,
         work: impl FnOnce(&mut session::Session) -> Result<T, SessionError> + Send,
     ) -> PyResult<T> {
-        py.detach(|| Ok::<_, PyErr>(work(&mut *self.lock()?)))?
-            .map_err(|error| refused(py, &self.watch, error))
+        self.session.get("Session")?.with(py, work)?.map_err(|error| refused(py, &self.watch, error))
     }
 }
 

@@ -4,7 +4,7 @@
 //! back and asks every [`LOOK`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -69,9 +69,63 @@ impl Drop for Ring {
     }
 }
 
+/// Something that one thread has at a time. Waiting for it asks for signals: another thread may compute with it for long.
+#[derive(Debug)]
+pub(crate) struct Shared<T> {
+    /// `None` while a thread has it.
+    free: Mutex<Option<T>>,
+    given_back: Condvar,
+}
+
+impl<T: Send> Shared<T> {
+    /// That nobody has.
+    pub(crate) fn new(value: T) -> Self {
+        Self { free: Mutex::new(Some(value)), given_back: Condvar::new() }
+    }
+
+    /// Does something with it, without the interpreter.
+    ///
+    /// # Errors
+    /// What a signal raised during the wait.
+    pub(crate) fn with<R: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut T) -> R + Send) -> PyResult<R> {
+        let mut work = Some(work);
+        loop {
+            let done = py.detach(|| {
+                let mut taken = Taken { value: Some(self.take(LOOK)?), home: self };
+                Some((work.take()?)(taken.value.as_mut()?))
+            });
+            if let Some(result) = done {
+                return Ok(result);
+            }
+            py.check_signals()?;
+        }
+    }
+
+    /// Takes it, waiting no longer than `time`.
+    fn take(&self, time: Duration) -> Option<T> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.given_back.wait_timeout_while(free, time, |free| free.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.take()
+    }
+}
+
+/// Gives it back when it is dropped, also in a panic.
+struct Taken<'a, T> {
+    value: Option<T>,
+    home: &'a Shared<T>,
+}
+
+impl<T> Drop for Taken<'_, T> {
+    fn drop(&mut self) {
+        *self.home.free.lock().unwrap_or_else(PoisonError::into_inner) = self.value.take();
+        self.home.given_back.notify_one();
+    }
+}
+
 /// What is asked between the parts of a computation, and what a signal raised.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
+    ended: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -82,8 +136,16 @@ struct State {
 }
 
 impl Watch {
+    /// Ends the computation, and all later ones.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
     /// Whether the computation is to go on. To be asked by a thread that has given the interpreter back.
     pub(crate) fn go_on(&self) -> bool {
+        if self.ended.load(Ordering::Acquire) {
+            return false;
+        }
         let due = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let due = state.asked.is_none_or(|asked| asked.elapsed() >= LOOK);

@@ -14,7 +14,7 @@ import pytest
 import bitnetc
 
 # Longer than anything takes on a machine that is busy elsewhere; a test that needs it has failed.
-TIMEOUT = 120
+TIMEOUT = 600
 
 
 @pytest.fixture(scope="session")

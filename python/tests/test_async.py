@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -108,6 +109,26 @@ def test_errors_are_those_of_threads(model: bitnetc.Model) -> None:
         assert (await model.aopenai("/tokenize", {"content": "A"}))["tokens"]
 
     asyncio.run(refused())
+
+
+def test_streams_that_a_loop_leaves_behind_end_quietly(run: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, errors = run(
+        program="""
+import asyncio, bitnetc, time
+model = bitnetc.Model(context=256, threads=1)
+async def begun():
+    stream = model.astream("A", max_tokens=200, ignore_eos=True)
+    await stream.__anext__()
+    return stream
+streams = [asyncio.run(begun()) for _ in range(20)]
+while model.metrics.running:
+    time.sleep(0.01)
+async def rest():
+    return [piece for stream in streams async for piece in stream]
+print(asyncio.run(rest()))
+"""
+    )
+    assert (code, out, errors) == (0, "[]\n", "")
 
 
 def test_closing_a_model_ends_what_loops_wait_for() -> None:

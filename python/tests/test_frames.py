@@ -47,6 +47,14 @@ def test_frames_of_pandas(model: bitnetc.Model, expected: list[str]) -> None:
     made = bitnetc.map_frame(frame, "prompt", model, into="text", **OPTIONS)
     assert list(made["text"])[:3] == expected and list(made["n"]) == list(range(4)) and list(made.index) == list("dcba")
     assert "text" not in frame.columns and pandas.isna(made["text"].iloc[3])
+    # Whatever stands for what is missing.
+    for values in (pandas.array([*PROMPTS, None], dtype="string"), [*PROMPTS, pandas.NaT], [*PROMPTS, float("nan")]):
+        made = bitnetc.map_frame(pandas.DataFrame({"prompt": values}), "prompt", model, into="text", **OPTIONS)
+        assert list(made["text"])[:3] == expected and pandas.isna(made["text"].iloc[3])
+    with pytest.raises(TypeError, match="column 'n' has a value of type int: expected a text"):
+        bitnetc.map_frame(frame, "n", model)
+    with pytest.raises(TypeError, match="takes a Model, not str"):
+        bitnetc.map_frame(frame, "prompt", "model.gguf")  # type: ignore[arg-type]
 
 
 def test_frames_of_polars(model: bitnetc.Model, expected: list[str]) -> None:

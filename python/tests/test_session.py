@@ -98,6 +98,13 @@ def test_scores_refuse_what_cannot_be(model: bitnetc.Model) -> None:
         model.loglikelihood_tokens([([], [1])])
     with pytest.raises(TypeError):
         model.loglikelihood_tokens([("a", "b")])  # type: ignore[list-item]
+    wrong: list[Any] = ["ab", ["ab"], [("a",)], [("a", "b", "c")], None, {"a": "b"}, 3]
+    for call in (model.loglikelihood, model.loglikelihood_tokens):
+        for pairs in wrong:
+            with pytest.raises(TypeError, match="list of pairs"):
+                call(pairs)
+    with pytest.raises(TypeError, match="two strings, not int and str"):
+        model.loglikelihood([(1, "a")])  # type: ignore[list-item]
     assert model.loglikelihood_tokens([]) == []
 
 
@@ -134,6 +141,8 @@ def test_the_ir_is_that_of_the_command(model: bitnetc.Model, run: Callable[..., 
     for arguments in (("nowhere",), ("planned", "nothing")):
         with pytest.raises(bitnetc.RequestError, match="expected"):
             model.ir(*arguments)
+    with pytest.raises(TypeError, match="stage must be a string"):
+        model.ir(None)  # type: ignore[arg-type]
 
 
 def test_the_explanation_is_that_of_the_command(

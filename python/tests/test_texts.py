@@ -61,7 +61,10 @@ def test_prompts_are_texts_or_tokens(model: bitnetc.Model) -> None:
     ids = model.tokenizer.encode("ROMEO:")
     expected = model.generate("ROMEO:", max_tokens=6, temperature=0)
     assert model.generate(ids, max_tokens=6, temperature=0).text == expected.text
-    listed = model.generate([ids, "ROMEO:"], max_tokens=6, temperature=0)  # type: ignore[list-item]
+    rows = pytest.importorskip("numpy").array([ids, ids])
+    assert model.generate(rows[0], max_tokens=6, temperature=0).text == expected.text
+    assert [each.text for each in model.generate(rows, max_tokens=6, temperature=0)] == [expected.text] * 2
+    listed = model.generate([ids, "ROMEO:"], max_tokens=6, temperature=0)
     assert [each.text for each in listed] == [expected.text] * 2
     assert model.generate([], max_tokens=6) == []
     assert [each.text for each in model.generate(("ROMEO:",), max_tokens=6, temperature=0)] == [expected.text]
@@ -88,7 +91,7 @@ def test_streams_joined_are_the_text(model: bitnetc.Model) -> None:
 def test_a_stream_that_is_left_ends_its_text(model: bitnetc.Model) -> None:
     stream = model.stream("ROMEO:", max_tokens=200, ignore_eos=True)
     next(stream)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     del stream
     model.stream("ROMEO:", max_tokens=200, ignore_eos=True)
     # The engine notices within a step.
@@ -181,9 +184,14 @@ def test_an_unknown_option_is_named_with_the_nearest(model: bitnetc.Model, name:
         assert call.__name__ in str(refused.value) and name in str(refused.value) and advice in str(refused.value)
 
 
-def test_an_unknown_option_of_a_model_is_named_with_the_nearest() -> None:
-    with pytest.raises(TypeError, match="'paralel': did you mean 'parallel'"):
-        bitnetc.Model(paralel=4)  # type: ignore[call-arg]
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("paralel", "did you mean 'parallel'"), ("model_path", "it is the first argument"), ("n_ctx", "use 'context'")],
+)
+def test_an_unknown_option_of_a_model_is_named_with_the_nearest(name: str, advice: str) -> None:
+    options: dict[str, Any] = {name: 4}
+    with pytest.raises(TypeError, match=f"{name!r}: {advice}"):
+        bitnetc.Model(**options)
 
 
 def test_the_options_are_fields_of_the_server() -> None:
@@ -254,6 +262,14 @@ def test_strange_texts_are_texts(model: bitnetc.Model) -> None:
             model.chat(wrong)  # type: ignore[arg-type]
 
 
+def test_options_that_are_no_json_are_named(model: bitnetc.Model) -> None:
+    with pytest.raises(TypeError, match="stop: a request cannot hold a value of type set"):
+        model.generate("x", seed=1, stop={"a"})  # type: ignore[arg-type]
+    with pytest.raises(bitnetc.RequestError, match="temperature cannot be written as JSON") as refused:
+        model.generate("x", seed=1, temperature=float("nan"))
+    assert refused.value.param == "temperature"
+
+
 def test_errors_say_what_is_wrong(model: bitnetc.Model) -> None:
     with pytest.raises(ValueError) as refused:
         model.generate("x", top_p=-1)
@@ -304,7 +320,7 @@ def test_what_is_no_model_is_said(tmp_path: Any) -> None:
         bitnetc.Model(tmp_path / "wrong.gguf")
     with pytest.raises(bitnetc.ModelError, match="invalid model name"):
         bitnetc.Model("hf:nothing")
-    for wrong in (3, b"\0", ["a"]):
+    for wrong in (3, b"\0", ["a"], "\ud800.gguf"):
         with pytest.raises((TypeError, bitnetc.RequestError)):
             bitnetc.Model(wrong)  # type: ignore[arg-type]
 

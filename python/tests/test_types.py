@@ -36,9 +36,11 @@ import bitnetc
 
 model = bitnetc.Model("a.gguf", context=1)
 one: bitnetc.Completion = model.generate("a", max_tokens=1)
-many: list[bitnetc.Completion] = model.generate(["a"], max_tokens=1)
+many: list[bitnetc.Completion] = model.generate(["a"], max_tokens=1) + model.generate(["a", [1, 2]])
 model.generate("a", temprature=1)
-reveal_type(next(model.stream("a")).text)
+stream = model.stream("a")
+stream.close()
+reveal_type(next(stream).text)
 """
     )
     pytest.importorskip("mypy")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import weakref
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from . import _bitnetc
@@ -38,8 +38,8 @@ class Waiters:
             if event := self._events.get(number):
                 event.set()
 
-    @asynccontextmanager
-    async def waiting(self, loop: asyncio.AbstractEventLoop) -> AsyncIterator[tuple[int, asyncio.Event]]:
+    @contextmanager
+    def waiting(self, loop: asyncio.AbstractEventLoop) -> Iterator[tuple[int, asyncio.Event]]:
         """A number by which the native module wakes the loop, and the event that is set then. The socket is watched meanwhile."""
         number, event = next(self._numbers), asyncio.Event()
         if not self._events:
@@ -53,24 +53,33 @@ class Waiters:
                 loop.remove_reader(self.wakeups.fileno())
 
 
-@asynccontextmanager
-async def submitted(
-    core: _bitnetc.Model, path: str, body: bytes, shaped: bool
-) -> AsyncIterator[tuple[_bitnetc.Call, asyncio.Event]]:
-    """A call, and the event that is set when it has news. It is cancelled at the end."""
-    loop = asyncio.get_running_loop()
-    waiters = Waiters.of(loop)
-    async with waiters.waiting(loop) as (number, event):
-        # Templates, tokens and forms take their time. A call that comes too late is dropped, and with it its texts.
-        wakeups = (waiters.wakeups, number)
-        call = await loop.run_in_executor(None, core.submit, path, body, shaped, wakeups)
-        try:
-            yield call, event
-        finally:
-            call.cancel()
+class Submitted:
+    """A call, and the event that is set when it has news. It is cancelled at the end.
+
+    This is no asynchronous generator: a loop that shuts down closes all of those at once, so that none may depend on another.
+    """
+
+    def __init__(self, core: _bitnetc.Model, path: str, body: bytes, shaped: bool) -> None:
+        self._submit = core.submit
+        self._request = (path, body, shaped)
+        self._end = ExitStack()
+
+    async def __aenter__(self) -> tuple[_bitnetc.Call, asyncio.Event]:
+        loop = asyncio.get_running_loop()
+        waiters = Waiters.of(loop)
+        with ExitStack() as end:
+            number, event = end.enter_context(waiters.waiting(loop))
+            # Templates, tokens and forms take their time. A call that comes too late is dropped, and with it its texts.
+            call = await loop.run_in_executor(None, self._submit, *self._request, (waiters.wakeups, number))
+            end.callback(call.cancel)
+            self._end = end.pop_all()
+        return call, event
+
+    async def __aexit__(self, *_: object) -> None:
+        self._end.close()
 
 
-async def items(call: _bitnetc.Call, event: asyncio.Event) -> AsyncIterator[Any]:
+async def items(call: _bitnetc.Call, event: asyncio.Event) -> AsyncGenerator[Any, None]:
     """What a call hands out, as it comes."""
     while not call.ended:
         event.clear()

@@ -45,6 +45,9 @@ class BatchMap:
     def _request(self, value: Any) -> Request:
         if isinstance(value, str):
             return self.model._text("batch_map", value, self.options)
+        if not isinstance(value, Iterable) or isinstance(value, (bytes, Mapping)):
+            expected = "expected a text, token ids or the messages of a chat"
+            raise TypeError(f"column {self.column!r} has a value of type {type(value).__name__}: {expected}")
         listed = list(value)
         if listed and options_of.is_tokens(listed):
             return self.model._text("batch_map", options_of.tokens("prompt", listed), self.options)

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Union, cast, overload
 
@@ -59,12 +59,13 @@ class Model:
 
     # Texts.
 
+    # A string is a sequence of strings, too: what comes first counts.
     @overload
-    def generate(self, prompt: Prompt, /, **options: Unpack[GenerateOptions]) -> Completion: ...
+    def generate(  # type: ignore[overload-overlap]
+        self, prompt: Prompt, /, **options: Unpack[GenerateOptions]
+    ) -> Completion: ...
     @overload
-    def generate(
-        self, prompt: list[str] | list[list[int]] | tuple[Prompt, ...], /, **options: Unpack[GenerateOptions]
-    ) -> list[Completion]: ...
+    def generate(self, prompt: Sequence[Prompt], /, **options: Unpack[GenerateOptions]) -> list[Completion]: ...
     def generate(self, prompt: Any, /, **options: Unpack[GenerateOptions]) -> Any:
         """The text that continues a prompt, or a list of those that continue the prompts of a list, made together."""
         prompts, one = options_of.prompts(prompt)
@@ -72,7 +73,7 @@ class Model:
         made = self._complete_all(requests)
         return made[0] if one else made
 
-    def stream(self, prompt: Prompt, /, **options: Unpack[GenerateOptions]) -> Iterator[Piece]:
+    def stream(self, prompt: Prompt, /, **options: Unpack[GenerateOptions]) -> Generator[Piece, None, None]:
         """The text that continues a prompt, piece by piece as it is made. Whoever stops reading ends it."""
         return self._stream(self._one_text("stream", prompt, options))
 
@@ -80,16 +81,17 @@ class Model:
         """The answer to a conversation."""
         return self._complete(self._conversation("chat", messages, options))
 
-    def chat_stream(self, messages: Messages, /, **options: Unpack[ChatOptions]) -> Iterator[Piece]:
+    def chat_stream(self, messages: Messages, /, **options: Unpack[ChatOptions]) -> Generator[Piece, None, None]:
         """The answer to a conversation, piece by piece as it is made."""
         return self._stream(self._conversation("chat_stream", messages, options, stream=True))
 
+    # A string is a sequence of strings, too: what comes first counts.
     @overload
-    async def agenerate(self, prompt: Prompt, /, **options: Unpack[GenerateOptions]) -> Completion: ...
+    async def agenerate(  # type: ignore[overload-overlap]
+        self, prompt: Prompt, /, **options: Unpack[GenerateOptions]
+    ) -> Completion: ...
     @overload
-    async def agenerate(
-        self, prompt: list[str] | list[list[int]] | tuple[Prompt, ...], /, **options: Unpack[GenerateOptions]
-    ) -> list[Completion]: ...
+    async def agenerate(self, prompt: Sequence[Prompt], /, **options: Unpack[GenerateOptions]) -> list[Completion]: ...
     async def agenerate(self, prompt: Any, /, **options: Unpack[GenerateOptions]) -> Any:
         """As :meth:`generate`, in an event loop. Cancelling the task ends the texts."""
         prompts, one = options_of.prompts(prompt)
@@ -97,7 +99,7 @@ class Model:
         made = await self._acomplete_all(requests)
         return made[0] if one else made
 
-    def astream(self, prompt: Prompt, /, **options: Unpack[GenerateOptions]) -> AsyncIterator[Piece]:
+    def astream(self, prompt: Prompt, /, **options: Unpack[GenerateOptions]) -> AsyncGenerator[Piece, None]:
         """As :meth:`stream`, in an event loop."""
         return self._astream(self._one_text("astream", prompt, options))
 
@@ -105,7 +107,7 @@ class Model:
         """As :meth:`chat`, in an event loop."""
         return await self._acomplete(self._conversation("achat", messages, options))
 
-    def achat_stream(self, messages: Messages, /, **options: Unpack[ChatOptions]) -> AsyncIterator[Piece]:
+    def achat_stream(self, messages: Messages, /, **options: Unpack[ChatOptions]) -> AsyncGenerator[Piece, None]:
         """As :meth:`chat_stream`, in an event loop."""
         return self._astream(self._conversation("achat_stream", messages, options, stream=True))
 
@@ -125,9 +127,9 @@ class Model:
         finally:
             call.cancel()
 
-    def openai_stream(self, path: str, body: Mapping[str, Any], /) -> Iterator[dict[str, Any]]:
+    def openai_stream(self, path: str, body: Mapping[str, Any], /) -> Generator[dict[str, Any], None, None]:
         """The events of the server's stream for this request, as they come. Those that are no JSON, such as ``[DONE]``, are left out."""
-        call = self._core.submit(path, options_of.dumps({**body, "stream": True}), True)
+        call = self._core.submit(path, self._in_pieces("openai_stream", path, body), True)
         return self._frames(call)
 
     async def aopenai(self, path: str, body: Mapping[str, Any], /) -> dict[str, Any]:
@@ -135,15 +137,15 @@ class Model:
         data = self._in_one_piece("aopenai", path, body)
         if (answer := self._core.answer(path, data)) is not None:
             return cast(dict[str, Any], json.loads(answer))
-        async with _async.submitted(self._core, path, data, True) as (call, event):
+        async with _async.Submitted(self._core, path, data, True) as (call, event):
             async for _ in _async.items(call, event):
                 pass
             return cast(dict[str, Any], json.loads(call.body()))
 
-    async def aopenai_stream(self, path: str, body: Mapping[str, Any], /) -> AsyncIterator[dict[str, Any]]:
+    async def aopenai_stream(self, path: str, body: Mapping[str, Any], /) -> AsyncGenerator[dict[str, Any], None]:
         """As :meth:`openai_stream`, in an event loop."""
-        data = options_of.dumps({**body, "stream": True})
-        async with _async.submitted(self._core, path, data, True) as (call, event):
+        data = self._in_pieces("aopenai_stream", path, body)
+        async with _async.Submitted(self._core, path, data, True) as (call, event):
             async for item in _async.items(call, event):
                 if isinstance(item, str):
                     yield json.loads(item)
@@ -162,14 +164,16 @@ class Model:
         White space at the end of a context counts as the beginning of the text, as tokenizers have it. An empty context is the
         model's begin-of-text token.
         """
-        return self.loglikelihood_tokens([self.tokenizer.encode_pair(context, text) for context, text in pairs])
+        listed = options_of.pairs(pairs)
+        return self.loglikelihood_tokens([self.tokenizer.encode_pair(context, text) for context, text in listed])
 
     def loglikelihood_tokens(
         self, pairs: Iterable[tuple[Sequence[int], Sequence[int]]], /
     ) -> list[tuple[float, bool]]:
         """As :meth:`loglikelihood`, of token ids."""
-        listed = [(options_of.tokens("context", first), options_of.tokens("text", second)) for first, second in pairs]
-        return self._core.loglikelihood(listed)
+        listed = options_of.pairs(pairs)
+        tokens = [(options_of.tokens("context", first), options_of.tokens("text", second)) for first, second in listed]
+        return self._core.loglikelihood(tokens)
 
     def batch_map(self, column: str, /, *, into: str = "completion", **options: Unpack[ChatOptions]) -> BatchMap:
         """A function for ``datasets.Dataset.map(…, batched=True)`` and its like: see :class:`BatchMap`."""
@@ -199,7 +203,7 @@ class Model:
     def ir(self, stage: str = "planned", entry: str | None = None) -> str:
         """The module in a stage of its compilation (``imported``, ``fused``, ``laid_out`` or ``planned``), or one of its functions
         (``decode``, ``prefill`` or ``head``), as ``bitnetc ir dump`` prints it."""
-        return self._core.ir(stage, entry)
+        return self._core.ir(options_of.word("stage", stage), None if entry is None else options_of.word("entry", entry))
 
     def explain(self, *, depth: int = 0) -> Explanation:
         """What the compiled model does, op by op: types, bytes, kernels, predicted times. ``depth`` is the number of tokens before."""
@@ -251,9 +255,17 @@ class Model:
     def _conversation(self, function: str, messages: Any, options: Mapping[str, Any], **more: Any) -> Request:
         return Request(CHAT, options_of.chat_body(function, messages, options, **more), options)
 
-    def _in_one_piece(self, function: str, path: str, body: Mapping[str, Any]) -> bytes:
+    @staticmethod
+    def _check_openai(function: str, path: str, body: Mapping[str, Any]) -> None:
         if not isinstance(path, str) or not isinstance(body, Mapping):
             raise TypeError(f"{function}() takes a path and a dict, not {type(path).__name__} and {type(body).__name__}")
+
+    def _in_pieces(self, function: str, path: str, body: Mapping[str, Any]) -> bytes:
+        self._check_openai(function, path, body)
+        return options_of.dumps({**body, "stream": True})
+
+    def _in_one_piece(self, function: str, path: str, body: Mapping[str, Any]) -> bytes:
+        self._check_openai(function, path, body)
         # ollama's routes make streams unless they are told otherwise.
         if path.startswith("/api/") and body.get("stream") is None:
             body = {**body, "stream": False}
@@ -285,7 +297,7 @@ class Model:
         return made
 
     async def _acomplete(self, request: Request) -> Completion:
-        async with _async.submitted(self._core, request.path, request.body, request.shaped) as (call, event):
+        async with _async.Submitted(self._core, request.path, request.body, request.shaped) as (call, event):
             end = None
             async for item in _async.items(call, event):
                 end = item if isinstance(item, _bitnetc.Finished) else end
@@ -305,12 +317,12 @@ class Model:
             for task in tasks:
                 task.cancel()
 
-    def _stream(self, request: Request) -> Iterator[Piece]:
+    def _stream(self, request: Request) -> Generator[Piece, None, None]:
         # What is wrong with it is said now, not when the first piece is read.
         return self._pieces(request, self._submit(request))
 
     @staticmethod
-    def _pieces(request: Request, call: _bitnetc.Call) -> Iterator[Piece]:
+    def _pieces(request: Request, call: _bitnetc.Call) -> Generator[Piece, None, None]:
         pieces = Pieces(request, call)
         try:
             while not call.ended:
@@ -321,8 +333,8 @@ class Model:
         finally:
             call.cancel()
 
-    async def _astream(self, request: Request) -> AsyncIterator[Piece]:
-        async with _async.submitted(self._core, request.path, request.body, request.shaped) as (call, event):
+    async def _astream(self, request: Request) -> AsyncGenerator[Piece, None]:
+        async with _async.Submitted(self._core, request.path, request.body, request.shaped) as (call, event):
             pieces = Pieces(request, call)
             async for item in _async.items(call, event):
                 if (piece := pieces.of(item)) is not None:
@@ -330,7 +342,7 @@ class Model:
             yield pieces.last()
 
     @staticmethod
-    def _frames(call: _bitnetc.Call) -> Iterator[dict[str, Any]]:
+    def _frames(call: _bitnetc.Call) -> Generator[dict[str, Any], None, None]:
         try:
             while not call.ended:
                 for item in call.wait():

@@ -126,8 +126,18 @@ INSTEAD = {
     "extra_body": "options are given as they are",
 }
 
+# Names that users of other packages try for what opens a model.
+LOAD_INSTEAD = {
+    **dict.fromkeys(("path", "model", "model_path", "model_id", "filename"), "it is the first argument"),
+    **dict.fromkeys(("n_ctx", "ctx_size", "max_model_len", "max_seq_len"), "use 'context'"),
+    **dict.fromkeys(("n_threads", "num_threads"), "use 'threads'"),
+    **dict.fromkeys(("n_parallel", "max_num_seqs"), "use 'parallel'"),
+}
 
-def check_names(function: str, path: str, known: frozenset[str], given: Iterable[str]) -> None:
+
+def check_names(
+    function: str, path: str, known: frozenset[str], given: Iterable[str], instead: Mapping[str, str] = INSTEAD
+) -> None:
     """Raises TypeError for an option that is not known, with the nearest one that is."""
     for name in given:
         if name in known:
@@ -135,8 +145,8 @@ def check_names(function: str, path: str, known: frozenset[str], given: Iterable
         aliases = {alias: names[0] for names, *_ in _bitnetc.fields(path) for alias in names[1:]}
         if aliases.get(name) in known:
             advice = f"use {aliases[name]!r}"
-        elif name in INSTEAD:
-            advice = INSTEAD[name]
+        elif name in instead:
+            advice = instead[name]
         else:
             names = sorted(known) + [alias for alias, name_of in aliases.items() if name_of in known]
             near = [aliases.get(each, each) for each in difflib.get_close_matches(name, names, n=1)]
@@ -157,7 +167,8 @@ def whole(name: str, value: Any, least: int, most: int) -> int:
     return number
 
 
-def _word(name: str, value: Any) -> str:
+def word(name: str, value: Any) -> str:
+    """The string that an option has."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, not {type(value).__name__}")
     return value
@@ -171,7 +182,7 @@ def _flag(name: str, value: Any) -> bool:
 
 def load_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a model, checked and with their defaults."""
-    check_names("Model", "", LOAD, options)
+    check_names("Model", "", LOAD, options, LOAD_INSTEAD)
     given = {name: value for name, value in options.items() if value is not None}
 
     def number(name: str, least: int, most: int, default: int | None) -> int | None:
@@ -187,7 +198,7 @@ def load_options(options: Mapping[str, Any]) -> dict[str, Any]:
         "verify": _flag("verify", given.get("verify", False)),
     }
     for name in ("head", "kv_type", "weights", "codegen", "cpu_features", "chat_template", "name"):
-        checked[name] = _word(name, given[name]) if name in given else None
+        checked[name] = word(name, given[name]) if name in given else None
     return checked
 
 
@@ -198,6 +209,10 @@ def model_path(path: Any) -> str | None:
     text = os.fsdecode(os.fspath(path))
     if "\0" in text:
         raise RequestError("path: a path cannot have a null character", "path")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise RequestError(f"path: {error}", "path") from None
     return os.path.abspath(text) if os.path.exists(text) else text
 
 
@@ -214,20 +229,35 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a request cannot hold a value of type {type(value).__name__}")
 
 
-def dumps(body: Any) -> bytes:
+def dumps(body: Mapping[str, Any]) -> bytes:
     """The JSON of a request."""
     try:
         return json.dumps(body, allow_nan=False, default=_plain).encode()
-    except ValueError as error:
-        raise RequestError(f"the request cannot be written as JSON: {error}", code="invalid_json") from None
     except RecursionError:
         raise RequestError("the request is nested too deeply", code="invalid_json") from None
+    except (TypeError, ValueError) as error:
+        name = next((name for name, value in body.items() if isinstance(name, str) and not _is_json(value)), None)
+        where = "the request" if name is None else name
+        if isinstance(error, TypeError):
+            raise TypeError(f"{where}: {error}") from None
+        raise RequestError(f"{where} cannot be written as JSON: {error}", name, "invalid_json") from None
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False, default=_plain)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def is_tokens(prompt: Any) -> bool:
     """Whether something that is no string is a prompt of token ids."""
-    first = prompt[0]
-    return hasattr(first, "__index__") and not isinstance(first, bool)
+    try:
+        operator.index(prompt[0])
+    except TypeError:
+        return False
+    return not isinstance(prompt[0], bool)
 
 
 def prompts(prompt: Any) -> tuple[list[Any], bool]:
@@ -250,6 +280,16 @@ def tokens(name: str, ids: Any) -> list[int]:
     if isinstance(ids, (str, bytes, bytearray)) or not isinstance(ids, Iterable):
         raise TypeError(f"{name} must be token ids, not {type(ids).__name__}")
     return [whole(name, each, 0, 2**32 - 1) for each in ids]
+
+
+def pairs(listed: Any) -> list[tuple[Any, Any]]:
+    """Pairs of a context and a text."""
+    made = []
+    for pair in listed if isinstance(listed, Iterable) and not isinstance(listed, (str, bytes, Mapping)) else [None]:
+        if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise TypeError("loglikelihood takes a list of pairs: [(context, text), …]")
+        made.append((pair[0], pair[1]))
+    return made
 
 
 def generate_body(function: str, prompt: Any, options: Mapping[str, Any], **more: Any) -> bytes:

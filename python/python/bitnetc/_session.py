@@ -45,6 +45,8 @@ class Tokenizer:
     def encode_pair(self, context: str, text: str) -> tuple[list[int], list[int]]:
         """The ids of a context and of the text after it, tokenized together: white space at the end of the context belongs to the
         text. An empty context is the begin-of-text token, or the end-of-text token where there is none."""
+        if not isinstance(context, str) or not isinstance(text, str):
+            raise TypeError(f"a pair is two strings, not {type(context).__name__} and {type(text).__name__}")
         stripped = context.rstrip()
         first = self.encode(stripped)
         whole = self.encode(stripped + context[len(stripped) :] + text)

@@ -18,7 +18,7 @@ from lm_eval.tasks import TaskManager  # noqa: E402
 from checks import BASE, check, main  # noqa: E402
 
 BINARY = os.environ["BITNETC"]
-MODEL = requests.get(f"{BASE}/v1/models", timeout=30).json()["data"][0]["id"]
+MODEL = requests.get(f"{BASE}/v1/models", timeout=600).json()["data"][0]["id"]
 DOCUMENTS = [
     {"query": "ROMEO:\nO, she doth teach the torches to burn", "choices": [" bright!", " the king", " xylophone"], "gold": 0},
     {"query": "To be, or not to be, that is the", "choices": [" day", " question", " night"], "gold": 1},
@@ -62,7 +62,7 @@ def evaluate(kind):
 
 
 def tokens(text):
-    return requests.post(f"{BASE}/tokenize", json={"prompt": text, "add_special_tokens": False}, timeout=30).json()["tokens"]
+    return requests.post(f"{BASE}/tokenize", json={"prompt": text, "add_special_tokens": False}, timeout=600).json()["tokens"]
 
 
 def own_score(query, choice):
